@@ -1,0 +1,1 @@
+"""The command line: `circuits COMMAND`. Importing this package imports nothing else."""

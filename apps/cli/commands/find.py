@@ -1,0 +1,137 @@
+"""`circuits find`: which units know a concept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, PictureOptions, Result, Session, open_pictures, reporting
+from apps.cli.console import clock, table
+from apps.cli.errors import UsageError
+from apps.cli.labels import concept
+
+if TYPE_CHECKING:
+    from zoo.images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Find(PictureOptions):
+    """Find the units that tell pictures of a concept from pictures without it.
+
+    Every unit of every layer asked for is read on both sets, in one pass, and ranked by its AUC: how often a picture
+    of the concept makes it respond more than a picture without it (0.5 is chance, 1 is always). The interval says
+    how much of that is luck. Give two sets of pictures; or, where pictures have labels (drawn scenes do), one set
+    and the name of a class or part.
+
+    Example:
+        circuits find scenes --concept car --images scenes:500
+        circuits find googlenet-bvlc --positive cars --negative photos --layers mixed4c --pool mean --top 5
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model, as `circuits models` lists them."""
+    positive: Many = ()
+    """Pictures of the concept: a folder, picture or manifest; may be repeated."""
+    negative: Many = ()
+    """Pictures without it; may be repeated."""
+    concept: str | None = None
+    """A class or part in the labels of --images, instead of --positive and --negative."""
+    layers: Many = ()
+    """Layers to search; may be repeated. By default the whole trunk."""
+    pool: Literal["max", "mean"] = "max"
+    """A unit's response to a picture: its maximum over positions, or its mean."""
+    top: int = 10
+    """How many units to show."""
+
+    def run(self, session: Session) -> Result:
+        """Units ranked by AUC."""
+        from circuits.finding import find
+
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        elapsed = clock()
+        self._check_sets()
+        model = self.load(self.model)
+        layers = [model.layer(name).name for name in self.layers] or model.trunk
+        positive, negative = self._sets(model.name)
+        with session.progress(f"searching {len(layers)} layers of {model.name}") as report:
+            found = find(
+                model,
+                positive=positive,
+                negative=negative,
+                layers=layers,
+                pool=self.pool,
+                seed=self.seed,
+                intervals=self.top,
+                **reporting(report),
+            )
+        seconds = elapsed()
+        rows = [_row(row) for row in found.rows[: self.top]]
+        document: dict[str, Any] = {
+            "model": model.name,
+            "layers": layers,
+            "pool": self.pool,
+            "positive": {"name": positive.name, "count": len(positive)},
+            "negative": {"name": negative.name, "count": len(negative)},
+            "units": len(found.rows),
+            "chance": found.chance,
+            "rows": rows,
+            "provenance": found.provenance,
+        }
+
+        def show(console: Console) -> None:
+            lines = [
+                [
+                    Text(r["unit"], style="bold"),
+                    f"{r['auc']:.3f}",
+                    f"{r['low']:.3f} .. {r['high']:.3f}",
+                    r["mean_positive"],
+                    r["mean_negative"],
+                ]
+                for r in rows
+            ]
+            columns = ["unit", "AUC", "95 % interval", "mean with", "mean without"]
+            console.print(table(columns, lines, right=" r rr"))
+            sets = (
+                f"{len(positive)} pictures with, {len(negative)} without; {len(found.rows)} units by their {self.pool}"
+            )
+            chance = f"with pictures shuffled the best AUC is {found.chance:.3f}"
+            console.print(Text(f"{sets}; {chance}; {seconds:.1f} s", style="dim"))
+            if rows:
+                console.print(Text(f"next: circuits trace {rows[0]['unit']}", style="dim"))
+
+        title = f"{self.concept or positive.name} in {model.name}"
+        ranked: Any = found.rows[: self.top]  # these have intervals
+
+        def write(folder: Path) -> None:
+            from circuits import plot
+
+            plot.save_figure(plot.auc_table(ranked, n=self.top, title=title), folder / "find.png")
+
+        return Result(document, show, write)
+
+    def _check_sets(self) -> None:
+        if self.concept is not None and (self.positive or self.negative):
+            raise UsageError("give either --concept with --images, or --positive and --negative")
+        if self.concept is None and not (self.positive and self.negative):
+            raise UsageError("find needs --positive and --negative pictures, or --concept NAME with labelled --images")
+        if self.concept is None and self.images:
+            raise UsageError("--images goes with --concept; with --positive and --negative leave it out")
+
+    def _sets(self, model: str) -> tuple[Images, Images]:
+        if self.concept is not None:
+            return concept(self.pictures(model), self.concept)
+        return (
+            open_pictures(self.positive, self.limit, self.seed),
+            open_pictures(self.negative, self.limit, self.seed),
+        )
+
+
+def _row(row: Any) -> dict[str, Any]:
+    names = ("unit", "auc", "low", "high", "mean_positive", "mean_negative")
+    return {name: getattr(row, name) for name in names}

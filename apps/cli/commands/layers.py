@@ -1,0 +1,109 @@
+"""`circuits layers`: where a model can be looked into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import ModelOptions, Result, Session
+from apps.cli.console import table
+
+if TYPE_CHECKING:
+    from circuits.model import Layer, Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers(ModelOptions):
+    """List the layers of a model: what can stand in an address, and what one position of it sees.
+
+    A circuit is traced from one trunk layer (marked *) back to the one before; branches, such as mixed4a_5x5, are
+    ranges of channels of the layer that holds them. The receptive field is given in pixels of the model's input:
+    its size, and where it begins for position 0,0 (negative where padding is seen). Without its weights a model is
+    built untrained, since layers do not depend on weights.
+
+    Example:
+        circuits layers scenes
+        circuits layers torchvision/resnet18 --all
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model, as `circuits models` lists them."""
+    all: bool = False
+    """Every module, not only the trunk and its branches."""
+
+    def run(self, session: Session) -> Result:
+        """The layers, trunk and branches first."""
+        from zoo.registry import get_card, status
+
+        card = get_card(self.model)
+        there = status(card)
+        model = self._build(card.name, there.found)
+        layers = [layer for layer in model.layers.values() if self.all or layer.trunk or layer.part is not None]
+        if model.logits in model.layers and not any(layer.name == model.logits for layer in layers):
+            layers.append(model.layers[model.logits])
+        document = {
+            "model": model.name,
+            "input": {"channels": model.input.channels, "size": list(model.input.hw)},
+            "weights": {"found": there.found, "path": there.path, "how": there.how, "used": model.source},
+            "layers": [describe(layer) for layer in layers],
+        }
+
+        def show(console: Console) -> None:
+            channels, height, width = model.input.shape
+            console.print(
+                Text.assemble((model.name, "bold"), f"  input {channels}x{height}x{width}  weights: {model.source}")
+            )
+            columns = ["", "layer", "kind", "channels", "size", "stride", "receptive field", "begins at"]
+            console.print(table(columns, [_row(layer) for layer in layers], right="   r rr"))
+            hidden = len(model.layers) - len(layers)
+            if hidden:
+                console.print(Text(f"* trunk   {hidden} more with --all", style="dim"))
+
+        return Result(document, show)
+
+    def _build(self, name: str, found: bool) -> Model:
+        from circuits.model import load
+        from zoo.errors import WeightsError
+
+        if self.weights is not None or found:
+            return self.load(name)
+        try:
+            return load(name, weights="random", device=self.device)
+        except WeightsError:
+            return self.load(name)
+
+
+def describe(layer: Layer) -> dict[str, object]:
+    """A layer as JSON."""
+    field = layer.receptive_field
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "channels": layer.channels,
+        "size": layer.size,
+        "stride": layer.stride,
+        "receptive_field": None
+        if field is None
+        else {"size": field.size, "stride": field.stride, "offset": field.offset},
+        "trunk": layer.trunk,
+        "part_of": None if layer.part is None else {"layer": layer.part[0], "first_channel": layer.part[1]},
+    }
+
+
+def _pair(values: tuple[int, int]) -> str:
+    return str(values[0]) if values[0] == values[1] else f"{values[0]}x{values[1]}"
+
+
+def _row(layer: Layer) -> list[object]:
+    field = layer.receptive_field
+    mark = "*" if layer.trunk else ""
+    name = Text(layer.name, style="bold" if layer.trunk else "")
+    kind = layer.kind if layer.part is None else f"{layer.part[0]}:{layer.part[1]}-{layer.part[1] + layer.channels - 1}"
+    size = "" if layer.size is None else f"{layer.size[0]}x{layer.size[1]}"
+    if field is None:
+        return [mark, name, kind, layer.channels, size, "", "whole picture" if layer.size is None else "", ""]
+    return [mark, name, kind, layer.channels, size, _pair(field.stride), _pair(field.size), _pair(field.offset)]

@@ -1,0 +1,78 @@
+"""`circuits models`: what can be looked into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Command, Result, Session
+from apps.cli.console import table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Command):
+    """List the models that can be looked into, and whether their weights are here.
+
+    A model's name is the first part of every address: scenes/mixed4a:17. Weights are looked for in the file given
+    with --weights, then in the folder $CIRCUITS_WEIGHTS, then in the cache, then fetched where the card knows from
+    where. Any torchvision classifier works as torchvision/NAME, and timm's as timm/NAME where timm is installed.
+
+    Example:
+        circuits models
+        circuits models --match resnet
+        circuits models --json | head -20
+    """
+
+    match: str | None = None
+    """Only models whose name holds this text; also searches torchvision's names."""
+
+    def run(self, session: Session) -> Result:
+        """The cards, with where their weights are."""
+        from zoo.registry import cards, get_card, model_names, status
+
+        own = cards()
+        names = list(own)
+        if self.match is not None:
+            names = [name for name in model_names() if self.match.lower() in name.lower()]
+        rows = []
+        for name in names:
+            card = own.get(name) or get_card(name)
+            there = status(card)
+            rows.append(
+                {
+                    "name": card.name,
+                    "title": card.title,
+                    "summary": card.summary,
+                    "input": {"channels": card.input.channels, "size": list(card.input.shape[1:])},
+                    "weights": {"found": there.found, "path": there.path, "how": there.how},
+                    "licence": card.licence,
+                    "source": card.source,
+                }
+            )
+
+        def show(console: Console) -> None:
+            if not rows:
+                console.print(Text(f"no model's name holds {self.match!r}"))
+                return
+            console.print(table(["model", "what it is", "input", "weights"], [_row(r) for r in rows]))
+            if self.match is None:
+                more = (
+                    "and torchvision/NAME (circuits models --match resnet), timm/NAME, circuits.wrap(module) in Python"
+                )
+                console.print(Text(more, style="dim"))
+
+        return Result({"models": rows}, show)
+
+
+def _row(row: dict) -> list[object]:
+    there = row["weights"]
+    where = Text("here: " if there["found"] else "not here: ", style="green" if there["found"] else "yellow")
+    height, width = row["input"]["size"]
+    return [
+        Text(row["name"], style="bold"),
+        row["summary"],
+        f"{row['input']['channels']}x{height}x{width}",
+        where + there["how"],
+    ]

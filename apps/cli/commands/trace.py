@@ -1,0 +1,174 @@
+"""`circuits trace` and `circuits score`: the circuit behind a unit, and how much it explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.console import clock
+from apps.cli.drawing import show_circuit, show_score
+from apps.cli.errors import UsageError
+from apps.cli.labels import label_parts
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
+    from circuits.model import Model
+    from zoo.images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(PictureOptions):
+    """Trace the circuit behind a unit: the units that make it fire, and the weights between them.
+
+    On the pictures where the unit fires most, each unit of the layer before is credited with expanded weight x
+    activation; the strongest, exciting or inhibiting, become its parents, and theirs theirs for --depth steps. What
+    is not shown is summed up, so that shown + others = all. The circuit is then tried: all other units are set to
+    their means, and the same is done with random circuits of the same size (--no-score skips that). With --out
+    comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
+
+    Example:
+        circuits trace scenes/mixed4a:17 --out report
+        circuits trace googlenet-bvlc/mixed4c:499 --images photos --depth 2 --width 4 --out cars
+        circuits trace scenes/mixed4a:17@3,5 --no-score --json
+    """
+
+    address: tyro.conf.Positional[str]
+    """The unit: model/layer:unit, with @y,x to look at one position only."""
+    depth: int = 1
+    """How many layers to go back."""
+    width: int = 6
+    """How many parents a unit is given."""
+    by: Literal["weights", "attribution", "ablation"] = "weights"
+    """What ranks the parents: weight x activation, gradient x activation, or what is lost without them."""
+    score: bool = True
+    """Try the circuit against random ones of the same size."""
+    random: int = 64
+    """How many random circuits to compare with."""
+
+    def run(self, session: Session) -> Result:
+        """Trace, name the parts where they are known, score."""
+        from circuits.tracing import trace
+
+        _check(self.random)
+        if self.depth < 1 or self.width < 1:
+            raise UsageError(f"--depth and --width are at least 1, not {self.depth} and {self.width}")
+        elapsed = clock()
+        model, unit = self.address_of(self.address)
+        images = self.pictures(model.name)
+        with session.progress(f"tracing {unit}") as report:
+            circuit = trace(
+                model, unit, images=images, depth=self.depth, width=self.width, by=self.by, **reporting(report)
+            )
+        circuit = label_parts(model, circuit, images)
+        if self.score:
+            circuit = scored(session, model, circuit, images, self.random, self.seed)
+        seconds = elapsed()
+
+        def show(console: Console) -> None:
+            show_circuit(console, circuit)
+            console.print(Text(f"{len(images)} pictures of {images.name}, {seconds:.1f} s", style="dim"))
+
+        def write(folder: Path) -> None:
+            write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)))
+
+        return Result(circuit.to_json(), show, write, named="")
+
+    def python(self, unit: str) -> str:
+        """The Python that does the same."""
+        weights = f", weights={self.weights!r}" if self.weights else ""
+        sources = list(self.images) or ["scenes:500"]
+        source = repr(sources[0] if len(sources) == 1 else sources)
+        limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
+        lines = [
+            "import circuits",
+            "from zoo import open_images",
+            "",
+            f"model = circuits.load({unit.rpartition('/')[0]!r}{weights})",
+            f"images = open_images({source}{limit})",
+            f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r})",
+            f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
+        ]
+        if self.score:
+            lines.append(
+                f"score = circuits.score(model, circuit, images=images, random={self.random}, seed={self.seed})"
+            )
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCircuit(PictureOptions):
+    """Try a traced circuit on pictures: how much of its target's response does it carry?
+
+    Faithfulness: the share of the response's variance, over positions and pictures, that is left when every unit
+    outside the circuit is set to its mean. Completeness: the share that is lost when only the circuit's units are.
+    Minimality: what each unit is worth. All beside random circuits with as many units in each layer, because a
+    number alone says little.
+
+    Example:
+        circuits trace scenes/mixed4a:17 --no-score --out report
+        circuits score report/circuit.json --images scenes:300
+    """
+
+    circuit: tyro.conf.Positional[Path]
+    """A circuit.json that `circuits trace --out DIR` wrote, or its folder."""
+    random: int = 64
+    """How many random circuits to compare with."""
+
+    def run(self, session: Session) -> Result:
+        """Score again, on these pictures."""
+        from circuits.circuit import Circuit
+        from circuits.errors import CircuitsError
+
+        _check(self.random)
+        path = self.circuit / "circuit.json" if self.circuit.is_dir() else self.circuit
+        circuit = Circuit.load(path)
+        model = self.load(circuit.model)
+        digest = circuit.provenance.get("weights")
+        if isinstance(digest, str) and len(digest) == 64 and digest != model.digest:
+            raise CircuitsError(
+                f"{path} was traced with other weights of {model.name} ({digest[:12]}, here {model.digest[:12]}); "
+                "trace it again, or name the file with --weights"
+            )
+        images = self.pictures(model.name)
+        circuit = scored(session, model, circuit, images, self.random, self.seed)
+        score: dict[str, Any] = circuit.to_json()["score"]
+
+        def show(console: Console) -> None:
+            console.print(Text.assemble((circuit.target, "bold"), f"  {len(circuit.nodes) - 1} other units"))
+            show_score(console, circuit)
+
+        def write(folder: Path) -> None:
+            circuit.save(folder / "circuit.json")
+
+        return Result({"target": circuit.target, "model": circuit.model, "score": score}, show, write)
+
+
+def _check(random: int) -> None:
+    if not 1 <= random <= 10_000:
+        raise UsageError(f"--random is between 1 and 10000, not {random}")
+
+
+def scored(session: Session, model: Model, circuit: Circuit, images: Images, random: int, seed: int) -> Circuit:
+    """The circuit with its score."""
+    from circuits.scoring import score
+
+    with session.progress(f"scoring against {random} random circuits"):
+        found = score(model, circuit, images=images, random=random, seed=seed)
+    return replace(circuit, score=found)
+
+
+def write_report(folder: Path, model: Model, circuit: Circuit, images: Images, command: str, python: str) -> None:
+    """The report of a circuit: index.html, circuit.json, circuit.png."""
+    from circuits import plot
+
+    found = plot.crops(circuit, images, model.input)
+    page = plot.trace_report(circuit, found, command, python)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    plot.save_figure(plot.circuit_graph(circuit, found), folder / "circuit.png")
+    circuit.save(folder / "circuit.json")

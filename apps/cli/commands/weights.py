@@ -1,0 +1,129 @@
+"""`circuits weights`: the kernels between two layers, read as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import ModelOptions, Result, Session
+from apps.cli.console import signed, table
+from apps.cli.errors import UsageError
+from apps.cli.kernels import reading, shares, sketch
+
+if TYPE_CHECKING:
+    from circuits.weights import ExpandedWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(ModelOptions):
+    """Show the kernels from the channels of one layer to a unit of a later one, the strongest first.
+
+    Where several layers lie between the two, these are expanded weights: the kernels composed as if the rectifiers
+    in between were not there and max pools averaged (Voss et al., Visualizing Weights, 2021). A kernel is read as a
+    picture: the unit is excited by the source where it is positive, inhibited where it is negative. The option
+    --weights, as everywhere, names the file of the model's own weights.
+
+    Example:
+        circuits weights scenes --source mixed3b --target mixed4a:17
+        circuits weights scenes/mixed4a:17 --source mixed3b --top 5 --json
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model; or the address of the target, model included."""
+    source: str | None = None
+    """Layer that the kernels start from; by default the trunk layer before the target's."""
+    target: str | None = None
+    """Unit (or layer: its first units) that they end in, for example mixed4a:17."""
+    top: int = 10
+    """How many sources to show for a target."""
+    method: Literal["auto", "exact", "vjp"] = "auto"
+    """Compose the kernels exactly, or differentiate the linearised network; they agree to rounding."""
+
+    def run(self, session: Session) -> Result:
+        """The strongest kernels of each target."""
+        from circuits.errors import GraphError
+        from circuits.weights import expanded_weights
+
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        if self.target is None:
+            if "/" not in self.model or (":" not in self.model):
+                raise UsageError("weights needs a target: --target mixed4a:17")
+            model, unit = self.address_of(self.model)
+        else:
+            model = self.load(self.model)
+            unit = model.resolve(self.target)
+        source = self.source or model.before(unit.layer)
+        if source is None:
+            raise GraphError(f"{unit.short} reads the picture itself; no layer with weights lies before it")
+        with session.progress(f"weights {source} -> {unit.short}"):
+            found = expanded_weights(model, source=source, target=unit, method=self.method)
+        shown = [_target(found, i, self.top) for i in range(len(found.targets))]
+        document = {
+            "model": model.name,
+            "source": found.source,
+            "start": found.start,
+            "method": found.method,
+            "offset": found.offset,
+            "stride": found.stride,
+            "targets": shown,
+            "provenance": {"weights": model.digest, "source": model.source},
+        }
+
+        def show(console: Console) -> None:
+            for target in shown[:4]:
+                heading = f"{target['unit']}  from {found.source}"
+                if found.start != found.source:
+                    heading += f" (activations read at {found.start})"
+                console.print(Text(heading, style="bold"))
+                rows = [
+                    [
+                        s["unit"],
+                        signed(s["weight"]),
+                        s["share"],
+                        signed(s["sum"]),
+                        reading(s["kernel"]),
+                        sketch(s["kernel"]),
+                    ]
+                    for s in target["sources"]
+                ]
+                columns = ["source", "weight", "share", "sum", "what it does", "kernel, row by row"]
+                console.print(table(columns, rows, right=" rrr"))
+                console.print(
+                    Text(f"rest: {target['rest']['count']} sources, sum {target['rest']['sum']:+.3g}\n", style="dim")
+                )
+            if len(shown) > 4:
+                console.print(Text(f"and {len(shown) - 4} more targets; --json lists them all", style="dim"))
+
+        def write(folder: Path) -> None:
+            import numpy as np
+
+            np.save(folder / "kernels.npy", found.kernels.cpu().numpy())
+
+        return Result(document, show, write)
+
+
+def _target(found: ExpandedWeights, index: int, top: int) -> dict:
+    norms = found.norms[index]
+    total = float(norms.square().sum()) or 1.0
+    sources = []
+    for channel, weight in found.top(index, top):
+        kernel = found.kernels[index, channel].tolist()
+        sources.append(
+            {
+                "unit": f"{found.source}:{channel}",
+                "weight": weight,
+                "share": weight**2 / total,
+                "sum": float(found.sums[index, channel]),
+                "halves": shares(kernel),
+                "kernel": kernel,
+            }
+        )
+    shown = [channel for channel, _ in found.top(index, top)]
+    rest = float(found.rest(shown, index).sum())
+    return {"unit": found.targets[index], "sources": sources, "rest": {"count": len(norms) - len(shown), "sum": rest}}

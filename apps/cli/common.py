@@ -1,0 +1,150 @@
+"""What all commands share: their options, and the result they return.
+
+Nothing here imports torch before it is needed, so that help stays quick.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tyro
+from rich.console import Console
+
+from apps.cli.console import Report, progress_bar
+from apps.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from circuits.address import Unit
+    from circuits.model import Model
+    from zoo.images import Images
+
+SCHEMA = 1
+Many = tyro.conf.UseAppendAction[tuple[str, ...]]
+"""An option that may be given several times."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found out.
+
+    Attributes:
+        document: goes to stdout with `--json`, and into `<command>.json` of `--out`.
+        show: prints it for people.
+        write: further files for `--out`, written into the folder given.
+        code: exit code.
+        named: file name of the document; empty when `write` writes it itself.
+    """
+
+    document: dict[str, Any]
+    show: Callable[[Console], None]
+    write: Callable[[Path], None] | None = None
+    code: int = 0
+    named: str | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """The run of one command: its command line as typed, and how it reports progress."""
+
+    invocation: str
+
+    def progress(self, what: str) -> AbstractContextManager[Report | None]:
+        """A progress bar on stderr for work over two seconds; the value is called with (done, total).
+
+        None where stderr is no terminal.
+        """
+        return progress_bar(what)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(ABC):
+    """Options of every command."""
+
+    out: Path | None = None
+    """Folder to write the results into; made if need be."""
+    seed: int = 0
+    """Seed of everything random: the same seed gives the same numbers."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 or mps; by default the best there is."""
+    json: bool = False
+    """Print one JSON document on stdout instead of tables."""
+    debug: bool = False
+    """Show tracebacks and debug messages."""
+
+    keeps_out: ClassVar[bool] = False
+    """Whether the command fills `out` itself."""
+
+    @abstractmethod
+    def run(self, session: Session) -> Result:
+        """Do the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Command):
+    """Options of commands that load a model."""
+
+    weights: str | None = None
+    """Weights file (.safetensors, .pth, .pb), or `random` for an untrained net.
+    By default where the model's card looks."""
+
+    def load(self, name: str) -> Model:
+        """The model called `name`."""
+        from circuits.model import load
+
+        return load(name, weights=self.weights, device=self.device)
+
+    def address_of(self, address: str) -> tuple[Model, Unit]:
+        """The model that an address names, and the unit or layer in it."""
+        from circuits.address import Unit
+        from circuits.errors import AddressError, shorten
+
+        unit = Unit.parse(address)
+        if unit.model is None:
+            raise AddressError(
+                f"{shorten(address)!r} does not say which model: write scenes/{shorten(unit)}, for example"
+            )
+        model = self.load(unit.model)
+        return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
+
+
+def _renamed(unit: Unit, model: str) -> Unit:
+    from dataclasses import replace
+
+    return replace(unit, model=model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(ModelOptions):
+    """Options of commands that look at pictures."""
+
+    images: Many = field(default=())
+    """Pictures: a folder, a picture, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
+    May be repeated. By default scenes:500 for the model `scenes`."""
+    limit: int | None = None
+    """At most so many pictures, drawn at random with --seed."""
+
+    def pictures(self, model: str) -> Images:
+        """The pictures asked for."""
+        if not self.images and model != "scenes":
+            raise UsageError(f"{model} needs pictures to look at: --images FOLDER (or --images scenes:500)")
+        return open_pictures(self.images or ("scenes:500",), self.limit, self.seed)
+
+
+def open_pictures(sources: Sequence[str], limit: int | None, seed: int) -> Images:
+    """Pictures from one source or several."""
+    from zoo.errors import ImageError
+    from zoo.images import open_images
+
+    if len(sources) > 1 and (drawn := [s for s in sources if s.partition(":")[0] == "scenes"]):
+        raise ImageError(f"{drawn[0]} cannot be mixed with other pictures: write it to a folder with `circuits images`")
+    return open_images(sources[0] if len(sources) == 1 else list(sources), limit=limit, seed=seed)
+
+
+def reporting(report: Report | None) -> dict[str, Any]:
+    """The `progress=` of a function of the library: our bar, or nothing where none is shown."""
+    return {} if report is None else {"progress": report}

@@ -1,0 +1,127 @@
+"""Consoles, tables and progress: how the command line looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 140
+"""Columns of a table when the output is no terminal."""
+TINY = 5e-7
+"""What a sum in float32 leaves over; shown as 0."""
+PATIENCE = 2.0
+"""Seconds of work before progress is shown."""
+
+ORANGE, BLUE = "#e07b1a", "#4a90d9"
+"""What excites and what inhibits: the figures' colours, light enough for a dark terminal."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would exit with 1; the reader has simply seen enough
+        raise BrokenPipeError
+
+
+def stdout() -> Console:
+    """A console on standard output."""
+    return _Console(file=sys.stdout, highlight=False, width=_width(sys.stdout))
+
+
+def stderr() -> Console:
+    """A console on standard error, for progress and messages."""
+    return _Console(file=sys.stderr, highlight=False, width=_width(sys.stderr))
+
+
+def _width(stream: Any) -> int | None:
+    return None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+
+
+Report = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Report | None]:
+    """A bar on stderr for work over two seconds, on a terminal; the value is called with (done, total)."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with _Bar(what) as bar:
+        yield bar.report
+
+
+class _Bar:
+    """A rich progress bar that appears only when the work turns out to be long."""
+
+    def __init__(self, what: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=stderr(), transient=True)
+        self._task = self._progress.add_task(what, total=None)
+        self._timer = threading.Timer(PATIENCE, self._progress.start)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Bar:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        self._progress.stop()
+
+    def report(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: str = ""
+) -> Table:
+    """A plain table; `right` has one letter a column, `r` where it is aligned right. Cells may be rich `Text`."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, name in enumerate(columns):
+        side = "right" if right[i : i + 1] == "r" else "left"
+        made.add_column(name, justify=side, header_style="dim", overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
+    return made
+
+
+def text(value: object) -> str:
+    """A value as it stands in a table: three significant decimals, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return str(value)
+
+
+def signed(value: float) -> Text:
+    """A number with its sign, orange where it excites and blue where it inhibits."""
+    if abs(value) < TINY:
+        return Text("0")
+    return Text(f"{value:+.3g}", style=ORANGE if value > 0 else BLUE if value < 0 else "")
+
+
+def clock() -> Callable[[], float]:
+    """A function that gives the seconds since this call."""
+    start = time.perf_counter()
+    return lambda: time.perf_counter() - start

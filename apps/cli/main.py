@@ -1,0 +1,142 @@
+"""Entry of the command `circuits`: finds the command, parses its options, runs it, and turns errors into one line.
+
+Only the standard library is imported here, so that help is quick and Ctrl-C is always caught.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import logging
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from apps.cli.errors import UsageError
+
+_OURS = ("zoo", "circuits", "sae", "apps")
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+"""Exit codes: done; anything unexpected (or a check that failed); bad input, with one line that says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `circuits` with the arguments `argv` (default: the process's own) and return its exit code."""
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    if argv is None:
+        signal.signal(signal.SIGTERM, _stop)  # cleaned up after, as Ctrl-C is
+    debug = "--debug" in arguments or os.environ.get("CIRCUITS_DEBUG", "0") not in ("", "0")
+    with _messages(debug):
+        return _guarded(arguments, debug)
+
+
+@contextlib.contextmanager
+def _messages(debug: bool) -> Iterator[None]:
+    """Log messages on stderr; warnings of libraries only with `--debug`. All is put back afterwards."""
+    root, warned = logging.getLogger(), logging.getLogger("py.warnings")
+    levels = root.level, warned.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("circuits: %(levelname)s: %(message)s"))
+    if debug:  # other libraries' debug messages are theirs to read
+        handler.addFilter(lambda record: record.levelno > logging.INFO or record.name.startswith(_OURS))
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.WARNING)
+    warned.setLevel(logging.WARNING if debug else logging.CRITICAL)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        root.setLevel(levels[0])
+        warned.setLevel(levels[1])
+
+
+def _guarded(arguments: list[str], debug: bool) -> int:
+    """Run the command; whatever goes wrong becomes an exit code and one line."""
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        return _say("interrupted", BAD_INPUT)
+    except BrokenPipeError:
+        _discard_output()
+        return DONE
+    except SystemExit as stop:  # tyro's and rich's way out
+        return stop.code if isinstance(stop.code, int) else DONE if stop.code is None else FAILED
+    except UsageError as error:
+        return _say(str(error), BAD_INPUT)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if _is_users(error):
+            return _say(str(error), BAD_INPUT)
+        detail = " ".join(str(error).split())[:300]
+        return _say(f"unexpected {type(error).__name__}: {detail} (--debug shows where)", FAILED)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    missing = [name for name in ("tyro", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the command line needs {' and '.join(missing)}: pip install 'vision-circuits[cli]'")
+    from apps.cli import overview
+    from apps.cli.registry import COMMANDS, load_command
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if arguments[:1] == ["help"] and len(arguments) > 1:
+            return _dispatch([arguments[1], "--help"])
+        overview.show()
+        return DONE
+    if arguments[0] in ("--version", "-V"):
+        overview.show_version()
+        return DONE
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name[:80].lower(), list(COMMANDS), n=3, cutoff=0.5)
+        hint = f" Nearest: {', '.join(close)}." if close else ""
+        what = "option" if name.startswith("-") else "command"
+        raise UsageError(f"no {what} {_printable(name, 60)!r}.{hint} `circuits --help` lists the commands")
+    from apps.cli.parsing import parse
+    from apps.cli.running import execute
+
+    command = parse(load_command(name), f"circuits {name}", rest)
+    return execute(command, name, invocation=shlex.join(["circuits", *arguments]))
+
+
+def _is_users(error: BaseException) -> bool:
+    # zoo.errors comes with torch; an error of ours can only be raised once it has been imported.
+    errors = sys.modules.get("zoo.errors")
+    return errors is not None and isinstance(error, errors.CircuitsError)
+
+
+def _printable(text: str, limit: int) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _say(message: str, code: int) -> int:
+    """One line on stderr, whatever the message held."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"circuits: {_printable(message, 600)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _discard_output() -> None:
+    """Send what is left in stdout's buffer nowhere, so that closing it at exit says nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

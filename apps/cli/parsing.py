@@ -1,0 +1,58 @@
+"""Options to a command object by tyro, with its error boxes cut down to one line."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+from collections.abc import Sequence
+
+import tyro
+
+from apps.cli.common import Command
+from apps.cli.errors import UsageError
+
+_FRAME = str.maketrans(dict.fromkeys("╭╮╰╯│┌┐└┘|", " "))
+_CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+
+
+def parse(command: type[Command], prog: str, arguments: Sequence[str]) -> Command:
+    """The command with its options.
+
+    Raises:
+        UsageError: options that cannot be read. SystemExit: after `--help`.
+    """
+    _own_options_first(command)
+    said = io.StringIO()
+    description = inspect.cleandoc(command.__doc__ or "")
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(command, prog=prog, description=description, args=list(arguments), config=_CONFIG)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(f"{_in_one_line(said.getvalue())}; see `{prog} --help`") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro's box says, without the frame, the title and the advice."""
+    lines = [line.translate(_FRAME).strip() for line in box.splitlines()]
+    body = [line for line in lines[1:] if line]  # the first line is the frame with the title
+    rule = next((i for i, line in enumerate(body) if set(line) <= {"─"}), len(body))
+    said, advice = body[:rule], body[rule + 1 :]
+    if said and said[0].startswith("Missing from"):
+        # then come, for each argument, its name and its help
+        return f"{said[1].split()[0]} is missing" if len(said) > 1 else "an argument is missing"
+    message = " ".join(said) or "the options cannot be read"
+    near = next((line.split()[0].rstrip(",") for line in advice[1:] if line.startswith("--")), None)
+    if advice and advice[0].startswith("Perhaps you meant") and near:
+        message += f"; perhaps {near}"
+    return message.rstrip(".")
+
+
+def _own_options_first(command: type[Command]) -> None:
+    """Help lists the options in the order of the fields; all are keyword-only, so that order is ours to choose."""
+    fields = command.__dataclass_fields__
+    order = [name for cls in command.__mro__ for name in cls.__dict__.get("__annotations__", {}) if name in fields]
+    for name in dict.fromkeys(order):
+        fields[name] = fields.pop(name)

@@ -1,0 +1,44 @@
+"""The commands by name. A new one is a line here and a class in `apps/cli/commands/`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apps.cli.common import Command
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command lives, under which heading, and what it does in a few words."""
+
+    module: str
+    cls: str
+    group: str
+    what: str
+
+
+_SEE, _LOOK, _KEEP = "What there is", "Looking inside", "Keeping house"
+
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry("demo", "Demo", _SEE, "the main job in one go: trace the car detector of the built-in network"),
+    "models": Entry("models", "Models", _SEE, "models that can be looked into, and whether their weights are here"),
+    "layers": Entry("layers", "Layers", _SEE, "layers of a model: channels, size, stride, receptive field"),
+    "images": Entry("images", "DrawImages", _SEE, "draw labelled scenes into a folder, to trace and find with"),
+    "find": Entry("find", "Find", _LOOK, "units that tell pictures of a concept from pictures without it"),
+    "trace": Entry("trace", "Trace", _LOOK, "the circuit behind a unit: its parents, their weights, the sum, a report"),
+    "score": Entry("trace", "ScoreCircuit", _LOOK, "how much of a unit a traced circuit explains, against random ones"),
+    "weights": Entry("weights", "Weights", _LOOK, "the kernels from one layer to a unit of a later one"),
+    "attribute": Entry("attribute", "Attribute", _LOOK, "what each unit of a layer contributes to a unit, on pictures"),
+    "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),
+    "doctor": Entry("doctor", "Doctor", _KEEP, "what is installed, what is missing, and the command that mends it"),
+}
+
+
+def load_command(name: str) -> type[Command]:
+    """The class of the command `name`."""
+    entry = COMMANDS[name]
+    command: type[Command] = getattr(importlib.import_module(f"apps.cli.commands.{entry.module}"), entry.cls)
+    return command

@@ -1,0 +1,7 @@
+"""Known answers: planted ones that need nothing, the scenes' own, and published ones for published weights."""
+
+from __future__ import annotations
+
+from apps.cli.verify.checks import SUITES, Check, Suite, Wanted
+
+__all__ = ["SUITES", "Check", "Suite", "Wanted"]

@@ -1,0 +1,145 @@
+"""The built-in network: its car detector is built of windows over a body over wheels, its dog unit of two dogs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from apps.cli.car import CAR_PARTS, car_unit, labelled, parts_of, tell_apart
+from apps.cli.drawing import short
+from apps.cli.verify.checks import Check, Wanted, check
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
+    from circuits.model import Model
+    from zoo.images import Images
+
+SCENES = 650
+"""Pictures by default, 50 of each class."""
+
+
+def checks(wanted: Wanted) -> Iterator[Check]:
+    """All checks of the suite."""
+    from circuits.errors import CircuitsError
+    from circuits.model import load
+    from zoo.images import open_images
+    from zoo.scenes.evaluate import HELD_OUT_SEED
+
+    model = load("scenes", weights=wanted.weights, device=wanted.device)
+    images = open_images(f"scenes:{wanted.limit or SCENES}@{HELD_OUT_SEED + wanted.seed}")
+    yield accuracy(model, images)
+    for questions in (car, dogs):
+        try:
+            yield from questions(model, images, wanted.seed)
+        except CircuitsError as error:  # a net so unlike the one expected that there is nothing to trace
+            yield check(f"the {questions.__name__} circuit can be traced", "yes", str(error), False)
+
+
+def accuracy(model: Model, images: Images) -> Check:
+    """Share of scenes that training never saw whose highest class score is right."""
+    from circuits import capture
+
+    assert images.labels is not None
+    scores = capture(model, images, [model.logits], batch_size=128)[model.logits].flatten(1)
+    right = sum(int(a) == b for a, b in zip(scores.argmax(dim=1).tolist(), images.labels, strict=True)) / len(images)
+    return check("accuracy on scenes that training never saw", ">= 0.97", f"{right:.3f}", right >= 0.97)
+
+
+def car(model: Model, images: Images, seed: int) -> Iterator[Check]:
+    """The car detector and its parts."""
+    from circuits.scoring import score
+    from circuits.tracing import trace
+
+    unit, auc = car_unit(model, images, seed)
+    yield check("best car unit, by find", "AUC >= 0.9", f"{short(unit)}, AUC {auc:.3f}", auc >= 0.9)
+    circuit = trace(model, unit, images=images, depth=1, width=6)
+    scores = parts_of(model, circuit, images)
+    found: dict[str, str] = {}
+    for part in CAR_PARTS:
+        best = max(scores, key=lambda u: scores[u].get(part, 0.0), default=None)
+        value = scores[best].get(part, 0.0) if best is not None else 0.0
+        if best is not None and value >= 0.9:
+            found[part] = best
+        ours = f"{short(best)}, AUC {value:.3f}" if best is not None else "no parent"
+        yield check(f"a {part} unit among its top 6 parents", "AUC >= 0.9 by part masks", ours, value >= 0.9)
+    yield from _halves(circuit, found)
+    yield from _ablation(model, unit, images, found)
+    eight = trace(model, unit, images=images, depth=1, width=8)
+    score_ = score(model, eight, images=images, random=64, seed=seed)
+    chance = statistics.median(score_.random_faithfulness)
+    yield check(
+        "8 parents keep most of the response",
+        ">= 0.7 of its variance",
+        f"{score_.faithfulness:.3f}",
+        score_.faithfulness >= 0.7,
+    )
+    yield check("8 random parents do not (median)", "<= 0.3 of its variance", f"{chance:.3f}", chance <= 0.3)
+
+
+def _halves(circuit: Circuit, found: dict[str, str]) -> Iterator[Check]:
+    from circuits.plot.reading import halves
+
+    kernels = {edge.source: edge.kernel for edge in circuit.into(circuit.target)}
+    for part, half in (("window", "above"), ("wheel", "below")):
+        what = f"the {part} kernel is heavier {half}"
+        if part not in found:
+            yield check(what, "> 50 % of what excites", f"no {part} unit", False)
+            continue
+        share = getattr(halves(kernels[found[part]], 1), half)
+        yield check(what, "> 50 % of what excites", f"{share:.0%}", share > 0.5)
+
+
+def _ablation(model: Model, unit: str, images: Images, found: dict[str, str]) -> Iterator[Check]:
+    """How much the car response falls without each part's unit, against every other unit of the layer."""
+    from circuits.tracing import trace
+
+    cars = images.subset(labelled(images, ["car"]))
+    layer = model.before(model.resolve(unit).layer)
+    assert layer is not None
+    every = trace(model, unit, images=cars, depth=1, width=model.layers[layer].channels, by="ablation")
+    drops = {edge.source: edge.strength for edge in every.into(every.target)}
+    others = [
+        drops.get(f"{model.name}/{layer}:{c}", 0.0)
+        for c in range(model.layers[layer].channels)
+        if f"{model.name}/{layer}:{c}" not in found.values()
+    ]
+    for part in CAR_PARTS:
+        what = f"ablating the {part} unit lowers the car response"
+        if part not in found:
+            yield check(what, "more than 95 % of the others do", f"no {part} unit", False)
+            continue
+        drop = drops.get(found[part], 0.0)
+        above = sum(drop > other for other in others) / len(others)
+        response = every.node(every.target).activation
+        ours = f"by {drop:.3g} of {response:.3g}, more than {above:.0%}"
+        yield check(what, "more than 95 % of the others do", ours, drop > 0 and above > 0.95)
+
+
+def dogs(model: Model, images: Images, seed: int) -> Iterator[Check]:
+    """A unit that answers to dogs of both orientations has parents for the left and for the right ones."""
+    from circuits.tracing import trace
+    from zoo.scenes.network import OBJECT_LAYER, UNION_LAYER
+
+    assert images.classes is not None
+    rest = [c for c in images.classes if not c.startswith("dog")]
+    left = tell_apart(model, images, UNION_LAYER, ["dog_left"], rest, seed=seed)
+    right = tell_apart(model, images, UNION_LAYER, ["dog_right"], rest, seed=seed)
+    unit = max(left, key=lambda u: min(left[u].auc, right[u].auc))
+    weaker = min(left[unit].auc, right[unit].auc)
+    yield check(
+        "a unit answers to dogs facing left and right",
+        "AUC >= 0.9 for each",
+        f"{short(unit)}, AUC {weaker:.3f}",
+        weaker >= 0.9,
+    )
+    sides = tell_apart(model, images, OBJECT_LAYER, ["dog_left"], ["dog_right"], seed=seed)
+    for side in ("dog_left", "dog_right"):
+        pictures = images.subset(labelled(images, [side]))
+        circuit = trace(model, unit, images=pictures, depth=1, width=6)
+        parents = [e.source for e in circuit.into(circuit.target) if e.sign > 0]
+        aucs = {u: sides[u].auc if side == "dog_left" else 1 - sides[u].auc for u in parents if u in sides}
+        best = max(aucs, key=lambda u: aucs[u], default=None)
+        ours = "none" if best is None else f"{short(best)}, AUC {aucs[best]:.3f}"
+        good = best is not None and aucs[best] >= 0.9
+        yield check(f"it has a parent for {side} among its top 6", "AUC >= 0.9 against the other", ours, good)

@@ -1,0 +1,55 @@
+"""vision-circuits: take a trained network apart and see how it computes.
+
+Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
+
+    model = circuits.load("scenes")
+    circuit = circuits.trace(model, "mixed4a:17", images="scenes:200")
+    score = circuits.score(model, circuit, images="scenes:200")
+"""
+
+from circuits.address import Unit
+from circuits.attribution import Attribution, attribute
+from circuits.circuit import Circuit, Edge, Node, Score
+from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
+from circuits.errors import CircuitsError
+from circuits.finding import Finding, Findings, find
+from circuits.hooks import capture
+from circuits.model import Basis, Layer, Model, load, wrap
+from circuits.scoring import score
+from circuits.tracing import trace
+from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
+from zoo.inputs import InputSpec
+
+__all__ = [
+    "Ablate",
+    "Add",
+    "Attribution",
+    "Basis",
+    "Circuit",
+    "CircuitsError",
+    "Clamp",
+    "Edge",
+    "Edit",
+    "ExpandedWeights",
+    "Finding",
+    "Findings",
+    "InputSpec",
+    "Layer",
+    "Model",
+    "Node",
+    "Scale",
+    "Score",
+    "Set",
+    "Unit",
+    "attribute",
+    "best_case_weights",
+    "capture",
+    "edit",
+    "example_weights",
+    "expanded_weights",
+    "find",
+    "load",
+    "score",
+    "trace",
+    "wrap",
+]

@@ -1,0 +1,131 @@
+"""One address for everything that can be looked at: `model/layer~basis:index@y,x`.
+
+The same string serves the API, the command line, URLs, JSON and figures. Every part but the layer may
+be left out: `mixed4c`, `mixed4c:499`, `googlenet-bvlc/mixed4c:499@7,7`, `googlenet-bvlc/mixed4c~topk-8k:1021`.
+A module that runs more than once has one layer per call: `layer1.0.relu.call1` is its second call.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from circuits.errors import AddressError, shorten
+
+MAX_LENGTH = 300
+_LAYER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
+_BASIS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
+_MODEL = re.compile(r"(?:hf:[./]*)?[A-Za-z0-9_][A-Za-z0-9_.+\-]*(?:/[A-Za-z0-9_.+\-]+)*", re.ASCII)
+_INDEX = re.compile(r"\d{1,9}", re.ASCII)
+_POSITION = re.compile(r"(\d{1,6}),(\d{1,6})", re.ASCII)
+_GRAMMAR = "[model/]layer[~basis][:index][@y,x], for example googlenet-bvlc/mixed4c:499@7,7"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The address of a layer, a channel, a neuron, or a latent of a basis attached to a layer.
+
+    Attributes:
+        layer: layer name.
+        index: channel of the layer, or latent of `basis`; None addresses the whole layer.
+        model: model name, or None where the model is given otherwise.
+        basis: name of an attached basis (an SAE, say), or None for the layer's own channels.
+        at: spatial position `(y, x)` on the layer's grid, or None for the channel everywhere.
+    """
+
+    layer: str
+    index: int | None = None
+    model: str | None = None
+    basis: str | None = None
+    at: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        _check(_matches(_LAYER, self.layer), self.layer, "layer name")
+        _check(self.model is None or _matches(_MODEL, self.model), self.model, "model name")
+        _check(self.basis is None or _matches(_BASIS, self.basis), self.basis, "basis name")
+        _check(self.index is None or _is_count(self.index, 10**9), self.index, "index")
+        _check(self.at is None or _is_position(self.at), self.at, "position")
+        if self.model is not None and ".." in self.model.split("/") and not self.model.startswith("hf:"):
+            raise AddressError(f"bad model name {shorten(self.model)!r} in an address")
+        if self.at is not None and self.index is None:
+            raise AddressError(f"a position needs a unit: {shorten(self.layer)}:INDEX@{self.at[0]},{self.at[1]}")
+        if len(str(self)) > MAX_LENGTH:
+            raise AddressError(f"an address has at most {MAX_LENGTH} characters")
+
+    @classmethod
+    def parse(cls, text: str) -> Unit:
+        """Read an address.
+
+        Args:
+            text: `[model/]layer[~basis][:index][@y,x]`.
+
+        Raises:
+            AddressError: the text does not have that form.
+
+        >>> Unit.parse("scenes/mixed4a:17@3,5")
+        Unit(layer='mixed4a', index=17, model='scenes', basis=None, at=(3, 5))
+        """
+        if not isinstance(text, str):
+            raise AddressError(f"an address is a string {_GRAMMAR}; got {type(text).__name__}")
+        if len(text) > MAX_LENGTH:
+            raise AddressError(
+                f"an address has at most {MAX_LENGTH} characters, got {len(text)}: {shorten(text, 40)!r}"
+            )
+        model, slash, rest = text.rpartition("/")
+        rest, at_sign, place = rest.partition("@")
+        rest, colon, number = rest.partition(":")
+        layer, tilde, basis = rest.partition("~")
+        position = _POSITION.fullmatch(place)
+        well_formed = (
+            _LAYER.fullmatch(layer)
+            and (not slash or _MODEL.fullmatch(model))
+            and (not tilde or _BASIS.fullmatch(basis))
+            and (not colon or _INDEX.fullmatch(number))
+            and (not at_sign or position)
+        )
+        if not well_formed:
+            raise AddressError(f"cannot read the address {shorten(text)!r}; the form is {_GRAMMAR}")
+        return cls(
+            layer=layer,
+            index=int(number) if colon else None,
+            model=model if slash else None,
+            basis=basis if tilde else None,
+            at=(int(position[1]), int(position[2])) if position else None,
+        )
+
+    def __str__(self) -> str:
+        text = self.layer if self.model is None else f"{self.model}/{self.layer}"
+        if self.basis is not None:
+            text += f"~{self.basis}"
+        if self.index is not None:
+            text += f":{self.index}"
+        if self.at is not None:
+            text += f"@{self.at[0]},{self.at[1]}"
+        return text
+
+    @property
+    def short(self) -> str:
+        """The address without the model's name."""
+        return str(replace(self, model=None))
+
+    @property
+    def channel(self) -> Unit:
+        """The same unit at every position."""
+        return replace(self, at=None)
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_count(value: object, below: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+
+
+def _is_position(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_count(v, 10**6) for v in value)
+
+
+def _check(ok: bool, value: object, what: str) -> None:
+    if not ok:
+        raise AddressError(f"bad {what} {shorten(value)!r} in an address; the form is {_GRAMMAR}")

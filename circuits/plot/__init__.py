@@ -1,0 +1,40 @@
+"""Pictures of results: pure functions from what the library returns to matplotlib figures, and the report.
+
+Figures are made without pyplot, so that drawing changes nothing outside of them. `import circuits` does not
+import this package::
+
+    from circuits import plot
+    found = plot.crops(circuit, images, model.input)
+    plot.save_figure(plot.circuit_graph(circuit, found), "circuit.png")
+"""
+
+from circuits.plot.canvas import save_figure
+from circuits.plot.colours import decode, encode, shared_scale
+from circuits.plot.graph import circuit_graph
+from circuits.plot.kernels import kernel_grid, kernel_strip
+from circuits.plot.pictures import crops
+from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
+from circuits.plot.report import trace_report
+from circuits.plot.sheet import contact_sheet
+from circuits.plot.tables import auc_table, score_figure, waterfall
+
+__all__ = [
+    "Halves",
+    "auc_table",
+    "circuit_graph",
+    "circuit_reading",
+    "contact_sheet",
+    "crops",
+    "decode",
+    "encode",
+    "halves",
+    "kernel_effect",
+    "kernel_grid",
+    "kernel_reading",
+    "kernel_strip",
+    "save_figure",
+    "score_figure",
+    "shared_scale",
+    "trace_report",
+    "waterfall",
+]

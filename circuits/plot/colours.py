@@ -1,0 +1,69 @@
+"""The colours of every figure: orange excites, blue inhibits, white is zero.
+
+One signed scale serves kernels, lines and bars, in the API, the report and the app. Orange and blue stay
+apart for the common forms of colour blindness; wherever sign matters it is also shown by shape or number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXCITES = "#CA5A00"
+INHIBITS = "#1F6FB2"
+INK = "#1D1C1A"
+MUTED = "#6F6A62"
+LINE = "#DDD8CF"
+REST = "#8F8A82"
+TILE = "#E9E6E0"
+PAPER = "#FFFFFF"
+
+_WHITE = np.array([255.0, 255.0, 255.0])
+_TOWARDS = np.array([[31.0, 111.0, 178.0], [202.0, 90.0, 0.0]]) - _WHITE  # full inhibition, full excitation
+_UNKNOWN = np.array([160, 160, 160], dtype=np.uint8)
+
+
+def colour_of(sign: float) -> str:
+    """Hex colour of a sign: orange above zero, blue below, grey for zero."""
+    return EXCITES if sign > 0 else INHIBITS if sign < 0 else REST
+
+
+def shared_scale(kernels: Iterable[Any]) -> float:
+    """The largest size of a finite weight among `kernels`, so that one colour means one number; 1 if all are zero."""
+    largest = 0.0
+    for kernel in kernels:
+        values = np.asarray(kernel, dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        largest = max(largest, float(np.abs(finite).max(initial=0.0)))
+    return largest or 1.0
+
+
+def encode(weights: Any, scale: float) -> NDArray[np.uint8]:
+    """Colours of weights.
+
+    Args:
+        weights: numbers of any shape; what lies beyond `scale` takes the colour of `scale`, NaN is grey.
+        scale: the weight that is fully orange (and, negated, fully blue); above zero.
+
+    Returns:
+        RGB bytes of shape `(*weights.shape, 3)`, piecewise linear in the weight: see `decode`.
+    """
+    values = np.asarray(weights, dtype=np.float64) / scale
+    part = np.clip(np.nan_to_num(values, nan=0.0), -1.0, 1.0)[..., None]
+    towards = np.where(part < 0, _TOWARDS[0], _TOWARDS[1])
+    colours = np.rint(_WHITE + np.abs(part) * towards).astype(np.uint8)
+    colours[np.isnan(values)] = _UNKNOWN
+    return np.asarray(colours)
+
+
+def decode(colours: Any, scale: float) -> NDArray[np.float64]:
+    """Weights that `encode` gave these colours `(..., 3)`: right to within `scale / 255`."""
+    away = np.asarray(colours, dtype=np.float64) - _WHITE
+    # orange loses blue light first, blue loses red light first
+    positive = away[..., 2] < away[..., 0]
+    towards = np.where(positive[..., None], _TOWARDS[1], _TOWARDS[0])
+    size = (away * towards).sum(axis=-1) / (towards * towards).sum(axis=-1)
+    return np.asarray(np.where(positive, size, -size) * scale)

@@ -1,0 +1,36 @@
+"""What several folders of tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder(variable: str) -> Path:
+    named = os.environ.get(variable)
+    if not named:
+        pytest.skip(f"${variable} is not set: it names a folder with published files")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.skip(f"${variable} names {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_dir() -> Path:
+    """The folder of published weights, `$CIRCUITS_WEIGHTS`."""
+    return _folder("CIRCUITS_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of photographs, `$CIRCUITS_DATA`."""
+    return _folder("CIRCUITS_DATA")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or fills the cache of the person who runs it."""
+    os.environ["CIRCUITS_HOME"] = str(tmp_path_factory.mktemp("home"))

@@ -1,0 +1,136 @@
+"""zoo < circuits < sae < apps: nothing imports upward, and importing a floor stays light."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.contract.sources import (
+    FLOORS,
+    LIBRARY,
+    ROOT,
+    at_import_time,
+    imports,
+    package_of,
+    parse,
+    python_files,
+    where,
+)
+
+HEAVY = ("streamlit", "matplotlib.pyplot", "transformers", "lucent", "tyro", "sklearn")
+IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headless": "cv2"}
+SECONDS_AFTER_TORCH = 3.0
+
+
+def upward(tree: ast.AST, floor: str, package: str) -> list[tuple[ast.AST, str]]:
+    above = FLOORS[FLOORS.index(floor) + 1 :]
+    return [(node, name) for node, name in imports(tree, package) if name.split(".")[0] in above]
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_imports_a_floor_above_it(floor: str) -> None:
+    files = python_files(floor)
+    assert files, f"{floor}/ has no Python file"
+    found = [
+        f"{where(path, node)} imports {name}"
+        for path in files
+        for node, name in upward(parse(path), floor, package_of(path))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "tools"])
+def test_no_floor_imports_what_is_not_shipped(folder: str) -> None:
+    found = [
+        f"{where(path, node)} imports {name}"
+        for path in python_files(*FLOORS)
+        for node, name in imports(parse(path), package_of(path))
+        if name.split(".")[0] == folder
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sae",
+        "import apps.cli.main",
+        "from sae.base import SAE",
+        "def late():\n    from apps import cli",
+        "import importlib\nimportlib.import_module('sae.topk')",
+        "from ... import sae",
+    ],
+)
+def test_an_upward_import_is_seen_in_every_disguise(source: str) -> None:
+    assert upward(ast.parse(source), "circuits", "circuits.plot")
+
+
+def test_a_sideways_or_downward_import_is_allowed() -> None:
+    tree = ast.parse("from . import kernels\nfrom ..address import Unit\nimport zoo.cards\nfrom zoo import sae_like")
+    assert not upward(tree, "circuits", "circuits.plot")
+
+
+def core_packages() -> set[str]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wanted = tomllib.load(file)["project"]["dependencies"]
+    names = {re.split(r"[<>=!~;\[ ]", dependency)[0] for dependency in wanted}
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
+def test_the_library_needs_no_extra_to_be_imported() -> None:
+    """An extra (or a package of the machine at hand) may be imported inside a function or under `try` only."""
+    allowed = core_packages() | set(LIBRARY) | set(sys.stdlib_module_names)
+    found = [
+        f"{where(path, node)} imports {name}"
+        for path in python_files(*LIBRARY)
+        for node, name in imports(at_import_time(parse(path)), package_of(path))
+        if name.split(".")[0] not in allowed
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_library_never_imports_pyplot() -> None:
+    """Figures are made without pyplot, whose global state and display a server or a notebook does not want."""
+    found = [
+        f"{where(path, node)} imports {name}"
+        for path in python_files(*LIBRARY)
+        for node, name in imports(parse(path), package_of(path))
+        if name.startswith("matplotlib.pyplot")
+    ]
+    assert not found, "\n".join(found)
+
+
+PROBE = """
+import json, sys, time
+import torch, torchvision
+start = time.process_time()
+import {package}
+seconds = time.process_time() - start
+loaded = [name for name in {heavy!r} if name in sys.modules]
+print(json.dumps({{"seconds": seconds, "loaded": loaded}}))
+"""
+
+
+@pytest.mark.parametrize("package", ["zoo", "circuits", "sae"])
+def test_importing_the_library_is_quick_and_pulls_in_nothing_heavy(package: str, tmp_path: Path) -> None:
+    probe = PROBE.format(package=package, heavy=HEAVY)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", probe],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    answer = json.loads(ran.stdout)
+    assert answer["loaded"] == []
+    assert answer["seconds"] < SECONDS_AFTER_TORCH

@@ -1,0 +1,45 @@
+"""Errors for the person who made the mistake: what was asked, what exists, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CircuitsError(Exception):
+    """Base of every error this project raises on bad input.
+
+    The message is one or two plain lines; the command line prints it and exits with code 2.
+    """
+
+
+class ModelError(CircuitsError):
+    """An unknown model, or one that cannot be built or used as asked."""
+
+
+class WeightsError(CircuitsError):
+    """Weights that are missing, damaged, or not the ones the card names."""
+
+
+class ImageError(CircuitsError):
+    """Images that are missing, unreadable, or of the wrong kind."""
+
+
+def shorten(text: object, limit: int = 80) -> str:
+    """`text` as one printable line of at most `limit` characters (hostile strings stay short)."""
+    line = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """The `n` known names closest to `name`, best first."""
+    by_lower = {k.lower(): k for k in known}
+    asked = name[:200].lower()
+    close = difflib.get_close_matches(asked, list(by_lower), n=n, cutoff=0.4)
+    return [by_lower[c] for c in close]
+
+
+def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:
+    """A clause naming the nearest known names, or the empty string when none is near."""
+    close = nearest(name, known, n)
+    return f" Nearest: {', '.join(close)}." if close else ""

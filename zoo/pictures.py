@@ -1,0 +1,257 @@
+"""One picture from whatever it is stored as to the pixels a network sees: decode, convert, resize, crop.
+
+Conversions, so that a picture looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
+CMYK and palettes to RGB; 16-bit greys scaled to 8 bits; the first frame of an animation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from zoo.errors import ImageError, shorten
+from zoo.inputs import InputSpec
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded, in pixels: Pillow's own threshold for a decompression bomb (256 MB as RGB)."""
+
+SUFFIXES = frozenset(
+    ".avif .bmp .gif .jfif .jpe .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tif .tiff .tga .webp".split()
+)
+"""File name endings that count as pictures in a folder."""
+
+_WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which part of a picture fills the network's input: `box` (left, top, right, bottom) in its pixels, float."""
+
+    box: tuple[float, float, float, float]
+    exact: bool
+
+
+def centre_crop(height: int, width: int, spec: InputSpec) -> Crop:
+    """The crop that resizing the short side to `spec.resize`, then cutting the centre, would take.
+
+    A picture is scaled up where it would otherwise not fill the input. `exact` says that no resampling is needed.
+    """
+    wanted_height, wanted_width = spec.hw
+    scale = max(wanted_height / height, wanted_width / width)
+    if spec.resize is not None:
+        scale = max(scale, spec.resize / min(height, width))
+    if scale == 1.0:
+        top, left = (height - wanted_height) // 2, (width - wanted_width) // 2
+        return Crop((left, top, left + wanted_width, top + wanted_height), True)
+    crop_height, crop_width = wanted_height / scale, wanted_width / scale
+    top_, left_ = (height - crop_height) / 2, (width - crop_width) / 2
+    box = (max(left_, 0.0), max(top_, 0.0), min(left_ + crop_width, width), min(top_ + crop_height, height))
+    return Crop(box, False)
+
+
+def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("it has pixels that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"its values span {low:g} to {high:g}; expected 0..1 (float), 0..255 or 0..65535")
+    if image.mode == "F" and high <= 1.0:
+        values = values * 255.0
+    elif image.mode.startswith("I;16") or high > 255:
+        values = values / 257.0
+    return Image.fromarray(np.rint(values).astype(np.uint8))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` as RGB: depth, transparency, palette and colour model converted as the module says."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _WIDE_MODES:
+        image = _grey_to_8_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001  damaged EXIF is no reason to refuse a sound picture
+        return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"it is empty ({width}x{height})")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"it is too large ({width}x{height}; at most {MAX_PIXELS / 1e6:.0f} million pixels)")
+
+
+def decode(file: Path | io.BytesIO) -> Image.Image:
+    """The picture in a file, upright and RGB.
+
+    Raises:
+        ImageError: unreadable, damaged or too large; the message does not name the file.
+    """
+    try:
+        with Image.open(file) as image:
+            _check_size(*image.size)
+            image.load()
+            return to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"it is too large (at most {MAX_PIXELS / 1e6:.0f} million pixels)") from error
+    except FileNotFoundError as error:
+        raise ImageError("it is not there") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("it is not a picture, or is damaged") from error
+    except MemoryError as error:
+        raise ImageError("it does not fit into memory") from error
+    except Exception as error:  # noqa: BLE001  a decoder fed hostile bytes raises anything
+        raise ImageError(f"it is damaged ({shorten(error, 100)})") from error
+
+
+def array_to_image(values: npt.NDArray[np.generic]) -> Image.Image:
+    """An RGB picture from an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: uint8, or float in [0, 1]."""
+    array = np.asarray(values)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"an array of a picture is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    _check_size(array.shape[1], array.shape[0])
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= -1e-4 and array.max() <= 1 + 1e-4):
+            raise ImageError(f"a float array must lie in [0, 1]; it spans {array.min():g} to {array.max():g}")
+        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(f"an array of a picture is uint8, or float in [0, 1], not {array.dtype}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+class Picture:
+    """A picture with a name. `pixels` gives it as a network sees it, uint8 or float32 `(channels, H, W)`."""
+
+    def __init__(self, identity: str) -> None:
+        self.id = identity
+
+    def image(self) -> Image.Image:
+        """The whole picture, upright, RGB."""
+        raise NotImplementedError
+
+    def digest(self) -> bytes:
+        """Digest of the content, cheap to have."""
+        raise NotImplementedError
+
+    def pixels(self, spec: InputSpec) -> Tensor:
+        """The centre crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
+        if spec.channels not in (1, 3):
+            raise ImageError(
+                f"{self.id} has 3 channels, the model takes {spec.channels}: give a tensor (N, {spec.channels}, H, W)"
+            )
+        image = self.image()
+        if spec.channels == 1:
+            image = image.convert("L")
+        crop = centre_crop(image.height, image.width, spec)
+        if crop.exact:
+            left, top, right, bottom = (int(v) for v in crop.box)
+            if (right - left, bottom - top) != image.size:
+                image = image.crop((left, top, right, bottom))
+        else:
+            height, width = spec.hw
+            image = image.resize((width, height), Image.Resampling.BILINEAR, box=crop.box)
+        values = np.asarray(image)
+        # By NumPy, not torch: a tensor operation this small costs more in waking torch's threads than in work.
+        return torch.from_numpy(values[None].copy() if spec.channels == 1 else values.transpose(2, 0, 1).copy())
+
+
+class FilePicture(Picture):
+    """A picture in a file, decoded each time it is asked for."""
+
+    def __init__(self, identity: str, path: Path) -> None:
+        super().__init__(identity)
+        self.path = path
+
+    def image(self) -> Image.Image:
+        """The whole picture, upright, RGB."""
+        try:
+            return decode(self.path)
+        except ImageError as error:
+            raise ImageError(f"cannot use the picture {shorten(self.path, 300)}: {error}") from error
+
+    def digest(self) -> bytes:
+        """Digest of the content."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
+
+
+class MemoryPicture(Picture):
+    """A picture at hand as pixels, kept as RGB."""
+
+    def __init__(self, identity: str, image: Image.Image) -> None:
+        super().__init__(identity)
+        _check_size(*image.size)
+        self._image = to_rgb(_upright(image))
+
+    def image(self) -> Image.Image:
+        """The whole picture, upright, RGB."""
+        return self._image
+
+    def digest(self) -> bytes:
+        """Digest of the content."""
+        return hashlib.sha256(f"{self._image.size}".encode() + self._image.tobytes()).digest()
+
+
+class TensorPicture(Picture):
+    """One picture of a tensor: float `(channels, H, W)` in [0, 1], never rounded to bytes."""
+
+    def __init__(self, identity: str, values: Tensor) -> None:
+        super().__init__(identity)
+        self._values = values
+
+    def image(self) -> Image.Image:
+        """The whole picture, upright, RGB."""
+        channels = self._values.shape[0]
+        if channels not in (1, 3):
+            raise ImageError(f"{self.id} has {channels} channels and cannot be shown as a picture")
+        array = (self._values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return array_to_image(array)
+
+    def digest(self) -> bytes:
+        """Digest of the content."""
+        values = self._values.contiguous()
+        return hashlib.sha256(f"{tuple(values.shape)}".encode() + values.numpy().tobytes()).digest()
+
+    def pixels(self, spec: InputSpec) -> Tensor:
+        """The centre crop that `spec` asks for, float32."""
+        channels, height, width = self._values.shape
+        if channels != spec.channels:
+            raise ImageError(f"{self.id} has {channels} channels, the model takes {spec.channels}")
+        if (height, width) == spec.hw:
+            return self._values
+        crop = centre_crop(height, width, spec)
+        if crop.exact:
+            left, top, right, bottom = (int(v) for v in crop.box)
+            return self._values[:, top:bottom, left:right]
+        # A tensor cannot be cut between pixels: cut to the whole pixels around the crop, then resize.
+        left, top, right, bottom = (round(v) for v in crop.box)
+        part = self._values[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+        return torch.nn.functional.interpolate(
+            part[None], size=spec.hw, mode="bilinear", antialias=True, align_corners=False
+        )[0].clamp(0, 1)

@@ -1,0 +1,121 @@
+"""Cards for torchvision's classifiers. torchvision itself is imported only when one is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.cards import Card, WeightsFile, imagenet_classes
+from zoo.errors import ModelError, did_you_mean, shorten
+from zoo.inputs import InputSpec
+
+
+@cache
+def _library() -> Any:
+    try:
+        import torchvision.models as models
+    except (ImportError, RuntimeError) as error:
+        # A torch and a torchvision of different builds fail with a RuntimeError about a missing operator.
+        raise ModelError(
+            f"torchvision cannot be imported ({shorten(error, 120)}): install torch and torchvision in one command"
+        ) from error
+    return models
+
+
+def classifiers() -> list[str]:
+    """Names of all of torchvision's image classifiers, sorted."""
+    models = _library()
+    return sorted(models.list_models(module=models))
+
+
+def logits_layer(module: nn.Module) -> str:
+    """Name of the layer whose output is the class scores: the last linear layer, or what follows a last conv."""
+    linear, last, final_conv = "", "", False
+    for name, part in module.named_modules():
+        if name and not list(part.children()):
+            last = name
+            if isinstance(part, nn.Linear):
+                linear, final_conv = name, False
+            elif isinstance(part, nn.Conv2d):
+                final_conv = True
+    return last if final_conv or not linear else linear
+
+
+def _preset_input(weights: Any, name: str) -> InputSpec:
+    if weights is None:
+        return InputSpec(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256)
+    preset = weights.transforms()
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if name in ("googlenet", "inception_v3"):
+        # torchvision turns its own normalisation back into (x - 0.5) / 0.5 inside these networks
+        # (`transform_input`); we leave that out of the network and feed them what they were trained on.
+        mean = std = (0.5,)
+    return InputSpec(size=int(preset.crop_size[0]), mean=mean, std=std, resize=int(preset.resize_size[0]))
+
+
+def _hub_folder() -> list[Path]:
+    return [Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def _weights_file(weights: Any) -> WeightsFile | None:
+    if weights is None:
+        return None
+    filename = weights.url.rpartition("/")[2]
+    # torchvision's file names end in the first eight digits of the SHA-256: resnet18-f37072fd.pth.
+    stem, _, prefix = filename.removesuffix(".pth").rpartition("-")
+    known = bool(stem) and len(prefix) >= 8 and all(c in "0123456789abcdef" for c in prefix)
+    return WeightsFile(filename, sha256=prefix if known else None, url=weights.url, folders=_hub_folder)
+
+
+def _without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
+
+
+def card(name: str) -> Card:
+    """The card of torchvision's classifier `name`.
+
+    Raises:
+        ModelError: torchvision has no such classifier, or is not installed.
+    """
+    models = _library()
+    known = classifiers()
+    if name not in known:
+        near = did_you_mean(name, known) or f" There are {', '.join(known[:8])}, …"
+        raise ModelError(f"torchvision has no classifier called {shorten(name)!r}.{near}")
+    builder = models.get_model_builder(name)
+    weights = getattr(models.get_model_weights(name), "DEFAULT", None)
+    options: dict[str, Any] = {"weights": None}
+    accepted = inspect.signature(builder).parameters
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "transform_input": False, "init_weights": True}
+    if "progress" in accepted:
+        options["progress"] = False
+
+    def build() -> nn.Module:
+        module: nn.Module = builder(**options)
+        return module
+
+    def classes() -> list[str]:
+        return list(weights.meta["categories"]) if weights is not None else imagenet_classes()
+
+    with torch.device("meta"):
+        logits = logits_layer(builder(**(options | ({"init_weights": False} if "init_weights" in options else {}))))
+    return Card(
+        name=f"torchvision/{name}",
+        title=name,
+        summary=f"torchvision's {name}.",
+        input=_preset_input(weights, name),
+        build=build,
+        weights=_weights_file(weights),
+        rename=_without_auxiliary_heads,
+        logits=logits,
+        classes=classes,
+        aliases={"logits": logits},
+        licence="BSD-3-Clause",
+        source="https://pytorch.org/vision/stable/models.html",
+    )
