@@ -8,6 +8,8 @@ DEMO := .venv/bin/circuits demo --out $(DEMO_OUT)
 TESTS ?=
 # Tests run in two to four processes of one thread each: quicker than one process of many threads.
 JOBS ?= auto
+# Threads that spin while they wait starve each other on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n $(JOBS) --maxprocesses=4 --dist=loadfile
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 

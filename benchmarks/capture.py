@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 import torch
+from _timing import in_turn, report
 from torch import Tensor
 
 import circuits
-from _timing import in_turn, report
 from circuits.hooks import stream
 from zoo.images import open_images
 
@@ -57,7 +57,8 @@ def main() -> None:
             pass
 
     seconds = in_turn({"plain truncated forward": plain, "ours, decoding included": ours}, len(chunks))
-    report(f"mixed4c on {options.chunk} photographs, median of {len(chunks)} chunks", seconds, "plain truncated forward")
+    title = f"mixed4c on {options.chunk} photographs, median of {len(chunks)} chunks"
+    report(title, seconds, "plain truncated forward")
 
 
 if __name__ == "__main__":

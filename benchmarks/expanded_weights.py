@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 
 import torch
+from _timing import in_turn, report
 from torch import Tensor, nn
 
 import circuits
-from _timing import in_turn, report
 from circuits.linear import linearised
 
 

@@ -3,18 +3,19 @@
 Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
 
     model = circuits.load("scenes")
-    circuit = circuits.trace(model, "mixed4a:17", images="scenes:200")
+    circuit = circuits.trace(model, "mixed4a:39", images="scenes:200")
     score = circuits.score(model, circuit, images="scenes:200")
 """
 
 from circuits.address import Unit
 from circuits.attribution import Attribution, attribute
+from circuits.basis import Basis, Directions
 from circuits.circuit import Circuit, Edge, Node, Score
 from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.errors import CircuitsError
 from circuits.finding import Finding, Findings, find
 from circuits.hooks import capture
-from circuits.model import Basis, Layer, Model, load, wrap
+from circuits.model import Layer, Model, load, wrap
 from circuits.scoring import score
 from circuits.tracing import trace
 from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
@@ -27,6 +28,7 @@ __all__ = [
     "Basis",
     "Circuit",
     "CircuitsError",
+    "Directions",
     "Clamp",
     "Edge",
     "Edit",

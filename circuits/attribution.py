@@ -17,7 +17,7 @@ from torch import Tensor
 from circuits.address import Unit
 from circuits.circuit import provenance
 from circuits.errors import CircuitsError
-from circuits.hooks import check_images, frozen, read
+from circuits.hooks import check_images, frozen, graph_edits, read
 from circuits.model import Model
 from circuits.ops import Pair
 from circuits.segment import Segment
@@ -108,7 +108,7 @@ def attribute(
         raise CircuitsError(f"baseline is 'zero' or 'mean' and steps at least 1; got {baseline!r}, {steps}")
     unit = model.unit(target)
     pictures = open_images(images)
-    asked = _asked_positions(at, len(pictures), unit)
+    asked = _asked_positions(at, len(pictures), unit, model.layers[unit.layer].size or (1, 1))
     worker = _input_worker(model, unit) if source == "input" else _layer_worker(model, source, unit)
     if source == "input" and method in ("weight*act", "ablation"):
         raise CircuitsError(
@@ -133,14 +133,19 @@ def attribute(
     )
 
 
-def _asked_positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit) -> list[Pair] | None:
+def _asked_positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
     if at is None:
         return None if unit.at is None else [unit.at] * count
     if len(at) == 2 and all(isinstance(v, int) for v in at):
-        return [(at[0], at[1])] * count  # type: ignore[list-item]
-    if len(at) != count:
-        raise CircuitsError(f"at= needs one position, or one for each of the {count} pictures; got {len(at)}")
-    return [(int(y), int(x)) for y, x in at]  # type: ignore[misc]
+        asked = [(at[0], at[1])] * count
+    else:
+        asked = [(int(y), int(x)) for y, x in at]  # type: ignore[misc]
+    if len(asked) != count:
+        raise CircuitsError(f"at= needs one position, or one for each of the {count} pictures; got {len(asked)}")
+    for y, x in asked:
+        if not (0 <= y < size[0] and 0 <= x < size[1]):  # type: ignore[operator]
+            raise CircuitsError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {unit.layer}")
+    return asked  # type: ignore[return-value]
 
 
 @dataclass
@@ -240,7 +245,8 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
             return respond(model, unit, read(model, acts, [layer])[layer.name])
         end = model.node(layer.name)
         end = model.graph.before_rectifier(end) if unit.basis is None else end
-        out = model.graph.run({model.graph.input: model.input.normalize(acts)}, [end])[end]
+        fed = {model.graph.input: model.input.normalize(acts)}
+        out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
         return respond(model, unit, out if out.ndim == 4 else out[:, :, None, None])
 
     return _Worker("input", begin, answer, None, model, "input", unit)

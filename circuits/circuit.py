@@ -252,7 +252,7 @@ class Circuit:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CircuitsError(f"no circuit file {shorten(path)}; circuits trace ... --out DIR writes one") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CircuitsError(f"{shorten(path)} is not a circuit file: {shorten(error)}") from error
         return cls.from_json(data)
 

@@ -19,6 +19,7 @@ from circuits.errors import CircuitsError
 from circuits.hooks import read
 from circuits.model import Model
 from zoo.images import Images, open_images
+from zoo.progress import Progress
 
 Pool = Literal["max", "mean"]
 
@@ -77,7 +78,7 @@ def find(
     draws: int = 200,
     seed: int = 0,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> Findings:
     """Rank units for a concept: how to find "the car detector" in a net of your own.
 
@@ -90,7 +91,7 @@ def find(
         draws: bootstrap draws per interval.
         seed: for the bootstrap and the shuffled control.
         batch_size: pictures per forward pass.
-        progress: show a progress bar.
+        progress: True for a bar, or a function of (done, total).
 
     Raises:
         AddressError: unknown layer. CircuitsError: no pictures on one side, or an unknown pool.
@@ -153,7 +154,7 @@ def pooled_responses(
     *,
     pool: Pool = "max",
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> dict[str, Tensor]:
     """One number per unit and picture: layer name -> `(N, C)` maximum or mean over positions."""
     wanted = [model.layer(name) for name in layers]

@@ -35,12 +35,15 @@ class ReceptiveField:
     offset: Pair
 
     def box(self, y: int, x: int, within: Pair | None = None) -> tuple[int, int, int, int]:
-        """`(top, left, bottom, right)` in input pixels, half-open; clipped to a picture of size `within`."""
+        """`(top, left, bottom, right)` in input pixels, half-open; clipped to a picture of size `within`.
+
+        Empty where the position sees nothing but padding.
+        """
         top, left = y * self.stride[0] + self.offset[0], x * self.stride[1] + self.offset[1]
         bottom, right = top + self.size[0], left + self.size[1]
         if within is not None:
-            top, left = max(0, top), max(0, left)
-            bottom, right = min(within[0], bottom), min(within[1], right)
+            top, bottom = (min(max(0, v), within[0]) for v in (top, bottom))
+            left, right = (min(max(0, v), within[1]) for v in (left, right))
         return top, left, bottom, right
 
 
@@ -67,6 +70,10 @@ class _Shapes(fx.Interpreter):
         out = super().run_node(n)
         if isinstance(out, Tensor):
             n.meta["shape"] = tuple(out.shape)
+        # also the several tensors of a chunk or split carry what the network computes; sizes do not
+        n.meta["carries"] = isinstance(out, Tensor) or (
+            isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out)
+        )
         return out
 
 
@@ -117,7 +124,7 @@ class Graph:
         normalisation or weighted operation (never a pool, whose channels are those before it).
         """
         live = self._live()
-        order = [n for n in self.nodes if n in live and n.op != "output" and shape_of(n) is not None]
+        order = [n for n in self.nodes if n in live and n.op != "output" and n.meta.get("carries")]
         last_use = {n: max((self.order[u] for u in n.users if u in live), default=self.order[n]) for n in order}
         stages: list[list[fx.Node]] = []
         reach, weighted = -1, False
@@ -133,7 +140,8 @@ class Graph:
 
     def _stage_output(self, stage: list[fx.Node]) -> fx.Node | None:
         def last(kinds: tuple[str, ...]) -> fx.Node | None:
-            return next((n for n in reversed(stage) if self.ops[n].kind in kinds), None)
+            layers = (n for n in reversed(stage) if len(shape_of(n) or ()) in (2, 4))
+            return next((n for n in layers if self.ops[n].kind in kinds), None)
 
         return last(("relu",)) or last(("add", "cat", "affine", "conv", "linear", "other"))
 
@@ -263,8 +271,8 @@ class Graph:
         if linear:
             if op.inputs and all(v is None for v in values):
                 return None
-            if op.skipped:
-                return values[0]
+            if op.skipped:  # contiguous() among them, which a view further on may stand on
+                return values[0].contiguous() if op.kind == "same" and values[0] is not None else values[0]
             if op.kind == "maxpool":
                 return average(values[0], op.params)  # type: ignore[arg-type]
             if op.kind == "add":
@@ -272,7 +280,7 @@ class Graph:
                 return present[0] if len(present) == 1 else present[0] + present[1]
             if op.kind == "cat" and any(v is None for v in values):
                 values = _fill_with_zeros(values, op.inputs)
-                return torch.cat(values, dim=1)  # type: ignore[arg-type]
+                return torch.cat(values, dim=1)
         if op.kind == "relu" and op.module is None and isinstance(n.target, str):
             return torch.relu(values[0])  # type: ignore[arg-type]
         if n.target in (operator.iadd,):

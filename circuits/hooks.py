@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from circuits.errors import CaptureError, ModelError, shorten
 from circuits.graph import name_calls
 from zoo.images import Images, open_images
+from zoo.progress import Progress
 
 if TYPE_CHECKING:
     from circuits.model import Layer, Model
@@ -149,9 +150,22 @@ def read(model: Model, images: Tensor, layers: Sequence[Layer], *, clone: bool =
     A vector layer is `(N, C, 1, 1)`, so that every layer has positions. Keeps autograd's graph when
     gradients are on. `clone=False` is for callers that use the tensors before the forward goes on.
     """
+    bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in layers}
+    seen = outputs(model, images, list(bases.values()), clone=clone)
+    result = {}
+    for layer in layers:
+        acts = seen[bases[layer.name]]
+        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
+        if layer.part is not None:
+            acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
+        result[layer.name] = acts
+    return result
+
+
+def outputs(model: Model, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
+    """What `read` reads, in the network's own shapes: the very tensors that gradients flow back to."""
     x = model.input.normalize(check_images(model, images))
-    bases = {layer.name: model.layers[layer.part[0]] if layer.part else layer for layer in layers}
-    wanted = {base.name: base for base in bases.values()}
+    wanted = {name: model.layers[name] for name in names}
     seen: dict[str, Tensor] = {}
     with model.lock:
         if _through_graph(model, list(wanted.values())):
@@ -161,14 +175,7 @@ def read(model: Model, images: Tensor, layers: Sequence[Layer], *, clone: bool =
             seen = {n: values[model.node(n)] for n in wanted}
         else:
             _read_by_hooks(model, x, wanted, seen, clone)
-    result = {}
-    for layer in layers:
-        acts = seen[bases[layer.name].name]
-        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
-        if layer.part is not None:
-            acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
-        result[layer.name] = acts
-    return result
+    return seen
 
 
 def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict[str, Tensor], clone: bool) -> None:
@@ -258,7 +265,7 @@ def stream(
     at: Sequence[str],
     *,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Activations batch by batch, in constant memory: `(image indices, layer name -> (n, C, H, W))`.
 
@@ -267,7 +274,7 @@ def stream(
         images: whatever `zoo.images.open_images` takes: a folder, a tensor in [0, 1], `scenes:500`, ...
         at: layer names; dictionary keys are these very names.
         batch_size: pictures per forward pass.
-        progress: show a progress bar.
+        progress: True for a bar, or a function of (done, total).
     """
     layers = {name: model.layer(name) for name in at}
     if not layers:
@@ -285,7 +292,7 @@ def capture(
     at: Sequence[str] | str,
     *,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> dict[str, Tensor]:
     """Activations of layers on pictures.
 
@@ -296,7 +303,7 @@ def capture(
         images: a tensor `(N, C, H, W)` in [0, 1], a folder, a list of files, `scenes:500`, ...
         at: layer names (or one).
         batch_size: pictures per forward pass.
-        progress: show a progress bar.
+        progress: True for a bar, or a function of (done, total).
 
     Returns:
         name -> `(N, C, H, W)` on the model's device; `(N, C, 1, 1)` for a vector layer.

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from circuits.errors import GraphError
 from circuits.graph import Graph, conv_padding
-from circuits.ops import Op, Pair, affine_scale, pair, shape_of
+from circuits.ops import Op, Pair, affine_scale, pair, shape_of, title
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tens
         return [(i, k) for i in sources]
     if op.skipped:
         return [(sources[0], k)]
-    before = shape_of(sources[0])
-    assert before is not None
+    before = shape_of(sources[0]) if sources else None
+    if before is None:  # several tensors at once (chunk, split), or a number
+        raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
     match op.kind:
         case "conv":
             return [(sources[0], _through_conv(op.module, k, like))]
@@ -123,7 +124,7 @@ def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tens
         case "globalpool":
             values = k.dense(like)[:, :, :1, :1].expand(-1, -1, *before[2:]) / (before[2] * before[3])
             return [(sources[0], Kernel(k.rows, values, None, (0, 0), (0, 0), before[1]))]
-    raise GraphError(f"the path passes through {node.name!r}, which has no exact linear form")
+    raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
 
 
 def _replace(k: Kernel, values: Tensor | None, offset: Pair | None = None) -> Kernel:
@@ -266,7 +267,7 @@ def _span(op: Op, node: fx.Node, span: tuple[Pair, Pair, Pair]) -> tuple[Pair, P
         kernel, s, p = op.params["kernel"], op.params["stride"], op.params["padding"]
         d = op.params.get("dilation", (1, 1))
     else:
-        raise GraphError(f"the path passes through {node.name!r}, which has no exact linear form")
+        raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
     new_size = tuple((size[a] - 1) * s[a] + d[a] * (kernel[a] - 1) + 1 for a in range(2))
     new_offset = tuple(offset[a] * s[a] - p[a] for a in range(2))
     return (new_offset[0], new_offset[1]), (new_size[0], new_size[1]), (stride[0] * s[0], stride[1] * s[1])

@@ -6,15 +6,17 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
 
 from circuits.address import Unit
+from circuits.basis import Basis
 from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.graph import ReceptiveField, trace_graph
-from circuits.hooks import probe
+from circuits.hooks import probe, read
+from circuits.measure import receptive_fields
 from circuits.ops import Pair, shape_of
 from zoo.inputs import InputSpec
 from zoo.registry import build
@@ -57,25 +59,7 @@ class Layer:
         return None if self.receptive_field is None else self.receptive_field.stride[0]
 
 
-class Basis(Protocol):
-    """A dictionary of directions in a layer's activation space: an SAE, or any set of directions.
-
-    `read` `(m, d)` are the directions whose inner product with an activation vector is measured, `write`
-    `(m, d)` those that an active latent adds to it; `encode` maps activations `(N, d)` to latents `(N, m)`.
-    """
-
-    @property
-    def read(self) -> Tensor:
-        """Directions `(m, d)` that latents are read along."""
-
-    @property
-    def write(self) -> Tensor:
-        """Directions `(m, d)` that latents write."""
-
-    def encode(self, acts: Tensor) -> Tensor:
-        """Latents `(N, m)` of activations `(N, d)`."""
-
-
+#: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
 _NAMED_FUNCTIONS = ("relu", "maxpool", "avgpool", "globalpool", "lrn", "add", "cat")
 
 
@@ -108,6 +92,8 @@ class Model:
         example = input.normalize(torch.full((1, *input.shape), 0.5)).to(self.device, self.dtype)
         self.graph = trace_graph(module, example)
         self.layers = self._find_layers(example)
+        if self.graph is None:
+            self._measure_fields()
         self._by_key: dict[str, list[str]] = {}
         for layer in self.layers:
             self._by_key.setdefault(_key(layer), []).append(layer)
@@ -359,6 +345,13 @@ class Model:
             return self.module.get_submodule(path)
         except AttributeError:
             return None
+
+    def _measure_fields(self) -> None:
+        whole = [layer for layer in self.layers.values() if layer.part is None]
+        fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
+        for name, layer in self.layers.items():
+            base = name if layer.part is None else layer.part[0]
+            self.layers[name] = replace(layer, receptive_field=fields.get(base))
 
     def _hooked_layers(self, example: Tensor) -> dict[str, Layer]:
         layers = {}

@@ -126,7 +126,7 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...]) -> Op:
 
     if f in _RECTIFIER_FUNCTIONS or method in _RECTIFIER_METHODS:
         return Op("relu", inputs)
-    if f in (F.dropout, F.dropout2d) or method in _SAME:
+    if f in (F.dropout, F.dropout2d) or method in _SAME or getattr(f, "__name__", "") == "stochastic_depth":
         return Op("same", inputs)
     if f is F.local_response_norm:
         return Op("lrn", inputs)
@@ -212,6 +212,11 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Shape of the node's output for one picture, or None when it is no tensor."""
     shape: tuple[int, ...] | None = node.meta.get("shape")
     return shape
+
+
+def title(node: fx.Node) -> str:
+    """How people know a node: the module it calls, or fx's name of a function call."""
+    return str(node.target) if node.op == "call_module" else node.name
 
 
 def average(x: Tensor, params: dict[str, Any]) -> Tensor:

@@ -16,6 +16,7 @@ from circuits.model import Model
 from circuits.ops import Pair
 from circuits.weights import peaks, respond
 from zoo.images import Images, open_images
+from zoo.progress import Progress
 
 
 class Place(NamedTuple):
@@ -47,7 +48,7 @@ class Peaks:
         values, flat = acts.flatten(2).max(dim=2)
         self._values.setdefault(layer, []).append(values.cpu())
         self._flat.setdefault(layer, []).append(flat.to(torch.int32).cpu())
-        total = acts.sum(dim=(0, 2, 3), dtype=torch.float64)
+        total = acts.sum(dim=(0, 2, 3)).cpu().double()
         self._sums[layer] = self._sums.get(layer, torch.zeros_like(total)) + total
         self._counts[layer] = self._counts.get(layer, 0) + acts.shape[0] * acts.shape[2] * acts.shape[3]
         self._widths[layer] = acts.shape[3]
@@ -104,7 +105,7 @@ def layer_peaks(
     target: Unit | None = None,
     *,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> Peaks:
     """Peaks of all channels of `layers` (and the layers feeding their weights) on all pictures, in one pass."""
     pictures = open_images(images)

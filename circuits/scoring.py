@@ -8,7 +8,8 @@ random circuits of that size says nothing, so both come with at least 50 of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from circuits.errors import CircuitsError
 from circuits.model import Model
 from circuits.segment import Segment
 from zoo.images import open_images
+from zoo.progress import Progress, reporter
 
 Kept = dict[str, set[int]]
 
@@ -33,7 +35,7 @@ def score(
     limit: int = 200,
     seed: int = 0,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> Score:
     """Score a circuit by mean ablation, against random circuits with as many units in each layer.
 
@@ -45,7 +47,7 @@ def score(
         limit: at most this many pictures are used (drawn with `seed`), spread over the whole source.
         seed: for the random circuits and the choice of pictures.
         batch_size: pictures per forward pass.
-        progress: show a progress bar.
+        progress: True for a bar, or a function of (done, total).
 
     Raises:
         CircuitsError: the circuit is of another model, or has no source units.
@@ -66,7 +68,7 @@ def score(
     widths = {layer: model.layers[layer].channels for layer in kept}
     control = [_random_members(kept, widths, generator) for _ in range(random)]
     rounds = 2 * (1 + random) + sum(len(units) for units in kept.values())
-    with _progress(rounds, progress) as tick:
+    with _ticker(rounds, progress) as tick:
         faithfulness = bench.keep(kept, tick)
         completeness = 1 - bench.drop(kept, tick)
         by_chance = [bench.keep(c, tick) for c in control]
@@ -115,15 +117,16 @@ class Bench:
         self.model, self.target = model, target
         order = list(model.layers)
         self.layers = sorted(layers, key=order.index)  # earliest first
-        self._segments: dict[tuple[str, tuple[int, ...]], Segment] = {}
         self._whole = Segment(model, self.layers[0], target)
         self._batches: list[tuple[Tensor, Any]] = []
-        clean, sums, count = [], {name: 0.0 for name in self.layers}, dict.fromkeys(self.layers, 0)
+        clean: list[Tensor] = []
+        sums: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.float64) for name in self.layers}
+        count = dict.fromkeys(self.layers, 0)
 
         def tally(name: str) -> Callable[[Tensor], Tensor]:
             def add(acts: Tensor) -> Tensor:
                 maps = acts if acts.ndim == 4 else acts[:, :, None, None]
-                sums[name] = sums[name] + maps.sum(dim=(0, 2, 3), dtype=torch.float64)  # type: ignore[assignment]
+                sums[name] = sums[name] + maps.sum(dim=(0, 2, 3)).cpu().double()
                 count[name] += maps.shape[0] * maps.shape[2] * maps.shape[3]
                 return acts
 
@@ -135,7 +138,7 @@ class Bench:
                 self._batches.append((acts, context))
                 taps = {name: tally(name) for name in self.layers[1:]}
                 clean.append(self._whole.respond(tally(self.layers[0])(acts), context, taps)[:, 0])
-        self.means = {name: (sums[name] / count[name]).float() for name in self.layers}  # type: ignore[attr-defined]
+        self.means = {name: (sums[name] / count[name]).float().to(model.device) for name in self.layers}
         self.clean = torch.cat(clean)
         spread = float((self.clean - self.clean.mean()).pow(2).sum())
         if spread == 0:
@@ -144,13 +147,16 @@ class Bench:
 
     def keep(self, kept: Kept, tick: Callable[[], None] | None = None) -> float:
         """Explained variance of the target when all units of the layers but `kept` are at their means."""
-        edits = {name: self._hold(name, kept.get(name, set()), invert=True) for name in self.layers}
-        return self._explained(edits, tick)
+        response = self._respond_narrow(kept)
+        if response is None:
+            edits = {name: self._hold(name, kept.get(name, set()), invert=True) for name in self.layers}
+            response = self._respond(edits)
+        return self._explained(response, tick)
 
     def drop(self, ablated: Kept, tick: Callable[[], None] | None = None) -> float:
         """Explained variance of the target when only the units `ablated` are at their means."""
         edits = {name: self._hold(name, ablated.get(name, set()), invert=False) for name in self.layers}
-        return self._explained(edits, tick)
+        return self._explained(self._respond(edits), tick)
 
     def lowers(self, ablated: Kept) -> float:
         """Share of the target's summed response at its active places that is lost when `ablated` are at their means."""
@@ -171,11 +177,41 @@ class Bench:
 
         return hold
 
-    def _explained(self, edits: dict[str, Callable[[Tensor], Tensor]], tick: Callable[[], None] | None) -> float:
-        error = float((self.clean - self._respond(edits)).pow(2).sum())
+    def _explained(self, response: Tensor, tick: Callable[[], None] | None) -> float:
+        error = float((self.clean - response).pow(2).sum())
         if tick is not None:
             tick()
         return 1 - error / self._spread
+
+    def _respond_narrow(self, kept: Kept) -> Tensor | None:
+        """The target when only `kept` vary: of each layer on the way no more than the kept units is computed.
+
+        None where something bypasses a layer on the way, so that the whole segment has to run.
+        """
+        steps: list[tuple[Segment, list[int]]] = []
+        for i, layer in enumerate(self.layers):
+            after = self.layers[i + 1] if i + 1 < len(self.layers) else None
+            units = sorted(kept.get(after, set())) if after is not None else []
+            targets = [self.target] if after is None else [Unit(after, u, self.model.name) for u in units]
+            if not targets:
+                return None
+            segment = Segment(self.model, layer, targets)
+            if segment.bypassed:
+                return None
+            steps.append((segment, units))
+        hold = self._hold(self.layers[0], kept.get(self.layers[0], set()), invert=True)
+        rows = []
+        with torch.no_grad():
+            for acts, _ in self._batches:
+                x = hold(acts)
+                for i, (segment, units) in enumerate(steps):
+                    out = segment.respond(x, {})
+                    if i + 1 < len(steps):
+                        mean = self.means[self.layers[i + 1]]
+                        x = mean.view(1, -1, 1, 1).repeat(len(out), 1, *out.shape[2:])
+                        x[:, units] = out
+                rows.append(out[:, 0])
+        return torch.cat(rows)
 
     def _respond(self, edits: dict[str, Callable[[Tensor], Tensor]]) -> Tensor:
         first, later = self.layers[0], {n: f for n, f in edits.items() if n != self.layers[0]}
@@ -195,14 +231,15 @@ def _percentile(value: float, control: Sequence[float]) -> float:
     return 100.0 * sum(c < value for c in control) / len(control)
 
 
-def _progress(total: int, show: bool) -> Any:
-    from contextlib import contextmanager
+@contextmanager
+def _ticker(total: int, progress: Progress) -> Iterator[Callable[[], None]]:
+    """A function to call after each of `total` circuits."""
+    done = 0
+    with reporter(progress, "circuit") as report:
 
-    from tqdm import tqdm
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            report(done, total)
 
-    @contextmanager
-    def bar() -> Any:
-        with tqdm(total=total, desc="scoring", unit="circuit", disable=not show, delay=2) as line:
-            yield lambda: line.update()
-
-    return bar()
+        yield tick

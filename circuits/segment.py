@@ -116,6 +116,11 @@ class Segment:
             sides = [s for end in self._fetch if end is not self._begin for s in self._side_inputs(end)]
             self._side = list(dict.fromkeys(sides))
 
+    @property
+    def bypassed(self) -> bool:
+        """Whether the targets also depend on something that does not go through `start`."""
+        return self._graph is None or bool(self._side)
+
     def _side_inputs(self, end: fx.Node) -> list[fx.Node]:
         assert self._graph is not None
         try:
@@ -151,7 +156,7 @@ class Segment:
         """
         edits = edits or {}
         if self._graph is None:
-            functions = [(self.start, lambda old: acts.view_as(old)), *edits.items()]
+            functions = [(self.start, lambda old: acts.view_as(old).clone()), *edits.items()]
             with editing(self.model, functions):
                 layer = self.model.layers[self.layer]
                 out = read(self.model, context, [layer])[layer.name]
@@ -186,7 +191,7 @@ class Segment:
         """
         if self._graph is None or not (self.pre or self._graph.before_rectifier(self._end) is self._end):
             return None
-        like = next(self.model.module.parameters())
+        like = next(self.model.module.parameters(), torch.zeros(1))
         width = (shape_of(self._begin) or (0, 0))[1]
         zero = like.new_zeros((1, width, *shape))
         fed = zero if len(shape_of(self._begin) or ()) == 4 else zero.flatten(1)

@@ -26,6 +26,7 @@ from circuits.places import Peaks, examples, layer_peaks
 from circuits.segment import Segment
 from circuits.weights import ExpandedWeights, expanded_weights, respond
 from zoo.images import Images, open_images
+from zoo.progress import Progress
 
 By = Literal["weights", "attribution", "ablation"]
 
@@ -52,7 +53,7 @@ def trace(
     n_places: int = 32,
     n_examples: int = 9,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: Progress = None,
 ) -> Circuit:
     """The circuit of a unit: the sources that excite and inhibit it, and theirs in turn.
 
@@ -69,7 +70,7 @@ def trace(
         n_places: pictures on which the target is strongest, over which contributions are averaged.
         n_examples: strongest places kept for every node, over all pictures.
         batch_size: pictures per forward pass.
-        progress: show a progress bar.
+        progress: True for a bar, or a function of (done, total).
 
     Returns:
         The circuit, not yet scored; see `circuits.score`.

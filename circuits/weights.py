@@ -18,11 +18,12 @@ from torch import Tensor
 from circuits.address import Unit
 from circuits.errors import AddressError, GraphError
 from circuits.graph import Graph
-from circuits.hooks import frozen, read
+from circuits.hooks import frozen, outputs
 from circuits.kernels import compose, support
 from circuits.linear import linearised
+from circuits.measure import as_map, measured_kernels
 from circuits.model import Model
-from circuits.ops import Pair, shape_of
+from circuits.ops import Pair, shape_of, title
 from zoo.images import open_images
 
 Method = Literal["auto", "exact", "vjp"]
@@ -202,12 +203,16 @@ def _differentiate(
 ) -> tuple[Tensor, Pair, Pair]:
     """Batched vector-Jacobian products on the linearised sub-graph between two nodes.
 
-    The source map is made just large enough that one target position sees no padding.
+    The source map is made just large enough that one target position sees no padding. Where an operation
+    between the two is not known to us, what a position reads is measured on the whole map instead.
     """
     shape, out_shape = _map_shape(begin), shape_of(end)
     assert out_shape is not None
     if len(out_shape) == 4:
-        offset, size, stride = support(graph, begin, end)
+        try:
+            offset, size, stride = support(graph, begin, end)
+        except GraphError:
+            return _differentiate_whole(graph, begin, end, directions, channels)
         place = tuple(max(0, math.ceil(-offset[a] / stride[a])) for a in range(2))
         hw = tuple(place[a] * stride[a] + offset[a] + size[a] for a in range(2))
     else:
@@ -217,7 +222,7 @@ def _differentiate(
     # several times the source map is alive at once: its own gradient, and the maps in between
     chunk = max(1, max_memory // (16 * one * like.element_size()))
     parts = []
-    _check_linear(graph, begin, end, (shape[1], *hw), like)
+    _check_linear(graph, begin, end, (shape[1], hw[0], hw[1]), like)
     with frozen(graph.module), torch.enable_grad():
         for start in range(0, len(channels) if directions is None else len(directions), chunk):
             rows = channels[start : start + chunk]
@@ -237,21 +242,36 @@ def _differentiate(
     return kernels[:, :, top:, left:], offset, stride
 
 
+def _differentiate_whole(
+    graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor
+) -> tuple[Tensor, Pair, Pair]:
+    shape = _map_shape(begin)
+    like = next(graph.module.parameters(), torch.zeros(1))
+    _check_linear(graph, begin, end, (shape[1], shape[2], shape[3]), like)
+    with frozen(graph.module), torch.enable_grad():
+        leaf = torch.zeros((1, *shape[1:]), dtype=like.dtype, device=like.device, requires_grad=True)
+        fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
+        out = graph.run({begin: fed}, [end], linear=True)[end]
+        return measured_kernels(leaf, out, directions, channels.tolist())
+
+
 def _check_linear(graph: Graph, begin: Any, end: Any, shape: tuple[int, int, int], like: Tensor) -> None:
     """Raise where an operation whose meaning is unknown (a product of two maps, say) makes the path nonlinear."""
     unknown = [n for n in graph.between(begin, end)[1:] if graph.ops[n].kind in ("other", "softmax")]
     if not unknown:
         return
-    a, b = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    # far from zero and of one sign, so that a gate moves
+    a, b = 4 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     fed = torch.stack([a, b, a + b, torch.zeros_like(a)]).to(like)
     with torch.no_grad():
+        feeds = {begin: fed if len(shape_of(begin) or ()) == 4 else fed.flatten(1)}
         try:
-            out = graph.run({begin: fed if len(shape_of(begin) or ()) == 4 else fed.flatten(1)}, [end], linear=True)[end]
+            out = graph.run(feeds, [end], linear=True)[end]
         except (RuntimeError, TypeError, AttributeError) as error:  # one of its other inputs is missing
-            raise GraphError(f"the path passes through {unknown[0].name!r}, which has no linear form") from error
+            raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form") from error
     off = (out[0] + out[1] - out[2] - out[3]).abs().max()
-    if off > 1e-3 * out.abs().max():
-        raise GraphError(f"the path passes through {unknown[0].name!r}, which has no linear form")
+    if off > 1e-4 * out.abs().max():
+        raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form")
 
 
 def _map_shape(node: Any) -> tuple[int, ...]:
@@ -263,34 +283,12 @@ def _map_shape(node: Any) -> tuple[int, ...]:
 def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWeights:
     """Without a graph: differentiate the whole linearised network at a grey picture, then crop."""
     grey = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
-    layers = [model.layers[source], model.layers[targets.layer]]
     with frozen(model.module), torch.enable_grad(), linearised():
-        acts = read(model, grey, layers, clone=False)
-        begin, end = acts[source], acts[targets.layer]
-        h, w = end.shape[2:]
-        place = (h // 2, w // 2)
-        row = end[0, :, place[0], place[1]]
+        acts = outputs(model, grey, [source, targets.layer])
+        begin, end = acts[source], as_map(acts[targets.layer])
         directions = read_directions(model, targets.layer, targets.basis, targets.indices)
-        selectors = torch.eye(len(row)).to(row)[targets.indices] if directions is None else directions.to(row)
-        grads = [torch.autograd.grad(row, begin, s, retain_graph=True, allow_unused=True)[0] for s in selectors]
-    if any(g is None for g in grads):
-        raise GraphError(f"no path leads from {source} to {targets.layer}")
-    kernels = torch.stack([g[0] for g in grads])
-    whole = (h, w) == (1, 1)
-    stride = (0, 0) if whole else (round(begin.shape[2] / h), round(begin.shape[3] / w))
-    kernels, corner = _crop(kernels)
-    offset = (corner[0] - place[0] * stride[0], corner[1] - place[1] * stride[1])
+        kernels, offset, stride = measured_kernels(begin, end, directions, targets.indices)
     return ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
-
-
-def _crop(kernels: Tensor) -> tuple[Tensor, Pair]:
-    """The smallest window that holds every non-zero weight, and its corner."""
-    used = kernels.abs().amax(dim=(0, 1))
-    rows, columns = used.amax(dim=1).nonzero().flatten(), used.amax(dim=0).nonzero().flatten()
-    if len(rows) == 0:
-        return kernels[:, :, :1, :1], (0, 0)
-    top, left = int(rows[0]), int(columns[0])
-    return kernels[:, :, top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], (top, left)
 
 
 def example_weights(
@@ -319,21 +317,25 @@ def example_weights(
         The mean over pictures (method "example"), and the gradients `(N, S, kh, kw)` of every picture,
         placed in the same window.
     """
-    unit, begin = model.unit(target), model.resolve(source).layer
+    unit, begin = model.unit(target), model.layer(source)
     frame = expanded_weights(model, source=source, target=unit)
-    layers = [model.layers[unit.layer], model.layers[frame.start], model.layers[begin]]
     pictures = open_images(images)
+    if positions is not None and len(positions) != len(pictures):
+        raise GraphError(f"positions= needs one (y, x) for each of the {len(pictures)} pictures; got {len(positions)}")
     gradients = []
     for indices, batch in pictures.batches(model.input, batch_size=batch_size):
         with frozen(model.module), torch.enable_grad():
-            acts = read(model, batch.requires_grad_(True), layers)
-            response = respond(model, unit, acts[unit.layer])
+            acts = outputs(model, batch.requires_grad_(True), [unit.layer, frame.start])
+            response = respond(model, unit, as_map(acts[unit.layer]))
             if positions is not None:
                 places = [positions[i] for i in indices]
             else:
                 places = peaks(response, unit)
             total = sum(response[i, y, x] for i, (y, x) in enumerate(places))
             (gradient,) = torch.autograd.grad(total, acts[frame.start])  # type: ignore[arg-type]
+        gradient = as_map(gradient)
+        if begin.part is not None:
+            gradient = gradient[:, begin.part[1] : begin.part[1] + begin.channels]
         gradients.append(frame.patches(gradient, places))
     each = torch.cat(gradients)
     return replace(frame, kernels=each.mean(dim=0, keepdim=True), method="example"), each

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from apps.cli.labels import some
+
 if TYPE_CHECKING:
     from circuits.circuit import Circuit
     from circuits.model import Model
@@ -58,5 +60,5 @@ def parts_of(model: Model, circuit: Circuit, images: Images) -> dict[str, dict[s
     """How well each parent of a circuit's target tells where each part is: address -> part -> AUC by masks."""
     from circuits.parts import part_scores
 
-    scores = part_scores(model, circuit.layers[1], images)
+    scores = part_scores(model, circuit.layers[1], some(images))
     return {node.unit: {part: float(aucs[node.index]) for part, aucs in scores.items()} for node in circuit.parents()}

@@ -16,7 +16,7 @@ from rich.text import Text
 
 PLAIN_WIDTH = 140
 """Columns of a table when the output is no terminal."""
-TINY = 5e-7
+TINY = 2e-5
 """What a sum in float32 leaves over; shown as 0."""
 PATIENCE = 2.0
 """Seconds of work before progress is shown."""
@@ -63,16 +63,16 @@ class _Bar:
     """A rich progress bar that appears only when the work turns out to be long."""
 
     def __init__(self, what: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
         self._progress = Progress(*columns, console=stderr(), transient=True)
+        self._what = what
         self._task = self._progress.add_task(what, total=None)
         self._timer = threading.Timer(PATIENCE, self._progress.start)
         self._timer.daemon = True
@@ -87,7 +87,8 @@ class _Bar:
         self._progress.stop()
 
     def report(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
+        count = f"{done}/{total}" if total else str(done)
+        self._progress.update(self._task, completed=done, total=total or None, description=f"{self._what} {count}")
 
 
 def table(

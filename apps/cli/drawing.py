@@ -16,31 +16,40 @@ if TYPE_CHECKING:
     from circuits.circuit import Circuit, Edge, Node, Score
 
 
+_INDENT = 4
+"""Columns by which a step of the tree is indented."""
+
+
 def short(address: str) -> str:
     """An address without the model's name."""
     return address.rpartition("/")[2]
 
 
-def tree(circuit: Circuit) -> Tree:
-    """The target, its parents strongest first, their parents, and what is not shown."""
+def tree(circuit: Circuit, width: int = 140) -> Tree:
+    """The target, its parents strongest first, their parents, and what is not shown.
+
+    Kernels are sketched where they fit into `width` characters.
+    """
     target = circuit.node(circuit.target)
     head = Text.assemble(
         (target.unit, "bold"), "  ", (target.label or "", "green"), f"  responds {target.activation:.3g}"
     )
     root = Tree(head, guide_style="dim")
-    _grow(root, circuit, target, {target.unit})
+    _grow(root, circuit, target, {target.unit}, width - _INDENT)
     return root
 
 
-def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str]) -> None:
+def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int) -> None:
     edges = circuit.into(node.unit)
-    lines = [(edge, circuit.node(edge.source), reading(edge.kernel)) for edge in edges]
-    widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, lines), strict=True)]
-    for line in lines:
-        edge, source, _ = line
-        child = branch.add(_line(edge, _cells(line), widths))
+    rows = [(edge, circuit.node(edge.source), reading(edge.kernel, edge.sign)) for edge in edges]
+    widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, rows), strict=True)]
+    lines = [_line(row[0], _cells(row), widths) for row in rows]
+    sketches = [sketch(edge.kernel) for edge in edges]
+    fits = all(len(line) + len(drawn) <= room for line, drawn in zip(lines, sketches, strict=True))
+    for (_, source, _), line, drawn in zip(rows, lines, sketches, strict=True):
+        child = branch.add(line + drawn if fits else line)
         if source.unit not in above:
-            _grow(child, circuit, source, above | {source.unit})
+            _grow(child, circuit, source, above | {source.unit}, room - _INDENT)
     for rest in circuit.rest:
         if rest.target == node.unit and edges:
             branch.add(Text(f"{rest.strength:+8.3g}  {rest.count} others", style="dim"))
@@ -55,7 +64,7 @@ def _line(edge: Edge, cells: tuple[str, str, str], widths: list[int]) -> Text:
     number = signed(edge.strength)
     number.pad_left(max(0, 8 - len(number)))
     unit, label, words = (f"{cell:<{width}}  " if width else "" for cell, width in zip(cells, widths, strict=True))
-    return Text.assemble(number, "  ", (unit, "bold"), (label, "green"), words) + sketch(edge.kernel)
+    return Text.assemble(number, "  ", (unit, "bold"), (label, "green"), words)
 
 
 def sums(circuit: Circuit) -> Table:
@@ -92,7 +101,7 @@ def scores(score: Score) -> Table:
 
 def show_circuit(console: Console, circuit: Circuit) -> None:
     """Everything about a circuit."""
-    console.print(tree(circuit))
+    console.print(tree(circuit, console.width))
     console.print()
     if circuit.by != "ablation" and circuit.rest:
         console.print(sums(circuit))

@@ -12,21 +12,22 @@ _PLUS, _MINUS = " ·▪■", " ·▫□"
 _WIDEST = 7
 
 
-def reading(kernel: Any) -> str:
-    """What a kernel does: "excites from above, inhibits from below"."""
+def reading(kernel: Any, sign: int | None = None) -> str:
+    """What a kernel does, the effect of `sign` first: "excites from above, inhibits from below"."""
     from circuits.plot.reading import kernel_effect
 
-    return kernel_effect(kernel)
+    return kernel_effect(kernel, sign)
 
 
-def shares(kernel: Any) -> dict[str, float]:
-    """Shares of what excites (or, for a kernel that mostly inhibits, of what inhibits) in each half."""
+def halves(kernel: Any) -> dict[str, float]:
+    """Sums of a kernel's upper, lower, left and right half; a middle row or column counts half to each."""
     import numpy as np
 
-    from circuits.plot.reading import halves
-
-    found = halves(kernel, 1 if float(np.asarray(kernel).sum()) >= 0 else -1)
-    return {"above": found.above, "below": found.below, "left": found.left, "right": found.right}
+    values = np.atleast_2d(np.asarray(kernel, dtype=float))
+    rows, columns = values.sum(axis=1), values.sum(axis=0)
+    first = [np.clip(len(v) / 2 - np.arange(len(v)), 0, 1) for v in (rows, columns)]
+    above, left = float(first[0] @ rows), float(first[1] @ columns)
+    return {"above": above, "below": float(rows.sum()) - above, "left": left, "right": float(columns.sum()) - left}
 
 
 def sketch(kernel: Any) -> Text:
@@ -41,7 +42,7 @@ def sketch(kernel: Any) -> Text:
         extra = max(0, values.shape[axis] - _WIDEST)
         values = np.take(values, range(extra // 2, extra // 2 + min(values.shape[axis], _WIDEST)), axis=axis)
     top = float(np.abs(values).max()) or 1.0
-    drawn = Text("|", style="dim")
+    drawn = Text.assemble(("|", "dim"))
     for row in values:
         for value in row:
             level = round(abs(value) / top * (len(_PLUS) - 1))

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 SURE = 0.9
 """AUC from which a unit is named after a part."""
+ENOUGH = 260
+"""Pictures that parts are judged on: each has dozens of positions, so more would only take longer."""
+
+
+def some(images: Images) -> Images:
+    """At most `ENOUGH` pictures, spread over all."""
+    step = -(-len(images) // ENOUGH)
+    return images if step <= 1 else images.subset(range(0, len(images), step))
 
 
 def knows_parts(images: Images) -> bool:
@@ -27,10 +35,11 @@ def label_parts(model: Model, circuit: Circuit, images: Images) -> Circuit:
 
     wanted = {node.unit for node in circuit.nodes if node.role != "target"}
     names: dict[str, str] = {}
+    pictures = some(images)
     for layer in circuit.layers[1:]:
         if model.layers[layer].size is None or model.layers[layer].receptive_field is None:
             continue
-        for found in part_labels(model, layer, images, at_least=SURE):
+        for found in part_labels(model, layer, pictures, at_least=SURE):
             if found.unit in wanted:
                 names[found.unit] = found.part
     return circuit.label(names)

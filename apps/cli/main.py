@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     if argv is None:
         signal.signal(signal.SIGTERM, _stop)  # cleaned up after, as Ctrl-C is
+        # Read when torch is loaded. OpenMP's threads spin while they wait for each other, and where other programs
+        # want the cores too they spin for whole time slices: measured 40 times slower on a small net, two threads.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments or os.environ.get("CIRCUITS_DEBUG", "0") not in ("", "0")
     with _messages(debug):
         return _guarded(arguments, debug)

@@ -25,13 +25,14 @@ def thumbnails(circuit: Circuit, found: pictures.Pictures) -> tuple[str, dict[st
         if crops:
             classes[node.unit] = f"t{i}"
             small = pictures.resized(crops[0], pictures.embedded(crops[0], THUMB))
-            rules.append(f".t{i}{{background-image:url({pictures.data_uri(small)})}}")
+            rules.append(f".t{i}{{background-image:url({pictures.data_uri(small, photograph=True)})}}")
     return "\n".join(rules), classes
 
 
 def titled(node: Node) -> str:
     """A unit's label and address as HTML."""
-    address = f'<span class="address">{escape(short(node.unit))}</span>'
+    alone = "" if node.label else " alone"
+    address = f'<span class="address{alone}">{escape(short(node.unit))}</span>'
     return f"{escape(cropped(node.label, 80))} {address}" if node.label else address
 
 
@@ -69,7 +70,7 @@ def _gallery(node: Node, crops: Sequence[pictures.Crop]) -> str:
     for i, crop in enumerate(crops):
         example = node.examples[i] if i < len(node.examples) else None
         side = pictures.embedded(crop, LARGE if node.depth == 0 else SMALL)
-        uri = pictures.data_uri(pictures.resized(crop, side))
+        uri = pictures.data_uri(pictures.resized(crop, side), photograph=True)
         where = caption = ""
         if example is not None:
             y, x = example.position

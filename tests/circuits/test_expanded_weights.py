@@ -14,6 +14,8 @@ import circuits
 from circuits.errors import AddressError, GraphError
 from tests import nets
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
 SOURCES, SIZE = 4, 28
 MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "one 3x3 conv": lambda: nn.Conv2d(4, 5, 3, padding=1),
@@ -41,12 +43,18 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "ceil mode inside": lambda: nn.Sequential(
         nn.Conv2d(4, 3, 3), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 5, 3, padding=1)
     ),
-    "average pool inside": lambda: nn.Sequential(nn.Conv2d(4, 3, 3), nn.AvgPool2d(2, 2, 1), nn.Conv2d(3, 5, 3, padding=1)),
+    "average pool inside": lambda: nn.Sequential(
+        nn.Conv2d(4, 3, 3), nn.AvgPool2d(2, 2, 1), nn.Conv2d(3, 5, 3, padding=1)
+    ),
     "padding left out of averages": lambda: nn.Sequential(
         nn.Conv2d(4, 3, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(3, 5, 3)
     ),
-    "local normalisation inside": lambda: nn.Sequential(nn.Conv2d(4, 3, 1), nn.LocalResponseNorm(3), nn.Conv2d(3, 5, 3)),
-    "dropout and identity inside": lambda: nn.Sequential(nn.Dropout(), nn.Conv2d(4, 3, 1), nn.Identity(), nn.Conv2d(3, 5, 3)),
+    "local normalisation inside": lambda: nn.Sequential(
+        nn.Conv2d(4, 3, 1), nn.LocalResponseNorm(3), nn.Conv2d(3, 5, 3)
+    ),
+    "dropout and identity inside": lambda: nn.Sequential(
+        nn.Dropout(), nn.Conv2d(4, 3, 1), nn.Identity(), nn.Conv2d(3, 5, 3)
+    ),
 }
 
 
@@ -91,7 +99,7 @@ def test_kernels_equal_autograd_on_the_linearised_net_and_lie_in_the_right_place
     weights = circuits.expanded_weights(case, source="stem", target="middle")
     linear = nets.linearise(copy.deepcopy(case.module.middle))
     acts = torch.randn(1, SOURCES, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
-    out, bias = linear(acts), linear(torch.zeros_like(acts))
+    out, bias = linear(acts), linear(torch.zeros_like(acts)).detach()
     y, x = out.shape[2] // 2, out.shape[3] // 2
     for channel in range(out.shape[1]):
         (gradient,) = torch.autograd.grad(out[0, channel, y, x], acts, retain_graph=True)
@@ -102,7 +110,7 @@ def test_kernels_equal_autograd_on_the_linearised_net_and_lie_in_the_right_place
         torch.testing.assert_close(placed, gradient, rtol=1e-9, atol=1e-12)
         patch = weights.patches(acts.detach(), [(y, x)])[0]
         total = (patch * weights.kernels[channel]).sum() + bias[0, channel, y, x]
-        assert float(total) == pytest.approx(float(out[0, channel, y, x]), abs=1e-9)
+        assert total.item() == pytest.approx(out[0, channel, y, x].item(), abs=1e-9)
 
 
 def test_patches_read_zero_outside_the_map_as_padding_does() -> None:
@@ -125,7 +133,9 @@ def test_memory_is_bounded_by_chunks_that_change_no_number() -> None:
     assert one_by_one.offset == at_once.offset
 
 
-@pytest.mark.parametrize("name", ["one 3x3 conv", "two hops", "max pool inside", "branches concatenated", "residual sum"])
+@pytest.mark.parametrize(
+    "name", ["one 3x3 conv", "two hops", "max pool inside", "branches concatenated", "residual sum"]
+)
 def test_without_a_graph_the_whole_network_is_differentiated_and_the_answer_is_the_same(name: str) -> None:
     with_graph = framed(MIDDLES[name]())
     without = nets.wrap(nets.Undecided(copy.deepcopy(with_graph.module)).double(), SIZE)
@@ -235,7 +245,8 @@ def test_directions_are_sums_of_channels() -> None:
     model.attach("middle", "mix", nets.LinearBasis(directions))
     whole = circuits.expanded_weights(model, source="stem", target="middle")
     for method in ("exact", "vjp"):
-        mixed = circuits.expanded_weights(model, source="stem", target=["middle~mix:2", "middle~mix:0"], method=method)  # type: ignore[arg-type]
+        units = ["middle~mix:2", "middle~mix:0"]
+        mixed = circuits.expanded_weights(model, source="stem", target=units, method=method)  # type: ignore[arg-type]
         expected = torch.einsum("tc,csyx->tsyx", directions[[2, 0]], whole.kernels)
         torch.testing.assert_close(mixed.kernels, expected)
         assert mixed.targets == ["middle~mix:2", "middle~mix:0"]
@@ -257,8 +268,8 @@ def test_the_strongest_sources_and_the_rest_make_up_the_whole() -> None:
     norms = model.module.middle.weight[1].flatten(1).norm(dim=1)
     assert [c for c, _ in top] == norms.argsort(descending=True)[:2].tolist()
     for channel, value in top:
-        assert abs(value) == pytest.approx(float(norms[channel]))
-        assert (value > 0) == (float(model.module.middle.weight[1, channel].sum()) > 0)
+        assert abs(value) == pytest.approx(norms[channel].item())
+        assert (value > 0) == (model.module.middle.weight[1, channel].sum().item() > 0)
     shown = weights.kernels[0, [c for c, _ in top]].sum(dim=0)
     torch.testing.assert_close(shown + weights.rest([c for c, _ in top]), weights.kernels[0].sum(dim=0))
 
@@ -267,11 +278,16 @@ def test_the_strongest_sources_and_the_rest_make_up_the_whole() -> None:
 
 
 def test_example_weights_are_the_gradients_of_the_real_network() -> None:
-    module = nets.sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 3), nn.ReLU(inplace=True),
-                             nn.Conv2d(3, 2, 3))  # fmt: skip
+    module = nets.sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 3, 3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 2, 3),
+    )
     model = nets.wrap(module, 12)
-    images = nets.pictures(3, 12)
-    mean, each = circuits.example_weights(model, images, source="0", target="4:1", positions=[(2, 3), (4, 4), (0, 0)])
+    images, places = nets.pictures(3, 12), [(2, 3), (4, 4), (0, 0)]
+    mean, each = circuits.example_weights(model, images, source="0", target="4:1", positions=places)
     plain = copy.deepcopy(module)
     for part in plain:
         if isinstance(part, nn.ReLU):
@@ -281,7 +297,8 @@ def test_example_weights_are_the_gradients_of_the_real_network() -> None:
     total = out[0, 1, 2, 3] + out[1, 1, 4, 4] + out[2, 1, 0, 0]
     (gradient,) = torch.autograd.grad(total, acts)
     assert mean.start == "1" and each.shape == (3, 4, 5, 5)
-    torch.testing.assert_close(each, torch.stack([gradient[i, :, y : y + 5, x : x + 5] for i, (y, x) in enumerate([(2, 3), (4, 4), (0, 0)])]))  # fmt: skip
+    expected = [gradient[i, :, y : y + 5, x : x + 5] for i, (y, x) in enumerate(places)]
+    torch.testing.assert_close(each, torch.stack(expected))
     torch.testing.assert_close(mean.kernels[0], each.mean(dim=0))
 
 
@@ -294,6 +311,30 @@ def test_where_the_network_is_linear_every_example_has_the_expanded_weights() ->
     best = circuits.best_case_weights(model, nets.pictures(2, 12), source="0", target="2:0@3,3")
     torch.testing.assert_close(best.kernels, linear.kernels)
     assert (mean.method, best.method) == ("example", "best case")
+
+
+def test_example_weights_of_a_branch_are_its_channels_of_the_whole(inception: circuits.Model) -> None:
+    images = nets.pictures(2, 64)
+    whole, _ = circuits.example_weights(inception, images, source="mixed3a", target="mixed3b_pre:7@3,3")
+    branch, each = circuits.example_weights(inception, images, source="mixed3a_5x5", target="mixed3b_pre:7@3,3")
+    torch.testing.assert_close(branch.kernels, whole.kernels[:, 7:10])
+    assert each.shape[1] == 3
+
+
+def test_vectors_are_sources_too() -> None:
+    inner = nets.sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    for model, prefix in ((nets.wrap(inner, 8), ""), (nets.wrap(nets.Undecided(inner), 8), "inner.")):
+        weights = circuits.expanded_weights(model, source=f"{prefix}2", target=f"{prefix}4")
+        torch.testing.assert_close(weights.kernels[:, :, 0, 0], inner[4].weight)
+        mean, _ = circuits.example_weights(model, nets.pictures(2, 8), source=f"{prefix}3", target=f"{prefix}4:1")
+        torch.testing.assert_close(mean.kernels[0, :, 0, 0], inner[4].weight[1])
+
+
+def test_positions_are_one_for_each_picture(inception: circuits.Model) -> None:
+    with pytest.raises(GraphError, match="one \\(y, x\\) for each of the 2 pictures"):
+        circuits.example_weights(
+            inception, nets.pictures(2, 64), source="mixed3a", target="mixed3b:7", positions=[(1, 1)]
+        )
 
 
 # -- what cannot be answered --------------------------------------------------------------------------------
@@ -351,3 +392,61 @@ def test_bad_questions_are_answered_with_one_line(inception: circuits.Model) -> 
         circuits.expanded_weights(inception, source="conv2d2", target=[])
     with pytest.raises(GraphError, match="method"):
         circuits.expanded_weights(inception, source="conv2d2", target="mixed3a", method="magic")  # type: ignore[arg-type]
+
+
+def test_shuffled_and_split_channels_are_measured_on_the_whole_map() -> None:
+    """As in ShuffleNet: operations whose meaning is unknown here, but which are linear."""
+
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+            self.last = nn.Conv2d(4, 3, 3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.stem(x).chunk(2, dim=1)
+            both = torch.cat([left * 2, self.conv(right)], dim=1)
+            n, c, h, w = both.shape
+            out: Tensor = self.last(both.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+            return out
+
+    model = nets.wrap(nets.randomised(Shuffled()).double(), 20)
+    weights = circuits.expanded_weights(model, source="stem", target="last")
+    assert weights.method == "vjp" and weights.stride == (2, 2) and weights.offset == (-2, -2)
+    with pytest.raises(GraphError, match="no exact linear form"):
+        circuits.expanded_weights(model, source="stem", target="last", method="exact")
+    acts = circuits.capture(model, nets.pictures(1, 20), ["stem", "last"])
+    nothing = torch.zeros(1, 2, 20, 20, dtype=torch.float64)
+    with torch.no_grad():
+        biased = torch.cat([nothing, model.module.conv(nothing)], dim=1)[:, [0, 2, 1, 3]]
+        quiet = model.module.last(biased)
+    sums = (weights.patches(acts["stem"], [(4, 5)]) * weights.kernels).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(sums, (acts["last"] - quiet)[0, :, 4, 5])
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda: nn.ConvTranspose2d(4, 3, 2, 2),
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3)),
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 3, 1)),
+        lambda: nn.Sequential(nn.AdaptiveAvgPool2d(11), nn.Conv2d(4, 3, 3)),
+    ],
+)
+def test_what_reads_differently_from_place_to_place_has_no_kernel(middle: Callable[[], nn.Module], graph: bool) -> None:
+    module = nets.randomised(Framed(middle())).double()
+    model = nets.wrap(module if graph else nets.Undecided(module), SIZE)
+    prefix = "" if graph else "inner."
+    assert (model.graph is not None) == graph
+    with pytest.raises(GraphError, match="differently from place to place"):
+        circuits.expanded_weights(model, source=f"{prefix}stem", target=f"{prefix}middle")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_reflecting_padding_has_the_kernel_of_its_interior(stride: int) -> None:
+    model = framed(nn.Conv2d(4, 5, 3, stride, 1, padding_mode="reflect"))
+    weights = circuits.expanded_weights(model, source="stem", target="middle")
+    torch.testing.assert_close(weights.kernels, model.module.middle.weight)
+    assert (weights.offset, weights.stride, weights.method) == ((-1, -1), (stride, stride), "vjp")

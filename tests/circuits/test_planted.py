@@ -23,7 +23,12 @@ CONTRIBUTIONS = {
 }
 #: painted pixels of each part (the wheel unit also answers to the sides of every patch), and kernel sums
 PIXELS = {WINDOW: 4 * 9, WHEEL: 4 * (9 + 2 * 0.5) + 5 * 4 / 6, BODY: 8, TREE: 1}
-SUMS = {WINDOW: 10 * (nets.UP + nets.DOWN), WHEEL: 10 * (nets.UP + nets.DOWN), BODY: 5 * nets.MIDDLE, TREE: 25 * nets.VETO}
+SUMS = {
+    WINDOW: 10 * (nets.UP + nets.DOWN),
+    WHEEL: 10 * (nets.UP + nets.DOWN),
+    BODY: 5 * nets.MIDDLE,
+    TREE: 25 * nets.VETO,
+}
 
 
 def strengths(circuit: Circuit, unit: str | None = None) -> dict[int, float]:
@@ -53,7 +58,9 @@ def test_kernels_show_windows_above_and_wheels_below(traced: Circuit) -> None:
     up, down = np.float32(nets.UP), np.float32(nets.DOWN)
     rows = {WINDOW: [up, up, 0, down, down], WHEEL: [down, down, 0, up, up], BODY: [0, 0, nets.MIDDLE, 0, 0]}
     for part, values in rows.items():
-        np.testing.assert_allclose(kernels[part], np.repeat(np.array(values, np.float32)[:, None], 5, axis=1), atol=1e-7)
+        np.testing.assert_allclose(
+            kernels[part], np.repeat(np.array(values, np.float32)[:, None], 5, axis=1), atol=1e-7
+        )
     np.testing.assert_allclose(kernels[TREE], np.full((5, 5), nets.VETO), atol=1e-7)
     assert kernels[WINDOW][:2].sum() > 0 > kernels[WINDOW][3:].sum()
     assert kernels[WHEEL][:2].sum() < 0 < kernels[WHEEL][3:].sum()

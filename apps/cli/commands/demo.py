@@ -15,7 +15,7 @@ from apps.cli.common import Command, Result, Session
 from apps.cli.console import clock, signed, table
 from apps.cli.drawing import short, show_circuit
 from apps.cli.errors import UsageError
-from apps.cli.kernels import shares
+from apps.cli.kernels import halves
 from apps.cli.labels import SURE
 
 WIDTH = 8
@@ -35,8 +35,8 @@ class Demo(Command):
         circuits demo --out demo        # then open demo/index.html
     """
 
-    n: int = 390
-    """How many scenes to look at; 30 of each class by default."""
+    n: int = 312
+    """How many scenes to look at; 24 of each class by default."""
 
     def run(self, session: Session) -> Result:
         """Find, trace, name, score."""
@@ -77,8 +77,8 @@ class Demo(Command):
                     p["auc"],
                     short(p["unit"]),
                     signed(p["strength"]),
-                    _percent(p["halves"]["above"]),
-                    _percent(p["halves"]["below"]),
+                    signed(p["halves"]["above"]),
+                    signed(p["halves"]["below"]),
                     p["worth"],
                 ]
                 for p in parents
@@ -112,13 +112,9 @@ def _parent(edge: Any, labels: dict[str, str], scores: dict[str, dict[str, float
         "part": part,
         "auc": scores[edge.source][part] if part is not None else None,
         "strength": edge.strength,
-        "halves": shares(edge.kernel),
+        "halves": halves(edge.kernel),
         "worth": None if score is None else score.minimality.get(edge.source),
     }
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"
 
 
 def _verdict(parents: list[dict[str, Any]]) -> str:
@@ -127,9 +123,9 @@ def _verdict(parents: list[dict[str, Any]]) -> str:
     seen = [part for part in CAR_PARTS if part in named]
     if len(seen) < len(CAR_PARTS):
         return f"Found among its parents: {', '.join(seen) or 'none of its parts'}."
-    window, wheel = named["window"]["halves"], named["wheel"]["halves"]
     units = {part: short(named[part]["unit"]) for part in CAR_PARTS}
-    return (
-        f"A car, to this unit, is windows ({units['window']}, {window['above']:.0%} of the kernel above) "
-        f"over a body ({units['car_body']}) over wheels ({units['wheel']}, {wheel['below']:.0%} below)."
+    window, wheel = (
+        "{}: {:+.2g} above, {:+.2g} below".format(units[p], *(named[p]["halves"][h] for h in ("above", "below")))
+        for p in ("window", "wheel")
     )
+    return f"A car, to this unit, is windows ({window}) over a body ({units['car_body']}) over wheels ({wheel})."

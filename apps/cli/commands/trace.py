@@ -33,9 +33,9 @@ class Trace(PictureOptions):
     comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
 
     Example:
-        circuits trace scenes/mixed4a:17 --out report
+        circuits trace scenes/mixed4a:39 --out report
         circuits trace googlenet-bvlc/mixed4c:499 --images photos --depth 2 --width 4 --out cars
-        circuits trace scenes/mixed4a:17@3,5 --no-score --json
+        circuits trace scenes/mixed4a:39@3,5 --no-score --json
     """
 
     address: tyro.conf.Positional[str]
@@ -48,7 +48,7 @@ class Trace(PictureOptions):
     """What ranks the parents: weight x activation, gradient x activation, or what is lost without them."""
     score: bool = True
     """Try the circuit against random ones of the same size."""
-    random: int = 64
+    random: int = 50
     """How many random circuits to compare with."""
 
     def run(self, session: Session) -> Result:
@@ -111,13 +111,13 @@ class ScoreCircuit(PictureOptions):
     number alone says little.
 
     Example:
-        circuits trace scenes/mixed4a:17 --no-score --out report
+        circuits trace scenes/mixed4a:39 --no-score --out report
         circuits score report/circuit.json --images scenes:300
     """
 
     circuit: tyro.conf.Positional[Path]
     """A circuit.json that `circuits trace --out DIR` wrote, or its folder."""
-    random: int = 64
+    random: int = 50
     """How many random circuits to compare with."""
 
     def run(self, session: Session) -> Result:
@@ -158,8 +158,8 @@ def scored(session: Session, model: Model, circuit: Circuit, images: Images, ran
     """The circuit with its score."""
     from circuits.scoring import score
 
-    with session.progress(f"scoring against {random} random circuits"):
-        found = score(model, circuit, images=images, random=random, seed=seed)
+    with session.progress(f"scoring against {random} random circuits") as report:
+        found = score(model, circuit, images=images, random=random, seed=seed, **reporting(report))
     return replace(circuit, score=found)
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from apps.cli.common import ModelOptions, Result, Session
 from apps.cli.console import signed, table
 from apps.cli.errors import UsageError
-from apps.cli.kernels import reading, shares, sketch
+from apps.cli.kernels import halves, reading, sketch
 
 if TYPE_CHECKING:
     from circuits.weights import ExpandedWeights
@@ -29,8 +29,8 @@ class Weights(ModelOptions):
     --weights, as everywhere, names the file of the model's own weights.
 
     Example:
-        circuits weights scenes --source mixed3b --target mixed4a:17
-        circuits weights scenes/mixed4a:17 --source mixed3b --top 5 --json
+        circuits weights scenes --source mixed3b --target mixed4a:39
+        circuits weights scenes/mixed4a:39 --source mixed3b --top 5 --json
     """
 
     model: tyro.conf.Positional[str]
@@ -38,7 +38,7 @@ class Weights(ModelOptions):
     source: str | None = None
     """Layer that the kernels start from; by default the trunk layer before the target's."""
     target: str | None = None
-    """Unit (or layer: its first units) that they end in, for example mixed4a:17."""
+    """Unit (or layer: its first units) that they end in, for example mixed4a:39."""
     top: int = 10
     """How many sources to show for a target."""
     method: Literal["auto", "exact", "vjp"] = "auto"
@@ -53,7 +53,7 @@ class Weights(ModelOptions):
             raise UsageError(f"--top is at least 1, not {self.top}")
         if self.target is None:
             if "/" not in self.model or (":" not in self.model):
-                raise UsageError("weights needs a target: --target mixed4a:17")
+                raise UsageError("weights needs a target: --target mixed4a:39")
             model, unit = self.address_of(self.model)
         else:
             model = self.load(self.model)
@@ -120,7 +120,7 @@ def _target(found: ExpandedWeights, index: int, top: int) -> dict:
                 "weight": weight,
                 "share": weight**2 / total,
                 "sum": float(found.sums[index, channel]),
-                "halves": shares(kernel),
+                "halves": halves(kernel),
                 "kernel": kernel,
             }
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from circuits.model import Model
 
 _SOURCE = "Distill 2018-21; captum optim-wip"
-_PICTURES = "the six 224x224 pictures of The Building Blocks of Interpretability (beer.jpeg, dog_cat.jpeg, ...)"
+_PICTURES = "--images FOLDER with the pictures of The Building Blocks of Interpretability"
 
 
 def checks(wanted: Wanted) -> Iterator[Check]:
@@ -157,12 +157,12 @@ def dogs(model: Model) -> Iterator[Check]:
 
 def chain(model: Model) -> Iterator[Check]:
     """A chain of weights that ends in a curve detector."""
+    import numpy as np
+
     for link in known("aann_chain"):
         if link["from"] == "rgb":
             continue
         source, _, channel = link["from"].partition(":")
-        import numpy as np
-
         published = np.asarray(link["w"], dtype=float)
         found = kernels(model, source, link["to"])[int(channel)]
         cut = (found.shape[0] - published.shape[0]) // 2
@@ -188,7 +188,7 @@ def statistics(model: Model, wanted: Wanted) -> Iterator[Check]:
             else []
         )
         if not files:
-            yield skipped(what, expected, f"no picture {name}.jpeg: give --images with {_PICTURES}", _SOURCE)
+            yield skipped(what, expected, f"no {name}.jpeg: {_PICTURES}", _SOURCE)
             continue
         acts = capture(model, open_images(files[0]), ["mixed4d"])["mixed4d"][0]
         top = [int(c) for c in acts.amax(dim=(1, 2)).argsort(descending=True)[:8]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from apps.cli.car import CAR_PARTS, car_unit, labelled, parts_of, tell_apart
 from apps.cli.drawing import short
+from apps.cli.kernels import halves
 from apps.cli.verify.checks import Check, Wanted, check
 
 if TYPE_CHECKING:
@@ -78,16 +79,15 @@ def car(model: Model, images: Images, seed: int) -> Iterator[Check]:
 
 
 def _halves(circuit: Circuit, found: dict[str, str]) -> Iterator[Check]:
-    from circuits.plot.reading import halves
-
     kernels = {edge.source: edge.kernel for edge in circuit.into(circuit.target)}
-    for part, half in (("window", "above"), ("wheel", "below")):
-        what = f"the {part} kernel is heavier {half}"
+    for part, heavy, light in (("window", "above", "below"), ("wheel", "below", "above")):
+        what, expected = f"the {part} kernel is heavier {heavy}", f"sum {heavy} > sum {light}"
         if part not in found:
-            yield check(what, "> 50 % of what excites", f"no {part} unit", False)
+            yield check(what, expected, f"no {part} unit", False)
             continue
-        share = getattr(halves(kernels[found[part]], 1), half)
-        yield check(what, "> 50 % of what excites", f"{share:.0%}", share > 0.5)
+        sums = halves(kernels[found[part]])
+        ours = f"{sums[heavy]:+.3g} {heavy}, {sums[light]:+.3g} {light}"
+        yield check(what, expected, ours, sums[heavy] > sums[light])
 
 
 def _ablation(model: Model, unit: str, images: Images, found: dict[str, str]) -> Iterator[Check]:
