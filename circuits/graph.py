@@ -116,6 +116,26 @@ class Graph:
             fields[n] = _step_field(op, before, shape_of(n))
         return fields
 
+    def channel_field(self, node: fx.Node, channel: int) -> ReceptiveField | None:
+        """Receptive field of one channel: that of its own branch where the node is a concatenation."""
+        field = self.fields[node]
+        while field is not None:
+            op = self.ops[node]
+            if op.kind == "cat":
+                start = 0
+                for node in op.inputs:
+                    width = (shape_of(node) or (0, 0))[1]
+                    if channel < start + width:
+                        break
+                    start += width
+                channel -= start
+            elif op.kind in ("relu", "dropout", "same"):
+                node = op.inputs[0]
+            else:
+                break
+            field = self.fields[node]
+        return field
+
     def trunk(self) -> list[fx.Node]:
         """Nodes that every path from input to output crosses, one per weighted stage: the activations.
 

@@ -217,6 +217,13 @@ class Model:
             raise AddressError(f"{shorten(address)} is a layer; name one of its units, for example {unit.short}:0")
         return unit
 
+    def receptive_field(self, unit: Unit) -> ReceptiveField | None:
+        """Receptive field of a unit: in a concatenation of branches that of its own branch, else its layer's."""
+        layer = self.layers[unit.layer]
+        if self.graph is None or unit.basis is not None or unit.index is None or layer.receptive_field is None:
+            return layer.receptive_field
+        return self.graph.channel_field(self.node(unit.layer), unit.index)
+
     def branch_of(self, unit: Unit) -> str | None:
         """The branch that holds a channel, for example `mixed4c_5x5`; None where there are none."""
         for name, layer in self.layers.items():

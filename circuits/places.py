@@ -128,11 +128,11 @@ def layer_peaks(
 
 
 def examples(
-    model: Model, layer: str, pictures: Images, rows: Sequence[tuple[float, int, Pair]]
+    model: Model, unit: Unit, pictures: Images, rows: Sequence[tuple[float, int, Pair]]
 ) -> tuple[Example, ...]:
     """`(value, picture index, (y, x))` rows as examples with receptive-field boxes, in the order given."""
     size = model.input.hw
-    field = model.layers[layer].receptive_field
+    field = model.receptive_field(unit)
     made = []
     for value, index, (y, x) in rows:
         box = (0, 0, *size) if field is None else field.box(y, x, within=size)

@@ -312,7 +312,7 @@ def _node(
         role="target" if depth == 0 else "parent",
         depth=depth,
         activation=sum(values) / len(values),
-        examples=examples(model, unit.layer, pictures, top),
+        examples=examples(model, unit, pictures, top),
     )
 
 

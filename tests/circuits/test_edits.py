@@ -198,6 +198,23 @@ def test_functions_called_in_forward_can_be_edited(unchanged: Watch) -> None:
     torch.testing.assert_close(acts["fc"][:, :, 0, 0], out)
 
 
+def test_edits_of_functions_apply_in_order_and_nest_like_those_of_modules(unchanged: Watch) -> None:
+    model = nets.wrap(nets.randomised(nets.Functional()))
+    unchanged.append(model)
+    images = nets.pictures(2)
+    clean = circuits.capture(model, images, "relu")["relu"]
+    with circuits.edit(model, [Add("relu:2", 1.0), Scale("relu:2", 2.0)]):
+        expected = edited(clean, (clean[:, 2] + 1) * 2, EVERYWHERE)
+        torch.testing.assert_close(circuits.capture(model, images, "relu")["relu"], expected)
+        with circuits.edit(model, [Add("relu:2", -1.0), Ablate("a:0")]):
+            acts = circuits.capture(model, images, ["a", "relu"])
+        torch.testing.assert_close(
+            acts["relu"], edited(edited(clean, expected[:, 2] - 1, EVERYWHERE), 0.0, (slice(None), 0))
+        )
+        assert float(acts["a"][:, 0].abs().max()) == 0
+        torch.testing.assert_close(circuits.capture(model, images, "relu")["relu"], expected)
+
+
 def test_vector_layers_are_edited(planted: circuits.Model) -> None:
     images = nets.car_pictures(2)
     with circuits.edit(planted, [Set("logits:1", 3.0)]), torch.no_grad():
