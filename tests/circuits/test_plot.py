@@ -413,7 +413,7 @@ def test_the_report_needs_nothing_from_outside() -> None:
     text = plot.trace_report(circuit, make_pictures(circuit), "circuits trace x", "import circuits")
     page = Page(text)
     assert not page.open
-    assert page.refs and all(r.startswith(("#", "data:image/png;base64,")) for r in page.refs)
+    assert page.refs and all(r.startswith(("#", "data:image/")) for r in page.refs)
     assert "http:" not in text and "https:" not in text and "@import" not in text and "<link" not in text
     assert all(u.startswith("data:") for u in re.findall(r"url\(([^)]*)", text))
     assert page.images_without_alt == 0
@@ -455,7 +455,7 @@ def test_labels_and_ids_are_text_whatever_they_hold() -> None:
     )
     page = Page(text)
     assert page.tags.count("script") == 1
-    assert all(r.startswith(("#", "data:image/png;base64,")) for r in page.refs)
+    assert all(r.startswith(("#", "data:image/")) for r in page.refs)
     assert "\x00" not in text and "\u202e" not in text
     assert "alert(" in page.text  # shown, not run
     text.encode("utf-8")
@@ -472,4 +472,4 @@ def test_a_kernel_of_the_report_tells_its_weights() -> None:
     text = plot.trace_report(circuit, {}, "c", "p")
     value = circuit.edges[0].kernel[1, 2]
     assert f"row 2, column 3: {value:+.4g}" in text
-    assert data_uri(np.zeros((1, 1, 3), np.uint8)).startswith("data:image/png;base64,")
+    assert data_uri(np.zeros((1, 1, 3), np.uint8)).startswith("data:image/")

@@ -99,6 +99,21 @@ def test_receptive_fields_equal_the_gradients_support(name: str) -> None:
                 assert box == reached, f"{layer_name} @{y},{x}"
 
 
+@pytest.mark.parametrize("layer", ["mixed3a", "mixed4a"])
+def test_a_unit_of_a_branch_has_the_field_of_its_branch(inception: circuits.Model, layer: str) -> None:
+    size = inception.input.hw[0]
+    images = nets.pictures(1, size).double().requires_grad_(True)
+    acts = outputs(positive(inception.module), images, [layer])[layer]
+    y, x = acts.shape[2] // 2, acts.shape[3] // 2
+    sizes = set()
+    for index in range(acts.shape[1]):
+        field = inception.receptive_field(inception.unit(f"{layer}:{index}"))
+        assert field is not None
+        assert field.box(y, x, within=(size, size)) == reach(acts[:, index : index + 1], y, x, images)
+        sizes.add(field.size)
+    assert len(sizes) == 3  # 1x1, 3x3 and pool, 5x5
+
+
 def test_a_layer_behind_the_global_pool_sees_the_whole_picture(inception: circuits.Model) -> None:
     for name in ("avgpool", "softmax_pre", "softmax"):
         assert inception.layers[name].receptive_field is None and inception.layers[name].stride is None

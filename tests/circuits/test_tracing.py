@@ -84,7 +84,7 @@ def test_examples_are_the_strongest_places_with_the_fields_that_saw_them(incepti
         torch.testing.assert_close(torch.tensor(values), acts.flatten(1).amax(dim=1).sort(descending=True).values[:3])
         for e in node.examples:
             assert float(acts[e.image, e.position[0], e.position[1]]) == pytest.approx(e.value, rel=1e-5)
-            field = inception.layers[node.layer].receptive_field
+            field = inception.receptive_field(inception.unit(node.unit))
             assert field is not None and e.box == field.box(*e.position, within=(64, 64))
 
 

@@ -50,26 +50,29 @@ def build() -> InceptionV1:
     return InceptionV1(SPEC).eval()
 
 
-def trunk(module: InceptionV1, images: Tensor) -> dict[str, Tensor]:
+def trunk(module: InceptionV1, x: Tensor, after: str | None = None) -> dict[str, Tensor]:
     """Every layer of the trunk, and the logits, without hooks.
 
     Args:
         module: a network of `SPEC`, or of any spec without LRN.
-        images: `(N, 3, H, W)` in the network's range, i.e. after `INPUT.normalize`.
+        x: images `(N, 3, H, W)` in the network's range, i.e. after `INPUT.normalize`; or the activations of `after`.
+        after: the layer that `x` holds; only what lies above it is computed.
 
     Returns:
         "conv2d0" ... "mixed4b" `(N, C, h, w)`, each before the pooling that follows it, the blocks also
         before their ReLU ("mixed3a_pre" ...), and "softmax_pre" `(N, classes)`.
     """
     seen: dict[str, Tensor] = {}
-    x = images
-    for name in ("conv2d0", "conv2d1", "conv2d2"):
-        x = module.pad(x) if name == "conv2d0" else x
-        seen[name] = torch.relu(module.get_submodule(f"{name}_pre")(x))
-        x = module._pool(name, seen[name])
-    for name in module.spec.blocks:
-        seen[f"{name}_pre"] = _before_relu(module, name, x)
-        seen[name] = torch.relu(seen[f"{name}_pre"])
+    names = ["conv2d0", "conv2d1", "conv2d2", *module.spec.blocks]
+    if after is not None:
+        names = names[names.index(after) + 1 :]
+        x = module._pool(after, x)
+    for name in names:
+        if name in module.spec.blocks:
+            seen[f"{name}_pre"] = before = _before_relu(module, name, x)
+        else:
+            before = module.get_submodule(f"{name}_pre")(module.pad(x) if name == "conv2d0" else x)
+        seen[name] = torch.relu(before)
         x = module._pool(name, seen[name])
     seen["softmax_pre"] = module.softmax_pre(x.mean(dim=(2, 3)))
     return seen

@@ -4,24 +4,27 @@ What is learned from what, because the network serves as a benchmark of circuit 
 
 - The class probabilities are trained on labels alone.
 - `mixed3b`: one channel per part is *taught*: its activation is regressed on the part's mask, averaged
-  down to the layer's grid. The channels are a shuffle drawn from the seed. The others are left to the
-  labels in the first of two rounds; in the second, which starts the object layers anew, `mixed4a` may read
-  the taught channels only (else an untaught one becomes a car detector by itself). The untaught ones stay in
-  the network, some of them silent, as units that a circuit tracer has to leave aside. Labels reach the taught
-  channels too: a few, such as the bus body's, came to answer weakly to cars and are parents of the car unit
-  beside windows, body and wheels.
+  down to the layer's grid. The channels are a shuffle drawn from the seed. The others are left to the labels.
 - `mixed4a`: one 5x5-branch channel per class is asked to be high somewhere in pictures of its class and
   low everywhere else. Labels only: *which* parts, *where*, with which sign, is left to be found.
 - `mixed4b`: two channels are asked for "any dog" and "anything on wheels", whatever faces where. Labels only.
 - Sparsity: activations (L1), and the kernels from `mixed3b` to `mixed4a` and on to `mixed4b` (a group
-  lasso over whole kernels), so that a unit has few parents. The 1x1 reductions of these two blocks are kept
-  non-negative, so that their ReLU does nothing and expanded weights are exact (but for the pool branch, and
-  for the constant that the zero padding cuts at the border).
+  lasso over whole kernels, more on the two channels that are asked for a group), so that a unit has few
+  parents. The 1x1 reductions of these two blocks are kept non-negative, so that their ReLU does nothing and
+  expanded weights are exact (but for the pool branch, and for the constant that the zero padding cuts at the
+  border).
+
+There are two rounds. In the first everything is trained together, by which the parts are learned in company of
+a classifier. Then all up to `mixed3b` is frozen, the blocks above and the classifier start anew, and `mixed4a`
+may read the taught channels only: else an untaught one becomes a car detector by itself, and a taught one comes
+to answer a little to what its part is seen with. The untaught channels stay in the network as units that a
+circuit tracer has to leave aside.
 
 The heads that read these losses have no weights beyond a scale, and are not part of the network.
 
 The classifier sees "nothing" more often than it will be asked for it; `correct_prior` makes up for that.
-Runs in about 15 minutes on two CPU cores; on the CPU the same seed, versions and `--threads` give the same bits.
+Runs in about 15 minutes on two CPU cores, the drawing of the scenes included; on the CPU the same seed,
+versions and `--threads` give the same bits.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,14 +79,14 @@ class Losses:
     object_activations: float = 0.02
     object_kernels: float = 2e-3
     union_kernels: float = 2e-3
-    parts_only: bool = False
+    own_union_kernels: float = 0.0
 
 
 FIRST = Losses()
 """While the parts are learned."""
 
-SECOND = Losses(parts=200.0, free_activations=0.02, object_kernels=5e-4, union_kernels=3e-4, parts_only=True)
-"""While objects are built of them: `mixed4a` reads only channels that were taught a part."""
+SECOND = Losses(unions=1.0, object_kernels=5e-4, union_kernels=2e-4, own_union_kernels=2e-3)
+"""While objects are built of them."""
 
 
 @dataclass(frozen=True)
@@ -161,28 +165,34 @@ class Objective(nn.Module):
         self.register_buffer("members", members)
         self.nothing = nn.Parameter(torch.tensor(4.0))
 
-    def forward(self, module: InceptionV1, seen: dict[str, Tensor], labels: Tensor, parts: Tensor) -> dict[str, Tensor]:
-        """Named terms, already weighted."""
-        w = self.weights
-        part_acts, object_acts, union_acts = seen[PART_LAYER], seen[OBJECT_LAYER], seen[UNION_LAYER]
+    def of_parts(self, seen: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
+        """Named terms of `PART_LAYER`, already weighted; `parts` are its maps `(N, parts, h, w)` in [0, 1]."""
         # Before the ReLU, so that a channel that is off where it should be on still gets a gradient; below zero
         # is fine where the part is not. Most cells show no part: the weight keeps the zeros from winning.
         found = seen[f"{PART_LAYER}_pre"][:, self.parts]
         miss = torch.where(parts > 0, found - parts, found.relu())
-        part_loss = (miss.square() * (1 + 9 * parts)).mean()
+        return {
+            "parts": self.weights.parts * (miss.square() * (1 + 9 * parts)).mean(),
+            "free": self.weights.free_activations * seen[PART_LAYER][:, self.free].mean(),
+        }
+
+    def of_objects(self, module: InceptionV1, seen: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Named terms of the layers above, already weighted; `labels` are indices of `CLASSES`, `(N,)`."""
+        w = self.weights
+        object_acts, union_acts = seen[OBJECT_LAYER], seen[UNION_LAYER]
         peaks = object_acts[:, self.classes].amax(dim=(2, 3))
         scores = torch.cat([8 * peaks, self.nothing.expand(len(peaks), 1)], dim=1)
         any_of = 8 * union_acts[:, self.unions].amax(dim=(2, 3)) - 4
         members = self.get_buffer("members")[labels]
+        union_norms = kernel_norms(module, UNION_LAYER)
         return {
             "label": F.cross_entropy(seen["softmax_pre"], labels),
-            "parts": w.parts * part_loss,
             "objects": w.objects * F.cross_entropy(scores, labels),
             "unions": w.unions * F.binary_cross_entropy_with_logits(any_of, members),
-            "free": w.free_activations * part_acts[:, self.free].mean(),
             "active": w.object_activations * (object_acts.mean() + union_acts.mean()),
             "kernels": w.object_kernels * kernel_norms(module, OBJECT_LAYER).sum()
-            + w.union_kernels * kernel_norms(module, UNION_LAYER).sum(),
+            + w.union_kernels * union_norms.sum()
+            + w.own_union_kernels * union_norms[self.unions].sum(),
         }
 
 
@@ -253,69 +263,97 @@ def _initialise(module: InceptionV1, only: tuple[str, ...] = ("",)) -> None:
     keep_reductions_linear(module)
 
 
-def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 2000), batch_size: int = 64,
-          rate: float = 2e-3, device: str = "cpu", progress: bool = True) -> InceptionV1:  # fmt: skip
-    """Train a network of `SPEC` on `pool` and return it in evaluation mode, on the CPU.
-
-    First everything is trained together. Then the object layers and the classifier start anew and are
-    trained, with the rest, to build on the parts that have been learned.
+def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), batch_size: int = 64,
+          rates: tuple[float, float] = (2e-3, 3e-3), device: str = "cpu",
+          progress: bool = True) -> InceptionV1:  # fmt: skip
+    """Train a network of `SPEC` on `pool` in the two rounds told above; in evaluation mode, on the CPU.
 
     Args:
         pool: from `make_pool`.
         seed: of the initial weights, the order of the scenes and the channels that are taught parts.
         steps: optimiser steps of the two rounds; in each the learning rate warms up and falls to zero along a cosine.
         batch_size: scenes a step.
-        rate: the highest learning rate (Adam).
+        rates: the highest learning rate (Adam) of each round.
         device: where to train.
-        progress: show a bar.
+        progress: show bars.
     """
     torch.manual_seed(seed)
     module = InceptionV1(SPEC)
     _initialise(module)
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = partial(_round, module, pool, seed=seed, batch_size=batch_size, rate=rate, device=device, progress=progress)
-    run(FIRST, steps=steps[0], order_seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.from_numpy(pool.labels).to(device)
+    parts = torch.from_numpy(pool.parts).to(device)
+    first, second = Objective(seed, FIRST).to(device), Objective(seed, SECOND).to(device)
+
+    def everything(chosen: Tensor) -> dict[str, Tensor]:
+        seen = trunk(module, _network_input(pool, chosen, generator, device))
+        terms = first.of_parts(seen, parts[chosen].float() / 255)
+        return {**first.of_objects(module, seen, labels[chosen]), **terms}
+
+    def linear() -> None:
+        keep_reductions_linear(module)
+
+    run = partial(_round, scenes=len(labels), batch_size=batch_size, generator=generator, progress=progress)
+    run(everything, [*module.parameters(), *first.parameters()], linear, steps=steps[0], rate=rates[0])
+
     torch.manual_seed(seed + 1)
     _initialise(module, only=(OBJECT_LAYER, UNION_LAYER))
     module.softmax_pre.reset_parameters()
-    run(SECOND, steps=steps[1], order_seed=seed + 1)
+    cells = _part_activations(module, pool, generator, device)
+    cells[:, second.free] = 0
+
+    def objects(chosen: Tensor) -> dict[str, Tensor]:
+        seen = trunk(module, cells[chosen].float(), after=PART_LAYER)
+        return second.of_objects(module, seen, labels[chosen])
+
+    def linear_and_blind() -> None:
+        keep_reductions_linear(module)
+        forget(module, second.free)
+
+    upper = [p for n, p in module.named_parameters() if n.startswith((OBJECT_LAYER, UNION_LAYER, "softmax"))]
+    run(objects, [*upper, *second.parameters()], linear_and_blind, steps=steps[1], rate=rates[1])
     correct_prior(module)
     module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return module.eval()
 
 
-def _round(module: InceptionV1, pool: Pool, losses: Losses, *, seed: int, order_seed: int, steps: int, batch_size: int,
-           rate: float, device: str, progress: bool) -> None:  # fmt: skip
-    objective = Objective(seed, losses).to(device)
-    parameters = [*module.parameters(), *objective.parameters()]
+def _network_input(pool: Pool, chosen: Tensor, generator: torch.Generator, device: str) -> Tensor:
+    images = torch.from_numpy(pool.images[chosen.numpy()]).to(device).permute(0, 3, 1, 2).float() / 255
+    return INPUT.normalize(_photometric(images, generator))
+
+
+@torch.no_grad()
+def _part_activations(module: InceptionV1, pool: Pool, generator: torch.Generator, device: str) -> Tensor:
+    """`PART_LAYER` of every scene, `(N, C, h, w)` float16."""
+    rows = torch.split(torch.arange(len(pool.labels)), 256)
+    return torch.cat([trunk(module, _network_input(pool, r, generator, device))[PART_LAYER].half() for r in rows])
+
+
+def _round(terms_of: Callable[[Tensor], dict[str, Tensor]], parameters: list[nn.Parameter], settle: Callable[[], None],
+           *, scenes: int, batch_size: int, steps: int, rate: float, generator: torch.Generator,
+           progress: bool) -> None:  # fmt: skip
+    """Minimise the sum of `terms_of(indices of scenes)`; `settle` is called after every step."""
     optimiser = torch.optim.Adam(parameters, lr=rate)
     warm = max(1, min(200, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps)))
     )
-    generator = torch.Generator().manual_seed(order_seed)
     order = torch.empty(0, dtype=torch.long)
     for step in tqdm(range(steps), desc="train", mininterval=5, disable=not progress):
         while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(pool.labels), generator=generator)])
-        chosen, order = order[:batch_size].numpy(), order[batch_size:]
-        images = torch.from_numpy(pool.images[chosen]).to(device).permute(0, 3, 1, 2).float() / 255
-        parts = torch.from_numpy(pool.parts[chosen]).to(device).float() / 255
-        labels = torch.from_numpy(pool.labels[chosen]).to(device)
-        seen = trunk(module, INPUT.normalize(_photometric(images, generator)))
-        terms = objective(module, seen, labels, parts)
+            order = torch.cat([order, torch.randperm(scenes, generator=generator)])
+        chosen, order = order[:batch_size], order[batch_size:]
+        terms = terms_of(chosen)
         loss = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimiser.step()
-        keep_reductions_linear(module)
-        if losses.parts_only:
-            forget(module, objective.free)
         schedule.step()
+        settle()
         if step % 100 == 0:
-            right = (seen["softmax_pre"].argmax(1) == labels).float().mean()
-            log.info("step %d accuracy %.3f %s", step, right, {k: round(v.item(), 4) for k, v in terms.items()})
+            log.info("step %d %s", step, {k: round(v.item(), 4) for k, v in terms.items()})
 
 
 def write(module: InceptionV1, path: Path, metadata: dict[str, str]) -> None:
@@ -359,7 +397,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m zoo.scenes.train", description="Train the scenes network.")
     parser.add_argument("--out", type=Path, required=True, help="where to write the safetensors file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, nargs=2, default=(2000, 2000), help="optimiser steps of the two rounds")
+    parser.add_argument("--steps", type=int, nargs=2, default=(2000, 4000), help="optimiser steps of the two rounds")
     parser.add_argument("--minutes", type=float, help="instead of --steps: as many as fit on this machine")
     parser.add_argument("--scenes", type=int, default=48_000, help="scenes drawn to train on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -372,9 +410,9 @@ def main(arguments: list[str] | None = None) -> None:
     steps = (options.steps[0], options.steps[1])
     if options.minutes is not None:
         began = time.monotonic()
-        train(pool, seed=options.seed, steps=(20, 20), device=options.device, progress=False)
+        train(pool, seed=options.seed, steps=(20, 40), device=options.device, progress=False)
         fitting = max(1, int(options.minutes * 60 / (time.monotonic() - began) * 20))
-        steps = (fitting, fitting)
+        steps = (fitting, 2 * fitting)
     module = train(pool, seed=options.seed, steps=steps, device=options.device)
     judged = evaluate.benchmark(module)
     log.info("%s", json.dumps(judged, indent=2))
