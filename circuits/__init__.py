@@ -3,7 +3,7 @@
 Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
 
     model = circuits.load("scenes")
-    circuit = circuits.trace(model, "mixed4a:39", images="scenes:200")
+    circuit = circuits.trace(model, "mixed4a:11", images="scenes:200")
     score = circuits.score(model, circuit, images="scenes:200")
 """
 

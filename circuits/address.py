@@ -62,7 +62,7 @@ class Unit:
         Raises:
             AddressError: the text does not have that form.
 
-        >>> Unit.parse("scenes/mixed4a:39@3,5")
+        >>> Unit.parse("scenes/mixed4a:11@3,5")
         Unit(layer='mixed4a', index=17, model='scenes', basis=None, at=(3, 5))
         """
         if not isinstance(text, str):

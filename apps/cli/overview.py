@@ -14,14 +14,14 @@ _ABOUT = """\
 Take a trained network apart and see how it computes: which units make a unit fire, by which weights,
 and how much of its behaviour they explain.
 
-Everything has one address, model/layer:unit[@y,x], for example scenes/mixed4a:39 or scenes/mixed4a:39@3,5.\
+Everything has one address, model/layer:unit[@y,x], for example scenes/mixed4a:11 or scenes/mixed4a:11@3,5.\
 """
 
 _EXAMPLES = """\
 circuits demo                                         a car detector, taken apart, in one go
 circuits layers scenes                                what can be looked at
 circuits find scenes --concept car                    which unit is the car detector?
-circuits trace scenes/mixed4a:39 --out report         what is it made of?\
+circuits trace scenes/mixed4a:11 --out report         what is it made of?\
 """
 
 _COMMON = """\

@@ -31,8 +31,8 @@ class Attribute(PictureOptions):
     from zero, ablation measures what is lost without the unit. All units + biases + the nonlinear rest = the response.
 
     Example:
-        circuits attribute scenes/mixed4a:39 --source mixed3b --images scenes:100
-        circuits attribute scenes/mixed4a:39@3,5 --source mixed3b --images car.png --method integrated
+        circuits attribute scenes/mixed4a:11 --source mixed3b --images scenes:100
+        circuits attribute scenes/mixed4a:11@3,5 --source mixed3b --images car.png --method integrated
         circuits attribute googlenet-bvlc/logits:817 --source mixed4c --images cars --limit 20
     """
 

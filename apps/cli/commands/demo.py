@@ -19,6 +19,9 @@ from apps.cli.kernels import halves
 from apps.cli.labels import SURE
 
 WIDTH = 8
+"""Parents shown at most."""
+THRESHOLD = 0.01
+"""Share of the strongest below which a parent is left to the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +56,14 @@ class Demo(Command):
             images = open_images(source)
             unit, auc = car_unit(model, images, self.seed)
         with session.progress(f"tracing {unit}"):
-            circuit = trace(model, unit, images=images, depth=1, width=WIDTH)
+            circuit = trace(model, unit, images=images, depth=1, width=WIDTH, threshold=THRESHOLD)
             scores = parts_of(model, circuit, images)
         labels = {u: max(parts, key=lambda p: parts[p]) for u, parts in scores.items() if parts}
         circuit = circuit.label({unit: "car", **{u: part for u, part in labels.items() if scores[u][part] >= SURE}})
         circuit = scored(session, model, circuit, images, random=64, seed=self.seed)
         parents = [_parent(edge, labels, scores, circuit.score) for edge in circuit.into(circuit.target)]
         seconds = elapsed()
-        python = _PYTHON.format(source=source, unit=unit, width=WIDTH, seed=self.seed)
+        python = _PYTHON.format(source=source, unit=unit, width=WIDTH, threshold=THRESHOLD, seed=self.seed)
 
         def show(console: Console) -> None:
             console.print(
@@ -100,7 +103,7 @@ _PYTHON = """\
 import circuits
 
 model = circuits.load("scenes")
-circuit = circuits.trace(model, "{unit}", images="{source}", depth=1, width={width})
+circuit = circuits.trace(model, "{unit}", images="{source}", depth=1, width={width}, threshold={threshold})
 score = circuits.score(model, circuit, images="{source}", random=64, seed={seed})
 """
 

@@ -25,7 +25,7 @@ class DrawImages(Command):
 
     Example:
         circuits images scenes --n 500 --out scenes500
-        circuits trace scenes/mixed4a:39 --images scenes500
+        circuits trace scenes/mixed4a:11 --images scenes500
     """
 
     source: tyro.conf.Positional[Literal["scenes"]]

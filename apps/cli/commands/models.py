@@ -15,7 +15,7 @@ from apps.cli.console import table
 class Models(Command):
     """List the models that can be looked into, and whether their weights are here.
 
-    A model's name is the first part of every address: scenes/mixed4a:39. Weights are looked for in the file given
+    A model's name is the first part of every address: scenes/mixed4a:11. Weights are looked for in the file given
     with --weights, then in the folder $CIRCUITS_WEIGHTS, then in the cache, then fetched where the card knows from
     where. Any torchvision classifier works as torchvision/NAME, and timm's as timm/NAME where timm is installed.
 

@@ -33,9 +33,9 @@ class Trace(PictureOptions):
     comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
 
     Example:
-        circuits trace scenes/mixed4a:39 --out report
+        circuits trace scenes/mixed4a:11 --out report
         circuits trace googlenet-bvlc/mixed4c:499 --images photos --depth 2 --width 4 --out cars
-        circuits trace scenes/mixed4a:39@3,5 --no-score --json
+        circuits trace scenes/mixed4a:11@3,5 --no-score --json
     """
 
     address: tyro.conf.Positional[str]
@@ -111,7 +111,7 @@ class ScoreCircuit(PictureOptions):
     number alone says little.
 
     Example:
-        circuits trace scenes/mixed4a:39 --no-score --out report
+        circuits trace scenes/mixed4a:11 --no-score --out report
         circuits score report/circuit.json --images scenes:300
     """
 

@@ -29,8 +29,8 @@ class Weights(ModelOptions):
     --weights, as everywhere, names the file of the model's own weights.
 
     Example:
-        circuits weights scenes --source mixed3b --target mixed4a:39
-        circuits weights scenes/mixed4a:39 --source mixed3b --top 5 --json
+        circuits weights scenes --source mixed3b --target mixed4a:11
+        circuits weights scenes/mixed4a:11 --source mixed3b --top 5 --json
     """
 
     model: tyro.conf.Positional[str]
@@ -38,7 +38,7 @@ class Weights(ModelOptions):
     source: str | None = None
     """Layer that the kernels start from; by default the trunk layer before the target's."""
     target: str | None = None
-    """Unit (or layer: its first units) that they end in, for example mixed4a:39."""
+    """Unit (or layer: its first units) that they end in, for example mixed4a:11."""
     top: int = 10
     """How many sources to show for a target."""
     method: Literal["auto", "exact", "vjp"] = "auto"
@@ -53,7 +53,7 @@ class Weights(ModelOptions):
             raise UsageError(f"--top is at least 1, not {self.top}")
         if self.target is None:
             if "/" not in self.model or (":" not in self.model):
-                raise UsageError("weights needs a target: --target mixed4a:39")
+                raise UsageError("weights needs a target: --target mixed4a:11")
             model, unit = self.address_of(self.model)
         else:
             model = self.load(self.model)

@@ -1,0 +1,184 @@
+"""Lucent's objectives. They are raised, where Lucent's are losses; sums and differences read the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.visualization import objectives as ours
+from circuits.visualization.errors import VisualizationError
+from circuits.visualization.objectives import Objective, Seen, as_objective, blur_input_each_step
+
+__all__ = [
+    "Objective",
+    "alignment",
+    "as_objective",
+    "blur_input_each_step",
+    "channel",
+    "channel_interpolate",
+    "channel_weight",
+    "direction",
+    "direction_neuron",
+    "diversity",
+    "handle_batch",
+    "neuron",
+    "neuron_weight",
+    "wrap_objective",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class _OfPicture(Objective):
+    """An objective of one picture of the batch."""
+
+    of: Objective
+    number: int
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.of.layers
+
+    def __call__(self, seen: Seen) -> Tensor:
+        values = self.of(seen)
+        if self.number >= len(values):
+            raise VisualizationError(f"batch={self.number} of an objective, but there are {len(values)} pictures")
+        return values * (torch.arange(len(values), device=values.device) == self.number)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared(Objective):
+    """An objective of the batch as a whole, shared out evenly."""
+
+    names: tuple[str, ...]
+    of: Callable[..., Tensor]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.names
+
+    def __call__(self, seen: Seen) -> Tensor:
+        value, n = self.of(*(ours.as_maps(seen(name)) for name in self.names)), len(seen("input"))
+        return (value / n).expand(n)
+
+
+def _of(objective: Objective, batch: int | None) -> Objective:
+    return objective if batch is None else _OfPicture(objective, batch)
+
+
+def channel(layer: str, n_channel: int, batch: int | None = None) -> Objective:
+    """The mean of a channel; of picture `batch` alone where that is given."""
+    return _of(ours.channel(layer, n_channel), batch)
+
+
+def neuron(
+    layer: str, n_channel: int, x: int | None = None, y: int | None = None, batch: int | None = None
+) -> Objective:
+    """A channel at one position, by default the centre."""
+    return _of(ours.neuron(layer, n_channel, x, y), batch)
+
+
+def channel_weight(layer: str, weight: Tensor, batch: int | None = None) -> Objective:
+    """The mean over channels and positions of activations times a weight per channel."""
+    return _of(ours.direction(layer, weight / len(weight)), batch)
+
+
+def neuron_weight(
+    layer: str, weight: Tensor, x: int | None = None, y: int | None = None, batch: int | None = None
+) -> Objective:
+    """The mean over channels, at one position, of activations times a weight per channel."""
+    return _of(ours.direction_neuron(layer, weight / len(weight), x, y), batch)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cosine(Objective):
+    """The mean cosine similarity to a direction, over positions or at one."""
+
+    layer: str
+    vector: Tensor
+    at: str | Tensor = "mean"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
+    def __call__(self, seen: Seen) -> Tensor:
+        acts = ours.at_position(ours.as_maps(seen(self.layer)), self.at, self.layer)
+        along = self.vector.to(acts).view(1, -1, 1, 1)
+        return torch.nn.functional.cosine_similarity(along, acts, dim=1).flatten(1).mean(1)
+
+
+def direction(layer: str, direction: Tensor, batch: int | None = None) -> Objective:
+    """The mean cosine similarity of a layer's activations to a direction (as in Lucent; Lucid multiplies)."""
+    return _of(_Cosine(layer, direction.reshape(-1)), batch)
+
+
+def direction_neuron(
+    layer: str, direction: Tensor, x: int | None = None, y: int | None = None, batch: int | None = None
+) -> Objective:
+    """The cosine similarity at one position, by default the centre."""
+    return _of(_Cosine(layer, direction.reshape(-1), ours.where(x, y)), batch)
+
+
+def diversity(layer: str) -> Objective:
+    """How alike the pictures of a batch are, to be subtracted; the mean over the batch, as in Lucent."""
+    alike = ours.diversity(layer)
+
+    def of(acts: Tensor) -> Tensor:
+        return alike(lambda _: acts).mean()
+
+    return _Shared((layer,), of)
+
+
+def alignment(layer: str, decay_ratio: float = 2) -> Objective:
+    """Minus the squared differences of neighbouring pictures of a batch, less the further apart they are."""
+
+    def of(acts: Tensor) -> Tensor:
+        total = acts.new_zeros(())
+        for d in range(1, 5):
+            if d < len(acts):
+                total = total + (acts[:-d] - acts[d:]).square().flatten(1).mean(1).sum() / decay_ratio**d
+        return -total
+
+    return _Shared((layer,), of)
+
+
+def channel_interpolate(layer1: str, n_channel1: int, layer2: str, n_channel2: int) -> Objective:
+    """From one channel at the first picture of the batch to another at the last."""
+
+    def of(first: Tensor, second: Tensor) -> Tensor:
+        if len(first) < 2:
+            raise VisualizationError("channel_interpolate needs a batch of at least 2 pictures")
+        share = torch.linspace(0, 1, len(first), device=first.device)
+        one, other = first[:, n_channel1].flatten(1).mean(1), second[:, n_channel2].flatten(1).mean(1)
+        return ((1 - share) * one + share * other).sum()
+
+    return _Shared((layer1, layer2), of)
+
+
+def wrap_objective() -> Callable[[Callable[..., Any]], Callable[..., Objective]]:
+    """Decorator for functions that return a function of `T` to a loss, as in Lucent."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Objective]:
+        @wraps(function)
+        def made(*args: Any, **kwargs: Any) -> Objective:
+            return as_objective(function(*args, **kwargs))
+
+        return made
+
+    return decorate
+
+
+def handle_batch(batch: int | None = None) -> Callable[[Callable[[Seen], Any]], Callable[[Seen], Any]]:
+    """Decorator for a function of `T`: it sees picture `batch` alone where that is given."""
+
+    def decorate(function: Callable[[Seen], Any]) -> Callable[[Seen], Any]:
+        if batch is None:
+            return function
+        return lambda seen: function(lambda name: seen(name)[batch : batch + 1])
+
+    return decorate

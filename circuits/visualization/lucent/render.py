@@ -1,0 +1,130 @@
+"""Lucent's `render_vis` on this library's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from circuits.model import Model, wrap
+from circuits.visualization.errors import VisualizationError
+from circuits.visualization.loop import ascend
+from circuits.visualization.lucent import param
+from circuits.visualization.lucent.transform import standard_transforms
+from circuits.visualization.objectives import Objective, as_objective
+from circuits.visualization.params import Parametrization
+from circuits.visualization.transforms import Pipeline
+from zoo.inputs import InputSpec
+from zoo.progress import reporter
+
+
+class _Borrowed(Parametrization):
+    """Parameters and a function of someone else's."""
+
+    def __init__(self, parameters: Sequence[Tensor], image_f: Callable[[], Tensor], like: Model) -> None:
+        nn.Module.__init__(self)
+        self.given = tuple(parameters)  # a tuple, so that they stay the very tensors that image_f reads
+        self.image_f = image_f
+        self.device = like.device
+        self.alpha = False
+        with torch.no_grad():
+            first = self()
+        if first.ndim != 4:
+            raise VisualizationError(f"param_f gives pictures (N, C, H, W); got {tuple(first.shape)}")
+        self.count, self.size = len(first), (first.shape[2], first.shape[3])
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return iter(self.given)
+
+    def raw(self) -> Tensor:
+        return self.image_f()
+
+    def forward(self) -> Tensor:
+        return self.image_f().to(self.device)
+
+
+def render_vis(
+    model: Model | nn.Module,
+    objective_f: Objective | str | Callable[..., Any],
+    param_f: Callable[[], tuple[Sequence[Tensor], Callable[[], Tensor]]] | None = None,
+    optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] | None = None,
+    transforms: Sequence[Any] | None = None,
+    thresholds: Sequence[int] = (512,),
+    verbose: bool = False,
+    preprocess: bool = True,
+    progress: bool = True,
+    show_image: bool = False,
+    save_image: bool = False,
+    image_name: str | None = None,
+    show_inline: bool = False,
+    fixed_image_size: int | None = None,
+    seed: int = 0,
+) -> list[npt.NDArray[np.float32]]:
+    """Optimise pictures for an objective, called and answering as Lucent's function of that name.
+
+    Args:
+        model: a `circuits.Model`, or a module, which is then fed as Lucent feeds it: x * 255 - 117 if its class is
+            called InceptionV1, else with ImageNet's mean and deviation.
+        objective_f: an objective, "layer:channel", or a function of `T` to a loss.
+        param_f: gives `(parameters, image_f)`; default `param.image(128)`.
+        optimizer: from parameters to an optimizer; default Adam, 0.05.
+        transforms: functions of pictures, or transforms of ours; default Lucent's.
+        thresholds: steps after which pictures are kept; the last ends the run.
+        preprocess: False: the module is fed pictures in [0, 1].
+        progress: show a bar.
+        save_image, image_name: write the last pictures to this file, side by side (default image.png).
+        fixed_image_size: pixels that the network is shown; default at least 224.
+        seed: of this library's transforms.
+        verbose, show_image, show_inline: taken, and without effect: pictures are returned, never popped up.
+
+    Returns:
+        One array `(N, H, W, C)` in [0, 1] per threshold.
+
+    Raises:
+        VisualizationError: something cannot be done as asked. AddressError: an unknown layer.
+    """
+    steps = sorted(set(thresholds))
+    if not steps or steps[0] < 1:
+        raise VisualizationError(f"thresholds are steps from 1; got {tuple(thresholds)}")
+    looked_at = model if isinstance(model, Model) else _wrapped(model, preprocess)
+    made = (param_f or (lambda: param.image(128)))()
+    pictures = _Borrowed(*made, looked_at)
+    if fixed_image_size is not None:
+        show = (fixed_image_size, fixed_image_size)
+    else:
+        show = pictures.size if min(pictures.size) >= 224 else (224, 224)
+    upsample = nn.Upsample(size=show, mode="bilinear", align_corners=True)
+    changes = standard_transforms if transforms is None else list(transforms)
+    pipeline = Pipeline(
+        [*changes, upsample], out=show, seeds=range(seed, seed + pictures.count), device=looked_at.device
+    )
+    with reporter(progress or None, "step") as report:
+        found = ascend(
+            looked_at, as_objective(objective_f), pictures, pipeline, steps=steps[-1],
+            optimizer=optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=5e-2)),
+            redirect=0, frames=steps, on_step=lambda step: report(step, steps[-1]),
+        )  # fmt: skip
+    arrays = [found.frames[step].permute(0, 2, 3, 1).float().numpy() for step in thresholds]
+    if save_image:
+        beside = np.concatenate(list(arrays[-1]), axis=1)
+        Image.fromarray((beside.squeeze() * 255).round().astype(np.uint8)).save(Path(image_name or "image.png"))
+    return arrays
+
+
+def _wrapped(module: nn.Module, preprocess: bool) -> Model:
+    if not preprocess:
+        spec = InputSpec()
+    elif type(module).__name__ == "InceptionV1":
+        spec = InputSpec(scale=255.0, mean=(117.0,))
+    else:
+        spec = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return wrap(module, spec)
+
+
+__all__ = ["render_vis"]

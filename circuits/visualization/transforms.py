@@ -1,0 +1,386 @@
+"""Random changes to a picture before the network sees it, so that what it finds does not hang on single pixels.
+
+A `Pipeline` composes all that move pixels into one affine map per picture and samples once. Each picture draws from
+its own seed, whatever batch it is in.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from circuits.errors import shorten
+from circuits.visualization.errors import VisualizationError
+from circuits.visualization.params import Device, Size, generator
+
+__all__ = [
+    "ColourNoise",
+    "Crop",
+    "Jitter",
+    "Noise",
+    "Pad",
+    "Pipeline",
+    "Rotate",
+    "Scale",
+    "Transform",
+    "standard",
+]
+
+BLOCK = 256
+"""Calls whose random numbers are drawn at once."""
+
+Function: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Base of all transforms of this module."""
+
+
+@dataclass(frozen=True)
+class Pad(Transform):
+    """Colour around the picture, which others then move into view.
+
+    The network's view stays as large as the picture: alone, this changes nothing. `Crop` after it draws its windows
+    from the picture with its rim, so `Pad(12), Crop(1, 1)` shows the whole of both.
+
+    Attributes:
+        pixels: width of the rim; beyond it lies the same colour.
+        value: in [0, 1], of all channels; 0.5 also without a `Pad`.
+    """
+
+    pixels: int
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        _not_negative(self, self.pixels)
+        if not 0 <= self.value <= 1:
+            raise VisualizationError(f"{self}: the value lies in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Geometric(Transform, ABC):
+    """A transform that moves pixels."""
+
+    @property
+    def numbers(self) -> int:
+        """How many random numbers it takes."""
+        return 1
+
+    @abstractmethod
+    def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
+        """`(S, 3, 3)`, float64: places of its output to places of its input, x, y in pixels from the centre.
+
+        Args:
+            u: random numbers `(S, numbers)` in [0, 1).
+            canvas: H, W of what it is given, rim included.
+            view: H, W of what it gives, those of the picture.
+        """
+
+
+@dataclass(frozen=True)
+class Jitter(Geometric):
+    """Shift by whole pixels, from `-(pixels // 2)` to `pixels - pixels // 2` each way, all equally likely."""
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        _not_negative(self, self.pixels)
+        if self.pixels != int(self.pixels):
+            raise VisualizationError(f"{self}: a whole number of pixels, please")
+
+    @property
+    def numbers(self) -> int:
+        return 2
+
+    def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
+        return _affine(shift=(u * (self.pixels + 1)).floor() - self.pixels // 2)
+
+
+@dataclass(frozen=True)
+class Scale(Geometric):
+    """Enlarge about the centre: `Scale(0.9, 1.1)` by anything between, `Scale((0.9, 1.0, 1.1))` by one of the list."""
+
+    low: float | Sequence[float]
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        values = _values(self, self.low) + (() if self.high is None else (self.high,))
+        if not all(0 < v < math.inf for v in values):
+            raise VisualizationError(f"{self}: scales are above 0")
+        if self.high is not None and (isinstance(self.low, Sequence) or self.low > self.high):
+            raise VisualizationError(f"{self}: give low <= high, or one list of scales")
+
+    def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
+        return _affine(scale=1 / _drawn(u[:, 0], self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Rotate(Geometric):
+    """Turn about the centre, counterclockwise: by up to ± `degrees`, or by one of a list of degrees."""
+
+    degrees: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in _values(self, self.degrees)):
+            raise VisualizationError(f"{self}: degrees are finite")
+        if not isinstance(self.degrees, Sequence):
+            _not_negative(self, self.degrees)
+
+    def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
+        within = self.degrees if isinstance(self.degrees, Sequence) else -self.degrees
+        return _affine(angle=_drawn(u[:, 0], within, None if isinstance(within, Sequence) else -within).deg2rad())
+
+
+@dataclass(frozen=True)
+class Crop(Geometric):
+    """A random window, of a share of the sides between `low` and `high`, enlarged to the whole view (as MaCo does)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high <= 1:
+            raise VisualizationError(f"{self}: shares of the side with 0 < low <= high <= 1")
+
+    @property
+    def numbers(self) -> int:
+        return 3
+
+    def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
+        share = _drawn(u[:, 0], self.low, self.high)
+        sides, seen = (torch.tensor(size[::-1], dtype=u.dtype) for size in (canvas, view))
+        return _affine(scale=share[:, None] * sides / seen, shift=(u[:, 1:] - 0.5) * (1 - share)[:, None] * sides)
+
+
+@dataclass(frozen=True)
+class ColourNoise(Transform):
+    """Each channel of each picture times `1 ± gain`, plus `± offset`, uniform."""
+
+    gain: float = 0.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self, self.gain, self.offset)
+
+
+@dataclass(frozen=True)
+class Noise(Transform):
+    """Normal noise of this standard deviation, pixel by pixel; drawn on the CPU, so dearer than the others."""
+
+    sd: float
+
+    def __post_init__(self) -> None:
+        _not_negative(self, self.sd)
+
+
+def standard(size: int | Size) -> tuple[Transform, ...]:
+    """Lucid's default: pad 12, jitter 8, scale by 0.9 to 1.1, rotate by up to 10 degrees, jitter 4.
+
+    Args:
+        size: of the pictures; below 128 pixels all amounts in pixels are smaller in proportion.
+    """
+    side = size if isinstance(size, int) else min(size)
+    if side < 1:
+        raise VisualizationError(f"a picture is at least 1 x 1 pixels; got size {size}")
+    pad, first, last = (max(1, round(amount * min(1.0, side / 128))) for amount in (12, 8, 4))
+    scales = tuple(1 + (i - 5) / 50 for i in range(11))
+    return Pad(pad), Jitter(first), Scale(scales), Rotate(tuple(float(d) for d in range(-10, 11))), Jitter(last)
+
+
+class Pipeline:
+    """Transforms of a batch of pictures, drawn anew at each call.
+
+    Transforms of this module that follow each other are one run: first their geometry in one sampling (bilinear, the
+    pad's colour outside, grey if there is none), then their noise. Functions in between are called as they are; their
+    own random numbers are their own affair.
+
+    Args:
+        transforms: of this module, or functions of a tensor `(N, C, H, W)` such as Lucent's.
+        out: H, W of what comes out; of another size than the picture, it shows the same, resized.
+        seeds: one per picture.
+        device: where the pictures are.
+
+    Raises:
+        VisualizationError: something that is no transform, or runs with two pad colours.
+
+    >>> Pipeline(standard(64), out=(64, 64), seeds=[0, 1])(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(
+        self, transforms: Sequence[Transform | Function], *, out: Size, seeds: Sequence[int], device: Device = "cpu"
+    ) -> None:
+        if len(out) != 2 or min(out) < 1:
+            raise VisualizationError(f"what comes out is at least 1 x 1 pixels; got out={tuple(out)}")
+        self.out = (int(out[0]), int(out[1]))
+        self.seeds = [int(seed) for seed in seeds]
+        self._calls = 0
+        self._parts: list[_Run | Function] = []
+        run: list[Transform] = []
+        for one in transforms:
+            if isinstance(one, Transform):
+                run.append(one)
+            elif callable(one) and not isinstance(one, type):
+                self._parts += [_Run(run, len(self._parts), self.seeds, device), one]
+                run = []
+            else:
+                raise VisualizationError(
+                    f"{shorten(one)} is no transform: give a transform of circuits.visualization.transforms, "
+                    "such as Jitter(8), or any function of a tensor"
+                )
+        self._parts.append(_Run(run, len(self._parts), self.seeds, device))
+
+    def state(self) -> int:
+        """How many calls were made; `skip` of a new pipeline takes it."""
+        return self._calls
+
+    def skip(self, calls: int) -> None:
+        """Go on as if so many more calls had been made."""
+        if calls < 0:
+            raise VisualizationError(f"skip({calls}): only forwards")
+        self._calls += calls
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Pictures `(N, C, H, W)` transformed, `(N, C, *out)`; differentiable.
+
+        Raises:
+            VisualizationError: not one picture per seed, or a function among the transforms gave no pictures.
+        """
+        for part in self._parts:
+            if pictures.ndim != 4 or len(pictures) != len(self.seeds):
+                raise VisualizationError(
+                    f"{len(self.seeds)} seeds need pictures ({len(self.seeds)}, C, H, W); got {tuple(pictures.shape)}"
+                )
+            if isinstance(part, _Run):
+                pictures = part(pictures, self._calls, self.out if part is self._parts[-1] else None)
+            else:
+                pictures = part(pictures)
+                if not isinstance(pictures, Tensor):
+                    raise VisualizationError(f"{shorten(part)} gave a {type(pictures).__name__}, not a tensor")
+        self._calls += 1
+        return pictures
+
+
+class _Run:
+    """Transforms of this module that follow each other."""
+
+    def __init__(self, transforms: Sequence[Transform], place: int, seeds: list[int], device: Device) -> None:
+        self.moves = [t for t in transforms if isinstance(t, Pad | Geometric)]
+        self.still = all(isinstance(t, Pad) for t in self.moves)
+        self.whole = all(isinstance(t, Pad | Jitter) for t in self.moves)
+        self.changes = [t for t in transforms if isinstance(t, ColourNoise | Noise)]
+        values = {t.value for t in self.moves if isinstance(t, Pad)} or {0.5}
+        if len(values) > 1:
+            raise VisualizationError(f"one colour around a picture, please; got Pad values {sorted(values)}")
+        self.value = values.pop()
+        self.place, self.seeds, self.device = place, seeds, device
+        self._maps: tuple[tuple[int, Size], Tensor] | None = None
+        self._gains: tuple[tuple[int, int], Tensor] | None = None
+
+    def __call__(self, pictures: Tensor, call: int, out: Size | None) -> Tensor:
+        size = (pictures.shape[2], pictures.shape[3])
+        out = size if out is None else out
+        if not self.still:
+            grid = _grid(self._map(call, size), out).to(pictures.dtype)
+            if self.whole and out == size:  # exact: no pixel lies between two, and none is rounded by taking grey away
+                outside = (grid.abs().amax(3) > 1).unsqueeze(1).to(pictures.dtype)
+                moved = F.grid_sample(pictures, grid, mode="nearest", align_corners=False)
+                pictures = moved + self.value * outside
+            else:
+                pictures = F.grid_sample(pictures - self.value, grid, align_corners=False) + self.value
+        elif out != size:
+            pictures = F.interpolate(pictures, out, mode="bilinear", align_corners=False)
+        return self._noised(pictures, call) if self.changes else pictures
+
+    def _map(self, call: int, size: Size) -> Tensor:
+        """`(N, 2, 3)`: normalised places in the view to normalised places in the picture."""
+        key = (call // BLOCK, size)
+        if self._maps is None or self._maps[0] != key:
+            maps = torch.stack([self._composed(seed, key[0], size) for seed in self.seeds], 1)
+            self._maps = key, maps.float().to(self.device)
+        return self._maps[1][call % BLOCK]
+
+    def _composed(self, seed: int, block: int, size: Size) -> Tensor:
+        """`(BLOCK, 2, 3)` for one picture; one at a time, so that its bits do not depend on the others."""
+        moves = [t for t in self.moves if isinstance(t, Geometric)]
+        numbers = [t.numbers for t in moves]
+        drawn = torch.rand(BLOCK, sum(numbers), generator=generator(seed, f"move {self.place} {block}")).double()
+        each = iter(torch.split(drawn, numbers, 1))
+        half = torch.tensor([size[1] / 2, size[0] / 2, 1.0], dtype=torch.float64)
+        total, canvas = torch.diag(1 / half), size
+        for one in self.moves:
+            if isinstance(one, Pad):
+                canvas = (canvas[0] + 2 * one.pixels, canvas[1] + 2 * one.pixels)
+            else:
+                assert isinstance(one, Geometric)
+                total = total @ one.affine(next(each), canvas, size)
+                canvas = size if isinstance(one, Crop) else canvas
+        return (total @ torch.diag(half))[:, :2]
+
+    def _noised(self, pictures: Tensor, call: int) -> Tensor:
+        channels = pictures.shape[1]
+        key = (call // BLOCK, channels)
+        if self._gains is None or self._gains[0] != key:
+            shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"colour {self.place} {key[0]}"
+            drawn = torch.stack([torch.rand(shape, generator=generator(seed, purpose)) for seed in self.seeds], 1)
+            self._gains = key, (2 * drawn - 1).to(self.device)
+        u = self._gains[1][call % BLOCK].to(pictures.dtype)
+        for i, change in enumerate(self.changes):
+            if isinstance(change, ColourNoise):
+                pictures = pictures * (1 + change.gain * u[:, i, 0]) + change.offset * u[:, i, 1]
+            else:
+                assert isinstance(change, Noise)
+                makers = [generator(seed, f"noise {self.place} {i} {call}") for seed in self.seeds]
+                noise = torch.stack([torch.randn(pictures.shape[1:], generator=maker) for maker in makers])
+                pictures = pictures + change.sd * noise.to(pictures)
+        return pictures
+
+
+def _grid(maps: Tensor, out: Size) -> Tensor:
+    """`(N, *out, 2)`: what F.affine_grid(align_corners=False) gives, as two broadcast sums (forty times cheaper)."""
+    y, x = ((2 * torch.arange(n, device=maps.device, dtype=maps.dtype) + 1) / n - 1 for n in out)
+    rows = maps[:, :, 1:2] * y + maps[:, :, 2:3]
+    columns = maps[:, :, 0:1] * x
+    return (rows[:, :, :, None] + columns[:, :, None, :]).permute(0, 2, 3, 1)
+
+
+def _affine(*, scale: Tensor | None = None, angle: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """`(S, 3, 3)` of scales `(S,)` or `(S, 2)`, angles `(S,)` and shifts `(S, 2)`, x before y."""
+    given = next(t for t in (scale, angle, shift) if t is not None)
+    maps = torch.eye(3, dtype=torch.float64).repeat(len(given), 1, 1)
+    if angle is not None:
+        maps[:, 0, 0], maps[:, 0, 1] = angle.cos(), -angle.sin()
+        maps[:, 1, 0], maps[:, 1, 1] = angle.sin(), angle.cos()
+    if scale is not None:
+        maps[:, :2, :2] *= scale.view(len(scale), 1, -1)
+    if shift is not None:
+        maps[:, :2, 2] = shift
+    return maps
+
+
+def _drawn(u: Tensor, low: float | Sequence[float], high: float | None) -> Tensor:
+    """One of `low`, or a number between `low` and `high`, for each of `u` in [0, 1)."""
+    if isinstance(low, Sequence):
+        return torch.tensor(low, dtype=u.dtype)[(u * len(low)).long()]
+    return low + u * ((low if high is None else high) - low)
+
+
+def _values(transform: Transform, values: float | Sequence[float]) -> tuple[float, ...]:
+    if not isinstance(values, Sequence):
+        return (values,)
+    if len(values) == 0:
+        raise VisualizationError(f"{transform}: the list is empty")
+    return tuple(values)
+
+
+def _not_negative(transform: Transform, *amounts: float) -> None:
+    if not all(0 <= amount < math.inf for amount in amounts):
+        raise VisualizationError(f"{transform}: amounts are 0 or more")
