@@ -318,7 +318,7 @@ def caricature(layer: str, acts: Tensor, cossim_pow: float = 1.0) -> Objective:
 
 
 def blur_input_each_step() -> Objective:
-    """Minus half the squared difference from a blurred self: adding `k` of it blurs pictures by `k` each step.
+    """Half the squared difference from a blurred self: subtracting `k` of it blurs pictures by `k` in each plain step.
 
     (Nguyen, Yosinski, Clune, 2015.)
     """
@@ -329,7 +329,7 @@ def blur_input_each_step() -> Objective:
         with torch.no_grad():
             weight = F.conv2d(torch.ones_like(pictures[:1]), kernel, padding=1, groups=c)
             blurred = F.conv2d(pictures, kernel, padding=1, groups=c) / weight
-        return -0.5 * (pictures - blurred).square().flatten(1).sum(1)
+        return 0.5 * (pictures - blurred).square().flatten(1).sum(1)
 
     return Function("input", of)
 

@@ -122,7 +122,7 @@ def _objectives(model: circuits.Model) -> dict[str, Objective]:
         "caricature": objectives.caricature("b", acts),
         "less variation": -objectives.total_variation(),
         "away from grey": objectives.l1() + objectives.l2(),
-        "blur": objectives.blur_input_each_step(),
+        "blur": -objectives.blur_input_each_step(),
         "negative": -objectives.channel("a", 0),
         "unlike each other": objectives.channel("b", 1) - 0.1 * objectives.diversity("b"),
         "a function": objectives.as_objective(lambda T: -T("b")[:, 3].mean()),
