@@ -54,6 +54,10 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.outputs: list[tuple[str, fx.Node]] = []
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # a normalisation of one's own is one all the same
+        return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
+
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:

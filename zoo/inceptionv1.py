@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from zoo.normalisation import LocalResponseNorm
+
 
 @dataclass(frozen=True)
 class Block:
@@ -142,8 +144,8 @@ class InceptionV1(nn.Module):
         self.conv2d2 = nn.ReLU()
         if spec.lrn is not None:
             lrn = spec.lrn
-            self.lrn0 = nn.LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
-            self.lrn1 = nn.LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
+            self.lrn0 = LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
+            self.lrn1 = LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
         for name in spec.pool_after:
             self.add_module(f"{name}_maxpool", nn.MaxPool2d(3, 2, ceil_mode=True))
         channels = c2
