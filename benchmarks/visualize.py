@@ -30,7 +30,7 @@ from circuits.hooks import frozen, read
 from circuits.visualization import objectives, visualize
 from circuits.visualization.loop import ascend
 from circuits.visualization.params import Fourier
-from circuits.visualization.render import jobs_of, default_size, fitting
+from circuits.visualization.render import default_size, fitting, jobs_of
 from circuits.visualization.transforms import Pipeline, standard
 
 LAYERS = ("mixed3a", "mixed4c", "mixed5b")
@@ -125,7 +125,7 @@ def _bare(model: circuits.Model, layer: str, count: int, show: int) -> Callable[
     def run() -> None:
         x = shown.clone().requires_grad_(True)
         with frozen(model.module):
-            acts = read(model, x, [found])[layer]
+            acts = read(model, x.contiguous(memory_format=torch.channels_last), [found])[layer]
             acts[rows, rows].flatten(1).mean(1).sum().backward()
         _wait(model)
 

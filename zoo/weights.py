@@ -239,9 +239,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # there is no way to read the mask but to set it
+    os.umask(mask)
+    return mask
 
 
 def _keep_converted(card: Card, state: dict[str, Tensor], original: Path, original_digest: str) -> None:

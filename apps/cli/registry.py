@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "score": Entry("trace", "ScoreCircuit", _LOOK, "how much of a unit a traced circuit explains, against random ones"),
     "weights": Entry("weights", "Weights", _LOOK, "the kernels from one layer to a unit of a later one"),
     "attribute": Entry("attribute", "Attribute", _LOOK, "what each unit of a layer contributes to a unit, on pictures"),
+    "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimisation"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),
     "doctor": Entry("doctor", "Doctor", _KEEP, "what is installed, what is missing, and the command that mends it"),
 }

@@ -12,11 +12,12 @@ from circuits.plot.canvas import save_figure
 from circuits.plot.colours import decode, encode, shared_scale
 from circuits.plot.graph import circuit_graph
 from circuits.plot.kernels import kernel_grid, kernel_strip
-from circuits.plot.pictures import crops
+from circuits.plot.pictures import crops, exemplars, pixels
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
 from circuits.plot.report import trace_report
 from circuits.plot.sheet import contact_sheet
 from circuits.plot.tables import auc_table, score_figure, waterfall
+from circuits.plot.visualizations import visualization_report, visualization_sheet
 
 __all__ = [
     "Halves",
@@ -27,14 +28,18 @@ __all__ = [
     "crops",
     "decode",
     "encode",
+    "exemplars",
     "halves",
     "kernel_effect",
     "kernel_grid",
     "kernel_reading",
     "kernel_strip",
+    "pixels",
     "save_figure",
     "score_figure",
     "shared_scale",
     "trace_report",
+    "visualization_report",
+    "visualization_sheet",
     "waterfall",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from circuits.circuit import Circuit, Node
 from circuits.plot import pictures
@@ -13,6 +14,9 @@ from circuits.plot.svg import anchor, cropped, escape, kernel_svg, sign_class
 # pixels embedded for the crops of the target, of other units, and for a thumbnail: more than they take on the page
 LARGE, SMALL, THUMB = 240, 144, 104
 KERNEL = 52
+DEAD = "dead: no picture makes it answer"
+Made: TypeAlias = Mapping[str, pictures.Crop | None]
+"""Full address -> visualization; None for a unit that no picture makes answer."""
 
 _REMAINDER = "what rectifiers between the two layers, and inputs that bypass the source layer, change"
 
@@ -46,8 +50,19 @@ def thumb(node: Node, classes: Mapping[str, str], here: str) -> str:
     return f'<a class="thumb {kind}" href="{link}" aria-label="{name}" title="{name}">{inner}</a>'
 
 
+def of_nodes(circuit: Circuit, visualizations: Mapping[str, pictures.Crop]) -> Made:
+    """The visualization of each node, by full address; None for a node without one."""
+    single = {unit: [picture] for unit, picture in visualizations.items()}
+    return {node.unit: next(iter(pictures.of(single, node.unit)), None) for node in circuit.nodes}
+
+
 def card(
-    circuit: Circuit, node: Node, found: pictures.Pictures, classes: Mapping[str, str], scales: Mapping[str, float]
+    circuit: Circuit,
+    node: Node,
+    found: pictures.Pictures,
+    classes: Mapping[str, str],
+    scales: Mapping[str, float],
+    made: Made | None = None,
 ) -> str:
     """The card of one unit."""
     step = "target" if node.depth == 0 else f"{node.depth} step{'s' * (node.depth > 1)} back"
@@ -55,7 +70,7 @@ def card(
         f'<article class="card {"target" if node.depth == 0 else "parent"}" id="{escape(short(node.unit))}">',
         f'<header><h3>{titled(node)}</h3><span class="note">{step}, mean response {node.activation:.3g}</span>',
         "</header>",
-        _gallery(node, pictures.of(found, node.unit)),
+        _gallery(node, pictures.of(found, node.unit), "" if made is None else _made(node, made[node.unit])),
         _feeds(circuit, node),
         _sum(circuit, node, classes, scales),
         "</article>",
@@ -63,9 +78,24 @@ def card(
     return "".join(parts)
 
 
-def _gallery(node: Node, crops: Sequence[pictures.Crop]) -> str:
+def _made(node: Node, picture: pictures.Crop | None) -> str:
+    """The visualization of a unit as a figure."""
+    size = 120 if node.depth == 0 else 92
+    box = f'width="{size}" height="{size}"'
+    if picture is None:
+        return f'<figure class="made"><span class="dead" style="width:{size}px;height:{size}px">{DEAD}</span></figure>'
+    side = pictures.embedded(picture, LARGE if node.depth == 0 else SMALL)
+    uri = pictures.data_uri(pictures.resized(picture, side))
+    alt = escape(f"what {name_of(node)} looks for: a picture made by optimisation")
+    shown = f'<img src="{uri}" alt="{alt}" title="{alt}" {box} loading="lazy">'
+    return f'<figure class="made">{shown}<figcaption>visualization</figcaption></figure>'
+
+
+def _gallery(node: Node, crops: Sequence[pictures.Crop], before: str = "") -> str:
     if not crops:
-        return f'<div class="crops"><span class="missing">no pictures of {escape(short(node.unit))}</span></div>'
+        return (
+            f'<div class="crops">{before}<span class="missing">no pictures of {escape(short(node.unit))}</span></div>'
+        )
     shown = []
     for i, crop in enumerate(crops):
         example = node.examples[i] if i < len(node.examples) else None
@@ -80,7 +110,7 @@ def _gallery(node: Node, crops: Sequence[pictures.Crop]) -> str:
         size = 120 if node.depth == 0 else 92
         box = f'width="{size}" height="{size}"'
         shown.append(f'<figure><img src="{uri}" alt="{alt}" title="{alt}" {box} loading="lazy">{caption}</figure>')
-    return f'<div class="crops">{"".join(shown)}</div>'
+    return f'<div class="crops">{before}{"".join(shown)}</div>'
 
 
 def _feeds(circuit: Circuit, node: Node) -> str:

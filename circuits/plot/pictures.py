@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from circuits.errors import CircuitsError, shorten
 from circuits.plot import colours
 from zoo.images import Images
 from zoo.inputs import InputSpec
+
+if TYPE_CHECKING:
+    from circuits.visualization.result import Visualization
 
 Crop = NDArray[np.uint8]
 Pictures = Mapping[str, Sequence[Crop]]
@@ -41,14 +45,36 @@ def crops(circuit: Circuit, images: Images, spec: InputSpec, n: int = 6) -> dict
     Raises:
         CircuitsError: these are not the images that the circuit was traced on.
     """
+    shown = {node.unit: node.examples[:n] for node in circuit.nodes}
+    return _cut_all(shown, images, spec, "the circuit was", "traced")
+
+
+def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec, n: int = 9) -> dict[str, list[Crop]]:
+    """Cut the photographs that visualized units answer to most, as `crops` does for a circuit.
+
+    Args:
+        results: with their evidence, as `circuits.visualization.examine` gives it; those without are left out.
+        images: the photographs it was gathered on.
+        spec: the model's input.
+        n: at most so many crops a unit.
+
+    Raises:
+        CircuitsError: these are not the photographs that the evidence was gathered on.
+    """
+    shown = {r.unit: r.evidence.examples[:n] for r in results if r.evidence is not None}
+    return _cut_all(shown, images, spec, "the evidence was", "gathered")
+
+
+def _cut_all(
+    examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *what: str
+) -> dict[str, list[Crop]]:
     wanted: dict[int, list[tuple[str, int, Example]]] = {}
     found: dict[str, list[Crop]] = {}
-    for node in circuit.nodes:
-        shown = node.examples[:n]
-        found[node.unit] = [np.zeros((0, 0, 3), np.uint8)] * len(shown)
+    for unit, shown in examples.items():
+        found[unit] = [np.zeros((0, 0, 3), np.uint8)] * len(shown)
         for place, example in enumerate(shown):
-            _check(images, example)
-            wanted.setdefault(example.image, []).append((node.unit, place, example))
+            _check(images, example, *what)
+            wanted.setdefault(example.image, []).append((unit, place, example))
     for indices, batch in images.batches(spec, batch_size=_BATCH, indices=sorted(wanted)):
         for index, picture in zip(indices, batch.numpy(), strict=True):
             pixels = _rgb(picture)
@@ -57,12 +83,24 @@ def crops(circuit: Circuit, images: Images, spec: InputSpec, n: int = 6) -> dict
     return found
 
 
-def _check(images: Images, example: Example) -> None:
+def _check(images: Images, example: Example, subject: str, verb: str) -> None:
     if not 0 <= example.image < len(images) or images.ids[example.image] != example.id:
         raise CircuitsError(
-            f"the circuit was traced on a picture {shorten(example.id)!r} at place {example.image}, which is not in "
-            f"{shorten(images.name)} ({len(images)} pictures): give the images that it was traced on"
+            f"{subject} {verb} on a picture {shorten(example.id)!r} at place {example.image}, which is not in "
+            f"{shorten(images.name)} ({len(images)} pictures): give the images that it was {verb} on"
         )
+
+
+def pixels(picture: Any, channels: int = 3) -> Crop:
+    """A picture `(channels [+ 1], H, W)` in [0, 1], a tensor or an array, as bytes `(H, W, 3 or 4)`.
+
+    One channel more is an opacity. Other numbers of channels than three are shown as their mean in grey.
+    """
+    values = np.asarray(picture, dtype=np.float32)
+    if len(values) == channels:
+        return _rgb(values)
+    opacity = np.asarray(np.rint(np.clip(values[-1:], 0, 1) * 255).transpose(1, 2, 0), dtype=np.uint8)
+    return np.concatenate([_rgb(values[:-1]), opacity], axis=2)
 
 
 def _rgb(picture: NDArray[np.float32]) -> Crop:

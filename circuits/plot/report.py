@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
 from statistics import median
 from typing import Any
 
 from circuits.circuit import Circuit
-from circuits.plot import pictures
-from circuits.plot.cards import card, exact, thumbnails
+from circuits.plot import pages, pictures
+from circuits.plot.cards import Made, card, exact, of_nodes, thumbnails
 from circuits.plot.layout import scales
 from circuits.plot.reading import circuit_reading, decimals, minus, name_of, short
 from circuits.plot.svg import anchor, escape, graph_svg, histogram_svg
 
-_SCRIPT = """
-document.querySelectorAll(".copyable").forEach(function (block) {
-  if (!navigator.clipboard) return;
-  var button = document.createElement("button");
-  button.textContent = "Copy";
-  button.addEventListener("click", function () {
-    navigator.clipboard.writeText(block.querySelector("code").textContent).then(function () {
-      button.textContent = "Copied";
-      setTimeout(function () { button.textContent = "Copy"; }, 1500);
-    });
-  });
-  block.appendChild(button);
-});
-"""
-_NAMES = {
-    "weights": "weights, SHA-256",
-    "weights_source": "weights from",
-    "images_digest": "images, SHA-256",
-    "n_images": "number of images",
-    "n_places": "places traced",
-}
+_MADE = "The first picture, framed, is made by optimisation, to drive the unit as far as it goes. "
 
 
-def trace_report(circuit: Circuit, pictures: pictures.Pictures, command: str, python: str) -> str:
+def trace_report(
+    circuit: Circuit,
+    pictures: pictures.Pictures,
+    command: str,
+    python: str,
+    visualizations: Mapping[str, pictures.Crop] | None = None,
+) -> str:
     """A circuit as one self-contained HTML page, light and dark.
 
     Holds the graph, a plain reading, the scores beside those of random circuits, a card for each unit (its
@@ -51,36 +34,33 @@ def trace_report(circuit: Circuit, pictures: pictures.Pictures, command: str, py
         pictures: unit address -> crops, as `crops` cuts them; units without any get a grey tile.
         command: the shell command that makes this report again.
         python: the Python that does.
+        visualizations: unit address -> a picture made for it, as `pixels` gives it, shown before its crops in the
+            graph and on its card; a unit without one is marked as dead.
     """
-    css = resources.files("circuits.plot").joinpath("report.css").read_text(encoding="utf-8")
     rules, classes = thumbnails(circuit, pictures)
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    # labels and ids are not ours: even one that slipped through escaping could run or fetch nothing
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    made = None if visualizations is None else of_nodes(circuit, visualizations)
+    if made is not None:
+        rules += "\n" + pages.style("visualizations.css")
     target = circuit.node(circuit.target)
     shared = scales(circuit)
+    scored = [] if circuit.score is None else [("score seed", circuit.score.seed)]
     body = "".join(
         [
             _header(circuit),
-            _graph(circuit, pictures, shared),
+            _graph(circuit, pictures, shared, made),
             _scores(circuit),
             "<h2>Units</h2>",
             '<p class="note">The pictures are the places where a unit responds most, cut to its receptive field, '
-            "with its response. Numbers in the sums are means over the places traced.</p>",
+            f"with its response. {_MADE if made is not None else ''}Numbers in the sums are means over the places "
+            "traced.</p>",
             '<section class="cards">',
-            *(card(circuit, node, pictures, classes, shared) for node in circuit.nodes),
+            *(card(circuit, node, pictures, classes, shared, made) for node in circuit.nodes),
             "</section>",
-            _again(command, python),
-            _provenance(circuit),
+            pages.again(command, python),
+            pages.origins(circuit.provenance, *scored),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Circuit of {escape(name_of(target))} in {escape(circuit.model)}</title>\n"
-        f"<style>\n{css}{rules}\n</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    return pages.page(f"Circuit of {name_of(target)} in {circuit.model}", body, rules)
 
 
 def _header(circuit: Circuit) -> str:
@@ -97,10 +77,9 @@ def _header(circuit: Circuit) -> str:
         ("units", len(circuit.nodes)),
         ("edges", len(circuit.edges)),
     ]
-    shown = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts if value != "")
     return (
         f'<header><p class="eyebrow">Circuit</p><h1>{title}</h1>'
-        f'<p class="lead">{escape(circuit_reading(circuit))}</p><dl class="facts">{shown}</dl></header>'
+        f'<p class="lead">{escape(circuit_reading(circuit))}</p>{pages.facts(facts)}</header>'
     )
 
 
@@ -111,7 +90,7 @@ def _images(origin: Mapping[str, Any]) -> str:
     return f"{name} ({count} pictures)" if name and count is not None else str(name)
 
 
-def _graph(circuit: Circuit, found: pictures.Pictures, shared: Mapping[str, float]) -> str:
+def _graph(circuit: Circuit, found: pictures.Pictures, shared: Mapping[str, float], made: Made | None) -> str:
     marks = [
         ("plus", '<path class="head plus" d="M30 7L20 1L20 13Z"/>', "excites"),
         ("minus", '<rect class="head minus" x="22" y="1" width="3.5" height="12"/>', "inhibits"),
@@ -131,7 +110,7 @@ def _graph(circuit: Circuit, found: pictures.Pictures, shared: Mapping[str, floa
         '<p class="note">Sources stand left of what they feed, with their kernels behind them. A line is as wide as '
         "its share of the strongest input to that unit; its number is the mean contribution. Kernels into one layer "
         "share a scale. Follow a unit to its card; hold the pointer over a kernel for its weights.</p>"
-        f'<div class="scroll" tabindex="0">{graph_svg(circuit, found)}</div><p class="legend">{legend}</p>'
+        f'<div class="scroll" tabindex="0">{graph_svg(circuit, found, made)}</div><p class="legend">{legend}</p>'
     )
 
 
@@ -199,29 +178,3 @@ def _minimality(circuit: Circuit) -> str:
         "<div><h3>Minimality</h3><p>Faithfulness lost when one unit alone leaves the circuit.</p>"
         f"<table><tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _again(command: str, python: str) -> str:
-    return (
-        "<h2>Make it again</h2>"
-        f'<h4>In a shell</h4><div class="copyable"><pre><code>{escape(command)}</code></pre></div>'
-        f'<h4>In Python</h4><div class="copyable"><pre><code>{escape(python)}</code></pre></div>'
-    )
-
-
-def _provenance(circuit: Circuit) -> str:
-    rows: list[tuple[str, Any]] = []
-    _flatten("", circuit.provenance, rows)
-    if circuit.score is not None:
-        rows.append(("score seed", circuit.score.seed))
-    named = [(_NAMES.get(name, name.replace("_", " ")), value) for name, value in rows]
-    shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in named)
-    return f'<h2>Where it came from</h2><dl class="provenance">{shown}</dl>'
-
-
-def _flatten(before: str, value: Any, rows: list[tuple[str, Any]]) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _flatten(f"{before} {key}".strip(), inner, rows)
-    else:
-        rows.append((before, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import numpy as np
@@ -76,8 +76,13 @@ def numbers(values: NDArray[np.float32]) -> str:
     return f"{high} by {wide} weights from {values.min():+.3g} to {values.max():+.3g}, sum {values.sum():+.3g}"
 
 
-def graph_svg(circuit: Circuit, found: pictures.Pictures) -> str:
-    """The circuit graph of `circuits.plot.circuit_graph`, every unit a link to its card."""
+def graph_svg(
+    circuit: Circuit, found: pictures.Pictures, made: Mapping[str, pictures.Crop | None] | None = None
+) -> str:
+    """The circuit graph of `circuits.plot.circuit_graph`, every unit a link to its card.
+
+    `made` holds visualizations: each takes the first tile of its unit, and a frame.
+    """
     placed = layout(circuit)
     nodes = {n.unit: n for n in circuit.nodes}
     lines = sorted(placed.edges, key=lambda line: abs(line.strength))
@@ -90,7 +95,7 @@ def graph_svg(circuit: Circuit, found: pictures.Pictures) -> str:
             source, target = nodes[edge.source], nodes[edge.target]
             what = f"{name_of(source)} to {name_of(target)}: {kernel_effect(edge.kernel, edge.sign)}"
             parts.append(_kernel(line, placed.scales[target.layer], what))
-    parts += [_node(node, found) for node in placed.nodes]
+    parts += [_node(node, found, (made or {}).get(node.node.unit)) for node in placed.nodes]
     parts += [_rest(rest) for rest in placed.rests]
     # the report has its own legend
     height = max((n.box.y + n.box.height + 44 for n in placed.nodes), default=0.0)
@@ -139,10 +144,11 @@ def _kernel(line: PlacedEdge, scale: float, what: str) -> str:
     )
 
 
-def _node(placed: PlacedNode, found: pictures.Pictures) -> str:
+def _node(placed: PlacedNode, found: pictures.Pictures, made: pictures.Crop | None) -> str:
     node, box = placed.node, placed.box
     place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
     crops = pictures.of(found, node.unit)
+    crops = crops if made is None else [made, *crops]
     room = max(12, int(box.width / 6.8))
     tip = f"{escape(name_of(node))}: mean response {node.activation:.3g}"
     address = escape(cropped(short(node.unit), room))
@@ -152,6 +158,9 @@ def _node(placed: PlacedNode, found: pictures.Pictures) -> str:
         gap = max(1, round(side * TILE_GAP / placed.tile))
         sheet = pictures.montage(crops, placed.rows, placed.columns, side, gap)
         out.append(f'<image {place} preserveAspectRatio="none" href="{pictures.data_uri(sheet)}"/>')
+        if made is not None:
+            at = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{placed.tile:.1f}" height="{placed.tile:.1f}"'
+            out.append(f'<rect class="made" {at}/>')
     else:
         middle = f'x="{box.x + box.width / 2:.1f}" y="{box.middle + 4:.1f}"'
         out.append(f'<rect class="tile" rx="5" {place}/>')

@@ -81,7 +81,10 @@ class Evidence:
             "count": self.count,
             "percentile": self.percentile,
             "strongest": self.strongest,
-            "examples": [{"id": e.id, "value": e.value, "position": list(e.position)} for e in self.examples],
+            "examples": [
+                {"image": e.image, "id": e.id, "value": e.value, "position": list(e.position), "box": list(e.box)}
+                for e in self.examples
+            ],
             "path": [
                 {"layer": p.layer, "picture": p.picture, "natural": p.natural, "others": p.others} for p in self.path
             ],

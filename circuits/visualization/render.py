@@ -20,7 +20,16 @@ from circuits.hooks import read
 from circuits.model import Model
 from circuits.visualization.errors import VisualizationError
 from circuits.visualization.loop import Ascent, ascend, exhausted, layer_names
-from circuits.visualization.objectives import Objective, Reading, as_maps, as_objective, diversity, of_unit, shape_of
+from circuits.visualization.objectives import (
+    Objective,
+    Reading,
+    Scaled,
+    as_maps,
+    as_objective,
+    diversity,
+    of_unit,
+    shape_of,
+)
 from circuits.visualization.objectives import stack as stack_objectives
 from circuits.visualization.params import Factory, Fourier, generator
 from circuits.visualization.result import Visualization
@@ -29,23 +38,39 @@ from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
 
-_LARGEST = 112
+_LARGEST = 128
 """Pixels that pictures get by default even where receptive fields are larger: their rims hardly count."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be made: of what, from which seed."""
+    """One picture to be made.
+
+    Attributes:
+        name: address of the unit, or a name for an objective.
+        goal: what is raised.
+        reading: what is reported: the same, but for negative optima and later attempts.
+        unit: the unit, where there is one.
+        variant: number of the picture among those of one unit.
+        seed: of everything random about it.
+    """
 
     name: str
-    objective: Objective
+    goal: Objective
+    reading: Objective
     unit: Unit | None
     variant: int
     seed: int
 
-    def again(self, attempt: int) -> Job:
-        """The same with another seed."""
-        return replace(self, seed=_seed(self.seed, "again", attempt))
+    @property
+    def negative(self) -> bool:
+        """Whether the reading is to be lowered."""
+        return self.goal is not self.reading and isinstance(self.goal, Scaled)
+
+    def again(self, model: Model, attempt: int) -> Job:
+        """The same with another seed, raising what the unit's rectifier reads: a gradient always gets through that."""
+        goal = self.goal if self.unit is None else of_unit(model, self.unit, before_rectifier=True)
+        return replace(self, goal=goal, seed=_seed(self.seed, "again", attempt))
 
 
 Run = Callable[..., dict[Job, Visualization]]
@@ -82,7 +107,7 @@ def visualize(
         what: addresses of units, neurons (`layer:unit@y,x`), latents (`layer~basis:i`) or whole layers, for all of
             their units; or objectives of `circuits.visualization.objectives`.
         steps: steps of the optimisation, at least 1.
-        size: pixels of the pictures; default what the receptive field needs, at most 112 and the model's own.
+        size: pixels of the pictures; default what the receptive field needs, at most 128 and the model's own.
         show: pixels that the network is shown; default `size`.
         params: a parametrization of `circuits.visualization.params`; default `Fourier()`.
         transforms: of `circuits.visualization.transforms`, or functions of a tensor; default `standard`; `[]`: none.
@@ -136,7 +161,7 @@ def visualize(
             for job, result in _careful(run, group, tick).items():
                 done[job] = result
             ahead += steps
-    return [_revived(run, job, done[job], retries if optimum == "positive" else 0) for job in jobs]
+    return [_revived(model, run, job, done[job], retries if optimum == "positive" else 0) for job in jobs]
 
 
 def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> list[Job]:
@@ -154,9 +179,9 @@ def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> 
             objective = as_objective(one)
             layer_names(model, objective)
             named = [(f"objective {len(jobs)}", objective, None)]
-        for name, objective, unit in named:
-            goal = -objective if negative else objective
-            jobs += [Job(name, goal, unit, v, _seed(seed, name, v)) for v in range(variants)]
+        for name, reading, unit in named:
+            goal = -reading if negative else reading
+            jobs += [Job(name, goal, reading, unit, v, _seed(seed, name, v)) for v in range(variants)]
     return jobs
 
 
@@ -191,9 +216,9 @@ def pixels_of(size: int | tuple[int, int] | None, name: str) -> tuple[int, int] 
 
 
 def default_size(model: Model, jobs: Sequence[Job]) -> tuple[int, int]:
-    """Pixels that the receptive fields of the units need, at most 112, or the model's own size where a net has one."""
+    """Pixels that the receptive fields of the units need, at most 128, or the model's own size where a net has one."""
     height, width = model.input.hw
-    layers = {n for j in jobs for n in layer_names(model, j.objective).values()}
+    layers = {n for j in jobs for n in layer_names(model, j.goal).values()}
     if not layers or any(model.layers[n].size is None for n in layers):
         return height, width  # beyond a flattening, a network takes its own size only
     need = 0
@@ -202,15 +227,15 @@ def default_size(model: Model, jobs: Sequence[Job]) -> tuple[int, int]:
         if layer.receptive_field is None:
             return height, width
         need = max(need, *layer.receptive_field.size)
-    # a margin, so that jitter does not push what matters over the rim
-    pixels = min(_LARGEST, max(32, 8 * math.ceil(1.25 * need / 8)))
+    # room for it in more than one place, so that a picture shows how the unit repeats
+    pixels = min(_LARGEST, max(32, 16 * math.ceil(1.75 * need / 16)))
     return min(height, pixels), min(width, pixels)
 
 
 def fitting(model: Model, jobs: Sequence[Job], show: tuple[int, int]) -> int:
     """Pictures that can be optimised at once in the memory there is."""
     names = list(model.layers)
-    deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.objective).values()), default=0)
+    deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.goal).values()), default=0)
     area = show[0] * show[1] / (model.input.hw[0] * model.input.hw[1])
     outputs = [model.layers[n] for n in names[: deepest + 1] if model.layers[n].part is None]
     values = area * sum(layer.channels * math.prod(layer.size or (1, 1)) for layer in outputs)
@@ -227,7 +252,7 @@ def batches_of(jobs: list[Job], most: int, variants: int) -> list[list[Job]]:
         return [jobs[i : i + variants] for i in range(0, len(jobs), variants)]
     by_shape: dict[Any, list[Job]] = {}
     for job in jobs:
-        by_shape.setdefault(shape_of(job.objective), []).append(job)
+        by_shape.setdefault(shape_of(job.goal), []).append(job)
     return [group[i : i + most] for group in by_shape.values() for i in range(0, len(group), most)]
 
 
@@ -245,15 +270,15 @@ def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> 
     return _careful(run, group[:half], None) | _careful(run, group[half:], None)
 
 
-def _revived(run: Run, job: Job, result: Visualization, retries: int) -> Visualization:
+def _revived(model: Model, run: Run, job: Job, result: Visualization, retries: int) -> Visualization:
     for attempt in range(1, retries + 1):
         if result.status != "dead":
             break
         log.info("%s stayed silent: trying another seed (%d of %d)", job.name, attempt, retries)
-        other = job.again(attempt)
+        other = job.again(model, attempt)
         result = run([other], tick=None)[other]
     if result.status == "dead":
-        log.warning("%s: no picture makes it answer; it is reported as dead", job.name)
+        log.warning("%s: none of %d pictures makes it answer; it is reported as dead", job.name, retries + 1)
     return result
 
 
@@ -265,7 +290,7 @@ def _batch(
     seeds = [job.seed for job in group]
     pictures = factory(seeds, size, model.input.channels, model.device)
     pipeline = Pipeline(transforms, out=show, seeds=seeds, device=model.device)
-    objective = stack_objectives([job.objective for job in group])
+    objective = stack_objectives([job.goal for job in group])
     if coupled:
         objective = _Apart(objective)
     behind = _Backgrounds(seeds) if pictures.alpha else None
@@ -273,7 +298,9 @@ def _batch(
         model, objective, pictures, pipeline, steps=steps, rate=rate, redirect=redirect, frames=frames,
         plateau=plateau, precision=precision, background=behind, on_step=tick,
     )  # fmt: skip
-    means, peaks = responses(model, stack_objectives([job.objective for job in group]), found.pictures, show)
+    lowest = group[0].negative
+    readings = stack_objectives([job.reading for job in group])
+    means, peaks = responses(model, readings, found.pictures, show, lowest=lowest)
     made = {}
     for i, job in enumerate(group):
         made[job] = Visualization(
@@ -285,6 +312,8 @@ def _batch(
             transformed=float(found.values[-16:, i].mean()),
             history=tuple(found.values[:, i].tolist()),
             status=_status(found, i, job, float(peaks[i])),
+            optimum="negative" if lowest else "positive",
+            channels=model.input.channels,
             frames={s: f[i] for s, f in found.frames.items()},
             steps=len(found.values),
             shown=show,
@@ -297,7 +326,7 @@ def _batch(
 def _status(found: Ascent, i: int, job: Job, peak: float) -> str:
     if not math.isfinite(peak) or int(found.skipped[i]) > len(found.values) // 10:
         return "not finite"
-    if isinstance(job.objective, Reading) and job.objective.index is not None and peak <= 0:
+    if job.unit is not None and not job.negative and peak == 0:  # exactly: a rectifier that nothing came through
         return "dead"
     return "ok" if bool(found.reached[i]) else "dead"
 
@@ -314,8 +343,10 @@ def shown_plain(model: Model, pictures: Tensor, show: tuple[int, int]) -> Tensor
 
 
 @torch.no_grad()
-def responses(model: Model, objective: Objective, pictures: Tensor, show: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What the objective, and the unit at its best position, say to pictures as they are, `(N,)` each."""
+def responses(
+    model: Model, objective: Objective, pictures: Tensor, show: tuple[int, int], *, lowest: bool = False
+) -> tuple[Tensor, Tensor]:
+    """What the objective, and the unit at its best (or lowest) position, say to pictures as they are, `(N,)` each."""
     colours = shown_plain(model, pictures, show)
     names = layer_names(model, objective)
     acts = read(model, colours, [model.layers[n] for n in names.values()]) if names else {}
@@ -328,11 +359,12 @@ def responses(model: Model, objective: Objective, pictures: Tensor, show: tuple[
         return values, values
     maps = as_maps(seen(objective.layer))
     if objective.index is not None:
-        rows = torch.arange(len(maps), device=maps.device)
-        return values, maps[rows, objective.index.to(maps.device)].flatten(1).amax(1)
-    assert objective.along is not None
-    along = objective.along.to(maps).expand(len(maps), -1)[:, :, None, None]
-    return values, (maps * along).sum(1).flatten(1).amax(1)
+        said = maps[torch.arange(len(maps), device=maps.device), objective.index.to(maps.device)].flatten(1)
+    else:
+        assert objective.along is not None
+        along = objective.along.to(maps).expand(len(maps), -1)[:, :, None, None]
+        said = (maps * along).sum(1).flatten(1)
+    return values, said.amin(1) if lowest else said.amax(1)
 
 
 class _Apart(Objective):

@@ -19,10 +19,13 @@ class Visualization:
         unit: address of the unit, or a name for an objective of your own.
         variant: number of the picture among several of one unit.
         picture: `(C, H, W)` in [0, 1]; `(C + 1, H, W)` with an opacity.
-        response: the objective on the picture as it is: the mean over positions, for a channel.
-        peak: the unit at its best position of the picture as it is.
-        transformed: mean objective over the last 16 steps, whose pictures were transformed at random.
-        history: the objective at each step.
+        optimum: "positive" or "negative".
+        channels: of the model's pictures; `picture` has one more where it has an opacity.
+        response: what the unit says to the picture as it is: the mean over positions, for a channel. Before its
+            rectifier, for a negative optimum.
+        peak: the unit at its best position of the picture as it is (at its lowest, for a negative optimum).
+        transformed: mean of what was optimised over the last 16 steps, with pictures transformed at random.
+        history: what was optimised at each step.
         status: "ok"; "dead": no picture tried makes the unit answer; "not finite": the network gave no number.
         frames: step -> the picture after it.
         steps: steps taken.
@@ -40,6 +43,8 @@ class Visualization:
     transformed: float
     history: tuple[float, ...]
     status: str
+    optimum: str = "positive"
+    channels: int = 3
     frames: dict[int, Tensor] = field(default_factory=dict)
     steps: int = 0
     shown: tuple[int, int] = (0, 0)
@@ -53,6 +58,8 @@ class Visualization:
             "unit": self.unit,
             "variant": self.variant,
             "status": self.status,
+            "optimum": self.optimum,
+            "channels": self.channels,
             "response": self.response,
             "peak": self.peak,
             "transformed": self.transformed,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -33,6 +34,10 @@ SCHEMA = 1
 INDEX = "index.json"
 _LONGEST = 180
 """Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
+_LEFT = re.compile(r"\..+\.(png|safetensors|json|html)\.[^.]+\.tmp")
+"""What `write_atomically` calls a file that is not whole yet."""
+_DRAWN = ((1, 1), (1, 2), (3, 3), (3, 4))
+"""Channels of a model and of its pictures that a PNG can hold: grey or colours, with an opacity or without."""
 
 
 def file_name(unit: str | Unit, variant: int = 0) -> str:
@@ -40,7 +45,7 @@ def file_name(unit: str | Unit, variant: int = 0) -> str:
 
     No part of it needs quoting in a shell or a URL. The model is not part of it.
 
-    >>> file_name("scenes/mixed4a:39", 1), file_name("scenes/mixed4a~sae:7"), file_name("mixed4a:39@3,5")
+    >>> file_name("scenes/mixed4a:11", 1), file_name("scenes/mixed4a~sae:7"), file_name("mixed4a:11@3,5")
     ('mixed4a-39.1', 'mixed4a+sae-7', 'mixed4a-39@3,5')
     """
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
@@ -70,7 +75,9 @@ class Index:
 
     def write(self, folder: File) -> None:
         """Write it into the store."""
-        entries = [{**_finite(_entry(r)), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results]
+        entries = [
+            {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
+        ]
         text = json.dumps({**self.head, "results": entries}, indent=1, allow_nan=False, ensure_ascii=False)
         _write(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -117,13 +124,6 @@ def named(path: File) -> str:
     return shorten(path, 200)
 
 
-def _entry(result: Visualization) -> dict[str, Any]:
-    entry = result.describe()
-    if result.evidence is not None:  # whole, so that the photographs can be cut again
-        entry["evidence"]["examples"] = [vars(e) for e in result.evidence.examples]
-    return entry
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -152,6 +152,8 @@ def _read_entry(entry: Mapping[str, Any]) -> Visualization:
         transformed=_number(entry["transformed"]),
         history=tuple(_number(v) for v in entry["history"]),
         status=str(entry["status"]),
+        optimum=str(entry["optimum"]),
+        channels=int(entry["channels"]),
         steps=int(entry["steps"]),
         shown=_pair(entry["shown"]),
         seed=int(entry["seed"]),
@@ -192,10 +194,9 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     # one entry only: several have no fixed order in the file
     metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
     _write(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
-    mode = {(1, 1): "L", (1, 2): "LA", (3, 3): "RGB", (3, 4): "RGBA"}.get((channels, len(result.picture)))
-    if mode is not None:
+    if (channels, len(result.picture)) in _DRAWN:
         rounded = (result.picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if mode == "L" else rounded), mode)
+        image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
         _write(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
 
 
@@ -248,3 +249,10 @@ def check_writable(folder: File) -> None:
         if reason is None and os.access(place, os.W_OK | os.X_OK):
             return
     raise VisualizationError(f"cannot write into {named(folder)}: {reason or 'not permitted'}")
+
+
+def tidy(folder: File) -> None:
+    """Take away what a run that was killed as it wrote a file has left."""
+    for left in folder.glob(".*.tmp"):
+        if _LEFT.fullmatch(left.name):
+            left.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -20,6 +20,28 @@ if TYPE_CHECKING:
     from circuits.circuit import Circuit
     from circuits.model import Model
     from zoo.images import Images
+
+
+STEPS = 128
+"""Steps of visualizations where none are given."""
+
+
+def _steps(words: list[str]) -> int:
+    if len(words) > 1 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"a number of steps, not {' '.join(words)!r}")
+    return int(words[0]) if words else STEPS
+
+
+OptionalSteps = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",  # tyro knows no optional value
+        metavar="[STEPS]",
+        instance_from_str=_steps,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +72,11 @@ class Trace(PictureOptions):
     """Try the circuit against random ones of the same size."""
     random: int = 50
     """How many random circuits to compare with."""
+    score_images: int = 100
+    """Pictures to try them on, at most; `circuits score` takes twice as many by default."""
+    visualize: OptionalSteps = 0
+    """With --out: show on each unit of the report what it looks for, made in so many steps (128 where no number
+    follows)."""
 
     def run(self, session: Session) -> Result:
         """Trace, name the parts where they are known, score."""
@@ -58,6 +85,10 @@ class Trace(PictureOptions):
         _check(self.random)
         if self.depth < 1 or self.width < 1:
             raise UsageError(f"--depth and --width are at least 1, not {self.depth} and {self.width}")
+        if self.score_images < 2:
+            raise UsageError(f"--score-images is at least 2, not {self.score_images}")
+        if self.visualize < 0 or (self.visualize and self.out is None):
+            raise UsageError("--visualize takes steps from 1, and draws into the report of --out DIR")
         elapsed = clock()
         model, unit = self.address_of(self.address)
         images = self.pictures(model.name)
@@ -67,7 +98,8 @@ class Trace(PictureOptions):
             )
         circuit = label_parts(model, circuit, images)
         if self.score:
-            circuit = scored(session, model, circuit, images, self.random, self.seed)
+            circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images)
+        made = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
         seconds = elapsed()
 
         def show(console: Console) -> None:
@@ -75,7 +107,7 @@ class Trace(PictureOptions):
             console.print(Text(f"{len(images)} pictures of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
-            write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)))
+            write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)), made)
 
         return Result(circuit.to_json(), show, write, named="")
 
@@ -96,8 +128,15 @@ class Trace(PictureOptions):
         ]
         if self.score:
             lines.append(
-                f"score = circuits.score(model, circuit, images=images, random={self.random}, seed={self.seed})"
+                f"score = circuits.score(model, circuit, images=images, random={self.random}, "
+                f"limit={self.score_images}, seed={self.seed})"
             )
+        if self.visualize:
+            lines += [
+                "from circuits.visualization import visualize",
+                "units = [node.unit for node in circuit.nodes]",
+                f"pictures = visualize(model, units, steps={self.visualize}, seed={self.seed})",
+            ]
         return "\n".join(lines) + "\n"
 
 
@@ -154,21 +193,44 @@ def _check(random: int) -> None:
         raise UsageError(f"--random is between 1 and 10000, not {random}")
 
 
-def scored(session: Session, model: Model, circuit: Circuit, images: Images, random: int, seed: int) -> Circuit:
+def scored(
+    session: Session, model: Model, circuit: Circuit, images: Images, random: int, seed: int, limit: int = 200
+) -> Circuit:
     """The circuit with its score."""
     from circuits.scoring import score
 
     with session.progress(f"scoring against {random} random circuits") as report:
-        found = score(model, circuit, images=images, random=random, seed=seed, **reporting(report))
+        found = score(model, circuit, images=images, random=random, limit=limit, seed=seed, **reporting(report))
     return replace(circuit, score=found)
 
 
-def write_report(folder: Path, model: Model, circuit: Circuit, images: Images, command: str, python: str) -> None:
-    """The report of a circuit: index.html, circuit.json, circuit.png."""
+def visualized(session: Session, model: Model, circuit: Circuit, steps: int, seed: int) -> dict[str, Any]:
+    """Unit address -> a picture made for it, for the units of a circuit that answer to one."""
+    from circuits import plot
+    from circuits.visualization import visualize
+
+    units = [node.unit for node in circuit.nodes]
+    with session.progress(f"visualizing {len(units)} units, step") as report:
+        results = visualize(model, units, steps=steps, seed=seed, **reporting(report))
+    return {r.unit: plot.pixels(r.picture, r.channels) for r in results if r.status == "ok"}
+
+
+def write_report(
+    folder: Path,
+    model: Model,
+    circuit: Circuit,
+    images: Images,
+    command: str,
+    python: str,
+    made: dict[str, Any] | None = None,
+) -> None:
+    """The report of a circuit: index.html, circuit.json, circuit.png; `made` holds visualizations of its units."""
     from circuits import plot
 
     found = plot.crops(circuit, images, model.input)
-    page = plot.trace_report(circuit, found, command, python)
+    page = plot.trace_report(circuit, found, command, python, made)
     (folder / "index.html").write_text(page, encoding="utf-8")
+    if made is not None:
+        found = {unit: [made[unit], *crops] if unit in made else crops for unit, crops in found.items()}
     plot.save_figure(plot.circuit_graph(circuit, found), folder / "circuit.png")
     circuit.save(folder / "circuit.json")

@@ -38,6 +38,7 @@ from circuits.visualization.store import (
     file_name,
     named,
     read_index,
+    tidy,
     with_pixels,
     write_files,
 )
@@ -92,6 +93,7 @@ def sweep(
     if photographs is not None and asked.settings["optimum"] == "negative":
         raise VisualizationError("photographs are compared by what units answer to most: give none with negative")
     index = _reopened(folder, asked)
+    tidy(folder)
     if index is None:
         index = Index(asked.head(model))
         size = asked.options.get("batch_size") or fitting(model, asked.jobs, asked.show)
@@ -223,11 +225,11 @@ def _plain(value: Any) -> Any:
 def _try(model: Model, asked: _Asked) -> None:
     """Refuse, before anything is written, sizes and positions that the network or an objective does not take."""
     grey = torch.full((1, model.input.channels, *asked.show), 0.5, device=model.device, requires_grad=True)
-    names = {n: m for job in asked.jobs for n, m in layer_names(model, job.objective).items()}
+    names = {n: m for job in asked.jobs for n, m in layer_names(model, job.goal).items()}
     with frozen(model.module), torch.enable_grad(), size_checked(model, asked.show):
         acts = read(model, grey, [model.layers[m] for m in names.values()])
         for job in asked.jobs:
-            if not job.objective(lambda name: acts[names[name]]).requires_grad:
+            if not job.goal(lambda name: acts[names[name]]).requires_grad:
                 raise VisualizationError(f"{job.name} does not depend on the picture: no gradient can reach it")
 
 
@@ -275,9 +277,6 @@ def _reopened(folder: Path, asked: _Asked) -> Index | None:
             raise VisualizationError(
                 f"{named(folder)} holds a sweep with {name} {shorten(was, 100)}, not {shorten(now, 100)}: {ways}"
             )
-    for left in folder.glob(".*.tmp"):  # of a run that was killed as it wrote
-        if left.name.count(".") >= 4:
-            left.unlink(missing_ok=True)
     return index
 
 

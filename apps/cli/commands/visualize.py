@@ -1,0 +1,241 @@
+"""`circuits visualize`: pictures of what units look for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import SCHEMA, Many, PictureOptions, Result, Session, reporting
+from apps.cli.console import clock, table
+from apps.cli.drawing import short
+from apps.cli.errors import UsageError
+from apps.cli.running import plain
+
+if TYPE_CHECKING:
+    from circuits.model import Model
+    from circuits.visualization import Visualization
+    from zoo.images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visualize(PictureOptions):
+    """Make pictures of what units look for, by optimisation: each drives its unit as far as it goes.
+
+    Takes units, neurons (layer:unit@y,x), latents (layer~basis:unit), or a whole layer for all its units; all of one
+    model, many at once. Such pictures can mislead, so with --images they come beside the photographs that the units
+    answer to most, with how they stand among them. A unit that no picture makes answer is reported as dead.
+
+    With --out each batch is written as it ends: PNGs, the exact pictures as safetensors, then a report, index.html.
+    The same command again goes on where it was stopped, and makes nothing twice.
+
+    Example:
+        circuits visualize scenes/mixed4a:11
+        circuits visualize scenes/mixed4a --images scenes:300 --out looks
+        circuits visualize googlenet-bvlc/mixed4c:3 googlenet-bvlc/mixed4c:499 --steps 512 --variants 4 --out looks
+    """
+
+    addresses: tyro.conf.Positional[tuple[str, ...]]
+    """Units or layers: model/layer:unit, model/layer:unit@y,x, model/layer; several of one model."""
+    steps: int = 256
+    """Steps of the optimisation."""
+    size: int | None = None
+    """Pixels of the pictures; by default what the receptive field needs, at most 128."""
+    optimum: Literal["positive", "negative"] = "positive"
+    """What the unit answers to most, or (before its rectifier) least."""
+    variants: int = 1
+    """Pictures of each unit; several are pushed apart."""
+    params: Literal["fourier", "pixels", "cppn", "maco"] = "fourier"
+    """What a picture is made of: frequencies, pixels, a small network, or phases under natural magnitudes."""
+    batch_size: int | None = None
+    """Pictures at once; by default what memory allows."""
+    precision: Literal["bf16", "fp16"] | None = None
+    """Half precision for the network; by default its own."""
+    retries: int = 2
+    """Further attempts, from other seeds, for a unit that stays silent."""
+    frames: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """A step after which to keep the picture too; may be repeated."""
+    images: Many = field(default=())
+    """Photographs to compare with: a folder, a picture, a manifest of `circuits images`, or scenes:500.
+    May be repeated. By default none."""
+
+    keeps_out: ClassVar[bool] = True
+
+    def run(self, session: Session) -> Result:
+        """Make the pictures, compare them with photographs, and write the report."""
+        self._check()
+        elapsed = clock()
+        model, units = self._units()
+        images = self.pictures(model.name) if self.images else None
+        with _kept(self.out):
+            results = self._made(session, model, units, images)
+            document: dict[str, Any] = {
+                "model": model.name,
+                "weights": model.digest,
+                "addresses": units,
+                "options": {**self._options(), "params": self.params},
+                "images": None if images is None else {"name": images.name, "count": len(images)},
+                "results": [r.describe() for r in results],
+            }
+            if self.out is not None:
+                _write(self.out, model, results, images, document, session.invocation, self.python(model, units))
+        seconds = elapsed()
+
+        def show(console: Console) -> None:
+            columns = ["unit", "status", "response", "peak"] + ["stronger than"] * (images is not None)
+            console.print(table(columns, [_row(r) for r in results], right="  rrr"))
+            answered = sum(r.status == "ok" for r in results)
+            pictures = f"{len(results)} picture{'s' * (len(results) != 1)}"
+            console.print(Text(f"{pictures}, {answered} answered, {seconds:.1f} s", style="dim"))
+            end = "--out DIR writes the pictures and a report" if self.out is None else f"written: {self.out / _PAGE}"
+            console.print(Text(end, style="dim"))
+
+        return Result(document, show)
+
+    def _check(self) -> None:
+        if not self.addresses:
+            raise UsageError("name at least one unit, for example scenes/mixed4a:11")
+        for name, number, least in (
+            ("steps", self.steps, 1),
+            ("variants", self.variants, 1),
+            ("retries", self.retries, 0),
+            ("batch-size", self.batch_size, 1),
+            ("size", self.size, 1),
+        ):
+            if number is not None and number < least:
+                raise UsageError(f"--{name} is at least {least}, not {number}")
+        if any(not 1 <= step <= self.steps for step in self.frames):
+            raise UsageError(f"--frames are steps from 1 to {self.steps}, not {', '.join(map(str, self.frames))}")
+        if self.images and self.optimum == "negative":
+            raise UsageError("--images are compared by what units answer to most: leave them out with negative")
+        if self.limit is not None and not self.images:
+            raise UsageError("--limit goes with --images")
+        if self.out is not None:
+            from circuits.visualization.store import check_writable
+
+            check_writable(self.out)
+
+    def _units(self) -> tuple[Model, list[str]]:
+        """The model, and what was asked of it."""
+        from circuits.address import Unit
+
+        asked = [Unit.parse(address) for address in self.addresses]
+        names = dict.fromkeys(str(unit.model) for unit in asked if unit.model is not None)
+        if len(names) > 1:
+            raise UsageError(f"visualize takes units of one model at a time, not of {' and '.join(names)}")
+        model, _ = self.address_of(self.addresses[0])
+        return model, list(dict.fromkeys(str(model.resolve(replace(u, model=model.name))) for u in asked))
+
+    def _made(self, session: Session, model: Model, units: list[str], images: Images | None) -> list[Visualization]:
+        from circuits.visualization import examine, params, visualize
+        from circuits.visualization.sweeping import sweep
+
+        options = {**self._options(), "params": getattr(params, _PARAMS[self.params])(), "batch_size": self.batch_size}
+        with session.progress(f"visualizing {', '.join(map(short, units))[:40]}, step") as report:
+            if self.out is not None:
+                return sweep(model, units, self.out, images=images, **options, **reporting(report))
+            results = visualize(model, units, **options, **reporting(report))
+        return results if images is None else examine(model, results, images)
+
+    def _options(self) -> dict[str, Any]:
+        """What `visualize` is given, but for the parametrization and the batch size."""
+        return {
+            "steps": self.steps,
+            "size": self.size,
+            "optimum": self.optimum,
+            "variants": self.variants,
+            "precision": self.precision,
+            "retries": self.retries,
+            "frames": sorted(set(self.frames)),
+            "seed": self.seed,
+        }
+
+    def python(self, model: Model, units: list[str]) -> str:
+        """The Python that does the same."""
+        weights = f", weights={self.weights!r}" if self.weights else ""
+        left_out: dict[str, Any] = {
+            "size": None,
+            "optimum": "positive",
+            "variants": 1,
+            "precision": None,
+            "retries": 2,
+            "frames": [],
+        }
+        options = [f"{k}={v!r}" for k, v in self._options().items() if k not in left_out or left_out[k] != v]
+        if self.params != "fourier":
+            options.append(f"params=params.{_PARAMS[self.params]}()")
+        lines = [
+            "import circuits",
+            "from circuits.visualization import examine, params, visualize",
+            "from zoo import open_images",
+            "",
+            f"model = circuits.load({model.name!r}{weights})",
+            f"units = {units!r}",
+            f"results = visualize(model, units, {', '.join(options)})",
+        ]
+        if self.images:
+            source = repr(self.images[0] if len(self.images) == 1 else list(self.images))
+            limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
+            lines.append(f"results = examine(model, results, open_images({source}{limit}))")
+        return "\n".join(lines) + "\n"
+
+
+_PAGE = "index.html"
+_PARAMS = {"fourier": "Fourier", "pixels": "Pixels", "cppn": "Cppn", "maco": "Maco"}
+_MOST = 512
+"""Pictures on a contact sheet; more make a figure too large to look at."""
+
+
+@contextmanager
+def _kept(out: Path | None) -> Iterator[None]:
+    """Ctrl-C says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is None or not (out / "index.json").is_file():
+            raise
+        kept = f"interrupted: what is finished is kept in {out}, and the same command goes on"
+        raise UsageError(kept) from None
+
+
+def _row(result: Visualization) -> list[Any]:
+    variant = f" variant {result.variant}" if result.variant else ""
+    row = [Text(result.unit, style="bold") + Text(variant), result.status, result.response, result.peak]
+    return row if result.evidence is None else [*row, f"{result.evidence.percentile:.0f} %"]
+
+
+def _write(
+    out: Path,
+    model: Model,
+    results: list[Visualization],
+    images: Images | None,
+    document: dict[str, Any],
+    command: str,
+    python: str,
+) -> None:
+    """The report, the contact sheet and the document; the pictures are there already."""
+    from circuits import plot
+    from zoo.weights import write_atomically
+
+    found = None if images is None else plot.exemplars(results, images, model.input)
+    page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)
+    text = json.dumps(
+        plain({"schema": SCHEMA, "command": "visualize", **document}), indent=1, allow_nan=False, ensure_ascii=False
+    )
+
+    for name, content in ((_PAGE, page), ("visualize.json", text)):
+
+        def fill(path: Path, content: str = content) -> None:
+            path.write_text(content, encoding="utf-8")
+
+        write_atomically(out / name, fill)
+    if len(results) <= _MOST:
+        sheet = plot.visualization_sheet(results, columns=max(8, round(len(results) ** 0.5)))
+        plot.save_figure(sheet, out / "sheet.png")
