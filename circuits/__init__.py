@@ -18,6 +18,7 @@ from circuits.hooks import capture
 from circuits.model import Layer, Model, load, wrap
 from circuits.scoring import score
 from circuits.tracing import trace
+from circuits.visualization import Visualization, visualize
 from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from zoo.inputs import InputSpec
 
@@ -43,6 +44,7 @@ __all__ = [
     "Score",
     "Set",
     "Unit",
+    "Visualization",
     "attribute",
     "best_case_weights",
     "capture",
@@ -53,5 +55,6 @@ __all__ = [
     "load",
     "score",
     "trace",
+    "visualize",
     "wrap",
 ]
