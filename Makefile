@@ -32,11 +32,11 @@ demo:
 	@echo "The report lies at $(CURDIR)/$(DEMO_OUT)/index.html"
 
 test:
-	@tools/bootstrap.sh cli dev
+	@tools/bootstrap.sh cli dev lucent
 	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all:
-	@tools/bootstrap.sh cli dev
+	@tools/bootstrap.sh cli dev lucent
 	$(PYTEST) $(TESTS)
 
 lint:
