@@ -45,12 +45,13 @@ lint:
 	.venv/bin/mypy
 
 bench:
-	@tools/bootstrap.sh bench cli dev
+	@tools/bootstrap.sh bench cli dev lucent
 	@[ -n "$(BENCHMARKS)" ] || echo "benchmarks/ holds no script"
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
 
 explore:
 	@tools/bootstrap.sh app cli
+	@.venv/bin/circuits explore --help >/dev/null 2>&1 || { echo "this version has no explorer yet: circuits trace and circuits visualize write reports"; exit 1; }
 	.venv/bin/circuits explore
 
 # The old file is not read: everything moves to its newest version. Then run the tests.

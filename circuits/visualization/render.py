@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -115,7 +115,8 @@ def visualize(
         variants: pictures per unit; more than one are pushed apart, by `diversity`.
         rate: step size; default what suits the parametrization.
         redirect: first steps in which gradients blocked by rectifiers are redirected.
-        retries: further attempts with other seeds for a unit that stays silent; then it is reported as dead.
+        retries: further attempts for a unit that stays silent, with other seeds, more contrast at the start, and
+            raising what its rectifier reads; then it is reported as dead.
         frames: steps after which the pictures are kept too.
         plateau: stop a batch when no picture of it has improved over so many steps.
         precision: "bf16" or "fp16" for autocast; default the model's own.
@@ -161,7 +162,7 @@ def visualize(
             for job, result in _careful(run, group, tick).items():
                 done[job] = result
             ahead += steps
-    return [_revived(model, run, job, done[job], retries if optimum == "positive" else 0) for job in jobs]
+    return [_revived(model, run, factory, job, done[job], retries if optimum == "positive" else 0) for job in jobs]
 
 
 def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> list[Job]:
@@ -270,16 +271,24 @@ def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> 
     return _careful(run, group[:half], None) | _careful(run, group[half:], None)
 
 
-def _revived(model: Model, run: Run, job: Job, result: Visualization, retries: int) -> Visualization:
+def _revived(model: Model, run: Run, factory: Factory, job: Job, result: Visualization, retries: int) -> Visualization:
     for attempt in range(1, retries + 1):
         if result.status != "dead":
             break
         log.info("%s stayed silent: trying another seed (%d of %d)", job.name, attempt, retries)
         other = job.again(model, attempt)
-        result = run([other], tick=None)[other]
+        result = run([other], factory=_louder(factory, attempt), tick=None)[other]
     if result.status == "dead":
         log.warning("%s: none of %d pictures makes it answer; it is reported as dead", job.name, retries + 1)
     return result
+
+
+def _louder(factory: Factory, attempt: int) -> Factory:
+    """The same parametrization with a start of more contrast: in grey noise the layers below may all be silent too."""
+    sd = getattr(factory, "sd", None)
+    if sd is None or not is_dataclass(factory) or isinstance(factory, type):
+        return factory
+    return replace(factory, sd=sd * 10 * attempt)
 
 
 def _batch(

@@ -123,6 +123,15 @@ def test_a_unit_that_starts_silent_is_woken_and_one_that_cannot_answer_is_report
     assert dead.status == "dead" and math.isfinite(dead.response)
 
 
+def test_a_unit_that_photographs_wake_is_not_reported_dead() -> None:
+    model = circuits.load("scenes", device="cpu")
+    first = visualize(model, "mixed4a:11", steps=48, retries=0)[0]
+    assert first.status == "dead"  # in grey noise its parents are silent too
+    woken = visualize(model, "mixed4a:11", steps=48)[0]
+    assert woken.status == "ok"
+    assert woken.peak > float(circuits.capture(model, "scenes:26", "mixed4a")["mixed4a"][:, 11].max())
+
+
 def test_variants_of_a_unit_are_less_alike_than_without_diversity() -> None:
     model = circuits.load("scenes", device="cpu")
     apart = visualize(model, "mixed4a:11", steps=40, variants=3)
