@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from zoo.weights import write_atomically
+from zoo.files import write_atomically
 
 if TYPE_CHECKING:
     import networkx

@@ -10,9 +10,7 @@ import hashlib
 import logging
 import os
 import pickle
-import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from zoo import download, graphdef
 from zoo.cards import Card, WeightsFile
 from zoo.errors import WeightsError, shorten
+from zoo.files import write_atomically
 from zoo.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -227,28 +226,6 @@ def fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(shorten(name, 60) for name in names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # there is no way to read the mask but to set it
-    os.umask(mask)
-    return mask
 
 
 def _keep_converted(card: Card, state: dict[str, Tensor], original: Path, original_digest: str) -> None:

@@ -92,18 +92,13 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _move(folder: Path, out: Path) -> None:
+    from zoo.files import new_file_mode
+
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         target = out / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.chmod(file, 0o666 & ~_umask())
+        os.chmod(file, new_file_mode())
         file.replace(target)
-
-
-def _umask() -> int:
-    # There is no way to read the mask but to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

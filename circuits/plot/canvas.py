@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
 from circuits.plot import colours
-from zoo.weights import write_atomically
+from zoo.files import write_atomically
 
 DPI = 100  # figures are laid out in pixels of this size; `save_figure` writes them at twice that
 FONT = "DejaVu Sans"  # ships with matplotlib: the same figure everywhere

@@ -28,7 +28,7 @@ from circuits.errors import shorten
 from circuits.visualization.errors import VisualizationError
 from circuits.visualization.evidence import Evidence, Path
 from circuits.visualization.result import Visualization
-from zoo.weights import write_atomically
+from zoo.files import write_atomically
 
 SCHEMA = 1
 INDEX = "index.json"

@@ -34,7 +34,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -52,6 +51,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from zoo.files import write_atomically
 from zoo.inceptionv1 import InceptionV1
 from zoo.scenes import evaluate
 from zoo.scenes.generate import CLASSES, PARTS, SIZE, Scene, draw
@@ -359,16 +359,7 @@ def _round(terms_of: Callable[[Tensor], dict[str, Tensor]], parameters: list[nn.
 def write(module: InceptionV1, path: Path, metadata: dict[str, str]) -> None:
     """Write the weights so that `path` is either the old file or the whole new one."""
     state = {k: v.detach().contiguous() for k, v in module.state_dict().items()}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(state, name, metadata=metadata)
-        with open(name, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
 
 
 def about(judged: dict[str, Any], *, seed: int, steps: tuple[int, int], scenes: int, device: str) -> dict[str, str]:

@@ -222,7 +222,7 @@ def _write(
 ) -> None:
     """The report, the contact sheet and the document; the pictures are there already."""
     from circuits import plot
-    from zoo.weights import write_atomically
+    from zoo.files import write_atomically
 
     found = None if images is None else plot.exemplars(results, images, model.input)
     page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)
