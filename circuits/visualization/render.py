@@ -23,7 +23,6 @@ from circuits.visualization.loop import Ascent, ascend, exhausted, layer_names
 from circuits.visualization.objectives import (
     Objective,
     Reading,
-    Scaled,
     as_maps,
     as_objective,
     diversity,
@@ -53,6 +52,7 @@ class Job:
         unit: the unit, where there is one.
         variant: number of the picture among those of one unit.
         seed: of everything random about it.
+        negative: whether the reading is to be lowered.
     """
 
     name: str
@@ -61,11 +61,7 @@ class Job:
     unit: Unit | None
     variant: int
     seed: int
-
-    @property
-    def negative(self) -> bool:
-        """Whether the reading is to be lowered."""
-        return self.goal is not self.reading and isinstance(self.goal, Scaled)
+    negative: bool = False
 
     def again(self, model: Model, attempt: int) -> Job:
         """The same with another seed, raising what the unit's rectifier reads: a gradient always gets through that."""
@@ -131,7 +127,7 @@ def visualize(
         AddressError: an unknown layer or unit. VisualizationError: anything else that cannot be done as asked.
 
     >>> visualize(load("scenes"), "mixed4a:11", steps=2)[0].picture.shape
-    torch.Size([3, 96, 96])
+    torch.Size([3, 64, 64])
     """
     if optimum not in ("positive", "negative"):
         raise VisualizationError(f"optimum is positive or negative, not {optimum!r}")
@@ -159,10 +155,20 @@ def visualize(
             report(ahead + step, total)
 
         for group in groups:
-            for job, result in _careful(run, group, tick).items():
-                done[job] = result
+            done |= _careful(run, group, tick)
             ahead += steps
-    return [_revived(model, run, factory, job, done[job], retries if optimum == "positive" else 0) for job in jobs]
+    for attempt in range(1, retries + 1 if optimum == "positive" else 1):
+        silent = [job for job in jobs if done[job].status == "dead"]
+        if silent:
+            log.info("%d stayed silent: trying again (%d of %d)", len(silent), attempt, retries)
+        again = {job.again(model, attempt): job for job in silent}
+        louder = partial(run, factory=_louder(factory, attempt), coupled=False)
+        for group in batches_of(list(again), most, 1):
+            done |= {again[other]: result for other, result in _careful(louder, group, None).items()}
+    dead = [job.name for job in jobs if done[job].status == "dead"]
+    if dead:
+        log.warning("no picture made these answer, they are reported as dead: %s", shorten(", ".join(dead), 200))
+    return [done[job] for job in jobs]
 
 
 def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> list[Job]:
@@ -182,7 +188,7 @@ def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> 
             named = [(f"objective {len(jobs)}", objective, None)]
         for name, reading, unit in named:
             goal = -reading if negative else reading
-            jobs += [Job(name, goal, reading, unit, v, _seed(seed, name, v)) for v in range(variants)]
+            jobs += [Job(name, goal, reading, unit, v, _seed(seed, name, v), negative) for v in range(variants)]
     return jobs
 
 
@@ -269,18 +275,6 @@ def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> 
     half = len(group) // 2
     log.warning("out of memory with %d pictures at once: going on with %d", len(group), half)
     return _careful(run, group[:half], None) | _careful(run, group[half:], None)
-
-
-def _revived(model: Model, run: Run, factory: Factory, job: Job, result: Visualization, retries: int) -> Visualization:
-    for attempt in range(1, retries + 1):
-        if result.status != "dead":
-            break
-        log.info("%s stayed silent: trying another seed (%d of %d)", job.name, attempt, retries)
-        other = job.again(model, attempt)
-        result = run([other], factory=_louder(factory, attempt), tick=None)[other]
-    if result.status == "dead":
-        log.warning("%s: none of %d pictures makes it answer; it is reported as dead", job.name, retries + 1)
-    return result
 
 
 def _louder(factory: Factory, attempt: int) -> Factory:

@@ -121,6 +121,7 @@ def test_a_unit_that_starts_silent_is_woken_and_one_that_cannot_answer_is_report
     assert without.status == "dead" and without.peak == 0
     dead = visualize(_silent(-1.5), "1:0", steps=10)[0]
     assert dead.status == "dead" and math.isfinite(dead.response)
+    assert [r.status for r in visualize(_silent(-1.5), "1:0", steps=3, variants=2)] == ["dead", "dead"]
 
 
 def test_a_unit_that_photographs_wake_is_not_reported_dead() -> None:
