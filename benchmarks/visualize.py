@@ -1,6 +1,6 @@
 """Feature visualization against torch-lucent 0.1.8 and against bare forward and backward passes, in turn.
 
-One network (GoogLeNet, random weights unless they are here), one step each, seconds per step and per picture:
+One network (GoogLeNet, random weights unless they are here), a few steps in turn, seconds per step and per picture:
 
 - bare: forward to the layer and backward to the picture, frozen weights, at the same batch and size: the floor;
 - ours: a step of `visualize`, that is parametrization, transformations, the floor, and Adam;
@@ -17,7 +17,7 @@ import gc
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ from circuits.visualization.render import default_size, fitting, jobs_of
 from circuits.visualization.transforms import Pipeline, standard
 
 LAYERS = ("mixed3a", "mixed4c", "mixed5b")
+STEPS = 4
+"""Steps in one turn."""
 
 
 def main() -> None:
@@ -71,28 +73,29 @@ def _model(device: str | None) -> circuits.Model:
 
 def speed(model: circuits.Model, layer: str, rounds: int) -> None:
     """Seconds per step and picture of one layer."""
-    own = default_size(model, jobs_of(model, f"{layer}:0", "positive", 1, 0))[0]
-    most = fitting(model, jobs_of(model, f"{layer}:0", "positive", 1, 0), (own, own))
+    job = jobs_of(model, f"{layer}:0", "positive", 1, 0)
+    own = default_size(model, job)[0]
     setups = {
         "one unit, 128 px shown at 224": (1, 128, 224),
         "16 units, 128 px shown at 224": (16, 128, 224),
         f"one unit, default size {own}": (1, own, own),
-        f"a batch of {most}, default size {own}": (most, own, own),
+        f"16 units, default size {own}": (16, own, own),
     }
     contenders: dict[str, Callable[[], object]] = {}
     counts: dict[str, int] = {}
     for name, (count, size, show) in setups.items():
-        contenders[f"ours, {name}"] = _ours(model, layer, count, size, show)
-        contenders[f"bare, {name}"] = _bare(model, layer, count, show)
-        counts |= {f"ours, {name}": count, f"bare, {name}": count}
+        batch = min(count, fitting(model, job, (show, show)))
+        contenders[f"ours, {name}"] = _ours(model, layer, count, batch, size, show)
+        contenders[f"bare, {name}"] = _bare(model, layer, batch, show)
+        counts |= {f"ours, {name}": count, f"bare, {name}": batch}
     lucent = _lucent(model, layer)
     if lucent is not None:
         contenders["Lucent, one unit, 128 px shown at 224"] = lucent
         counts["Lucent, one unit, 128 px shown at 224"] = 1
     seconds = in_turn(contenders, rounds)
-    each = {name: s / counts[name] for name, s in seconds.items()}
+    each = {name: s / counts[name] / STEPS for name, s in seconds.items()}
     peer = each.get("Lucent, one unit, 128 px shown at 224")
-    print(f"\n{layer}: seconds a step and picture, median of {rounds}")
+    print(f"\n{layer}: seconds a step and picture, median of {rounds} runs of {STEPS} steps")
     for name in contenders:
         against = f"  {peer / each[name]:5.2f}x Lucent" if peer else ""
         floor = each.get(name.replace("ours", "bare"))
@@ -100,21 +103,18 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
         print(f"  {name:<46} {each[name]:8.4f}{against}{over}")
 
 
-def _ours(model: circuits.Model, layer: str, count: int, size: int, show: int) -> Callable[[], None]:
-    """A run of eight steps, cut into single ones, so that contenders can take turns."""
-    goal = objectives.stack([objectives.channel(layer, i) for i in range(count)])
+def _ours(model: circuits.Model, layer: str, count: int, batch: int, size: int, show: int) -> Callable[[], None]:
+    """A few steps for `count` units, as many at once as `visualize` takes."""
+    goal = objectives.stack([objectives.channel(layer, i) for i in range(batch)])
+    pictures = Fourier()(range(batch), (size, size), model.input.channels, model.device)
+    pipeline = Pipeline(standard(size), out=(show, show), seeds=range(batch), device=model.device)
 
-    def steps() -> Iterator[None]:
-        # a generator cannot be suspended inside `ascend`, so a step is a run of one step on lasting parameters
-        pictures = Fourier()(range(count), (size, size), model.input.channels, model.device)
-        pipeline = Pipeline(standard(size), out=(show, show), seeds=range(count), device=model.device)
-        adam = torch.optim.Adam(pictures.parameters(), lr=pictures.rate)
-        while True:
-            ascend(model, goal, pictures, pipeline, steps=1, redirect=0, optimizer=lambda _: adam)
-            yield
+    def run() -> None:
+        for _ in range(count // batch):
+            ascend(model, goal, pictures, pipeline, steps=STEPS, redirect=0)
+        _wait(model)
 
-    running = steps()
-    return lambda: (next(running), _wait(model))[1]
+    return run
 
 
 def _bare(model: circuits.Model, layer: str, count: int, show: int) -> Callable[[], None]:
@@ -123,10 +123,11 @@ def _bare(model: circuits.Model, layer: str, count: int, show: int) -> Callable[
     found = model.layers[layer]
 
     def run() -> None:
-        x = shown.clone().requires_grad_(True)
         with frozen(model.module):
-            acts = read(model, x.contiguous(memory_format=torch.channels_last), [found])[layer]
-            acts[rows, rows].flatten(1).mean(1).sum().backward()
+            for _ in range(STEPS):
+                x = shown.clone().requires_grad_(True)
+                acts = read(model, x.contiguous(memory_format=torch.channels_last), [found])[layer]
+                acts[rows, rows].flatten(1).mean(1).sum().backward()
         _wait(model)
 
     return run
@@ -148,7 +149,7 @@ def _lucent(model: circuits.Model, layer: str) -> Callable[[], object] | None:
     _lucent_call(render, model, f"{layer}:0", 1)
 
     def run() -> None:
-        _lucent_call(render, model, f"{layer}:0", 1)
+        _lucent_call(render, model, f"{layer}:0", STEPS)
         _wait(model)
 
     return run

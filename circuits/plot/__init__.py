@@ -12,6 +12,7 @@ from circuits.plot.canvas import save_figure
 from circuits.plot.colours import decode, encode, shared_scale
 from circuits.plot.graph import circuit_graph
 from circuits.plot.kernels import kernel_grid, kernel_strip
+from circuits.plot.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
 from circuits.plot.pictures import crops, exemplars, pixels
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
 from circuits.plot.report import trace_report
@@ -27,6 +28,7 @@ __all__ = [
     "contact_sheet",
     "crops",
     "decode",
+    "decomposed_grid",
     "encode",
     "exemplars",
     "halves",
@@ -38,7 +40,10 @@ __all__ = [
     "save_figure",
     "score_figure",
     "shared_scale",
+    "spectrum_strip",
+    "strip",
     "trace_report",
+    "trajectory_strip",
     "visualization_report",
     "visualization_sheet",
     "waterfall",

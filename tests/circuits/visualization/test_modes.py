@@ -155,6 +155,21 @@ def test_each_position_shows_the_colour_that_it_reads() -> None:
     assert left.unit == "3:0[1,0]" and left.response > 0.6
 
 
+def test_positions_with_the_same_weights_share_a_picture() -> None:
+    net = nets.sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        net[3].weight.abs_()
+    found = decomposed(nets.wrap(net, 16), "3:0", "1", steps=3)
+    made = [p for row in found.pictures for p in row if p is not None]
+    assert len(made) == found.norms.numel() and all(torch.equal(p.picture, made[0].picture) for p in made)
+    torch.testing.assert_close(found.norms, torch.ones_like(found.norms))
+
+
+def test_pictures_of_all_positions_start_alike() -> None:
+    left, middle, _ = decomposed(_planted(), "3:0", "1", steps=1, rate=0.0).pictures[1]
+    assert left is not None and middle is not None and torch.equal(left.picture, middle.picture)
+
+
 def test_a_crop_is_the_middle_of_the_kernel() -> None:
     found = decomposed(_planted(), "3:0", "1", steps=1, crop=1)
     assert found.norms.shape == (1, 1) and found.offset == (0, 0)
@@ -213,6 +228,13 @@ def test_accentuation_starts_from_the_photograph_and_keeps_its_size(inception: c
     assert made.picture.shape == photograph.shape and sorted(made.frames) == [0, 2]
     torch.testing.assert_close(made.frames[0], photograph, atol=1e-3, rtol=0)
     assert made.steps == 3 and made.shown == (48, 72) and len(made.history) == 3
+
+
+def test_the_history_of_an_accentuation_is_what_the_unit_says(inception: circuits.Model) -> None:
+    photograph = nets.pictures(1, 64).clamp(0.02, 0.98)
+    acts = circuits.capture(inception, photograph, "mixed3b")["mixed3b"][0, 3]
+    made = accentuate(inception, "mixed3b:3", photograph, steps=2, transforms=[], strength=9.0)[0]
+    assert made.history[0] == pytest.approx(float(acts.mean()), rel=1e-2)
 
 
 def test_an_accentuated_photograph_does_not_depend_on_its_batch(inception: circuits.Model) -> None:
