@@ -34,7 +34,7 @@ from circuits.visualization.render import default_size, fitting, jobs_of
 from circuits.visualization.transforms import Pipeline, standard
 
 LAYERS = ("mixed3a", "mixed4c", "mixed5b")
-STEPS = 4
+STEPS = 8
 """Steps in one turn."""
 
 
@@ -190,17 +190,21 @@ def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
     theirs = torch.cat(
         [torch.from_numpy(_lucent_call(render, model, f"{layer}:{i}", steps)).permute(0, 3, 1, 2) for i in chosen]
     )
-    between = time.perf_counter()
-    ours = torch.stack([r.picture for r in visualize(model, [f"{layer}:{i}" for i in chosen], steps=steps)])
-    ended = time.perf_counter()
-    print(f"\n{layer}, {units} units, {steps} steps: Lucent {between - began:.0f} s, ours {ended - between:.0f} s")
-    for size in (128, 224):
-        values = [_judged(model, layer, chosen, pictures, size) for pictures in (theirs, ours)]
-        higher = int((values[1] >= values[0]).sum())
+    print(f"\n{layer}, {units} units, {steps} steps; mean responses judged at 128 and at 224 px")
+    sets = {"Lucent, 128 px shown at 224": (theirs, time.perf_counter() - began)}
+    for name, sizes in {"ours, 128 px shown at 224": {"size": 128, "show": 224}, "ours, default size": {}}.items():
+        began = time.perf_counter()
+        results = visualize(model, [f"{layer}:{i}" for i in chosen], steps=steps, retries=0, **sizes)
+        sets[name] = (torch.stack([r.picture for r in results]), time.perf_counter() - began)
+    peers = [_judged(model, layer, chosen, theirs, size) for size in (128, 224)]
+    for name, (pictures, seconds) in sets.items():
+        values = [_judged(model, layer, chosen, pictures, size) for size in (128, 224)]
+        ratios = [float(v.mean() / p.mean()) for v, p in zip(values, peers, strict=True)]
+        higher = [int((v >= p).sum()) for v, p in zip(values, peers, strict=True)]
         print(
-            f"  judged at {size}: mean response to Lucent's {float(values[0].mean()):8.2f}, to ours "
-            f"{float(values[1].mean()):8.2f} ({float(values[1].mean() / values[0].mean()):.2f}x); "
-            f"ours higher for {higher} of {units}"
+            f"  {name:<30} {seconds:5.0f} s  {float(values[0].mean()):8.1f} {float(values[1].mean()):8.1f}"
+            f"  {ratios[0]:.2f}x {ratios[1]:.2f}x Lucent's, as high for {higher[0]} and {higher[1]} of {units}",
+            flush=True,
         )
 
 
