@@ -192,7 +192,8 @@ def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
     )
     print(f"\n{layer}, {units} units, {steps} steps; mean responses judged at 128 and at 224 px")
     sets = {"Lucent, 128 px shown at 224": (theirs, time.perf_counter() - began)}
-    for name, sizes in {"ours, 128 px shown at 224": {"size": 128, "show": 224}, "ours, default size": {}}.items():
+    # Lucent pads 128 pixels to 152 before it shows them at 224: ours at 188 sees the picture at the same scale
+    for name, sizes in {"ours, 128 px shown at 188": {"size": 128, "show": 188}, "ours, default size": {}}.items():
         began = time.perf_counter()
         results = visualize(model, [f"{layer}:{i}" for i in chosen], steps=steps, retries=0, **sizes)
         sets[name] = (torch.stack([r.picture for r in results]), time.perf_counter() - began)

@@ -1,12 +1,16 @@
-"""Feature visualization: pictures of what units look for, with Lucid's vocabulary, on any model.
+"""Feature visualization: pictures of what units look for, with Lucid's vocabulary, on any model::
 
-from circuits.visualization import objectives, params, transforms
-results = circuits.visualize(model, "mixed4a", steps=256)     # every unit of a layer
+    from circuits.visualization import objectives, params, transforms, visualize
+
+    results = visualize(model, "mixed4a", steps=256)  # every unit of a layer
+
+`circuits.visualization.lucent` has Lucent's names.
 """
 
 from circuits.visualization import objectives, params, transforms
 from circuits.visualization.errors import VisualizationError
 from circuits.visualization.evidence import Evidence, examine
+from circuits.visualization.lucent.render import render_vis
 from circuits.visualization.modes import (
     Decomposed,
     Spectrum,
@@ -19,6 +23,7 @@ from circuits.visualization.modes import (
 )
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from circuits.visualization.sweeping import read_sweep, sweep
 
 __all__ = [
     "Decomposed",
@@ -33,7 +38,10 @@ __all__ = [
     "examine",
     "objectives",
     "params",
+    "read_sweep",
+    "render_vis",
     "spectrum",
+    "sweep",
     "trajectory",
     "transforms",
     "visualize",

@@ -25,6 +25,14 @@ def test_visualize_says_how_units_answer_to_their_pictures(cli: Cli) -> None:
     assert all(len(r["history"]) == 2 and r["evidence"]["count"] == 26 for r in document["results"])
 
 
+def test_a_layer_is_asked_for_by_its_name_or_by_one_of_its_units(cli: Cli) -> None:
+    options = ("--steps", "1", "--retries", "0", "--size", "32", "--json")
+    whole = cli("visualize", "scenes/mixed3b", *options).json
+    same = cli("visualize", "scenes/mixed3b:11", "--layer", *options).json
+    assert [r["unit"] for r in whole["results"]] == [f"scenes/mixed3b:{i}" for i in range(48)]
+    assert same["results"] == whole["results"]
+
+
 def test_visualize_fills_a_folder_and_the_same_command_makes_nothing_twice(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,11 +39,14 @@ class Visualize(PictureOptions):
     Example:
         circuits visualize scenes/mixed4a:11
         circuits visualize scenes/mixed4a --images scenes:300 --out looks
+        circuits visualize scenes/mixed4a:11 --layer --steps 128 --out looks
         circuits visualize googlenet-bvlc/mixed4c:3 googlenet-bvlc/mixed4c:499 --steps 512 --variants 4 --out looks
     """
 
     addresses: tyro.conf.Positional[tuple[str, ...]]
     """Units or layers: model/layer:unit, model/layer:unit@y,x, model/layer; several of one model."""
+    layer: tyro.conf.FlagCreatePairsOff[bool] = False
+    """All units of the layers that the addresses lie in."""
     steps: int = 256
     """Steps of the optimisation."""
     size: int | None = None
@@ -131,7 +134,10 @@ class Visualize(PictureOptions):
         if len(names) > 1:
             raise UsageError(f"visualize takes units of one model at a time, not of {' and '.join(names)}")
         model, _ = self.address_of(self.addresses[0])
-        return model, list(dict.fromkeys(str(model.resolve(replace(u, model=model.name))) for u in asked))
+        found = [model.resolve(replace(u, model=model.name)) for u in asked]
+        if self.layer:
+            found = [replace(u, index=None, at=None) for u in found]
+        return model, list(dict.fromkeys(map(str, found)))
 
     def _made(self, session: Session, model: Model, units: list[str], images: Images | None) -> list[Visualization]:
         from circuits.visualization import examine, params, visualize

@@ -162,6 +162,19 @@ def test_alpha_gives_an_opacity_and_leaves_transparent_what_does_not_matter() ->
     assert float(opacity[13:20, 13:20].mean()) > 0.5 > float(opacity[:8].mean())
 
 
+def test_half_precision_is_used_when_asked_and_comes_near(inception: circuits.Model) -> None:
+    seen: list[torch.dtype] = []
+    handle = inception.module.get_submodule("mixed3a_1x1_pre").register_forward_hook(
+        lambda _m, _i, out: seen.append(out.dtype)
+    )
+    try:
+        half = visualize(inception, "mixed3a:2", steps=6, size=64, precision="bf16")[0]
+    finally:
+        handle.remove()
+    assert torch.bfloat16 in seen and half.picture.dtype == torch.float32
+    assert half.response == pytest.approx(visualize(inception, "mixed3a:2", steps=6, size=64)[0].response, rel=0.2)
+
+
 def test_gradients_that_are_no_numbers_are_left_out_and_said() -> None:
     class Breaks(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
