@@ -10,14 +10,20 @@ Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
 from circuits.address import Unit
 from circuits.attribution import Attribution, attribute
 from circuits.basis import Basis, Directions
+from circuits.branches import branch_enrichment, branch_structure
 from circuits.circuit import Circuit, Edge, Node, Score
 from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.errors import CircuitsError
+from circuits.factors import Factors, Families, families, one_sided_nmf
 from circuits.finding import Finding, Findings, find
 from circuits.hooks import capture
+from circuits.likeness import Likeness, Neighbours, neighbours, similarity
 from circuits.model import Layer, Model, load, wrap
+from circuits.scanning import scan
+from circuits.scans import Scan, read_scan
 from circuits.scoring import score
 from circuits.tracing import trace
+from circuits.universality import Matches, match, untrained
 from circuits.visualization import Visualization, visualize
 from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from zoo.inputs import InputSpec
@@ -29,32 +35,48 @@ __all__ = [
     "Basis",
     "Circuit",
     "CircuitsError",
-    "Directions",
     "Clamp",
+    "Directions",
     "Edge",
     "Edit",
     "ExpandedWeights",
+    "Factors",
+    "Families",
     "Finding",
     "Findings",
     "InputSpec",
     "Layer",
+    "Likeness",
+    "Matches",
     "Model",
+    "Neighbours",
     "Node",
     "Scale",
+    "Scan",
     "Score",
     "Set",
     "Unit",
     "Visualization",
     "attribute",
     "best_case_weights",
+    "branch_enrichment",
+    "branch_structure",
     "capture",
     "edit",
     "example_weights",
     "expanded_weights",
+    "families",
     "find",
     "load",
+    "match",
+    "neighbours",
+    "one_sided_nmf",
+    "read_scan",
+    "scan",
     "score",
+    "similarity",
     "trace",
+    "untrained",
     "visualize",
     "wrap",
 ]

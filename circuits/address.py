@@ -63,7 +63,7 @@ class Unit:
             AddressError: the text does not have that form.
 
         >>> Unit.parse("scenes/mixed4a:11@3,5")
-        Unit(layer='mixed4a', index=17, model='scenes', basis=None, at=(3, 5))
+        Unit(layer='mixed4a', index=11, model='scenes', basis=None, at=(3, 5))
         """
         if not isinstance(text, str):
             raise AddressError(f"an address is a string {_GRAMMAR}; got {type(text).__name__}")

@@ -203,6 +203,64 @@ def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict
     raise CaptureError(f"{model.name}: {', '.join(missing)} did not run in this forward pass")
 
 
+def visit(model: Model, images: Tensor, names: Sequence[str], function: Callable[[str, Tensor], None]) -> None:
+    """Show `function` the activations of each layer as the forward pass makes them, in the network's own shapes.
+
+    What `read` would read, without holding it: the tensors belong to the running network, so `function` takes what
+    it needs at once and changes nothing. The pass stops at the deepest layer.
+    """
+    x = model.input.normalize(check_images(model, images))
+    wanted = {name: model.layers[name] for name in names}
+    with model.lock:
+        if _through_graph(model, list(wanted.values())):
+            _visit_graph(model, x, wanted, function)
+        else:
+            _visit_by_hooks(model, x, wanted, function)
+
+
+def _visit_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+    missing = set(wanted)
+
+    def show(name: str) -> Callable[[Tensor], None]:
+        def act(out: Tensor) -> None:
+            function(name, out)
+            missing.discard(name)
+            if not missing:
+                raise _Stop
+
+        return act
+
+    with ExitStack() as stack:
+        for name, layer in wanted.items():
+            assert layer.path is not None
+            stack.enter_context(_hook(model.module.get_submodule(layer.path), _Tap(layer, show(name))))
+        try:
+            model.module(x)
+        except _Stop:
+            return
+    raise CaptureError(f"{model.name}: {', '.join(sorted(missing))} did not run in this forward pass")
+
+
+def _visit_graph(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+    graph = model.graph
+    assert graph is not None
+    edits = graph_edits(model)
+
+    def show(name: str) -> EditFunction:
+        def act(values: Tensor) -> Tensor:
+            function(name, values)
+            return values
+
+        return act
+
+    nodes = {name: model.node(name) for name in wanted}
+    for name, node in nodes.items():
+        edits[node] = _chain(edits[node], show(name)) if node in edits else show(name)
+    # layers that another one stands on are run anyway, and let go as soon as they have been used
+    behind = {n for node in nodes.values() for n in graph.ancestors([node]) if n is not node}
+    graph.run({graph.input: x}, [node for node in nodes.values() if node not in behind], edits=edits)
+
+
 @contextmanager
 def editing(model: Model, functions: Sequence[tuple[str, EditFunction]]) -> Iterator[None]:
     """Apply functions to layers' outputs for every forward pass inside, in the order given.
@@ -322,4 +380,4 @@ def capture(
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-__all__ = ["capture", "editing", "forward", "frozen", "probe", "read", "shorten", "stream"]
+__all__ = ["capture", "editing", "forward", "frozen", "probe", "read", "shorten", "stream", "visit"]

@@ -1,12 +1,14 @@
-"""Pictures from a folder, a manifest, the scenes generator, arrays or a tensor, ready for a network."""
+"""Pictures from a folder, an archive, a manifest, the scenes generator, arrays or a tensor, ready for a network."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
+import tarfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -23,7 +25,7 @@ from zoo import manifest
 from zoo.errors import ImageError, shorten
 from zoo.inputs import InputSpec
 from zoo.manifest import Annotation
-from zoo.pictures import SUFFIXES, FilePicture, MemoryPicture, Picture, TensorPicture, array_to_image
+from zoo.pictures import SUFFIXES, FilePicture, MemoryPicture, PackedPicture, Picture, TensorPicture, array_to_image
 from zoo.progress import Progress, reporter
 
 MAX_SCENES = 100_000
@@ -42,7 +44,10 @@ class Images(Sequence[Image.Image]):
         labels: the class index of each, where known.
         classes: names of the classes that `labels` counts, where known.
         annotations: what is drawn in each (label, parts with boxes and masks), where known.
+        origin: how to open them again (`reopen`), as JSON holds it; None for those that came from memory.
     """
+
+    origin: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -245,7 +250,33 @@ def _open_path(path: Path) -> Images:
         if described is None:
             raise ImageError(f"{shorten(path, 200)} is not a manifest written by `circuits images`")
         return _open_manifest(path.parent, described)
+    if path.suffix.lower() == ".tar" or path.name.lower().endswith(
+        (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
+    ):
+        return _open_archive(path)
     return Images([FilePicture(path.name, path)], path.name)
+
+
+def _open_archive(path: Path) -> Images:
+    """Pictures of a tar archive, in the order of their names; each is read where it lies, nothing is unpacked."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = [m for m in archive if m.isreg() and Path(m.name).suffix.lower() in SUFFIXES]
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ImageError(
+            f"cannot read the archive {shorten(path, 200)}: {shorten(error, 100)}. "
+            "It must be a plain .tar (a compressed one cannot be read at any place: unpack it, or pack it again)"
+        ) from error
+    members = [m for m in members if not Path(m.name).name.startswith(".")]
+    if not members:
+        raise ImageError(f"there is no picture in the archive {shorten(path, 200)}")
+    members.sort(key=lambda m: m.name)
+    names = [m.name.removeprefix("./") for m in members]
+    if len(set(names)) < len(names):
+        twice = next(n for n, after in zip(names, names[1:], strict=False) if n == after)
+        raise ImageError(f"the archive {shorten(path, 200)} holds {shorten(twice)} twice")
+    pictures = [PackedPicture(n, path, m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
+    return Images(pictures, path.name)
 
 
 def _open_tensor(values: Tensor, name: str = "tensor") -> list[Picture]:
@@ -274,7 +305,7 @@ def _open_item(item: object, index: int) -> list[Picture]:
     identity = f"picture-{index:06d}"
     if isinstance(item, str | os.PathLike):
         opened = _open_path(Path(item).expanduser())
-        return [FilePicture(str(item), p.path) for p in opened._pictures if isinstance(p, FilePicture)]
+        return [renamed for p in opened._pictures if (renamed := _in_list(p, str(item))) is not None]
     if isinstance(item, Image.Image):
         return [MemoryPicture(identity, item)]
     if isinstance(item, Tensor):
@@ -284,6 +315,16 @@ def _open_item(item: object, index: int) -> list[Picture]:
     if isinstance(item, np.ndarray):
         return [MemoryPicture(identity, array_to_image(item))]
     raise ImageError(f"a picture is a path, a PIL image, an array or a tensor, not a {type(item).__name__}")
+
+
+def _in_list(picture: Picture, item: str) -> Picture | None:
+    """A picture of a list, under a name that no other entry of the list gives."""
+    if isinstance(picture, FilePicture):
+        single = Path(item).expanduser() == picture.path
+        return FilePicture(item if single else f"{item}/{picture.id}", picture.path)
+    if isinstance(picture, PackedPicture):
+        return PackedPicture(f"{item}/{picture.id}", picture.path, picture.offset, picture.size)
+    return None
 
 
 def _open(source: Source) -> Images:
@@ -320,8 +361,8 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
 
     Args:
         source: a folder (searched through, sorted by name), a folder or manifest.json written by `circuits images`,
-            one picture, "scenes:500" or "scenes:500@7" (drawn from seed 0, or 7), a list of paths, PIL images,
-            arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
+            a .tar archive, one picture, "scenes:500" or "scenes:500@7" (drawn from seed 0, or 7), a list of paths, PIL
+            images, arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
         limit: at most so many, drawn at random from `seed`, in their original order.
         seed: of that draw.
 
@@ -335,7 +376,39 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
     if limit is not None and limit < 1:
         raise ImageError(f"the limit on pictures is at least 1, not {limit}")
     images = _open(source)
-    if limit is None or limit >= len(images):
+    if isinstance(source, Images) and (limit is None or limit >= len(images)):
         return images
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:limit])
-    return images.subset(chosen.tolist())
+    if limit is not None and limit < len(images):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:limit])
+        images = images.subset(chosen.tolist())
+    sources = _lasting(source)
+    if sources is not None:
+        images = copy.copy(images)  # drawn scenes are kept for the next who asks
+        images.origin = {"sources": sources, "limit": limit, "seed": seed}
+    return images
+
+
+def reopen(origin: Mapping[str, Any]) -> Images:
+    """The pictures of which `origin` says how they were opened.
+
+    Raises:
+        ImageError: it says no such thing, or they are not there any more.
+    """
+    try:
+        sources, limit, seed = list(origin["sources"]), origin["limit"], int(origin["seed"])
+        if not sources or not all(isinstance(s, str) for s in sources) or not isinstance(limit, int | None):
+            raise TypeError("sources or limit of the wrong kind")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"this does not say where pictures lie: {shorten(origin, 100)}") from error
+    return open_images(sources[0] if len(sources) == 1 else sources, limit=limit, seed=seed)
+
+
+def _lasting(source: Source) -> list[str] | None:
+    """Where pictures lie, for somebody in another folder; None where they came from memory."""
+    if isinstance(source, str) and source.startswith("scenes:"):
+        return [source]
+    if isinstance(source, str | os.PathLike):
+        return [str(Path(source).expanduser().absolute())]
+    if isinstance(source, list | tuple) and all(isinstance(s, str | os.PathLike) for s in source):
+        return [str(Path(str(s)).expanduser().absolute()) for s in source]
+    return None

@@ -201,6 +201,35 @@ class FilePicture(Picture):
             raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
 
 
+class PackedPicture(Picture):
+    """A picture inside of a larger file: `size` bytes from `offset` on, decoded each time it is asked for."""
+
+    def __init__(self, identity: str, path: Path, offset: int, size: int) -> None:
+        super().__init__(identity)
+        self.path, self.offset, self.size = path, offset, size
+
+    def image(self) -> Image.Image:
+        """The whole picture, upright, RGB."""
+        try:
+            return decode(io.BytesIO(self._bytes()))
+        except ImageError as error:
+            raise ImageError(
+                f"cannot use the picture {shorten(self.id)} in {shorten(self.path, 200)}: {error}"
+            ) from error
+
+    def digest(self) -> bytes:
+        """Digest of the content."""
+        return hashlib.sha256(self._bytes()).digest()
+
+    def _bytes(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
+
+
 class MemoryPicture(Picture):
     """A picture at hand as pixels, kept as RGB."""
 

@@ -33,6 +33,20 @@ COMMANDS: dict[str, Entry] = {
     "weights": Entry("weights", "Weights", _LOOK, "the kernels from one layer to a unit of a later one"),
     "attribute": Entry("attribute", "Attribute", _LOOK, "what each unit of a layer contributes to a unit, on pictures"),
     "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimisation"),
+    "scan": Entry("scan", "ScanImages", _LOOK, "what all units answer to: one pass over pictures, kept in a store"),
+    "explain": Entry("explain", "Explain", _LOOK, "the dossier of one unit, from a scan: all that is known of it"),
+    "neighbours": Entry(
+        "structure", "ShowNeighbours", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
+    ),
+    "match": Entry(
+        "structure", "MatchUnits", _LOOK, "which unit of another network fires when this one does, against controls"
+    ),
+    "factors": Entry(
+        "structure",
+        "ShowFactors",
+        _LOOK,
+        "weights into a unit or family told as a few groups of channels and their places",
+    ),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),
     "doctor": Entry("doctor", "Doctor", _KEEP, "what is installed, what is missing, and the command that mends it"),
 }

@@ -10,6 +10,8 @@ import this package::
 
 from circuits.plot.canvas import save_figure
 from circuits.plot.colours import decode, encode, shared_scale
+from circuits.plot.dossier import dossier_page
+from circuits.plot.factors import factor_figure
 from circuits.plot.graph import circuit_graph
 from circuits.plot.kernels import kernel_grid, kernel_strip
 from circuits.plot.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
@@ -17,25 +19,33 @@ from circuits.plot.pictures import crops, exemplars, pixels
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
 from circuits.plot.report import trace_report
 from circuits.plot.sheet import contact_sheet
+from circuits.plot.structure import branch_scatter, enrichment_bars, match_matrix, match_table, neighbours_table
 from circuits.plot.tables import auc_table, score_figure, waterfall
 from circuits.plot.visualizations import visualization_report, visualization_sheet
 
 __all__ = [
     "Halves",
     "auc_table",
+    "branch_scatter",
     "circuit_graph",
     "circuit_reading",
     "contact_sheet",
     "crops",
     "decode",
     "decomposed_grid",
+    "dossier_page",
     "encode",
+    "enrichment_bars",
     "exemplars",
+    "factor_figure",
     "halves",
     "kernel_effect",
     "kernel_grid",
     "kernel_reading",
     "kernel_strip",
+    "match_matrix",
+    "match_table",
+    "neighbours_table",
     "pixels",
     "save_figure",
     "score_figure",

@@ -65,6 +65,15 @@ def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec,
     return _cut_all(shown, images, spec, "the evidence was", "gathered")
 
 
+def cut_examples(examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec) -> dict[str, list[Crop]]:
+    """Cut the receptive fields of examples, as `crops` does: name -> crops, in the order given.
+
+    Raises:
+        CircuitsError: an example is of a picture that is not at its place in `images`.
+    """
+    return _cut_all(examples, images, spec, "the examples were", "found")
+
+
 def _cut_all(
     examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *what: str
 ) -> dict[str, list[Crop]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
+import tarfile
 import threading
 import time
 import zlib
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 from zoo.errors import ImageError
-from zoo.images import Images, open_images
+from zoo.images import Images, open_images, reopen
 from zoo.inputs import InputSpec
 from zoo.pictures import MAX_PIXELS, Picture, centre_crop
 
@@ -387,3 +389,70 @@ def test_the_digest_sees_names_contents_and_order(folder: Path) -> None:
 def test_a_batch_has_at_least_one_picture(folder: Path) -> None:
     with pytest.raises(ImageError, match="at least one"):
         next(open_images(folder).batches(SPEC, batch_size=0))
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A tar of three pictures, one of them in a folder, among files that are none."""
+    folder = tmp_path / "unpacked"
+    (folder / "in").mkdir(parents=True)
+    for i, name in enumerate(["b.png", "a.jpg", "in/c.png"]):
+        Image.new("RGB", (10, 8), (60 * i, 100, 20)).save(folder / name)
+    (folder / "notes.txt").write_text("none")
+    (folder / ".hidden.png").write_bytes(b"none")
+    path = tmp_path / "pictures.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, ".")
+    return path
+
+
+def test_pictures_of_an_archive_are_those_of_the_folder(archive: Path) -> None:
+    packed, plain = open_images(archive), open_images(archive.parent / "unpacked")
+    assert packed.ids == plain.ids == ["a.jpg", "b.png", "in/c.png"]
+    assert packed.digest == plain.digest
+    spec = InputSpec(size=8)
+    assert torch.equal(packed.tensor(spec), plain.tensor(spec))
+    assert open_images([archive, archive.parent / "unpacked" / "a.jpg"]).ids[0] == f"{archive}/a.jpg"
+
+
+def test_archives_that_cannot_be_read_are_refused(archive: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "squeezed.tar.gz", "w:gz") as tar:
+        tar.add(archive.parent / "unpacked" / "a.jpg", "a.jpg")
+    with pytest.raises(ImageError, match="plain .tar"):
+        open_images(tmp_path / "squeezed.tar.gz")
+    (tmp_path / "no.tar").write_bytes(b"not an archive" * 100)
+    with pytest.raises(ImageError, match="cannot read the archive"):
+        open_images(tmp_path / "no.tar")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    with pytest.raises(ImageError, match="no picture in the archive"):
+        open_images(tmp_path / "empty.tar")
+    with tarfile.open(tmp_path / "twice.tar", "w") as tar:
+        for _ in range(2):
+            tar.add(archive.parent / "unpacked" / "a.jpg", "a.jpg")
+    with pytest.raises(ImageError, match="a.jpg.*twice"):
+        open_images(tmp_path / "twice.tar")
+
+
+def test_pictures_can_be_opened_again_from_where_they_lay(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(archive.parent)
+    for source in ("unpacked", "pictures.tar", ["pictures.tar", "unpacked"], "scenes:12@3"):
+        images = open_images(source, limit=2, seed=5)
+        assert images.origin is not None
+        origin = json.loads(json.dumps(images.origin))
+        monkeypatch.chdir("/")
+        again = reopen(origin)
+        monkeypatch.chdir(archive.parent)
+        assert again.digest == images.digest or isinstance(source, list)
+        assert torch.equal(again.tensor(InputSpec(size=8)), images.tensor(InputSpec(size=8)))
+    assert open_images(torch.rand(3, 3, 4, 4)).origin is None
+    assert open_images("scenes:12@3").subset([1, 2]).origin is None
+    assert open_images("scenes:12@3", limit=2).origin != open_images("scenes:12@3").origin
+    with pytest.raises(ImageError, match="does not say where"):
+        reopen({"sources": [3], "limit": None, "seed": 0})
+
+
+def test_pictures_of_a_folder_in_a_list_have_names_of_their_own(archive: Path) -> None:
+    folder = archive.parent / "unpacked"
+    found = open_images([folder, archive])
+    assert len(set(found.ids)) == len(found) == 6

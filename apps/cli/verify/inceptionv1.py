@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps.cli.verify import families
 from apps.cli.verify.checks import Check, Wanted, check, skipped
 from apps.cli.verify.facts import facts, known
 
@@ -33,6 +34,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
             "mixed4d statistics on published pictures",
         ):
             yield skipped(what, "published", missing, _SOURCE)
+        yield from families.without_weights(missing)
         return
     model = load("inceptionv1", weights=wanted.weights, device=wanted.device)
     yield from strongest(model)
@@ -40,6 +42,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     yield from dogs(model)
     yield from chain(model)
     yield from statistics(model, wanted)
+    yield from families.published(model, wanted.seed)
 
 
 def kernels(model: Model, source: str, target: str) -> Any:

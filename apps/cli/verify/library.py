@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from apps.cli.verify.checks import Check, Wanted, check
-from apps.cli.verify.facts import facts, family, known
+from apps.cli.verify.facts import facts, known
 
 _DISTILL = "Distill 2020-21"
 
@@ -19,10 +19,11 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     yield from curves_by_angle()
     yield from composition(wanted.seed)
     yield colours()
-    from apps.cli.verify import planted
+    from apps.cli.verify import families, planted
 
     yield from planted.car()
     yield from planted.cancellation()
+    yield from families.library(wanted.seed)
 
 
 def architecture() -> Iterator[Check]:
@@ -43,7 +44,7 @@ def architecture() -> Iterator[Check]:
 
 
 def taxonomy() -> Iterator[Check]:
-    """The published families partition the early layers, and sit in one branch beyond chance."""
+    """The published families partition the early layers."""
     expected = known("taxonomy_partition")
     units: dict[str, list[int]] = {}
     for found in facts()["families"]:
@@ -56,26 +57,6 @@ def taxonomy() -> Iterator[Check]:
         all(sizes[layer] == (n, n) for layer, n in expected.items()),
         _DISTILL,
     )
-    curves = ("Curves", "Double Curves", "Curves misc.", "Shallow Curves", "Curve Shapes", "Evolute", "Circles / Loops")
-    for what, where, members, count, bound in (
-        ("black-and-white units of mixed3a in its 5x5 branch", "mixed3a", set(known("bw_in_5x5")), 9, 1e-8),
-        ("curve units of mixed3b in its 5x5 branch", "mixed3b", family("mixed3b", *curves), 30, 1e-20),
-    ):
-        branch = facts()["architecture"]["branches"][where]["5x5"]
-        inside = sum(branch[0] <= unit <= branch[1] for unit in members)
-        chance = _all_inside(len(members), branch[1] - branch[0] + 1, expected[where])
-        yield check(
-            what,
-            f"{count} of {count}, chance < {bound:.0e}",
-            f"{inside} of {len(members)}, chance {chance:.0e}",
-            inside == len(members) == count and chance < bound,
-            _DISTILL,
-        )
-
-
-def _all_inside(drawn: int, branch: int, total: int) -> float:
-    """Chance that `drawn` different channels out of `total` all lie in a branch of `branch` (hypergeometric)."""
-    return math.comb(branch, drawn) / math.comb(total, drawn)
 
 
 def curves_by_angle() -> Iterator[Check]:

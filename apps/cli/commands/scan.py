@@ -1,0 +1,131 @@
+"""`circuits scan`: what every unit answers to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.console import table
+from apps.cli.errors import UsageError
+
+STORE = Path("store")
+"""Where scans are kept and looked for, unless said otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanImages(PictureOptions):
+    """Look at all units of a model on all pictures, in one pass, and keep what was found in a store.
+
+    Per unit: how often it fires, its histogram, the pictures and places where it responds most, in bands between
+    quantiles, at random, about zero and most negatively. `circuits explain` shows it, unit by unit. A scan that was
+    stopped goes on where it was; the same command again reads what is there. Under `torchrun` each process takes its
+    share of the pictures.
+
+    Example:
+        circuits scan scenes --images scenes:500
+        circuits scan googlenet-bvlc --images photos --store store
+        circuits scan googlenet-bvlc --images shard-0.tar --layers mixed4c --layers mixed4d
+        torchrun --nproc-per-node 4 -m apps.cli scan googlenet-bvlc --images photos
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model, as `circuits models` lists them."""
+    store: Path = STORE
+    """Folder to keep it in; it may hold scans of several models."""
+    layers: Many = ()
+    """A layer to scan; may be repeated. By default every rectified layer and the trunk."""
+    top: int = 100
+    """Pictures with the strongest responses to keep, per unit."""
+    samples: int = 2048
+    """Places, drawn by lot, at which the responses of all units are kept."""
+    batch_size: int = 8
+    """Pictures per forward pass."""
+    workers: int = 2
+    """Threads that decode pictures."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Scan again, whatever the store holds of this model."""
+
+    def run(self, session: Session) -> Result:
+        """The layers, how many units each has, and how they fire."""
+        from circuits.scanning import scan
+        from circuits.tallies import Plan
+
+        for name, number in (("top", self.top), ("samples", self.samples), ("batch-size", self.batch_size)):
+            if number < 1:
+                raise UsageError(f"--{name} is at least 1, not {number}")
+        if self.workers < 0:
+            raise UsageError(f"--workers is not negative, not {self.workers}")
+        model = self.load(self.model)
+        pictures = self.pictures(model.name)
+        with session.progress(f"scanning {model.name}") as report:
+            found = scan(
+                model,
+                pictures,
+                self.store,
+                layers=list(self.layers) or None,
+                plan=Plan(top=self.top, samples=self.samples, seed=self.seed),
+                batch_size=self.batch_size,
+                workers=self.workers,
+                replace=self.replace,
+                **reporting(report),
+            )
+        layers = [_row(name, found.layer(name)) for name in found.layers]
+        units = sum(found.layers.values())
+        made = found.seconds > 0
+        document: dict[str, Any] = {
+            "model": model.name,
+            "store": str(self.store),
+            "images": {"name": pictures.name, "count": len(pictures), "digest": pictures.digest},
+            "units": units,
+            "layers": layers,
+            "made": made,
+            "seconds": round(found.seconds, 2),
+            "waited": round(found.waited, 2),
+        }
+
+        def show(console: Console) -> None:
+            rows = [
+                [
+                    Text(r["layer"], style="bold"),
+                    r["units"],
+                    f"{100 * r['density']:.1f} %",
+                    r["never"],
+                    f"{r['maximum']:.3g}",
+                ]
+                for r in layers
+            ]
+            console.print(
+                table(["layer", "units", "of positions fire", "never fire", "strongest"], rows, right=" rrrr")
+            )
+            what = f"{units} units, {len(pictures)} pictures"
+            console.print(Text(f"{what}, {found.seconds:.1f} s" if made else f"{what}: was there already", style="dim"))
+            if made:
+                console.print(Text(_bound(found.waited, found.seconds), style="dim"))
+            console.print(
+                Text(f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}", style="dim")
+            )
+
+        return Result(document, show)
+
+
+def _row(name: str, layer: Any) -> dict[str, Any]:
+    return {
+        "layer": name,
+        "units": len(layer),
+        "density": float(layer.density.mean()),
+        "never": int((layer.fires_on == 0).sum()),
+        "maximum": float(layer.maximum.max()),
+    }
+
+
+def _bound(waited: float, seconds: float) -> str:
+    share = waited / max(seconds, 1e-9)
+    if share > 0.3:
+        return f"{100 * share:.0f} % of it waiting for pictures: decoding is the bound, more --workers may help"
+    return f"{100 * share:.0f} % of it waiting for pictures: the network is the bound"

@@ -1,0 +1,169 @@
+"""Examples kept while images stream by: a few per unit, the same whatever order or batches the images came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
+
+NOBODY = -1
+"""Image of an empty slot."""
+
+
+def mix(*words: int | NDArray[Any]) -> NDArray[np.uint64]:
+    """A 64-bit hash of numbers, element by element; arrays are broadcast (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        state = np.asarray(0x9E3779B97F4A7C15, np.uint64)
+        for word in words:
+            state = np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + (state << np.uint64(6)) + state
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def lottery(*words: int | NDArray[Any]) -> Ints:
+    """Tickets, evenly spread over the non-negative 63-bit numbers; the lowest win."""
+    return (mix(*words) >> np.uint64(1)).astype(np.int64)
+
+
+def shares(*words: int | NDArray[Any]) -> NDArray[np.float64]:
+    """Numbers evenly spread over [0, 1)."""
+    return (mix(*words) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+class Keep:
+    """The best few places of every unit by one rule: lowest `rank`, ties by lowest `ticket`.
+
+    Which those are does not depend on the order in which places are offered, nor on how offers are split among
+    several keepers that are merged later.
+
+    Attributes:
+        rank, ticket: `(units, slots)`, best first.
+        value: what the unit said there; image: index of the picture, `NOBODY` for an empty slot; place: flat position.
+    """
+
+    def __init__(self, units: int, slots: int) -> None:
+        self.slots = slots
+        self.rank = np.full((units, slots), np.inf, np.float64)
+        self.ticket = np.full((units, slots), np.iinfo(np.int64).max, np.int64)
+        self.value = np.zeros((units, slots), np.float32)
+        self.image = np.full((units, slots), NOBODY, np.int64)
+        self.place = np.zeros((units, slots), np.int64)
+
+    def offer(self, rank: NDArray[np.float64], ticket: Ints, value: Floats, image: Ints, place: Ints) -> None:
+        """Consider `(units, n)` places; those of rank infinity are none. `image` may be `(n,)`."""
+        rank, image = np.asarray(rank, np.float64), np.broadcast_to(image, value.shape)
+        rank = np.where(np.isinf(rank), np.inf, rank)
+        # nobody who ranks behind the last that is kept can enter: mostly that is everybody, after a while
+        rows = np.flatnonzero((rank <= self.rank[:, -1:]).any(axis=1) & np.isfinite(rank).any(axis=1))
+        if len(rows) == 0:
+            return
+        fields: Arrays = {"rank": rank, "ticket": ticket, "value": value, "image": image, "place": place}
+        joined = {name: np.concatenate([getattr(self, name)[rows], new[rows]], 1) for name, new in fields.items()}
+        joined["image"] = np.where(np.isinf(joined["rank"]), NOBODY, joined["image"])
+        order = np.lexsort((joined["ticket"], joined["rank"]), axis=1)[:, : self.slots]
+        for name, values in joined.items():
+            getattr(self, name)[rows] = np.take_along_axis(values, order, axis=1)
+
+    def merge(self, other: Keep) -> None:
+        """Take in what another keeper kept of other places."""
+        self.offer(other.rank, other.ticket, other.value, other.image, other.place)
+
+    def arrays(self, prefix: str) -> Arrays:
+        """All of it, for a file."""
+        return {f"{prefix}.{name}": getattr(self, name) for name in ("rank", "ticket", "value", "image", "place")}
+
+    def load(self, prefix: str, arrays: Arrays) -> None:
+        """What `arrays` wrote."""
+        for name in ("rank", "ticket", "value", "image", "place"):
+            setattr(self, name, arrays[f"{prefix}.{name}"].copy())
+
+
+class KeepByStrength:
+    """A few places of every unit for each step of response, drawn by lot among all places offered.
+
+    Steps part at 1, 1.5, 2, 3, 4, 6, ...: half an octave each, more or less. A band between two responses is a run of
+    steps, and the lowest tickets of the run are among the lowest of its parts. So bands can be chosen when all is
+    known, and still hold a fair draw.
+
+    Attributes:
+        ticket: `(units, STEPS, slots)`; `value`, `image`, `place`: likewise.
+    """
+
+    LOWEST, STEPS = -20, 80
+    """From 2^-20, two to an octave, up to 2^20; what lies outside counts to the first or the last."""
+
+    def __init__(self, units: int, slots: int) -> None:
+        shape = (units, self.STEPS, slots)
+        self.slots = slots
+        self.ticket = np.full(shape, np.iinfo(np.int64).max, np.int64)
+        self.value = np.zeros(shape, np.float32)
+        self.image = np.full(shape, NOBODY, np.int32)
+        self.place = np.zeros(shape, np.int32)
+
+    @classmethod
+    def step(cls, values: NDArray[Any]) -> Ints:
+        """The step of positive responses."""
+        fraction, exponent = np.frexp(np.asarray(values, np.float64))  # fraction in [0.5, 1)
+        steps = 2 * (exponent.astype(np.int64) - 1 - cls.LOWEST) + (fraction >= 0.75)
+        return np.asarray(np.clip(steps, 0, cls.STEPS - 1))
+
+    @classmethod
+    def edges(cls) -> NDArray[np.float64]:
+        """Lower ends of the steps, `(STEPS,)`; the first is 0."""
+        step = np.arange(cls.STEPS)
+        edges = np.asarray(2.0 ** (cls.LOWEST + step // 2) * np.where(step % 2, 1.5, 1.0), np.float64)
+        edges[0] = 0.0
+        return edges
+
+    def offer(self, ticket: Ints, value: Floats, image: Ints, place: Ints) -> None:
+        """Consider `(units, n)` places; those with a value of at most zero are none."""
+        units = np.arange(len(value))
+        steps = self.step(np.where(value > 0, value, 1.0))
+        worst = self.ticket[:, :, -1]
+        for i in range(value.shape[1]):
+            new = np.flatnonzero((value[:, i] > 0) & (ticket[:, i] < worst[units, steps[:, i]]))
+            if len(new):
+                self._insert(new, steps[new, i], ticket[new, i], value[new, i], int(image[i]), place[new, i])
+
+    def _insert(self, rows: Ints, steps: Ints, ticket: Ints, value: Floats, image: int, place: Ints) -> None:
+        """Put one place each into the slots of its unit and step, which stay in the order of tickets."""
+        at = (self.ticket[rows, steps] < ticket[:, None]).sum(axis=1)
+        slots = np.arange(self.slots)
+        source = np.where(slots[None] > at[:, None], slots[None] - 1, slots[None])
+        here = slots[None] == at[:, None]
+        for kept, new in ((self.ticket, ticket), (self.value, value), (self.image, None), (self.place, place)):
+            moved = np.take_along_axis(kept[rows, steps], source, axis=1)
+            kept[rows, steps] = np.where(here, image if new is None else new[:, None], moved)
+
+    def merge(self, other: KeepByStrength) -> None:
+        """Take in what another keeper kept of other places."""
+        ticket = np.concatenate([self.ticket, other.ticket], axis=2)
+        order = ticket.argsort(axis=2, kind="stable")[:, :, : self.slots]
+        for name in ("ticket", "value", "image", "place"):
+            joined = np.concatenate([getattr(self, name), getattr(other, name)], axis=2)
+            setattr(self, name, np.take_along_axis(joined, order, axis=2))
+
+    def between(self, first: int, last: int, unit: int, count: int) -> tuple[Floats, Ints, Ints]:
+        """`(values, images, places)` of at most `count` places of a unit in steps `first` up to, not with, `last`."""
+        ticket = self.ticket[unit, first:last].ravel()
+        order = ticket.argsort(kind="stable")[:count]
+        image = self.image[unit, first:last].ravel()[order].astype(np.int64)
+        there = image != NOBODY
+        value, place = (getattr(self, name)[unit, first:last].ravel()[order] for name in ("value", "place"))
+        return value[there], image[there], place[there].astype(np.int64)
+
+    def arrays(self, prefix: str) -> Arrays:
+        """All of it, for a file."""
+        return {f"{prefix}.{name}": getattr(self, name) for name in ("ticket", "value", "image", "place")}
+
+    def load(self, prefix: str, arrays: Arrays) -> None:
+        """What `arrays` wrote."""
+        for name in ("ticket", "value", "image", "place"):
+            setattr(self, name, arrays[f"{prefix}.{name}"].copy())
