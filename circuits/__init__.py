@@ -7,11 +7,14 @@ Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
     score = circuits.score(model, circuit, images="scenes:200")
 """
 
+from circuits import detectors, stimuli
 from circuits.address import Unit
 from circuits.attribution import Attribution, attribute
 from circuits.basis import Basis, Directions
 from circuits.branches import branch_enrichment, branch_structure
 from circuits.circuit import Circuit, Edge, Node, Score
+from circuits.controls import untrained
+from circuits.detectors import Detectors, find_detectors, frequency_factors, sign_rule
 from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.errors import CircuitsError
 from circuits.factors import Factors, Families, families, one_sided_nmf
@@ -23,7 +26,8 @@ from circuits.scanning import scan
 from circuits.scans import Scan, read_scan
 from circuits.scoring import score
 from circuits.tracing import trace
-from circuits.universality import Matches, match, untrained
+from circuits.tuning import Tuning, joint_tuning, tune
+from circuits.universality import Matches, match
 from circuits.visualization import Visualization, visualize
 from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from zoo.inputs import InputSpec
@@ -36,6 +40,7 @@ __all__ = [
     "Circuit",
     "CircuitsError",
     "Clamp",
+    "Detectors",
     "Directions",
     "Edge",
     "Edit",
@@ -55,6 +60,7 @@ __all__ = [
     "Scan",
     "Score",
     "Set",
+    "Tuning",
     "Unit",
     "Visualization",
     "attribute",
@@ -62,11 +68,15 @@ __all__ = [
     "branch_enrichment",
     "branch_structure",
     "capture",
+    "detectors",
     "edit",
     "example_weights",
     "expanded_weights",
     "families",
     "find",
+    "find_detectors",
+    "frequency_factors",
+    "joint_tuning",
     "load",
     "match",
     "neighbours",
@@ -74,8 +84,11 @@ __all__ = [
     "read_scan",
     "scan",
     "score",
+    "sign_rule",
     "similarity",
+    "stimuli",
     "trace",
+    "tune",
     "untrained",
     "visualize",
     "wrap",

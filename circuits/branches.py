@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from circuits.address import Unit
 from circuits.circuit import provenance
+from circuits.controls import untrained
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.model import Model
-from circuits.universality import untrained
 from circuits.weights import expanded_weights
 
 Array: TypeAlias = NDArray[np.float64]

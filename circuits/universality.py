@@ -7,17 +7,15 @@ beside the best match that an untrained network of the same shape offers, and th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from circuits.circuit import provenance
+from circuits.controls import untrained
 from circuits.errors import CircuitsError
 from circuits.likeness import Array, sample_responses, similarity, tuned, unit_names
 from circuits.model import Model
@@ -315,47 +313,3 @@ def _other_pictures(responses: Array, count: int, seed: int) -> Array:
     source = np.empty(count, dtype=np.int64)
     source[order] = np.roll(order, 1)  # one long cycle: no picture stays its own
     return responses.reshape(count, -1, responses.shape[1])[source].reshape(responses.shape)
-
-
-def untrained(model: Model, *, seed: int = 0) -> Model:
-    """A network of the same shape that has learned nothing: the control of everything said about the trained one.
-
-    Convolutions and linear layers are drawn anew (He et al. 2015, zero biases), normalisation is set to the identity.
-    Attached bases come along as they are.
-
-    Args:
-        model: left as it is.
-        seed: of the weights.
-
-    Raises:
-        CircuitsError: an edit is active: its hooks would be copied too.
-
-    >>> untrained(load("scenes")).name
-    'scenes'
-    """
-    if model.node_edits:
-        raise CircuitsError(f"{model.name} is being edited: leave the edit before an untrained copy is made of it")
-    module = copy.deepcopy(model.module)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for part in module.modules():
-            _forget(part, generator)
-    blank = Model(module.eval(), model.input, name=model.name, card=model.card, source=f"random weights, seed {seed}")
-    blank.bases.update(model.bases)
-    return blank
-
-
-def _forget(part: nn.Module, generator: torch.Generator) -> None:
-    norm = isinstance(getattr(part, "running_mean", None), torch.Tensor) or isinstance(
-        part, (nn.LayerNorm, nn.GroupNorm)
-    )
-    if hasattr(part, "reset_running_stats"):
-        part.reset_running_stats()  # type: ignore[operator]
-    for name, values in part.named_parameters(recurse=False):
-        if norm:
-            values.fill_(1.0 if name == "weight" else 0.0)
-        elif values.ndim < 2:
-            values.zero_()
-        else:
-            drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64)
-            values.copy_(drawn * (2.0 / values[0].numel()) ** 0.5)

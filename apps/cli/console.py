@@ -98,7 +98,8 @@ def table(
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
         side = "right" if right[i : i + 1] == "r" else "left"
-        made.add_column(name, justify=side, header_style="dim", overflow="fold")  # type: ignore[arg-type]
+        # where room is short, headings break before the names of units do
+        made.add_column(name, justify=side, header_style="dim", overflow="fold", no_wrap=i == 0)  # type: ignore[arg-type]
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
     return made

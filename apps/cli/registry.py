@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimisation"),
     "scan": Entry("scan", "ScanImages", _LOOK, "what all units answer to: one pass over pictures, kept in a store"),
     "explain": Entry("explain", "Explain", _LOOK, "the dossier of one unit, from a scan: all that is known of it"),
+    "tune": Entry("tune", "Tune", _LOOK, "what units are tuned to, and a search for detectors by their tuning"),
     "neighbours": Entry(
         "structure", "ShowNeighbours", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
     ),

@@ -21,6 +21,7 @@ from circuits.plot.report import trace_report
 from circuits.plot.sheet import contact_sheet
 from circuits.plot.structure import branch_scatter, enrichment_bars, match_matrix, match_table, neighbours_table
 from circuits.plot.tables import auc_table, score_figure, waterfall
+from circuits.plot.tuning import radial_tuning, sign_rule_scatter, stimuli_strip, tuning_curves, tuning_map
 from circuits.plot.visualizations import visualization_report, visualization_sheet
 
 __all__ = [
@@ -47,13 +48,18 @@ __all__ = [
     "match_table",
     "neighbours_table",
     "pixels",
+    "radial_tuning",
     "save_figure",
     "score_figure",
     "shared_scale",
+    "sign_rule_scatter",
     "spectrum_strip",
+    "stimuli_strip",
     "strip",
     "trace_report",
     "trajectory_strip",
+    "tuning_curves",
+    "tuning_map",
     "visualization_report",
     "visualization_sheet",
     "waterfall",
