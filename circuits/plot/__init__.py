@@ -24,6 +24,8 @@ from circuits.plot.tables import auc_table, score_figure, waterfall
 from circuits.plot.tuning import radial_tuning, sign_rule_scatter, stimuli_strip, tuning_curves, tuning_map
 from circuits.plot.visualizations import visualization_report, visualization_sheet
 
+from circuits.plot import sections  # isort: skip  # it registers what draws them
+
 __all__ = [
     "Halves",
     "auc_table",
@@ -50,6 +52,7 @@ __all__ = [
     "pixels",
     "radial_tuning",
     "save_figure",
+    "sections",
     "score_figure",
     "shared_scale",
     "sign_rule_scatter",

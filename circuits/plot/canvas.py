@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,18 @@ def place_image(
         interpolation="nearest" if sharp else "antialiased",
         aspect="auto",
         zorder=3,
+    )
+
+
+def embedded(figure: Figure, text: str) -> str:
+    """A figure as an HTML image that holds it, at its nominal size; `text` is for those who do not see it."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.bbox": None}):
+        figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=colours.PAPER)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = figure.get_figwidth() * DPI
+    return (
+        f'<img class="figure" style="width:{width:.0f}px" alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
     )
 
 

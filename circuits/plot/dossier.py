@@ -15,6 +15,7 @@ from circuits.errors import CircuitsError
 from circuits.explain import SECTIONS, Dossier, Wires
 from circuits.explain.quick import Alike
 from circuits.explain.registry import Nothing
+from circuits.factors import Factors
 from circuits.plot import pages, pictures
 from circuits.plot.reading import decimals, kernel_effect, minus, number, short
 from circuits.plot.svg import cropped, escape, kernel_svg
@@ -142,6 +143,8 @@ def _named(part: object) -> Iterable[str]:
     """Units that a section shows besides its own."""
     if isinstance(part, Wires):
         return [wire.unit for wire in part.rows]
+    if isinstance(part, Factors):
+        return [unit for k in range(len(part)) for unit, _ in part.top(k)]
     if isinstance(part, Alike):
         return [unit for found in part.by.values() for unit, _ in found.rows]
     return []

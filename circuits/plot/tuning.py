@@ -160,7 +160,7 @@ def tuning_map(
     down, across = tuning.axis(rows), tuning.axis(columns)
     values = tuning.over(rows, columns)[tuning.row(unit)].double().numpy()
     cell_w, cell_h = max(14, min(46, 620 // len(across))), 28
-    left, top = 110, 78
+    left, top = 110, 84
     width, height = cell_w * len(across), cell_h * len(down)
     figure, axes = canvas.page(max(left + width + 2 * MARGIN, 470), top + height + 96)
     canvas.write(axes, MARGIN, 32, title or short(tuning.units[tuning.row(unit)]), size=15, bold=True, limit=50)
@@ -176,7 +176,7 @@ def tuning_map(
             x = left + (j + 0.5) * cell_w
             canvas.write(axes, x, top + height + 16, label, size=10.5, align="center", limit=12)
     about = [f"{a.name} ({a.unit})" if a.unit else a.name for a in (down, across)]
-    canvas.write(axes, left - 8, top - 10, about[0], size=10.5, colour=colours.MUTED, align="right", limit=24)
+    canvas.write(axes, MARGIN, top - 8, about[0], size=10.5, colour=colours.MUTED, limit=40)
     canvas.write(axes, left + width / 2, top + height + 34, about[1], size=10.5, colour=colours.MUTED, align="center")
     y = top + height + 56
     if values.min() < 0:

@@ -12,9 +12,10 @@ import torch
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.explain import SECTIONS, Section, Wires, explain, register, wires
+from circuits.explain import SECTIONS, Section, Wires, explain, register, slow, wires
 from circuits.explain.quick import Alike
 from circuits.explain.registry import Nothing
+from circuits.factors import Factors
 from circuits.plot.dossier import DRAWN, dossier_page, spread
 from circuits.scans import Scan, UnitScan
 from circuits.store import StoreError
@@ -91,6 +92,26 @@ def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.
     assert "circuits &lt;x&gt;" in page
     assert page.count("data:image/jpeg") > 40
     assert not re.search(r"""(src|href)=["'](?!data:|\#)""", page)
+
+
+def test_slower_sections_are_made_when_they_are_asked_for(
+    scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow, "STEPS", 4)
+    found = explain(scenes, "mixed3b:39", scan, sections=["visualization", "tuning", "factors"])
+    looks, tunings, factors = (found.parts[name] for name in ("visualization", "tuning", "factors"))
+    assert isinstance(looks, slow.Looks) and len(looks.positive) == 3
+    assert looks.negative.response < min(v.response for v in looks.positive)
+    assert isinstance(tunings, slow.Tunings) and len(tunings.by) == 5
+    peaks = [float(t.responses.max()) for t in tunings.by.values()]
+    assert peaks == sorted(peaks, reverse=True)
+    assert isinstance(factors, Factors) and len(factors) == 3
+    json.dumps(found.describe())
+    page = dossier_page(found, scan, command="c", python="p")
+    assert all(f"<h2>{SECTIONS[name].title}</h2>" in page for name in ("visualization", "tuning", "factors"))
+    assert page.count("data:image/png") >= 3 and "Not on this page" not in page.partition("What it looks for")[0]
 
 
 def test_silent_units_and_single_units_have_a_page_too(tmp_path: Path) -> None:
