@@ -97,8 +97,6 @@ def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.
 def test_slower_sections_are_made_when_they_are_asked_for(
     scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(slow, "STEPS", 4)
     found = explain(scenes, "mixed3b:39", scan, sections=["visualization", "tuning", "factors"])
     looks, tunings, factors = (found.parts[name] for name in ("visualization", "tuning", "factors"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.verify import families
+from apps.cli.verify import families, tuned
 from apps.cli.verify.checks import Check, Wanted, check, skipped
 from apps.cli.verify.facts import facts, known
 
@@ -35,6 +35,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
         ):
             yield skipped(what, "published", missing, _SOURCE)
         yield from families.without_weights(missing)
+        yield from tuned.without_weights(missing)
         return
     model = load("inceptionv1", weights=wanted.weights, device=wanted.device)
     yield from strongest(model)
@@ -43,6 +44,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     yield from chain(model)
     yield from statistics(model, wanted)
     yield from families.published(model, wanted.seed)
+    yield from tuned.published(model)
 
 
 def kernels(model: Model, source: str, target: str) -> Any:

@@ -19,11 +19,12 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     yield from curves_by_angle()
     yield from composition(wanted.seed)
     yield colours()
-    from apps.cli.verify import families, planted
+    from apps.cli.verify import families, planted, tuned
 
     yield from planted.car()
     yield from planted.cancellation()
     yield from families.library(wanted.seed)
+    yield from tuned.library()
 
 
 def architecture() -> Iterator[Check]:
