@@ -1,8 +1,8 @@
 """A scan over photographs against the plain forward pass on ready tensors, in turn.
 
 The peer gets its pictures decoded in advance and runs the network alone, as far as the scan needs it. Ours decodes the
-files, looks at every unit of the layers (histograms, examples, samples) and writes the store. Once for one layer, once for
-all of them.
+files, looks at every unit of the layers (histograms, examples, samples) and writes the store. Once for one layer, once
+for all of them.
 """
 
 from __future__ import annotations
