@@ -9,9 +9,11 @@ Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
 
 from circuits import detectors, stimuli
 from circuits.address import Unit
+from circuits.atlas import Atlas
 from circuits.attribution import Attribution, attribute
 from circuits.basis import Basis, Directions
 from circuits.branches import branch_enrichment, branch_structure
+from circuits.cartography import activation_atlas
 from circuits.circuit import Circuit, Edge, Node, Score
 from circuits.controls import untrained
 from circuits.detectors import Detectors, find_detectors, frequency_factors, sign_rule
@@ -19,12 +21,15 @@ from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.errors import CircuitsError
 from circuits.factors import Factors, Families, families, one_sided_nmf
 from circuits.finding import Finding, Findings, find
+from circuits.groups import Groups, neuron_groups
 from circuits.hooks import capture
 from circuits.likeness import Likeness, Neighbours, neighbours, similarity
 from circuits.model import Layer, Model, load, wrap
+from circuits.regions import activation_grid, semantic_dictionary
 from circuits.scanning import scan
 from circuits.scans import Scan, read_scan
 from circuits.scoring import score
+from circuits.spatial import spatial_attribution
 from circuits.tracing import trace
 from circuits.tuning import Tuning, joint_tuning, tune
 from circuits.universality import Matches, match
@@ -35,6 +40,7 @@ from zoo.inputs import InputSpec
 __all__ = [
     "Ablate",
     "Add",
+    "Atlas",
     "Attribution",
     "Basis",
     "Circuit",
@@ -49,6 +55,7 @@ __all__ = [
     "Families",
     "Finding",
     "Findings",
+    "Groups",
     "InputSpec",
     "Layer",
     "Likeness",
@@ -63,6 +70,8 @@ __all__ = [
     "Tuning",
     "Unit",
     "Visualization",
+    "activation_atlas",
+    "activation_grid",
     "attribute",
     "best_case_weights",
     "branch_enrichment",
@@ -80,12 +89,15 @@ __all__ = [
     "load",
     "match",
     "neighbours",
+    "neuron_groups",
     "one_sided_nmf",
     "read_scan",
     "scan",
     "score",
+    "semantic_dictionary",
     "sign_rule",
     "similarity",
+    "spatial_attribution",
     "stimuli",
     "trace",
     "tune",

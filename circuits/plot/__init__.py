@@ -8,6 +8,7 @@ import this package::
     plot.save_figure(plot.circuit_graph(circuit, found), "circuit.png")
 """
 
+from circuits.plot.atlas import atlas_figure, atlas_page, example_crops
 from circuits.plot.canvas import save_figure
 from circuits.plot.colours import decode, encode, shared_scale
 from circuits.plot.dossier import dossier_page
@@ -17,6 +18,13 @@ from circuits.plot.kernels import kernel_grid, kernel_strip
 from circuits.plot.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
 from circuits.plot.pictures import crops, exemplars, pixels
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
+from circuits.plot.regions import (
+    attribution_figure,
+    dictionary_figure,
+    grid_figure,
+    groups_figure,
+    spatial_figure,
+)
 from circuits.plot.report import trace_report
 from circuits.plot.sheet import contact_sheet
 from circuits.plot.structure import branch_scatter, enrichment_bars, match_matrix, match_table, neighbours_table
@@ -28,6 +36,9 @@ from circuits.plot import sections  # isort: skip  # it registers what draws the
 
 __all__ = [
     "Halves",
+    "atlas_figure",
+    "atlas_page",
+    "attribution_figure",
     "auc_table",
     "branch_scatter",
     "circuit_graph",
@@ -36,11 +47,15 @@ __all__ = [
     "crops",
     "decode",
     "decomposed_grid",
+    "dictionary_figure",
     "dossier_page",
     "encode",
     "enrichment_bars",
+    "example_crops",
     "exemplars",
     "factor_figure",
+    "grid_figure",
+    "groups_figure",
     "halves",
     "kernel_effect",
     "kernel_grid",
@@ -52,10 +67,11 @@ __all__ = [
     "pixels",
     "radial_tuning",
     "save_figure",
-    "sections",
     "score_figure",
+    "sections",
     "shared_scale",
     "sign_rule_scatter",
+    "spatial_figure",
     "spectrum_strip",
     "stimuli_strip",
     "strip",

@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.circuit import Example
 from circuits.errors import CircuitsError, shorten
 from circuits.plot import canvas, colours, pictures
 from circuits.plot.reading import minus, short
 from circuits.plot.tiles import why_none
 from circuits.visualization.modes import SLIGHTLY, Decomposed, Spectrum, Strip
 from circuits.visualization.result import Visualization
-from zoo.images import Source, open_images
+from zoo.images import Source
 from zoo.inputs import InputSpec
 
 MARGIN, GAP = 24, 14
@@ -42,7 +41,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
     about = f"from what it answers to least to what it answers to most; photographs: {result.images} ({result.count})"
     canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, colour=colours.MUTED, limit=150)
     top = MARGIN + 62
-    found = cut_examples(result.examples, images, spec)
+    found = pictures.cut_examples(result.examples, images, spec)
     names = ["negative optimum", *(f"{n} examples" if n[0] == "m" else n for n in found), "positive optimum"]
     for i, name in enumerate(names):
         x = MARGIN + i * step
@@ -240,26 +239,6 @@ def _history(
 
 
 # -- what they share --------------------------------------------------------------------------------------------
-
-
-def cut_examples(
-    groups: dict[str, tuple[Example, ...]], images: Source, spec: InputSpec
-) -> dict[str, list[pictures.Crop]]:
-    """Cut the receptive fields of examples: name -> crops, in the order given.
-
-    Raises:
-        CircuitsError: an example is of a picture that is not at its place in `images`.
-    """
-    opened = open_images(images)
-    wanted = sorted({e.image for shown in groups.values() for e in shown})
-    for example in (e for shown in groups.values() for e in shown):
-        if not 0 <= example.image < len(opened) or opened.ids[example.image] != example.id:
-            raise CircuitsError(
-                f"the spectrum was gathered on a picture {shorten(example.id)!r} at place {example.image}, which is "
-                f"not in {shorten(opened.name)} ({len(opened)} pictures): give the images that it was gathered on"
-            )
-    pixels = {i: pictures.pixels(p, len(p)) for i, p in zip(wanted, opened.tensor(spec, wanted), strict=True)}
-    return {name: [pictures.cut(pixels[e.image], e.box) for e in shown] for name, shown in groups.items()}
 
 
 def draw_result(

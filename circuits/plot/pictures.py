@@ -14,7 +14,7 @@ from PIL import Image
 from circuits.circuit import Circuit, Example
 from circuits.errors import CircuitsError, shorten
 from circuits.plot import colours
-from zoo.images import Images
+from zoo.images import Images, Source, open_images
 from zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec,
     return _cut_all(shown, images, spec, "the evidence was", "gathered")
 
 
-def cut_examples(examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec) -> dict[str, list[Crop]]:
+def cut_examples(examples: Mapping[str, Sequence[Example]], images: Source, spec: InputSpec) -> dict[str, list[Crop]]:
     """Cut the receptive fields of examples, as `crops` does: name -> crops, in the order given.
 
     Raises:
         CircuitsError: an example is of a picture that is not at its place in `images`.
     """
-    return _cut_all(examples, images, spec, "the examples were", "found")
+    return _cut_all(examples, open_images(images), spec, "the examples were", "found")
 
 
 def _cut_all(

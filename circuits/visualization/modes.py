@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +22,10 @@ from circuits.circuit import provenance
 from circuits.hooks import read
 from circuits.model import Model
 from circuits.visualization.accentuation import accentuate
+from circuits.visualization.alike import alike
 from circuits.visualization.asked import opened, refuse, whole
 from circuits.visualization.errors import VisualizationError
 from circuits.visualization.objectives import Objective, caricature, direction
-from circuits.visualization.params import Device, Factory, Fourier, Parametrization, Size
 from circuits.visualization.render import pixels_of, visualize
 from circuits.visualization.result import Visualization
 from circuits.visualization.spectra import SLIGHTLY, Spectrum, spectrum
@@ -135,8 +135,12 @@ def decomposed(
     places = [(i, j) for i, j in ((norms >= max(keep, 1e-12)) & (parts > 0)).nonzero().tolist()]
     kinds, which = _kinds(torch.stack([looked_for[:, i, j] / parts[i, j] for i, j in places]) if places else None)
     along = [direction(weights.source, one) for one in kinds]
-    alike = _Alike(options.pop("params", None) or Fourier(), seed)
-    made = visualize(model, along, steps=steps, seed=seed, params=alike, progress=progress, **options) if along else []
+    start_alike = alike(options.pop("params", None), seed)
+    made = (
+        visualize(model, along, steps=steps, seed=seed, params=start_alike, progress=progress, **options)
+        if along
+        else []
+    )
     named = {p: replace(made[k], unit=f"{unit.short}[{p[0]},{p[1]}]") for p, k in zip(places, which, strict=True)}
     height, width = norms.shape
     return Decomposed(
@@ -162,17 +166,6 @@ def _kinds(directions: Tensor | None) -> tuple[list[Tensor], list[int]]:
         kinds += [one] if same == len(kinds) else []
         which.append(same)
     return kinds, which
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """Pictures that all start alike, whatever their seeds."""
-
-    of: Factory
-    seed: int
-
-    def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
-        return self.of([self.seed] * len(seeds), size, channels, device)
 
 
 # -- caricatures ------------------------------------------------------------------------------------------------

@@ -1,0 +1,176 @@
+"""`circuits atlas`: what a layer can say, on a map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import SCHEMA, PictureOptions, Result, Session, reporting
+from apps.cli.console import clock, table
+from apps.cli.drawing import short
+from apps.cli.errors import UsageError
+from apps.cli.running import plain
+
+if TYPE_CHECKING:
+    from circuits.atlas import Atlas
+    from circuits.model import Model
+    from zoo.images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawAtlas(PictureOptions):
+    """Lay out what a layer says to many pictures, and draw each region of it.
+
+    Activation vectors at random positions of the pictures are laid out in a square so that what is alike lies
+    together, averaged over the cells of a grid, and each average is shown by a picture made by optimisation. Beside it
+    stands how alike neighbouring cells are, against any two cells and against shuffled data.
+
+    The folder gets atlas.png and a page, index.html, on which each cell tells its samples, units and classes.
+    The same command again goes on where it was stopped.
+
+    Example:
+        circuits atlas scenes/mixed4a --images scenes:500 --grid 8 --out atlas
+        circuits atlas googlenet-bvlc/mixed4c --images photos --out atlas
+    """
+
+    address: tyro.conf.Positional[str]
+    """The layer: model/layer."""
+    grid: int = 12
+    """Cells a side."""
+    icon: int = 64
+    """Pixels of an icon."""
+    steps: int = 128
+    """Steps of the optimisation of icons; the published atlases took 512."""
+    per_image: int = 4
+    """Positions sampled of each picture."""
+    least: int = 4
+    """Cells with fewer samples are left empty."""
+    plain_directions: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Draw all that a cell says, not what tells it from the others (no whitening)."""
+    batch_size: int | None = None
+    """Icons at once."""
+
+    keeps_out: ClassVar[bool] = True
+
+    def run(self, session: Session) -> Result:
+        """Make the atlas, its picture and its page."""
+        from circuits.cartography import activation_atlas
+
+        if self.out is None:
+            raise UsageError("an atlas is written into a folder: --out DIR")
+        for name, number in (
+            ("grid", self.grid),
+            ("icon", self.icon),
+            ("steps", self.steps),
+            ("per-image", self.per_image),
+            ("least", self.least),
+            ("batch-size", self.batch_size),
+        ):
+            if number is not None and number < 1:
+                raise UsageError(f"--{name} is at least 1, not {number}")
+        elapsed = clock()
+        model, unit = self.address_of(self.address)
+        images = self.pictures(model.name)
+        with _kept(self.out), session.progress(f"atlas of {unit.short}") as report:
+            atlas = activation_atlas(
+                model, unit.short, images, **self._options(), store=self.out, seed=self.seed, **reporting(report)
+            )
+            document = atlas.describe()
+            _write(self.out, model, atlas, images, document, session.invocation, self.python(model, unit.short))
+        seconds = elapsed()
+        out = self.out
+
+        def show(console: Console) -> None:
+            cells = document["cells"]
+            console.print(Text.assemble((f"{model.name}/{atlas.layer}", "bold"), f"  {len(cells)} cells"))
+            rows = [[one.what, one.neighbours, one.random, one.shuffled, one.pairs] for one in atlas.likeness]
+            columns = ["how alike", "neighbours", "any two", "shuffled", "pairs"]
+            console.print(table(columns, rows, right=" rrrr"))
+            fullest = sorted(cells, key=lambda c: -c["count"])[:8]
+            lines = [
+                [
+                    f"{c['row']},{c['column']}",
+                    c["count"],
+                    ", ".join(short(u["unit"]).rpartition(":")[2] for u in c["units"][:4]),
+                    ", ".join(label["class"].split(",")[0] for label in c["labels"][:3]),
+                ]
+                for c in fullest
+            ]
+            console.print()
+            console.print(table(["fullest cells", "samples", "units", "classes pushed"], lines, right=" r"))
+            said = f"{document['samples']} samples of {document['pictures']} pictures, {seconds:.1f} s"
+            console.print(Text(said, style="dim"))
+            console.print(Text(f"written: {out / 'index.html'}", style="dim"))
+
+        return Result(document, show)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "grid": self.grid,
+            "size": self.icon,
+            "steps": self.steps,
+            "per_image": self.per_image,
+            "least": self.least,
+            "whiten": not self.plain_directions,
+            "batch_size": self.batch_size,
+        }
+
+    def python(self, model: Model, layer: str) -> str:
+        """The Python that does the same."""
+        weights = f", weights={self.weights!r}" if self.weights else ""
+        source = self.images[0] if len(self.images) == 1 else list(self.images) or "scenes:500"
+        limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
+        given = {
+            **{k: v for k, v in self._options().items() if v is not None},
+            "seed": self.seed,
+            "store": str(self.out),
+        }
+        options = ", ".join(f"{k}={v!r}" for k, v in given.items())
+        return (
+            "import circuits\nfrom circuits.cartography import activation_atlas\nfrom zoo.images import open_images\n\n"
+            f"model = circuits.load({model.name!r}{weights})\n"
+            f"images = open_images({source!r}{limit})\n"
+            f"atlas = activation_atlas(model, {layer!r}, images, {options})\n"
+        )
+
+
+@contextmanager
+def _kept(out: Path) -> Iterator[None]:
+    """Ctrl-C says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / "index.json").is_file():
+            raise
+        kept = f"interrupted: what is finished is kept in {out}, and the same command goes on"
+        raise UsageError(kept) from None
+
+
+def _write(
+    out: Path, model: Model, atlas: Atlas, images: Images, document: dict[str, Any], command: str, python: str
+) -> None:
+    """The picture, the page and the document; the atlas itself is there already."""
+    from circuits import plot
+    from circuits.plot.atlas import atlas_figure, atlas_page, example_crops
+    from zoo.files import write_atomically
+
+    crops = example_crops(atlas, images, model.input)
+    page = atlas_page(atlas, command=command, python=python, photographs=crops)
+    text = json.dumps(
+        plain({"schema": SCHEMA, "command": "atlas", **document}), indent=1, allow_nan=False, ensure_ascii=False
+    )
+    for name, content in (("index.html", page), ("atlas.json", text)):
+
+        def fill(path: Path, content: str = content) -> None:
+            path.write_text(content, encoding="utf-8")
+
+        write_atomically(out / name, fill)
+    plot.save_figure(atlas_figure(atlas), out / "atlas.png")
