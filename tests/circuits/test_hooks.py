@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CaptureError, ImageError, ModelError
-from circuits.hooks import read, stream
+from circuits.hooks import read, stream, visit
 from tests import nets
 
 Watch = list[circuits.Model]
@@ -244,4 +244,50 @@ def test_an_interrupt_leaves_nothing_behind(unchanged: Watch) -> None:
     images = nets.pictures(3, 8)
     for _ in stream(model, images, ["1"], batch_size=1):
         break  # a stream that is left early
+    assert nets.hook_count(model.module) == 0
+
+
+@pytest.mark.parametrize("net", [nets.Residual(3), nets.Functional(), nets.Twice()], ids=lambda n: type(n).__name__)
+def test_a_visitor_sees_what_is_read_each_layer_once(net: nn.Module, unchanged: Watch) -> None:
+    model = nets.wrap(nets.randomised(net), 16)
+    unchanged.append(model)
+    images = nets.pictures(2, 16)
+    names = [n for n in nets.every_layer(model) if model.layers[n].part is None]
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str, values: Tensor) -> None:
+        assert name not in seen
+        seen[name] = values.clone()
+
+    with torch.no_grad():
+        visit(model, images, names, look)
+        expected = read(model, images, [model.layers[n] for n in names])
+    assert set(seen) == set(names)
+    for name, values in expected.items():
+        torch.testing.assert_close(seen[name].reshape(values.shape), values)
+
+
+@pytest.mark.parametrize("net", [nets.Residual(3), nets.Functional()], ids=lambda n: type(n).__name__)
+def test_a_visitor_sees_edited_activations(net: nn.Module, unchanged: Watch) -> None:
+    model = nets.wrap(nets.randomised(net), 16)
+    unchanged.append(model)
+    images = nets.pictures(2, 16)
+    last = [n for n in nets.every_layer(model) if model.layers[n].kind == "relu"][-1]
+    seen: list[Tensor] = []
+    with circuits.edit(model, [circuits.Set(f"{last}:1", 5.0)]):
+        visit(model, images, [last], lambda _, values: seen.append(values.detach().clone()))
+        expected = circuits.capture(model, images, last)[last]
+    assert float((seen[0][:, 1] - 5.0).abs().max()) == 0
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_a_visitor_that_fails_leaves_nothing_behind(unchanged: Watch) -> None:
+    model = nets.wrap(nets.randomised(nets.Residual(3)), 8)
+    unchanged.append(model)
+
+    def fail(name: str, values: Tensor) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        visit(model, nets.pictures(2, 8), ["bn1", "bn2"], fail)
     assert nets.hook_count(model.module) == 0
