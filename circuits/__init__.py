@@ -25,6 +25,7 @@ from circuits.groups import Groups, neuron_groups
 from circuits.hooks import capture
 from circuits.likeness import Likeness, Neighbours, neighbours, similarity
 from circuits.model import Layer, Model, load, wrap
+from circuits.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
 from circuits.regions import activation_grid, semantic_dictionary
 from circuits.scanning import scan
 from circuits.scans import Scan, read_scan
@@ -33,6 +34,7 @@ from circuits.spatial import spatial_attribution
 from circuits.tracing import trace
 from circuits.tuning import Tuning, joint_tuning, tune
 from circuits.universality import Matches, match
+from circuits.virtual import Keep, ablate_clusters, attach_pure_units
 from circuits.visualization import Visualization, visualize
 from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from zoo.inputs import InputSpec
@@ -57,12 +59,15 @@ __all__ = [
     "Findings",
     "Groups",
     "InputSpec",
+    "Keep",
     "Layer",
     "Likeness",
     "Matches",
     "Model",
     "Neighbours",
     "Node",
+    "Polysemanticities",
+    "Polysemanticity",
     "Scale",
     "Scan",
     "Score",
@@ -70,8 +75,10 @@ __all__ = [
     "Tuning",
     "Unit",
     "Visualization",
+    "ablate_clusters",
     "activation_atlas",
     "activation_grid",
+    "attach_pure_units",
     "attribute",
     "best_case_weights",
     "branch_enrichment",
@@ -91,6 +98,7 @@ __all__ = [
     "neighbours",
     "neuron_groups",
     "one_sided_nmf",
+    "polysemantic",
     "read_scan",
     "scan",
     "score",

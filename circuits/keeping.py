@@ -37,7 +37,7 @@ def shares(*words: int | NDArray[Any]) -> NDArray[np.float64]:
     return (mix(*words) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-class Keep:
+class KeepBest:
     """The best few places of every unit by one rule: lowest `rank`, ties by lowest `ticket`.
 
     Which those are does not depend on the order in which places are offered, nor on how offers are split among
@@ -71,7 +71,7 @@ class Keep:
         for name, values in joined.items():
             getattr(self, name)[rows] = np.take_along_axis(values, order, axis=1)
 
-    def merge(self, other: Keep) -> None:
+    def merge(self, other: KeepBest) -> None:
         """Take in what another keeper kept of other places."""
         self.offer(other.rank, other.ticket, other.value, other.image, other.place)
 

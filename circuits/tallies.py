@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.errors import CircuitsError
-from circuits.keeping import Arrays, Floats, Ints, Keep, KeepByStrength, lottery, mix, shares
+from circuits.keeping import Arrays, Floats, Ints, KeepBest, KeepByStrength, lottery, mix, shares
 
 PER_OCTAVE = 8
 OCTAVES = (-40, 24)
@@ -118,8 +118,8 @@ class Tally:
         self.total = np.zeros((2, units), np.float64)
         self.images = 0
         self.fires_on = np.zeros(units, np.int64)
-        self.top = Keep(units, plan.top)
-        self.lowest, self.near, self.random = (Keep(units, plan.few) for _ in range(3))
+        self.top = KeepBest(units, plan.top)
+        self.lowest, self.near, self.random = (KeepBest(units, plan.few) for _ in range(3))
         self.bands = KeepByStrength(units, plan.per_band)
         self.sample_ticket = np.empty(0, np.int64)
         self.sample_values = np.empty((0, units), np.float32)

@@ -48,6 +48,9 @@ COMMANDS: dict[str, Entry] = {
         _LOOK,
         "weights into a unit or family told as a few groups of channels and their places",
     ),
+    "polysemantic": Entry(
+        "polysemantic", "Polysemantic", _LOOK, "units that answer to several unrelated things, taken apart"
+    ),
     "atlas": Entry("atlas", "DrawAtlas", _LOOK, "what a layer can say, laid out on a map of icons"),
     "look": Entry("look", "Look", _LOOK, "one picture taken apart: places, groups of channels, classes"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),

@@ -12,12 +12,15 @@ from circuits.explain.dossier import Subject
 from circuits.explain.registry import Finding, Nothing, Section, register
 from circuits.factors import Factors, one_sided_nmf
 from circuits.likeness import weights_from
+from circuits.polysemanticity import polysemantic
 from circuits.tuning import Tuning, tune
 from circuits.visualization import Visualization, visualize
 
 STEPS = 192
 """Steps of the pictures made for a dossier."""
 _FACTORS = 3
+_LEAST = 12
+"""Examples below which groups mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,23 @@ def _factors(subject: Subject) -> Finding:
     return found
 
 
+def _polysemanticity(subject: Subject) -> Finding:
+    if subject.model.before(subject.unit.layer) is None:
+        return Nothing(f"{subject.unit.short} reads the picture itself: nothing made it fire but that")
+    top = subject.found.top
+    if len(top) < _LEAST:
+        return Nothing(f"it fires on {len(top)} of the pictures: too few to find groups among")
+    found = polysemantic(
+        subject.model,
+        str(subject.unit),
+        images=subject.pictures,
+        examples={str(subject.unit): top[:64]},
+        seed=subject.seed,
+    )
+    return found.rows[0] if found.rows else Nothing("its examples could not be told apart")
+
+
 register(Section("visualization", "What it looks for", False, _visualization))
 register(Section("tuning", "What it is tuned to", False, _tuning))
+register(Section("polysemanticity", "How many things it answers to", False, _polysemanticity))
 register(Section("factors", "Groups among what it reads", False, _factors))

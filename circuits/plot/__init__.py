@@ -17,6 +17,7 @@ from circuits.plot.graph import circuit_graph
 from circuits.plot.kernels import kernel_grid, kernel_strip
 from circuits.plot.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
 from circuits.plot.pictures import crops, exemplars, pixels
+from circuits.plot.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
 from circuits.plot.regions import (
     attribution_figure,
@@ -36,6 +37,7 @@ from circuits.plot import sections  # isort: skip  # it registers what draws the
 
 __all__ = [
     "Halves",
+    "ablation_table",
     "atlas_figure",
     "atlas_page",
     "attribution_figure",
@@ -65,6 +67,8 @@ __all__ = [
     "match_table",
     "neighbours_table",
     "pixels",
+    "polysemantic_ranking",
+    "polysemantic_unit",
     "radial_tuning",
     "save_figure",
     "score_figure",

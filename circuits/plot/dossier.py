@@ -20,6 +20,8 @@ from circuits.plot import pages, pictures
 from circuits.plot.reading import decimals, kernel_effect, minus, number, short
 from circuits.plot.svg import cropped, escape, kernel_svg
 from circuits.scans import Scan, UnitScan
+from zoo.images import Images
+from zoo.inputs import InputSpec
 
 TOP, FEW = 24, 8
 """Examples shown of the strongest, and of each other kind."""
@@ -35,10 +37,13 @@ class Sheet:
     Attributes:
         crops: name of a group of examples -> their crops.
         thumbs: address -> the crop of a unit's strongest example, for units of scanned layers.
+        images: the scanned pictures; spec: how the model sees them.
     """
 
     crops: Mapping[str, Sequence[pictures.Crop]]
     thumbs: Mapping[str, pictures.Crop]
+    images: Images
+    spec: InputSpec
 
 
 Draw: TypeAlias = Callable[[Any, Sheet], str]
@@ -132,7 +137,7 @@ def _sheet(dossier: Dossier, scan: Scan, images: Any) -> Sheet:
     opened = scan.pictures(images, check=scan.count <= CHECKED)
     cut = pictures.cut_examples(groups, opened, scan.input_spec)
     thumbs = {unit: cut[unit][0] for unit, example in others.items() if example is not None}
-    return Sheet(cut, thumbs)
+    return Sheet(cut, thumbs, opened, scan.input_spec)
 
 
 CHECKED = 5000

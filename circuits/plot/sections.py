@@ -7,10 +7,12 @@ from circuits.factors import Factors
 from circuits.plot import canvas
 from circuits.plot.dossier import Sheet, drawn
 from circuits.plot.factors import factor_figure
+from circuits.plot.polysemanticity import polysemantic_unit
 from circuits.plot.reading import number, short
 from circuits.plot.svg import escape
 from circuits.plot.tiles import looks, sizes
 from circuits.plot.tuning import tuning_curves, tuning_map
+from circuits.polysemanticity import Polysemanticity
 from circuits.tuning import Tuning
 
 
@@ -59,6 +61,19 @@ def _figures(tuning: Tuning) -> str:
     if sum(len(axis) > 1 and not axis.average for axis in tuning.axes) > 1:
         parts.append(canvas.embedded(tuning_map(tuning, tuning.units[0]), f"Tuning of {name} along two axes"))
     return f'<div class="made">{"".join(parts)}</div>'
+
+
+@drawn("polysemanticity")
+def _polysemanticity(found: Polysemanticity, sheet: Sheet) -> str:
+    figure = canvas.embedded(polysemantic_unit(found, sheet.images, sheet.spec), "Its examples, by what made it fire")
+    if not found.split:
+        note = "Its examples do not fall into groups by the units that made it fire, beyond what chance makes of them."
+    else:
+        note = (
+            f"Its examples fall into {len(found.clusters)} groups by the units that made it fire (score "
+            f"{found.score:.2f}; 0 one thing, 1 things that share nothing)."
+        )
+    return f'<p class="note">{note}</p>{figure}'
 
 
 @drawn("factors")

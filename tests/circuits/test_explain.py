@@ -17,6 +17,7 @@ from circuits.explain.quick import Alike
 from circuits.explain.registry import Nothing
 from circuits.factors import Factors
 from circuits.plot.dossier import DRAWN, dossier_page, spread
+from circuits.polysemanticity import Polysemanticity
 from circuits.scans import Scan, UnitScan
 from circuits.store import StoreError
 from circuits.tallies import Plan
@@ -98,7 +99,7 @@ def test_slower_sections_are_made_when_they_are_asked_for(
     scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow, "STEPS", 4)
-    found = explain(scenes, "mixed3b:39", scan, sections=["visualization", "tuning", "factors"])
+    found = explain(scenes, "mixed3b:39", scan, sections=["visualization", "tuning", "factors", "polysemanticity"])
     looks, tunings, factors = (found.parts[name] for name in ("visualization", "tuning", "factors"))
     assert isinstance(looks, slow.Looks) and len(looks.positive) == 3
     assert looks.negative.response < min(v.response for v in looks.positive)
@@ -106,6 +107,7 @@ def test_slower_sections_are_made_when_they_are_asked_for(
     peaks = [float(t.responses.max()) for t in tunings.by.values()]
     assert peaks == sorted(peaks, reverse=True)
     assert isinstance(factors, Factors) and len(factors) == 3
+    assert isinstance(found.parts["polysemanticity"], (Polysemanticity, Nothing))
     json.dumps(found.describe())
     page = dossier_page(found, scan, command="c", python="p")
     assert all(f"<h2>{SECTIONS[name].title}</h2>" in page for name in ("visualization", "tuning", "factors"))

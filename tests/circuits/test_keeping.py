@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuits.keeping import NOBODY, Keep, KeepByStrength, lottery, mix, shares
+from circuits.keeping import NOBODY, KeepBest, KeepByStrength, lottery, mix, shares
 
 UNITS, PLACES = 5, 400
 
@@ -20,8 +20,8 @@ def offers() -> dict[str, np.ndarray]:
     return {"value": value, "image": image, "place": place, "ticket": ticket}
 
 
-def _keep(offers: dict[str, np.ndarray], parts: list[np.ndarray], slots: int = 12) -> Keep:
-    kept = Keep(UNITS, slots)
+def _keep(offers: dict[str, np.ndarray], parts: list[np.ndarray], slots: int = 12) -> KeepBest:
+    kept = KeepBest(UNITS, slots)
     for part in parts:
         value, image = offers["value"][:, part], np.broadcast_to(offers["image"][part], (UNITS, len(part)))
         kept.offer(-value.astype(np.float64), image, value, image, offers["place"][:, part])
@@ -50,7 +50,7 @@ def test_neither_order_nor_split_nor_merge_changes_what_is_kept(offers: dict[str
 
 
 def test_fewer_than_the_slots_leave_empty_ones() -> None:
-    kept = Keep(2, 3)
+    kept = KeepBest(2, 3)
     value = np.array([[1.0, 2.0], [0.0, 5.0]], np.float32)
     rank = np.where(value > 0, -value, np.inf).astype(np.float64)
     images = np.array([[0, 1], [0, 1]])

@@ -1,0 +1,170 @@
+"""`circuits polysemantic`: which units answer to several unrelated things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.console import clock, table
+from apps.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from circuits.polysemanticity import Cluster, Polysemanticities, Polysemanticity
+    from circuits.virtual import ClusterAblation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polysemantic(PictureOptions):
+    """Rank the units of a layer by how polysemantic they are; or take one unit apart.
+
+    The pictures on which a unit fires most are grouped by the units of the layer before that made it fire. Groups
+    count when they beat the same procedure on parents shuffled over pictures and on one cloud of the same shape. The
+    score combines how little the groups' parents have in common, how clear they are of the shuffled control, and a
+    witness: how many random assignments of the pictures to groups tell a deeper layer less. For one unit the parents
+    of each group are also silenced: its response should fall on that group's pictures, and on no others.
+
+    Example:
+        circuits polysemantic scenes/mixed4a --images scenes:1000 --out polysemantic
+        circuits polysemantic googlenet-bvlc/mixed4e:55 --images photos --out cats-and-cars
+    """
+
+    address: tyro.conf.Positional[str]
+    """A layer (googlenet-bvlc/mixed4c), a unit (googlenet-bvlc/mixed4e:55), or a latent of an attached basis."""
+    top: int = 20
+    """How many units to show."""
+    n: int = 64
+    """Pictures looked at for each unit: those on which it fires most."""
+    clusters: int = 4
+    """At most so many groups a unit."""
+    draws: int = 50
+    """Draws of each control."""
+    figures: int = 6
+    """How many of the best units get a figure in --out."""
+
+    def run(self, session: Session) -> Result:
+        """Units ranked, or one unit taken apart."""
+        from circuits.polysemanticity import polysemantic
+
+        for name in ("top", "draws"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
+        if self.n < 10 or self.clusters < 2 or self.figures < 0:
+            raise UsageError("--n is at least 10, --clusters at least 2, and --figures not below 0")
+        elapsed = clock()
+        model, unit = self.address_of(self.address)
+        pictures = self.pictures(model.name)
+        with session.progress(f"looking at {unit.short}") as report:
+            found = polysemantic(
+                model, unit, images=pictures, n=self.n, most=self.clusters, draws=self.draws, seed=self.seed,
+                **reporting(report),
+            )  # fmt: skip
+        ablation = None
+        if unit.index is not None:
+            if not found.rows:
+                raise UsageError(
+                    f"{unit} is active on fewer than 10 of the {len(pictures)} pictures of {pictures.name}: give more"
+                )
+            if found.best.split:
+                from circuits.virtual import ablate_clusters
+
+                ablation = ablate_clusters(model, found.best, pictures, seed=self.seed)
+        seconds = elapsed()
+        shown = found.rows[: self.top]
+        document: dict[str, Any] = {
+            "address": str(unit),
+            "images": {"name": pictures.name, "count": len(pictures)},
+            "units": len(found.rows),
+            "split": found.split,
+            "silent": list(found.silent),
+            "rows": [row.describe() for row in shown],
+            "ablation": None if ablation is None else ablation.describe(),
+            "provenance": found.provenance,
+        }
+
+        def show(console: Console) -> None:
+            if unit.index is not None:
+                _show_unit(console, found.best, ablation)
+            else:
+                _show_ranking(console, found, shown)
+            console.print(Text(f"{len(pictures)} pictures; {seconds:.1f} s", style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits import plot
+            from circuits.plot.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
+
+            if unit.index is None:
+                figure = polysemantic_ranking(found, n=self.top, title=f"Polysemanticity in {unit}")
+                plot.save_figure(figure, folder / "ranking.png")
+            for row in found.rows[: max(self.figures, 1 if unit.index is not None else 0)]:
+                name = row.unit.rpartition("/")[2].replace(":", "-").replace("~", "-")
+                plot.save_figure(polysemantic_unit(row, pictures, model.input), folder / f"{name}.png")
+            if ablation is not None:
+                plot.save_figure(ablation_table(ablation), folder / "ablation.png")
+
+        return Result(document, show, write)
+
+
+def _show_ranking(console: Console, found: Polysemanticities, shown: tuple[Polysemanticity, ...]) -> None:
+    lines = [
+        [
+            Text(r.unit, style="bold" if r.split else ""),
+            f"{r.score:.2f}",
+            len(r.clusters),
+            f"{r.apart:.2f}",
+            f"{r.clear:.2f}",
+            "" if r.confirmed is None else f"{100 * r.confirmed:.0f} %",
+            " + ".join(str(len(c.examples)) for c in r.clusters),
+            " | ".join(_parents(c, 2) for c in r.clusters),
+        ]
+        for r in shown
+    ]
+    columns = ["unit", "score", "clusters", "apart", "clear", "witness", "examples", "parents"]
+    console.print(table(columns, lines, right=" rrrrr"))
+    text = f"{found.split} of {len(found.rows)} units are split"
+    if found.silent:
+        text += f"; {len(found.silent)} fire on too few pictures to tell"
+    console.print(Text(text, style="dim"))
+    if shown:
+        console.print(Text(f"next: circuits polysemantic {shown[0].unit}", style="dim"))
+
+
+def _show_unit(console: Console, row: Polysemanticity, ablation: ClusterAblation | None) -> None:
+    verdict = f"{len(row.clusters)} clusters" if row.split else "one cluster: not split"
+    console.print(Text.assemble((row.unit, "bold"), f"  score {row.score:.2f}, {verdict}"))
+    lines = [
+        [chr(65 + k), len(c.examples), f"{100 * c.share:.0f} %", f"{c.cohesion:.2f}", _parents(c, 6)]
+        for k, c in enumerate(row.clusters)
+    ]
+    columns = ["cluster", "examples", "share", "cohesion", "parents, and their share of what excites it"]
+    console.print(table(columns, lines, right=" rrr"))
+    controls = f"mean silhouette {row.quality:.2f}; parents shuffled {row.shuffled:.2f}, one cloud {row.single:.2f}"
+    console.print(Text(f"{controls} (95th percentiles)", style="dim"))
+    if row.agreement is not None and row.confirmed is not None:
+        beaten = f"{row.deeper} tells them apart better than {100 * row.confirmed:.0f} % of random assignments"
+        text = f"{beaten}; clusters found there alone agree: adjusted Rand index {row.agreement:.2f}"
+        console.print(Text(text, style="dim"))
+    if ablation is None:
+        return
+    names = [chr(65 + k) for k in range(len(ablation.lost))]
+    random = ablation.random.mean(axis=0)
+    lost = [
+        [f"{ablation.counts[i]} of {names[i]}", *(_percent(v) for v in table_[i])]
+        for table_, i in [(ablation.lost, i) for i in range(len(names))]
+    ]
+    lost += [[f"{ablation.counts[i]} at random", *(_percent(v) for v in random[i])] for i in range(len(names))]
+    titles = ["parents silenced", *(f"lost on {n}" for n in names)]
+    console.print(table(titles, lost, right=" " + "r" * len(names)))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %".replace("-0 %", "0 %")
+
+
+def _parents(cluster: Cluster, n: int) -> str:
+    return ", ".join(f"{p.unit.rpartition('/')[2]} {100 * p.here:.0f} %" for p in cluster.parents[:n])
