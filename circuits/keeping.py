@@ -66,7 +66,9 @@ class KeepBest:
             return
         fields: Arrays = {"rank": rank, "ticket": ticket, "value": value, "image": image, "place": place}
         joined = {name: np.concatenate([getattr(self, name)[rows], new[rows]], 1) for name, new in fields.items()}
-        joined["image"] = np.where(np.isinf(joined["rank"]), NOBODY, joined["image"])
+        nobody = np.isinf(joined["rank"])  # an empty slot looks the same whoever was turned away there
+        for name, empty in (("ticket", np.iinfo(np.int64).max), ("value", 0), ("image", NOBODY), ("place", 0)):
+            joined[name] = np.where(nobody, empty, joined[name]).astype(joined[name].dtype)
         order = np.lexsort((joined["ticket"], joined["rank"]), axis=1)[:, : self.slots]
         for name, values in joined.items():
             getattr(self, name)[rows] = np.take_along_axis(values, order, axis=1)
