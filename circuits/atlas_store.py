@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
     }
     for old in folder.glob("icons-*.safetensors"):
         old.unlink()
-    _write(folder / ARRAYS, lambda path: save_file(tensors, path))
+    write_atomically(folder / ARRAYS, lambda path: save_file(tensors, path))
     document = {
         "schema": SCHEMA,
         "what": "activation atlas",
@@ -109,7 +109,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     # last: where the index is, all that it speaks of is there too
-    _write(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str]) -> None:
@@ -118,17 +118,7 @@ def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str
         "icons": icons.detach().cpu().contiguous(),
         "statuses": torch.tensor([_STATUSES.index(s) for s in statuses], dtype=torch.int64),
     }
-    _write(folder / f"icons-{number:05d}.safetensors", lambda path: save_file(tensors, path))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    def fill(temporary: Path) -> None:
-        write(temporary)
-
-    try:
-        write_atomically(path, fill)
-    except OSError as error:
-        raise CircuitsError(f"cannot write {shorten(path, 200)}: {error.strerror or error}") from error
+    write_atomically(folder / f"icons-{number:05d}.safetensors", lambda path: save_file(tensors, path))
 
 
 def _check_writable(folder: Path) -> None:

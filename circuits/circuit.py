@@ -239,7 +239,7 @@ class Circuit:
     def save(self, path: str | Path) -> None:
         """Write the JSON document; a killed run leaves the old file or the new one."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        write_atomically(Path(path), lambda temporary: _write(temporary, text))
+        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -308,10 +308,6 @@ def provenance(**entries: Any) -> dict[str, Any]:
 
     versions = {"torch": str(torch.__version__), "numpy": np.__version__, "python": sys.version.split()[0]}
     return {**entries, "versions": versions}
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -50,11 +50,7 @@ def models_in(store: str | Path) -> list[str]:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, lambda temporary: _text(temporary, text))
-
-
-def _text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> None:

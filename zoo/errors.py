@@ -21,6 +21,10 @@ class WeightsError(CircuitsError):
     """Weights that are missing, damaged, or not the ones the card names."""
 
 
+class FileError(CircuitsError):
+    """A file that cannot be written: no room, no right, no folder."""
+
+
 class ImageError(CircuitsError):
     """Images that are missing, unreadable, or of the wrong kind."""
 

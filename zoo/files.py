@@ -7,9 +7,24 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it into place."""
+from zoo.errors import FileError, shorten
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it into place.
+
+    Raises:
+        FileError: the folder cannot be made or written, or the disk is full; what was there before still is.
+    """
+    try:
+        _write(path, write)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot write {shorten(path, 200)}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zoo import download, graphdef
 from zoo.cards import Card, WeightsFile
-from zoo.errors import WeightsError, shorten
+from zoo.errors import FileError, WeightsError, shorten
 from zoo.files import write_atomically
 from zoo.progress import Progress
 
@@ -239,7 +239,7 @@ def _keep_converted(card: Card, state: dict[str, Tensor], original: Path, origin
     }
     try:
         write_atomically(converted_path(card), lambda path: save_file(state, path, metadata))
-    except OSError as error:
+    except FileError as error:
         log.warning("cannot keep the converted weights in %s: %s", cache_folder(), error)
 
 

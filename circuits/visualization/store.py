@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Any
@@ -79,7 +79,7 @@ class Index:
             {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
         ]
         text = json.dumps({**self.head, "results": entries}, indent=1, allow_nan=False, ensure_ascii=False)
-        _write(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def read_index(folder: File) -> Index | None:
@@ -193,21 +193,11 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     about = {k: v for k, v in _finite(result.describe()).items() if k not in ("history", "evidence")}
     # one entry only: several have no fixed order in the file
     metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
-    _write(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
+    write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
     if (channels, len(result.picture)) in _DRAWN:
         rounded = (result.picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
-        _write(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
-
-
-def _write(path: File, write: Callable[[File], object]) -> None:
-    def fill(temporary: File) -> None:
-        write(temporary)
-
-    try:
-        write_atomically(path, fill)
-    except OSError as error:
-        raise VisualizationError(f"cannot write {named(path)}: {error.strerror or error}") from error
+        write_atomically(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
 
 
 def with_pixels(folder: File, result: Visualization) -> Visualization:
