@@ -100,7 +100,7 @@ def _show(console: Console, dossier: Dossier) -> None:
     for name, title in (("inputs", "reads"), ("outputs", "read by")):
         part = dossier.parts[name]
         if isinstance(part, Wires):
-            rows = [[w.unit, signed(w.weight), f"{100 * w.share:.1f} %"] for w in part.rows[:6]]
-            console.print(table([title, "weight", "share"], rows, right=" rr"))
+            wired: list[list[object]] = [[w.unit, signed(w.weight), f"{100 * w.share:.1f} %"] for w in part.rows[:6]]
+            console.print(table([title, "weight", "share"], wired, right=" rr"))
     if dossier.left:
         console.print(Text(f"more: --sections {', '.join(dossier.left)}", style="dim"))

@@ -41,7 +41,7 @@ def gabors() -> Check:
         kernels.append(wave - envelope * wave.sum() / envelope.sum())
     net = nn.Sequential(nn.Conv2d(1, len(planted), 15, bias=False), nn.ReLU()).eval()
     with torch.no_grad():
-        net[0].weight.copy_(torch.stack(kernels)[:, None].float())  # type: ignore[operator,union-attr]
+        net[0].weight.copy_(torch.stack(kernels)[:, None].float())  # type: ignore[operator]
     model = wrap(net, InputSpec(size=33, channels=1), name="gabors")
     layer = list(model.layers)[-1]
     found = tune(model, layer, stimuli=stimuli.gratings(36, (1 / 8, 1 / 6, 1 / 4), 4))
