@@ -144,7 +144,9 @@ def similarity(rows: Any, others: Any = None, *, centred: bool = False) -> Array
 
 
 def _directions(rows: Any, centred: bool) -> Array:
-    values = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows, dtype=np.float64)
+    values = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64)
     if values.ndim < 2 or 0 in values.shape:
         raise CircuitsError(f"similarity takes rows (n, ...) of numbers; got shape {values.shape}")
     flat = values.reshape(len(values), -1)
@@ -155,7 +157,7 @@ def _directions(rows: Any, centred: bool) -> Array:
         flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     # what rounding leaves of a constant row is no direction
-    alive = length > 1e-9 * size * np.sqrt(flat.shape[1])
+    alive = length > 8 * np.finfo(flat.dtype).eps * size * np.sqrt(flat.shape[1])
     return np.asarray(np.divide(flat, length, out=np.zeros_like(flat), where=alive), dtype=np.float32)
 
 
