@@ -53,6 +53,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "atlas": Entry("atlas", "DrawAtlas", _LOOK, "what a layer can say, laid out on a map of icons"),
     "look": Entry("look", "Look", _LOOK, "one picture taken apart: places, groups of channels, classes"),
+    "toy": Entry("toy", "Toy", _LOOK, "toy models of superposition: train sweeps, print and draw them"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),
     "doctor": Entry("doctor", "Doctor", _KEEP, "what is installed, what is missing, and the command that mends it"),
 }

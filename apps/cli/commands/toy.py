@@ -1,0 +1,207 @@
+"""`circuits toy`: toy models of superposition, by name, and the figures of the paper."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Command, Result, Session, reporting
+from apps.cli.console import clock, table
+from apps.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sae.superposition import Experiment, PhaseDiagram, Solution, Trained, Vulnerability
+
+_PANELS = 6
+"""Models of a sweep that the graph of features shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Command):
+    """Train toy models of superposition: sparse features squeezed through a few dimensions.
+
+    `list` says which experiments there are, `run NAME` trains one and prints what came of it, `figure NAME` also draws
+    it into --out (by default the folder toy). `figure all` draws every one, in a few minutes. All models of an
+    experiment, densities and seeds, are trained at once; of each setting the run with the least loss counts.
+
+    Example:
+        circuits toy list
+        circuits toy run demonstration
+        circuits toy figure planes --out toy
+        circuits toy figure all --out toy --seed 1
+    """
+
+    action: tyro.conf.Positional[Literal["list", "run", "figure"]]
+    """What to do."""
+    name: tyro.conf.Positional[str | None] = None
+    """An experiment of `circuits toy list`, or `all`."""
+    seeds: int | None = None
+    """Runs of each setting; by default the experiment's own number."""
+    steps: int | None = None
+    """Training steps; by default the experiment's own number."""
+
+    def run(self, session: Session) -> Result:
+        """The experiments, or what training gave."""
+        if self.action == "list":
+            return self._list()
+        for option, value in (("seeds", self.seeds), ("steps", self.steps)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{option} is at least 1, not {value}")
+        if self.name is None:
+            raise UsageError(f"toy {self.action} needs the name of an experiment: circuits toy list, or all")
+        if self.action == "figure" and self.out is None:
+            raise UsageError("toy figure writes pictures: say where with --out FOLDER")
+        from sae.superposition import EXPERIMENTS, experiment
+
+        chosen = list(EXPERIMENTS.values()) if self.name == "all" else [experiment(self.name)]
+        elapsed = clock()
+        kept: dict[Any, Any] = {}
+        found = [(one, *self._trained(one, session, kept)) for one in chosen]
+        seconds = elapsed()
+        documents = {one.name: {"what": one.what, **_described(*got)} for one, *got in found}
+        document = {"experiments": documents}
+
+        def show(console: Console) -> None:
+            for one, trained, attacked in found:
+                console.print(Text(f"{one.name}: {one.what}", style="bold"))
+                console.print(_shown(trained, attacked))
+                console.print()
+            console.print(Text(f"{seconds:.1f} s", style="dim"))
+
+        def write(folder: Path) -> None:
+            for one, trained, attacked in found:
+                _draw(one, trained, attacked, folder)
+
+        return Result(document, show, write if self.action == "figure" else None)
+
+    def _list(self) -> Result:
+        from sae.superposition import EXPERIMENTS
+
+        if self.name is not None:
+            raise UsageError("toy list takes no name")
+        rows: list[dict[str, Any]] = []
+        for one in EXPERIMENTS.values():
+            count = len(one.models(one.seeds)) if one.models else None
+            rows.append({"name": one.name, "what": one.what, "models": count or _cells(one), "figure": one.figure})
+
+        def show(console: Console) -> None:
+            lines = [[Text(r["name"], style="bold"), r["models"], r["what"]] for r in rows]
+            console.print(table(["experiment", "models", "what it shows"], lines, right=" r"))
+
+        return Result({"experiments": rows}, show)
+
+    def _trained(self, one: Experiment, session: Session, kept: dict[Any, Any]) -> tuple[Any, Vulnerability | None]:
+        from sae.superposition import vulnerability
+
+        # experiments that look at the same models train them once
+        models = tuple(one.models(self.seeds or one.seeds)) if one.models else one.name
+        key = (models, repr(sorted(one.options.items())))
+        if key not in kept:
+            with session.progress(f"training {one.name}") as report:
+                kept[key] = one.run(
+                    seeds=self.seeds, steps=self.steps, seed=self.seed, device=self.device, **reporting(report)
+                )
+        trained = kept[key]
+        if one.figure != "vulnerability":
+            return trained, None
+        with session.progress(f"attacking {one.name}") as report:
+            return trained, vulnerability(trained.best(), seed=self.seed, **reporting(report))
+
+
+def _cells(one: Experiment) -> int:
+    return len(one.options["importances"]) * len(one.options["densities"]) * one.seeds
+
+
+def _described(trained: Trained | PhaseDiagram, attacked: Vulnerability | None) -> dict[str, Any]:
+    return attacked.describe() if attacked is not None else trained.describe()
+
+
+def _shown(trained: Any, attacked: Vulnerability | None) -> Any:
+    if attacked is not None:
+        columns = ["density", "features a dimension", "attacked", "random change"]
+        values = (attacked.densities, attacked.features_per_dimension, attacked.attacked, attacked.random)
+        return table(columns, [list(map(float, row)) for row in zip(*values, strict=True)], right="rrrr")
+    if hasattr(trained, "agreement"):
+        return _phases(trained)
+    columns = ["density", "n", "m", "represented", "D*", "dedicated", "shared", "loss", "solids"]
+    return table(columns, [_row(s) for s in trained.best()], right="rrrrrrrr")
+
+
+def _row(solution: Solution) -> list[object]:
+    model, roles = solution.model, Counter(solution.roles())
+    solids = Counter(p.name if p.name != "unrecognised" else f"group of {len(p.members)}" for p in solution.polytopes)
+    return [
+        sum(model.densities) / model.features,
+        model.features,
+        model.hidden,
+        solution.represented,
+        f"{solution.dimensions_per_feature:.3f}",
+        roles["dedicated"],
+        roles["shared"],
+        solution.loss,
+        ", ".join(f"{count} {name}" for name, count in solids.items()),
+    ]
+
+
+def _phases(diagram: PhaseDiagram) -> Any:
+    """One letter a cell: i ignored, D a dimension of its own, s superposed; in colour where closed forms disagree."""
+    lines = []
+    for r, row, wanted in zip(diagram.importances, diagram.phases, diagram.expected, strict=True):
+        cells = Text()
+        for found, expected in zip(row.tolist(), wanted.tolist(), strict=True):
+            cells.append("iDs"[found] + " ", style="" if found == expected else "bold red")
+        lines.append([r, cells])
+    about = f"densities {diagram.densities[0]:g} .. {diagram.densities[-1]:g}; {diagram.agreement:.0%} as closed forms"
+    return table(["importance", about], lines, right="r")
+
+
+def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
+    from circuits.plot import plateaus, save_figure, superposition
+    from sae.superposition import PLATEAUS, feature_dimensionality
+
+    file = folder / f"{one.name}.png"
+    if attacked is not None:
+        save_figure(plateaus.vulnerability_figure(attacked), file)
+        return
+    if one.figure == "phases":
+        save_figure(plateaus.phase_figure(trained), file)
+        return
+    best: Sequence[Solution] = list(trained.best())
+    if one.figure == "dynamics":
+        index = min(range(len(trained)), key=lambda i: float(trained.losses[i]))
+        losses, weights = trained.history(index)
+        dims = feature_dimensionality(weights)
+        save_figure(plateaus.dynamics_figure(trained.steps, losses, dims, PLATEAUS), file)
+    elif one.figure == "dimensions":
+        save_figure(plateaus.dimensions_figure(best, PLATEAUS), file)
+        panels = [best[i] for i in _telling(best)]
+        captions = [f"density {100 * sum(s.model.densities) / s.model.features:.3g} %" for s in panels]
+        groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, panels, strict=True)]
+        save_figure(superposition.graph_figure(groups), folder / f"{one.name}-graph.png")
+    else:
+        draw = {
+            "gram": superposition.gram_figure,
+            "planes": superposition.planes_figure,
+            "neurons": superposition.neurons_figure,
+        }[one.figure]
+        save_figure(draw(best), file)
+
+
+def _telling(best: Sequence[Solution]) -> list[int]:
+    """Some models of a sweep: those with most solids, each kind once, and evenly many of the sparser rest."""
+    solids = [sum(p.name not in ("unrecognised", "dedicated") for p in s.polytopes) for s in best]
+    kinds = [frozenset(p.name for p in s.polytopes) for s in best]
+    ranked: list[int] = []
+    for i in sorted(range(len(best)), key=lambda i: -solids[i]):
+        if len(ranked) < _PANELS // 2 and solids[i] and kinds[i] not in [kinds[j] for j in ranked]:
+            ranked.append(i)
+    rest = [i for i in range(max(ranked, default=0) + 1, len(best)) if i not in ranked]
+    step = max(1, len(rest) // (_PANELS - len(ranked)))
+    return sorted({*ranked, *rest[::step][: _PANELS - len(ranked)]})
