@@ -39,6 +39,7 @@ from circuits.store import (
     SCHEMA,
     StoreError,
     digest_of,
+    digest_of_manifest,
     folder_of,
     named,
     read_about,
@@ -365,7 +366,7 @@ def _finish(
         "files": files,
         "provenance": provenance(weights=model.digest, images=pictures.digest, seed=plan.seed),
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
     for path in partial:
         path.unlink()
     with contextlib.suppress(OSError):

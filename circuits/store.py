@@ -112,7 +112,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
     if wrong:
         raise damaged(path, f"{', '.join(wrong)} missing or of the wrong kind")
+    if data.get("digest") != digest_of_manifest(data):
+        raise damaged(path, "it was changed since it was written")
     return data
+
+
+def digest_of_manifest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a manifest says but this."""
+    said = {name: value for name, value in data.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_file(folder: Path, name: str, files: Mapping[str, Any]) -> Path:

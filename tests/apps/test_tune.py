@@ -15,7 +15,7 @@ FEW = ("--orientations", "8")
 def test_tune_says_what_units_prefer(cli: Cli) -> None:
     ran = cli("tune", "scenes/conv2d1", "--stimuli", "lines", *FEW)
     assert ran.code == 0, ran.err
-    assert "scenes/conv2d1:" in ran.out and "orientation" in ran.out and "24 units, 8 stimuli" in ran.out
+    assert "scenes/conv2d1:" in ran.out and "angle" in ran.out and "24 units, 8 stimuli" in ran.out
     document = cli("tune", "scenes/conv2d1:4", "scenes/conv2d1:7", "--stimuli", "curves", *FEW, "--json").json
     assert [u["unit"] for u in document["units"]] == ["scenes/conv2d1:4", "scenes/conv2d1:7"]
     assert {"peak", "at", "echo", "width", "direction", "concentration"} <= set(document["units"][0])

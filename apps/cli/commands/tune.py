@@ -202,7 +202,7 @@ def _tuned(rows: Sequence[UnitTuning]) -> Any:
     oriented = any(r.orientation is not None for r in rows)
     others = [n for n in (rows[0].at if rows else {}) if n != "orientation"]
     columns = ["unit", "peak", "grey", "mod."]
-    columns += ["orientation", "width", "agree", "echo"] if oriented else []
+    columns += ["angle", "width", "agree", "echo"] if oriented else []
     lines = []
     for r in rows:
         line: list[Any] = [Text(r.unit, style="bold"), r.peak, r.baseline, r.modulation if r.peak > 0 else None]
