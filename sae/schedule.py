@@ -1,0 +1,50 @@
+"""Learning rate and sparsity penalty over a training: linear up, flat, linear down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sae.errors import SAEError
+
+REFERENCE_LR, REFERENCE_LATENTS = 2e-4, 2**14
+
+
+def default_lr(latents: int) -> float:
+    """`2e-4 * sqrt(2^14 / m)`: the best rate falls with the root of the number of latents (Gao et al. 2024)."""
+    return REFERENCE_LR * math.sqrt(REFERENCE_LATENTS / latents)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factors over `steps` steps.
+
+    Attributes:
+        steps: of the whole training.
+        warmup: steps over which the learning rate rises from zero.
+        decay: share of the steps, at the end, over which it falls to zero.
+        sparsity_warmup: steps over which the sparsity penalty rises from zero.
+    """
+
+    steps: int
+    warmup: int
+    decay: float
+    sparsity_warmup: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1:
+            raise SAEError(f"decay={self.decay} is a share of the steps, from 0 to 1")
+        for name in ("warmup", "sparsity_warmup"):
+            if not 0 <= getattr(self, name) <= self.steps:
+                raise SAEError(f"{name}={getattr(self, name)} is a number of the {self.steps} steps")
+
+    def lr(self, step: int) -> float:
+        """Factor on the learning rate at a step, counted from 0."""
+        up = min(1.0, (step + 1) / (self.warmup + 1))
+        falling = self.decay * self.steps
+        down = min(1.0, (self.steps - step) / falling) if falling >= 1 else 1.0
+        return up * down
+
+    def sparsity(self, step: int) -> float:
+        """Factor on the sparsity penalty at a step."""
+        return min(1.0, (step + 1) / (self.sparsity_warmup + 1))

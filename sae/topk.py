@@ -1,0 +1,95 @@
+"""TopK: every input keeps its k largest latents (Makhzani & Frey 2013; Gao et al. 2024, arXiv 2406.04093)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sae import sparse
+from sae.base import SAE, Losses, Revive, SAEConfig, at_most_latents, register
+from sae.dead import auxiliary_loss
+from sae.errors import SAEError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(SAEConfig):
+    """A TopK autoencoder.
+
+    Attributes:
+        k: latents kept per input, at most `latents`. For the rest see `SAEConfig`.
+
+    >>> TopK(latents=4096, k=32).title
+    'topk-4096-k32'
+    """
+
+    architecture: ClassVar[str] = "topk"
+
+    k: int = 32
+    revive: Revive = "auxk"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_most_latents("k", self.k, self.latents)
+
+    @property
+    def title(self) -> str:
+        return f"{super().title}-k{self.k}"
+
+
+def sparse_losses(
+    model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: sparse.Pattern, reconstruction: Tensor,
+    loss: Tensor | None = None, dead: Tensor | None = None,
+) -> Losses:  # fmt: skip
+    """Losses of an SAE whose sparsity is built in: squared error (or `loss` instead of it) and AuxK."""
+    residual = target - reconstruction
+    error = residual.square().sum(dim=1)
+    squared = error.sum()
+    total = squared / target.numel() if loss is None else loss
+    parts = {}
+    if dead is not None and model.config.revive == "auxk" and len(dead):
+        parts["auxk"] = auxiliary_loss(model, x, residual, dead)
+        total = total + model.config.aux_coefficient * parts["auxk"]
+    fired = pattern.counts((values.detach() > 0).long())
+    return Losses(total, squared.detach(), error.detach(), fired, {k: v.detach() for k, v in parts.items()})
+
+
+@register
+class TopKSAE(SAE):
+    """See the configuration, `TopK`."""
+
+    Config = TopK
+    config: TopK
+
+    def activate(self, pre: Tensor) -> Tensor:
+        values, indices = pre.topk(self.config.k, dim=1)
+        return torch.zeros_like(pre).scatter(1, indices, values.relu())
+
+    def encode_sparse(self, acts: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
+        k = self.config.k if k is None else k
+        at_most_latents("k", k, self.latents)
+        pre = self.pre_activations(self.checked(acts))
+        values, indices = pre.topk(min(k, self.config.k), dim=1)
+        values = values.relu()
+        if k > self.config.k:  # the rest is silent
+            silent = torch.ones_like(pre).scatter_(1, indices, -1.0).topk(k - self.config.k, dim=1).indices
+            indices = torch.cat([indices, silent], dim=1)
+            values = torch.cat([values, values.new_zeros(silent.shape)], dim=1)
+        return values, indices
+
+    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+        values, pattern = sparse.encode(
+            x, self.encoder, self.encoder_bias, self.decoder_bias, sparse.topk(self.config.k)
+        )
+        reconstruction = sparse.decode(values, pattern, self.decoder) + self.decoder_bias
+        return sparse_losses(self, x, target, values, pattern, reconstruction, dead=dead)
+
+    def _stretch(self, by: Tensor) -> None:
+        if float(by.max() / by.min()) > 1 + 1e-5:
+            raise SAEError(
+                "the decoder's rows differ in length: with latents in units of length, other latents would be the "
+                "k largest. Train with unit rows, or rank by value times length"
+            )
+        super()._stretch(by)

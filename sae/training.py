@@ -1,0 +1,356 @@
+"""Training: several SAEs on one stream of activations, in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sae.base import SAE, SAEConfig, check_activations, whole
+from sae.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from sae.errors import FileError, SAEError, TrainingError, shorten
+from sae.interrupts import deferred
+from sae.normalisation import Bias, InputStatistics, input_statistics
+from sae.reporting import Callback, Report, ReportFile
+from sae.schedule import Schedule
+from sae.streams import Replayed, Stream, open_stream
+from sae.trainee import Regime, Trainee
+from zoo.progress import Progress, reporter
+
+log = logging.getLogger(__name__)
+
+DEAD_AFTER = 10_000_000
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained SAE and how it came about.
+
+    Attributes:
+        name: of the run; config: what was asked for.
+        sae: the SAE, in evaluation mode, its parameters frozen.
+        steps, samples: how long it was trained.
+        status: "finished", or why it ended before.
+        reports: over the training.
+        provenance: settings, data, versions.
+    """
+
+    name: str
+    config: SAEConfig
+    sae: SAE
+    steps: int
+    samples: int
+    status: str
+    reports: tuple[Report, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """The run as JSON, without its weights."""
+        return {
+            "name": self.name,
+            "config": self.config.to_dict(),
+            "steps": self.steps,
+            "samples": self.samples,
+            "status": self.status,
+            "last": self.reports[-1].describe() if self.reports else None,
+            "provenance": dict(self.provenance),
+        }
+
+
+def train(
+    stream: Stream | Tensor | Iterable[Tensor],
+    configs: SAEConfig | Sequence[SAEConfig],
+    *,
+    steps: int | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    warmup: int | None = None,
+    decay: float = 0.2,
+    sparsity_warmup: int | None = None,
+    clip: float = 1.0,
+    normalise: bool = True,
+    bias: Bias = "geometric_median",
+    statistics_samples: int = 65_536,
+    dead_after: int | None = None,
+    resample_every: int | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    report_every: int = 50,
+    log_file: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    resume: bool = True,
+    callbacks: Sequence[Callback] = (),
+    metadata: Mapping[str, Any] | None = None,
+    progress: Progress = None,
+) -> list[Run]:
+    """Train one or several SAEs on the same vectors; each comes out as if trained alone.
+
+    Args:
+        stream: a tensor `(n, d)`, a `Stream`, or any iterable over such tensors.
+        configs: one configuration, or several.
+        steps: how many steps; or samples: how many vectors (rounded up to whole batches).
+        batch_size: vectors per step (default: 4,096 of a tensor, else what the stream gives).
+        lr: peak learning rate (default: `2e-4 * sqrt(2^14 / latents)`); a configuration's own goes before.
+        warmup: steps of rising learning rate (default: a twentieth of all, at most 1,000).
+        decay: share of the steps, at the end, over which it falls to zero.
+        sparsity_warmup: steps over which a sparsity penalty rises (default: as `warmup`).
+        clip: largest norm of an SAE's gradient.
+        normalise: centre inputs and scale them to unit variance; kept in the SAE as `mean` and `scale`.
+        bias: where the decoder's bias starts: "geometric_median", "mean" or "zeros".
+        statistics_samples: from how many vectors mean and scale are found.
+        dead_after: a latent silent for this many samples counts as dead (default: a fifth of all samples, at
+            most ten million).
+        resample_every: samples between restarts of dead latents where `revive="resample"` (default: `dead_after`).
+        precision: "bfloat16" runs products in bfloat16; weights, thresholds and Adam stay float32.
+        device: where to train (default: where the stream's tensors are).
+        seed: of the order of a tensor's vectors; directions are drawn by each configuration's own seed.
+        report_every: steps between reports; also how often dead latents are looked for.
+        log_file: a JSONL file of the reports.
+        checkpoint: a file to write checkpoints to, every `checkpoint_every` steps, at the end and on Ctrl-C.
+        resume: go on from that file if it is there (on the CPU bit for bit as if never broken); False starts anew.
+        callbacks: functions of every report.
+        metadata: where the vectors come from, saved with the SAEs (default: the stream's own `metadata`).
+        progress: True for a bar, or a function of (done, total) samples.
+
+    Returns:
+        One run per configuration. One whose training collapsed says so in its `status`.
+
+    Raises:
+        SAEError: activations or settings that cannot be used.
+        TrainingError: nothing to learn from, all SAEs collapsed, a checkpoint of another training, or a disk that
+            takes no more (what was trained is in its `runs`).
+        KeyboardInterrupt: on Ctrl-C, after the checkpoint was written.
+
+    >>> runs = train(torch.randn(500, 8), TopK(latents=16, k=2), steps=10, batch_size=50)  # doctest: +SKIP
+    """
+    from circuits.circuit import provenance  # now: what is imported after hours of training may no longer be there
+
+    versions = provenance()
+    wanted = [configs] if isinstance(configs, SAEConfig) else list(configs)
+    names = _names(wanted)
+    source = open_stream(stream, batch_size, seed)
+    if checkpoint is not None and isinstance(source, Replayed):
+        raise SAEError("checkpoints need a stream that can find its place again: a tensor, or tell() and seek()")
+    _check_numbers(report_every=report_every, checkpoint_every=checkpoint_every, statistics_samples=statistics_samples)
+    _check_numbers(dead_after=dead_after, resample_every=resample_every)
+    for name, value in (("lr", lr), ("clip", clip)):
+        if value is not None and not 0 < value < math.inf:
+            raise SAEError(f"{name}={value} must be a finite number above zero")
+    if precision not in ("float32", "bfloat16"):
+        raise SAEError(f"precision={shorten(precision)!r}: use 'float32' or 'bfloat16'")
+    file = None if checkpoint is None else Path(checkpoint).expanduser()
+    saved = read_checkpoint(file) if file is not None and resume and file.exists() else None
+    size, where = _first(source)
+    if saved is None:
+        statistics = input_statistics(source, samples=statistics_samples, normalise=normalise, bias=bias)
+    else:
+        statistics = InputStatistics(saved.statistics["mean"], saved.scale, saved.statistics["bias"], saved.samples)
+    if isinstance(source, Replayed):
+        source.keeping = False
+    count = _steps(steps, samples, size)
+    warmup = min(1000, count // 20) if warmup is None else warmup
+    rise = warmup if sparsity_warmup is None else sparsity_warmup
+    dead_after = max(1, min(DEAD_AFTER, count * size // 5)) if dead_after is None else dead_after
+    regime = Regime(Schedule(count, warmup, decay, rise), lr, clip, dead_after, resample_every or dead_after, precision)
+    settings = {
+        **dataclasses.asdict(regime), "normalise": normalise, "bias": bias, "batch_size": size,
+        "statistics_samples": statistics_samples, "report_every": report_every,
+        "configs": [c.to_dict() for c in wanted],
+    }  # fmt: skip
+    place = torch.device(device) if device is not None else where
+    trainees = [Trainee(c, n, statistics, regime, place) for c, n in zip(wanted, names, strict=True)]
+    reports: list[Report] = []
+    step = 0
+    if saved is not None and file is not None:
+        step = _resume(file, saved, settings, trainees, source)
+        reports = [Report(**r) for r in saved.reports]
+    loop = _Loop(source, trainees, statistics, settings, place, count, size, file, checkpoint_every, reports)
+    loop.listeners = [*([ReportFile(log_file, step)] if log_file is not None else []), *callbacks]
+    about = dict(metadata if metadata is not None else getattr(source, "metadata", None) or {})
+    try:
+        with reporter(progress, "vec") as told:
+            ended = loop.run(step, report_every, told)
+    except FileError as error:
+        runs = [_run(t, f"stopped: {error}", reports, settings, source, about, versions) for t in trainees]
+        raise TrainingError(f"{error}; the SAEs as they were are in this error's `runs`", runs) from error
+    runs = [_run(t, ended, reports, settings, source, about, versions) for t in trainees]
+    if all(t.collapse for t in trainees):
+        raise TrainingError("; ".join(f"{t.name}: {t.collapse}" for t in trainees), runs)
+    return runs
+
+
+class _Loop:
+    """The steps of a training, and what is written meanwhile."""
+
+    def __init__(
+        self, stream: Stream, trainees: list[Trainee], statistics: InputStatistics, settings: Mapping[str, Any],
+        device: torch.device, count: int, size: int, file: Path | None, every: int, reports: list[Report],
+    ) -> None:  # fmt: skip
+        self.stream, self.trainees, self.statistics, self.settings = stream, trainees, statistics, settings
+        self.device, self.count, self.size, self.file, self.every = device, count, size, file, every
+        self.reports = reports
+        self.listeners: list[Callback] = []
+        self.mean = statistics.mean.to(device)
+
+    def run(self, step: int, report_every: int, told: Any) -> str:
+        """From `step` to the end: "finished", or why not."""
+        with deferred() as interrupted:
+            while step < self.count:
+                batch = next(self.stream, None)
+                if batch is None:
+                    self._report()
+                    self._write(step)
+                    log.warning("the stream ended after %d of %d steps", step, self.count)
+                    return f"the stream ended after {step} of {self.count} steps"
+                x = self._normalised(batch, step)
+                for trainee in self.trainees:
+                    if trainee.collapse is None:
+                        trainee.learn(x)
+                step += 1
+                told(step * self.size, self.count * self.size)
+                if step % report_every == 0 or step == self.count:
+                    self._report()
+                over = all(t.collapse for t in self.trainees)
+                if step % self.every == 0 or step == self.count or interrupted() or over:
+                    self._write(step)
+                if over:
+                    return "collapsed"
+                if interrupted():
+                    raise KeyboardInterrupt
+        return "finished"
+
+    def _normalised(self, batch: Tensor, step: int) -> Tensor:
+        width = len(self.mean)
+        if batch.ndim != 2 or batch.shape[1] != width or self.device.type == "cpu":
+            try:
+                check_activations(batch, width)
+            except SAEError as error:
+                self._write(step)  # what was learnt until here is good
+                raise TrainingError(f"batch {step + 1} of the stream: {error}") from error
+        x = batch.to(self.device, non_blocking=True).float()
+        return (x - self.mean) * self.statistics.scale
+
+    def _report(self) -> None:
+        for trainee in self.trainees:
+            if trainee.unreported:
+                report = trainee.report()
+                self.reports.append(report)
+                for listener in self.listeners:
+                    listener(report)
+
+    def _write(self, step: int) -> None:
+        if self.file is None:
+            return
+        checkpoint = Checkpoint(
+            settings=self.settings,
+            step=step,
+            position=self.stream.tell(),
+            counters=tuple(t.counters() for t in self.trainees),
+            tensors=tuple(t.tensors() for t in self.trainees),
+            statistics={"mean": self.statistics.mean, "bias": self.statistics.bias},
+            scale=self.statistics.scale,
+            samples=self.statistics.samples,
+            reports=tuple(r.describe() for r in self.reports),
+        )
+        write_checkpoint(self.file, checkpoint)
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None:
+            whole(name, number)
+
+
+def _names(configs: Sequence[SAEConfig]) -> list[str]:
+    if not configs:
+        raise SAEError("name at least one configuration to train, say sae.TopK(latents=4096, k=32)")
+    for config in configs:
+        if not isinstance(config, SAEConfig):
+            raise SAEError(f"train takes configurations such as sae.TopK(...); got {type(config).__name__}")
+    names: list[str] = []
+    for config in configs:
+        name = config.name or config.title
+        if config.name is not None and name in names:
+            raise SAEError(f"two runs are called {shorten(name)!r}")
+        again = sum(n == name or n.startswith(f"{name}-run") for n in names)
+        names.append(f"{name}-run{again + 1}" if again else name)
+    return names
+
+
+def _first(stream: Stream) -> tuple[int, torch.device]:
+    """Size and device of the first batch, leaving the stream where it was."""
+    start = stream.tell()
+    batch = next(stream, None)
+    if batch is None:
+        raise TrainingError("the stream gave no activations")
+    stream.seek(start)
+    return len(batch), batch.device
+
+
+def _steps(steps: int | None, samples: int | None, size: int) -> int:
+    if steps is not None and samples is None:
+        whole("steps", steps)
+        return steps
+    if samples is not None and steps is None:
+        whole("samples", samples)
+        return math.ceil(samples / size)
+    raise SAEError("say how long to train: steps= or samples=")
+
+
+def _resume(file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainees: list[Trainee], stream: Stream) -> int:
+    other = [name for name, value in _flat(settings).items() if _flat(saved.settings).get(name) != value]
+    if other or len(saved.counters) != len(trainees):
+        what = ", ".join(other[:6]) or "the number of SAEs"
+        raise TrainingError(
+            f"{file} belongs to a training with other settings ({what}); give another file, or resume=False"
+        )
+    for trainee, tensors, counters in zip(trainees, saved.tensors, saved.counters, strict=True):
+        trainee.restore(tensors, counters)
+    stream.seek(saved.position)
+    log.info("going on from step %d in %s", saved.step, file)
+    return saved.step
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings as JSON has them, so that tuples and lists are the same; nested names joined by dots."""
+    if isinstance(settings, Mapping):
+        pairs = [(f"{prefix}{k}", v) for k, v in settings.items()]
+    elif isinstance(settings, (list, tuple)):
+        pairs = [(f"{prefix}{i}", v) for i, v in enumerate(settings)]
+    else:
+        return {prefix: settings}
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        nested = isinstance(value, (Mapping, list, tuple))
+        out |= _flat(value, f"{name}.") if nested else {name: value}
+    return out
+
+
+def _run(
+    trainee: Trainee, ended: str, reports: Sequence[Report], settings: Mapping[str, Any], stream: Stream,
+    metadata: dict[str, Any], versions: Mapping[str, Any],
+) -> Run:  # fmt: skip
+    sae = trainee.sae.eval().requires_grad_(False)
+    sae.metadata = metadata
+    shared = {name: value for name, value in settings.items() if name != "configs"}
+    return Run(
+        name=trainee.name,
+        config=trainee.config,
+        sae=sae,
+        steps=trainee.step,
+        samples=trainee.samples,
+        status=f"collapsed: {trainee.collapse}" if trainee.collapse else ended,
+        reports=tuple(r for r in reports if r.name == trainee.name),
+        provenance={"data": getattr(stream, "digest", None), "settings": shared, **versions},
+    )
