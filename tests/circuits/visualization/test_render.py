@@ -180,8 +180,9 @@ def test_gradients_that_are_no_numbers_are_left_out_and_said() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(x[:, :1] > 0.5, x[:, :1], torch.sqrt(x[:, :1] - 2)).flatten(1).mean(1)[:, None]
 
-    model = nets.wrap(nn.Sequential(nn.Conv2d(3, 3, 1), Breaks()), 8)
-    result = visualize(model, "1:0", steps=10)[0]
+    plain = nn.Conv2d(3, 3, 1, bias=False)
+    nn.init.dirac_(plain.weight)  # the picture itself: some of it above a half, some below
+    result = visualize(nets.wrap(nn.Sequential(plain, Breaks()), 8), "1:0", steps=10)[0]
     assert result.status == "not finite" and torch.isfinite(result.picture).all()
 
 
