@@ -109,6 +109,11 @@ class Unit:
         return str(replace(self, model=None))
 
     @property
+    def space(self) -> str:
+        """What the unit is one of: the layer, or the basis attached to it (`mixed4c`, `mixed4c~sae`)."""
+        return self.layer if self.basis is None else f"{self.layer}~{self.basis}"
+
+    @property
     def channel(self) -> Unit:
         """The same unit at every position."""
         return replace(self, at=None)

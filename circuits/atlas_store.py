@@ -19,7 +19,8 @@ from circuits.atlas import Atlas, Cell
 from circuits.circuit import Example
 from circuits.errors import CircuitsError, shorten
 from circuits.layout2d import Likeness
-from zoo.files import write_atomically
+from circuits.visualization.store import check_writable
+from zoo.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"
@@ -62,7 +63,7 @@ def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
     Raises:
         CircuitsError: it was made with other settings, is damaged, or nothing can be written there.
     """
-    _check_writable(folder)
+    check_writable(folder)
     found = _read(folder)
     if found is None:
         return None
@@ -109,7 +110,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     # last: where the index is, all that it speaks of is there too
-    write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / INDEX, text)
 
 
 def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str]) -> None:
@@ -119,12 +120,6 @@ def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str
         "statuses": torch.tensor([_STATUSES.index(s) for s in statuses], dtype=torch.int64),
     }
     write_atomically(folder / f"icons-{number:05d}.safetensors", lambda path: save_file(tensors, path))
-
-
-def _check_writable(folder: Path) -> None:
-    from circuits.visualization.store import check_writable
-
-    check_writable(folder)
 
 
 def _read(folder: Path) -> Atlas | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from zoo.files import write_atomically
+from zoo.files import write_text_atomically
 
 if TYPE_CHECKING:
     import networkx
@@ -239,7 +239,7 @@ class Circuit:
     def save(self, path: str | Path) -> None:
         """Write the JSON document; a killed run leaves the old file or the new one."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text_atomically(Path(path), text)
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:

@@ -324,7 +324,7 @@ def neighbours(
     True
     """
     wanted = model.unit(unit)
-    layer = wanted.layer if wanted.basis is None else f"{wanted.layer}~{wanted.basis}"
+    layer = wanted.space
     if by == "activations":
         if images is None:
             raise CircuitsError("neighbours by activations need pictures: images=...")
@@ -359,7 +359,7 @@ def weights_from(model: Model, source: str, target: str | Unit | Sequence[str | 
         return expanded_weights(model, source=source, target=target)
     found = expanded_weights(model, source=at.layer, target=target)
     write = model.basis(at.layer, at.basis).write.detach().to(found.kernels)
-    return replace(found, kernels=torch.einsum("tshw,ms->tmhw", found.kernels, write), source=f"{at.layer}~{at.basis}")
+    return replace(found, kernels=torch.einsum("tshw,ms->tmhw", found.kernels, write), source=at.space)
 
 
 def after(model: Model, layer: str) -> str | None:

@@ -405,7 +405,7 @@ class Scan:
             raise AddressError(f"{shorten(unit)} is a unit of {shorten(unit.model)}; this scan is of {self.model}")
         if unit.index is None:
             raise AddressError(f"{shorten(unit)} is a layer; name one of its units, for example {unit.short}:0")
-        return self.layer(_name_of(unit)).unit(unit.index)
+        return self.layer(unit.space).unit(unit.index)
 
     def samples(self, layer: str) -> Samples:
         """Responses of all units of a layer at places drawn by lot.
@@ -418,10 +418,6 @@ class Scan:
         images, draws = whose(self.plan, arrays["ticket"])
         down, across = (v[np.arange(len(draws)), draws] for v in drawn_places(self.plan, images))
         return Samples(arrays["values"], images, down, across)
-
-
-def _name_of(unit: Unit) -> str:
-    return unit.layer if unit.basis is None else f"{unit.layer}~{unit.basis}"
 
 
 def read_scan(store: str | Path, model: str) -> Scan:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from circuits.errors import CircuitsError, shorten
-from zoo.files import write_atomically
+from zoo.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 KIND = "vision-circuits scan"
@@ -50,7 +50,7 @@ def models_in(store: str | Path) -> list[str]:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae.errors import FileError, TrainingError, shorten
-from zoo.files import write_atomically
+from zoo.files import write_text_atomically
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ReportFile:
                             raise TrainingError(f"{self.path} holds something else than reports: {shorten(line, 40)!r}")
                     elif step <= from_step:
                         kept.append(line + "\n")
-            write_atomically(self.path, lambda temporary: _write(temporary, "".join(kept)))
+            write_text_atomically(self.path, "".join(kept))
         except (OSError, UnicodeDecodeError) as error:
             raise TrainingError(f"cannot keep reports in {self.path}: {shorten(error)}") from error
 
@@ -82,10 +82,6 @@ class ReportFile:
                 file.write(json.dumps(report.describe()) + "\n")
         except OSError as error:
             raise FileError(f"cannot write {self.path}: {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _step_of(line: str) -> int | None:

@@ -24,6 +24,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise FileError(f"cannot write {shorten(path, 200)}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Like `write_atomically`, for text, as UTF-8.
+
+    Raises:
+        FileError: as there.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -15,7 +15,7 @@ from circuits.model import Model
 from circuits.scans import LayerScan, Scan, UnitScan
 from circuits.store import StoreError, named
 from zoo.images import Images
-from zoo.progress import Progress
+from zoo.progress import Progress, reporter
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Subject:
     @property
     def layer(self) -> LayerScan:
         """What the scan found of the unit's layer."""
-        return self.scan.layer(self.unit.layer if self.unit.basis is None else f"{self.unit.layer}~{self.unit.basis}")
+        return self.scan.layer(self.unit.space)
 
     @cached_property
     def found(self) -> UnitScan:
@@ -114,8 +114,6 @@ def explain(
     wanted = [s for s in SECTIONS.values() if s.quick or s in asked]
     subject = Subject(model, at, scan, images, seed)
     parts: dict[str, Finding] = {}
-    from zoo.progress import reporter
-
     with reporter(progress, "section") as report:
         for done, one in enumerate(wanted):
             report(done, len(wanted))

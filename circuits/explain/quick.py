@@ -39,7 +39,7 @@ def _wires(subject: Subject, direction: Literal["in", "out"]) -> Finding:
 
 def _neighbours(subject: Subject) -> Finding:
     model, unit = subject.model, subject.unit
-    layer = unit.layer if unit.basis is None else f"{unit.layer}~{unit.basis}"
+    layer = unit.space
     if len(subject.layer) < 2:
         return Nothing(f"{layer} has no other unit")
     found = {}

@@ -106,8 +106,7 @@ def wires(model: Model, unit: str | Unit, direction: Literal["in", "out"] = "in"
         found = weights_from(model, other, at)
         kernels = found.kernels[0]
     else:
-        source = at.layer if at.basis is None else f"{at.layer}~{at.basis}"
-        found = weights_from(model, source, other)
+        found = weights_from(model, at.space, other)
         kernels = found.kernels[:, at.index]
     kernels = kernels.detach().cpu().float()
     lengths = torch.linalg.vector_norm(kernels, dim=(1, 2))

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.address import Unit
 from circuits.circuit import Example
 from circuits.errors import CircuitsError
 from circuits.explain import SECTIONS, Dossier, Wires
@@ -156,11 +157,8 @@ def _named(part: object) -> Iterable[str]:
 
 
 def _first(scan: Scan, unit: str) -> Example | None:
-    from circuits.address import Unit
-
     at = Unit.parse(unit)
-    layer = at.layer if at.basis is None else f"{at.layer}~{at.basis}"
-    if layer not in scan.layers:
+    if at.space not in scan.layers:
         return None
     top = scan.unit(at).top
     return top[0] if top else None

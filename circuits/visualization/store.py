@@ -28,7 +28,7 @@ from circuits.errors import shorten
 from circuits.visualization.errors import VisualizationError
 from circuits.visualization.evidence import Evidence, Path
 from circuits.visualization.result import Visualization
-from zoo.files import write_atomically
+from zoo.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -79,7 +79,7 @@ class Index:
             {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
         ]
         text = json.dumps({**self.head, "results": entries}, indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text_atomically(folder / INDEX, text)
 
 
 def read_index(folder: File) -> Index | None:

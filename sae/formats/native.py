@@ -27,7 +27,7 @@ from sae.errors import FormatError, SAEError, shorten
 from sae.formats.saelens import OURS, from_saelens, to_saelens
 from sae.metrics import log10_density
 from sae.training import Run
-from zoo.files import write_atomically
+from zoo.files import write_atomically, write_text_atomically
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 NEXT = ".cfg.json.next"
@@ -94,14 +94,10 @@ def _write_pair(folder: Path, config: dict[str, Any], tensors: Mapping[str, Tens
         about["weights_sha256"] = _sha256(temporary)
         # not in the metadata: SAELens would carry it on to weights that it changed
         text = json.dumps({**config, OURS: about}, indent=1, allow_nan=False)
-        write_atomically(folder / NEXT, lambda other: _text(other, text))
+        write_text_atomically(folder / NEXT, text)
 
     write_atomically(folder / WEIGHTS, weights)
     os.replace(folder / NEXT, folder / CONFIG)
-
-
-def _text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _sha256(path: Path) -> str:

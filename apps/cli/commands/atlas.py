@@ -160,7 +160,7 @@ def _write(
     """The picture, the page and the document; the atlas itself is there already."""
     from circuits import plot
     from circuits.plot.atlas import atlas_figure, atlas_page, example_crops
-    from zoo.files import write_atomically
+    from zoo.files import write_text_atomically
 
     crops = example_crops(atlas, images, model.input)
     page = atlas_page(atlas, command=command, python=python, photographs=crops)
@@ -168,9 +168,5 @@ def _write(
         plain({"schema": SCHEMA, "command": "atlas", **document}), indent=1, allow_nan=False, ensure_ascii=False
     )
     for name, content in (("index.html", page), ("atlas.json", text)):
-
-        def fill(path: Path, content: str = content) -> None:
-            path.write_text(content, encoding="utf-8")
-
-        write_atomically(out / name, fill)
+        write_text_atomically(out / name, content)
     plot.save_figure(atlas_figure(atlas), out / "atlas.png")

@@ -228,7 +228,7 @@ def _write(
 ) -> None:
     """The report, the contact sheet and the document; the pictures are there already."""
     from circuits import plot
-    from zoo.files import write_atomically
+    from zoo.files import write_text_atomically
 
     found = None if images is None else plot.exemplars(results, images, model.input)
     page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)
@@ -237,11 +237,7 @@ def _write(
     )
 
     for name, content in ((_PAGE, page), ("visualize.json", text)):
-
-        def fill(path: Path, content: str = content) -> None:
-            path.write_text(content, encoding="utf-8")
-
-        write_atomically(out / name, fill)
+        write_text_atomically(out / name, content)
     if len(results) <= _MOST:
         sheet = plot.visualization_sheet(results, columns=max(8, round(len(results) ** 0.5)))
         plot.save_figure(sheet, out / "sheet.png")
