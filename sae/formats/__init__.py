@@ -1,7 +1,7 @@
-"""Files of SAEs: the native layout is SAELens's `cfg.json` and `sae_weights.safetensors`."""
+"""Files of SAEs: the native layout is SAELens's; those of other programs are read, one of them written."""
 
 from __future__ import annotations
 
-from sae.formats.native import load, save
+from sae.formats.layouts import LAYOUTS, load, save
 
-__all__ = ["load", "save"]
+__all__ = ["LAYOUTS", "load", "save"]

@@ -1,0 +1,103 @@
+"""The layouts of Gemma Scope: `params.npz`, and of its second edition `params.safetensors` with `config.json`.
+
+JumpReLU SAEs that do not subtract `b_dec`. Those of the embedding read embeddings as they are in the table, before
+the model multiplies them by the root of d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae.base import SAE
+from sae.errors import FormatError, shorten
+from sae.formats.found import Found, Layout, read_json, read_safetensors
+from sae.formats.roles import Roles, assembled, subtracting, values_of
+from sae.jumprelu import JumpReLU
+
+FIRST, SECOND, CONFIG = "params.npz", "params.safetensors", "config.json"
+NAME = "gemma_scope"
+ROLES: Roles = {
+    "encoder": ("w_enc", "dm"), "encoder_bias": ("b_enc", "m"), "decoder": ("w_dec", "md"),
+    "decoder_bias": ("b_dec", "d"), "threshold": ("threshold", "m"),
+}  # fmt: skip
+
+
+def _detects(found: Found) -> bool:
+    return found.has(FIRST, SECOND) or (found.path.suffix == ".npz" and found.path.is_file())
+
+
+def _reads(found: Found) -> SAE:
+    config: dict[str, Any] = {}
+    if found.has(SECOND):
+        tensors = read_safetensors(found.folder / SECOND)
+        config = read_json(found.folder / CONFIG) if (found.folder / CONFIG).is_file() else {}
+    else:
+        tensors = read_npz(found.path if found.path.suffix == ".npz" else found.folder / FIRST)
+    sae = from_gemma_scope(config, tensors)
+    # layer_20/width_16k/average_l0_71: the folders are the only place that says which SAE it is
+    sae.metadata["source"]["folder"] = "/".join(found.folder.resolve().parts[-3:])
+    return sae
+
+
+def from_gemma_scope(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
+    """The SAE of these parameters, whose names may be in upper or lower case; the first edition has no configuration.
+
+    Raises:
+        FormatError: a transcoder, a scaling that we cannot place, or tensors that do not fit.
+    """
+    lower = {name.lower(): value for name, value in tensors.items()}
+    if len(lower) != len(tensors):
+        raise FormatError(
+            f"names that differ in case alone: {', '.join(shorten(name, 30) for name in sorted(tensors))}"
+        )
+    architecture = config.get("architecture", "jump_relu")
+    if architecture != "jump_relu":
+        raise FormatError(f"architecture {shorten(architecture, 40)!r} cannot be read; there is jump_relu")
+    if "affine_skip_connection" in lower or config.get("hf_hook_point_in") != config.get(
+        "hf_hook_point_out", config.get("hf_hook_point_in")
+    ):
+        raise FormatError("it is a transcoder: it predicts another layer than it reads, which no SAE here does")
+    scaling = lower.pop("scaling_factor", None)
+    if scaling is not None and not bool((scaling == 1).all()):
+        raise FormatError("its scaling_factor is not 1, and nothing says what it scales")
+    values = values_of(lower, ROLES, "a Gemma Scope SAE")
+    sae = assembled(JumpReLU(latents=len(values["encoder"])), subtracting(values))
+    sae.metadata = {"source": {"format": NAME, **({"config": dict(config)} if config else {})}}
+    return sae
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of an npz file, as tensors.
+
+    Raises:
+        FormatError: there is none, it is damaged, or holds other things than numbers.
+    """
+    if not path.is_file():
+        raise FormatError(f"there is no {path.name}")
+    try:
+        with path.open("rb") as file:  # which numpy leaves open when it is damaged
+            content = np.load(file, allow_pickle=False)
+            named = isinstance(content, np.lib.npyio.NpzFile)
+            arrays = {name: content[name] for name in content.files} if named else {}
+    except Exception as error:  # a damaged archive raises whatever its bytes lead to
+        raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error
+    if not named:
+        raise FormatError(f"{path.name} holds one array, not several with names")
+    other = [f"{shorten(name, 30)} is {array.dtype}" for name, array in arrays.items() if array.dtype.kind not in "fiu"]
+    if other:
+        raise FormatError(f"{path.name} holds other things than numbers: {', '.join(other[:4])}")
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+LAYOUT = Layout(
+    name=NAME,
+    files=f"{FIRST}, or {SECOND} with {CONFIG}",
+    detects=_detects,
+    reads=_reads,
+)
