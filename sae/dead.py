@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sae import distributed
 from sae.base import SAE
 
 
@@ -30,7 +31,7 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
         values, indices = pre.topk(aux_k, dim=1, sorted=False)
         pre = torch.zeros_like(pre).scatter(1, indices, values)
     error = (residual - pre @ model.decoder[dead]).square().mean()
-    variance = (residual - residual.mean(dim=0)).square().mean()
+    variance = distributed.variance(residual)
     # a perfect reconstruction leaves nothing to explain
     return error / variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5)
 

@@ -18,7 +18,12 @@ DEFAULT_BATCH = 4096
 
 @runtime_checkable
 class Stream(Protocol):
-    """An iterator over float tensors `(n, d)` that can tell its position and go back to it."""
+    """An iterator over float tensors `(n, d)` that can tell its position and go back to it.
+
+    Where several processes share a training, each reads a stream of its own. One that would give all of them the
+    same vectors has a method `share(rank, world)`, called before anything is read: from then on it gives this rank's
+    part of them (as `TensorStream` does), or is wrapped in `Dealt`.
+    """
 
     def __iter__(self) -> Iterator[Tensor]: ...
 
@@ -46,18 +51,28 @@ class TensorStream:
         batch_size: vectors per batch.
         seed: of the order.
         shuffle: False gives the vectors in their own order.
+        rank, world: give the `rank`-th of `world` parts of every `world * batch_size` vectors. Left out, `train` says
+            which, so that processes that train together see different vectors of one tensor; 0 and 1 where each has
+            a tensor of its own.
 
     Raises:
-        SAEError: no `(n, d)` float tensor, empty, or with values that are not finite.
+        SAEError: no `(n, d)` float tensor, empty, or with values that are not finite; no such rank.
 
     >>> next(TensorStream(torch.randn(10, 3), batch_size=4)).shape
     torch.Size([4, 3])
     """
 
-    def __init__(self, x: Tensor, batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True) -> None:
+    def __init__(
+        self, x: Tensor, batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True,
+        rank: int | None = None, world: int | None = None,
+    ) -> None:  # fmt: skip
         self.x = check_activations(x)
         whole("batch_size", batch_size)
+        if (rank is None) != (world is None):
+            raise SAEError("give rank= and world= both, or neither")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.told = rank is not None
+        self.rank, self.world = checked_share(rank or 0, 1 if world is None else world)
         self.epoch, self.cursor = 0, 0
         self._order: Tensor | None = None
         self._digest: str | None = None
@@ -66,15 +81,22 @@ class TensorStream:
         return self
 
     def __next__(self) -> Tensor:
-        parts, wanted = [], self.batch_size
-        while wanted:
-            picked = self.order()[self.cursor : self.cursor + wanted]
-            parts.append(self.x[picked])
-            wanted -= len(picked)
+        parts, passed, first = [], 0, self.rank * self.batch_size
+        while passed < self.batch_size * self.world:
+            picked = self.order()[self.cursor : self.cursor + self.batch_size * self.world - passed]
+            own = picked[max(0, first - passed) : max(0, first + self.batch_size - passed)]
+            if len(own):
+                parts.append(self.x[own])
+            passed += len(picked)
             self.cursor += len(picked)
             if self.cursor == len(self.x):
                 self.epoch, self.cursor, self._order = self.epoch + 1, 0, None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def share(self, rank: int, world: int) -> None:
+        """Give the `rank`-th of `world` parts from now on, unless it was told its part when it was made."""
+        if not self.told:
+            self.rank, self.world = checked_share(rank, world)
 
     def order(self) -> Tensor:
         """The order of this epoch: `(n,)` indices."""
@@ -101,7 +123,9 @@ class TensorStream:
         return self._digest
 
     def _identity(self) -> dict[str, Any]:
-        return {"digest": self.digest, "batch_size": self.batch_size, "seed": self.seed, "shuffle": self.shuffle}
+        # of all ranks: the same position holds for another number of them with as many vectors together
+        together = self.batch_size * self.world
+        return {"digest": self.digest, "batch_size": together, "seed": self.seed, "shuffle": self.shuffle}
 
     def tell(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "cursor": self.cursor, **self._identity()}
@@ -113,6 +137,18 @@ class TensorStream:
             what = "; ".join(f"{n} is {shorten(own[n], 20)}, was {shorten(position.get(n), 20)}" for n in other)
             raise TrainingError(f"the position belongs to another stream of vectors: {what}")
         self.epoch, self.cursor, self._order = int(position["epoch"]), int(position["cursor"]), None
+
+
+def checked_share(rank: int, world: int) -> tuple[int, int]:
+    """`rank` and `world` when the one is a part of the other.
+
+    Raises:
+        SAEError: it is not.
+    """
+    whole("world", world)
+    if not isinstance(rank, int) or not 0 <= rank < world:
+        raise SAEError(f"rank={shorten(rank)} is none of the {world} ranks, 0 to {world - 1}")
+    return rank, world
 
 
 class Rebatched:
@@ -145,6 +181,11 @@ class Rebatched:
             wanted -= len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def share(self, rank: int, world: int) -> None:
+        """Hand on which part is wanted."""
+        share(self.inner, rank, world)
+        self._before = self.inner.tell()
+
     def tell(self) -> dict[str, Any]:
         return {"chunk": self._before, "used": self._used, "batch_size": self.batch_size}
 
@@ -154,6 +195,56 @@ class Rebatched:
         self.inner.seek(position["chunk"])
         self._before, self._used = dict(position["chunk"]), int(position["used"])
         self._chunk = next(self.inner) if self._used else None
+
+
+class Dealt:
+    """Another stream whose batches are dealt out to ranks in turn: each reads all and keeps its own.
+
+    For streams that can be read anywhere and cost little to read, compared with a step.
+
+    >>> next(Dealt(TensorStream(torch.arange(8.0)[:, None], 2, shuffle=False), rank=1, world=2))[:, 0]
+    tensor([2., 3.])
+    """
+
+    def __init__(self, inner: Stream, rank: int | None = None, world: int | None = None) -> None:
+        if (rank is None) != (world is None):
+            raise SAEError("give rank= and world= both, or neither")
+        self.inner, self.told = inner, rank is not None
+        self.rank, self.world = checked_share(rank or 0, 1 if world is None else world)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensor:
+        batches = [next(self.inner) for _ in range(self.world)]  # a last round that is not whole is left
+        return batches[self.rank]
+
+    def share(self, rank: int, world: int) -> None:
+        """Keep the `rank`-th of every `world` batches from now on, unless it was told when it was made."""
+        if not self.told:
+            self.rank, self.world = checked_share(rank, world)
+
+    def tell(self) -> dict[str, Any]:
+        return self.inner.tell()
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        self.inner.seek(position)
+
+
+def share(stream: Stream, rank: int, world: int) -> None:
+    """Tell a stream which part of its vectors is wanted, if it can be told."""
+    method = getattr(stream, "share", None)
+    if callable(method):
+        method(rank, world)
+
+
+def told_by(stream: Any, name: str) -> Any:
+    """An attribute of a stream, or of the one inside it; None where neither has it."""
+    while stream is not None:
+        if (value := getattr(stream, name, None)) is not None:
+            return value
+        stream = getattr(stream, "inner", None)
+    return None
 
 
 class Replayed:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sae import optimiser
 from sae.base import SAE, Losses, SAEConfig, build
 from sae.dead import resample
+from sae.distributed import ALONE, Ranks
 from sae.errors import TrainingError
 from sae.normalisation import InputStatistics
 from sae.randomness import RESAMPLING, generator
@@ -56,9 +57,10 @@ class Trainee:
     """
 
     def __init__(
-        self, config: SAEConfig, name: str, statistics: InputStatistics, regime: Regime, device: torch.device
-    ) -> None:
-        self.config, self.name, self.regime, self.device = config, name, regime, device
+        self, config: SAEConfig, name: str, statistics: InputStatistics, regime: Regime, device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        self.config, self.name, self.regime, self.device, self.ranks = config, name, regime, device, ranks
         self.sae: SAE = build(config, len(statistics.mean))
         statistics.apply(self.sae)
         self.sae.to(device).train()
@@ -91,34 +93,55 @@ class Trainee:
         """Whether anything was learnt since the last report."""
         return float(self.sums[STEPS]) > 0
 
-    def learn(self, x: Tensor) -> None:
-        """One step on normalised inputs `(N, d)`. Nothing here waits for an accelerator."""
+    def learn(self, x: Tensor, together: int | None = None) -> None:
+        """One step on normalised inputs `(N, d)`. Nothing here waits for an accelerator.
+
+        Args:
+            x: this rank's inputs.
+            together: how many inputs all ranks have in this step (default: these are all).
+        """
         schedule = self.regime.schedule
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.regime.precision == "bfloat16"):
             losses = self.sae.losses(x, x, dead=self.dead, sparsity=schedule.sparsity(self.step))
-        if self.device.type == "cpu" and not math.isfinite(float(losses.total.detach())):
-            self._stop(
-                f"the loss is {float(losses.total.detach())} at step {self.step + 1}; the weights are those before it"
-            )
+        if self.device.type == "cpu" and not self.ranks.everywhere(math.isfinite(float(losses.total.detach()))):
+            loss = float(losses.total.detach())
+            where = f"{loss} at" if not math.isfinite(loss) else "not finite on another rank at"
+            self._stop(f"the loss is {where} step {self.step + 1}; the weights are those before it")
             self.optimiser.zero_grad(set_to_none=True)
             return
         losses.total.backward()  # type: ignore[no-untyped-call]
+        n = len(x) if together is None else together
+        squares = torch.linalg.vector_norm(x).square()
+        if self.ranks.world > 1:
+            losses, squares = self._averaged(losses, squares, len(x) / n)
         optimiser.step(self.sae, self.optimiser, self.lr, self.regime.clip)
         self.step += 1
-        self.samples += len(x)
-        self._count(x, losses)
+        self.samples += n
+        self._count(losses, squares, n)
+        self.last = (x, losses.error)
 
     @torch.no_grad()
-    def _count(self, x: Tensor, losses: Losses) -> None:
-        n = len(x)
+    def _averaged(self, losses: Losses, squares: Tensor, share: float) -> tuple[Losses, Tensor]:
+        """Make gradients and moving thresholds the mean over the inputs of all ranks; and what a step reports."""
+        means = [p.grad for p in self.sae.parameters() if p.grad is not None]
+        means += [b for name, b in self.sae.named_buffers() if name not in ("mean", "scale")]
+        total, fired = losses.total.detach().clone(), losses.fired.clone()
+        parts = {name: value.clone() for name, value in losses.parts.items()}
+        for value in (*means, total, *parts.values()):
+            value.mul_(share)
+        error = losses.squared_error.clone()
+        self.ranks.add([*means, total, error, squares, fired, *parts.values()])
+        return Losses(total, error, losses.error, fired, parts), squares
+
+    @torch.no_grad()
+    def _count(self, losses: Losses, squares: Tensor, n: int) -> None:
         self.silent += n
         self.silent.mul_(losses.fired == 0)
         self.fired += losses.fired
-        now = [losses.total.detach(), losses.squared_error, x.square().sum(), x.new_ones(()), x.new_full((), n)]
+        now = [losses.total.detach(), losses.squared_error, squares, squares.new_ones(()), squares.new_full((), n)]
         self.sums += torch.stack([value.to(self.sums.dtype) for value in now])
         for name, value in losses.parts.items():
             self.parts[name] = self.parts.get(name, torch.zeros_like(self.sums[0])) + value
-        self.last = (x, losses.error)
 
     @torch.no_grad()
     def report(self) -> Report:
@@ -155,7 +178,8 @@ class Trainee:
         elif self.last is not None:
             x = self.last[0][:256]
             out = self.sae.decode(self.sae.activate(self.sae.dense_pre(x))) if len(x) > 1 else x
-            if len(x) > 1 and float(out.float().std(dim=0).mean()) <= 1e-5 * float(x.std(dim=0).mean()):
+            same = len(x) > 1 and float(out.float().std(dim=0).mean()) <= 1e-5 * float(x.std(dim=0).mean())
+            if self.ranks.everywhere(same):
                 trouble = "every input gets the same reconstruction"
         # once may be a bad start; twice in a row is where it stays
         self.strikes = self.strikes + 1 if trouble else 0
@@ -172,7 +196,7 @@ class Trainee:
         due = self.samples - self.resampled_at >= self.regime.resample_every
         if self.config.revive != "resample" or not due or self.last is None or self.collapse:
             return
-        x, error = self.last
+        x, error = (self.ranks.rows(value) for value in self.last)  # so that all draw the same
         resample(self.sae, self.optimiser, x, error, self.dead, self.generator)
         self.silent[self.dead] = 0
         self.dead = self.dead[:0]

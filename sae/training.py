@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +16,20 @@ from torch import Tensor
 
 from sae.base import SAE, SAEConfig, check_activations, whole
 from sae.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from sae.distributed import Ranks, Word, check_alike, describe, fingerprint
 from sae.errors import FileError, SAEError, TrainingError, shorten
 from sae.interrupts import deferred
 from sae.normalisation import Bias, InputStatistics, input_statistics
 from sae.reporting import Callback, Report, ReportFile
 from sae.schedule import Schedule
-from sae.streams import Replayed, Stream, open_stream
+from sae.streams import Replayed, Stream, open_stream, share, told_by
 from sae.trainee import Regime, Trainee
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
 
 DEAD_AFTER = 10_000_000
+POSITIONS = "positions of ranks"
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -93,14 +96,19 @@ def train(
     callbacks: Sequence[Callback] = (),
     metadata: Mapping[str, Any] | None = None,
     progress: Progress = None,
+    distributed: bool = True,
 ) -> list[Run]:
     """Train one or several SAEs on the same vectors; each comes out as if trained alone.
+
+    Called by every process of a group, or under `torchrun`, the processes train together: each on vectors of its
+    own, all with the same weights. Two of them with batches of B do what one does with batches of 2B, except that
+    BatchTopK and Matryoshka select within each process' batch. Only the first one writes files and calls `callbacks`.
 
     Args:
         stream: a tensor `(n, d)`, a `Stream`, or any iterable over such tensors.
         configs: one configuration, or several.
-        steps: how many steps; or samples: how many vectors (rounded up to whole batches).
-        batch_size: vectors per step (default: 4,096 of a tensor, else what the stream gives).
+        steps: how many steps; or samples: how many vectors, of all processes (rounded up to whole batches).
+        batch_size: vectors per step, of each process (default: 4,096 of a tensor, else what the stream gives).
         lr: peak learning rate (default: `2e-4 * sqrt(2^14 / latents)`); a configuration's own goes before.
         warmup: steps of rising learning rate (default: a twentieth of all, at most 1,000).
         decay: share of the steps, at the end, over which it falls to zero.
@@ -113,7 +121,7 @@ def train(
             most ten million).
         resample_every: samples between restarts of dead latents where `revive="resample"` (default: `dead_after`).
         precision: "bfloat16" runs products in bfloat16; weights, thresholds and Adam stay float32.
-        device: where to train (default: where the stream's tensors are).
+        device: where to train (default: where the stream's tensors are); "cuda" is each process' own.
         seed: of the order of a tensor's vectors; directions are drawn by each configuration's own seed.
         report_every: steps between reports; also how often dead latents are looked for.
         log_file: a JSONL file of the reports.
@@ -122,15 +130,16 @@ def train(
         callbacks: functions of every report.
         metadata: where the vectors come from, saved with the SAEs (default: the stream's own `metadata`).
         progress: True for a bar, or a function of (done, total) samples.
+        distributed: False trains in this process alone, whatever others there are.
 
     Returns:
-        One run per configuration. One whose training collapsed says so in its `status`.
+        One run per configuration, the same in every process. One whose training collapsed says so in its `status`.
 
     Raises:
         SAEError: activations or settings that cannot be used.
-        TrainingError: nothing to learn from, all SAEs collapsed, a checkpoint of another training, or a disk that
-            takes no more (what was trained is in its `runs`).
-        KeyboardInterrupt: on Ctrl-C, after the checkpoint was written.
+        TrainingError: nothing to learn from, all SAEs collapsed, a checkpoint of another training, a disk that takes
+            no more, or another process that failed (what was trained is in its `runs`).
+        KeyboardInterrupt: on Ctrl-C, after the checkpoint was written; in all processes, whichever got it.
 
     >>> runs = train(torch.randn(500, 8), TopK(latents=16, k=2), steps=10, batch_size=50)  # doctest: +SKIP
     """
@@ -139,9 +148,6 @@ def train(
     versions = provenance()
     wanted = [configs] if isinstance(configs, SAEConfig) else list(configs)
     names = _names(wanted)
-    source = open_stream(stream, batch_size, seed)
-    if checkpoint is not None and isinstance(source, Replayed):
-        raise SAEError("checkpoints need a stream that can find its place again: a tensor, or tell() and seek()")
     _check_numbers(report_every=report_every, checkpoint_every=checkpoint_every, statistics_samples=statistics_samples)
     _check_numbers(dead_after=dead_after, resample_every=resample_every)
     for name, value in (("lr", lr), ("clip", clip)):
@@ -150,85 +156,137 @@ def train(
     if precision not in ("float32", "bfloat16"):
         raise SAEError(f"precision={shorten(precision)!r}: use 'float32' or 'bfloat16'")
     file = None if checkpoint is None else Path(checkpoint).expanduser()
-    saved = read_checkpoint(file) if file is not None and resume and file.exists() else None
-    size, where = _first(source)
-    if saved is None:
-        statistics = input_statistics(source, samples=statistics_samples, normalise=normalise, bias=bias)
-    else:
-        statistics = InputStatistics(saved.statistics["mean"], saved.scale, saved.statistics["bias"], saved.samples)
-    if isinstance(source, Replayed):
-        source.keeping = False
-    count = _steps(steps, samples, size)
-    warmup = min(1000, count // 20) if warmup is None else warmup
-    rise = warmup if sparsity_warmup is None else sparsity_warmup
-    dead_after = max(1, min(DEAD_AFTER, count * size // 5)) if dead_after is None else dead_after
-    regime = Regime(Schedule(count, warmup, decay, rise), lr, clip, dead_after, resample_every or dead_after, precision)
-    settings = {
-        **dataclasses.asdict(regime), "normalise": normalise, "bias": bias, "batch_size": size,
-        "statistics_samples": statistics_samples, "report_every": report_every,
-        "configs": [c.to_dict() for c in wanted],
-    }  # fmt: skip
-    place = torch.device(device) if device is not None else where
-    trainees = [Trainee(c, n, statistics, regime, place) for c, n in zip(wanted, names, strict=True)]
-    reports: list[Report] = []
-    step = 0
-    if saved is not None and file is not None:
-        step = _resume(file, saved, settings, trainees, source)
-        reports = [Report(**r) for r in saved.reports]
-    loop = _Loop(source, trainees, statistics, settings, place, count, size, file, checkpoint_every, reports)
-    loop.listeners = [*([ReportFile(log_file, step)] if log_file is not None else []), *callbacks]
-    about = dict(metadata if metadata is not None else getattr(source, "metadata", None) or {})
-    try:
-        with reporter(progress, "vec") as told:
-            ended = loop.run(step, report_every, told)
-    except FileError as error:
-        runs = [_run(t, f"stopped: {error}", reports, settings, source, about, versions) for t in trainees]
-        raise TrainingError(f"{error}; the SAEs as they were are in this error's `runs`", runs) from error
-    runs = [_run(t, ended, reports, settings, source, about, versions) for t in trainees]
+    with Ranks(distributed) as ranks:
+        opened = ranks.agreed(lambda: _open(stream, batch_size, seed, file, resume, ranks))
+        source, saved = opened.stream, opened.saved
+        size = ranks.exchange(Word(rows=opened.size)).rows
+
+        def plan() -> Regime:
+            count = _steps(steps, samples, size)
+            up = min(1000, count // 20) if warmup is None else warmup
+            schedule = Schedule(count, up, decay, up if sparsity_warmup is None else sparsity_warmup)
+            dead = max(1, min(DEAD_AFTER, count * size // 5)) if dead_after is None else dead_after
+            return Regime(schedule, lr, clip, dead, resample_every or dead, precision)
+
+        regime = ranks.agreed(plan)
+        settings = {
+            **dataclasses.asdict(regime), "normalise": normalise, "bias": bias, "batch_size": size,
+            "statistics_samples": statistics_samples, "report_every": report_every,
+            "configs": [c.to_dict() for c in wanted],
+        }  # fmt: skip
+        agreed = {**settings, "checkpoint_every": checkpoint_every, "checkpoint": file is not None}
+        check_alike(ranks, source, opened.print, _flat(agreed), None if saved is None else saved.step)
+        if saved is None:
+            statistics = input_statistics(
+                source, samples=statistics_samples, normalise=normalise, bias=bias, ranks=ranks
+            )
+        else:
+            statistics = InputStatistics(saved.statistics["mean"], saved.scale, saved.statistics["bias"], saved.samples)
+        if isinstance(source, Replayed):
+            source.keeping = False
+        place = ranks.device(torch.device(device) if device is not None else opened.device)
+        trainees = [Trainee(c, n, statistics, regime, place, ranks) for c, n in zip(wanted, names, strict=True)]
+        reports: list[Report] = []
+        step = 0
+        if saved is not None and file is not None:
+            step = ranks.agreed(partial(_resume, file, saved, settings, trainees, source, ranks))
+            reports = [Report(**r) for r in saved.reports]
+        count = regime.schedule.steps
+        loop = _Loop(source, trainees, statistics, settings, place, count, size, file, checkpoint_every, reports, ranks)
+        if ranks.first:
+            loop.listeners = [*callbacks]
+        if log_file is not None:
+            loop.listeners[:0] = ranks.agreed(lambda: [ReportFile(log_file, step)] if ranks.first else [])
+        about = dict(metadata if metadata is not None else told_by(source, "metadata") or {})
+        versions = {**versions, **({"ranks": ranks.world} if ranks.world > 1 else {})}
+
+        def made(status: str) -> list[Run]:
+            return [_run(t, status, reports, settings, source, about, versions) for t in trainees]
+
+        try:
+            with reporter(progress if ranks.first else None, "vec") as told:
+                ended = loop.run(step, report_every, told)
+        except FileError as error:
+            raise TrainingError(
+                f"{error}; the SAEs as they were are in this error's `runs`", made(f"stopped: {error}")
+            ) from error
+        except TrainingError as error:
+            error.runs = error.runs or made(f"stopped: {error}")
+            raise
+        runs = made(ended)
     if all(t.collapse for t in trainees):
         raise TrainingError("; ".join(f"{t.name}: {t.collapse}" for t in trainees), runs)
     return runs
 
 
 class _Loop:
-    """The steps of a training, and what is written meanwhile."""
+    """The steps of a training, and what is written meanwhile.
+
+    Ranks talk at the same places of every step. What fails in between on one of them alone (its vectors, a callback,
+    the disk) is kept until the next such place, where all learn of it and stop.
+    """
 
     def __init__(
         self, stream: Stream, trainees: list[Trainee], statistics: InputStatistics, settings: Mapping[str, Any],
-        device: torch.device, count: int, size: int, file: Path | None, every: int, reports: list[Report],
+        device: torch.device, count: int, size: int, file: Path | None, every: int, reports: list[Report], ranks: Ranks,
     ) -> None:  # fmt: skip
         self.stream, self.trainees, self.statistics, self.settings = stream, trainees, statistics, settings
         self.device, self.count, self.size, self.file, self.every = device, count, size, file, every
-        self.reports = reports
+        self.reports, self.ranks = reports, ranks
         self.listeners: list[Callback] = []
         self.mean = statistics.mean.to(device)
+        self.failure: Exception | None = None
 
     def run(self, step: int, report_every: int, told: Any) -> str:
         """From `step` to the end: "finished", or why not."""
+        ended = "finished"
         with deferred() as interrupted:
             while step < self.count:
-                batch = next(self.stream, None)
-                if batch is None:
+                x = self._read(step)
+                mine = Word(len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure)))
+                word = self.ranks.exchange(mine)
+                if word.failed:
+                    self._fail(step)
+                if x is None or word.ended:
                     self._report()
                     self._write(step)
                     log.warning("the stream ended after %d of %d steps", step, self.count)
-                    return f"the stream ended after {step} of {self.count} steps"
-                x = self._normalised(batch, step)
+                    ended = f"the stream ended after {step} of {self.count} steps"
+                    break
                 for trainee in self.trainees:
                     if trainee.collapse is None:
-                        trainee.learn(x)
+                        trainee.learn(x, word.rows)
                 step += 1
-                told(step * self.size, self.count * self.size)
+                self._alone(partial(told, step * self.size, self.count * self.size))
                 if step % report_every == 0 or step == self.count:
                     self._report()
                 over = all(t.collapse for t in self.trainees)
-                if step % self.every == 0 or step == self.count or interrupted() or over:
+                stop = bool(word.interrupted) if self.ranks.world > 1 else interrupted()
+                if step % self.every == 0 or step == self.count or stop or over:
                     self._write(step)
                 if over:
-                    return "collapsed"
-                if interrupted():
-                    raise KeyboardInterrupt
-        return "finished"
+                    ended = "collapsed"
+                if over or stop:
+                    break
+            word = self.ranks.exchange(Word(interrupted=int(interrupted()), failed=int(bool(self.failure))))
+            if word.failed:
+                self._fail(step)
+            if word.interrupted and ended == "finished":
+                raise KeyboardInterrupt
+        return ended
+
+    def _read(self, step: int) -> Tensor | None:
+        """The next vectors, normalised; None where the stream has ended, or failed."""
+        try:
+            batch = next(self.stream, None)
+            if batch is None:
+                return None
+            return self._normalised(batch, step)
+        except Exception as error:
+            if self.ranks.world == 1 and not isinstance(error, TrainingError):
+                raise
+            self.failure = self.failure or error
+            return None
 
     def _normalised(self, batch: Tensor, step: int) -> Tensor:
         width = len(self.mean)
@@ -236,26 +294,47 @@ class _Loop:
             try:
                 check_activations(batch, width)
             except SAEError as error:
-                self._write(step)  # what was learnt until here is good
-                raise TrainingError(f"batch {step + 1} of the stream: {error}") from error
+                raise _BadVectors(f"batch {step + 1} of the stream: {error}") from error
         x = batch.to(self.device, non_blocking=True).float()
         return (x - self.mean) * self.statistics.scale
 
+    def _alone(self, work: Callable[[], object]) -> None:
+        """What this rank does by itself; an error waits until the others can be told."""
+        if self.ranks.world == 1:
+            work()
+            return
+        try:
+            work()
+        except Exception as error:
+            self.failure = self.failure or error
+
+    def _fail(self, step: int) -> None:
+        """Raise what failed, here or on another rank."""
+        bad = isinstance(self.failure, _BadVectors)
+        if not self.ranks.everywhere(not bad):
+            self._write(step)  # what was learnt until here is good
+        errors = self.ranks.gathered(None if self.failure is None else describe(self.failure))
+        if self.failure is not None:
+            raise self.failure
+        self.ranks.check(errors)
+
     def _report(self) -> None:
-        for trainee in self.trainees:
-            if trainee.unreported:
-                report = trainee.report()
-                self.reports.append(report)
-                for listener in self.listeners:
-                    listener(report)
+        new = [trainee.report() for trainee in self.trainees if trainee.unreported]
+        self.reports.extend(new)
+        for listener in self.listeners:
+            for report in new:
+                self._alone(partial(listener, report))
 
     def _write(self, step: int) -> None:
         if self.file is None:
             return
+        positions = self.ranks.gathered(self.stream.tell())
+        if not self.ranks.first:
+            return
         checkpoint = Checkpoint(
             settings=self.settings,
             step=step,
-            position=self.stream.tell(),
+            position=positions[0] if self.ranks.world == 1 else {POSITIONS: positions},
             counters=tuple(t.counters() for t in self.trainees),
             tensors=tuple(t.tensors() for t in self.trainees),
             statistics={"mean": self.statistics.mean, "bias": self.statistics.bias},
@@ -263,7 +342,12 @@ class _Loop:
             samples=self.statistics.samples,
             reports=tuple(r.describe() for r in self.reports),
         )
-        write_checkpoint(self.file, checkpoint)
+        file = self.file
+        self._alone(lambda: write_checkpoint(file, checkpoint))
+
+
+class _BadVectors(TrainingError):
+    """Vectors that cannot be learnt from, in the middle of a stream."""
 
 
 def _check_numbers(**numbers: int | None) -> None:
@@ -288,14 +372,30 @@ def _names(configs: Sequence[SAEConfig]) -> list[str]:
     return names
 
 
-def _first(stream: Stream) -> tuple[int, torch.device]:
-    """Size and device of the first batch, leaving the stream where it was."""
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A stream, as it is before training: its first batch, and the checkpoint to go on from."""
+
+    stream: Stream
+    saved: Checkpoint | None
+    size: int
+    device: torch.device
+    print: str
+
+
+def _open(data: Any, batch_size: int | None, seed: int, file: Path | None, resume: bool, ranks: Ranks) -> _Opened:
+    stream = open_stream(data, batch_size, seed)
+    if ranks.world > 1:
+        share(stream, ranks.rank, ranks.world)
+    if file is not None and isinstance(stream, Replayed):
+        raise SAEError("checkpoints need a stream that can find its place again: a tensor, or tell() and seek()")
+    saved = read_checkpoint(file) if file is not None and resume and file.exists() else None
     start = stream.tell()
     batch = next(stream, None)
     if batch is None:
         raise TrainingError("the stream gave no activations")
     stream.seek(start)
-    return len(batch), batch.device
+    return _Opened(stream, saved, len(batch), batch.device, fingerprint(batch) if ranks.world > 1 else "")
 
 
 def _steps(steps: int | None, samples: int | None, size: int) -> int:
@@ -308,7 +408,9 @@ def _steps(steps: int | None, samples: int | None, size: int) -> int:
     raise SAEError("say how long to train: steps= or samples=")
 
 
-def _resume(file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainees: list[Trainee], stream: Stream) -> int:
+def _resume(
+    file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainees: list[Trainee], stream: Stream, ranks: Ranks
+) -> int:
     other = [name for name, value in _flat(settings).items() if _flat(saved.settings).get(name) != value]
     if other or len(saved.counters) != len(trainees):
         what = ", ".join(other[:6]) or "the number of SAEs"
@@ -317,7 +419,15 @@ def _resume(file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainees
         )
     for trainee, tensors, counters in zip(trainees, saved.tensors, saved.counters, strict=True):
         trainee.restore(tensors, counters)
-    stream.seek(saved.position)
+    positions = saved.position.get(POSITIONS, [saved.position])
+    if len(positions) != ranks.world:
+        # of one stream that all share, the position is the same for any number of ranks
+        if any(position != positions[0] for position in positions):
+            raise TrainingError(
+                f"{file} is of {len(positions)} ranks, each with a stream of its own, not {ranks.world}"
+            )
+        positions = positions[:1] * ranks.world
+    stream.seek(positions[ranks.rank])
     log.info("going on from step %d in %s", saved.step, file)
     return saved.step
 
@@ -352,5 +462,5 @@ def _run(
         samples=trainee.samples,
         status=f"collapsed: {trainee.collapse}" if trainee.collapse else ended,
         reports=tuple(r for r in reports if r.name == trainee.name),
-        provenance={"data": getattr(stream, "digest", None), "settings": shared, **versions},
+        provenance={"data": told_by(stream, "digest"), "settings": shared, **versions},
     )

@@ -1,0 +1,289 @@
+"""One training shared by several processes, each with vectors of its own and all with the same weights.
+
+Under `torchrun`, or in any process group, the ranks add up gradients, counts and statistics of inputs, so that two
+of them with batches of B train the SAE that one trains with batches of 2B::
+
+    torchrun --nproc-per-node 8 my_training.py  # which calls sae.train(...)
+
+What is shared out are vectors; every rank holds whole dictionaries. Latents spread over ranks would need other sums
+(of reconstructions, in the forward pass): they belong here, too, beside `Ranks.add`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from sae.errors import CircuitsError, TrainingError
+from sae.streams import told_by
+
+LARGE = 2**18
+"""Elements from which on a tensor is added up in place, in a message of its own, without being copied."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What ranks tell each other before every step; of all of them, the sums.
+
+    Attributes:
+        rows: vectors of this step.
+        ended, interrupted, failed: how many have no more vectors, were asked to stop, or met an error.
+    """
+
+    rows: int = 0
+    ended: int = 0
+    interrupted: int = 0
+    failed: int = 0
+
+
+class Ranks:
+    """The processes that share a training: those of `torch.distributed`, or this one alone.
+
+    A context: where `torchrun` started several processes and no group is there yet, it is made on the way in (gloo,
+    and nccl for tensors on CUDA devices) and taken down on the way out.
+
+    Args:
+        shared: False leaves this process alone, whatever there is.
+
+    Attributes:
+        rank, world: this process' number, and how many there are.
+
+    >>> with Ranks() as ranks:
+    ...     ranks.rank, ranks.world, ranks.gathered("mine")
+    (0, 1, ['mine'])
+    """
+
+    def __init__(self, shared: bool = True) -> None:
+        self.shared = shared
+        self.rank, self.world = 0, 1
+        self._made = False
+        self._control: Any = None
+
+    def __enter__(self) -> Self:
+        from torch import distributed
+
+        if not self.shared or not distributed.is_available():
+            return self
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+        if not distributed.is_initialized() and launched:
+            several = torch.cuda.is_available() and distributed.is_nccl_available()
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if several else "gloo")
+            self._made = True
+        _CURRENT.set(self)
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
+            # words between ranks must not wait for an accelerator, whatever the group's own backend
+            self._control = distributed.new_group(backend="gloo", timeout=datetime.timedelta(minutes=30))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from torch import distributed
+
+        _CURRENT.set(ALONE)
+        if self._made:
+            distributed.destroy_process_group()
+        elif self._control is not None:
+            distributed.destroy_process_group(self._control)
+        self._made, self._control, self.rank, self.world = False, None, 0, 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes files and reports."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """The device itself, or for a bare "cuda" the one that is this rank's."""
+        if self.world == 1 or device.type != "cuda" or device.index is not None:
+            return device
+        own = int(os.environ.get("LOCAL_RANK", self.rank % max(1, torch.cuda.device_count())))
+        torch.cuda.set_device(own)  # nccl goes by the current device
+        return torch.device("cuda", own)
+
+    # -- sums ---------------------------------------------------------------------------------------------
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the ranks; all ranks get the same bits.
+
+        Large tensors are sent as they are, all small ones in one message, in the type of the first. Integers survive
+        as long as their sums are below 2^24.
+        """
+        if self.world == 1 or not tensors:
+            return
+        large = [t for t in tensors if t.numel() >= LARGE and t.is_contiguous()]
+        small = [t for t in tensors if not (t.numel() >= LARGE and t.is_contiguous())]
+        messages = list(large)
+        if small:
+            messages.append(torch.cat([t.reshape(-1).to(small[0].dtype) for t in small]))
+        self._all_reduce(messages)
+        if small:
+            parts = torch.split(messages[-1], [t.numel() for t in small])
+            for tensor, part in zip(small, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def _all_reduce(self, messages: Sequence[Tensor]) -> None:
+        from torch import distributed
+
+        def send() -> None:
+            works = [
+                distributed.all_reduce(t, group=self._control if t.device.type == "cpu" else None, async_op=True)
+                for t in messages
+            ]
+            for work in works:
+                work.wait()
+
+        self._connected(send)
+
+    # -- words --------------------------------------------------------------------------------------------
+
+    def exchange(self, word: Word) -> Word:
+        """The sum of every rank's word."""
+        if self.world == 1:
+            return word
+        numbers = torch.tensor([word.rows, word.ended, word.interrupted, word.failed])
+        self._all_reduce([numbers])
+        return Word(*numbers.tolist())
+
+    def everywhere(self, true: bool) -> bool:
+        """Whether something is true on all ranks."""
+        return self.exchange(Word(failed=int(not true))).failed == 0
+
+    def gathered(self, value: T) -> list[T]:
+        """The value of every rank, in their order; something small that can be pickled."""
+        if self.world == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.world
+        self._connected(lambda: distributed.all_gather_object(values, value, group=self._control))
+        return values
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The rows `(n, ...)` of all ranks, those of rank 0 first."""
+        if self.world == 1:
+            return x
+        counts = self.gathered(len(x))
+        everyone = x.new_zeros(sum(counts), *x.shape[1:])
+        start = sum(counts[: self.rank])
+        everyone[start : start + len(x)] = x
+        self._all_reduce([everyone])
+        return everyone
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What `work` gives here, once it has gone well on every rank.
+
+        Raises:
+            Exception: what `work` raised here.
+            TrainingError: it failed on another rank.
+        """
+        if self.world == 1:
+            return work()
+        try:
+            result, error = work(), None
+        except Exception as caught:
+            result, error = None, caught
+        others = self.gathered(None if error is None else describe(error))
+        if error is not None:
+            raise error
+        self.check(others)
+        return result  # type: ignore[return-value]
+
+    def check(self, errors: Sequence[str | None]) -> None:
+        """Raise what another rank met, where any did.
+
+        Raises:
+            TrainingError: with the number of the rank and its words.
+        """
+        for rank, error in enumerate(errors):
+            if error is not None:
+                raise TrainingError(f"rank {rank} of {self.world} stopped: {error}")
+
+    def _connected(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except RuntimeError as error:
+            if "memory" in str(error):
+                raise
+            raise TrainingError(
+                f"rank {self.rank} of {self.world} lost the others: another process ended, or hangs. The last "
+                f"checkpoint is good: start all again ({str(error).splitlines()[0][:160]})"
+            ) from error
+
+
+def describe(error: BaseException) -> str:
+    """An error for other ranks: its message where it is meant for users, else with its kind."""
+    return str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"
+
+
+def fingerprint(x: Tensor) -> str:
+    """SHA-256 of vectors, to tell whether two ranks read the same."""
+    return hashlib.sha256(x.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+
+
+def check_alike(ranks: Ranks, stream: Any, first: str, settings: Mapping[str, Any], step: int | None) -> None:
+    """Raise where processes that train together do not agree on what, or read the same vectors.
+
+    Args:
+        ranks: the processes; stream: this one's. first: fingerprint of its first batch.
+        settings: of the training; step: of the checkpoint it goes on from, or None.
+
+    Raises:
+        TrainingError: with what differs and what to do.
+    """
+    if ranks.world == 1:
+        return
+    digest = told_by(stream, "digest") if told_by(stream, "told") is False else None
+    found = ranks.gathered((dict(settings), step, digest, first))
+    others = {name for given, *_ in found for name in given if given.get(name) != found[0][0].get(name)}
+    others |= {name for name in found[0][0] if any(name not in given for given, *_ in found)}
+    if others:
+        raise TrainingError(f"the {ranks.world} ranks were called with different settings: {', '.join(sorted(others))}")
+    steps = [step for _, step, *_ in found]
+    if len(set(steps)) > 1:
+        raise TrainingError(
+            f"not all ranks see the same checkpoint (steps {steps}): it must lie where all of them can read it"
+        )
+    if len({digest for *_, digest, _ in found}) > 1:
+        raise TrainingError(
+            "the ranks share out one tensor, but hold different ones; where each has vectors of its own, give "
+            "TensorStream(x, batch_size, rank=0, world=1)"
+        )
+    if len({first for *_, first in found}) < ranks.world:
+        raise TrainingError(
+            "two ranks read the same vectors, and nothing would be won. A tensor is shared out by itself; a stream "
+            "needs a method share(rank, world), or sae.streams.Dealt around it"
+        )
+
+
+ALONE = Ranks(shared=False)
+"""This process and no other."""
+
+_CURRENT: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)
+
+
+def variance(x: Tensor) -> Tensor:
+    """Mean squared distance of rows `(n, d)` from their mean, per dimension: of the rows of all ranks that train now.
+
+    For what a loss is relative to, so that ranks weigh it alike; no gradient goes through the others' rows.
+
+    >>> variance(torch.tensor([[0.0], [2.0]]))
+    tensor(1.)
+    """
+    mean = x.mean(dim=0)
+    own = (x - mean).square().sum()
+    ranks = _CURRENT.get()
+    if ranks.world == 1:
+        return own / x.numel()
+    n = own.new_full((), len(x))
+    total, about_zero, count = mean * n, own + n * mean.square().sum(), n.clone()
+    ranks.add([total, about_zero, count])
+    return (about_zero - total.square().sum() / count) / (count * x.shape[1])
