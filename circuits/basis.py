@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,14 @@ class Basis(Protocol):
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)` of activations `(N, d)`."""
+
+
+def basis_digest(basis: Basis) -> str:
+    """SHA-256 of what a basis reads and writes: which one it is."""
+    total = hashlib.sha256()
+    for rows in (basis.read, basis.write):
+        total.update(rows.detach().cpu().float().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuits.address import Unit
 from circuits.circuit import provenance
-from circuits.errors import CircuitsError
+from circuits.errors import AddressError, CircuitsError
 from circuits.hooks import read
 from circuits.model import Model
+from circuits.sites import latent_maps
 from zoo.images import Images, open_images
 from zoo.progress import Progress
 
@@ -85,7 +85,8 @@ def find(
     Args:
         model: the model.
         positive, negative: pictures with and without the concept, in any form that `capture` takes.
-        layer, layers: where to look (default: every layer of the trunk), in one pass over the pictures.
+        layer, layers: where to look (default: every layer of the trunk), in one pass over the pictures; a basis
+            attached to a layer (`mixed4a~sae`) is looked through latent by latent.
         pool: "max" or "mean" of a unit's map over positions.
         intervals: compute bootstrap intervals for this many of the best units.
         draws: bootstrap draws per interval.
@@ -104,12 +105,12 @@ def find(
     names = [layer] if layer is not None else list(layers) if layers is not None else model.trunk
     if not names:
         raise CircuitsError("name at least one layer to look in")
-    wanted = [model.layer(name).name for name in names]
+    wanted = [_space(model, name) for name in names]
     with_concept, without = _side(positive, "positive"), _side(negative, "negative")
     a = pooled_responses(model, with_concept, wanted, pool=pool, batch_size=batch_size, progress=progress)
     b = pooled_responses(model, without, wanted, pool=pool, batch_size=batch_size, progress=progress)
     x, y = torch.cat([a[n] for n in wanted], dim=1), torch.cat([b[n] for n in wanted], dim=1)
-    units = [model.resolve(Unit(n, i)) for n in wanted for i in range(model.layers[n].channels)]
+    units = [model.resolve(f"{n}:{i}") for n in wanted for i in range(a[n].shape[1])]
     areas = auc(x, y)
     order = areas.argsort(descending=True, stable=True).tolist()
     generator = torch.Generator().manual_seed(seed)
@@ -156,14 +157,27 @@ def pooled_responses(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> dict[str, Tensor]:
-    """One number per unit and picture: layer name -> `(N, C)` maximum or mean over positions."""
-    wanted = [model.layer(name) for name in layers]
-    parts: dict[str, list[Tensor]] = {layer.name: [] for layer in wanted}
+    """One number per unit and picture: layer or basis -> `(N, units)` maximum or mean over positions."""
+    spaces = {_space(model, name): model.resolve(name) for name in layers}
+    wanted = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
+    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
     with torch.no_grad():
         for _, batch in open_images(images).batches(model.input, batch_size=batch_size, progress=progress):
-            for name, acts in read(model, batch, wanted).items():
-                parts[name].append((acts.amax(dim=(2, 3)) if pool == "max" else acts.mean(dim=(2, 3))).cpu())
+            acts = read(model, batch, wanted)
+            for name, unit in spaces.items():
+                maps = acts[unit.layer]
+                if unit.basis is not None:
+                    maps = latent_maps(model.basis(unit.layer, unit.basis).encode)(maps)
+                parts[name].append((maps.amax(dim=(2, 3)) if pool == "max" else maps.mean(dim=(2, 3))).cpu())
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _space(model: Model, name: str) -> str:
+    """The canonical name of a layer, or of a basis attached to one."""
+    unit = model.resolve(name)
+    if unit.index is not None:
+        raise AddressError(f"find looks through a layer; {unit.short} is one unit of {unit.space}")
+    return unit.space
 
 
 def auc(positive: Tensor, negative: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from circuits.circuit import provenance
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.hooks import read
 from circuits.model import Layer, Model
-from circuits.weights import ExpandedWeights, expanded_weights
+from circuits.weights import expanded_weights
 from zoo.images import open_images
 from zoo.progress import Progress
 
@@ -220,13 +220,13 @@ def by_weights(
         source = other or model.before(base)
         if source is None:
             raise CircuitsError(f"{base} reads the picture itself: there is no layer before it to compare weights from")
-        kernels = weights_from(model, source, layer).kernels
+        kernels = expanded_weights(model, source=source, target=layer).kernels
         measure = f"incoming weights from {source}"
     else:
         target = other or after(model, base)
         if target is None:
             raise CircuitsError(f"{base} is the last layer with a name: there is none after it to compare weights into")
-        kernels = weights_from(model, layer, target).kernels.transpose(0, 1)
+        kernels = expanded_weights(model, source=layer, target=target).kernels.transpose(0, 1)
         measure = f"outgoing weights into {target}"
     return likeness_of(kernels.detach().cpu(), names, measure=measure, centred=False, weights=model.digest, layer=layer)
 
@@ -346,20 +346,6 @@ def unit_names(model: Model, layer: str) -> tuple[str, ...]:
     else:
         count = model.layers[at.layer].channels
     return tuple(str(model.resolve(replace(at, index=i))) for i in range(count))
-
-
-def weights_from(model: Model, source: str, target: str | Unit | Sequence[str | Unit]) -> ExpandedWeights:
-    """Expanded weights whose source may be a basis too: from each of its latents, by what the latent writes.
-
-    Raises:
-        AddressError, GraphError: as `circuits.expanded_weights`.
-    """
-    at = model.resolve(source)
-    if at.basis is None or at.index is not None:
-        return expanded_weights(model, source=source, target=target)
-    found = expanded_weights(model, source=at.layer, target=target)
-    write = model.basis(at.layer, at.basis).write.detach().to(found.kernels)
-    return replace(found, kernels=torch.einsum("tshw,ms->tmhw", found.kernels, write), source=at.space)
 
 
 def after(model: Model, layer: str) -> str | None:

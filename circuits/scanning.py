@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from circuits.address import Unit
+from circuits.basis import basis_digest
 from circuits.circuit import provenance
 from circuits.errors import CircuitsError
 from circuits.hooks import visit
@@ -134,7 +135,9 @@ def scan(
 
 def _identity(model: Model, pictures: Images, sites: Sequence[Site], plan: Plan, batch_size: int) -> dict[str, Any]:
     """What makes two scans the same one."""
+    bases = {site.name: basis_digest(model.basis(*site.name.split("~", 1))) for site in sites if "~" in site.name}
     return {
+        **({"bases": bases} if bases else {}),
         "model": model.name,
         "weights": model.digest,
         "input": json.loads(json.dumps(asdict(model.input))),
@@ -180,6 +183,7 @@ def _prepare(folder: Path, asked: dict[str, Any], replace: bool) -> None:
 
 _WORDS = {
     "weights": "other weights",
+    "bases": "a basis (an SAE) that was another then",
     "input": "another input size or normalisation",
     "images": "other pictures",
     "count": "another number of pictures",
@@ -190,7 +194,7 @@ _WORDS = {
 
 
 def _same(folder: Path, there: Any, asked: dict[str, Any]) -> None:
-    other = [word for key, word in _WORDS.items() if not isinstance(there, dict) or there.get(key) != asked[key]]
+    other = [word for key, word in _WORDS.items() if not isinstance(there, dict) or there.get(key) != asked.get(key)]
     if other:
         raise StoreError(
             f"{named(folder)} holds a scan with {', '.join(other)}: give another store, or replace it (--replace)"

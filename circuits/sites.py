@@ -77,11 +77,13 @@ def _site(model: Model, name: str) -> Site:
         layer = model.layers[layer.part[0]]
     if unit.basis is not None:
         basis = model.basis(layer.name, unit.basis)
-        return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), _maps(basis.encode))
+        return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), latent_maps(basis.encode))
     return Site(layer.name, layer, _before_rectifier(model, layer.name), layer.channels)
 
 
-def _maps(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def latent_maps(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """From maps `(N, C, h, w)` to maps of latents `(N, m, h, w)`, by what encodes vectors `(n, C)`."""
+
     def encoded(acts: Tensor) -> Tensor:
         n, d, height, width = acts.shape
         latents = encode(acts.permute(0, 2, 3, 1).reshape(-1, d))

@@ -38,7 +38,7 @@ class ExpandedWeights:
 
     Attributes:
         kernels: `(targets, sources, kh, kw)`.
-        source: the layer whose channels the sources are.
+        source: the layer whose channels the sources are, or the basis whose latents they are.
         targets: addresses of the target units, without the model's name.
         start: the layer whose activations the kernels multiply: the source, or what a pool or a local
             normalisation right behind it makes of it.
@@ -105,7 +105,8 @@ def expanded_weights(
 
     Args:
         model: the model.
-        source: the earlier layer.
+        source: the earlier layer, or a basis attached to it (`mixed4b~sae`): kernels are then from its latents, by
+            what each writes.
         target: a layer (all of its channels), a unit, a latent, or several units of one layer.
         method: "exact" composes the kernels (milliseconds); "vjp" differentiates the linearised network
             in batches; "auto" takes the first that applies. They agree to rounding.
@@ -122,6 +123,10 @@ def expanded_weights(
     at = model.resolve(source)
     if at.index is not None:
         raise AddressError(f"the source of expanded weights is a layer; got the unit {at.short}")
+    if at.basis is not None:
+        plain = expanded_weights(model, source=at.layer, target=target, method=method, max_memory=max_memory)
+        write = model.basis(at.layer, at.basis).write.detach().to(plain.kernels)
+        return replace(plain, kernels=torch.einsum("tshw,ms->tmhw", plain.kernels, write), source=at.space)
     if method not in ("auto", "exact", "vjp"):
         raise GraphError(f"method={method!r}: use 'auto', 'exact' or 'vjp'")
     part = model.layers[at.layer].part

@@ -10,24 +10,33 @@ other::
 
 from __future__ import annotations
 
-from sae import metrics, superposition
+from sae import metrics, superposition, sweeps
+from sae.activations import Activations, Sampling, SiteStream, collect
 from sae.base import SAE, Losses, SAEConfig, architectures, build, register
 from sae.batchtopk import BatchTopK
 from sae.errors import FormatError, SAEError, TrainingError
+from sae.evaluation import Evaluation, evaluate
 from sae.formats import load, save
 from sae.gated import Gated
 from sae.jumprelu import JumpReLU
 from sae.matryoshka import Matryoshka
 from sae.relu import ReLU
 from sae.reporting import Report, tensorboard, wandb
-from sae.streams import Rebatched, Stream, TensorStream
+from sae.shards import Shards, open_shards, store
+from sae.sites import Site
+from sae.streams import Dealt, Rebatched, Stream, TensorStream
 from sae.superposition import geometry
+from sae.sweeps import sweep
 from sae.topk import TopK
 from sae.training import Run, train
+from sae.vision import VisionSite
 
 __all__ = [
     "SAE",
+    "Activations",
     "BatchTopK",
+    "Dealt",
+    "Evaluation",
     "FormatError",
     "Gated",
     "JumpReLU",
@@ -39,18 +48,29 @@ __all__ = [
     "Run",
     "SAEConfig",
     "SAEError",
+    "Sampling",
+    "Shards",
+    "Site",
+    "SiteStream",
     "Stream",
     "TensorStream",
     "TopK",
     "TrainingError",
+    "VisionSite",
     "architectures",
     "build",
+    "collect",
+    "evaluate",
     "geometry",
     "load",
     "metrics",
+    "open_shards",
     "register",
     "save",
+    "store",
     "superposition",
+    "sweep",
+    "sweeps",
     "tensorboard",
     "train",
     "wandb",

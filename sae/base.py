@@ -208,6 +208,11 @@ class SAE(nn.Module):
         """Reconstruction `(N, d)` of raw activations `(N, d)`."""
         return self.decode(self.encode(acts))
 
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions `(N, d)` of raw activations, and on how many of them each latent fired, `(m,)`."""
+        latents = self.encode(acts)
+        return self.decode(latents), (latents != 0).sum(dim=0)
+
     def checked(self, acts: Tensor) -> Tensor:
         """Activations in the SAE's type, after a look whether they can be encoded."""
         return check_activations(acts, self.d).to(self.encoder.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae.base import whole
 from sae.randomness import CONTROL, generator
+from sae.topk import fired
 
 
 class ChannelDictionary:
@@ -34,6 +35,11 @@ class ChannelDictionary:
         """Reconstructions `(N, d)`."""
         return latents + self.mean.to(latents)
 
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions `(N, d)`, and on how many inputs each channel was kept, `(d,)`."""
+        latents = self.encode(acts)
+        return self.decode(latents), (latents != 0).sum(dim=0)
+
 
 class RandomDictionary:
     """Random unit directions, read and written along, the k largest of an input active.
@@ -56,17 +62,29 @@ class RandomDictionary:
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)`."""
-        centred = acts - self.mean.to(acts)
-        directions = self.directions.to(acts)
-        values, indices = (centred @ directions.T).topk(self.k, dim=1)
-        latents = torch.zeros(len(acts), len(directions), dtype=acts.dtype, device=acts.device)
-        latents.scatter_(1, indices, values.relu())
-        if self.gain is None:
-            out = latents @ directions
-            length = float(out.square().sum())
-            self.gain = float((centred * out).sum()) / length if length > 0 else 1.0
-        return latents * self.gain
+        values, indices = self._encode(acts)
+        latents = torch.zeros(len(acts), len(self.directions), dtype=acts.dtype, device=acts.device)
+        return latents.scatter_(1, indices, values)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstructions `(N, d)`."""
         return latents @ self.directions.to(latents) + self.mean.to(latents)
+
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions `(N, d)`, and on how many inputs each direction fired, `(m,)`."""
+        values, indices = self._encode(acts)
+        return self._sums(values, indices) + self.mean.to(acts), fired(values, indices, len(self.directions))
+
+    def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest latents of every input, values and indices `(N, k)`."""
+        centred = acts - self.mean.to(acts)
+        values, indices = (centred @ self.directions.to(acts).T).topk(self.k, dim=1)
+        values = values.relu()
+        if self.gain is None:
+            out = self._sums(values, indices)
+            length = float(out.square().sum())
+            self.gain = float((centred * out).sum()) / length if length > 0 else 1.0
+        return values * self.gain, indices
+
+    def _sums(self, values: Tensor, indices: Tensor) -> Tensor:
+        return F.embedding_bag(indices, self.directions.to(values), per_sample_weights=values, mode="sum")

@@ -169,6 +169,8 @@ class Reconstruction:
         name: of the dictionary; samples: number of inputs.
         fvu, l0, cosine, shrinkage, dead: see the functions of those names (`dead` over `samples`).
         density: `(m,)` share of inputs on which each latent fires.
+        errors, variances: `(d,)` sums over the inputs, per dimension: of squared errors and of squared distances from
+            the mean.
         baselines: the same for the channel and the random dictionary, where they were asked for.
     """
 
@@ -180,7 +182,13 @@ class Reconstruction:
     shrinkage: float
     dead: float
     density: Tensor
+    errors: Tensor
+    variances: Tensor
     baselines: Mapping[str, Reconstruction] = field(default_factory=dict)
+
+    def fvu_of(self, dimensions: slice) -> float:
+        """FVU of some dimensions only, a branch of a layer for example; NaN where they never vary."""
+        return _ratio(float(self.errors[dimensions].sum()), float(self.variances[dimensions].sum()))
 
     def describe(self) -> dict[str, Any]:
         """The numbers as JSON, with a histogram for the densities."""
@@ -198,40 +206,34 @@ class Tally:
     """Counts a `Reconstruction` batch by batch; how the data are cut into batches changes nothing.
 
     >>> tally = Tally("an SAE")
-    >>> tally.add(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1), torch.ones(2, 3))
+    >>> tally.add(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1), torch.tensor([2, 2, 0]))
     >>> tally.result().fvu
     1.0
     """
 
     def __init__(self, name: str) -> None:
         self.name, self.samples = name, 0
-        self._shift = self._x = self._y = self._fired = torch.zeros(0, dtype=torch.float64)
-        # sums of: squared error, active latents, cosines, |x|^2, |y|^2, x y, the last three about the shift
-        self._sums = torch.zeros(6, dtype=torch.float64)
+        self._shift = self._x = self._y = self._fired = self._errors = self._xx = torch.zeros(0, dtype=torch.float64)
+        # sums of: active latents, cosines, |y|^2, x y, the last two about the shift
+        self._sums = torch.zeros(4, dtype=torch.float64)
 
-    def add(self, x: Tensor, reconstruction: Tensor, latents: Tensor) -> None:
-        """Count inputs and reconstructions `(n, d)` and latents `(n, m)`."""
+    def add(self, x: Tensor, reconstruction: Tensor, fired: Tensor) -> None:
+        """Count inputs and reconstructions `(n, d)`, and on how many of them each latent fired, `(m,)`."""
         _same(x, reconstruction)
-        x, y, active = x.detach().double().cpu(), reconstruction.detach().double().cpu(), (latents != 0).cpu()
+        x, y, fired = x.detach().double().cpu(), reconstruction.detach().double().cpu(), fired.cpu()
         if not self.samples:  # squares are taken about the first batch's mean, to lose no digits
             self._shift = x.mean(dim=0)
-            self._x, self._y = torch.zeros_like(self._shift), torch.zeros_like(self._shift)
-            self._fired = torch.zeros(active.shape[1], dtype=torch.float64)
+            self._x, self._y, self._errors, self._xx = (torch.zeros_like(self._shift) for _ in range(4))
+            self._fired = torch.zeros(len(fired), dtype=torch.float64)
         a, b = x - self._shift, y - self._shift
         self.samples += len(x)
         self._x += a.sum(dim=0)
         self._y += b.sum(dim=0)
-        self._fired += active.sum(dim=0)
+        self._errors += (x - y).square().sum(dim=0)
+        self._xx += a.square().sum(dim=0)
+        self._fired += fired
         cosines = F.cosine_similarity(x, y, dim=1).sum()
-        squares = [
-            (x - y).square().sum(),
-            active.sum().double(),
-            cosines,
-            a.square().sum(),
-            b.square().sum(),
-            (a * b).sum(),
-        ]
-        self._sums += torch.stack(squares)
+        self._sums += torch.stack([fired.sum().double(), cosines, b.square().sum(), (a * b).sum()])
 
     @property
     def mean(self) -> Tensor:
@@ -248,22 +250,25 @@ class Tally:
             raise SAEError("no activations: nothing was counted")
         n = self.samples
         by = (self.mean if mean is None else mean.double().cpu()) - self._shift
-        error, active, cosines, xx, yy, xy = self._sums
+        active, cosines, yy, xy = self._sums
         about = n * by.square().sum()
-        variance = float(xx - 2 * by @ self._x + about)
-        if not variance > 1e-24 * float(xx + about):
+        variances = self._xx - 2 * by * self._x + n * by.square()
+        variance = float(variances.sum())
+        if not variance > 1e-24 * float(self._xx.sum() + about):
             raise SAEError(f"the {n} inputs do not differ from their mean: no variance to explain")
         yy, xy = yy - 2 * by @ self._y + about, xy - by @ (self._x + self._y) + about
         share = self._fired / n
         return Reconstruction(
             name=self.name,
             samples=n,
-            fvu=float(error) / variance,
+            fvu=float(self._errors.sum()) / variance,
             l0=float(active) / n,
             cosine=float(cosines) / n,
             shrinkage=_ratio(float(yy), float(xy)),
             dead=dead_fraction(share),
             density=share,
+            errors=self._errors.clone(),
+            variances=variances,
         )
 
 
@@ -301,8 +306,7 @@ def reconstruction(
     own = Tally(name or sae.config.title)
     for batch in _batches(acts, batch_size):
         with torch.no_grad():
-            latents = sae.encode(batch)
-            own.add(batch, sae.decode(latents), latents)
+            own.add(batch, *sae.reconstruct(batch))
     found = own.result(mean)
     if not baselines:
         return found
@@ -315,8 +319,7 @@ def reconstruction(
     tallies = [Tally(other.name) for other in others]
     for batch in _batches(acts, batch_size):
         for other, tally in zip(others, tallies, strict=True):
-            latents = other.encode(batch)
-            tally.add(batch, other.decode(latents), latents)
+            tally.add(batch, *other.reconstruct(batch))
     return replace(found, baselines={tally.name: tally.result(mean) for tally in tallies})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-INITIAL, ORDER, RESAMPLING, CONTROL = range(4)
+INITIAL, ORDER, RESAMPLING, CONTROL, SAMPLING, WINDOW = range(6)
 """What random numbers are drawn for; draws for one never repeat those for another, nor those of a bare seed."""
 
 

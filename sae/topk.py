@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,21 +39,43 @@ class TopK(SAEConfig):
         return f"{super().title}-k{self.k}"
 
 
+def fired(values: Tensor, indices: Tensor, latents: int) -> Tensor:
+    """On how many inputs each latent fired, `(m,)`, of values and indices `(N, k)`."""
+    counts = torch.zeros(latents, dtype=torch.long, device=values.device)
+    return counts.scatter_add_(0, indices.flatten(), (values != 0).long().flatten())
+
+
 def sparse_losses(
     model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: sparse.Pattern, reconstruction: Tensor,
     loss: Tensor | None = None, dead: Tensor | None = None,
 ) -> Losses:  # fmt: skip
     """Losses of an SAE whose sparsity is built in: squared error (or `loss` instead of it) and AuxK."""
-    residual = target - reconstruction
-    error = residual.square().sum(dim=1)
-    squared = error.sum()
-    total = squared / target.numel() if loss is None else loss
+    mean, residual, error = _SquaredError.apply(reconstruction, target)
+    total = mean if loss is None else loss
     parts = {}
     if dead is not None and model.config.revive == "auxk" and len(dead):
         parts["auxk"] = auxiliary_loss(model, x, residual, dead)
         total = total + model.config.aux_coefficient * parts["auxk"]
     fired = pattern.counts((values.detach() > 0).long())
-    return Losses(total, squared.detach(), error.detach(), fired, {k: v.detach() for k, v in parts.items()})
+    return Losses(total, error.sum(), error, fired, {k: v.detach() for k, v in parts.items()})
+
+
+class _SquaredError(torch.autograd.Function):
+    """Mean squared error, with the residual and the squared error of each input; fewer passes than autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = target - reconstruction
+        error = torch.linalg.vector_norm(residual, dim=1).square()
+        ctx.save_for_backward(residual)
+        ctx.mark_non_differentiable(residual, error)
+        return error.sum() / target.numel(), residual, error
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (residual,) = ctx.saved_tensors
+        grad = residual * (grads[0] * (-2 / residual.numel()))
+        return grad, -grad if ctx.needs_input_grad[1] else None
 
 
 @register
@@ -78,6 +100,13 @@ class TopKSAE(SAE):
             indices = torch.cat([indices, silent], dim=1)
             values = torch.cat([values, values.new_zeros(silent.shape)], dim=1)
         return values, indices
+
+    def forward(self, acts: Tensor) -> Tensor:
+        return self.decode_sparse(*self.encode_sparse(acts))
+
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = self.encode_sparse(acts)
+        return self.decode_sparse(values, indices), fired(values, indices, self.latents)
 
     def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
         values, pattern = sparse.encode(

@@ -91,12 +91,22 @@ class ModelOptions(Command):
     weights: str | None = None
     """Weights file (.safetensors, .pth, .pb), or `random` for an untrained net.
     By default where the model's card looks."""
+    sae: Many = ()
+    """Folder of an SAE trained on the model, whose latents become units: LAYER~FOLDER:0, or with NAME=FOLDER
+    LAYER~NAME:0. May be repeated."""
 
     def load(self, name: str) -> Model:
-        """The model called `name`."""
+        """The model called `name`, with the SAEs that were named."""
         from circuits.model import load
 
-        return load(name, weights=self.weights, device=self.device)
+        model = load(name, weights=self.weights, device=self.device)
+        if self.sae:
+            from sae.vision import attach_folder
+
+            for one in self.sae:
+                own, _, folder = one.rpartition("=")
+                attach_folder(model, folder, own or None)
+        return model
 
     def address_of(self, address: str) -> tuple[Model, Unit]:
         """The model that an address names, and the unit or layer in it."""

@@ -94,13 +94,18 @@ def _dispatch(arguments: list[str]) -> int:
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if arguments[:1] == ["help"] and len(arguments) > 1:
-            return _dispatch([arguments[1], "--help"])
+            return _dispatch([*arguments[1:], "--help"])
         overview.show()
         return DONE
     if arguments[0] in ("--version", "-V"):
         overview.show_version()
         return DONE
     name, rest = arguments[0], arguments[1:]
+    if any(command.startswith(f"{name} ") for command in COMMANDS):
+        if not rest or rest[0] in ("-h", "--help"):
+            overview.show(name)
+            return DONE
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         close = difflib.get_close_matches(name[:80].lower(), list(COMMANDS), n=3, cutoff=0.5)
         hint = f" Nearest: {', '.join(close)}." if close else ""

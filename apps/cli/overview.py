@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 
 from rich.table import Table
 from rich.text import Text
 
 from apps.cli.console import stdout
-from apps.cli.registry import COMMANDS
+from apps.cli.registry import COMMANDS, Entry
 
 _ABOUT = """\
 Take a trained network apart and see how it computes: which units make a unit fire, by which weights,
@@ -30,19 +31,19 @@ Every command takes --out DIR (results as files), --json (one JSON document on s
 """
 
 
-def show() -> None:
-    """Print the overview."""
+def show(only: str | None = None) -> None:
+    """Print the overview, or the commands under one name, such as `sae`."""
     console = stdout()
+    if only is not None:
+        console.print(Text(f"circuits {only} COMMAND [OPTIONS]", style="bold"), "\n")
+        console.print(_grid({n: e for n, e in COMMANDS.items() if n.startswith(f"{only} ")}))
+        return
     console.print(Text("circuits COMMAND [OPTIONS]", style="bold"), "\n")
     console.print(Text(_ABOUT))
     for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
         console.print()
         console.print(Text(group, style="bold"))
-        grid = Table.grid(padding=(0, 2))
-        for name, entry in COMMANDS.items():
-            if entry.group == group:
-                grid.add_row("", Text(name, style="cyan"), Text(entry.what))
-        console.print(grid)
+        console.print(_grid({n: e for n, e in COMMANDS.items() if e.group == group}))
     console.print()
     console.print(Text("Examples", style="bold"))
     for line in _EXAMPLES.splitlines():
@@ -50,6 +51,13 @@ def show() -> None:
         console.print(Text.assemble("  ", (command, "cyan"), gap, what))
     console.print()
     console.print(Text(_COMMON))
+
+
+def _grid(commands: Mapping[str, Entry]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, entry in commands.items():
+        grid.add_row("", Text(name, style="cyan"), Text(entry.what))
+    return grid
 
 
 def show_version() -> None:

@@ -38,7 +38,9 @@ def _in_one_line(box: str) -> str:
     """What tyro's box says, without the frame, the title and the advice."""
     lines = [line.translate(_FRAME).strip() for line in box.splitlines()]
     body = [line for line in lines[1:] if line]  # the first line is the frame with the title
-    rule = next((i for i, line in enumerate(body) if set(line) <= {"─"}), len(body))
+    while body and _is_rule(body[0]):  # a terminal without box characters has one more
+        body.pop(0)
+    rule = next((i for i, line in enumerate(body) if _is_rule(line)), len(body))
     said, advice = body[:rule], body[rule + 1 :]
     if said and said[0].startswith("Missing from"):
         # then come, for each argument, its name and its help
@@ -48,6 +50,10 @@ def _in_one_line(box: str) -> str:
     if advice and advice[0].startswith("Perhaps you meant") and near:
         message += f"; perhaps {near}"
     return message.rstrip(".")
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= set("─-+")
 
 
 def _own_options_first(command: type[Command]) -> None:

@@ -20,7 +20,7 @@ class Entry:
     what: str
 
 
-_SEE, _LOOK, _KEEP = "What there is", "Looking inside", "Keeping house"
+_SEE, _LOOK, _SAE, _KEEP = "What there is", "Looking inside", "Sparse autoencoders", "Keeping house"
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Demo", _SEE, "the main job in one go: trace the car detector of the built-in network"),
@@ -54,6 +54,9 @@ COMMANDS: dict[str, Entry] = {
     "atlas": Entry("atlas", "DrawAtlas", _LOOK, "what a layer can say, laid out on a map of icons"),
     "look": Entry("look", "Look", _LOOK, "one picture taken apart: places, groups of channels, classes"),
     "toy": Entry("toy", "Toy", _LOOK, "toy models of superposition: train sweeps, print and draw them"),
+    "sae train": Entry("autoencoders", "TrainSAE", _SAE, "train sparse autoencoders on the activations of a layer"),
+    "sae eval": Entry("autoencoders", "EvaluateSAE", _SAE, "what an SAE keeps of a layer and of what the net predicts"),
+    "sae features": Entry("latents", "ShowFeatures", _SAE, "what latents answer to, a page of examples for each"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),
     "doctor": Entry("doctor", "Doctor", _KEEP, "what is installed, what is missing, and the command that mends it"),
 }

@@ -47,7 +47,7 @@ def execute(command: Command, name: str, invocation: str) -> int:
 def _write(result: Result, document: dict[str, Any], folder: Path, name: str) -> None:
     if result.write is not None:
         result.write(folder)
-    file = f"{name}.json" if result.named is None else result.named
+    file = f"{name.replace(' ', '-')}.json" if result.named is None else result.named
     if file:
         (folder / file).write_text(
             json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from circuits.address import Unit
+from circuits.basis import basis_digest
 from circuits.circuit import provenance
 from circuits.errors import CircuitsError, shorten
 from circuits.explain.registry import SECTIONS, Finding, section
@@ -110,6 +111,10 @@ def explain(
         raise StoreError(
             f"{named(scan.folder)} holds a scan of {shorten(scan.model)} with other weights: scan {model.name} again"
         )
+    if at.basis is not None:
+        scanned = scan.manifest["asked"].get("bases", {}).get(at.space)
+        if at.space in scan.layers and scanned != basis_digest(model.basis(at.layer, at.basis)):
+            raise StoreError(f"{named(scan.folder)} holds a scan of another {at.space}: scan it again (--replace)")
     asked = [section(name) for name in dict.fromkeys(sections or ())]
     wanted = [s for s in SECTIONS.values() if s.quick or s in asked]
     subject = Subject(model, at, scan, images, seed)
@@ -117,7 +122,9 @@ def explain(
     with reporter(progress, "section") as report:
         for done, one in enumerate(wanted):
             report(done, len(wanted))
-            parts[one.name] = one.make(subject)
+            found = one.make(subject)
+            if found is not None:
+                parts[one.name] = found
     return Dossier(
         unit=str(at),
         facts=_facts(model, at),

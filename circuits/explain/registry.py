@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Finding(Protocol):
-    """What a section finds out."""
+    """What a section finds out. Addresses of units in `shown`, if it has that, get a thumbnail each."""
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -40,13 +40,13 @@ class Section:
         name: what it is asked for by.
         title: its heading.
         quick: whether it is made unasked, from the scan and the weights alone.
-        make: finds it out.
+        make: finds it out; None where there is no such thing to say of this kind of unit.
     """
 
     name: str
     title: str
     quick: bool
-    make: Callable[[Subject], Finding]
+    make: Callable[[Subject], Finding | None]
 
 
 SECTIONS: dict[str, Section] = {}

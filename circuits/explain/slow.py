@@ -11,10 +11,10 @@ from circuits.errors import CircuitsError
 from circuits.explain.dossier import Subject
 from circuits.explain.registry import Finding, Nothing, Section, register
 from circuits.factors import Factors, one_sided_nmf
-from circuits.likeness import weights_from
 from circuits.polysemanticity import polysemantic
 from circuits.tuning import Tuning, tune
 from circuits.visualization import Visualization, visualize
+from circuits.weights import expanded_weights
 
 STEPS = 192
 """Steps of the pictures made for a dossier."""
@@ -72,7 +72,7 @@ def _factors(subject: Subject) -> Finding:
     if source is None:
         return Nothing(f"{subject.unit.short} reads the picture itself: its weights have no channels to group")
     try:
-        kernels = weights_from(subject.model, source, subject.unit)
+        kernels = expanded_weights(subject.model, source=source, target=subject.unit)
         found: Factors = one_sided_nmf(kernels, _FACTORS, seed=subject.seed)
     except CircuitsError as error:  # fewer channels than factors, or no weights at all
         return Nothing(str(error))

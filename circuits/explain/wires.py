@@ -12,8 +12,9 @@ from torch import Tensor
 
 from circuits.address import Unit
 from circuits.errors import CircuitsError
-from circuits.likeness import after, weights_from
+from circuits.likeness import after
 from circuits.model import Model
+from circuits.weights import expanded_weights
 
 FAINT = 1e-3
 """Kernels that are shorter than this share of the longest are none to look at."""
@@ -103,10 +104,10 @@ def wires(model: Model, unit: str | Unit, direction: Literal["in", "out"] = "in"
         where = "reads the picture itself" if direction == "in" else "is read by no further layer of the trunk"
         raise CircuitsError(f"{at.short} {where}")
     if direction == "in":
-        found = weights_from(model, other, at)
+        found = expanded_weights(model, source=other, target=at)
         kernels = found.kernels[0]
     else:
-        found = weights_from(model, at.space, other)
+        found = expanded_weights(model, source=at.space, target=other)
         kernels = found.kernels[:, at.index]
     kernels = kernels.detach().cpu().float()
     lengths = torch.linalg.vector_norm(kernels, dim=(1, 2))

@@ -153,7 +153,7 @@ def _named(part: object) -> Iterable[str]:
         return [unit for k in range(len(part)) for unit, _ in part.top(k)]
     if isinstance(part, Alike):
         return [unit for found in part.by.values() for unit, _ in found.rows]
-    return []
+    return list(getattr(part, "shown", ()))
 
 
 def _first(scan: Scan, unit: str) -> Example | None:
@@ -164,7 +164,8 @@ def _first(scan: Scan, unit: str) -> Example | None:
     return top[0] if top else None
 
 
-def _quilt(examples: Sequence[Example], crops: Sequence[pictures.Crop], side: int) -> str:
+def quilt(examples: Sequence[Example], crops: Sequence[pictures.Crop], side: int) -> str:
+    """Crops of examples side by side as HTML, each with its response, `side` pixels large at most."""
     figures = []
     for example, crop in zip(examples, crops, strict=False):
         uri = pictures.data_uri(pictures.resized(crop, pictures.embedded(crop, side)), photograph=True)
@@ -186,7 +187,7 @@ def _responses(found: UnitScan, sheet: Sheet) -> str:
     else:
         top = (
             '<p class="note">The pictures it answers to most, cut to what the unit sees there, and its response.</p>'
-            + _quilt(found.top[:TOP], sheet.crops["top"], _LARGE)
+            + quilt(found.top[:TOP], sheet.crops["top"], _LARGE)
         )
     return "".join([top, _classes(found), _spread(found), _bands(found, sheet), _others(found, sheet)])
 
@@ -275,7 +276,7 @@ def _bands(found: UnitScan, sheet: Sheet) -> str:
         rows.append(
             f'<div class="band"><div class="range">{number(band.low)} to {number(band.high)}'
             f'<span class="note">{100 * band.share:.3g} % of where it fires</span></div>'
-            f"{_quilt(band.examples, sheet.crops[f'band {i}'], _SMALL)}</div>"
+            f"{quilt(band.examples, sheet.crops[f'band {i}'], _SMALL)}</div>"
         )
     if not rows:
         return ""
@@ -290,7 +291,7 @@ def _others(found: UnitScan, sheet: Sheet) -> str:
         ("most_negative", "What keeps it down most", found.most_negative),
     )
     rows = [
-        f'<div class="band"><div class="range">{title}</div>{_quilt(examples[:FEW], sheet.crops[name], _SMALL)}</div>'
+        f'<div class="band"><div class="range">{title}</div>{quilt(examples[:FEW], sheet.crops[name], _SMALL)}</div>'
         for name, title, examples in kinds
         if examples
     ]
@@ -328,7 +329,7 @@ def _wires(found: Wires, sheet: Sheet) -> str:
         effect = kernel_effect(wire.kernel)
         weight = minus(f"{wire.weight:+.{places}f}")
         shown.append(
-            f'<div class="wire">{_thumb(wire.unit, sheet)}'
+            f'<div class="wire">{thumb(wire.unit, sheet)}'
             f"{kernel_svg(wire.kernel, scale, _KERNEL, f'{short(wire.unit)} kernel')}"
             f'<p><span class="address">{escape(short(wire.unit))}</span>{weight}, {100 * wire.share:.2g} %<br>'
             f'<span class="note">{escape(effect)}</span></p></div>'
@@ -336,7 +337,8 @@ def _wires(found: Wires, sheet: Sheet) -> str:
     return f'<div class="wires">{"".join(shown)}</div>'
 
 
-def _thumb(unit: str, sheet: Sheet) -> str:
+def thumb(unit: str, sheet: Sheet) -> str:
+    """What a unit answers to most, as HTML; its name where the sheet has no picture of it."""
     name = escape(short(unit))
     if unit not in sheet.thumbs:
         return f'<span class="thumb none">{name}</span>'
@@ -352,7 +354,7 @@ def _neighbours(found: Alike, sheet: Sheet) -> str:
         chance = minus(f"{alike.chance:.2f}")
         note = f"{alike.measure}; 99 of 100 pairs of units lie below {chance}, and are faint here"
         rows = "".join(
-            f'<figure class="{"" if value > alike.chance else "faint"}">{_thumb(unit, sheet)}'
+            f'<figure class="{"" if value > alike.chance else "faint"}">{thumb(unit, sheet)}'
             f"<figcaption>{escape(short(unit))}<br>{minus(f'{value:.2f}')}</figcaption></figure>"
             for unit, value in alike.rows
         )

@@ -11,7 +11,8 @@ import torch
 import circuits
 from circuits.errors import CircuitsError
 from circuits.factors import Factors, align, equivariance, families, one_sided_nmf
-from circuits.likeness import likeness_of, similarity, weights_from
+from circuits.likeness import likeness_of, similarity
+from circuits.weights import expanded_weights
 from tests import nets
 
 
@@ -134,7 +135,7 @@ def test_latents_can_be_sources_and_targets(planted: circuits.Model) -> None:
     write = torch.zeros(2, nets.PARTS)
     write[0, nets.WINDOW], write[1, nets.WHEEL] = 2.0, 1.0
     model.attach("parts", "own", circuits.Directions(write, write))
-    found = weights_from(model, "parts~own", "objects:0")
+    found = expanded_weights(model, source="parts~own", target="objects:0")
     plain = circuits.expanded_weights(model, source="parts", target="objects:0")
     torch.testing.assert_close(found.kernels[0, 0], 2 * plain.kernels[0, nets.WINDOW])
     factored = one_sided_nmf(found, 2, shuffles=0)

@@ -65,7 +65,7 @@ def test_a_far_mean_costs_no_digits() -> None:
     x = acts(500, dtype=torch.float64) + 1e6
     tally = metrics.Tally("far")
     for batch in x.split(50):
-        tally.add(batch, batch + 0.1, torch.ones(len(batch), 2))
+        tally.add(batch, batch + 0.1, torch.tensor([len(batch)] * 2))
     assert tally.result().fvu == pytest.approx(metrics.fvu(x, x + 0.1), rel=1e-8)
 
 

@@ -45,6 +45,7 @@ class Explain(ModelOptions):
 
     def run(self, session: Session) -> Result:
         """The dossier."""
+        import sae.dossier  # noqa: F401 (adds what there is to say of latents)
         from circuits.address import Unit
         from circuits.explain import SECTIONS, explain
         from circuits.scans import read_scan

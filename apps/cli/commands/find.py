@@ -57,7 +57,7 @@ class Find(PictureOptions):
         elapsed = clock()
         self._check_sets()
         model = self.load(self.model)
-        layers = [model.layer(name).name for name in self.layers] or model.trunk
+        layers = [model.resolve(name).space for name in self.layers] or model.trunk
         positive, negative = self._sets(model.name)
         with session.progress(f"searching {len(layers)} layers of {model.name}") as report:
             found = find(

@@ -204,7 +204,6 @@ class ShowFactors(ModelOptions):
         """The factors of the weights."""
         from circuits.errors import GraphError
         from circuits.factors import one_sided_nmf
-        from circuits.likeness import weights_from
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
@@ -213,7 +212,7 @@ class ShowFactors(ModelOptions):
         if source is None:
             raise GraphError(f"{unit.short} reads the picture itself; no layer with weights lies before it")
         with session.progress(f"factors of {source} -> {unit.short}") as report:
-            weights = weights_from(model, source, [unit, *self.also])
+            weights = expanded_weights(model, source=source, target=[unit, *self.also])
             found = one_sided_nmf(weights, self.factors, seed=self.seed, **reporting(report))
         document = {"model": model.name, "source": weights.source, **found.describe(self.top)}
         document["provenance"] = {**document["provenance"], "weights": model.digest}

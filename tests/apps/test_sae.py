@@ -1,0 +1,160 @@
+"""`circuits sae train`, `eval` and `features`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import sae
+from tests.apps.terminal import Cli, is_refused, process
+
+PICTURES = ("--images", "scenes:60")
+TRAIN = (
+    "sae", "train", "scenes/mixed3b", *PICTURES, "--latents", "96", "--k", "6", "--steps", "60", "--batch-size", "256",
+    "--lr", "0.003",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from apps.cli.main import main
+
+    folder = tmp_path_factory.mktemp("sae") / "parts"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_an_sae_is_trained_and_says_what_it_is(trained: Path) -> None:
+    assert {p.name for p in trained.iterdir()} >= {"cfg.json", "sae_weights.safetensors", "sparsity.safetensors"}
+    assert not trained.with_name("parts.training").exists()
+    loaded = sae.load(trained)
+    assert (loaded.latents, loaded.d) == (96, 48)
+    assert loaded.metadata["layer"] == "mixed3b" and loaded.metadata["images"]["held_out"] == 0.1
+    reports = [json.loads(line) for line in (trained / "reports.jsonl").read_text().splitlines()]
+    assert reports[-1]["step"] == 60
+
+
+def test_the_held_out_pictures_were_not_trained_on(cli: Cli, trained: Path) -> None:
+    ran = cli("sae", "eval", trained, "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json["evaluations"]
+    assert {name: one["inputs"]["count"] for name, one in found.items()} == {"training": 54, "held-out": 6}
+    assert found["training"]["inputs"]["digest"] == sae.load(trained).metadata["inputs"]["digest"]
+    for one in found.values():
+        assert one["predictions"]["clean"]["top1"] > 0.8 and one["predictions"]["clean"]["count"] > 0
+        assert 0 < one["reconstruction"]["fvu"] < one["reconstruction"]["baselines"]["random"]["fvu"]
+        assert one["predictions"]["sae"]["loss"] < one["predictions"]["random"]["loss"]
+        assert one["recovered"]["mean"]["loss"] > 0.5
+
+
+def test_latents_have_pages(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    ran = cli("sae", "features", trained, "--latents", "3", "--dossiers", "--out", out, "--json")
+    assert ran.code == 0, ran.err
+    units = [one["unit"] for one in ran.json["features"]]
+    assert len(units) == 3 and all(one["fires_on"] > 0 for one in ran.json["features"])
+    page = (out / "index.html").read_text("utf-8")
+    for unit in units:
+        name = unit.rpartition(":")[2]
+        assert f'href="{name}.html"' in page
+        dossier = (out / f"{name}.html").read_text("utf-8")
+        assert "What it shares space with" in dossier and "Channels it writes to" in dossier
+    one = cli("sae", "features", trained, "--latent", units[0].rpartition(":")[2], "--json")
+    assert [f["unit"] for f in one.json["features"]] == [units[0]]
+
+
+def test_a_channel_is_taken_apart(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    ran = cli("sae", "features", trained, "--channel", "46", "--out", tmp_path / "apart", "--json")
+    assert ran.code == 0, ran.err
+    (found,) = ran.json["channels"]
+    assert found["unit"] == "scenes/mixed3b:46" and sum(found["shares"].values()) == pytest.approx(1)
+    assert (tmp_path / "apart" / "mixed3b-46.png").stat().st_size > 10_000
+
+
+def test_latents_are_units_of_other_commands(cli: Cli, trained: Path) -> None:
+    latent = "scenes/mixed3b~parts:3"
+    found = cli(
+        "find", "scenes", "--sae", trained, "--concept", "car", *PICTURES, "--layers", "mixed3b~parts", "--json"
+    )
+    assert found.code == 0, found.err
+    assert found.json["rows"][0]["unit"].startswith("scenes/mixed3b~parts:")
+    weights = cli("weights", latent, "--sae", trained, "--json")
+    assert weights.code == 0 and "mixed3b~parts:3" in str(weights.json["targets"]), weights.err
+    renamed = cli("weights", "scenes/mixed3b~mine:3", "--sae", f"mine={trained}", "--json")
+    assert renamed.code == 0, renamed.err
+    missing = cli("weights", latent)
+    assert is_refused(missing) and "no basis 'parts'" in missing.err
+
+
+def test_a_sweep_trains_all_on_one_stream(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    ran = cli(*TRAIN[:-6], "--steps", "8", "--batch-size", "64", "--sweep", "k=2,4", "seed=0,1", "--out", out, "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.json["runs"]) == 4
+    assert sorted(run["config"]["k"] for run in ran.json["runs"]) == [2, 2, 4, 4]
+    assert all(sae.load(run["folder"]).config.to_dict()["seed"] == run["config"]["seed"] for run in ran.json["runs"])
+
+
+def test_stored_activations_train_the_same_sae(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stored"
+    ran = cli(*TRAIN, "--activations", tmp_path / "acts", "--out", out)
+    assert ran.code == 0, ran.err
+    assert torch.equal(sae.load(out).decoder, sae.load(trained).decoder)
+    assert len(list((tmp_path / "acts").glob("*/shard-*.safetensors"))) >= 1
+
+
+def test_an_interrupted_training_goes_on(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "broken"
+    words = [*TRAIN[:-6], "--steps", "6000", "--batch-size", "256", "--lr", "0.003", "--out", str(out)]
+    running = process(*map(str, words), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    log = out.with_name("broken.training") / "reports.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 2 and "interrupted" in said, said
+    assert (out.with_name("broken.training") / "checkpoint.safetensors").exists() and not out.exists()
+    other = cli(*TRAIN, "--out", out)
+    assert is_refused(other) and "other settings" in other.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sae", "train", "scenes/mixed3b"), "--out FOLDER"),
+        (("sae", "train", "scenes/mixed3b:4", "--out", "x"), "one unit"),
+        (("sae", "train", "scenes/nothing", "--out", "x"), "no layer 'nothing'"),
+        (("sae", "train", "scenes/mixed3b", "--latents", "8", "--k", "9", "--out", "x"), "k=9 is more than the 8"),
+        (("sae", "train", "scenes/mixed3b", "--architecture", "topc", "--out", "x"), "topk"),
+        (("sae", "train", "scenes/mixed3b", "--held-out", "1", "--out", "x"), "--held-out"),
+        (("sae", "train", "scenes/mixed3b", "--steps", "0", "--out", "x"), "--steps"),
+        (("sae", "train", "scenes/mixed3b", "--sampling", "magnitude", *PICTURES, "--out", "x"), "per_input"),
+        (("sae", "eval", "nowhere"), "nowhere"),
+        (("sae", "features", "nowhere"), "nowhere"),
+        (("sae", "trian"), "sae train"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*arguments)
+    assert is_refused(ran) and said in ran.err, ran.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_an_sae_is_not_trained_over(cli: Cli, trained: Path) -> None:
+    ran = cli(*TRAIN, "--out", trained)
+    assert is_refused(ran) and "--replace" in ran.err
+
+
+def test_the_group_lists_its_commands(cli: Cli) -> None:
+    for words in (("sae",), ("sae", "--help"), ("help", "sae")):
+        ran = cli(*words)
+        assert ran.code == 0 and all(name in ran.out for name in ("sae train", "sae eval", "sae features"))
