@@ -39,7 +39,7 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
     shown = sorted(listed(solutions), key=lambda s: -density_of(s))
     figure = Figure(figsize=(8.6, 5.0), dpi=canvas.DPI, facecolor=colours.PAPER)
     axes = figure.add_axes((0.085, 0.125, 0.70, 0.735))
-    _title(figure, title or "Dimensions per feature", "dots: D of each feature; line: D* = m / |W|², of each model")
+    head(figure, title or "Dimensions per feature", "dots: D of each feature; line: D* = m / |W|², of each model")
     _plateau_lines(axes, plateaus)
     generator = np.random.default_rng(0)
     sparsity = [1 / density_of(s) for s in shown]
@@ -51,11 +51,11 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
         axes.plot(spread, dims, ls="none", marker="o", ms=2.6, mew=0, color=colours.INHIBITS, alpha=0.45, zorder=2)
     star = [s.dimensions_per_feature for s in shown]
     axes.plot(sparsity, star, color=colours.EXCITES, lw=1.8, marker="o", ms=4, zorder=3)
-    _log_axis(axes, sparsity)
+    log_axis(axes, sparsity)
     axes.set_ylim(-0.03, 1.08)
     axes.set_xlabel("1 / density   (the paper's 1 / (1 − S))", fontsize=9.5)
     axes.set_ylabel("dimensions per feature", fontsize=9.5)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -95,7 +95,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
     about = (
         f"n = {n} features in m = {m}; the last has importance r, the others 1; {diagram.agreement:.0%} of cells agree"
     )
-    _title(figure, title or "What becomes of the extra feature", about.replace("%", " %"))
+    head(figure, title or "What becomes of the extra feature", about.replace("%", " %"))
     xs, ys = _edges_of(densities), _edges_of(importances)
     blends = np.ones((len(importances), len(densities), 3))
     white, blue, orange = (np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in PHASE_COLOURS)
@@ -120,7 +120,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
             less = np.minimum(r, 1 / r)
             axes.plot(4 * less / (2 + 5 * less), r, color=colours.INK, lw=1.3, ls=(0, (4, 3)))
             axes.set_ylim(min(ys), max(ys))
-        _plain(axes, grid=False)
+        plain(axes, grid=False)
     names = ["ignored", "a dimension of its own", "in superposition"]
     x = 0.085
     for name, colour in zip(names, PHASE_COLOURS, strict=True):
@@ -158,7 +158,7 @@ def dynamics_figure(
     """
     values, loss = as_array(dimensionalities), as_array(losses)
     figure = Figure(figsize=(7.8, 5.6), dpi=canvas.DPI, facecolor=colours.PAPER)
-    _title(figure, title or "Learning in jumps", "above: D of each feature; below: loss")
+    head(figure, title or "Learning in jumps", "above: D of each feature; below: loss")
     upper, lower = figure.add_axes((0.10, 0.42, 0.72, 0.45)), figure.add_axes((0.10, 0.11, 0.72, 0.25))
     _plateau_lines(upper, plateaus)
     for j in range(values.shape[1]):
@@ -172,7 +172,7 @@ def dynamics_figure(
     upper.set_xticklabels([])
     for axes in (upper, lower):
         axes.set_xlim(min(steps), max(steps))
-        _plain(axes)
+        plain(axes)
     return figure
 
 
@@ -187,7 +187,7 @@ def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
     about = (
         f"changes of length {found.radius:g}; 1 is a model without superposition; correlation {found.correlation:.2f}"
     )
-    _title(figure, title or "Superposition is vulnerable", about)
+    head(figure, title or "Superposition is vulnerable", about)
     sparsity = 1 / np.asarray(found.densities)
     per = np.asarray(found.features_per_dimension)
     order = np.argsort(sparsity)
@@ -197,7 +197,7 @@ def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
     left.plot(
         sparsity[order], found.random[order], color=colours.REST, marker="s", ms=3.5, lw=1.3, label="random change"
     )
-    _log_axis(left, sparsity)
+    log_axis(left, sparsity)
     left.set_xlabel("1 / density", fontsize=9.5)
     left.set_ylabel("change of output / change of input", fontsize=9.5)
     left.legend(fontsize=8.5, frameon=True, edgecolor="none", loc="upper left")
@@ -207,7 +207,7 @@ def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
     right.set_ylabel("change of output / change of input", fontsize=9.5)
     for axes in (left, right):
         axes.set_ylim(0, 1.15 * float(np.max(found.attacked)))
-        _plain(axes)
+        plain(axes)
     return figure
 
 
@@ -220,7 +220,7 @@ def geometry_figure(found: Any, *, title: str = "") -> Figure:
     """
     figure = Figure(figsize=(9.6, 4.2), dpi=canvas.DPI, facecolor=colours.PAPER)
     about = f"{len(found.units)} directions in {found.dimensions} dimensions; grey: {found.control.kind} directions"
-    _title(figure, title or "How directions share their space", about)
+    head(figure, title or "How directions share their space", about)
     near = np.abs(found.cosines[:, 0])
     pairs = (
         (found.dimensionality, found.control.dimensionality, "dimensionality D of a direction", None),
@@ -241,23 +241,24 @@ def geometry_figure(found: Any, *, title: str = "") -> Figure:
             axes.set_title(text, fontsize=9, loc="left")
         axes.set_xlabel(name, fontsize=9.5)
         axes.set_ylabel("directions", fontsize=9.5)
-        _plain(axes)
+        plain(axes)
     return figure
 
 
-def _title(figure: Figure, title: str, about: str) -> None:
+def head(figure: Figure, title: str, about: str) -> None:
+    """A chart's title, and a line on what is drawn."""
     width, height = (side * canvas.DPI for side in figure.get_size_inches())
     for text, y, size, weight, colour in (
         (title, 30, 11, "bold", colours.INK),
         (minus(about), 50, 8.5, "normal", colours.MUTED),
     ):
         figure.text(
-            MARGIN / width, 1 - y / height, canvas.printable(text, 120), fontsize=size, fontweight=weight, color=colour,
+            MARGIN / width, 1 - y / height, canvas.printable(text, 170), fontsize=size, fontweight=weight, color=colour,
             parse_math=False, fontfamily=canvas.FONT,
         )  # fmt: skip
 
 
-def _log_axis(axes: Axes, values: Iterable[float]) -> None:
+def log_axis(axes: Axes, values: Iterable[float]) -> None:
     """A logarithmic axis with plain numbers: 1, 2, 5, 10, ..."""
     low, high = min(values), max(values)
     axes.set_xscale("log")
@@ -267,7 +268,8 @@ def _log_axis(axes: Axes, values: Iterable[float]) -> None:
     axes.minorticks_off()
 
 
-def _plain(axes: Axes, *, grid: bool = True) -> None:
+def plain(axes: Axes, *, grid: bool = True) -> None:
+    """Axes without what a chart does not need."""
     axes.tick_params(labelsize=8.5, colors=colours.MUTED, length=3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

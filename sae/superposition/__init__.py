@@ -8,6 +8,7 @@
 Elhage et al. 2022, Toy Models of Superposition, https://transformer-circuits.pub/2022/toy_model
 """
 
+from sae.superposition.dictionaries import HiddenStream, Recovery, excess_kurtosis, found_cosines, recovery
 from sae.superposition.experiments import EXPERIMENTS, Experiment, experiment
 from sae.superposition.features import sample
 from sae.superposition.measures import (
@@ -41,8 +42,10 @@ __all__ = [
     "Chance",
     "Experiment",
     "Geometry",
+    "HiddenStream",
     "PhaseDiagram",
     "Polytope",
+    "Recovery",
     "Sharing",
     "Solution",
     "ToyError",
@@ -54,9 +57,11 @@ __all__ = [
     "decaying",
     "density_schedule",
     "dimensions_per_feature",
+    "excess_kurtosis",
     "expected_phases",
     "experiment",
     "feature_dimensionality",
+    "found_cosines",
     "geometry",
     "grid",
     "ignored_loss",
@@ -66,6 +71,7 @@ __all__ = [
     "plateau_of",
     "polytopes",
     "recognise",
+    "recovery",
     "sample",
     "solids",
     "stickiness",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuits.errors import did_you_mean, shorten
+from sae.superposition.dictionaries import Recovery, recovery
 from sae.superposition.models import ToyError, ToyModel, decaying, density_schedule, grid
 from sae.superposition.phases import PhaseDiagram, phase_diagram
 from sae.superposition.results import Trained
@@ -20,8 +21,9 @@ class Experiment:
 
     Attributes:
         name, what: how it is called, and what it shows.
-        models: builds the models, given the number of seeds; None where it is a phase diagram.
-        options: of `train` or `phase_diagram`.
+        models: builds the models to train, given the number of seeds; or
+        ask: the function that answers it, `phase_diagram` or `recovery`.
+        options: of `train`, or of that function.
         seeds: runs of each setting, by default.
         figure: kind of its figure.
     """
@@ -30,8 +32,16 @@ class Experiment:
     what: str
     figure: str
     models: Callable[[int], list[ToyModel]] | None = None
+    ask: Callable[..., PhaseDiagram | Recovery] | None = None
     seeds: int = 4
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many toy models it trains by default."""
+        if self.models is not None:
+            return len(self.models(self.seeds))
+        return len(self.options["densities"]) * len(self.options.get("importances", (1.0,))) * self.seeds
 
     def run(
         self,
@@ -41,7 +51,7 @@ class Experiment:
         seed: int = 0,
         device: str | None = None,
         progress: Progress = None,
-    ) -> Trained | PhaseDiagram:
+    ) -> Trained | PhaseDiagram | Recovery:
         """Train all its models at once.
 
         Args:
@@ -56,8 +66,9 @@ class Experiment:
         if runs < 1:
             raise ToyError(f"seeds={runs}: at least 1")
         options = self.options | ({} if steps is None else {"steps": steps})
-        if self.models is None:
-            return phase_diagram(seeds=runs, seed=seed, device=device, progress=progress, **options)
+        if self.ask is not None:
+            return self.ask(seeds=runs, seed=seed, device=device, progress=progress, **options)
+        assert self.models is not None
         models = [_moved(model, seed) for model in self.models(runs)]
         return train(models, device=device, progress=progress, **options)
 
@@ -110,6 +121,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "phase-2-1",
             "2 features in 1 dimension: ignored, dedicated or superposed, against the closed form",
             "phases",
+            ask=phase_diagram,
             seeds=5,
             options={"hidden": 1, **_PHASES},
         ),
@@ -117,6 +129,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "phase-3-2",
             "3 features in 2 dimensions: the same for the third",
             "phases",
+            ask=phase_diagram,
             seeds=5,
             options={"hidden": 2, **_PHASES},
         ),
@@ -166,6 +179,14 @@ EXPERIMENTS: dict[str, Experiment] = {
                 kind="privileged",
             ),
             options={"steps": 6000},
+        ),
+        Experiment(
+            "recovery",
+            "sparse autoencoders on the hidden layer: they find sparse features, and mixtures where features are dense",
+            "recovery",
+            ask=recovery,
+            seeds=2,
+            options={"densities": (1.0, 0.7, 0.5, 0.35, 0.25, 0.1, 0.03, 0.01), "steps": 4000},
         ),
     )
 }

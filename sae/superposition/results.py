@@ -88,12 +88,14 @@ class Solution:
             found.append("ignored" if norm <= REPRESENTED else "dedicated" if dims >= DEDICATED else "shared")
         return tuple(found)
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """The hidden layer `(..., m)` for features `(..., n)`."""
+        hidden = x @ self.weights.T.to(x)
+        return hidden.relu() if self.model.kind in ("absolute", "privileged") else hidden
+
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs `(..., n)` for features `(..., n)`."""
-        hidden = x @ self.weights.T.to(x)
-        if self.model.kind in ("absolute", "privileged"):
-            hidden = hidden.relu()
-        output = hidden @ self.decoder.T.to(x) + self.bias.to(x)
+        output = self.hidden(x) @ self.decoder.T.to(x) + self.bias.to(x)
         return output if self.model.kind == "linear" else output.relu()
 
     def describe(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ that share space are what an edit of one of them touches too: `effects` is how m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,8 @@ from zoo.progress import Progress, reporter
 
 TWINS = 0.9
 """Cosine from which two directions count as the same feature twice."""
-_ROWS = 2048  # of the table of cosines that are held at a time
+_ROWS = 1024  # of the table of cosines that are held at a time
+_EDGES = 256  # the same, where all large ones are listed
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Sharing:
         index, unit: which.
         cosine: between the two.
         effect: what a step of one along its direction is to this one, in shares of this one's own step.
+        percentile: percentage of the control's directions whose nearest neighbour is less near than this.
         beyond_chance: whether fewer than one in a hundred nearest neighbours of the control are as near.
     """
 
@@ -43,7 +45,12 @@ class Sharing:
     unit: str
     cosine: float
     effect: float
+    percentile: float
     beyond_chance: bool
+
+    def describe(self) -> dict[str, Any]:
+        """The neighbour, ready for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +117,53 @@ class Geometry:
         Raises:
             ToyError: there is no such direction.
         """
+        row = self._row(unit)
+        below = 100 * np.searchsorted(np.sort(self.control.nearest), np.abs(self.cosines[row])) / len(self)
+        found = zip(self.neighbours[row], self.cosines[row], self.effects[row], below, strict=True)
+        return tuple(
+            Sharing(int(j), self.units[j], float(c), float(e), float(p), bool(abs(c) > self.chance))
+            for j, c, e, p in found
+        )
+
+    def about(self, unit: int | str) -> dict[str, Any]:
+        """What there is to say of one direction, ready for JSON: its share of a dimension, and with whom it shares.
+
+        `shares_with` are its neighbours as `Sharing.describe` gives them; `group` the other members of its group, at
+        most 50 of them; `polytope` the solid it is a corner of, or None.
+
+        Raises:
+            ToyError: there is no such direction.
+
+        >>> geometry(torch.eye(4)[:3]).about(0)["dimensionality"]
+        1.0
+        """
+        row = self._row(unit)
+        group = next((g for g in self.groups if row in g), (row,))
+        solid = next((p for p in self.polytopes if row in p.members), None)
+        others = self.control.dimensionality
+        return {
+            "unit": self.units[row],
+            "index": row,
+            "directions": len(self),
+            "dimensions": self.dimensions,
+            "dimensionality": float(self.dimensionality[row]),
+            "dimensionality_percentile": float(100 * (others < self.dimensionality[row]).mean()),
+            "interference": float(self.interference[row]),
+            "shares_with": [other.describe() for other in self.shares_with(row)],
+            "group_size": len(group),
+            "group": [self.units[i] for i in group if i != row][:50],
+            "polytope": None if solid is None else solid.describe() | {"units": [self.units[i] for i in solid.members]},
+            "chance": self.chance,
+            "control": self.control.kind,
+        }
+
+    def _row(self, unit: int | str) -> int:
         if isinstance(unit, str) and unit not in self.units:
             raise ToyError(f"no direction {shorten(unit)!r}.{did_you_mean(unit, self.units)}")
-        row = self.units.index(unit) if isinstance(unit, str) else unit
+        row = self.units.index(unit) if isinstance(unit, str) else int(unit)
         if not 0 <= row < len(self):
             raise ToyError(f"directions are numbered 0 to {len(self) - 1}; asked for {row}")
-        found = zip(self.neighbours[row], self.cosines[row], self.effects[row], strict=True)
-        return tuple(
-            Sharing(int(j), self.units[j], float(c), float(e), bool(abs(c) > self.chance)) for j, c, e in found
-        )
+        return row
 
     def describe(self) -> dict[str, Any]:
         """The summary, ready for JSON: all directions together, beside the control."""
@@ -209,14 +254,15 @@ def geometry(
         chance = float(near.quantile(0.99))
         level = min(chance, 1 - 1e-9) if least is None else least
         places, cosines = _nearest(rows, count, report, (1, 2))
-        groups, found, twins = _grouped(rows, level, tolerance)
-        idle_groups, idle_found, idle_twins = _grouped(idle, level, tolerance)
+        groups, found, twins = _grouped(rows, cosines[:, 0].abs(), level, tolerance)
+        idle_groups, idle_found, idle_twins = _grouped(idle, near, level, tolerance)
     step = (read * rows).sum(dim=1)
     met = torch.einsum("nd,nkd->nk", rows, read[places]) / step[places]
     return Geometry(
         units=names,
         dimensions=rows.shape[1],
-        rank=int(torch.linalg.matrix_rank(rows)),
+        # R of a QR decomposition has the singular values of the whole in few rows
+        rank=int(torch.linalg.matrix_rank(torch.linalg.qr(rows, mode="r").R if len(rows) > rows.shape[1] else rows)),
         lengths=rows.norm(dim=1).numpy(),
         dimensionality=feature_dimensionality(rows).numpy(),
         interference=interference(rows).numpy(),
@@ -250,7 +296,7 @@ def _idle(rows: Tensor, control: str, seed: int) -> Tensor:
 
 
 def _nearest(rows: Tensor, count: int, report: Any, part: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    unit = (rows / rows.norm(dim=1, keepdim=True)).float()
+    unit = _unit(rows)
     places, values = [], []
     for start in range(0, len(unit), _ROWS):
         cosines = unit[start : start + _ROWS] @ unit.T
@@ -263,45 +309,66 @@ def _nearest(rows: Tensor, count: int, report: Any, part: tuple[int, int]) -> tu
     return torch.cat(places), torch.cat(values).double().clamp(-1, 1)
 
 
+def _unit(rows: Tensor) -> Tensor:
+    unit: Tensor = (rows / rows.norm(dim=1, keepdim=True)).float()
+    return unit
+
+
 def _grouped(
-    rows: Tensor, least: float, tolerance: float
+    rows: Tensor, near: Tensor, least: float, tolerance: float
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Polytope, ...], int]:
     """Groups at the threshold; and, letting it fall from 1 to there, each group on the way that forms a solid."""
-    first, second, cosines = _edges(rows, least)
-    members = {i: [i] for i in range(len(rows))}
-    home = list(range(len(rows)))
+    # a direction with no neighbour so near has no edge: of directions that mean nothing that is nearly all
+    kept = (near > min(least, TWINS) - 1e-6).nonzero().flatten()
+    forest, twins = _forest(_unit(rows[kept]), least)
+    at = kept.tolist()
+    members = {i: [i] for i in at}
+    home = {i: i for i in at}
+    solid: dict[int, list[Polytope]] = {}
     most = max(len(corners) for corners in solids().values())
     dims = feature_dimensionality(rows)
-    found: dict[tuple[int, ...], Polytope] = {}
-    for i, j in zip(first, second, strict=True):
-        a, b = home[i], home[j]
-        if a == b:
-            continue
+    for i, j in forest:
+        a, b = home[at[i]], home[at[j]]
         if len(members[a]) < len(members[b]):
             a, b = b, a
         for moved in members[b]:
             home[moved] = a
         members[a] += members.pop(b)
-        group = tuple(sorted(members[a]))
-        if len(group) <= most:
-            name, size, deviation = recognise(rows[list(group)], tolerance=tolerance)
-            if name != UNRECOGNISED:
-                found[group] = Polytope(name, group, size, deviation, float(dims[list(group)].mean()))
+        inner = solid.pop(a, []) + solid.pop(b, [])
+        if len(members[a]) <= most:
+            group = sorted(members[a])
+            name, size, deviation = recognise(rows[group], tolerance=tolerance)
+            if name != UNRECOGNISED:  # the larger solid counts, not those within it
+                inner = [Polytope(name, tuple(group), size, deviation, float(dims[group].mean()))]
+        if inner:
+            solid[a] = inner
     groups = sorted((tuple(sorted(m)) for m in members.values() if len(m) > 1), key=lambda g: (-len(g), g))
-    whole = [p for p in found.values() if not any(set(p.members) < set(q.members) for q in found.values())]
-    return tuple(groups), tuple(sorted(whole, key=lambda p: p.members)), int((cosines > TWINS).sum())
+    found = sorted((p for inner in solid.values() for p in inner), key=lambda p: p.members)
+    return tuple(groups), tuple(found), twins
 
 
-def _edges(rows: Tensor, least: float) -> tuple[list[int], list[int], Tensor]:
-    """Pairs with a cosine above `least` in size, nearest first."""
-    unit = (rows / rows.norm(dim=1, keepdim=True)).float()
-    first, second, values = [], [], []
-    for start in range(0, len(unit), _ROWS):
-        cosines = (unit[start : start + _ROWS] @ unit.T).triu(start + 1)
-        at = (cosines.abs() > least).nonzero()
-        first.append(at[:, 0] + start)
-        second.append(at[:, 1])
-        values.append(cosines[at[:, 0], at[:, 1]])
-    joined = torch.cat(values)
-    order = joined.abs().argsort(descending=True, stable=True)
-    return torch.cat(first)[order].tolist(), torch.cat(second)[order].tolist(), joined[order]
+def _forest(unit: Tensor, least: float) -> tuple[list[tuple[int, int]], int]:
+    """Pairs that join all that cosines above `least` (in size) join, nearest first; and how many pairs are twins.
+
+    Of all such pairs, which may be millions, only those matter that join two groups when the threshold falls to them:
+    a spanning forest. It is kept up to date block by block, so that memory does not grow with the number of pairs.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    count, twins = len(unit), 0
+    first, second, size = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    for start in range(0, count, _EDGES):
+        cosines = (unit[start : start + _EDGES] @ unit.T).triu(start + 1)
+        twins += int((cosines > TWINS).sum())
+        i, j = (cosines.abs() > least).nonzero(as_tuple=True)
+        if not len(i):
+            continue
+        found = cosines[i, j].abs().double().numpy()
+        rows = np.concatenate([first, i.numpy() + start])
+        columns, sizes = np.concatenate([second, j.numpy()]), np.concatenate([size, found])
+        # weights from 1 to 2, since a weight of 0 is no pair there
+        tree = minimum_spanning_tree(coo_array((2 - sizes.clip(0, 1), (rows, columns)), shape=(count, count))).tocoo()
+        first, second, size = tree.row.astype(np.int64), tree.col.astype(np.int64), 2 - tree.data
+    order = np.lexsort((second, first, -size))
+    return [*zip(first[order].tolist(), second[order].tolist(), strict=True)], twins

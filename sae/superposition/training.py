@@ -14,8 +14,8 @@ from torch import Tensor
 from circuits.circuit import provenance
 from circuits.errors import shorten
 from circuits.model import best_device
-from sae.superposition.batches import CACHED, Batch, Parameters
-from sae.superposition.features import EVALUATION, TRAINING, Draws, Law
+from sae.superposition.batches import Parameters, Passes
+from sae.superposition.features import EVALUATION, TRAINING, Law
 from sae.superposition.models import Kind, ToyError, ToyModel
 from sae.superposition.results import Trained
 from zoo.progress import Progress, reporter
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 JUDGED = 4096
 """Examples that losses along the way are measured on; the final ones on eight times as many."""
+ROWS = 256
+"""Outputs, of one model or several, that are one matrix on a CPU."""
 
 
 def train(
@@ -65,16 +67,16 @@ def train(
     models = list(models)
     _check(models, steps, batch, lr, optimizer, weight_decay, anneal, records, dtype)
     place = best_device(device)
-    plan = _Plan(models, batch, place)
+    plan = _Plan(models, place)
     parameters, importance = _initial(plan, place, dtype)
-    learn = _batches(plan, parameters, importance, TRAINING, batch, place, dtype)
+    learn = _passes(plan, parameters, importance, TRAINING, batch)
     decay = weight_decay if optimizer == "adamw" else 0.0
-    optimiser = torch.optim.AdamW(parameters.all, lr=lr, weight_decay=decay, fused=place.type in ("cpu", "cuda"))
+    optimiser = torch.optim.AdamW([parameters.flat], lr=lr, weight_decay=decay, fused=place.type in ("cpu", "cuda"))
     marks = _marks(steps, records)
     kept: list[tuple[Tensor, Tensor]] = []
 
     def keep() -> None:
-        judge = _batches(plan, parameters, importance, EVALUATION, JUDGED, place, dtype)
+        judge = _passes(plan, parameters, importance, EVALUATION, JUDGED)
         kept.append((plan.pick(_judged(judge, 1)).cpu(), plan.pick(parameters.encoder).to("cpu", copy=True)))
 
     with torch.no_grad(), reporter(progress, "step") as report:
@@ -82,16 +84,14 @@ def train(
             if step in marks:
                 keep()
                 report(step, steps)
-            drawn = learn.draws.next()
-            for part in learn.parts:
-                part.forward(drawn)
-                part.backward()
+            learn.draw()
+            learn.gradients()
             for group in optimiser.param_groups:
                 group["lr"] = lr * _falling(step, steps, anneal)
             optimiser.step()
         keep()
         report(steps, steps)
-        judge = _batches(plan, parameters, importance, EVALUATION, JUDGED, place, dtype)
+        judge = _passes(plan, parameters, importance, EVALUATION, JUDGED)
         losses = plan.pick(_judged(judge, 8)).cpu()
     if not bool(torch.isfinite(losses).all()):
         bad = int((~torch.isfinite(losses)).sum())
@@ -159,15 +159,15 @@ def _marks(steps: int, records: int) -> set[int]:
 class _Plan:
     """Where each model stands: models in rows of one law, as many to a row as fit the cache."""
 
-    def __init__(self, models: list[ToyModel], batch: int, device: torch.device) -> None:
+    def __init__(self, models: list[ToyModel], device: torch.device) -> None:
         self.models = models
         self.features, self.hidden = max(m.features for m in models), max(m.hidden for m in models)
-        each = self.features * batch
-        most = max(1, CACHED // each) if device.type == "cpu" else len(models)
+        most = max(1, ROWS // self.features) if device.type == "cpu" else len(models)
         by_law: dict[Law, list[int]] = {}
         for i, model in enumerate(models):
             by_law.setdefault(Law.of(model), []).append(i)
-        ordered = sorted(by_law.items(), key=lambda item: item[0].gated)  # stable: those with sets last
+        # those with sets last; else the densest first, so that neighbours have about as many examples to compute
+        ordered = sorted(by_law.items(), key=lambda item: (item[0].gated, -sum(item[0].densities)))
         self.rows: list[tuple[Law, list[int]]] = []
         for law, members in ordered:
             # even parts: what a row lacks is padded with models of nothing
@@ -175,14 +175,10 @@ class _Plan:
             for part in np.array_split(np.array(members), parts):
                 self.rows.append((law, part.tolist()))
         self.width = max(len(members) for _, members in self.rows)
-        together = max(1, CACHED // (each * self.width)) if device.type == "cpu" else len(self.rows)
-        self.chunks: list[slice] = []
-        start = 0
-        for i in range(1, len(self.rows) + 1):
-            end = i == len(self.rows)
-            if end or i - start >= together or self.rows[i][0].gated != self.rows[start][0].gated:
-                self.chunks.append(slice(start, i))
-                start = i
+        together = max(1, ROWS // (self.features * self.width)) if device.type == "cpu" else len(self.rows)
+        count = math.ceil(len(self.rows) / together)
+        cuts = [len(self.rows) * i // count for i in range(count + 1)]
+        self.chunks = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
         places = {i: (row, column) for row, (_, members) in enumerate(self.rows) for column, i in enumerate(members)}
         self._row = torch.tensor([places[i][0] for i in range(len(models))])
         self._column = torch.tensor([places[i][1] for i in range(len(models))])
@@ -192,36 +188,18 @@ class _Plan:
         return values[self._row.to(values.device), self._column.to(values.device)]
 
 
-class _Batches:
-    def __init__(self, draws: Draws, parts: list[Batch]) -> None:
-        self.draws, self.parts = draws, parts
+def _passes(plan: _Plan, parameters: Parameters, importance: Tensor, which: int, size: int) -> Passes:
+    block = 16 if which == TRAINING else 1
+    laws = [law for law, _ in plan.rows]
+    return Passes(laws, plan.chunks, parameters, importance, plan.models[0].kind, which, size, block)
 
 
-def _batches(
-    plan: _Plan,
-    parameters: Parameters,
-    importance: Tensor,
-    which: int,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> _Batches:
-    laws, kind = [law for law, _ in plan.rows], plan.models[0].kind
-    draws = Draws(laws, size, which, device, dtype, block=16 if which == TRAINING else 1)
-    room: dict[tuple[str | int, ...], Tensor] = {}
-    parts = [Batch(laws[c], c, parameters, importance, kind, draws, size, room) for c in plan.chunks]
-    return _Batches(draws, parts)
-
-
-def _judged(judge: _Batches, batches: int) -> Tensor:
+def _judged(judge: Passes, batches: int) -> Tensor:
     total: Tensor | None = None
     for _ in range(batches):
-        drawn = judge.draws.next()
-        losses = []
-        for part in judge.parts:
-            part.forward(drawn)
-            losses.append(part.losses())
-        total = torch.cat(losses) if total is None else total + torch.cat(losses)
+        judge.draw()
+        losses = judge.losses()
+        total = losses if total is None else total + losses
     assert total is not None
     return total / batches
 

@@ -55,7 +55,7 @@ def test_run_draws_nothing(cli: Cli, tmp_path: Path) -> None:
 def test_all_figures_are_drawn_at_once(cli: Cli, tmp_path: Path) -> None:
     ran = cli("toy", "figure", "all", *QUICK, "--out", tmp_path / "out")
     assert ran.code == 0 and "attacked" in ran.out, ran.err
-    assert len(list((tmp_path / "out").glob("*.png"))) == 11
+    assert len(list((tmp_path / "out").glob("*.png"))) == 12
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sae.superposition import Experiment, PhaseDiagram, Solution, Trained, Vulnerability
+    from sae.superposition import Experiment, PhaseDiagram, Recovery, Solution, Trained, Vulnerability
 
 _PANELS = 6
 """Models of a sweep that the graph of features shows."""
@@ -88,8 +88,7 @@ class Toy(Command):
             raise UsageError("toy list takes no name")
         rows: list[dict[str, Any]] = []
         for one in EXPERIMENTS.values():
-            count = len(one.models(one.seeds)) if one.models else None
-            rows.append({"name": one.name, "what": one.what, "models": count or _cells(one), "figure": one.figure})
+            rows.append({"name": one.name, "what": one.what, "models": one.count, "figure": one.figure})
 
         def show(console: Console) -> None:
             lines = [[Text(r["name"], style="bold"), r["models"], r["what"]] for r in rows]
@@ -115,11 +114,7 @@ class Toy(Command):
             return trained, vulnerability(trained.best(), seed=self.seed, **reporting(report))
 
 
-def _cells(one: Experiment) -> int:
-    return len(one.options["importances"]) * len(one.options["densities"]) * one.seeds
-
-
-def _described(trained: Trained | PhaseDiagram, attacked: Vulnerability | None) -> dict[str, Any]:
+def _described(trained: Trained | PhaseDiagram | Recovery, attacked: Vulnerability | None) -> dict[str, Any]:
     return attacked.describe() if attacked is not None else trained.describe()
 
 
@@ -130,6 +125,8 @@ def _shown(trained: Any, attacked: Vulnerability | None) -> Any:
         return table(columns, [list(map(float, row)) for row in zip(*values, strict=True)], right="rrrr")
     if hasattr(trained, "agreement"):
         return _phases(trained)
+    if hasattr(trained, "control_mmcs"):
+        return _recovered(trained)
     columns = ["density", "n", "m", "represented", "D*", "dedicated", "shared", "loss", "solids"]
     return table(columns, [_row(s) for s in trained.best()], right="rrrrrrrr")
 
@@ -162,6 +159,18 @@ def _phases(diagram: PhaseDiagram) -> Any:
     return table(["importance", about], lines, right="r")
 
 
+def _recovered(found: Recovery) -> Any:
+    """By density: mean cosine with the nearest latent, and the share of features recovered, beside the controls."""
+    columns = ["density", "represented", "active", *found.names, *found.controls]
+    lines = []
+    for d, density in enumerate(found.densities):
+        pairs = [*zip(found.mmcs[:, d], found.recovered[:, d], strict=True)]
+        pairs += zip(found.control_mmcs[:, d], found.control_recovered[:, d], strict=True)
+        cells = [f"{mmcs.mean():.2f} {share.mean():4.0%}" for mmcs, share in pairs]
+        lines.append([density, f"{found.represented[d].mean():.3g}", f"{found.active[d].mean():.2g}", *cells])
+    return table(columns, lines, right="r" * len(columns))
+
+
 def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
     from circuits.plot import plateaus, save_figure, superposition
     from sae.superposition import PLATEAUS, feature_dimensionality
@@ -169,6 +178,11 @@ def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder:
     file = folder / f"{one.name}.png"
     if attacked is not None:
         save_figure(plateaus.vulnerability_figure(attacked), file)
+        return
+    if one.figure == "recovery":
+        from circuits.plot.recovery import recovery_figure
+
+        save_figure(recovery_figure(trained), file)
         return
     if one.figure == "phases":
         save_figure(plateaus.phase_figure(trained), file)

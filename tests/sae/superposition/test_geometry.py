@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import circuits
 from circuits.basis import Directions
-from sae.superposition import ToyError, geometry
+from sae.superposition import ToyError, components, geometry, sharing
 from sae.superposition.shapes import polygon, simplex
 
 
@@ -104,6 +105,49 @@ def test_the_same_seed_gives_the_same_control() -> None:
     assert not np.array_equal(first.control.nearest, other.control.nearest)
 
 
+def test_groups_are_all_that_large_cosines_join_however_they_are_cut_into_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = random(300, 12, seed=3)
+    monkeypatch.setattr(sharing, "_EDGES", 7)
+    monkeypatch.setattr(sharing, "_ROWS", 11)
+    for least in (0.75, 0.8, 0.85):
+        found = geometry(rows, least=least)
+        assert [list(g) for g in found.groups] == [g for g in components(rows, least=least) if len(g) > 1]
+        unit = torch.nn.functional.normalize(rows, dim=1)
+        assert found.twins == int(((unit @ unit.T).triu(1) > sharing.TWINS).sum())
+
+
+def test_twins_are_counted_also_where_groups_start_nearer() -> None:
+    rows = torch.tensor([[1.0, 0, 0], [0.93, (1 - 0.93**2) ** 0.5, 0], [0, 0, 1.0]])
+    found = geometry(rows, least=0.95)
+    assert found.twins == 1 and found.groups == ()
+
+
+def test_a_thousand_pairs_are_a_thousand_digons() -> None:
+    rows = random(1000, 256)
+    found = geometry(torch.cat([rows, -3 * rows]), least=0.9)
+    assert found.describe()["polytopes"] == {"digon": 1000}
+    assert found.groups == tuple((i, i + 1000) for i in range(1000))
+
+
+def test_what_is_said_of_one_direction_is_ready_for_json_beside_its_control() -> None:
+    found = geometry(planted(), neighbours=3, units=[f"layer~mine:{i}" for i in range(150)])
+    told = json.loads(json.dumps(found.about("layer~mine:0")))
+    assert told["group"] == ["layer~mine:1", "layer~mine:2"] and told["group_size"] == 3
+    assert told["polytope"]["name"] == "triangle" and told["polytope"]["units"] == [f"layer~mine:{i}" for i in range(3)]
+    assert len(told["shares_with"]) == 3 and told["directions"] == 150 and told["control"] == "random"
+    near, _, far = told["shares_with"]
+    assert near["cosine"] == pytest.approx(-0.5) and near["percentile"] == 100 and near["beyond_chance"]
+    # the third neighbour is one that is near by chance: about as near as nearest neighbours of the control
+    assert 0 <= far["percentile"] < 100 and not far["beyond_chance"]
+    assert far["percentile"] == pytest.approx(100 * (found.control.nearest < abs(far["cosine"])).mean())
+    alone = found.about(20)
+    assert alone["group_size"] == 1 and alone["group"] == [] and alone["polytope"] is None
+    below = (found.control.dimensionality < found.dimensionality[20]).mean()
+    assert alone["dimensionality_percentile"] == pytest.approx(100 * below)
+
+
 def test_a_layers_weights_have_a_geometry() -> None:
     """A branch of the built-in network: most of its units lie nearer to each other than weights mixed up do."""
     model = circuits.load("scenes", device="cpu")
@@ -127,6 +171,7 @@ def test_a_layers_weights_have_a_geometry() -> None:
         (lambda: geometry(torch.eye(3), least=1.0), "least=1"),
         (lambda: geometry(torch.eye(3), control="none"), "shuffled"),  # type: ignore[arg-type]
         (lambda: geometry(torch.eye(3)).shares_with(3), "0 to 2"),
+        (lambda: geometry(torch.eye(3)).about(-1), "0 to 2"),
         (lambda: geometry(torch.eye(3), units=["a:1", "a:2", "b:3"]).shares_with("a:9"), "Nearest: a:"),
     ],
 )

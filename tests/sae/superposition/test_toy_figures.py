@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+import sae
 from circuits.errors import CircuitsError
 from circuits.plot import plateaus, save_figure, superposition
+from circuits.plot.recovery import recovery_figure
 from sae.superposition import (
     PLATEAUS,
     Trained,
@@ -18,6 +21,7 @@ from sae.superposition import (
     geometry,
     grid,
     phase_diagram,
+    recovery,
     train,
     vulnerability,
 )
@@ -43,6 +47,19 @@ DRAWN: dict[str, Callable[[Trained], Figure]] = {
     "dynamics": _dynamics,
     "vulnerability": lambda t: plateaus.vulnerability_figure(vulnerability(t, examples=8, steps=3)),
     "phases": lambda t: plateaus.phase_figure(phase_diagram(1, seeds=1, steps=3, device="cpu")),
+    "recovery": lambda t: recovery_figure(
+        recovery(
+            4,
+            2,
+            densities=[0.5, 0.1],
+            dictionaries=[sae.TopK(latents=8, k=1), sae.ReLU(latents=8)],
+            steps=20,
+            sae_steps=4,
+            seeds=1,
+            batch=64,
+            device="cpu",
+        )  # fmt: skip
+    ),
     "geometry": lambda t: plateaus.geometry_figure(geometry(torch.randn(30, 8))),
 }
 
@@ -64,6 +81,7 @@ def test_a_figure_of_nothing_is_refused(planes: Trained) -> None:
         (lambda: superposition.gram_figure(list(planes) * 5), "at most 12"),
         (lambda: superposition.planes_figure(deep), "3 hidden dimensions"),
         (lambda: superposition.graph_figure([]), "no set"),
+        (lambda: recovery_figure(SimpleNamespace(densities=(0.1,))), "at least two"),
     ):
         with pytest.raises(CircuitsError, match=says):
             draw()

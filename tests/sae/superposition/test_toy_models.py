@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError
-from sae.superposition import ToyError, ToyModel, decaying, density_schedule, grid, sample, train, training
+from sae.superposition import ToyError, ToyModel, batches, decaying, density_schedule, grid, sample, train, training
+from sae.superposition.batches import STEP
 from sae.superposition.features import TRAINING
-from sae.superposition.training import _batches, _initial, _Plan
+from sae.superposition.training import _initial, _passes, _Plan
 
 CPU = torch.device("cpu")
 KINDS = ("relu", "linear", "absolute", "privileged")
@@ -29,29 +30,39 @@ def mixed(kind: Any) -> list[ToyModel]:
 def test_gradients_written_out_are_autograds(kind: Any, many: bool) -> None:
     """Also where features are so many for the dimensions that another order of products is taken."""
     models = [*mixed(kind), ToyModel(15, 2, 0.4, kind=kind)] if many else mixed(kind)
-    plan = _Plan(models, 64, CPU)
+    plan = _Plan(models, CPU)
     parameters, importance = _initial(plan, CPU, torch.float64)
     parameters.bias.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    batches = _batches(plan, parameters, importance, TRAINING, 64, CPU, torch.float64)
-    drawn = batches.draws.next()
-    for part in batches.parts:
-        with torch.no_grad():
-            part.forward(drawn)
-            losses = part.losses()
-            part.backward()
-        tensors = [t[part.rows].clone().requires_grad_() for t in parameters.all]
-        x = part.x[:, None, :-1]
-        hidden = tensors[0] @ x
-        hidden = hidden.relu() if kind in ("absolute", "privileged") else hidden
-        output = (tensors[2] if kind == "absolute" else tensors[0].mT) @ hidden + tensors[1][..., None]
-        output = output if kind == "linear" else output.relu()
-        target = x.abs() if kind == "absolute" else x
-        expected = ((output - target).square() * importance[part.rows][..., None]).sum(dim=2).mean(dim=-1)
-        expected.sum().backward()
-        torch.testing.assert_close(losses, expected.detach())
-        for mine, theirs in zip(parameters.all, tensors, strict=True):
-            assert mine.grad is not None
-            torch.testing.assert_close(mine.grad[part.rows], theirs.grad, rtol=1e-10, atol=1e-14)
+    passes = _passes(plan, parameters, importance, TRAINING, 96)
+    passes.draw()
+    with torch.no_grad():
+        losses = passes.losses()
+        passes.gradients()
+    tensors = [t.clone().requires_grad_() for t in parameters.all]
+    x = passes.examples()[:, None]
+    hidden = tensors[0] @ x
+    hidden = hidden.relu() if kind in ("absolute", "privileged") else hidden
+    output = (tensors[2] if kind == "absolute" else tensors[0].mT) @ hidden + tensors[1][..., None]
+    output = output if kind == "linear" else output.relu()
+    target = x.abs() if kind == "absolute" else x
+    expected = ((output - target).square() * importance[..., None]).sum(dim=2).mean(dim=-1)
+    expected.sum().backward()
+    torch.testing.assert_close(losses, expected.detach())
+    for mine, theirs in zip(parameters.gradients, tensors, strict=True):
+        torch.testing.assert_close(mine, theirs.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_examples_of_nothing_are_counted_and_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a density of .02 one in thirteen examples holds one of 4 features: of the others one would do."""
+    monkeypatch.setattr(training, "ROWS", 4)
+    plan = _Plan(grid(4, 2, densities=[0.02, 0.5]), CPU)  # rows stand in the order of their density
+    passes = _passes(plan, *_initial(plan, CPU, torch.float64), TRAINING, 4096)
+    passes.draw()
+    x = passes.examples()
+    dense, sparse = ((x > 0).any(dim=1).sum(dim=1)).tolist()
+    assert dense <= passes.counts[0] < dense + STEP and sparse <= passes.counts[1] < sparse + STEP
+    assert sparse / 4096 == pytest.approx(1 - 0.98**4, abs=0.02) and passes.nothing[1] == 4096 - passes.counts[1]
+    assert not x[1, :, passes.counts[1] :].any() and x[1, :, : sparse - 1].any(dim=0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,13 +78,14 @@ def test_a_model_trained_among_others_is_the_model_trained_alone(kind: Any) -> N
         assert together[i].loss == pytest.approx(alone.loss, abs=1e-12)
 
 
-@pytest.mark.parametrize("cached", [1, 10**9])
-def test_how_a_sweep_is_cut_into_batches_changes_nothing(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One model at a time as when the cache is small, or all at once as on a GPU."""
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_how_a_sweep_is_cut_into_batches_changes_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model and few examples at a time as when the cache is small, or all at once as on a GPU."""
     models = mixed("relu")
-    options: dict[str, Any] = {"steps": 60, "batch": 32, "dtype": torch.float64, "records": 2, "device": "cpu"}
+    options: dict[str, Any] = {"steps": 60, "batch": 200, "dtype": torch.float64, "records": 2, "device": "cpu"}
     usual = train(models, **options)
-    monkeypatch.setattr(training, "CACHED", cached)
+    monkeypatch.setattr(training, "ROWS", size)
+    monkeypatch.setattr(batches, "CACHED", size)
     other = train(models, **options)
     torch.testing.assert_close(other.encoders, usual.encoders, rtol=0, atol=1e-12)
     torch.testing.assert_close(other.losses, usual.losses, rtol=0, atol=1e-12)
@@ -83,16 +95,15 @@ def test_a_sweep_is_torchs_own_optimiser_on_each_model() -> None:
     """Against a plain loop: autograd, `torch.optim.Adam`, the same examples."""
     model = ToyModel(5, 2, 0.3, decaying(5, 0.9), seed=3)
     ours = train([model], steps=60, batch=32, optimizer="adam", anneal=0.0, dtype=torch.float64, device="cpu")[0]
-    plan = _Plan([model], 32, CPU)
+    plan = _Plan([model], CPU)
     parameters, importance = _initial(plan, CPU, torch.float64)
     weights = parameters.encoder[0, 0].clone().requires_grad_()
     bias = torch.zeros(5, dtype=torch.float64, requires_grad=True)
-    batches = _batches(plan, parameters, importance, TRAINING, 32, CPU, torch.float64)
+    passes = _passes(plan, parameters, importance, TRAINING, 32)
     optimiser = torch.optim.Adam([weights, bias], lr=1e-3)
     for _ in range(60):
-        with torch.no_grad():
-            batches.parts[0].forward(batches.draws.next())
-        x = batches.parts[0].x[0, :5].T.clone()
+        passes.draw()
+        x = passes.examples()[0].T
         loss = ((x - (x @ weights.T @ weights + bias).relu()).square() * importance[0, 0]).sum(dim=1).mean()
         optimiser.zero_grad()
         loss.backward()
