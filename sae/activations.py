@@ -155,6 +155,21 @@ def collect(
     return Activations(vectors, places, site.axes, about(site, inputs, sampling))
 
 
+def fitting(site: Site, inputs: Any, *, vectors: int, seed: int = 0) -> Sampling:
+    """All positions, or as many uniform ones of each input as make about so many vectors together.
+
+    Args:
+        site: where they are read; inputs: that it has opened.
+        vectors: how many are wanted; at least one of each input is taken.
+        seed: of the draw.
+    """
+    whole("vectors", vectors)
+    some = site.blocks(chosen(inputs, range(min(len(inputs), 4))), batch_size=4)
+    positions = max(math.prod(block.acts.shape[1:-1]) for block in some)
+    each = max(1, vectors // max(1, len(inputs)))
+    return Sampling(seed=seed) if each >= positions else Sampling(each, seed=seed)
+
+
 def opened(site: Site, inputs: Any) -> Any:
     """Inputs that can be counted and chosen from, of whatever the site takes."""
     opens = getattr(site, "open", None)

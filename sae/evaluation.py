@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.activations import MEMORY, Sampling, collect, opened
+from sae.activations import MEMORY, Sampling, collect, fitting, opened
 from sae.base import SAE
 from sae.baselines import ChannelDictionary, RandomDictionary
 from sae.errors import SAEError
 from sae.metrics import Reconstruction, reconstruction
-from sae.sites import Function, Site, check_fits, chosen, constant, reconstructing
+from sae.sites import Function, Site, check_fits, constant, reconstructing
 from zoo.progress import Progress, reporter
 
 CLEAN, SPLICED, MEAN, ZERO = "clean", "sae", "mean", "zero"
@@ -138,13 +139,15 @@ def evaluate(
         raise SAEError("metrics are taken at uniform positions: vectors drawn by magnitude are not the layer's own")
     if labels is not None and len(labels) != len(inputs):
         raise SAEError(f"{len(labels)} labels for {len(inputs)} inputs")
-    sampling = sampling or _fitting(site, inputs, seed)
+    sampling = sampling or fitting(site, inputs, vectors=max(1, MEMORY // (4 * site.d)), seed=seed)
     passes = 2
     with reporter(progress, "inputs") as told:
         count = len(inputs)
         acts = collect(
             site, inputs, sampling=sampling, batch_size=batch_size, progress=lambda done, _: told(done, passes * count)
         )
+        if sae.encoder.device != acts.vectors.device:
+            sae = copy.deepcopy(sae).to(acts.vectors.device)
         found = reconstruction(sae, acts.vectors, baselines=controls, seed=seed)
         mean = acts.vectors.double().mean(dim=0).float()
         ways: dict[str, Function | None] = {
@@ -183,13 +186,6 @@ def evaluate(
         sampling=sampling,
         provenance={"sae": sae.config.to_dict(), "seed": seed, **provenance()},
     )
-
-
-def _fitting(site: Site, inputs: Any, seed: int) -> Sampling:
-    """All positions, or as many of each input as fit into memory."""
-    block = next(iter(site.blocks(chosen(inputs, [0]), batch_size=1)))
-    fit = MEMORY // (block.acts.element_size() * site.d * len(inputs))
-    return Sampling(seed=seed) if fit >= len(block.vectors) else Sampling(max(1, fit), seed=seed)
 
 
 def _settled(one: RandomDictionary, vectors: Tensor) -> RandomDictionary:

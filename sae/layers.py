@@ -21,7 +21,7 @@ from circuits.circuit import provenance
 from circuits.class_scores import ClassScores
 from circuits.model import Model
 from circuits.polysemanticity import Polysemanticities
-from sae.activations import Sampling, collect
+from sae.activations import collect, fitting
 from sae.base import whole
 from sae.errors import SAEError
 from sae.randomness import CONTROL
@@ -136,7 +136,9 @@ def layer_units(
     dictionary = model.basis(site.layer.name, basis)
     units = tuple(f"{site.address}:{i}" for i in range(site.d))
     opened = open_images(images)
-    acts = collect(site, opened, sampling=_fitting(site, len(opened), seed), batch_size=batch_size).vectors
+    acts = collect(
+        site, opened, sampling=fitting(site, opened, vectors=100_000, seed=seed), batch_size=batch_size
+    ).vectors
     few = open_images(opened, limit=pictures, seed=seed)
     shape = geometry(dictionary.write[_living(dictionary.write)], seed=seed)
     columns = {
@@ -157,12 +159,6 @@ def layer_units(
             weights=model.digest, images=opened.digest, basis=basis, pictures=len(few), draws=draws, seed=seed
         ),
     )
-
-
-def _fitting(site: VisionSite, count: int, seed: int) -> Sampling:
-    size = site.layer.size or (1, 1)
-    each = max(1, 100_000 // count)
-    return Sampling(seed=seed) if each >= size[0] * size[1] else Sampling(each, seed=seed)
 
 
 def _living(write: Tensor) -> Tensor:

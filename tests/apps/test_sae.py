@@ -34,7 +34,7 @@ def test_an_sae_is_trained_and_says_what_it_is(trained: Path) -> None:
     assert not trained.with_name("parts.training").exists()
     loaded = sae.load(trained)
     assert (loaded.latents, loaded.d) == (96, 48)
-    assert loaded.metadata["layer"] == "mixed3b" and loaded.metadata["images"]["held_out"] == 0.1
+    assert loaded.metadata["layer"] == "mixed3b" and loaded.metadata["data"]["held_out"] == 0.1
     reports = [json.loads(line) for line in (trained / "reports.jsonl").read_text().splitlines()]
     assert reports[-1]["step"] == 60
 

@@ -11,35 +11,47 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, PictureOptions, Result, Session, open_pictures, reporting
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.sites import drawn, inputs_for, sampled, site_at, split, trained_on
 
 if TYPE_CHECKING:
+    from sae.activations import Sampling
     from sae.base import SAEConfig
     from sae.evaluation import Evaluation
     from sae.metrics import Reconstruction
+    from sae.sites import Site
     from zoo.images import Images
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSAE(PictureOptions):
-    """Train a sparse autoencoder on the activations of a layer, or a sweep of them on one stream.
+class TrainSAE(ModelOptions):
+    """Train a sparse autoencoder on the activations of a layer, or of a place in a language model; or a sweep of them
+    on one stream.
 
     --out is the folder of the SAE (SAELens reads it, too); of a sweep, each SAE has a folder in it. What is needed to
     go on after Ctrl-C or a crash lies beside it, in OUT.training, until the training is done: give the same command
-    again. A share of the pictures is held out, and every figure is given for both.
+    again. A share of the pictures or texts is held out, and every figure is given for both.
 
     Example:
         circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out sae/parts
         circuits sae train googlenet-bvlc/mixed4c --images photos --latents 4096 --k 32 --out sae/mixed4c
         circuits sae train scenes/mixed3b --sweep k=4,8,16 seed=0,1 --out sae/sweep
+        circuits sae train hf:stories260K/layers.2.resid --text stories.txt --latents 1024 --k 16 --out sae/stories
     """
 
     keeps_out: ClassVar[bool] = True
 
     address: tyro.conf.Positional[str]
-    """The layer, or a branch of it: model/layer."""
+    """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ..."""
+    images: Many = ()
+    """Pictures: a folder, a picture, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
+    May be repeated. By default scenes:500 for the model `scenes`."""
+    text: str | None = None
+    """For a language model: a file of texts, <|endoftext|> between them, or tales:2000."""
+    limit: int | None = None
+    """At most so many pictures or texts, drawn at random with --seed."""
     architecture: str = "topk"
     """topk, batchtopk, matryoshka, jumprelu, relu or gated."""
     latents: int = 4096
@@ -57,9 +69,9 @@ class TrainSAE(PictureOptions):
     lr: float | None = None
     """Peak learning rate."""
     held_out: float = 0.1
-    """Share of the pictures that is not trained on."""
-    per_image: int | None = None
-    """Positions drawn from each picture; all by default."""
+    """Share of the pictures or texts that is not trained on."""
+    per_input: int | None = None
+    """Positions drawn from each picture, or tokens from each text; all by default."""
     sampling: Literal["uniform", "magnitude"] = "uniform"
     """How they are drawn: all alike, or in proportion to the length of the activation vector."""
     margin: int = 0
@@ -79,25 +91,29 @@ class TrainSAE(PictureOptions):
         out = self._out()
         from sae.activations import Sampling
         from sae.formats import save
-        from sae.vision import VisionSite
 
         elapsed = clock()
         configs = self._configs()
-        model, unit = self.address_of(self.address)
-        site = VisionSite(model, unit.short)
-        shown, kept = split(self.pictures(model.name), self.held_out, self.seed)
-        sampling = Sampling(self.per_image, self.sampling, self.margin, self.seed)
+        sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
+        site = site_at(self, self.address)
+        given = self.images if self.text is None else (self.text,)
+        inputs = inputs_for(str(site.metadata["model"]), given, self.limit, self.seed)
+        shown, kept = split(inputs.data, self.held_out, self.seed)
         folder = out.with_name(out.name + ".training")
         if self.replace and folder.exists():
             shutil.rmtree(folder)
         stream = self._stream(site, shown, sampling, session)
-        metadata = {**stream.metadata, "images": self._images(model.name)}
+        data = {
+            "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
+            "held_out": self.held_out, "seed": self.seed,
+        }  # fmt: skip
+        metadata = {**stream.metadata, "data": data}
         from sae.training import train
 
         with session.progress(f"training on {site.address}") as report:
             runs = train(
                 stream, configs, steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed,
-                device=model.device, checkpoint=folder / "checkpoint.safetensors", checkpoint_every=200,
+                checkpoint=folder / "checkpoint.safetensors", checkpoint_every=200,
                 log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
             )  # fmt: skip
         seconds = elapsed()
@@ -105,8 +121,8 @@ class TrainSAE(PictureOptions):
         from sae.metrics import reconstruction
 
         found: dict[str, dict[str, Reconstruction]] = {}
-        vectors = {name: collect(site, some, sampling=_few(site, some, self.seed)).vectors
-                   for name, some in (("training", shown), ("held out", kept)) if some is not None}  # fmt: skip
+        sets = {"training": shown, **({} if kept is None else {"held out": kept})}
+        vectors = {n: collect(site, some, sampling=sampled(site, some, self.seed)).vectors for n, some in sets.items()}
         for run in runs:
             found[run.name] = {name: reconstruction(run.sae, one, seed=self.seed) for name, one in vectors.items()}
             place = out if len(runs) == 1 else out / run.name
@@ -116,7 +132,7 @@ class TrainSAE(PictureOptions):
         document: dict[str, Any] = {
             "site": site.address,
             "d": site.d,
-            "images": {"training": len(shown), "held_out": 0 if kept is None else len(kept)},
+            "inputs": {"training": len(shown), "held_out": 0 if kept is None else len(kept)},
             "seconds": round(seconds, 2),
             "runs": [
                 {
@@ -132,13 +148,13 @@ class TrainSAE(PictureOptions):
             for run in runs:
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
                 console.print(_reconstructions(found[run.name]))
-            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(shown)} pictures", style="dim"))
+            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(shown)} {_what(site)}", style="dim"))
             console.print(Text(f"next: circuits sae eval {out if len(runs) == 1 else out / runs[0].name}", style="dim"))
 
         return Result(document, show)
 
     def _check(self) -> None:
-        for name in ("latents", "steps", "batch_size", "per_image", "k"):
+        for name in ("latents", "steps", "batch_size", "per_input", "k"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
@@ -170,15 +186,7 @@ class TrainSAE(PictureOptions):
         base = config_from_dict(settings)
         return sweep(base, **parse(self.sweep, base)) if self.sweep else [base]
 
-    def _images(self, model: str) -> dict[str, Any]:
-        """What `sae eval` needs to find the same pictures, and the same split of them."""
-        pictures = self.pictures(model)
-        return {
-            "origin": pictures.origin, "digest": pictures.digest, "count": len(pictures), "held_out": self.held_out,
-            "seed": self.seed,
-        }  # fmt: skip
-
-    def _stream(self, site: Any, shown: Images, sampling: Any, session: Session) -> Any:
+    def _stream(self, site: Any, shown: Any, sampling: Sampling, session: Session) -> Any:
         memory = int(self.memory * 2**30)
         if self.activations is None:
             return site.stream(shown, sampling=sampling, batch_size=self.batch_size, seed=self.seed, memory=memory)
@@ -186,29 +194,7 @@ class TrainSAE(PictureOptions):
 
         with session.progress(f"activations of {site.address}") as report:
             shards = store(site, shown, self.activations, sampling=sampling, **reporting(report))
-        return shards.stream(self.batch_size, self.seed, memory=memory, device=site.model.device)
-
-
-def split(pictures: Images, share: float, seed: int) -> tuple[Images, Images | None]:
-    """Pictures to train on, and those held out, drawn by lot; in their order."""
-    import numpy as np
-
-    count = round(share * len(pictures))
-    if not count:
-        return pictures, None
-    if count == len(pictures):
-        raise UsageError(f"--held-out {share} leaves none of {len(pictures)} pictures to train on")
-    order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
-    return pictures.subset(sorted(order[count:])), pictures.subset(sorted(order[:count]))
-
-
-def _few(site: Any, pictures: Images, seed: int) -> Any:
-    """Uniform positions, about 100,000 in all: enough for the figures that a training ends with."""
-    from sae.activations import Sampling
-
-    size = site.layer.size or (1, 1)
-    each = max(1, 100_000 // len(pictures))
-    return Sampling(seed=seed) if each >= size[0] * size[1] else Sampling(each, seed=seed)
+        return shards.stream(self.batch_size, self.seed, memory=memory)
 
 
 def _reconstructions(found: dict[str, Reconstruction]) -> Any:
@@ -217,7 +203,7 @@ def _reconstructions(found: dict[str, Reconstruction]) -> Any:
         for what, sae in found.items()
         for one in (sae, *sae.baselines.values())
     ]
-    return table(["pictures", "dictionary", "FVU", "L0", "dead", "shrinkage"], rows, right="  rrrr")
+    return table(["on", "dictionary", "FVU", "L0", "dead", "shrinkage"], rows, right="  rrrr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +212,7 @@ class EvaluateSAE(ModelOptions):
     their place everywhere. Beside it stand the network as it is, the layer's mean, zero, and the layer's own channels
     and random directions with as many active.
 
-    By default on the pictures it was trained on and, apart from them, on those held out.
+    By default on the pictures or texts it was trained on and, apart from them, on those held out.
 
     Example:
         circuits sae eval sae/mixed4c
@@ -239,8 +225,10 @@ class EvaluateSAE(ModelOptions):
     """Where it reads, model/layer, if its file does not say."""
     images: Many = ()
     """Pictures to evaluate on, instead of those it was trained with; may be repeated."""
+    text: str | None = None
+    """A file of texts to evaluate a language model's SAE on, instead of those it was trained with."""
     limit: int | None = None
-    """At most so many pictures of a kind, drawn at random with --seed."""
+    """At most so many of a kind, drawn at random with --seed."""
     labels: Literal["auto", "order", "none"] = "auto"
     """The right classes: told by the pictures' names or manifest, in order (one picture per class), or unknown."""
 
@@ -251,12 +239,11 @@ class EvaluateSAE(ModelOptions):
 
         elapsed = clock()
         loaded = load(self.folder)
-        site = self.site(loaded.metadata)
-        loaded = loaded.to(site.model.device)
+        site = site_at(self, self._address(loaded.metadata))
         found: dict[str, Evaluation] = {}
-        for name, (pictures, labels) in self._sets(loaded.metadata, site.model).items():
-            with session.progress(f"evaluating on {name} pictures") as report:
-                found[name] = evaluate(loaded, site, pictures, labels=labels, seed=self.seed, **reporting(report))
+        for name, (inputs, labels) in self._sets(loaded.metadata, site).items():
+            with session.progress(f"evaluating on {name} {_what(site)}") as report:
+                found[name] = evaluate(loaded, site, inputs, labels=labels, seed=self.seed, **reporting(report))
         document = {
             "sae": str(self.folder), "site": site.address,
             "evaluations": {name: one.describe() for name, one in found.items()},
@@ -264,81 +251,73 @@ class EvaluateSAE(ModelOptions):
 
         def show(console: Console) -> None:
             for name, one in found.items():
-                _show_evaluation(console, name, one)
+                _show_evaluation(console, f"{name} {_what(site)}", one)
             console.print(Text(f"{elapsed():.0f} s", style="dim"))
 
         return Result(document, show)
 
-    def site(self, metadata: dict[str, Any]) -> Any:
+    def _address(self, metadata: dict[str, Any]) -> str:
         """Where the SAE reads."""
-        from sae.vision import VisionSite
+        if self.address is not None:
+            return self.address
+        model, layer = (metadata.get(key) for key in ("model", "layer"))
+        if not isinstance(model, str) or not isinstance(layer, str):
+            raise UsageError(f"{self.folder} does not say where it reads: give --address MODEL/LAYER")
+        return f"{model}/{layer}"
 
-        address = self.address
-        if address is None:
-            model, layer = (metadata.get(key) for key in ("model", "layer"))
-            if not isinstance(model, str) or not isinstance(layer, str):
-                raise UsageError(f"{self.folder} does not say where it reads: give --address MODEL/LAYER")
-            address = f"{model}/{layer}"
-        model, unit = self.address_of(address)
-        return VisionSite(model, unit.short)
-
-    def _sets(self, metadata: dict[str, Any], model: Any) -> dict[str, tuple[Images, list[int] | None]]:
-        if self.images:
-            return {"given": self._labelled(open_pictures(self.images, self.limit, self.seed), model)}
-        pictures = trained_on(self.folder, metadata)
-        known = metadata["images"]
-        whole, labels = self._labelled(pictures, model)
-        shown, kept = split(_with_labels(whole, labels), float(known["held_out"]), int(known["seed"]))
+    def _sets(self, metadata: dict[str, Any], site: Site) -> dict[str, tuple[Any, list[int] | None]]:
+        """What to evaluate on, by name, with the right classes of pictures."""
+        given = self.images if self.text is None else (self.text,)
+        if given:
+            data = inputs_for(str(site.metadata["model"]), given, self.limit, self.seed).data
+            return {"given": (data, self._labels(data, site))}
+        known = metadata.get("data", {})
+        data = trained_on(self.folder, metadata).data
+        labels = self._labels(data, site)
+        if labels is not None:
+            data = _with_labels(data, labels)
+        shown, kept = split(data, float(known["held_out"]), int(known["seed"]))
         sets = {"training": shown} | ({} if kept is None else {"held-out": kept})
         if self.limit is not None:
-            from zoo.images import open_images
+            few = {n: drawn(len(some), min(len(some), self.limit), self.seed) for n, some in sets.items()}
+            sets = {n: some.subset(few[n]) for n, some in sets.items()}
+        return {name: (some, None if labels is None else some.labels) for name, some in sets.items()}
 
-            sets = {name: open_images(some, limit=self.limit, seed=self.seed) for name, some in sets.items()}
-        return {name: (some, some.labels) for name, some in sets.items()}
-
-    def _labelled(self, pictures: Images, model: Any) -> tuple[Images, list[int] | None]:
+    def _labels(self, data: Any, site: Site) -> list[int] | None:
+        """The right class of each picture, -1 where unknown; None for texts, which have their own."""
         from zoo.classes import labels_by_name
 
+        model = getattr(site, "model", None)
+        if model is None:
+            return None
         if self.labels == "none":
-            return pictures, [-1] * len(pictures)
+            return [-1] * len(data)
         if self.labels == "order":
-            if len(pictures) != len(model.classes):
-                counts = f"{len(pictures)} pictures, {len(model.classes)} classes"
+            if len(data) != len(model.classes):
+                counts = f"{len(data)} pictures, {len(model.classes)} classes"
                 raise UsageError(f"--labels order takes one picture per class; {counts}")
-            return pictures, list(range(len(pictures)))
-        if pictures.labels is not None:
-            return pictures, None if pictures.classes in (None, model.classes) else [-1] * len(pictures)
-        return pictures, labels_by_name(pictures.ids, model.classes)
+            return list(range(len(data)))
+        if data.labels is not None:
+            fitting = data.classes is None or list(data.classes) == list(model.classes)
+            return list(data.labels) if fitting else [-1] * len(data)
+        return labels_by_name(data.ids, model.classes) or [-1] * len(data)
 
 
-def _with_labels(pictures: Images, labels: list[int] | None) -> Images:
+def _what(site: Site) -> str:
+    return "pictures" if site.axes[0] == "image" else "texts"
+
+
+def _with_labels(pictures: Images, labels: list[int]) -> Images:
     import copy
 
-    if labels is None:
-        return pictures
     same = copy.copy(pictures)
     same.labels = labels
     return same
 
 
-def trained_on(folder: Path, metadata: dict[str, Any]) -> Images:
-    """The pictures that an SAE was trained with, opened again."""
-    from zoo.images import reopen
-
-    known = metadata.get("images")
-    if not isinstance(known, dict) or known.get("origin") is None:
-        raise UsageError(f"{folder} does not say which pictures it was trained on: give --images FOLDER")
-    pictures = reopen(known["origin"])
-    if pictures.digest != known.get("digest"):
-        raise UsageError(
-            f"{pictures.name} does not hold the pictures any more that {folder} was trained on: give --images FOLDER"
-        )
-    return pictures
-
-
 def _show_evaluation(console: Console, name: str, one: Evaluation) -> None:
     found = one.reconstruction
-    console.print(Text.assemble((f"{name} pictures", "bold"), f"  {one.inputs['count']}, {found.samples:,} positions"))
+    console.print(Text.assemble((name, "bold"), f"  {one.inputs['count']}, {found.samples:,} positions"))
     console.print(_reconstructions({name: found}))
     rows = []
     for way, said in one.ways.items():

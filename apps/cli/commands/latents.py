@@ -11,10 +11,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.commands.autoencoders import trained_on
 from apps.cli.common import Many, ModelOptions, Result, Session, open_pictures, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.sites import trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class ShowFeatures(ModelOptions):
         if self.images:
             pictures = open_pictures(self.images, self.limit, self.seed)
         else:
-            pictures = open_images(trained_on(self.folder, metadata), limit=self.limit, seed=self.seed)
+            pictures = open_images(trained_on(self.folder, metadata).data, limit=self.limit, seed=self.seed)
         model = self.load(named)
         site, own = attach_folder(model, self.folder)
         layer = site.layer.name if site.layer.part is None else site.layer.part[0]

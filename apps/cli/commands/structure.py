@@ -204,6 +204,7 @@ class ShowFactors(ModelOptions):
         """The factors of the weights."""
         from circuits.errors import GraphError
         from circuits.factors import one_sided_nmf
+        from circuits.weights import expanded_weights
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
