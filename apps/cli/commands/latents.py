@@ -14,7 +14,7 @@ from rich.text import Text
 from apps.cli.common import Many, ModelOptions, Result, Session, open_pictures, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
-from apps.cli.sites import trained_on
+from apps.cli.sites import drawn, inputs_for, is_language, site_at, trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from circuits.dissection import Dissection
     from circuits.model import Model
     from circuits.scans import Scan
+    from sae.base import SAE
     from zoo.images import Images
 
 
@@ -33,6 +34,9 @@ class ShowFeatures(ModelOptions):
     strong to weak, what it reads and who reads it, which latents share its space.
 
     With --channel a channel of the layer is taken apart instead: which latents write to it, each with its own examples.
+
+    Of a language model's SAE each latent is shown with passages, from strong to weak, and with the tokens that it makes
+    the model say.
 
     The responses of all latents are scanned once and kept in --store, by default the folder `scan` beside the SAE's
     files.
@@ -47,10 +51,10 @@ class ShowFeatures(ModelOptions):
     """Folder of the SAE."""
     latents: int = 20
     """How many latents to draw, from those that fire on any picture."""
-    latent: tuple[int, ...] = ()
-    """Number of a latent to show instead; several may follow."""
-    channel: tuple[int, ...] = ()
-    """Number of a channel to take apart; several may follow."""
+    latent: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Number of a latent to show instead; may be repeated."""
+    channel: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Number of a channel to take apart; may be repeated."""
     examples: int = 9
     """Pictures shown of each."""
     dossiers: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -59,8 +63,10 @@ class ShowFeatures(ModelOptions):
     """With --channel: steps of feature visualization for the channel and its latents; 0 makes none."""
     images: Many = ()
     """Pictures to show, instead of those it was trained with; may be repeated."""
+    text: str | None = None
+    """For a language model: a file of texts, instead of those it was trained with."""
     limit: int | None = None
-    """At most so many pictures, drawn at random with --seed."""
+    """At most so many pictures or texts, drawn at random with --seed."""
     store: Path | None = None
     """Folder of the scan."""
 
@@ -74,10 +80,13 @@ class ShowFeatures(ModelOptions):
         from zoo.images import open_images
 
         elapsed = clock()
-        metadata = load(self.folder).metadata
+        loaded = load(self.folder)
+        metadata = loaded.metadata
         named = metadata.get("model")
         if not isinstance(named, str):
             raise UsageError(f"{self.folder} does not say of which model it is")
+        if is_language(named):
+            return self._texts(session, loaded, elapsed)
         if self.images:
             pictures = open_pictures(self.images, self.limit, self.seed)
         else:
@@ -90,6 +99,77 @@ class ShowFeatures(ModelOptions):
         space = f"{layer}~{own}"
         scanned = self._scan(session, model, space, pictures)
         return self._shown(session, model, space, scanned, pictures, elapsed)
+
+    # -- texts ------------------------------------------------------------------------------------------
+
+    def _texts(self, session: Session, loaded: SAE, elapsed: Any) -> Result:
+        import numpy as np
+
+        from sae.language import LanguageSite, activity, text_features
+
+        if self.channel:
+            raise UsageError(
+                "--channel takes channels of a CNN apart; of a language model there are --latent and --latents"
+            )
+        site = site_at(self, f"{loaded.metadata['model']}/{loaded.metadata['layer']}")
+        assert isinstance(site, LanguageSite)
+        if self.text is None:
+            inputs = trained_on(self.folder, loaded.metadata).data
+        else:
+            inputs = inputs_for(site.lm.name, (self.text,), None, self.seed).data
+        if self.limit is not None and self.limit < len(inputs):
+            inputs = inputs.subset(drawn(len(inputs), self.limit, self.seed))
+        own = self.folder.resolve().name
+        with session.progress(f"latents of {site.address}") as report:
+            found = activity(loaded, site, inputs, name=own, **reporting(report))
+        if self.latent:
+            chosen = list(self.latent)
+        else:
+            live = found.live
+            chosen = sorted(live[drawn(len(live), min(self.latents, len(live)), self.seed)].tolist())
+        features = text_features(loaded, found, chosen, top=self.examples, seed=self.seed)
+        space = f"{site.address}~{own}"
+        document = {
+            "sae": str(self.folder), "space": space, "latents": loaded.latents, "live": len(found.live),
+            "texts": {"name": inputs.name, "count": len(inputs), "digest": inputs.digest},
+            "features": [feature.describe() for feature in features],
+        }  # fmt: skip
+
+        def show(console: Console) -> None:
+            rows = [
+                [f.unit.rpartition("~")[2], f"{100 * f.density:.3g} %", f"{f.maximum:.3g}",
+                 " ".join(_meant(p) for p in f.top[:6]), " ".join(word.strip() for word, _ in f.promoted[:5])]
+                for f in features
+            ]  # fmt: skip
+            console.print(
+                table(["latent", "of tokens", "strongest", "answers most to", "makes it say"], rows, right=" rr  ")
+            )
+            text = f"{len(found.live)} of {loaded.latents} latents fire on {found.tokens:,} tokens; {elapsed():.0f} s"
+            console.print(Text(text, style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot.texts import texts_page
+
+            facts = [
+                ("latents", f"{loaded.latents:,}"),
+                ("fire on any token", f"{len(found.live):,}"),
+                ("active at a token, on average", f"{float(np.sum(found.density)):.1f}"),
+                ("tokens", f"{found.tokens:,}"),
+            ]
+            python = (
+                "import sae\nfrom sae.language import LanguageSite, activity, text_features\n"
+                "from zoo.language import load_language\n\n"
+                f"site = LanguageSite(load_language({site.lm.name!r}), {site.site!r})\n"
+                f"s = sae.load({str(self.folder)!r})\n"
+                f"features = text_features(s, activity(s, site, TEXTS), {chosen})"
+            )
+            page = texts_page(
+                features, title=space, facts=facts, provenance=found.provenance, command=session.invocation,
+                python=python,
+            )  # fmt: skip
+            (folder / "index.html").write_text(page, encoding="utf-8")
+
+        return Result(document, show, write)
 
     # -- latents ------------------------------------------------------------------------------------
 
@@ -208,6 +288,10 @@ class ShowFeatures(ModelOptions):
         units = [one.unit, *(w.unit for w in one.writers)]
         results = visualize(model, units, steps=self.visualize, seed=self.seed)
         return {r.unit: pixels(r.picture, r.channels) for r in results if r.status == "ok"}
+
+
+def _meant(passage: Any) -> str:
+    return str(passage.words[passage.at]).strip() or "_"
 
 
 def _ids(examples: Sequence[Example]) -> str:
