@@ -32,26 +32,25 @@ demo:
 	@echo "The report lies at $(CURDIR)/$(DEMO_OUT)/index.html"
 
 test:
-	@tools/bootstrap.sh cli dev lucent
+	@tools/bootstrap.sh app cli dev lm lucent
 	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all:
-	@tools/bootstrap.sh cli dev lucent
+	@tools/bootstrap.sh app cli dev lm lucent
 	$(PYTEST) $(TESTS)
 
 lint:
-	@tools/bootstrap.sh cli dev
+	@tools/bootstrap.sh app cli dev lm
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
 bench:
-	@tools/bootstrap.sh bench cli dev lucent
+	@tools/bootstrap.sh app bench cli dev lm lucent
 	@[ -n "$(BENCHMARKS)" ] || echo "benchmarks/ holds no script"
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
 
 explore:
 	@tools/bootstrap.sh app cli
-	@.venv/bin/circuits explore --help >/dev/null 2>&1 || { echo "this version has no explorer yet: circuits trace and circuits visualize write reports"; exit 1; }
 	.venv/bin/circuits explore
 
 # The old file is not read: everything moves to its newest version. Then run the tests.

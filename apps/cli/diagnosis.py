@@ -18,7 +18,7 @@ EXTRAS = {
     "lm": ("transformers",),
     "lucent": ("lucent",),
     "timm": ("timm",),
-    "bench": ("captum",),
+    "bench": ("captum", "sae_lens", "dictionary_learning", "sparsify"),
     "dev": ("pytest", "ruff", "mypy", "hypothesis", "captum"),
 }
 """Extra -> modules that it brings, as they are imported."""
@@ -103,6 +103,23 @@ def torch_and_devices(device: str | None) -> Iterator[Finding]:
         yield Finding(group, "used by default" if device is None else "--device", "ok", str(best_device(device)))
     except CircuitsError as error:
         yield Finding(group, "--device", "broken", str(error), "leave --device out")
+
+
+def kernels(device: str | None) -> Iterator[Finding]:
+    """How a training step of an SAE is computed here, for a few usual shapes."""
+    group = "Steps of SAE training"
+    try:
+        from circuits.model import best_device
+        from sae.kernels import describe
+
+        rows = describe(best_device(device))
+    except Exception as error:  # torch is broken, or the device is not there: reported above
+        yield Finding(group, "kernels", "broken", f"{type(error).__name__}: {error}"[:200])
+        return
+    for row in rows:
+        saved = row["dense"] / row["sparse"]
+        what = f"{row['d']} x {row['m']}, k {row['k']}"
+        yield Finding(group, what, "ok", f"{row['path']}: {row['reason']} ({saved:.1f} times fewer operations)")
 
 
 def extras() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from apps.cli.common import Command, Result, Session
 from apps.cli.console import table
-from apps.cli.diagnosis import Finding, extras, folders, python, torch_and_devices, weights
+from apps.cli.diagnosis import Finding, extras, folders, kernels, python, torch_and_devices, weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,14 @@ class Doctor(Command):
 
     def run(self, session: Session) -> Result:
         """Look at everything, change nothing."""
-        findings = [*python(), *torch_and_devices(self.device), *extras(), *weights(), *folders()]
+        findings = [
+            *python(),
+            *torch_and_devices(self.device),
+            *kernels(self.device),
+            *extras(),
+            *weights(),
+            *folders(),
+        ]
         broken = [f for f in findings if f.state == "broken"]
         document: dict[str, Any] = {
             "healthy": not broken,

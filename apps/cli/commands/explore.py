@@ -1,0 +1,120 @@
+"""`circuits explore`: the explorer in the browser."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from apps.cli.commands.scan import STORE
+from apps.cli.common import Command, Result, Session
+from apps.cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore(Command):
+    """Open the circuit explorer: a server on this machine alone, and pages in the browser.
+
+    Without a store it opens on the built-in model, and makes a small store for it first. Labels are read only, and jobs
+    cannot be started from the browser, unless --allow-write. Nothing leaves the machine, and nothing is downloaded.
+
+    Example:
+        circuits explore
+        circuits explore --store store --model googlenet-bvlc --images photos --allow-write
+        circuits explore --port 8600 --json
+    """
+
+    store: Path = STORE
+    """Folder of scans, labels and pictures; made at the first start."""
+    model: str | None = None
+    """Model to open on; by default the built-in one, or the first of the store."""
+    sae: Path | None = None
+    """Folder of an SAE trained on the model, whose latents become units."""
+    images: Path | None = None
+    """Folder of photographs: scans look at its folders, and concepts are searched in them."""
+    allow_write: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Let labels be written, circuits kept and jobs started from the browser."""
+    port: int = 8501
+    """Port of the server, on 127.0.0.1."""
+
+    def run(self, session: Session) -> Result:
+        """Serve until interrupted."""
+        missing = [name for name in ("streamlit", "plotly") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UsageError(f"the explorer needs {' and '.join(missing)}: pip install 'vision-circuits[app]'")
+        self._check()
+        address = f"http://127.0.0.1:{self.port}"
+        print(f"explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
+        code = serve(self.command(), self.environment())
+        document: dict[str, Any] = {"address": address, "store": str(self.store), "code": code}
+
+        def show(console: Console) -> None:
+            console.print("the explorer has ended")
+
+        return Result(document, show, code=0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else 1)
+
+    def _check(self) -> None:
+        if not 0 < self.port < 65536:
+            raise UsageError(f"--port is between 1 and 65535, not {self.port}")
+        for name, folder in (("sae", self.sae), ("images", self.images)):
+            if folder is not None and not folder.expanduser().is_dir():
+                raise UsageError(f"--{name} {folder} is no folder")
+        if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
+            raise UsageError(f"--store {self.store} is a file; give a folder")
+        if self.model is not None:
+            from circuits.model import load
+
+            load(self.model)  # a wrong name, or weights that are not here, are told now
+
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        from apps.explorer.security import OPTIONS
+        from apps.explorer.theme import THEME
+
+        options = {**OPTIONS, **THEME, "server.port": self.port}
+        said = [f"--{name}={_said(value)}" for name, value in options.items()]
+        app = Path(importlib.import_module("apps.explorer").__file__ or "").parent / "app.py"
+        return [sys.executable, "-m", "streamlit", "run", str(app), *said]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the server: its settings, and where the packages are."""
+        import apps
+        from apps.explorer.settings import Settings
+
+        chosen = Settings(
+            store=self.store.expanduser().absolute(),
+            model=self.model,
+            sae=None if self.sae is None else self.sae.expanduser().absolute(),
+            images=None if self.images is None else self.images.expanduser().absolute(),
+            allow_write=self.allow_write,
+        )
+        root = Path(apps.__file__ or "").resolve().parent.parent
+        paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
+        return {**os.environ, **chosen.to_environment(), "PYTHONPATH": paths}
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def serve(command: list[str], environment: dict[str, str]) -> int:
+    """Run the server until it ends; being told to end is passed on to it."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=10)

@@ -1,0 +1,30 @@
+"""The explorer's entry, which Streamlit runs: `circuits explore`. The pages are listed in `apps.explorer.registry`."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from apps.explorer import beginning, frame, state
+from apps.explorer.components import ASSETS, asset
+from apps.explorer.registry import PAGES
+from apps.explorer.security import guarded
+from apps.explorer.settings import settings
+
+st.set_page_config(page_title="Circuits", page_icon=str(ASSETS / "icon.svg"), layout="wide")
+st.html(f"<style>{asset('app.css')}</style>")
+pages = {
+    entry.name: st.Page(entry.file, title=entry.title, icon=entry.icon, url_path=entry.name, default=i == 0)
+    for i, entry in enumerate(PAGES.values())
+}
+page = st.navigation(list(pages.values()), position="sidebar")
+name = next(name for name, one in pages.items() if one == page)
+with guarded():
+    frame.follow_pickers(name)
+if beginning.ready(settings()):
+    state.warmed(str(settings().store))
+    with st.sidebar, guarded():
+        frame.pickers()
+    st.session_state["page"] = name
+    with guarded():
+        page.run()
+    frame.refresh()

@@ -1,0 +1,39 @@
+// Going to another page with other parameters, the server's client writes two entries into the browser's history: the
+// old page with the new parameters, then the new page. The first is a view that nobody saw: the second takes its place,
+// so that "back" leads where one came from.
+function keepHistoryWhole() {
+  if (window.circuitsHistory) return;
+  window.circuitsHistory = { at: 0, search: "" };
+  const push = window.history.pushState.bind(window.history);
+  window.history.pushState = (state, unused, url) => {
+    const last = window.circuitsHistory, now = window.location, next = new URL(url ?? now.href, now.href);
+    const moves = next.pathname !== now.pathname;
+    if (moves && next.search && next.search === last.search && next.search === now.search && Date.now() - last.at < 20000) {
+      window.circuitsHistory = { at: 0, search: "" };
+      window.history.replaceState(state, unused, url);
+      return;
+    }
+    window.circuitsHistory = { at: moves ? 0 : Date.now(), search: next.search };
+    push(state, unused, url);
+  };
+}
+
+export default function ({ parentElement, data }) {
+  keepHistoryWhole();
+  const button = parentElement.querySelector(".link");
+  const say = (text) => { button.textContent = text; };
+  say("Copy link");
+  button.onclick = async () => {
+    // pages lie beside each other under the app's own folder
+    const folder = window.location.pathname.replace(/[^/]*$/, "");
+    const link = new URL(folder + data.path, window.location.origin).toString();
+    button.dataset.link = link;
+    try {
+      await navigator.clipboard.writeText(link);
+      say("Copied");
+    } catch {
+      window.prompt("Copy this link", link);
+    }
+    setTimeout(() => say("Copy link"), 1500);
+  };
+}

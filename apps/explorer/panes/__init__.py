@@ -1,0 +1,1 @@
+"""Parts of pages: each shows one thing that is known of a unit."""

@@ -1,0 +1,149 @@
+"""What comes from the browser is not ours: text, names, pictures and JSON are checked here before they are used."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import CircuitsError, shorten
+
+log = logging.getLogger(__name__)
+
+MAX_UPLOAD = 10 * 2**20
+"""Bytes of an upload."""
+MAX_PIXELS = 40_000_000
+"""Pixels of an uploaded picture: more is a bomb, or nothing that a network would see."""
+MAX_TEXT = 2_000
+"""Characters of any text from the browser."""
+FORMATS = ("PNG", "JPEG", "WEBP")
+OPTIONS: dict[str, Any] = {
+    "server.address": "127.0.0.1",
+    "server.headless": True,
+    "server.enableXsrfProtection": True,
+    "server.enableCORS": True,
+    "server.maxUploadSize": MAX_UPLOAD // 2**20,
+    "server.maxMessageSize": 64,
+    "server.enableStaticServing": False,
+    "server.fileWatcherType": "none",
+    "server.showEmailPrompt": False,
+    "browser.gatherUsageStats": False,
+    "client.showErrorDetails": "none",
+    "client.showErrorLinks": False,
+    "client.toolbarMode": "minimal",
+    "runner.magicEnabled": False,
+}
+"""Options of the server, as `.streamlit/config.toml` has them: `circuits explore` sets them wherever it is started."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^])")
+
+
+class UploadError(CircuitsError):
+    """Something uploaded, or typed, that is not taken."""
+
+
+def checked_picture(data: bytes) -> Any:
+    """An uploaded picture, decoded and made anew: RGB, with nothing of the file left.
+
+    Raises:
+        UploadError: too large, of another kind, or damaged.
+    """
+    from PIL import Image, ImageOps
+
+    if len(data) > MAX_UPLOAD:
+        raise UploadError(f"pictures have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    raise UploadError(f"pictures have at most {MAX_PIXELS:,} pixels; this one is {width} x {height}")
+                return ImageOps.exif_transpose(opened).convert("RGB")
+    except UploadError:
+        raise
+    except Exception as error:  # whatever a decoder makes of a hostile file
+        raise UploadError(f"this is no PNG, JPEG or WebP picture that can be read ({type(error).__name__})") from error
+
+
+def checked_json(data: bytes) -> Any:
+    """An uploaded JSON document.
+
+    Raises:
+        UploadError: too large, or no JSON.
+    """
+    if len(data) > MAX_UPLOAD:
+        raise UploadError(f"files have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UploadError(f"this is no JSON file ({type(error).__name__})") from error
+
+
+def checked_text(text: object, limit: int = MAX_TEXT) -> str:
+    """Text from the browser: printable, without a break at its ends, at most `limit` characters.
+
+    Raises:
+        UploadError: it is longer.
+    """
+    kept = "".join(c for c in str(text) if c in "\n\t" or c.isprintable()).strip()
+    kept = kept.encode("utf-8", "replace").decode("utf-8")
+    if len(kept) > limit:
+        raise UploadError(f"at most {limit} characters, not {len(kept)}: {shorten(kept, 40)}")
+    return kept
+
+
+def checked_name(text: object) -> str:
+    """A name that may become part of a file's: letters, digits, dots, underscores and hyphens.
+
+    Raises:
+        UploadError: anything else.
+    """
+    name = str(text)
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UploadError(f"{shorten(name, 60)!r} is no name: up to 80 letters, digits, dots, underscores or hyphens")
+    return name
+
+
+def safe_join(root: Path, *names: object) -> Path:
+    """A path inside of `root`, of names that are checked one by one; links that lead out of it are refused.
+
+    Raises:
+        UploadError: a name is none, or leads out.
+    """
+    path = root.joinpath(*(checked_name(name) for name in names))
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UploadError(f"{shorten(names[-1], 60)!r} leads out of the store")
+    return path
+
+
+def plain(text: object, limit: int = 400) -> str:
+    """Text for the places where Streamlit reads Markdown, so that it shows as what it is."""
+    line = " ".join(str(text).split())
+    return _MARKDOWN.sub(r"\\\1", shorten(line, limit) if len(line) > limit else line)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Errors inside become one line on the page; what nobody expected goes to the log, and only its number is shown."""
+    import streamlit as st
+
+    try:
+        yield
+    except CircuitsError as error:
+        st.error(plain(error), icon=":material/error:")
+    except Exception as error:
+        # the ways in which Streamlit itself ends a run are no errors
+        if type(error).__module__.startswith("streamlit.runtime"):
+            raise
+        number = uuid.uuid4().hex[:8]
+        log.exception("error %s", number)
+        st.error(f"Something went wrong here. The server's log has it under {number}.", icon=":material/error:")

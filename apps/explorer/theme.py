@@ -1,0 +1,24 @@
+"""How the explorer looks: one theme, light and dark, as options of the server. Orange and blue are kept for signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+THEME: dict[str, Any] = {
+    "theme.baseFontSize": 15,
+    "theme.baseRadius": "6px",
+    "theme.showWidgetBorder": True,
+    "theme.headingFontWeights": [680, 660, 650, 640, 620, 600],
+    "theme.light.primaryColor": "#4A453D",
+    "theme.light.backgroundColor": "#FBFAF7",
+    "theme.light.secondaryBackgroundColor": "#F1EDE5",
+    "theme.light.textColor": "#1D1C1A",
+    "theme.light.borderColor": "#DDD8CF",
+    "theme.light.linkColor": "#1F6FB2",
+    "theme.dark.primaryColor": "#857C6D",
+    "theme.dark.backgroundColor": "#151413",
+    "theme.dark.secondaryBackgroundColor": "#23211E",
+    "theme.dark.textColor": "#ECE8E1",
+    "theme.dark.borderColor": "#3A3733",
+    "theme.dark.linkColor": "#6CB0EA",
+}

@@ -1,0 +1,144 @@
+"""One unit: what it looks for and answers to, what it reads and who reads it, and what it is called."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from apps.explorer import frame, links, state
+from apps.explorer.components.choose import choose
+from apps.explorer.exports import Export
+from apps.explorer.panes import alike, apart, charts, crops, examples, names, pictures, sums, tuned, weights
+from apps.explorer.security import guarded, plain
+from apps.explorer.state import Here
+from circuits import plot
+from circuits.address import Unit
+from circuits.errors import CircuitsError
+from circuits.plot.reading import number
+from circuits.scans import UnitScan
+
+DIRECTIONS: dict[Literal["in", "out"], str] = {"in": "What it reads", "out": "Who reads it"}
+SECTIONS = {
+    "weights": "Weights",
+    "sum": "The sum",
+    "tuning": "Tuning",
+    "alike": "Alike",
+    "parts": "Taken apart",
+    "names": "Names",
+}
+
+
+def main() -> None:
+    """The page."""
+    at = frame.unit_opened()
+    found = at.scanned.unit(at.unit) if at.scan is not None and at.unit.space in at.scan.layers else None
+    name = state.names_of(at).get(str(at.unit.channel), "")
+    frame.show(
+        "unit",
+        f"{at.unit.short}  {name}",
+        about=_about(at, found),
+        view={"unit": str(at.unit)},
+        python=_python(at),
+        export=_export(at, found),
+        beside=frame.neighbours(at),
+    )
+    if found is None:
+        with guarded():
+            at.scanned  # noqa: B018 (says what is missing, and what to do)
+        picked = None
+    else:
+        left, right = st.columns([5, 9], gap="large")
+        with left:
+            st.markdown("##### What it looks for")
+            with guarded():
+                pictures.show(at)
+            st.markdown("##### How often it says what")
+            st.plotly_chart(
+                charts.histogram(found), key="histogram", config={"displayModeBar": False},
+                alt=f"Histogram of the responses of {at.unit.short}",
+            )  # fmt: skip
+            _classes(found)
+        with right:
+            st.markdown("##### What it answers to")
+            with guarded():
+                picked = examples.show(at, found)
+    if picked:
+        image, _, position = picked.partition("@")
+        links.go("unit", keep=("examples", "shown", "tour", "step"), unit=at.unit, section="sum", picture=image,
+                 place=position)  # fmt: skip
+    st.space("small")
+    section = choose("Section", SECTIONS, "section")
+    with guarded():
+        _section(at, found, section)
+
+
+def _section(at: Here, found: UnitScan | None, section: str) -> None:
+    if section == "weights":
+        for direction, title in DIRECTIONS.items():
+            st.markdown(f"##### {title}")
+            weights.show(at, direction)
+    elif section == "sum":
+        sums.show(at, found)
+    elif section == "tuning":
+        tuned.show(at)
+    elif section == "alike":
+        alike.show(at)
+    elif section == "parts":
+        apart.show(at, found)
+    else:
+        names.show(at)
+
+
+def _about(at: Here, found: UnitScan | None) -> str:
+    field, branch = at.model.receptive_field(at.unit), at.model.branch_of(at.unit)
+    sees = "the whole picture" if field is None else f"{field.size[0]} x {field.size[1]} pixels"
+    parts = [*([f"branch {branch}"] if branch else []), f"sees {sees}"]
+    if found is not None:
+        parts.append(
+            f"fires at {100 * found.density:.3g} % of positions, on {found.fires_on:,} of {found.images:,} pictures"
+        )
+        parts.append(f"strongest {number(found.maximum)}, mean where it fires {number(found.mean_if_on)}")
+    return "; ".join(parts)
+
+
+def _classes(found: UnitScan) -> None:
+    if found.classes and max(found.classes.values()) > 1:
+        total = sum(found.classes.values())
+        said = ", ".join(f"{label} {n}" for label, n in list(found.classes.items())[:6])
+        st.caption(plain(f"Classes of its {total} strongest pictures: {said}"))
+
+
+def _python(at: Here) -> str:
+    return (
+        "import circuits\nfrom circuits.explain import explain\n\n"
+        f"model = circuits.load({at.model.name!r})\n"
+        f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\n"
+        f"dossier = explain(model, {at.unit.channel.short!r}, scan)\n"
+    )
+
+
+def _export(at: Here, found: UnitScan | None) -> Export:
+    def both() -> list[Any]:
+        made = []
+        for direction in DIRECTIONS:
+            try:
+                made.append(weights.found(at, direction))
+            except CircuitsError:  # the first layer reads no other, the last feeds none
+                continue
+        return made
+
+    def figure() -> Any:
+        rows = both()[0]
+        units = [rows.unit, *(wire.unit for wire in rows.rows)]
+        shown = {u: [crops.decoded(src)] for u in units if (src := state.thumb_of(at, Unit.parse(u)))}
+        return plot.kernel_strip(weights.edges(rows), shown)
+
+    def data() -> dict[str, Any]:
+        parts = {"responses": None if found is None else found.describe()}
+        return {"unit": str(at.unit), **parts, "wires": [rows.describe() for rows in both()]}
+
+    return Export(str(at.unit), figure, data, lambda: [row for rows in both() for row in weights.table(rows)])
+
+
+main()

@@ -1,0 +1,317 @@
+"""The explorer under load: how long pages take on the server, and twenty sessions at once against one server.
+
+1. Server time of pages, without a browser: 50 unit pages, first and again, and the wall of the layer with most units.
+2. One server; N sessions that go from view to view over its websocket, as browsers do, for so many seconds. Every
+   answer is compared with what the same view gave when the server had one session only. Afterwards the model must have
+   the hooks and the weights that it had before. Memory is told as it goes.
+
+With --model googlenet-bvlc and a store that holds a scan of it, pages are those of a real network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+PORT = 8677
+ANSWERS = ("explorer_wires", "explorer_gallery", "explorer_graph")
+
+
+def main() -> int:
+    """Measure both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, help="a store with a scan; by default one of scenes is made")
+    parser.add_argument("--model", default="scenes")
+    parser.add_argument("--units", type=int, default=50)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=120)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or _made(Path(folder))
+        os.environ["CIRCUITS_EXPLORER"] = json.dumps({"store": str(store.absolute()), "model": options.model})
+        pages(options.model, store, options.units)
+        return load(options.model, store, options.sessions, options.seconds) if options.sessions else 0
+
+
+def _made(folder: Path) -> Path:
+    import circuits
+
+    circuits.scan(circuits.load("scenes"), "scenes:300", folder / "store")
+    return folder / "store"
+
+
+def _app() -> str:
+    import apps.explorer
+
+    return str(Path(apps.explorer.__file__).parent / "app.py")
+
+
+# -- server time ------------------------------------------------------------------------------------------------------
+
+
+def pages(model: str, store: Path, count: int) -> None:
+    """Server time of pages, run in this process."""
+    from streamlit.testing.v1 import AppTest
+
+    from apps.explorer import thumbs
+    from apps.explorer.registry import PAGES
+    from circuits.scans import read_scan
+
+    scan = read_scan(store, model)
+    missing = [layer for layer in scan.layers if thumbs.stored(scan, layer) is None]
+    if missing:
+        thumbs.make(scan, scan.pictures(check=False), missing)
+    wall = max(scan.layers, key=lambda name: (scan.layers[name] == 512, scan.layers[name]))
+    at = AppTest.from_file(_app(), default_timeout=120)
+
+    def timed(page: str, **params: object) -> tuple[float, float]:
+        at.switch_page(str(PAGES[page].file))
+        at.query_params.clear()
+        for name, value in params.items():
+            at.query_params[name] = str(value)
+        wall_clock, cpu = time.perf_counter(), time.process_time()
+        at.run()
+        spent = 1000 * (time.perf_counter() - wall_clock), 1000 * (time.process_time() - cpu)
+        assert not at.exception and not at.error, (page, params, at.error)
+        name = str(params["unit"]).rpartition("/")[2]
+        assert at.subheader[0].value.replace("\\", "").startswith(name), (at.subheader[0].value, name)
+        return spent
+
+    drawn = random.Random(0)
+    layers = [name for name in scan.layers if scan.layer(name).fires_on.any()]
+    units = []
+    while len(units) < count:
+        layer = drawn.choice(layers)
+        units.append(f"{model}/{layer}:{drawn.randrange(scan.layers[layer])}")
+    timed("unit", unit=units[0])
+    for title, rounds in (("first", 1), ("again", 2)):
+        spent = [timed("unit", unit=unit) for _ in range(rounds) for unit in units]
+        _tell(f"{len(units)} unit pages, {title}", spent)
+    for title, times in (("first", 1), ("again", 5)):
+        spent = [timed("layer", unit=f"{model}/{wall}", size=512) for _ in range(times)]
+        _tell(f"wall of {min(512, scan.layers[wall])} units of {wall}, {title}", spent)
+
+
+def _tell(what: str, spent: list[tuple[float, float]]) -> None:
+    clock, cpu = [s[0] for s in spent], [s[1] for s in spent]
+    print(
+        f"{what:<44} median {statistics.median(clock):6.0f} ms (CPU {statistics.median(cpu):5.0f}), "
+        f"slowest {max(clock):6.0f} ms"
+    )
+
+
+# -- many sessions ----------------------------------------------------------------------------------------------------
+
+
+def load(model: str, store: Path, sessions: int, seconds: float) -> int:
+    """Serve in the main thread, and be the visitors in another."""
+    from streamlit.web import bootstrap
+
+    from apps.explorer.security import OPTIONS
+
+    flags = {name.replace(".", "_"): value for name, value in {**OPTIONS, "server.port": PORT}.items()}
+    bootstrap.load_config_options(flags)
+    found: dict[str, Any] = {}
+    visitors = threading.Thread(target=lambda: found.update(_visit(model, store, sessions, seconds)), daemon=True)
+    visitors.start()
+
+    def over() -> None:
+        visitors.join()
+        print(json.dumps(found, indent=1), flush=True)
+        os._exit(0 if found.get("ok") else 1)  # the server has no other end
+
+    threading.Thread(target=over, daemon=True).start()
+    bootstrap.run(_app(), False, [], flags)
+    return 1
+
+
+def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, Any]:
+    from apps.explorer.state import open_model
+    from zoo.weights import digest
+
+    try:
+        views = _views(model, store)
+        expected = asyncio.run(_alone(views))
+        shared = open_model(model, "")
+        before = _hooks(shared), digest(shared.module.state_dict())
+        counts, memory = asyncio.run(_together(views, expected, sessions, seconds))
+        after = _hooks(shared), digest(shared.module.state_dict())
+    except BaseException as error:  # told, and the process ends
+        return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    half = memory[len(memory) // 2 :]
+    return {
+        "ok": before == after and not counts["errors"] and not counts["differences"],
+        "sessions": sessions,
+        "seconds": seconds,
+        "views": len(views),
+        "answers": counts["answers"],
+        "errors": counts["errors"],
+        "differences": counts["differences"],
+        "hooks": {"before": before[0], "after": after[0]},
+        "weights unchanged": before[1] == after[1],
+        "median answer ms": round(counts["median"]),
+        "memory MB": {"alone": memory[0], "most": max(memory), "growth over the second half": half[-1] - half[0]},
+    }
+
+
+def _views(model: str, store: Path) -> list[tuple[str, str]]:
+    from circuits.scans import read_scan
+
+    scan, drawn = read_scan(store, model), random.Random(1)
+    last = [name for name in scan.layers if name.startswith("mixed") and "_" not in name][:6] or list(scan.layers)[-3:]
+    found = [("layer", f"unit={model}/{name}") for name in last]
+    for name in last:
+        units = drawn.sample(range(scan.layers[name]), min(6, scan.layers[name]))
+        found += [("unit", f"unit={model}/{name}:{index}") for index in units]
+        found += [("unit", f"unit={model}/{name}:{units[0]}&section=alike&examples=random")]
+    firing = [i for i in range(scan.layers[last[-1]]) if scan.layer(last[-1]).fires_on[i] > 5][:3]
+    found += [("circuit", f"unit={model}/{last[-1]}:{index}") for index in firing]
+    found += [("unit", f"unit={model}/{last[-1]}:{index}&section=sum&shown=heat") for index in firing]
+    return [(page, quote(query, safe="=&:/")) for page, query in found]
+
+
+def _hooks(model: Any) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return sum(len(getattr(part, kind)) for part in model.module.modules() for kind in kinds)
+
+
+class Visitor:
+    """One session, over the websocket that browsers use."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Visitor:
+        import websockets
+
+        address = f"ws://127.0.0.1:{PORT}/_stcore/stream"
+        for _ in range(300):
+            try:
+                self.socket = await websockets.connect(
+                    address, subprotocols=["streamlit"], max_size=None, origin=f"http://127.0.0.1:{PORT}"
+                )
+                return self
+            except OSError:
+                await asyncio.sleep(0.2)
+        raise RuntimeError("the server does not answer")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.socket.close()
+
+    async def open(self, page: str, query: str) -> dict[str, Any]:
+        """What a view shows: the data of its elements, whether it is still at work, and its errors."""
+        from streamlit.proto.BackMsg_pb2 import BackMsg
+        from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+        asked = BackMsg()
+        asked.rerun_script.query_string = query
+        asked.rerun_script.page_name = page
+        await self.socket.send(asked.SerializeToString())
+        shown: dict[str, Any] = {"data": {}, "working": False, "errors": []}
+        while True:
+            message = ForwardMsg()
+            message.ParseFromString(await asyncio.wait_for(self.socket.recv(), 120))
+            kind = message.WhichOneof("type")
+            if kind == "ref_hash":
+                message = self.known[message.ref_hash]
+                kind = message.WhichOneof("type")
+            elif message.metadata.cacheable:
+                self.known[message.hash] = message
+            if kind == "script_finished":
+                return shown
+            if kind == "delta":
+                _read(message, shown)
+
+
+def _read(message: Any, shown: dict[str, Any]) -> None:
+    element = message.delta.new_element
+    kind = element.WhichOneof("type")
+    if kind == "bidi_component" and element.bidi_component.component_name in ANSWERS:
+        place = ".".join(map(str, message.metadata.delta_path))
+        shown["data"][f"{place} {element.bidi_component.component_name}"] = element.bidi_component.json
+    elif kind == "progress" or (kind == "markdown" and "Cutting small" in element.markdown.body):
+        shown["working"] = True
+    elif kind == "exception" or (kind == "alert" and element.alert.format == 1):
+        shown["errors"].append(str(element.exception.message or element.alert.body))
+
+
+async def _settled(visitor: Visitor, page: str, query: str) -> dict[str, Any]:
+    for _ in range(600):
+        shown = await visitor.open(page, query)
+        if not shown["working"]:
+            return shown
+        await asyncio.sleep(0.3)
+    raise RuntimeError(f"{page}?{query} does not come to an end")
+
+
+async def _alone(views: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    expected = {}
+    for page, query in views:  # a session each, so that nothing of another view is in it
+        async with Visitor() as visitor:
+            expected[page, query] = await _settled(visitor, page, query)
+            if expected[page, query]["errors"] or not expected[page, query]["data"]:
+                raise RuntimeError(f"{page}?{query}: {expected[page, query]['errors'] or 'nothing is shown'}")
+    return expected
+
+
+async def _together(
+    views: list[tuple[str, str]], expected: dict[tuple[str, str], dict[str, Any]], sessions: int, seconds: float
+) -> tuple[dict[str, Any], list[int]]:
+    counts: Counter[str] = Counter()
+    spent: list[float] = []
+    memory = [_memory()]
+    end = time.monotonic() + seconds
+
+    async def session(number: int) -> None:
+        drawn = random.Random(number)
+        async with Visitor() as visitor:
+            while time.monotonic() < end:
+                view = drawn.choice(views)
+                begun = time.perf_counter()
+                shown = await _settled(visitor, *view)
+                spent.append(1000 * (time.perf_counter() - begun))
+                counts["answers"] += 1
+                counts["errors"] += bool(shown["errors"])
+                if shown["data"] != expected[view]["data"]:
+                    counts["differences"] += 1
+                    if counts["differences"] < 4:
+                        print(f"differs: {view} {_difference(shown['data'], expected[view]['data'])}", file=sys.stderr)
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(max(1.0, seconds / 30))
+            memory.append(_memory())
+
+    await asyncio.gather(watch(), *(session(number) for number in range(sessions)))
+    return {**{k: counts[k] for k in ("answers", "errors", "differences")}, "median": statistics.median(spent)}, memory
+
+
+def _difference(shown: dict[str, str], wanted: dict[str, str]) -> str:
+    if shown.keys() != wanted.keys():
+        return f"elements {sorted(shown.keys() ^ wanted.keys())}"
+    return ", ".join(name for name in shown if shown[name] != wanted[name])
+
+
+def _memory() -> int:
+    """Resident memory of this process, in megabytes (where the system tells)."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) // 1000 for line in file if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What the explorer's tests share: a small store, and pages run without a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import circuits
+from apps.explorer import labels, thumbs
+from apps.explorer.registry import PAGES
+from apps.explorer.settings import VARIABLE
+from circuits.store import folder_of
+
+APP = Path(circuits.__file__).parent.parent / "apps" / "explorer" / "app.py"
+PICTURES = "scenes:60"
+Open = Callable[..., Any]
+# without the extra `app` there is nothing here to test
+collect_ignore_glob = [] if importlib.util.find_spec("streamlit") is not None else ["test_*.py"]
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+
+@pytest.fixture(scope="session")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the built-in model: a scan of sixty scenes, small pictures, one label."""
+    store = tmp_path_factory.mktemp("explorer") / "store"
+    model = circuits.load("scenes")
+    scan = circuits.scan(model, PICTURES, store, layers=["conv2d2", "mixed3a", "mixed3b", "mixed4a", "mixed4b"])
+    thumbs.make(scan, scan.pictures(check=False), list(scan.layers))
+    labels.Labels(store).save(labels.Label("scenes/mixed3b:39", "ann", "wheel", "parts", evidence="its kernel"))
+    return store
+
+
+@pytest.fixture
+def store(made_store: Path, tmp_path: Path) -> Path:
+    """A copy of the store, to be written to."""
+    shutil.copytree(made_store, tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets what the explorer was started with."""
+
+    def put(store: Path, **more: Any) -> None:
+        monkeypatch.setenv(VARIABLE, json.dumps({"store": str(store), **more}))
+
+    yield put
+
+
+@pytest.fixture
+def opened(made_store: Path, settings: Callable[..., None]) -> Open:
+    """Opens a page by its address, and waits for what it has done beside it."""
+    settings(made_store)
+
+    def run(page: str, *, settle: bool = True, **params: object) -> AppTest:
+        from streamlit.testing.v1 import AppTest
+
+        at = AppTest.from_file(str(APP), default_timeout=60)
+        at.switch_page(str(PAGES[page].file))
+        for name, value in params.items():
+            at.query_params[name] = str(value)
+        at.run()
+        return settled(at) if settle else at
+
+    return run
+
+
+def settled(at: AppTest, seconds: float = 60) -> AppTest:
+    """The page once nothing is being worked on any more."""
+    end = time.monotonic() + seconds
+    while (at.get("progress") or any("Cutting" in c.value for c in at.caption)) and time.monotonic() < end:
+        time.sleep(0.2)
+        at.run()
+    return at
+
+
+def texts(at: AppTest) -> str:
+    """All that stands on a page, and all that its elements were given."""
+    plain = [e.value for kind in (at.markdown, at.caption, at.subheader, at.error, at.info, at.code) for e in kind]
+    given = [e.proto.json for e in at.get("bidi_component") if hasattr(e.proto, "json")]
+    return "\n".join([*map(str, plain), *map(str, given)])
+
+
+def scan_files(store: Path) -> dict[str, bytes]:
+    """Every file of the scan, by name."""
+    folder = folder_of(store, "scenes")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

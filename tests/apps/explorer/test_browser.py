@@ -1,0 +1,294 @@
+"""The explorer in a real browser: the tour, clicks, the way back, links, keys, exports. Skipped where none is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.cli.commands.explore import Explore
+from apps.explorer.labels import Labels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    # the browser driver leaves pipes to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+WAIT = 240_000
+PICTURES = """[...document.querySelectorAll("*")].flatMap(
+  (e) => e.shadowRoot ? [...e.shadowRoot.querySelectorAll("img")].map((i) => i.alt) : [])"""
+_CHROMIUM = next((p for p in (shutil.which("chromium"), shutil.which("google-chrome")) if p), None)
+
+
+@pytest.fixture(scope="module")
+def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server as `circuits explore` starts it, on a store of its own."""
+    store = tmp_path_factory.mktemp("browser") / "store"
+    shutil.copytree(made_store, store)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = Explore(store=store, port=port, allow_write=True)
+    process = subprocess.Popen(
+        command.command(), env=command.environment(), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _answering(address)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+
+
+def _answering(address: str) -> None:
+    end = time.monotonic() + 180
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the server does not answer")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if _CHROMIUM is None:
+        pytest.skip("needs chromium")
+    with sync_api.sync_playwright() as play:
+        found = play.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: str) -> Iterator[Any]:
+    """A new session, at the explorer's first page."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    made = context.new_page()
+    made.set_default_timeout(WAIT)
+    made.asked = []
+    made.on("request", lambda request: made.asked.append(request.url))
+    made.goto(server)
+    quiet(made)
+    yield made
+    context.close()
+
+
+def quiet(page: Any) -> None:
+    """Wait until the page has been run."""
+    page.wait_for_selector("[data-test-script-state=notRunning]")
+    page.wait_for_timeout(300)
+    page.wait_for_selector("[data-test-script-state=notRunning]")
+
+
+def title(page: Any) -> str:
+    """The heading of the page."""
+    return str(page.locator("h3").first.inner_text())
+
+
+def wait_title(page: Any, text: str) -> None:
+    """Wait until the heading starts with `text`."""
+    page.wait_for_function("text => (document.querySelector('h3')?.innerText || '').startsWith(text)", arg=text)
+    quiet(page)
+
+
+def test_the_car_tour_from_home_to_a_wheel_and_back(page: Any, server: str) -> None:
+    page.get_by_role("button", name="Begin").first.click()
+    wait_title(page, "mixed4a:11")
+    assert "tour=car" in page.url
+    page.get_by_role("button", name="Next step").click()
+    page.wait_for_url("**/circuit?**")
+    quiet(page)
+    wheel = page.locator("[data-unit='scenes/mixed3b:39']")
+    wheel.wait_for()
+    wheel.click()
+    page.get_by_role("button", name="Open unit").click()
+    wait_title(page, "mixed3b:39")
+    assert "wheel" in title(page), "with the name that it was given"
+    page.go_back()
+    page.wait_for_url("**/circuit?**")
+    wait_title(page, "mixed4a:11")
+
+
+def test_a_click_on_an_input_opens_it_and_back_returns(page: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
+    wait_title(page, "mixed4a:11")
+    page.locator("a.name[data-unit='scenes/mixed3b:39']").click()
+    wait_title(page, "mixed3b:39")
+    page.go_back()
+    wait_title(page, "mixed4a:11")
+
+
+def test_a_copied_link_opens_the_same_view_in_a_new_session(page: Any, browser: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
+    wait_title(page, "mixed4a:11")
+    page.get_by_text("By lot", exact=True).click()
+    quiet(page)
+    page.get_by_text("Alike", exact=True).click()
+    quiet(page)
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(server) and "examples=random" in link and "section=alike" in link
+    other = browser.new_context().new_page()
+    other.set_default_timeout(WAIT)
+    other.goto(link)
+    wait_title(other, "mixed4a:11")
+    other.get_by_text("Fire at the same places").wait_for()
+    end = time.monotonic() + 180
+    while other.evaluate(PICTURES) != page.evaluate(PICTURES) and time.monotonic() < end:
+        other.wait_for_timeout(300)  # small pictures are still being cut
+    assert other.evaluate(PICTURES) == page.evaluate(PICTURES)
+    other.context.close()
+
+
+def test_the_keys_go_through_the_layer(page: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
+    wait_title(page, "mixed4a:11")
+    page.keyboard.press("n")
+    wait_title(page, "mixed4a:12")
+    page.keyboard.press("p")
+    wait_title(page, "mixed4a:11")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "SVG", "PDF", "JSON", "CSV"])
+def test_a_view_is_taken_along(page: Any, server: str, tmp_path: Path, kind: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
+    wait_title(page, "mixed4a:11")
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=kind, exact=True).click()
+    path = tmp_path / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    data = path.read_bytes()
+    assert path.name == f"scenes-mixed4a-11.{kind.lower()}"
+    if kind == "JSON":
+        assert json.loads(data)["unit"] == "scenes/mixed4a:11"
+    elif kind == "CSV":
+        assert b"scenes/mixed3b:6" in data
+    else:
+        assert data.startswith({"PNG": b"\x89PNG", "SVG": b"<?xml", "PDF": b"%PDF"}[kind]) and len(data) > 5_000
+
+
+def test_a_place_of_a_picture_can_be_clicked(page: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11&section=sum")
+    wait_title(page, "mixed4a:11")
+    spot = page.locator(".spot")
+    spot.wait_for()
+    spot.click(position={"x": 20, "y": 20})
+    page.wait_for_url(re.compile("place=0(,|%2C)0"))
+    page.get_by_text("add at 0,0").wait_for()
+
+
+def test_a_kernel_of_a_circuit_can_be_clicked_and_units_put_together(page: Any, server: str) -> None:
+    page.goto(f"{server}/circuit?unit=scenes/mixed4a:11")
+    wait_title(page, "mixed4a:11")
+    page.locator("[data-edge='scenes/mixed3b:6>scenes/mixed4a:11']").click()
+    page.get_by_text("on average; weights from").wait_for()
+    page.locator("[data-unit='scenes/mixed3b:6']").first.click()
+    quiet(page)
+    page.locator("[data-unit='scenes/mixed3b:39']").first.click()
+    page.get_by_label("Put them together as").fill("body and wheels")
+    page.get_by_role("button", name="Group").click()
+    page.wait_for_url("**group=**")
+    page.get_by_text("body and wheels (2)").first.wait_for()
+
+
+def test_a_picture_of_ones_own_is_taken_apart_and_a_hostile_one_is_refused(
+    page: Any, server: str, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "own.png")
+    (tmp_path / "bad.png").write_bytes(b"\x80\x04\x95 this is a pickle")
+    page.goto(f"{server}/image?unit=scenes/mixed3b")
+    quiet(page)
+    page.locator("input[type=file]").set_input_files(tmp_path / "own.png")
+    page.get_by_text("your picture;").wait_for()
+    page.locator("input[type=file]").set_input_files(tmp_path / "bad.png")
+    page.get_by_text("this is no PNG, JPEG or WebP picture").wait_for()
+
+
+def test_a_label_that_is_written_is_text_for_everybody(page: Any, browser: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed3b:46&section=names")
+    wait_title(page, "mixed3b:46")
+    page.get_by_label("Name", exact=True).fill("<img src=x onerror='window.ran=1'>window")
+    page.get_by_label("Author").fill("eve")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_function("() => (document.querySelector('h3')?.innerText || '').includes('window')")
+    other = browser.new_context().new_page()
+    other.goto(f"{server}/layer?unit=scenes/mixed3b")
+    quiet(other)
+    other.get_by_text("<img src=x", exact=False).first.wait_for(timeout=WAIT)
+    assert other.evaluate("window.ran") is None and page.evaluate("window.ran") is None
+    other.context.close()
+
+
+def test_nothing_is_asked_of_any_other_machine(page: Any, server: str) -> None:
+    for path in ("", "/unit?unit=scenes/mixed4a:11", "/layer?unit=scenes/mixed4a", "/circuit?unit=scenes/mixed4a:11"):
+        page.goto(server + path)
+        quiet(page)
+    assert not [url for url in page.asked if not url.startswith((server, "data:", "blob:"))]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
+def test_a_killed_server_leaves_store_and_labels_whole(browser: Any, made_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(made_store, store)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = Explore(store=store, port=port, allow_write=True)
+    process = subprocess.Popen(command.command(), env=command.environment(), stdout=sys.stderr, stderr=sys.stderr)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _answering(address)
+        page = browser.new_context().new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(f"{address}/jobs?unit=scenes/mixed4a")
+        quiet(page)
+        page.get_by_label("New job").click()
+        page.get_by_role("option", name="Pictures of a layer").click()
+        quiet(page)
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("making positive pictures").wait_for()
+        page.goto(f"{address}/unit?unit=scenes/mixed3b:46&section=names")
+        quiet(page)
+        page.get_by_label("Name", exact=True).fill("window")
+        page.get_by_label("Author").fill("ann")
+        page.get_by_role("button", name="Save").click()
+        page.wait_for_function("() => (document.querySelector('h3')?.innerText || '').includes('window')")
+    finally:
+        process.kill()
+        process.wait()
+    assert Labels(store).names("scenes")["scenes/mixed3b:46"] == "window"
+    from apps.explorer.jobs import Jobs
+    from circuits.scans import read_scan
+    from tests.apps.explorer.test_jobs import wait
+
+    assert len(read_scan(store, "scenes").layer("mixed4a")) == 48
+    jobs = Jobs(store)
+    job = wait(jobs, jobs.all()[0], lambda j: j.state != "running")
+    assert job.state == "interrupted"
+    assert jobs.resume(job.id).state == "running"
+    jobs.cancel(job.id)
+    wait(jobs, job, lambda j: j.state != "running")

@@ -1,0 +1,83 @@
+"""`circuits explore`: what it starts, with which settings, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import circuits
+from apps.cli.commands.explore import Explore
+from apps.cli.errors import UsageError
+from apps.explorer.registry import PAGES
+from apps.explorer.security import OPTIONS
+from apps.explorer.settings import VARIABLE, Settings, settings
+from apps.explorer.theme import THEME
+
+ROOT = Path(circuits.__file__).parent.parent
+
+
+def test_the_settings_arrive_in_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    command = Explore(store=tmp_path / "s", model="scenes", images=tmp_path / "photos", allow_write=True)
+    monkeypatch.setenv(VARIABLE, command.environment()[VARIABLE])
+    assert settings() == Settings(tmp_path / "s", "scenes", None, tmp_path / "photos", True)
+
+
+def test_the_command_line_sets_every_option_of_the_config_file() -> None:
+    with (ROOT / ".streamlit" / "config.toml").open("rb") as file:
+        said = tomllib.load(file)
+    flat: dict[str, object] = {}
+
+    def walk(before: str, value: object) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{before}.{name}" if before else name, inner)
+        else:
+            flat[before] = value
+
+    walk("", said)
+    assert flat == {**OPTIONS, **THEME}
+    line = Explore(port=8612).command()
+    assert "--server.address=127.0.0.1" in line and "--server.port=8612" in line
+    assert "--browser.gatherUsageStats=false" in line and "--client.showErrorDetails=none" in line
+
+
+def test_every_option_is_one_that_streamlit_knows() -> None:
+    from streamlit import config
+
+    known = config.get_config_options()
+    assert not [name for name in {**OPTIONS, **THEME} if name not in known]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"port": 0}, {"port": 70_000}, {"images": Path("nowhere")}, {"sae": Path("nowhere")}, {"store": Path(__file__)}],
+)
+def test_what_cannot_be_opened_is_refused_before_the_server_starts(bad: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        Explore(**bad)._check()  # type: ignore[arg-type]
+
+
+def test_the_command_line_does_not_import_streamlit() -> None:
+    code = (
+        "import sys, apps.cli, apps.cli.main, apps.cli.commands.explore\n"
+        "assert not {'streamlit', 'plotly', 'torch'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_every_page_is_there_and_short() -> None:
+    for entry in PAGES.values():
+        lines = entry.file.read_text().splitlines()
+        assert len(lines) < 150, f"{entry.name} has {len(lines)} lines"
+    there = {path.stem for path in next(iter(PAGES.values())).file.parent.glob("*.py")}
+    assert there == set(PAGES), "every page is registered"
+
+
+def test_settings_are_plain_json() -> None:
+    assert json.loads(Settings().to_environment()[VARIABLE])["allow_write"] is False

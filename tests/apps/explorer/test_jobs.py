@@ -1,0 +1,142 @@
+"""Jobs: stopped, killed or left alone, what they made is whole, and they go on where they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from apps.explorer.holding import at_work
+from apps.explorer.jobs import Job, JobError, Jobs
+from circuits.scans import read_scan
+from circuits.store import StoreError
+from tests.apps.explorer.conftest import Open, scan_files, texts
+
+SCAN = {"model": "scenes", "images": "scenes:400", "layers": ["mixed3b"]}
+
+
+def wait(jobs: Jobs, job: Job, until: Callable[[Job], bool], seconds: float = 90) -> Job:
+    """The job once it is as wanted."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        job = jobs.get(job.id)
+        if until(job):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(
+        f"{job.state}: {job.words} {job.error} {(jobs.folder / job.id / 'log.txt').read_text()[-800:]}"
+    )
+
+
+def test_a_job_scans_and_cuts_small_pictures(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.start("scan", {"model": "scenes", "images": "scenes:40", "layers": ["mixed3b"]})
+    assert wait(jobs, job, lambda j: j.state != "running").state == "done"
+    from apps.explorer import thumbs
+
+    scan = read_scan(tmp_path, "scenes")
+    found = thumbs.stored(scan, "mixed3b")
+    assert scan.count == 40 and found is not None and len(found) == 48
+
+
+@pytest.mark.slow
+def test_a_stopped_scan_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole, parts = Jobs(tmp_path / "whole"), Jobs(tmp_path / "parts")
+    job = parts.start("scan", SCAN)
+    wait(parts, job, lambda j: j.done >= 64 and j.doing.startswith("looking"))
+    parts.cancel(job.id)
+    stopped = wait(parts, job, lambda j: j.state != "running")
+    assert stopped.state == "stopped" and not at_work(parts.folder / job.id)
+    with pytest.raises(StoreError):
+        read_scan(tmp_path / "parts", "scenes")
+    assert parts.resume(job.id).id == job.id
+    assert wait(parts, job, lambda j: j.state != "running").state == "done"
+    other = whole.start("scan", SCAN)
+    assert wait(whole, other, lambda j: j.state != "running").state == "done"
+    same, again = scan_files(tmp_path / "whole"), scan_files(tmp_path / "parts")
+    assert {n: b for n, b in same.items() if "manifest" not in n} == {
+        n: b for n, b in again.items() if "manifest" not in n
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
+def test_a_killed_job_is_interrupted_and_can_go_on(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.start("scan", SCAN)
+    working = wait(jobs, job, lambda j: j.done >= 64)
+    os.kill(working.pid, signal.SIGKILL)
+    assert wait(jobs, job, lambda j: j.state != "running").state == "interrupted"
+    jobs.resume(job.id)
+    assert wait(jobs, job, lambda j: j.state != "running").state == "done"
+    assert read_scan(tmp_path, "scenes").count == 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
+def test_when_the_explorer_is_killed_its_jobs_end_and_can_go_on(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom apps.explorer.jobs import Jobs\n"
+        "from apps.explorer.labels import Label, Labels\n"
+        f"job = Jobs(Path(sys.argv[1])).start('scan', {SCAN!r})\nprint(job.id, flush=True)\n"
+        "i = 0\nwhile True:\n    Labels(Path(sys.argv[1])).save(Label(f'scenes/mixed4a:{i}', 'ann', 'x'))\n    i += 1\n"
+    )
+    explorer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert explorer.stdout is not None
+    identity = explorer.stdout.readline().strip()
+    jobs = Jobs(tmp_path)
+    job = wait(jobs, jobs.get(identity), lambda j: j.done >= 64)
+    explorer.kill()
+    explorer.communicate()
+    assert wait(jobs, job, lambda j: j.state != "running").state == "interrupted"
+    from apps.explorer.labels import Labels
+
+    labels = Labels(tmp_path).all()
+    assert labels and all(label.name == "x" for label in labels)
+    jobs.resume(identity)
+    assert wait(jobs, job, lambda j: j.state != "running").state == "done"
+    assert read_scan(tmp_path, "scenes").unit("scenes/mixed3b:39").images == 400
+
+
+def test_the_same_job_twice_is_one(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.start("scan", SCAN)
+    assert jobs.start("scan", SCAN).id == job.id
+    jobs.cancel(job.id)
+    wait(jobs, job, lambda j: j.state != "running")
+    jobs.forget(job.id)
+    assert jobs.all() == []
+
+
+@pytest.mark.slow
+def test_pictures_are_made_and_found(store: Path, opened: Open, settings: Callable[..., None]) -> None:
+    jobs = Jobs(store)
+    asked = {"address": "scenes/mixed3b:39", "kinds": ["positive", "negative"], "steps": 4}
+    job = jobs.start("visualize", asked)
+    assert wait(jobs, job, lambda j: j.state != "running").state == "done"
+    settings(store, allow_write=True)
+    at = opened("unit", unit="scenes/mixed3b:39")
+    assert "keeps it down" in texts(at) and "Make diverse ones" in [b.label for b in at.button]
+
+
+def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.start("scan", {"model": "scenes", "images": str(tmp_path / "nowhere")})
+    failed = wait(jobs, job, lambda j: j.state != "running")
+    assert failed.state == "failed" and "nowhere" in failed.error
+    with pytest.raises(JobError, match="no job"):
+        jobs.get("20260101-000000-abcdef")
+    with pytest.raises(JobError, match="there are begin"):
+        jobs.start("rm", {})
+
+
+def test_jobs_cannot_be_started_from_a_browser_that_may_not_write(opened: Open) -> None:
+    at = opened("jobs")
+    assert "job_start" not in [b.key for b in at.button]
+    assert "circuits scan scenes" in texts(at)

@@ -1,0 +1,204 @@
+"""Every page, run without a browser: by its address, with its pickers, with a bad address, and with nothing to show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from apps.explorer.registry import PAGES
+from apps.explorer.tours import TOURS
+from tests.apps.explorer.conftest import Open, settled, texts
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_a_page_opens_by_its_address_without_an_error(opened: Open, page: str) -> None:
+    at = opened(page, unit="scenes/mixed4a:11")
+    assert not at.exception and not at.error
+    assert at.subheader, "a page has a title"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p not in ("home", "superposition")])
+def test_a_bad_address_is_one_line_that_says_what_there_is(opened: Open, page: str) -> None:
+    at = opened(page, unit="scenes/mixed4x:11")
+    assert not at.exception
+    assert len(at.error) == 1 and "has no layer" in at.error[0].value and "mixed4a" in at.error[0].value
+
+
+def test_any_alias_of_a_unit_opens_that_unit(opened: Open) -> None:
+    for alias in ("mixed4a:11", "scenes/Mixed4A:11", "scenes/mixed4a_3x3:3"):
+        at = opened("unit", unit=alias)
+        assert not at.error, alias
+        assert at.subheader[0].value.startswith("mixed4a\\:"), alias
+
+
+def test_the_unit_page_shows_what_the_scan_found(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11")
+    assert "of 60 pictures" in texts(at)
+    assert "mixed3b:6" in texts(at), "its strongest input"
+    assert "others add up to" in texts(at), "what is not shown is added up"
+
+
+def test_the_address_box_opens_what_is_typed(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11")
+    at.sidebar.text_input(key="address_box").input("mixed3b:6").run()
+    assert settled(at).subheader[0].value.startswith("mixed3b\\:6")
+
+
+def test_the_pickers_follow_the_address_and_change_it(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11")
+    assert at.sidebar.selectbox(key="pick_layer").value == "mixed4a"
+    at.sidebar.number_input(key="pick_unit").set_value(20).run()
+    assert settled(at).subheader[0].value.startswith("mixed4a\\:20")
+    at.sidebar.selectbox(key="pick_layer").set_value("mixed3b").run()
+    assert settled(at).subheader[0].value == "mixed3b", "a layer opens as its wall"
+
+
+def test_previous_and_next_go_through_the_layer(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed4a:0")
+    assert at.button(key="previous").disabled
+    at.button(key="next").click().run()
+    assert settled(at).subheader[0].value.startswith("mixed4a\\:1")
+
+
+@pytest.mark.parametrize("examples", ["bands", "random", "near", "negative"])
+def test_the_kind_of_examples_is_part_of_the_address(opened: Open, examples: str) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11", examples=examples)
+    assert at.session_state["examples"] == examples
+    assert not at.error
+
+
+def test_heat_and_whole_pictures_are_shown(opened: Open) -> None:
+    for shown in ("whole", "heat"):
+        at = opened("unit", unit="scenes/mixed4a:11", shown=shown)
+        assert not at.error and "data:image/jpeg" in texts(at)
+
+
+@pytest.mark.parametrize("section", ["sum", "tuning", "alike", "parts", "names"])
+def test_a_section_of_the_unit_page_opens_by_its_address(opened: Open, section: str) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11", section=section)
+    assert not at.error and not at.exception
+
+
+def test_the_terms_of_a_sum_add_up_to_the_value(opened: Open) -> None:
+    from apps.explorer.panes.sums import summed
+    from circuits.model import load
+    from zoo.images import open_images
+
+    model, pictures = load("scenes"), open_images("scenes:4")
+    for place in ((0, 0), (3, 4), (7, 7)):
+        found = summed(model, model.unit("mixed4a:11"), pictures, 1, place)
+        assert found.error < 1e-5
+        ends = [step for step in found.steps if step.kind == "sum"]
+        assert ends[-1].value == pytest.approx(sum(s.value for s in found.steps if s.kind != "sum"), abs=1e-5)
+
+
+def test_a_place_that_is_not_there_is_one_line(opened: Open) -> None:
+    for bad in ({"picture": "60"}, {"place": "99,0"}, {"picture": "-1"}, {"place": "a,b"}):
+        at = opened("unit", unit="scenes/mixed4a:11", section="sum", **bad)
+        assert len(at.error) == 1 and not at.exception, bad
+
+
+@pytest.mark.parametrize("sort", ["number", "density", "selectivity", "maximum", "label", "likeness"])
+def test_the_wall_sorts(opened: Open, sort: str) -> None:
+    at = opened("layer", unit="scenes/mixed3b", sort=sort)
+    assert not at.error
+    assert ("wheel" in texts(at)) is True
+
+
+def test_the_wall_by_density_is_in_falling_order(made_store: Path) -> None:
+    from apps.explorer.ordering import order
+    from circuits.scans import read_scan
+
+    layer = read_scan(made_store, "scenes").layer("mixed3b")
+    ranked, _ = order(layer, "density", names={})
+    assert sorted(ranked) == list(range(len(layer)))
+    assert all(layer.density[a] >= layer.density[b] for a, b in zip(ranked, ranked[1:], strict=False))
+
+
+def test_a_unit_is_found_by_its_name_and_by_a_pattern(opened: Open) -> None:
+    assert "mixed3b:39" in texts(opened("search", words="WHEEL"))
+    at = opened("search", way="address", pattern="mixed4a:1?")
+    assert "10 units match" in texts(at)
+    assert "0 labels" in texts(opened("search", words="no such thing"))
+
+
+@pytest.mark.slow
+def test_units_are_found_by_a_concept_against_chance(opened: Open) -> None:
+    at = opened("search", way="concept", concept="car", unit="scenes/mixed4a")
+    assert not at.error
+    assert "with pictures shuffled" in texts(at)
+
+
+def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
+    at = opened("circuit", unit="scenes/mixed4a:11")
+    assert "mixed3b:6" in texts(at)
+    at = opened("circuit", unit="scenes/mixed4a:11", panel="score")
+    assert "random circuits" in texts(at) and not at.error
+
+
+def test_a_picture_is_taken_apart(opened: Open) -> None:
+    for section in ("place", "class"):
+        at = opened("image", unit="scenes/mixed4a", picture=4, section=section)
+        assert not at.error and not at.exception, section
+    assert "shuffled" in texts(at), "the map of a class comes with its control"
+
+
+def test_a_toy_model_is_trained_and_shown(opened: Open) -> None:
+    at = opened("superposition", n=3, m=2)
+    assert not at.error
+    assert at.metric[0].label == "Represented"
+
+
+@pytest.mark.slow
+def test_a_tour_leads_from_view_to_view(opened: Open) -> None:
+    at = opened("home")
+    at.button(key="begin-car").click().run()
+    assert at.subheader[0].value.startswith("mixed4a\\:11") and "A unit for cars" in texts(at)
+    for tour in TOURS.values():
+        for number, step in enumerate(tour.steps, 1):
+            at = opened(step.page, **step.params, tour=tour.name, step=number)
+            assert not at.error and not at.exception, (tour.name, number)
+            assert f"{number} of {len(tour.steps)}" in texts(at)
+            buttons = {b.key for b in at.button}
+            assert ("tour-next" in buttons) == (number < len(tour.steps))
+
+
+def test_without_a_scan_a_page_says_which_command_makes_one(
+    opened: Open, settings: Callable[..., None], store: Path
+) -> None:
+    (store / "scenes" / "manifest.json").rename(store / "scenes" / "away.json")
+    (store / "other").mkdir()
+    (store / "other" / "manifest.json").write_text('{"kind": "vision-circuits scan", "model": "squeezenet-1.1"}')
+    settings(store, model="scenes")
+    for page in ("unit", "layer", "circuit", "image"):
+        at = opened(page, unit="scenes/mixed4a:11")
+        assert not at.exception
+        assert "circuits scan scenes --images scenes:500" in texts(at).replace("\\", ""), page
+
+
+def test_a_layer_that_was_not_scanned_says_so(opened: Open) -> None:
+    at = opened("layer", unit="scenes/conv2d0")
+    assert len(at.error) == 1 and "not looked at" in at.error[0].value
+
+
+def test_the_first_start_makes_a_small_store(
+    tmp_path: Path, settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apps.explorer import beginning
+    from circuits.store import models_in
+    from tests.apps.explorer.conftest import APP
+
+    monkeypatch.setattr(beginning, "PICTURES", "scenes:30")
+    settings(tmp_path / "store")
+    at = AppTest.from_file(str(APP), default_timeout=60)
+    at.run()
+    assert "This happens once" in texts(at) and at.get("progress")
+    end = time.monotonic() + 90
+    while not models_in(tmp_path / "store") and time.monotonic() < end:
+        time.sleep(0.2)
+    at.run()
+    assert not at.error and at.subheader[0].value == "Circuits"
