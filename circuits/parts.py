@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from circuits.address import Unit
-from circuits.errors import CircuitsError
+from circuits.errors import AddressError, CircuitsError
 from circuits.finding import auc
 from circuits.hooks import read
 from circuits.model import Layer, Model
+from circuits.sites import latent_maps
 from zoo.images import Images, open_images
 
 _MOST_NEGATIVES = 20_000
@@ -36,34 +37,73 @@ class PartScore:
     auc: float
 
 
-def part_scores(model: Model, layer: str, images: Any, *, batch_size: int = 32) -> dict[str, Tensor]:
-    """AUC of every channel of a layer for every part that the pictures show: part -> `(C,)`.
+@dataclass(frozen=True, eq=False)
+class PartGrid:
+    """Where the parts of pictures lie on the map of a layer.
+
+    Attributes:
+        parts: their names, sorted.
+        inside: `(N, parts, h, w)` whether the receptive field of a position is centred on the part.
+        shown: `(N, parts)` whether the picture shows the part at all, be it between positions.
+    """
+
+    parts: tuple[str, ...]
+    inside: Tensor
+    shown: Tensor
+
+
+def part_grid(model: Model, layer: str, images: Any) -> PartGrid:
+    """The parts of pictures on the grid of a layer, by their masks.
 
     Args:
         model: the model.
-        layer: a layer with positions.
+        layer: a layer with positions, or a basis attached to one.
         images: pictures with parts annotated: `scenes:500`, or a folder written by `circuits images`.
 
     Raises:
         CircuitsError: the pictures have no annotations, or the layer has no positions.
+
+    >>> part_grid(load("scenes"), "mixed3b", "scenes:4").inside.shape[2:]
+    torch.Size([8, 8])
     """
-    where = model.layer(layer)
+    _, where = _space(model, layer)
     pictures = open_images(images)
     names = part_names(pictures)
-    field = where.receptive_field
-    if where.size is None or field is None:
-        raise CircuitsError(f"{model.name}/{where.name} has no positions to compare with part masks")
-    kept, masks = [], []
+    return PartGrid(
+        tuple(names),
+        torch.stack([_on_grid(pictures, i, names, model, where) for i in range(len(pictures))]),
+        torch.tensor([[_shows(pictures, i, name) for name in names] for i in range(len(pictures))], dtype=torch.bool),
+    )
+
+
+def part_scores(model: Model, layer: str, images: Any, *, batch_size: int = 32) -> dict[str, Tensor]:
+    """AUC of every unit of a layer for every part that the pictures show: part -> `(units,)`.
+
+    Args:
+        model: the model.
+        layer: a layer with positions, or a basis attached to one (`mixed3b~sae`), whose latents are then judged.
+        images: pictures with parts annotated: `scenes:500`, or a folder written by `circuits images`.
+
+    Raises:
+        AddressError: no such layer or basis. CircuitsError: the pictures have no annotations, or the layer has no
+        positions.
+
+    >>> sorted(part_scores(load("scenes"), "mixed3b", "scenes:20"))[:2]
+    ['bus_body', 'car_body']
+    """
+    unit, where = _space(model, layer)
+    pictures = open_images(images)
+    grid = part_grid(model, layer, pictures)
+    encode = None if unit.basis is None else latent_maps(model.basis(unit.layer, unit.basis).encode)
+    kept = []
     with torch.no_grad():
-        for indices, batch in pictures.batches(model.input, batch_size=batch_size):
-            kept.append(read(model, batch, [where])[where.name].cpu())
-            masks.append(torch.stack([_on_grid(pictures, i, names, model, where) for i in indices]))
-    acts = torch.cat(kept).movedim(1, -1)  # (N, h, w, C)
-    inside = torch.cat(masks)  # (N, parts, h, w)
+        for _, batch in pictures.batches(model.input, batch_size=batch_size):
+            maps = read(model, batch, [where])[where.name]
+            kept.append((maps if encode is None else encode(maps)).cpu())
+    acts = torch.cat(kept).movedim(1, -1)  # (N, h, w, units)
     scores = {}
-    for k, name in enumerate(names):
-        absent = torch.tensor([not _shows(pictures, i, name) for i in range(len(pictures))])
-        positive, negative = acts[inside[:, k]], acts[absent].flatten(0, 2)
+    for k, name in enumerate(grid.parts):
+        positive, negative = acts[grid.inside[:, k]], acts[~grid.shown[:, k]].flatten(0, 2)
         if len(positive) and len(negative):
             scores[name] = auc(positive, negative[:: max(1, len(negative) // _MOST_NEGATIVES)])
     return scores
@@ -72,15 +112,26 @@ def part_scores(model: Model, layer: str, images: Any, *, batch_size: int = 32) 
 def part_labels(
     model: Model, layer: str, images: Any, *, at_least: float = 0.0, batch_size: int = 32
 ) -> list[PartScore]:
-    """The best part of every channel of a layer, in channel order, where its AUC reaches `at_least`."""
+    """The best part of every unit of a layer or basis, in their order, where its AUC reaches `at_least`."""
     scores = part_scores(model, layer, images, batch_size=batch_size)
     if not scores:
         return []
     names, table = list(scores), torch.stack(list(scores.values()))
     best = table.argmax(dim=0).tolist()
-    name = model.layer(layer).name
-    found = [PartScore(str(model.resolve(Unit(name, c))), names[b], float(table[b, c])) for c, b in enumerate(best)]
+    space = _space(model, layer)[0].space
+    found = [PartScore(str(model.resolve(f"{space}:{i}")), names[b], float(table[b, i])) for i, b in enumerate(best)]
     return [f for f in found if f.auc >= at_least]
+
+
+def _space(model: Model, name: str) -> tuple[Unit, Layer]:
+    """A layer or basis, and the layer whose positions it has."""
+    unit = model.resolve(name)
+    if unit.index is not None:
+        raise AddressError(f"parts are looked for by a whole layer; {unit.short} is one unit of {unit.space}")
+    where = model.layers[unit.layer]
+    if where.size is None or where.receptive_field is None:
+        raise CircuitsError(f"{model.name}/{where.name} has no positions to compare with part masks")
+    return unit, where
 
 
 def part_names(pictures: Images) -> list[str]:

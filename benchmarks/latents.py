@@ -1,0 +1,208 @@
+"""What latents are worth where the answer is known: parts of drawn scenes, and curves of every orientation.
+
+    python benchmarks/latents.py --quick                       # parts of `scenes` only
+    python benchmarks/latents.py                               # and curve detectors of GoogLeNet mixed3b; see --sae
+    python benchmarks/latents.py --sae FOLDER --figures DIR
+
+Parts: three seeds of an SAE on each of three layers of `scenes`, trained on scenes that are not those judged. Curves:
+an SAE on `mixed3b` of the BVLC GoogLeNet (`$CIRCUITS_WEIGHTS`), trained on photographs or read from a folder
+(`$CIRCUITS_DATA/imagenet-sample`, a tenth held out), beside random directions and a dictionary of activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script beside this one has the name of a package
+
+import torch  # noqa: E402
+
+import circuits  # noqa: E402
+import sae  # noqa: E402
+from apps.cli.sites import split  # noqa: E402
+from circuits import plot  # noqa: E402
+from sae.activations import Sampling, collect  # noqa: E402
+from sae.curves import CurveComparison  # noqa: E402
+from sae.curves import compare as compare_curves  # noqa: E402
+from sae.parts import MEASURES, Interval, Kind, PartComparison  # noqa: E402
+from sae.parts import compare as compare_parts  # noqa: E402
+from sae.vision import VisionSite  # noqa: E402
+from zoo.images import Images, open_images  # noqa: E402
+
+LAYERS = ("mixed3a", "mixed3b", "mixed4a")
+TRAINING, JUDGED = "scenes:{n}@100", "scenes:{n}@7"
+LAYER = "mixed3b"
+KINDS: dict[Kind, str] = {
+    "channels": "channels",
+    "latents": "latents",
+    "random": "random directions, as sparse",
+    "linear": "random directions, linear",
+}
+
+
+def judged(layer: str, options: argparse.Namespace) -> PartComparison:
+    """Three seeds trained and judged."""
+    model = circuits.load("scenes", device="cpu")
+    site = VisionSite(model, layer)
+    stream = site.stream(TRAINING.format(n=options.train), batch_size=1024)
+    configs = [sae.TopK(latents=options.factor * site.d, k=options.k, seed=i) for i in range(options.seeds)]
+    runs = sae.train(stream, configs, steps=options.steps, lr=2e-3, dead_after=100_000)
+    saes = {f"seed{i}": run.sae for i, run in enumerate(runs)}
+    found = compare_parts(model, layer, saes, JUDGED.format(n=options.scenes))
+    unexplained = [sae.metrics.reconstruction(s, _held(site, options)).fvu for s in saes.values()]
+    print(f"\n### {site.address}: {site.d} channels, {options.factor * site.d} latents, k = {options.k}")
+    print(f"\nFVU on scenes not trained on {_several(unexplained)}; {sum(found.positions):,} positions on "
+          f"{len(found.parts)} parts in {found.pictures[1]} scenes that score.\n")  # fmt: skip
+    parts_table(found)
+    return found
+
+
+def _held(site: VisionSite, options: argparse.Namespace) -> torch.Tensor:
+    return collect(site, JUDGED.format(n=min(200, options.scenes))).vectors
+
+
+def parts_table(found: PartComparison) -> None:
+    """Means over parts of the best units, in Markdown."""
+    header("units", "to choose from", "AUC", "less channels", "IoU", "less channels", "better for, by IoU",
+           "IoU of as many as channels")  # fmt: skip
+    count = found["channels"].units
+    for kind, said in KINDS.items():
+        ones = found.of_kind(kind)
+        cells: list[str] = []
+        for measure in MEASURES:
+            cells.append(_several([found.mean(o.name, measure).value for o in ones]))
+            cells.append(_all([found.difference(o.name, measure=measure) for o in ones]) if kind != "channels" else "")
+        wins = [found.wins(o.name, measure="iou") for o in ones]
+        better = f"{min(wins)} to {max(wins)} of {len(found.parts)}" if kind != "channels" else ""
+        row(said, ones[0].units, *cells, better, _several([float(o.of_some(count, "iou").mean()) for o in ones]))
+    for measure in MEASURES:
+        over = [found.difference(o.name, f"{o.name} random", measure) for o in found.of_kind("latents")]
+        print(f"\n{measure}: latents less as many random directions, as sparse: {_all(over)}")
+
+
+def _several(values: Sequence[float]) -> str:
+    """One number, or the mean of several and their range."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{sum(values) / len(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def _all(ones: Sequence[Interval]) -> str:
+    """The mean difference, and the widest of the intervals' ends."""
+    mean = sum(o.value for o in ones) / len(ones)
+    return f"{mean:+.3f} [{min(o.low for o in ones):+.3f}, {max(o.high for o in ones):+.3f}]".replace("-", "−")
+
+
+def trained(site: VisionSite, shown: Images, options: argparse.Namespace) -> sae.SAE:
+    """The SAE of a folder, or one trained now, on positions in proportion to their length."""
+    if options.sae is not None and (options.sae / "cfg.json").exists():
+        return sae.load(options.sae)
+    stream = site.stream(shown, sampling=Sampling(200, "magnitude"), batch_size=1024)
+    config = sae.TopK(latents=options.latents, k=32)
+    checkpoint = None if options.sae is None else options.sae.with_suffix(".checkpoint")
+    run = sae.train(stream, config, steps=options.long, lr=1e-3, dead_after=400_000, checkpoint=checkpoint)[0]
+    if options.sae is not None:
+        sae.save(options.sae, run)
+    return run.sae
+
+
+def of_examples(site: VisionSite, pictures: Images, like: sae.SAE, k: int) -> sae.SAE:
+    """A dictionary that learnt nothing: its directions are activations themselves, less their mean."""
+    vectors = collect(site, pictures, sampling=Sampling(40, "magnitude", seed=5)).vectors
+    mean = vectors.mean(dim=0)
+    rows = torch.nn.functional.normalize(vectors - mean)[
+        torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
+    ]
+    made = sae.build(sae.TopK(latents=like.latents, k=k), site.d)
+    with torch.no_grad():
+        made.encoder.copy_(rows[: like.latents])
+        made.decoder.copy_(rows[: like.latents])
+        made.mean.copy_(mean)
+    return made.requires_grad_(False)
+
+
+def curves(options: argparse.Namespace) -> CurveComparison:
+    """Curve detectors among channels, latents and controls of GoogLeNet mixed3b."""
+    photographs = options.images or Path(os.environ["CIRCUITS_DATA"]) / "imagenet-sample"
+    model = circuits.load("googlenet-bvlc", device="cpu")
+    site = VisionSite(model, LAYER)
+    shown, held = split(open_images(photographs), 0.1, 0)  # as `circuits sae train` does
+    assert held is not None
+    own = trained(site, shown, options)
+    site.attach("latents", own)
+    vectors = collect(site, held, sampling=Sampling(100, seed=1)).vectors
+    said = sae.metrics.reconstruction(own, vectors)
+    site.attach("examples", of_examples(site, shown, own, round(said.l0)))
+    found = compare_curves(model, LAYER, ["latents", "examples"], images=held, batch_size=8)
+    print(f"\n### googlenet-bvlc/{LAYER}: {site.d} channels, {own.latents} latents, {said.l0:.0f} active")
+    print(f"\nFVU on held-out photographs, uniform positions: {said.fvu:.3f}; dead {100 * said.dead:.1f} %; "
+          + "; ".join(f"{name} {one.fvu:.3f}" for name, one in said.baselines.items()) + "\n")  # fmt: skip
+    curves_table(found)
+    return found
+
+
+def curves_table(found: CurveComparison) -> None:
+    """Gaps and coverage, in Markdown."""
+    header("detectors", "units", "found", "largest gap", "by lot, median [95 %]", "more even than", "mean gap",
+           "expected gap", f"within {found.within:g}° of one")  # fmt: skip
+    units = {one.name: f"{one.units:,}" for one in found.searched}
+    for name, one in found.coverages.items():
+        median, low, high = one.chance
+        row(name, units.get(name, ""), one.count, f"{one.largest_gap:.0f}°", f"{median:.0f}° [{low:.0f}, {high:.0f}]",
+            f"{100 * one.more_even:.0f} %", f"{one.mean_gap:.1f}°", f"{one.expected_gap:.1f}°",
+            f"{100 * one.covered:.0f} %")  # fmt: skip
+    header("\nadded to the channels", "farther from them", "largest gap of both", "leaves less than as many by lot",
+           "in the channels' largest gap", "expected there", "one channel again")  # fmt: skip
+    for name, added in found.fillings.items():
+        row(name, f"{added.in_gaps} of {len(found[name].detectors)}", f"{added.largest_gap:.0f}°",
+            f"{100 * added.by_lot:.0f} %", added.in_largest, f"{added.expected:.1f}", added.single)  # fmt: skip
+
+
+def header(*names: str) -> None:
+    """The head of a Markdown table."""
+    row(*names)
+    print("|" + "---|" * len(names))
+
+
+def row(*cells: object) -> None:
+    """A row of a Markdown table."""
+    first = str(cells[0])
+    print(("\n" if first.startswith("\n") else "") + "| " + " | ".join(str(c).strip() for c in cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="parts of scenes only")
+    parser.add_argument("--layers", nargs="*", default=list(LAYERS), help="of scenes; none at all: curves only")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--factor", type=int, default=8, help="latents per channel")
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--train", type=int, default=800, help="scenes to train on")
+    parser.add_argument("--scenes", type=int, default=400, help="scenes to judge by, half to choose and half to score")
+    parser.add_argument("--sae", type=Path, help="folder of the SAE on GoogLeNet; trained and written if not there")
+    parser.add_argument("--latents", type=int, default=4096)
+    parser.add_argument("--long", type=int, default=4000, help="training steps on GoogLeNet")
+    parser.add_argument("--images", type=Path, help="photographs (default $CIRCUITS_DATA/imagenet-sample)")
+    parser.add_argument("--figures", type=Path, help="folder for figures")
+    options = parser.parse_args()
+    versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
+    print(f"{datetime.date.today()}; {versions}")
+    for layer in options.layers:
+        found = judged(layer, options)
+        if options.figures is not None:
+            plot.save_figure(found.figure(), options.figures / f"parts-{layer}.png")
+    if not options.quick:
+        dials = curves(options)
+        if options.figures is not None:
+            plot.save_figure(dials.figure(), options.figures / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
