@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 EditFunction = Callable[[Tensor], Tensor]
 
 
-class _Stop(Exception):
-    """Raised inside a forward pass once everything asked for is there; never leaves this module."""
+class Stop(Exception):
+    """Raised inside a forward pass once everything asked for is there; whoever raises it catches it."""
 
 
 @contextmanager
-def _hook(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """A forward hook for as long as the context is open: `function(module, inputs, output)`."""
     handle = module.register_forward_hook(function)
     try:
         yield
@@ -57,7 +58,7 @@ def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, tuple[int,
     with ExitStack() as stack:
         for path, part in module.named_modules():
             if path:
-                stack.enter_context(_hook(part, _recorder(path, calls)))
+                stack.enter_context(hooked(part, _recorder(path, calls)))
         with torch.no_grad():
             module(example)
     shapes = {layer: shape for layer, shape in name_calls(calls).items() if len(shape) in (2, 4)}
@@ -185,7 +186,7 @@ def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict
             last = len(seen) + 1 == len(wanted)
             seen[name] = kept = out if last or not clone else out.clone()
             if last:
-                raise _Stop
+                raise Stop
             # with gradients on, the network goes on from what was captured, so that they flow back to it
             return kept.clone() if clone and kept.requires_grad else None
 
@@ -194,10 +195,10 @@ def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict
     with ExitStack() as stack:
         for name, layer in wanted.items():
             assert layer.path is not None
-            stack.enter_context(_hook(model.module.get_submodule(layer.path), _Tap(layer, keep(name))))
+            stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, keep(name))))
         try:
             model.module(x)
-        except _Stop:
+        except Stop:
             return
     missing = [name for name in wanted if name not in seen]
     raise CaptureError(f"{model.name}: {', '.join(missing)} did not run in this forward pass")
@@ -226,17 +227,17 @@ def _visit_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], function:
             function(name, out)
             missing.discard(name)
             if not missing:
-                raise _Stop
+                raise Stop
 
         return act
 
     with ExitStack() as stack:
         for name, layer in wanted.items():
             assert layer.path is not None
-            stack.enter_context(_hook(model.module.get_submodule(layer.path), _Tap(layer, show(name))))
+            stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, show(name))))
         try:
             model.module(x)
-        except _Stop:
+        except Stop:
             return
     raise CaptureError(f"{model.name}: {', '.join(sorted(missing))} did not run in this forward pass")
 
@@ -306,7 +307,7 @@ def _edit_by_hook(model: Model, layer: Layer, function: EditFunction) -> Iterato
 
     root = model.module.register_forward_pre_hook(count_from_zero)
     try:
-        with _hook(model.module, has_run), _hook(model.module.get_submodule(layer.path or ""), act):
+        with hooked(model.module, has_run), hooked(model.module.get_submodule(layer.path or ""), act):
             yield
     finally:
         root.remove()
@@ -380,4 +381,6 @@ def capture(
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-__all__ = ["capture", "editing", "forward", "frozen", "probe", "read", "shorten", "stream", "visit"]
+__all__ = [
+    "Stop", "capture", "editing", "forward", "frozen", "hooked", "probe", "read", "shorten", "stream", "visit",
+]  # fmt: skip

@@ -181,7 +181,7 @@ class _Reader:
     def read(self, made: Any) -> Tensor:
         """The target as a scalar."""
         if self.later is None:
-            logits = self.site._run(made).logits[0, self.place]
+            logits = self.site.run(made).logits[0, self.place]
             value: Tensor = logits[self.word] - logits.mean()
             return value
         later, where, latent = self.later
@@ -192,6 +192,6 @@ class _Reader:
             return acts
 
         with where.replaced(look):
-            self.site._run(made)
+            self.site.run(made)
         value = later.pre_activations(seen[0][0, self.place][None])[0, latent]
         return value

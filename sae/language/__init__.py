@@ -1,0 +1,29 @@
+"""Transformers as places where an SAE reads and writes: the same core that sees the layers of a CNN."""
+
+from __future__ import annotations
+
+from sae.language.addresses import TextUnit
+from sae.language.features import Activity, TextFeature, activity, text_features
+from sae.language.generation import Continuation
+from sae.language.known import KnownFeature, known_features
+from sae.language.layers import site_paths
+from sae.language.prediction import TextLoss
+from sae.language.site import LanguageSite
+from sae.language.texts import Texts, open_texts, read_texts
+
+__all__ = [
+    "Activity",
+    "Continuation",
+    "KnownFeature",
+    "LanguageSite",
+    "TextFeature",
+    "TextLoss",
+    "TextUnit",
+    "Texts",
+    "activity",
+    "known_features",
+    "open_texts",
+    "read_texts",
+    "site_paths",
+    "text_features",
+]
