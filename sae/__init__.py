@@ -10,7 +10,7 @@ other::
 
 from __future__ import annotations
 
-from sae import metrics, superposition, sweeps
+from sae import metrics, steering, superposition, sweeps
 from sae.activations import Activations, Sampling, SiteStream, collect
 from sae.base import SAE, Losses, SAEConfig, architectures, build, register
 from sae.batchtopk import BatchTopK
@@ -19,11 +19,13 @@ from sae.evaluation import Evaluation, evaluate
 from sae.formats import load, save
 from sae.gated import Gated
 from sae.jumprelu import JumpReLU
+from sae.language import LanguageSite, open_texts, read_texts
 from sae.matryoshka import Matryoshka
 from sae.relu import ReLU
 from sae.reporting import Report, tensorboard, wandb
 from sae.shards import Shards, open_shards, store
 from sae.sites import Site
+from sae.steering import LatentEdit, Steering, When, steer
 from sae.streams import Dealt, Rebatched, Stream, TensorStream
 from sae.superposition import geometry
 from sae.sweeps import sweep
@@ -40,6 +42,8 @@ __all__ = [
     "FormatError",
     "Gated",
     "JumpReLU",
+    "LanguageSite",
+    "LatentEdit",
     "Losses",
     "Matryoshka",
     "ReLU",
@@ -52,11 +56,13 @@ __all__ = [
     "Shards",
     "Site",
     "SiteStream",
+    "Steering",
     "Stream",
     "TensorStream",
     "TopK",
     "TrainingError",
     "VisionSite",
+    "When",
     "architectures",
     "build",
     "collect",
@@ -65,8 +71,12 @@ __all__ = [
     "load",
     "metrics",
     "open_shards",
+    "open_texts",
+    "read_texts",
     "register",
     "save",
+    "steer",
+    "steering",
     "store",
     "superposition",
     "sweep",

@@ -11,14 +11,19 @@ import this package::
 from circuits.plot.atlas import atlas_figure, atlas_page, example_crops
 from circuits.plot.canvas import save_figure
 from circuits.plot.colours import decode, encode, shared_scale
+from circuits.plot.dissection import dissection_figure
 from circuits.plot.dossier import dossier_page
 from circuits.plot.factors import factor_figure
 from circuits.plot.graph import circuit_graph
 from circuits.plot.kernels import kernel_grid, kernel_strip
+from circuits.plot.latent_quality import orientation_dials, part_dots
+from circuits.plot.latents import latents_page
+from circuits.plot.layer_units import layer_units_figure
 from circuits.plot.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
 from circuits.plot.pictures import crops, exemplars, pixels
 from circuits.plot.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 from circuits.plot.reading import Halves, circuit_reading, halves, kernel_effect, kernel_reading
+from circuits.plot.recovery import recovery_figure
 from circuits.plot.regions import (
     attribution_figure,
     dictionary_figure,
@@ -28,8 +33,10 @@ from circuits.plot.regions import (
 )
 from circuits.plot.report import trace_report
 from circuits.plot.sheet import contact_sheet
+from circuits.plot.steering import steering_figure
 from circuits.plot.structure import branch_scatter, enrichment_bars, match_matrix, match_table, neighbours_table
 from circuits.plot.tables import auc_table, score_figure, waterfall
+from circuits.plot.texts import texts_page
 from circuits.plot.tuning import radial_tuning, sign_rule_scatter, stimuli_strip, tuning_curves, tuning_map
 from circuits.plot.visualizations import visualization_report, visualization_sheet
 
@@ -50,6 +57,7 @@ __all__ = [
     "decode",
     "decomposed_grid",
     "dictionary_figure",
+    "dissection_figure",
     "dossier_page",
     "encode",
     "enrichment_bars",
@@ -63,13 +71,18 @@ __all__ = [
     "kernel_grid",
     "kernel_reading",
     "kernel_strip",
+    "latents_page",
+    "layer_units_figure",
     "match_matrix",
     "match_table",
     "neighbours_table",
+    "orientation_dials",
+    "part_dots",
     "pixels",
     "polysemantic_ranking",
     "polysemantic_unit",
     "radial_tuning",
+    "recovery_figure",
     "save_figure",
     "score_figure",
     "sections",
@@ -77,8 +90,10 @@ __all__ = [
     "sign_rule_scatter",
     "spatial_figure",
     "spectrum_strip",
+    "steering_figure",
     "stimuli_strip",
     "strip",
+    "texts_page",
     "trace_report",
     "trajectory_strip",
     "tuning_curves",

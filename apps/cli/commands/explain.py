@@ -46,6 +46,7 @@ class Explain(ModelOptions):
     def run(self, session: Session) -> Result:
         """The dossier."""
         import sae.dossier  # noqa: F401 (adds what there is to say of latents)
+        import sae.steering_section  # noqa: F401 (likewise)
         from circuits.address import Unit
         from circuits.explain import SECTIONS, explain
         from circuits.scans import read_scan

@@ -229,6 +229,7 @@ class ShowFeatures(ModelOptions):
 
     def _dossier(self, session: Session, model: Model, unit: str, scanned: Scan) -> str:
         import sae.dossier  # noqa: F401 (adds its section)
+        import sae.steering_section  # noqa: F401 (likewise)
         from circuits.explain import explain
         from circuits.plot.dossier import dossier_page
 

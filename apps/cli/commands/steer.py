@@ -1,0 +1,232 @@
+"""`circuits steer`: turn a latent or a channel up and down, and see what the network makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.console import clock, table
+from apps.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sae.steering.bases import Dictionary
+    from sae.studies import Study
+
+_TEXTS = "tales:40@1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(PictureOptions):
+    """Turn a latent of an SAE, or a channel, up and down, and measure what that does: to the classes or tokens it is
+    meant for, to what the network can do, and to everything else, beside random latents that are turned as far.
+
+    A factor is a multiple of the latent's largest activation on the pictures or texts; the latent is set to it. Of a
+    language model also what it writes after --prompt is shown, before and after. --out writes study.json, study.png
+    and steering.json, which holds the edit for `sae.steering.Steering.parse`.
+
+    Example:
+        circuits steer scenes/mixed4a:11 --images scenes:100 --factors -2 -1 0 1 2
+        circuits steer scenes/mixed3b~parts:12 --sae sae/parts --kind scale --target-class car --out car
+        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day Anna walked to"
+    """
+
+    address: tyro.conf.Positional[str]
+    """The latent or channel: model/layer~sae:12, model/layer:7."""
+    factors: tuple[float, ...] = ()
+    """Multiples of its maximum; several may follow. By default -20 to 20 in steps of 5."""
+    kind: Literal["set", "add", "scale"] = "set"
+    """Set it to that, add that, or multiply it by the bare factor where it fires."""
+    at: tuple[str, ...] = ()
+    """Positions y,x of the map to steer at; several may follow. By default everywhere."""
+    target_class: Many = ()
+    """Class (or token) that it is meant to bring about; may be repeated. By default the one it increases most."""
+    measure: Literal["probability", "log_probability", "score"] = "probability"
+    """What of the targets is measured."""
+    capability: Literal["top1", "loss", "agreement"] | None = None
+    """By what the network's ability is measured: agreement (with itself, unsteered) needs no labels.
+    By default top1 for pictures with labels, loss for texts."""
+    tolerance: float = 0.05
+    """Share of it that may be lost in the sweet spot."""
+    downstream: str | None = None
+    """A later layer, to look for side effects there, too."""
+    random: int = 8
+    """Random latents to compare with."""
+    text: str | None = None
+    """Texts, of a language model: a file, or tales:100. By default tales:40@1 for the model tales."""
+    prompt: Many = ()
+    """What a language model is to continue, unsteered and steered; may be repeated."""
+    tokens: int = 40
+    """Tokens to write after a prompt."""
+
+    def run(self, session: Session) -> Result:
+        """The study, and texts before and after."""
+        from circuits.address import Unit
+
+        if self.random < 1:
+            raise UsageError(f"--random is at least 1, not {self.random}: without a control an effect means nothing")
+        if self.tokens < 1:
+            raise UsageError(f"--tokens is at least 1, not {self.tokens}")
+        asked = Unit.parse(self.address)
+        if asked.index is None:
+            raise UsageError(f"{self.address} is a whole layer: name one unit, {self.address}:7 for example")
+        if asked.model is None:
+            raise UsageError(f"{self.address!r} does not say which model: write scenes/{self.address}, for example")
+        return self._texts(session, asked) if _writes(asked.model) else self._pictures(session)
+
+    # -- pictures -----------------------------------------------------------------------------------
+
+    def _pictures(self, session: Session) -> Result:
+        if self.prompt or self.text is not None:
+            raise UsageError("--prompt and --text are for language models; a CNN is steered on --images")
+        from sae.vision import VisionSite
+
+        model, unit = self.address_of(self.address)
+        unit = model.unit(unit)
+        site = VisionSite(model, unit.layer)
+        basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
+        pictures = self.pictures(model.name)
+        later = None if self.downstream is None else (VisionSite(model, self.downstream), None)
+        assert unit.index is not None
+        labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
+        able = self.capability or ("top1" if labelled else "agreement")
+        return self._studied(session, site, basis, unit.index, pictures, unit.basis or "", able, later)
+
+    # -- texts --------------------------------------------------------------------------------------
+
+    def _texts(self, session: Session, unit: Any) -> Result:
+        if self.images or self.at:
+            raise UsageError("--images and --at are for CNNs; a language model is steered on --texts")
+        from sae.language import LanguageSite
+        from zoo.language import load_language
+
+        lm = load_language(unit.model, device=self.device or "cpu")
+        site = LanguageSite(lm, unit.layer)
+        texts = self.text or (_TEXTS if lm.name == "tales" else None)
+        if texts is None:
+            raise UsageError(f"{lm.name} needs texts to be steered on: --text FILE")
+        later = None if self.downstream is None else (LanguageSite(lm, self.downstream), None)
+        basis = self._dictionary(unit)
+        if basis is not None:
+            basis = basis.to(lm.device)
+        return self._studied(
+            session, site, basis, unit.index, site.open(texts), unit.basis or "", self.capability, later
+        )
+
+    def _dictionary(self, unit: Any) -> Any:
+        """The SAE that the address names, of those given with --sae."""
+        if unit.basis is None:
+            return None
+        from sae.formats import load
+
+        for one in self.sae:
+            own, _, folder = one.rpartition("=")
+            if (own or Path(folder).resolve().name) == unit.basis:
+                return load(folder)
+        raise UsageError(f"which SAE is {unit.basis}? Give its folder: --sae {unit.basis}=FOLDER")
+
+    # -- both ---------------------------------------------------------------------------------------
+
+    def _studied(
+        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, name: str, able: Any,
+        later: Any,
+    ) -> Result:  # fmt: skip
+        from sae.steering import LatentEdit, maxima, steered
+        from sae.studies import FACTORS, study
+
+        elapsed = clock()
+        places = tuple(_position(one) for one in self.at) or "all"
+        factors = self.factors or FACTORS
+        known = maxima(basis, site, inputs)
+        with session.progress(f"steering {self.address}") as report:
+            found = study(
+                site, basis, latent, inputs, factors=factors, kind=self.kind, places=places,
+                targets=list(self.target_class) or None, measure=self.measure, capability=able,
+                tolerance=self.tolerance, maxima=known, random=self.random, downstream=later, name=name,
+                seed=self.seed, **reporting(report),
+            )  # fmt: skip
+        unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
+        edit = steered(site, basis, [LatentEdit(latent, self.kind, found.at, unit, at=places)], maxima=known).steering
+        written = self._written(session, site, basis, latent, known, found)
+        document: dict[str, Any] = {**found.describe(), "texts": written}
+
+        def show(console: Console) -> None:
+            _show(console, found)
+            for one in written:
+                factor = "unsteered" if one["factor"] is None else f"factor {one['factor']:g}"
+                console.print(Text.assemble((factor.rjust(12) + "  ", "bold"), (one["prompt"], "dim"), one["text"]))
+            console.print(Text(f"{elapsed():.0f} s; --out DIR writes the figure and the edit", style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot import save_figure
+            from circuits.plot.steering import steering_figure
+
+            save_figure(steering_figure(found), folder / "study.png")
+            (folder / "steering.json").write_text(edit.json(), encoding="utf-8")
+
+        return Result(document, show, write, named="study.json")
+
+    def _written(
+        self, session: Session, site: Any, basis: Dictionary, latent: int, known: Any, found: Study
+    ) -> list[dict[str, Any]]:
+        if not self.prompt:
+            return []
+        from sae.steering import LatentEdit, steer
+
+        unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
+        rows: list[dict[str, Any]] = []
+        with session.progress("writing") as report:
+            for done, factor in enumerate([None, *found.factors]):
+                edits = [] if factor is None else [LatentEdit(latent, self.kind, factor, unit)]
+                with steer(site, basis, edits, maxima=known):
+                    made = site.generate(list(self.prompt), max_new_tokens=self.tokens, seed=self.seed)
+                rows += [{"prompt": one.prompt, "factor": factor, "text": one.text} for one in made]
+                if report is not None:
+                    report(done + 1, 1 + len(found.factors))
+        return sorted(rows, key=lambda row: list(self.prompt).index(row["prompt"]))
+
+
+def _writes(model: str) -> bool:
+    """Whether a model's name is that of a language model."""
+    from zoo.language import PREFIX, language_names
+
+    return model.startswith(PREFIX) or model in language_names()
+
+
+def _position(text: str) -> tuple[int, int]:
+    y, _, x = text.partition(",")
+    if not (y.strip().isdigit() and x.strip().isdigit()):
+        raise UsageError(f"--at takes positions y,x as in 3,5; got {text!r}")
+    return int(y), int(x)
+
+
+def _show(console: Console, found: Study) -> None:
+    import numpy as np
+
+    console.print(Text.assemble((found.unit, "bold"), f"  largest activation {found.maximum:.4g}"))
+    target = ", ".join(found.targets)
+    rows: list[list[object]] = []
+    for i, factor in enumerate(found.factors):
+        low, high = np.quantile(found.effect.random[:, i], [0.05, 0.95])
+        able_low, able_high = np.quantile(found.capability.random[:, i], [0.05, 0.95])
+        spot = found.sweet_spot
+        inside = spot is not None and spot[0] <= factor <= spot[1]
+        rows.append([
+            f"{factor:g}", f"{found.effect.values[i]:.3f}", f"{low:.3f} .. {high:.3f}",
+            f"{found.capability.values[i]:.3f}", f"{able_low:.3f} .. {able_high:.3f}", "yes" if inside else "",
+        ])  # fmt: skip
+    rows.append(["unsteered", f"{found.effect.clean:.3f}", "", f"{found.capability.clean:.3f}", "", ""])
+    columns = ["factor", f"{found.effect.what} of {target}", "random", found.capability.what, "random", "sweet spot"]
+    console.print(table(columns, rows, right="rrrrr "))
+    for name, one in found.side_effects.items():
+        control = one.control[np.isfinite(one.control)]
+        beside = f", by random latents {control.min():.2f} to {control.max():.2f}" if len(control) else ""
+        told = f"side effects on {name}, factor {one.factor:g}: rank correlation with what was predicted "
+        console.print(Text(f"{told}{one.correlation:.2f}{beside}", style="dim"))
+        moved = [[one.units[i], f"{one.measured[i]:+.3g}", f"{one.predicted[i]:+.3g}"] for i in one.strongest(4)]
+        console.print(table([f"most changed {name}", "measured", "predicted"], moved, right=" rr"))

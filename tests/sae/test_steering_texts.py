@@ -1,0 +1,125 @@
+"""Steering in a transformer: tokens, generation with and without the cache, search, and studies of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae.errors import SAEError
+from sae.steering import LatentEdit, When, inspect, maxima, search, steer, steered
+from tests.sae.test_vision import scrambled
+
+
+@pytest.fixture(scope="module")
+def stream() -> Any:
+    """A place in the language model of the package."""
+    pytest.importorskip("transformers")
+    from sae.language import LanguageSite
+    from zoo.language import load_language
+
+    return LanguageSite(load_language("tales"), "layers.2.resid")
+
+
+TEXTS = ["She was happy.", "Tom liked the red bridge of Fogport.", "One day Anna walked to the mill."]
+
+
+def seen(site: Any, edits: list[LatentEdit]) -> tuple[list[Tensor], list[Tensor]]:
+    """Activations of texts, unsteered and steered, as the function in place gets and gives them."""
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    function = steered(site, None, edits)
+
+    def keep(acts: Tensor) -> Tensor:
+        before.append(acts.clone())
+        after.append(function(acts))
+        return after[-1]
+
+    with site.replaced(keep):
+        site.loss(TEXTS)
+    return before, after
+
+
+def test_tokens_are_counted_in_the_text_and_the_last_is_the_texts_own(stream: Any) -> None:
+    lengths = [len(stream.lm.ids(text)) for text in TEXTS]
+    special = len(stream.feeding.prefix)
+    for at, wanted in (
+        ((0, 3), [[0, 3]] * 3),
+        ("last", [[n - 1] for n in lengths]),
+        ((5,), [[5] if n > 5 else [] for n in lengths]),
+    ):
+        before, after = seen(stream, [LatentEdit(7, "add", 2.0, at=at)])
+        changed = torch.cat([(a != b).any(dim=-1) for a, b in zip(before, after, strict=True)])
+        places = [(row.nonzero().flatten() - special).tolist() for row in changed]
+        assert places == wanted
+        shift = torch.cat([(b - a)[..., 7].flatten() for a, b in zip(before, after, strict=True)])
+        assert torch.allclose(shift[shift != 0], torch.tensor(2.0), atol=1e-5)
+
+
+def test_steered_text_is_the_same_with_and_without_the_cache(stream: Any) -> None:
+    prompts = ["One day Anna walked to", "Tom liked"]
+    count = len(stream.lm.ids(prompts[0]))
+    for edits in ({7: 3.0}, [LatentEdit(7, "add", 8.0, at=(0, count + 2))]):
+        with steer(stream, None, edits):
+            made = [stream.generate(prompts, max_new_tokens=8, seed=1, cache=cache) for cache in (True, False)]
+        assert made[0] == made[1]
+    clean = stream.generate(prompts, max_new_tokens=8, seed=1)
+    with steer(stream, None, {}):
+        assert stream.generate(prompts, max_new_tokens=8, seed=1) == clean
+
+
+def test_of_texts_an_empty_edit_changes_no_bit_and_ablation_is_that_of_the_stream(stream: Any) -> None:
+    clean = stream.loss(TEXTS).nats
+    with steer(stream, None, []):
+        assert stream.loss(TEXTS).nats == clean
+    one = scrambled(64, latents=80)
+    with steer(stream, one, [LatentEdit(3, "ablate")]):
+        found = stream.loss(TEXTS).nats
+    with stream.replaced(lambda a: a - one.encode(a.reshape(-1, 64))[:, 3].view(*a.shape[:-1], 1) * one.write[3]):
+        assert found == pytest.approx(stream.loss(TEXTS).nats, abs=1e-6)
+
+
+def test_what_texts_cannot_have_is_refused(stream: Any) -> None:
+    with pytest.raises(SAEError, match="its places are tokens"):
+        steered(stream, None, [LatentEdit(3, "add", 1.0, at=((1, 2),))])
+    with pytest.raises(SAEError, match="token by token"):
+        steered(stream, None, [LatentEdit(3, "add", 1.0, when=When(4, above=0.0, anywhere=True))])
+    ids = torch.tensor([stream.lm.ids(TEXTS[0])])
+    with (
+        pytest.raises(SAEError, match="run through LanguageSite"),
+        steer(stream, None, [LatentEdit(3, "add", 1.0, at=(0,))]),
+    ):
+        stream.lm.module(ids)
+
+
+def test_search_and_inspection_work_on_texts(stream: Any) -> None:
+    bridge = [f"{name} liked the red bridge of Fogport." for name in ("Tom", "Anna", "Ben", "Lily")]
+    other = ["She was happy.", "It was night.", "Tom was sad.", "Anna smiled."]
+    found = search(None, stream, bridge, other, shuffles=2)
+    assert found.best.auc == 1.0 and found.best.unit.startswith("tales/layers.2.resid:")
+    rows = inspect(None, stream, bridge[:2], top=2).rows
+    block = next(iter(stream.blocks(bridge[:2])))
+    for n, row in enumerate(rows):
+        for one in row:
+            assert float(block.acts[n, one.place[0], one.latent]) == pytest.approx(one.value, abs=1e-5)
+
+
+def test_a_study_of_a_language_model_measures_loss_and_what_is_written(stream: Any) -> None:
+    from sae.studies import Writing, study
+
+    texts = "tales:6@1"
+    writing = Writing(lambda text: float(len(text.split())), ("One day Anna",), name="words", max_new_tokens=4)
+    found = study(stream, None, 7, texts, targets=writing, factors=(0, 2), random=1)
+    known = maxima(None, stream, texts)
+    assert found.capability.what == "loss" and found.capability.clean == pytest.approx(
+        stream.loss(texts).nats, abs=1e-4
+    )
+    with steer(stream, None, {7: 2.0}, maxima=known):
+        assert found.capability.values[1] == pytest.approx(stream.loss(texts).nats, abs=1e-4)
+        made = stream.generate(["One day Anna"], max_new_tokens=4, seed=0)
+    assert found.effect.values[1] == len(made[0].whole.split()) and found.targets == ("words",)
+    the = [" the"] if len(stream.lm.ids(" the")) == 1 else ["the"]
+    tokens = study(stream, None, 7, texts, targets=the, factors=(0, 2), random=1, measure="log_probability")
+    assert tokens.effect.clean < 0 and len(tokens.side_effects["classes"].units) > 50
