@@ -24,8 +24,8 @@ def remove_parallel(sae: SAE) -> None:
     """
     gradient: Tensor | None = sae.decoder.grad
     if gradient is not None:
-        along = (gradient * sae.decoder).sum(dim=1, keepdim=True)
-        gradient.addcmul_(along, sae.decoder, value=-1)
+        along = torch.linalg.vecdot(gradient, sae.decoder)  # no product of that size is kept
+        gradient.addcmul_(along[:, None], sae.decoder, value=-1)
 
 
 def step(sae: SAE, optimiser: torch.optim.Optimizer, lr: float, clip: float) -> None:
