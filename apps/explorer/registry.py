@@ -46,6 +46,7 @@ PAGES: dict[str, Entry] = {
         Entry("circuit", "Circuit", ":material/account_tree:", "a unit traced back through the layers"),
         Entry("image", "Image", ":material/image_search:", "one picture taken apart"),
         Entry("superposition", "Superposition", ":material/hub:", "toy models, trained while you watch"),
+        Entry("sae", "SAE", ":material/blur_on:", "a sparse autoencoder: its latents, and channels against them"),
         Entry("search", "Search", ":material/search:", "units by name, address or concept"),
         Entry("jobs", "Jobs", ":material/pending_actions:", "scans and pictures, made in the background"),
     )

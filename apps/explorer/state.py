@@ -97,7 +97,21 @@ def here(address: str | None) -> Here:
     model = open_model(name, str(chosen.sae or ""))
     scan, why = _scan_of(chosen, model)
     unit = model.resolve(_first(model, scan) if asked is None else asked)
+    if unit.basis is not None and chosen.sae is not None and (scan is None or unit.space not in scan.layers):
+        beside = _scan_beside(chosen.sae, model)
+        if beside is not None and unit.space in beside.layers:
+            return Here(chosen, model, unit, beside)
     return Here(chosen, model, unit, scan, why)
+
+
+def _scan_beside(sae: Path, model: Model) -> Scan | None:
+    """The scan that `circuits sae features` leaves beside an SAE's files, if it is of this model."""
+    folder = folder_of(sae / "scan", model.name)
+    try:
+        scan = open_scan(str(folder), (folder / MANIFEST).stat().st_mtime_ns)
+    except (OSError, CircuitsError):
+        return None
+    return scan if scan.manifest["weights"] == model.digest else None
 
 
 def _first(model: Model, scan: Scan | None) -> Unit:
@@ -114,9 +128,11 @@ def open_model(name: str, sae: str = "") -> Model:
     """A model of the zoo, with the latents of the dictionary that the server was given."""
     model = load(name)
     if sae:
+        from sae.formats import load as load_sae
         from sae.vision import attach_folder
 
-        attach_folder(model, sae)
+        if load_sae(sae).metadata.get("model", name) == name:  # one of another model has its own page only
+            attach_folder(model, sae)
     return model
 
 
