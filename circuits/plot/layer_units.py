@@ -35,14 +35,14 @@ def layer_units_figure(found: Any, *, title: str = "", columns: int = 4) -> Figu
     """
     pairs = list(found.correlations)
     rows = -(-len(pairs) // columns)
-    width, height, above = 3.1 * columns + 0.3, 3.0 * rows + 0.9, 0.75
+    width, height, above = 3.1 * columns + 0.4, 3.0 * rows + 0.9, 0.75
     figure = Figure(figsize=(width, height), dpi=canvas.DPI, facecolor=colours.PAPER)
     head(figure, title or "Units of a layer", "rank correlation over units; in brackets 95 % of it with units shuffled")
     for i, pair in enumerate(pairs):
         row, column = divmod(i, columns)
-        left = (0.62 + column * 3.1) / width
+        left = (0.8 + column * 3.1) / width
         bottom = 1 - (above + (row + 1) * 3.0 - 0.62) / height
-        axes = figure.add_axes((left, bottom, 2.3 / width, 1.92 / height))
+        axes = figure.add_axes((left, bottom, 2.2 / width, 1.92 / height))
         _cloud(axes, found, pair)
     return figure
 
