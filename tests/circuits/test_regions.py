@@ -189,6 +189,8 @@ def test_a_network_without_a_graph_is_pushed_the_same_way() -> None:
 def test_between_layers_that_are_linear_nothing_remains() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1, bias=False))
     with torch.no_grad():
+        net[0].weight.abs_()  # whatever was drawn, every unit fires everywhere
+        net[0].bias.abs_()
         net[2].weight.abs_()
     model = circuits.wrap(net.eval(), circuits.InputSpec(size=8))
     found = spatial_attribution(model, nets.pictures(1, 8), source="1", target="2", batch_size=7)
