@@ -33,7 +33,7 @@ class Regime:
 
     Attributes:
         schedule: of learning rate and penalty; lr: peak rate, or None for each SAE's default.
-        clip: largest norm of a gradient.
+        clip: largest norm of a gradient, of the loss summed over dimensions.
         dead_after: a latent silent for this many samples is dead.
         resample_every: samples between two restarts of dead latents, where asked for.
         precision: "float32" or "bfloat16" (products only; weights, thresholds and Adam stay float32).

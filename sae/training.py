@@ -112,7 +112,7 @@ def train(
         warmup: steps of rising learning rate (default: a twentieth of all, at most 1,000).
         decay: share of the steps, at the end, over which it falls to zero.
         sparsity_warmup: steps over which a sparsity penalty rises (default: as `warmup`).
-        clip: largest norm of an SAE's gradient.
+        clip: largest norm of an SAE's gradient, of the loss summed over dimensions.
         normalise: centre inputs and scale them to unit variance; kept in the SAE as `mean` and `scale`.
         bias: where the decoder's bias starts: "geometric_median", "mean" or "zeros".
         statistics_samples: from how many vectors mean and scale are found.

@@ -26,6 +26,7 @@ class Experiment:
         options: of `train`, or of that function.
         seeds: runs of each setting, by default.
         figure: kind of its figure.
+        cost: CPU-seconds of its training, about: what takes longest is begun first.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Experiment:
     ask: Callable[..., PhaseDiagram | Recovery] | None = None
     seeds: int = 4
     options: dict[str, Any] = field(default_factory=dict)
+    cost: int = 10
 
     @property
     def count(self) -> int:
@@ -101,6 +103,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             lambda seeds: grid(
                 20, 5, densities=(1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001), seeds=seeds, importance=decaying(20, 0.7)
             ),
+            cost=33,
         ),
         Experiment(
             "planes",
@@ -108,6 +111,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "planes",
             lambda seeds: grid(5, 2, densities=density_schedule(8, 0.01), seeds=seeds, importance=decaying(5, 0.9)),
             seeds=8,
+            cost=17,
         ),
         Experiment(
             "geometry",
@@ -116,6 +120,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             lambda seeds: grid(100, 10, densities=density_schedule(20, 0.02), seeds=seeds),
             seeds=1,
             options={"steps": 6000, "batch": 512},
+            cost=71,
         ),
         Experiment(
             "phase-2-1",
@@ -156,6 +161,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             lambda seeds: grid(100, 10, densities=density_schedule(20, 0.02), seeds=seeds),
             seeds=1,
             options={"steps": 6000, "batch": 512},
+            cost=71,
         ),
         Experiment(
             "absolute",
@@ -187,6 +193,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             ask=recovery,
             seeds=2,
             options={"densities": (1.0, 0.7, 0.5, 0.35, 0.25, 0.1, 0.03, 0.01), "steps": 4000},
+            cost=120,
         ),
     )
 }

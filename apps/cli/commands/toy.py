@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,12 +62,12 @@ class Toy(Command):
             raise UsageError("toy figure writes pictures: say where with --out FOLDER")
         from sae.superposition import EXPERIMENTS, experiment
 
-        chosen = list(EXPERIMENTS.values()) if self.name == "all" else [experiment(self.name)]
+        chosen = list(EXPERIMENTS) if self.name == "all" else [experiment(self.name).name]
         elapsed = clock()
-        kept: dict[Any, Any] = {}
-        found = [(one, *self._trained(one, session, kept)) for one in chosen]
+        got = self._together(chosen, session) if self._jobs(len(chosen)) > 1 else self._in_turn(chosen, session)
+        found = [(EXPERIMENTS[name], got[name][0], got[name][1]) for name in chosen]
         seconds = elapsed()
-        documents = {one.name: {"what": one.what, **_described(*got)} for one, *got in found}
+        documents = {one.name: {"what": one.what, **_described(trained, attacked)} for one, trained, attacked in found}
         document = {"experiments": documents}
 
         def show(console: Console) -> None:
@@ -96,22 +98,79 @@ class Toy(Command):
 
         return Result({"experiments": rows}, show)
 
-    def _trained(self, one: Experiment, session: Session, kept: dict[Any, Any]) -> tuple[Any, Vulnerability | None]:
-        from sae.superposition import vulnerability
+    def _jobs(self, experiments: int) -> int:
+        """Processes to train in: experiments are small, and two of them use two cores better than one does."""
+        from circuits.model import best_device
 
-        # experiments that look at the same models train them once
-        models = tuple(one.models(self.seeds or one.seeds)) if one.models else one.name
-        key = (models, repr(sorted(one.options.items())))
-        if key not in kept:
-            with session.progress(f"training {one.name}") as report:
-                kept[key] = one.run(
-                    seeds=self.seeds, steps=self.steps, seed=self.seed, device=self.device, **reporting(report)
-                )
-        trained = kept[key]
-        if one.figure != "vulnerability":
-            return trained, None
-        with session.progress(f"attacking {one.name}") as report:
-            return trained, vulnerability(trained.best(), seed=self.seed, **reporting(report))
+        return min(os.cpu_count() or 1, 4, experiments) if best_device(self.device).type == "cpu" else 1
+
+    def _in_turn(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
+        found: dict[str, _Found] = {}
+        for name in names:
+            with session.progress(f"training {name}") as report:
+                found[name] = _train(name, self.seeds, self.steps, self.seed, self.device, **reporting(report))
+        return found
+
+    def _together(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
+        from apps.processes import spread
+
+        work = functools.partial(_train_several, options=(self.seeds, self.steps, self.seed, self.device))
+        groups = _groups(names)
+        found: dict[str, _Found] = {}
+        with session.progress("training toy models") as report:
+            for _, some in spread(work, groups, min(self._jobs(len(names)), len(groups))):
+                found.update(some)
+                if report is not None:
+                    report(len(found), len(names))
+        return found
+
+
+_Found = tuple["Trained | PhaseDiagram | Recovery", "Vulnerability | None"]
+_Options = tuple[int | None, int | None, int, str | None]
+"""Seeds, steps, seed and device, as asked."""
+
+
+def _groups(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Experiments that look at the same models, which are trained once, and the longest first."""
+    from sae.superposition import EXPERIMENTS
+
+    groups: dict[Any, list[str]] = {}
+    for name in names:
+        one = EXPERIMENTS[name]
+        models = tuple(one.models(one.seeds)) if one.models else name
+        groups.setdefault((models, repr(sorted(one.options.items()))), []).append(name)
+    return sorted(map(tuple, groups.values()), key=lambda group: -max(EXPERIMENTS[name].cost for name in group))
+
+
+def _train_several(
+    names: tuple[str, ...], options: tuple[int | None, int | None, int, str | None]
+) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for name in names:
+        same = found[names[0]][0] if found else None
+        found[name] = _train(name, *options, trained=same)
+    return found
+
+
+def _train(
+    name: str,
+    seeds: int | None,
+    steps: int | None,
+    seed: int,
+    device: str | None,
+    *,
+    trained: Trained | PhaseDiagram | Recovery | None = None,
+    progress: Any = None,
+) -> _Found:
+    """Train the models of an experiment, unless they are `trained`, and attack them where it asks for that."""
+    from sae.superposition import EXPERIMENTS, vulnerability
+
+    one = EXPERIMENTS[name]
+    if trained is None:
+        trained = one.run(seeds=seeds, steps=steps, seed=seed, device=device, progress=progress)
+    if one.figure != "vulnerability":
+        return trained, None
+    return trained, vulnerability(trained.best(), seed=seed)  # type: ignore[union-attr]
 
 
 def _described(trained: Trained | PhaseDiagram | Recovery, attacked: Vulnerability | None) -> dict[str, Any]:
