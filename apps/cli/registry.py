@@ -54,6 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "atlas": Entry("atlas", "DrawAtlas", _LOOK, "what a layer can say, laid out on a map of icons"),
     "look": Entry("look", "Look", _LOOK, "one picture taken apart: places, groups of channels, classes"),
     "toy": Entry("toy", "Toy", _LOOK, "toy models of superposition: train sweeps, print and draw them"),
+    "figures": Entry("figures", "Figures", _LOOK, "the papers' figures made again, on any model, with their numbers"),
     "sae train": Entry("autoencoders", "TrainSAE", _SAE, "train sparse autoencoders on the activations of a layer"),
     "sae eval": Entry("autoencoders", "EvaluateSAE", _SAE, "what an SAE keeps of a layer and of what the net predicts"),
     "sae features": Entry("latents", "ShowFeatures", _SAE, "what latents answer to, a page of examples for each"),

@@ -38,17 +38,19 @@ def style(name: str) -> str:
     return resources.files("circuits.plot").joinpath(name).read_text(encoding="utf-8")
 
 
-def page(title: str, body: str, css: str) -> str:
+def page(title: str, body: str, css: str, *, beside: bool = False) -> str:
     """A whole page in the look of the house: light and dark, and nothing in it is fetched.
 
     Args:
         title: as text.
         body: as HTML.
         css: what comes after `report.css`.
+        beside: whether pictures may be files beside the page, too.
     """
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     # labels and ids are not ours: even one that slipped through escaping could run or fetch nothing
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    pictures = "data: 'self'" if beside else "data:"
+    policy = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -1,0 +1,197 @@
+"""`circuits figures`: the papers' figures, made again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Command as CommandOptions
+from apps.cli.common import Many, Result, Session
+from apps.cli.console import table
+from apps.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from apps.figures.figure import Figure
+    from apps.figures.making import Made
+
+_STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures(CommandOptions):
+    """Make the figures of the papers again, on any model.
+
+    `list` says which there are, `show ID` what one is about, `make ID...` makes them: pictures as PNG and SVG, the
+    numbers in them as JSON, and a gallery (index.html). An id (Z11), a name (car-circuit), a paper (zoom-in) or `all`
+    says which. What a paper shows of one unit is shown of the unit that was found to correspond to it; the caption says
+    how it was found. A run that was stopped goes on where it was, and what is there and still right is kept.
+
+    Example:
+        circuits figures list
+        circuits figures show Z11
+        circuits figures make Z11 --out figures
+        circuits figures make all --quick --out figures
+        circuits figures make zoom-in --model googlenet-bvlc --images photos --out figures
+    """
+
+    action: tyro.conf.Positional[Literal["list", "show", "make"]]
+    """What to do."""
+    which: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Ids, names or papers of `circuits figures list`, or all."""
+    model: str = "scenes"
+    """Name of a model, as `circuits models` lists them."""
+    weights: str | None = None
+    """Weights file of the model; by default where its card looks."""
+    images: Many = ()
+    """Pictures: a folder, a manifest, scenes:500; may be repeated. By default scenes:500 for the model `scenes`."""
+    limit: int | None = None
+    """At most so many pictures, drawn at random with --seed."""
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Fewer pictures and steps: a first look."""
+    jobs: int | None = None
+    """Figures made at once; by default one for each core, up to four."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make also what is there."""
+
+    def run(self, session: Session) -> Result:
+        """The figures there are, or what was made."""
+        from apps.figures.registry import chosen
+
+        if self.action == "list":
+            return _listed(chosen(self.which))
+        if not self.which:
+            raise UsageError(
+                f"figures {self.action} needs to know which: an id, a name or a paper of `circuits figures list`"
+            )
+        found = chosen(self.which)
+        return _shown(found) if self.action == "show" else self._made(found, session)
+
+    def _made(self, found: list[Figure], session: Session) -> Result:
+        from apps.figures.bench import Settings
+        from apps.figures.gallery import write_gallery
+        from apps.figures.making import make
+        from apps.figures.registry import figures
+
+        if self.out is None:
+            raise UsageError("figures make writes pictures: say where with --out FOLDER")
+        for name, number in (("jobs", self.jobs), ("limit", self.limit)):
+            if number is not None and number < 1:
+                raise UsageError(f"--{name} is at least 1, not {number}")
+        settings = Settings(
+            model=self.model,
+            weights=self.weights,
+            images=tuple(self.images),
+            limit=self.limit,
+            effort="quick" if self.quick else "full",
+            seed=self.seed,
+            device=self.device,
+        )
+        self._check(settings)
+        jobs = self.jobs or min(4, os.cpu_count() or 1)
+        finished: list[Made] = []
+        with session.progress(f"figures on {self.model}") as report:
+
+            def done(made: Made) -> None:
+                finished.append(made)
+                if report is not None:
+                    report(len(finished), len(found))
+
+            made = make(found, settings, self.out, command=self._command(), jobs=jobs, again=self.again, done=done)
+        index = write_gallery(self.out, figures(), made, f"Figures on {self.model}")
+        counts = {status: sum(m.status == status for m in made) for status in _STYLES}
+        titles = {one.id: one.title for one in found}
+        document: dict[str, Any] = {
+            "gallery": str(index),
+            "counts": counts,
+            "figures": [{**vars(m), "claims_failed": list(m.claims_failed), "title": titles[m.id]} for m in made],
+        }
+
+        def show(console: Console) -> None:
+            rows = [[m.id, titles[m.id], Text(m.status, style=_STYLES[m.status]), _fate(m)] for m in made]
+            console.print(table(["figure", "what", "", ""], rows))
+            console.print(Text(", ".join(f"{n} {status}" for status, n in counts.items() if n) + f": {index}"))
+
+        return Result(document, show, code=1 if counts["failed"] else 0)
+
+    def _check(self, settings: Any) -> None:
+        """Know of a wrong model or folder before the work."""
+        from circuits.model import load
+        from zoo.images import open_images
+
+        load(settings.model, weights=settings.weights, device=settings.device)
+        for one in settings.images:
+            open_images(one)
+
+    def _command(self) -> str:
+        """The options with which a figure is made again, but for its id and the folder."""
+        words = ["--model", self.model]
+        for option, value in (("--weights", self.weights), ("--limit", self.limit), ("--seed", self.seed or None)):
+            words += [option, str(value)] if value is not None else []
+        for one in self.images:
+            words += ["--images", one]
+        words += ["--quick"] if self.quick else []
+        return shlex.join(words)
+
+
+def _fate(made: Made) -> str:
+    if made.claims_failed:
+        return "does not hold here: " + "; ".join(made.claims_failed)
+    return made.why or (f"{made.seconds:.1f} s" if made.status == "made" else "")
+
+
+def _listed(found: list[Figure]) -> Result:
+    from apps.figures.papers import PAPERS
+
+    rows = [
+        {"id": f.id, "also": list(f.also), "name": f.name, "title": f.title, "paper": f.paper, "fits": f.fits}
+        for f in found
+    ]
+
+    def show(console: Console) -> None:
+        for key, paper in PAPERS.items():
+            of = [f for f in found if f.paper == key]
+            if not of:
+                continue
+            console.print(Text.assemble((paper.title, "bold"), f"  {paper.authors}, {paper.year}  ", (key, "dim")))
+            console.print(table(["id", "name", "what"], [[", ".join((f.id, *f.also)), f.name, f.title] for f in of]))
+            console.print()
+
+    return Result({"figures": rows}, show)
+
+
+def _shown(found: list[Figure]) -> Result:
+    from apps.figures.papers import PAPERS
+
+    rows = [
+        {
+            "id": f.id,
+            "also": list(f.also),
+            "name": f.name,
+            "title": f.title,
+            "paper": vars(PAPERS[f.paper]),
+            "shows": f.shows,
+            "fits": f.fits,
+            "cpu_seconds_on_googlenet": f.cost,
+            "has_published_numbers": f.published is not None,
+            "script": f.module,
+            "make": f"circuits figures make {f.id} --out figures",
+        }
+        for f in found
+    ]
+
+    def show(console: Console) -> None:
+        for one, row in zip(found, rows, strict=True):
+            console.print(Text.assemble((f"{', '.join((one.id, *one.also))}  {one.title}", "bold")))
+            console.print(Text(f"{PAPERS[one.paper].title}, {PAPERS[one.paper].url}", style="dim"))
+            console.print(Text(one.shows))
+            console.print(Text(f"fits: {one.fits}; about {one.cost} CPU-seconds on GoogLeNet; script: {one.module}"))
+            console.print(Text(str(row["make"])))
+            console.print()
+
+    return Result({"figures": rows}, show)

@@ -1,0 +1,77 @@
+"""Zoom In: the car detector, assembled from windows above, a car body, and wheels below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.roles import car
+
+if TYPE_CHECKING:
+    from apps.cli.verify.checks import Check
+    from apps.figures.bench import Bench
+
+
+def _published(bench: Bench) -> Iterator[Check]:
+    from apps.cli.verify import inceptionv1
+
+    return inceptionv1.car(bench.model)
+
+
+@figure(
+    "Z11",
+    "car-circuit",
+    "A car detector is assembled from its parts",
+    paper="zoom-in",
+    shows="A unit for cars reads windows from above and wheels from below, by kernels one can see.",
+    cost=60,
+    published=_published,
+)
+def draw(bench: Bench) -> Drawn:
+    """Trace the car unit one layer back; its strongest inputs, each with the kernel and where it excites."""
+    import circuits
+    from apps.cli.labels import label_parts
+    from circuits.plot import circuit_graph, crops
+
+    role = car(bench)
+    pictures = bench.images
+    found = circuits.trace(bench.model, role.unit, images=pictures, width=6, n_places=bench.size(32, 16, 4))
+    found = label_parts(bench.model, found, pictures)
+    score = circuits.score(bench.model, found, images=pictures, random=bench.size(50, 20, 5), seed=bench.seed)
+    drawing = circuit_graph(found, crops(found, pictures, bench.model.input))
+    edges = [
+        {
+            "source": e.source,
+            "label": next((n.label for n in found.nodes if n.unit == e.source), None),
+            "strength": e.strength,
+            "kernel": e.kernel.tolist(),
+            "height": _height(e.kernel),
+        }
+        for e in found.into(found.target)
+    ]
+    numbers = {"unit": role.unit, "edges": edges, "faithfulness": score.faithfulness}
+    claims = [
+        Claim(
+            "the inputs shown carry the unit",
+            score.faithfulness,
+            max(score.random_faithfulness, default=0.0),
+            score.faithfulness > max(score.random_faithfulness, default=0.0),
+            "the best of random circuits of the same size",
+        )
+    ]
+    height = {e["label"]: e["height"] for e in edges if e["label"] in ("wheel", "window") and e["strength"] > 0}
+    if len(height) == 2:
+        holds = height["wheel"] > height["window"]
+        claims.append(
+            Claim("wheels excite from below windows", height["wheel"], height["window"], holds, "the windows' height")
+        )
+    return Drawn({"": drawing}, numbers, f"The strongest inputs of a car detector; {role.how}.", claims)
+
+
+def _height(kernel: object) -> float:
+    """The row at which a kernel excites on average, from -1 at the top to 1 at the bottom."""
+    import numpy as np
+
+    rows = np.clip(np.asarray(kernel, dtype=float), 0, None).sum(axis=1)
+    return float((np.linspace(-1, 1, len(rows)) * rows).sum() / max(rows.sum(), 1e-12)) if len(rows) > 1 else 0.0

@@ -1,0 +1,92 @@
+"""Every script of a figure, tried on the built-in network with so little work that only the script is tested."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apps.cli.verify.facts import facts
+from apps.figures.bench import Bench, Settings
+from apps.figures.making import make
+from apps.figures.papers import PAPERS
+from apps.figures.registry import chosen, figures
+from circuits.model import load
+
+IDS = [one.id for one in figures()]
+
+
+@pytest.fixture(scope="session")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
+    folder = tmp_path_factory.mktemp("figures")
+    return folder, Bench(Settings(effort="test"), folder / "shared")
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_script_gives_its_picture_its_numbers_and_its_claim(name: str, tried: tuple[Path, Bench]) -> None:
+    folder, bench = tried
+    one = chosen([name])[0]
+    (made,) = make([one], bench.settings, folder, bench=bench)
+    if made.status == "missing":
+        # only for want of a network's layers or of an extra, never of pictures or of luck
+        assert one.fits in ("inception", "language") or "needs" in made.why, made.why
+        pytest.skip(made.why)
+    assert made.status == "made", made.why
+    document = json.loads((folder / one.id / "figure.json").read_text("utf-8"))
+    assert document["numbers"] and len(document["caption"]) > 40 and document["pictures"]
+    assert document["published"] == [], "published numbers are those of another network"
+    for file in document["pictures"]:
+        with Image.open(folder / one.id / file) as picture:
+            assert picture.width >= 400 and np.asarray(picture.convert("L")).std() > 2, "an empty picture"
+        assert (folder / one.id / file.replace(".png", ".svg")).stat().st_size > 1000
+    assert all(math.isfinite(c["value"]) and math.isfinite(c["control"]) for c in document["claims"])
+
+
+def test_every_figure_says_what_it_shows() -> None:
+    for one in figures():
+        assert one.paper in PAPERS and len(one.shows) > 30 and 5 < len(one.title) < 90, one.id
+        assert one.name == one.name.lower() and " " not in one.name, one.id
+        assert one.draw.__doc__, one.id
+
+
+def test_with_the_published_weights_the_published_kernels_are_found(tmp_path: Path) -> None:
+    model = load("inceptionv1", weights="random")
+    _inject(model, facts()["edges"])
+    bench = Bench(Settings(model="inceptionv1", images=("scenes:26",), effort="test"), tmp_path / "shared", model)
+    checks = list(chosen(["Z11"])[0].published(bench))  # type: ignore[misc]
+    assert [c.verdict for c in checks] == ["pass"] * 3, checks
+    _inject(model, facts()["edges"], wrong=True)
+    assert [c.verdict for c in chosen(["Z11"])[0].published(bench)] == ["fail"] * 3  # type: ignore[misc]
+
+
+def test_without_the_published_weights_the_run_says_which_file_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.apps.terminal import process
+
+    monkeypatch.setenv("CIRCUITS_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("CIRCUITS_HOME", str(tmp_path))
+    monkeypatch.setenv("CIRCUITS_OFFLINE", "1")
+    ran = process("figures", "make", "Z11", "--model", "inceptionv1", "--out", str(tmp_path / "out"))
+    _, err = ran.communicate(timeout=120)
+    assert ran.returncode == 2 and "inception5h.pth" in err and err.count("\n") == 1, err
+
+
+def _inject(model: Any, edges: list[dict[str, Any]], wrong: bool = False) -> None:
+    """Give the 5x5 branch of mixed4c the published kernels of the car: one channel of its bottleneck for each parent."""
+    parents = [e for e in edges if (e["target_layer"], e["target_unit"]) == ("mixed4c", 447)]
+    modules = dict(model.module.named_modules())
+    narrow, wide = (modules[f"mixed4c_5x5{part}_pre"] for part in ("_bottleneck", ""))
+    with torch.no_grad():
+        narrow.weight.zero_()
+        wide.weight[63] = 0
+        for channel, edge in enumerate(parents):
+            narrow.weight[channel, edge["source_unit"]] = 1
+            kernel = torch.tensor(edge["weights_5x5"])
+            wide.weight[63, channel] = kernel.flip(0) * -1 if wrong else kernel
