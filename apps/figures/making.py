@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -158,11 +160,9 @@ def _without(one: Figure, folder: Path, status: str, why: str, started: float) -
 
 def _key(one: Figure, bench: Bench) -> str:
     """Of all that a figure depends on: it is kept while this stays."""
-    import hashlib
-    import sys
-
-    script = Path(str(sys.modules[one.module].__file__)).read_bytes()
-    parts: list[Any] = [SCHEMA, one.id, asdict(bench.settings), hashlib.sha256(script).hexdigest()]
+    script = getattr(sys.modules.get(one.module), "__file__", None)
+    text = Path(script).read_bytes() if script else one.draw.__code__.co_code  # a figure of somebody's session has none
+    parts: list[Any] = [SCHEMA, one.id, asdict(bench.settings), hashlib.sha256(text).hexdigest()]
     if one.fits in ("vision", "inception"):
         parts.append(bench.model.digest)
         with contextlib.suppress(NotHere):

@@ -30,6 +30,7 @@ class Models(Command):
 
     def run(self, session: Session) -> Result:
         """The cards, with where their weights are."""
+        from zoo.language import language_names
         from zoo.registry import cards, get_card, model_names, status
 
         own = cards()
@@ -52,18 +53,23 @@ class Models(Command):
                 }
             )
 
+        speaking = [name for name in language_names() if self.match is None or self.match.lower() in name.lower()]
+
         def show(console: Console) -> None:
-            if not rows:
+            if not rows and not speaking:
                 console.print(Text(f"no model's name holds {self.match!r}"))
                 return
-            console.print(table(["model", "what it is", "input", "weights"], [_row(r) for r in rows]))
+            if rows:
+                console.print(table(["model", "what it is", "input", "weights"], [_row(r) for r in rows]))
+            if speaking:
+                console.print(Text(f"language models here: {', '.join(speaking)}"))
             if self.match is None:
                 more = (
                     "and torchvision/NAME (circuits models --match resnet), timm/NAME, circuits.wrap(module) in Python"
                 )
                 console.print(Text(more, style="dim"))
 
-        return Result({"models": rows}, show)
+        return Result({"models": rows, "language_models": speaking}, show)
 
 
 def _row(row: dict) -> list[object]:

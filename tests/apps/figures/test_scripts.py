@@ -79,7 +79,7 @@ def test_without_the_published_weights_the_run_says_which_file_is_missing(
 
 
 def _inject(model: Any, edges: list[dict[str, Any]], wrong: bool = False) -> None:
-    """Give the 5x5 branch of mixed4c the published kernels of the car: one channel of its bottleneck for each parent."""
+    """Give the 5x5 branch of mixed4c the published kernels of the car, a channel of its bottleneck for each parent."""
     parents = [e for e in edges if (e["target_layer"], e["target_unit"]) == ("mixed4c", 447)]
     modules = dict(model.module.named_modules())
     narrow, wide = (modules[f"mixed4c_5x5{part}_pre"] for part in ("_bottleneck", ""))
