@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import json
 import logging
 import math
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 DOCUMENT = "figure.json"
 SHARED = "shared"
+PACKAGE = "vision-circuits"
 OF = "settings.json"
 FORMATS = ("png", "svg")
 
@@ -160,14 +163,20 @@ def _without(one: Figure, folder: Path, status: str, why: str, started: float) -
 
 def _key(one: Figure, bench: Bench) -> str:
     """Of all that a figure depends on: it is kept while this stays."""
-    script = getattr(sys.modules.get(one.module), "__file__", None)
-    text = Path(script).read_bytes() if script else one.draw.__code__.co_code  # a figure of somebody's session has none
-    parts: list[Any] = [SCHEMA, one.id, asdict(bench.settings), hashlib.sha256(text).hexdigest()]
+    parts: list[Any] = [SCHEMA, one.id, asdict(bench.settings), _code(one.module), importlib.metadata.version(PACKAGE)]
     if one.fits in ("vision", "inception"):
         parts.append(bench.model.digest)
         with contextlib.suppress(NotHere):
             parts.append(bench.images.digest)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code(module: str) -> str:
+    """Digest of a script, as this process read it, and of what scripts share. Of the library the version counts."""
+    script = getattr(sys.modules.get(module), "__file__", None)
+    files = sorted(Path(__file__).parent.glob("*.py")) + ([Path(script)] if script else [])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _document(one: Figure, bench: Bench, drawn: Drawn, key: str, command: str, seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Sequence
 
 from apps.figures import scripts
@@ -13,11 +14,16 @@ from zoo.errors import CircuitsError, did_you_mean, shorten
 
 
 def figures() -> list[Figure]:
-    """All figures, by paper and in the order of their scripts."""
+    """All figures, by paper and in the order of their ids."""
     for found in pkgutil.iter_modules(scripts.__path__):
         importlib.import_module(f"{scripts.__name__}.{found.name}")
     order = {paper: i for i, paper in enumerate(PAPERS)}
-    return sorted(KNOWN.values(), key=lambda one: order[one.paper])
+    return sorted(KNOWN.values(), key=lambda one: (order[one.paper], _counted(one.id)))
+
+
+def _counted(id: str) -> list[tuple[int, str]]:
+    """Sorts Z2 before Z11."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.findall(r"\d+|\D+", id)]
 
 
 def chosen(names: Sequence[str]) -> list[Figure]:

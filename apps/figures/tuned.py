@@ -24,6 +24,7 @@ PUBLISHED = {
     ("line", "conv2d2"): "Line",
 }
 """Kind and layer -> the published family of units, for the network that it holds for."""
+_SHOWN = {("curve", "mixed3b"): 379}
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ class Search:
         )
 
     @property
+    def one(self) -> Tuned:
+        """The unit that a figure of a single one shows: the best, or the published one that the papers show."""
+        told = _SHOWN.get((self.kind, self.layer)) if self.published else None
+        return next((u for u in self.units if u.index == told), self.units[0])
+
+    @property
     def detectors(self) -> tuple[Detector, ...]:
         """The units as the library's functions about detectors take them, without their curves."""
         from circuits.detectors import Detector
@@ -109,9 +116,9 @@ class Search:
             for u in self.units
         )
 
-    def spread(self, n: int) -> tuple[Tuned, ...]:
-        """At most `n` of them, as even in orientation as can be, in order of orientation."""
-        left = sorted(self.units, key=lambda u: -u.score)
+    def spread(self, n: int, best: int | None = None) -> tuple[Tuned, ...]:
+        """At most `n` of them (of the `best` so many), as even in orientation as can be, in order of orientation."""
+        left = sorted(self.units, key=lambda u: -u.score)[:best]
         chosen = left[:1]
         while len(chosen) < min(n, len(left)):
             chosen.append(max((u for u in left if u not in chosen), key=lambda u: (_away(u, chosen), u.score)))
@@ -242,11 +249,44 @@ def tuning(bench: Bench, units: Sequence[str], shown: Stimuli, *, pre: bool = Fa
     )
 
 
-def others(bench: Bench, layer: str, units: Sequence[str], n: int) -> list[str]:
-    """Units of a layer drawn by lot, by the bench's seed, none of them among `units`: the control."""
-    import numpy as np
+def mean_echo(measured: Tuning, units: Sequence[str]) -> float:
+    """Mean response to the opposite orientation over the peak, of those units that respond at all; 1 if none does."""
+    found = [measured.rows()[measured.row(unit)].echo for unit in units]
+    kept = [max(0.0, echo) for echo in found if echo is not None]
+    return sum(kept) / len(kept) if kept else 1.0
 
-    taken = {int(unit.rpartition(":")[2]) for unit in units}
-    left = [i for i in range(bench.model.layers[layer].channels) if i not in taken]
-    drawn = np.random.default_rng(bench.seed).permutation(left)[:n]
-    return [str(bench.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]
+
+def kinds(bench: Bench, layer: str, wanted: Sequence[str]) -> tuple[dict[str, list[int]], str]:
+    """Channels of a layer by kind, and how the kinds were told, for a caption.
+
+    On the network that published families hold for it is these; else what passes the searches, the first kind that
+    a unit passes for; and where nothing passes, clusters of units that read alike.
+
+    Args:
+        bench: of the figure.
+        layer: whose channels.
+        wanted: kinds to search for, the first first.
+    """
+    count = bench.model.layers[layer].channels
+    if bench.published:
+        from apps.cli.verify.facts import facts
+
+        rows = [f for f in facts()["families"] if f["layer"] == layer and f["family"] != "Other Units"]
+        rows.sort(key=lambda f: -len(f["units"]))
+        return {f["family"].lower(): list(f["units"]) for f in rows}, "published families"
+    found: dict[str, list[int]] = {}
+    taken: set[int] = set()
+    for kind in wanted:
+        units = search(bench, kind, layer).units
+        members = [u.index for u in units if u.score >= THRESHOLD and u.index not in taken]
+        taken |= set(members)
+        if members:
+            found[kind] = members
+    if found:
+        return found, f"units that pass the searches for {', '.join(found)} detectors"
+    from circuits.factors import families
+    from circuits.likeness import by_weights
+
+    grouped = families(by_weights(bench.model, layer), count=min(6, count), shuffles=0)
+    named = {f"like :{m[0].rpartition(':')[2]}": [int(u.rpartition(":")[2]) for u in m] for m in grouped.members}
+    return named, "six clusters of units that read the layer before alike, as no unit passes a search for a kind"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.roles import car
@@ -11,6 +11,7 @@ from apps.figures.roles import car
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
     from apps.figures.bench import Bench
+    from circuits.circuit import Circuit
 
 
 def _published(bench: Bench) -> Iterator[Check]:
@@ -60,6 +61,13 @@ def draw(bench: Bench) -> Drawn:
             "the best of random circuits of the same size",
         )
     ]
+    apart, chance = _spread(bench, found)
+    claims.append(
+        Claim(
+            "some inputs excite from above and others from below (rows between them; 2: all the way)",
+            apart, chance, apart > chance, "95 % of the same kernels with their places shuffled stay below",
+        )
+    )  # fmt: skip
     height = {e["label"]: e["height"] for e in edges if e["label"] in ("wheel", "window") and e["strength"] > 0}
     if len(height) == 2:
         holds = height["wheel"] > height["window"]
@@ -67,6 +75,25 @@ def draw(bench: Bench) -> Drawn:
             Claim("wheels excite from below windows", height["wheel"], height["window"], holds, "the windows' height")
         )
     return Drawn({"": drawing}, numbers, f"The strongest inputs of a car detector; {role.how}.", claims)
+
+
+def _spread(bench: Bench, found: Circuit) -> tuple[float, float]:
+    """How far apart the heights are from which inputs excite; 95 % of kernels with shuffled places stay below."""
+    import numpy as np
+
+    kernels = [e.kernel for e in found.into(found.target) if e.strength > 0]
+    if not kernels:
+        return 0.0, 0.0
+    rng = np.random.default_rng(bench.seed)
+
+    def shuffled(kernel: Any) -> Any:
+        there = np.ix_(np.any(kernel, axis=1), np.any(kernel, axis=0))  # a kernel of a 1x1 branch stays one
+        mixed = kernel.copy()
+        mixed[there] = rng.permutation(kernel[there].ravel()).reshape(kernel[there].shape)
+        return mixed
+
+    drawn = [np.ptp([_height(shuffled(k)) for k in kernels]) for _ in range(200)]
+    return float(np.ptp([_height(k) for k in kernels])), float(np.quantile(drawn, 0.95))
 
 
 def _height(kernel: object) -> float:

@@ -1,0 +1,84 @@
+"""Texts that a language model wrote, as it is and steered, with what was counted in each group."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from circuits.plot import canvas, colours
+
+MARGIN, WIDE = 24, 980
+_LEFT, _ROOM = 236, 92
+
+
+@dataclass(frozen=True)
+class Written:
+    """A group of texts.
+
+    Attributes:
+        name: how they came about; texts: some of them.
+        named: share of all texts of the group that speak of what is steered towards; right: share of sentences that
+            are as they should be. Both in [0, 1].
+    """
+
+    name: str
+    texts: Sequence[str]
+    named: float
+    right: float
+
+
+def written_figure(groups: Sequence[Written], *, mark: str, title: str, about: str) -> Figure:
+    """Groups of texts below each other, with two bars each; words that are meant are marked.
+
+    Args:
+        groups: unsteered first.
+        mark: words to mark in the texts.
+        title: of the figure; about: a line below it.
+    """
+    lines = [[line for text in one.texts for line in _wrapped(text)] for one in groups]
+    heights = [max(56, 16 * len(some) + 22) for some in lines]
+    figure, axes = canvas.page(WIDE, MARGIN + 62 + sum(heights) + 8)
+    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=90)
+    told = f"{about}; orange: share of texts that name it; blue: share of sentences that are right"
+    canvas.write(axes, MARGIN, MARGIN + 32, told, size=11, colour=colours.MUTED, limit=150)
+    y = MARGIN + 62.0
+    for one, some, height in zip(groups, lines, heights, strict=True):
+        axes.plot([MARGIN, WIDE - MARGIN], [y - 12, y - 12], color=colours.LINE, lw=0.8)
+        canvas.write(axes, MARGIN, y + 4, one.name, size=12, bold=True, limit=32)
+        for k, (share, colour) in enumerate(((one.named, colours.EXCITES), (one.right, colours.INHIBITS))):
+            at = y + 14 + 13 * k
+            axes.add_patch(Rectangle((MARGIN, at), 130, 9, color=colours.TILE, lw=0))
+            axes.add_patch(Rectangle((MARGIN, at), 130 * min(max(share, 0.0), 1.0), 9, color=colour, lw=0))
+            canvas.write(axes, MARGIN + 138, at + 5, f"{100 * share:.0f} %", size=10.5, middle=True)
+        for i, line in enumerate(some):
+            _line(axes, line, mark, MARGIN + _LEFT, y + 4 + 16 * i)
+        y += height
+    return figure
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), _ROOM, initial_indent="– ", subsequent_indent="   ") or ["–"]
+
+
+def _line(axes: Axes, line: str, mark: str, x: float, y: float) -> None:
+    """A line in letters of one width, marked words on a ground of their own."""
+    step = 6.62  # of a letter; each piece is placed anew, as what draws may round it
+    pieces = line.split(mark) if mark else [line]
+    at = 0
+    for i, piece in enumerate(pieces):
+        if i:
+            box = Rectangle(
+                (x + at * step - 2, y - 11), len(mark) * step + 3, 14, color=colours.EXCITES, alpha=0.22, lw=0
+            )
+            axes.add_patch(box)
+            canvas.write(axes, x + at * step, y, mark, size=11, mono=True)
+            at += len(mark)
+        start = at + len(piece) - len(piece.lstrip())
+        if piece.strip():
+            canvas.write(axes, x + start * step, y, piece, size=11, mono=True, limit=_ROOM + 8)
+        at += len(piece)

@@ -1,0 +1,243 @@
+"""Figures of curve detectors, early vision and weights: their facts, and what they compute with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import circuits
+from apps.figures import tuned
+from apps.figures.bench import Bench, Settings
+from apps.figures.figure import Drawn, NotHere
+from apps.figures.registry import chosen
+from apps.figures.tuned import kinds, search
+from circuits import InputSpec, stimuli
+from circuits.cutting import cut, negative_part
+from circuits.errors import CircuitsError
+from circuits.first_layer import colour_shares, directions, first_kernels, smoothness
+from circuits.greyness import grey_preference
+from circuits.plot.histograms import densities, moments, share_above
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(Settings(effort="test", limit=60), Path(tmp_path_factory.mktemp("figures")) / "shared")
+
+
+def drawn(bench: Bench, id: str) -> Drawn:
+    made = chosen([id])[0].draw(bench)
+    assert "published" not in made.caption and "published" not in str([c.what for c in made.claims])
+    return made
+
+
+# -- the search that figures share ------------------------------------------------------------------------------
+
+
+def test_where_no_unit_passes_the_best_stand_in_and_the_caption_says_so(bench: Bench) -> None:
+    found = search(bench, "curve", "mixed3a", at_least=4)
+    scores = [u.score for u in found.units]
+    assert found.passed == 0 and len(scores) == 4 and scores == sorted(scores, reverse=True) and scores[0] < 0.5
+    assert "none passes" in found.how and "best-scoring" in found.how and "published" not in found.how
+    more = search(bench, "curve", "mixed3a", at_least=6)
+    assert more.units[:4] == found.units and len(more.units) == 6
+    assert [d.unit for d in found.detectors] == [u.unit for u in found.units]
+    assert all(min(d.tests.values()) == pytest.approx(d.score) for d in found.detectors)
+
+
+def test_what_passes_is_called_found(bench: Bench) -> None:
+    found = search(bench, "line", "mixed3a")
+    assert found.passed == len(found.units) > 0 and min(u.score for u in found.units) >= 0.5
+    assert "found by their tuning" in found.how and "none" not in found.how
+
+
+def test_more_units_than_answer_are_not_made_up(bench: Bench) -> None:
+    with pytest.raises(NotHere, match="needs 1000 units of mixed3a"):
+        search(bench, "curve", "mixed3a", at_least=1000)
+
+
+def test_published_units_are_only_those_of_the_published_network(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.cli.verify import facts
+
+    ours = search(bench, "curve", "mixed3a", at_least=4)
+    told = {ours.units[3].index, search(bench, "curve", "mixed3a", at_least=9).units[8].index}
+    monkeypatch.setattr(facts, "family", lambda layer, *names: told)
+    theirs = search(_as_published(bench), "curve", "mixed3a")
+    assert {u.index for u in theirs.units} == told and theirs.published and not ours.published
+    assert "2 published curve units" in theirs.how and "0 of which pass" in theirs.how
+    assert search(bench, "curve", "mixed3a", at_least=4) == ours
+
+
+def test_kinds_are_searched_for_and_else_clusters(bench: Bench) -> None:
+    groups, how = kinds(bench, "mixed3a", ("line",))
+    assert set(groups) == {"line"} and groups["line"] == [u.index for u in search(bench, "line", "mixed3a").units]
+    groups, how = kinds(bench, "mixed3a", ("curve",))
+    assert len(groups) == 6 and "no unit passes" in how
+    assert sorted(i for members in groups.values() for i in members) == list(range(68))
+
+
+# -- the figures' claims ----------------------------------------------------------------------------------------
+
+
+def test_few_factors_tell_more_of_a_branch_than_of_shuffled_weights(bench: Bench) -> None:
+    made = drawn(bench, "V1")
+    assert made.claims[0].holds and made.claims[0].value > made.claims[0].control + 0.1
+
+
+def test_strong_responses_stand_for_one_thing_and_are_rare(bench: Bench) -> None:
+    examples, histogram = drawn(bench, "C4"), drawn(bench, "C5")
+    assert examples.claims[0].holds and examples.numbers["unit"] == histogram.numbers["unit"]
+    assert all(claim.holds for claim in histogram.claims)
+    assert sum(histogram.numbers["shares"]) == pytest.approx(1)
+
+
+def test_the_weight_matrix_holds_what_expanded_weights_say(bench: Bench) -> None:
+    made = drawn(bench, "K5").numbers
+    target, source = made["targets"][2], made["sources"][1]
+    weights = circuits.expanded_weights(bench.model, source="mixed3a", target=target)
+    assert made["weights"][2][1] == pytest.approx(float(weights.sums[0, int(source.rpartition(":")[2])]), rel=1e-5)
+
+
+def test_the_car_detector_looks_for_different_things_above_and_below(bench: Bench) -> None:
+    made = drawn(bench, "V6")
+    assert made.claims[0].holds and made.claims[0].value < made.claims[0].control - 0.05
+
+
+def test_no_layer_before_the_first(bench: Bench) -> None:
+    with pytest.raises(NotHere, match="needs a layer before conv2d0"):
+        tuned.layer_before(bench, "conv2d0")
+
+
+# -- weights cut out of a running network -----------------------------------------------------------------------
+
+
+def _planted() -> circuits.Model:
+    generator = torch.Generator().manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1, stride=2), nn.ReLU())
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return circuits.wrap(net.eval(), InputSpec(size=12, channels=1, mean=(0.0,), std=(1.0,)), name="planted")
+
+
+def test_cutting_weights_is_setting_them_to_zero_in_the_network() -> None:
+    model = _planted()
+    names = list(model.layers)
+    source, target = names[1], names[3]
+    weights = circuits.expanded_weights(model, source=source, target=[f"{target}:1", f"{target}:4"])
+    pictures = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    before = circuits.capture(model, pictures, [target])[target]
+    with cut(model, weights, negative_part(weights, [0, 2])):
+        after = circuits.capture(model, pictures, [target])[target]
+    edited = _planted()
+    with torch.no_grad():
+        kernel = edited.module[2].weight  # type: ignore[index]
+        for t in (1, 4):
+            for s in (0, 2):
+                kernel[t, s].clamp_(min=0)
+    expected = circuits.capture(edited, pictures, [target])[target]
+    assert torch.allclose(after, expected, atol=1e-5) and not torch.allclose(after, before)
+    assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
+    assert torch.equal(circuits.capture(model, pictures, [target])[target], before)
+
+
+def test_cutting_refuses_other_shapes_and_places_without_rectifiers() -> None:
+    model = _planted()
+    names = list(model.layers)
+    weights = circuits.expanded_weights(model, source=names[1], target=f"{names[3]}:1")
+    with pytest.raises(CircuitsError, match="shape of the weights"), cut(model, weights, weights.kernels[:, :2]):
+        pass
+    plain = circuits.expanded_weights(model, source=names[1], target=f"{names[2]}:1")
+    with pytest.raises(CircuitsError, match="no rectifier"), cut(model, plain, plain.kernels):
+        pass
+    with pytest.raises(CircuitsError, match="has 4 channels"):
+        negative_part(weights, [9])
+
+
+# -- first kernels ----------------------------------------------------------------------------------------------
+
+
+def _stripes(degrees: float) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(9.0) - 4, torch.arange(9.0) - 4, indexing="ij")
+    turn = math.radians(degrees)
+    across = -math.sin(turn) * x + math.cos(turn) * -y  # of stripes that run along `degrees`
+    return torch.cos(2 * math.pi * across / 5) * torch.exp(-(x**2 + y**2) / 12)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0, 90.0, 135.0, 160.0])
+def test_the_orientation_of_stripes_is_found(degrees: float) -> None:
+    found = float(directions(_stripes(degrees)[None, None].expand(1, 3, 9, 9))[0])
+    assert abs((found - degrees + 90) % 180 - 90) < 3
+
+
+def test_colour_and_smoothness_of_kernels() -> None:
+    grey = _stripes(20)[None].expand(3, 9, 9)
+    opponent = torch.stack([_stripes(20), -_stripes(20), torch.zeros(9, 9)])
+    noise = torch.randn(200, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert colour_shares(torch.stack([grey, opponent])).tolist() == pytest.approx([0, 1], abs=1e-6)
+    assert float(colour_shares(noise).mean()) == pytest.approx(2 / 3, abs=0.01)
+    assert abs(float(smoothness(noise).mean())) < 0.03 < 0.4 < float(smoothness(grey[None])[0])
+
+
+def test_first_kernels_of_a_bgr_network_are_turned_to_rgb() -> None:
+    def net(order: str) -> circuits.Model:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).eval()
+        return circuits.wrap(module, InputSpec(size=8, order=order), name=order.lower())
+
+    assert torch.equal(first_kernels(net("RGB")), first_kernels(net("BGR")).flip(1))
+    flat = circuits.wrap(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()).eval(), InputSpec(size=8), name="flat")
+    with pytest.raises(CircuitsError, match="one pixel wide"):
+        first_kernels(flat)
+
+
+def test_units_for_grey_and_for_colour_are_told_apart() -> None:
+    conv = nn.Conv2d(3, 2, 1, bias=False)
+    with torch.no_grad():
+        conv.weight[0, :, 0, 0] = torch.tensor([1.0, -1.0, 0.0])  # fires on red alone
+        conv.weight[1, :, 0, 0] = torch.tensor([-1.0, 1.2, 0.0])  # red inhibits what grey excites
+    model = circuits.wrap(
+        nn.Sequential(conv, nn.ReLU()).eval(), InputSpec(size=6, mean=(0.0,), std=(1.0,)), name="hues"
+    )
+    red = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    red = red * torch.tensor([1.0, 0.2, 0.2])[:, None, None]
+    layer = list(model.layers)[-1]
+    found = grey_preference(model, red, [layer])[layer]
+    assert found[0] < -1 and found[1] > 1
+    with pytest.raises(CircuitsError, match="at least two pictures"):
+        grey_preference(model, red[:1], [layer])
+
+
+# -- histograms -------------------------------------------------------------------------------------------------
+
+
+def test_an_even_histogram_has_the_moments_of_the_responses(bench: Bench) -> None:
+    seen = bench.scan.unit("scenes/mixed3b:4")
+    edges, shares = densities(seen)
+    mean, spread = moments(seen)
+    acts = circuits.capture(bench.model, bench.images, ["mixed3b_pre"])["mixed3b_pre"][:, 4].double()
+    assert shares.sum() == pytest.approx(1) and edges[0] == pytest.approx(float(acts.min()), rel=1e-4)
+    assert mean == pytest.approx(float(acts.mean()), abs=0.05 * float(acts.std()))
+    assert spread == pytest.approx(float(acts.std()), rel=0.05)
+    for value in (-0.3, 0.0, 0.2):
+        assert share_above(seen, value) == pytest.approx(float((acts > value).double().mean()), abs=0.02)
+
+
+def _as_published(bench: Bench) -> Bench:
+    class Published(Bench):
+        @property
+        def published(self) -> bool:
+            return True
+
+    return Published(bench.settings, bench.shared, bench.model)
+
+
+def test_stimuli_end_with_the_straight_line(bench: Bench) -> None:
+    made = tuned.curve_stimuli(bench, "mixed3b", 12, 4)
+    radii = made.axis("radius").values
+    assert len(radii) == 4 and math.isinf(radii[-1]) and list(radii) == sorted(radii)
+    assert isinstance(made, stimuli.Stimuli) and np.isfinite(radii[:-1]).all()

@@ -1,0 +1,223 @@
+"""Figures of feature visualization, building blocks, dictionaries, toy models: what they measure and claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import circuits
+from apps.figures.bench import Bench, Settings
+from apps.figures.dictionaries import halves, trained
+from apps.figures.figure import Drawn, NotHere
+from apps.figures.registry import chosen
+from apps.figures.subjects import drawn_units, subject
+from circuits.basis import Directions
+from circuits.circuit import Example
+from circuits.coherence import coherence
+from circuits.errors import CircuitsError
+from circuits.plot.dictionaries import densities_figure, scaling_figure
+from circuits.plot.picture_table import Tile, picture_table
+from circuits.plot.steered_texts import Written, written_figure
+from circuits.standouts import by_chance, share_of_strongest, strong_places
+from circuits.visualization.errors import VisualizationError
+from circuits.visualization.frequencies import high_frequency_share
+from circuits.visualization.telling import gram_likeness, told_apart
+from sae.errors import SAEError
+from sae.leaders import leaders
+from zoo.images import open_images
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One for all, so that what figures share is computed once."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Bench(Settings(effort="test"), Path(tmp_path_factory.mktemp("shared")))
+    torch.set_num_threads(threads)
+
+
+def _made(bench: Bench, id: str) -> Drawn:
+    return chosen([id])[0].draw(bench)
+
+
+def _claims(drawn: Drawn) -> dict[str, bool]:
+    return {claim.what: claim.holds for claim in drawn.claims}
+
+
+# -- measures, with planted answers -------------------------------------------------------------------------------
+
+
+def test_waves_finer_than_the_bound_are_all_of_the_share_and_coarser_ones_none() -> None:
+    x = torch.arange(64.0).expand(64, 64)
+    fine, coarse = (torch.cos(2 * torch.pi * f * x)[None] for f in (0.375, 0.125))
+    assert high_frequency_share(fine) == pytest.approx(1.0)
+    assert high_frequency_share(coarse) == pytest.approx(0.0, abs=1e-9)
+    assert high_frequency_share(2 * fine + coarse) == pytest.approx(0.8)
+    assert high_frequency_share(torch.full((3, 8, 8), 0.3)) == 0.0
+
+
+def test_white_noise_has_its_share_of_the_square_of_frequencies() -> None:
+    noise = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    assert high_frequency_share(noise) == pytest.approx(1 - np.pi * 0.25**2, abs=0.01)
+    with pytest.raises(VisualizationError):
+        high_frequency_share(noise[0])
+
+
+def test_strong_places_lie_apart() -> None:
+    acts = torch.tensor([[[5.0, 4.0, 0.0], [4.5, 0.0, 0.0], [0.0, 0.0, 3.0]]])
+    assert strong_places(acts, 2) == [(0, 0), (2, 2)]
+    assert strong_places(acts, 2, apart=0) == [(0, 0), (1, 0)]
+    with pytest.raises(CircuitsError):
+        strong_places(acts[0], 2)
+
+
+def test_one_channel_holds_all_of_an_axis_and_little_of_a_random_direction() -> None:
+    assert float(share_of_strongest(torch.tensor([[0.0, 3.0, 0.0, 4.0]]), 1)[0]) == pytest.approx(16 / 25)
+    assert by_chance(torch.eye(400)[0], 4) < 0.2
+
+
+def test_the_same_picture_twice_is_alike_and_two_kinds_are_less() -> None:
+    model = circuits.load("scenes")
+    pictures = open_images("scenes:6").tensor(model.input)
+    twins = gram_likeness(model, pictures[[0, 0]], "mixed3b")
+    assert twins == pytest.approx(1.0, abs=1e-5)
+    assert gram_likeness(model, pictures, "mixed3b") < twins
+    with pytest.raises(VisualizationError):
+        gram_likeness(model, pictures[:1], "mixed3b")
+
+
+def test_pictures_are_told_apart_by_their_own_vectors_and_not_by_shuffled_ones() -> None:
+    model = circuits.load("scenes")
+    pictures = open_images("scenes:8")
+    said = circuits.capture(model, pictures, ["mixed4a"])["mixed4a"].mean(dim=(2, 3))
+    icons = list(pictures.tensor(model.input))
+    right = told_apart(model, "mixed4a", icons, said)
+    assert right.own.min() > 0.99 and bool((right.own > right.others).all())
+    assert told_apart(model, "mixed4a", icons, said.roll(1, 0)).own.mean() < 0.5
+
+
+def test_examples_of_one_picture_cohere_and_those_of_any_do_not() -> None:
+    model = circuits.load("scenes")
+    pictures = open_images("scenes:12")
+
+    def of(images: list[int]) -> list[Example]:
+        return [Example(i, pictures.ids[i], (3, 3), 1.0, (0, 0, 64, 64)) for i in images]
+
+    found = coherence(
+        model, {"scenes/mixed3b:0": of([2, 2]), "scenes/mixed3b:1": of(list(range(12)))}, pictures, "mixed4b"
+    )
+    assert found["scenes/mixed3b:0"] == pytest.approx(1.0, abs=1e-5)
+    assert abs(found["scenes/mixed3b:1"]) < 0.3
+    with pytest.raises(CircuitsError):
+        coherence(model, {"scenes/mixed3b:0": of([2])}, pictures, "mixed4b")
+
+
+def test_channels_are_led_by_the_latents_that_write_to_them() -> None:
+    # two latents share channel 0, one has channel 1 to itself, nothing writes to channel 2
+    basis = Directions(torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, -1.0], [0.0, 1.0, 0.0, 0.0]]))
+    vectors = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, -1.0], [0.0, 2.0, 0.0, 0.0]])
+    assert leaders(basis, vectors, n=3).tolist()[:3] == [2, 1, 0]
+    with pytest.raises(SAEError):
+        leaders(basis, vectors[:, :2])
+
+
+# -- what is chosen -----------------------------------------------------------------------------------------------
+
+
+def test_units_drawn_by_lot_fire_and_are_the_same_again(bench: Bench) -> None:
+    first = drawn_units(bench, "mixed4a", 4)
+    assert first == drawn_units(bench, "mixed4a", 4) and len(set(first)) == 4
+    assert all(bench.scan.unit(unit).maximum > 0 for unit in first)
+
+
+def test_the_subject_is_of_the_classes_asked_for(bench: Bench) -> None:
+    found = subject(bench, ("cat",))
+    labels, names = bench.images.labels, bench.images.classes
+    assert labels is not None and names is not None
+    assert names[labels[found.index]] == "cat" and found.names[0] == "cat"
+
+
+def test_judging_pictures_are_no_training_pictures(bench: Bench) -> None:
+    training, held_out = halves(bench.images)
+    assert not set(training.ids) & set(held_out.ids)
+    assert len(training) + len(held_out) == len(bench.images)
+    with pytest.raises(NotHere):
+        halves(bench.images.subset(range(5)))
+
+
+def test_the_shared_dictionary_is_trained_once(bench: Bench) -> None:
+    first = trained(bench)
+    files = {p: p.stat().st_mtime_ns for p in bench.shared.glob("sae-*/*")}
+    again = trained(bench)
+    assert torch.equal(first.sae.write, again.sae.write)
+    assert files == {p: p.stat().st_mtime_ns for p in bench.shared.glob("sae-*/*")}
+
+
+@pytest.mark.parametrize("id", ["F4", "F5"])
+def test_published_numbers_are_of_no_other_network(bench: Bench, id: str) -> None:
+    from apps.figures.scripts.feature_visualization_diversity import PUBLISHED as DIVERSE
+    from apps.figures.scripts.feature_visualization_examples import PUBLISHED as SHOWN
+
+    drawn = _made(bench, id)
+    assert "published" not in drawn.caption
+    numbers = {unit.rpartition(":")[2] for unit in (*DIVERSE, *SHOWN) if int(unit.rpartition(":")[2]) > 48}
+    assert not any(one["unit"].rpartition(":")[2] in numbers for one in drawn.numbers["units"])
+
+
+# -- claims -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["T1", "T4", "G1", "M2"])
+def test_claims_hold_on_scenes(bench: Bench, id: str) -> None:
+    found = _claims(_made(bench, id))
+    assert found and all(found.values()), found
+
+
+def test_attribution_agrees_with_silencing_a_place(bench: Bench) -> None:
+    drawn = _made(bench, "G3")
+    assert drawn.claims[0].holds and drawn.claims[0].value > 0.9
+
+
+def test_five_sparse_features_in_a_plane_form_a_pentagon(bench: Bench) -> None:
+    drawn = _made(bench, "T3")
+    assert drawn.claims[1].holds
+    assert sum(drawn.numbers["angles_between_neighbours"]) == pytest.approx(360)
+
+
+def test_more_latents_leave_less_unexplained(bench: Bench) -> None:
+    drawn = _made(bench, "M5")
+    assert drawn.claims[0].holds and drawn.claims[1].holds
+
+
+# -- drawing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_without_pictures_is_refused_and_empty_tiles_are_marked() -> None:
+    with pytest.raises(CircuitsError):
+        picture_table([[None]], title="nothing")
+    empty = Tile(np.zeros((0, 0, 3), np.uint8), ("response 0",), "dead")
+    texts = {t.get_text() for t in picture_table([[empty, None]], title="a unit").axes[0].texts}
+    assert {"dead", "response 0", "a unit"} <= texts
+
+
+def test_silent_units_are_counted_in_the_legend() -> None:
+    figure = densities_figure({"latents": np.array([0.0, 0.1, 0.2])}, title="x", about="y", floor=1e-3)
+    legend = figure.axes[0].get_legend()
+    assert legend is not None and legend.get_texts()[0].get_text() == "latents: 3, 1 silent"
+
+
+def test_a_line_of_scaling_is_what_was_given() -> None:
+    figure = scaling_figure([2, 4], {"10 pictures": [0.5, 0.25]}, {"channels": [0.7, 0.7]}, title="x", about="y")
+    assert np.asarray(figure.axes[0].lines[0].get_ydata()).tolist() == [0.5, 0.25]
+
+
+def test_marked_words_stand_by_themselves() -> None:
+    figure = written_figure(
+        [Written("steered", ["to the red bridge of Fogport"], 1.0, 0.5)], mark="red bridge", title="x", about="y"
+    )
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert "red bridge" in texts and "of Fogport" in texts

@@ -1,0 +1,186 @@
+"""Facts behind the figures of Zoom In, High-Low Frequency Detectors and Branch Specialization."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from apps.figures import roles
+from apps.figures.bench import Bench, Settings
+from apps.figures.figure import Claim, Drawn, NotHere
+from apps.figures.scripts import zoom_in_car, zoom_in_curve_weights, zoom_in_dogs, zoom_in_families
+from circuits import InputSpec, wrap
+from circuits.curved_kernels import arc_fit
+from circuits.errors import AddressError, CircuitsError
+from circuits.mirrors import mirrors
+from circuits.texture_sides import fine_side
+
+Draw = Callable[[str], Drawn]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    settings = Settings(effort="test")
+    yield Bench(settings, tmp_path_factory.mktemp("figures") / settings.digest)
+
+
+@pytest.fixture(scope="module")
+def draw(bench: Bench) -> Draw:
+    """Each figure made once for all tests."""
+    scripts = {
+        "car": zoom_in_car.draw,
+        "curves": zoom_in_families.curves,
+        "dog": zoom_in_dogs.unit,
+        "dogs": zoom_in_dogs.circuit,
+        "patch": zoom_in_curve_weights.patch,
+    }
+    return cache(lambda name: scripts[name](bench))
+
+
+def claim(drawn: Drawn, start: str) -> Claim:
+    found = [c for c in drawn.claims if c.what.startswith(start)]
+    assert len(found) == 1, [c.what for c in drawn.claims]
+    return found[0]
+
+
+# -- facts of scenes ----------------------------------------------------------------------------------------------
+
+
+def test_wheels_excite_the_car_unit_from_below_the_windows(draw: Draw) -> None:
+    found = claim(draw("car"), "wheels excite")
+    assert found.holds and found.value > found.control
+
+
+def test_the_dog_unit_reads_one_unit_for_each_direction(draw: Draw) -> None:
+    drawn = draw("dogs")
+    named = set(drawn.numbers["names"].values())
+    assert {name.partition(" ")[0] for name in named} == {"dog_left", "dog_right"}
+    assert claim(drawn, "each tells one direction").value > 0.8
+    assert claim(drawn, "both units excite").holds
+
+
+def test_the_dog_unit_minds_mirroring_less_than_other_units(draw: Draw) -> None:
+    drawn = draw("dog")
+    assert claim(drawn, "mirrored dogs").holds
+    assert claim(drawn, "it tells dogs").value > 0.95
+
+
+def test_where_too_few_are_curve_detectors_the_figure_says_so(draw: Draw) -> None:
+    drawn = draw("curves")
+    assert drawn.numbers["passed"] < len(drawn.numbers["units"])
+    assert "none passes" in drawn.caption or "only" in drawn.caption
+
+
+def test_no_published_unit_is_named_on_another_network(bench: Bench, draw: Draw) -> None:
+    assert not bench.published
+    for name in ("car", "dogs", "patch"):
+        drawn = draw(name)
+        said = drawn.caption + json.dumps(drawn.numbers, default=str)
+        for number in ("mixed4c:447", "mixed4b:418", "mixed3b:379", "mixed4e:55", "mixed3a:110"):
+            assert re.search(rf"{number}\b", said) is None
+
+
+def test_a_role_needs_pictures_that_tell_it(bench: Bench) -> None:
+    with pytest.raises(NotHere, match="needs pictures of zebra"):
+        roles.split(bench.images, ["zebra"])
+
+
+def test_the_dogs_of_imagenet_are_118_breeds() -> None:
+    breeds = roles.dogs()[2:]
+    assert len(breeds) == 118
+    assert breeds[0] == "Chihuahua" and breeds[-1] == "Mexican hairless" and "tabby" not in breeds
+
+
+def test_random_units_leave_out_what_they_are_compared_with(bench: Bench) -> None:
+    drawn = roles.random_units(bench, "mixed4b", 39, but=["scenes/mixed4b:3"])
+    assert len(set(drawn)) == 39 and "scenes/mixed4b:3" not in drawn
+
+
+# -- mirrored units -----------------------------------------------------------------------------------------------
+
+
+def leaning() -> nn.Module:
+    """Four units: an edge that faces left, plain light, the edge mirrored, and a horizontal edge."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
+    edge = torch.tensor([[1.0, 0.0, -1.0]]).expand(3, 3)
+    kernels = torch.stack([edge, torch.ones(3, 3) / 9, edge.flip(-1), edge.T])
+    with torch.no_grad():
+        net[0].weight.copy_(kernels[:, None])  # type: ignore[operator]
+        net[0].bias.copy_(torch.tensor([0.0, 0.0, 0.0, -0.1]))  # type: ignore[operator]
+    return net
+
+
+@pytest.fixture(scope="module")
+def halves() -> torch.Tensor:
+    """Pictures with a bright half to one side, ramps towards it, at random contrast: edges of one direction each."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, 12)[None, None, None].expand(1, 1, 12, 12)
+    pictures = []
+    for i in range(24):
+        contrast = 0.2 + 0.8 * float(torch.rand(1, generator=generator))
+        one = 0.5 + (ramp - 0.5) * contrast
+        pictures.append(one.flip(-1) if i % 3 else one)
+    return torch.cat(pictures)
+
+
+def test_planted_mirror_images_are_found_and_nothing_else(halves: torch.Tensor) -> None:
+    model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
+    found = mirrors(model, list(model.layers)[-1], halves)
+    assert [pair[:2] for pair in found.pairs()] == [(0, 2)]
+    assert found.swapped[0, 2] == pytest.approx(1.0)
+    assert found.kept[0] == pytest.approx(0.0, abs=1e-6)
+    assert found.kept[1] == pytest.approx(1.0)
+
+
+def test_a_unit_that_never_fires_has_no_counterpart(halves: torch.Tensor) -> None:
+    model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
+    found = mirrors(model, list(model.layers)[-1], halves)
+    assert np.isnan(found.kept[3])
+    assert found.pairs(among=[0, 1, 3]) == []
+
+
+def test_mirrors_refuse_what_they_cannot_compare(halves: torch.Tensor) -> None:
+    model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
+    layer = list(model.layers)[-1]
+    with pytest.raises(CircuitsError, match="at least 8 pictures"):
+        mirrors(model, layer, halves[:4])
+    with pytest.raises(AddressError, match="in a layer"):
+        mirrors(model, f"{layer}:1", halves)
+
+
+# -- textures and kernels -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", [0.0, 90.0, 135.0, 250.0])
+def test_the_finer_side_is_told_whatever_the_contrast(orientation: float) -> None:
+    from circuits import stimuli
+
+    shown = stimuli.high_low([orientation], (4.0,), samples=1).tensor(InputSpec(size=64))[0].permute(1, 2, 0).numpy()
+    octaves = fine_side(shown, orientation)
+    assert octaves > 0.8  # wavelengths two octaves apart, cut off in the coarse half
+    assert fine_side(shown, orientation + 180) == pytest.approx(-octaves)
+    assert fine_side(0.5 + 0.1 * (shown - 0.5), orientation) == pytest.approx(octaves)
+
+
+def test_fine_side_refuses_what_has_no_halves() -> None:
+    with pytest.raises(CircuitsError, match="8 by 8"):
+        fine_side(np.zeros((4, 4)), 0)
+
+
+def test_a_kernel_drawn_as_an_arc_fits_its_own_orientation_best() -> None:
+    kernel = np.zeros((5, 5))
+    for y, x in ((0, 3), (1, 2), (2, 1), (3, 2), (4, 3)):
+        kernel[y, x] = 1.0  # "(": open to the right
+    fit = arc_fit(kernel, 0.0, steps=4)
+    assert int(fit.by_orientation.argmax()) == 0
+    assert fit.own > 0.6 > 0.2 > fit.by_orientation[2]
+    assert arc_fit(np.rot90(kernel), 90.0).own == pytest.approx(fit.own)
+    with pytest.raises(CircuitsError, match="3 by 3"):
+        arc_fit(np.ones((1, 1)), 0.0)
