@@ -3,9 +3,11 @@
 1. Server time of pages, without a browser: 50 unit pages, first and again, and the wall of the layer with most units.
 2. One server; N sessions that go from view to view over its websocket, as browsers do, for so many seconds. Every
    answer is compared with what the same view gave when the server had one session only. Afterwards the model must have
-   the hooks and the weights that it had before. Memory is told as it goes.
+   the hooks and the weights that it had before. Some of the views steer units, and others read the same layers: what
+   one session edits must never be in what another one sees.
 
-With --model googlenet-bvlc and a store that holds a scan of it, pages are those of a real network.
+`python benchmarks/explorer.py` does both, and prints the rows of docs/benchmarks.md. With --model googlenet-bvlc and a
+store that holds a scan of it, pages are those of a real network.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+# the folder of this script has an sae.py, which is not the package
+sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
 PORT = 8677
 ANSWERS = ("explorer_wires", "explorer_gallery", "explorer_graph")
 
@@ -41,7 +45,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or _made(Path(folder))
         os.environ["CIRCUITS_EXPLORER"] = json.dumps({"store": str(store.absolute()), "model": options.model})
-        pages(options.model, store, options.units)
+        rows = pages(options.model, store, options.units)
+        print("\n".join(["", "| | first visit | again |", "|---|---|---|", *rows, ""]), flush=True)
         return load(options.model, store, options.sessions, options.seconds) if options.sessions else 0
 
 
@@ -61,8 +66,8 @@ def _app() -> str:
 # -- server time ------------------------------------------------------------------------------------------------------
 
 
-def pages(model: str, store: Path, count: int) -> None:
-    """Server time of pages, run in this process."""
+def pages(model: str, store: Path, count: int) -> list[str]:
+    """Server time of pages, run in this process; rows of a table."""
     from streamlit.testing.v1 import AppTest
 
     from apps.explorer import thumbs
@@ -96,20 +101,24 @@ def pages(model: str, store: Path, count: int) -> None:
         layer = drawn.choice(layers)
         units.append(f"{model}/{layer}:{drawn.randrange(scan.layers[layer])}")
     timed("unit", unit=units[0])
-    for title, rounds in (("first", 1), ("again", 2)):
-        spent = [timed("unit", unit=unit) for _ in range(rounds) for unit in units]
-        _tell(f"{len(units)} unit pages, {title}", spent)
-    for title, times in (("first", 1), ("again", 5)):
-        spent = [timed("layer", unit=f"{model}/{wall}", size=512) for _ in range(times)]
-        _tell(f"wall of {min(512, scan.layers[wall])} units of {wall}, {title}", spent)
+    names = f"{len(units)} unit pages", f"wall of {min(512, scan.layers[wall])} units"
+    found = [
+        [_tell(f"{names[0]}, {title}", [timed("unit", unit=unit) for _ in range(n) for unit in units])
+         for title, n in (("first", 1), ("again", 2))],
+        [_tell(f"{names[1]}, {title}", [timed("layer", unit=f"{model}/{wall}", size=512) for _ in range(n)])
+         for title, n in (("first", 1), ("again", 5))],
+    ]  # fmt: skip
+    return [f"| {name}, {model} | {a:.0f} ms | {b:.0f} ms |" for name, (a, b) in zip(names, found, strict=True)]
 
 
-def _tell(what: str, spent: list[tuple[float, float]]) -> None:
+def _tell(what: str, spent: list[tuple[float, float]]) -> float:
+    """Print them; the median."""
     clock, cpu = [s[0] for s in spent], [s[1] for s in spent]
     print(
         f"{what:<44} median {statistics.median(clock):6.0f} ms (CPU {statistics.median(cpu):5.0f}), "
         f"slowest {max(clock):6.0f} ms"
     )
+    return statistics.median(clock)
 
 
 # -- many sessions ----------------------------------------------------------------------------------------------------
@@ -130,11 +139,25 @@ def load(model: str, store: Path, sessions: int, seconds: float) -> int:
     def over() -> None:
         visitors.join()
         print(json.dumps(found, indent=1), flush=True)
+        if "memory MB" in found:
+            print(_sentence(found), flush=True)
         os._exit(0 if found.get("ok") else 1)  # the server has no other end
 
     threading.Thread(target=over, daemon=True).start()
     bootstrap.run(_app(), False, [], flags)
     return 1
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    """What docs/benchmarks.md says of it."""
+    memory, same = found["memory MB"], found["hooks"]["before"] == found["hooks"]["after"]
+    kept = "as before" if same and found["weights unchanged"] else "NOT as before"
+    return (
+        f"{found['sessions']} sessions at once for {found['seconds']:g} s against one server: {found['answers']:,} "
+        f"answers (median {found['median answer ms'] / 1000:.1f} s, of views that are there already and of those that "
+        f"are not), {found['errors']} errors, {found['differences']} different from what a single session gets; hooks "
+        f"and weights {kept}; {memory['alone']} to {memory['most']} MB."
+    )
 
 
 def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, Any]:
@@ -144,7 +167,7 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
     try:
         views = _views(model, store)
         expected = asyncio.run(_alone(views))
-        shared = open_model(model, "")
+        shared = open_model(model)
         before = _hooks(shared), digest(shared.module.state_dict())
         counts, memory = asyncio.run(_together(views, expected, sessions, seconds))
         after = _hooks(shared), digest(shared.module.state_dict())
@@ -179,6 +202,8 @@ def _views(model: str, store: Path) -> list[tuple[str, str]]:
     firing = [i for i in range(scan.layers[last[-1]]) if scan.layer(last[-1]).fires_on[i] > 5][:3]
     found += [("circuit", f"unit={model}/{last[-1]}:{index}") for index in firing]
     found += [("unit", f"unit={model}/{last[-1]}:{index}&section=sum&shown=heat") for index in firing]
+    found += [("steering", f"unit={model}/{last[-2]}:{index}&edits={index}:scale:2") for index in range(3)]
+    found += [("steering", f"unit={model}/{last[-1]}:{index}") for index in firing]
     return [(page, quote(query, safe="=&:/")) for page, query in found]
 
 
@@ -241,6 +266,8 @@ def _read(message: Any, shown: dict[str, Any]) -> None:
     if kind == "bidi_component" and element.bidi_component.component_name in ANSWERS:
         place = ".".join(map(str, message.metadata.delta_path))
         shown["data"][f"{place} {element.bidi_component.component_name}"] = element.bidi_component.json
+    elif kind == "plotly_chart":
+        shown["data"][".".join(map(str, message.metadata.delta_path)) + " chart"] = element.plotly_chart.spec
     elif kind == "progress" or (kind == "markdown" and "Cutting small" in element.markdown.body):
         shown["working"] = True
     elif kind == "exception" or (kind == "alert" and element.alert.format == 1):

@@ -1,4 +1,4 @@
-"""The sparse autoencoder that the server was given: what its files say of it, and the scan that lies beside them."""
+"""The sparse autoencoders that the server was given: what their files say, and the scans that lie beside them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from apps.explorer import state
+from apps.explorer.settings import Settings
 from apps.explorer.state import Here
 from circuits.address import Unit
 from circuits.errors import CircuitsError
-from circuits.store import MANIFEST, folder_of
 from sae.base import SAE
 from sae.formats import load
 
@@ -72,22 +72,31 @@ class Given:
         }
 
 
-def given(folder: Path | None) -> Given | None:
-    """The SAE of a folder, or None where the server was given none.
+def given(chosen: Settings) -> tuple[tuple[Given, ...], dict[str, str]]:
+    """The SAEs that the server was given; and, by name, why some of them cannot be read."""
+    found, broken = [], {}
+    for name, folder in chosen.saes:
+        try:
+            found.append(opened(name, folder))
+        except CircuitsError as error:
+            broken[name] = str(error)
+    return tuple(found), broken
+
+
+def opened(name: str, folder: Path) -> Given:
+    """The SAE of a folder.
 
     Raises:
         FormatError: there is none in it.
     """
-    if folder is None:
-        return None
     stamps = tuple(int(p.stat().st_mtime_ns) if p.is_file() else 0 for p in (folder / REPORTS, folder / DENSITIES))
-    return _given(str(folder), stamps)
+    return _given(name, str(folder), stamps)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _given(folder: str, stamps: tuple[int, ...]) -> Given:
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _given(name: str, folder: str, stamps: tuple[int, ...]) -> Given:
     path = Path(folder)
-    return Given(path, path.resolve().name, load(path), _report(path / REPORTS), _densities(path / DENSITIES))
+    return Given(path, name, load(path), _report(path / REPORTS), _densities(path / DENSITIES))
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -122,16 +131,19 @@ def space_of(at: Here, one: Given) -> str | None:
     return next((f"{layer}~{name}" for layer, name in at.model.bases if name == one.name), None)
 
 
+def refused(at: Here, one: Given) -> str:
+    """Why its latents are no units of this model; empty where they are."""
+    if space_of(at, one) is not None:
+        return ""
+    why = state.attached(at.model.name, at.settings.saes).refused.get(one.name, "")
+    return why or f"it reads {one.model or 'a model that its files do not name'}"
+
+
 def scanned(at: Here, one: Given, space: str) -> Here | None:
     """Where the latents were scanned: in the store, or beside the SAE's files; None where they were not."""
     layer, _, name = space.partition("~")
     there = replace(at, unit=Unit(layer, None, at.model.name, name))
     if at.scan is not None and space in at.scan.layers:
         return there
-    folder = folder_of(one.folder / "scan", at.model.name)
-    try:
-        scan = state.open_scan(str(folder), (folder / MANIFEST).stat().st_mtime_ns)
-    except (OSError, CircuitsError):
-        return None
-    fits = scan.manifest["weights"] == at.model.digest and space in scan.layers
-    return replace(there, scan=scan) if fits else None
+    scan = state.scan_beside(one.folder, at.model, space)
+    return replace(there, scan=scan) if scan is not None and space in scan.layers else None

@@ -16,6 +16,7 @@ from apps.explorer.state import Here
 from apps.explorer.tasks import Task
 from circuits.address import Unit
 from circuits.errors import CircuitsError
+from circuits.model import Model
 from zoo.progress import Progress
 
 _ADDRESS = "unit"
@@ -135,8 +136,8 @@ def follow_pickers(page: str) -> None:
     if wanted is None:
         return
     is_layer = ":" not in wanted.rpartition("/")[2]
-    if page in ("unit", "circuit", "layer", "image"):
-        same = page if page == "image" or is_layer == (page == "layer") or page == "circuit" else ""
+    if page in ("unit", "circuit", "layer", "image", "steering"):
+        same = page if page in ("image", "circuit", "steering") or is_layer == (page == "layer") else ""
     else:
         same = ""
     links.go(same or ("layer" if is_layer else "unit"), unit=wanted)
@@ -175,6 +176,8 @@ def show(
                 links.go(page, keep=("examples", "shown", "by", "tour", "step"), unit=before)
             if st.button("Next", key="next", shortcut="N", type="tertiary", disabled=not after):
                 links.go(page, keep=("examples", "shown", "by", "tour", "step"), unit=after)
+        if page in ("unit", "circuit") and view and st.button("Steer", key="steer", type="tertiary"):
+            links.go("steering", unit=view["unit"])
         copy_link(links.path_of(page, {**{k: st.query_params[k] for k in st.query_params}, **(view or {})}))
         if python:
             with st.popover("Python", icon=":material/code:"):
@@ -197,17 +200,26 @@ def neighbours(at: Here) -> tuple[str, str]:
 # -- work that is not done yet ----------------------------------------------------------------------------------------
 
 
-def settled(key: tuple[Any, ...], what: str, function: Callable[[Progress], Any], patience: float = 0.4) -> Any:
+def settled(
+    key: tuple[Any, ...],
+    what: str,
+    function: Callable[[Progress], Any],
+    patience: float = 0.4,
+    *,
+    model: Model | None = None,
+) -> Any:
     """What a task gives; while it works, its progress instead, and None.
 
     Args:
         key: everything that the result depends on; what: in words; function: does it, given a `progress=`.
         patience: seconds to wait before progress is shown.
+        model: that it runs. Its lock is held meanwhile: not all of the library takes it, and what one task edits
+            must not be in what another one reads.
 
     Raises:
         CircuitsError: the task's own.
     """
-    task = state.desk().ask(key, what, function)
+    task = state.desk().ask(key, what, function if model is None else _alone(function, model))
     if task.wait(patience):
         try:
             return task.result()
@@ -216,6 +228,14 @@ def settled(key: tuple[Any, ...], what: str, function: Callable[[Progress], Any]
             raise
     _working(task, key)
     return None
+
+
+def _alone(function: Callable[[Progress], Any], model: Model) -> Callable[[Progress], Any]:
+    def run(report: Progress) -> Any:
+        with model.lock:
+            return function(report)
+
+    return run
 
 
 @st.fragment(run_every=1.0)

@@ -28,7 +28,7 @@ from apps.explorer.security import checked_name
 from circuits.errors import CircuitsError, shorten
 from zoo.files import write_text_atomically
 
-KINDS = ("begin", "scan", "visualize", "thumbs")
+KINDS = ("begin", "scan", "visualize", "thumbs", "dictionary")
 State = Literal["running", "done", "failed", "stopped", "interrupted"]
 MOST = 2
 """Jobs at work at once."""

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from apps.explorer.security import checked_text
 from circuits.address import Unit
 from circuits.errors import CircuitsError, shorten
@@ -180,10 +182,12 @@ class Labels:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=10)) as connection:
                 if write:
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    connection.execute("PRAGMA synchronous = FULL")  # saved is saved, also when the power fails
-                    connection.execute(_TABLE)
+                    # SQLite waits for nobody when a new file is made a log-keeping one: one does it, others wait here
+                    with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=10):
+                        connection.execute("PRAGMA journal_mode = WAL")
+                        connection.execute("PRAGMA synchronous = FULL")  # saved is saved, also when the power fails
+                        connection.execute(_TABLE)
                 with connection:
                     yield connection
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError) as error:  # a lock that does not come is one of the system's errors
             raise LabelError(f"the labels in {shorten(self.path, 160)} cannot be used: {error}") from error

@@ -44,9 +44,11 @@ PAGES: dict[str, Entry] = {
         Entry("layer", "Layer", ":material/grid_view:", "all units of a layer"),
         Entry("unit", "Unit", ":material/center_focus_strong:", "one unit: what it answers to, reads and feeds"),
         Entry("circuit", "Circuit", ":material/account_tree:", "a unit traced back through the layers"),
+        Entry("steering", "Steering", ":material/tune:", "units turned up and down, and what follows"),
         Entry("image", "Image", ":material/image_search:", "one picture taken apart"),
         Entry("superposition", "Superposition", ":material/hub:", "toy models, trained while you watch"),
         Entry("sae", "SAE", ":material/blur_on:", "a sparse autoencoder: its latents, and channels against them"),
+        Entry("language", "Language", ":material/notes:", "a language model: what its latents answer to, and steering"),
         Entry("search", "Search", ":material/search:", "units by name, address or concept"),
         Entry("jobs", "Jobs", ":material/pending_actions:", "scans and pictures, made in the background"),
     )

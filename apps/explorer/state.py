@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from apps.explorer import looks, thumbs
 from apps.explorer.labels import FILE as LABELS
 from apps.explorer.labels import Labels
 from apps.explorer.ordering import most_selective
+from apps.explorer.renamed import Renamed
 from apps.explorer.settings import BUILT_IN, Settings, settings
 from apps.explorer.tasks import Desk
 from circuits.address import Unit
@@ -94,24 +95,30 @@ def here(address: str | None) -> Here:
     if name not in known:
         hint = did_you_mean(name, known)
         raise AddressError(f"no model {shorten(name)!r} is open here.{hint} There are {', '.join(known)}")
-    model = open_model(name, str(chosen.sae or ""))
+    model = open_model(name, chosen.saes)
     scan, why = _scan_of(chosen, model)
     unit = model.resolve(_first(model, scan) if asked is None else asked)
-    if unit.basis is not None and chosen.sae is not None and (scan is None or unit.space not in scan.layers):
-        beside = _scan_beside(chosen.sae, model)
+    folder = dict(chosen.saes).get(unit.basis or "")
+    if folder is not None and (scan is None or unit.space not in scan.layers):
+        beside = scan_beside(folder, model, unit.space)
         if beside is not None and unit.space in beside.layers:
             return Here(chosen, model, unit, beside)
     return Here(chosen, model, unit, scan, why)
 
 
-def _scan_beside(sae: Path, model: Model) -> Scan | None:
-    """The scan that `circuits sae features` leaves beside an SAE's files, if it is of this model."""
+def scan_beside(sae: Path, model: Model, space: str) -> Scan | None:
+    """The scan that `circuits sae features` leaves beside an SAE's files, if it is of this model; it calls latents by
+    the folder, which is changed here to `space`, as they are called on this server.
+    """
     folder = folder_of(sae / "scan", model.name)
     try:
         scan = open_scan(str(folder), (folder / MANIFEST).stat().st_mtime_ns)
     except (OSError, CircuitsError):
         return None
-    return scan if scan.manifest["weights"] == model.digest else None
+    if scan.manifest["weights"] != model.digest:
+        return None
+    own = f"{space.partition('~')[0]}~{sae.resolve().name}"
+    return scan if own == space or own not in scan.layers else Renamed(scan, own, space)
 
 
 def _first(model: Model, scan: Scan | None) -> Unit:
@@ -123,17 +130,39 @@ def _first(model: Model, scan: Scan | None) -> Unit:
     return Unit(layer, most_selective(scan.layer(layer)), model.name)
 
 
+@dataclass(frozen=True)
+class Attached:
+    """A model with the latents of the dictionaries that fit it; why the others do not, by their names."""
+
+    model: Model
+    refused: Mapping[str, str]
+
+
 @st.cache_resource(max_entries=3, show_spinner=False)
-def open_model(name: str, sae: str = "") -> Model:
-    """A model of the zoo, with the latents of the dictionary that the server was given."""
-    model = load(name)
-    if sae:
+def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
+    """A model of the zoo, with the latents of the dictionaries that the server was given."""
+    model, refused = load(name), {}
+    for own, folder in saes:
         from sae.formats import load as load_sae
         from sae.vision import attach_folder
 
-        if load_sae(sae).metadata.get("model", name) == name:  # one of another model has its own page only
-            attach_folder(model, sae)
-    return model
+        try:
+            said = load_sae(folder).metadata
+            of = str(said.get("model") or said.get("model_name") or "")
+            if said.get("site") == "language":
+                refused[own] = "it reads a language model: see the Language page"
+            elif of not in ("", name):
+                refused[own] = f"it reads {of}"
+            else:
+                attach_folder(model, folder, own)
+        except CircuitsError as error:  # one that is damaged, or of other weights, hides no other
+            refused[own] = str(error)
+    return Attached(model, refused)
+
+
+def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
+    """The model of `attached`."""
+    return attached(name, saes).model
 
 
 def _scan_of(chosen: Settings, model: Model) -> tuple[Scan | None, str]:
@@ -196,8 +225,12 @@ def _stored_thumbs(folder: str, digest: str, layer: str, stamp: int) -> thumbs.T
 
 def thumbs_of(at: Here, layer: str) -> thumbs.Thumbs | None:
     """The small pictures of a layer's units; None while they are being made, which this call sees to."""
-    if at.scan is None or layer not in at.scan.layers:
-        return ()
+    if at.scan is None or layer not in at.scan.layers:  # of latents the scan beside the SAE has no other layers
+        scan = _scan_of(at.settings, at.model)[0]
+        if scan is None or layer not in scan.layers:
+            return ()
+        at = replace(at, scan=scan)
+    assert at.scan is not None
     scan, path = at.scan, at.scan.folder / thumbs.FOLDER / f"{layer}.safetensors"
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     found = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp) if stamp else None
@@ -247,11 +280,12 @@ def shown(look: looks.Look) -> str | None:
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def _likeness(model: str, digest: str, folder: str, stamp: str, layer: str, by: str, _model: Model) -> Likeness:
-    if by == "weights":
+def _likeness(
+    model: str, digest: str, folder: str, stamp: str, layer: str, by: str, _model: Model, _scan: Scan | None
+) -> Likeness:
+    if by == "weights" or _scan is None:
         return by_weights(_model, layer)
-    scan = open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns)
-    samples = scan.samples(layer)
+    samples = _scan.samples(layer)
     fired = np.maximum(samples.values, 0) if _model.layers[layer.partition("~")[0]].size is not None else samples.values
     measure = f"responses at {len(fired)} places of the pictures"
     return likeness_of(fired.T, unit_names(_model, layer), measure=measure, centred=True)
@@ -267,7 +301,7 @@ def likeness_in(at: Here, by: str) -> Likeness:
         raise CircuitsError(f"{at.unit.space} has no other unit")
     scan = at.scanned if by == "activations" else at.scan
     folder, stamp = ("", "") if scan is None else (str(scan.folder), scan.manifest["digest"])
-    return _likeness(at.model.name, at.model.digest, folder, stamp, at.unit.space, by, at.model)
+    return _likeness(at.model.name, at.model.digest, folder, stamp, at.unit.space, by, at.model, scan)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -308,5 +342,5 @@ def described(value: Any) -> str:
 
 def first_of(name: str) -> Unit:
     """Where a model opens, by its name."""
-    model = open_model(name, str(settings().sae or ""))
+    model = open_model(name, settings().saes)
     return _first(model, _scan_of(settings(), model)[0])

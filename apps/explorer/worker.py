@@ -156,11 +156,20 @@ def _begin(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
             notes(0, 0)
 
 
+def _dictionary(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
+    """The SAE of the built-in language model, for the Language page."""
+    from apps.explorer import languages
+
+    notes.say(f"training an SAE of {asked['address']}")
+    languages.train(store, notes)
+
+
 _DO: dict[str, Callable[[Path, Mapping[str, Any], Notes], None]] = {
     "begin": _begin,
     "scan": _scan,
     "thumbs": _thumbs,
     "visualize": _visualize,
+    "dictionary": _dictionary,
 }
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from circuits.plot import canvas, colours
 from circuits.plot.factors import FACTOR_COLOURS
 
 MARGIN = 24
+_ONE_LINE = 700  # pixels that a line of some hundred letters takes
 _REPRESENTED = 0.5
 _CROWD, _CROWD_LEAST = 24, 0.5  # in larger groups fewer pairs are joined, or lines cover each other
 
@@ -115,12 +116,15 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     largest = max(len(as_array(s.bias)) for s in shown)
     cell = max(2.0, min(22.0, 190.0 / largest))
     wide = cell * (largest + 2)
-    step, top, bars = wide + 26, MARGIN + 84, 130
-    left = MARGIN + 78
-    figure, axes = canvas.page(max(left + len(shown) * step + MARGIN - 26, 560), top + cell * largest + 46 + bars + 118)
+    step, bars, left = wide + 26, 130, MARGIN + 78
+    width = max(left + len(shown) * step + MARGIN - 26, 584)
+    about = ["what of each feature (column) arrives at each output (row), and the bias b; ", "features by importance"]
+    about = about if width < _ONE_LINE else ["".join(about)]
+    top = MARGIN + 68 + 16 * len(about)
+    figure, axes = canvas.page(width, top + cell * largest + 46 + bars + 118)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Superposition by density", size=15, bold=True, limit=100)
-    about = "what of each feature (column) arrives at each output (row), and the bias b; features by importance"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colours.MUTED, limit=130)
+    for i, line in enumerate(about):
+        canvas.write(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, colour=colours.MUTED, limit=130)
     scale = max(1.0, *(float(np.abs(as_array(s.gram)).max()) for s in shown))
     base = top + cell * largest + 46 + bars
     reach = max(1.2, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in shown))

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, Many, Result, Session
 from apps.cli.errors import UsageError
 
 
@@ -30,6 +30,7 @@ class Explore(Command):
     Example:
         circuits explore
         circuits explore --store store --model googlenet-bvlc --images photos --allow-write
+        circuits explore --sae parts=sae/parts --sae sae/of-tales --lm models/gpt2
         circuits explore --port 8600 --json
     """
 
@@ -37,8 +38,10 @@ class Explore(Command):
     """Folder of scans, labels and pictures; made at the first start."""
     model: str | None = None
     """Model to open on; by default the built-in one, or the first of the store."""
-    sae: Path | None = None
-    """Folder of an SAE trained on the model, whose latents become units."""
+    sae: Many = ()
+    """Folder of an SAE, or NAME=FOLDER; may be repeated. Latents become units of the model that it was trained on."""
+    lm: Many = ()
+    """Folder of a language model, besides the built-in `tales`; may be repeated."""
     images: Path | None = None
     """Folder of photographs: scans look at its folders, and concepts are searched in them."""
     allow_write: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -65,15 +68,30 @@ class Explore(Command):
     def _check(self) -> None:
         if not 0 < self.port < 65536:
             raise UsageError(f"--port is between 1 and 65535, not {self.port}")
-        for name, folder in (("sae", self.sae), ("images", self.images)):
-            if folder is not None and not folder.expanduser().is_dir():
-                raise UsageError(f"--{name} {folder} is no folder")
+        if self.images is not None and not self.images.expanduser().is_dir():
+            raise UsageError(f"--images {self.images} is no folder")
+        names = [name for name, _ in self._saes()]
+        for name, folder in self._saes():
+            if not folder.is_dir():
+                raise UsageError(f"--sae {folder} is no folder")
+            if names.count(name) > 1:
+                raise UsageError(f"two SAEs are called {name}: give them names, --sae one={folder}")
         if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
             raise UsageError(f"--store {self.store} is a file; give a folder")
         if self.model is not None:
             from circuits.model import load
 
             load(self.model)  # a wrong name, or weights that are not here, are told now
+        for one in self.lm:
+            from zoo.language import load_language
+
+            load_language(one)
+
+    def _saes(self) -> list[tuple[str, Path]]:
+        """Name and folder of each SAE."""
+        parts = [one.rpartition("=") for one in self.sae]
+        folders = [Path(folder).expanduser().absolute() for _, _, folder in parts]
+        return [(name or folder.resolve().name, folder) for (name, _, _), folder in zip(parts, folders, strict=True)]
 
     def command(self) -> list[str]:
         """The command line of the server."""
@@ -93,7 +111,8 @@ class Explore(Command):
         chosen = Settings(
             store=self.store.expanduser().absolute(),
             model=self.model,
-            sae=None if self.sae is None else self.sae.expanduser().absolute(),
+            saes=tuple(self._saes()),
+            lms=self.lm,
             images=None if self.images is None else self.images.expanduser().absolute(),
             allow_write=self.allow_write,
         )

@@ -1,6 +1,7 @@
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".gallery");
   root.style.setProperty("--size", data.size + "px");
+  root.style.maxWidth = data.tiles.length === 1 ? data.size + "px" : "";  // one picture alone would fill the row
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.label);
   const made = (tag, kind, text) => {

@@ -35,7 +35,7 @@ def show(at: Here, found: UnitScan | None) -> None:
         return rows[0], figure_bytes(lambda: plot.polysemantic_unit(rows[0], pictures, spec), "png")
 
     key = ("apart", model.digest, at.scanned.manifest["digest"], unit)
-    made = frame.settled(key, "grouping its examples by what made it fire", work)
+    made = frame.settled(key, "grouping its examples by what made it fire", work, model=model)
     if made is None:
         return
     row, figure = made

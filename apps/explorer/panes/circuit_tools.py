@@ -146,7 +146,7 @@ def scored(at: Here, circuit: Circuit) -> None:
         labels = {n.unit: n.label for n in circuit.nodes if n.label}
         return found, exports.figure_bytes(lambda: plot.score_figure(found, labels=labels), "png")
 
-    made = frame.settled(key, f"scoring it beside {RANDOM} random circuits of its size", work)
+    made = frame.settled(key, f"scoring it beside {RANDOM} random circuits of its size", work, model=model)
     if made is None:
         return
     found, figure = made

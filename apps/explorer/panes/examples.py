@@ -69,6 +69,7 @@ def _quilt(at: Here, examples: Sequence[Example], shown: crops.Shown, key: str, 
             ("heat", scan.manifest["digest"], str(at.unit), key),
             "where it responds",
             lambda report: crops.heated(at.model, at.unit, examples, images, scan.input_spec, report),
+            model=at.model,
         )
         if shots is None:
             return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from apps.explorer import exports, frame, links, state
+from apps.explorer import dictionaries, exports, frame, links, state
 from apps.explorer.components.choose import pick
 from apps.explorer.components.gallery import gallery
 from apps.explorer.dictionaries import Given
@@ -26,6 +27,19 @@ ORDERS = {"lot": "By lot", "often": "Fires most often", "seldom": "Fires least o
 SHOWN, PICTURES, EXAMPLES, SEED = 48, 200, 32, 0
 _LOWEST = -6.0
 """Power of ten below which no number of inputs that was looked at can tell densities apart."""
+
+
+def table(at: Here, found: tuple[Given, ...], broken: Mapping[str, str]) -> None:
+    """All SAEs, those of other models and those that cannot be read with a line that says so."""
+    rows = [{**one.row(), "note": dictionaries.refused(at, one)} for one in found]
+    rows += [{"SAE": name, "note": why} for name, why in broken.items()]
+    names = dict.fromkeys(k for row in rows for k in row)
+    used = [k for k in names if any(row.get(k) not in (None, "") for row in rows)]
+    three = st.column_config.NumberColumn(format="%.3f")
+    st.dataframe(
+        [{k: row.get(k) for k in used} for row in rows], hide_index=True, column_config={"FVU": three},
+        alt="the SAEs that the server was given",
+    )  # fmt: skip
 
 
 def densities(one: Given) -> Any:
@@ -126,8 +140,10 @@ def taken_apart(at: Here, there: Here, layer: str, name: str, channel: int) -> t
         figure = exports.figure_bytes(lambda: dissection_figure(found, images, model.input), "png")
         return found, figure, images
 
-    key = ("dissect", model.digest, str(at.settings.sae), layer, name, channel, images.digest)
-    made: tuple[Dissection, bytes, Images] | None = frame.settled(key, f"taking {layer}:{channel} apart", work)
+    key = ("dissect", model.digest, str(dict(at.settings.saes).get(name)), layer, name, channel, images.digest)
+    made: tuple[Dissection, bytes, Images] | None = frame.settled(
+        key, f"taking {layer}:{channel} apart", work, model=model
+    )
     return made
 
 

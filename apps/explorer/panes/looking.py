@@ -50,8 +50,8 @@ class Shown:
     index: int | None
 
 
-def chosen(at: Here) -> Shown:
-    """The picture of the address, or the one that was uploaded.
+def chosen(at: Here, default: int = 0) -> Shown:
+    """The picture of the address, or the one that was uploaded; `default` where the address names none.
 
     Raises:
         UploadError: no such picture, or an upload that is not taken.
@@ -63,14 +63,14 @@ def chosen(at: Here) -> Shown:
     if given is not None:
         return uploaded(given.getvalue())
     found = state.pictures_of(at)
-    said = links.asked("picture") or "0"
+    said = links.asked("picture") or str(default)
     if not (said.isdecimal() and len(said) < 9 and int(said) < len(found)):
         raise UploadError(f"there are pictures 0 to {len(found) - 1}; asked for {said[:20]}")
     index = int(said)
     if st.session_state.get("picture_number") != index:
         st.session_state["picture_number"] = index
     left.number_input(f"Picture (0 to {len(found) - 1})", 0, len(found) - 1, key="picture_number", on_change=_moved)
-    return Shown(found.subset([index]), found.ids[index], f"{at.scanned.manifest['digest'][:12]}-{index}", index)
+    return Shown(found.subset([index]), found.ids[index], f"{found.digest[:12]}-{index}", index)
 
 
 def _moved() -> None:
@@ -119,6 +119,7 @@ def show_place(at: Here, shown: Shown) -> None:
         ("said", at.model.digest, layer, shown.key, place),
         f"reading {layer}",
         lambda report: said(at.model, layer, shown.images, place),
+        model=at.model,
     )
     if made is None:
         return
@@ -173,7 +174,7 @@ def show_class(at: Here, shown: Shown) -> None:
     """From the picture to a class, from the class to units of this layer, from one of those to what it reads."""
     model, layer = at.model, at.unit.layer
     key = ("classes", model.digest, shown.key)
-    found = frame.settled(key, "reading class scores", lambda report: classes(model, shown.images))
+    found = frame.settled(key, "reading class scores", lambda report: classes(model, shown.images), model=model)
     if found is None:
         return
     options = {str(k): f"{name}  {100 * share:.0f} %" for k, name, _, share in found}
@@ -187,6 +188,7 @@ def show_class(at: Here, shown: Shown) -> None:
         ("check", model.digest, layer, shown.key, wanted),
         "silencing each place in turn",
         lambda report, found=made["found"]: check_places(model, shown.images, found),  # type: ignore[misc]
+        model=model,
     )
     if check is not None:
         st.caption(
@@ -210,6 +212,7 @@ def _given(at: Here, shown: Shown, layer: str, target: str) -> dict[str, Any] | 
         ("given", at.model.digest, layer, shown.key, target),
         f"what {layer} gives to {target}",
         lambda report: given(at.model, layer, shown.images, target),
+        model=at.model,
     )
     return made
 
@@ -252,7 +255,9 @@ def show_grid(at: Here, shown: Shown) -> None:
         found = activation_grid(model, layer.name, shown.images, pooled=pooled, steps=STEPS, size=48, progress=report)
         return exports.figure_bytes(lambda: plot.grid_figure(found), "png"), found
 
-    made = frame.settled(("grid", model.digest, layer.name, shown.key), "drawing what each place says", work)
+    made = frame.settled(
+        ("grid", model.digest, layer.name, shown.key), "drawing what each place says", work, model=model
+    )
     if made is not None:
         st.image(made[0], width="stretch", alt=f"activation grid of {layer.name} on {shown.name}")
 

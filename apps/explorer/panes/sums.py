@@ -91,6 +91,7 @@ def show(at: Here, found: UnitScan | None) -> None:
         ("sum", model.digest, images.name, str(unit), image, place),
         "adding up",
         lambda report: summed(model, unit, images, image, place),
+        model=model,
     )
     if made is None:
         return

@@ -37,7 +37,9 @@ def show(at: Here) -> None:
         figure = figure_bytes(lambda: plot.tuning_curves(found), "png") if row.peak > 0 else None
         return {"figure": figure, "row": row.describe()}
 
-    made = frame.settled(("tune", model.digest, str(unit), kind), f"showing {KINDS[kind][0].lower()}", work)
+    made = frame.settled(
+        ("tune", model.digest, str(unit), kind), f"showing {KINDS[kind][0].lower()}", work, model=model
+    )
     if made is None:
         return
     row = made["row"]

@@ -94,6 +94,7 @@ def _traced(at: Here) -> Circuit | None:
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, by),
         f"tracing {unit.short} on the {len(images):,} pictures that it answers to most",
         lambda report: traced(model, str(unit), images, int(depth), int(width), by, report),
+        model=model,
     )
     return found
 

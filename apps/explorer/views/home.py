@@ -39,7 +39,7 @@ def _tour(tour: tours.Tour) -> None:
     words.markdown(f"**{plain(tour.title)}**")
     words.caption(plain(tour.about))
     if at.scan is None:
-        st.caption(plain(at.why))
+        st.caption(plain(f"A tour of {tour.model}, which this store has no scan of; below stands what makes one."))
     elif st.button("Begin", key=f"begin-{tour.name}", type="primary", width="stretch"):
         tours.start(tour)
 
@@ -57,7 +57,8 @@ def _model(at: Here) -> None:
     about = "not scanned yet" if scan is None else f"scanned on {scan.count:,} pictures of {scan.images}"
     words.markdown(f"**{plain(at.model.name)}** &ensp; {plain(about)}")
     if scan is None:
-        st.caption(plain(at.why))
+        st.caption(plain(at.why.partition(":")[0]))
+        st.code(at.why.partition(": ")[2], language="sh")
     else:
         units, made = sum(scan.layers.values()), len(state.looks_of(at))
         named = len(state.names_of(at))

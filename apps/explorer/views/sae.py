@@ -1,4 +1,4 @@
-"""The sparse autoencoder that the server was given: its numbers, its latents, and a channel against them."""
+"""The sparse autoencoders that the server was given: their numbers, their latents, and channels against them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import streamlit as st
 
 from apps.explorer import dictionaries, exports, frame
-from apps.explorer.components.choose import choose
+from apps.explorer.components.choose import choose, pick
 from apps.explorer.dictionaries import Given
 from apps.explorer.exports import Export
 from apps.explorer.panes import latents
-from apps.explorer.security import guarded, plain
+from apps.explorer.security import UploadError, guarded, plain
 from apps.explorer.state import Here
 from circuits.dissection import Dissection
+from circuits.errors import shorten
 from circuits.plot.dissection import dissection_figure
 from zoo.images import Images
 
@@ -26,27 +27,39 @@ def main() -> None:
     """The page."""
     at = frame.opened()
     top = st.container()
-    one = dictionaries.given(at.settings.sae)
+    found, broken = dictionaries.given(at.settings)
+    one: Given | None = None
     made: tuple[Dissection, bytes, Images] | None = None
-    if one is None:
+    if not found and not broken:
         _without(at)
     else:
+        latents.table(at, found, broken)
+    if found:
+        one = _one(at, found)
         _numbers(one)
         space = dictionaries.space_of(at, one)
-        if one.of_language:
-            st.info("It reads a language model: the Language page shows its latents.")
-        elif space is None:
-            st.info(plain(f"It reads {one.model}/{one.layer}: pick that model on the left to see its latents."))
+        if space is None:
+            st.info(plain(f"{one.name}: {dictionaries.refused(at, one)}"))
         else:
             section = choose("Section", SECTIONS, "section")
             with guarded():
                 made = _section(at, one, space, section)
     with top:
         frame.show(
-            "sae", "Sparse autoencoder" + ("" if one is None else f" {one.name}"),
+            "sae", "Sparse autoencoders" if one is None else f"Sparse autoencoder {one.name}",
             about="latents of a layer, which are units like any other", view={"unit": str(at.unit)},
             python=_python(at, one), export=_export(at, one, made),
         )  # fmt: skip
+
+
+def _one(at: Here, found: tuple[Given, ...]) -> Given:
+    """The SAE that is looked at: that of the address, or the first that reads the open model."""
+    order = sorted(found, key=lambda one: dictionaries.space_of(at, one) is None)
+    said = st.query_params.get("sae", "")
+    if said and said not in {one.name for one in found}:
+        raise UploadError(f"no SAE {shorten(said)!r} was given; there are {', '.join(one.name for one in found)}")
+    wanted = pick("SAE", {one.name: f"{one.name}: {one.model}/{one.layer}" for one in order}, "sae")
+    return next(one for one in found if one.name == wanted)
 
 
 def _without(at: Here) -> None:
@@ -60,9 +73,6 @@ def _without(at: Here) -> None:
 
 
 def _numbers(one: Given) -> None:
-    row = {k: v for k, v in one.row().items() if v is not None}
-    three = st.column_config.NumberColumn(format="%.3f")
-    st.dataframe([row], hide_index=True, column_config={"FVU": three}, alt="numbers of the SAE")
     if one.report:
         st.caption(
             "FVU, L0 and dead are those of the last report of its training. "
@@ -107,7 +117,7 @@ def _python(at: Here, one: Given | None) -> str:
     return (
         "import circuits\nfrom circuits.dissection import dissect\nfrom sae.vision import attach_folder\n\n"
         f"model = circuits.load({one.model!r})\n"
-        f"site, name = attach_folder(model, {str(one.folder)!r})\n"
+        f"site, name = attach_folder(model, {str(one.folder)!r}, {one.name!r})\n"
         f"pictures = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
         f"found = dissect(model, f'{{site.layer.name}}:{channel}', name, pictures, n={latents.EXAMPLES})\n"
     )

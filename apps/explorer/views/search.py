@@ -106,6 +106,7 @@ def _by_concept(at: Here) -> Export | None:
         ("find", model.digest, str(name), positive.digest, negative.digest, tuple(wanted)),
         f"comparing {len(positive):,} pictures with {name} to {len(negative):,} without",
         lambda report: find(model, positive=positive, negative=negative, layers=wanted, intervals=20, progress=report),
+        model=model,
     )
     if found is None:
         return None

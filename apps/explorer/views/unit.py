@@ -91,7 +91,8 @@ def _section(at: Here, found: UnitScan | None, section: str) -> None:
 
 
 def _about(at: Here, found: UnitScan | None) -> str:
-    field, branch = at.model.receptive_field(at.unit), at.model.branch_of(at.unit)
+    field = at.model.receptive_field(at.unit)
+    branch = at.model.branch_of(at.unit) if at.unit.basis is None else None  # a latent reads all of them
     sees = "the whole picture" if field is None else f"{field.size[0]} x {field.size[1]} pixels"
     parts = [*([f"branch {branch}"] if branch else []), f"sees {sees}"]
     if found is not None:

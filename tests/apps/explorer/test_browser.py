@@ -15,11 +15,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from apps.cli.commands.explore import Explore
 from apps.explorer.labels import Labels
+from sae.steering import Steering
 
 pytestmark = [
     pytest.mark.slow,
@@ -159,6 +161,68 @@ def test_a_copied_link_opens_the_same_view_in_a_new_session(page: Any, browser: 
         other.wait_for_timeout(300)  # small pictures are still being cut
     assert other.evaluate(PICTURES) == page.evaluate(PICTURES)
     other.context.close()
+
+
+def test_a_unit_is_steered_taken_along_and_sent_as_a_link(page: Any, browser: Any, server: str, tmp_path: Path) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed3b:39")
+    wait_title(page, "mixed3b:39")
+    page.get_by_role("button", name="Steer", exact=True).click()
+    wait_title(page, "Steering mixed3b")
+    page.get_by_text("39 is edited at all places").wait_for()
+    quiet(page)
+    box = page.locator(".brush img").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 0.55 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.8 * box["height"])
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5)
+    page.mouse.up()
+    page.get_by_text("39 is edited at 32 places").wait_for()
+    quiet(page)
+    assert "edits=39:ablate@4,0,7,7" in unquote(page.url)
+    page.get_by_role("combobox", name="What").click()
+    page.get_by_role("option", name="Multiply by").click()
+    page.wait_for_url(re.compile("edits=39(:|%3A)scale"))
+    quiet(page)
+    told = page.get_by_text("edits of random units").inner_text()
+
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="JSON", exact=True).click()
+    waiting.value.save_as(tmp_path / "steering.json")
+    edits = Steering.parse((tmp_path / "steering.json").read_bytes()).edits
+    assert [(one.latent, one.kind, len(one.at)) for one in edits] == [(39, "scale", 32)]
+    page.keyboard.press("Escape")
+
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    link = page.evaluate("navigator.clipboard.readText()")
+    other = browser.new_context().new_page()
+    other.set_default_timeout(WAIT)
+    other.goto(link)
+    wait_title(other, "Steering mixed3b")
+    assert other.get_by_text("edits of random units").inner_text() == told
+    assert other.get_by_text("39 is edited at 32 places").is_visible()
+    other.context.close()
+
+    page.go_back()  # takes back the last change
+    page.wait_for_url(re.compile("edits=39(:|%3A)ablate"))
+    quiet(page)
+    assert page.get_by_text("39 is edited at 32 places").is_visible()
+
+
+def test_a_token_and_a_latent_of_a_language_model_are_clicked(page: Any, server: str) -> None:
+    pytest.importorskip("transformers", reason="needs the extra lm")
+    page.goto(f"{server}/language?text=Tom liked the red bridge of Fogport.")
+    wait_title(page, "Language model tales")  # the first visit trains its SAE
+    page.locator(".large .token[data-token='4']").click()
+    page.wait_for_url(re.compile("token=4"))
+    page.get_by_text("What fires on 'bridge'").wait_for()
+    rows = page.locator("button.latent")
+    rows.nth(1).wait_for()
+    latent = rows.nth(1).get_attribute("data-latent")
+    rows.nth(1).click()
+    page.wait_for_url(re.compile(f"latent={latent}(&|$)"))
+    page.get_by_text(f"Coloured by latent {latent}").wait_for()
 
 
 def test_the_keys_go_through_the_layer(page: Any, server: str) -> None:

@@ -23,9 +23,15 @@ ROOT = Path(circuits.__file__).parent.parent
 
 def test_the_settings_arrive_in_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
-    command = Explore(store=tmp_path / "s", model="scenes", images=tmp_path / "photos", allow_write=True)
+    for name in ("parts", "words"):
+        (tmp_path / name).mkdir()
+    command = Explore(
+        store=tmp_path / "s", model="scenes", images=tmp_path / "photos", allow_write=True,
+        sae=(str(tmp_path / "parts"), f"tales={tmp_path / 'words'}"), lm=("mine",),
+    )  # fmt: skip
     monkeypatch.setenv(VARIABLE, command.environment()[VARIABLE])
-    assert settings() == Settings(tmp_path / "s", "scenes", None, tmp_path / "photos", True)
+    saes = (("parts", tmp_path / "parts"), ("tales", tmp_path / "words"))
+    assert settings() == Settings(tmp_path / "s", "scenes", saes, ("mine",), tmp_path / "photos", True)
 
 
 def test_the_command_line_sets_every_option_of_the_config_file() -> None:
@@ -56,7 +62,14 @@ def test_every_option_is_one_that_streamlit_knows() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"port": 0}, {"port": 70_000}, {"images": Path("nowhere")}, {"sae": Path("nowhere")}, {"store": Path(__file__)}],
+    [
+        {"port": 0},
+        {"port": 70_000},
+        {"images": Path("nowhere")},
+        {"sae": ("nowhere",)},
+        {"sae": ("tests", "x/../tests")},
+        {"store": Path(__file__)},
+    ],
 )
 def test_what_cannot_be_opened_is_refused_before_the_server_starts(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):

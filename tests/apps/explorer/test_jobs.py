@@ -34,6 +34,7 @@ def wait(jobs: Jobs, job: Job, until: Callable[[Job], bool], seconds: float = 90
     )
 
 
+@pytest.mark.slow
 def test_a_job_scans_and_cuts_small_pictures(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = jobs.start("scan", {"model": "scenes", "images": "scenes:40", "layers": ["mixed3b"]})
@@ -125,6 +126,7 @@ def test_pictures_are_made_and_found(store: Path, opened: Open, settings: Callab
     assert "keeps it down" in texts(at) and "Make diverse ones" in [b.label for b in at.button]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = jobs.start("scan", {"model": "scenes", "images": str(tmp_path / "nowhere")})

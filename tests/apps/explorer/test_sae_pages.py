@@ -1,4 +1,4 @@
-"""The pages of sparse autoencoders, of steering and of language models, run without a browser."""
+"""The page of sparse autoencoders, run without a browser: one, several, those of other models and damaged ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def with_sae(opened: Open, settings: Callable[..., None], made_store: Path, folder: Path) -> Iterator[Open]:
     """Opens pages of a server that was given the SAE."""
-    settings(made_store, sae=str(folder))
+    settings(made_store, saes=[["parts", str(folder)]])
     yield opened
 
 
@@ -92,6 +92,26 @@ def test_a_channel_is_taken_apart_into_latents(with_sae: Open) -> None:
     assert shares == sorted(shares, reverse=True)
 
 
+def test_a_scan_that_calls_latents_by_their_folder_is_found_under_another_name(
+    opened: Open, settings: Callable[..., None], made_store: Path, folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "parts")
+    model = circuits.load("scenes")
+    sae.vision.attach_folder(model, tmp_path / "parts")
+    circuits.scan(model, "scenes:12", tmp_path / "parts" / "scan", layers=[f"{LAYER}~parts"])
+    settings(made_store, saes=[["mine", str(tmp_path / "parts")]])
+    assert "latents fire on 12 pictures" in said(opened("sae"))
+    for section in ("weights", "alike"):
+        at = opened("unit", unit=f"scenes/{LAYER}~mine:3", section=section)
+        assert not at.error and not at.exception, at.error
+        assert "of 12 pictures" in said(at) and "branch" not in said(at)
+        if section == "weights":
+            rows = [json.loads(e.proto.json) for e in at.get("bidi_component") if "kernel" in e.proto.json]
+            assert any(row["src"] for one in rows for row in one.get("rows", [])), "pictures of what it reads"
+
+
 @pytest.mark.parametrize("channel", ["48", "-1", "<script>", "9" * 30])
 def test_a_channel_that_is_not_there_is_one_line(with_sae: Open, channel: str) -> None:
     at = with_sae("sae", section="channel", channel=channel)
@@ -104,6 +124,56 @@ def test_damaged_reports_and_densities_leave_the_sae_readable(folder: Path, tmp_
     shutil.copytree(folder, tmp_path / "parts")
     for name in (dictionaries.REPORTS, dictionaries.DENSITIES):
         (tmp_path / "parts" / name).write_bytes(b"\xff\x00 no such thing")
-    found = dictionaries.given(tmp_path / "parts")
-    assert found is not None and found.report == {} and found.densities is None
+    found = dictionaries.opened("parts", tmp_path / "parts")
+    assert found.report == {} and found.densities is None
     assert found.row()["latents"] == LATENTS
+
+
+def _copy(folder: Path, to: Path, **metadata: object) -> Path:
+    """An SAE whose files say something else of where it is from."""
+    import shutil
+
+    shutil.copytree(folder, to)
+    path = to / "cfg.json"
+    said = json.loads(path.read_text())
+    found = said if "weights_digest" in said else said["metadata"]
+    found |= metadata
+    path.write_text(json.dumps(said))
+    return to
+
+
+def test_several_saes_stand_in_one_table_and_those_that_do_not_fit_say_why(
+    opened: Open, settings: Callable[..., None], made_store: Path, folder: Path, tmp_path: Path
+) -> None:
+    other = _copy(folder, tmp_path / "other", model="squeezenet-1.1", model_name="squeezenet-1.1")
+    weights = _copy(folder, tmp_path / "weights", weights_digest="0" * 64)
+    words = _copy(folder, tmp_path / "words", site="language", model="tales")
+    (tmp_path / "nothing").mkdir()
+    known = {"other": other, "weights": weights, "words": words, "nothing": tmp_path / "nothing", "parts": folder}
+    settings(made_store, saes=[[name, str(path)] for name, path in known.items()])
+    at = opened("sae", unit="scenes/mixed4a")
+    assert not at.error and not at.exception
+    rows = {row["SAE"]: row["note"] for row in at.dataframe[0].value.to_dict("records")}
+    assert set(rows) == set(known) and rows["parts"] == ""
+    assert "squeezenet-1.1" in rows["other"] and "another weights" in rows["weights"]
+    assert "language model" in rows["words"] and rows["nothing"]
+    assert at.selectbox(key="sae").value == "parts", "the one that reads the open model comes first"
+    assert "7 of 96 latents fired" in said(at)
+    at = opened("sae", sae="other", unit="scenes/mixed4a")
+    assert not at.error and not at.exception and "it reads squeezenet-1.1" in said(at)
+
+
+def test_an_sae_that_was_not_given_is_one_line(with_sae: Open) -> None:
+    for name in ("../../etc/passwd", "x" * 40_000, "<script>"):
+        at = with_sae("sae", sae=name)
+        assert len(at.error) == 1 and not at.exception
+
+
+def test_latents_of_two_saes_of_one_layer_are_both_units(
+    opened: Open, settings: Callable[..., None], made_store: Path, folder: Path
+) -> None:
+    settings(made_store, saes=[["one", str(folder)], ["two", str(folder)]])
+    for name in ("one", "two"):
+        at = opened("steering", unit=f"scenes/{LAYER}~{name}:5", edits="5:set:1")
+        assert not at.error and not at.exception
+        assert at.sidebar.selectbox(key="pick_layer").value == f"{LAYER}~{name}"

@@ -48,7 +48,8 @@ HOSTILE = [
     "${jndi:ldap://x}",
     "{{7*7}}",
 ]
-PAGES = ("unit", *(pytest.param(page, marks=pytest.mark.slow) for page in ("layer", "circuit", "image")))
+SLOW = ("layer", "circuit", "image", "steering")
+PAGES = ("unit", *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW))
 
 
 @pytest.mark.parametrize("page", PAGES)

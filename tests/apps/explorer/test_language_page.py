@@ -1,0 +1,235 @@
+"""The Language page, run without a browser: tokens, latents, texts steered, several models, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="needs the extra lm")
+
+from apps.explorer import languages
+from apps.explorer.components.passages import passage
+from apps.explorer.languages import Reader
+from apps.explorer.panes import learning
+from apps.explorer.settings import Settings
+from circuits.errors import CircuitsError
+from sae.language import LanguageSite, open_texts
+from sae.steering import LatentEdit, maxima
+from tests.apps.explorer.conftest import Open, texts
+from zoo.weights import digest
+
+TEXT = "Tom liked the red bridge of Fogport."
+
+
+@pytest.fixture(scope="module")
+def small(made_store: Path) -> Path:
+    """The store, with the SAE that the explorer trains, but smaller."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"LATENTS": 96, "STEPS": 40, "STORIES": 60, "TEXTS": "tales:200@2"}.items():
+            patch.setattr(languages, name, value)
+        languages.train(made_store, None)
+    return made_store
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few texts to look at."""
+    monkeypatch.setattr(languages, "READ", "tales:24@3")
+
+
+@pytest.fixture
+def reader(small: Path) -> Reader:
+    """The built-in model with that SAE."""
+    lm = languages.model("tales")
+    return languages.reader(lm, languages.fitting(Settings(store=small), lm)["own"])
+
+
+def test_a_text_is_read_token_by_token(opened: Open, small: Path) -> None:
+    at = opened("language", text=TEXT, token=5, latent=3)
+    assert not at.error and not at.exception
+    shown = texts(at)
+    assert "What fires on 'bridge'" in shown.replace("\\", "") or "What fires on" in shown
+    assert '"red"' in shown or " red" in shown
+    assert "Latent 3" in shown
+
+
+def test_the_first_view_is_of_a_drawn_text_with_all_that_is_known_of_a_latent(opened: Open, small: Path) -> None:
+    at = opened("language")
+    assert not at.error and not at.exception
+    assert at.subheader[0].value == "Language model tales" and "fires on" in texts(at)
+    at.number_input(key="document_number").set_value(7).run()
+    assert at.query_params["document"] in ("7", ["7"]) and not at.error
+
+
+def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: Reader) -> None:
+    found = languages.read(reader, TEXT)
+    assert "".join(found.words).strip() == TEXT
+    vectors = next(iter(reader.site.blocks([TEXT]))).vectors
+    assert reader.sae is not None
+    dense = reader.sae.encode(vectors).numpy()
+    assert len(found.words) == len(dense)
+    for latent in range(reader.count):
+        assert np.allclose(found.of(latent), np.maximum(dense[:, latent], 0), atol=1e-5)
+    for token, row in enumerate(dense):
+        assert [i for i, _ in found.at(token)] == sorted(np.flatnonzero(row > 0), key=lambda i: -row[i])
+
+
+def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path) -> None:
+    at = opened("language", section="steer", edits="3:add:2x", prompt="One day Anna walked to", tokens=12, seed=4)
+    assert not at.error and not at.exception
+    shown = texts(at)
+    assert "Unsteered" in shown and "Steered" in shown and "Random" in shown and "for 3" in shown
+    assert "sentences are the grammar" in shown
+
+
+def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader) -> None:
+    top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
+    made = languages.write(reader, [LatentEdit(3, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0)
+    alone = reader.site.generate(["One day"] * 2, max_new_tokens=8, seed=1)
+    assert [one.whole for one in made.before] == [one.whole for one in alone]
+    assert [one.whole for one in made.after] == [one.whole for one in alone], "times one is nothing"
+    assert set(made.stand_ins) == {3} and made.stand_ins[3] != 3
+
+
+def test_the_model_is_as_before(reader: Reader) -> None:
+    module = reader.lm.module
+    before = digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())
+    top = maxima(reader.sae, reader.site, open_texts("tales:4@3"))
+    languages.write(reader, [LatentEdit(3, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1)
+    languages.read(reader, TEXT)
+    assert (digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())) == before
+
+
+WRONG: list[dict[str, str]] = [
+    {"latent": "96"}, {"token": "99999"}, {"lm": "../../etc/passwd"}, {"text": "x" * 40_000},
+    {"section": "steer", "edits": "3:jump:2"}, {"section": "steer", "prompt": "x" * 40_000},
+]  # fmt: skip
+WRONG_TOO: list[dict[str, str]] = [
+    {"latent": "-1"}, {"latent": "<script>"}, {"latent": "9" * 40_000}, {"document": "24"},
+    {"document": "../../etc/passwd"}, {"lm": "hf:evil/repo"}, {"sae": "../x"},
+    {"section": "steer", "edits": "96:ablate"}, {"section": "steer", "seed": "nan"},
+    {"section": "steer", "tokens": "9" * 400},
+    {"section": "steer", "edits": "3:set:2x@0,0,7,7x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("params", [*WRONG, *(pytest.param(one, marks=pytest.mark.slow) for one in WRONG_TOO)])
+def test_what_the_address_cannot_mean_is_one_line(opened: Open, small: Path, params: dict[str, str]) -> None:
+    at = opened("language", **params)
+    assert not at.exception and len(at.error) == 1, [e.value for e in at.error]
+    assert "\n" not in at.error[0].value and "Something went wrong" not in at.error[0].value
+
+
+def test_a_script_in_a_text_is_text(opened: Open, small: Path) -> None:
+    bad = "<script>alert(1)</script> [x](javascript:alert(1)) **red**"
+    for params in ({"text": bad}, {"section": "steer", "prompt": bad, "tokens": "5"}):
+        at = opened("language", **params)
+        assert not at.exception
+        assert all("<script" not in block.proto.body for block in at.get("html"))
+        for block in (*at.markdown, *at.caption):
+            assert "<script>" not in block.value and "](javascript" not in block.value.replace("\\]\\(", "")
+
+
+def test_an_sae_of_other_weights_is_not_used(small: Path) -> None:
+    lm = languages.model("tales")
+    found = languages.fitting(Settings(store=small), lm)["own"]
+    other = {**found.sae.metadata, "weights_digest": "0" * 64}
+    assert languages._fits(found, lm)
+    found.sae.metadata = other
+    try:
+        assert not languages._fits(found, lm)
+    finally:
+        found.sae.metadata = {**other, "weights_digest": lm.digest}
+
+
+def test_without_the_sae_it_is_made_once_by_a_job(
+    opened: Open, settings: Callable[..., None], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from apps.explorer.jobs import Job
+
+    shutil.rmtree(store / languages.FOLDER, ignore_errors=True)
+    started: list[dict[str, str]] = []
+
+    class Jobs:
+        def __init__(self, _store: Path) -> None:
+            self.job = Job("x", "dictionary", started[-1] if started else {}, 0.0, "running", 3, 10, "training")
+
+        def all(self) -> list[Job]:
+            return [self.job] if started else []
+
+        def get(self, _identity: str) -> Job:
+            return self.job
+
+        def start(self, kind: str, asked: dict[str, str]) -> Job:
+            assert kind == "dictionary"
+            started.append(asked)
+            return self.job
+
+    settings(store)
+    monkeypatch.setattr(learning, "Jobs", Jobs)
+    at = opened("language", settle=False)
+    for _ in range(50):
+        if started:
+            break
+        at.run()
+    at.run()
+    assert "This happens once" in texts(at) and len(started) == 1 and not at.error
+    assert started[0]["weights"] == languages.model("tales").digest
+
+
+def test_without_the_extra_the_page_says_what_to_install(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.explorer import state
+    from zoo.errors import ModelError
+
+    def missing(_source: str) -> None:
+        raise ModelError("language models need transformers: pip install 'vision-circuits[lm]'")
+
+    state.desk().forget(("language model", "tales"))
+    monkeypatch.setattr(languages, "model", missing)
+    at = opened("language")
+    assert len(at.error) == 1 and "circuits\\[lm\\]" in at.error[0].value and not at.exception
+
+
+def test_another_language_model_is_opened_by_its_folders_name(
+    opened: Open, settings: Callable[..., None], made_store: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from zoo.language import tales_folder
+
+    shutil.copytree(tales_folder(), tmp_path / "mine")
+    settings(made_store, lms=[str(tmp_path / "mine")])
+    at = opened("language", lm="mine")
+    assert not at.exception and not at.error
+    assert "circuits sae train" in texts(at), "it has no SAE: this is how one is trained"
+    at = opened("language", lm="mine", section="steer", edits="3:add:1", tokens="6")
+    assert not at.exception and not at.error and "64 channels" in texts(at)
+
+
+def test_colours_are_shares_of_the_maximum() -> None:
+    row = passage(["a", "b", "c"], [0.0, 2.0, 9.0], 4.0, at=1, note="x")
+    assert row["shares"] == [0.0, 0.5, 1.0] and row["titles"] == ["", "2", "9"] and row["at"] == 1
+    assert passage(["a"], [1.0], 0.0, at=None)["shares"] == [0.0]
+
+
+def test_names_of_latents_are_kept_with_how_well_they_are_known(small: Path, reader: Reader) -> None:
+    folder = languages.own_folder(small, reader.lm)
+    said = json.loads((folder / languages.NAMES).read_text())
+    assert all(one["auc"] >= languages.NAMED and int(k) == one["latent"] for k, one in said.items())
+    (folder / languages.NAMES).write_text("{damaged")
+    try:
+        assert languages._names(folder) == {}, "damaged names are no names"
+    finally:
+        (folder / languages.NAMES).write_text(json.dumps(said))
+
+
+def test_an_empty_text_says_so(reader: Reader) -> None:
+    with pytest.raises(CircuitsError, match="empty"):
+        languages.read(reader, "   ")
+    assert isinstance(reader.site, LanguageSite)
