@@ -246,7 +246,8 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
         end = model.node(layer.name)
         end = model.graph.before_rectifier(end) if unit.basis is None else end
         fed = {model.graph.input: model.input.normalize(acts)}
-        out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
+        with model.lock:
+            out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
         return respond(model, unit, out if out.ndim == 4 else out[:, :, None, None])
 
     return _Worker("input", begin, answer, None, model, "input", unit)

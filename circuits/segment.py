@@ -135,14 +135,16 @@ class Segment:
         if not self._side:
             return {}
         x = self.model.input.normalize(check_images(self.model, images))
-        return self._graph.run({self._graph.input: x}, self._side, edits=graph_edits(self.model))
+        with self.model.lock:
+            return self._graph.run({self._graph.input: x}, self._side, edits=graph_edits(self.model))
 
     def begin(self, images: Tensor) -> tuple[Tensor, Any]:
         """Activations of `start` `(N, S, h, w)` on pictures, and the context that `respond` needs with them."""
         if self._graph is None:
             return read(self.model, images, [self.model.layers[self.start]])[self.start], images
         x = self.model.input.normalize(check_images(self.model, images))
-        values = self._graph.run({self._graph.input: x}, [self._begin, *self._side], edits=graph_edits(self.model))
+        with self.model.lock:
+            values = self._graph.run({self._graph.input: x}, [self._begin, *self._side], edits=graph_edits(self.model))
         acts = values.pop(self._begin)
         return (acts if acts.ndim == 4 else acts[:, :, None, None]), values
 
@@ -162,12 +164,14 @@ class Segment:
                 out = read(self.model, context, [layer])[layer.name]
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
         feeds = {self._begin: acts if len(shape_of(self._begin) or ()) == 4 else acts.flatten(1), **context}
-        # what is fed has its edits already
-        by_node = {n: f for n, f in graph_edits(self.model).items() if n not in feeds}
-        for name, function in edits.items():
-            node = self.model.node(name)
-            by_node[node] = _then(by_node[node], function) if node in by_node else function
-        return self._collect(self._graph.run(feeds, self._fetch, edits=by_node))
+        with self.model.lock:  # a graph runs once at a time, with the edits of whoever runs it
+            # what is fed has its edits already
+            by_node = {n: f for n, f in graph_edits(self.model).items() if n not in feeds}
+            for name, function in edits.items():
+                node = self.model.node(name)
+                by_node[node] = _then(by_node[node], function) if node in by_node else function
+            values = self._graph.run(feeds, self._fetch, edits=by_node)
+        return self._collect(values)
 
     def _collect(self, values: dict[fx.Node, Tensor]) -> Tensor:
         if not self._parts:
@@ -196,7 +200,8 @@ class Segment:
         zero = like.new_zeros((1, width, *shape))
         fed = zero if len(shape_of(self._begin) or ()) == 4 else zero.flatten(1)
         try:
-            out = self._graph.run({self._begin: fed}, [self._end], linear=True)[self._end]
+            with self.model.lock:
+                out = self._graph.run({self._begin: fed}, [self._end], linear=True)[self._end]
         except (GraphError, RuntimeError):
             return None
         out = (out if out.ndim == 4 else out[:, :, None, None]).detach()

@@ -131,10 +131,11 @@ def expanded_weights(
         raise GraphError(f"method={method!r}: use 'auto', 'exact' or 'vjp'")
     part = model.layers[at.layer].part
     base = at.layer if part is None else part[0]
-    if model.graph is None:
-        found = _through_module(model, base, targets)
-    else:
-        found = _through_graph(model, model.graph, base, targets, method, max_memory)
+    with model.lock:  # the linearised network runs, too, and one at a time
+        if model.graph is None:
+            found = _through_module(model, base, targets)
+        else:
+            found = _through_graph(model, model.graph, base, targets, method, max_memory)
     if part is not None:
         found = replace(found, kernels=found.kernels[:, part[1] : part[1] + model.layers[at.layer].channels])
     return replace(found, source=at.layer)

@@ -366,3 +366,25 @@ def test_edits_act_on_attribution_to_the_picture(planted: circuits.Model) -> Non
         units = circuits.attribute(planted, nets.car_pictures(2), **options).values  # type: ignore[arg-type]
     assert float(units[:, :, nets.CAR_AT[0]].abs().max()) < 1e-6  # the row of the body says nothing any more
     assert float(units.sum(dim=1)[:, 10:12, 14:19].min()) > 0
+
+
+@pytest.mark.parametrize("verb", ["weights", "attribute", "trace"])
+def test_what_runs_a_part_of_the_network_waits_for_its_turn(verb: str, planted: circuits.Model) -> None:
+    images, target = nets.car_pictures(2), f"objects:{nets.CAR}"
+    work = {
+        "weights": lambda: circuits.expanded_weights(planted, source="parts", target=target, method="vjp"),
+        "attribute": lambda: circuits.attribute(planted, images, source="parts", target=target),
+        "trace": lambda: circuits.trace(planted, target, images=images),
+    }[verb]
+    done = threading.Event()
+
+    def other() -> None:
+        work()
+        done.set()
+
+    thread = threading.Thread(target=other)
+    with circuits.edit(planted, [Ablate("parts:0")]):
+        thread.start()
+        assert not done.wait(0.5), "it ran with another thread's edits in the network"
+    thread.join(60)
+    assert done.is_set()
