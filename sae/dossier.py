@@ -102,7 +102,7 @@ if NAME not in SECTIONS:
         )
         writes = (
             "<h4>Channels it writes to</h4><div class='wrapped'><table><tr><th>channel</th>"
-            f"<th class='value'>weight</th><th class='value'>of its length</th></tr>{rows}</table></div>"
+            f"<th class='value'>weight</th><th class='value'>&emsp;of its length</th></tr>{rows}</table></div>"
         )
         note = (
             f"It has {about['dimensionality']:.2f} of a dimension to itself, more than "

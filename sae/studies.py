@@ -7,6 +7,7 @@ After "Evaluating feature steering" (Durmus et al. 2024): a latent is set to mul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -40,7 +41,8 @@ from zoo.progress import Progress, reporter
 
 FACTORS = (-20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
 Measure: TypeAlias = Literal["probability", "log_probability", "score"]
-Capability: TypeAlias = Literal["top1", "loss", "agreement"]
+Capability: TypeAlias = str
+"""`"top1"`, `"loss"`, `"agreement"`, or the name of a number in `Writing.beside`."""
 
 
 @torch.no_grad()
@@ -83,8 +85,8 @@ def study(
             the maximum, but what the latent is multiplied by where it fires (then 1 changes nothing).
         places: where, as `LatentEdit.at` has it; by default everywhere, of which few layers of a CNN stand much.
         measure: of the targets: mean "probability" of any of them, mean "log_probability" of that, or mean "score".
-        capability: "top1" (default for pictures), "loss" (default for texts), or "agreement" with the clean network's
-            first choice, which needs no labels.
+        capability: "top1" (default for pictures), "loss" (default for texts), "agreement" with the clean network's
+            first choice, which needs no labels, or the name of a number in `Writing.beside`.
         tolerance: share of the clean capability that may be lost in the sweet spot.
         at: factor to tell side effects for (default: the largest in the sweet spot that changes anything; where
             there is none the smallest above).
@@ -110,7 +112,8 @@ def study(
     whole("random", random)
     some = opened(site, inputs)
     others = None if held_out is None else opened(site, held_out)
-    known = Known(capability, site, some if others is None else others)
+    by_writing = isinstance(targets, Writing) and capability in targets.beside
+    known = Known(None if by_writing else capability, site, some if others is None else others)
     strengths = maxima or measured_maxima(s, site, some, batch_size=batch_size)
     control = _control(strengths, latent, random, seed)
     latents = [latent, *control]
@@ -134,10 +137,15 @@ def study(
         )  # fmt: skip
     shape = (len(latents), len(levels))
     able = known.values(held.predictions)
-    able_curve = Curve(known.what, able[0], able[1 : len(ways) + 1].reshape(shape)[0],
-                       able[1 : len(ways) + 1].reshape(shape)[1:])  # fmt: skip
+    able_curve = _curve(known.what, able, shape)
+    beside: list[Curve] = []
+    if isinstance(targets, Writing):
+        effect, *beside = _written(site, targets, ways, shape, seed)
+        if by_writing:
+            at_hand = [one.what for one in beside].index(str(capability))
+            able_curve, beside[at_hand] = beside[at_hand], able_curve
     spot = sweet_spot(
-        levels, able_curve.values.tolist(), able[0], tolerance, lower=known.what == "loss",
+        levels, able_curve.values.tolist(), able_curve.clean, tolerance, lower=able_curve.what == "loss",
         around=1.0 if kind == "scale" else 0.0,
     )  # fmt: skip
     factor = _at(levels, spot, 1.0 if kind == "scale" else 0.0) if at is None else float(at)
@@ -148,12 +156,9 @@ def study(
     column = levels.index(factor)
     if asked is None:
         meant = [[int((row[column] - main.scores[0]).argmax())] for row in scores]
-    if isinstance(targets, Writing):
-        effect = _written(site, targets, ways, shape, seed)
-        first = None
-    else:
+    first = None
+    if not isinstance(targets, Writing):
         effect = _on_target(main, meant, measure, shape, asked is not None)
-        first = None
         if measure == "score":
             first = effect.clean + np.array([dial.estimate(rates[0], f)[meant[0]].mean() for f in levels])
     names = names_of(site, main.scores.shape[1])
@@ -162,6 +167,7 @@ def study(
         "classes": on_outcomes(
             names, predicted[0], predicted[1:], scores[0, column] - main.scores[0],
             [] if isinstance(targets, Writing) else meant[0], factor,
+            on="tokens" if "token" in site.axes else "classes",
         )
     }  # fmt: skip
     if has_others(basis):
@@ -204,6 +210,7 @@ def study(
         held_out=about_inputs(some if others is None else others),
         measured_on=strengths.inputs,
         provenance=provenance(weights=site.metadata.get("weights_digest"), dictionary=strengths.dictionary, seed=seed),
+        beside=tuple(beside),
     )
 
 
@@ -299,21 +306,29 @@ def _on_target(
     return Curve(measure, clean, rows[0], rows[1:])
 
 
-def _written(site: Any, writing: Writing, ways: Sequence[Function], shape: tuple[int, int], seed: int) -> Curve:
+def _written(
+    site: Any, writing: Writing, ways: Sequence[Function], shape: tuple[int, int], seed: int
+) -> list[Curve]:  # fmt: skip
+    """The number meant of what is written, then those beside it, all of the same texts."""
     if not hasattr(site, "generate"):
         raise SAEError(f"{site.address} writes no texts: name classes as targets")
+    functions = {writing.name: writing.function, **writing.beside}
 
-    def value(way: Function | None) -> float:
-        options = {"max_new_tokens": writing.max_new_tokens, "temperature": writing.temperature, "seed": seed}
-        if way is None:
-            found = site.generate(list(writing.prompts), **options)
-        else:
-            with site.replaced(way):
-                found = site.generate(list(writing.prompts), **options)
-        return float(np.mean([writing.function(one.whole) for one in found]))
+    def values(way: Function | None) -> list[float]:
+        with nullcontext() if way is None else site.replaced(way):
+            found = site.generate(
+                list(writing.prompts), max_new_tokens=writing.max_new_tokens, temperature=writing.temperature, seed=seed
+            )
+        return [float(np.mean([function(one.whole) for one in found])) for function in functions.values()]
 
-    rows = np.array([value(way) for way in ways], dtype=np.float64).reshape(shape)
-    return Curve(writing.name, value(None), rows[0], rows[1:])
+    rows = np.array([values(way) for way in (None, *ways)], dtype=np.float64)
+    return [_curve(what, rows[:, i], shape) for i, what in enumerate(functions)]
+
+
+def _curve(what: str, values: Numbers, shape: tuple[int, int]) -> Curve:
+    """A curve from values of the clean network, of the latent at all factors, and of random ones."""
+    rows = values[1 : shape[0] * shape[1] + 1].reshape(shape)
+    return Curve(what, float(values[0]), rows[0], rows[1:])
 
 
 __all__ = ["FACTORS", "Curve", "Study", "Writing", "study", "sweet_spot"]

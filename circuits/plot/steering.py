@@ -21,6 +21,7 @@ _NAMED = 6
 _EFFECTS = {
     "latents": ("Other latents of the layer", "from geometry: read · write", "latent"),
     "classes": ("Other classes", "to first order", "score"),
+    "tokens": ("Other tokens", "to first order", "score"),
     "downstream": ("A later layer", "to first order", "unit"),
 }
 _WHAT = {
@@ -30,11 +31,14 @@ _WHAT = {
     "top1": "right first choices",
     "loss": "loss, nats",
     "agreement": "same first choice as unsteered",
+    "grammar": "sentences that the grammar has",
 }
 
 
 def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | None = None) -> Figure:
     """A study of steering: dose and response beside random latents, capability with the sweet spot, side effects.
+
+    What else was measured of the texts written (`Study.beside`) has a panel each, in the same row.
 
     Grey is what random latents do (each a thin line, the band from the 5 % to the 95 % quantile), the dashed line the
     network unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
@@ -49,9 +53,16 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     height = 62 + _TOP + (_LOW if effects else 0)
     figure = Figure(figsize=(_WIDE / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=colours.PAPER)
     head(figure, title or short(study.unit), _about(study))
-    wide = (_WIDE - _LEFT - _GAP - _RIGHT) / 2
-    for i, draw in enumerate((_dose, _capability)):
-        draw(_axes(figure, _LEFT + i * (wide + _GAP), 104, wide, _TOP - 104), study)
+    beside = list(getattr(study, "beside", ()))
+    count = 2 + len(beside)
+    wide = (_WIDE - _LEFT - _GAP * (count - 1) - _RIGHT) / count
+    row = [_axes(figure, _LEFT + i * (wide + _GAP), 104, wide, _TOP - 104) for i in range(count)]
+    _dose(row[0], study)
+    _capability(row[1], study)
+    for axes, curve in zip(row[2:], beside, strict=True):
+        _by_factor(axes, study, curve)
+        axes.set_ylabel(_what(curve), fontsize=9.5)
+        _title(axes, "Besides")
     each = (_WIDE - _LEFT - _RIGHT - _GAP * (len(effects) - 1)) / max(2, len(effects))
     for i, (name, one) in enumerate(effects.items()):
         axes = _axes(figure, _LEFT + i * (each + _GAP), 62 + _TOP + 66, each, _LOW - 122)
@@ -112,7 +123,7 @@ def _dose(axes: Axes, study: Any) -> None:
         low, high = axes.get_ylim()
         axes.plot(study.factors, study.first_order, color=colours.INHIBITS, lw=1, zorder=3, label="first order")
         axes.set_ylim(low, high)  # where the estimate leaves the picture it says nothing
-    axes.set_ylabel(_WHAT.get(study.effect.what, study.effect.what), fontsize=9.5)
+    axes.set_ylabel(_what(study.effect), fontsize=9.5)
     _title(axes, "Effect on target")
     _legend(axes, 1.13)
 
@@ -123,12 +134,17 @@ def _capability(axes: Axes, study: Any) -> None:
         low, high = study.sweet_spot
         half = 0.012 * (study.factors[-1] - study.factors[0])  # one factor alone is to be seen, too
         axes.axvspan(low - half, high + half, color="#3B8F5A", alpha=0.16, lw=0, zorder=0, label="sweet spot")
-    axes.set_ylabel(_WHAT.get(study.capability.what, study.capability.what), fontsize=9.5)
+    axes.set_ylabel(_what(study.capability), fontsize=9.5)
     spot = "nowhere" if study.sweet_spot is None else "from {:g} to {:g}".format(*study.sweet_spot)
-    _title(axes, f"Capability: within {100 * study.tolerance:g} % of unsteered {minus(spot)}")
+    within = f"Within {100 * study.tolerance:g} % of unsteered {minus(spot)}"
+    _title(axes, within if getattr(study, "beside", ()) else f"Capability: w{within[1:]}")
     if study.sweet_spot is not None:
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles[-1:], names[-1:], loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+
+
+def _what(curve: Any) -> str:
+    return str(_WHAT.get(curve.what, curve.what))
 
 
 def _title(axes: Axes, text: str, up: float = 24) -> None:
@@ -146,7 +162,7 @@ def _legend(axes: Axes, y: float) -> None:
 
 
 def _side(axes: Axes, name: str, one: Any, labels: dict[str, str], kind: str) -> None:
-    title, how, what = _EFFECTS.get(name, (name, "", "unit"))
+    title, how, what = _EFFECTS.get(one.on, (name, "", "unit"))
     predicted, measured = np.asarray(one.predicted), np.asarray(one.measured)
     near = np.asarray(one.near, dtype=bool)
     axes.axhline(0, color=colours.LINE, lw=0.8, zorder=0)

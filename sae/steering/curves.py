@@ -21,6 +21,7 @@ class Writing:
         prompts: what the texts begin with; each is continued with random numbers of its own.
         name: of the number.
         max_new_tokens, temperature: as of `LanguageSite.generate`.
+        beside: further numbers of the same texts, name -> function; higher is better. `capability=` may name one.
     """
 
     function: Callable[[str], float]
@@ -28,6 +29,7 @@ class Writing:
     name: str = "effect on texts"
     max_new_tokens: int = 40
     temperature: float = 1.0
+    beside: Mapping[str, Callable[[str], float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ class Study:
         targets: classes or tokens meant, or the name of what is measured of texts; chosen: whether they were chosen
             as what increased most (each random latent has then its own).
         effect: on target; first_order: `(factors,)` the same estimated by the derivative, for measure "score".
-        capability: on the held-out inputs; tolerance: share of the clean value that may be lost.
+        capability: on the held-out inputs, or of what is written; tolerance: share of the clean value that may be lost.
+        beside: what else was measured by factor: of texts written, and the loss where it is not the capability.
         sweet_spot: the factors around the one that changes least at which capability holds, or None.
         at: the factor that side effects are told for; side_effects: by what they are on.
         control: addresses of the random latents, control_lengths: of a step of one factor of each.
@@ -90,6 +93,7 @@ class Study:
     held_out: Mapping[str, Any]
     measured_on: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[Curve, ...] = ()
 
     def beaten(self, factor: float | None = None) -> float:
         """Share of the random latents whose effect on target at a factor (default: `at`) is smaller.
@@ -117,6 +121,7 @@ class Study:
             "effect": self.effect.describe(),
             "first_order": None if self.first_order is None else self.first_order.tolist(),
             "capability": self.capability.describe(),
+            "beside": [one.describe() for one in self.beside],
             "tolerance": self.tolerance,
             "sweet_spot": None if self.sweet_spot is None else list(self.sweet_spot),
             "at": self.at,

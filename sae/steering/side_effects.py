@@ -32,7 +32,7 @@ class SideEffects:
     """Changes of other things when a latent is steered by one factor.
 
     Attributes:
-        on: "latents" of the same site, "classes" (or tokens), or "downstream", of a later site.
+        on: "latents" of the same site, "classes" or "tokens", or "downstream", of a later site.
         units: what they are changes of.
         predicted: `(n,)` from the geometry (latents of the site: mean shift times read_j . write_i, which is
             `Geometry.effects` times that latent's own step) or to first order (the others: a central difference of
@@ -194,18 +194,20 @@ def _but(values: Tensor, kept: Tensor, left: int) -> Tensor:
 
 
 def on_outcomes(
-    names: Sequence[str], predicted: Numbers, controls: Numbers, measured: Numbers, left: Sequence[int], factor: float
-) -> SideEffects:
+    names: Sequence[str], predicted: Numbers, controls: Numbers, measured: Numbers, left: Sequence[int], factor: float,
+    *, on: str = "classes",
+) -> SideEffects:  # fmt: skip
     """Changes of the scores of classes or tokens other than those meant.
 
     Args:
         names: of all; predicted, measured: `(K,)`; controls: `(R, K)` predictions for random latents.
         left: those meant.
         factor: by which was steered.
+        on: "classes" or "tokens".
     """
     kept = np.setdiff1d(np.arange(len(measured)), np.asarray(left, dtype=np.int64))
     return SideEffects(
-        on="classes",
+        on=on,
         units=tuple(names[i] for i in kept.tolist()),
         predicted=predicted[kept],
         measured=measured[kept],

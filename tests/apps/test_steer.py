@@ -105,3 +105,66 @@ def test_bad_input_for_a_language_model_is_one_line(cli: Cli) -> None:
     ):
         ran = cli("steer", *arguments)
         assert is_refused(ran) and said in ran.err, ran.err
+
+
+def test_texts_are_judged_by_what_they_say(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    ran = cli(
+        "steer", "tales/layers.2.resid:5", "--text", "tales:2@1", "--factors", "0", "2", "--random", "1",
+        "--prompt", "One day Anna walked to the", "--samples", "3", "--tokens", "5", "--says", "Anna walked",
+        "--capability", "grammar", "--json", "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.json["effect"]["clean"] == 1.0 and ran.json["capability"]["what"] == "grammar"
+    assert [one["what"] for one in ran.json["beside"]] == ["loss"]
+    assert (tmp_path / "o" / "study.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--says", "red"], "give both"),
+        (["--says", " ", "--prompt", "One"], "give both"),
+        (["--says", "red", "--prompt", "One", "--target-class", "red"], "two targets"),
+        (["--capability", "grammar"], "give it with --says"),
+        (["--prompt", "One", "--samples", "0"], "--samples is at least 1"),
+    ],
+)
+def test_what_texts_say_is_asked_for_in_full(cli: Cli, arguments: list[str], said: str) -> None:
+    ran = cli("steer", "tales/layers.2.resid:5", *arguments)
+    assert is_refused(ran) and said in ran.err, ran.err
+
+
+def test_texts_and_models_that_cannot_be_used_are_one_line(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from zoo.language import tales_folder
+
+    empty, latin = tmp_path / "empty.txt", tmp_path / "latin.txt"
+    empty.write_text(" \n", encoding="utf-8")
+    latin.write_bytes("Zoë went home.".encode("latin-1"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((tales_folder() / name).read_bytes())
+    for arguments, said in (
+        (["tales/layers.2.resid:5", "--text", empty], "no text in it"),
+        (["tales/layers.2.resid:5", "--text", latin], "not UTF-8: byte 2"),
+        (["tales/layers.2.resid:5", "--text", tmp_path / "none.txt"], "no text file at"),
+        (["tales/layers.2.resid:64", "--text", "tales:2@1"], "64 channels"),
+        (["tales/layers.2.nose:5", "--text", "tales:2@1"], "no site 'layers.2.nose'"),
+        ([f"hf:{bare}/layers.2.resid:5", "--text", "tales:2@1"], "tokenizer"),
+    ):
+        ran = cli("steer", *arguments, "--factors", "0", "1", "--out", tmp_path / "o")
+        assert is_refused(ran) and said in ran.err, ran.err
+        assert not (tmp_path / "o").exists()
+
+
+def test_a_text_longer_than_the_context_is_cut_into_pieces(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    long = tmp_path / "long.txt"
+    long.write_text("She was happy. " * 100, encoding="utf-8")
+    ran = cli("steer", "tales/layers.2.resid:5", "--text", long, "--factors", "0", "1", "--random", "1", "--json")
+    assert ran.code == 0 and ran.json["inputs"]["count"] == 1, ran.err
+    prompt = cli("steer", "tales/layers.2.resid:5", "--text", "tales:2@1", "--factors", "0", "1", "--random", "1",
+                 "--prompt", "She was happy. " * 100)  # fmt: skip
+    assert is_refused(prompt) and "256" in prompt.err, prompt.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -81,6 +82,55 @@ def test_of_texts_an_empty_edit_changes_no_bit_and_ablation_is_that_of_the_strea
         assert found == pytest.approx(stream.loss(TEXTS).nats, abs=1e-6)
 
 
+def test_of_texts_a_latent_set_to_what_it_is_or_put_back_changes_no_bit(stream: Any) -> None:
+    one = scrambled(64, latents=80)
+    acts = next(stream.blocks(TEXTS[1:2])).acts
+    value = one.encode(acts.reshape(-1, 64))
+    token, latent = (int(v) for v in (value > 0).nonzero()[4])
+    silent = [i for i in range(80) if not bool(value[:, i].any())][:2]
+    here = (token,)
+    clean = stream.loss(TEXTS[1:2]).nats
+
+    def loss(*edits: LatentEdit) -> float:
+        with steer(stream, one, list(edits)):
+            found: float = stream.loss(TEXTS[1:2]).nats
+        return found
+
+    back = LatentEdit(latent, "set", float(value[token, latent]), at=here)
+    assert loss(*(LatentEdit(i, "ablate") for i in silent), LatentEdit(latent, "scale", 1.0)) == clean
+    assert loss(back) == clean
+    assert loss(LatentEdit(latent, "ablate", at=here)) != clean
+    assert loss(LatentEdit(latent, "ablate", at=here), back) == clean
+    assert stream.loss(TEXTS[1:2]).nats == clean
+
+
+def test_text_steered_by_a_latent_is_the_same_with_and_without_the_cache(stream: Any) -> None:
+    one = scrambled(64, latents=80)
+    prompts = ["One day Anna walked to", "Tom liked"]
+    for edits in (
+        {5: 6.0},
+        [LatentEdit(5, "scale", 4.0), LatentEdit(9, "add", 3.0, when=When(5, above=0.1))],
+        [LatentEdit(5, "set", 9.0, at=(3, len(stream.lm.ids(prompts[0])) + 1))],
+    ):
+        with steer(stream, one, edits):
+            made = [stream.generate(prompts, max_new_tokens=10, seed=3, cache=cache) for cache in (True, False)]
+        assert made[0] == made[1]
+
+
+def test_two_threads_that_steer_one_language_model_take_turns(stream: Any) -> None:
+    edits = [{7: 30.0}, {11: -30.0}]
+    prompts = ["One day Anna walked to"]
+
+    def write(which: int) -> str:
+        with steer(stream, None, edits[which]):
+            return str(stream.generate(prompts, max_new_tokens=6, seed=2)[0].whole)
+
+    alone = [write(0), write(1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(write, [0, 1] * 4))
+    assert together == alone * 4 and alone[0] != alone[1]
+
+
 def test_what_texts_cannot_have_is_refused(stream: Any) -> None:
     with pytest.raises(SAEError, match="its places are tokens"):
         steered(stream, None, [LatentEdit(3, "add", 1.0, at=((1, 2),))])
@@ -123,3 +173,25 @@ def test_a_study_of_a_language_model_measures_loss_and_what_is_written(stream: A
     the = [" the"] if len(stream.lm.ids(" the")) == 1 else ["the"]
     tokens = study(stream, None, 7, texts, targets=the, factors=(0, 2), random=1, measure="log_probability")
     assert tokens.effect.clean < 0 and len(tokens.side_effects["classes"].units) > 50
+
+
+def test_what_is_written_may_be_the_capability_and_the_loss_stands_beside_it(stream: Any) -> None:
+    from sae.studies import Writing, study
+    from zoo.tales import mentions, parses
+
+    writing = Writing(
+        lambda text: float(mentions(text) > 0), ("One day Anna walked to the red bridge of",), name="mentions",
+        max_new_tokens=12, beside={"grammar": parses},
+    )  # fmt: skip
+    options: dict[str, Any] = {"targets": writing, "factors": (0, 2, 400), "random": 2}
+    by_grammar = study(stream, None, 7, "tales:4@1", capability="grammar", **options)
+    by_loss = study(stream, None, 7, "tales:4@1", **options)
+    assert by_grammar.capability.what == "grammar" and [one.what for one in by_grammar.beside] == ["loss"]
+    assert by_loss.capability.what == "loss" and [one.what for one in by_loss.beside] == ["grammar"]
+    assert (by_grammar.beside[0].values == by_loss.capability.values).all()
+    assert (by_grammar.capability.values == by_loss.beside[0].values).all()
+    assert by_grammar.capability.clean == 1.0 and by_grammar.capability.values[2] < 0.9
+    assert by_grammar.sweet_spot is not None and by_grammar.sweet_spot[1] < 400
+    assert by_grammar.describe()["beside"][0]["what"] == "loss"
+    with pytest.raises(SAEError, match="capability 'grammer'"):
+        study(stream, None, 7, "tales:4@1", capability="grammer", **options)

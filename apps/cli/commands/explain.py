@@ -17,7 +17,11 @@ from apps.cli.console import clock, signed, table
 from apps.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from circuits.address import Unit
     from circuits.explain import Dossier
+    from circuits.model import Model
+    from circuits.scans import Scan
+    from zoo.images import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,13 @@ class Explain(ModelOptions):
     """Gather all that is known of one unit, on one page: what it answers to from strong to weak, its histogram, what
     it reads and who reads it, and which units are like it.
 
-    It stands on a scan (`circuits scan`). Sections that take longer are made when they are asked for. With --out the
+    It stands on a scan (`circuits scan`). Where the store holds none of the model yet, the pictures given with --images
+    are scanned first, and the scan is kept. Sections that take longer are made when they are asked for. With --out the
     page is written as index.html; without, what matters most is printed.
 
     Example:
-        circuits scan scenes --images scenes:500
-        circuits explain scenes/mixed4a:11 --out car
+        circuits explain scenes/mixed4a:11 --images scenes:500 --sections all --out car
+        circuits explain scenes/mixed3b~parts:37 --sae parts --images scenes:500 --store parts/scan --out wheel
         circuits explain scenes/mixed4a:11 --sections visualization --out car
     """
 
@@ -41,7 +46,8 @@ class Explain(ModelOptions):
     sections: Many = ()
     """A section to make besides the quick ones; may be repeated; `all` for all there are."""
     images: Many = ()
-    """The scanned pictures, where they are not where they were; may be repeated."""
+    """Pictures to scan, where the store holds no scan of the model; where it does, the scanned pictures, should they
+    not be where they were. May be repeated."""
 
     def run(self, session: Session) -> Result:
         """The dossier."""
@@ -49,17 +55,22 @@ class Explain(ModelOptions):
         import sae.steering_section  # noqa: F401 (likewise)
         from circuits.address import Unit
         from circuits.explain import SECTIONS, explain
+        from circuits.explain.registry import section
         from circuits.scans import read_scan
+        from circuits.store import folder_of, read_manifest
 
         elapsed = clock()
         asked = Unit.parse(self.address)
         if asked.model is None:
             raise UsageError(f"{self.address!r} does not say which model: write scenes/{self.address}, for example")
-        scan = read_scan(self.store, asked.model)  # before the weights are read: it may not be there
+        images = open_pictures(self.images, None, self.seed) if self.images else None
+        sections = list(SECTIONS) if "all" in self.sections else [section(name).name for name in self.sections]
+        fresh = images is not None and read_manifest(folder_of(self.store, asked.model)) is None
+        scan = None if fresh else read_scan(self.store, asked.model)  # before the weights are read: it may not be there
         model, unit = self.address_of(self.address)
         unit = model.unit(unit)
-        sections = list(SECTIONS) if "all" in self.sections else list(self.sections)
-        images = open_pictures(self.images, None, self.seed) if self.images else None
+        if scan is None:
+            scan = self._scanned(session, model, unit, images)
         with session.progress(f"explaining {unit.short}") as report:
             found = explain(model, unit, scan, sections=sections, images=images, seed=self.seed, **reporting(report))
         document: dict[str, Any] = {**found.describe(), "store": str(self.store)}
@@ -81,6 +92,19 @@ class Explain(ModelOptions):
             (folder / "index.html").write_text(page, encoding="utf-8")
 
         return Result(document, show, write)
+
+    def _scanned(self, session: Session, model: Model, unit: Unit, images: Images | None) -> Scan:
+        """A scan of all layers that units are drawn from, and of the dictionary that the unit is of."""
+        from circuits.scanning import scan
+        from circuits.sites import sites_of
+
+        if unit.index is None:
+            raise UsageError(f"{self.address} is a layer: name one unit, {self.address}:0 for example")
+        layers = [site.name for site in sites_of(model, None)]
+        if unit.space not in layers:
+            layers.append(unit.space)
+        with session.progress(f"scanning {model.name}") as report:
+            return scan(model, images, self.store, layers=layers, seed=self.seed, **reporting(report))
 
 
 def _words(session: Session) -> list[str]:

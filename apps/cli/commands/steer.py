@@ -34,6 +34,7 @@ class Steer(PictureOptions):
         circuits steer scenes/mixed4a:11 --images scenes:100 --factors -2 -1 0 1 2
         circuits steer scenes/mixed3b~parts:12 --sae sae/parts --kind scale --target-class car --out car
         circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day Anna walked to"
+        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day" --samples 20 --says "red bridge"
     """
 
     address: tyro.conf.Positional[str]
@@ -48,9 +49,9 @@ class Steer(PictureOptions):
     """Class (or token) that it is meant to bring about; may be repeated. By default the one it increases most."""
     measure: Literal["probability", "log_probability", "score"] = "probability"
     """What of the targets is measured."""
-    capability: Literal["top1", "loss", "agreement"] | None = None
-    """By what the network's ability is measured: agreement (with itself, unsteered) needs no labels.
-    By default top1 for pictures with labels, loss for texts."""
+    capability: Literal["top1", "loss", "agreement", "grammar"] | None = None
+    """By what the network's ability is measured: agreement (with itself, unsteered) needs no labels; grammar is of what
+    tales writes, with --says. By default top1 for pictures with labels, loss for texts."""
     tolerance: float = 0.05
     """Share of it that may be lost in the sweet spot."""
     downstream: str | None = None
@@ -63,6 +64,11 @@ class Steer(PictureOptions):
     """What a language model is to continue, unsteered and steered; may be repeated."""
     tokens: int = 40
     """Tokens to write after a prompt."""
+    says: str | None = None
+    """What the texts written are meant to say: the effect is then the share of them, prompts included, that has these
+    words, and for the model tales the share of their sentences that the grammar has is shown beside it."""
+    samples: int = 1
+    """Texts to write after each prompt, each with random numbers of its own."""
 
     def run(self, session: Session) -> Result:
         """The study, and texts before and after."""
@@ -70,8 +76,9 @@ class Steer(PictureOptions):
 
         if self.random < 1:
             raise UsageError(f"--random is at least 1, not {self.random}: without a control an effect means nothing")
-        if self.tokens < 1:
-            raise UsageError(f"--tokens is at least 1, not {self.tokens}")
+        for name, number in (("tokens", self.tokens), ("samples", self.samples)):
+            if number < 1:
+                raise UsageError(f"--{name} is at least 1, not {number}")
         asked = Unit.parse(self.address)
         if asked.index is None:
             raise UsageError(f"{self.address} is a whole layer: name one unit, {self.address}:7 for example")
@@ -82,8 +89,8 @@ class Steer(PictureOptions):
     # -- pictures -----------------------------------------------------------------------------------
 
     def _pictures(self, session: Session) -> Result:
-        if self.prompt or self.text is not None:
-            raise UsageError("--prompt and --text are for language models; a CNN is steered on --images")
+        if self.prompt or self.says is not None or self.text is not None:
+            raise UsageError("--prompt, --says and --text are for language models; a CNN is steered on --images")
         from sae.vision import VisionSite
 
         model, unit = self.address_of(self.address)
@@ -91,6 +98,8 @@ class Steer(PictureOptions):
         site = VisionSite(model, unit.layer)
         basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
         pictures = self.pictures(model.name)
+        if self.capability == "grammar":
+            raise UsageError("--capability grammar is of the language model tales")
         later = None if self.downstream is None else (VisionSite(model, self.downstream), None)
         assert unit.index is not None
         labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
@@ -102,6 +111,12 @@ class Steer(PictureOptions):
     def _texts(self, session: Session, unit: Any) -> Result:
         if self.images or self.at:
             raise UsageError("--images and --at are for CNNs; a language model is steered on --texts")
+        if self.says is not None and not (self.says.strip() and self.prompt):
+            raise UsageError("--says takes words to look for in what is written after --prompt: give both")
+        if self.capability == "grammar" and (self.says is None or unit.model != "tales"):
+            raise UsageError("--capability grammar is of what the model tales writes: give it with --says")
+        if self.says is not None and self.target_class:
+            raise UsageError("--says and --target-class are two targets: give one")
         from sae.language import LanguageSite
         from zoo.language import load_language
 
@@ -146,7 +161,7 @@ class Steer(PictureOptions):
         with session.progress(f"steering {self.address}") as report:
             found = study(
                 site, basis, latent, inputs, factors=factors, kind=self.kind, places=places,
-                targets=list(self.target_class) or None, measure=self.measure, capability=able,
+                targets=self._writing(site) or list(self.target_class) or None, measure=self.measure, capability=able,
                 tolerance=self.tolerance, maxima=known, random=self.random, downstream=later, name=name,
                 seed=self.seed, **reporting(report),
             )  # fmt: skip
@@ -170,6 +185,22 @@ class Steer(PictureOptions):
             (folder / "steering.json").write_text(edit.json(), encoding="utf-8")
 
         return Result(document, show, write, named="study.json")
+
+    def _writing(self, site: Any) -> Any:
+        """What the texts written are judged by, with `--says`."""
+        if self.says is None:
+            return None
+        from sae.studies import Writing
+        from zoo.tales import parses
+
+        said = self.says
+        return Writing(
+            lambda text: float(said in text),
+            tuple(prompt for prompt in self.prompt for _ in range(self.samples)),
+            name=f"share of texts with “{said}”",
+            max_new_tokens=self.tokens,
+            beside={"grammar": parses} if site.lm.name == "tales" else {},
+        )
 
     def _written(
         self, session: Session, site: Any, basis: Dictionary, latent: int, known: Any, found: Study
@@ -221,7 +252,8 @@ def _show(console: Console, found: Study) -> None:
             f"{found.capability.values[i]:.3f}", f"{able_low:.3f} .. {able_high:.3f}", "yes" if inside else "",
         ])  # fmt: skip
     rows.append(["unsteered", f"{found.effect.clean:.3f}", "", f"{found.capability.clean:.3f}", "", ""])
-    columns = ["factor", f"{found.effect.what} of {target}", "random", found.capability.what, "random", "sweet spot"]
+    what = target if found.effect.what == target else f"{found.effect.what} of {target}"
+    columns = ["factor", what, "random", found.capability.what, "random", "sweet spot"]
     console.print(table(columns, rows, right="rrrrr "))
     for name, one in found.side_effects.items():
         control = one.control[np.isfinite(one.control)]
