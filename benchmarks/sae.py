@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--lr", type=float, default=2e-3, help="of all that use Adam; short runs want a high one")
+    parser.add_argument("--lr", type=float, default=4e-3, help="of all that use Adam; short runs want a high one")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--speed", action="store_true", help="leave out how well they reconstruct")
