@@ -68,7 +68,7 @@ def kernel_strip(
     row, head = TILE + 38, 30
     strip = 3 * (TILE + GAP) - GAP
     left, at_kernel, at_target = 24, 24 + strip + 30, 24 + strip + 30 + TILE + 30
-    width = at_target + strip + 250
+    width = at_target + strip + 330
     figure, axes = canvas.page(width, head + max(1, len(edges)) * row + 40)
     for i, edge in enumerate(edges):
         y = head + i * row
@@ -83,7 +83,7 @@ def kernel_strip(
             canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, colour=colours.MUTED, limit=26)
         x = at_target + strip + 22
         canvas.write(axes, x, middle - 2, number(edge.strength), size=15, bold=True, colour=colour)
-        canvas.write(axes, x, middle + 17, kernel_effect(edge.kernel, edge.sign), size=11, limit=34)
+        canvas.write(axes, x, middle + 17, kernel_effect(edge.kernel, edge.sign), size=11, limit=46)
     if not edges:
         canvas.write(axes, left, head + 30, "no edges", size=12, colour=colours.MUTED)
     canvas.colour_bar(axes, left, head + max(1, len(edges)) * row + 8, scale, "weight")
