@@ -186,11 +186,11 @@ def auc(positive: Tensor, negative: Tensor) -> Tensor:
     It is the Mann-Whitney statistic: the share of (positive, negative) pairs in the right order.
     """
     n, m = len(positive), len(negative)
-    ranks = _midranks(torch.cat([positive, negative]).double())
+    ranks = midranks(torch.cat([positive, negative]).double())
     return ((ranks[:n].sum(dim=0) - n * (n + 1) / 2) / (n * m)).float()
 
 
-def _midranks(values: Tensor) -> Tensor:
+def midranks(values: Tensor) -> Tensor:
     """Ranks from 1 down each column, equal values sharing the mean of theirs."""
     order = values.argsort(dim=0, stable=True)
     ordered = values.gather(0, order)

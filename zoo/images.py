@@ -109,6 +109,11 @@ class Images(Sequence[Image.Image]):
             annotations=[self.annotations[i] for i in chosen] if self.annotations is not None else None,
         )
 
+    def spread(self, most: int) -> Images:
+        """At most so many of the pictures, evenly spread over all."""
+        step = -(-len(self) // most)
+        return self if step <= 1 else self.subset(range(0, len(self), step))
+
     def tensor(self, spec: InputSpec, indices: Sequence[int] | None = None) -> Tensor:
         """Pictures as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, centre cropped.
 

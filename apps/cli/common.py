@@ -6,7 +6,7 @@ Nothing here imports torch before it is needed, so that help stays quick.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from apps.cli.console import Report, progress_bar
 from apps.cli.errors import UsageError
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from circuits.address import Unit
@@ -143,16 +144,6 @@ class PictureOptions(ModelOptions):
         if not self.images and model != "scenes":
             raise UsageError(f"{model} needs pictures to look at: --images FOLDER (or --images scenes:500)")
         return open_pictures(self.images or ("scenes:500",), self.limit, self.seed)
-
-
-def open_pictures(sources: Sequence[str], limit: int | None, seed: int) -> Images:
-    """Pictures from one source or several."""
-    from zoo.errors import ImageError
-    from zoo.images import open_images
-
-    if len(sources) > 1 and (drawn := [s for s in sources if s.partition(":")[0] == "scenes"]):
-        raise ImageError(f"{drawn[0]} cannot be mixed with other pictures: write it to a folder with `circuits images`")
-    return open_images(sources[0] if len(sources) == 1 else list(sources), limit=limit, seed=seed)
 
 
 def reporting(report: Report | None) -> dict[str, Any]:

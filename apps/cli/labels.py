@@ -18,8 +18,7 @@ ENOUGH = 260
 
 def some(images: Images) -> Images:
     """At most `ENOUGH` pictures, spread over all."""
-    step = -(-len(images) // ENOUGH)
-    return images if step <= 1 else images.subset(range(0, len(images), step))
+    return images.spread(ENOUGH)
 
 
 def knows_parts(images: Images) -> bool:

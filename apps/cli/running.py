@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rich.text import Text
 
 from apps.cli.common import SCHEMA, Command, Result, Session
 from apps.cli.console import stderr, stdout
+from apps.documents import plain
 
 
 def execute(command: Command, name: str, invocation: str) -> int:
@@ -112,18 +111,3 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: dataclasses to objects, arrays to lists, numbers that are none to null."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)

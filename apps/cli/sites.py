@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.common import ModelOptions, open_pictures
+from apps.cli.common import ModelOptions
 from apps.cli.errors import UsageError
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from sae.activations import Sampling

@@ -335,7 +335,7 @@ def warmed(chosen: str) -> threading.Thread:
 
 def described(value: Any) -> str:
     """A result as the JSON that is exported."""
-    from apps.cli.running import plain
+    from apps.documents import plain
 
     return json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False)
 

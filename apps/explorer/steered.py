@@ -87,8 +87,7 @@ def maxima_of(at: Here, bench: Bench, progress: Progress = None) -> Maxima:
         found = torch.from_numpy(np.array(at.scan.layer(bench.space).maximum, dtype=np.float32))
         basis = Channels(bench.site.d) if bench.basis is None else bench.basis
         return Maxima(found, bench.site.address, basis_digest(basis), about_inputs(images))
-    step = -(-len(images) // MEASURED)
-    return maxima(bench.basis, bench.site, images.subset(range(0, len(images), step)), progress=progress)
+    return maxima(bench.basis, bench.site, images.spread(MEASURED), progress=progress)
 
 
 # -- one picture ------------------------------------------------------------------------------------------------------

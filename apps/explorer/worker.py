@@ -98,7 +98,7 @@ def _work(store: Path, place: Path) -> int:
 
 
 def _scan(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
-    from apps.cli.common import open_pictures
+    from apps.pictures import open_pictures
     from circuits.model import load
     from circuits.scanning import scan
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from filelock import FileLock
 
 from apps.figures.figure import NotHere
+from apps.pictures import open_pictures
 from zoo.files import write_text_atomically
-from zoo.images import Images, open_images
+from zoo.images import Images
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -95,10 +96,8 @@ class Bench:
         sources = self.settings.images or (("scenes:500",) if self.settings.model == "scenes" else ())
         if not sources:
             raise NotHere("needs pictures: --images FOLDER")
-        opened = open_images(sources[0] if len(sources) == 1 else list(sources))
-        limit = min(self.settings.limit or len(opened), self.size(len(opened), 300, 90))
-        if limit < len(opened):
-            opened = open_images(opened, limit=limit, seed=self.seed)
+        most = [n for n in (self.settings.limit, self.size(None, 300, 90)) if n is not None]
+        opened = open_pictures(sources, min(most, default=None), self.seed)
         if opened.labels is None and self.model.classes:
             opened = _labelled(opened, self.model.classes)
         return opened

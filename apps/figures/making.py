@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import shutil
 import sys
 import time
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apps.documents import plain
 from apps.figures.bench import Bench, Settings
 from apps.figures.figure import Drawn, Figure, NotHere
 from apps.processes import spread
@@ -205,7 +205,7 @@ def _document(one: Figure, bench: Bench, drawn: Drawn, key: str, command: str, s
         "claims": [asdict(claim) for claim in drawn.claims],
         "published": published,
         "has_published": one.published is not None,
-        "numbers": _plain(drawn.numbers),
+        "numbers": plain(drawn.numbers, 6),
         "command": command,
         "seconds": round(seconds, 2),
         "provenance": provenance(**about),
@@ -239,20 +239,3 @@ def read_document(folder: Path) -> dict[str, Any] | None:
 
 def _failed(document: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(claim["what"]) for claim in document["claims"] if not claim["holds"])
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as JSON has them; what is no number (an empty mean) is null."""
-    import numpy as np
-
-    if hasattr(value, "tolist"):
-        value = value.tolist() if not hasattr(value, "detach") else value.detach().cpu().numpy().tolist()
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)

@@ -109,12 +109,6 @@ def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
     return images.subset(positive), images.subset([i for i, there in enumerate(holds) if not there])
 
 
-def some(images: Images, most: int) -> Images:
-    """At most so many pictures, spread over all."""
-    step = -(-len(images) // most)
-    return images if step <= 1 else images.subset(range(0, len(images), step))
-
-
 def random_units(bench: Bench, layer: str, n: int, *, but: Sequence[str] = ()) -> list[str]:
     """Addresses of units of a layer drawn by seed, as a control for those found in it.
 

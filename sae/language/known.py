@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from circuits.finding import midranks
 from sae.activations import collect
 from sae.base import SAE
 from sae.errors import SAEError
@@ -149,11 +150,9 @@ def auc(values: Tensor, labels: Mask, columns: int = 64) -> Array:
 
     Ties count half; NaN where a feature is nowhere or everywhere. Values are ranked once for all features.
     """
-    from scipy.stats import rankdata  # slow to import, and seldom needed
-
     n, positive = len(labels), labels.sum(axis=0).astype(np.float64)[:, None]
     truth = labels.T.astype(np.float64)
-    sums = [truth @ rankdata(part.numpy(), axis=0) for part in torch.split(values, columns, dim=1)]
+    sums = [truth @ midranks(part.double()).numpy() for part in torch.split(values, columns, dim=1)]
     with np.errstate(invalid="ignore", divide="ignore"):
         area = (np.concatenate(sums, axis=1) - positive * (positive + 1) / 2) / (positive * (n - positive))
     there: Array = np.where((positive > 0) & (positive < n), area, np.nan)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.circuit import provenance
-from circuits.finding import Finding, Findings, _midranks
+from circuits.finding import Finding, Findings, midranks
 from sae.activations import opened
 from sae.errors import SAEError, did_you_mean, shorten
 from sae.randomness import CONTROL, generator
@@ -192,7 +192,7 @@ def _areas(values: Tensor, with_it: Tensor, columns: int = 512) -> Tensor:
     """AUC `(k, m)` of latents `(N, m)` for k ways to label the inputs `(k, N)`; each latent is ranked once."""
     n = with_it.sum(dim=1).double()[:, None]
     rest = with_it.shape[1] - n
-    sums = [with_it.double() @ _midranks(part.double()) for part in torch.split(values, columns, dim=1)]
+    sums = [with_it.double() @ midranks(part.double()) for part in torch.split(values, columns, dim=1)]
     return (torch.cat(sums, dim=1) - n * (n + 1) / 2) / (n * rest)
 
 

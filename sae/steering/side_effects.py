@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.basis import Basis
-from circuits.finding import _midranks
+from circuits.finding import midranks
 from sae.errors import SAEError
 from sae.sites import Block, Function, Site
 from sae.steering.application import Reading, Steered
@@ -98,7 +98,7 @@ def rank_correlation(first: Any, second: Any) -> float:
     values = torch.stack([torch.as_tensor(one, dtype=torch.float64) for one in (first, second)], dim=1)
     if len(values) < 2 or bool((values == values[0]).all(dim=0).any()):
         return float("nan")
-    return float(torch.corrcoef(_midranks(values).T)[0, 1])
+    return float(torch.corrcoef(midranks(values).T)[0, 1])
 
 
 @dataclass(frozen=True, eq=False)

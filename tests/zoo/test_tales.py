@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.threads import one_thread  # noqa: F401 - a fixture for all
 from zoo import tales
 from zoo.errors import CircuitsError, FileError
 from zoo.language import LanguageModel, load_language, tales_folder
@@ -29,15 +29,6 @@ COLUMN = {name: i for i, name in enumerate(tales.FEATURES)}
 def on(story: Story, feature: str) -> list[int]:
     """The tokens at which a feature is on."""
     return np.flatnonzero(story.labels[:, COLUMN[feature]]).tolist()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The model is so small that threads only get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # -- the grammar --------------------------------------------------------------------------------------------

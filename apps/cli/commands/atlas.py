@@ -17,7 +17,7 @@ from apps.cli.common import SCHEMA, PictureOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.drawing import short
 from apps.cli.errors import UsageError
-from apps.cli.running import plain
+from apps.documents import plain
 
 if TYPE_CHECKING:
     from circuits.atlas import Atlas

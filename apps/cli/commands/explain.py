@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Many, ModelOptions, Result, Session, open_pictures, reporting
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
 from apps.cli.console import clock, signed, table
 from apps.cli.errors import UsageError
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from circuits.address import Unit

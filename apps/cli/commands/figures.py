@@ -15,6 +15,7 @@ from apps.cli.common import Command as CommandOptions
 from apps.cli.common import Many, Result, Session
 from apps.cli.console import table
 from apps.cli.errors import UsageError
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from apps.figures.figure import Figure
@@ -122,11 +123,10 @@ class Figures(CommandOptions):
     def _check(self, settings: Any) -> None:
         """Know of a wrong model or folder before the work."""
         from circuits.model import load
-        from zoo.images import open_images
 
         load(settings.model, weights=settings.weights, device=settings.device)
-        for one in settings.images:
-            open_images(one)
+        if settings.images:
+            open_pictures(settings.images, settings.limit, settings.seed)
 
     def _command(self) -> str:
         """The options with which a figure is made again, but for its id and the folder."""

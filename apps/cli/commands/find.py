@@ -10,10 +10,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, open_pictures, reporting
+from apps.cli.common import Many, PictureOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
 from apps.cli.labels import concept
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from zoo.images import Images

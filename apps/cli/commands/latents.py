@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, open_pictures, reporting
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
 from apps.cli.sites import drawn, inputs_for, is_language, site_at, trained_on
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

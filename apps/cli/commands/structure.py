@@ -10,11 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, PictureOptions, Result, Session, open_pictures, reporting
+from apps.cli.common import Many, ModelOptions, PictureOptions, Result, Session, reporting
 from apps.cli.console import table
 from apps.cli.drawing import short
 from apps.cli.errors import UsageError
 from apps.cli.kernels import reading, sketch
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from circuits.factors import Factors

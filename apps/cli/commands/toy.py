@@ -104,17 +104,21 @@ class Toy(Command):
 
         return min(os.cpu_count() or 1, 4, experiments) if best_device(self.device).type == "cpu" else 1
 
+    @property
+    def _options(self) -> _Options:
+        return self.seeds, self.steps, self.seed, self.device
+
     def _in_turn(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
         found: dict[str, _Found] = {}
-        for name in names:
-            with session.progress(f"training {name}") as report:
-                found[name] = _train(name, self.seeds, self.steps, self.seed, self.device, **reporting(report))
+        for group in _groups(names):
+            with session.progress(f"training {' and '.join(group)}") as report:
+                found.update(_train_several(group, self._options, **reporting(report)))
         return found
 
     def _together(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
         from apps.processes import spread
 
-        work = functools.partial(_train_several, options=(self.seeds, self.steps, self.seed, self.device))
+        work = functools.partial(_train_several, options=self._options)
         groups = _groups(names)
         found: dict[str, _Found] = {}
         with session.progress("training toy models") as report:
@@ -142,35 +146,14 @@ def _groups(names: Sequence[str]) -> list[tuple[str, ...]]:
     return sorted(map(tuple, groups.values()), key=lambda group: -max(EXPERIMENTS[name].cost for name in group))
 
 
-def _train_several(
-    names: tuple[str, ...], options: tuple[int | None, int | None, int, str | None]
-) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
-    for name in names:
-        same = found[names[0]][0] if found else None
-        found[name] = _train(name, *options, trained=same)
-    return found
-
-
-def _train(
-    name: str,
-    seeds: int | None,
-    steps: int | None,
-    seed: int,
-    device: str | None,
-    *,
-    trained: Trained | PhaseDiagram | Recovery | None = None,
-    progress: Any = None,
-) -> _Found:
-    """Train the models of an experiment, unless they are `trained`, and attack them where it asks for that."""
+def _train_several(names: tuple[str, ...], options: _Options, progress: Any = None) -> dict[str, _Found]:
+    """Train the models that some experiments look at, once, and attack them for those that ask for that."""
     from sae.superposition import EXPERIMENTS, vulnerability
 
-    one = EXPERIMENTS[name]
-    if trained is None:
-        trained = one.run(seeds=seeds, steps=steps, seed=seed, device=device, progress=progress)
-    if one.figure != "vulnerability":
-        return trained, None
-    return trained, vulnerability(trained.best(), seed=seed)  # type: ignore[union-attr]
+    seeds, steps, seed, device = options
+    trained: Any = EXPERIMENTS[names[0]].run(seeds=seeds, steps=steps, seed=seed, device=device, progress=progress)
+    attacked = {name: EXPERIMENTS[name].figure == "vulnerability" for name in names}
+    return {name: (trained, vulnerability(trained.best(), seed=seed) if attacked[name] else None) for name in names}
 
 
 def _described(trained: Trained | PhaseDiagram | Recovery, attacked: Vulnerability | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from apps.cli.common import SCHEMA, Many, PictureOptions, Result, Session, repor
 from apps.cli.console import clock, table
 from apps.cli.drawing import short
 from apps.cli.errors import UsageError
-from apps.cli.running import plain
+from apps.documents import plain
 
 if TYPE_CHECKING:
     from circuits.model import Model

@@ -2,12 +2,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".firing");
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.label);
-  const made = (tag, kind, text) => {
-    const node = document.createElement(tag);
-    node.className = kind;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   root.className = "firing" + (data.rows.some((row) => row.name) ? " named" : "");
   root.replaceChildren(...data.rows.map((row) => {
     const line = made("button", "latent" + (row.chosen ? " chosen" : ""));

@@ -4,12 +4,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   root.style.maxWidth = data.tiles.length === 1 ? data.size + "px" : "";  // one picture alone would fill the row
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.label);
-  const made = (tag, kind, text) => {
-    const node = document.createElement(tag);
-    node.className = kind;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   root.replaceChildren(...data.tiles.map((tile) => {
     const opens = tile.unit !== null, picks = tile.pick !== null;
     const box = made(opens ? "a" : picks ? "button" : "div", "tile " + tile.mark);

@@ -3,12 +3,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.label);
   root.className = "passages" + (data.large ? " large" : "");
-  const made = (tag, kind, text) => {
-    const node = document.createElement(tag);
-    node.className = kind;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   root.replaceChildren(...data.rows.map((row, number) => {
     const line = made("div", "row"), text = made("span", "text");
     if (row.note) line.append(made("span", "note", row.note));

@@ -2,12 +2,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".steps");
   const span = (data.high - data.low) || 1;
   const across = (v) => 100 * (v - data.low) / span + "%";
-  const made = (tag, kind, text) => {
-    const node = document.createElement(tag);
-    node.className = kind;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   const cells = [];
   for (const row of data.rows) {
     const kind = row.kind === "sum" ? " sum" : "";

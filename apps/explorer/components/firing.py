@@ -13,7 +13,7 @@ _mount = st.components.v2.component(
     "explorer_firing",
     html='<div class="firing"></div>',
     css=asset("base.css") + asset("firing.css"),
-    js=asset("firing.js"),
+    js=asset("made.js") + asset("firing.js"),
 )
 
 

@@ -14,7 +14,7 @@ _mount = st.components.v2.component(
     "explorer_gallery",
     html='<div class="gallery"></div>',
     css=asset("base.css") + asset("gallery.css"),
-    js=asset("gallery.js"),
+    js=asset("made.js") + asset("gallery.js"),
 )
 
 

@@ -13,7 +13,7 @@ _mount = st.components.v2.component(
     "explorer_passages",
     html='<div class="passages"></div>',
     css=asset("base.css") + asset("passages.css"),
-    js=asset("passages.js"),
+    js=asset("made.js") + asset("passages.js"),
 )
 
 

@@ -17,7 +17,7 @@ _mount = st.components.v2.component(
     "explorer_steps",
     html='<div class="steps"></div>',
     css=asset("base.css") + asset("steps.css"),
-    js=asset("steps.js"),
+    js=asset("made.js") + asset("steps.js"),
 )
 
 

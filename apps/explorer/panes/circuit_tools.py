@@ -32,9 +32,7 @@ RANDOM, STRONGEST = 50, 64
 
 def images(at: Here, most: int) -> Images:
     """The scanned pictures, at most so many, spread over all."""
-    found = state.pictures_of(at)
-    step = -(-len(found) // most)
-    return found if step <= 1 else found.subset(range(0, len(found), step))
+    return state.pictures_of(at).spread(most)
 
 
 def traced_on(at: Here, most: int) -> Images:

@@ -23,13 +23,12 @@ _MOST = 200
 )
 def draw(bench: Bench) -> Drawn:
     """Optimise a unit both ways, and gather photographs in between."""
-    from apps.figures.roles import some
     from circuits.plot import spectrum_strip
     from circuits.visualization import spectrum
 
     layer = layer_of(bench, "mixed4a")
     unit = "mixed4a:492" if bench.published else drawn_units(bench, layer, 1)[0]
-    pictures = some(bench.images, _MOST)
+    pictures = bench.images.spread(_MOST)
     size = bench.size(None, None, 48)
     found = spectrum(bench.model, unit, pictures, steps=bench.size(128, 64, 4), seed=bench.seed, size=size)
     values = [e.value for shown in found.examples.values() for e in shown]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apps.figures.figure import Claim, Drawn, figure
-from apps.figures.roles import some
 from apps.figures.tuned import THRESHOLD, curve_layer, search
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def draw(bench: Bench) -> Drawn:
     own.bases = dict(bench.model.bases)
     sae.VisionSite(own, layer).attach("latents", made)
     # where hardly a unit passes, to be as strong as pictures make it would leave none
-    shown = some(bench.images, bench.size(100, 60, 20)) if enough else None
+    shown = bench.images.spread(bench.size(100, 60, 20)) if enough else None
     compared = compare(
         own,
         layer,

@@ -25,7 +25,6 @@ def draw(bench: Bench) -> Drawn:
     """Draw latents and channels by lot, show where each fires most, and how alike that is to a later layer."""
     import numpy as np
 
-    from apps.figures.roles import some
     from circuits.circuit import Example
     from circuits.coherence import coherence
     from circuits.plot.picture_table import Tile, picture_table
@@ -37,7 +36,7 @@ def draw(bench: Bench) -> Drawn:
     later = deeper_layer(bench.model, found.layer, "auto")
     if later is None:
         raise NotHere(f"needs a layer behind {found.layer}")
-    pictures = some(found.held_out, 200)
+    pictures = found.held_out.spread(200)
     generator = np.random.default_rng(bench.seed)
     asked = bench.size(40, 24, 12)
     fires = density(found.sae.encode(found.vectors).detach()).numpy()

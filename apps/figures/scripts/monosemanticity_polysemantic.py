@@ -23,7 +23,6 @@ def draw(bench: Bench) -> Drawn:
     """Take the channel apart that most latents lead, and compare its examples with theirs."""
     import numpy as np
 
-    from apps.figures.roles import some
     from circuits.coherence import coherence
     from circuits.dissection import dissect
     from circuits.plot import dissection_figure
@@ -35,7 +34,7 @@ def draw(bench: Bench) -> Drawn:
     strength = found.vectors.clamp(min=0).amax(0).numpy()
     # of channels with as many latents the strongest
     channel = int(np.lexsort((-strength, -led))[0])
-    pictures = some(found.held_out, 200)
+    pictures = found.held_out.spread(200)
     result = dissect(
         bench.model, f"{found.layer}:{channel}", NAME, pictures, n=bench.size(48, 40, 20), writers=5, each=8
     )

@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 def draw(bench: Bench) -> Drawn:
     """Train dictionaries of several sizes on a few and on many pictures, and measure them on others."""
     import sae
-    from apps.figures.roles import some
     from circuits.plot.dictionaries import scaling_figure
 
     layer = middle_layer(bench)
     site = sae.VisionSite(bench.model, layer)
-    training, held_out = halves(some(bench.images, bench.size(400, 300, 90)))
+    training, held_out = halves(bench.images.spread(bench.size(400, 300, 90)))
     vectors = vectors_of(bench, site, held_out)
     k = max(2, min(32, site.d // 8))
     sizes = [max(k + 1, round(site.d * times)) for times in bench.size((0.5, 1, 2, 4), (0.5, 1, 2, 4), (1, 4))]
     steps = bench.size(150, 150, 30)
     rows: dict[str, list[dict[str, object]]] = {}
-    for pictures in (some(training, max(4, len(training) // 8)), training):
+    for pictures in (training.spread(max(4, len(training) // 8)), training):
         configs = [sae.TopK(latents=m, k=k) for m in sizes]
         stream = site.stream(pictures, batch_size=512, seed=bench.seed)
         runs = sae.train(stream, configs, steps=steps, lr=RATE, seed=bench.seed)

@@ -26,7 +26,6 @@ def draw(bench: Bench) -> Drawn:
     import numpy as np
     import torch
 
-    from apps.figures.roles import some
     from circuits.hooks import capture
     from circuits.plot.dictionaries import Part, schematic_figure
     from circuits.plot.pictures import cut_examples, pixels
@@ -48,7 +47,7 @@ def draw(bench: Bench) -> Drawn:
     about = rebuilt - offset
     shares = latents * (found.sae.write @ about) / about.square().sum()
     units = [bench.model.unit(f"{found.layer}~{NAME}:{i}") for i in order]
-    pictures = some(found.training, bench.size(300, 200, 60))
+    pictures = found.training.spread(bench.size(300, 200, 60))
     top = dict(zip(map(str, units), top_examples(bench.model, units, pictures, _CROPS), strict=True))
     crops = cut_examples(top, pictures, bench.model.input)
     parts = [

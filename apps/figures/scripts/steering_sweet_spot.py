@@ -28,7 +28,6 @@ def draw(bench: Bench) -> Drawn:
     """Turn the latent that best tells dogs from other things, everywhere, beside random latents."""
     import numpy as np
 
-    from apps.figures.roles import some
     from circuits.plot import steering_figure
     from sae.steering import search
     from sae.studies import study, sweet_spot
@@ -36,12 +35,12 @@ def draw(bench: Bench) -> Drawn:
     found = trained(bench)
     positive, negative = split(found.training, dogs())
     best = search(
-        found.sae, found.site, some(positive, bench.size(100, 60, 20)), some(negative, bench.size(100, 60, 20)),
+        found.sae, found.site, positive.spread(bench.size(100, 60, 20)), negative.spread(bench.size(100, 60, 20)),
         name=NAME, seed=bench.seed,
     )  # fmt: skip
     latent = best.best.latent
     classes = [i for i, name in enumerate(bench.model.classes or ()) if name.lower() in {d.lower() for d in dogs()}]
-    inputs = some(found.held_out, bench.size(60, 40, 16))
+    inputs = found.held_out.spread(bench.size(60, 40, 16))
     # pictures of classes that the network does not know cannot be right or wrong
     known = list(inputs.classes or ()) == list(bench.model.classes or ())
     result = study(

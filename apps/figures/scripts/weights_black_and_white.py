@@ -26,7 +26,6 @@ def black_and_white(bench: Bench) -> Drawn:
 
     import circuits
     from apps.figures.looks import photographs
-    from apps.figures.roles import some
     from circuits.detectors.wiring import correlation
     from circuits.greyness import grey_preference
     from circuits.plot.walls import weights_page
@@ -35,7 +34,7 @@ def black_and_white(bench: Bench) -> Drawn:
     below = layer_before(bench, layer)
 
     def prefer() -> dict[str, list[float]]:
-        shown = some(bench.images, bench.size(100, 60, 24))
+        shown = bench.images.spread(bench.size(100, 60, 24))
         return {k: v.tolist() for k, v in grey_preference(bench.model, shown, [below, layer]).items()}
 
     grey = {name: np.array(v) for name, v in bench.kept("grey", prefer, layers=[below, layer]).items()}

@@ -89,11 +89,11 @@ def circuit(bench: Bench) -> Drawn:
     import numpy as np
 
     import circuits
-    from apps.figures.roles import dog, dogs, some, split
+    from apps.figures.roles import dog, dogs, split
     from circuits.plot import circuit_graph, crops
 
     role = dog(bench)
-    pictures = some(split(bench.images, dogs())[0], bench.size(200, 80, 24))
+    pictures = split(bench.images, dogs())[0].spread(bench.size(200, 80, 24))
     found = circuits.trace(bench.model, role.unit, images=pictures, width=8, n_places=bench.size(32, 16, 4))
     layer = found.layers[1]
     seen = _mirrored(bench, layer)
@@ -149,10 +149,10 @@ def circuit(bench: Bench) -> Drawn:
 
 
 def _mirrored(bench: Bench, layer: str) -> Mirrors:
-    from apps.figures.roles import dogs, some, split
+    from apps.figures.roles import dogs, split
     from circuits.mirrors import mirrors
 
-    return mirrors(bench.model, layer, some(split(bench.images, dogs())[0], bench.size(200, 80, 24)))
+    return mirrors(bench.model, layer, split(bench.images, dogs())[0].spread(bench.size(200, 80, 24)))
 
 
 def _facing(bench: Bench, layer: str, pair: tuple[int, int]) -> dict[str, str]:
