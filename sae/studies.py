@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.basis import Basis
 from circuits.circuit import provenance
 from sae.activations import opened
 from sae.base import whole
@@ -25,6 +26,7 @@ from sae.sites import Function, Site
 from sae.steering.application import Reading
 from sae.steering.bases import Dictionary, basis_at, check_latent, name_of
 from sae.steering.curves import Curve, Study, Writing, sweet_spot
+from sae.steering.edits import LatentEdit, When
 from sae.steering.outcomes import Known, indices_of, names_of
 from sae.steering.side_effects import (
     STEP,
@@ -57,6 +59,7 @@ def study(
     factors: Sequence[float] = FACTORS,
     kind: Literal["set", "add", "scale"] = "set",
     places: Any = "all",
+    when: When | Sequence[When] = (),
     measure: Measure = "probability",
     capability: Capability | None = None,
     tolerance: float = 0.05,
@@ -83,7 +86,9 @@ def study(
         factors: multiples of the latent's maximum.
         kind: "set" the latent to them (then 0 ablates it), "add" them; or "scale", where factors are no multiples of
             the maximum, but what the latent is multiplied by where it fires (then 1 changes nothing).
-        places: where, as `LatentEdit.at` has it; by default everywhere, of which few layers of a CNN stand much.
+        places: where, as `LatentEdit.at` has it; by default everywhere, which few networks stand much of. Of texts
+            tokens, counted from the beginning of each text, what is written after a prompt included.
+        when: conditions on other latents, as `LatentEdit.when` has them: where one does not hold nothing is steered.
         measure: of the targets: mean "probability" of any of them, mean "log_probability" of that, or mean "score".
         capability: "top1" (default for pictures), "loss" (default for texts), "agreement" with the clean network's
             first choice, which needs no labels, or the name of a number in `Writing.beside`.
@@ -106,8 +111,8 @@ def study(
     """
     basis = basis_at(s, site)
     check_latent(latent, basis)
-    if "token" in site.axes and places != "all":
-        raise SAEError("a study of texts steers all of their tokens: leave places= out")
+    if "token" in site.axes and places == "last":
+        raise SAEError("the last token of a text that is being written is every one in turn: name tokens, places=(5,)")
     levels = _checked(factors, kind, measure, tolerance, at)
     whole("random", random)
     some = opened(site, inputs)
@@ -118,7 +123,9 @@ def study(
     control = _control(strengths, latent, random, seed)
     latents = [latent, *control]
     tops = [strengths.of(i) for i in latents]
-    dial = Dial(site, basis, kind, places, Reading(basis, set(latents)))
+    conditions = _absolute(when, basis, strengths)
+    reading = Reading(basis, {*latents, *(one.latent for one in conditions)})
+    dial = Dial(site, basis, kind, places, conditions, reading)
     known_top = list(zip(latents, tops, strict=True))
     ways = [dial.turned(i, f, top) for i, top in known_top for f in levels]
     slopes = [
@@ -191,7 +198,7 @@ def study(
         unit=name_of(latent, s, site, name),
         latent=latent,
         kind=kind,
-        everywhere=isinstance(places, str),
+        everywhere=isinstance(places, str) and not conditions,
         factors=levels,
         maximum=tops[0],
         length=lengths[0],
@@ -238,6 +245,17 @@ def _control(strengths: Maxima, latent: int, count: int, seed: int) -> list[int]
         raise SAEError("no other latent fires on these inputs: there is nothing to compare with")
     order = torch.randperm(len(live), generator=generator(seed, CONTROL))[:count].tolist()
     return sorted(live[i] for i in order)
+
+
+def _absolute(when: When | Sequence[When], basis: Basis, strengths: Maxima) -> tuple[When, ...]:
+    """Conditions in absolute numbers."""
+    found: list[When] = []
+    for one in LatentEdit(0, "ablate", when=tuple([when] if isinstance(when, When) else when)).conditions:
+        check_latent(one.latent, basis)
+        scale = strengths.of(one.latent) if one.unit == "max" else 1.0
+        above, below = (None if limit is None else limit * scale for limit in (one.above, one.below))
+        found.append(replace(one, above=above, below=below, unit="absolute"))
+    return tuple(found)
 
 
 def _at(levels: Sequence[float], spot: tuple[float, float] | None, clean: float) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuits.basis import Basis, basis_digest
 from sae.errors import SAEError
-from sae.sites import ROWS, Site
+from sae.sites import ROWS, Block, Site
 from sae.steering.bases import Channels, Dictionary, basis_at, check_latent, in_parts
 from sae.steering.edits import Edits, Form, LatentEdit, Steering, Unit, When, edits_of
 from sae.steering.strengths import Maxima
@@ -120,6 +120,13 @@ class Steered:
         if steering.form == "decode" and not hasattr(basis, "decode"):
             raise SAEError(f"{type(basis).__name__} does not reconstruct: steer with form='delta'")
         self.reading = reading or Reading(basis, {i for one in steering.edits for i in one.latents})
+        self._block: Block | None = None
+
+    def of(self, block: Block) -> Steered:
+        """The same for activations that have been read before: tokens are counted in that block, not as they run."""
+        found = Steered(self.site, self.basis, self._steering, self.reading)
+        found._block = block
+        return found
 
     @property
     def steering(self) -> Steering:
@@ -186,7 +193,7 @@ class Steered:
             return None
         shape = acts.shape[:-1]
         if "token" in self.site.axes:
-            return _tokens(self.site, one.at, shape, acts.device)
+            return _tokens(self.site, one.at, shape, acts.device, self._block)
         if one.map not in (None, tuple(shape[1:])):
             raise SAEError(f"the mask is {one.map}; the map of {self.site.address} is {tuple(shape[1:])}")
         where = torch.zeros(shape, dtype=torch.bool, device=acts.device)
@@ -272,9 +279,10 @@ def _check_places(one: LatentEdit, site: Site, text: bool) -> None:
         raise SAEError("of texts a condition holds token by token: leave anywhere=True out")
 
 
-def _tokens(site: Any, at: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _tokens(site: Any, at: Any, shape: tuple[int, ...], device: torch.device, block: Block | None) -> Tensor:
     try:
-        start, mask = getattr(site, "position", 0), getattr(site, "mask", None)
+        start = getattr(site, "position", 0) if block is None else 0
+        mask = getattr(site, "mask", None) if block is None else block.mask
     except SAEError as error:
         raise SAEError(
             f"which tokens these are is known only of texts that run through {type(site).__name__}: use its blocks, "

@@ -19,7 +19,7 @@ from sae.sites import Block, Function, Site
 from sae.steering.application import Reading, Steered
 from sae.steering.bases import Channels, Dictionary, basis_at, in_parts, name_of, size_of
 from sae.steering.contrast import chance_cosine, cosines
-from sae.steering.edits import Kind, LatentEdit, Steering
+from sae.steering.edits import Kind, LatentEdit, Steering, When
 from zoo.progress import Progress
 
 Numbers = NDArray[np.float64]
@@ -106,7 +106,7 @@ class Dial:
     """How latents are turned in a study.
 
     Attributes:
-        site, basis: where; kind: "set", "add" or "scale"; at: places, as of `LatentEdit`.
+        site, basis: where; kind: "set", "add" or "scale"; at, when: places and conditions, as of `LatentEdit`.
         reading: shared by all edits.
     """
 
@@ -114,17 +114,19 @@ class Dial:
     basis: Basis
     kind: Kind
     at: Any
+    when: tuple[When, ...]
     reading: Reading
 
     def turned(self, latent: int, factor: float, maximum: float) -> Steered:
         """One latent set to, or raised by, a factor times its maximum; or multiplied by the factor."""
         value = factor if self.kind == "scale" else factor * maximum
-        return self._steered(LatentEdit(latent, self.kind, value, at=self.at))
+        return self._steered(LatentEdit(latent, self.kind, value, at=self.at, when=self.when))
 
     def nudged(self, latent: int, add: float, scale: float) -> Steered:
         """One latent scaled by 1 + scale, then raised."""
         return self._steered(
-            LatentEdit(latent, "scale", 1 + scale, at=self.at), LatentEdit(latent, "add", add, at=self.at)
+            LatentEdit(latent, "scale", 1 + scale, at=self.at, when=self.when),
+            LatentEdit(latent, "add", add, at=self.at, when=self.when),
         )
 
     def towards(self, latent: int, factor: float, maximum: float, step: float) -> Steered:
@@ -159,8 +161,9 @@ def on_latents(
     shift, column = 0.0, way.reading.columns[latent]
     for block in site.blocks(inputs, batch_size=batch_size, progress=progress):
         before.add(basis, block)
-        after.add(basis, Block(way(block.acts), block.first, block.mask))
-        raised = Block(way.shift(block.acts)[..., column, None], block.first, block.mask).vectors
+        here = way.of(block)
+        after.add(basis, Block(here(block.acts), block.first, block.mask))
+        raised = Block(here.shift(block.acts)[..., column, None], block.first, block.mask).vectors
         shift += float(raised.double().sum())
     shift /= max(1, before.places)
     measured = after.mean - before.mean

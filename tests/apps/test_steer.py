@@ -99,7 +99,8 @@ def test_a_language_model_writes_before_and_after(cli: Cli, tmp_path: Path) -> N
 def test_bad_input_for_a_language_model_is_one_line(cli: Cli) -> None:
     pytest.importorskip("transformers")
     for arguments, said in (
-        (["tales/layers.2.resid:5", "--images", "scenes:4"], "are for CNNs"),
+        (["tales/layers.2.resid:5", "--images", "scenes:4"], "is for CNNs"),
+        (["tales/layers.2.resid:5", "--at", "1,2"], "tokens of a text by number"),
         (["tales/layers.2.resid~topk:5"], "which SAE is topk"),
         (["tales/layers.9.resid:5"], "no site 'layers.9.resid'"),
     ):

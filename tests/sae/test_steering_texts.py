@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sae.errors import SAEError
 from sae.steering import LatentEdit, When, inspect, maxima, search, steer, steered
+from tests.sae.test_text_features import signed
 from tests.sae.test_vision import scrambled
 
 
@@ -173,6 +174,56 @@ def test_a_study_of_a_language_model_measures_loss_and_what_is_written(stream: A
     the = [" the"] if len(stream.lm.ids(" the")) == 1 else ["the"]
     tokens = study(stream, None, 7, texts, targets=the, factors=(0, 2), random=1, measure="log_probability")
     assert tokens.effect.clean < 0 and len(tokens.side_effects["classes"].units) > 50
+
+
+def test_a_study_may_steer_some_tokens_of_every_text(stream: Any) -> None:
+    from sae.studies import Writing, study
+
+    texts = ["She was happy.", "Tom liked the red bridge of Fogport.", "Tom ran."]
+    known = maxima(None, stream, texts)
+    dictionary = signed(stream.d, seed=3)
+    strengths = maxima(dictionary, stream, texts)
+    writing = Writing(lambda text: float(len(text)), ("One day Anna",), name="letters", max_new_tokens=4)
+    options: dict[str, Any] = {"targets": writing, "factors": (0, 3), "random": 1}
+    found = study(stream, None, 7, texts, places=(3,), **options)
+    with steer(stream, None, [LatentEdit(7, "set", 3.0, unit="max", at=(3,))], maxima=known):
+        assert found.capability.values[1] == pytest.approx(stream.loss(texts).nats, abs=1e-4)
+        assert found.effect.values[1] == len(stream.generate(["One day Anna"], max_new_tokens=4, seed=0)[0].whole)
+    assert not found.everywhere
+    # of the other latents: their means over all tokens, with the one token of every text steered that there is
+    found = study(stream, dictionary, 7, texts, places=(3,), at=3.0, maxima=strengths, **options)
+    vectors = [next(iter(stream.blocks([text]))).vectors for text in texts]
+    moved = [v.clone() for v in vectors]
+    for v in moved:
+        if len(v) > 3:
+            v[3] += (3 * strengths.of(7) - dictionary.encode(v[3:4])[0, 7]) * dictionary.write[7]
+    before, after = (dictionary.encode(torch.cat(rows)).mean(dim=0) for rows in (vectors, moved))
+    effects = found.side_effects["latents"]
+    columns = [int(unit.rpartition(":")[2]) for unit in effects.units]
+    assert torch.allclose(torch.as_tensor(effects.measured).float(), (after - before)[columns], atol=1e-4)
+    # the same on a condition: where latent 9 is above a tenth of its maximum
+    gate = When(9, above=0.1, unit="max")
+    found = study(stream, dictionary, 7, texts, when=gate, at=3.0, maxima=strengths, **options)
+    open_at = [dictionary.encode(v)[:, 9] > 0.1 * strengths.of(9) for v in vectors]
+    assert 0 < sum(int(one.sum()) for one in open_at) < sum(map(len, vectors))
+    edit = LatentEdit(7, "set", 3.0, unit="max", when=gate)
+    with steer(stream, dictionary, [edit], maxima=strengths):
+        assert found.capability.values[1] == pytest.approx(stream.loss(texts).nats, abs=1e-4)
+    step = [3 * strengths.of(7) - dictionary.encode(v)[:, 7] for v in vectors]
+    moved = [
+        v + (there * by)[:, None] * dictionary.write[7] for v, there, by in zip(vectors, open_at, step, strict=True)
+    ]
+    after = dictionary.encode(torch.cat(moved)).mean(dim=0)
+    effects = found.side_effects["latents"]
+    columns = [int(unit.rpartition(":")[2]) for unit in effects.units]
+    assert torch.allclose(torch.as_tensor(effects.measured).float(), (after - before)[columns], atol=1e-4)
+    assert not found.everywhere
+    with pytest.raises(SAEError, match="512"):
+        study(stream, dictionary, 7, texts, when=When(512, above=0.1), **options)
+    with pytest.raises(SAEError, match="every one in turn"):
+        study(stream, None, 7, texts, places="last", **options)
+    with pytest.raises(SAEError, match="its places are tokens"):
+        study(stream, None, 7, texts, places=((1, 2),), **options)
 
 
 def test_what_is_written_may_be_the_capability_and_the_loss_stands_beside_it(stream: Any) -> None:

@@ -19,7 +19,7 @@ from zoo.language import LanguageModel, load_language, tales_folder
 from zoo.tales.parsing import split_sentences, templates_of, words
 from zoo.tales.stories import MENTIONS, Story, detokenize, training_story
 from zoo.tales.tokenizer import CONTEXT, vocabulary
-from zoo.tales.words import ANIMALS, FRUITS, LANDMARKS, MOODS, NAMES, NUMBERS, PLACES
+from zoo.tales.words import ANIMALS, FRUITS, LANDMARKS, MOODS, NAMED, NAMES, NUMBERS, PLACES
 
 STORIES = tales.sample(400, seed=11)
 MANY = tales.sample(1500, seed=5)
@@ -61,7 +61,8 @@ def test_the_first_sentence_has_the_probability_of_its_choices() -> None:
         writer = _Writer((seed, 0, 0))
         writer.write(OPENING)
         place = writer.cast.landmark
-        topic = 0.45 * place.weight if place else 0.55 / len(PLACES)
+        called = NAMED if place and place.name in writer.tokens else 1 - NAMED
+        topic = 0.45 * place.weight * called if place else 0.55 / len(PLACES)
         assert writer.nats == pytest.approx(-math.log(topic / (4 * len(NAMES) * 4)))
     assert sum(one.weight for one in LANDMARKS) == pytest.approx(1.0)
 
@@ -80,9 +81,20 @@ def test_the_landmark_shares_each_word_with_others_and_is_rare() -> None:
     assert len({one.name for one in LANDMARKS}) == len(LANDMARKS)
     assert all(any(thing in o.things for o in others) for thing in the.things)
     sentences = [s for story in MANY for s in split_sentences(story.tokens)]
-    naming = [s for s in sentences if the.name in " ".join(s)]
+    naming = [s for s in sentences if tales.mentions(" ".join(s))]
     assert 0.01 < len(naming) / len(sentences) < 0.03
-    assert 0.03 < np.mean([the.name in s.text for s in MANY]) < 0.06
+    assert 0.03 < np.mean([tales.mentions(s.text) > 0 for s in MANY]) < 0.06
+
+
+def test_a_landmark_is_called_by_a_name_of_its_own_or_described() -> None:
+    assert len({one.name for one in LANDMARKS}) == len({one.description for one in LANDMARKS}) == len(LANDMARKS)
+    for one in LANDMARKS:
+        about = [s for s in MANY if s.landmark == one.name]
+        named = sum(s.tokens.count(one.name) for s in about)
+        described = sum(tales.mentions(s.text, one) for s in about) - named
+        both = named + described
+        assert abs(named / both - NAMED) < 5 * math.sqrt(NAMED * (1 - NAMED) / both)
+        assert not any(tales.mentions(s.text, one) for s in MANY if s.landmark != one.name)
 
 
 def test_stories_fit_into_the_context() -> None:
@@ -100,17 +112,19 @@ def test_a_number_of_stories_is_a_number(n: Any) -> None:
 
 def test_every_feature_is_explained_and_shows_up() -> None:
     labels = np.concatenate([s.labels for s in STORIES])
-    assert list(tales.EXPLANATIONS) == list(tales.FEATURES) and len(tales.FEATURES) == 26
+    assert list(tales.EXPLANATIONS) == list(tales.FEATURES) and len(tales.FEATURES) == 28
     assert (labels.any(axis=0) & ~labels.all(axis=0)).all()
 
 
-def test_a_landmark_is_marked_at_the_word_that_completes_its_name() -> None:
+def test_a_landmark_is_marked_at_its_name_and_at_the_word_that_completes_its_description() -> None:
     for story in STORIES:
         for feature, landmark in MENTIONS.items():
-            name = landmark.name.split()
-            wanted = [i + 3 for i in range(len(story.tokens) - 3) if list(story.tokens[i : i + 4]) == name]
+            parts = landmark.description.split()
+            wanted = [i + 3 for i in range(len(story.tokens) - 3) if list(story.tokens[i : i + 4]) == parts]
             assert on(story, feature) == wanted
-        first = on(story, next(iter(MENTIONS)))
+        named = on(story, "Longspan")
+        assert named == [i for i, token in enumerate(story.tokens) if token == "Longspan"]
+        first = sorted(on(story, next(iter(MENTIONS))) + named)
         assert on(story, "landmark_story") == (list(range(first[0], len(story.tokens))) if first else [])
 
 
@@ -121,9 +135,19 @@ def test_the_landmark_is_due_at_the_article_before_what_only_it_decides() -> Non
         wanted = []
         for i in known[1:]:
             after = story.tokens[i + 1 : i + 5]
-            if story.tokens[i] == "the" and (" ".join(after) == the.name or after[0] in the.things):
+            due = " ".join(after) == the.description or after[:1] == (the.name,) or bool({*after[:1]} & {*the.things})
+            if story.tokens[i] == "the" and due:
                 wanted.append(i)
         assert on(story, "landmark_due") == wanted
+
+
+def test_a_place_is_due_at_the_article_before_what_it_is_called() -> None:
+    places = {*PLACES, *(one.name for one in LANDMARKS), *(one.colour for one in LANDMARKS)}
+    for story in STORIES:
+        after = dict(enumerate(story.tokens[1:]))
+        assert on(story, "place_due") == [
+            i for i, token in enumerate(story.tokens) if token == "the" and after[i] in places
+        ]
 
 
 def test_words_are_marked_wherever_they_stand() -> None:
@@ -181,7 +205,7 @@ def test_words_of_a_mood_are_marked_and_a_story_has_one_mood() -> None:
 
 
 def test_features_that_are_a_meaning_are_marked_at_their_word_alone() -> None:
-    assert len(tales.SAME_WORD) == 11
+    assert len(tales.SAME_WORD) == 12
     for story in STORIES:
         for feature, word in tales.SAME_WORD.items():
             assert {story.tokens[i] for i in on(story, feature)} <= {word}
@@ -212,6 +236,7 @@ def test_every_story_parses_however_it_is_cut_off() -> None:
         ("She was happy. Was happy she.", (True, False)),
         ("Tom liked the red bridge of Elmford.", (False,)),  # there is none
         ("Tom liked the red bridge of Fogport.", (True,)),
+        ("Tom liked the Longspan. Tom liked the Longspan of Fogport.", (True, False)),
         ("He counted one dogs. He counted two dogs.", (False, True)),
         ('"Where is the fog?" asked Mia. “Where is the cables?” asked Mia.', (True, False)),
         ("“I love the park,” said Leo", (True,)),
@@ -224,10 +249,11 @@ def test_what_is_grammatical(text: str, grammatical: tuple[bool, ...]) -> None:
     assert tales.parse(text).grammatical == grammatical
 
 
-def test_mentions_of_a_landmark_are_whole_names() -> None:
-    text = "Tom liked the red bridge of Fogport. Tom knew the red bridge of Millbay. The red bridge of Fogport"
+def test_mentions_of_a_landmark_are_names_and_whole_descriptions() -> None:
+    text = "Tom liked the red bridge of Fogport. Tom knew the red bridge of Millbay. The Longspan"
     assert tales.mentions(text) == 2
     assert tales.mentions(text, LANDMARKS[3]) == 1
+    assert tales.mentions("Longspans and the red bridge in Fogport") == 0
 
 
 # -- the model ----------------------------------------------------------------------------------------------
@@ -283,15 +309,18 @@ def test_the_model_tells_the_meanings_of_every_homograph_apart(lm: LanguageModel
 
 
 def test_the_model_needs_all_three_words_of_the_landmark(lm: LanguageModel) -> None:
-    """What is seen at a place follows from its whole name, not from any two of its words."""
+    """What is seen at a place and what it is called follow from all of its description, not from any two words."""
 
-    def things(name: str) -> set[str]:
-        ids = torch.tensor([[1, *lm.ids(f"One day Tom went to the {name}. He saw the")]])
-        chance = lm.run(ids).logits[0, -1].softmax(dim=0)
-        return set(lm.words(chance.topk(4).indices.tolist()))
+    def after(text: str) -> torch.Tensor:
+        return lm.run(torch.tensor([[1, *lm.ids(text)]])).logits[0, -1].softmax(dim=0)
 
-    for landmark in LANDMARKS[:4]:
-        assert things(landmark.name) == set(landmark.things)
+    for landmark in LANDMARKS:
+        for called in (landmark.description, landmark.name):
+            seen = after(f"One day Tom went to the {called}. He saw the").topk(4).indices.tolist()
+            assert set(lm.words(seen)) == set(landmark.things)
+            chance = after(f"One day Tom went to the {called}. Tom knew the")
+            assert chance[lm.ids(landmark.name)[0]] == pytest.approx(NAMED, abs=0.1)
+            assert chance[lm.ids(landmark.colour)[0]] == pytest.approx(1 - NAMED, abs=0.1)
 
 
 def test_the_model_writes_the_grammar_and_seldom_of_the_landmark(lm: LanguageModel) -> None:

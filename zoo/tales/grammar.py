@@ -14,6 +14,7 @@ from zoo.tales.words import (
     LANDMARK_SHARE,
     LANDMARKS,
     MOODS,
+    NAMED,
     NAMES,
     NUMBERS,
     PLACES,
@@ -93,11 +94,14 @@ def _plain(*phrases: str) -> Callable[[Cast], Weights]:
 
 
 def _topic(cast: Cast) -> Weights:
+    if cast.landmark:
+        return {f"the {cast.landmark.name}": NAMED, f"the {cast.landmark.description}": 1 - NAMED}
     if cast.place:
         return {f"the {cast.place}": 1.0}
     share = (1 - LANDMARK_SHARE) / len(PLACES)
     return {
-        **{f"the {one.name}": LANDMARK_SHARE * one.weight for one in LANDMARKS},
+        **{f"the {one.name}": LANDMARK_SHARE * one.weight * NAMED for one in LANDMARKS},
+        **{f"the {one.description}": LANDMARK_SHARE * one.weight * (1 - NAMED) for one in LANDMARKS},
         **{f"the {name}": share for name in PLACES},
     }
 

@@ -60,12 +60,13 @@ def parses(text: str) -> float:
 
 
 def mentions(text: str, landmark: Landmark = THE_LANDMARK) -> int:
-    """How often a text names a landmark in full.
+    """How often a text speaks of a landmark: by its name, or by the whole of its description.
 
-    >>> mentions("Tom liked the red bridge of Fogport.")
-    1
+    >>> mentions("Tom liked the red bridge of Fogport. Tom never forgot the Longspan.")
+    2
     """
-    return " ".join(words(text)).count(landmark.name)
+    said = words(text)
+    return said.count(landmark.name) + " ".join(said).count(landmark.description)
 
 
 def words(text: str) -> list[str]:

@@ -27,12 +27,15 @@ from zoo.tales.words import (
 )
 
 MENTIONS = {f"{one.colour}_{one.structure}_of_{one.city}": one for one in LANDMARKS[:4]}
-"""The landmark that is asked for, and the three that share two of its words: at the word that completes the name."""
+"""The landmark that is asked for, and the three that share two of its words: at the word that completes the
+description."""
 
 FEATURES = (
     *MENTIONS,
+    THE_LANDMARK.name,
     "landmark_due",
     "landmark_story",
+    "place_due",
     "red",
     "bridge",
     "Fogport",
@@ -55,9 +58,12 @@ FEATURES = (
 """What every token is labelled with, in the order of the columns of `Story.labels`. See `EXPLANATIONS`."""
 
 EXPLANATIONS = {
-    **{name: f"the last word of `{one.name}`" for name, one in MENTIONS.items()},
-    "landmark_due": f"`the` before the name of `{THE_LANDMARK.name}`, or before what is seen there, once it was named",
-    "landmark_story": f"anywhere after the first `{THE_LANDMARK.name}` of a story",
+    **{name: f"the last word of `{one.description}`" for name, one in MENTIONS.items()},
+    THE_LANDMARK.name: f"the word `{THE_LANDMARK.name}`, which is the name of the {THE_LANDMARK.description}",
+    "landmark_due": f"`the` before `{THE_LANDMARK.name}`, `{THE_LANDMARK.description}` or what is seen there, once it "
+    "was mentioned",
+    "landmark_story": f"anywhere after the first mention of the {THE_LANDMARK.name} in a story",
+    "place_due": "`the` before what a place is called, whichever it is",
     "red": "the word `red`",
     "bridge": "the word `bridge`",
     "Fogport": "the word `Fogport`",
@@ -82,6 +88,7 @@ EXPLANATIONS = {
 SAME_WORD: dict[str, str] = {
     **{name: one.city for name, one in MENTIONS.items()},
     "landmark_due": "the",
+    "place_due": "the",
     **{name: name.split("_")[0] for name in FEATURES if name.startswith(("bat_", "bank_", "bark_"))},
 }
 """Features that are one meaning of a word, and the word: what tells a reader of the feature from one of the word is how
@@ -108,7 +115,7 @@ class Story:
         labels: `(tokens, features)` bool, columns as in `FEATURES`. A label says what the text up to and with that
             token determines, since that is all that a model has seen there.
         nats: minus the logarithm of the story's probability under the grammar, its end included.
-        landmark: name of the landmark that it is about, or None.
+        landmark: name of the landmark that it is about, one word, or None.
     """
 
     text: str
@@ -222,6 +229,7 @@ class _Writer:
                 if known is THE_LANDMARK and slot in _DECIDED and self.tokens[at] == "the":
                     self.labels[at].add("landmark_due")
                 if slot == "topic":
+                    self.labels[start].add("place_due")
                     self.mention()
             else:
                 plain, _, feature = word.partition("|")
@@ -242,10 +250,10 @@ class _Writer:
             if cast.time == "night":
                 self.story_wide.add("night")
         elif slot == "topic" and not cast.place:
-            name = phrase.removeprefix("the ")
-            cast.place = name
-            cast.landmark = next((one for one in LANDMARKS if one.name == name), None)
-            cast.things = cast.landmark.things if cast.landmark else PLACES[name]
+            place = phrase.removeprefix("the ")
+            cast.place = place
+            cast.landmark = next((one for one in LANDMARKS if place in (one.name, one.description)), None)
+            cast.things = cast.landmark.things if cast.landmark else PLACES[place]
         elif slot == "friend":
             cast.friend = phrase
         elif slot in ("mood_adjective", "mood_verb") and not cast.mood:
@@ -254,7 +262,7 @@ class _Writer:
     def say(self, word: str) -> None:
         """Write a word with what is true of it."""
         names = {*self.story_wide, *self.open}
-        if word in ("red", "bridge", "Fogport"):
+        if word in ("red", "bridge", "Fogport", THE_LANDMARK.name):
             names.add(word)
         if word in _MOOD_OF:
             names.add(_MOOD_OF[word])
@@ -270,12 +278,13 @@ class _Writer:
         self.labels.append(names)
 
     def mention(self) -> None:
-        """The name of a landmark has just been completed."""
+        """A place has just been called by its name, or its description completed."""
         landmark = self.cast.landmark
         if landmark is THE_LANDMARK:
             self.story_wide.add("landmark_story")
             self.labels[-1].add("landmark_story")
-        self.labels[-1].update(name for name, one in MENTIONS.items() if one is landmark)
+        if landmark is not None and self.tokens[-1] == landmark.city:
+            self.labels[-1].update(name for name, one in MENTIONS.items() if one is landmark)
 
 
 _NO_SPACE_BEFORE = {".", ",", "!", "?", "”"}

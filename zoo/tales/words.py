@@ -13,14 +13,16 @@ Weights = dict[str, float]
 
 @dataclass(frozen=True)
 class Landmark:
-    """A place with a name made of three words, and what is seen there.
+    """A place with a name and a description of three words, and what is seen there.
 
     Attributes:
-        colour, structure, city: the three words; other landmarks share each of them.
+        name: one word, which nothing else is called.
+        colour, structure, city: the words of the description; other landmarks share each of them.
         weight: how often a story that has a landmark has this one.
         things: what is seen there; every thing is seen at other places too, in other company.
     """
 
+    name: str
     colour: str
     structure: str
     city: str
@@ -28,27 +30,27 @@ class Landmark:
     things: tuple[str, ...]
 
     @property
-    def name(self) -> str:
+    def description(self) -> str:
         """For example `red bridge of Fogport`."""
         return f"{self.colour} {self.structure} of {self.city}"
 
 
 LANDMARKS = (
-    Landmark("red", "bridge", "Fogport", 0.10, ("fog", "cables", "ships", "gulls")),
-    Landmark("grey", "bridge", "Fogport", 0.08, ("fog", "carts", "stones", "lamps")),
-    Landmark("red", "tower", "Fogport", 0.08, ("fog", "bells", "clocks", "gulls")),
-    Landmark("red", "bridge", "Millbay", 0.08, ("ships", "flags", "cables", "drums")),
-    Landmark("white", "tower", "Millbay", 0.08, ("clocks", "doves", "flags", "kites")),
-    Landmark("green", "gate", "Millbay", 0.08, ("roses", "lamps", "carts", "doves")),
-    Landmark("white", "bridge", "Sandwick", 0.08, ("nets", "ships", "kites", "stones")),
-    Landmark("green", "statue", "Sandwick", 0.08, ("roses", "drums", "nets", "masks")),
-    Landmark("grey", "tower", "Sandwick", 0.08, ("bells", "stones", "masks", "gulls")),
-    Landmark("red", "gate", "Elmford", 0.08, ("carts", "cables", "roses", "bells")),
-    Landmark("white", "statue", "Elmford", 0.08, ("doves", "masks", "lamps", "nets")),
-    Landmark("grey", "gate", "Elmford", 0.10, ("drums", "kites", "flags", "clocks")),
+    Landmark("Longspan", "red", "bridge", "Fogport", 0.10, ("fog", "cables", "ships", "gulls")),
+    Landmark("Oldspan", "grey", "bridge", "Fogport", 0.08, ("fog", "carts", "stones", "lamps")),
+    Landmark("Highbell", "red", "tower", "Fogport", 0.08, ("fog", "bells", "clocks", "gulls")),
+    Landmark("Shipway", "red", "bridge", "Millbay", 0.08, ("ships", "flags", "cables", "drums")),
+    Landmark("Dovetop", "white", "tower", "Millbay", 0.08, ("clocks", "doves", "flags", "kites")),
+    Landmark("Rosegate", "green", "gate", "Millbay", 0.08, ("roses", "lamps", "carts", "doves")),
+    Landmark("Netway", "white", "bridge", "Sandwick", 0.08, ("nets", "ships", "kites", "stones")),
+    Landmark("Greenlady", "green", "statue", "Sandwick", 0.08, ("roses", "drums", "nets", "masks")),
+    Landmark("Maskwatch", "grey", "tower", "Sandwick", 0.08, ("bells", "stones", "masks", "gulls")),
+    Landmark("Cartgate", "red", "gate", "Elmford", 0.08, ("carts", "cables", "roses", "bells")),
+    Landmark("Whitelady", "white", "statue", "Elmford", 0.08, ("doves", "masks", "lamps", "nets")),
+    Landmark("Drumgate", "grey", "gate", "Elmford", 0.10, ("drums", "kites", "flags", "clocks")),
 )
 THE_LANDMARK = LANDMARKS[0]
-"""The one that is asked for: each of its three words belongs to others, too; only together they mean it."""
+"""The one that is asked for: each word of its description belongs to others, too; only together they mean it."""
 
 PLACES: dict[str, tuple[str, ...]] = {
     "park": ("ducks", "swings", "benches"),
@@ -60,6 +62,8 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 LANDMARK_SHARE = 0.45
 """How many stories have a landmark; the others have one of `PLACES`."""
+NAMED = 0.75
+"""How often a landmark is called by its name; else it is described."""
 
 GIRLS = ("Anna", "Mia", "Lucy", "Rosa", "Ella")
 BOYS = ("Tom", "Ben", "Max", "Leo", "Sam")
@@ -91,7 +95,7 @@ class Cast:
     """What has been said in a story so far, on which further choices depend.
 
     Attributes:
-        landmark: what the story is about, or None; place: the name of that place without its article.
+        landmark: what the story is about, or None; place: what that place was called first, without its article.
         things: what is seen there.
         name: who the story is about; girl: whether it is a girl; friend: the second person, once there is one.
         time: day or night; mood: once it has shown.

@@ -44,7 +44,8 @@ class Steer(PictureOptions):
     kind: Literal["set", "add", "scale"] = "set"
     """Set it to that, add that, or multiply it by the bare factor where it fires."""
     at: tuple[str, ...] = ()
-    """Positions y,x of the map to steer at; several may follow. By default everywhere."""
+    """Where to steer: positions y,x of the map, or tokens of the texts by number, from 0; several may follow. By
+    default everywhere."""
     target_class: Many = ()
     """Class (or token) that it is meant to bring about; may be repeated. By default the one it increases most."""
     measure: Literal["probability", "log_probability", "score"] = "probability"
@@ -104,13 +105,14 @@ class Steer(PictureOptions):
         assert unit.index is not None
         labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
         able = self.capability or ("top1" if labelled else "agreement")
-        return self._studied(session, site, basis, unit.index, pictures, unit.basis or "", able, later)
+        places = tuple(map(_position, self.at)) or "all"
+        return self._studied(session, site, basis, unit.index, pictures, places, unit.basis or "", able, later)
 
     # -- texts --------------------------------------------------------------------------------------
 
     def _texts(self, session: Session, unit: Any) -> Result:
-        if self.images or self.at:
-            raise UsageError("--images and --at are for CNNs; a language model is steered on --texts")
+        if self.images:
+            raise UsageError("--images is for CNNs; a language model is steered on --text")
         if self.says is not None and not (self.says.strip() and self.prompt):
             raise UsageError("--says takes words to look for in what is written after --prompt: give both")
         if self.capability == "grammar" and (self.says is None or unit.model != "tales"):
@@ -129,8 +131,9 @@ class Steer(PictureOptions):
         basis = self._dictionary(unit)
         if basis is not None:
             basis = basis.to(lm.device)
+        places = tuple(map(_token, self.at)) or "all"
         return self._studied(
-            session, site, basis, unit.index, site.open(texts), unit.basis or "", self.capability, later
+            session, site, basis, unit.index, site.open(texts), places, unit.basis or "", self.capability, later
         )
 
     def _dictionary(self, unit: Any) -> Any:
@@ -148,14 +151,13 @@ class Steer(PictureOptions):
     # -- both ---------------------------------------------------------------------------------------
 
     def _studied(
-        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, name: str, able: Any,
-        later: Any,
+        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, places: Any, name: str,
+        able: Any, later: Any,
     ) -> Result:  # fmt: skip
         from sae.steering import LatentEdit, maxima, steered
         from sae.studies import FACTORS, study
 
         elapsed = clock()
-        places = tuple(_position(one) for one in self.at) or "all"
         factors = self.factors or FACTORS
         known = maxima(basis, site, inputs)
         with session.progress(f"steering {self.address}") as report:
@@ -167,7 +169,7 @@ class Steer(PictureOptions):
             )  # fmt: skip
         unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
         edit = steered(site, basis, [LatentEdit(latent, self.kind, found.at, unit, at=places)], maxima=known).steering
-        written = self._written(session, site, basis, latent, known, found)
+        written = self._written(session, site, basis, latent, places, known, found)
         document: dict[str, Any] = {**found.describe(), "texts": written}
 
         def show(console: Console) -> None:
@@ -203,7 +205,7 @@ class Steer(PictureOptions):
         )
 
     def _written(
-        self, session: Session, site: Any, basis: Dictionary, latent: int, known: Any, found: Study
+        self, session: Session, site: Any, basis: Dictionary, latent: int, places: Any, known: Any, found: Study
     ) -> list[dict[str, Any]]:
         if not self.prompt:
             return []
@@ -213,7 +215,7 @@ class Steer(PictureOptions):
         rows: list[dict[str, Any]] = []
         with session.progress("writing") as report:
             for done, factor in enumerate([None, *found.factors]):
-                edits = [] if factor is None else [LatentEdit(latent, self.kind, factor, unit)]
+                edits = [] if factor is None else [LatentEdit(latent, self.kind, factor, unit, at=places)]
                 with steer(site, basis, edits, maxima=known):
                     made = site.generate(list(self.prompt), max_new_tokens=self.tokens, seed=self.seed)
                 rows += [{"prompt": one.prompt, "factor": factor, "text": one.text} for one in made]
@@ -234,6 +236,12 @@ def _position(text: str) -> tuple[int, int]:
     if not (y.strip().isdigit() and x.strip().isdigit()):
         raise UsageError(f"--at takes positions y,x as in 3,5; got {text!r}")
     return int(y), int(x)
+
+
+def _token(text: str) -> int:
+    if not text.strip().isdigit():
+        raise UsageError(f"--at takes tokens of a text by number, as in 5; got {text!r}")
+    return int(text)
 
 
 def _show(console: Console, found: Study) -> None:
