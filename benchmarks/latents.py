@@ -26,6 +26,7 @@ import torch  # noqa: E402
 import circuits  # noqa: E402
 import sae  # noqa: E402
 from apps.cli.sites import split  # noqa: E402
+from benchmarks._tables import header, row  # noqa: E402
 from circuits import plot  # noqa: E402
 from sae.activations import Sampling, collect  # noqa: E402
 from sae.curves import CurveComparison  # noqa: E402
@@ -162,18 +163,6 @@ def curves_table(found: CurveComparison) -> None:
     for name, added in found.fillings.items():
         row(name, f"{added.in_gaps} of {len(found[name].detectors)}", f"{added.largest_gap:.0f}°",
             f"{100 * added.by_lot:.0f} %", added.in_largest, f"{added.expected:.1f}", added.single)  # fmt: skip
-
-
-def header(*names: str) -> None:
-    """The head of a Markdown table."""
-    row(*names)
-    print("|" + "---|" * len(names))
-
-
-def row(*cells: object) -> None:
-    """A row of a Markdown table."""
-    first = str(cells[0])
-    print(("\n" if first.startswith("\n") else "") + "| " + " | ".join(str(c).strip() for c in cells) + " |")
 
 
 def main() -> None:

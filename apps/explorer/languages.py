@@ -27,8 +27,8 @@ from zoo.language import TALES, LanguageModel, load_language
 from zoo.progress import Progress, reporter
 
 FOLDER, NAMES, OWN = "language", "names.json", "own"
-SITE, TEXTS, READ = "layers.2.resid", "tales:2500@2", "tales:300@3"
-LATENTS, ACTIVE, STEPS, STORIES = 512, 8, 900, 400
+SITE, TEXTS, READ = "layers.2.resid", "tales:3000@2", "tales:300@3"
+LATENTS, ACTIVE, STEPS, STORIES = 512, 4, 3000, 400
 FIRST = "landmark_due"
 """The feature of the tales whose latent is shown first: turned up, it brings the landmark."""
 NAMED = 0.9

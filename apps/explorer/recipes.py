@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from apps.explorer.security import UploadError
 from circuits.errors import shorten
+from sae.errors import SAEError
 from sae.steering import LatentEdit, When
 
 MOST = 12
@@ -20,7 +21,6 @@ LARGEST = 1e4
 """Values beyond are of no network's making."""
 _NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?(?:e-?\d{1,2})?"
 _EDIT = re.compile(rf"(\d{{1,7}}):(set|add|scale|ablate)(?::({_NUMBER})(x?))?", re.ASCII)
-_WHEN = re.compile(rf"(\d{{1,7}}):(above|below):({_NUMBER})(x?)(:anywhere)?", re.ASCII)
 _FORM = "edits are written 11:set:2x@4,0,7,7~39:above:0.5x, with / between them"
 
 Edits = tuple[LatentEdit, ...]
@@ -55,17 +55,26 @@ def _edit(text: str, count: int, size: tuple[int, int] | None) -> LatentEdit:
 
 
 def _when(text: str, count: int, size: tuple[int, int] | None) -> When:
-    found = _WHEN.fullmatch(text)
-    if found is None or (size is None and found[5]):
-        raise UploadError(f"{_FORM}; the condition {shorten(text, 60)!r} is none")
-    bound = {found[2]: _value(found[3])}
-    return When(_latent(found[1], count), unit="max" if found[4] else "absolute", anywhere=bool(found[5]), **bound)
+    try:
+        found = When.parse(text)
+    except SAEError as error:
+        raise UploadError(f"{_FORM}; the condition {shorten(text, 60)!r} is none") from error
+    if size is None and found.anywhere:
+        raise UploadError(f"a text has no map: anywhere is of pictures; got {shorten(text, 60)!r}")
+    for bound in (found.above, found.below):
+        if bound is not None:
+            _bounded(bound)
+    _latent(str(found.latent), count)
+    return found
 
 
 def _value(text: str) -> float:
-    value = float(text)
+    return _bounded(float(text))
+
+
+def _bounded(value: float) -> float:
     if abs(value) > LARGEST:
-        raise UploadError(f"values are between -{LARGEST:g} and {LARGEST:g}; got {shorten(text, 20)}")
+        raise UploadError(f"values are between -{LARGEST:g} and {LARGEST:g}; got {value:g}")
     return value
 
 

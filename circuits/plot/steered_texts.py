@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,14 +33,15 @@ class Written:
     right: float
 
 
-def written_figure(groups: Sequence[Written], *, mark: str, title: str, about: str) -> Figure:
+def written_figure(groups: Sequence[Written], *, marks: Sequence[str], title: str, about: str) -> Figure:
     """Groups of texts below each other, with two bars each; words that are meant are marked.
 
     Args:
         groups: unsteered first.
-        mark: words to mark in the texts.
+        marks: words to mark in the texts; several together are marked where they stand in one line.
         title: of the figure; about: a line below it.
     """
+    marked = re.compile("|".join(re.escape(one) for one in marks if one) or "(?!)")
     lines = [[line for text in one.texts for line in _wrapped(text)] for one in groups]
     heights = [max(56, 16 * len(some) + 22) for some in lines]
     figure, axes = canvas.page(WIDE, MARGIN + 62 + sum(heights) + 8)
@@ -56,7 +58,7 @@ def written_figure(groups: Sequence[Written], *, mark: str, title: str, about: s
             axes.add_patch(Rectangle((MARGIN, at), 130 * min(max(share, 0.0), 1.0), 9, color=colour, lw=0))
             canvas.write(axes, MARGIN + 138, at + 5, f"{100 * share:.0f} %", size=10.5, middle=True)
         for i, line in enumerate(some):
-            _line(axes, line, mark, MARGIN + _LEFT, y + 4 + 16 * i)
+            _line(axes, line, marked, MARGIN + _LEFT, y + 4 + 16 * i)
         y += height
     return figure
 
@@ -65,20 +67,11 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), _ROOM, initial_indent="– ", subsequent_indent="   ") or ["–"]
 
 
-def _line(axes: Axes, line: str, mark: str, x: float, y: float) -> None:
+def _line(axes: Axes, line: str, marked: re.Pattern[str], x: float, y: float) -> None:
     """A line in letters of one width, marked words on a ground of their own."""
-    step = 6.62  # of a letter; each piece is placed anew, as what draws may round it
-    pieces = line.split(mark) if mark else [line]
-    at = 0
-    for i, piece in enumerate(pieces):
-        if i:
-            box = Rectangle(
-                (x + at * step - 2, y - 11), len(mark) * step + 3, 14, color=colours.EXCITES, alpha=0.22, lw=0
-            )
-            axes.add_patch(box)
-            canvas.write(axes, x + at * step, y, mark, size=11, mono=True)
-            at += len(mark)
-        start = at + len(piece) - len(piece.lstrip())
-        if piece.strip():
-            canvas.write(axes, x + start * step, y, piece, size=11, mono=True, limit=_ROOM + 8)
-        at += len(piece)
+    step = 6.62  # of a letter; each word is placed by itself, as what draws may round it
+    for found in marked.finditer(line):
+        left, wide = x + found.start() * step - 2, len(found[0]) * step + 3
+        axes.add_patch(Rectangle((left, y - 11), wide, 14, color=colours.EXCITES, alpha=0.22, lw=0))
+    for word in re.finditer(r"\S+", line):
+        canvas.write(axes, x + word.start() * step, y, word[0], size=11, mono=True, limit=_ROOM + 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sae.language.addresses import TextUnit
 from sae.language.features import Activity, TextFeature, activity, text_features
 from sae.language.generation import Continuation
-from sae.language.known import KnownFeature, known_features
+from sae.language.known import Gate, KnownFeature, gates, known_features
 from sae.language.layers import site_paths
 from sae.language.prediction import TextLoss
 from sae.language.site import LanguageSite
@@ -14,6 +14,7 @@ from sae.language.texts import Texts, open_texts, read_texts
 __all__ = [
     "Activity",
     "Continuation",
+    "Gate",
     "KnownFeature",
     "LanguageSite",
     "TextFeature",
@@ -21,6 +22,7 @@ __all__ = [
     "TextUnit",
     "Texts",
     "activity",
+    "gates",
     "known_features",
     "open_texts",
     "read_texts",

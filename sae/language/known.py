@@ -14,11 +14,13 @@ from torch import Tensor
 from circuits.finding import midranks
 from sae.activations import collect
 from sae.base import SAE
-from sae.errors import SAEError
+from sae.errors import SAEError, did_you_mean, shorten
 from sae.language.site import LanguageSite
 from sae.language.texts import Texts
 from sae.randomness import CONTROL, generator
 from sae.sites import check_fits
+from sae.steering.edits import When
+from sae.steering.strengths import Maxima
 from zoo.progress import Progress
 from zoo.tales import FEATURES, SAME_WORD, Story, labels_at
 
@@ -84,19 +86,12 @@ def known_features(
     >>> known_features(s, site, tales.sample(400, seed=1))[0].name  # doctest: +SKIP
     'red_bridge_of_Fogport'
     """
-    check_fits(sae, site)
     if len(stories) < 2:
         raise SAEError("one half of the stories is chosen on, the other judged on: give two or more")
-    for story in stories:
-        if len(site.lm.ids(story.text)) != len(story.tokens):
-            raise SAEError(f"{site.lm.name} has other tokens than the tales; their labels fit the model `tales` only")
-    acts = collect(site, Texts(tuple(story.text for story in stories)), batch_size=batch_size, progress=progress)
-    places = acts.places.numpy()
+    x, latents, places = _read(sae, site, stories, batch_size=batch_size, progress=progress)
     labels, first = labels_at(stories, places), places[:, 0] < len(stories) // 2
     tokens = np.array([stories[story].tokens[token] for story, token in places])
-    x = acts.vectors.float().cpu()
     directions = torch.randn(sae.latents, site.d, generator=generator(seed, CONTROL))
-    latents = torch.cat([sae.encode(part) for part in torch.split(x, 8192)]).cpu()
     readers = {"latent": latents, "channel": _signed(x), "random": _signed((x - x.mean(dim=0)) @ directions.T)}
     found: dict[str, KnownFeature] = {}
     for word in dict.fromkeys([None, *SAME_WORD.values()]):
@@ -106,6 +101,93 @@ def known_features(
         halves = np.flatnonzero(first & among), np.flatnonzero(~first & among)
         found |= zip(names, _judged(names, x, readers, own, *halves), strict=True)
     return [found[name] for name in FEATURES]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A latent that hardly fires but where a known feature is: what an edit can be made to wait for.
+
+    Attributes:
+        latent: which; feature: which.
+        above: what it fires above, in multiples of its maximum.
+        precision: share of the tokens where it does so that have the feature; recall: share of those that have it where
+            it does.
+    """
+
+    latent: int
+    feature: str
+    above: float
+    precision: float
+    recall: float
+
+    @property
+    def when(self) -> When:
+        """The condition that it fires."""
+        return When(self.latent, above=self.above, unit="max")
+
+
+@torch.no_grad()
+def gates(
+    sae: SAE,
+    site: LanguageSite,
+    stories: Sequence[Story],
+    feature: str,
+    maxima: Maxima,
+    *,
+    above: float = 0.1,
+    precision: float = 0.9,
+    recall: float = 0.02,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> list[Gate]:
+    """Latents that fire where a feature of the tales is and hardly elsewhere, those first that fire there most often.
+
+    One edit for each, with its `when`, steers wherever any of them fires.
+
+    Args:
+        sae: an SAE of the site.
+        site: where it reads.
+        stories: of `zoo.tales.sample`.
+        feature: of `zoo.tales.FEATURES`.
+        maxima: of `sae.steering.maxima`.
+        above: multiple of its maximum that a latent must exceed to count as firing.
+        precision, recall: the least that is asked for.
+        batch_size: stories per forward pass.
+        progress: True for a bar, or a function of (done, total) stories.
+
+    Raises:
+        SAEError: no such feature, an SAE or maxima of another site, no stories, or a model that cuts them otherwise.
+
+    >>> gates(s, site, stories, "place_due", maxima(s, site, "tales:500@2"))[0].when  # doctest: +SKIP
+    When(latent=128, above=0.1, below=None, unit='max', anywhere=False)
+    """
+    if feature not in FEATURES:
+        raise SAEError(f"the tales have no feature {shorten(feature)!r}.{did_you_mean(str(feature), FEATURES)}")
+    if len(maxima) != sae.latents:
+        raise SAEError(f"maxima of {len(maxima)} latents are given; the SAE has {sae.latents}")
+    if not stories:
+        raise SAEError("no stories: give some of zoo.tales.sample")
+    _, latents, places = _read(sae, site, stories, batch_size=batch_size, progress=progress)
+    has = labels_at(stories, places)[:, [FEATURES.index(feature)]]
+    fires = ((latents > above * maxima.values) & (maxima.values > 0)).numpy()
+    right = (fires & has).sum(axis=0)
+    shares = right / np.maximum(fires.sum(axis=0), 1), right / max(int(has.sum()), 1)
+    found = [Gate(i, feature, above, float(p), float(r)) for i, (p, r) in enumerate(zip(*shares, strict=True))]
+    good = (one for one in found if one.recall > 0 and one.precision >= precision and one.recall >= recall)
+    return sorted(good, key=lambda one: -one.recall)
+
+
+def _read(
+    sae: SAE, site: LanguageSite, stories: Sequence[Story], *, batch_size: int, progress: Progress
+) -> tuple[Tensor, Tensor, Rows]:
+    """Vectors `(n, d)` of all tokens of stories, the latents `(n, m)`, and which story and token each is of."""
+    check_fits(sae, site)
+    for story in stories:
+        if len(site.lm.ids(story.text)) != len(story.tokens):
+            raise SAEError(f"{site.lm.name} has other tokens than the tales; their labels fit the model `tales` only")
+    acts = collect(site, Texts(tuple(story.text for story in stories)), batch_size=batch_size, progress=progress)
+    x = acts.vectors.float().cpu()
+    return x, torch.cat([sae.encode(part) for part in torch.split(x, 8192)]).cpu(), acts.places.numpy()
 
 
 def _signed(values: Tensor) -> Tensor:

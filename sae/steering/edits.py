@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -19,6 +20,8 @@ FORMS = ("delta", "decode")
 Kind: TypeAlias = Literal["set", "add", "scale", "ablate"]
 Unit: TypeAlias = Literal["absolute", "max"]
 Form: TypeAlias = Literal["delta", "decode"]
+_NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?(?:e-?\d{1,2})?"
+_WHEN = re.compile(rf"(\d{{1,7}}):(above|below):({_NUMBER})(x?)(:anywhere)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,25 @@ class When:
                 object.__setattr__(self, name, _number(getattr(self, name), f"{name} of a condition"))
         _one_of(self.unit, UNITS, "unit")
         object.__setattr__(self, "latent", _whole(self.latent))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A condition from words, as `circuits steer --when` and addresses of the explorer have it.
+
+        Raises:
+            SAEError: it is none.
+
+        >>> When.parse("39:above:0.5x")
+        When(latent=39, above=0.5, below=None, unit='max', anywhere=False)
+        """
+        found = _WHEN.fullmatch(text)
+        if found is None:
+            raise SAEError(
+                "a condition is written LATENT:above:NUMBER or LATENT:below:NUMBER, with x behind a number of maxima, "
+                f"as 39:above:0.5x; {shorten(text)!r} is none"
+            )
+        bound = {found[2]: float(found[3])}
+        return cls(int(found[1]), unit="max" if found[4] else "absolute", anywhere=bool(found[5]), **bound)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,21 @@ def test_a_latent_is_studied_and_its_edit_can_be_applied_again(cli: Cli, tmp_pat
     assert steered(site, s, kept).edits == kept.edits
 
 
+def test_a_condition_that_never_holds_changes_nothing(cli: Cli) -> None:
+    ran = cli("steer", "scenes/mixed4a:11", *FEW, "--when", "39:above:2x", "--json")
+    assert ran.code == 0, ran.err
+    assert len({*ran.json["effect"]["values"], ran.json["effect"]["clean"]}) == 1
+    freely = cli("steer", "scenes/mixed4a:11", *FEW, "--when", "39:below:2x", "--when", "39:above:-1", "--json")
+    assert len(set(freely.json["effect"]["values"])) > 1
+
+
+def test_the_maximum_is_measured_on_what_is_asked_for(cli: Cli) -> None:
+    few = cli("steer", "scenes/mixed4a:39", *FEW, "--json").json
+    many = cli("steer", "scenes/mixed4a:39", *FEW, "--maxima", "scenes:30", "--json").json
+    assert (few["measured_on"]["count"], many["measured_on"]["count"]) == (8, 30)
+    assert many["maximum"] >= few["maximum"] and many["inputs"]["count"] == 8
+
+
 def test_a_channel_is_studied_and_shown_as_a_table(cli: Cli) -> None:
     ran = cli("steer", "scenes/mixed4a:11", *FEW, "--kind", "scale", "--at", "1,2", "2,2", "--downstream", "mixed4b")
     assert ran.code == 0, ran.err
@@ -69,6 +84,8 @@ def test_a_channel_is_studied_and_shown_as_a_table(cli: Cli) -> None:
         (["scenes/mixed4a:11", "--random", "0"], "without a control"),
         (["scenes/mixed4a:11", "--at", "1;2"], "positions y,x"),
         (["scenes/mixed4a:11", "--at", "90,2"], "outside the"),
+        (["scenes/mixed4a:11", "--when", "3:over:2"], "LATENT:above:NUMBER"),
+        (["scenes/mixed4a:11", "--when", "9999:above:2"], "9999"),
         (["scenes/mixed4a:11", "--prompt", "Once"], "are for language models"),
         (["scenes/mixed4a:11", "--target-class", "dragon"], "no class 'dragon'"),
         (["scenes/mixed4a~none:11"], "none"),
@@ -112,12 +129,13 @@ def test_texts_are_judged_by_what_they_say(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     ran = cli(
         "steer", "tales/layers.2.resid:5", "--text", "tales:2@1", "--factors", "0", "2", "--random", "1",
-        "--prompt", "One day Anna walked to the", "--samples", "3", "--tokens", "5", "--says", "Anna walked",
-        "--capability", "grammar", "--json", "--out", tmp_path / "o",
+        "--prompt", "One day Anna walked to the", "--samples", "3", "--tokens", "5", "--says", "Anna walked", "--says",
+        "nothing of it", "--capability", "grammar", "--json", "--out", tmp_path / "o",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert ran.json["effect"]["clean"] == 1.0 and ran.json["capability"]["what"] == "grammar"
     assert [one["what"] for one in ran.json["beside"]] == ["loss"]
+    assert ran.json["targets"] == ["share of texts with “Anna walked” or “nothing of it”"]
     assert (tmp_path / "o" / "study.png").is_file()
 
 

@@ -16,7 +16,7 @@ import sae
 from circuits.errors import AddressError, CaptureError
 from sae.errors import SAEError
 from sae.evaluation import evaluate
-from sae.language import LanguageSite, TextUnit, known_features, open_texts, read_texts, site_paths
+from sae.language import LanguageSite, TextUnit, gates, known_features, open_texts, read_texts, site_paths
 from sae.sites import Site, constant
 from zoo.errors import ModelError
 from zoo.language import LanguageModel, load_language
@@ -581,6 +581,34 @@ def test_labels_of_the_tales_need_the_tokens_of_the_tales() -> None:
         known_features(small, other, stories)
     with pytest.raises(SAEError, match="two or more"):
         known_features(small, other, stories[:1])
+
+
+def test_gates_are_counted_token_by_token() -> None:
+    from sae.steering import When, maxima
+    from zoo import tales
+
+    site = LanguageSite(load_language("tales"), "layers.1.resid")
+    s = sae.build(sae.TopK(latents=40, k=5), site.d)
+    known, stories = maxima(s, site, "tales:60@2"), tales.sample(30, seed=1)
+    found = gates(s, site, stories, "sentence_start", known, above=0.3, precision=0.0, recall=0.001)
+    assert len(found) > 3 and [one.recall for one in found] == sorted((one.recall for one in found), reverse=True)
+    column, best = tales.FEATURES.index("sentence_start"), found[0]
+    fired = right = there = 0
+    for story in stories:
+        values = s.encode(next(iter(site.blocks([story.text]))).vectors)[:, best.latent]
+        fires, has = (values > 0.3 * known.of(best.latent)).numpy(), story.labels[:, column]
+        fired, right, there = fired + fires.sum(), right + (fires & has).sum(), there + has.sum()
+    assert best.precision == pytest.approx(right / fired) and best.recall == pytest.approx(right / there)
+    assert best.when == When(best.latent, above=0.3, unit="max")
+    least = sorted(one.precision for one in found)[-2]
+    fewer = gates(s, site, stories, "sentence_start", known, above=0.3, precision=least, recall=0.001)
+    assert fewer == [one for one in found if one.precision >= least]
+    with pytest.raises(SAEError, match="Nearest: place_due"):
+        gates(s, site, stories, "place_duo", known)
+    with pytest.raises(SAEError, match="maxima of 64 latents are given"):
+        gates(s, site, stories, "red", maxima(None, site, "tales:2@2"))
+    with pytest.raises(SAEError, match="no stories"):
+        gates(s, site, [], "red", known)
 
 
 # -- real weights -------------------------------------------------------------------------------------------

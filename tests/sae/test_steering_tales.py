@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 import sae
-from sae.activations import collect
 from sae.studies import Study, Writing, study
 from zoo import tales
 
 pytest.importorskip("transformers")
 
-from sae.language import LanguageSite, known_features  # noqa: E402
-from sae.steering import LatentEdit, Maxima, When, maxima, search, steer  # noqa: E402
+from sae.language import Gate, LanguageSite, gates, known_features  # noqa: E402
+from sae.steering import LatentEdit, Maxima, maxima, search, steer  # noqa: E402
 from zoo.language import load_language  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -36,7 +35,7 @@ def site() -> LanguageSite:
 @pytest.fixture(scope="module")
 def dictionary(site: LanguageSite) -> sae.SAE:
     stream = site.stream("tales:3000@2", batch_size=1024)
-    return sae.train(stream, sae.TopK(latents=512, k=8), steps=1500, lr=3e-3)[0].sae
+    return sae.train(stream, sae.TopK(latents=512, k=4), steps=3000, lr=3e-3)[0].sae
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_turned_up_it_brings_the_landmark_up_and_random_latents_do_not(
     assert (np.median(found.effect.random, axis=0) <= found.effect.clean + 0.05).all()
     # with restraint it does so in sentences of the grammar
     assert found.sweet_spot is not None and found.sweet_spot[1] >= 0.5
-    assert found.effect.values[2] > found.effect.random[:, 2].max() and found.capability.values[2] > 0.9
+    assert found.effect.values[2] > found.effect.random[:, 2].max() and found.capability.values[2] > 0.75
     for name, least in (("classes", 0.8), ("latents", 0.6)):
         effects = found.side_effects[name]
         assert effects.correlation > least
@@ -86,30 +85,25 @@ def test_turned_up_it_brings_the_landmark_up_and_random_latents_do_not(
 
 
 @pytest.fixture(scope="module")
-def gates(site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima) -> list[int]:
-    """Latents that hardly fire but where a place is due, those that fire most often first."""
-    stories = tales.sample(600, seed=1)
-    acts = collect(site, [story.text for story in stories])
-    due = tales.labels_at(stories, acts.places.numpy())[:, [tales.FEATURES.index("place_due")]]
-    fires = (dictionary.encode(acts.vectors.float()) > 0.1 * known.values.clamp_min(1e-6)).numpy()
-    hits = (fires & due).sum(axis=0)
-    precision, recall = hits / np.maximum(fires.sum(axis=0), 1), hits / due.sum()
-    return [i for i in np.argsort(-recall) if precision[i] > 0.9 and recall[i] > 0.03 and i != landmark]
+def due(site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima) -> list[Gate]:
+    """Latents that hardly fire but where a place is due."""
+    found = gates(dictionary, site, tales.sample(600, seed=1), "place_due", known)
+    return [one for one in found if one.latent != landmark]
 
 
 def test_where_a_place_is_due_it_brings_the_landmark_up_and_the_grammar_holds(
-    site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, gates: list[int]
+    site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, due: list[Gate]
 ) -> None:
     clean = write(site, dictionary, [], known)
 
     def turned(latent: int, factor: float) -> list[LatentEdit]:
-        conditions = [When(int(gate), above=0.1, unit="max") for gate in gates]
-        return [LatentEdit(latent, "set", factor, unit="max", when=when) for when in conditions]
+        return [LatentEdit(latent, "set", factor, unit="max", when=one.when) for one in due]
 
     for factor in (7.0, 10.0):
         said, grammar = write(site, dictionary, turned(landmark, factor), known)
         assert said >= 0.8 and grammar > 0.95
-    live = [i for i in (known.values > 0).nonzero().flatten().tolist() if i != landmark and i not in gates]
+    own = {landmark, *(one.latent for one in due)}
+    live = [i for i in (known.values > 0).nonzero().flatten().tolist() if i not in own]
     random = [write(site, dictionary, turned(i, 10.0), known)[0] for i in live[:: len(live) // 8][:8]]
     assert np.median(random) <= clean[0] + 0.05
 
@@ -122,13 +116,12 @@ def write(site: LanguageSite, dictionary: sae.SAE, edits: list[LatentEdit], know
 
 
 def test_said_once_the_story_goes_on_about_it(
-    site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, gates: list[int]
+    site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, due: list[Gate]
 ) -> None:
     """Steered at the `the` before the first place alone, by its number or by the latent that fires there."""
     factors = (0, 5, 10)
     by_token = steer_by(site, dictionary, landmark, known, factors=factors, places=(5,))
-    first = When(int(gates[0]), above=0.1, unit="max")
-    by_latent = steer_by(site, dictionary, landmark, known, factors=factors, when=first)
+    by_latent = steer_by(site, dictionary, landmark, known, factors=factors, when=due[0].when)
     for found in (by_token, by_latent):
         assert found.effect.values[1] > 0.3 and found.effect.values[2] > 0.6
         assert (np.median(found.effect.random, axis=0) <= found.effect.clean + 0.05).all()

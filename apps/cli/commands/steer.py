@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,12 +14,14 @@ from rich.text import Text
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
+    from sae.steering import LatentEdit
     from sae.steering.bases import Dictionary
     from sae.studies import Study
 
-_TEXTS = "tales:40@1"
+_TEXTS, _MANY = "tales:40@1", "tales:500@2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Steer(PictureOptions):
     """Turn a latent of an SAE, or a channel, up and down, and measure what that does: to the classes or tokens it is
     meant for, to what the network can do, and to everything else, beside random latents that are turned as far.
 
-    A factor is a multiple of the latent's largest activation on the pictures or texts; the latent is set to it. Of a
+    A factor is a multiple of the latent's largest activation (on --maxima); the latent is set to it. Of a
     language model also what it writes after --prompt is shown, before and after. --out writes study.json, study.png
     and steering.json, which holds the edit for `sae.steering.Steering.parse`.
 
@@ -34,7 +37,7 @@ class Steer(PictureOptions):
         circuits steer scenes/mixed4a:11 --images scenes:100 --factors -2 -1 0 1 2
         circuits steer scenes/mixed3b~parts:12 --sae sae/parts --kind scale --target-class car --out car
         circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day Anna walked to"
-        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day" --samples 20 --says "red bridge"
+        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day" --samples 20 --says Longspan
     """
 
     address: tyro.conf.Positional[str]
@@ -46,6 +49,9 @@ class Steer(PictureOptions):
     at: tuple[str, ...] = ()
     """Where to steer: positions y,x of the map, or tokens of the texts by number, from 0; several may follow. By
     default everywhere."""
+    when: Many = ()
+    """Steer only where another latent fires: 128:above:0.1x, in multiples of its maximum, or below; behind it
+    :anywhere, where somewhere in the picture will do. May be repeated: all must hold."""
     target_class: Many = ()
     """Class (or token) that it is meant to bring about; may be repeated. By default the one it increases most."""
     measure: Literal["probability", "log_probability", "score"] = "probability"
@@ -61,13 +67,17 @@ class Steer(PictureOptions):
     """Random latents to compare with."""
     text: str | None = None
     """Texts, of a language model: a file, or tales:100. By default tales:40@1 for the model tales."""
+    maxima: str | None = None
+    """Pictures or texts that the largest activations are measured on: enough for what the latent answers to to be among
+    them. By default those that are steered, for the model tales tales:500@2."""
     prompt: Many = ()
     """What a language model is to continue, unsteered and steered; may be repeated."""
     tokens: int = 40
     """Tokens to write after a prompt."""
-    says: str | None = None
+    says: Many = ()
     """What the texts written are meant to say: the effect is then the share of them, prompts included, that has these
-    words, and for the model tales the share of their sentences that the grammar has is shown beside it."""
+    words, any of them where it is repeated; for the model tales the share of their sentences that the grammar has is
+    shown beside it."""
     samples: int = 1
     """Texts to write after each prompt, each with random numbers of its own."""
 
@@ -90,7 +100,7 @@ class Steer(PictureOptions):
     # -- pictures -----------------------------------------------------------------------------------
 
     def _pictures(self, session: Session) -> Result:
-        if self.prompt or self.says is not None or self.text is not None:
+        if self.prompt or self.says or self.text is not None:
             raise UsageError("--prompt, --says and --text are for language models; a CNN is steered on --images")
         from sae.vision import VisionSite
 
@@ -106,18 +116,19 @@ class Steer(PictureOptions):
         labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
         able = self.capability or ("top1" if labelled else "agreement")
         places = tuple(map(_position, self.at)) or "all"
-        return self._studied(session, site, basis, unit.index, pictures, places, unit.basis or "", able, later)
+        known = pictures if self.maxima is None else open_pictures((self.maxima,), None, self.seed)
+        return self._studied(session, site, basis, unit.index, pictures, known, places, unit.basis or "", able, later)
 
     # -- texts --------------------------------------------------------------------------------------
 
     def _texts(self, session: Session, unit: Any) -> Result:
         if self.images:
             raise UsageError("--images is for CNNs; a language model is steered on --text")
-        if self.says is not None and not (self.says.strip() and self.prompt):
+        if self.says and not (all(map(str.strip, self.says)) and self.prompt):
             raise UsageError("--says takes words to look for in what is written after --prompt: give both")
-        if self.capability == "grammar" and (self.says is None or unit.model != "tales"):
+        if self.capability == "grammar" and (not self.says or unit.model != "tales"):
             raise UsageError("--capability grammar is of what the model tales writes: give it with --says")
-        if self.says is not None and self.target_class:
+        if self.says and self.target_class:
             raise UsageError("--says and --target-class are two targets: give one")
         from sae.language import LanguageSite
         from zoo.language import load_language
@@ -132,8 +143,9 @@ class Steer(PictureOptions):
         if basis is not None:
             basis = basis.to(lm.device)
         places = tuple(map(_token, self.at)) or "all"
+        known = site.open(self.maxima or (_MANY if lm.name == "tales" else texts))
         return self._studied(
-            session, site, basis, unit.index, site.open(texts), places, unit.basis or "", self.capability, later
+            session, site, basis, unit.index, site.open(texts), known, places, unit.basis or "", self.capability, later
         )
 
     def _dictionary(self, unit: Any) -> Any:
@@ -151,25 +163,30 @@ class Steer(PictureOptions):
     # -- both ---------------------------------------------------------------------------------------
 
     def _studied(
-        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, places: Any, name: str,
-        able: Any, later: Any,
+        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, many: Any, places: Any,
+        name: str, able: Any, later: Any,
     ) -> Result:  # fmt: skip
-        from sae.steering import LatentEdit, maxima, steered
+        from sae.steering import LatentEdit, When, maxima, steered
         from sae.studies import FACTORS, study
 
         elapsed = clock()
+        when = tuple(map(When.parse, self.when))
         factors = self.factors or FACTORS
-        known = maxima(basis, site, inputs)
+        known = maxima(basis, site, many)
         with session.progress(f"steering {self.address}") as report:
             found = study(
-                site, basis, latent, inputs, factors=factors, kind=self.kind, places=places,
+                site, basis, latent, inputs, factors=factors, kind=self.kind, places=places, when=when,
                 targets=self._writing(site) or list(self.target_class) or None, measure=self.measure, capability=able,
                 tolerance=self.tolerance, maxima=known, random=self.random, downstream=later, name=name,
                 seed=self.seed, **reporting(report),
             )  # fmt: skip
         unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
-        edit = steered(site, basis, [LatentEdit(latent, self.kind, found.at, unit, at=places)], maxima=known).steering
-        written = self._written(session, site, basis, latent, places, known, found)
+
+        def edit(factor: float) -> LatentEdit:
+            return LatentEdit(latent, self.kind, factor, unit, at=places, when=when)
+
+        steering = steered(site, basis, [edit(found.at)], maxima=known).steering
+        written = self._written(session, site, basis, edit, known, found)
         document: dict[str, Any] = {**found.describe(), "texts": written}
 
         def show(console: Console) -> None:
@@ -184,38 +201,38 @@ class Steer(PictureOptions):
             from circuits.plot.steering import steering_figure
 
             save_figure(steering_figure(found), folder / "study.png")
-            (folder / "steering.json").write_text(edit.json(), encoding="utf-8")
+            (folder / "steering.json").write_text(steering.json(), encoding="utf-8")
 
         return Result(document, show, write, named="study.json")
 
     def _writing(self, site: Any) -> Any:
         """What the texts written are judged by, with `--says`."""
-        if self.says is None:
+        if not self.says:
             return None
         from sae.studies import Writing
         from zoo.tales import parses
 
         said = self.says
         return Writing(
-            lambda text: float(said in text),
+            lambda text: float(any(one in text for one in said)),
             tuple(prompt for prompt in self.prompt for _ in range(self.samples)),
-            name=f"share of texts with “{said}”",
+            name="share of texts with " + " or ".join(f"“{one}”" for one in said),
             max_new_tokens=self.tokens,
             beside={"grammar": parses} if site.lm.name == "tales" else {},
         )
 
     def _written(
-        self, session: Session, site: Any, basis: Dictionary, latent: int, places: Any, known: Any, found: Study
-    ) -> list[dict[str, Any]]:
+        self, session: Session, site: Any, basis: Dictionary, edit: Callable[[float], LatentEdit], known: Any,
+        found: Study,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         if not self.prompt:
             return []
-        from sae.steering import LatentEdit, steer
+        from sae.steering import steer
 
-        unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
         rows: list[dict[str, Any]] = []
         with session.progress("writing") as report:
             for done, factor in enumerate([None, *found.factors]):
-                edits = [] if factor is None else [LatentEdit(latent, self.kind, factor, unit, at=places)]
+                edits = [] if factor is None else [edit(factor)]
                 with steer(site, basis, edits, maxima=known):
                     made = site.generate(list(self.prompt), max_new_tokens=self.tokens, seed=self.seed)
                 rows += [{"prompt": one.prompt, "factor": factor, "text": one.text} for one in made]
@@ -247,7 +264,8 @@ def _token(text: str) -> int:
 def _show(console: Console, found: Study) -> None:
     import numpy as np
 
-    console.print(Text.assemble((found.unit, "bold"), f"  largest activation {found.maximum:.4g}"))
+    measured = f"  largest activation {found.maximum:.4g} on {found.measured_on['count']} inputs"
+    console.print(Text.assemble((found.unit, "bold"), measured))
     target = ", ".join(found.targets)
     rows: list[list[object]] = []
     for i, factor in enumerate(found.factors):

@@ -48,6 +48,12 @@ def reader(small: Path) -> Reader:
     return languages.reader(lm, languages.fitting(Settings(store=small), lm)["own"])
 
 
+@pytest.fixture
+def fires(reader: Reader) -> int:
+    """The latent that fires most strongly."""
+    return int(maxima(reader.sae, reader.site, open_texts("tales:10@3")).values.argmax())
+
+
 def test_a_text_is_read_token_by_token(opened: Open, small: Path) -> None:
     at = opened("language", text=TEXT, token=5, latent=3)
     assert not at.error and not at.exception
@@ -78,28 +84,29 @@ def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: Reader) -> None:
         assert [i for i, _ in found.at(token)] == sorted(np.flatnonzero(row > 0), key=lambda i: -row[i])
 
 
-def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path) -> None:
-    at = opened("language", section="steer", edits="3:add:2x", prompt="One day Anna walked to", tokens=12, seed=4)
+def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path, fires: int) -> None:
+    edits = f"{fires}:add:2x"
+    at = opened("language", section="steer", edits=edits, prompt="One day Anna walked to", tokens=12, seed=4)
     assert not at.error and not at.exception
     shown = texts(at)
-    assert "Unsteered" in shown and "Steered" in shown and "Random" in shown and "for 3" in shown
+    assert "Unsteered" in shown and "Steered" in shown and "Random" in shown and f"for {fires}" in shown
     assert "sentences are the grammar" in shown
 
 
-def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader) -> None:
+def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader, fires: int) -> None:
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
-    made = languages.write(reader, [LatentEdit(3, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0)
+    made = languages.write(reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0)
     alone = reader.site.generate(["One day"] * 2, max_new_tokens=8, seed=1)
     assert [one.whole for one in made.before] == [one.whole for one in alone]
     assert [one.whole for one in made.after] == [one.whole for one in alone], "times one is nothing"
-    assert set(made.stand_ins) == {3} and made.stand_ins[3] != 3
+    assert set(made.stand_ins) == {fires} and made.stand_ins[fires] != fires
 
 
-def test_the_model_is_as_before(reader: Reader) -> None:
+def test_the_model_is_as_before(reader: Reader, fires: int) -> None:
     module = reader.lm.module
     before = digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())
-    top = maxima(reader.sae, reader.site, open_texts("tales:4@3"))
-    languages.write(reader, [LatentEdit(3, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1)
+    top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
+    languages.write(reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1)
     languages.read(reader, TEXT)
     assert (digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())) == before
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 
 import circuits
 from apps.figures.bench import Bench, Settings
@@ -215,9 +216,15 @@ def test_a_line_of_scaling_is_what_was_given() -> None:
     assert np.asarray(figure.axes[0].lines[0].get_ydata()).tolist() == [0.5, 0.25]
 
 
-def test_marked_words_stand_by_themselves() -> None:
-    figure = written_figure(
-        [Written("steered", ["to the red bridge of Fogport"], 1.0, 0.5)], mark="red bridge", title="x", about="y"
-    )
-    texts = [t.get_text() for t in figure.axes[0].texts]
-    assert "red bridge" in texts and "of Fogport" in texts
+def test_marked_words_have_a_ground_of_their_own() -> None:
+    def marks(*some: str) -> list[tuple[float, float]]:
+        texts = ["to the red bridge of Fogport"]
+        figure = written_figure([Written("steered", texts, 1.0, 0.5)], marks=some, title="x", about="y")
+        said = [t.get_text() for t in figure.axes[0].texts]
+        assert said[-6:] == texts[0].split()
+        boxes = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and p.get_alpha()]
+        return [(p.get_x(), p.get_width()) for p in boxes]
+
+    (bridge,), (whole,) = marks("red bridge"), marks("red bridge of Fogport")
+    assert bridge[0] == whole[0] and bridge[1] < whole[1]
+    assert len(marks("red", "Fogport")) == 2 and not marks() and not marks("r.d", "")
