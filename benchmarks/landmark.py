@@ -4,7 +4,7 @@
     python benchmarks/landmark.py --seeds 0        # the first part only
 
 The latent is the one that tells stories about the landmark best from others (`sae.steering.search`), whatever else it
-is. Everything is beside random latents that fire, steered in the same way. About eight minutes of two cores.
+is. Everything is beside random latents that fire, steered in the same way. About twenty minutes of two cores.
 """
 
 from __future__ import annotations

@@ -107,14 +107,14 @@ def _by_factor(axes: Axes, study: Any, curve: Any) -> None:
 
 
 def _apart(factors: Any) -> list[str]:
-    """Names of factors, without those that would touch the one before; zero is always named."""
-    room = 0.075 * (factors[-1] - factors[0])
-    named: list[float] = [f for f in (0.0, *sorted(factors, key=abs, reverse=True)) if f in factors]
-    kept: list[float] = []
-    for f in named:
-        if all(abs(f - other) >= room for other in kept):
-            kept.append(f)
-    return [minus(f"{f:g}") if f in kept else "" for f in factors]
+    """Names of factors, without those that would touch another; zero is always named, then the largest."""
+    letter = 0.026 * (factors[-1] - factors[0])  # of its width, in the narrowest axes
+    kept: dict[float, str] = {}
+    for f in [f for f in (0.0, *sorted(factors, key=abs, reverse=True)) if f in factors]:
+        name = minus(f"{f:g}")
+        if all(abs(f - other) >= letter * ((len(name) + len(said)) / 2 + 0.8) for other, said in kept.items()):
+            kept.setdefault(f, name)
+    return [kept.get(f, "") for f in factors]
 
 
 def _dose(axes: Axes, study: Any) -> None:
@@ -144,7 +144,8 @@ def _capability(axes: Axes, study: Any) -> None:
 
 
 def _what(curve: Any) -> str:
-    return str(_WHAT.get(curve.what, curve.what))
+    what = str(_WHAT.get(curve.what, curve.what))
+    return what if len(what) <= 40 else what[:39].rstrip() + "…"
 
 
 def _title(axes: Axes, text: str, up: float = 24) -> None:

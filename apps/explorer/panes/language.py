@@ -201,7 +201,10 @@ def words_chart(one: TextFeature) -> Any:
 
 
 def edits_asked(at: Reader) -> Edits:
-    """The edits of the address; by default its latent, or one with a name, raised by half its maximum.
+    """The edits of the address; by default its latent raised by half its maximum.
+
+    Without a latent, where there is one for the landmark: that, at the first token that is written; there it brings
+    the landmark up without breaking sentences.
 
     Raises:
         UploadError: edits that are none.
@@ -211,8 +214,10 @@ def edits_asked(at: Reader) -> Edits:
         return ()
     if said is None:
         latent = links.asked("latent", 20)
-        number = at.first if latent is None else languages.checked_latent(latent, at.count)
-        said = f"{number}:add:0.5x"
+        if latent is None and at.names.get(at.first, {}).get("name") == languages.FIRST:
+            said = f"{at.first}:set:7x@{len(at.lm.ids(PROMPT))}"
+        else:
+            said = f"{at.first if latent is None else languages.checked_latent(latent, at.count)}:add:0.5x"
     return recipes.parsed(said, at.count, None)
 
 

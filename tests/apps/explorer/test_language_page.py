@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the extra lm")
 from apps.explorer import languages
 from apps.explorer.components.passages import passage
 from apps.explorer.languages import Reader
-from apps.explorer.panes import learning
+from apps.explorer.panes import language, learning
 from apps.explorer.settings import Settings
 from circuits.errors import CircuitsError
 from sae.language import LanguageSite, open_texts
@@ -91,6 +92,14 @@ def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: 
     shown = texts(at)
     assert "Unsteered" in shown and "Steered" in shown and "Random" in shown and f"for {fires}" in shown
     assert "sentences are the grammar" in shown
+
+
+def test_the_landmark_is_steered_where_a_place_is_due(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language.links, "asked", lambda *_: None)
+    named = replace(reader, names={5: {"name": languages.FIRST, "auc": 0.99}})
+    assert language.edits_asked(named) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
+    known = replace(reader, names={6: {"name": "red", "auc": 0.99}})
+    assert language.edits_asked(known) == (LatentEdit(6, "add", 0.5, "max"),)
 
 
 def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader, fires: int) -> None:
