@@ -87,9 +87,11 @@ def test_ends_of_a_network_have_nothing_to_say_of_what_lies_beyond(scenes: circu
 
 
 def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.Model, scan: Scan) -> None:
-    page = dossier_page(explain(scenes, "mixed4a:11", scan), scan, command="circuits <x>", python="p")
-    for section in SECTIONS.values():
-        assert page.count(f"<h2>{section.title}</h2>") == (1 if section.quick else 0)
+    found = explain(scenes, "mixed4a:11", scan)
+    page = dossier_page(found, scan, command="circuits <x>", python="p")
+    assert set(found.parts) == {"responses", "inputs", "outputs", "neighbours"}
+    for name, section in SECTIONS.items():  # also those that other packages have added, and that say nothing here
+        assert page.count(f"<h2>{section.title}</h2>") == (1 if name in found.parts else 0)
     assert "circuits &lt;x&gt;" in page
     assert page.count("data:image/jpeg") > 40
     assert not re.search(r"""(src|href)=["'](?!data:|\#)""", page)

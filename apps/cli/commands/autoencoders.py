@@ -35,10 +35,10 @@ class TrainSAE(ModelOptions):
     again. A share of the pictures or texts is held out, and every figure is given for both.
 
     Example:
-        circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out sae/parts
-        circuits sae train googlenet-bvlc/mixed4c --images photos --latents 4096 --k 32 --out sae/mixed4c
-        circuits sae train scenes/mixed3b --sweep k=4,8,16 seed=0,1 --out sae/sweep
-        circuits sae train hf:stories260K/layers.2.resid --text stories.txt --latents 1024 --k 16 --out sae/stories
+        circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
+        circuits sae train googlenet-bvlc/mixed4c --images photos --latents 4096 --k 32 --out saes/mixed4c
+        circuits sae train scenes/mixed3b --sweep k=4,8,16 seed=0,1 --out saes/sweep
+        circuits sae train hf:stories260K/layers.2.resid --text stories.txt --latents 1024 --k 16 --out saes/stories
     """
 
     keeps_out: ClassVar[bool] = True

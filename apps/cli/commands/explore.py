@@ -30,7 +30,7 @@ class Explore(Command):
     Example:
         circuits explore
         circuits explore --store store --model googlenet-bvlc --images photos --allow-write
-        circuits explore --sae parts=sae/parts --sae sae/of-tales --lm models/gpt2
+        circuits explore --sae parts=saes/parts --sae saes/words --lm models/gpt2
         circuits explore --port 8600 --json
     """
 

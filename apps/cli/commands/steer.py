@@ -35,9 +35,9 @@ class Steer(PictureOptions):
 
     Example:
         circuits steer scenes/mixed4a:11 --images scenes:100 --factors -2 -1 0 1 2
-        circuits steer scenes/mixed3b~parts:12 --sae sae/parts --kind scale --target-class car --out car
-        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day Anna walked to"
-        circuits steer tales/layers.2.resid~topk:17 --sae sae/topk --prompt "One day" --samples 20 --says Longspan
+        circuits steer scenes/mixed3b~parts:12 --sae saes/parts --kind scale --target-class car --out car
+        circuits steer tales/layers.2.resid~topk:17 --sae saes/topk --prompt "One day Anna walked to"
+        circuits steer tales/layers.2.resid~topk:17 --sae saes/topk --prompt "One day" --samples 20 --says Longspan
     """
 
     address: tyro.conf.Positional[str]

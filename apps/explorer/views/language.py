@@ -70,8 +70,8 @@ def _read(at: Reader, texts: Texts | None) -> Export | None:
     if at.given is None:
         st.info(f"There is no SAE of {plain(at.lm.name)}. Train one on texts, and start the explorer with it:")
         st.code(
-            f"circuits sae train {at.site.address} --text FILE --latents {8 * at.site.d} --k 16 --out sae/words\n"
-            f"circuits explore --lm {at.lm.name.removeprefix('hf:')} --sae sae/words", language="sh", wrap_lines=True,
+            f"circuits sae train {at.site.address} --text FILE --latents {8 * at.site.d} --k 16 --out saes/words\n"
+            f"circuits explore --lm {at.lm.name.removeprefix('hf:')} --sae saes/words", language="sh", wrap_lines=True,
         )  # fmt: skip
         return None
     both = None

@@ -20,7 +20,7 @@ from circuits.plot.dissection import dissection_figure
 from zoo.images import Images
 
 SECTIONS = {"latents": "Latents", "channel": "A channel against latents"}
-_TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out sae/parts\ncircuits explore --sae sae/parts"
+_TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out saes/parts\ncircuits explore --sae saes/parts"
 
 
 def main() -> None:
