@@ -58,6 +58,7 @@ COMMANDS: dict[str, Entry] = {
     "sae train": Entry("autoencoders", "TrainSAE", _SAE, "train sparse autoencoders on the activations of a layer"),
     "sae eval": Entry("autoencoders", "EvaluateSAE", _SAE, "what an SAE keeps of a layer and of what the net predicts"),
     "sae features": Entry("latents", "ShowFeatures", _SAE, "what latents answer to, a page of examples for each"),
+    "sae search": Entry("searching", "SearchLatents", _SAE, "latents that tell texts about something from other texts"),
     "steer": Entry("steer", "Steer", _SAE, "turn a unit or latent up and down: effects, side effects, capability"),
     "explore": Entry("explore", "Explore", _SEE, "the circuit explorer in the browser, on your own model and pictures"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),

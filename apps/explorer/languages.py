@@ -20,7 +20,7 @@ from apps.explorer.stand_ins import stand_ins
 from circuits.errors import CircuitsError, shorten
 from sae.base import SAE
 from sae.language import Activity, Continuation, LanguageSite, Texts, activity, open_texts
-from sae.language.features import logit_effects, pieces
+from sae.language.features import pieces, promoted
 from sae.steering import LatentEdit, Maxima, maxima, steer, steered
 from zoo.files import write_text_atomically
 from zoo.language import TALES, LanguageModel, load_language
@@ -249,14 +249,9 @@ def recipe(at: Reader, edits: Sequence[LatentEdit], known: Maxima) -> Any:
 
 def said(at: Reader, latents: Sequence[int]) -> dict[int, tuple[tuple[str, float], ...]]:
     """Tokens that each latent makes the model say, with how much it raises their logits; empty without a head."""
-    if at.sae is None or not at.lm.has_head or not latents:
+    if at.sae is None or not at.lm.has_head:
         return {}
-    effects = logit_effects(at.site, at.sae.write[list(latents)])
-    tops = effects.topk(min(WORDS, effects.shape[1]), dim=1)
-    return {
-        latent: tuple((at.lm.decode([i]), v) for i, v in zip(row, values, strict=True))
-        for latent, row, values in zip(latents, tops.indices.tolist(), tops.values.tolist(), strict=True)
-    }
+    return dict(zip(latents, promoted(at.site, at.sae.write[list(latents)], WORDS), strict=True))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae.language.addresses import TextUnit
-from sae.language.features import Activity, TextFeature, activity, text_features
+from sae.language.features import Activity, TextFeature, activity, promoted, text_features
 from sae.language.generation import Continuation
 from sae.language.known import Gate, KnownFeature, gates, known_features
 from sae.language.layers import site_paths
@@ -25,6 +25,7 @@ __all__ = [
     "gates",
     "known_features",
     "open_texts",
+    "promoted",
     "read_texts",
     "site_paths",
     "text_features",

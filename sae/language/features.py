@@ -256,6 +256,18 @@ def logit_effects(site: LanguageSite, directions: Tensor) -> Tensor:
     return (effects - effects.mean(dim=1, keepdim=True)).cpu()
 
 
+def promoted(site: LanguageSite, directions: Tensor, words: int = 6) -> list[tuple[tuple[str, float], ...]]:
+    """Tokens whose logits a step along each of `(n, d)` directions raises most, with how much; none without a head."""
+    if not site.lm.has_head or not len(directions):
+        return [() for _ in directions]
+    effects = logit_effects(site, directions)
+    tops = effects.topk(min(words, effects.shape[1]), dim=1)
+    return [
+        tuple((site.lm.decode([i]), v) for i, v in zip(row, values, strict=True))
+        for row, values in zip(tops.indices.tolist(), tops.values.tolist(), strict=True)
+    ]
+
+
 def _last_gain(site: LanguageSite) -> Tensor | None:
     """Weights of the normalisation before the head, where it has them."""
     norms = [

@@ -217,8 +217,8 @@ class EvaluateSAE(ModelOptions):
     By default on the pictures or texts it was trained on and, apart from them, on those held out.
 
     Example:
-        circuits sae eval sae/mixed4c
-        circuits sae eval sae/mixed4c --images other-photos --out evaluation
+        circuits sae eval saes/mixed4c
+        circuits sae eval saes/mixed4c --images other-photos --out evaluation
     """
 
     folder: tyro.conf.Positional[Path]

@@ -43,9 +43,9 @@ class ShowFeatures(ModelOptions):
     files.
 
     Example:
-        circuits sae features sae/mixed4c --out features
-        circuits sae features sae/mixed4c --latent 1021 --latent 7 --dossiers --out two
-        circuits sae features sae/mixed4c --channel 436 --out taken-apart
+        circuits sae features saes/mixed4c --out features
+        circuits sae features saes/mixed4c --latent 1021 --latent 7 --dossiers --out two
+        circuits sae features saes/mixed4c --channel 436 --out taken-apart
     """
 
     folder: tyro.conf.Positional[Path]
