@@ -66,7 +66,6 @@ def draw(bench: Bench) -> Drawn:
     chosen = [fires[(7 + 31 * i) % len(fires)] for i in range(bench.size(6, 3, 1))]
     control = {(way, i): written(i, *way) for way in (_WAYS[2], _WAYS[-1]) for i in chosen}
     clean, everywhere, far, once = (rows[_WAYS[i]] for i in (0, 2, 3, 4))
-
     most = {
         way: max(clean["named"], *(one["named"] for (how, _), one in control.items() if how == way))
         for way in (_WAYS[2], _WAYS[-1])
