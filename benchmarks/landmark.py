@@ -13,8 +13,9 @@ import argparse
 import datetime
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script beside this one has the name of a package
 
@@ -32,7 +33,7 @@ from zoo.language import load_language  # noqa: E402
 LAYER, NAME = "layers.2.resid", tales.THE_LANDMARK.name
 PROMPT = "One day Anna walked to"
 ONE = "at the token after the prompt"
-Turn = Callable[[int, float], list[LatentEdit]]
+Way = list[dict[str, Any]]
 
 
 class Subject:
@@ -60,27 +61,18 @@ class Subject:
         order = torch.randperm(len(live), generator=generator(seed, CONTROL))
         self.random = [live[int(i)] for i in order[: options.random]]
 
-    def ways(self) -> dict[str, Turn]:
-        """Where the latent is turned."""
-
-        def everywhere(latent: int, factor: float) -> list[LatentEdit]:
-            return [LatentEdit(latent, "set", factor, "max")]
-
-        def one(latent: int, factor: float) -> list[LatentEdit]:
-            return [LatentEdit(latent, "set", factor, "max", at=(5,))]
-
-        def first(latent: int, factor: float) -> list[LatentEdit]:
-            return [LatentEdit(latent, "set", factor, "max", when=self.gates[0].when)] if self.gates else []
-
-        def due(latent: int, factor: float) -> list[LatentEdit]:
-            return [LatentEdit(latent, "set", factor, "max", when=gate.when) for gate in self.gates]
-
+    def ways(self) -> dict[str, Way]:
+        """Where the latent is turned: what each of its edits has besides latent and factor."""
         return {
-            "at every token": everywhere,
-            ONE: one,
-            "where the best gate fires": first,
-            "where any gate fires": due,
+            "at every token": [{}],
+            ONE: [{"at": (5,)}],
+            "where the best gate fires": [{"when": gate.when} for gate in self.gates[:1]],
+            "where any gate fires": [{"when": gate.when} for gate in self.gates],
         }
+
+    def turned(self, way: Way, latent: int, factor: float, prompts: Sequence[str]) -> tuple[float, float]:
+        """What is written with a latent turned."""
+        return self.write([LatentEdit(latent, "set", factor, "max", **where) for where in way], prompts)
 
     def write(self, edits: Sequence[LatentEdit], prompts: Sequence[str]) -> tuple[float, float]:
         """Share of texts with the landmark, and of sentences that the grammar has."""
@@ -108,14 +100,14 @@ def in_full(one: Subject, options: argparse.Namespace) -> None:
     ):
         named, right = one.write([], some)
         print(f"\n{said}: unsteered {percent(named)} of {len(some)} texts, {percent(right)} of sentences")
-        for way, turn in one.ways().items():
-            if way == ONE and some[0] != PROMPT:
+        for name, way in one.ways().items():
+            if name == ONE and some[0] != PROMPT:
                 continue
-            header(f"\n{way}, factor", "texts with the landmark", "random latents, median (most)",
+            header(f"\n{name}, factor", "texts with the landmark", "random latents, median (most)",
                    "grammatical sentences", "random latents, median")  # fmt: skip
             for factor in factors:
-                named, right = one.write(turn(one.latent, factor), some)
-                control = np.array([one.write(turn(i, factor), some) for i in one.random])
+                named, right = one.turned(way, one.latent, factor, some)
+                control = np.array([one.turned(way, i, factor, some) for i in one.random])
                 beside = f"{percent(np.median(control[:, 0]))} ({percent(control[:, 0].max())})"
                 row(f"{factor:g}", percent(named), beside, percent(right), percent(np.median(control[:, 1])))
 
@@ -134,8 +126,8 @@ def elsewhere(count: int) -> list[str]:
 def in_short(one: Subject, seed: int, options: argparse.Namespace) -> None:
     """A row for a dictionary."""
     cells = []
-    for turn in one.ways().values():
-        made = [one.write(turn(one.latent, factor), [PROMPT] * options.texts) for factor in (5.0, 10.0)]
+    for way in one.ways().values():
+        made = [one.turned(way, one.latent, factor, [PROMPT] * options.texts) for factor in (5.0, 10.0)]
         cells.append(" / ".join(percent(named) for named, _ in made) + f" ({percent(made[1][1])})")
     row(seed, one.latent, f"{one.found.best.auc:.3f}", f"{one.found.rows[1].auc:.3f}", len(one.gates), *cells)
 

@@ -42,6 +42,11 @@ class Finding:
     low: float | None = None
     high: float | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        names = ("unit", "auc", "low", "high", "mean_positive", "mean_negative")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class Findings:

@@ -24,6 +24,14 @@ def is_language(name: str) -> bool:
     return name.startswith("hf:") or name.partition("/")[0] == "tales"
 
 
+def model_of(folder: Path, metadata: Mapping[str, Any]) -> str:
+    """The model that an SAE was trained on, as its file says."""
+    named = metadata.get("model")
+    if not isinstance(named, str):
+        raise UsageError(f"{folder} does not say of which model it is")
+    return named
+
+
 def site_at(command: ModelOptions, address: str) -> Site:
     """The site at an address, `scenes/mixed3b` or `hf:PATH/layers.2.resid`."""
     if is_language(address):

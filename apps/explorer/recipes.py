@@ -14,13 +14,13 @@ from apps.explorer.security import UploadError
 from circuits.errors import shorten
 from sae.errors import SAEError
 from sae.steering import LatentEdit, When
+from sae.steering.edits import NUMBER
 
 MOST = 12
 """Edits in one view."""
 LARGEST = 1e4
 """Values beyond are of no network's making."""
-_NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?(?:e-?\d{1,2})?"
-_EDIT = re.compile(rf"(\d{{1,7}}):(set|add|scale|ablate)(?::({_NUMBER})(x?))?", re.ASCII)
+_EDIT = re.compile(rf"(\d{{1,7}}):(set|add|scale|ablate)(?::({NUMBER})(x?))?", re.ASCII)
 _FORM = "edits are written 11:set:2x@4,0,7,7~39:above:0.5x, with / between them"
 
 Edits = tuple[LatentEdit, ...]
@@ -47,9 +47,9 @@ def _edit(text: str, count: int, size: tuple[int, int] | None) -> LatentEdit:
     found = _EDIT.fullmatch(first)
     if found is None or (found[3] is None) != (found[2] == "ablate"):
         raise UploadError(f"{_FORM}; {shorten(text, 60)!r} is none")
-    kind, value = cast(Any, found[2]), None if found[3] is None else _value(found[3])
+    kind, value = cast(Any, found[2]), None if found[3] is None else _bounded(float(found[3]))
     return LatentEdit(
-        _latent(found[1], count), kind, value, "max" if found[4] else "absolute",
+        _latent(int(found[1]), count), kind, value, "max" if found[4] else "absolute",
         at=_places(places, size), when=tuple(_when(one, count, size) for one in conditions),
     )  # fmt: skip
 
@@ -64,12 +64,8 @@ def _when(text: str, count: int, size: tuple[int, int] | None) -> When:
     for bound in (found.above, found.below):
         if bound is not None:
             _bounded(bound)
-    _latent(str(found.latent), count)
+    _latent(found.latent, count)
     return found
-
-
-def _value(text: str) -> float:
-    return _bounded(float(text))
 
 
 def _bounded(value: float) -> float:
@@ -78,10 +74,10 @@ def _bounded(value: float) -> float:
     return value
 
 
-def _latent(text: str, count: int) -> int:
-    if int(text) >= count:
-        raise UploadError(f"there are units 0 to {count - 1}; an edit is of {text}")
-    return int(text)
+def _latent(number: int, count: int) -> int:
+    if number >= count:
+        raise UploadError(f"there are units 0 to {count - 1}; an edit is of {number}")
+    return number
 
 
 def _places(parts: Sequence[str], size: tuple[int, int] | None) -> Any:

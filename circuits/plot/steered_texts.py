@@ -74,4 +74,4 @@ def _line(axes: Axes, line: str, marked: re.Pattern[str], x: float, y: float) ->
         left, wide = x + found.start() * step - 2, len(found[0]) * step + 3
         axes.add_patch(Rectangle((left, y - 11), wide, 14, color=colours.EXCITES, alpha=0.22, lw=0))
     for word in re.finditer(r"\S+", line):
-        canvas.write(axes, x + word.start() * step, y, word[0], size=11, mono=True, limit=_ROOM + 8)
+        canvas.write(axes, x + word.start() * step, y, word[0], size=11, mono=True)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from circuits.errors import shorten
 from circuits.plot import canvas, colours
 from circuits.plot.plateaus import head, plain
 from circuits.plot.reading import minus, short
@@ -113,7 +114,7 @@ def _apart(factors: Any) -> list[str]:
     for f in [f for f in (0.0, *sorted(factors, key=abs, reverse=True)) if f in factors]:
         name = minus(f"{f:g}")
         if all(abs(f - other) >= letter * ((len(name) + len(said)) / 2 + 0.8) for other, said in kept.items()):
-            kept.setdefault(f, name)
+            kept[f] = name
     return [kept.get(f, "") for f in factors]
 
 
@@ -144,8 +145,7 @@ def _capability(axes: Axes, study: Any) -> None:
 
 
 def _what(curve: Any) -> str:
-    what = str(_WHAT.get(curve.what, curve.what))
-    return what if len(what) <= 40 else what[:39].rstrip() + "…"
+    return shorten(_WHAT.get(curve.what, curve.what), 40)
 
 
 def _title(axes: Axes, text: str, up: float = 24) -> None:

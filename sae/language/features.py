@@ -260,12 +260,13 @@ def promoted(site: LanguageSite, directions: Tensor, words: int = 6) -> list[tup
     """Tokens whose logits a step along each of `(n, d)` directions raises most, with how much; none without a head."""
     if not site.lm.has_head or not len(directions):
         return [() for _ in directions]
-    effects = logit_effects(site, directions)
-    tops = effects.topk(min(words, effects.shape[1]), dim=1)
-    return [
-        tuple((site.lm.decode([i]), v) for i, v in zip(row, values, strict=True))
-        for row, values in zip(tops.indices.tolist(), tops.values.tolist(), strict=True)
-    ]
+    return [_strongest(site, effect, words) for effect in logit_effects(site, directions)]
+
+
+def _strongest(site: LanguageSite, effect: Tensor, words: int, sign: int = 1) -> tuple[tuple[str, float], ...]:
+    """Tokens with the largest effects `(vocabulary,)`, or the smallest."""
+    best = (sign * effect).topk(min(words, len(effect))).indices.tolist()
+    return tuple((site.lm.decode([i]), float(effect[i])) for i in best)
 
 
 def _last_gain(site: LanguageSite) -> Tensor | None:
@@ -293,8 +294,7 @@ def _feature(
     said: dict[str, tuple[tuple[str, float], ...]] = {"promoted": (), "suppressed": ()}
     if effect is not None:
         for name, sign in (("promoted", 1), ("suppressed", -1)):
-            best = (sign * effect).topk(min(words, len(effect))).indices.tolist()
-            said[name] = tuple((found.site.lm.decode([i]), float(effect[i])) for i in best)
+            said[name] = _strongest(found.site, effect, words, sign)
     return TextFeature(
         unit=address(found, latent),
         tokens=len(value),

@@ -163,8 +163,7 @@ def gates(
     """
     if feature not in FEATURES:
         raise SAEError(f"the tales have no feature {shorten(feature)!r}.{did_you_mean(str(feature), FEATURES)}")
-    if len(maxima) != sae.latents:
-        raise SAEError(f"maxima of {len(maxima)} latents are given; the SAE has {sae.latents}")
+    maxima.check(site, sae)
     if not stories:
         raise SAEError("no stories: give some of zoo.tales.sample")
     _, latents, places = _read(sae, site, stories, batch_size=batch_size, progress=progress)

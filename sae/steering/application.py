@@ -75,7 +75,7 @@ def steered(
         raise SAEError("unit= is of {latent: value}; a LatentEdit has a unit of its own")
     strengths: dict[int, float] = {}
     if maxima is not None:
-        _check_maxima(maxima, site, basis)
+        maxima.check(site, basis)
         for latent in sorted({i for one in listed for i in one.measured}):
             check_latent(latent, basis)
             strengths[latent] = maxima.of(latent)
@@ -91,11 +91,6 @@ def _check_meant(steering: Steering, site: Site, basis: Basis) -> None:
         raise SAEError(f"this steering is for {steering.site}, not for {site.address}")
     if steering.dictionary and steering.dictionary != basis_digest(basis):
         raise SAEError(f"this steering is for another dictionary at {site.address}: its latents mean other things")
-
-
-def _check_maxima(maxima: Maxima, site: Site, basis: Basis) -> None:
-    if maxima.site != site.address or maxima.dictionary != basis_digest(basis):
-        raise SAEError(f"these maxima are of other latents, at {maxima.site}: measure them with this basis here")
 
 
 class Steered:

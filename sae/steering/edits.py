@@ -20,8 +20,9 @@ FORMS = ("delta", "decode")
 Kind: TypeAlias = Literal["set", "add", "scale", "ablate"]
 Unit: TypeAlias = Literal["absolute", "max"]
 Form: TypeAlias = Literal["delta", "decode"]
-_NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?(?:e-?\d{1,2})?"
-_WHEN = re.compile(rf"(\d{{1,7}}):(above|below):({_NUMBER})(x?)(:anywhere)?", re.ASCII)
+NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?(?:e-?\d{1,2})?"
+"""A number in words, as a regular expression."""
+_WHEN = re.compile(rf"(\d{{1,7}}):(above|below):({NUMBER})(x?)(:anywhere)?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.basis import basis_digest
+from circuits.basis import Basis, basis_digest
 from circuits.circuit import provenance
 from sae.activations import opened
 from sae.errors import SAEError
@@ -53,6 +53,17 @@ class Maxima:
                 "measure it on others, or steer by absolute values"
             )
         return value
+
+    def check(self, site: Site, basis: Basis) -> None:
+        """See that they are of a dictionary at a site.
+
+        Raises:
+            SAEError: they are of another.
+        """
+        if len(self) != size_of(basis):
+            raise SAEError(f"maxima of {len(self)} latents are given; there are {size_of(basis)} at {site.address}")
+        if self.site != site.address or self.dictionary != basis_digest(basis):
+            raise SAEError(f"these maxima are of other latents, at {self.site}: measure them with this basis here")
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""

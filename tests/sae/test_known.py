@@ -94,5 +94,8 @@ def test_gates_are_counted_token_by_token() -> None:
         gates(s, site, stories, "place_duo", known)
     with pytest.raises(SAEError, match="maxima of 64 latents are given"):
         gates(s, site, stories, "red", maxima(None, site, "tales:2@2"))
+    other = sae.build(sae.TopK(latents=40, k=5, seed=1), site.d)
+    with pytest.raises(SAEError, match="of other latents"):
+        gates(s, site, stories, "red", maxima(other, site, "tales:2@2"))
     with pytest.raises(SAEError, match="no stories"):
         gates(s, site, [], "red", known)

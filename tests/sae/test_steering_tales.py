@@ -77,7 +77,8 @@ def test_turned_up_it_brings_the_landmark_up_and_random_latents_do_not(
     assert (np.median(found.effect.random, axis=0) <= found.effect.clean + 0.05).all()
     # with restraint it does so in sentences of the grammar
     assert found.sweet_spot is not None and found.sweet_spot[1] >= 0.5
-    assert found.effect.values[2] > found.effect.random[:, 2].max() and found.capability.values[2] > 0.75
+    assert found.effect.values[1] > found.effect.random[:, 1].max() and found.capability.values[1] > 0.9
+    assert found.effect.values[2] > found.effect.random[:, 2].max()
     for name, least in (("classes", 0.8), ("latents", 0.6)):
         effects = found.side_effects[name]
         assert effects.correlation > least
@@ -87,7 +88,7 @@ def test_turned_up_it_brings_the_landmark_up_and_random_latents_do_not(
 @pytest.fixture(scope="module")
 def due(site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima) -> list[Gate]:
     """Latents that hardly fire but where a place is due."""
-    found = gates(dictionary, site, tales.sample(600, seed=1), "place_due", known)
+    found = gates(dictionary, site, tales.sample(600, seed=1), "place_due", known, recall=0.03)
     return [one for one in found if one.latent != landmark]
 
 

@@ -72,7 +72,7 @@ class Find(PictureOptions):
                 **reporting(report),
             )
         seconds = elapsed()
-        rows = [_row(row) for row in found.rows[: self.top]]
+        rows = [row.describe() for row in found.rows[: self.top]]
         document: dict[str, Any] = {
             "model": model.name,
             "layers": layers,
@@ -131,8 +131,3 @@ class Find(PictureOptions):
             open_pictures(self.positive, self.limit, self.seed),
             open_pictures(self.negative, self.limit, self.seed),
         )
-
-
-def _row(row: Any) -> dict[str, Any]:
-    names = ("unit", "auc", "low", "high", "mean_positive", "mean_negative")
-    return {name: getattr(row, name) for name in names}

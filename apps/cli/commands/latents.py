@@ -14,7 +14,7 @@ from rich.text import Text
 from apps.cli.common import Many, ModelOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
-from apps.cli.sites import drawn, inputs_for, is_language, site_at, trained_on
+from apps.cli.sites import drawn, inputs_for, is_language, model_of, site_at, trained_on
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class ShowFeatures(ModelOptions):
         elapsed = clock()
         loaded = load(self.folder)
         metadata = loaded.metadata
-        named = metadata.get("model")
-        if not isinstance(named, str):
-            raise UsageError(f"{self.folder} does not say of which model it is")
+        named = model_of(self.folder, metadata)
         if is_language(named):
             return self._texts(session, loaded, elapsed)
         if self.images:

@@ -13,7 +13,7 @@ from rich.text import Text
 from apps.cli.common import Many, ModelOptions, Result, Session, reporting
 from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
-from apps.cli.sites import inputs_for, is_language, site_at
+from apps.cli.sites import inputs_for, is_language, model_of, site_at
 
 if TYPE_CHECKING:
     from sae.language import Texts
@@ -60,9 +60,7 @@ class SearchLatents(ModelOptions):
 
         elapsed = clock()
         loaded = load(self.folder)
-        named = loaded.metadata.get("model")
-        if not isinstance(named, str):
-            raise UsageError(f"{self.folder} does not say of which model it is")
+        named = model_of(self.folder, loaded.metadata)
         if not is_language(named):
             raise UsageError(
                 f"{self.folder} is of {named}, which reads pictures: circuits find {named} --sae {self.folder}"
@@ -78,14 +76,7 @@ class SearchLatents(ModelOptions):
             )  # fmt: skip
         says = promoted(site, loaded.write[[one.latent for one in found.rows]])
         rows = [
-            {
-                "unit": one.unit,
-                "latent": one.latent,
-                "auc": one.auc,
-                "mean_positive": one.mean_positive,
-                "mean_negative": one.mean_negative,
-                "promoted": [list(pair) for pair in words],
-            }
+            {**one.describe(), "latent": one.latent, "promoted": [list(pair) for pair in words]}
             for one, words in zip(found.rows, says, strict=True)
         ]
         document: dict[str, Any] = {

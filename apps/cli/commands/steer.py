@@ -116,8 +116,8 @@ class Steer(PictureOptions):
         labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
         able = self.capability or ("top1" if labelled else "agreement")
         places = tuple(map(_position, self.at)) or "all"
-        known = pictures if self.maxima is None else open_pictures((self.maxima,), None, self.seed)
-        return self._studied(session, site, basis, unit.index, pictures, known, places, unit.basis or "", able, later)
+        many = pictures if self.maxima is None else open_pictures((self.maxima,), None, self.seed)
+        return self._studied(session, site, basis, unit.index, pictures, many, places, unit.basis or "", able, later)
 
     # -- texts --------------------------------------------------------------------------------------
 
@@ -143,9 +143,9 @@ class Steer(PictureOptions):
         if basis is not None:
             basis = basis.to(lm.device)
         places = tuple(map(_token, self.at)) or "all"
-        known = site.open(self.maxima or (_MANY if lm.name == "tales" else texts))
+        many = site.open(self.maxima or (_MANY if lm.name == "tales" else texts))
         return self._studied(
-            session, site, basis, unit.index, site.open(texts), known, places, unit.basis or "", self.capability, later
+            session, site, basis, unit.index, site.open(texts), many, places, unit.basis or "", self.capability, later
         )
 
     def _dictionary(self, unit: Any) -> Any:

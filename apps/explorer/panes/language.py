@@ -200,11 +200,11 @@ def words_chart(one: TextFeature) -> Any:
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-def edits_asked(at: Reader) -> Edits:
+def edits_asked(at: Reader, prompt: str) -> Edits:
     """The edits of the address; by default its latent raised by half its maximum.
 
-    Without a latent, where there is one for the landmark: that, at the first token that is written; there it brings
-    the landmark up without breaking sentences.
+    Without a latent, where there is one for the landmark: that, at the first token that is written after the prompt;
+    there it brings the landmark up without breaking sentences.
 
     Raises:
         UploadError: edits that are none.
@@ -215,7 +215,7 @@ def edits_asked(at: Reader) -> Edits:
     if said is None:
         latent = links.asked("latent", 20)
         if latent is None and at.names.get(at.first, {}).get("name") == languages.FIRST:
-            said = f"{at.first}:set:7x@{len(at.lm.ids(PROMPT))}"
+            said = f"{at.first}:set:7x@{len(at.lm.ids(prompt))}"
         else:
             said = f"{at.first if latent is None else languages.checked_latent(latent, at.count)}:add:0.5x"
     return recipes.parsed(said, at.count, None)

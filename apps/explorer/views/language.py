@@ -107,8 +107,8 @@ def _read(at: Reader, texts: Texts | None) -> Export | None:
 
 
 def _steer(at: Reader, texts: Texts | None) -> Export | None:
-    edits = language.edits_asked(at)
     asked = language.prompt_asked()
+    edits = language.edits_asked(at, asked[0])
     with st.container(border=True):
         edit_rows.rows(edits, at.count, at.name, size=None, text=True)
     top = frame.settled(

@@ -14,7 +14,7 @@ _SITE = "layers.2.resid"
 _PROMPT = "One day Anna walked to"
 _TOKEN = 5
 """The first that is written, `the` before a place as a rule."""
-_WAYS = ((0.0, False), (0.5, False), (1.0, False), (2.0, False), (7.0, True))
+_CLEAN, _SOME, _FULL, _FAR, _ONCE = (0.0, False), (0.5, False), (1.0, False), (2.0, False), (7.0, True)
 """Multiples of the maximum, and whether only at that token."""
 
 
@@ -61,14 +61,14 @@ def draw(bench: Bench) -> Drawn:
         named = sum(tales.mentions(text) > 0 for text in found) / len(found)
         return {"texts": found, "named": named, "right": sum(map(tales.parses, found)) / len(found)}
 
-    rows = {way: written(landmark.latent, *way) for way in _WAYS}
+    rows = {way: written(landmark.latent, *way) for way in (_CLEAN, _SOME, _FULL, _FAR, _ONCE)}
     fires = [i for i in (strengths.values > 0).nonzero().flatten().tolist() if i != landmark.latent]
     chosen = [fires[(7 + 31 * i) % len(fires)] for i in range(bench.size(6, 3, 1))]
-    control = {(way, i): written(i, *way) for way in (_WAYS[2], _WAYS[-1]) for i in chosen}
-    clean, everywhere, far, once = (rows[_WAYS[i]] for i in (0, 2, 3, 4))
+    control = {(way, i): written(i, *way) for way in (_FULL, _ONCE) for i in chosen}
+    clean, everywhere, far, once = rows[_CLEAN], rows[_FULL], rows[_FAR], rows[_ONCE]
     most = {
         way: max(clean["named"], *(one["named"] for (how, _), one in control.items() if how == way))
-        for way in (_WAYS[2], _WAYS[-1])
+        for way in (_FULL, _ONCE)
     }
     drawing = written_figure(
         [Written(_named("landmark", way), one["texts"][:3], one["named"], one["right"]) for way, one in rows.items()]
@@ -85,15 +85,15 @@ def draw(bench: Bench) -> Drawn:
         Claim(
             "turned up everywhere, texts name the landmark more often: share of texts",
             float(everywhere["named"]),
-            float(most[_WAYS[2]]),
-            bool(everywhere["named"] > most[_WAYS[2]]),
+            float(most[_FULL]),
+            bool(everywhere["named"] > most[_FULL]),
             "unsteered, or the most by a random latent at its maximum",
         ),
         Claim(
             "turned up at one token, they do so, too: share of texts",
             float(once["named"]),
-            float(most[_WAYS[-1]]),
-            bool(once["named"] > most[_WAYS[-1]]),
+            float(most[_ONCE]),
+            bool(once["named"] > most[_ONCE]),
             "unsteered, or the most by a random latent at that token",
         ),
         Claim(

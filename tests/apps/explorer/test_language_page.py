@@ -97,9 +97,10 @@ def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: 
 def test_the_landmark_is_steered_where_a_place_is_due(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language.links, "asked", lambda *_: None)
     named = replace(reader, names={5: {"name": languages.FIRST, "auc": 0.99}})
-    assert language.edits_asked(named) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
+    assert language.edits_asked(named, language.PROMPT) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
+    assert language.edits_asked(named, "She saw")[0].at == (2,), "the first token after the prompt, whatever that is"
     known = replace(reader, names={6: {"name": "red", "auc": 0.99}})
-    assert language.edits_asked(known) == (LatentEdit(6, "add", 0.5, "max"),)
+    assert language.edits_asked(known, language.PROMPT) == (LatentEdit(6, "add", 0.5, "max"),)
 
 
 def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader, fires: int) -> None:
