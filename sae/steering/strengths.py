@@ -61,9 +61,12 @@ class Maxima:
             SAEError: they are of another.
         """
         if len(self) != size_of(basis):
-            raise SAEError(f"maxima of {len(self)} latents are given; there are {size_of(basis)} at {site.address}")
-        if self.site != site.address or self.dictionary != basis_digest(basis):
-            raise SAEError(f"these maxima are of other latents, at {self.site}: measure them with this basis here")
+            wrong = f"maxima of {len(self)} latents are given; there are {size_of(basis)} at {site.address}"
+        elif self.site != site.address or self.dictionary != basis_digest(basis):
+            wrong = f"these maxima are of other latents, at {self.site}"
+        else:
+            return
+        raise SAEError(f"{wrong}: measure them with this basis here")
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
