@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zoo.images import Images
+    from zoo.images.sources import Images
 
 
 def open_pictures(sources: Sequence[str], limit: int | None, seed: int) -> Images:
     """Pictures from one source or several."""
     from zoo.errors import ImageError
-    from zoo.images import open_images
+    from zoo.images.sources import open_images
 
     if len(sources) > 1 and (drawn := [s for s in sources if s.partition(":")[0] == "scenes"]):
         raise ImageError(f"{drawn[0]} cannot be mixed with other pictures: write it to a folder with `circuits images`")

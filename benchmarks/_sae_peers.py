@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import sae
-from sae.trainee import Trainee
+from sae.training.sae_trainer import Trainee
 
 
 @dataclass(frozen=True)

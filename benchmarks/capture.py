@@ -15,8 +15,8 @@ from _timing import in_turn, report
 from torch import Tensor
 
 import circuits
-from circuits.hooks import stream
-from zoo.images import open_images
+from circuits.network.hooks import stream
+from zoo.images.sources import open_images
 
 
 def main() -> None:

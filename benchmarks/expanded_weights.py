@@ -14,7 +14,7 @@ from _timing import in_turn, report
 from torch import Tensor, nn
 
 import circuits
-from circuits.linear import linearised
+from circuits.network.linearized import linearised
 
 
 def one_backward_per_channel(module: nn.Module, size: int = 28, crop: int = 5) -> Tensor:

@@ -70,14 +70,14 @@ def pages(model: str, store: Path, count: int) -> list[str]:
     """Server time of pages, run in this process; rows of a table."""
     from streamlit.testing.v1 import AppTest
 
-    from apps.explorer import thumbs
-    from apps.explorer.registry import PAGES
-    from circuits.scans import read_scan
+    from apps.explorer.pages import PAGES
+    from apps.explorer.resources import thumbnails
+    from circuits.dataset.scan_results import read_scan
 
     scan = read_scan(store, model)
-    missing = [layer for layer in scan.layers if thumbs.stored(scan, layer) is None]
+    missing = [layer for layer in scan.layers if thumbnails.stored(scan, layer) is None]
     if missing:
-        thumbs.make(scan, scan.pictures(check=False), missing)
+        thumbnails.make(scan, scan.pictures(check=False), missing)
     wall = max(scan.layers, key=lambda name: (scan.layers[name] == 512, scan.layers[name]))
     at = AppTest.from_file(_app(), default_timeout=120)
 
@@ -128,7 +128,7 @@ def load(model: str, store: Path, sessions: int, seconds: float) -> int:
     """Serve in the main thread, and be the visitors in another."""
     from streamlit.web import bootstrap
 
-    from apps.explorer.security import OPTIONS
+    from apps.explorer.server.security import OPTIONS
 
     flags = {name.replace(".", "_"): value for name, value in {**OPTIONS, "server.port": PORT}.items()}
     bootstrap.load_config_options(flags)
@@ -161,8 +161,8 @@ def _sentence(found: dict[str, Any]) -> str:
 
 
 def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, Any]:
-    from apps.explorer.state import open_model
-    from zoo.weights import digest
+    from apps.explorer.session.state import open_model
+    from zoo.weights.loading import digest
 
     try:
         views = _views(model, store)
@@ -190,7 +190,7 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
 
 
 def _views(model: str, store: Path) -> list[tuple[str, str]]:
-    from circuits.scans import read_scan
+    from circuits.dataset.scan_results import read_scan
 
     scan, drawn = read_scan(store, model), random.Random(1)
     last = [name for name in scan.layers if name.startswith("mixed") and "_" not in name][:6] or list(scan.layers)[-3:]

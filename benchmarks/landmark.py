@@ -25,10 +25,10 @@ import torch  # noqa: E402
 import sae  # noqa: E402
 from benchmarks._tables import header, row  # noqa: E402
 from sae.language import LanguageSite, gates, known_features  # noqa: E402
-from sae.randomness import CONTROL, generator  # noqa: E402
+from sae.seeding import CONTROL, generator  # noqa: E402
 from sae.steering import LatentEdit, Maxima, maxima, search, steer  # noqa: E402
 from zoo import tales  # noqa: E402
-from zoo.language import load_language  # noqa: E402
+from zoo.networks.language import load_language  # noqa: E402
 
 LAYER, NAME = "layers.2.resid", tales.THE_LANDMARK.name
 PROMPT = "One day Anna walked to"

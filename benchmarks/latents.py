@@ -25,16 +25,16 @@ import torch  # noqa: E402
 
 import circuits  # noqa: E402
 import sae  # noqa: E402
-from apps.cli.sites import split  # noqa: E402
+from apps.cli.sae_sites import split  # noqa: E402
 from benchmarks._tables import header, row  # noqa: E402
 from circuits import plot  # noqa: E402
-from sae.activations import Sampling, collect  # noqa: E402
-from sae.curves import CurveComparison  # noqa: E402
-from sae.curves import compare as compare_curves  # noqa: E402
-from sae.parts import MEASURES, Interval, Kind, PartComparison  # noqa: E402
-from sae.parts import compare as compare_parts  # noqa: E402
-from sae.vision import VisionSite  # noqa: E402
-from zoo.images import Images, open_images  # noqa: E402
+from sae.data.activations import Sampling, collect  # noqa: E402
+from sae.data.vision_site import VisionSite  # noqa: E402
+from sae.evaluation.curve_detection import CurveComparison  # noqa: E402
+from sae.evaluation.curve_detection import compare as compare_curves  # noqa: E402
+from sae.evaluation.part_detection import MEASURES, Interval, Kind, PartComparison  # noqa: E402
+from sae.evaluation.part_detection import compare as compare_parts  # noqa: E402
+from zoo.images.sources import Images, open_images  # noqa: E402
 
 LAYERS = ("mixed3a", "mixed3b", "mixed4a")
 TRAINING, JUDGED = "scenes:{n}@100", "scenes:{n}@7"

@@ -30,12 +30,12 @@ from torch import Tensor  # noqa: E402
 
 import circuits  # noqa: E402
 import sae  # noqa: E402
-from sae import kernels  # noqa: E402
-from sae.normalisation import statistics_of  # noqa: E402
-from sae.schedule import Schedule, default_lr  # noqa: E402
-from sae.streams import TensorStream  # noqa: E402
-from sae.trainee import Regime, Trainee  # noqa: E402
-from zoo.images import open_images  # noqa: E402
+from sae.architectures import kernels  # noqa: E402
+from sae.data.streams import TensorStream  # noqa: E402
+from sae.training.input_normalization import statistics_of  # noqa: E402
+from sae.training.sae_trainer import Regime, Trainee  # noqa: E402
+from sae.training.schedule import Schedule, default_lr  # noqa: E402
+from zoo.images.sources import open_images  # noqa: E402
 
 WARMUP = 5
 GPU_SHAPES = ((512, 8192, 32, 32768), (768, 32768, 32, 16384), (2304, 65536, 32, 8192))

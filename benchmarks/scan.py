@@ -17,9 +17,9 @@ import torch
 from _timing import in_turn, report
 
 import circuits
-from circuits.hooks import visit
-from circuits.sites import sites_of
-from zoo.images import open_images
+from circuits.dataset.scan_targets import sites_of
+from circuits.network.hooks import visit
+from zoo.images.sources import open_images
 
 BATCH = 8
 

@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import circuits
-from circuits.hooks import frozen, read
+from circuits.network.hooks import frozen, read
 from circuits.visualization import objectives, visualize
-from circuits.visualization.loop import ascend
-from circuits.visualization.params import Fourier
+from circuits.visualization.optimization import ascend
+from circuits.visualization.parametrizations import Fourier
 from circuits.visualization.render import default_size, fitting, jobs_of
 from circuits.visualization.transforms import Pipeline, standard
 

@@ -7,36 +7,36 @@ Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
     score = circuits.score(model, circuit, images="scenes:200")
 """
 
-from circuits import detectors, stimuli
-from circuits.address import Unit
-from circuits.atlas import Atlas
-from circuits.attribution import Attribution, attribute
-from circuits.basis import Basis, Directions
-from circuits.branches import branch_enrichment, branch_structure
-from circuits.cartography import activation_atlas
-from circuits.circuit import Circuit, Edge, Node, Score
-from circuits.controls import untrained
-from circuits.detectors import Detectors, find_detectors, frequency_factors, sign_rule
-from circuits.edits import Ablate, Add, Clamp, Edit, Scale, Set, edit
+from circuits import stimuli
+from circuits.activations.atlas import Atlas
+from circuits.activations.atlas_builder import activation_atlas
+from circuits.activations.neuron_groups import Groups, neuron_groups
+from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
+from circuits.activations.spatial_attribution import spatial_attribution
+from circuits.attribution.attribute import Attribution, attribute
+from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
+from circuits.dataset.concept_search import Finding, Findings, find
+from circuits.dataset.scan import scan
+from circuits.dataset.scan_results import Scan, read_scan
 from circuits.errors import CircuitsError
-from circuits.factors import Factors, Families, families, one_sided_nmf
-from circuits.finding import Finding, Findings, find
-from circuits.groups import Groups, neuron_groups
-from circuits.hooks import capture
-from circuits.likeness import Likeness, Neighbours, neighbours, similarity
-from circuits.model import Layer, Model, load, wrap
-from circuits.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
-from circuits.regions import activation_grid, semantic_dictionary
-from circuits.scanning import scan
-from circuits.scans import Scan, read_scan
-from circuits.scoring import score
-from circuits.spatial import spatial_attribution
-from circuits.tracing import trace
-from circuits.tuning import Tuning, joint_tuning, tune
-from circuits.universality import Matches, match
-from circuits.virtual import Keep, ablate_clusters, attach_pure_units
+from circuits.network.address import Unit
+from circuits.network.basis import Basis, Directions
+from circuits.network.hooks import capture
+from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
+from circuits.network.model import Layer, Model, load, wrap
+from circuits.network.untrained import untrained
+from circuits.tracing.circuit import Circuit, Edge, Node, Score
+from circuits.tracing.score import score
+from circuits.tracing.trace import trace
+from circuits.tuning import Tuning, detectors, joint_tuning, tune
+from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule
+from circuits.units.branch_specialization import branch_enrichment, branch_structure
+from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
+from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
+from circuits.units.similarity import Likeness, Neighbours, neighbours, similarity
+from circuits.units.universality import Matches, match
+from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
 from circuits.visualization import Visualization, visualize
-from circuits.weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from zoo.inputs import InputSpec
 
 __all__ = [

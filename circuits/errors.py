@@ -20,6 +20,7 @@ __all__ = [
     "GraphError",
     "ImageError",
     "ModelError",
+    "VisualizationError",
     "WeightsError",
     "did_you_mean",
     "nearest",
@@ -41,3 +42,7 @@ class EditError(CircuitsError):
 
 class GraphError(CircuitsError):
     """A question about the path between two layers that this model's graph cannot answer."""
+
+
+class VisualizationError(CircuitsError):
+    """A picture, a transform or an objective that cannot be made as asked."""

@@ -10,28 +10,30 @@ other::
 
 from __future__ import annotations
 
-from sae import metrics, steering, superposition, sweeps
-from sae.activations import Activations, Sampling, SiteStream, collect
-from sae.base import SAE, Losses, SAEConfig, architectures, build, register
-from sae.batchtopk import BatchTopK
+from sae import steering, superposition
+from sae.architectures.base import SAE, Losses, SAEConfig, build, list_architectures, register
+from sae.architectures.batchtopk import BatchTopK
+from sae.architectures.gated import Gated
+from sae.architectures.jumprelu import JumpReLU
+from sae.architectures.matryoshka import Matryoshka
+from sae.architectures.relu import ReLU
+from sae.architectures.topk import TopK
+from sae.data.activations import Activations, Sampling, SiteStream, collect
+from sae.data.disk_shards import Shards, open_shards, store
+from sae.data.site import Site
+from sae.data.streams import Dealt, Rebatched, Stream, TensorStream
+from sae.data.vision_site import VisionSite
 from sae.errors import FormatError, SAEError, TrainingError
-from sae.evaluation import Evaluation, evaluate
+from sae.evaluation import metrics
+from sae.evaluation.evaluate import Evaluation, evaluate
 from sae.formats import load, save
-from sae.gated import Gated
-from sae.jumprelu import JumpReLU
 from sae.language import LanguageSite, open_texts, read_texts
-from sae.matryoshka import Matryoshka
-from sae.relu import ReLU
-from sae.reporting import Report, tensorboard, wandb
-from sae.shards import Shards, open_shards, store
-from sae.sites import Site
 from sae.steering import LatentEdit, Steering, When, steer
-from sae.streams import Dealt, Rebatched, Stream, TensorStream
 from sae.superposition import geometry
-from sae.sweeps import sweep
-from sae.topk import TopK
-from sae.training import Run, train
-from sae.vision import VisionSite
+from sae.training import sweeps
+from sae.training.reporting import Report, tensorboard, wandb
+from sae.training.sweeps import sweep
+from sae.training.train import Run, train
 
 __all__ = [
     "SAE",
@@ -63,11 +65,11 @@ __all__ = [
     "TrainingError",
     "VisionSite",
     "When",
-    "architectures",
     "build",
     "collect",
     "evaluate",
     "geometry",
+    "list_architectures",
     "load",
     "metrics",
     "open_shards",

@@ -22,8 +22,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
+from sae.data.streams import told_by
 from sae.errors import CircuitsError, TrainingError
-from sae.streams import told_by
 
 LARGE = 2**18
 """Elements from which on a tensor is added up in place, in a message of its own, without being copied."""
@@ -260,7 +260,7 @@ def check_alike(ranks: Ranks, stream: Any, first: str, settings: Mapping[str, An
     if len({first for *_, first in found}) < ranks.world:
         raise TrainingError(
             "two ranks read the same vectors, and nothing would be won. A tensor is shared out by itself; a stream "
-            "needs a method share(rank, world), or sae.streams.Dealt around it"
+            "needs a method share(rank, world), or sae.data.streams.Dealt around it"
         )
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import circuits
-from zoo.inceptionv1 import LRN, Block, InceptionSpec, InceptionV1
-from zoo.weights import digest
+from zoo.networks.inceptionv1 import LRN, Block, InceptionSpec, InceptionV1
+from zoo.weights.loading import digest
 
 # -- the planted net: a car detector whose weights were set by hand ----------------------------------------
 

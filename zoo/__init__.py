@@ -13,19 +13,19 @@ from zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
     from zoo.cards import Card, WeightsFile
-    from zoo.images import Images, open_images
-    from zoo.manifest import export_scenes
+    from zoo.images.manifest import export_scenes
+    from zoo.images.sources import Images, open_images
     from zoo.registry import Loaded, build, get_card, status
 
 _HOME = {
     "Card": "zoo.cards",
-    "Images": "zoo.images",
+    "Images": "zoo.images.sources",
     "Loaded": "zoo.registry",
     "WeightsFile": "zoo.cards",
     "build": "zoo.registry",
-    "export_scenes": "zoo.manifest",
+    "export_scenes": "zoo.images.manifest",
     "get_card": "zoo.registry",
-    "open_images": "zoo.images",
+    "open_images": "zoo.images.sources",
     "status": "zoo.registry",
 }
 

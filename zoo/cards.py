@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo import inception5h
-from zoo.inceptionv1 import BVLC, TENSORFLOW_5H, InceptionSpec, InceptionV1
 from zoo.inputs import InputSpec
-from zoo.squeezenet import SqueezeNet
+from zoo.networks import inception5h
+from zoo.networks.inceptionv1 import BVLC, TENSORFLOW_5H, InceptionSpec, InceptionV1
+from zoo.networks.squeezenet import SqueezeNet
 
 State = dict[str, Tensor]
 
@@ -263,7 +263,7 @@ def scenes() -> Card:
         classes=classes,
         aliases=dict(_LUCID_ALIASES),
         licence="Apache-2.0",
-        source="python -m zoo.scenes.train",
+        source="python -m tools.scenes.train",
     )
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from zoo import cards as _cards
-from zoo import weights as _weights
 from zoo.cards import Card
 from zoo.errors import ModelError, did_you_mean, shorten
 from zoo.progress import Progress
-from zoo.weights import WeightsStatus
+from zoo.weights import loading as _weights
+from zoo.weights.loading import WeightsStatus
 
 _OWN: dict[str, Callable[[], Card]] = {
     "scenes": _cards.scenes,
@@ -48,7 +48,7 @@ def cards() -> dict[str, Card]:
 
 def model_names() -> list[str]:
     """Every name that can be asked for without an extra: our own and `torchvision/<name>`."""
-    from zoo import torchvision
+    from zoo.networks import torchvision
 
     return [*_OWN, *(f"torchvision/{name}" for name in torchvision.classifiers())]
 
@@ -69,11 +69,11 @@ def get_card(name: str) -> Card:
         return _OWN[plain]()
     library, slash, rest = asked.partition("/")
     if slash and library.lower() == "torchvision":
-        from zoo import torchvision
+        from zoo.networks import torchvision
 
         return torchvision.card(rest)
     if slash and library.lower() == "timm":
-        from zoo import timm
+        from zoo.networks import timm
 
         return timm.card(rest)
     try:

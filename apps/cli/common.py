@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tyro
 from rich.console import Console
 
-from apps.cli.console import Report, progress_bar
 from apps.cli.errors import UsageError
+from apps.cli.output.console import Report, progress_bar
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
-    from circuits.address import Unit
-    from circuits.model import Model
-    from zoo.images import Images
+    from circuits.network.address import Unit
+    from circuits.network.model import Model
+    from zoo.images.sources import Images
 
 SCHEMA = 1
 Many = tyro.conf.UseAppendAction[tuple[str, ...]]
@@ -98,11 +98,11 @@ class ModelOptions(Command):
 
     def load(self, name: str) -> Model:
         """The model called `name`, with the SAEs that were named."""
-        from circuits.model import load
+        from circuits.network.model import load
 
         model = load(name, weights=self.weights, device=self.device)
         if self.sae:
-            from sae.vision import attach_folder
+            from sae.data.vision_site import attach_folder
 
             for one in self.sae:
                 own, _, folder = one.rpartition("=")
@@ -111,8 +111,8 @@ class ModelOptions(Command):
 
     def address_of(self, address: str) -> tuple[Model, Unit]:
         """The model that an address names, and the unit or layer in it."""
-        from circuits.address import Unit
         from circuits.errors import AddressError, shorten
+        from circuits.network.address import Unit
 
         unit = Unit.parse(address)
         if unit.model is None:

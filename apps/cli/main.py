@@ -89,21 +89,21 @@ def _dispatch(arguments: list[str]) -> int:
     missing = [name for name in ("tyro", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"the command line needs {' and '.join(missing)}: pip install 'vision-circuits[cli]'")
-    from apps.cli import overview
+    from apps.cli.output import help_page
     from apps.cli.registry import COMMANDS, load_command
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if arguments[:1] == ["help"] and len(arguments) > 1:
             return _dispatch([*arguments[1:], "--help"])
-        overview.show()
+        help_page.show()
         return DONE
     if arguments[0] in ("--version", "-V"):
-        overview.show_version()
+        help_page.show_version()
         return DONE
     name, rest = arguments[0], arguments[1:]
     if any(command.startswith(f"{name} ") for command in COMMANDS):
         if not rest or rest[0] in ("-h", "--help"):
-            overview.show(name)
+            help_page.show(name)
             return DONE
         name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
@@ -112,7 +112,7 @@ def _dispatch(arguments: list[str]) -> int:
         what = "option" if name.startswith("-") else "command"
         raise UsageError(f"no {what} {_printable(name, 60)!r}.{hint} `circuits --help` lists the commands")
     from apps.cli.parsing import parse
-    from apps.cli.running import execute
+    from apps.cli.runner import execute
 
     command = parse(load_command(name), f"circuits {name}", rest)
     return execute(command, name, invocation=shlex.join(["circuits", *arguments]))

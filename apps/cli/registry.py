@@ -29,7 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "images": Entry("images", "DrawImages", _SEE, "draw labelled scenes into a folder, to trace and find with"),
     "find": Entry("find", "Find", _LOOK, "units that tell pictures of a concept from pictures without it"),
     "trace": Entry("trace", "Trace", _LOOK, "the circuit behind a unit: its parents, their weights, the sum, a report"),
-    "score": Entry("trace", "ScoreCircuit", _LOOK, "how much of a unit a traced circuit explains, against random ones"),
+    "score": Entry("score", "ScoreCircuit", _LOOK, "how much of a unit a traced circuit explains, against random ones"),
     "weights": Entry("weights", "Weights", _LOOK, "the kernels from one layer to a unit of a later one"),
     "attribute": Entry("attribute", "Attribute", _LOOK, "what each unit of a layer contributes to a unit, on pictures"),
     "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimisation"),
@@ -37,13 +37,13 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry("explain", "Explain", _LOOK, "the dossier of one unit, from a scan: all that is known of it"),
     "tune": Entry("tune", "Tune", _LOOK, "what units are tuned to, and a search for detectors by their tuning"),
     "neighbours": Entry(
-        "structure", "ShowNeighbours", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
+        "neighbors", "ShowNeighbours", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
     ),
     "match": Entry(
-        "structure", "MatchUnits", _LOOK, "which unit of another network fires when this one does, against controls"
+        "match", "MatchUnits", _LOOK, "which unit of another network fires when this one does, against controls"
     ),
     "factors": Entry(
-        "structure",
+        "factors",
         "ShowFactors",
         _LOOK,
         "weights into a unit or family told as a few groups of channels and their places",
@@ -55,10 +55,10 @@ COMMANDS: dict[str, Entry] = {
     "look": Entry("look", "Look", _LOOK, "one picture taken apart: places, groups of channels, classes"),
     "toy": Entry("toy", "Toy", _LOOK, "toy models of superposition: train sweeps, print and draw them"),
     "figures": Entry("figures", "Figures", _LOOK, "the papers' figures made again, on any model, with their numbers"),
-    "sae train": Entry("autoencoders", "TrainSAE", _SAE, "train sparse autoencoders on the activations of a layer"),
-    "sae eval": Entry("autoencoders", "EvaluateSAE", _SAE, "what an SAE keeps of a layer and of what the net predicts"),
-    "sae features": Entry("latents", "ShowFeatures", _SAE, "what latents answer to, a page of examples for each"),
-    "sae search": Entry("searching", "SearchLatents", _SAE, "latents that tell texts about something from other texts"),
+    "sae train": Entry("sae_train", "TrainSAE", _SAE, "train sparse autoencoders on the activations of a layer"),
+    "sae eval": Entry("sae_eval", "EvaluateSAE", _SAE, "what an SAE keeps of a layer and of what the net predicts"),
+    "sae features": Entry("sae_features", "ShowFeatures", _SAE, "what latents answer to, a page of examples for each"),
+    "sae search": Entry("sae_search", "SearchLatents", _SAE, "latents that tell some texts from other texts"),
     "steer": Entry("steer", "Steer", _SAE, "turn a unit or latent up and down: effects, side effects, capability"),
     "explore": Entry("explore", "Explore", _SEE, "the circuit explorer in the browser, on your own model and pictures"),
     "verify": Entry("verify", "Verify", _KEEP, "known answers: what was published or planted, what comes out here"),

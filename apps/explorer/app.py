@@ -1,14 +1,16 @@
-"""The explorer's entry, which Streamlit runs: `circuits explore`. The pages are listed in `apps.explorer.registry`."""
+"""The explorer's entry, which Streamlit runs: `circuits explore`. The pages are listed in `apps.explorer.pages`."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from apps.explorer import beginning, frame, state
+from apps.explorer import page_frame
 from apps.explorer.components import ASSETS, asset
-from apps.explorer.registry import PAGES
-from apps.explorer.security import guarded
-from apps.explorer.settings import settings
+from apps.explorer.pages import PAGES
+from apps.explorer.server import first_run
+from apps.explorer.server.security import guarded
+from apps.explorer.server.settings import settings
+from apps.explorer.session import state
 
 st.set_page_config(page_title="Circuits", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(f"<style>{asset('app.css')}</style>")
@@ -19,12 +21,12 @@ pages = {
 page = st.navigation(list(pages.values()), position="sidebar")
 name = next(name for name, one in pages.items() if one == page)
 with guarded():
-    frame.follow_pickers(name)
-if beginning.ready(settings()):
+    page_frame.follow_pickers(name)
+if first_run.ready(settings()):
     state.warmed(str(settings().store))
     with st.sidebar, guarded():
-        frame.pickers()
+        page_frame.pickers()
     st.session_state["page"] = name
     with guarded():
         page.run()
-    frame.refresh()
+    page_frame.refresh()

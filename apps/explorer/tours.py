@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from apps.explorer import links
-from apps.explorer.security import plain
+from apps.explorer.server.security import plain
+from apps.explorer.session import links
 
 
 @dataclass(frozen=True)

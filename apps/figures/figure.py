@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from apps.cli.verify.checks import Check
-    from apps.figures.bench import Bench
+    from apps.figures.context import Bench
 
 Fits = Literal["vision", "inception", "toy", "language"]
 """What a figure is about: any vision network; one with the branches of InceptionV1 (`scenes` has them); toy models,

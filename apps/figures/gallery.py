@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from apps.figures.figure import Figure
-from apps.figures.making import DOCUMENT, Made, read_document
 from apps.figures.papers import PAPERS
-from circuits.plot import pages
-from circuits.plot.svg import escape
-from zoo.files import write_text_atomically
+from apps.figures.runner import DOCUMENT, Made, read_document
+from circuits.plot.drawing import html_page
+from circuits.plot.drawing.svg import escape
+from zoo.weights.files import write_text_atomically
 
 INDEX = "index.html"
 _VERDICTS = {"pass": "agrees", "fail": "differs", "skipped": "not compared"}
@@ -52,7 +52,7 @@ def write_gallery(folder: Path, figures: Sequence[Figure], made: Sequence[Made],
     body = f'<header><h1>{escape(title)}</h1><p class="lead">{lead}</p>{listed}</header>'
     css = resources.files("apps.figures").joinpath("gallery.css").read_text(encoding="utf-8")
     target = folder / INDEX
-    write_text_atomically(target, pages.page(title, body + "".join(parts), css, beside=True))
+    write_text_atomically(target, html_page.page(title, body + "".join(parts), css, beside=True))
     return target
 
 

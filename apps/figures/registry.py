@@ -15,8 +15,8 @@ from zoo.errors import CircuitsError, did_you_mean, shorten
 
 def figures() -> list[Figure]:
     """All figures, by paper and in the order of their ids."""
-    for found in pkgutil.iter_modules(scripts.__path__):
-        importlib.import_module(f"{scripts.__name__}.{found.name}")
+    for found in pkgutil.walk_packages(scripts.__path__, f"{scripts.__name__}."):
+        importlib.import_module(found.name)
     order = {paper: i for i, paper in enumerate(PAPERS)}
     return sorted(KNOWN.values(), key=lambda one: (order[one.paper], _counted(one.id)))
 

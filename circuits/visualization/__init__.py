@@ -7,11 +7,12 @@
 `circuits.visualization.lucent` has Lucent's names.
 """
 
-from circuits.visualization import objectives, params, transforms
-from circuits.visualization.errors import VisualizationError
+from circuits.errors import VisualizationError
+from circuits.visualization import objectives, transforms
+from circuits.visualization import parametrizations as params
 from circuits.visualization.evidence import Evidence, examine
 from circuits.visualization.lucent.render import render_vis
-from circuits.visualization.modes import (
+from circuits.visualization.modes.caricature import (
     Decomposed,
     Spectrum,
     Strip,
@@ -23,7 +24,7 @@ from circuits.visualization.modes import (
 )
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
-from circuits.visualization.sweeping import read_sweep, sweep
+from circuits.visualization.sweeps.sweep import read_sweep, sweep
 
 __all__ = [
     "Decomposed",

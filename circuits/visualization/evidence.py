@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.address import Unit
-from circuits.circuit import Example
+from circuits.dataset.peak_positions import Peaks, examples, layer_peaks
 from circuits.errors import AddressError
-from circuits.hooks import read
-from circuits.model import Model
-from circuits.places import Peaks, examples, layer_peaks
+from circuits.network.address import Unit
+from circuits.network.hooks import read
+from circuits.network.model import Model
+from circuits.tracing.circuit import Example
 from circuits.visualization.result import Visualization
-from zoo.images import open_images
+from zoo.images.sources import open_images
 from zoo.progress import Progress
 
 
@@ -105,7 +105,7 @@ def examine(
     Args:
         model: the model.
         results: of `visualize`; those of objectives without an address come back as they are.
-        images: whatever `zoo.images.open_images` takes.
+        images: whatever `zoo.images.sources.open_images` takes.
         top: how many photographs count as the unit's own, at least 2.
         batch_size: photographs per forward pass.
         progress: True for a bar, or a function of (done, total).

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuits.visualization.errors import VisualizationError
+from circuits.errors import VisualizationError
 
 if TYPE_CHECKING:
-    from circuits.address import Unit
-    from circuits.model import Model
+    from circuits.network.address import Unit
+    from circuits.network.model import Model
 
 Seen = Callable[[str], Tensor]
 """Activations by layer name, `(N, C, H, W)`; "input" and "labels" as above."""

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuits.address import Unit
-from circuits.errors import shorten
-from circuits.hooks import read
-from circuits.model import Model
-from circuits.visualization.errors import VisualizationError
-from circuits.visualization.loop import Ascent, ascend, exhausted, layer_names
+from circuits.errors import VisualizationError, shorten
+from circuits.network.address import Unit
+from circuits.network.hooks import read
+from circuits.network.model import Model
 from circuits.visualization.objectives import (
     Objective,
     Reading,
@@ -30,7 +28,8 @@ from circuits.visualization.objectives import (
     shape_of,
 )
 from circuits.visualization.objectives import stack as stack_objectives
-from circuits.visualization.params import Factory, Fourier, generator
+from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names
+from circuits.visualization.parametrizations import Factory, Fourier, generator
 from circuits.visualization.result import Visualization
 from circuits.visualization.transforms import Pipeline, standard
 from zoo.progress import Progress, reporter
@@ -105,7 +104,7 @@ def visualize(
         steps: steps of the optimisation, at least 1.
         size: pixels of the pictures; default what the receptive field needs, at most 128 and the model's own.
         show: pixels that the network is shown; default `size`.
-        params: a parametrization of `circuits.visualization.params`; default `Fourier()`.
+        params: a parametrization of `circuits.visualization.parametrizations`; default `Fourier()`.
         transforms: of `circuits.visualization.transforms`, or functions of a tensor; default `standard`; `[]`: none.
         optimum: "positive", or "negative" for what a unit answers to least, before its rectifier.
         variants: pictures per unit; more than one are pushed apart, by `diversity`.

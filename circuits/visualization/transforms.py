@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuits.errors import shorten
-from circuits.visualization.errors import VisualizationError
-from circuits.visualization.params import Device, Size, generator
+from circuits.errors import VisualizationError, shorten
+from circuits.visualization.parametrizations import Device, Size, generator
 
 __all__ = [
     "ColourNoise",

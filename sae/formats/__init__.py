@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sae.formats.layouts import LAYOUTS, load, save
+from sae.formats.registry import LAYOUTS, load, save
 
 __all__ = ["LAYOUTS", "load", "save"]

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.base import SAE, SAEConfig
-from sae.batchtopk import BatchTopK
+from sae.architectures.base import SAE, SAEConfig
+from sae.architectures.batchtopk import BatchTopK
+from sae.architectures.gated import Gated
+from sae.architectures.jumprelu import JumpReLU
+from sae.architectures.matryoshka import Matryoshka
+from sae.architectures.relu import ReLU
+from sae.architectures.topk import TopK
 from sae.errors import FormatError, shorten
-from sae.formats.found import Found, Layout, read_json, read_torch
-from sae.formats.pairs import OURS, Pair
-from sae.formats.roles import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
+from sae.formats.atomic_pair import OURS, Pair
+from sae.formats.detect import Found, Layout, read_json, read_torch
+from sae.formats.parameter_names import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
 from sae.formats.saelens import own_config
-from sae.gated import Gated
-from sae.jumprelu import JumpReLU
-from sae.matryoshka import Matryoshka
-from sae.relu import ReLU
-from sae.topk import TopK
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae.base import SAE
+from sae.architectures.base import SAE
+from sae.architectures.jumprelu import JumpReLU
 from sae.errors import FormatError, shorten
-from sae.formats.found import Found, Layout, read_json, read_safetensors
-from sae.formats.roles import Roles, assembled, subtracting, values_of
-from sae.jumprelu import JumpReLU
+from sae.formats.detect import Found, Layout, read_json, read_safetensors
+from sae.formats.parameter_names import Roles, assembled, subtracting, values_of
 
 FIRST, SECOND, CONFIG = "params.npz", "params.safetensors", "config.json"
 NAME = "gemma_scope"

@@ -16,12 +16,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae.base import SAE
-from sae.formats.found import Found, Layout, read_safetensors
-from sae.formats.pairs import Pair
+from sae.architectures.base import SAE
+from sae.evaluation.metrics import log10_density
+from sae.formats.atomic_pair import Pair
+from sae.formats.detect import Found, Layout, read_safetensors
 from sae.formats.saelens import from_saelens, to_saelens
-from sae.metrics import log10_density
-from zoo.files import write_atomically
+from zoo.weights.files import write_atomically
 
 FILES = Pair("cfg.json", "sae_weights.safetensors")
 SPARSITY = "sparsity.safetensors"

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.base import SAE
+from sae.architectures.base import SAE
+from sae.architectures.relu import ReLU
 from sae.errors import FormatError, shorten
-from sae.formats.found import Found, Layout
-from sae.formats.roles import Roles, assembled, values_of
-from sae.relu import ReLU
+from sae.formats.detect import Found, Layout
+from sae.formats.parameter_names import Roles, assembled, values_of
 
 NAME = "openai"
 ROLES: Roles = {

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.base import SAE, SAEConfig, config_from_dict
+from sae.architectures.base import SAE, SAEConfig, config_from_dict
+from sae.architectures.gated import Gated
+from sae.architectures.jumprelu import JumpReLU
+from sae.architectures.relu import ReLU
+from sae.architectures.topk import TopK
 from sae.errors import FormatError, shorten
-from sae.formats.pairs import OURS
-from sae.formats.roles import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
-from sae.gated import Gated
-from sae.jumprelu import JumpReLU
-from sae.relu import ReLU
-from sae.topk import TopK
+from sae.formats.atomic_pair import OURS
+from sae.formats.parameter_names import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
 
 ARCHITECTURES = {
     "relu": "standard",

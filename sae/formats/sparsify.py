@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.base import SAE
+from sae.architectures.base import SAE
+from sae.architectures.topk import TopK
 from sae.errors import FormatError, shorten
-from sae.formats.found import Found, Layout, read_json, read_safetensors
-from sae.formats.roles import Roles, assembled, values_of
-from sae.topk import TopK
+from sae.formats.detect import Found, Layout, read_json, read_safetensors
+from sae.formats.parameter_names import Roles, assembled, values_of
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 NAME = "sparsify"

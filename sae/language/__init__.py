@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sae.language.addresses import TextUnit
-from sae.language.features import Activity, TextFeature, activity, promoted, text_features
 from sae.language.generation import Continuation
-from sae.language.known import Gate, KnownFeature, gates, known_features
-from sae.language.layers import site_paths
-from sae.language.prediction import TextLoss
+from sae.language.hook_points import site_paths
+from sae.language.known_features import Gate, KnownFeature, gates, known_features
+from sae.language.latent_examples import Activity, TextFeature, activity, promoted, text_features
+from sae.language.loss import TextLoss
 from sae.language.site import LanguageSite
 from sae.language.texts import Texts, open_texts, read_texts
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from circuits.address import Unit
 from circuits.errors import AddressError, shorten
+from circuits.network.address import Unit
 
 _TOKEN = re.compile(r"@(?:(\d{1,9}),)?(\d{1,9})$", re.ASCII)
 _GRAMMAR = "[model/]layers.N.resid[~basis][:index][@token] or @document,token"

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.base import whole
+from sae.architectures.base import whole
 from sae.errors import SAEError, shorten
-from sae.language.chunks import Feeding
-from sae.language.prediction import check_head
-from sae.randomness import generator
-from zoo.language import Feed, LanguageModel
+from sae.language.chunking import Feeding
+from sae.language.loss import check_head
+from sae.seeding import generator
+from zoo.networks.language import Feed, LanguageModel
 from zoo.progress import Progress, reporter
 
 _WRITING = 1 << 17  # a purpose of its own, so that no other draw is repeated

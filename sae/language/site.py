@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from circuits.errors import AddressError, CaptureError
-from circuits.hooks import Stop, hooked
-from sae.activations import SiteStream
+from circuits.network.hooks import Stop, hooked
+from sae.data.activations import SiteStream
+from sae.data.site import Block, Function
 from sae.errors import SAEError, did_you_mean, shorten
-from sae.language import prediction
+from sae.language import loss as prediction
 from sae.language.addresses import TextUnit
-from sae.language.chunks import Chunk, Feeding, Long, Padded, batched, chunks, padded
+from sae.language.chunking import Chunk, Feeding, Long, Padded, batched, chunks, padded
 from sae.language.generation import Continuation, continued
-from sae.language.layers import site_paths
-from sae.language.prediction import TextLoss
+from sae.language.hook_points import site_paths
+from sae.language.loss import TextLoss
 from sae.language.texts import Texts, open_texts
-from sae.sites import Block, Function
-from zoo.language import Feed, LanguageModel
+from zoo.networks.language import Feed, LanguageModel
 from zoo.progress import Progress, reporter
 
 
@@ -35,7 +35,7 @@ class LanguageSite:
     before. Padding is no place either.
 
     Args:
-        lm: a model of `zoo.language.load_language`.
+        lm: a model of `zoo.networks.language.load_language`.
         site: `layers.N.resid`, `layers.N.attn` or `layers.N.mlp`; see `sae.language.site_paths`.
         bos: True feeds the tokenizer's beginning-of-text token in front even where the tokenizer does not (GPT-2);
             False never does (default: as the tokenizer does).
@@ -274,7 +274,7 @@ class LanguageSite:
         """Scores `(n, vocabulary)` of tokens, once per way, and the ids that are there.
 
         Of a causal model, for every token that has another before it; of a masked one, for a seventh of the tokens,
-        the same ones every time, with a mask in their place. See `sae.sites.Site.predictions`.
+        the same ones every time, with a mask in their place. See `sae.data.site.Site.predictions`.
         """
         prediction.check_head(self.lm)
         texts = self.open(inputs)

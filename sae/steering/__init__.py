@@ -1,13 +1,16 @@
 """Steering: turn latents or channels up and down, and see what the rest of the network makes of it.
 
-One vocabulary for the layers of a CNN and the stream of a transformer; how well it works is measured in `sae.studies`.
+One vocabulary for the layers of a CNN and the stream of a transformer; how well it works is measured in
+`sae.steering.study`.
 """
 
 from __future__ import annotations
 
-from sae.steering.application import steer, steered
+from sae.steering.active_latents import Firing, Inspection, inspect
+from sae.steering.apply import steer, steered
 from sae.steering.bases import Channels
-from sae.steering.contrast import (
+from sae.steering.edits import LatentEdit, Steering, When
+from sae.steering.latent_search import (
     LatentFinding,
     LatentFindings,
     Similar,
@@ -16,9 +19,7 @@ from sae.steering.contrast import (
     search_label,
     similar,
 )
-from sae.steering.edits import LatentEdit, Steering, When
-from sae.steering.firing import Firing, Inspection, inspect
-from sae.steering.strengths import Maxima, maxima
+from sae.steering.max_activations import Maxima, maxima
 
 __all__ = [
     "Channels",

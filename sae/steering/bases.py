@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from circuits.basis import Basis
-from sae.base import SAE
+from circuits.network.basis import Basis
+from sae.architectures.base import SAE
+from sae.data.site import ROWS, Site, check_fits
 from sae.errors import SAEError
-from sae.sites import ROWS, Site, check_fits
 
 Dictionary: TypeAlias = Basis | None
 """An SAE or another basis; None stands for the channels."""

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.basis import Basis
-from circuits.finding import midranks
+from circuits.dataset.concept_search import midranks
+from circuits.network.basis import Basis
+from sae.data.site import Block, Function, Site
 from sae.errors import SAEError
-from sae.sites import Block, Function, Site
-from sae.steering.application import Reading, Steered
+from sae.steering.apply import Reading, Steered
 from sae.steering.bases import Channels, Dictionary, basis_at, in_parts, name_of, size_of
-from sae.steering.contrast import chance_cosine, cosines
 from sae.steering.edits import Kind, LatentEdit, Steering, When
+from sae.steering.latent_search import chance_cosine, cosines
 from zoo.progress import Progress
 
 Numbers = NDArray[np.float64]

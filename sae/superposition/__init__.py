@@ -8,10 +8,8 @@
 Elhage et al. 2022, Toy Models of Superposition, https://transformer-circuits.pub/2022/toy_model
 """
 
-from sae.superposition.dictionaries import HiddenStream, Recovery, excess_kurtosis, found_cosines, recovery
-from sae.superposition.experiments import EXPERIMENTS, Experiment, experiment
-from sae.superposition.features import sample
-from sae.superposition.measures import (
+from sae.superposition.geometry import Chance, Geometry, Sharing, geometry
+from sae.superposition.interference import (
     PLATEAUS,
     dimensions_per_feature,
     feature_dimensionality,
@@ -19,8 +17,12 @@ from sae.superposition.measures import (
     plateau_of,
     stickiness,
 )
-from sae.superposition.models import ToyError, ToyModel, decaying, density_schedule, grid
-from sae.superposition.phases import (
+from sae.superposition.polytopes import Polytope, components, polytopes, recognise, solids
+from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, found_cosines, recovery
+from sae.superposition.toy.adversarial import Vulnerability, vulnerability
+from sae.superposition.toy.experiments import EXPERIMENTS, Experiment, experiment
+from sae.superposition.toy.feature_sampler import sample
+from sae.superposition.toy.phase_diagram import (
     PHASES,
     PhaseDiagram,
     antipodal_loss,
@@ -29,11 +31,9 @@ from sae.superposition.phases import (
     phase_boundary,
     phase_diagram,
 )
-from sae.superposition.results import Solution, Trained
-from sae.superposition.robustness import Vulnerability, vulnerability
-from sae.superposition.shapes import Polytope, components, polytopes, recognise, solids
-from sae.superposition.sharing import Chance, Geometry, Sharing, geometry
-from sae.superposition.training import train
+from sae.superposition.toy.results import Solution, Trained
+from sae.superposition.toy.toy_models import ToyError, ToyModel, decaying, density_schedule, grid
+from sae.superposition.toy.train import train
 
 __all__ = [
     "EXPERIMENTS",

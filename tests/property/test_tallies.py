@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from circuits.keeping import KeepByStrength
-from circuits.tallies import Plan, Tally, edges
+from circuits.dataset.reservoir import KeepByStrength
+from circuits.dataset.streaming_statistics import Plan, Tally, edges
 
 PLAN = Plan(top=4, few=3, per_band=2, samples=7, draws=2)
 SIZES = st.floats(-1e8, 1e8, width=32, allow_subnormal=True)

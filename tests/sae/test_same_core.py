@@ -15,17 +15,27 @@ from torch import Tensor
 
 import circuits
 import sae
-from sae.evaluation import evaluate
+from sae.data.vision_site import VisionSite
+from sae.evaluation.evaluate import evaluate
 from sae.steering import steer
-from sae.vision import VisionSite
-from tests.sae.test_vision import scrambled
+from tests.sae.data.test_vision import scrambled
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = (
-    "base", "relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "normalisation", "sparse", "metrics",
-    "baselines", "dead", "streams", "training", "checkpoint", "sweeps", "formats", "sites",
+    "architectures.base", "architectures.relu", "architectures.gated", "architectures.topk",
+    "architectures.batchtopk", "architectures.jumprelu", "architectures.matryoshka", "architectures.dead_latents",
+    "architectures.sparse_ops", "training.input_normalization", "training.train", "training.checkpoint",
+    "training.sweeps", "evaluation.metrics", "evaluation.baselines", "data.streams", "data.site", "formats",
 )  # fmt: skip
-FORBIDDEN = ("transformers", "torchvision", "circuits", "sae.vision", "sae.language", "zoo.images", "zoo.language")
+FORBIDDEN = (
+    "transformers",
+    "torchvision",
+    "circuits",
+    "sae.data.vision_site",
+    "sae.language",
+    "zoo.images.sources",
+    "zoo.networks.language",
+)
 PROBE = """
 import importlib, json, sys, types
 package = types.ModuleType("sae")  # the package without its __init__, which offers both sites
@@ -54,7 +64,7 @@ def sites() -> list[tuple[Any, Any]]:
     """A layer of a CNN and a stream of a transformer of the same width, each with inputs."""
     transformers = pytest.importorskip("transformers")
     from sae.language import LanguageSite
-    from zoo.language import LanguageModel
+    from zoo.networks.language import LanguageModel
     from zoo.tales.tokenizer import tokenizer, vocabulary
 
     config = transformers.LlamaConfig(

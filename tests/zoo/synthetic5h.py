@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.inception5h import tensor_ranges, tensorflow_layers
-from zoo.inceptionv1 import TENSORFLOW_5H, InceptionV1
+from zoo.networks.inception5h import tensor_ranges, tensorflow_layers
+from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1
 
 
 def state(seed: int = 0) -> dict[str, Tensor]:

@@ -27,6 +27,9 @@ from zoo.scenes.parts import ERASE, KEEP, OVERSAMPLING, Canvas, Floats, Shape, b
 SIZE = 64
 """Side of a picture in pixels."""
 
+HELD_OUT_SEED = 20_000_101
+"""Seed of the data sets that training never draws from."""
+
 CLASSES: tuple[str, ...] = (*OBJECTS, "nothing")
 """Labels, in the order of the network's outputs. "nothing" is clutter, lone parts and wrong arrangements."""
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.inceptionv1 import Block, InceptionSpec, InceptionV1
 from zoo.inputs import InputSpec
+from zoo.networks.inceptionv1 import Block, InceptionSpec, InceptionV1
 from zoo.scenes.generate import CLASSES, SIZE
 
 SPEC = InceptionSpec(

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import SCHEMA, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
-from apps.cli.drawing import short
 from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import clock, table
 from apps.documents import plain
 
 if TYPE_CHECKING:
-    from circuits.atlas import Atlas
-    from circuits.model import Model
-    from zoo.images import Images
+    from circuits.activations.atlas import Atlas
+    from circuits.network.model import Model
+    from zoo.images.sources import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class DrawAtlas(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """Make the atlas, its picture and its page."""
-        from circuits.cartography import activation_atlas
+        from circuits.activations.atlas_builder import activation_atlas
 
         if self.out is None:
             raise UsageError("an atlas is written into a folder: --out DIR")
@@ -135,7 +135,7 @@ class DrawAtlas(PictureOptions):
         }
         options = ", ".join(f"{k}={v!r}" for k, v in given.items())
         return (
-            "import circuits\nfrom circuits.cartography import activation_atlas\nfrom zoo.images import open_images\n\n"
+            "import circuits\nfrom zoo import open_images\n\n"
             f"model = circuits.load({model.name!r}{weights})\n"
             f"images = open_images({source!r}{limit})\n"
             f"atlas = activation_atlas(model, {layer!r}, images, {options})\n"
@@ -159,8 +159,8 @@ def _write(
 ) -> None:
     """The picture, the page and the document; the atlas itself is there already."""
     from circuits import plot
-    from circuits.plot.atlas import atlas_figure, atlas_page, example_crops
-    from zoo.files import write_text_atomically
+    from circuits.plot.activations.atlas import atlas_figure, atlas_page, example_crops
+    from zoo.weights.files import write_text_atomically
 
     crops = example_crops(atlas, images, model.input)
     page = atlas_page(atlas, command=command, python=python, photographs=crops)

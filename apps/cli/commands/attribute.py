@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import PictureOptions, Result, Session
-from apps.cli.console import clock, signed, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, signed, table
 
 if TYPE_CHECKING:
-    from circuits.attribution import Attribution
-    from zoo.images import Images
+    from circuits.attribution.attribute import Attribution
+    from zoo.images.sources import Images
 
 SHOWN_PICTURES = 8
 
@@ -47,7 +47,7 @@ class Attribute(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """Contributions, and the sum."""
-        from circuits.attribution import attribute
+        from circuits.attribution.attribute import attribute
         from circuits.errors import GraphError
 
         if self.top < 1:

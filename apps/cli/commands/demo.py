@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.car import CAR_PARTS, car_unit, parts_of
 from apps.cli.commands.trace import scored, write_report
 from apps.cli.common import Command, Result, Session
-from apps.cli.console import clock, signed, table
-from apps.cli.drawing import short, show_circuit
 from apps.cli.errors import UsageError
-from apps.cli.kernels import halves
-from apps.cli.labels import SURE
+from apps.cli.output.circuit_text import short, show_circuit
+from apps.cli.output.console import clock, signed, table
+from apps.cli.output.demo_story import CAR_PARTS, car_unit, parts_of
+from apps.cli.output.kernel_text import halves
+from apps.cli.output.part_names import SURE
 
 WIDTH = 8
 """Parents shown at most."""
@@ -43,9 +43,9 @@ class Demo(Command):
 
     def run(self, session: Session) -> Result:
         """Find, trace, name, score."""
-        from circuits.model import load
-        from circuits.tracing import trace
-        from zoo.images import open_images
+        from circuits.network.model import load
+        from circuits.tracing.trace import trace
+        from zoo.images.sources import open_images
 
         if self.n < 26:
             raise UsageError(f"--n is at least 26, two scenes of each class, not {self.n}")

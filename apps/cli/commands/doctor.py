@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, Result, Session
-from apps.cli.console import table
-from apps.cli.diagnosis import Finding, extras, folders, kernels, python, torch_and_devices, weights
+from apps.cli.doctor_checks import Finding, extras, folders, kernels, python, torch_and_devices, weights
+from apps.cli.output.console import table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,16 @@ from rich.text import Text
 
 from apps.cli.commands.scan import STORE
 from apps.cli.common import Many, ModelOptions, Result, Session, reporting
-from apps.cli.console import clock, signed, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, signed, table
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
-    from circuits.address import Unit
-    from circuits.explain import Dossier
-    from circuits.model import Model
-    from circuits.scans import Scan
-    from zoo.images import Images
+    from circuits.dataset.scan_results import Scan
+    from circuits.network.address import Unit
+    from circuits.network.model import Model
+    from circuits.units.dossier import Dossier
+    from zoo.images.sources import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,13 @@ class Explain(ModelOptions):
 
     def run(self, session: Session) -> Result:
         """The dossier."""
-        import sae.dossier  # noqa: F401 (adds what there is to say of latents)
-        import sae.steering_section  # noqa: F401 (likewise)
-        from circuits.address import Unit
-        from circuits.explain import SECTIONS, explain
-        from circuits.explain.registry import section
-        from circuits.scans import read_scan
-        from circuits.store import folder_of, read_manifest
+        import sae.steering.dossier_section  # noqa: F401 (likewise)
+        import sae.superposition.dossier_section  # noqa: F401 (adds what there is to say of latents)
+        from circuits.dataset.scan_results import read_scan
+        from circuits.dataset.scan_store import folder_of, read_manifest
+        from circuits.network.address import Unit
+        from circuits.units.dossier import SECTIONS, explain
+        from circuits.units.dossier.section_registry import section
 
         elapsed = clock()
         asked = Unit.parse(self.address)
@@ -81,10 +81,10 @@ class Explain(ModelOptions):
             console.print(Text(f"{elapsed():.1f} s; --out DIR writes the page with its pictures", style="dim"))
 
         def write(folder: Path) -> None:
-            from circuits.plot.dossier import dossier_page
+            from circuits.plot.units.dossier import dossier_page
 
             python = (
-                "import circuits\nfrom circuits.explain import explain\n\n"
+                "import circuits\nfrom circuits.units.dossier import explain\n\n"
                 f"model = circuits.load({model.name!r})\n"
                 f"scan = circuits.read_scan({str(self.store)!r}, model.name)\n"
                 f"dossier = explain(model, {unit.short!r}, scan, sections={sections!r})"
@@ -96,8 +96,8 @@ class Explain(ModelOptions):
 
     def _scanned(self, session: Session, model: Model, unit: Unit, images: Images | None) -> Scan:
         """A scan of all layers that units are drawn from, and of the dictionary that the unit is of."""
-        from circuits.scanning import scan
-        from circuits.sites import sites_of
+        from circuits.dataset.scan import scan
+        from circuits.dataset.scan_targets import sites_of
 
         if unit.index is None:
             raise UsageError(f"{self.address} is a layer: name one unit, {self.address}:0 for example")
@@ -113,8 +113,8 @@ def _words(session: Session) -> list[str]:
 
 
 def _show(console: Console, dossier: Dossier) -> None:
-    from circuits.explain import Wires
-    from circuits.scans import UnitScan
+    from circuits.dataset.scan_results import UnitScan
+    from circuits.units.dossier import Wires
 
     found = dossier.parts["responses"]
     assert isinstance(found, UnitScan)

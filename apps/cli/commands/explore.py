@@ -79,11 +79,11 @@ class Explore(Command):
         if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
             raise UsageError(f"--store {self.store} is a file; give a folder")
         if self.model is not None:
-            from circuits.model import load
+            from circuits.network.model import load
 
             load(self.model)  # a wrong name, or weights that are not here, are told now
         for one in self.lm:
-            from zoo.language import load_language
+            from zoo.networks.language import load_language
 
             load_language(one)
 
@@ -95,8 +95,8 @@ class Explore(Command):
 
     def command(self) -> list[str]:
         """The command line of the server."""
-        from apps.explorer.security import OPTIONS
-        from apps.explorer.theme import THEME
+        from apps.explorer.server.security import OPTIONS
+        from apps.explorer.server.theme import THEME
 
         options = {**OPTIONS, **THEME, "server.port": self.port}
         said = [f"--{name}={_said(value)}" for name, value in options.items()]
@@ -106,7 +106,7 @@ class Explore(Command):
     def environment(self) -> dict[str, str]:
         """The environment of the server: its settings, and where the packages are."""
         import apps
-        from apps.explorer.settings import Settings
+        from apps.explorer.server.settings import Settings
 
         chosen = Settings(
             store=self.store.expanduser().absolute(),

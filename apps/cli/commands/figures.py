@@ -13,13 +13,13 @@ from rich.text import Text
 
 from apps.cli.common import Command as CommandOptions
 from apps.cli.common import Many, Result, Session
-from apps.cli.console import table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import table
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from apps.figures.figure import Figure
-    from apps.figures.making import Made
+    from apps.figures.runner import Made
 
 _STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold red"}
 
@@ -74,10 +74,10 @@ class Figures(CommandOptions):
         return _shown(found) if self.action == "show" else self._made(found, session)
 
     def _made(self, found: list[Figure], session: Session) -> Result:
-        from apps.figures.bench import Settings
+        from apps.figures.context import Settings
         from apps.figures.gallery import write_gallery
-        from apps.figures.making import make
         from apps.figures.registry import figures
+        from apps.figures.runner import make
 
         if self.out is None:
             raise UsageError("figures make writes pictures: say where with --out FOLDER")
@@ -122,7 +122,7 @@ class Figures(CommandOptions):
 
     def _check(self, settings: Any) -> None:
         """Know of a wrong model or folder before the work."""
-        from circuits.model import load
+        from circuits.network.model import load
 
         load(settings.model, weights=settings.weights, device=settings.device)
         if settings.images:

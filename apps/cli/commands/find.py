@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
-from apps.cli.labels import concept
+from apps.cli.output.console import clock, table
+from apps.cli.output.part_names import concept
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
-    from zoo.images import Images
+    from zoo.images.sources import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Find(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """Units ranked by AUC."""
-        from circuits.finding import find
+        from circuits.dataset.concept_search import find
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")

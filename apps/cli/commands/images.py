@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, Result, Session
-from apps.cli.console import table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class DrawImages(Command):
 
     def run(self, session: Session) -> Result:
         """Draw them."""
-        from zoo.manifest import export_scenes, read
+        from zoo.images.manifest import export_scenes, read
 
         if self.out is None:
             raise UsageError("images needs a folder to draw into: --out DIR")

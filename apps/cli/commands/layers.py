@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import ModelOptions, Result, Session
-from apps.cli.console import table
+from apps.cli.output.console import table
 
 if TYPE_CHECKING:
-    from circuits.model import Layer, Model
+    from circuits.network.model import Layer, Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Layers(ModelOptions):
         return Result(document, show)
 
     def _build(self, name: str, found: bool) -> Model:
-        from circuits.model import load
+        from circuits.network.model import load
         from zoo.errors import WeightsError
 
         if self.weights is not None or found:

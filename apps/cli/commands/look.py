@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, signed, table
-from apps.cli.drawing import short
 from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import clock, signed, table
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
-    from circuits.attribution import Attribution
-    from circuits.groups import Groups
-    from circuits.model import Model
-    from circuits.regions import ActivationGrid, SemanticDictionary
-    from circuits.spatial import PlaceCheck
+    from circuits.activations.neuron_groups import Groups
+    from circuits.activations.semantic_dictionary import ActivationGrid, SemanticDictionary
+    from circuits.activations.spatial_attribution import PlaceCheck
+    from circuits.attribution.attribute import Attribution
+    from circuits.network.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class Look(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """The picture, taken apart."""
-        from circuits.attribution import attribute
-        from circuits.groups import neuron_groups
-        from circuits.regions import one_picture, semantic_dictionary
-        from circuits.spatial import check_places
+        from circuits.activations.neuron_groups import neuron_groups
+        from circuits.activations.semantic_dictionary import one_picture, semantic_dictionary
+        from circuits.activations.spatial_attribution import check_places
+        from circuits.attribution.attribute import attribute
 
         self._check()
         elapsed = clock()
@@ -123,8 +123,8 @@ class Look(PictureOptions):
         return places or None
 
     def _grid(self, model: Model, layer: str, picture: Any, report: Any) -> ActivationGrid | None:
-        from circuits.regions import activation_grid
-        from circuits.whitening import measure_whitening
+        from circuits.activations.semantic_dictionary import activation_grid
+        from circuits.activations.whitening import measure_whitening
 
         if self.pooled == 0:
             return None
@@ -196,8 +196,8 @@ def _write(
     checks: list[PlaceCheck],
     grid: ActivationGrid | None,
 ) -> None:
-    from circuits.plot.canvas import save_figure
-    from circuits.plot.regions import attribution_figure, dictionary_figure, grid_figure, groups_figure
+    from circuits.plot.activations.image import attribution_figure, dictionary_figure, grid_figure, groups_figure
+    from circuits.plot.drawing.canvas import save_figure
 
     save_figure(dictionary_figure(said), folder / "dictionary.png")
     save_figure(groups_figure(groups, said.picture), folder / "groups.png")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, Result, Session
-from apps.cli.console import table
+from apps.cli.output.console import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Models(Command):
 
     def run(self, session: Session) -> Result:
         """The cards, with where their weights are."""
-        from zoo.language import language_names
+        from zoo.networks.language import language_names
         from zoo.registry import cards, get_card, model_names, status
 
         own = cards()

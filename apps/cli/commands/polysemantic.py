@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
 
 if TYPE_CHECKING:
-    from circuits.polysemanticity import Cluster, Polysemanticities, Polysemanticity
-    from circuits.virtual import ClusterAblation
+    from circuits.units.polysemanticity import Cluster, Polysemanticities, Polysemanticity
+    from circuits.units.pure_units import ClusterAblation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Polysemantic(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """Units ranked, or one unit taken apart."""
-        from circuits.polysemanticity import polysemantic
+        from circuits.units.polysemanticity import polysemantic
 
         for name in ("top", "draws"):
             if getattr(self, name) < 1:
@@ -71,7 +71,7 @@ class Polysemantic(PictureOptions):
                     f"{unit} is active on fewer than 10 of the {len(pictures)} pictures of {pictures.name}: give more"
                 )
             if found.best.split:
-                from circuits.virtual import ablate_clusters
+                from circuits.units.pure_units import ablate_clusters
 
                 ablation = ablate_clusters(model, found.best, pictures, seed=self.seed)
         seconds = elapsed()
@@ -96,7 +96,7 @@ class Polysemantic(PictureOptions):
 
         def write(folder: Path) -> None:
             from circuits import plot
-            from circuits.plot.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
+            from circuits.plot.units.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 
             if unit.index is None:
                 figure = polysemantic_ranking(found, n=self.top, title=f"Polysemanticity in {unit}")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import table
 
 STORE = Path("store")
 """Where scans are kept and looked for, unless said otherwise."""
@@ -53,8 +53,8 @@ class ScanImages(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """The layers, how many units each has, and how they fire."""
-        from circuits.scanning import scan
-        from circuits.tallies import Plan
+        from circuits.dataset.scan import scan
+        from circuits.dataset.streaming_statistics import Plan
 
         for name, number in (("top", self.top), ("samples", self.samples), ("batch-size", self.batch_size)):
             if number < 1:

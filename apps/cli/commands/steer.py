@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from sae.steering import LatentEdit
     from sae.steering.bases import Dictionary
-    from sae.studies import Study
+    from sae.steering.study import Study
 
 _TEXTS, _MANY = "tales:40@1", "tales:500@2"
 
@@ -83,7 +83,7 @@ class Steer(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """The study, and texts before and after."""
-        from circuits.address import Unit
+        from circuits.network.address import Unit
 
         if self.random < 1:
             raise UsageError(f"--random is at least 1, not {self.random}: without a control an effect means nothing")
@@ -102,7 +102,7 @@ class Steer(PictureOptions):
     def _pictures(self, session: Session) -> Result:
         if self.prompt or self.says or self.text is not None:
             raise UsageError("--prompt, --says and --text are for language models; a CNN is steered on --images")
-        from sae.vision import VisionSite
+        from sae.data.vision_site import VisionSite
 
         model, unit = self.address_of(self.address)
         unit = model.unit(unit)
@@ -131,7 +131,7 @@ class Steer(PictureOptions):
         if self.says and self.target_class:
             raise UsageError("--says and --target-class are two targets: give one")
         from sae.language import LanguageSite
-        from zoo.language import load_language
+        from zoo.networks.language import load_language
 
         lm = load_language(unit.model, device=self.device or "cpu")
         site = LanguageSite(lm, unit.layer)
@@ -167,7 +167,7 @@ class Steer(PictureOptions):
         name: str, able: Any, later: Any,
     ) -> Result:  # fmt: skip
         from sae.steering import LatentEdit, When, maxima, steered
-        from sae.studies import FACTORS, study
+        from sae.steering.study import FACTORS, study
 
         elapsed = clock()
         when = tuple(map(When.parse, self.when))
@@ -198,7 +198,7 @@ class Steer(PictureOptions):
 
         def write(folder: Path) -> None:
             from circuits.plot import save_figure
-            from circuits.plot.steering import steering_figure
+            from circuits.plot.sae.steering import steering_figure
 
             save_figure(steering_figure(found), folder / "study.png")
             (folder / "steering.json").write_text(steering.json(), encoding="utf-8")
@@ -209,7 +209,7 @@ class Steer(PictureOptions):
         """What the texts written are judged by, with `--says`."""
         if not self.says:
             return None
-        from sae.studies import Writing
+        from sae.steering.study import Writing
         from zoo.tales import parses
 
         said = self.says
@@ -243,7 +243,7 @@ class Steer(PictureOptions):
 
 def _writes(model: str) -> bool:
     """Whether a model's name is that of a language model."""
-    from zoo.language import PREFIX, language_names
+    from zoo.networks.language import PREFIX, language_names
 
     return model.startswith(PREFIX) or model in language_names()
 

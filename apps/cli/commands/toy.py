@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, Result, Session, reporting
-from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
 
 if TYPE_CHECKING:
     from sae.superposition import Experiment, PhaseDiagram, Recovery, Solution, Trained, Vulnerability
@@ -100,7 +100,7 @@ class Toy(Command):
 
     def _jobs(self, experiments: int) -> int:
         """Processes to train in: experiments are small, and two of them use two cores better than one does."""
-        from circuits.model import best_device
+        from circuits.network.model import best_device
 
         return min(os.cpu_count() or 1, 4, experiments) if best_device(self.device).type == "cpu" else 1
 
@@ -214,29 +214,31 @@ def _recovered(found: Recovery) -> Any:
 
 
 def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
-    from circuits.plot import plateaus, save_figure, superposition
+    from circuits.plot import save_figure
+    from circuits.plot.superposition import charts
+    from circuits.plot.superposition import models as superposition
     from sae.superposition import PLATEAUS, feature_dimensionality
 
     file = folder / f"{one.name}.png"
     if attacked is not None:
-        save_figure(plateaus.vulnerability_figure(attacked), file)
+        save_figure(charts.vulnerability_figure(attacked), file)
         return
     if one.figure == "recovery":
-        from circuits.plot.recovery import recovery_figure
+        from circuits.plot.superposition.recovery import recovery_figure
 
         save_figure(recovery_figure(trained), file)
         return
     if one.figure == "phases":
-        save_figure(plateaus.phase_figure(trained), file)
+        save_figure(charts.phase_figure(trained), file)
         return
     best: Sequence[Solution] = list(trained.best())
     if one.figure == "dynamics":
         index = min(range(len(trained)), key=lambda i: float(trained.losses[i]))
         losses, weights = trained.history(index)
         dims = feature_dimensionality(weights)
-        save_figure(plateaus.dynamics_figure(trained.steps, losses, dims, PLATEAUS), file)
+        save_figure(charts.dynamics_figure(trained.steps, losses, dims, PLATEAUS), file)
     elif one.figure == "dimensions":
-        save_figure(plateaus.dimensions_figure(best, PLATEAUS), file)
+        save_figure(charts.dimensions_figure(best, PLATEAUS), file)
         panels = [best[i] for i in _telling(best)]
         captions = [f"density {100 * sum(s.model.densities) / s.model.features:.3g} %" for s in panels]
         groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, panels, strict=True)]

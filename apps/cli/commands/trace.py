@@ -1,4 +1,4 @@
-"""`circuits trace` and `circuits score`: the circuit behind a unit, and how much it explains."""
+"""`circuits trace`: the circuit behind a unit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import PictureOptions, Result, Session, reporting
-from apps.cli.console import clock
-from apps.cli.drawing import show_circuit, show_score
 from apps.cli.errors import UsageError
-from apps.cli.labels import label_parts
+from apps.cli.output.circuit_text import show_circuit
+from apps.cli.output.console import clock
+from apps.cli.output.part_names import label_parts
 
 if TYPE_CHECKING:
-    from circuits.circuit import Circuit
-    from circuits.model import Model
-    from zoo.images import Images
+    from circuits.network.model import Model
+    from circuits.tracing.circuit import Circuit
+    from zoo.images.sources import Images
 
 
 STEPS = 128
@@ -80,9 +80,9 @@ class Trace(PictureOptions):
 
     def run(self, session: Session) -> Result:
         """Trace, name the parts where they are known, score."""
-        from circuits.tracing import trace
+        from circuits.tracing.trace import trace
 
-        _check(self.random)
+        check_random(self.random)
         if self.depth < 1 or self.width < 1:
             raise UsageError(f"--depth and --width are at least 1, not {self.depth} and {self.width}")
         if self.score_images < 2:
@@ -140,55 +140,8 @@ class Trace(PictureOptions):
         return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreCircuit(PictureOptions):
-    """Try a traced circuit on pictures: how much of its target's response does it carry?
-
-    Faithfulness: the share of the response's variance, over positions and pictures, that is left when every unit
-    outside the circuit is set to its mean. Completeness: the share that is lost when only the circuit's units are.
-    Minimality: what each unit is worth. All beside random circuits with as many units in each layer, because a
-    number alone says little.
-
-    Example:
-        circuits trace scenes/mixed4a:11 --no-score --out report
-        circuits score report/circuit.json --images scenes:300
-    """
-
-    circuit: tyro.conf.Positional[Path]
-    """A circuit.json that `circuits trace --out DIR` wrote, or its folder."""
-    random: int = 50
-    """How many random circuits to compare with."""
-
-    def run(self, session: Session) -> Result:
-        """Score again, on these pictures."""
-        from circuits.circuit import Circuit
-        from circuits.errors import CircuitsError
-
-        _check(self.random)
-        path = self.circuit / "circuit.json" if self.circuit.is_dir() else self.circuit
-        circuit = Circuit.load(path)
-        model = self.load(circuit.model)
-        digest = circuit.provenance.get("weights")
-        if isinstance(digest, str) and len(digest) == 64 and digest != model.digest:
-            raise CircuitsError(
-                f"{path} was traced with other weights of {model.name} ({digest[:12]}, here {model.digest[:12]}); "
-                "trace it again, or name the file with --weights"
-            )
-        images = self.pictures(model.name)
-        circuit = scored(session, model, circuit, images, self.random, self.seed)
-        score: dict[str, Any] = circuit.to_json()["score"]
-
-        def show(console: Console) -> None:
-            console.print(Text.assemble((circuit.target, "bold"), f"  {len(circuit.nodes) - 1} other units"))
-            show_score(console, circuit)
-
-        def write(folder: Path) -> None:
-            circuit.save(folder / "circuit.json")
-
-        return Result({"target": circuit.target, "model": circuit.model, "score": score}, show, write)
-
-
-def _check(random: int) -> None:
+def check_random(random: int) -> None:
+    """Refuse numbers of random circuits that say nothing or never end."""
     if not 1 <= random <= 10_000:
         raise UsageError(f"--random is between 1 and 10000, not {random}")
 
@@ -197,7 +150,7 @@ def scored(
     session: Session, model: Model, circuit: Circuit, images: Images, random: int, seed: int, limit: int = 200
 ) -> Circuit:
     """The circuit with its score."""
-    from circuits.scoring import score
+    from circuits.tracing.score import score
 
     with session.progress(f"scoring against {random} random circuits") as report:
         found = score(model, circuit, images=images, random=random, limit=limit, seed=seed, **reporting(report))

@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
-from apps.cli.drawing import short
 from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import clock, table
 
 if TYPE_CHECKING:
-    from circuits.detectors import Detectors
-    from circuits.model import Model
+    from circuits.network.model import Model
     from circuits.stimuli import Stimuli
     from circuits.tuning import Tuning, UnitTuning
+    from circuits.tuning.detectors import Detectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Tune(PictureOptions):
         return Result(document, show, write)
 
     def _searched(self, session: Session, model: Model, elapsed: Any) -> Result:
-        from circuits.detectors import find_detectors
+        from circuits.tuning.detectors import find_detectors
 
         layers = self._layers(model)
         images = self.pictures(model.name) if self.images else None
@@ -126,7 +126,7 @@ class Tune(PictureOptions):
 
         def write(folder: Path) -> None:
             from circuits import plot
-            from circuits.plot.tuning import radial_tuning
+            from circuits.plot.units.tuning import radial_tuning
 
             for layer in found.layers:
                 curves = [d.curve for d in found.of(layer)[: min(self.top, 24)] if d.curve is not None]
@@ -154,7 +154,7 @@ class Tune(PictureOptions):
             raise UsageError("--pre does not go with --search, whose tests are on activations")
 
     def _named(self, model: Model) -> list[Any]:
-        from circuits.address import Unit
+        from circuits.network.address import Unit
 
         units = [Unit.parse(address) for address in self.addresses]
         names = dict.fromkeys(str(u.model) for u in units if u.model is not None)
@@ -246,7 +246,7 @@ def _by_layer(found: Detectors) -> Any:
 
 def _draw(found: Tuning, units: list[str], stimuli: Stimuli, model: Model, folder: Path) -> None:
     from circuits import plot
-    from circuits.plot import tuning as figures
+    from circuits.plot.units import tuning as figures
 
     if model.input.channels in (1, 3):
         plot.save_figure(figures.stimuli_strip(stimuli, replace(model.input, size=found.size)), folder / "stimuli.png")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, Result, Session
-from apps.cli.console import clock, table
 from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
 from apps.cli.verify.checks import FAIL, PASS, SKIPPED, SUITES, Check, Wanted
 
 

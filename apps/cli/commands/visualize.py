@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import SCHEMA, Many, PictureOptions, Result, Session, reporting
-from apps.cli.console import clock, table
-from apps.cli.drawing import short
 from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import clock, table
 from apps.documents import plain
 
 if TYPE_CHECKING:
-    from circuits.model import Model
+    from circuits.network.model import Model
     from circuits.visualization import Visualization
-    from zoo.images import Images
+    from zoo.images.sources import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +121,13 @@ class Visualize(PictureOptions):
         if self.limit is not None and not self.images:
             raise UsageError("--limit goes with --images")
         if self.out is not None:
-            from circuits.visualization.store import check_writable
+            from circuits.visualization.sweeps.store import check_writable
 
             check_writable(self.out)
 
     def _units(self) -> tuple[Model, list[str]]:
         """The model, and what was asked of it."""
-        from circuits.address import Unit
+        from circuits.network.address import Unit
 
         asked = [Unit.parse(address) for address in self.addresses]
         names = dict.fromkeys(str(unit.model) for unit in asked if unit.model is not None)
@@ -141,9 +141,13 @@ class Visualize(PictureOptions):
 
     def _made(self, session: Session, model: Model, units: list[str], images: Images | None) -> list[Visualization]:
         from circuits.visualization import examine, params, visualize
-        from circuits.visualization.sweeping import sweep
+        from circuits.visualization.sweeps.sweep import sweep
 
-        options = {**self._options(), "params": getattr(params, _PARAMS[self.params])(), "batch_size": self.batch_size}
+        options = {
+            **self._options(),
+            "params": getattr(params, _PARAMS[self.params])(),
+            "batch_size": self.batch_size,
+        }
         with session.progress(f"visualizing {', '.join(map(short, units))[:40]}, step") as report:
             if self.out is not None:
                 return sweep(model, units, self.out, images=images, **options, **reporting(report))
@@ -228,7 +232,7 @@ def _write(
 ) -> None:
     """The report, the contact sheet and the document; the pictures are there already."""
     from circuits import plot
-    from zoo.files import write_text_atomically
+    from zoo.weights.files import write_text_atomically
 
     found = None if images is None else plot.exemplars(results, images, model.input)
     page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import ModelOptions, Result, Session
-from apps.cli.console import signed, table
 from apps.cli.errors import UsageError
-from apps.cli.kernels import halves, reading, sketch
+from apps.cli.output.console import signed, table
+from apps.cli.output.kernel_text import halves, reading, sketch
 
 if TYPE_CHECKING:
-    from circuits.weights import ExpandedWeights
+    from circuits.attribution.expanded_weights import ExpandedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class Weights(ModelOptions):
 
     def run(self, session: Session) -> Result:
         """The strongest kernels of each target."""
+        from circuits.attribution.expanded_weights import expanded_weights
         from circuits.errors import GraphError
-        from circuits.weights import expanded_weights
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")

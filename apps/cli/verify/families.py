@@ -10,7 +10,7 @@ from apps.cli.verify.checks import Check, check, skipped
 from apps.cli.verify.facts import facts, family, known
 
 if TYPE_CHECKING:
-    from circuits.model import Model
+    from circuits.network.model import Model
 
 _SOURCE = "Distill 2020-21"
 _CURVES = ("Curves", "Double Curves", "Curves misc.", "Shallow Curves", "Curve Shapes", "Evolute", "Circles / Loops")
@@ -28,7 +28,7 @@ def library(seed: int) -> Iterator[Check]:
 
 def enrichment() -> Iterator[Check]:
     """Published families against published branches: the exact test, corrected for all families of the layer."""
-    from circuits.branches import branch_enrichment
+    from circuits.units.branch_specialization import branch_enrichment
 
     for what, layer, members, count, bound in (
         ("black-and-white units of mixed3a", "mixed3a", set(known("bw_in_5x5")), 9, 1e-8),
@@ -55,7 +55,7 @@ def planted_factors(seed: int) -> Check:
     """Two groups of channels, mirror-negative in space, are told apart by one-sided NMF."""
     import numpy as np
 
-    from circuits.factors import one_sided_nmf
+    from circuits.units.weight_factors import one_sided_nmf
 
     rng = np.random.default_rng(seed)
     channels = np.zeros((2, 40))
@@ -79,8 +79,8 @@ def turned_family(seed: int) -> Check:
     """Four units that are one unit turned by quarters: their likeness depends on the step between them alone."""
     import numpy as np
 
-    from circuits.factors import equivariance
-    from circuits.likeness import similarity
+    from circuits.units.similarity import similarity
+    from circuits.units.weight_factors import equivariance
 
     first = np.random.default_rng(seed).normal(size=(4, 5, 5))
     rows = np.stack([np.rot90(np.roll(first, i, axis=0), i, axes=(1, 2)) for i in range(4)])
@@ -120,8 +120,8 @@ def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
     """Weights into six high-low units fall into a high- and a low-frequency group, each other's mirror in space."""
     import numpy as np
 
-    from circuits.factors import one_sided_nmf
-    from circuits.weights import expanded_weights
+    from circuits.attribution.expanded_weights import expanded_weights
+    from circuits.units.weight_factors import one_sided_nmf
 
     units = facts()["universality_units"]["high_low"]["InceptionV1 mixed3a"]
     expected = known("hl_two_factors")
@@ -147,7 +147,7 @@ def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
 
 def boundaries(model: Model) -> Check:
     """Of the units of mixed3b that read the high-low units most, many detect boundaries."""
-    from circuits.weights import expanded_weights
+    from circuits.attribution.expanded_weights import expanded_weights
 
     high_low = sorted(family("mixed3a", "High-Low Frequency"))
     norms = expanded_weights(model, source="mixed3a", target="mixed3b").norms.detach().cpu()
@@ -167,8 +167,8 @@ def colour_vector(model: Model) -> Check:
     """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength tells colour from Gabor units."""
     import torch
 
-    from circuits.branches import branch_structure
-    from circuits.finding import auc
+    from circuits.dataset.concept_search import auc
+    from circuits.units.branch_specialization import branch_structure
 
     groups = {
         "colour": sorted(family("conv2d0", "Color Contrast")),

@@ -13,8 +13,8 @@ TOP1, TOP5, NEAR = 0.747, 0.926, 0.005
 def checks(wanted: Wanted) -> Iterator[Check]:
     """All checks of the suite; skipped where weights or photographs are not here."""
     from circuits import capture
-    from circuits.model import load
-    from zoo.images import open_images
+    from circuits.network.model import load
+    from zoo.images.sources import open_images
     from zoo.registry import get_card, status
 
     what, expected = "top-1 and top-5 on 1,000 photographs", f"{TOP1} and {TOP5} (+-{NEAR})"

@@ -11,7 +11,7 @@ from apps.cli.verify.checks import Check, Wanted, check, skipped
 from apps.cli.verify.facts import facts, known
 
 if TYPE_CHECKING:
-    from circuits.model import Model
+    from circuits.network.model import Model
 
 _SOURCE = "Distill 2018-21; captum optim-wip"
 _PICTURES = "--images FOLDER with the pictures of The Building Blocks of Interpretability"
@@ -19,7 +19,7 @@ _PICTURES = "--images FOLDER with the pictures of The Building Blocks of Interpr
 
 def checks(wanted: Wanted) -> Iterator[Check]:
     """All checks of the suite; skipped, each, where the weights are not here."""
-    from circuits.model import load
+    from circuits.network.model import load
     from zoo.registry import get_card, status
 
     there = status(get_card("inceptionv1"))
@@ -49,7 +49,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
 
 def kernels(model: Model, source: str, target: str) -> Any:
     """Expanded weights from a layer to a unit, cropped to the middle 5x5 as the articles do: `(sources, 5, 5)`."""
-    from circuits.weights import expanded_weights
+    from circuits.attribution.expanded_weights import expanded_weights
 
     found = expanded_weights(model, source=source, target=target).kernels[0].detach().cpu()
     height, width = found.shape[1:]
@@ -63,7 +63,7 @@ def _top(values: Any, n: int) -> list[int]:
 
 def strongest(model: Model) -> Iterator[Check]:
     """The inputs and outputs with the largest weights."""
-    from circuits.weights import expanded_weights
+    from circuits.attribution.expanded_weights import expanded_weights
 
     expected = known("top_in_3b379")
     ours = _top(kernels(model, "mixed3a", "mixed3b:379"), 10)
@@ -179,7 +179,7 @@ def chain(model: Model) -> Iterator[Check]:
 def statistics(model: Model, wanted: Wanted) -> Iterator[Check]:
     """Activations of mixed4d on published pictures."""
     from circuits import capture
-    from zoo.images import open_images
+    from zoo.images.sources import open_images
 
     folder = Path(wanted.images) if wanted.images else wanted.data("building-blocks")
     for name, published in facts()["building_blocks_mixed4d"]["stats"].items():

@@ -29,7 +29,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
 
 def architecture() -> Iterator[Check]:
     """Channels and branches of the InceptionV1 that is built here, against the published ones."""
-    from zoo.inceptionv1 import TENSORFLOW_5H, InceptionV1
+    from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1
 
     published = facts()["architecture"]["branches"]
     ours = InceptionV1(TENSORFLOW_5H).branches
@@ -87,9 +87,9 @@ def composition(seed: int) -> Iterator[Check]:
     """Expanded weights three ways: composed, by batched backward passes, and by plain autograd through the net."""
     import torch
 
-    from circuits.linear import linearised
-    from circuits.model import load
-    from circuits.weights import expanded_weights
+    from circuits.attribution.expanded_weights import expanded_weights
+    from circuits.network.linearized import linearised
+    from circuits.network.model import load
 
     model = load("scenes", weights="random", device="cpu")
     source, target = "mixed3b", "mixed4a"
@@ -140,7 +140,7 @@ def colours() -> Check:
     """A weight can be read back from its colour."""
     import numpy as np
 
-    from circuits.plot.colours import decode, encode
+    from circuits.plot.drawing.colors import decode, encode
 
     weights = np.linspace(-1, 1, 4001)
     away = float(np.abs(decode(encode(weights, 1.0), 1.0) - weights).max())

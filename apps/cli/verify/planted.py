@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from apps.cli.verify.checks import Check, check
 from circuits import Ablate, InputSpec, capture, edit, expanded_weights, wrap
-from circuits.tracing import trace
-from circuits.weights import best_case_weights
+from circuits.attribution.expanded_weights import best_case_weights
+from circuits.tracing.trace import trace
 
 SIDE = 12
 WINDOW, WHEEL, BODY, FRAME = range(4)

@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from apps.cli.car import CAR_PARTS, car_unit, labelled, parts_of, tell_apart
-from apps.cli.drawing import short
-from apps.cli.kernels import halves
+from apps.cli.output.circuit_text import short
+from apps.cli.output.demo_story import CAR_PARTS, car_unit, labelled, parts_of, tell_apart
+from apps.cli.output.kernel_text import halves
 from apps.cli.verify.checks import Check, Wanted, check
 
 if TYPE_CHECKING:
-    from circuits.circuit import Circuit
-    from circuits.model import Model
-    from zoo.images import Images
+    from circuits.network.model import Model
+    from circuits.tracing.circuit import Circuit
+    from zoo.images.sources import Images
 
 SCENES = 650
 """Pictures by default, 50 of each class."""
@@ -23,9 +23,9 @@ SCENES = 650
 def checks(wanted: Wanted) -> Iterator[Check]:
     """All checks of the suite."""
     from circuits.errors import CircuitsError
-    from circuits.model import load
-    from zoo.images import open_images
-    from zoo.scenes.evaluate import HELD_OUT_SEED
+    from circuits.network.model import load
+    from zoo.images.sources import open_images
+    from zoo.scenes.generate import HELD_OUT_SEED
 
     model = load("scenes", weights=wanted.weights, device=wanted.device)
     images = open_images(f"scenes:{wanted.limit or SCENES}@{HELD_OUT_SEED + wanted.seed}")
@@ -49,8 +49,8 @@ def accuracy(model: Model, images: Images) -> Check:
 
 def car(model: Model, images: Images, seed: int) -> Iterator[Check]:
     """The car detector and its parts."""
-    from circuits.scoring import score
-    from circuits.tracing import trace
+    from circuits.tracing.score import score
+    from circuits.tracing.trace import trace
 
     unit, auc = car_unit(model, images, seed)
     yield check("best car unit, by find", "AUC >= 0.9", f"{short(unit)}, AUC {auc:.3f}", auc >= 0.9)
@@ -92,7 +92,7 @@ def _halves(circuit: Circuit, found: dict[str, str]) -> Iterator[Check]:
 
 def _ablation(model: Model, unit: str, images: Images, found: dict[str, str]) -> Iterator[Check]:
     """How much the car response falls without each part's unit, against every other unit of the layer."""
-    from circuits.tracing import trace
+    from circuits.tracing.trace import trace
 
     cars = images.subset(labelled(images, ["car"]))
     layer = model.before(model.resolve(unit).layer)
@@ -118,7 +118,7 @@ def _ablation(model: Model, unit: str, images: Images, found: dict[str, str]) ->
 
 def dogs(model: Model, images: Images, seed: int) -> Iterator[Check]:
     """A unit that answers to dogs of both orientations has parents for the left and for the right ones."""
-    from circuits.tracing import trace
+    from circuits.tracing.trace import trace
     from zoo.scenes.network import OBJECT_LAYER, UNION_LAYER
 
     assert images.classes is not None

@@ -10,7 +10,7 @@ from apps.cli.verify.checks import Check, check, skipped
 from apps.cli.verify.facts import facts
 
 if TYPE_CHECKING:
-    from circuits.model import Model
+    from circuits.network.model import Model
 
 _SOURCE = "Curve Detectors, Distill 2020"
 _CURVES = "preferred orientations of the ten curve detectors of mixed3b"

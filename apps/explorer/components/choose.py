@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import links
+from apps.explorer.session import links
 
 
 def choose(label: str, options: Mapping[str, str], key: str) -> str:

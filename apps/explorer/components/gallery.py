@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import links
 from apps.explorer.components import asset
+from apps.explorer.session import links
 
 _mount = st.components.v2.component(
     "explorer_gallery",

@@ -1,6 +1,7 @@
 """A circuit as a graph: layers as columns, pictures of units, kernels on edges. Nodes and kernels can be clicked.
 
-Places come from `circuits.plot.layout`, as in the figures, so that nothing moves unless the circuit changes.
+Places come from `circuits.plot.circuit.graph_layout`, as in the figures, so that nothing moves
+unless the circuit changes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import streamlit as st
 
 from apps.explorer.components import asset
 from apps.explorer.components.wires import kernel_uri
-from circuits.circuit import Circuit
-from circuits.plot.graph import fitted, rest_text
-from circuits.plot.layout import ARROW, PlacedEdge, curve, layout
-from circuits.plot.reading import kernel_effect, name_of, number, short
+from circuits.plot.circuit.graph import fitted, rest_text
+from circuits.plot.circuit.graph_layout import ARROW, PlacedEdge, curve, layout
+from circuits.plot.drawing.wording import kernel_effect, name_of, number, short
+from circuits.tracing.circuit import Circuit
 
 _mount = st.components.v2.component(
     "explorer_graph",

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from apps.explorer import links
 from apps.explorer.components import asset
 from apps.explorer.components.wires import kernel_uri
-from circuits.plot import colours
-from circuits.plot.reading import decimals, minus, short
-from circuits.plot.sums import Step
+from apps.explorer.session import links
+from circuits.plot.circuit.waterfall import Step
+from circuits.plot.drawing import colors
+from circuits.plot.drawing.wording import decimals, minus, short
 
 _mount = st.components.v2.component(
     "explorer_steps",
@@ -25,9 +25,10 @@ def steps(shown: Sequence[Step], pictures: Mapping[str, str | None], names: Mapp
     """The element; a click on a source opens it.
 
     Args:
-        shown: of `circuits.plot.sums`; pictures: of units, by address; names: of units; key: of the element.
+        shown: of `circuits.plot.circuit.waterfall`; pictures: of units, by address; names: of units;
+            key: of the element.
     """
-    scale = colours.shared_scale(step.edge.kernel for step in shown if step.edge is not None)
+    scale = colors.shared_scale(step.edge.kernel for step in shown if step.edge is not None)
     digits = decimals(step.value for step in shown)
     ends = [0.0, *(v for step in shown for v in (step.start, step.end))]
     rows = []

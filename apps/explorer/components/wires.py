@@ -9,13 +9,13 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from apps.explorer import links
 from apps.explorer.components import asset
-from apps.explorer.thumbs import uri
-from circuits.explain.wires import Wires
-from circuits.plot import colours
-from circuits.plot.reading import decimals, kernel_effect, minus, short
-from circuits.plot.svg import numbers
+from apps.explorer.resources.thumbnails import uri
+from apps.explorer.session import links
+from circuits.plot.drawing import colors
+from circuits.plot.drawing.svg import numbers
+from circuits.plot.drawing.wording import decimals, kernel_effect, minus, short
+from circuits.units.dossier.neighbor_weights import Wires
 
 _mount = st.components.v2.component(
     "explorer_wires",
@@ -32,13 +32,13 @@ def kernel_uri(kernel: NDArray[np.float32], scale: float) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(colours.encode(np.atleast_2d(kernel), scale)).save(buffer, format="PNG")
+    Image.fromarray(colors.encode(np.atleast_2d(kernel), scale)).save(buffer, format="PNG")
     return uri(buffer.getvalue(), "png")
 
 
 def wire_rows(found: Wires, pictures: Mapping[str, str | None], names: Mapping[str, str]) -> list[dict[str, Any]]:
     """What the element shows of some wires, all kernels in one scale."""
-    scale = colours.shared_scale(wire.kernel for wire in found.rows)
+    scale = colors.shared_scale(wire.kernel for wire in found.rows)
     places = decimals([wire.weight for wire in found.rows])
     return [
         {

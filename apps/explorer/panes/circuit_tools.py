@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from apps.explorer import circuit_views, exports, frame, links, state
-from apps.explorer.circuit_views import View
+from apps.explorer import page_frame
 from apps.explorer.components.gallery import gallery, tile
 from apps.explorer.components.graph import SEPARATOR
 from apps.explorer.components.wires import kernel_uri
 from apps.explorer.panes import crops
-from apps.explorer.security import MAX_UPLOAD, checked_json, checked_name, plain, safe_join
-from apps.explorer.state import Here
+from apps.explorer.server.security import MAX_UPLOAD, checked_json, checked_name, plain, safe_join
+from apps.explorer.session import circuit_views, exports, links, state
+from apps.explorer.session.circuit_views import View
+from apps.explorer.session.state import Here
 from circuits import plot
-from circuits.address import Unit
-from circuits.circuit import Circuit, Example
 from circuits.errors import CircuitsError
-from circuits.plot.reading import kernel_effect, minus, name_of
-from circuits.scoring import score
-from zoo.files import write_text_atomically
-from zoo.images import Images
+from circuits.network.address import Unit
+from circuits.plot.drawing.wording import kernel_effect, minus, name_of
+from circuits.tracing.circuit import Circuit, Example
+from circuits.tracing.score import score
+from zoo.images.sources import Images
+from zoo.weights.files import write_text_atomically
 
 FOLDER = "circuits"
 RANDOM, STRONGEST = 50, 64
@@ -144,7 +145,7 @@ def scored(at: Here, circuit: Circuit) -> None:
         labels = {n.unit: n.label for n in circuit.nodes if n.label}
         return found, exports.figure_bytes(lambda: plot.score_figure(found, labels=labels), "png")
 
-    made = frame.settled(key, f"scoring it beside {RANDOM} random circuits of its size", work, model=model)
+    made = page_frame.settled(key, f"scoring it beside {RANDOM} random circuits of its size", work, model=model)
     if made is None:
         return
     found, figure = made

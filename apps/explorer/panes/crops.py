@@ -12,15 +12,15 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from apps.explorer import state
-from apps.explorer.state import Here
-from apps.explorer.thumbs import jpeg, uri
-from circuits.address import Unit
-from circuits.circuit import Example
-from circuits.hooks import capture
-from circuits.model import Model
-from circuits.plot import colours, pictures
-from zoo.images import Images
+from apps.explorer.resources.thumbnails import jpeg, uri
+from apps.explorer.session import state
+from apps.explorer.session.state import Here
+from circuits.network.address import Unit
+from circuits.network.hooks import capture
+from circuits.network.model import Model
+from circuits.plot.drawing import colors, crops
+from circuits.tracing.circuit import Example
+from zoo.images.sources import Images
 from zoo.inputs import InputSpec
 from zoo.progress import Progress
 
@@ -36,18 +36,18 @@ def _cut(
     return tuple(uri(jpeg(crop, SIDE)) for crop in cut_arrays(examples, shown, _images, _spec))
 
 
-def cut_arrays(examples: Sequence[Example], shown: Shown, images: Images, spec: InputSpec) -> list[pictures.Crop]:
+def cut_arrays(examples: Sequence[Example], shown: Shown, images: Images, spec: InputSpec) -> list[crops.Crop]:
     """The receptive fields of examples, or whole pictures with the fields marked."""
     if shown == "field":
-        return pictures.cut_examples({"": examples}, images, spec)[""]
+        return crops.cut_examples({"": examples}, images, spec)[""]
     found = images.tensor(spec, [example.image for example in examples])
     return [
-        _marked(pictures.pixels(picture, len(picture)), example.box)
+        _marked(crops.pixels(picture, len(picture)), example.box)
         for picture, example in zip(found, examples, strict=True)
     ]
 
 
-def _marked(pixels: pictures.Crop, box: tuple[int, int, int, int]) -> pictures.Crop:
+def _marked(pixels: crops.Crop, box: tuple[int, int, int, int]) -> crops.Crop:
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
     top, left, bottom, right = max(0, box[0]), max(0, box[1]), min(height, box[2]), min(width, box[3])
@@ -55,7 +55,7 @@ def _marked(pixels: pictures.Crop, box: tuple[int, int, int, int]) -> pictures.C
         thick = max(1, round(max(height, width) / 90))
         draw = ImageDraw.Draw(image)
         draw.rectangle((left, top, right - 1, bottom - 1), outline="#ffffff", width=thick + 1)
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=colours.EXCITES, width=thick)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=colors.EXCITES, width=thick)
     return np.asarray(image)
 
 
@@ -74,7 +74,7 @@ def heated(
     maps = unit_maps(model, unit, images.subset(chosen), progress)
     most = float(maps.max()) or 1.0
     return tuple(
-        uri(jpeg(warm(pictures.pixels(picture, len(picture)), one / most), SIDE))
+        uri(jpeg(warm(crops.pixels(picture, len(picture)), one / most), SIDE))
         for picture, one in zip(whole, maps, strict=True)
     )
 
@@ -88,18 +88,18 @@ def unit_maps(model: Model, unit: Unit, images: Images, progress: Progress = Non
     return np.asarray(acts[:, unit.index].detach().cpu().numpy())
 
 
-def warm(pixels: pictures.Crop, heat: NDArray[np.float32]) -> pictures.Crop:
+def warm(pixels: crops.Crop, heat: NDArray[np.float32]) -> crops.Crop:
     """A picture in grey with a map over it in the signed colours, as opaque as the map is large; 1 is opaque."""
     height, width = pixels.shape[:2]
     grey = 60 + 0.72 * pixels[..., :3].astype(np.float32).mean(axis=2, keepdims=True)
     small = Image.fromarray(np.clip(heat, -1, 1).astype(np.float32), mode="F")
     large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))[..., None]
-    colour = colours.encode(np.where(large[..., 0] < 0, -1.0, 1.0), 1.0).astype(np.float32)
+    colour = colors.encode(np.where(large[..., 0] < 0, -1.0, 1.0), 1.0).astype(np.float32)
     share = np.clip(np.abs(large), 0, 1) * _OPAQUE
     return np.asarray(np.rint(grey * (1 - share) + colour * share), dtype=np.uint8)
 
 
-def decoded(src: str) -> pictures.Crop:
+def decoded(src: str) -> crops.Crop:
     """The pixels of a data URI that was made here, RGB."""
     data = base64.b64decode(src.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -10,16 +10,18 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from apps.explorer import frame, languages, links, recipes
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.components.firing import firing, firing_row
 from apps.explorer.components.passages import passage, passages
-from apps.explorer.languages import Reader, ReadText, Written
-from apps.explorer.panes import edit_rows
-from apps.explorer.recipes import Edits
-from apps.explorer.security import UploadError, plain
-from circuits.plot import colours
-from circuits.plot.reading import minus
+from apps.explorer.panes.steering import edit_rows
+from apps.explorer.resources import language_models
+from apps.explorer.resources.language_models import Reader, ReadText, Written
+from apps.explorer.server.security import UploadError, plain
+from apps.explorer.session import edit_links, links
+from apps.explorer.session.edit_links import Edits
+from circuits.plot.drawing import colors
+from circuits.plot.drawing.wording import minus
 from sae.language import Activity, TextFeature, Texts, text_features
 from sae.steering import Maxima
 from zoo.progress import Progress
@@ -77,7 +79,7 @@ def chosen(at: Reader, made: ReadText) -> tuple[int, int]:
     if token is not None and not (token.isascii() and token.isdecimal() and int(token) < len(made.words)):
         raise UploadError(f"the text has tokens 0 to {len(made.words) - 1}; asked for {token}")
     if said is not None:
-        latent = languages.checked_latent(said, at.count)
+        latent = language_models.checked_latent(said, at.count)
     elif token is not None and made.at(int(token)):
         latent = made.at(int(token))[0][0]
     else:
@@ -100,7 +102,7 @@ def text(at: Reader, made: ReadText, latent: int, token: int, most: float) -> No
 def fires(at: Reader, made: ReadText, latent: int, token: int, top: Maxima | None) -> None:
     """Latents that fire on the token; a click chooses one."""
     found = made.at(token)[:FIRING]
-    words = languages.said(at, [i for i, _ in found])
+    words = language_models.said(at, [i for i, _ in found])
     rows = [
         firing_row(i, at.name(i), v, v / max(v, float(top.values[i])) if top is not None else 1.0,
                    [word for word, _ in words.get(i, ())][:4], chosen=i == latent)
@@ -120,7 +122,7 @@ def fires(at: Reader, made: ReadText, latent: int, token: int, top: Maxima | Non
 def feature(at: Reader, found: Activity, latent: int) -> TextFeature | None:
     """All that is known of a latent; None while it is being put together."""
     sae = at.sae
-    made: TextFeature | None = None if sae is None else frame.settled(
+    made: TextFeature | None = None if sae is None else page_frame.settled(
         ("text feature", *at.key, found.texts.digest, latent), f"what latent {latent} answers to",
         lambda report: text_features(sae, found, [latent], top=TOP)[0],
     )  # fmt: skip
@@ -184,7 +186,7 @@ def words_chart(one: TextFeature) -> Any:
     figure = go.Figure(
         go.Bar(
             y=places, x=values, orientation="h", opacity=0.85, hovertemplate="%{x:.3g}<extra></extra>",
-            marker={"color": [colours.EXCITES if v > 0 else colours.INHIBITS for v in values], "line": {"width": 0}},
+            marker={"color": [colors.EXCITES if v > 0 else colors.INHIBITS for v in values], "line": {"width": 0}},
             text=[minus(f"{v:+.2g}") for v in values], textposition="outside", cliponaxis=False,
         )
     )  # fmt: skip
@@ -214,11 +216,11 @@ def edits_asked(at: Reader, prompt: str) -> Edits:
         return ()
     if said is None:
         latent = links.asked("latent", 20)
-        if latent is None and at.names.get(at.first, {}).get("name") == languages.FIRST:
+        if latent is None and at.names.get(at.first, {}).get("name") == language_models.FIRST:
             said = f"{at.first}:set:7x@{len(at.lm.ids(prompt))}"
         else:
-            said = f"{at.first if latent is None else languages.checked_latent(latent, at.count)}:add:0.5x"
-    return recipes.parsed(said, at.count, None)
+            said = f"{at.first if latent is None else language_models.checked_latent(latent, at.count)}:add:0.5x"
+    return edit_links.parsed(said, at.count, None)
 
 
 def prompt_asked() -> tuple[str, int, int, int]:
@@ -253,10 +255,10 @@ def written(at: Reader, edits: Edits, top: Maxima, asked: tuple[str, int, int, i
 
     def work(report: Progress) -> Written:
         options = {"texts": TEXTS, "tokens": tokens, "seed": seed, "draw": draw}
-        return languages.write(at, edits, top, prompt, **options, progress=report)
+        return language_models.write(at, edits, top, prompt, **options, progress=report)
 
-    key = ("write", *at.key, recipes.written(edits), prompt, tokens, seed, draw)
-    made: Written | None = frame.settled(key, "writing", work)
+    key = ("write", *at.key, edit_links.written(edits), prompt, tokens, seed, draw)
+    made: Written | None = page_frame.settled(key, "writing", work)
     return made
 
 
@@ -270,6 +272,6 @@ def texts_shown(at: Reader, made: Written, prompt: str) -> None:
             for one in some:
                 gap = " " if one.text[:1].isspace() else ""
                 st.markdown(f":gray[{plain(prompt, LONGEST_PROMPT)}]{gap}{plain(one.text, 2_000)}")
-            told = languages.measured(at, some)
+            told = language_models.measured(at, some)
             if told:
                 st.caption(plain(told))

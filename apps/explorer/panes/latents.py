@@ -9,18 +9,20 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from apps.explorer import dictionaries, exports, frame, links, state
+from apps.explorer import page_frame
 from apps.explorer.components.choose import pick
 from apps.explorer.components.gallery import gallery
-from apps.explorer.dictionaries import Given
 from apps.explorer.panes.tiles import unit_tile
-from apps.explorer.security import UploadError, plain
-from apps.explorer.state import Here
-from circuits.dissection import Dissection, dissect
-from circuits.plot import colours
-from circuits.plot.dissection import dissection_figure
-from circuits.plot.reading import number
-from zoo.images import Images
+from apps.explorer.resources import saes
+from apps.explorer.resources.saes import Given
+from apps.explorer.server.security import UploadError, plain
+from apps.explorer.session import exports, links, state
+from apps.explorer.session.state import Here
+from circuits.plot.drawing import colors
+from circuits.plot.drawing.wording import number
+from circuits.plot.sae.channel_dissection import dissection_figure
+from circuits.units.channel_dissection import Dissection, dissect
+from zoo.images.sources import Images
 from zoo.progress import Progress
 
 ORDERS = {"lot": "By lot", "often": "Fires most often", "seldom": "Fires least often", "strong": "Strongest response"}
@@ -31,7 +33,7 @@ _LOWEST = -6.0
 
 def table(at: Here, found: tuple[Given, ...], broken: Mapping[str, str]) -> None:
     """All SAEs, those of other models and those that cannot be read with a line that says so."""
-    rows = [{**one.row(), "note": dictionaries.refused(at, one)} for one in found]
+    rows = [{**one.row(), "note": saes.refused(at, one)} for one in found]
     rows += [{"SAE": name, "note": why} for name, why in broken.items()]
     names = dict.fromkeys(k for row in rows for k in row)
     used = [k for k in names if any(row.get(k) not in (None, "") for row in rows)]
@@ -53,7 +55,7 @@ def densities(one: Given) -> Any:
     figure = go.Figure(
         go.Bar(
             x=middles, y=counts, width=edges[1] - edges[0], customdata=hover, opacity=0.75,
-            marker={"color": colours.EXCITES, "line": {"width": 0}},
+            marker={"color": colors.EXCITES, "line": {"width": 0}},
             hovertemplate="%{customdata}: %{y} latents<extra></extra>",
         )
     )  # fmt: skip
@@ -141,7 +143,7 @@ def taken_apart(at: Here, there: Here, layer: str, name: str, channel: int) -> t
         return found, figure, images
 
     key = ("dissect", model.digest, str(dict(at.settings.saes).get(name)), layer, name, channel, images.digest)
-    made: tuple[Dissection, bytes, Images] | None = frame.settled(
+    made: tuple[Dissection, bytes, Images] | None = page_frame.settled(
         key, f"taking {layer}:{channel} apart", work, model=model
     )
     return made

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apps.explorer import state
 from apps.explorer.components.gallery import tile
-from apps.explorer.state import Here
-from circuits.address import Unit
-from circuits.plot.reading import short
+from apps.explorer.session import state
+from apps.explorer.session.state import Here
+from circuits.network.address import Unit
+from circuits.plot.drawing.wording import short
 
 
 def unit_tile(

@@ -6,20 +6,21 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import circuit_views, frame, links, state
-from apps.explorer.circuit_views import View
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.components.graph import graph
-from apps.explorer.exports import Export
 from apps.explorer.panes import circuit_tools
-from apps.explorer.security import guarded, plain
-from apps.explorer.state import Here
+from apps.explorer.server.security import guarded, plain
+from apps.explorer.session import circuit_views, links, state
+from apps.explorer.session.circuit_views import View
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from circuits import plot
-from circuits.circuit import Circuit
-from circuits.model import Model
-from circuits.plot.reading import circuit_reading
-from circuits.tracing import trace
-from zoo.images import Images
+from circuits.network.model import Model
+from circuits.plot.drawing.wording import circuit_reading
+from circuits.tracing.circuit import Circuit
+from circuits.tracing.trace import trace
+from zoo.images.sources import Images
 from zoo.progress import Progress
 
 BY = {"weights": "Weights", "attribution": "Attribution", "ablation": "Ablation"}
@@ -31,7 +32,7 @@ MOST_PICTURES = 500
 
 def main() -> None:
     """The page."""
-    at = frame.unit_opened()
+    at = page_frame.unit_opened()
     top = st.container()
     loaded = circuit_tools.loaded(at)
     if loaded is None:
@@ -41,10 +42,10 @@ def main() -> None:
         whole, view = loaded
         st.info("This circuit comes from a file.", icon=":material/description:")
     with top:
-        frame.show(
+        page_frame.show(
             "circuit", f"{at.unit.short}  {state.names_of(at).get(str(at.unit.channel), '')}",
             about="the units that make it fire, traced back", view={"unit": str(at.unit)}, python=_python(at),
-            export=None if whole is None else _export(at, whole, view), beside=frame.neighbours(at),
+            export=None if whole is None else _export(at, whole, view), beside=page_frame.neighbours(at),
         )  # fmt: skip
     if whole is None:
         return
@@ -90,7 +91,7 @@ def _traced(at: Here) -> Circuit | None:
     four.slider("Leave out edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.traced_on(at, MOST_PICTURES)
     model, unit = at.model, at.unit
-    found: Circuit | None = frame.settled(
+    found: Circuit | None = page_frame.settled(
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, by),
         f"tracing {unit.short} on the {len(images):,} pictures that it answers to most",
         lambda report: traced(model, str(unit), images, int(depth), int(width), by, report),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import streamlit as st
 
-from apps.explorer import frame, links, state, tours
+from apps.explorer import page_frame, tours
 from apps.explorer.components.gallery import gallery, tile
-from apps.explorer.security import guarded, plain
-from apps.explorer.state import Here
-from circuits.address import Unit
+from apps.explorer.server.security import guarded, plain
+from apps.explorer.session import links, state
+from apps.explorer.session.state import Here
+from circuits.dataset.scan_store import models_in
 from circuits.errors import CircuitsError
-from circuits.store import models_in
+from circuits.network.address import Unit
 
 
 def main() -> None:
     """The page."""
     at = state.here(None)
-    frame.show(
+    page_frame.show(
         "home", "Circuits", about="Take a trained network apart and see how it computes.",
         python=f"import circuits\n\nmodel = circuits.load({at.model.name!r})\nprint(list(model.layers))\n",
     )  # fmt: skip

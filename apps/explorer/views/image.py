@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import frame
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
-from apps.explorer.exports import Export
-from apps.explorer.panes import looking
-from apps.explorer.security import guarded
-from apps.explorer.state import Here
+from apps.explorer.panes import image_analysis
+from apps.explorer.server.security import guarded
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from circuits import plot
 
 SECTIONS = {"place": "What a place says", "class": "What speaks for a class", "grid": "Every place as a picture"}
@@ -19,13 +19,13 @@ SECTIONS = {"place": "What a place says", "class": "What speaks for a class", "g
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
+    at = page_frame.opened()
     top = st.container()
     shown = None
     with guarded():
-        shown = looking.chosen(at)
+        shown = image_analysis.chosen(at)
     with top:
-        frame.show(
+        page_frame.show(
             "image", f"A picture, in {at.unit.space}",
             about="" if shown is None else f"{shown.name}; the layer is picked on the left",
             view={"unit": str(at.unit), "picture": None if shown is None else shown.index},
@@ -37,10 +37,12 @@ def main() -> None:
         st.caption("Your own picture stays in this session: a link to this view shows one of the scanned pictures.")
     section = choose("Section", SECTIONS, "section")
     with guarded():
-        {"place": looking.show_place, "class": looking.show_class, "grid": looking.show_grid}[section](at, shown)
+        {"place": image_analysis.show_place, "class": image_analysis.show_class, "grid": image_analysis.show_grid}[
+            section
+        ](at, shown)
 
 
-def _python(at: Here, shown: looking.Shown | None) -> str:
+def _python(at: Here, shown: image_analysis.Shown | None) -> str:
     picture = f"pictures.subset([{shown.index}])" if shown is not None and shown.index is not None else '"PICTURE.png"'
     return (
         "import circuits\n\n"
@@ -51,16 +53,16 @@ def _python(at: Here, shown: looking.Shown | None) -> str:
     )
 
 
-def _export(at: Here, shown: looking.Shown) -> Export:
+def _export(at: Here, shown: image_analysis.Shown) -> Export:
     def rows() -> list[dict[str, Any]]:
-        entry = looking.take(at, shown).entries[0]
+        entry = image_analysis.take(at, shown).entries[0]
         found = zip(entry.units, entry.values, entry.typical, strict=True)
         return [{"place": "{},{}".format(*entry.position), "unit": u, "value": v, "typical": t} for u, v, t in found]
 
     return Export(
         f"image-{at.unit.space}",
-        lambda: plot.dictionary_figure(looking.take(at, shown)),
-        lambda: looking.take(at, shown).describe(),
+        lambda: plot.dictionary_figure(image_analysis.take(at, shown)),
+        lambda: image_analysis.take(at, shown).describe(),
         rows,
     )
 

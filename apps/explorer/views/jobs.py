@@ -7,11 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import concepts, frame
-from apps.explorer.jobs import Job, Jobs
-from apps.explorer.security import UploadError, guarded, plain
-from apps.explorer.settings import BUILT_IN
-from apps.explorer.state import Here, models
+from apps.explorer import page_frame
+from apps.explorer.server.jobs import Job, Jobs
+from apps.explorer.server.security import UploadError, guarded, plain
+from apps.explorer.server.settings import BUILT_IN
+from apps.explorer.session import concepts
+from apps.explorer.session.state import Here, models
 from circuits.errors import CircuitsError
 
 ICONS = {"running": "progress_activity", "done": "check", "failed": "error", "stopped": "stop", "interrupted": "pause"}
@@ -19,8 +20,8 @@ ICONS = {"running": "progress_activity", "done": "check", "failed": "error", "st
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
-    frame.show(
+    at = page_frame.opened()
+    page_frame.show(
         "jobs", "Jobs", about="Work of minutes, in processes of its own. What is done stays, whoever is stopped."
     )
     if at.settings.allow_write:

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from apps.explorer import frame, state
+from apps.explorer import page_frame
 from apps.explorer.components.choose import pick
 from apps.explorer.components.gallery import gallery, tile
-from apps.explorer.exports import Export
-from apps.explorer.ordering import ORDERS, order, selectivity
 from apps.explorer.panes.crops import decoded
-from apps.explorer.panes.sheet import wall_figure
-from apps.explorer.security import checked_text
-from apps.explorer.state import Here
-from circuits.address import Unit
+from apps.explorer.panes.wall_figure import wall_figure
+from apps.explorer.server.security import checked_text
+from apps.explorer.session import state
+from apps.explorer.session.exports import Export
+from apps.explorer.session.ordering import ORDERS, order, selectivity
+from apps.explorer.session.state import Here
+from circuits.dataset.scan_results import LayerScan
 from circuits.errors import AddressError
-from circuits.scans import LayerScan
+from circuits.network.address import Unit
 
 SIZES = {str(n): str(n) for n in (96, 48, 192, 512)}
 MOST = 192
@@ -29,7 +30,7 @@ FACES = {"photograph": "Photograph", "made": "Made by optimisation"}
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
+    at = page_frame.opened()
     at = replace(at, unit=replace(at.unit, index=None, at=None))
     layer = at.model.layers[at.unit.layer]
     count = at.scan.layers.get(at.unit.space) if at.scan is not None else None
@@ -42,7 +43,7 @@ def main() -> None:
     names = {Unit.parse(u).index or 0: n for u, n in state.names_of(at).items() if Unit.parse(u).space == at.unit.space}
     ranked, notes = order(found, by, names=names, likeness=_likeness(at, like) if by == "likeness" else None)
     with top:
-        frame.show(
+        page_frame.show(
             "layer", f"{at.unit.short}", about=about, view={"unit": str(at.unit)}, python=_python(at),
             export=_export(at, found, ranked, names),
         )  # fmt: skip

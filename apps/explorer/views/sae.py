@@ -7,17 +7,19 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import dictionaries, exports, frame
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
-from apps.explorer.dictionaries import Given
-from apps.explorer.exports import Export
 from apps.explorer.panes import latents
-from apps.explorer.security import UploadError, guarded, plain
-from apps.explorer.state import Here
-from circuits.dissection import Dissection
+from apps.explorer.resources import saes
+from apps.explorer.resources.saes import Given
+from apps.explorer.server.security import UploadError, guarded, plain
+from apps.explorer.session import exports
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from circuits.errors import shorten
-from circuits.plot.dissection import dissection_figure
-from zoo.images import Images
+from circuits.plot.sae.channel_dissection import dissection_figure
+from circuits.units.channel_dissection import Dissection
+from zoo.images.sources import Images
 
 SECTIONS = {"latents": "Latents", "channel": "A channel against latents"}
 _TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out saes/parts\ncircuits explore --sae saes/parts"
@@ -25,9 +27,9 @@ _TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out saes/parts\
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
+    at = page_frame.opened()
     top = st.container()
-    found, broken = dictionaries.given(at.settings)
+    found, broken = saes.given(at.settings)
     one: Given | None = None
     made: tuple[Dissection, bytes, Images] | None = None
     if not found and not broken:
@@ -37,15 +39,15 @@ def main() -> None:
     if found:
         one = _one(at, found)
         _numbers(one)
-        space = dictionaries.space_of(at, one)
+        space = saes.space_of(at, one)
         if space is None:
-            st.info(plain(f"{one.name}: {dictionaries.refused(at, one)}"))
+            st.info(plain(f"{one.name}: {saes.refused(at, one)}"))
         else:
             section = choose("Section", SECTIONS, "section")
             with guarded():
                 made = _section(at, one, space, section)
     with top:
-        frame.show(
+        page_frame.show(
             "sae", "Sparse autoencoders" if one is None else f"Sparse autoencoder {one.name}",
             about="latents of a layer, which are units like any other", view={"unit": str(at.unit)},
             python=_python(at, one), export=_export(at, one, made),
@@ -54,7 +56,7 @@ def main() -> None:
 
 def _one(at: Here, found: tuple[Given, ...]) -> Given:
     """The SAE that is looked at: that of the address, or the first that reads the open model."""
-    order = sorted(found, key=lambda one: dictionaries.space_of(at, one) is None)
+    order = sorted(found, key=lambda one: saes.space_of(at, one) is None)
     said = st.query_params.get("sae", "")
     if said and said not in {one.name for one in found}:
         raise UploadError(f"no SAE {shorten(said)!r} was given; there are {', '.join(one.name for one in found)}")
@@ -88,7 +90,7 @@ def _numbers(one: Given) -> None:
 
 
 def _section(at: Here, one: Given, space: str, section: str) -> tuple[Dissection, bytes, Images] | None:
-    there = dictionaries.scanned(at, one, space)
+    there = saes.scanned(at, one, space)
     if section == "latents":
         if there is None:
             st.info("Its latents have not been scanned. This looks at all of them, once:")
@@ -115,7 +117,8 @@ def _python(at: Here, one: Given | None) -> str:
         return f"import sae\n\ns = sae.load({str(one.folder)!r})\n"
     channel = st.session_state.get("channel_number", 0)
     return (
-        "import circuits\nfrom circuits.dissection import dissect\nfrom sae.vision import attach_folder\n\n"
+        "import circuits\nfrom circuits.units.channel_dissection import dissect\n"
+        "from sae.data.vision_site import attach_folder\n\n"
         f"model = circuits.load({one.model!r})\n"
         f"site, name = attach_folder(model, {str(one.folder)!r}, {one.name!r})\n"
         f"pictures = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"

@@ -7,18 +7,19 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import concepts, frame, state
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.components.gallery import gallery, tile
-from apps.explorer.exports import Export
-from apps.explorer.panes import transfer
+from apps.explorer.panes import label_files
 from apps.explorer.panes.tiles import unit_tile
-from apps.explorer.security import checked_text, guarded, plain
-from apps.explorer.state import Here
+from apps.explorer.server.security import checked_text, guarded, plain
+from apps.explorer.session import concepts, state
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from circuits import plot
-from circuits.address import Unit
-from circuits.finding import Findings, find
-from circuits.plot.reading import short
+from circuits.dataset.concept_search import Findings, find
+from circuits.network.address import Unit
+from circuits.plot.drawing.wording import short
 
 WAYS = {"name": "By name", "address": "By address", "concept": "By concept"}
 MOST = 240
@@ -27,20 +28,20 @@ MOST = 240
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
+    at = page_frame.opened()
     top = st.container()
     way = choose("Search", WAYS, "way")
     export = None
     with guarded():
         export = {"name": _by_name, "address": _by_address, "concept": _by_concept}[way](at)
     with top:
-        frame.show(
+        page_frame.show(
             "search", "Search", about=f"among the units of {at.model.name}", view={"unit": str(at.unit)},
             python=_python(at, way), export=export,
         )  # fmt: skip
     st.space("small")
     with guarded():
-        transfer.show(at)
+        label_files.show(at)
 
 
 def _by_name(at: Here) -> Export:
@@ -102,7 +103,7 @@ def _by_concept(at: Here) -> Export | None:
     )
     positive, negative = concepts.pictures(at, str(name))
     model, wanted = at.model, list(layers) or at.model.trunk
-    found: Findings | None = frame.settled(
+    found: Findings | None = page_frame.settled(
         ("find", model.digest, str(name), positive.digest, negative.digest, tuple(wanted)),
         f"comparing {len(positive):,} pictures with {name} to {len(negative):,} without",
         lambda report: find(model, positive=positive, negative=negative, layers=wanted, intervals=20, progress=report),
@@ -139,7 +140,7 @@ def _python(at: Here, way: str) -> str:
             "print(found.rows[:10], found.chance)\n"
         )
     return (
-        "from pathlib import Path\nfrom apps.explorer.labels import Labels\n\n"
+        "from pathlib import Path\nfrom apps.explorer.session.labels import Labels\n\n"
         f"labels = Labels(Path({str(at.settings.store)!r}))\nprint(labels.all({at.model.name!r}))\n"
     )
 

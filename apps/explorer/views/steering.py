@@ -7,23 +7,26 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import frame, recipes, state, steered
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
-from apps.explorer.exports import Export
-from apps.explorer.panes import edit_rows, looking, steering, steering_figure
-from apps.explorer.panes.looking import Shown
-from apps.explorer.recipes import Edits
-from apps.explorer.security import MAX_UPLOAD, checked_json, guarded
-from apps.explorer.state import Here
-from apps.explorer.steered import Bench, Doses, Sides
+from apps.explorer.panes import image_analysis
+from apps.explorer.panes.image_analysis import Shown
+from apps.explorer.panes.steering import edit_rows, steering, steering_figure
+from apps.explorer.resources import steering_runs
+from apps.explorer.resources.steering_runs import Bench, Doses, Sides
+from apps.explorer.server.security import MAX_UPLOAD, checked_json, guarded
+from apps.explorer.session import edit_links, state
+from apps.explorer.session.edit_links import Edits
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from sae.steering import Maxima, Steering
 from sae.steering import steered as steer_by
 
 
 def main() -> None:
     """The page."""
-    at = frame.opened()
-    bench = steered.bench_of(at)
+    at = page_frame.opened()
+    bench = steering_runs.bench_of(at)
     top = st.container()
     edits: Edits = ()
     with guarded():
@@ -36,10 +39,10 @@ def main() -> None:
     found: Doses | None = None
     known: Maxima | None = None
     with guarded():
-        shown = looking.chosen(at, steering.first_picture(at))
-        known = frame.settled(
+        shown = image_analysis.chosen(at, steering.first_picture(at))
+        known = page_frame.settled(
             ("maxima", bench.model.digest, bench.space, state.pictures_of(at).digest), f"maxima of {bench.space}",
-            lambda report: steered.maxima_of(at, bench, report),
+            lambda report: steering_runs.maxima_of(at, bench, report),
         )  # fmt: skip
         if known is not None:
             made, found = _results(at, bench, edits, known, shown)
@@ -47,10 +50,10 @@ def main() -> None:
         _given(at, bench)
     with top:
         about = f"units of {bench.space} turned up and down: before and after"
-        frame.show(
+        page_frame.show(
             "steering", f"Steering {bench.space}", about=about,
             view={"unit": str(at.unit), "picture": None if shown is None else shown.index,
-                  "edits": recipes.written(edits) or "none"},
+                  "edits": edit_links.written(edits) or "none"},
             python=steering.script(at, bench, edits, shown), export=_export(bench, edits, known, made, found),
         )  # fmt: skip
 
@@ -68,11 +71,11 @@ def _results(at: Here, bench: Bench, edits: Edits, known: Maxima, shown: Shown) 
     else:
         later = ""
     if edits:
-        key = ("sides", bench.model.digest, bench.space, recipes.written(edits), shown.key, later)
+        key = ("sides", bench.model.digest, bench.space, edit_links.written(edits), shown.key, later)
         with guarded():
-            made = frame.settled(
+            made = page_frame.settled(
                 key, "running it before and after",
-                lambda report: steered.sides(bench, edits, known, shown.images, later=later, most=steering.MOVED),
+                lambda report: steering_runs.sides(bench, edits, known, shown.images, later=later, most=steering.MOVED),
             )  # fmt: skip
     with left:
         steering.picture(bench, edits, shown, made)
@@ -109,7 +112,7 @@ def _given(at: Here, bench: Bench) -> None:
             checked_json(data)
             read = Steering.parse(data)
             steer_by(bench.site, bench.basis, read)  # of another layer, or other latents, it says so
-            edit_rows.put(recipes.parsed(recipes.written(read.edits), bench.count, bench.size))
+            edit_rows.put(edit_links.parsed(edit_links.written(read.edits), bench.count, bench.size))
 
 
 def _export(bench: Bench, edits: Edits, known: Maxima | None, made: Sides | None, found: Doses | None) -> Export | None:
@@ -117,13 +120,13 @@ def _export(bench: Bench, edits: Edits, known: Maxima | None, made: Sides | None
         return None
 
     def data() -> Any:
-        return json.loads(steered.recipe(bench, edits, known))
+        return json.loads(steering_runs.recipe(bench, edits, known))
 
     figure = None
     if made is not None and found is not None:
         said = str(st.session_state.get("class"))
         target = int(said) if said.isdecimal() and int(said) < len(made.classes) else made.target
-        title = f"{bench.model.name}/{bench.space}: {recipes.written(edits)}"
+        title = f"{bench.model.name}/{bench.space}: {edit_links.written(edits)}"
         figure = lambda: steering_figure.steered_figure(made, found, target, title)  # noqa: E731
     return Export(f"steering-{bench.model.name}-{bench.space}", figure, data, None if made is None else made.rows)
 

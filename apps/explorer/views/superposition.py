@@ -7,10 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from apps.explorer import exports, frame
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
-from apps.explorer.exports import Export
-from circuits.plot import superposition as drawn
+from apps.explorer.session import exports
+from apps.explorer.session.exports import Export
+from circuits.plot.superposition import models as drawn
 from sae import superposition
 from sae.superposition import Trained
 from zoo.progress import Progress
@@ -35,9 +36,9 @@ def main() -> None:
         st.info("More dimensions than features: there is nothing to share. Take fewer dimensions.")
     else:
         key = ("toy", *settings.values())
-        found = frame.settled(key, f"training {SEEDS} models", lambda report: trained(settings, report))
+        found = page_frame.settled(key, f"training {SEEDS} models", lambda report: trained(settings, report))
     with top:
-        frame.show(
+        page_frame.show(
             "superposition", "Superposition", about="sparse features share dimensions, because they seldom meet",
             python=_python(settings), export=None if found is None else _export(found[0]),
         )  # fmt: skip

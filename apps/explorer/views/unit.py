@@ -6,17 +6,19 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from apps.explorer import frame, links, state
+from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
-from apps.explorer.exports import Export
-from apps.explorer.panes import alike, apart, charts, crops, examples, names, pictures, sums, tuned, weights
-from apps.explorer.security import guarded, plain
-from apps.explorer.state import Here
+from apps.explorer.panes import crops
+from apps.explorer.panes import unit as panes
+from apps.explorer.server.security import guarded, plain
+from apps.explorer.session import links, state
+from apps.explorer.session.exports import Export
+from apps.explorer.session.state import Here
 from circuits import plot
-from circuits.address import Unit
+from circuits.dataset.scan_results import UnitScan
 from circuits.errors import CircuitsError
-from circuits.plot.reading import number
-from circuits.scans import UnitScan
+from circuits.network.address import Unit
+from circuits.plot.drawing.wording import number
 
 DIRECTIONS: dict[Literal["in", "out"], str] = {"in": "What it reads", "out": "Who reads it"}
 SECTIONS = {
@@ -31,17 +33,17 @@ SECTIONS = {
 
 def main() -> None:
     """The page."""
-    at = frame.unit_opened()
+    at = page_frame.unit_opened()
     found = at.scanned.unit(at.unit) if at.scan is not None and at.unit.space in at.scan.layers else None
     name = state.names_of(at).get(str(at.unit.channel), "")
-    frame.show(
+    page_frame.show(
         "unit",
         f"{at.unit.short}  {name}",
         about=_about(at, found),
         view={"unit": str(at.unit)},
         python=_python(at),
         export=_export(at, found),
-        beside=frame.neighbours(at),
+        beside=page_frame.neighbours(at),
     )
     if found is None:
         with guarded():
@@ -52,17 +54,17 @@ def main() -> None:
         with left:
             st.markdown("##### What it looks for")
             with guarded():
-                pictures.show(at)
+                panes.examples_wall.show(at)
             st.markdown("##### How often it says what")
             st.plotly_chart(
-                charts.histogram(found), key="histogram", config={"displayModeBar": False},
+                panes.charts.histogram(found), key="histogram", config={"displayModeBar": False},
                 alt=f"Histogram of the responses of {at.unit.short}",
             )  # fmt: skip
             _classes(found)
         with right:
             st.markdown("##### What it answers to")
             with guarded():
-                picked = examples.show(at, found)
+                picked = panes.examples.show(at, found)
     if picked:
         image, _, position = picked.partition("@")
         links.go("unit", keep=("examples", "shown", "tour", "step"), unit=at.unit, section="sum", picture=image,
@@ -77,17 +79,17 @@ def _section(at: Here, found: UnitScan | None, section: str) -> None:
     if section == "weights":
         for direction, title in DIRECTIONS.items():
             st.markdown(f"##### {title}")
-            weights.show(at, direction)
+            panes.weights.show(at, direction)
     elif section == "sum":
-        sums.show(at, found)
+        panes.contribution_sum.show(at, found)
     elif section == "tuning":
-        tuned.show(at)
+        panes.tuning.show(at)
     elif section == "alike":
-        alike.show(at)
+        panes.similar_units.show(at)
     elif section == "parts":
-        apart.show(at, found)
+        panes.polysemanticity.show(at, found)
     else:
-        names.show(at)
+        panes.label_form.show(at)
 
 
 def _about(at: Here, found: UnitScan | None) -> str:
@@ -112,7 +114,7 @@ def _classes(found: UnitScan) -> None:
 
 def _python(at: Here) -> str:
     return (
-        "import circuits\nfrom circuits.explain import explain\n\n"
+        "import circuits\nfrom circuits.units.dossier import explain\n\n"
         f"model = circuits.load({at.model.name!r})\n"
         f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\n"
         f"dossier = explain(model, {at.unit.channel.short!r}, scan)\n"
@@ -124,7 +126,7 @@ def _export(at: Here, found: UnitScan | None) -> Export:
         made = []
         for direction in DIRECTIONS:
             try:
-                made.append(weights.found(at, direction))
+                made.append(panes.weights.found(at, direction))
             except CircuitsError:  # the first layer reads no other, the last feeds none
                 continue
         return made
@@ -133,13 +135,13 @@ def _export(at: Here, found: UnitScan | None) -> Export:
         rows = both()[0]
         units = [rows.unit, *(wire.unit for wire in rows.rows)]
         shown = {u: [crops.decoded(src)] for u in units if (src := state.thumb_of(at, Unit.parse(u)))}
-        return plot.kernel_strip(weights.edges(rows), shown)
+        return plot.kernel_strip(panes.weights.edges(rows), shown)
 
     def data() -> dict[str, Any]:
         parts = {"responses": None if found is None else found.describe()}
         return {"unit": str(at.unit), **parts, "wires": [rows.describe() for rows in both()]}
 
-    return Export(str(at.unit), figure, data, lambda: [row for rows in both() for row in weights.table(rows)])
+    return Export(str(at.unit), figure, data, lambda: [row for rows in both() for row in panes.weights.table(rows)])
 
 
 main()

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.errors import VisualizationError
 from circuits.visualization import objectives as ours
-from circuits.visualization.errors import VisualizationError
 from circuits.visualization.objectives import Objective, Seen, as_objective, blur_input_each_step
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from circuits.visualization import params
+from circuits.visualization import parametrizations
 
 Made = tuple[list[Tensor], Callable[[], Tensor]]
 
@@ -30,7 +30,9 @@ def image(
     """
     count = channels or 3
     colours = None if decorrelate and not channels else _uncorrelated(count)
-    factory = (params.Fourier if fft else params.Pixels)(sd=0.01 if sd is None else sd, colours=colours)
+    factory = (parametrizations.Fourier if fft else parametrizations.Pixels)(
+        sd=0.01 if sd is None else sd, colours=colours
+    )
     first = int(torch.randint(2**31, ())) if seed is None else seed
     made = factory([first + i for i in range(batch or 1)], (h or w, w), count)
     return list(made.parameters()), made
@@ -41,10 +43,12 @@ def cppn(
 ) -> Made:
     """A compositional pattern-producing network per picture."""
     first = int(torch.randint(2**31, ())) if seed is None else seed
-    made = params.Cppn(width=num_hidden_channels, layers=num_layers)([first + i for i in range(batch)], (size, size))
+    made = parametrizations.Cppn(width=num_hidden_channels, layers=num_layers)(
+        [first + i for i in range(batch)], (size, size)
+    )
     return list(made.parameters()), made
 
 
-def _uncorrelated(channels: int) -> params.Colours:
+def _uncorrelated(channels: int) -> parametrizations.Colours:
     rows = tuple(tuple(_PLAIN[0 if i == j else 1] for j in range(channels)) for i in range(channels))
-    return params.Colours((0.5,) * channels, rows)
+    return parametrizations.Colours((0.5,) * channels, rows)

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from circuits.model import Model, wrap
-from circuits.visualization.errors import VisualizationError
-from circuits.visualization.loop import ascend
+from circuits.errors import VisualizationError
+from circuits.network.model import Model, wrap
 from circuits.visualization.lucent import param
 from circuits.visualization.lucent.transform import standard_transforms
 from circuits.visualization.objectives import Objective, as_objective
-from circuits.visualization.params import Parametrization
+from circuits.visualization.optimization import ascend
+from circuits.visualization.parametrizations import Parametrization
 from circuits.visualization.transforms import Pipeline
 from zoo.inputs import InputSpec
 from zoo.progress import reporter

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuits.visualization.errors import VisualizationError
+from circuits.errors import VisualizationError
 from circuits.visualization.transforms import Jitter, Rotate, Scale
 
 

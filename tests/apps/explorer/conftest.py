@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import circuits
-from apps.explorer import labels, thumbs
-from apps.explorer.registry import PAGES
-from apps.explorer.settings import VARIABLE
-from circuits.store import folder_of
+from apps.explorer.pages import PAGES
+from apps.explorer.resources import thumbnails
+from apps.explorer.server.settings import VARIABLE
+from apps.explorer.session import labels
+from circuits.dataset.scan_store import folder_of
 
 APP = Path(circuits.__file__).parent.parent / "apps" / "explorer" / "app.py"
 PICTURES = "scenes:60"
@@ -34,7 +35,7 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("explorer") / "store"
     model = circuits.load("scenes")
     scan = circuits.scan(model, PICTURES, store, layers=["conv2d2", "mixed3a", "mixed3b", "mixed4a", "mixed4b"])
-    thumbs.make(scan, scan.pictures(check=False), list(scan.layers))
+    thumbnails.make(scan, scan.pictures(check=False), list(scan.layers))
     labels.Labels(store).save(labels.Label("scenes/mixed3b:39", "ann", "wheel", "parts", evidence="its kernel"))
     return store
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import pytest
 
 from apps.cli.commands.explore import Explore
-from apps.explorer.labels import Labels
+from apps.explorer.session.labels import Labels
 from sae.steering import Steering
 
 pytestmark = [
@@ -345,8 +345,8 @@ def test_a_killed_server_leaves_store_and_labels_whole(browser: Any, made_store:
         process.kill()
         process.wait()
     assert Labels(store).names("scenes")["scenes/mixed3b:46"] == "window"
-    from apps.explorer.jobs import Jobs
-    from circuits.scans import read_scan
+    from apps.explorer.server.jobs import Jobs
+    from circuits.dataset.scan_results import read_scan
     from tests.apps.explorer.test_jobs import wait
 
     assert len(read_scan(store, "scenes").layer("mixed4a")) == 48

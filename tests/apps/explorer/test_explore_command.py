@@ -13,10 +13,10 @@ import pytest
 import circuits
 from apps.cli.commands.explore import Explore
 from apps.cli.errors import UsageError
-from apps.explorer.registry import PAGES
-from apps.explorer.security import OPTIONS
-from apps.explorer.settings import VARIABLE, Settings, settings
-from apps.explorer.theme import THEME
+from apps.explorer.pages import PAGES
+from apps.explorer.server.security import OPTIONS
+from apps.explorer.server.settings import VARIABLE, Settings, settings
+from apps.explorer.server.theme import THEME
 
 ROOT = Path(circuits.__file__).parent.parent
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.explorer.holding import at_work
-from apps.explorer.jobs import Job, JobError, Jobs
-from circuits.scans import read_scan
-from circuits.store import StoreError
+from apps.explorer.server.jobs import Job, JobError, Jobs
+from apps.explorer.server.process_lock import at_work
+from circuits.dataset.scan_results import read_scan
+from circuits.dataset.scan_store import StoreError
 from tests.apps.explorer.conftest import Open, scan_files, texts
 
 SCAN = {"model": "scenes", "images": "scenes:400", "layers": ["mixed3b"]}
@@ -39,10 +39,10 @@ def test_a_job_scans_and_cuts_small_pictures(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = jobs.start("scan", {"model": "scenes", "images": "scenes:40", "layers": ["mixed3b"]})
     assert wait(jobs, job, lambda j: j.state != "running").state == "done"
-    from apps.explorer import thumbs
+    from apps.explorer.resources import thumbnails
 
     scan = read_scan(tmp_path, "scenes")
-    found = thumbs.stored(scan, "mixed3b")
+    found = thumbnails.stored(scan, "mixed3b")
     assert scan.count == 40 and found is not None and len(found) == 48
 
 
@@ -83,8 +83,8 @@ def test_a_killed_job_is_interrupted_and_can_go_on(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
 def test_when_the_explorer_is_killed_its_jobs_end_and_can_go_on(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom apps.explorer.jobs import Jobs\n"
-        "from apps.explorer.labels import Label, Labels\n"
+        "import sys, time\nfrom pathlib import Path\nfrom apps.explorer.server.jobs import Jobs\n"
+        "from apps.explorer.session.labels import Label, Labels\n"
         f"job = Jobs(Path(sys.argv[1])).start('scan', {SCAN!r})\nprint(job.id, flush=True)\n"
         "i = 0\nwhile True:\n    Labels(Path(sys.argv[1])).save(Label(f'scenes/mixed4a:{i}', 'ann', 'x'))\n    i += 1\n"
     )
@@ -96,7 +96,7 @@ def test_when_the_explorer_is_killed_its_jobs_end_and_can_go_on(tmp_path: Path) 
     explorer.kill()
     explorer.communicate()
     assert wait(jobs, job, lambda j: j.state != "running").state == "interrupted"
-    from apps.explorer.labels import Labels
+    from apps.explorer.session.labels import Labels
 
     labels = Labels(tmp_path).all()
     assert labels and all(label.name == "x" for label in labels)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.explorer.labels import Label, LabelError, Labels
+from apps.explorer.session.labels import Label, LabelError, Labels
 from circuits.errors import AddressError, CircuitsError
 from tests.apps.explorer.conftest import Open, texts
 
@@ -99,7 +99,7 @@ def test_many_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
 def test_a_killed_writer_loses_nothing_that_it_said_was_saved(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom apps.explorer.labels import Label, Labels\n"
+        "import sys\nfrom pathlib import Path\nfrom apps.explorer.session.labels import Label, Labels\n"
         "labels = Labels(Path(sys.argv[1]))\ni = 0\n"
         "while True:\n    labels.save(Label(f'scenes/mixed4a:{i}', 'ann', f'name {i}'))\n    print(i, flush=True)\n"
         "    i += 1\n"

@@ -12,16 +12,16 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs the extra lm")
 
-from apps.explorer import languages
 from apps.explorer.components.passages import passage
-from apps.explorer.languages import Reader
-from apps.explorer.panes import language, learning
-from apps.explorer.settings import Settings
+from apps.explorer.panes import language, sae_training
+from apps.explorer.resources import language_models
+from apps.explorer.resources.language_models import Reader
+from apps.explorer.server.settings import Settings
 from circuits.errors import CircuitsError
 from sae.language import LanguageSite, open_texts
 from sae.steering import LatentEdit, maxima
 from tests.apps.explorer.conftest import Open, texts
-from zoo.weights import digest
+from zoo.weights.loading import digest
 
 TEXT = "Tom liked the red bridge of Fogport."
 
@@ -31,22 +31,22 @@ def small(made_store: Path) -> Path:
     """The store, with the SAE that the explorer trains, but smaller."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"LATENTS": 96, "STEPS": 40, "STORIES": 60, "TEXTS": "tales:200@2"}.items():
-            patch.setattr(languages, name, value)
-        languages.train(made_store, None)
+            patch.setattr(language_models, name, value)
+        language_models.train(made_store, None)
     return made_store
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few texts to look at."""
-    monkeypatch.setattr(languages, "READ", "tales:24@3")
+    monkeypatch.setattr(language_models, "READ", "tales:24@3")
 
 
 @pytest.fixture
 def reader(small: Path) -> Reader:
     """The built-in model with that SAE."""
-    lm = languages.model("tales")
-    return languages.reader(lm, languages.fitting(Settings(store=small), lm)["own"])
+    lm = language_models.model("tales")
+    return language_models.reader(lm, language_models.fitting(Settings(store=small), lm)["own"])
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_first_view_is_of_a_drawn_text_with_all_that_is_known_of_a_latent(op
 
 
 def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: Reader) -> None:
-    found = languages.read(reader, TEXT)
+    found = language_models.read(reader, TEXT)
     assert "".join(found.words).strip() == TEXT
     vectors = next(iter(reader.site.blocks([TEXT]))).vectors
     assert reader.sae is not None
@@ -96,7 +96,7 @@ def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: 
 
 def test_the_landmark_is_steered_where_a_place_is_due(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language.links, "asked", lambda *_: None)
-    named = replace(reader, names={5: {"name": languages.FIRST, "auc": 0.99}})
+    named = replace(reader, names={5: {"name": language_models.FIRST, "auc": 0.99}})
     assert language.edits_asked(named, language.PROMPT) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
     assert language.edits_asked(named, "She saw")[0].at == (2,), "the first token after the prompt, whatever that is"
     known = replace(reader, names={6: {"name": "red", "auc": 0.99}})
@@ -105,7 +105,9 @@ def test_the_landmark_is_steered_where_a_place_is_due(reader: Reader, monkeypatc
 
 def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader, fires: int) -> None:
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
-    made = languages.write(reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0)
+    made = language_models.write(
+        reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0
+    )
     alone = reader.site.generate(["One day"] * 2, max_new_tokens=8, seed=1)
     assert [one.whole for one in made.before] == [one.whole for one in alone]
     assert [one.whole for one in made.after] == [one.whole for one in alone], "times one is nothing"
@@ -116,8 +118,10 @@ def test_the_model_is_as_before(reader: Reader, fires: int) -> None:
     module = reader.lm.module
     before = digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
-    languages.write(reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1)
-    languages.read(reader, TEXT)
+    language_models.write(
+        reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1
+    )
+    language_models.read(reader, TEXT)
     assert (digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())) == before
 
 
@@ -152,13 +156,13 @@ def test_a_script_in_a_text_is_text(opened: Open, small: Path) -> None:
 
 
 def test_an_sae_of_other_weights_is_not_used(small: Path) -> None:
-    lm = languages.model("tales")
-    found = languages.fitting(Settings(store=small), lm)["own"]
+    lm = language_models.model("tales")
+    found = language_models.fitting(Settings(store=small), lm)["own"]
     other = {**found.sae.metadata, "weights_digest": "0" * 64}
-    assert languages._fits(found, lm)
+    assert language_models._fits(found, lm)
     found.sae.metadata = other
     try:
-        assert not languages._fits(found, lm)
+        assert not language_models._fits(found, lm)
     finally:
         found.sae.metadata = {**other, "weights_digest": lm.digest}
 
@@ -168,9 +172,9 @@ def test_without_the_sae_it_is_made_once_by_a_job(
 ) -> None:
     import shutil
 
-    from apps.explorer.jobs import Job
+    from apps.explorer.server.jobs import Job
 
-    shutil.rmtree(store / languages.FOLDER, ignore_errors=True)
+    shutil.rmtree(store / language_models.FOLDER, ignore_errors=True)
     started: list[dict[str, str]] = []
 
     class Jobs:
@@ -189,7 +193,7 @@ def test_without_the_sae_it_is_made_once_by_a_job(
             return self.job
 
     settings(store)
-    monkeypatch.setattr(learning, "Jobs", Jobs)
+    monkeypatch.setattr(sae_training, "Jobs", Jobs)
     at = opened("language", settle=False)
     for _ in range(50):
         if started:
@@ -197,18 +201,18 @@ def test_without_the_sae_it_is_made_once_by_a_job(
         at.run()
     at.run()
     assert "This happens once" in texts(at) and len(started) == 1 and not at.error
-    assert started[0]["weights"] == languages.model("tales").digest
+    assert started[0]["weights"] == language_models.model("tales").digest
 
 
 def test_without_the_extra_the_page_says_what_to_install(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    from apps.explorer import state
+    from apps.explorer.session import state
     from zoo.errors import ModelError
 
     def missing(_source: str) -> None:
         raise ModelError("language models need transformers: pip install 'vision-circuits[lm]'")
 
     state.desk().forget(("language model", "tales"))
-    monkeypatch.setattr(languages, "model", missing)
+    monkeypatch.setattr(language_models, "model", missing)
     at = opened("language")
     assert len(at.error) == 1 and "circuits\\[lm\\]" in at.error[0].value and not at.exception
 
@@ -218,7 +222,7 @@ def test_another_language_model_is_opened_by_its_folders_name(
 ) -> None:
     import shutil
 
-    from zoo.language import tales_folder
+    from zoo.networks.language import tales_folder
 
     shutil.copytree(tales_folder(), tmp_path / "mine")
     settings(made_store, lms=[str(tmp_path / "mine")])
@@ -236,17 +240,17 @@ def test_colours_are_shares_of_the_maximum() -> None:
 
 
 def test_names_of_latents_are_kept_with_how_well_they_are_known(small: Path, reader: Reader) -> None:
-    folder = languages.own_folder(small, reader.lm)
-    said = json.loads((folder / languages.NAMES).read_text())
-    assert all(one["auc"] >= languages.NAMED and int(k) == one["latent"] for k, one in said.items())
-    (folder / languages.NAMES).write_text("{damaged")
+    folder = language_models.own_folder(small, reader.lm)
+    said = json.loads((folder / language_models.NAMES).read_text())
+    assert all(one["auc"] >= language_models.NAMED and int(k) == one["latent"] for k, one in said.items())
+    (folder / language_models.NAMES).write_text("{damaged")
     try:
-        assert languages._names(folder) == {}, "damaged names are no names"
+        assert language_models._names(folder) == {}, "damaged names are no names"
     finally:
-        (folder / languages.NAMES).write_text(json.dumps(said))
+        (folder / language_models.NAMES).write_text(json.dumps(said))
 
 
 def test_an_empty_text_says_so(reader: Reader) -> None:
     with pytest.raises(CircuitsError, match="empty"):
-        languages.read(reader, "   ")
+        language_models.read(reader, "   ")
     assert isinstance(reader.site, LanguageSite)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from apps.explorer.registry import PAGES
+from apps.explorer.pages import PAGES
 from apps.explorer.tours import TOURS
 from tests.apps.explorer.conftest import Open, settled, texts
 
@@ -84,9 +84,9 @@ def test_a_section_of_the_unit_page_opens_by_its_address(opened: Open, section: 
 
 
 def test_the_terms_of_a_sum_add_up_to_the_value(opened: Open) -> None:
-    from apps.explorer.panes.sums import summed
-    from circuits.model import load
-    from zoo.images import open_images
+    from apps.explorer.panes.unit.contribution_sum import summed
+    from circuits.network.model import load
+    from zoo.images.sources import open_images
 
     model, pictures = load("scenes"), open_images("scenes:4")
     for place in ((0, 0), (3, 4), (7, 7)):
@@ -110,8 +110,8 @@ def test_the_wall_sorts(opened: Open, sort: str) -> None:
 
 
 def test_the_wall_by_density_is_in_falling_order(made_store: Path) -> None:
-    from apps.explorer.ordering import order
-    from circuits.scans import read_scan
+    from apps.explorer.session.ordering import order
+    from circuits.dataset.scan_results import read_scan
 
     layer = read_scan(made_store, "scenes").layer("mixed3b")
     ranked, _ = order(layer, "density", names={})
@@ -189,11 +189,11 @@ def test_a_layer_that_was_not_scanned_says_so(opened: Open) -> None:
 def test_the_first_start_makes_a_small_store(
     tmp_path: Path, settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apps.explorer import beginning
-    from circuits.store import models_in
+    from apps.explorer.server import first_run
+    from circuits.dataset.scan_store import models_in
     from tests.apps.explorer.conftest import APP
 
-    monkeypatch.setattr(beginning, "PICTURES", "scenes:30")
+    monkeypatch.setattr(first_run, "PICTURES", "scenes:30")
     settings(tmp_path / "store")
     at = AppTest.from_file(str(APP), default_timeout=60)
     at.run()

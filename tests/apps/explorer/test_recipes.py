@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.explorer.recipes import LARGEST, MOST, as_python, boxes, filled, parsed, written
-from apps.explorer.security import UploadError
-from apps.explorer.stand_ins import RANDOM, stand_ins
+from apps.explorer.resources.control_units import RANDOM, stand_ins
+from apps.explorer.server.security import UploadError
+from apps.explorer.session.edit_links import LARGEST, MOST, as_python, boxes, filled, parsed, written
 from circuits.errors import CircuitsError
 from sae.steering import LatentEdit, Maxima, When
 

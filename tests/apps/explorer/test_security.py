@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from apps.explorer.security import (
+from apps.explorer.server.security import (
     MAX_UPLOAD,
     UploadError,
     checked_json,
@@ -93,13 +93,13 @@ def test_only_models_that_were_opened_here_can_be_named(opened: Open, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded by name from the browser")
 
-    monkeypatch.setattr("zoo.download.fetch", refuse, raising=False)
+    monkeypatch.setattr("zoo.weights.download.fetch", refuse, raising=False)
     at = opened("unit", unit="inceptionv1/mixed4a:1")
     assert "no model" in at.error[0].value and "scenes" in at.error[0].value
 
 
 def test_a_script_in_a_label_is_text(opened: Open, store: Path, settings: Callable[..., None]) -> None:
-    from apps.explorer.labels import Label, Labels
+    from apps.explorer.session.labels import Label, Labels
 
     bad = "<script>alert(1)</script>![x](http://example.org/x.png)"
     Labels(store).save(Label("scenes/mixed4a:11", "<b>eve</b>", bad, evidence="<img src=x onerror=alert(1)>"))
@@ -201,7 +201,7 @@ def test_an_error_that_nobody_expected_shows_its_number_only(opened: Open, monke
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret path /home/somebody")
 
-    monkeypatch.setattr("apps.explorer.panes.examples.show", broken)
+    monkeypatch.setattr("apps.explorer.panes.unit.examples.show", broken)
     at = opened("unit", unit="scenes/mixed4a:11")
     assert not at.exception
     assert "Something went wrong" in at.error[0].value

@@ -17,14 +17,14 @@ from streamlit.testing.v1 import AppTest
 
 import circuits
 import sae
-from apps.explorer import steered
-from apps.explorer.steered import Bench
-from circuits.edits import Ablate, edit
+from apps.explorer.resources import steering_runs
+from apps.explorer.resources.steering_runs import Bench
+from circuits.network.interventions import Ablate, edit
+from sae.data.vision_site import VisionSite
 from sae.steering import LatentEdit, Steering, maxima
-from sae.vision import VisionSite
 from tests.apps.explorer.conftest import Open, scan_files, settled, texts
-from zoo.images import open_images
-from zoo.weights import digest
+from zoo.images.sources import open_images
+from zoo.weights.loading import digest
 
 UNIT = "scenes/mixed3b:39"
 
@@ -54,7 +54,7 @@ def test_the_page_opens_on_its_unit_ablated_on_the_picture_that_it_answers_to_mo
 def _store(at: AppTest) -> str:
     import os
 
-    from apps.explorer.settings import VARIABLE
+    from apps.explorer.server.settings import VARIABLE
 
     return str(json.loads(os.environ[VARIABLE])["store"])
 
@@ -115,16 +115,16 @@ def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(bench: Bench) 
     known = maxima(None, bench.site, "scenes:4")
     known.values[3] = 0
     with pytest.raises(circuits.CircuitsError, match="never fired"):
-        steered.sides(bench, [LatentEdit(3, "set", 1.0, "max")], known, open_images("scenes:1"), later="", most=3)
+        steering_runs.sides(bench, [LatentEdit(3, "set", 1.0, "max")], known, open_images("scenes:1"), later="", most=3)
 
 
 @pytest.mark.parametrize("space", ["mixed3b", "mixed4a", "conv2d2"])
 def test_the_scan_knows_the_maxima_that_the_library_measures(opened: Open, made_store: Path, space: str) -> None:
-    from apps.explorer import state
+    from apps.explorer.session import state
 
     opened("home", settle=False)  # puts the settings
     at = state.here(f"scenes/{space}")
-    found = steered.maxima_of(at, steered.bench_of(at))
+    found = steering_runs.maxima_of(at, steering_runs.bench_of(at))
     measured = maxima(None, VisionSite(at.model, space), state.pictures_of(at))
     assert torch.allclose(found.values.clamp_min(0), measured.values.clamp_min(0), atol=1e-5)
     assert (found.site, found.dictionary) == (measured.site, measured.dictionary)
@@ -134,7 +134,7 @@ def test_the_scan_knows_the_maxima_that_the_library_measures(opened: Open, made_
 def test_what_is_shown_is_what_the_network_says_when_it_is_edited(bench: Bench) -> None:
     image = open_images("scenes:40").subset([11])
     known = maxima(None, bench.site, "scenes:20")
-    made = steered.sides(bench, [LatentEdit(39, "ablate")], known, image, later="mixed4a", most=4)
+    made = steering_runs.sides(bench, [LatentEdit(39, "ablate")], known, image, later="mixed4a", most=4)
     module = circuits.load("scenes")
     with edit(module, [Ablate("mixed3b:39")]):
         scores = circuits.capture(module, image, "logits")["logits"].flatten(1)
@@ -148,9 +148,9 @@ def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: Bench) -> None
     images = open_images("scenes:6")
     known = maxima(None, bench.site, "scenes:40")
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3), (6, 3))), LatentEdit(6, "scale", 1.5)]
-    found = steered.doses(bench, edits, known, images)
+    found = steering_runs.doses(bench, edits, known, images)
     each = [
-        steered.sides(bench, edits, known, images.subset([i]), later="", most=1) for i in range(len(images))
+        steering_runs.sides(bench, edits, known, images.subset([i]), later="", most=1) for i in range(len(images))
     ]  # fmt: skip
     assert np.allclose(found.values[0], np.mean([one.before for one in each], axis=0), atol=1e-6)
     assert np.allclose(found.values[found.doses.index(1.0)], np.mean([one.after for one in each], axis=0), atol=1e-6)
@@ -162,7 +162,7 @@ def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: Bench) -> None
 def test_an_edit_that_sets_nothing_changes_nothing_to_the_bit(bench: Bench) -> None:
     image = open_images("scenes:3").subset([2])
     known = maxima(None, bench.site, "scenes:20")
-    made = steered.sides(bench, [LatentEdit(39, "scale", 1.0)], known, image, later="mixed4a", most=4)
+    made = steering_runs.sides(bench, [LatentEdit(39, "scale", 1.0)], known, image, later="mixed4a", most=4)
     assert np.array_equal(made.before, made.after) and made.moved == () and not made.change.any()
 
 
@@ -170,8 +170,8 @@ def test_hooks_and_weights_are_as_before(bench: Bench) -> None:
     module = bench.model.module
     before = digest(module.state_dict()), _hooks(module)
     known = maxima(None, bench.site, "scenes:20")
-    steered.sides(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:1"), later="mixed4b", most=4)
-    steered.doses(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:2"))
+    steering_runs.sides(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:1"), later="mixed4b", most=4)
+    steering_runs.doses(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:2"))
     assert (digest(module.state_dict()), _hooks(module)) == before
 
 
@@ -185,10 +185,10 @@ def test_two_sessions_steer_one_model_without_mixing(bench: Bench) -> None:
 
     image, known = open_images("scenes:9").subset([8]), maxima(None, bench.site, "scenes:40")
     recipes = [[LatentEdit(unit, "set", 2.0, "max")] for unit in (39, 6, 46, 11)]
-    alone = [steered.sides(bench, one, known, image, later="mixed4a", most=3) for one in recipes]
+    alone = [steering_runs.sides(bench, one, known, image, later="mixed4a", most=3) for one in recipes]
     with ThreadPoolExecutor(4) as pool:
         found = list(
-            pool.map(lambda one: steered.sides(bench, one, known, image, later="mixed4a", most=3), recipes * 4)
+            pool.map(lambda one: steering_runs.sides(bench, one, known, image, later="mixed4a", most=3), recipes * 4)
         )
     for i, one in enumerate(found):
         assert np.array_equal(one.after, alone[i % 4].after) and one.moved == alone[i % 4].moved
@@ -220,7 +220,7 @@ def _numbers(values: Any) -> list[float]:
 
 def test_the_exported_json_is_a_steering_of_this_layer(bench: Bench) -> None:
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3),)), LatentEdit(7, "ablate")]
-    read = Steering.parse(steered.recipe(bench, edits, maxima(None, bench.site, "scenes:20")))
+    read = Steering.parse(steering_runs.recipe(bench, edits, maxima(None, bench.site, "scenes:20")))
     assert read.edits == tuple(edits) and read.site == "scenes/mixed3b" and set(read.strengths) == {39}
 
 
@@ -232,7 +232,7 @@ def _given(at: AppTest, name: str, data: bytes) -> AppTest:
 
 
 def test_edits_are_opened_from_a_file(opened: Open, bench: Bench) -> None:
-    text = steered.recipe(bench, [LatentEdit(11, "add", 0.25)], maxima(None, bench.site, "scenes:4"))
+    text = steering_runs.recipe(bench, [LatentEdit(11, "add", 0.25)], maxima(None, bench.site, "scenes:4"))
     at = _given(opened("steering", unit=UNIT), "steering.json", text.encode())
     assert not at.error and _url(at, "edits") == "11:add:0.25"
 

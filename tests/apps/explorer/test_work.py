@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import circuits
-from apps.explorer import exports, thumbs
-from apps.explorer.circuit_views import View, document, merged, pruned, read_document
-from apps.explorer.security import UploadError
-from apps.explorer.tasks import REMEMBERED, WAITING, Busy, Cancelled, Desk
-from circuits.circuit import Circuit
+from apps.explorer.resources import thumbnails
+from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Desk
+from apps.explorer.server.security import UploadError
+from apps.explorer.session import exports
+from apps.explorer.session.circuit_views import View, document, merged, pruned, read_document
+from circuits.dataset.scan_results import read_scan
 from circuits.errors import CircuitsError
-from circuits.scans import read_scan
+from circuits.tracing.circuit import Circuit
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +154,16 @@ def test_a_task_can_be_stopped_and_its_error_is_its_own() -> None:
 
 def test_small_pictures_are_kept_read_back_and_bound_to_their_scan(store: Path) -> None:
     scan = read_scan(store, "scenes")
-    found = thumbs.stored(scan, "mixed4a")
+    found = thumbnails.stored(scan, "mixed4a")
     assert found is not None and len(found) == 48
     fires = [bool(scan.layer("mixed4a").unit(i).top) for i in range(48)]
     assert [src is not None for src in found] == fires
     assert all(len(src) < 12_000 for src in found if src)
     scan.manifest["digest"] = "another"
-    assert thumbs.stored(scan, "mixed4a") is None
-    path = scan.folder / thumbs.FOLDER / "mixed3b.safetensors"
+    assert thumbnails.stored(scan, "mixed4a") is None
+    path = scan.folder / thumbnails.FOLDER / "mixed3b.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert thumbs.stored(read_scan(store, "scenes"), "mixed3b") is None, "damaged: made again"
+    assert thumbnails.stored(read_scan(store, "scenes"), "mixed3b") is None, "damaged: made again"
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 import circuits
-from apps.figures import tuned
-from apps.figures.bench import Bench, Settings
+from apps.figures.analysis.gray_preference import grey_preference
+from apps.figures.analysis.weight_ablation import cut, negative_part
+from apps.figures.context import Bench, Settings
+from apps.figures.drawing.response_histogram import densities, moments, share_above
 from apps.figures.figure import Drawn, NotHere
+from apps.figures.helpers import tuned_units
+from apps.figures.helpers.tuned_units import kinds, search
 from apps.figures.registry import chosen
-from apps.figures.tuned import kinds, search
 from circuits import InputSpec, stimuli
-from circuits.cutting import cut, negative_part
+from circuits.attribution.first_layer import colour_shares, directions, first_kernels, smoothness
 from circuits.errors import CircuitsError
-from circuits.first_layer import colour_shares, directions, first_kernels, smoothness
-from circuits.greyness import grey_preference
-from circuits.plot.histograms import densities, moments, share_above
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_the_car_detector_looks_for_different_things_above_and_below(bench: Benc
 
 def test_no_layer_before_the_first(bench: Bench) -> None:
     with pytest.raises(NotHere, match="needs a layer before conv2d0"):
-        tuned.layer_before(bench, "conv2d0")
+        tuned_units.layer_before(bench, "conv2d0")
 
 
 # -- weights cut out of a running network -----------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _as_published(bench: Bench) -> Bench:
 
 
 def test_stimuli_end_with_the_straight_line(bench: Bench) -> None:
-    made = tuned.curve_stimuli(bench, "mixed3b", 12, 4)
+    made = tuned_units.curve_stimuli(bench, "mixed3b", 12, 4)
     radii = made.axis("radius").values
     assert len(radii) == 4 and math.isinf(radii[-1]) and list(radii) == sorted(radii)
     assert isinstance(made, stimuli.Stimuli) and np.isfinite(radii[:-1]).all()

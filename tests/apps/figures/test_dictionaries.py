@@ -11,25 +11,24 @@ import torch
 from matplotlib.patches import Rectangle
 
 import circuits
-from apps.figures.bench import Bench, Settings
-from apps.figures.dictionaries import halves, trained
+from apps.figures.analysis.channel_leaders import leaders
+from apps.figures.analysis.high_frequency_share import high_frequency_share
+from apps.figures.context import Bench, Settings
+from apps.figures.drawing.steered_texts import Written, written_figure
 from apps.figures.figure import Drawn, NotHere
+from apps.figures.helpers.chosen_images import drawn_units, subject
+from apps.figures.helpers.trained_saes import halves, trained
 from apps.figures.registry import chosen
-from apps.figures.subjects import drawn_units, subject
-from circuits.basis import Directions
-from circuits.circuit import Example
-from circuits.coherence import coherence
-from circuits.errors import CircuitsError
-from circuits.plot.dictionaries import densities_figure, scaling_figure
-from circuits.plot.picture_table import Tile, picture_table
-from circuits.plot.steered_texts import Written, written_figure
-from circuits.standouts import by_chance, share_of_strongest, strong_places
-from circuits.visualization.errors import VisualizationError
-from circuits.visualization.frequencies import high_frequency_share
-from circuits.visualization.telling import gram_likeness, told_apart
+from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
+from circuits.errors import CircuitsError, VisualizationError
+from circuits.network.basis import Directions
+from circuits.plot.drawing.image_table import Tile, picture_table
+from circuits.plot.sae.dictionaries import densities_figure, scaling_figure
+from circuits.tracing.circuit import Example
+from circuits.units.example_coherence import coherence
+from circuits.visualization.modes.alignment import gram_likeness, told_apart
 from sae.errors import SAEError
-from sae.leaders import leaders
-from zoo.images import open_images
+from zoo.images.sources import open_images
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +159,8 @@ def test_the_shared_dictionary_is_trained_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("id", ["F4", "F5"])
 def test_published_numbers_are_of_no_other_network(bench: Bench, id: str) -> None:
-    from apps.figures.scripts.feature_visualization_diversity import PUBLISHED as DIVERSE
-    from apps.figures.scripts.feature_visualization_examples import PUBLISHED as SHOWN
+    from apps.figures.scripts.visualization.feature_visualization.diversity import PUBLISHED as DIVERSE
+    from apps.figures.scripts.visualization.feature_visualization.examples import PUBLISHED as SHOWN
 
     drawn = _made(bench, id)
     assert "published" not in drawn.caption

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from apps.cli.verify.checks import Check
-from apps.figures.bench import Bench, Settings
+from apps.figures.context import Bench, Settings
 from apps.figures.figure import KNOWN, Claim, Drawn, Figure, NotHere, figure
 from apps.figures.gallery import write_gallery
-from apps.figures.making import Made, make, read_document
 from apps.figures.registry import chosen, figures
+from apps.figures.runner import Made, make, read_document
 from zoo.errors import CircuitsError
 
 TOY = Settings(effort="test")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from apps.cli.verify.facts import facts
-from apps.figures.bench import Bench, Settings
-from apps.figures.making import make
+from apps.figures.context import Bench, Settings
 from apps.figures.papers import PAPERS
 from apps.figures.registry import chosen, figures
-from circuits.model import load
+from apps.figures.runner import make
+from circuits.network.model import load
 
 IDS = [one.id for one in figures()]
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from apps.figures import roles
-from apps.figures.bench import Bench, Settings
+from apps.figures.analysis.arc_fit import arc_fit
+from apps.figures.analysis.mirror_pairs import mirrors
+from apps.figures.analysis.texture_side import fine_side
+from apps.figures.context import Bench, Settings
 from apps.figures.figure import Claim, Drawn, NotHere
-from apps.figures.scripts import zoom_in_car, zoom_in_curve_weights, zoom_in_dogs, zoom_in_families
+from apps.figures.helpers import unit_roles
+from apps.figures.scripts.circuits_thread.zoom_in import car, curve_weights, dogs, families
 from circuits import InputSpec, wrap
-from circuits.curved_kernels import arc_fit
 from circuits.errors import AddressError, CircuitsError
-from circuits.mirrors import mirrors
-from circuits.texture_sides import fine_side
 
 Draw = Callable[[str], Drawn]
 
@@ -35,11 +35,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def draw(bench: Bench) -> Draw:
     """Each figure made once for all tests."""
     scripts = {
-        "car": zoom_in_car.draw,
-        "curves": zoom_in_families.curves,
-        "dog": zoom_in_dogs.unit,
-        "dogs": zoom_in_dogs.circuit,
-        "patch": zoom_in_curve_weights.patch,
+        "car": car.draw,
+        "curves": families.curves,
+        "dog": dogs.unit,
+        "dogs": dogs.circuit,
+        "patch": curve_weights.patch,
     }
     return cache(lambda name: scripts[name](bench))
 
@@ -89,17 +89,17 @@ def test_no_published_unit_is_named_on_another_network(bench: Bench, draw: Draw)
 
 def test_a_role_needs_pictures_that_tell_it(bench: Bench) -> None:
     with pytest.raises(NotHere, match="needs pictures of zebra"):
-        roles.split(bench.images, ["zebra"])
+        unit_roles.split(bench.images, ["zebra"])
 
 
 def test_the_dogs_of_imagenet_are_118_breeds() -> None:
-    breeds = roles.dogs()[2:]
+    breeds = unit_roles.dogs()[2:]
     assert len(breeds) == 118
     assert breeds[0] == "Chihuahua" and breeds[-1] == "Mexican hairless" and "tabby" not in breeds
 
 
 def test_random_units_leave_out_what_they_are_compared_with(bench: Bench) -> None:
-    drawn = roles.random_units(bench, "mixed4b", 39, but=["scenes/mixed4b:3"])
+    drawn = unit_roles.random_units(bench, "mixed4b", 39, but=["scenes/mixed4b:3"])
     assert len(set(drawn)) == 39 and "scenes/mixed4b:3" not in drawn
 
 

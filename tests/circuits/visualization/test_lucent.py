@@ -88,8 +88,8 @@ def loss_of_lucent(net: nn.Module, objective: Any, pictures: Tensor) -> float:
 
 def value_of_ours(net: nn.Module, objective: Any, pictures: Tensor) -> float:
     """The sum over pictures that is raised; what Lucent averages over the batch is a mean of it."""
-    from circuits.hooks import read
-    from circuits.visualization.loop import layer_names
+    from circuits.network.hooks import read
+    from circuits.visualization.optimization import layer_names
 
     model = render._wrapped(net, preprocess=True)
     found = as_objective(objective)

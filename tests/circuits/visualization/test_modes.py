@@ -22,7 +22,7 @@ from circuits.visualization import (
     spectrum,
     trajectory,
 )
-from circuits.visualization.modes import SLIGHTLY, log_spaced
+from circuits.visualization.modes.caricature import SLIGHTLY, log_spaced
 from tests import nets
 
 WEIGHTS = ((2.0, 0.0, 0.0), (0.0, 3.0, 4.0), (0.0, 0.0, -1.0))

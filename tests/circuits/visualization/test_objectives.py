@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import circuits
-from circuits.visualization import VisualizationError, objectives, params, visualize
+from circuits.visualization import VisualizationError, objectives, parametrizations, visualize
 from circuits.visualization.objectives import Objective, stack
 from tests import nets
 
@@ -137,6 +137,6 @@ def small() -> circuits.Model:
 @pytest.mark.parametrize("name", list(_objectives(nets.wrap(nets.randomised(nets.Functional()), 32))))
 def test_three_steps_raise_every_objective(small: circuits.Model, name: str) -> None:
     objective = _objectives(small)[name]
-    noisy = params.Pixels(sd=1.0)  # no objective is at its best to begin with
+    noisy = parametrizations.Pixels(sd=1.0)  # no objective is at its best to begin with
     result = visualize(small, objective, steps=4, transforms=[], size=32, params=noisy, rate=0.01)[0]
     assert result.history[-1] > result.history[0]

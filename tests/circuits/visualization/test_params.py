@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuits.visualization.errors import VisualizationError
-from circuits.visualization.params import (
+from circuits.errors import VisualizationError
+from circuits.visualization.parametrizations import (
     NATURAL,
     Colours,
     Cppn,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from circuits.visualization.relu import redirected
+from circuits.visualization.redirected_relu import redirected
 
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "module": nn.ReLU(),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.visualization import VisualizationError, examine, objectives, params, visualize
+from circuits.visualization import VisualizationError, examine, objectives, parametrizations, visualize
 from circuits.visualization import render as rendering
 from tests import nets
 
@@ -156,7 +156,7 @@ def test_frames_are_kept_and_a_plateau_ends_the_run(inception: circuits.Model) -
 
 def test_alpha_gives_an_opacity_and_leaves_transparent_what_does_not_matter() -> None:
     model = nets.wrap(nets.sequential(nn.Conv2d(3, 2, 7, padding=3)), 32)
-    result = visualize(model, "0:0@16,16", steps=60, params=params.Fourier(alpha=True), transforms=[])[0]
+    result = visualize(model, "0:0@16,16", steps=60, params=parametrizations.Fourier(alpha=True), transforms=[])[0]
     assert result.picture.shape == (4, 32, 32)
     opacity = result.picture[3]
     assert float(opacity[13:20, 13:20].mean()) > 0.5 > float(opacity[:8].mean())

@@ -19,11 +19,12 @@ from PIL import Image
 from torch import nn
 
 import circuits
-from circuits.address import Unit
 from circuits.errors import AddressError
-from circuits.visualization import VisualizationError, params, sweeping, visualize
+from circuits.network.address import Unit
+from circuits.visualization import VisualizationError, parametrizations, visualize
 from circuits.visualization.result import Visualization
-from circuits.visualization.sweeping import file_name, read_sweep, sweep
+from circuits.visualization.sweeps import sweep as sweeping
+from circuits.visualization.sweeps.sweep import file_name, read_sweep, sweep
 from tests import nets
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,7 +86,7 @@ def test_a_sweep_holds_what_visualize_makes(model: circuits.Model, tmp_path: Pat
     [(1, False, "L"), (1, True, "LA"), (3, False, "RGB"), (3, True, "RGBA"), (5, False, "")],
 )
 def test_the_png_has_the_channels_of_the_picture(tmp_path: Path, channels: int, alpha: bool, mode: str) -> None:
-    sweep(make(channels), f"{LAYER}:1", tmp_path, params=params.Fourier(alpha=alpha), **QUICK)
+    sweep(make(channels), f"{LAYER}:1", tmp_path, params=parametrizations.Fourier(alpha=alpha), **QUICK)
     assert len(read_sweep(tmp_path)[0].picture) == channels + alpha
     png = tmp_path / "2-1.png"
     assert png.exists() == bool(mode)
@@ -174,8 +175,8 @@ def test_a_sweep_that_was_interrupted_goes_on_to_the_same_bytes(
 CHILD = """
 import sys, torch
 torch.set_num_threads(1)
-from circuits.model import load
-from circuits.visualization.sweeping import sweep
+from circuits.network.model import load
+from circuits.visualization.sweeps.sweep import sweep
 def tell(done, total):
     print(done, flush=True)
 sweep(load("scenes"), "mixed3a", sys.argv[1], steps=4, retries=0, redirect=4, batch_size=6, progress=tell)
@@ -270,7 +271,7 @@ def test_a_folder_without_a_sweep_is_named(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("steps", 4), ("seed", 1), ("size", 20), ("show", 20), ("variants", 2), ("frames", [1]), ("rate", 0.01),
-        ("optimum", "negative"), ("params", params.Fourier(sd=0.02)), ("params", params.Pixels()),
+        ("optimum", "negative"), ("params", parametrizations.Fourier(sd=0.02)), ("params", parametrizations.Pixels()),
         ("transforms", [torch.tanh]), ("retries", 1), ("redirect", 2), ("plateau", 9), ("precision", "bf16"),
     ],
 )  # fmt: skip
@@ -298,7 +299,16 @@ def test_other_units_weights_and_directions_are_refused(model: circuits.Model, t
 
 def test_defaults_written_out_are_the_same_settings(model: circuits.Model, tmp_path: Path) -> None:
     sweep(model, f"{LAYER}:0", tmp_path, steps=2)
-    sweep(model, f"{LAYER}:0", tmp_path, steps=2, params=params.Fourier(), optimum="positive", size=16, show=(16, 16))
+    sweep(
+        model,
+        f"{LAYER}:0",
+        tmp_path,
+        steps=2,
+        params=parametrizations.Fourier(),
+        optimum="positive",
+        size=16,
+        show=(16, 16),
+    )
 
 
 def test_another_batch_size_goes_on(model: circuits.Model, tmp_path: Path) -> None:

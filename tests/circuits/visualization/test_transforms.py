@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuits.visualization.errors import VisualizationError
+from circuits.errors import VisualizationError
 from circuits.visualization.transforms import (
     BLOCK,
     ColourNoise,

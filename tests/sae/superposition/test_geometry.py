@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 import circuits
-from circuits.basis import Directions
-from sae.superposition import ToyError, components, geometry, sharing
-from sae.superposition.shapes import polygon, simplex
+from circuits.network.basis import Directions
+from sae.superposition import ToyError, components, geometry
+from sae.superposition.polytopes import polygon, simplex
+
+sharing = importlib.import_module("sae.superposition.geometry")  # the package has the function of that name
 
 
 def random(n: int, d: int, seed: int = 0) -> Tensor:

@@ -24,7 +24,7 @@ from sae.superposition import (
     solids,
     stickiness,
 )
-from sae.superposition.shapes import antiprism, polygon, simplex
+from sae.superposition.polytopes import antiprism, polygon, simplex
 
 
 def turned(rows: Tensor, seed: int = 0) -> Tensor:

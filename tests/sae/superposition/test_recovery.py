@@ -22,8 +22,8 @@ from sae.superposition import (
     recovery,
     sample,
 )
-from sae.superposition.dictionaries import CONTROLS
-from sae.superposition.shapes import polygon
+from sae.superposition.polytopes import polygon
+from sae.superposition.sae_recovery import CONTROLS
 
 
 def planted(density: float, rows: torch.Tensor | None = None) -> Solution:

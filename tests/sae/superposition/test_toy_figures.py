@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 import sae
 from circuits.errors import CircuitsError
-from circuits.plot import plateaus, save_figure, superposition
-from circuits.plot.recovery import recovery_figure
+from circuits.plot import save_figure
+from circuits.plot.superposition import charts
+from circuits.plot.superposition import models as superposition
+from circuits.plot.superposition.recovery import recovery_figure
 from sae.superposition import (
     PLATEAUS,
     Trained,
@@ -35,7 +37,7 @@ def planes() -> Trained:
 
 def _dynamics(trained: Trained) -> Figure:
     losses, rows = trained.history(0)
-    return plateaus.dynamics_figure(trained.steps, losses, feature_dimensionality(rows), PLATEAUS)
+    return charts.dynamics_figure(trained.steps, losses, feature_dimensionality(rows), PLATEAUS)
 
 
 DRAWN: dict[str, Callable[[Trained], Figure]] = {
@@ -43,10 +45,10 @@ DRAWN: dict[str, Callable[[Trained], Figure]] = {
     "planes": lambda t: superposition.planes_figure(t),
     "neurons": lambda t: superposition.neurons_figure(t),
     "graph": lambda t: superposition.graph_figure([("one", s.directions, s.polytopes) for s in t]),
-    "dimensions": lambda t: plateaus.dimensions_figure(t, PLATEAUS),
+    "dimensions": lambda t: charts.dimensions_figure(t, PLATEAUS),
     "dynamics": _dynamics,
-    "vulnerability": lambda t: plateaus.vulnerability_figure(vulnerability(t, examples=8, steps=3)),
-    "phases": lambda t: plateaus.phase_figure(phase_diagram(1, seeds=1, steps=3, device="cpu")),
+    "vulnerability": lambda t: charts.vulnerability_figure(vulnerability(t, examples=8, steps=3)),
+    "phases": lambda t: charts.phase_figure(phase_diagram(1, seeds=1, steps=3, device="cpu")),
     "recovery": lambda t: recovery_figure(
         recovery(
             4,
@@ -60,7 +62,7 @@ DRAWN: dict[str, Callable[[Trained], Figure]] = {
             device="cpu",
         )  # fmt: skip
     ),
-    "geometry": lambda t: plateaus.geometry_figure(geometry(torch.randn(30, 8))),
+    "geometry": lambda t: charts.geometry_figure(geometry(torch.randn(30, 8))),
 }
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError
-from sae.superposition import ToyError, ToyModel, batches, decaying, density_schedule, grid, sample, train, training
-from sae.superposition.batches import STEP
-from sae.superposition.features import TRAINING
-from sae.superposition.training import _initial, _passes, _Plan
+from sae.superposition import ToyError, ToyModel, decaying, density_schedule, grid, sample, train
+from sae.superposition.toy import batched_passes
+from sae.superposition.toy import train as training
+from sae.superposition.toy.batched_passes import STEP
+from sae.superposition.toy.feature_sampler import TRAINING
+from sae.superposition.toy.train import _initial, _passes, _Plan
 
 CPU = torch.device("cpu")
 KINDS = ("relu", "linear", "absolute", "privileged")
@@ -85,7 +87,7 @@ def test_how_a_sweep_is_cut_into_batches_changes_nothing(size: int, monkeypatch:
     options: dict[str, Any] = {"steps": 60, "batch": 200, "dtype": torch.float64, "records": 2, "device": "cpu"}
     usual = train(models, **options)
     monkeypatch.setattr(training, "ROWS", size)
-    monkeypatch.setattr(batches, "CACHED", size)
+    monkeypatch.setattr(batched_passes, "CACHED", size)
     other = train(models, **options)
     torch.testing.assert_close(other.encoders, usual.encoders, rtol=0, atol=1e-12)
     torch.testing.assert_close(other.losses, usual.losses, rtol=0, atol=1e-12)

@@ -1,0 +1,92 @@
+"""`circuits factors`: the weights into a unit or family as a few groups of channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.console import table
+from apps.cli.output.kernel_text import reading, sketch
+
+if TYPE_CHECKING:
+    from circuits.units.weight_factors import Factors
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowFactors(ModelOptions):
+    """Tell the weights into a unit, a family or a branch as a few groups of channels and their places.
+
+    One-sided NMF (Voss et al., Visualizing Weights, 2021): the channel side of each factor is not negative, its
+    place is signed. The same share for weights with shuffled channels stands beside as the control.
+
+    Example:
+        circuits factors scenes/mixed4a:11 --factors 3
+        circuits factors googlenet-bvlc/mixed4d_5x5 --factors 6 --out factors
+        circuits factors scenes/mixed4a:11 --also mixed4a:3 --also mixed4a:7
+    """
+
+    address: tyro.conf.Positional[str]
+    """Address of a unit, a branch or a layer, model included."""
+    also: Many = ()
+    """Further units of the same layer, factored together; may be repeated."""
+    source: str | None = None
+    """Layer (or layer~basis) that the weights start from; by default the trunk layer before."""
+    factors: int = 3
+    """How many factors."""
+    top: int = 5
+    """How many sources to name for each."""
+
+    def run(self, session: Session) -> Result:
+        """The factors of the weights."""
+        from circuits.attribution.expanded_weights import expanded_weights
+        from circuits.errors import GraphError
+        from circuits.units.weight_factors import one_sided_nmf
+
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        model, unit = self.address_of(self.address)
+        source = self.source or model.before(unit.layer)
+        if source is None:
+            raise GraphError(f"{unit.short} reads the picture itself; no layer with weights lies before it")
+        with session.progress(f"factors of {source} -> {unit.short}") as report:
+            weights = expanded_weights(model, source=source, target=[unit, *self.also])
+            found = one_sided_nmf(weights, self.factors, seed=self.seed, **reporting(report))
+        document = {"model": model.name, "source": weights.source, **found.describe(self.top)}
+        document["provenance"] = {**document["provenance"], "weights": model.digest}
+
+        def write(folder: Path) -> None:
+            import numpy as np
+
+            from circuits.plot.drawing.canvas import save_figure
+            from circuits.plot.units.weight_factors import factor_figure
+
+            save_figure(factor_figure(found, n=self.top), folder / "factors.png")
+            np.savez(folder / "factors.npz", channels=found.channels, spatial=found.spatial)
+
+        return Result(document, lambda console: _show_factors(console, found, self.top), write)
+
+
+def _show_factors(console: Console, found: Factors, top: int) -> None:
+    from statistics import mean
+
+    for k in range(len(found)):
+        lost = f"  {found.each[k]:.1%} of the weights is lost without it"
+        console.print(Text.assemble((f"factor {k + 1}", "bold"), lost))
+        named = "  ".join(f"{unit} {value:.2f}" for unit, value in found.top(k, top))
+        console.print(Text(f"  {named}"))
+        rows = [
+            [Text(f"  {target}"), reading(found.spatial[k, i]), sketch(found.spatial[k, i])]
+            for i, target in enumerate(found.targets[:6])
+        ]
+        console.print(table(["  target", "what it does", "kernel, row by row"], rows))
+    more = f"; {len(found.targets) - 6} more targets, --json lists them all" if len(found.targets) > 6 else ""
+    chance = f"{mean(found.shuffled):.1%} with channels shuffled"
+    text = f"{found.explained:.1%} of the weights' sum of squares; {chance}{more}"
+    console.print(Text(text, style="dim"))

@@ -1,0 +1,119 @@
+"""`circuits match`: which units of two networks correspond, against controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import table
+from apps.pictures import open_pictures
+
+if TYPE_CHECKING:
+    from circuits.units.universality import Matches
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchUnits(PictureOptions):
+    """Match the units of a layer with those of another network: which one fires at the same places.
+
+    Both networks see the same pictures and are read at the same places; each unit is given the unit of the other
+    that correlates most with it. Two controls stand beside: an untrained network of the other's shape, and
+    the other network on other pictures.
+
+    Example:
+        circuits match scenes/mixed4a scenes/mixed4b --images scenes:100
+        circuits match googlenet-bvlc/mixed3b squeezenet-1.1/fire5 --layers fire4 --images photos
+    """
+
+    first: tyro.conf.Positional[str]
+    """A layer, model included: googlenet-bvlc/mixed3b. --weights is its weights file."""
+    second: tyro.conf.Positional[str]
+    """A layer of the other network: squeezenet-1.1/fire5."""
+    layers: Many = ()
+    """Further layers of the other network to search; may be repeated."""
+    other_weights: str | None = None
+    """Weights file of the other network, or `random`."""
+    assignment: bool = False
+    """Give every unit a partner of its own, instead of its best match."""
+    positions: int = 16
+    """Places read per picture."""
+    top: int = 15
+    """How many pairs to show."""
+
+    def run(self, session: Session) -> Result:
+        """The matched pairs."""
+        from circuits.errors import AddressError, shorten
+        from circuits.network.address import Unit
+        from circuits.network.model import load
+        from circuits.units.universality import match
+
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        at = Unit.parse(self.second)
+        if at.model is None:
+            raise AddressError(f"{shorten(self.second)!r} does not say which model: write squeezenet-1.1/fire5, say")
+        for one in (Unit.parse(self.first), at):
+            if one.index is not None:
+                raise UsageError(f"match takes layers, not the unit {shorten(one.short)}: leave its number out")
+        images = self._pictures(Unit.parse(self.first).model, at.model)
+        model, layer = self.address_of(self.first)
+        other = load(at.model, weights=self.other_weights, device=self.device)
+        spaces = [at.short, *self.layers]
+        with session.progress(f"{layer} and {self.second}") as report:
+            found = match(
+                model,
+                layer.short,
+                other,
+                spaces,
+                images=images,
+                positions=self.positions,
+                assignment=self.assignment,
+                seed=self.seed,
+                **reporting(report),
+            )
+
+        def write(folder: Path) -> None:
+            from circuits.plot.drawing.canvas import save_figure
+            from circuits.plot.units.comparison import match_matrix, match_table
+
+            save_figure(match_table(found, n=self.top), folder / "pairs.png")
+            save_figure(match_matrix(found), folder / "matrix.png")
+
+        return Result(found.describe(), lambda console: _show_match(console, found, self.top), write)
+
+    def _pictures(self, first: str | None, second: str) -> Any:
+        if not self.images and {first, second} != {"scenes"}:
+            raise UsageError("match needs pictures to look at: --images FOLDER (or --images scenes:500)")
+        return open_pictures(self.images or ("scenes:200",), self.limit, self.seed)
+
+
+def _show_match(console: Console, found: Matches, top: int) -> None:
+    controls = list(found.controls)
+    rows = [
+        [
+            Text(short(p.unit), style="bold"),
+            Text(short(p.other), style="bold"),
+            f"{p.correlation:.3f}",
+            "yes" if p.mutual else "",
+            *(f"{p.chance[name]:.3f}" for name in controls),
+        ]
+        for p in found.pairs[:top]
+    ]
+    columns = [found.first, found.second, "correlation", "mutual", *controls]
+    console.print(table(columns, rows, right="  r rr"))
+    summary = found.summary()
+    text = (
+        f"{summary['matched']} of {summary['units']} units matched, {summary['mutual']} mutual, "
+        f"median {summary['median']:.3f}"
+    )
+    for name, values in summary["controls"].items():
+        text += f"; {name}: median {values['median']:.3f}, {values['mutual']} mutual, beaten by {values['beaten']}"
+    console.print(Text(text, style="dim"))

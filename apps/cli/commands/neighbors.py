@@ -1,0 +1,75 @@
+"""`circuits neighbours`: the units of a layer that are most like one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.circuit_text import short
+from apps.cli.output.console import table
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowNeighbours(PictureOptions):
+    """Show the units of a layer that are most like one of them.
+
+    Like by what they read (the weights from the layer before), by what reads them (the weights into the layer
+    after), or by when they fire on pictures. Beside them stands what one pair in a hundred of the layer reaches.
+
+    Example:
+        circuits neighbours scenes/mixed4a:11
+        circuits neighbours googlenet-bvlc/mixed4c:447 --by activations --images photos --out near
+    """
+
+    address: tyro.conf.Positional[str]
+    """Address of a unit, model included: scenes/mixed4a:11."""
+    by: Literal["incoming", "outgoing", "activations"] = "incoming"
+    """Alike in incoming weights, outgoing weights, or in activations on --images."""
+    top: int = 10
+    """How many neighbours to show."""
+    positions: int = 16
+    """Places read per picture, with --by activations."""
+
+    def run(self, session: Session) -> Result:
+        """The neighbours of the unit."""
+        from circuits.units.similarity import neighbours
+
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        if self.images and self.by != "activations":
+            raise UsageError("--images goes with --by activations; weights need no pictures")
+        model, unit = self.address_of(self.address)
+        options: dict[str, Any] = {}
+        with session.progress(f"neighbours of {unit.short}") as report:
+            if self.by == "activations":
+                options = {"images": self.pictures(model.name), "positions": self.positions, "seed": self.seed}
+                options |= reporting(report)
+            found = neighbours(model, unit, by=self.by, n=self.top, **options)
+
+        def show(console: Console) -> None:
+            console.print(Text.assemble((found.unit, "bold"), f"  by {found.measure}"))
+            if found.silent:
+                console.print(Text("it has nothing to compare: zero everywhere", style="yellow"))
+            rows = [[Text(short(u), style="bold"), f"{v:+.3f}", "" if v > found.chance else "as chance"]
+                    for u, v in found.rows]  # fmt: skip
+            console.print(table(["unit", "likeness", ""], rows, right=" r"))
+            text = f"{found.count} units compared; one pair in a hundred reaches {found.chance:.3f}"
+            console.print(Text(text, style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot.drawing.canvas import save_figure
+            from circuits.plot.units.comparison import neighbours_table
+
+            save_figure(neighbours_table(found), folder / "neighbours.png")
+
+        return Result(found.describe(), show, write)

@@ -1,0 +1,307 @@
+"""`circuits sae features`: what the latents of an SAE answer to."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
+from apps.cli.sae_sites import drawn, inputs_for, is_language, model_of, site_at, trained_on
+from apps.pictures import open_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from circuits.dataset.scan_results import Scan
+    from circuits.network.model import Model
+    from circuits.tracing.circuit import Example
+    from circuits.units.channel_dissection import Dissection
+    from sae.architectures.base import SAE
+    from zoo.images.sources import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowFeatures(ModelOptions):
+    """What the latents of an SAE answer to: so many drawn by lot from those that fire at all, or those asked for, each
+    with the pictures on which it fires most. With --dossiers each gets a page of its own: histogram, examples from
+    strong to weak, what it reads and who reads it, which latents share its space.
+
+    With --channel a channel of the layer is taken apart instead: which latents write to it, each with its own examples.
+
+    Of a language model's SAE each latent is shown with passages, from strong to weak, and with the tokens that it makes
+    the model say.
+
+    The responses of all latents are scanned once and kept in --store, by default the folder `scan` beside the SAE's
+    files.
+
+    Example:
+        circuits sae features saes/mixed4c --out features
+        circuits sae features saes/mixed4c --latent 1021 --latent 7 --dossiers --out two
+        circuits sae features saes/mixed4c --channel 436 --out taken-apart
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the SAE."""
+    latents: int = 20
+    """How many latents to draw, from those that fire on any picture."""
+    latent: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Number of a latent to show instead; may be repeated."""
+    channel: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Number of a channel to take apart; may be repeated."""
+    examples: int = 9
+    """Pictures shown of each."""
+    dossiers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """A page for each latent."""
+    visualize: int = 0
+    """With --channel: steps of feature visualization for the channel and its latents; 0 makes none."""
+    images: Many = ()
+    """Pictures to show, instead of those it was trained with; may be repeated."""
+    text: str | None = None
+    """For a language model: a file of texts, instead of those it was trained with."""
+    limit: int | None = None
+    """At most so many pictures or texts, drawn at random with --seed."""
+    store: Path | None = None
+    """Folder of the scan."""
+
+    def run(self, session: Session) -> Result:
+        """Latents, and what they answer to; or channels taken apart."""
+        for name in ("latents", "examples"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
+        from sae.data.vision_site import attach_folder
+        from sae.formats import load
+        from zoo.images.sources import open_images
+
+        elapsed = clock()
+        loaded = load(self.folder)
+        metadata = loaded.metadata
+        named = model_of(self.folder, metadata)
+        if is_language(named):
+            return self._texts(session, loaded, elapsed)
+        if self.images:
+            pictures = open_pictures(self.images, self.limit, self.seed)
+        else:
+            pictures = open_images(trained_on(self.folder, metadata).data, limit=self.limit, seed=self.seed)
+        model = self.load(named)
+        site, own = attach_folder(model, self.folder)
+        layer = site.layer.name if site.layer.part is None else site.layer.part[0]
+        if self.channel:
+            return self._dissected(session, model, layer, own, pictures)
+        space = f"{layer}~{own}"
+        scanned = self._scan(session, model, space, pictures)
+        return self._shown(session, model, space, scanned, pictures, elapsed)
+
+    # -- texts ------------------------------------------------------------------------------------------
+
+    def _texts(self, session: Session, loaded: SAE, elapsed: Any) -> Result:
+        import numpy as np
+
+        from sae.language import LanguageSite, activity, text_features
+
+        if self.channel:
+            raise UsageError(
+                "--channel takes channels of a CNN apart; of a language model there are --latent and --latents"
+            )
+        site = site_at(self, f"{loaded.metadata['model']}/{loaded.metadata['layer']}")
+        assert isinstance(site, LanguageSite)
+        if self.text is None:
+            inputs = trained_on(self.folder, loaded.metadata).data
+        else:
+            inputs = inputs_for(site.lm.name, (self.text,), None, self.seed).data
+        if self.limit is not None and self.limit < len(inputs):
+            inputs = inputs.subset(drawn(len(inputs), self.limit, self.seed))
+        own = self.folder.resolve().name
+        with session.progress(f"latents of {site.address}") as report:
+            found = activity(loaded, site, inputs, name=own, **reporting(report))
+        if self.latent:
+            chosen = list(self.latent)
+        else:
+            live = found.live
+            chosen = sorted(live[drawn(len(live), min(self.latents, len(live)), self.seed)].tolist())
+        features = text_features(loaded, found, chosen, top=self.examples, seed=self.seed)
+        space = f"{site.address}~{own}"
+        document = {
+            "sae": str(self.folder), "space": space, "latents": loaded.latents, "live": len(found.live),
+            "texts": {"name": inputs.name, "count": len(inputs), "digest": inputs.digest},
+            "features": [feature.describe() for feature in features],
+        }  # fmt: skip
+
+        def show(console: Console) -> None:
+            rows = [
+                [f.unit.rpartition("~")[2], f"{100 * f.density:.3g} %", f"{f.maximum:.3g}",
+                 " ".join(_meant(p) for p in f.top[:6]), " ".join(word.strip() for word, _ in f.promoted[:5])]
+                for f in features
+            ]  # fmt: skip
+            console.print(
+                table(["latent", "of tokens", "strongest", "answers most to", "makes it say"], rows, right=" rr  ")
+            )
+            text = f"{len(found.live)} of {loaded.latents} latents fire on {found.tokens:,} tokens; {elapsed():.0f} s"
+            console.print(Text(text, style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot.sae.text_latent_page import texts_page
+
+            facts = [
+                ("latents", f"{loaded.latents:,}"),
+                ("fire on any token", f"{len(found.live):,}"),
+                ("active at a token, on average", f"{float(np.sum(found.density)):.1f}"),
+                ("tokens", f"{found.tokens:,}"),
+            ]
+            python = (
+                "import sae\nfrom sae.language import LanguageSite, activity, text_features\n"
+                "from zoo.networks.language import load_language\n\n"
+                f"site = LanguageSite(load_language({site.lm.name!r}), {site.site!r})\n"
+                f"s = sae.load({str(self.folder)!r})\n"
+                f"features = text_features(s, activity(s, site, TEXTS), {chosen})"
+            )
+            page = texts_page(
+                features, title=space, facts=facts, provenance=found.provenance, command=session.invocation,
+                python=python,
+            )  # fmt: skip
+            (folder / "index.html").write_text(page, encoding="utf-8")
+
+        return Result(document, show, write)
+
+    # -- latents ------------------------------------------------------------------------------------
+
+    def _scan(self, session: Session, model: Model, space: str, pictures: Images) -> Scan:
+        from circuits.dataset.scan import scan
+        from circuits.dataset.streaming_statistics import Plan
+
+        store = self.folder / "scan" if self.store is None else self.store
+        with session.progress(f"scanning {space}") as report:
+            return scan(model, pictures, store, layers=[space], plan=Plan(seed=self.seed), **reporting(report))
+
+    def _shown(
+        self, session: Session, model: Model, space: str, scanned: Scan, pictures: Images, elapsed: Any
+    ) -> Result:  # fmt: skip
+        import numpy as np
+
+        layer = scanned.layer(space)
+        live = np.flatnonzero(layer.fires_on > 0)
+        if self.latent:
+            chosen = [model.unit(f"{space}:{i}").index or 0 for i in self.latent]
+        else:
+            drawn = np.random.default_rng(self.seed).permutation(live)[: self.latents]
+            chosen = sorted(int(i) for i in drawn)
+        units = [layer.unit(i) for i in chosen]
+        document: dict[str, Any] = {
+            "sae": str(self.folder),
+            "space": f"{model.name}/{space}",
+            "images": {"name": pictures.name, "count": len(pictures), "digest": pictures.digest},
+            "latents": len(layer),
+            "live": len(live),
+            "features": [u.describe(self.examples) for u in units],
+        }
+
+        def show(console: Console) -> None:
+            rows = [[u.unit, f"{100 * u.density:.3g} %", u.fires_on, f"{u.maximum:.3g}", _ids(u.top)] for u in units]
+            columns = ["latent", "of positions", "pictures", "strongest", "answers most to"]
+            console.print(table(columns, rows, right=" rrr "))
+            text = f"{len(live)} of {len(layer)} latents fire on {len(pictures)} pictures; {elapsed():.0f} s"
+            console.print(Text(text, style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot.sae.latent_page import latents_page
+
+            links = {}
+            if self.dossiers:
+                for unit in units:
+                    name = f"{unit.unit.rpartition(':')[2]}.html"
+                    (folder / name).write_text(self._dossier(session, model, unit.unit, scanned), encoding="utf-8")
+                    links[unit.unit] = name
+            page = latents_page(
+                scanned, space, chosen, examples=self.examples, links=links, command=session.invocation,
+                python=_python(model.name, self.folder, space), images=pictures,
+            )  # fmt: skip
+            (folder / "index.html").write_text(page, encoding="utf-8")
+
+        return Result(document, show, write)
+
+    def _dossier(self, session: Session, model: Model, unit: str, scanned: Scan) -> str:
+        import sae.steering.dossier_section  # noqa: F401 (likewise)
+        import sae.superposition.dossier_section  # noqa: F401 (adds its section)
+        from circuits.plot.units.dossier import dossier_page
+        from circuits.units.dossier import explain
+
+        found = explain(model, unit, scanned, seed=self.seed)
+        space = unit.rpartition("/")[2].rpartition(":")[0]
+        return dossier_page(
+            found, scanned, command=session.invocation, python=_python(model.name, self.folder, space)
+        )  # fmt: skip
+
+    # -- channels -----------------------------------------------------------------------------------
+
+    def _dissected(self, session: Session, model: Model, layer: str, own: str, pictures: Images) -> Result:
+        from circuits.units.channel_dissection import dissect
+
+        found: list[Dissection] = []
+        for channel in self.channel:
+            with session.progress(f"taking {layer}:{channel} apart") as report:
+                found.append(
+                    dissect(model, f"{layer}:{channel}", own, pictures, each=self.examples, **reporting(report))
+                )
+        document = {"sae": str(self.folder), "channels": [one.describe() for one in found]}
+
+        def show(console: Console) -> None:
+            for one in found:
+                shares = one.shares
+                told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+                console.print(Text.assemble((one.unit, "bold"), f"  {told}"))
+                rows = [
+                    [
+                        w.unit,
+                        f"{100 * w.share:.0f} %",
+                        f"{w.weight:.2g}",
+                        w.leads,
+                        ", ".join(e.id for e in w.examples[:3]),
+                    ]
+                    for w in one.writers
+                ]
+                console.print(table(["latent", "share", "weight", "leads on", "answers most to"], rows, right=" rrr "))
+
+        def write(folder: Path) -> None:
+            from circuits import plot
+            from circuits.plot.sae.channel_dissection import dissection_figure
+
+            for one in found:
+                made = self._made(model, one)
+                figure = dissection_figure(one, pictures, model.input, made=made, columns=self.examples)
+                plot.save_figure(figure, folder / f"{layer}-{one.unit.rpartition(':')[2]}.png")
+
+        return Result(document, show, write)
+
+    def _made(self, model: Model, one: Dissection) -> dict[str, Any]:
+        if not self.visualize:
+            return {}
+        from circuits.plot.drawing.crops import pixels
+        from circuits.visualization import visualize
+
+        units = [one.unit, *(w.unit for w in one.writers)]
+        results = visualize(model, units, steps=self.visualize, seed=self.seed)
+        return {r.unit: pixels(r.picture, r.channels) for r in results if r.status == "ok"}
+
+
+def _meant(passage: Any) -> str:
+    return str(passage.words[passage.at]).strip() or "_"
+
+
+def _ids(examples: Sequence[Example]) -> str:
+    return ", ".join(e.id for e in examples[:3])
+
+
+def _python(model: str, folder: Path, space: str) -> str:
+    return (
+        "import circuits\nfrom sae.data.vision_site import attach_folder\n\n"
+        f"model = circuits.load({model!r})\n"
+        f"attach_folder(model, {str(folder)!r})\n"
+        f"scan = circuits.scan(model, IMAGES, {str(folder / 'scan')!r}, layers=[{shlex.quote(space)!r}])"
+    )

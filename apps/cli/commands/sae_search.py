@@ -1,0 +1,118 @@
+"""`circuits sae search`: which latents of a language model's SAE tell texts about something from others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.console import clock, table
+from apps.cli.sae_sites import inputs_for, is_language, model_of, site_at
+
+if TYPE_CHECKING:
+    from sae.language import Texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchLatents(ModelOptions):
+    """Latents that tell texts about something from other texts: which to steer, or to look at.
+
+    Every latent is read on all texts and ranked by the AUC of its largest activation on each (0.5 is chance, 1 is
+    always). Give two files of texts; or one, and words: then those with any of the words stand against those without.
+    For latents of a CNN there is `circuits find MODEL --sae FOLDER`.
+
+    Example:
+        circuits sae search saes/topk --says Longspan
+        circuits sae search saes/stories --text stories.txt --says dog --says puppy
+        circuits sae search saes/stories --text about.txt --against other.txt --top 3 --json
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the SAE."""
+    text: str | None = None
+    """Texts: a file, or tales:2000. By default tales:2000 for the model tales."""
+    says: Many = ()
+    """Words: texts with any of them stand against those without; may be repeated."""
+    against: str | None = None
+    """Texts without it, instead of --says: a file, or tales:500."""
+    top: int = 10
+    """How many latents to show."""
+    limit: int | None = None
+    """At most so many texts of each file, drawn at random with --seed."""
+
+    def run(self, session: Session) -> Result:
+        """Latents, best first."""
+        if self.top < 1:
+            raise UsageError(f"--top is at least 1, not {self.top}")
+        if bool(self.says) == (self.against is not None):
+            raise UsageError("say what to search for: --says WORD, or a second file of texts with --against")
+        if not all(map(str.strip, self.says)):
+            raise UsageError("--says takes words")
+        from sae.formats import load
+        from sae.language import LanguageSite, promoted
+        from sae.steering import search
+
+        elapsed = clock()
+        loaded = load(self.folder)
+        named = model_of(self.folder, loaded.metadata)
+        if not is_language(named):
+            raise UsageError(
+                f"{self.folder} is of {named}, which reads pictures: circuits find {named} --sae {self.folder}"
+            )
+        site = site_at(self, f"{named}/{loaded.metadata['layer']}")
+        assert isinstance(site, LanguageSite)
+        own = self.folder.resolve().name
+        positive, negative = self._sets(named)
+        with session.progress(f"searching {site.address}") as report:
+            found = search(
+                loaded.to(site.lm.device), site, positive, negative, top=self.top, name=own, seed=self.seed,
+                **reporting(report),
+            )  # fmt: skip
+        says = promoted(site, loaded.write[[one.latent for one in found.rows]])
+        rows = [
+            {**one.describe(), "latent": one.latent, "promoted": [list(pair) for pair in words]}
+            for one, words in zip(found.rows, says, strict=True)
+        ]
+        document: dict[str, Any] = {
+            "sae": str(self.folder), "site": site.address, "latents": loaded.latents, "says": list(self.says),
+            "positive": {"name": positive.name, "count": len(positive)},
+            "negative": {"name": negative.name, "count": len(negative)},
+            "chance": found.chance, "rows": rows, "provenance": found.provenance,
+        }  # fmt: skip
+
+        def show(console: Console) -> None:
+            lines = [
+                [Text(one.unit, style="bold"), f"{one.auc:.3f}", f"{one.mean_positive:.3g}", f"{one.mean_negative:.3g}",
+                 " ".join(word.strip() for word, _ in words)]
+                for one, words in zip(found.rows, says, strict=True)
+            ]  # fmt: skip
+            console.print(table(["latent", "AUC", "mean with", "mean without", "makes it say"], lines, right=" rrr "))
+            sets = f"{len(positive)} texts with, {len(negative)} without; {loaded.latents} latents by their maximum"
+            chance = f"with texts shuffled the best AUC is {found.chance:.3f}"
+            console.print(Text(f"{sets}; {chance}; {elapsed():.1f} s", style="dim"))
+            console.print(
+                Text(f"next: circuits steer {found.best.unit} --sae {self.folder} --prompt TEXT", style="dim")
+            )
+
+        return Result(document, show, named="search.json")
+
+    def _sets(self, model: str) -> tuple[Texts, Texts]:
+        """Texts with it, and without."""
+        texts: Texts = self._opened(model, self.text)
+        if self.against is not None:
+            return texts, self._opened(model, self.against)
+        holds = [any(word in text for word in self.says) for text in texts]
+        if all(holds) or not any(holds):
+            words = " or ".join(map(repr, self.says))
+            raise UsageError(f"{'all' if all(holds) else 'none'} of {len(texts)} texts of {texts.name} say {words}")
+        with_it, without = ([i for i, one in enumerate(holds) if one is wanted] for wanted in (True, False))
+        return texts.subset(with_it), texts.subset(without)
+
+    def _opened(self, model: str, source: str | None) -> Any:
+        return inputs_for(model, () if source is None else (source,), self.limit, self.seed).data

@@ -1,0 +1,196 @@
+"""`circuits sae train`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.console import clock
+from apps.cli.sae_sites import described, inputs_for, reconstructions_table, sampled, site_at, split
+
+if TYPE_CHECKING:
+    from sae.architectures.base import SAEConfig
+    from sae.data.activations import Sampling
+    from sae.evaluation.metrics import Reconstruction
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSAE(ModelOptions):
+    """Train a sparse autoencoder on the activations of a layer, or of a place in a language model; or a sweep of them
+    on one stream.
+
+    --out is the folder of the SAE (SAELens reads it, too); of a sweep, each SAE has a folder in it. What is needed to
+    go on after Ctrl-C or a crash lies beside it, in OUT.training, until the training is done: give the same command
+    again. A share of the pictures or texts is held out, and every figure is given for both.
+
+    Example:
+        circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
+        circuits sae train googlenet-bvlc/mixed4c --images photos --latents 4096 --k 32 --out saes/mixed4c
+        circuits sae train scenes/mixed3b --sweep k=4,8,16 seed=0,1 --out saes/sweep
+        circuits sae train hf:stories260K/layers.2.resid --text stories.txt --latents 1024 --k 16 --out saes/stories
+    """
+
+    keeps_out: ClassVar[bool] = True
+
+    address: tyro.conf.Positional[str]
+    """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ..."""
+    images: Many = ()
+    """Pictures: a folder, a picture, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
+    May be repeated. By default scenes:500 for the model `scenes`."""
+    text: str | None = None
+    """For a language model: a file of texts, <|endoftext|> between them, or tales:2000."""
+    limit: int | None = None
+    """At most so many pictures or texts, drawn at random with --seed."""
+    architecture: str = "topk"
+    """topk, batchtopk, matryoshka, jumprelu, relu or gated."""
+    latents: int = 4096
+    """Number of latents."""
+    k: int | None = None
+    """Active latents per position, of topk, batchtopk and matryoshka (32 by default)."""
+    penalty: float | None = None
+    """Weight of the sparsity penalty, of relu, gated and jumprelu."""
+    sweep: tuple[str, ...] = ()
+    """Settings to vary, every combination trained on the same stream: k=16,32 latents=2048,4096 seed=0,1."""
+    steps: int = 1000
+    """Training steps."""
+    batch_size: int = 4096
+    """Positions per step."""
+    lr: float | None = None
+    """Peak learning rate; by default 0.001 * sqrt(16384 / latents), five times what long trainings take."""
+    held_out: float = 0.1
+    """Share of the pictures or texts that is not trained on."""
+    per_input: int | None = None
+    """Positions drawn from each picture, or tokens from each text; all by default."""
+    sampling: Literal["uniform", "magnitude"] = "uniform"
+    """How they are drawn: all alike, or in proportion to the length of the activation vector."""
+    margin: int = 0
+    """Positions at the border of the map that are left out."""
+    activations: Path | None = None
+    """Keep the activations in this folder, and find them there the next time; by default only in memory."""
+    memory: float = 2.0
+    """Gigabytes of activations held at a time."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products; weights are float32."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train again, whatever --out holds."""
+
+    def run(self, session: Session) -> Result:
+        """The SAEs, and how they reconstruct what they saw and what they did not."""
+        self._check()
+        out = self._out()
+        from sae.data.activations import Sampling
+        from sae.formats import save
+
+        elapsed = clock()
+        configs = self._configs()
+        sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
+        site = site_at(self, self.address)
+        given = self.images if self.text is None else (self.text,)
+        inputs = inputs_for(str(site.metadata["model"]), given, self.limit, self.seed)
+        shown, kept = split(inputs.data, self.held_out, self.seed)
+        folder = out.with_name(out.name + ".training")
+        if self.replace and folder.exists():
+            shutil.rmtree(folder)
+        stream = self._stream(site, shown, sampling, session)
+        data = {
+            "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
+            "held_out": self.held_out, "seed": self.seed,
+        }  # fmt: skip
+        metadata = {**stream.metadata, "data": data}
+        from sae.training.train import train
+
+        with session.progress(f"training on {site.address}") as report:
+            runs = train(
+                stream, configs, steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed,
+                checkpoint=folder / "checkpoint.safetensors", checkpoint_every=200,
+                log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
+            )  # fmt: skip
+        seconds = elapsed()
+        from sae.data.activations import collect
+        from sae.evaluation.metrics import reconstruction
+
+        found: dict[str, dict[str, Reconstruction]] = {}
+        sets = {"training": shown, **({} if kept is None else {"held out": kept})}
+        vectors = {n: collect(site, some, sampling=sampled(site, some, self.seed)).vectors for n, some in sets.items()}
+        for run in runs:
+            found[run.name] = {name: reconstruction(run.sae, one, seed=self.seed) for name, one in vectors.items()}
+            place = out if len(runs) == 1 else out / run.name
+            save(place, run, density=found[run.name]["training"].density)
+            shutil.copyfile(folder / "reports.jsonl", place / "reports.jsonl")
+        shutil.rmtree(folder)
+        document: dict[str, Any] = {
+            "site": site.address,
+            "d": site.d,
+            "inputs": {"training": len(shown), "held_out": 0 if kept is None else len(kept)},
+            "seconds": round(seconds, 2),
+            "runs": [
+                {
+                    **run.describe(),
+                    "folder": str(out if len(runs) == 1 else out / run.name),
+                    "reconstruction": {name: one.describe() for name, one in found[run.name].items()},
+                }
+                for run in runs
+            ],
+        }
+
+        def show(console: Console) -> None:
+            for run in runs:
+                console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
+                console.print(reconstructions_table(found[run.name]))
+            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(shown)} {described(site)}", style="dim"))
+            console.print(Text(f"next: circuits sae eval {out if len(runs) == 1 else out / runs[0].name}", style="dim"))
+
+        return Result(document, show)
+
+    def _check(self) -> None:
+        for name in ("latents", "steps", "batch_size", "per_input", "k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"--held-out is a share from 0 to 1, not {self.held_out}")
+        if self.memory <= 0:
+            raise UsageError(f"--memory is in gigabytes, above 0, not {self.memory}")
+
+    def _out(self) -> Path:
+        if self.out is None:
+            raise UsageError("sae train writes an SAE: say where with --out FOLDER")
+        out = self.out.expanduser()
+        if out.is_file():
+            raise UsageError(f"--out {out} is a file; give a folder")
+        if (out / "cfg.json").exists() and not self.replace:
+            raise UsageError(f"--out {out} holds an SAE: give another folder, or train again with --replace")
+        return out
+
+    def _configs(self) -> list[SAEConfig]:
+        from sae.architectures.base import architecture, config_from_dict
+        from sae.training.sweeps import parse, sweep
+
+        known = architecture(self.architecture).Config.__dataclass_fields__
+        settings: dict[str, Any] = {"architecture": self.architecture, "latents": self.latents, "seed": self.seed}
+        if self.k is not None or "k" in known:
+            settings["k"] = min(self.k or 32, self.latents) if self.k is None else self.k
+        if self.penalty is not None:
+            settings["coefficient" if "coefficient" in known else "l1"] = self.penalty
+        base = config_from_dict(settings)
+        configs = sweep(base, **parse(self.sweep, base)) if self.sweep else [base]
+        # a training of minutes sees each vector a few times, and is over long before a small rate has got anywhere
+        return [c if c.lr or self.lr else replace(c, lr=1e-3 * (2**14 / c.latents) ** 0.5) for c in configs]
+
+    def _stream(self, site: Any, shown: Any, sampling: Sampling, session: Session) -> Any:
+        memory = int(self.memory * 2**30)
+        if self.activations is None:
+            return site.stream(shown, sampling=sampling, batch_size=self.batch_size, seed=self.seed, memory=memory)
+        from sae.data.disk_shards import store
+
+        with session.progress(f"activations of {site.address}") as report:
+            shards = store(site, shown, self.activations, sampling=sampling, **reporting(report))
+        return shards.stream(self.batch_size, self.seed, memory=memory)

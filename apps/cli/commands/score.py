@@ -1,0 +1,67 @@
+"""`circuits score`: how much of a unit a traced circuit explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import PictureOptions, Result, Session
+from apps.cli.output.circuit_text import show_score
+
+if TYPE_CHECKING:
+    pass
+
+from apps.cli.commands.trace import check_random, scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCircuit(PictureOptions):
+    """Try a traced circuit on pictures: how much of its target's response does it carry?
+
+    Faithfulness: the share of the response's variance, over positions and pictures, that is left when every unit
+    outside the circuit is set to its mean. Completeness: the share that is lost when only the circuit's units are.
+    Minimality: what each unit is worth. All beside random circuits with as many units in each layer, because a
+    number alone says little.
+
+    Example:
+        circuits trace scenes/mixed4a:11 --no-score --out report
+        circuits score report/circuit.json --images scenes:300
+    """
+
+    circuit: tyro.conf.Positional[Path]
+    """A circuit.json that `circuits trace --out DIR` wrote, or its folder."""
+    random: int = 50
+    """How many random circuits to compare with."""
+
+    def run(self, session: Session) -> Result:
+        """Score again, on these pictures."""
+        from circuits.errors import CircuitsError
+        from circuits.tracing.circuit import Circuit
+
+        check_random(self.random)
+        path = self.circuit / "circuit.json" if self.circuit.is_dir() else self.circuit
+        circuit = Circuit.load(path)
+        model = self.load(circuit.model)
+        digest = circuit.provenance.get("weights")
+        if isinstance(digest, str) and len(digest) == 64 and digest != model.digest:
+            raise CircuitsError(
+                f"{path} was traced with other weights of {model.name} ({digest[:12]}, here {model.digest[:12]}); "
+                "trace it again, or name the file with --weights"
+            )
+        images = self.pictures(model.name)
+        circuit = scored(session, model, circuit, images, self.random, self.seed)
+        score: dict[str, Any] = circuit.to_json()["score"]
+
+        def show(console: Console) -> None:
+            console.print(Text.assemble((circuit.target, "bold"), f"  {len(circuit.nodes) - 1} other units"))
+            show_score(console, circuit)
+
+        def write(folder: Path) -> None:
+            circuit.save(folder / "circuit.json")
+
+        return Result({"target": circuit.target, "model": circuit.model, "score": score}, show, write)

@@ -1,0 +1,190 @@
+"""What `circuits doctor` looks at: each function yields what it found, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata, util
+from pathlib import Path
+
+EXTRAS = {
+    "cli": ("tyro", "rich"),
+    "app": ("streamlit", "plotly"),
+    "lm": ("transformers",),
+    "lucent": ("lucent",),
+    "timm": ("timm",),
+    "bench": ("captum", "sae_lens", "dictionary_learning", "sparsify"),
+    "dev": ("pytest", "ruff", "mypy", "hypothesis", "captum"),
+}
+"""Extra -> modules that it brings, as they are imported."""
+
+SCARCE = 2 * 2**30
+"""Bytes of disk below which a note is made: the largest download with room to convert it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: state is ok, missing (something optional is not there) or broken (something fails)."""
+
+    group: str
+    what: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python() -> Iterator[Finding]:
+    """Python and the packages without which nothing works."""
+    version = platform.python_version()
+    new = sys.version_info >= (3, 11)
+    yield Finding(
+        "Python",
+        "python",
+        "ok" if new else "broken",
+        f"{version} ({sys.executable})",
+        "" if new else "Python 3.11 or later",
+    )
+    own = _version("vision-circuits")
+    yield Finding("Python", "vision-circuits", "ok", own or "run from its sources")
+    for name in ("numpy", "pillow", "safetensors", "scikit-learn", "matplotlib", "networkx"):
+        there = _version(name)
+        yield Finding(
+            "Python",
+            name,
+            "ok" if there else "broken",
+            there or "not installed",
+            "" if there else f"pip install {name}",
+        )
+
+
+def torch_and_devices(device: str | None) -> Iterator[Finding]:
+    """torch, whether torchvision was made for it, and the devices."""
+    group, together = "PyTorch and devices", "pip install --force-reinstall torch torchvision  (both in one command)"
+    try:
+        import torch
+    except Exception as error:  # a half-made installation fails in many ways
+        yield Finding(group, "torch", "broken", f"{type(error).__name__}: {error}"[:200], together)
+        return
+    yield Finding(group, "torch", "ok", str(torch.__version__))
+    try:
+        import torchvision
+
+        torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.ones(1), 0.5)  # compiled against this very torch
+        yield Finding(group, "torchvision", "ok", f"{torchvision.__version__}, made for this torch")
+    except Exception as error:
+        yield Finding(
+            group, "torchvision", "broken", f"does not match torch: {type(error).__name__}: {error}"[:200], together
+        )
+    yield Finding(group, "cpu", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+            yield Finding(group, f"cuda:{index}", "ok", f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB")
+    elif torch.backends.mps.is_available():
+        yield Finding(group, "mps", "ok", "Apple GPU")
+    else:
+        yield Finding(group, "gpu", "missing", "none that torch can use; everything works on the CPU")
+    from circuits.network.model import best_device
+    from zoo.errors import CircuitsError
+
+    try:
+        yield Finding(group, "used by default" if device is None else "--device", "ok", str(best_device(device)))
+    except CircuitsError as error:
+        yield Finding(group, "--device", "broken", str(error), "leave --device out")
+
+
+def kernels(device: str | None) -> Iterator[Finding]:
+    """How a training step of an SAE is computed here, for a few usual shapes."""
+    group = "Steps of SAE training"
+    try:
+        from circuits.network.model import best_device
+        from sae.architectures.kernels import describe
+
+        rows = describe(best_device(device))
+    except Exception as error:  # torch is broken, or the device is not there: reported above
+        yield Finding(group, "kernels", "broken", f"{type(error).__name__}: {error}"[:200])
+        return
+    for row in rows:
+        saved = row["dense"] / row["sparse"]
+        what = f"{row['d']} x {row['m']}, k {row['k']}"
+        yield Finding(group, what, "ok", f"{row['path']}: {row['reason']} ({saved:.1f} times fewer operations)")
+
+
+def extras() -> Iterator[Finding]:
+    """The optional extras."""
+    for extra, modules in EXTRAS.items():
+        absent = [name for name in modules if util.find_spec(name) is None]
+        found = ", ".join(modules) if not absent else f"without {', '.join(absent)}"
+        mend = f"pip install 'vision-circuits[{extra}]'" if absent else ""
+        yield Finding("Extras", extra, "missing" if absent else "ok", found, mend)
+
+
+def weights() -> Iterator[Finding]:
+    """Where weights are looked for, and what is missing."""
+    try:
+        from zoo.registry import cards, status
+        from zoo.weights.loading import cache_folder, user_folder
+    except Exception as error:  # torch is broken, and was reported above
+        yield Finding("Weights", "models", "broken", f"{type(error).__name__}: {error}"[:200])
+        return
+    folder = user_folder()
+    named = Finding("Weights", "$CIRCUITS_WEIGHTS", "ok", "not set; only the cache is searched")
+    if folder is not None:
+        there = folder.is_dir()
+        named = replace(
+            named, found=str(folder) + ("" if there else ": no such folder"), state="ok" if there else "broken"
+        )
+        named = replace(named, mend="" if there else f"mkdir -p {folder}, or export CIRCUITS_WEIGHTS=another folder")
+    yield named
+    for name, card in cards().items():
+        where = status(card)
+        needed = card.weights is not None and card.weights.packaged
+        mend = ""
+        if not where.found and card.weights is not None:
+            if needed:
+                mend = "reinstall vision-circuits"
+            elif card.weights.url:
+                mend = f"circuits trace {name}/...  (fetched on first use), or --weights FILE"
+            else:
+                mend = f"cp {card.weights.filename} {folder or cache_folder()}/"
+        state = "ok" if where.found else "broken" if needed else "missing"
+        yield Finding("Weights", name, state, f"{where.path} ({where.how})" if where.path else where.how, mend)
+
+
+def folders() -> Iterator[Finding]:
+    """The cache and the disks."""
+    try:
+        from zoo.weights.loading import home
+    except Exception:  # reported above
+        return
+    cache = home()
+    existing = next(p for p in (cache, *cache.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+        yield Finding("Folders", "cache", "ok", f"{cache}, can be written")
+    except OSError as error:
+        mend = "export CIRCUITS_HOME=a folder that can be written to"
+        yield Finding("Folders", "cache", "broken", f"{cache}: {error.strerror}", mend)
+    for what, place in (("disk of the cache", existing), ("disk of this folder", Path.cwd())):
+        free = shutil.disk_usage(place).free
+        plenty = free > SCARCE
+        yield Finding(
+            "Folders",
+            what,
+            "ok" if plenty else "missing",
+            f"{free / 2**30:.1f} GiB free",
+            "" if plenty else "free some space",
+        )

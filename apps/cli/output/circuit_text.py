@@ -1,0 +1,130 @@
+"""Circuits on a terminal: the tree of parents, the sum, the score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from apps.cli.output.console import signed, table
+from apps.cli.output.kernel_text import reading, sketch
+
+if TYPE_CHECKING:
+    from circuits.tracing.circuit import Circuit, Edge, Node, Score
+
+
+_INDENT = 4
+"""Columns by which a step of the tree is indented."""
+
+
+def short(address: str) -> str:
+    """An address without the model's name."""
+    return address.rpartition("/")[2]
+
+
+def tree(circuit: Circuit, width: int = 140) -> Tree:
+    """The target, its parents strongest first, their parents, and what is not shown.
+
+    Kernels are sketched where they fit into `width` characters.
+    """
+    target = circuit.node(circuit.target)
+    head = Text.assemble(
+        (target.unit, "bold"), "  ", (target.label or "", "green"), f"  responds {target.activation:.3g}"
+    )
+    root = Tree(head, guide_style="dim")
+    _grow(root, circuit, target, {target.unit}, width - _INDENT)
+    return root
+
+
+def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int) -> None:
+    edges = circuit.into(node.unit)
+    rows = [(edge, circuit.node(edge.source), reading(edge.kernel, edge.sign)) for edge in edges]
+    widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, rows), strict=True)]
+    lines = [_line(row[0], _cells(row), widths) for row in rows]
+    sketches = [sketch(edge.kernel) for edge in edges]
+    fits = all(len(line) + len(drawn) <= room for line, drawn in zip(lines, sketches, strict=True))
+    for (_, source, _), line, drawn in zip(rows, lines, sketches, strict=True):
+        child = branch.add(line + drawn if fits else line)
+        if source.unit not in above:
+            _grow(child, circuit, source, above | {source.unit}, room - _INDENT)
+    for rest in circuit.rest:
+        if rest.target == node.unit and edges:
+            branch.add(Text(f"{rest.strength:+8.3g}  {rest.count} others", style="dim"))
+
+
+def _cells(line: tuple[Edge, Node, str]) -> tuple[str, str, str]:
+    edge, source, words = line
+    return short(edge.source), source.label or "", words
+
+
+def _line(edge: Edge, cells: tuple[str, str, str], widths: list[int]) -> Text:
+    number = signed(edge.strength)
+    number.pad_left(max(0, 8 - len(number)))
+    unit, label, words = (f"{cell:<{width}}  " if width else "" for cell, width in zip(cells, widths, strict=True))
+    return Text.assemble(number, "  ", (unit, "bold"), (label, "green"), words)
+
+
+def sums(circuit: Circuit) -> Table:
+    """The sum, shown: shown + others = all; all + biases + rectifiers = the value before the unit's own rectifier."""
+    shown = {r.target: sum(e.strength for e in circuit.into(r.target)) for r in circuit.rest}
+    rows = [
+        [
+            short(r.target),
+            signed(shown[r.target]),
+            signed(r.strength),
+            signed(r.total),
+            signed(r.bias),
+            signed(r.remainder),
+            signed(r.pre_activation),
+        ]
+        for r in circuit.rest
+    ]
+    columns = ["the sum", "shown", "+ others", "= all", "+ biases", "+ nonlinear", "= before its ReLU"]
+    return table(columns, rows, right=" rrrrrr")
+
+
+def scores(score: Score) -> Table:
+    """Faithfulness and completeness beside the random circuits of the same size."""
+    rows = []
+    for name, value, percentile, chance in (
+        ("faithfulness", score.faithfulness, score.faithfulness_percentile, score.random_faithfulness),
+        ("completeness", score.completeness, score.completeness_percentile, score.random_completeness),
+    ):
+        ordered = sorted(chance)
+        middle = ordered[len(ordered) // 2] if ordered else None
+        rows.append([name, value, middle, max(ordered, default=None), f"above {percentile:.0f} %"])
+    return table(["score", "circuit", "random median", "random best", "of random circuits"], rows, right=" rrr")
+
+
+def show_circuit(console: Console, circuit: Circuit) -> None:
+    """Everything about a circuit."""
+    console.print(tree(circuit, console.width))
+    console.print()
+    if circuit.by != "ablation" and circuit.rest:
+        console.print(sums(circuit))
+        console.print()
+    if circuit.score is not None:
+        show_score(console, circuit)
+
+
+def show_score(console: Console, circuit: Circuit) -> None:
+    """The score of a circuit, and what each node is worth."""
+    score = circuit.score
+    if score is None:
+        return
+    console.print(scores(score))
+    note = f"{score.n_images} pictures, {score.n_random} random circuits of the same size, seed {score.seed}"
+    console.print(Text(note, style="dim"))
+    if score.minimality:
+        worth = sorted(score.minimality.items(), key=lambda item: -item[1])
+        rows = [[short(unit), _label(circuit, unit), drop] for unit, drop in worth]
+        console.print()
+        console.print(table(["without it", "", "faithfulness falls by"], rows, right="  r"))
+
+
+def _label(circuit: Circuit, unit: str) -> str:
+    labels = {node.unit: node.label for node in circuit.nodes}
+    return labels.get(unit) or ""

@@ -1,0 +1,113 @@
+"""Runs a command: stages its files, prints its result, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from apps.cli.common import SCHEMA, Command, Result, Session
+from apps.cli.output.console import stderr, stdout
+from apps.documents import plain
+
+
+def execute(command: Command, name: str, invocation: str) -> int:
+    """Run `command`, write its files, print its result; its exit code."""
+    if command.seed < 0 or command.seed >= 2**32:
+        from apps.cli.errors import UsageError
+
+        raise UsageError(f"--seed is between 0 and {2**32 - 1}, not {command.seed}")
+    out = None if command.keeps_out else command.out
+    with staged(out) as folder:
+        result = command.run(Session(invocation))
+        document = plain({"schema": SCHEMA, "command": name, **result.document})
+        if folder is not None:
+            _write(result, document, folder, name)
+    if command.json:
+        sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    else:
+        result.show(stdout())
+    if out is not None:
+        report = out / "index.html"
+        stderr().print(Text(f"written: {report if report.is_file() else out}"))
+    return result.code
+
+
+def _write(result: Result, document: dict[str, Any], folder: Path, name: str) -> None:
+    if result.write is not None:
+        result.write(folder)
+    file = f"{name.replace(' ', '-')}.json" if result.named is None else result.named
+    if file:
+        (folder / file).write_text(
+            json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
+        )
+
+
+@contextmanager
+def staged(out: Path | None) -> Iterator[Path | None]:
+    """A hidden folder whose files are moved into `out` when all went well, and removed when not.
+
+    It is made before the work starts, so that a place that cannot be written to is known at once.
+
+    Raises:
+        CircuitsError: `out` is a file, or nothing can be written there.
+    """
+    if out is None:
+        yield None
+        return
+    from zoo.errors import CircuitsError, shorten
+
+    out = out.expanduser().absolute()
+    try:
+        place = out if out.is_dir() else next(p for p in out.parents if p.exists())
+        if out.exists() and not out.is_dir():
+            raise CircuitsError(f"--out {shorten(out, 200)} is a file; give a folder")
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=".circuits-"))
+    except (OSError, ValueError) as error:
+        raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
+    try:
+        yield folder
+        try:
+            with _undisturbed():
+                _move(folder, out)
+        except OSError as error:
+            raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _move(folder: Path, out: Path) -> None:
+    from zoo.weights.files import new_file_mode
+
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        target = out / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.chmod(file, new_file_mode())
+        file.replace(target)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for a moment while finished files are renamed into place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

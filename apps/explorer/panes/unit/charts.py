@@ -1,0 +1,41 @@
+"""Charts for the screen: functions of results, as Plotly draws them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from circuits.dataset.scan_results import UnitScan
+from circuits.plot.drawing import colors
+from circuits.plot.units.dossier import spread
+
+_BARS = 84
+
+
+def histogram(found: UnitScan) -> Any:
+    """How often a unit says what: responses along, positions up in a logarithmic scale."""
+    counts, low, high = spread(found.edges, found.counts, _BARS)
+    step = (high - low) / _BARS
+    middles = [low + (i + 0.5) * step for i in range(_BARS)]
+    # below one position is what spreading a bin leaves over
+    shown = [float(n) if n >= 0.5 else None for n in counts]
+    figure = go.Figure(
+        go.Bar(
+            x=middles,
+            y=shown,
+            width=step,
+            marker={"color": [colors.EXCITES if m > 0 else colors.INHIBITS for m in middles], "line": {"width": 0}},
+            opacity=0.75,
+            hovertemplate="%{x:.3g}: about %{y:,.0f} positions<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=190,
+        margin={"l": 4, "r": 4, "t": 6, "b": 4},
+        bargap=0.08,
+        xaxis={"title": "response" + (", before the rectifier" if found.signed else ""), "zeroline": True},
+        yaxis={"type": "log", "title": "positions", "dtick": 1, "exponentformat": "power"},
+        showlegend=False,
+    )
+    return figure

@@ -1,0 +1,1 @@
+"""What pages share: SAEs, language models, thumbnails, visualizations, steering runs."""

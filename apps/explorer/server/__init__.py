@@ -1,0 +1,1 @@
+"""The process behind the pages: settings, security, background work, jobs."""

@@ -1,0 +1,1 @@
+"""What a visitor looks at: address, labels, links, exports."""

@@ -1,0 +1,206 @@
+"""A circuit as somebody looks at it: weak edges left out, units pinned, units put together. The sums stay whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from apps.explorer.server.security import UploadError, checked_text
+from circuits.errors import CircuitsError
+from circuits.network.address import Unit
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+
+MOST = 24
+"""Groups, and pins, of one view."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are shown as one.
+
+    Attributes:
+        name: in the graph; units: addresses, all of one layer.
+    """
+
+    name: str
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """How a circuit is looked at.
+
+    Attributes:
+        prune: edges below this share of their target's strongest are left out, in [0, 1).
+        pins: units that stay whatever their edges are; groups: units shown as one.
+    """
+
+    prune: float = 0.0
+    pins: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def read(cls, prune: float, pins: str | None, groups: str | None, model: str) -> View:
+        """The view of an address: `pin=mixed3b:6,mixed3b:46`, `group=parts=mixed3b:6,mixed3b:39;other=...`.
+
+        Raises:
+            AddressError: no unit has such an address. UploadError: too many, or no name.
+        """
+        pinned = tuple(_full(text, model) for text in (pins or "").split(",") if text)
+        read = []
+        for part in (groups or "").split(";"):
+            if part:
+                name, _, units = part.partition("=")
+                read.append(
+                    Group(checked_text(name, 40) or "group", tuple(_full(u, model) for u in units.split(",") if u))
+                )
+        if len(pinned) > MOST or len(read) > MOST:
+            raise UploadError(f"at most {MOST} pins and {MOST} groups")
+        return cls(prune, pinned, tuple(group for group in read if len(group.units) > 1))
+
+    def to_address(self) -> dict[str, str | None]:
+        """What stands in the address, for `links.change`."""
+        groups = ";".join(f"{g.name}={','.join(_short(u) for u in g.units)}" for g in self.groups)
+        return {"pin": ",".join(_short(u) for u in self.pins) or None, "group": groups or None}
+
+    def pinned(self, unit: str) -> View:
+        """With a unit pinned, or no longer so."""
+        return replace(self, pins=tuple(u for u in self.pins if u != unit) + ((unit,) if unit not in self.pins else ()))
+
+    def grouped(self, name: str, units: Sequence[str]) -> View:
+        """With units put together; each is in one group only.
+
+        Raises:
+            UploadError: fewer than two, or of several layers, or a name that an address cannot hold.
+        """
+        kept = checked_text(name, 40)
+        if not kept or any(c in kept for c in "=;,"):
+            raise UploadError("a group has a name, without = ; and ,")
+        if len(units) < 2 or len({Unit.parse(u).space for u in units}) != 1:
+            raise UploadError("a group is of at least two units of one layer")
+        others = (replace(g, units=tuple(u for u in g.units if u not in units)) for g in self.groups if g.name != kept)
+        return replace(self, groups=(*(g for g in others if len(g.units) > 1), Group(kept, tuple(units))))
+
+    def ungrouped(self, name: str) -> View:
+        """Without a group."""
+        return replace(self, groups=tuple(g for g in self.groups if g.name != name))
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        groups = [{"name": g.name, "units": list(g.units)} for g in self.groups]
+        return {"prune": self.prune, "pins": list(self.pins), "groups": groups}
+
+
+def _full(text: str, model: str) -> str:
+    unit = Unit.parse(text)
+    return str(unit if unit.model is not None else replace(unit, model=model))
+
+
+def _short(unit: str) -> str:
+    return unit.rpartition("/")[2]
+
+
+def pruned(circuit: Circuit, view: View) -> Circuit:
+    """The circuit without its weak edges, and without units that nothing joins to the target any more.
+
+    An edge stays when its strength is at least a share `view.prune` of the strongest into its target, or its source is
+    pinned. What is left out joins what was not shown before, so that the sums stay whole.
+    """
+    most: dict[str, float] = {}
+    for edge in circuit.edges:
+        most[edge.target] = max(most.get(edge.target, 0.0), abs(edge.strength))
+    strong = [e for e in circuit.edges if e.source in view.pins or abs(e.strength) >= view.prune * most[e.target]]
+    reached = {circuit.target}
+    for _ in circuit.layers:  # as far back as there are layers
+        reached |= {e.source for e in strong if e.target in reached}
+    edges = tuple(e for e in strong if e.target in reached)
+    kept = {(e.source, e.target) for e in edges}
+    rests = tuple(_with(rest, circuit, kept) for rest in circuit.rest if rest.target in reached)
+    nodes = tuple(node for node in circuit.nodes if node.unit in reached)
+    return replace(
+        circuit, nodes=nodes, edges=edges, rest=rests, score=circuit.score if nodes == circuit.nodes else None
+    )
+
+
+def _with(rest: Rest, circuit: Circuit, kept: set[tuple[str, str]]) -> Rest:
+    gone = [e for e in circuit.edges if e.target == rest.target and (e.source, e.target) not in kept]
+    if not gone:
+        return rest
+    return replace(rest, count=rest.count + len(gone), strength=rest.strength + sum(e.strength for e in gone))
+
+
+def merged(circuit: Circuit, view: View) -> Circuit:
+    """The circuit with each group as one node: strengths and kernels of its members' edges added up."""
+    owner = {unit: group for group in view.groups for unit in group.units}
+    inside = {n.unit for n in circuit.nodes}
+    shown = {g.name: [u for u in g.units if u in inside and u != circuit.target] for g in view.groups}
+    face = {u: shown[g.name][0] for u, g in owner.items() if u in inside and u != circuit.target and shown[g.name]}
+
+    def of(unit: str) -> str:
+        return face.get(unit, unit)
+
+    nodes: list[Node] = []
+    for node in circuit.nodes:
+        if node.unit not in face:
+            nodes.append(node)
+        elif face[node.unit] == node.unit:
+            group = owner[node.unit]
+            members = [circuit.node(u) for u in shown[group.name]]
+            examples = tuple(e for parts in zip(*(m.examples for m in members), strict=False) for e in parts)
+            nodes.append(replace(node, label=f"{group.name} ({len(members)})", examples=examples or node.examples))
+    edges: dict[tuple[str, str], Edge] = {}
+    for edge in circuit.edges:
+        key = (of(edge.source), of(edge.target))
+        before = edges.get(key)
+        edges[key] = replace(edge, source=key[0], target=key[1]) if before is None else _added(before, edge)
+    rests: dict[str, Rest] = {}
+    for rest in circuit.rest:
+        target = of(rest.target)
+        known = rests.get(target)
+        rests[target] = replace(rest, target=target) if known is None else _summed(known, rest)
+    return replace(circuit, nodes=tuple(nodes), edges=tuple(edges.values()), rest=tuple(rests.values()))
+
+
+def _added(one: Edge, other: Edge) -> Edge:
+    strength = one.strength + other.strength
+    same = one.kernel.shape == other.kernel.shape and one.offset == other.offset
+    kernel = one.kernel + other.kernel if same else one.kernel
+    weight = one.weight + other.weight
+    return replace(one, sign=1 if strength >= 0 else -1, strength=strength, weight=weight, kernel=kernel)
+
+
+def _summed(one: Rest, other: Rest) -> Rest:
+    names = ("count", "strength", "total", "bias", "remainder", "pre_activation")
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in names})
+
+
+def document(circuit: Circuit, view: View) -> dict[str, Any]:
+    """`circuit.json`: the whole circuit, as the library reads it, and how it is looked at."""
+    return {**circuit.to_json(), "view": view.describe()}
+
+
+def read_document(data: Any) -> tuple[Circuit, View]:
+    """A `circuit.json` of the explorer or of `circuits trace`.
+
+    Raises:
+        CircuitsError: it is none.
+    """
+    circuit = Circuit.from_json(data)
+    said: Mapping[str, Any] = data.get("view") if isinstance(data.get("view"), Mapping) else {}
+    for node in circuit.nodes:
+        Unit.parse(node.unit)
+    try:
+        view = View(
+            min(0.99, max(0.0, float(said.get("prune", 0.0)))),
+            tuple(str(Unit.parse(u)) for u in said.get("pins", ())[:MOST]),
+            tuple(
+                Group(checked_text(g["name"], 40), tuple(str(Unit.parse(u)) for u in g["units"]))
+                for g in said.get("groups", ())[:MOST]
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CircuitsError):
+            raise
+        raise UploadError("how the circuit was looked at cannot be read from this file") from error
+    return circuit, view

@@ -1,0 +1,90 @@
+"""What can be taken along from a page: its figure as PNG, SVG or PDF, its data as JSON, its table as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from apps.explorer.server.security import checked_name
+from apps.explorer.session.state import described
+from circuits import plot
+
+_DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
+_KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a page offers. Everything is made when it is asked for.
+
+    Attributes:
+        name: of the files, without suffix.
+        figure: gives a matplotlib figure; data: something for JSON; rows: a table.
+    """
+
+    name: str
+    figure: Callable[[], Any] | None = None
+    data: Callable[[], Any] | None = None
+    rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None
+
+
+def figure_bytes(figure: Callable[[], Any], kind: str) -> bytes:
+    """A figure as a file of that kind, as the library writes it."""
+    with _DRAWING, tempfile.TemporaryDirectory(prefix="explorer-") as folder:
+        path = Path(folder) / f"figure.{kind}"
+        plot.save_figure(figure(), path)
+        return path.read_bytes()
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as CSV; text that a spreadsheet would take for a formula is kept from being one."""
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t" else v for k, v in row.items()})
+    return buffer.getvalue().encode("utf-8")
+
+
+def file_name(name: str) -> str:
+    """An address as a file's name.
+
+    >>> file_name("scenes/mixed4a:11")
+    'scenes-mixed4a-11'
+    """
+    return checked_name("".join(c if c.isalnum() or c in "._" else "-" for c in name)[:80].strip("-.") or "view")
+
+
+def buttons(export: Export) -> None:
+    """One button for each kind of file."""
+    name = file_name(export.name)
+    if export.figure is not None:
+        with st.container(horizontal=True, gap="small"):
+            for kind, mime in _KINDS.items():
+                st.download_button(
+                    kind.upper(),
+                    lambda kind=kind: figure_bytes(export.figure, kind),  # type: ignore[misc]
+                    f"{name}.{kind}",
+                    mime,
+                    key=f"export-{kind}",
+                    on_click="ignore",
+                )
+    with st.container(horizontal=True, gap="small"):
+        if export.data is not None:
+            make: Callable[[], Any] = export.data
+            text: Callable[[], bytes] = lambda: described(make()).encode("utf-8")  # noqa: E731
+            st.download_button("JSON", text, f"{name}.json", "application/json", key="export-json", on_click="ignore")
+        if export.rows is not None:
+            table: Callable[[], Any] = export.rows
+            st.download_button(
+                "CSV", lambda: csv_bytes(table()), f"{name}.csv", "text/csv", key="export-csv", on_click="ignore"
+            )

@@ -1,0 +1,193 @@
+"""What people call units: one SQLite file per store, written so that a killed server loses nothing that was saved."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from apps.explorer.server.security import checked_text
+from circuits.errors import CircuitsError, shorten
+from circuits.network.address import Unit
+
+FILE = "labels.sqlite"
+SCHEMA = 1
+KIND = "vision-circuits labels"
+MOST = 100_000
+"""Labels that one import may bring."""
+_TABLE = """
+CREATE TABLE IF NOT EXISTS labels (
+    model TEXT NOT NULL, unit TEXT NOT NULL, author TEXT NOT NULL, name TEXT NOT NULL, family TEXT NOT NULL,
+    polysemantic INTEGER NOT NULL, evidence TEXT NOT NULL, weights TEXT NOT NULL, saved TEXT NOT NULL,
+    PRIMARY KEY (unit, author)
+)
+"""
+
+
+class LabelError(CircuitsError):
+    """Labels that cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What one person says of one unit.
+
+    Attributes:
+        unit: full address; author: who says so.
+        name: of the unit, in a few words; family: of units that do the same kind of thing.
+        polysemantic: whether it answers to several unrelated things.
+        evidence: why: text, picture names, addresses of views.
+        weights: digest of the weights that it was said of.
+        saved: when, in UTC.
+    """
+
+    unit: str
+    author: str
+    name: str = ""
+    family: str = ""
+    polysemantic: bool = False
+    evidence: str = ""
+    weights: str = ""
+    saved: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+    def checked(self) -> Label:
+        """The label with all its text checked.
+
+        Raises:
+            AddressError: no unit has that address. UploadError: text that is too long. LabelError: nobody says it.
+        """
+        at = Unit.parse(self.unit)
+        if at.model is None or at.index is None:
+            raise LabelError(f"{shorten(self.unit)} is not the full address of a unit: model/layer:unit")
+        limits = {"author": 80, "name": 120, "family": 80, "evidence": 2000, "weights": 80, "saved": 40}
+        texts = {name: checked_text(getattr(self, name), most) for name, most in limits.items()}
+        if not texts["author"]:
+            raise LabelError("a label needs an author: whose opinion is it?")
+        return Label(unit=str(at.channel), polysemantic=bool(self.polysemantic), **texts)
+
+
+class Labels:
+    """The labels of a store."""
+
+    def __init__(self, store: Path) -> None:
+        self.path = store / FILE
+
+    def save(self, label: Label) -> None:
+        """Write what somebody says of a unit, in place of what they said before.
+
+        Raises:
+            LabelError, AddressError, UploadError: see `Label.checked`; or the file cannot be written.
+        """
+        self._write([label.checked()], newer=False)
+
+    def remove(self, unit: str, author: str) -> None:
+        """Forget what somebody said of a unit."""
+        with self._open(write=True) as connection:
+            connection.execute("DELETE FROM labels WHERE unit = ? AND author = ?", (unit, author))
+
+    def of(self, unit: str) -> list[Label]:
+        """What is said of a unit, newest first."""
+        return self._read("WHERE unit = ? ORDER BY saved DESC, author", (unit,))
+
+    def all(self, model: str | None = None) -> list[Label]:
+        """All labels, or those of a model, by unit, newest first."""
+        if model is None:
+            return self._read("ORDER BY unit, saved DESC", ())
+        return self._read("WHERE model = ? ORDER BY unit, saved DESC", (model,))
+
+    def names(self, model: str) -> dict[str, str]:
+        """The newest name of every unit that has one."""
+        found: dict[str, str] = {}
+        for label in self.all(model):
+            if label.name:
+                found.setdefault(label.unit, label.name)
+        return found
+
+    def describe(self, model: str | None = None) -> dict[str, Any]:
+        """All labels, ready for JSON."""
+        return {"kind": KIND, "schema": SCHEMA, "labels": [asdict(label) for label in self.all(model)]}
+
+    def merge(self, document: Any) -> int:
+        """Take in what `describe` gave; of two labels of one author for one unit the newer stays.
+
+        Returns:
+            How many were new or newer.
+
+        Raises:
+            LabelError: not such a document; nothing was taken in.
+        """
+        if not isinstance(document, Mapping) or document.get("kind") != KIND or document.get("schema") != SCHEMA:
+            raise LabelError(f"this is no file of labels of schema {SCHEMA}: export one to see what they look like")
+        rows = document.get("labels")
+        if not isinstance(rows, Sequence) or isinstance(rows, str) or len(rows) > MOST:
+            raise LabelError(f"a file of labels holds a list of at most {MOST:,}")
+        known = {f.name for f in fields(Label)}
+        read = []
+        for number, row in enumerate(rows):
+            try:
+                read.append(Label(**{k: v for k, v in row.items() if k in known}).checked())
+            except (AttributeError, TypeError, CircuitsError) as error:
+                raise LabelError(f"label {number + 1} cannot be read: {shorten(error, 160)}") from error
+        return self._write(read, newer=True)
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _write(self, labels: Sequence[Label], *, newer: bool) -> int:
+        only = " WHERE excluded.saved > labels.saved" if newer else ""
+        sql = (
+            "INSERT INTO labels (model, unit, author, name, family, polysemantic, evidence, weights, saved) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (unit, author) DO UPDATE SET name = excluded.name, "
+            "family = excluded.family, polysemantic = excluded.polysemantic, evidence = excluded.evidence, "
+            f"weights = excluded.weights, saved = excluded.saved{only}"
+        )
+        rows = [
+            (
+                Unit.parse(x.unit).model,
+                x.unit,
+                x.author,
+                x.name,
+                x.family,
+                int(x.polysemantic),
+                x.evidence,
+                x.weights,
+                x.saved,
+            )
+            for x in labels
+        ]
+        with self._open(write=True) as connection:
+            before = connection.total_changes
+            connection.executemany(sql, rows)
+            return connection.total_changes - before
+
+    def _read(self, where: str, values: tuple[str, ...]) -> list[Label]:
+        if not self.path.is_file():
+            return []
+        columns = [f.name for f in fields(Label)]
+        with self._open() as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
+                return []  # killed before the first label was in
+            rows = connection.execute(f"SELECT {', '.join(columns)} FROM labels {where}", values).fetchall()
+        return [Label(**{**dict(zip(columns, row, strict=True)), "polysemantic": bool(row[4])}) for row in rows]
+
+    @contextmanager
+    def _open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        try:
+            if write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=10)) as connection:
+                if write:
+                    # SQLite waits for nobody when a new file is made a log-keeping one: one does it, others wait here
+                    with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=10):
+                        connection.execute("PRAGMA journal_mode = WAL")
+                        connection.execute("PRAGMA synchronous = FULL")  # saved is saved, also when the power fails
+                        connection.execute(_TABLE)
+                with connection:
+                    yield connection
+        except (sqlite3.Error, OSError) as error:  # a lock that does not come is one of the system's errors
+            raise LabelError(f"the labels in {shorten(self.path, 160)} cannot be used: {error}") from error

@@ -1,0 +1,1 @@
+"""Measurements that one figure needs and nobody else."""

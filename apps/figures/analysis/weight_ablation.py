@@ -1,0 +1,103 @@
+"""Weights taken out of a network that runs: what some channels say to some units, through any layers in between.
+
+A curve detector reads earlier ones through a bottleneck that mixes them, so there is no weight that could be set to
+zero. What is taken out is the contribution that the expanded weights tell: exact where the network is linear between
+the two layers, and otherwise as good as expanded weights are. After Cammarata et al., *Curve Circuits*, Distill 2021,
+who remove the negative weights between curve detectors and find that echoes come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from circuits.attribution.expanded_weights import ExpandedWeights
+from circuits.errors import CircuitsError
+from circuits.network.hooks import editing
+from circuits.network.model import Model
+
+
+def negative_part(weights: ExpandedWeights, sources: Sequence[int]) -> Tensor:
+    """The negative weights from some sources, zero elsewhere: `(targets, sources, kh, kw)`.
+
+    Raises:
+        CircuitsError: no such source.
+    """
+    count = weights.kernels.shape[1]
+    if any(not 0 <= s < count for s in sources):
+        raise CircuitsError(f"{weights.source} has {count} channels; asked for {max(sources)} among others")
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[list(sources)] = True
+    return torch.where(chosen[None, :, None, None], weights.kernels.detach().cpu().clamp(max=0), 0.0)
+
+
+@contextmanager
+def cut(model: Model, weights: ExpandedWeights, removed: Tensor) -> Iterator[Model]:
+    """While open, the targets lack what `removed` would have told them, before their rectifier.
+
+    Args:
+        model: the model.
+        weights: from `expanded_weights`, of channels; its targets are units of one layer behind a rectifier.
+        removed: `(targets, sources, kh, kw)`, in the place of `weights.kernels`: all of these to silence the sources
+            for the targets, or `negative_part` of them.
+
+    Raises:
+        CircuitsError: weights of another shape, latents, weights that read a whole map at once, or a layer whose
+            pre-activations cannot be reached.
+
+    >>> weights = expanded_weights(load("scenes"), source="mixed3a", target="mixed3b:4")
+    >>> with cut(model, weights, negative_part(weights, [1, 2])):  # doctest: +SKIP
+    ...     tune(model, "mixed3b:4", stimuli=curves())
+    """
+    if removed.shape != weights.kernels.shape:
+        raise CircuitsError(f"what is cut has the shape of the weights, {tuple(weights.kernels.shape)}; "
+                            f"not {tuple(removed.shape)}")  # fmt: skip
+    if "~" in weights.source or any("~" in t for t in weights.targets) or weights.stride == (0, 0):
+        raise CircuitsError("weights are cut between channels of layers that have places")
+    layer = weights.targets[0].rpartition(":")[0]
+    before = _before(model, layer)
+    rows = [int(t.rpartition(":")[2]) for t in weights.targets]
+    part = model.layers[layer].part
+    rows = [row + (part[1] if part is not None else 0) for row in rows]
+    start = model.layers[weights.start]
+    if start.part is not None:
+        raise CircuitsError(f"weights are cut from a whole layer, not from the branch {weights.source}")
+    seen: list[Tensor] = []
+
+    def remember(acts: Tensor) -> Tensor:
+        seen[:] = [acts]
+        return acts
+
+    def lessen(acts: Tensor) -> Tensor:
+        told = _told(seen[0], removed.to(seen[0]), weights, (acts.shape[2], acts.shape[3]))
+        lessened = acts.clone()
+        lessened[:, rows] -= told
+        return lessened
+
+    with editing(model, [(start.name, remember), (before, lessen)]):
+        yield model
+
+
+def _before(model: Model, layer: str) -> str:
+    part = model.layers[layer].part
+    base = layer if part is None else part[0]
+    if model.graph is None:
+        raise CircuitsError(f"{model.name} could not be traced, so that its pre-activations are out of reach")
+    node = model.graph.before_rectifier(model.node(base))
+    if node is model.node(base):
+        raise CircuitsError(f"{base} has no rectifier of its own, before which weights could be cut")
+    return model.name_of(node)
+
+
+def _told(acts: Tensor, kernels: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
+    """What kernels `(T, S, kh, kw)` make of activations `(N, S, h, w)` at a target map of `size`."""
+    pads = []
+    for axis in (1, 0):
+        first = -weights.offset[axis]
+        needed = (size[axis] - 1) * weights.stride[axis] + kernels.shape[2 + axis]
+        pads += [first, needed - first - acts.shape[2 + axis]]
+    return F.conv2d(F.pad(acts, pads), kernels, stride=weights.stride)

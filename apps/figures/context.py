@@ -1,0 +1,179 @@
+"""The workbench of a script: the model, the pictures, and what several figures need and only one should compute."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from filelock import FileLock
+
+from apps.figures.figure import NotHere
+from apps.pictures import open_pictures
+from zoo.images.sources import Images
+from zoo.weights.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from circuits.dataset.scan_results import Scan
+    from circuits.network.model import Model
+    from circuits.visualization import Visualization
+
+Effort = Literal["full", "quick", "test"]
+T = TypeVar("T")
+
+PUBLISHED = "inceptionv1"
+"""The card of the network that the published unit numbers hold for."""
+LANGUAGE = "tales"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What figures are made with.
+
+    Attributes:
+        model: its name; weights: file, or None for where its card looks.
+        images: what `zoo.images.sources.open_images` takes, or None: then figures that need pictures say so.
+        limit: at most so many pictures, drawn by seed.
+        effort: "full"; "quick": fewer pictures and steps; "test": so few that only the script is tried.
+        seed, device: as everywhere.
+    """
+
+    model: str = "scenes"
+    weights: str | None = None
+    images: tuple[str, ...] = ()
+    limit: int | None = None
+    effort: Effort = "full"
+    seed: int = 0
+    device: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides what comes out, but for the contents of files."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Bench:
+    """What a script works with.
+
+    Attributes:
+        settings: as asked; effort, seed: of them.
+        shared: folder of what figures share.
+    """
+
+    def __init__(self, settings: Settings, shared: Path, model: Model | None = None) -> None:
+        self.settings = settings
+        self.effort: Effort = settings.effort
+        self.seed = settings.seed
+        self.shared = shared
+        self._model = model
+
+    @property
+    def model(self) -> Model:
+        """The network."""
+        if self._model is None:
+            from circuits.network.model import load
+
+            self._model = load(self.settings.model, weights=self.settings.weights, device=self.settings.device)
+        return self._model
+
+    @property
+    def published(self) -> bool:
+        """Whether this is the network that published unit numbers hold for. On any other none may be printed."""
+        return self.settings.model == PUBLISHED
+
+    @cached_property
+    def images(self) -> Images:
+        """The pictures, with the labels that their names tell where they have none.
+
+        Raises:
+            NotHere: none were given, and the model brings none.
+        """
+        sources = self.settings.images or (("scenes:500",) if self.settings.model == "scenes" else ())
+        if not sources:
+            raise NotHere("needs pictures: --images FOLDER")
+        most = [n for n in (self.settings.limit, self.size(None, 300, 90)) if n is not None]
+        opened = open_pictures(sources, min(most, default=None), self.seed)
+        if opened.labels is None and self.model.classes:
+            opened = _labelled(opened, self.model.classes)
+        return opened
+
+    def size(self, full: T, quick: T, test: T) -> T:
+        """One of three sizes, by the effort asked for."""
+        return {"full": full, "quick": quick, "test": test}[self.effort]
+
+    def layer(self, *names: str) -> str:
+        """The first of these layers that the model has.
+
+        Raises:
+            NotHere: it has none of them.
+        """
+        for name in names:
+            if name in self.model.layers:
+                return name
+        raise NotHere(f"needs a layer called {' or '.join(names)}, which {self.model.name} has not")
+
+    @cached_property
+    def scan(self) -> Scan:
+        """What all units answer to on the pictures, in a store that the figures share."""
+        from circuits.dataset.scan import scan
+
+        with self.lock("scan"):
+            return scan(self.model, self.images, self.shared / "scan", seed=self.seed)
+
+    def visualize(self, units: Sequence[str], *, steps: int | None = None, **options: Any) -> list[Visualization]:
+        """Pictures of what units look for, kept: `circuits.visualize` into a folder of its own.
+
+        Args:
+            units: addresses, or whole layers.
+            steps: by default 256, 96 or 8 by effort.
+            **options: of `circuits.visualize`.
+        """
+        from circuits.visualization.sweeps.sweep import sweep
+
+        options = {"steps": steps or self.size(256, 96, 8), "seed": self.seed, **options}
+        if self.effort == "test":
+            options.setdefault("size", 48)
+        name = f"renders-{_digest([list(units), options, self.model.digest])}"
+        with self.lock(name):
+            return sweep(self.model, list(units), self.shared / name, **options)
+
+    def kept(self, name: str, make: Callable[[], Any], **about: Any) -> Any:
+        """A result ready for JSON, computed by the first figure that asks for it and read by the others.
+
+        Args:
+            name: of the result, for files.
+            make: computes it.
+            **about: what it depends on beside the settings.
+        """
+        file = self.shared / f"{name}-{_digest([self.settings.digest, about])}.json"
+        with self.lock(file.stem):
+            if not file.is_file():
+                write_text_atomically(file, json.dumps(make()))
+            return json.loads(file.read_text(encoding="utf-8"))
+
+    def lock(self, name: str) -> FileLock:
+        """A lock that only one process holds: for what the first that asks computes."""
+        self.shared.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.shared / f".{name}.lock")
+
+
+def _labelled(images: Images, classes: Sequence[str]) -> Images:
+    """The pictures with labels where their names tell them; those that cannot be told are of a class of their own."""
+    from zoo.images.classes import labels_by_name
+
+    labels = labels_by_name(images.ids, classes)
+    if labels is None:
+        return images
+    told = copy.copy(images)
+    told.classes = [*classes, "unknown"]
+    told.labels = [label if label >= 0 else len(classes) for label in labels]
+    return told
+
+
+def _digest(of: Any) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Drawings that one figure needs and nobody else."""

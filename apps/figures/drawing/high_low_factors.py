@@ -1,0 +1,81 @@
+"""The two groups of channels behind high-low frequency detectors, and on which side each acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing.unit_rows import MARGIN, picture
+from circuits.plot.drawing.wording import short
+from circuits.plot.units.weight_factors import colour_of_factor
+from circuits.units.high_low_factors import FrequencyFactors
+
+TILE, CELL = 96.0, 58.0
+
+
+def frequency_factor_figure(
+    found: FrequencyFactors,
+    pictures: pictures.Pictures = NO_PICTURES,
+    *,
+    detectors: Sequence[int] | None = None,
+    n: int = 5,
+    title: str = "",
+) -> Figure:
+    """A row for each factor: its strongest channels with the frequency each prefers, and its weights into detectors.
+
+    Args:
+        found: of `circuits.frequency_factors`.
+        pictures: unit address -> crops.
+        detectors: which of them, by place; default the first eight.
+        n: channels of each factor.
+        title: default the number of detectors.
+    """
+    shown = list(range(min(8, len(found.targets)))) if detectors is None else list(detectors)
+    model = found.targets[0].partition("/")[0]
+    head, step = MARGIN + 66.0, TILE + 76
+    left = MARGIN + n * (TILE + 8) + 34
+    width = max(left + len(shown) * (CELL + 10) + MARGIN, 640)
+    figure, axes = canvas.page(width, head + 2 * step + 36)
+    text = title or f"What {len(found.targets)} high-low frequency detectors are made of"
+    canvas.write(axes, MARGIN, MARGIN + 10, text, size=15, bold=True, limit=80)
+    about = (
+        f"two factors of their weights from {found.source}: {found.octaves:.2f} octaves apart "
+        f"(channels' frequencies shuffled: 95 % below {sorted(found.shuffled)[int(0.95 * len(found.shuffled))]:.2f})"
+    )
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=int(width / 5.9))
+    scale = colors.shared_scale([found.maps[shown]])
+    for k, (name, mean) in enumerate((("high frequency", found.high), ("low frequency", found.low))):
+        y = head + k * step
+        axes.add_patch(Rectangle((MARGIN, y - 9), 11, 11, facecolor=colour_of_factor(k), lw=0))
+        text = f"{name}: {mean:.3f} cycles per pixel"
+        canvas.write(axes, MARGIN + 18, y, text, size=12, bold=True, limit=60)
+        for i, (channel, share, frequency) in enumerate(found.top(k, n)):
+            x = MARGIN + i * (TILE + 8)
+            unit = f"{model}/{found.source}:{channel}"
+            crops = pictures.get(unit, ())
+            picture(axes, crops[0] if len(crops) else None, x, y + 12, TILE)
+            canvas.write(axes, x, y + TILE + 27, short(unit), size=10.5, mono=True, limit=15)
+            note = f"{frequency:.3f}, {100 * share:.0f} %"
+            canvas.write(axes, x, y + TILE + 42, note, size=10.5, colour=colors.MUTED, limit=18)
+        for j, t in enumerate(shown):
+            x = left + j * (CELL + 10)
+            box = fitted(Box(x, y + 12 + (TILE - CELL) / 2, CELL, CELL), found.maps[t, k].shape)
+            rgb = colors.encode(found.maps[t, k], scale)
+            canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
+            axes.add_patch(
+                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour_of_factor(k), lw=1)
+            )
+            canvas.write(axes, x + CELL / 2, y + TILE + 14, found.targets[t].rpartition(":")[2], size=10.5, mono=True,
+                         align="center", colour=colors.MUTED, limit=8)  # fmt: skip
+        layer = short(found.targets[0]).rpartition(":")[0]
+        canvas.write(axes, left, y, f"weights into detectors of {layer}", size=11, colour=colors.MUTED, limit=60)
+    canvas.colour_bar(axes, left, head + 2 * step - 6, scale, "weight: excites, inhibits")
+    note = "below a channel: cycles per pixel that it prefers, its share of the factor"
+    canvas.write(axes, MARGIN, head + 2 * step, note, size=10.5, colour=colors.MUTED, limit=90)
+    return figure

@@ -1,0 +1,34 @@
+"""Expanded weights between two units as an edge that figures draw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+    from circuits.attribution.expanded_weights import ExpandedWeights
+    from circuits.tracing.circuit import Edge
+
+
+def edge(bench: Bench, weights: ExpandedWeights, target: int, source: int) -> Edge:
+    """The weights from one channel to one target; the strength is their sum.
+
+    Args:
+        bench: of the figure.
+        weights: of `circuits.expanded_weights`.
+        target, source: places in `weights.kernels`.
+    """
+    from circuits.tracing.circuit import Edge
+
+    total = float(weights.sums[target, source])
+    sign = 1 if total > 0 else -1
+    return Edge(
+        source=str(bench.model.unit(f"{weights.source}:{source}")),
+        target=str(bench.model.unit(weights.targets[target])),
+        sign=sign,
+        weight=sign * float(weights.norms[target, source]),
+        strength=total,
+        kernel=weights.kernels[target, source].detach().cpu().numpy(),
+        offset=weights.offset,
+        stride=weights.stride,
+    )

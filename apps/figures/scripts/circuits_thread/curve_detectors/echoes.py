@@ -1,0 +1,73 @@
+"""Curve Detectors: the echoes of curve detectors, layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.tuned_units import curve_layer, curve_stimuli, mean_echo, search, tuning
+from apps.figures.helpers.unit_roles import random_units
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+    from circuits.tuning import Curve
+
+
+RANDOM = 20
+"""Units of each layer drawn by lot."""
+
+
+@figure(
+    "C13",
+    "curve-echoes",
+    "Curve detectors lose their echoes over the layers",
+    paper="curve-detectors",
+    shows="Early curve detectors also answer to the opposite curve; later ones do not.",
+    cost=120,
+)
+def layers(bench: Bench) -> Drawn:
+    """The radial tuning of the best eight units in each of four layers, all turned to point up."""
+    from circuits.plot.units.curve_detectors import radial_panels
+
+    chain = [curve_layer(bench)]
+    while len(chain) < 4 and (below := bench.model.before(chain[0])) is not None:
+        chain.insert(0, below)
+    panels: dict[str, list[Curve]] = {}
+    notes, echoes, hows = {}, {}, []
+    for layer in chain:
+        found = search(bench, "curve", layer, at_least=4)
+        shown = [u.unit for u in found.units[:8]]
+        control = random_units(bench, layer, RANDOM, but=[u.unit for u in found.units])
+        made = curve_stimuli(bench, layer, bench.size(72, 36, 12), bench.size(5, 5, 3))
+        measured = tuning(bench, [*shown, *control], made)
+        panels[layer] = [measured.radial(unit) for unit in shown]
+        echoes[layer] = (mean_echo(measured, shown), mean_echo(measured, control))
+        notes[layer] = f"echo {echoes[layer][0]:.2f}, by lot {echoes[layer][1]:.2f}"
+        hows.append(f"{layer}: {found.passed} of {found.of} pass")
+    drawing = radial_panels(
+        panels,
+        notes=notes,
+        title="Echoes of curve detectors, layer by layer",
+        about="responses in shares of each unit's peak; curves of the preferred orientation up, the opposite down",
+    )
+    numbers = {
+        "layers": {
+            layer: {
+                "echo": echoes[layer][0],
+                "echo_of_random_units": echoes[layer][1],
+                "responses": {c.unit: c.responses for c in panels[layer]},
+            }
+            for layer in chain
+        }
+    }
+    first, last = echoes[chain[0]][0], echoes[chain[-1]][0]
+    claims = [
+        Claim(f"the echo falls from {chain[0]} to {chain[-1]}", last, first, last < first, f"the echo in {chain[0]}"),
+        Claim(f"no echo left in {chain[-1]}", last, echoes[chain[-1]][1], last < echoes[chain[-1]][1],
+              f"{RANDOM} random units of it"),
+    ]  # fmt: skip
+    caption = (
+        f"The (up to) eight units of each layer that score best in the search for curve detectors ({'; '.join(hows)}); "
+        "the search itself prefers units without echoes, in every layer alike."
+    )
+    return Drawn({"": drawing}, numbers, caption, claims)

@@ -1,0 +1,1 @@
+"""Figures of *An Overview of Early Vision*."""

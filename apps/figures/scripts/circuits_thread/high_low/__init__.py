@@ -1,0 +1,1 @@
+"""Figures of *High-Low Frequency Detectors*."""

@@ -1,0 +1,117 @@
+"""Visualizing Weights: the kernels between two layers of curve detectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.edges import edge
+from apps.figures.helpers.tuned_units import Search, curve_layer, layer_before, search
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+
+@figure(
+    "V4",
+    "curve-parents",
+    "One unit's kernels from three parents",
+    paper="visualizing-weights",
+    shows="A curve detector's kernels from three earlier curves follow the curve, or forbid its opposite.",
+    cost=30,
+)
+def parents(bench: Bench) -> Drawn:
+    """The best curve detector, and the earlier curves with the largest weights to it."""
+    import numpy as np
+
+    import circuits
+    from apps.figures.helpers.unit_images import photographs, renders
+    from circuits.plot import kernel_strip
+    from circuits.tuning.detectors.sign_rule import correlation
+
+    early, later = _curves(bench)
+    unit = later.units[0]
+    if bench.published:
+        unit = next((u for u in later.units if u.index == 342), unit)
+    weights = circuits.expanded_weights(bench.model, source=early.layer, target=unit.unit)
+    sums, norms = (v.detach().cpu().double().numpy()[0] for v in (weights.sums, weights.norms))
+    order = sorted(early.units, key=lambda u: -norms[u.index])
+    chosen = order[:3]
+    if bench.published:
+        chosen = [u for u in early.units if u.index in (145, 147, 81)]
+    edges = [edge(bench, weights, 0, u.index) for u in chosen]
+    angles = np.radians([u.orientation - unit.orientation for u in early.units])
+    here = np.array([sums[u.index] for u in early.units])
+    found = correlation(np.cos(angles), here)
+    rng = np.random.default_rng(bench.seed)
+    bound = float(np.quantile([correlation(np.cos(rng.permutation(angles)), here) for _ in range(1000)], 0.95))
+    shown = [unit.unit, *(u.unit for u in chosen)]
+    made, seen = renders(bench, shown), photographs(bench, shown, 2)
+    drawing = kernel_strip(edges, {u: [*made[u], *seen[u]] for u in shown})
+    numbers = {
+        "unit": unit.unit,
+        "orientation": unit.orientation,
+        "parents": [{"unit": u.unit, "orientation": u.orientation, "weight": sums[u.index], "kernel": e.kernel}
+                    for u, e in zip(chosen, edges, strict=True)],
+        "all": {u.unit: [u.orientation, sums[u.index]] for u in early.units},
+    }  # fmt: skip
+    claim = Claim("parents of like orientation excite: correlation of weight and cosine of the angle, all early curves",
+                  found, bound, found > bound, "95 % of shuffles")  # fmt: skip
+    which = ", ".join(f":{u.index} at {u.orientation:.0f}°" for u in chosen)
+    caption = (
+        f"{unit.unit.rpartition('/')[2]} points to {unit.orientation:.0f}°; parents {which}. Detectors: {later.how}. "
+        f"Earlier: {early.how}; those with the largest weights are shown."
+    )
+    return Drawn({"": drawing}, numbers, caption, [claim])
+
+
+@figure(
+    "V5",
+    "curve-grid",
+    "The kernels between eight earlier and eight later curves",
+    paper="visualizing-weights",
+    shows="The grid of kernels between two layers of curve detectors turns with the orientations.",
+    cost=50,
+)
+def grid(bench: Bench) -> Drawn:
+    """Eight by eight kernels, both sides in the order of their orientation."""
+    import numpy as np
+
+    import circuits
+    from apps.figures.helpers.unit_images import renders
+    from circuits.plot import kernel_grid
+    from circuits.tuning.detectors import sign_rule
+
+    count = bench.size(8, 8, 4)
+    early, later = _curves(bench)
+    sources, targets = early.spread(count), later.spread(count, best=24)
+    names = [[u.unit for u in side] for side in (sources, targets)]
+    weights = circuits.expanded_weights(bench.model, source=early.layer, target=names[1])
+    lookup = {d.unit: d for d in (*early.detectors, *later.detectors)}
+    rule = sign_rule(bench.model, [lookup[u] for u in names[0]], [lookup[u] for u in names[1]],
+                     shuffles=bench.size(2000, 1000, 200), seed=bench.seed)  # fmt: skip
+    drawing = kernel_grid(
+        weights,
+        renders(bench, [*names[0], *names[1]]),
+        sources=[u.index for u in sources],
+        model=bench.model.name,
+    )
+    bound = float(np.quantile(rule.shuffled, 0.95))
+    claim = Claim("like orientations excite, opposite ones inhibit: correlation of weight and cosine of the angle",
+                  rule.correlation, bound, rule.correlation > bound, "95 % of shuffles")  # fmt: skip
+    chosen = [u.index for u in sources]
+    numbers = {
+        "sources": {u.unit: u.orientation for u in sources},
+        "targets": {u.unit: u.orientation for u in targets},
+        "kernels": weights.kernels.detach()[:, chosen],
+        "correlation": rule.correlation,
+    }
+    columns, rows = (", ".join(f":{u.index} at {u.orientation:.0f}°" for u in side) for side in (sources, targets))
+    caption = f"Columns: {columns} of {early.layer} ({early.how}). Rows: {rows} of {later.layer} ({later.how})."
+    return Drawn({"": drawing}, numbers, caption, [claim])
+
+
+def _curves(bench: Bench) -> tuple[Search, Search]:
+    layer = curve_layer(bench)
+    later = search(bench, "curve", layer, at_least=8)
+    return search(bench, "curve", layer_before(bench, layer), at_least=8), later

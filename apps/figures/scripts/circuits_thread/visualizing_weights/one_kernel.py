@@ -1,0 +1,101 @@
+"""Visualizing Weights: one kernel between the pictures of what it reads and what it feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.helpers.edges import edge
+from apps.figures.helpers.tuned_units import layer_before
+
+if TYPE_CHECKING:
+    from apps.cli.verify.checks import Check
+    from apps.figures.context import Bench
+    from circuits.attribution.expanded_weights import ExpandedWeights
+
+
+_STRONGEST = 50
+
+
+def _published(bench: Bench) -> Iterator[Check]:
+    from apps.cli.verify import inceptionv1
+
+    return inceptionv1.dogs(bench.model)
+
+
+@figure(
+    "V3",
+    "one-kernel",
+    "One kernel between two pictures",
+    paper="visualizing-weights",
+    shows="Between the pictures of two units a kernel can be read: where one excites the other.",
+    cost=30,
+    published=_published,
+)
+def one(bench: Bench) -> Drawn:
+    """The strongest edge between two layers, of those whose kernel has places."""
+    import circuits
+    from apps.figures.helpers.unit_images import renders
+    from circuits.network.untrained import untrained
+    from circuits.plot.drawing.image_wall import kernel_between
+
+    for target in _later(bench):
+        source = layer_before(bench, target)
+        weights = circuits.expanded_weights(bench.model, source=source, target=target)
+        if max(weights.kernels.shape[2:]) > 1:
+            break
+    else:
+        raise NotHere("needs kernels of more than one position between two layers in the middle of the network")
+    blank = circuits.expanded_weights(untrained(bench.model, seed=bench.seed), source=source, target=target)
+    pairs = _strongest(weights, _STRONGEST)
+    t, s, how = *pairs[0], "the largest share of all weights that a unit reads, of kernels with places"
+    if bench.published:
+        t, s, how = 443, 308, "the published one"
+    found = edge(bench, weights, t, s)
+    drawing = kernel_between(
+        found,
+        renders(bench, [found.source, found.target]),
+        about=f"expanded weights, {how}",
+    )
+    smooth, chance = (_smoothness(w, _strongest(w, _STRONGEST)) for w in (weights, blank))
+    claim = Claim(f"kernels have shapes: correlation of neighbouring weights in the {_STRONGEST} strongest",
+                  smooth, chance, smooth > chance, f"the {_STRONGEST} strongest of the untrained network")  # fmt: skip
+    numbers = {"source": found.source, "target": found.target, "kernel": found.kernel, "weight": found.weight}
+    return Drawn({"": drawing}, numbers, f"The edge is {how}.", [claim])
+
+
+def _later(bench: Bench) -> list[str]:
+    """mixed4b, else the trunk layers from the middle of those that have places on."""
+    if "mixed4b" in bench.model.layers:
+        return ["mixed4b"]
+    spatial = [name for name in bench.model.trunk if bench.model.layers[name].size is not None]
+    return spatial[max(1, len(spatial) // 2) :]
+
+
+def _strongest(weights: ExpandedWeights, count: int) -> list[tuple[int, int]]:
+    """Pairs (target, source) with the largest share of what a target reads, of kernels with several places."""
+    norms = weights.norms.detach().cpu()
+    flat = weights.kernels.detach().cpu().flatten(2)
+    spread = flat.abs().sum(dim=2) / flat.abs().amax(dim=2).clamp_min(1e-30) > 2  # more than a point or two
+    # behind a pool all positions count alike: such a kernel has no shape that could be learned
+    covered = (flat != 0).sum(dim=2).clamp_min(1)
+    mean = flat.sum(dim=2) / covered
+    varied = (flat.square().sum(dim=2) / covered - mean.square()).clamp_min(0).sqrt() > 1e-3 * flat.abs().amax(dim=2)
+    spread &= varied
+    shares = norms / norms.norm(dim=1, keepdim=True).clamp_min(1e-30) * spread
+    order = shares.flatten().argsort(descending=True, stable=True)[:count].tolist()
+    return [divmod(i, norms.shape[1]) for i in order]
+
+
+def _smoothness(weights: ExpandedWeights, pairs: Sequence[tuple[int, int]]) -> float:
+    """Mean correlation of neighbouring weights, within what each kernel covers: a 3x3 one may lie in a 5x5 frame."""
+    from circuits.attribution.first_layer import smoothness
+
+    found = []
+    for t, s in pairs:
+        kernel = weights.kernels[t, s].detach().cpu()
+        rows, columns = (kernel != 0).any(dim=1).nonzero().flatten(), (kernel != 0).any(dim=0).nonzero().flatten()
+        inner = kernel[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
+        found.append(float(smoothness(inner[None])[0]))
+    return sum(found) / len(found)

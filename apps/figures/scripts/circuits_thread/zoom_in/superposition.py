@@ -1,0 +1,132 @@
+"""Zoom In: a pure car feature is spread over units of the next layer that are about other things, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apps.figures.figure import Claim, Drawn, NotHere, figure
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+_SPREAD = ("mixed4d:241", "mixed4d:277", "mixed4d:417")
+"""Where the published car unit goes."""
+
+
+@figure(
+    "Z12",
+    "superposition",
+    "A car feature spread over units that are about other things",
+    paper="zoom-in",
+    shows="The car unit of mixed4c feeds units of mixed4d whose other inputs have nothing to do with cars.",
+    cost=60,
+)
+def draw(bench: Bench) -> Drawn:
+    """Which units of the next layer the car unit excites most, what else feeds them, and what else they answer to."""
+    import numpy as np
+
+    from apps.figures.helpers.unit_images import photographs
+    from apps.figures.helpers.unit_roles import CARS, car, random_units
+    from circuits import expanded_weights
+    from circuits.plot.circuit.edge_columns import EdgeLook, edge_columns
+    from circuits.plot.drawing.unit_rows import UnitLook
+    from circuits.plot.drawing.wording import number, short
+
+    model, role = bench.model, car(bench)
+    layer, index = model.unit(role.unit).layer, int(role.unit.rpartition(":")[2])
+    after = [n for n in model.trunk[model.trunk.index(layer) + 1 :] if model.layers[n].size is not None]
+    if not after:
+        raise NotHere(f"needs a layer with places after {layer}, where the car unit is")
+    kernels = np.asarray(expanded_weights(model, source=layer, target=after[0]).kernels.detach(), dtype=np.float64)
+    sums, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
+    fires = bench.scan.layer(after[0]).fires_on
+    order = [int(t) for t in np.argsort(-sums[:, index], kind="stable") if fires[t] >= 10 and sums[t, index] > 0]
+    order = [t for t in order if sums[t, index] > 0.05 * sums[order[0], index]]
+    targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if bench.published else order[:3]
+    if not targets:
+        raise NotHere(f"the car unit excites no unit of {after[0]} that fires on ten pictures")
+    rows = {}
+    for t in targets:
+        strongest = np.argsort(-np.where(sums[t] > 0, norms[t], -1), kind="stable").tolist()
+        rows[t] = [index, *[s for s in strongest if s != index][:3]]
+    address = {t: str(model.unit(f"{after[0]}:{t}")) for t in targets}
+    sources = {s: str(model.unit(f"{layer}:{s}")) for some in rows.values() for s in some}
+    crops = photographs(bench, [*address.values(), *sources.values()], 1)
+    likeness = _likeness(bench, layer)
+    share = {u: _cars(bench, u, CARS) for u in (role.unit, *address.values())}
+    columns = {
+        f"{short(address[t])}: {100 * share[address[t]]:.0f} % of top pictures cars": [
+            EdgeLook(
+                UnitLook(sources[s], crops=crops[sources[s]]),
+                UnitLook(address[t], crops=crops[address[t]]),
+                kernels[t, s],
+                (f"{'the car unit' if s == index else 'another input'}; the weights add up to {number(sums[t, s])}",),
+            )
+            for s in rows[t]
+        ]
+        for t in targets
+    }
+    drawing = edge_columns(
+        columns, tile=92, apart=True, title="Where the car feature goes",
+        about=f"{layer} to {after[0]} of {model.name}: the units that {short(role.unit)} excites most, and their other "
+        "strongest inputs; each with the photograph it answers to most",
+    )  # fmt: skip
+    others = sorted({s for some in rows.values() for s in some if s != index})
+    random = [int(u.rpartition(":")[2]) for u in random_units(bench, layer, 60, but=[role.unit])]
+    related, chance = (float(np.mean(likeness[index, some])) for some in (others, random))
+    bound = float(np.quantile(likeness[index, random], 0.95))
+    pure, mixed = share[role.unit], float(np.mean([share[u] for u in address.values()]))
+    claims = [
+        Claim("the units it goes to are less about cars than it is (share of top pictures)", mixed, pure,
+              mixed < pure, "the car unit itself"),
+        Claim("their other inputs are unrelated to it (mean correlation over places)", related, bound,
+              related < bound, "95 % of random units of the layer stay below"),
+    ]  # fmt: skip
+    numbers = {
+        "unit": role.unit,
+        "targets": [
+            {
+                "unit": address[t],
+                "car_share": share[address[t]],
+                "inputs": [{"unit": sources[s], "kernel": kernels[t, s].tolist(),
+                            "correlation": float(likeness[index, s])} for s in rows[t]],
+            }
+            for t in targets
+        ],
+        "car_share": pure,
+        "effective_readers": _effective(norms[:, index]),
+        "effective_readers_of_random_units": float(np.median([_effective(norms[:, s]) for s in random])),
+        "random_correlation": chance,
+    }  # fmt: skip
+    caption = (
+        f"The {len(targets)} units of {after[0]} that the car detector excites most ({role.how}), with the three other "
+        "inputs that excite each most."
+    )
+    return Drawn({"": drawing}, numbers, caption, claims)
+
+
+def _likeness(bench: Bench, layer: str) -> Any:
+    """Correlations of all units of a layer over the places that the scan drew."""
+    import numpy as np
+
+    values = np.maximum(bench.scan.samples(layer).values.astype(np.float64), 0)
+    values -= values.mean(axis=0)
+    size = np.sqrt(np.square(values).sum(axis=0))
+    values /= np.where(size > 0, size, 1.0)
+    return values.T @ values
+
+
+def _cars(bench: Bench, unit: str, names: tuple[str, ...]) -> float:
+    """Share of cars among a unit's top pictures, as many as there are cars."""
+    images = bench.images
+    labels, classes = images.labels or [], [c.lower() for c in images.classes or ()]
+    cars = {i for i, name in enumerate(classes) if name in {n.lower() for n in names}}
+    n = max(5, min(20, sum(label in cars for label in labels)))
+    top = bench.scan.unit(unit).top[:n]
+    return sum(labels[e.image] in cars for e in top) / max(1, len(top))
+
+
+def _effective(strengths: Any) -> float:
+    """How many readers share a unit, by the participation ratio of the squared weights."""
+    squares = strengths**2
+    return float(squares.sum() ** 2 / max(float((squares**2).sum()), 1e-30))

@@ -1,0 +1,1 @@
+"""Figures of *The Missing Curve Detectors of InceptionV1*."""

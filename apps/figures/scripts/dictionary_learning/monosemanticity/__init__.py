@@ -1,0 +1,1 @@
+"""Figures of *Towards Monosemanticity* and *Scaling Monosemanticity*."""

@@ -1,0 +1,82 @@
+"""Towards Monosemanticity: what more latents and more data are worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.trained_saes import RATE, halves, middle_layer, vectors_of
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+
+@figure(
+    "M5",
+    "sae-scaling",
+    "Larger dictionaries explain more",
+    paper="monosemanticity",
+    shows="The error falls steadily with the number of latents, and with the amount of data.",
+    cost=150,
+)
+def draw(bench: Bench) -> Drawn:
+    """Train dictionaries of several sizes on a few and on many pictures, and measure them on others."""
+    import sae
+    from circuits.plot.sae.dictionaries import scaling_figure
+
+    layer = middle_layer(bench)
+    site = sae.VisionSite(bench.model, layer)
+    training, held_out = halves(bench.images.spread(bench.size(400, 300, 90)))
+    vectors = vectors_of(bench, site, held_out)
+    k = max(2, min(32, site.d // 8))
+    sizes = [max(k + 1, round(site.d * times)) for times in bench.size((0.5, 1, 2, 4), (0.5, 1, 2, 4), (1, 4))]
+    steps = bench.size(150, 150, 30)
+    rows: dict[str, list[dict[str, object]]] = {}
+    for pictures in (training.spread(max(4, len(training) // 8)), training):
+        configs = [sae.TopK(latents=m, k=k) for m in sizes]
+        stream = site.stream(pictures, batch_size=512, seed=bench.seed)
+        runs = sae.train(stream, configs, steps=steps, lr=RATE, seed=bench.seed)
+        rows[f"{len(pictures)} pictures"] = sae.sweeps.summary(runs, vectors, seed=bench.seed)
+    left = {name: [float(str(row["fvu"])) for row in some_rows] for name, some_rows in rows.items()}
+    few, many = left.values()
+    baselines = {
+        f"{name}, {k} active": [float(str(row[f"{key}_fvu"])) for row in [*rows.values()][-1]]
+        for key, name in (("channels", "channels"), ("random", "random directions"))
+    }
+    drawing = scaling_figure(
+        sizes,
+        left,
+        baselines,
+        title=f"Dictionaries of {layer} by size and data",
+        about=f"TopK, {k} latents active, {steps} steps of 512 vectors each; on {len(vectors):,} vectors of "
+        f"{len(held_out)} pictures held out",
+    )
+    claims = [
+        Claim(
+            "more latents leave less unexplained",
+            many[-1],
+            many[0],
+            many[-1] < many[0],
+            f"{sizes[0]} latents",
+        ),
+        Claim(
+            "more data leave less unexplained of other pictures",
+            many[-1],
+            few[-1],
+            many[-1] < few[-1],
+            f"trained on {next(iter(left))}",
+        ),
+        Claim(
+            "every dictionary does better than as many channels",
+            max(many),
+            min(next(iter(baselines.values()))),
+            all(a < b for a, b in zip(many, next(iter(baselines.values())), strict=True)),
+            "channels",
+        ),
+    ]
+    numbers = {"sizes": sizes, "unexplained": left, "baselines": baselines, "steps": steps, "k": k}
+    caption = (
+        f"Variance of held-out activations of {layer} that TopK dictionaries of {sizes[0]} to {sizes[-1]} latents "
+        f"leave unexplained, trained alike on {' and on '.join(left)}; dashed, channels and random directions."
+    )
+    return Drawn({"": drawing}, numbers, caption, claims)

@@ -1,0 +1,88 @@
+"""Toy Models: features that come together lie at right angles, features that exclude each other are opposed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.trained_toys import trained
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+    from sae.superposition import Solution
+
+
+@figure(
+    "T5",
+    "toy-correlated",
+    "Correlated and exclusive features",
+    paper="toy-models",
+    shows="Features that come together are laid at right angles; those that exclude each other share a line.",
+    fits="toy",
+    cost=15,
+)
+def draw(bench: Bench) -> Drawn:
+    """Train features in sets that come together, or exclude each other, in two dimensions."""
+    from circuits.plot.superposition.models import planes_figure
+
+    runs = trained(bench, "correlated", seeds=(3, 3), steps=(1500, 1000))
+    best = list(runs.best())
+    together = next(s for s in best if s.model.correlated and s.model.features == 4)
+    apart = next(s for s in best if s.model.exclusive)
+    free = next(s for s in best if not s.model.correlated and not s.model.exclusive)
+    chance = _cosines(free, None)
+    right, others = _cosines(together, True), _cosines(together, False)
+    opposed, rest = _cosines(apart, True), _cosines(apart, False)
+    numbers = {
+        "models": [
+            {
+                "density": s.model.densities[0],
+                "correlated": s.model.correlated,
+                "exclusive": s.model.exclusive,
+                "directions": s.directions,
+                **s.describe(),
+            }
+            for s in best
+        ],
+        "mean_cosine_of_independent_pairs": sum(chance) / len(chance),
+    }
+    claims = [
+        Claim(
+            "features that come together are at right angles: mean size of their cosine",
+            _size(right),
+            _size(others),
+            _size(right) < 0.3 < _size(others),
+            "pairs of the same model that do not come together",
+        ),
+        Claim(
+            "features that exclude each other are opposed: mean cosine",
+            sum(opposed) / len(opposed),
+            sum(rest) / len(rest),
+            sum(opposed) / len(opposed) < -0.7 < sum(rest) / len(rest),
+            "pairs of the same model that do not exclude each other",
+        ),
+    ]
+    caption = (
+        "Directions of features in two dimensions. Features of a set have a colour: in the first and last panel they "
+        f"come together, in the second they exclude each other, in the third all are independent. Best of "
+        f"{len(runs) // len(best)} runs of each."
+    )
+    return Drawn({"": planes_figure(best)}, numbers, caption, claims)
+
+
+def _cosines(solution: Solution, of_a_set: bool | None) -> list[float]:
+    """Cosines of pairs of features: of one set, not of one set, or (None) all."""
+    import torch
+
+    unit = torch.nn.functional.normalize(solution.directions, dim=1)
+    sets = [*solution.model.correlated, *solution.model.exclusive]
+    n = len(unit)
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    same = [any(i in s and j in s for s in sets) for i, j in pairs]
+    return [
+        float(unit[i] @ unit[j]) for (i, j), s in zip(pairs, same, strict=True) if of_a_set is None or s is of_a_set
+    ]
+
+
+def _size(cosines: list[float]) -> float:
+    return sum(abs(c) for c in cosines) / max(1, len(cosines))

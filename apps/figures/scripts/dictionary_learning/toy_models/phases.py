@@ -1,0 +1,56 @@
+"""Toy Models: phases of superposition, trained beside closed forms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apps.figures.figure import Claim, Drawn, figure
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+
+@figure(
+    "T4",
+    "toy-phases",
+    "Phases: ignored, dedicated, superposed",
+    paper="toy-models",
+    shows="By density and importance an extra feature is ignored, takes a dimension, or is put into superposition, "
+    "with sharp borders that a closed form gives.",
+    fits="toy",
+    cost=40,
+)
+def draw(bench: Bench) -> Drawn:
+    """Train two features in one dimension, and three in two, over a grid of importances and densities."""
+    import numpy as np
+
+    from circuits.plot.superposition.charts import phase_figure
+    from sae.superposition import PhaseDiagram, experiment
+
+    pictures: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
+    claims = []
+    for name in ("phase-2-1", "phase-3-2")[: bench.size(2, 2, 1)]:
+        diagram = experiment(name).run(
+            seeds=bench.size(None, 2, 1), steps=bench.size(None, 800, 400), seed=bench.seed, device="cpu"
+        )
+        if not isinstance(diagram, PhaseDiagram):
+            raise TypeError(f"{name} is no phase diagram")
+        pictures["" if not pictures else name] = phase_figure(diagram)
+        numbers[name] = diagram.describe()
+        # a cell of one agrees with a cell of the other drawn at random
+        by_chance = float(np.mean(diagram.phases.reshape(-1, 1) == diagram.expected.reshape(1, -1)))
+        claims.append(
+            Claim(
+                f"{diagram.features} features in {diagram.hidden}: training finds the phase that the closed form says",
+                diagram.agreement,
+                by_chance,
+                diagram.agreement > (1 + by_chance) / 2,
+                "agreement of cells that are shuffled",
+            )
+        )
+    caption = (
+        "What becomes of the last of n features in n − 1 dimensions, by its importance and the density of all: white "
+        "ignored, blue with a dimension of its own, orange in superposition. Left trained, right the closed forms."
+    )
+    return Drawn(pictures, numbers, caption, claims)

@@ -1,0 +1,65 @@
+"""Toy Models: features in a plane, drawn, from two at right angles to a pentagon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.trained_toys import trained
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+
+@figure(
+    "T3",
+    "toy-planes",
+    "Five features in a plane",
+    paper="toy-models",
+    shows="Two features at right angles while they are dense, then antipodal pairs, then all five as a pentagon.",
+    fits="toy",
+    cost=30,
+)
+def draw(bench: Bench) -> Drawn:
+    """Train five features in two dimensions at several densities, and draw their directions."""
+    from circuits.plot.superposition.models import planes_figure
+
+    runs = trained(bench, "planes", seeds=(2, 2), steps=(3000, 1500), every=(1, 3))
+    best = list(runs.best())
+    dense, sparse = best[0], best[-1]
+    turns = _gaps(sparse.directions.tolist())
+    numbers = {
+        "models": [
+            {"density": s.model.densities[0], "directions": s.directions, **s.describe()} for s in best
+        ],
+        "angles_between_neighbours": turns,
+    }  # fmt: skip
+    claims = [
+        Claim(
+            "dense: the two most important features have a dimension each",
+            dense.roles().count("dedicated"),
+            dense.model.hidden,
+            dense.roles().count("dedicated") == dense.model.hidden == dense.represented,
+            "dimensions",
+        ),
+        Claim(
+            "sparse: the five lie evenly, as a pentagon",
+            max(abs(t - 72.0) for t in turns),
+            20.0,
+            sparse.represented == 5 and max(abs(t - 72.0) for t in turns) < 20.0,
+            "degrees off 72 between neighbours that still pass",
+        ),
+    ]
+    caption = (
+        f"Directions of five features of falling importance in two dimensions, at {len(best)} densities; best of "
+        f"{len(runs) // len(best)} run(s) of each."
+    )
+    return Drawn({"": planes_figure(best)}, numbers, caption, claims)
+
+
+def _gaps(directions: list[list[float]]) -> list[float]:
+    """Degrees from each direction in a plane to the next one around."""
+    from math import atan2, degrees
+
+    angles = sorted(degrees(atan2(y, x)) for x, y in directions)
+    return [(b - a) % 360 for a, b in zip(angles, angles[1:] + angles[:1], strict=True)]

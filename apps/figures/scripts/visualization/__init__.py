@@ -1,0 +1,1 @@
+"""Figures of the articles on feature visualization and activation space."""

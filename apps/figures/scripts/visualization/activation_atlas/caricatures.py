@@ -1,0 +1,66 @@
+"""Activation Atlas and Lucid: one photograph as each layer exaggerates it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.chosen_images import subject
+from apps.figures.helpers.unit_roles import dogs
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
+
+
+@figure(
+    "A3",
+    "caricatures",
+    "A photograph as layers see it",
+    paper="atlas",
+    shows="Early layers keep a photograph almost as it is; later ones keep what it is of.",
+    cost=120,
+)
+def draw(bench: Bench) -> Drawn:
+    """Exaggerate what each of several layers says to a photograph, and compare the pictures with it."""
+    import torch
+
+    from circuits.plot import strip
+    from circuits.visualization import caricature_strip
+
+    layers = [name for name in LAYERS if name in bench.model.layers]
+    layers = layers or list(bench.model.trunk)[1::2]
+    layers = layers[:: bench.size(1, 1, 2)]
+    about = subject(bench, dogs(), "pictures of dogs")
+    found = caricature_strip(bench.model, about.image, layers, steps=bench.size(96, 64, 4), seed=bench.seed)
+    original = found.picture.mean(0).flatten()
+    like = [
+        float(torch.corrcoef(torch.stack([original, one.picture[:3].mean(0).flatten()]))[0, 1])
+        for one in found.pictures
+    ]
+    claims = [
+        Claim(
+            "each layer's caricature has more of what it says to the photograph: the least times as much",
+            min(found.exaggeration),
+            1.0,
+            min(found.exaggeration) > 1,
+            "the photograph itself",
+        ),
+        Claim(
+            "pixels are kept by early layers and not by late ones: correlation with the photograph, first layer",
+            like[0],
+            like[-1],
+            like[0] > like[-1],
+            f"the last layer, {layers[-1]}",
+        ),
+    ]
+    numbers = {
+        "layers": layers,
+        "index": about.index,
+        "exaggeration": found.exaggeration,
+        "likeness": found.likeness,
+        "pixel_correlation": like,
+    }
+    caption = f"A photograph, and its caricature by {len(layers)} layers; {about.how}."
+    return Drawn({"": strip(found)}, numbers, caption, claims)

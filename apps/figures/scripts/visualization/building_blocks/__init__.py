@@ -1,0 +1,1 @@
+"""Figures of *The Building Blocks of Interpretability*."""

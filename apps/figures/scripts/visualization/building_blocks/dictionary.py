@@ -1,0 +1,58 @@
+"""Building Blocks: what a layer says at a place of a picture, in pictures of its units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.chosen_images import layer_of, subject
+from apps.figures.helpers.unit_roles import dogs
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+_TOP = 4
+
+
+@figure(
+    "G1",
+    "semantic-dictionary",
+    "A semantic dictionary of one picture",
+    paper="building-blocks",
+    shows="At each place of a picture a few units say most of what a layer says, and their pictures can be read.",
+    cost=80,
+)
+def draw(bench: Bench) -> Drawn:
+    """Take the strongest places of a picture, and show the units that say most there."""
+    import torch
+
+    from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
+    from circuits.activations.semantic_dictionary import semantic_dictionary
+    from circuits.network.hooks import capture
+    from circuits.plot import dictionary_figure
+
+    layer = layer_of(bench, "mixed4d", "mixed4a")
+    about = subject(bench, dogs(), "pictures of dogs")
+    acts = capture(bench.model, about.image, [layer])[layer].float().cpu()[0]
+    places = strong_places(acts, bench.size(4, 3, 2), apart=max(1, acts.shape[-1] // 5))
+    size = bench.size(None, None, 48)
+    found = semantic_dictionary(
+        bench.model, layer, about.image, at=places, top=_TOP, steps=bench.size(128, 64, 4), seed=bench.seed, size=size
+    )
+    vectors = torch.stack([acts[:, y, x] for y, x in places])
+    shares = share_of_strongest(vectors, _TOP)
+    chance = sum(by_chance(v, _TOP, seed=bench.seed) for v in vectors) / len(vectors)
+    claims = [
+        Claim(
+            f"{_TOP} units hold more of what is said at a place than of any direction: share of squares",
+            float(shares.mean()),
+            chance,
+            float(shares.min()) > chance,
+            "the same in a basis that is turned at random",
+        )
+    ]
+    numbers = found.describe() | {"index": about.index}
+    caption = (
+        f"{len(places)} places of {layer}, the strongest that lie apart, by their {_TOP} strongest units; {about.how}."
+    )
+    return Drawn({"": dictionary_figure(found)}, numbers, caption, claims)

@@ -1,0 +1,75 @@
+"""Feature Visualization: several pictures of one unit, pushed apart, show more of what it answers to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.helpers.chosen_images import drawn_units, layer_of
+
+if TYPE_CHECKING:
+    from apps.figures.context import Bench
+
+PUBLISHED = ("mixed4a:97", "mixed4a:143", "mixed5a:9", "mixed4e:55")
+
+
+@figure(
+    "F4",
+    "diversity",
+    "Diversity: four pictures of a unit",
+    paper="feature-visualization",
+    shows="A term that pushes the pictures of one unit apart shows facets that a single one leaves out.",
+    cost=80,
+)
+def draw(bench: Bench) -> Drawn:
+    """Make four pictures of each unit with the diversity term, and four that differ by their seed only."""
+    import torch
+
+    from circuits.plot.drawing.image_table import picture_table, tile_of
+    from circuits.plot.visualization.modes import number
+    from circuits.visualization import objectives, visualize
+    from circuits.visualization.modes.alignment import gram_likeness
+
+    layer = layer_of(bench, "mixed4a")
+    units = list(PUBLISHED) if bench.published else drawn_units(bench, layer, bench.size(4, 2, 1))
+    steps = bench.size(128, 64, 4)
+    rows, names, numbers = [], [], []
+    diverse: list[float] = []
+    seeds: list[float] = []
+    for unit in units:
+        at = bench.model.unit(unit)
+        apart = bench.visualize([unit], variants=4, steps=steps)
+        goal = objectives.channel(at.layer, at.index or 0)
+        alone = visualize(bench.model, [goal] * 4, steps=steps, size=apart[0].picture.shape[-1], seed=bench.seed)
+        likeness = [
+            gram_likeness(bench.model, torch.stack([v.picture for v in some]), at.layer) for some in (apart, alone)
+        ]
+        for what, some, alike in zip(("diversity", "seeds only"), (apart, alone), likeness, strict=True):
+            rows.append([tile_of(v, f"response {number(v.response)}") for v in some])
+            names.append((str(at).partition("/")[2], what, f"alike {alike:.2f}"))
+        diverse, seeds = diverse + likeness[:1], seeds + likeness[1:]
+        numbers.append(
+            {
+                "unit": str(at),
+                "alike": dict(zip(("diversity", "seeds"), likeness, strict=True)),
+                "response": [v.response for v in apart],
+                "response_seeds": [v.response for v in alone],
+            }
+        )
+    lower = sum(a < b for a, b in zip(diverse, seeds, strict=True))
+    claims = [
+        Claim(
+            "the term makes pictures of a unit less alike",
+            sum(diverse) / len(diverse),
+            sum(seeds) / len(seeds),
+            lower == len(units),
+            "pictures that differ by their seed",
+        )
+    ]
+    how = "the published ones" if bench.published else f"drawn by lot from the half of {layer} that fires most often"
+    caption = (
+        f"Four pictures for each of {len(units)} unit(s), {how}: with the diversity term, and with other seeds. Alike "
+        "is the mean cosine of channel correlations at the unit's layer."
+    )
+    drawing = picture_table(rows, title="Facets of a unit", names=names, side=124)
+    return Drawn({"": drawing}, {"units": numbers}, caption, claims)

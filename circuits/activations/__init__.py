@@ -1,0 +1,1 @@
+"""Activation space: atlases, semantic dictionaries, neuron groups, spatial attribution."""

@@ -1,0 +1,211 @@
+"""The files of an atlas: `index.json`, `samples.safetensors`, and icons batch by batch, each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from circuits.activations.atlas import Atlas, Cell
+from circuits.activations.layout import Likeness
+from circuits.errors import CircuitsError, shorten
+from circuits.tracing.circuit import Example
+from circuits.visualization.sweeps.store import check_writable
+from zoo.weights.files import write_atomically, write_text_atomically
+
+SCHEMA = 1
+INDEX, ARRAYS = "index.json", "samples.safetensors"
+_STATUSES = ("ok", "dead", "not finite")
+_LEFT = re.compile(r"\.(index|samples|icons-\d+)\.(json|safetensors)\.[^.]+\.tmp")
+
+
+def load_atlas(store: str | os.PathLike[str]) -> Atlas:
+    """The atlas that `activation_atlas(..., store=...)` or `save_atlas` wrote; icons of a stopped run are "missing".
+
+    Raises:
+        CircuitsError: no atlas there, of another schema, or damaged; says which file.
+    """
+    folder = Path(store)
+    found = _read(folder)
+    if found is None:
+        raise CircuitsError(f"{shorten(folder, 200)} holds no atlas: there is no {INDEX}")
+    return found
+
+
+def save_atlas(atlas: Atlas, store: str | os.PathLike[str]) -> None:
+    """Write an atlas into a folder; made if need be.
+
+    Raises:
+        CircuitsError: nothing can be written there, or another atlas lies there.
+    """
+    folder = Path(store)
+    if reopened(folder, atlas.settings) is None:
+        begin(folder, atlas)
+    most = int(atlas.settings["batch_size"])
+    for number, start in enumerate(range(0, len(atlas.cells), most)):
+        statuses = atlas.statuses[start : start + most]
+        if "missing" not in statuses:
+            write_icons(folder, number, atlas.icons[start : start + most], statuses)
+
+
+def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
+    """The atlas of a folder that a call goes on with; None where there is none.
+
+    Raises:
+        CircuitsError: it was made with other settings, is damaged, or nothing can be written there.
+    """
+    check_writable(folder)
+    found = _read(folder)
+    if found is None:
+        return None
+    before = found.settings
+    for name in [*settings, *before]:
+        if before.get(name) != settings.get(name):
+            raise CircuitsError(
+                f"{shorten(folder, 200)} holds an atlas with {name} {shorten(before.get(name), 60)}, not "
+                f"{shorten(settings.get(name), 60)}: give what it was made with, or another folder"
+            )
+    for left in folder.glob(".*.tmp"):  # of a run that was killed as it wrote
+        if _LEFT.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+    return found
+
+
+def begin(folder: Path, atlas: Atlas) -> None:
+    """Write everything but the icons."""
+    tensors = {
+        "xy": torch.from_numpy(atlas.xy),
+        "images": torch.from_numpy(atlas.images),
+        "positions": torch.from_numpy(atlas.positions),
+        "numbers": torch.from_numpy(atlas.numbers),
+        "directions": atlas.directions.contiguous(),
+        "drawn": atlas.drawn.contiguous(),
+    }
+    for old in folder.glob("icons-*.safetensors"):
+        old.unlink()
+    write_atomically(folder / ARRAYS, lambda path: save_file(tensors, path))
+    document = {
+        "schema": SCHEMA,
+        "what": "activation atlas",
+        "model": atlas.model,
+        "layer": atlas.layer,
+        "grid": atlas.grid,
+        "channels": int(atlas.icons.shape[1]),
+        "cells": [
+            {**vars(c), "examples": [{**vars(e), "position": list(e.position), "box": list(e.box)} for e in c.examples]}
+            for c in atlas.cells
+        ],
+        "likeness": [vars(one) for one in atlas.likeness],
+        "settings": dict(atlas.settings),
+        "provenance": dict(atlas.provenance),
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    # last: where the index is, all that it speaks of is there too
+    write_text_atomically(folder / INDEX, text)
+
+
+def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str]) -> None:
+    """Write a batch of icons."""
+    tensors = {
+        "icons": icons.detach().cpu().contiguous(),
+        "statuses": torch.tensor([_STATUSES.index(s) for s in statuses], dtype=torch.int64),
+    }
+    write_atomically(folder / f"icons-{number:05d}.safetensors", lambda path: save_file(tensors, path))
+
+
+def _read(folder: Path) -> Atlas | None:
+    path = folder / INDEX
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CircuitsError(f"{shorten(path, 200)} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise _damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("what") != "activation atlas":
+        raise CircuitsError(f"{shorten(path, 200)} is not an atlas: give another folder")
+    if data.get("schema") != SCHEMA:
+        raise CircuitsError(
+            f"{shorten(path, 200)} has schema {shorten(data.get('schema'), 20)}; this version reads {SCHEMA}"
+        )
+    try:
+        arrays = _tensors(folder / ARRAYS, ("xy", "images", "positions", "numbers", "directions", "drawn"))
+        cells = tuple(_cell(c) for c in data["cells"])
+        settings = dict(data["settings"])
+        side = int(settings["size"])
+        atlas = Atlas(
+            model=str(data["model"]),
+            layer=str(data["layer"]),
+            grid=int(data["grid"]),
+            xy=arrays["xy"].numpy(),
+            images=arrays["images"].numpy(),
+            positions=arrays["positions"].numpy(),
+            numbers=arrays["numbers"].numpy(),
+            cells=cells,
+            directions=arrays["directions"],
+            drawn=arrays["drawn"],
+            icons=torch.zeros(len(cells), int(data["channels"]), side, side),
+            statuses=("missing",) * len(cells),
+            likeness=tuple(Likeness(**one) for one in data["likeness"]),
+            settings=settings,
+            provenance=dict(data["provenance"]),
+        )
+        if len(atlas.directions) != len(cells) or arrays["drawn"].shape != atlas.directions.shape:
+            raise ValueError(f"{len(cells)} cells, but {len(atlas.directions)} directions")
+        most = int(settings["batch_size"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"an entry is missing or of the wrong kind: {error}") from error
+    return _with_icons(folder, atlas, most)
+
+
+def _with_icons(folder: Path, atlas: Atlas, most: int) -> Atlas:
+    icons, statuses = atlas.icons, list(atlas.statuses)
+    for number, start in enumerate(range(0, len(atlas.cells), most)):
+        path = folder / f"icons-{number:05d}.safetensors"
+        if not path.is_file():
+            continue
+        found = _tensors(path, ("icons", "statuses"))
+        if found["icons"].shape != icons[start : start + most].shape:
+            raise _damaged(path, f"it holds icons of shape {tuple(found['icons'].shape)}")
+        icons[start : start + most] = found["icons"]
+        statuses[start : start + most] = [_STATUSES[int(s)] for s in found["statuses"]]
+    return replace(atlas, icons=icons, statuses=tuple(statuses))
+
+
+def _tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except FileNotFoundError as error:
+        raise _damaged(path, "it is missing") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, how: str) -> CircuitsError:
+    return CircuitsError(
+        f"{shorten(path, 200)} is damaged: {shorten(how, 120)}. Delete it and make the atlas again, or give another "
+        "folder"
+    )
+
+
+def _cell(data: Mapping[str, Any]) -> Cell:
+    examples = tuple(
+        Example(int(e["image"]), str(e["id"]), tuple(e["position"]), float(e["value"]), tuple(e["box"]))
+        for e in data["examples"]
+    )
+    pairs = {k: tuple((str(n), float(v)) for n, v in data[k]) for k in ("units", "labels")}
+    return Cell(int(data["row"]), int(data["column"]), int(data["count"]), examples, pairs["units"], pairs["labels"])
+
+
+__all__ = ["load_atlas", "save_atlas"]

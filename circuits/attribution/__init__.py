@@ -1,0 +1,1 @@
+"""Weights between layers, and what each unit contributes to another on images."""

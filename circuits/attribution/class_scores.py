@@ -1,0 +1,114 @@
+"""Class scores as functions of a layer's activations: their gradients, and which classes to ask about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from circuits.errors import CircuitsError, did_you_mean, shorten
+from circuits.network.address import Unit
+from circuits.network.hooks import frozen, read
+from circuits.network.model import Model
+from circuits.network.subnetwork import Segment
+from zoo.images.sources import Images
+
+
+class ClassScores:
+    """The rest of a network, from a whole layer to the class scores, to be differentiated.
+
+    Raises:
+        CircuitsError: a branch, which is a part of a layer. ModelError: the model has no class scores.
+    """
+
+    def __init__(self, model: Model, layer: str, indices: Sequence[int] | None = None) -> None:
+        found = model.layer(layer)
+        if found.part is not None:
+            raise CircuitsError(f"take the whole layer {found.part[0]}; {found.name} is channels of it")
+        self.model, self.layer = model, found
+        logits = model.layer("logits")
+        chosen = range(logits.channels) if indices is None else indices
+        self._segment = Segment(model, found.name, [model.unit(Unit(logits.name, i)) for i in chosen])
+
+    def begin(self, batch: Tensor) -> tuple[Tensor, Any]:
+        """Activations `(n, C, h, w)` of the layer, and what `scores` needs besides."""
+        with torch.no_grad():
+            return self._segment.begin(batch)
+
+    def scores(self, acts: Tensor, context: Any) -> Tensor:
+        """Class scores `(n, K)` when the layer holds `acts`."""
+        return self._segment.respond(acts, context).flatten(2).mean(2)
+
+    def gradients(self, acts: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+        """Class scores `(n, K)` and their gradients `(K, n, C, h, w)`."""
+        with frozen(self.model.module), torch.enable_grad():
+            leaf = acts.detach().clone().requires_grad_(True)
+            scores = self.scores(leaf, context)
+            each = [torch.autograd.grad(scores[:, k].sum(), leaf, retain_graph=True)[0] for k in range(scores.shape[1])]
+        return scores.detach(), torch.stack(each)
+
+    def pushes(
+        self, acts: Tensor, context: Any, directions: Tensor, report: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """What each of some directions `(n, C)` adds to every class score, `(n, K)`, to first order.
+
+        The derivative of all scores as the direction is added at every position, as long as the activation vectors
+        there are on average; the mean over pictures. One Jacobian-vector product gives it for all classes, and the
+        pictures are the same for all directions, so that what differs is the directions' doing.
+        """
+        length = acts.norm(dim=1).mean()
+        units = F.normalize(directions.to(acts), dim=1) * length
+        found = []
+        with frozen(self.model.module), torch.enable_grad():
+            for i, one in enumerate(units):
+                along = one[None, :, None, None].expand_as(acts).contiguous()
+                _, change = torch.autograd.functional.jvp(  # type: ignore[no-untyped-call]
+                    lambda a: self.scores(a, context), acts.detach(), along
+                )
+                found.append(change.detach().float().mean(0).cpu())
+                if report is not None:
+                    report(i + 1, len(units))
+        return torch.stack(found)
+
+
+def chosen_classes(
+    model: Model, classes: Sequence[int | str] | int, pictures: Images, *, batch_size: int = 32
+) -> list[int]:
+    """Indices of classes: those named or numbered, or so many with the largest mean score on pictures.
+
+    Raises:
+        CircuitsError: no class has that name or number. ModelError: the model has no class scores.
+    """
+    if isinstance(classes, bool) or (isinstance(classes, int) and classes < 0):
+        raise CircuitsError(f"classes is a number of classes from 0, or a list of them, not {classes!r}")
+    if classes == 0 or (not isinstance(classes, int) and len(classes) == 0):
+        return []
+    logits = model.layer("logits")
+    if isinstance(classes, int):
+        total = torch.zeros(logits.channels, dtype=torch.float64)
+        with torch.no_grad():
+            for _, batch in pictures.batches(model.input, batch_size=batch_size):
+                total += read(model, batch, [logits])[logits.name].flatten(2).mean(2).sum(0).double().cpu()
+        order: list[int] = total.argsort(descending=True, stable=True)[:classes].tolist()
+        return order
+    return [_class_index(model, one, logits.channels) for one in classes]
+
+
+def _class_index(model: Model, wanted: int | str, count: int) -> int:
+    if isinstance(wanted, int) and not isinstance(wanted, bool) or (isinstance(wanted, str) and wanted.isdigit()):
+        if not 0 <= int(wanted) < count:
+            raise CircuitsError(f"{model.name} has classes 0 to {count - 1}; asked for {wanted}")
+        return int(wanted)
+    names = [name.casefold() for name in model.classes]
+    if isinstance(wanted, str) and wanted.casefold() in names:
+        return names.index(wanted.casefold())
+    hint = did_you_mean(str(wanted), model.classes) if names else " It does not name its classes: give a number."
+    raise CircuitsError(f"{model.name} has no class {shorten(wanted)!r}.{hint}")
+
+
+def class_name(model: Model, index: int) -> str:
+    """The name of a class; where the model names none, the address of its score."""
+    return model.classes[index] if index < len(model.classes) else f"{model.logits}:{index}"

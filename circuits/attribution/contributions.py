@@ -1,0 +1,381 @@
+"""What makes units fire, example by example: many units, in two passes over the pictures.
+
+The first pass finds the pictures on which each unit fires most. The second reads the layer before on these
+pictures and asks, for every unit and each of its examples, how much each parent contributed at that place:
+gradient x activation of the unit's value before its rectifier, summed over positions. One gradient serves
+many units and pictures at once, on just the part of the map that a unit reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.attribution.kernel_composition import support
+from circuits.dataset.peak_positions import examples as as_examples
+from circuits.errors import AddressError, CircuitsError, GraphError, shorten
+from circuits.network.address import Unit
+from circuits.network.hooks import frozen, read
+from circuits.network.model import Layer, Model
+from circuits.network.operations import Pair
+from circuits.network.subnetwork import Segment
+from circuits.tracing.circuit import Example
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress, reporter
+
+_CHUNK = 256 * 2**20  # bytes of activations under one gradient
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One unit's examples, and what made it fire on each.
+
+    Attributes:
+        unit: address.
+        examples: where it fires, strongest first, one place a picture.
+        parents: `(n, P)` contribution of every channel of `source` at these places.
+        seen: `(n, D)` a deeper layer at the matching place: what the network makes of it there; None without one.
+        source, deeper: names of the two layers.
+    """
+
+    unit: str
+    examples: tuple[Example, ...]
+    parents: NDArray[np.float32]
+    seen: NDArray[np.float32] | None
+    source: str
+    deeper: str | None
+
+
+def upstream(
+    model: Model,
+    units: Sequence[str | Unit],
+    images: Any,
+    *,
+    source: str | None = None,
+    deeper: str | None = "auto",
+    examples: Mapping[str, Sequence[Example]] | None = None,
+    n: int = 64,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> list[Upstream]:
+    """What makes units of one layer fire on their top pictures.
+
+    Args:
+        model: the model.
+        units: channels, neurons `@y,x`, class scores, or latents of one attached basis; all of one layer.
+        images: pictures in any form that `capture` takes.
+        source: the layer of parents (default: the trunk's layer before).
+        deeper: the layer for `seen`; "auto" is the last layer of the trunk on the same grid as the units', else the
+            next one behind them; None for none.
+        examples: unit address -> where to look, instead of the places where it fires most; one place a picture.
+        n: at most so many pictures a unit. A picture on which the unit is not active does not count.
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Returns:
+        One for each unit, in the order asked; without examples where it is active on none.
+
+    Raises:
+        AddressError: an unknown unit or layer. CircuitsError: units of several layers, or without parents.
+    """
+    resolved = [model.unit(u) for u in units]
+    if not resolved:
+        raise CircuitsError("name at least one unit")
+    if len({(u.layer, u.basis) for u in resolved}) != 1:
+        raise CircuitsError(f"the units of one call share a layer; got {shorten(', '.join(u.short for u in resolved))}")
+    pictures = open_images(images)
+    first = source_layer(model, resolved[0], source)
+    last = deeper_layer(model, resolved[0].layer, deeper)
+    with reporter(progress, "img") as report:
+        total = (1 if examples is not None else 2) * len(pictures)
+        if examples is None:
+            found = top_examples(model, resolved, pictures, n, batch_size, lambda done, _: report(done, total))
+        else:
+            found = [_checked(model, u, examples, pictures) for u in resolved]
+        before = 0 if examples is not None else len(pictures)
+        reader = _Reader(model, resolved, first, last)
+        rows = reader.read(found, pictures, batch_size, lambda done, _: report(before + done, total))
+    return [Upstream(str(u), e, *row, first, last) for u, e, row in zip(resolved, found, rows, strict=True)]
+
+
+def source_layer(model: Model, unit: Unit, source: str | None) -> str:
+    """The layer of a unit's parents.
+
+    Raises:
+        CircuitsError: it is the picture itself, or a branch.
+    """
+    if source is None:
+        source = model.before(unit.layer)
+        if source is None:
+            raise CircuitsError(f"{unit.short} is in the first layer: its parents are pixels, not units")
+    layer = model.layer(source)
+    if layer.part is not None:
+        raise AddressError(f"the parents are all of a layer: name {layer.part[0]}, not its branch {layer.name}")
+    return layer.name
+
+
+def deeper_layer(model: Model, layer: str, deeper: str | None) -> str | None:
+    """The layer that says what is to be seen at a place: see `upstream`."""
+    if deeper is None:
+        return None
+    names = list(model.layers)
+    if deeper == "auto":
+        later = [n for n in model.trunk if names.index(n) > names.index(layer)]
+        # a coarser grid blurs the place, and deeper layers vary by much else than what is to be seen there
+        same = [n for n in later if model.layers[n].size == model.layers[layer].size]
+        return same[-1] if same else later[0] if later else None
+    found = model.layer(deeper)
+    if found.part is not None or names.index(found.name) <= names.index(layer):
+        raise CircuitsError(f"deeper={shorten(deeper)!r} is a whole layer behind {layer}, such as {names[-1]}")
+    return found.name
+
+
+def top_examples(
+    model: Model,
+    units: Sequence[Unit],
+    pictures: Images,
+    n: int,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> list[tuple[Example, ...]]:
+    """The `n` pictures on which each unit of one layer fires most, with the place of its peak; one pass for all."""
+    layer = model.layers[units[0].layer]
+    values, flat = [], []
+    with torch.no_grad():
+        for _, batch in pictures.batches(model.input, batch_size=batch_size, progress=progress):
+            peak, where = _responses(model, units, read(model, batch, [layer])[layer.name]).flatten(2).max(dim=2)
+            values.append(peak.cpu())
+            flat.append(where.to(torch.int32).cpu())
+    table, places = torch.cat(values), torch.cat(flat)
+    order = table.argsort(dim=0, descending=True, stable=True)[:n].T.tolist()
+    width = 1 if layer.size is None else layer.size[1]
+    found = []
+    for k, unit in enumerate(units):
+        # a class score counts everywhere, a map only where it is active
+        kept = [i for i in order[k] if layer.size is None or table[i, k] > 0]
+        rows = []
+        for i in kept:
+            f = int(places[i, k])
+            rows.append((float(table[i, k]), i, unit.at or (f // width, f % width)))
+        found.append(as_examples(model, unit, pictures, rows))
+    return found
+
+
+def _responses(model: Model, units: Sequence[Unit], acts: Tensor) -> Tensor:
+    """`(N, units, h, w)`, one position where units have one of their own."""
+    indices = [u.index or 0 for u in units]
+    basis = units[0].basis
+    if basis is None:
+        maps = acts[:, indices]
+    else:
+        rows = acts.movedim(1, -1)
+        latents = model.basis(units[0].layer, basis).encode(rows.reshape(-1, rows.shape[-1]))[:, indices]
+        maps = latents.view(*rows.shape[:-1], len(indices)).movedim(-1, 1)
+    if any(u.at for u in units):
+        held = maps.clone()
+        for k, u in enumerate(units):
+            if u.at is not None:
+                held[:, k] = maps[:, k, u.at[0], u.at[1]][:, None, None]
+        return held
+    return maps
+
+
+def _checked(
+    model: Model, unit: Unit, examples: Mapping[str, Sequence[Example]], pictures: Images
+) -> tuple[Example, ...]:
+    for name in (str(unit), unit.short):
+        if name in examples:
+            break
+    else:
+        raise CircuitsError(f"examples= has none for {unit}; it has some for {shorten(', '.join(examples), 120)}")
+    size = model.layers[unit.layer].size or (1, 1)
+    for e in checked_examples(examples[name], pictures, str(unit)):
+        if not (0 <= e.position[0] < size[0] and 0 <= e.position[1] < size[1]):
+            raise CircuitsError(f"an example of {unit} is at {e.position}, outside the map of {size[0]}x{size[1]}")
+    return tuple(examples[name])
+
+
+def checked_examples(examples: Sequence[Example], pictures: Images, unit: str) -> Sequence[Example]:
+    """The examples of `unit`, if they are of these pictures.
+
+    Raises:
+        CircuitsError: they are not.
+    """
+    for e in examples:
+        if not 0 <= e.image < len(pictures) or pictures.ids[e.image] != e.id:
+            raise CircuitsError(
+                f"an example of {unit} is on a picture {shorten(e.id)!r} at place {e.image}, which is not in "
+                f"{shorten(pictures.name)} ({len(pictures)} pictures): give the images that it was found on"
+            )
+    return examples
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of the source map that one target position reads, of one size everywhere."""
+
+    offset: Pair
+    size: Pair
+
+    def corner(self, place: Pair, shape: Sequence[int]) -> Pair:
+        # moved inwards at the border, so that what the network pads there is padded here too
+        top, left = (min(max(0, place[a] + self.offset[a]), shape[a] - self.size[a]) for a in range(2))
+        return top, left
+
+
+@dataclass
+class _Reader:
+    """The second pass: contributions of parents, and the deeper layer, at the examples of all units."""
+
+    model: Model
+    units: list[Unit]
+    source: str
+    deeper: str | None
+    segment: Segment = field(init=False)
+    start: Layer = field(init=False)
+    window: _Window | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        model, unit = self.model, self.units[0]
+        name = self.source
+        if model.graph is not None:
+            begin = model.graph.start(model.node(name), model.node(unit.layer))
+            name = name if begin is model.node(name) else model.name_of(begin)
+        self.start = model.layers[name]
+        # latents share one run of the layer they read: its channels as they are behind the rectifier
+        channels = sorted({u.index or 0 for u in self.units})
+        wanted = range(model.layers[unit.layer].channels) if unit.basis is not None else channels
+        self.segment = Segment(model, name, [Unit(unit.layer, c) for c in wanted], pre=unit.basis is None)
+        self.window = self._window()
+
+    def _window(self) -> _Window | None:
+        graph, size = self.model.graph, self.start.size
+        if graph is None or size is None or self.model.node_edits or self.segment.bypassed:
+            return None
+        try:
+            offset, span, stride = support(
+                graph, self.model.node(self.start.name), self.model.node(self.units[0].layer)
+            )
+        except GraphError:
+            return None
+        # with a stride the window would have to lie on its grid; whole maps then
+        if stride != (1, 1):
+            return None
+        return _Window(offset, (min(span[0], size[0]), min(span[1], size[1])))
+
+    def read(
+        self, found: Sequence[tuple[Example, ...]], pictures: Images, batch_size: int, progress: Progress
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        parents = [np.zeros((len(e), self.start.channels), np.float32) for e in found]
+        deep = None if self.deeper is None else self.model.layers[self.deeper]
+        seen = [None if deep is None else np.zeros((len(e), deep.channels), np.float32) for e in found]
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for k, shown in enumerate(found):
+            for row, example in enumerate(shown):
+                wanted.setdefault(example.image, []).append((k, row))
+        layers = [self.start] if deep is None else [self.start, deep]
+        for indices, batch in pictures.batches(
+            self.model.input, batch_size=batch_size, indices=sorted(wanted), progress=progress
+        ):
+            with torch.no_grad():
+                acts = read(self.model, batch, layers)
+                context = self.segment.context(batch) if self.segment.bypassed else {}
+            jobs = [(i, k, row) for i, index in enumerate(indices) for k, row in wanted[index]]
+            for (_, k, row), values in zip(jobs, self._contributions(acts, context, jobs, found), strict=True):
+                parents[k][row] = values
+            if deep is not None:
+                for (_, k, row), values in zip(jobs, self._seen(acts[deep.name], jobs, found), strict=True):
+                    seen[k][row] = values  # type: ignore[index]
+        return list(zip(parents, seen, strict=True))
+
+    def _contributions(
+        self, acts: dict[str, Tensor], context: Any, jobs: list[tuple[int, int, int]], found: Sequence[Any]
+    ) -> Iterable[NDArray[np.float32]]:
+        maps = acts[self.start.name]
+        area = maps.shape[2] * maps.shape[3] if self.window is None else self.window.size[0] * self.window.size[1]
+        per = max(1, _CHUNK // (maps.shape[1] * area * maps.element_size()))
+        for begin in range(0, len(jobs), per):
+            some = jobs[begin : begin + per]
+            places = [found[k][row].position for _, k, row in some]
+            yield from self._gradient(maps, context, some, places)
+
+    def _gradient(
+        self, maps: Tensor, context: Any, jobs: list[tuple[int, int, int]], places: list[Pair]
+    ) -> NDArray[np.float32]:
+        of_picture = [i for i, _, _ in jobs]
+        if self.window is None:
+            fed, at = maps[of_picture], places
+            given = _rows_of(context, of_picture)
+        else:
+            (h, w), shape = self.window.size, maps.shape[2:]
+            corners = [self.window.corner(p, shape) for p in places]
+            rows = [maps[i, :, y : y + h, x : x + w] for i, (y, x) in zip(of_picture, corners, strict=True)]
+            fed, at = torch.stack(rows), [(p[0] - c[0], p[1] - c[1]) for p, c in zip(places, corners, strict=True)]
+            given = {}
+        units = [self.units[k] for _, k, _ in jobs]
+        with frozen(self.model.module), torch.enable_grad():
+            leaf = fed.detach().clone().requires_grad_(True)
+            out = self.segment.respond(leaf, given)
+            ys, xs = (torch.tensor([p[a] for p in at]) for a in range(2))
+            rows_here = out[torch.arange(len(jobs)), :, ys, xs]
+            (gradient,) = torch.autograd.grad(self._pick(rows_here, units).sum(), leaf)
+        contributions: NDArray[np.float32] = (gradient * fed).sum(dim=(2, 3)).float().cpu().numpy()
+        return contributions
+
+    def _pick(self, rows: Tensor, units: list[Unit]) -> Tensor:
+        """What each unit makes of its row `(channels,)` of the layer."""
+        basis = units[0].basis
+        if basis is not None:
+            rows = self.model.basis(units[0].layer, basis).encode(rows)
+            columns = [u.index or 0 for u in units]
+        else:
+            order = {u.index: c for c, u in enumerate(self.segment.units)}
+            columns = [order[u.index] for u in units]
+        return rows[torch.arange(len(units)), torch.tensor(columns)]
+
+    def _seen(
+        self, maps: Tensor, jobs: list[tuple[int, int, int]], found: Sequence[Any]
+    ) -> Iterable[NDArray[np.float32]]:
+        assert self.deeper is not None
+        if maps.shape[2:] == (1, 1):
+            return maps[[i for i, _, _ in jobs], :, 0, 0].float().cpu().numpy()
+        locate = _matching(self.model, self.units[0].layer, self.deeper, maps.shape[2:])
+        where = torch.tensor([locate(found[k][row].position) for _, k, row in jobs], dtype=maps.dtype)
+        values = []
+        for picture, group in groupby(range(len(jobs)), key=lambda j: jobs[j][0]):
+            grid = where[list(group)].to(maps.device)[None, :, None]  # (1, places, 1, 2), x before y
+            read_here = F.grid_sample(maps[picture : picture + 1], grid, padding_mode="border", align_corners=False)
+            values.append(read_here[0, :, :, 0].T)
+        return torch.cat(values).float().cpu().numpy()
+
+
+def _rows_of(context: Any, rows: list[int]) -> Any:
+    if isinstance(context, Tensor):
+        return context[rows]
+    return {node: value[rows] if isinstance(value, Tensor) else value for node, value in context.items()}
+
+
+def _matching(model: Model, layer: str, deeper: str, shape: Sequence[int]) -> Callable[[Pair], tuple[float, float]]:
+    """From a position of one layer to the same place of the picture on a deeper map, `(x, y)` in [-1, 1]."""
+    near, far = model.layers[layer].receptive_field, model.layers[deeper].receptive_field
+    size = model.layers[layer].size or (1, 1)
+
+    def along(position: int, axis: int) -> float:
+        if near is None or far is None:  # no receptive fields: by the share of the map
+            return (position + 0.5) / size[axis] * 2 - 1
+        pixel = position * near.stride[axis] + near.offset[axis] + (near.size[axis] - 1) / 2
+        place = (pixel - far.offset[axis] - (far.size[axis] - 1) / 2) / far.stride[axis]
+        return (place + 0.5) / shape[axis] * 2 - 1
+
+    return lambda p: (along(p[1], 1), along(p[0], 0))
+
+
+__all__ = ["Upstream", "checked_examples", "deeper_layer", "source_layer", "top_examples", "upstream"]

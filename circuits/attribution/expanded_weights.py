@@ -1,0 +1,375 @@
+"""Weights between any two layers, adjacent or not: expanded weights, per example, and best case.
+
+Source: Voss et al., Visualizing Weights, Distill 2021. Expanded weights are the linear map between two
+layers of the network with rectifiers skipped and max pools averaging: exact where the network is linear
+between them, otherwise the gradient that would be seen if all units in between fired independently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.attribution.kernel_composition import compose, support
+from circuits.errors import AddressError, GraphError
+from circuits.network.address import Unit
+from circuits.network.graph import Graph
+from circuits.network.hooks import frozen, outputs
+from circuits.network.linearized import as_map, linearised, measured_kernels
+from circuits.network.model import Model
+from circuits.network.operations import Pair, shape_of, title
+from zoo.images.sources import open_images
+
+Method = Literal["auto", "exact", "vjp"]
+
+
+@dataclass(frozen=True)
+class ExpandedWeights:
+    """Kernels from every channel of one layer to some units of another.
+
+    Target position `p` reads the activations of `start` at `p * stride + offset + (i, j)` with weights
+    `kernels[:, :, i, j]`.
+
+    Attributes:
+        kernels: `(targets, sources, kh, kw)`.
+        source: the layer whose channels the sources are, or the basis whose latents they are.
+        targets: addresses of the target units, without the model's name.
+        start: the layer whose activations the kernels multiply: the source, or what a pool or a local
+            normalisation right behind it makes of it.
+        offset: row and column of `kernels[..., 0, 0]` relative to `p * stride`.
+        stride: source positions per target position; (0, 0) when the target reads the whole map at once.
+        method: "exact", "vjp", "example" or "best case".
+    """
+
+    kernels: Tensor
+    source: str
+    targets: list[str]
+    start: str
+    offset: Pair
+    stride: Pair
+    method: str
+
+    @property
+    def norms(self) -> Tensor:
+        """L2 norm over positions, `(targets, sources)`: how strongly a source acts, whatever its sign."""
+        norms: Tensor = torch.linalg.vector_norm(self.kernels, dim=(2, 3))
+        return norms
+
+    @property
+    def sums(self) -> Tensor:
+        """Sum over positions, `(targets, sources)`: the sign of a source that fires everywhere."""
+        return self.kernels.sum(dim=(2, 3))
+
+    def top(self, target: int = 0, n: int = 10) -> list[tuple[int, float]]:
+        """The `n` sources with the largest L2 norm for one target: `[(source channel, signed norm)]`."""
+        order = self.norms[target].argsort(descending=True, stable=True)[:n].tolist()
+        return [(c, math.copysign(float(self.norms[target, c]), float(self.sums[target, c]))) for c in order]
+
+    def rest(self, shown: Sequence[int], target: int = 0) -> Tensor:
+        """Kernel sum `(kh, kw)` of all sources that are not in `shown`, so that shown + rest = all."""
+        hidden = torch.ones(self.kernels.shape[1], dtype=torch.bool)
+        hidden[list(shown)] = False
+        return self.kernels[target, hidden].sum(dim=0)
+
+    def patches(self, acts: Tensor, positions: Sequence[Pair]) -> Tensor:
+        """What each target position reads: `acts` `(N, S, h, w)`, one `(y, x)` per picture -> `(N, S, kh, kw)`.
+
+        Positions outside the map read zero, as the network's padding does.
+        """
+        kh, kw = self.kernels.shape[2:]
+        out = acts.new_zeros((len(acts), acts.shape[1], kh, kw))
+        for i, (y, x) in enumerate(positions):
+            top, left = y * self.stride[0] + self.offset[0], x * self.stride[1] + self.offset[1]
+            y0, x0 = max(0, top), max(0, left)
+            y1, x1 = min(acts.shape[2], top + kh), min(acts.shape[3], left + kw)
+            if y1 > y0 and x1 > x0:
+                out[i, :, y0 - top : y1 - top, x0 - left : x1 - left] = acts[i, :, y0:y1, x0:x1]
+        return out
+
+
+def expanded_weights(
+    model: Model,
+    *,
+    source: str,
+    target: str | Unit | Sequence[str | Unit],
+    method: Method = "auto",
+    max_memory: int = 512 * 2**20,
+) -> ExpandedWeights:
+    """Kernels from all channels of `source` to one or more units of a later layer.
+
+    Args:
+        model: the model.
+        source: the earlier layer, or a basis attached to it (`mixed4b~sae`): kernels are then from its latents, by
+            what each writes.
+        target: a layer (all of its channels), a unit, a latent, or several units of one layer.
+        method: "exact" composes the kernels (milliseconds); "vjp" differentiates the linearised network
+            in batches; "auto" takes the first that applies. They agree to rounding.
+        max_memory: bytes that the batched differentiation may hold at a time.
+
+    Raises:
+        AddressError: unknown layer or unit, or targets of several layers.
+        GraphError: no path from source to target, or (exact) an operation without a linear form.
+
+    >>> expanded_weights(load("scenes"), source="mixed3a", target="mixed3b:4").kernels.ndim
+    4
+    """
+    targets = _targets(model, target)
+    at = model.resolve(source)
+    if at.index is not None:
+        raise AddressError(f"the source of expanded weights is a layer; got the unit {at.short}")
+    if at.basis is not None:
+        plain = expanded_weights(model, source=at.layer, target=target, method=method, max_memory=max_memory)
+        write = model.basis(at.layer, at.basis).write.detach().to(plain.kernels)
+        return replace(plain, kernels=torch.einsum("tshw,ms->tmhw", plain.kernels, write), source=at.space)
+    if method not in ("auto", "exact", "vjp"):
+        raise GraphError(f"method={method!r}: use 'auto', 'exact' or 'vjp'")
+    part = model.layers[at.layer].part
+    base = at.layer if part is None else part[0]
+    with model.lock:  # the linearised network runs, too, and one at a time
+        if model.graph is None:
+            found = _through_module(model, base, targets)
+        else:
+            found = _through_graph(model, model.graph, base, targets, method, max_memory)
+    if part is not None:
+        found = replace(found, kernels=found.kernels[:, part[1] : part[1] + model.layers[at.layer].channels])
+    return replace(found, source=at.layer)
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """Units of one layer; a whole layer is common, so there is no `Unit` for each."""
+
+    layer: str
+    basis: str | None
+    indices: list[int]
+
+    @property
+    def names(self) -> list[str]:
+        prefix = self.layer if self.basis is None else f"{self.layer}~{self.basis}"
+        return [f"{prefix}:{i}" for i in self.indices]
+
+
+def _targets(model: Model, target: str | Unit | Sequence[str | Unit]) -> _Targets:
+    asked = [target] if isinstance(target, (str, Unit)) else list(target)
+    indices: list[int] = []
+    spaces = set()
+    for one in asked:
+        unit = model.resolve(one)
+        layer, start, count = model.layers[unit.layer], 0, model.layers[unit.layer].channels
+        if unit.basis is not None:
+            count = len(model.basis(unit.layer, unit.basis).read)
+        elif layer.part is not None:
+            start = layer.part[1]
+            layer = model.layers[layer.part[0]]
+        spaces.add((layer.name, unit.basis))
+        indices += range(start, start + count) if unit.index is None else [unit.index]
+    if len(spaces) != 1:
+        names = ", ".join(sorted(name for name, _ in spaces)) or "none"
+        raise AddressError(f"the targets of one call are units of one layer; got {names}")
+    name, basis = spaces.pop()
+    return _Targets(name, basis, indices)
+
+
+def read_directions(model: Model, layer: str, basis: str | None, indices: Sequence[int]) -> Tensor | None:
+    """`(T, C)` directions that latents are read along, or None for plain channels."""
+    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach()
+
+
+def _through_graph(
+    model: Model, graph: Graph, source: str, targets: _Targets, method: Method, max_memory: int
+) -> ExpandedWeights:
+    begin, end = graph.start(model.node(source), model.node(targets.layer)), model.node(targets.layer)
+    if begin is end:
+        raise GraphError(f"{source} and {targets.layer} have no weights between them")
+    channels = torch.tensor(targets.indices)
+    directions = read_directions(model, targets.layer, targets.basis, targets.indices)
+    kernels, used = None, "exact"
+    if method != "vjp":
+        try:
+            k = compose(graph, begin, end, directions, channels)
+            kernels, offset, stride = k.values, k.offset, k.stride
+        except GraphError:
+            if method == "exact":
+                raise
+    if kernels is None:
+        kernels, offset, stride = _differentiate(graph, begin, end, directions, channels, max_memory)
+        used = "vjp"
+    name = source if begin is model.node(source) else model.name_of(begin)
+    return ExpandedWeights(kernels, source, targets.names, name, offset, stride, used)
+
+
+def _differentiate(
+    graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor, max_memory: int
+) -> tuple[Tensor, Pair, Pair]:
+    """Batched vector-Jacobian products on the linearised sub-graph between two nodes.
+
+    The source map is made just large enough that one target position sees no padding. Where an operation
+    between the two is not known to us, what a position reads is measured on the whole map instead.
+    """
+    shape, out_shape = _map_shape(begin), shape_of(end)
+    assert out_shape is not None
+    if len(out_shape) == 4:
+        try:
+            offset, size, stride = support(graph, begin, end)
+        except GraphError:
+            return _differentiate_whole(graph, begin, end, directions, channels)
+        place = tuple(max(0, math.ceil(-offset[a] / stride[a])) for a in range(2))
+        hw = tuple(place[a] * stride[a] + offset[a] + size[a] for a in range(2))
+    else:
+        offset, stride, place, hw = (0, 0), (0, 0), (0, 0), (shape[2], shape[3])
+    like = next(graph.module.parameters(), torch.zeros(1))
+    one = shape[1] * hw[0] * hw[1]
+    # several times the source map is alive at once: its own gradient, and the maps in between
+    chunk = max(1, max_memory // (16 * one * like.element_size()))
+    parts = []
+    _check_linear(graph, begin, end, (shape[1], hw[0], hw[1]), like)
+    with frozen(graph.module), torch.enable_grad():
+        for start in range(0, len(channels) if directions is None else len(directions), chunk):
+            rows = channels[start : start + chunk]
+            some = None if directions is None else directions[start : start + chunk]
+            count = len(rows) if some is None else len(some)
+            leaf = torch.zeros((count, shape[1], *hw), dtype=like.dtype, device=like.device, requires_grad=True)
+            fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
+            out = graph.run({begin: fed}, [end], linear=True)[end]
+            here = out[:, :, place[0], place[1]] if out.ndim == 4 else out
+            total = here[torch.arange(count), rows].sum() if some is None else (here * some.to(here)).sum()
+            parts.append(torch.autograd.grad(total, leaf)[0])
+    kernels = torch.cat(parts)
+    if stride == (0, 0):
+        return kernels, (0, 0), (0, 0)
+    # the map ends where the kernel does; before it lie the rows that only a whole number of strides brought in
+    top, left = (place[a] * stride[a] + offset[a] for a in range(2))
+    return kernels[:, :, top:, left:], offset, stride
+
+
+def _differentiate_whole(
+    graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor
+) -> tuple[Tensor, Pair, Pair]:
+    shape = _map_shape(begin)
+    like = next(graph.module.parameters(), torch.zeros(1))
+    _check_linear(graph, begin, end, (shape[1], shape[2], shape[3]), like)
+    with frozen(graph.module), torch.enable_grad():
+        leaf = torch.zeros((1, *shape[1:]), dtype=like.dtype, device=like.device, requires_grad=True)
+        fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
+        out = graph.run({begin: fed}, [end], linear=True)[end]
+        return measured_kernels(leaf, out, directions, channels.tolist())
+
+
+def _check_linear(graph: Graph, begin: Any, end: Any, shape: tuple[int, int, int], like: Tensor) -> None:
+    """Raise where an operation whose meaning is unknown (a product of two maps, say) makes the path nonlinear."""
+    unknown = [n for n in graph.between(begin, end)[1:] if graph.ops[n].kind in ("other", "softmax")]
+    if not unknown:
+        return
+    # far from zero and of one sign, so that a gate moves
+    a, b = 4 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    fed = torch.stack([a, b, a + b, torch.zeros_like(a)]).to(like)
+    with torch.no_grad():
+        feeds = {begin: fed if len(shape_of(begin) or ()) == 4 else fed.flatten(1)}
+        try:
+            out = graph.run(feeds, [end], linear=True)[end]
+        except (RuntimeError, TypeError, AttributeError) as error:  # one of its other inputs is missing
+            raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form") from error
+    off = (out[0] + out[1] - out[2] - out[3]).abs().max()
+    if off > 1e-4 * out.abs().max():
+        raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form")
+
+
+def _map_shape(node: Any) -> tuple[int, ...]:
+    shape = shape_of(node)
+    assert shape is not None
+    return shape if len(shape) == 4 else (*shape, 1, 1)
+
+
+def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWeights:
+    """Without a graph: differentiate the whole linearised network at a grey picture, then crop."""
+    grey = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
+    with frozen(model.module), torch.enable_grad(), linearised():
+        acts = outputs(model, grey, [source, targets.layer])
+        begin, end = acts[source], as_map(acts[targets.layer])
+        directions = read_directions(model, targets.layer, targets.basis, targets.indices)
+        kernels, offset, stride = measured_kernels(begin, end, directions, targets.indices)
+    return ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
+
+
+def example_weights(
+    model: Model,
+    images: Any,
+    *,
+    source: str,
+    target: str | Unit,
+    positions: Sequence[Pair] | None = None,
+    batch_size: int = 32,
+) -> tuple[ExpandedWeights, Tensor]:
+    """Weights as they are on each picture: the gradient of the real network, nothing linearised.
+
+    Linear weights of opposite signs cancel along two hops even where each hop matters; these do not
+    (the boundary detector case of Visualizing Weights).
+
+    Args:
+        model: the model.
+        images: pictures in any form that `capture` takes.
+        source: the earlier layer.
+        target: one unit.
+        positions: where to read the target, one `(y, x)` a picture (default: its position, else its peak).
+        batch_size: pictures per pass.
+
+    Returns:
+        The mean over pictures (method "example"), and the gradients `(N, S, kh, kw)` of every picture,
+        placed in the same window.
+    """
+    unit, begin = model.unit(target), model.layer(source)
+    frame = expanded_weights(model, source=source, target=unit)
+    pictures = open_images(images)
+    if positions is not None and len(positions) != len(pictures):
+        raise GraphError(f"positions= needs one (y, x) for each of the {len(pictures)} pictures; got {len(positions)}")
+    gradients = []
+    for indices, batch in pictures.batches(model.input, batch_size=batch_size):
+        with frozen(model.module), torch.enable_grad():
+            acts = outputs(model, batch.requires_grad_(True), [unit.layer, frame.start])
+            response = respond(model, unit, as_map(acts[unit.layer]))
+            if positions is not None:
+                places = [positions[i] for i in indices]
+            else:
+                places = peaks(response, unit)
+            total = sum(response[i, y, x] for i, (y, x) in enumerate(places))
+            (gradient,) = torch.autograd.grad(total, acts[frame.start])  # type: ignore[arg-type]
+        gradient = as_map(gradient)
+        if begin.part is not None:
+            gradient = gradient[:, begin.part[1] : begin.part[1] + begin.channels]
+        gradients.append(frame.patches(gradient, places))
+    each = torch.cat(gradients)
+    return replace(frame, kernels=each.mean(dim=0, keepdim=True), method="example"), each
+
+
+def best_case_weights(model: Model, images: Any, *, source: str, target: str | Unit, **options: Any) -> ExpandedWeights:
+    """For every source and offset the largest gradient (by size, sign kept) over the pictures.
+
+    Takes the arguments of `example_weights`. What never cancels: a source that matters on any picture shows.
+    """
+    frame, each = example_weights(model, images, source=source, target=target, **options)
+    strongest = each.abs().argmax(dim=0, keepdim=True)
+    return replace(frame, kernels=each.gather(0, strongest), method="best case")
+
+
+def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
+    """The response map `(N, h, w)` of a unit, from the activations `(N, C, h, w)` of its layer."""
+    assert unit.index is not None
+    if unit.basis is None:
+        return acts[:, unit.index]
+    rows = acts.movedim(1, -1)
+    latents = model.basis(unit.layer, unit.basis).encode(rows.reshape(-1, rows.shape[-1]))
+    return latents[:, unit.index].view(rows.shape[:-1])
+
+
+def peaks(response: Tensor, unit: Unit) -> list[Pair]:
+    """Where to read a unit on each picture: its own position, or where `response` `(N, h, w)` is largest."""
+    if unit.at is not None:
+        return [unit.at] * len(response)
+    flat = response.detach().flatten(1).argmax(dim=1).tolist()
+    width = response.shape[2]
+    return [(i // width, i % width) for i in flat]

@@ -1,0 +1,72 @@
+"""The kernels that read the picture itself: the only ones that can be seen as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from circuits.errors import CircuitsError
+from circuits.network.model import Model
+
+
+def first_kernels(model: Model) -> Tensor:
+    """Kernels of the first convolution, `(units, channels, kh, kw)`, colours in the order red, green, blue.
+
+    Raises:
+        CircuitsError: no convolution reads the picture, or one that is one pixel wide.
+
+    >>> first_kernels(load("scenes")).shape
+    torch.Size([16, 3, 5, 5])
+    """
+    channels = model.input.channels
+    for part in model.module.modules():
+        if isinstance(part, nn.Conv2d) and part.in_channels == channels and part.groups == 1:
+            kernels = part.weight.detach().cpu().float()
+            if min(kernels.shape[2:]) < 2:
+                raise CircuitsError(f"the first kernels of {model.name} are one pixel wide: there is nothing to see")
+            return kernels.flip(1) if model.input.order == "BGR" else kernels
+    raise CircuitsError(f"{model.name} has no convolution that reads pictures of {channels} channels")
+
+
+def colour_shares(kernels: Tensor) -> Tensor:
+    """Share of each kernel's squared weights that vanishes when its channels are averaged, `(units,)` in [0, 1].
+
+    0 for a kernel that reads light and dark alone, 1 for one that grey pictures do not move.
+    """
+    total = kernels.square().sum(dim=(1, 2, 3)).clamp_min(1e-30)
+    grey = kernels.mean(dim=1).square().sum(dim=(1, 2)) * kernels.shape[1]
+    return (1 - grey / total).clamp(0, 1)
+
+
+def smoothness(kernels: Tensor) -> Tensor:
+    """How alike neighbouring weights are, `(units,)`: their correlation over a kernel, across and down, -1 to 1.
+
+    Near zero, or a little below, for weights drawn at random; near one for a kernel without fine grain.
+
+    Args:
+        kernels: `(units, ..., kh, kw)`, at least 2 wide or high; each kernel is centred on its own mean.
+    """
+    flat = kernels.reshape(len(kernels), -1, *kernels.shape[-2:]).double()
+    flat = flat - flat.mean(dim=(2, 3), keepdim=True)
+    size = flat.square().mean(dim=(1, 2, 3)).clamp_min(1e-30)
+    pairs = [flat[..., 1:, :] * flat[..., :-1, :], flat[..., :, 1:] * flat[..., :, :-1]]
+    means = [p.mean(dim=(1, 2, 3)) for p in pairs if p.numel()]
+    if not means:
+        raise CircuitsError("kernels of one position have no neighbours to be like")
+    return torch.stack(means).mean(dim=0) / size
+
+
+def directions(kernels: Tensor) -> Tensor:
+    """Orientation of the stripes or edge in each kernel, degrees counter-clockwise in [0, 180), `(units,)`.
+
+    The direction along which the kernel's frequencies lie (second moments of its power spectrum), turned by 90.
+    """
+    grey = kernels.mean(dim=1).double()
+    grey = torch.where(grey.abs().amax(dim=(1, 2), keepdim=True) > 0, grey, torch.zeros_like(grey))
+    kh, kw = grey.shape[1:]
+    power = torch.fft.fft2(grey - grey.mean(dim=(1, 2), keepdim=True), s=(4 * kh, 4 * kw)).abs().square()
+    fy, fx = torch.fft.fftfreq(4 * kh).double()[:, None], torch.fft.fftfreq(4 * kw).double()[None]
+    # rows grow downwards, angles counter-clockwise
+    xx, yy, xy = ((power * m).sum(dim=(1, 2)) for m in (fx * fx, fy * fy, -fx * fy))
+    across = torch.rad2deg(0.5 * torch.atan2(2 * xy, xx - yy))
+    return (across + 90) % 180

@@ -1,0 +1,281 @@
+"""Exact composition of linear maps: the kernel from one layer to another, without running the network.
+
+A kernel is carried backwards from the target to the source, operation by operation. Going back through a
+convolution is a transposed convolution of the kernel itself, so grouped, depthwise, strided and dilated
+convolutions, folded batch norm, pools, sums and concatenations all compose exactly, and the usual case
+(a 1x1 bottleneck before a kxk convolution) is one matrix product. Rectifiers and local normalisation are
+skipped, max pools average: this is the linearised network of Visualizing Weights (Distill 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from circuits.errors import GraphError
+from circuits.network.graph import Graph, conv_padding
+from circuits.network.operations import Op, Pair, affine_scale, pair, shape_of, title
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Weights from one node to some targets.
+
+    Target position `p` reads the node at `p * stride + offset + (i, j)` with weight `values[:, :, i, j]`.
+
+    Attributes:
+        rows: which targets `(R,)`; the weights to all others are zero.
+        values: `(R, channels, kh, kw)`, or None while it is still the identity selection `channels`.
+        channels: `(R,)` the channel that each row selects, when `values` is None.
+        offset, stride: see above; stride (0, 0) when the target is one vector for the whole picture.
+        width: number of channels of the node.
+    """
+
+    rows: Tensor
+    values: Tensor | None
+    channels: Tensor | None
+    offset: Pair
+    stride: Pair
+    width: int
+
+    def dense(self, like: Tensor) -> Tensor:
+        """`values`, written out where it was still a selection."""
+        if self.values is not None:
+            return self.values
+        assert self.channels is not None
+        values = like.new_zeros((len(self.rows), self.width, 1, 1))
+        values[torch.arange(len(self.rows)), self.channels] = 1
+        return values
+
+
+def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor | None, channels: Tensor) -> Kernel:
+    """The kernel from `source` to units of `target` in the linearised network.
+
+    Args:
+        graph: the network.
+        source, target: nodes of it.
+        directions: `(T, C)` directions read at the target, or None for single channels.
+        channels: `(T,)` channels read at the target when `directions` is None.
+
+    Raises:
+        GraphError: no path, or an operation on it that has no exact linear form.
+    """
+    path = graph.between(source, target)
+    shape = shape_of(target)
+    assert shape is not None
+    stride = (1, 1) if len(shape) == 4 else (0, 0)
+    count = len(channels) if directions is None else len(directions)
+    values = None if directions is None else directions[:, :, None, None]
+    first = Kernel(torch.arange(count), values, channels if directions is None else None, (0, 0), stride, shape[1])
+    like = next(graph.module.parameters(), torch.zeros(1)).detach()
+    arriving: dict[fx.Node, list[Kernel]] = {n: [] for n in path}
+    arriving[target].append(first)
+    inside = set(path)
+    for n in reversed(path):
+        if n is source:
+            break
+        kernel = _merge(arriving.pop(n), like)
+        if kernel is None:
+            continue
+        op = graph.ops[n]
+        for node, part in _backward(op, n, kernel, inside, like):
+            arriving[node].append(part)
+    merged = _merge(arriving[source], like)
+    if merged is None:
+        raise GraphError("the weights between the two layers are empty")
+    return _spread(merged, count, like)
+
+
+def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tensor) -> list[tuple[fx.Node, Kernel]]:
+    if op.kind == "cat":
+        return _through_cat(op, k, inside)
+    sources = [i for i in op.inputs if i in inside]
+    if op.kind == "add":
+        return [(i, k) for i in sources]
+    if op.skipped:
+        return [(sources[0], k)]
+    before = shape_of(sources[0]) if sources else None
+    if before is None:  # several tensors at once (chunk, split), or a number
+        raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
+    match op.kind:
+        case "conv":
+            return [(sources[0], _through_conv(op.module, k, like))]
+        case "linear":
+            assert isinstance(op.module, nn.Linear)
+            weight = op.module.weight.detach()[:, :, None, None]
+            return [(sources[0], _through_weight(weight, k, (1, 1), (0, 0), like))]
+        case "affine":
+            assert op.module is not None
+            scale = affine_scale(op.module).detach()
+            return [(sources[0], _replace(k, k.dense(like) * scale[None, :, None, None]))]
+        case "maxpool" | "avgpool":
+            return [(sources[0], _through_pool(op, k, like))]
+        case "pad":
+            left, _, top, _ = op.params["padding"]
+            return [(sources[0], _replace(k, k.values, offset=(k.offset[0] - top, k.offset[1] - left)))]
+        case "flatten" if len(before) == 4:
+            values = k.dense(like).reshape(len(k.rows), *before[1:])
+            return [(sources[0], Kernel(k.rows, values, None, (0, 0), (0, 0), before[1]))]
+        case "flatten":
+            return [(sources[0], k)]
+        case "globalpool":
+            values = k.dense(like)[:, :, :1, :1].expand(-1, -1, *before[2:]) / (before[2] * before[3])
+            return [(sources[0], Kernel(k.rows, values, None, (0, 0), (0, 0), before[1]))]
+    raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
+
+
+def _replace(k: Kernel, values: Tensor | None, offset: Pair | None = None) -> Kernel:
+    channels = k.channels if values is None else None
+    return Kernel(k.rows, values, channels, k.offset if offset is None else offset, k.stride, k.width)
+
+
+def _through_cat(op: Op, k: Kernel, inside: set[fx.Node]) -> list[tuple[fx.Node, Kernel]]:
+    parts, start = [], 0
+    for i in op.inputs:
+        shape = shape_of(i)
+        assert shape is not None
+        stop = start + shape[1]
+        if i in inside:
+            if k.values is None:
+                assert k.channels is not None
+                mine = (k.channels >= start) & (k.channels < stop)
+                if mine.any():
+                    parts.append(
+                        (i, Kernel(k.rows[mine], None, k.channels[mine] - start, k.offset, k.stride, shape[1]))
+                    )
+            else:
+                parts.append((i, Kernel(k.rows, k.values[:, start:stop], None, k.offset, k.stride, shape[1])))
+        start = stop
+    return parts
+
+
+def _through_conv(module: nn.Module | None, k: Kernel, like: Tensor) -> Kernel:
+    assert isinstance(module, nn.Conv2d)
+    weight, stride, dilation = module.weight.detach(), pair(module.stride), pair(module.dilation)
+    before, _ = conv_padding(module)
+    if module.groups == 1 and dilation == (1, 1):
+        return _through_weight(weight, k, stride, before, like)
+    values = F.conv_transpose2d(k.dense(like), weight, stride=stride, dilation=dilation, groups=module.groups)
+    return _moved(k, values, stride, before, module.in_channels)
+
+
+def _through_weight(weight: Tensor, k: Kernel, stride: Pair, padding: Pair, like: Tensor) -> Kernel:
+    if k.values is None:
+        assert k.channels is not None
+        whole = len(k.channels) == len(weight) and bool((k.channels == torch.arange(len(weight))).all())
+        values = weight if whole else weight[k.channels.to(weight.device)]
+    elif weight.shape[2:] == (1, 1) and (stride == (1, 1) or k.values.shape[2:] == (1, 1)):
+        values = torch.einsum("tmyx,mi->tiyx", k.values, weight[:, :, 0, 0])
+    elif k.values.shape[2:] == (1, 1):
+        values = torch.einsum("tm,miyx->tiyx", k.values[:, :, 0, 0], weight)
+    else:
+        values = F.conv_transpose2d(k.values, weight, stride=stride)
+    return _moved(k, values, stride, padding, weight.shape[1])
+
+
+def _through_pool(op: Op, k: Kernel, like: Tensor) -> Kernel:
+    kernel, stride = op.params["kernel"], op.params["stride"]
+    if op.params.get("dilation", (1, 1)) != (1, 1):
+        raise GraphError("a dilated max pool has no average pool to stand in for it")
+    divisor = op.params.get("divisor") or kernel[0] * kernel[1]
+    values = k.dense(like)
+    rows, channels = values.shape[:2]
+    if values.shape[2:] == (1, 1):
+        return _moved(k, (values / divisor).expand(-1, -1, *kernel), stride, op.params["padding"], k.width)
+    window = values.new_full((1, 1, *kernel), 1.0 / divisor)
+    spread = F.conv_transpose2d(values.reshape(rows * channels, 1, *values.shape[2:]), window, stride=stride)
+    return _moved(k, spread.view(rows, channels, *spread.shape[2:]), stride, op.params["padding"], k.width)
+
+
+def _moved(k: Kernel, values: Tensor, stride: Pair, padding: Pair, width: int) -> Kernel:
+    offset = (k.offset[0] * stride[0] - padding[0], k.offset[1] * stride[1] - padding[1])
+    return Kernel(k.rows, values, None, offset, (k.stride[0] * stride[0], k.stride[1] * stride[1]), width)
+
+
+def _merge(parts: list[Kernel], like: Tensor) -> Kernel | None:
+    """Sum of kernels that reach the same node along different branches."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    if any(p.stride != parts[0].stride for p in parts):
+        raise GraphError("branches of different stride meet; their kernels have no common grid")
+    rows = torch.unique(torch.cat([p.rows for p in parts]))
+    return _sum(parts, len(rows), [torch.searchsorted(rows, p.rows) for p in parts], rows, like)
+
+
+def _spread(k: Kernel, count: int, like: Tensor) -> Kernel:
+    """The kernel with a row for every target, zero where there was none."""
+    rows = torch.arange(count)
+    return _sum([k], count, [k.rows], rows, like) if len(k.rows) < count else _replace(k, k.dense(like))
+
+
+def _sum(parts: list[Kernel], count: int, places: list[Tensor], rows: Tensor, like: Tensor) -> Kernel:
+    dense = [p.dense(like) for p in parts]
+    top, left = min(p.offset[0] for p in parts), min(p.offset[1] for p in parts)
+    bottom = max(p.offset[0] + d.shape[2] for p, d in zip(parts, dense, strict=True))
+    right = max(p.offset[1] + d.shape[3] for p, d in zip(parts, dense, strict=True))
+    total = dense[0].new_zeros((count, parts[0].width, bottom - top, right - left))
+    separate = sum(len(place) for place in places) == count
+    for p, d, place in zip(parts, dense, places, strict=True):
+        y, x = p.offset[0] - top, p.offset[1] - left
+        first, last = int(place[0]), int(place[-1])
+        # places are distinct and ascending, so this is a plain indexed sum; a branch is one run of rows
+        rows_of_part = slice(first, last + 1) if last - first + 1 == len(place) else place
+        window = total[rows_of_part, :, y : y + d.shape[2], x : x + d.shape[3]]
+        if isinstance(rows_of_part, slice) and separate:
+            window.copy_(d)
+        else:
+            total[rows_of_part, :, y : y + d.shape[2], x : x + d.shape[3]] += d
+    return Kernel(rows, total, None, (top, left), parts[0].stride, parts[0].width)
+
+
+def support(graph: Graph, source: fx.Node, target: fx.Node) -> tuple[Pair, Pair, Pair]:
+    """`(offset, size, stride)` of what one target position reads at the source, without any weights.
+
+    Raises:
+        GraphError: as `compose`.
+    """
+    spans: dict[fx.Node, tuple[Pair, Pair, Pair]] = {}
+    shape = shape_of(target)
+    if shape is None or len(shape) != 4:
+        raise GraphError("a vector reads the whole map")
+    spans[target] = ((0, 0), (1, 1), (1, 1))
+    path = graph.between(source, target)
+    inside = set(path)
+    for n in reversed(path):
+        if n is source or n not in spans:
+            continue
+        for i in (i for i in graph.ops[n].inputs if i in inside):
+            spans[i] = _join(spans.get(i), _span(graph.ops[n], n, spans[n]))
+    return spans[source]
+
+
+def _span(op: Op, node: fx.Node, span: tuple[Pair, Pair, Pair]) -> tuple[Pair, Pair, Pair]:
+    offset, size, stride = span
+    if op.kind in ("cat", "add", "affine") or op.skipped:
+        return span
+    if op.kind == "pad":
+        left, _, top, _ = op.params["padding"]
+        return (offset[0] - top, offset[1] - left), size, stride
+    if op.kind == "conv":
+        assert isinstance(op.module, nn.Conv2d)
+        m = op.module
+        kernel, s, d, p = pair(m.kernel_size), pair(m.stride), pair(m.dilation), conv_padding(m)[0]
+    elif op.kind in ("maxpool", "avgpool"):
+        kernel, s, p = op.params["kernel"], op.params["stride"], op.params["padding"]
+        d = op.params.get("dilation", (1, 1))
+    else:
+        raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
+    new_size = tuple((size[a] - 1) * s[a] + d[a] * (kernel[a] - 1) + 1 for a in range(2))
+    new_offset = tuple(offset[a] * s[a] - p[a] for a in range(2))
+    return (new_offset[0], new_offset[1]), (new_size[0], new_size[1]), (stride[0] * s[0], stride[1] * s[1])
+
+
+def _join(a: tuple[Pair, Pair, Pair] | None, b: tuple[Pair, Pair, Pair]) -> tuple[Pair, Pair, Pair]:
+    if a is None:
+        return b
+    low = (min(a[0][0], b[0][0]), min(a[0][1], b[0][1]))
+    high = (max(a[0][0] + a[1][0], b[0][0] + b[1][0]), max(a[0][1] + a[1][1], b[0][1] + b[1][1]))
+    return low, (high[0] - low[0], high[1] - low[1]), b[2]

@@ -1,0 +1,221 @@
+"""Find the units that answer to a concept, given pictures with it and without it.
+
+Each unit is ranked by AUC: the probability that it answers more strongly to a picture with the concept
+than to one without (0.5 is chance, below 0.5 it answers to its absence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.dataset.scan_targets import latent_maps
+from circuits.errors import AddressError, CircuitsError
+from circuits.network.hooks import read
+from circuits.network.model import Model
+from circuits.tracing.circuit import provenance
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+Pool = Literal["max", "mean"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One unit's answer to a concept.
+
+    Attributes:
+        unit: address; pool: how its map was made one number a picture.
+        auc: in [0, 1]; low, high: 95 % bootstrap interval (None where it was not asked for).
+        mean_positive, mean_negative: mean of the pooled response.
+    """
+
+    unit: str
+    auc: float
+    pool: str
+    mean_positive: float
+    mean_negative: float
+    low: float | None = None
+    high: float | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        names = ("unit", "auc", "low", "high", "mean_positive", "mean_negative")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Units ranked for a concept, best first.
+
+    Attributes:
+        rows: one per unit; layers, n_positive, n_negative: of what.
+        chance: the largest AUC among all units when the pictures' labels are shuffled, a control for how
+            many units were looked at.
+    """
+
+    rows: tuple[Finding, ...]
+    layers: tuple[str, ...]
+    n_positive: int
+    n_negative: int
+    chance: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Finding:
+        """The unit with the highest AUC."""
+        return self.rows[0]
+
+
+def find(
+    model: Model,
+    *,
+    positive: Any,
+    negative: Any,
+    layer: str | None = None,
+    layers: Sequence[str] | None = None,
+    pool: Pool = "max",
+    intervals: int = 20,
+    draws: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Findings:
+    """Rank units for a concept: how to find "the car detector" in a net of your own.
+
+    Args:
+        model: the model.
+        positive, negative: pictures with and without the concept, in any form that `capture` takes.
+        layer, layers: where to look (default: every layer of the trunk), in one pass over the pictures; a basis
+            attached to a layer (`mixed4a~sae`) is looked through latent by latent.
+        pool: "max" or "mean" of a unit's map over positions.
+        intervals: compute bootstrap intervals for this many of the best units.
+        draws: bootstrap draws per interval.
+        seed: for the bootstrap and the shuffled control.
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        AddressError: unknown layer. CircuitsError: no pictures on one side, or an unknown pool.
+
+    >>> find(load("scenes"), positive="scenes:5@1", negative="scenes:5@2", layer="mixed4a").rows[0].pool
+    'max'
+    """
+    if pool not in ("max", "mean"):
+        raise CircuitsError(f"pool={pool!r}: use 'max' or 'mean'")
+    names = [layer] if layer is not None else list(layers) if layers is not None else model.trunk
+    if not names:
+        raise CircuitsError("name at least one layer to look in")
+    wanted = [_space(model, name) for name in names]
+    with_concept, without = _side(positive, "positive"), _side(negative, "negative")
+    a = pooled_responses(model, with_concept, wanted, pool=pool, batch_size=batch_size, progress=progress)
+    b = pooled_responses(model, without, wanted, pool=pool, batch_size=batch_size, progress=progress)
+    x, y = torch.cat([a[n] for n in wanted], dim=1), torch.cat([b[n] for n in wanted], dim=1)
+    units = [model.resolve(f"{n}:{i}") for n in wanted for i in range(a[n].shape[1])]
+    areas = auc(x, y)
+    order = areas.argsort(descending=True, stable=True).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    best = order[:intervals]
+    low, high = bootstrap(x[:, best], y[:, best], draws=draws, generator=generator) if best else (None, None)
+    rows = []
+    for rank, i in enumerate(order):
+        between = (
+            (float(low[rank]), float(high[rank]))
+            if low is not None and high is not None and rank < len(best)
+            else (None, None)
+        )
+        rows.append(
+            Finding(str(units[i]), float(areas[i]), pool, float(x[:, i].mean()), float(y[:, i].mean()), *between)
+        )
+    shuffled = torch.cat([x, y])[torch.randperm(len(x) + len(y), generator=generator)]
+    return Findings(
+        rows=tuple(rows),
+        layers=tuple(wanted),
+        n_positive=len(x),
+        n_negative=len(y),
+        chance=float(auc(shuffled[: len(x)], shuffled[len(x) :]).max()),
+        provenance=provenance(
+            weights=model.digest, positive=with_concept.digest, negative=without.digest, pool=pool, seed=seed
+        ),
+    )
+
+
+def _side(images: Any, which: str) -> Images:
+    if images is None:
+        raise CircuitsError(f"find needs {which} pictures")
+    pictures = open_images(images)
+    if len(pictures) == 0:
+        raise CircuitsError(f"there is no {which} picture in {pictures.name}")
+    return pictures
+
+
+def pooled_responses(
+    model: Model,
+    images: Any,
+    layers: Sequence[str],
+    *,
+    pool: Pool = "max",
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> dict[str, Tensor]:
+    """One number per unit and picture: layer or basis -> `(N, units)` maximum or mean over positions."""
+    spaces = {_space(model, name): model.resolve(name) for name in layers}
+    wanted = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
+    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
+    with torch.no_grad():
+        for _, batch in open_images(images).batches(model.input, batch_size=batch_size, progress=progress):
+            acts = read(model, batch, wanted)
+            for name, unit in spaces.items():
+                maps = acts[unit.layer]
+                if unit.basis is not None:
+                    maps = latent_maps(model.basis(unit.layer, unit.basis).encode)(maps)
+                parts[name].append((maps.amax(dim=(2, 3)) if pool == "max" else maps.mean(dim=(2, 3))).cpu())
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _space(model: Model, name: str) -> str:
+    """The canonical name of a layer, or of a basis attached to one."""
+    unit = model.resolve(name)
+    if unit.index is not None:
+        raise AddressError(f"find looks through a layer; {unit.short} is one unit of {unit.space}")
+    return unit.space
+
+
+def auc(positive: Tensor, negative: Tensor) -> Tensor:
+    """Area under the ROC curve per column: `(n, units)`, `(m, units)` -> `(units,)`; ties count half.
+
+    It is the Mann-Whitney statistic: the share of (positive, negative) pairs in the right order.
+    """
+    n, m = len(positive), len(negative)
+    ranks = midranks(torch.cat([positive, negative]).double())
+    return ((ranks[:n].sum(dim=0) - n * (n + 1) / 2) / (n * m)).float()
+
+
+def midranks(values: Tensor) -> Tensor:
+    """Ranks from 1 down each column, equal values sharing the mean of theirs."""
+    order = values.argsort(dim=0, stable=True)
+    ordered = values.gather(0, order)
+    count = len(values)
+    place = torch.arange(1, count + 1, dtype=torch.float64, device=values.device)[:, None].expand_as(values)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    group = new.cumsum(dim=0) - 1
+    sums = torch.zeros_like(ordered).scatter_add_(0, group, place)
+    sizes = torch.zeros_like(ordered).scatter_add_(0, group, torch.ones_like(ordered))
+    middle = (sums / sizes.clamp_min(1)).gather(0, group)
+    return torch.empty_like(ordered).scatter_(0, order, middle)
+
+
+def bootstrap(positive: Tensor, negative: Tensor, *, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """95 % percentile intervals of `auc` per column, drawing pictures with replacement: `(low, high)`."""
+    drawn = []
+    for _ in range(draws):
+        i = torch.randint(len(positive), (len(positive),), generator=generator)
+        j = torch.randint(len(negative), (len(negative),), generator=generator)
+        drawn.append(auc(positive[i], negative[j]))
+    areas = torch.stack(drawn)
+    return areas.quantile(0.025, dim=0), areas.quantile(0.975, dim=0)

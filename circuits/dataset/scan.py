@@ -1,0 +1,417 @@
+"""One pass over pictures for all units of some layers: dataset examples, histograms, quantiles, samples.
+
+Pictures go through in chunks of a fixed size. What is counted of a chunk does not depend on the others, and is put
+together so that neither a killed and resumed scan nor one shared by several processes differs from one in one go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from circuits.dataset.reservoir import Arrays, Ints
+from circuits.dataset.scan_results import Scan
+from circuits.dataset.scan_store import (
+    IMAGES,
+    KIND,
+    LAYERS,
+    MANIFEST,
+    PARTIAL,
+    SAMPLES,
+    SCHEMA,
+    StoreError,
+    digest_of,
+    digest_of_manifest,
+    folder_of,
+    named,
+    read_about,
+    read_arrays,
+    read_manifest,
+    write_arrays,
+    write_json,
+)
+from circuits.dataset.scan_targets import Site, sites_of
+from circuits.dataset.streaming_statistics import Crew, Plan, Tally
+from circuits.errors import CircuitsError
+from circuits.network.address import Unit
+from circuits.network.basis import basis_digest
+from circuits.network.hooks import visit
+from circuits.network.model import Model
+from circuits.tracing.circuit import provenance
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress, reporter
+
+logger = logging.getLogger(__name__)
+
+BATCHES = 8
+"""Batches of a chunk."""
+_SAVE_EVERY = 10.0
+"""Seconds of work that a killed scan loses at most, besides the chunk it was in."""
+
+
+def scan(
+    model: Model,
+    images: Any,
+    store: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    workers: int = 2,
+    replace: bool = False,
+    progress: Progress = None,
+) -> Scan:
+    """Look at every unit of some layers on all pictures, in one pass, and keep what was found in a store.
+
+    Per unit: how often it fires, its histogram (before the rectifier), quantiles, the pictures and places where it
+    responds most, in bands between quantiles, at random, about zero and most negatively, and its responses at places
+    drawn by lot. Memory does not grow with the number of pictures. A scan that was killed goes on where it stopped,
+    and ends with the same bytes; a finished one is read, not made again. Under `torchrun` each process takes its
+    share of the pictures.
+
+    Args:
+        model: the model.
+        images: pictures in any form that `capture` takes.
+        store: a folder, made if need be; it may hold scans of several models.
+        layers: names of layers, or of bases attached to them (`mixed4c~sae`); by default every rectified layer and
+            the trunk.
+        plan: how much of everything is kept.
+        seed: of what is drawn by lot; that of `plan`, where it is given.
+        batch_size: pictures per forward pass. Results are the same for any, up to the rounding of the network itself.
+        workers: threads that decode pictures.
+        replace: make it again, whatever the store holds of this model.
+        progress: True for a bar, or a function of (done, total) pictures.
+
+    Raises:
+        AddressError: unknown layer. ImageError: no readable pictures.
+        StoreError: the store holds a scan of other weights, pictures or settings, or another process is writing it.
+
+    >>> scan(load("scenes"), "scenes:20", "store", layers=["mixed4a"]).unit("mixed4a:11").fires_on  # doctest: +SKIP
+    5
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise CircuitsError(f"a batch has at least one picture, not {batch_size!r}")
+    if not isinstance(workers, int) or workers < 0:
+        raise CircuitsError(f"the number of workers is not negative, but {workers!r} was asked for")
+    begun = time.perf_counter()
+    sites = sites_of(model, layers)
+    pictures = open_images(images)
+    chosen = Plan(seed=seed) if plan is None else plan
+    folder = folder_of(store, model.name)
+    _usable(folder)
+    asked = _identity(model, pictures, sites, chosen, batch_size)
+    with _Ranks() as ranks:
+        with _locked(folder) if ranks.first else contextlib.nullcontext():
+            if ranks.first:
+                _prepare(folder, asked, replace)
+            ranks.wait()
+            if read_manifest(folder) is not None:
+                return Scan(folder)
+            with Crew() as crew:
+                work = _Work(model, pictures, sites, chosen, batch_size, workers, folder, asked, crew, progress)
+                waited = work.run(ranks)
+            ranks.wait()
+            if ranks.first:
+                _finish(model, folder, asked, sites, chosen, pictures)
+            ranks.wait()
+    return Scan(folder, waited=waited, seconds=time.perf_counter() - begun)
+
+
+# -- what is asked --------------------------------------------------------------------------------
+
+
+def _identity(model: Model, pictures: Images, sites: Sequence[Site], plan: Plan, batch_size: int) -> dict[str, Any]:
+    """What makes two scans the same one."""
+    bases = {site.name: basis_digest(model.basis(*site.name.split("~", 1))) for site in sites if "~" in site.name}
+    return {
+        **({"bases": bases} if bases else {}),
+        "model": model.name,
+        "weights": model.digest,
+        "input": json.loads(json.dumps(asdict(model.input))),
+        "images": pictures.digest,
+        "count": len(pictures),
+        "layers": [site.name for site in sites],
+        "plan": asdict(plan),
+        "batch_size": batch_size,
+    }
+
+
+def _usable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the store {named(folder)} cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise StoreError(f"another scan is writing {named(folder)}; wait for it, or give another store") from error
+
+
+def _prepare(folder: Path, asked: dict[str, Any], replace: bool) -> None:
+    """Make the folder ready: keep what answers the question, refuse what does not, unless it may be replaced."""
+    manifest = None if replace else read_manifest(folder)
+    if manifest is not None:
+        _same(folder, manifest["asked"], asked)
+        return
+    partial = folder / PARTIAL
+    for path in sorted(partial.glob("*")):
+        if path.suffix == ".safetensors" and not replace:
+            _same(folder, read_about(path)["asked"], asked)
+        else:
+            path.unlink()
+    if replace:
+        (folder / MANIFEST).unlink(missing_ok=True)
+
+
+_WORDS = {
+    "weights": "other weights",
+    "bases": "a basis (an SAE) that was another then",
+    "input": "another input size or normalisation",
+    "images": "other pictures",
+    "count": "another number of pictures",
+    "layers": "other layers",
+    "plan": "another plan or seed",
+    "batch_size": "another batch size",
+}
+
+
+def _same(folder: Path, there: Any, asked: dict[str, Any]) -> None:
+    other = [word for key, word in _WORDS.items() if not isinstance(there, dict) or there.get(key) != asked.get(key)]
+    if other:
+        raise StoreError(
+            f"{named(folder)} holds a scan with {', '.join(other)}: give another store, or replace it (--replace)"
+        )
+
+
+# -- the pass -------------------------------------------------------------------------------------
+
+
+class _Ranks:
+    """The processes that share a scan: those of torch.distributed, or this one alone."""
+
+    def __init__(self) -> None:
+        self._mine = False
+
+    def __enter__(self) -> _Ranks:
+        from torch import distributed
+
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+        if distributed.is_available() and not distributed.is_initialized() and several:
+            distributed.init_process_group("gloo")
+            self._mine = True
+        there = distributed.is_available() and distributed.is_initialized()
+        self.rank, self.world = (distributed.get_rank(), distributed.get_world_size()) if there else (0, 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            from torch import distributed
+
+            distributed.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            from torch import distributed
+
+            distributed.barrier()
+
+
+@dataclass
+class _Work:
+    """One process's share of a scan."""
+
+    model: Model
+    pictures: Images
+    sites: Sequence[Site]
+    plan: Plan
+    batch_size: int
+    workers: int
+    folder: Path
+    asked: dict[str, Any]
+    crew: Crew
+    progress: Progress
+
+    def run(self, ranks: _Ranks) -> float:
+        """Count the chunks that nobody has counted; seconds spent waiting for pictures."""
+        path = _partial(self.folder, ranks.rank)
+        tallies = new_tallies(self.sites, self.plan)
+        done = _resume(path, tallies)
+        counted = {chunk for other in sorted(path.parent.glob("*.safetensors")) for chunk in read_about(other)["done"]}
+        ranks.wait()  # before anybody writes, so that all see the same chunks left
+        size = BATCHES * self.batch_size
+        chunks = range((len(self.pictures) + size - 1) // size)
+        left = [chunk for chunk in chunks if chunk not in counted][ranks.rank :: ranks.world]
+        inside = {chunk: range(chunk * size, min((chunk + 1) * size, len(self.pictures))) for chunk in chunks}
+        before = sum(len(inside[chunk]) for chunk in done)
+        total = before + sum(len(inside[chunk]) for chunk in left)
+        waited, saved = 0.0, time.perf_counter()
+        with reporter(self.progress, "img") as report:
+            report(before, total)
+            for chunk in left:
+                for seconds, count in self._chunk(inside[chunk], tallies):
+                    waited, before = waited + seconds, before + count
+                    report(before, total)
+                done.append(chunk)
+                if time.perf_counter() - saved > _SAVE_EVERY or chunk == left[-1]:
+                    _save(path, tallies, {"asked": self.asked, "done": sorted(done)})
+                    saved = time.perf_counter()
+        return waited
+
+    def _chunk(self, indices: range, tallies: dict[str, Tally]) -> Iterator[tuple[float, int]]:
+        began = time.perf_counter()
+        names = list(dict.fromkeys(site.read for site in self.sites))
+        for group, batch in self.pictures.batches(self.model.input, self.batch_size, self.workers, indices):
+            waited = time.perf_counter() - began
+            images = np.asarray(group, np.int64)
+            with torch.no_grad():
+                visit(self.model, batch, names, lambda name, acts: self._take(name, acts, images, tallies))  # noqa: B023
+            yield waited, len(group)
+            began = time.perf_counter()
+        for tally in tallies.values():
+            tally.settle()
+
+    def _take(self, name: str, acts: Tensor, images: Ints, tallies: dict[str, Tally]) -> None:
+        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
+        for site in self.sites:
+            if site.read == name:
+                tallies[site.name].take(images, acts if site.encode is None else site.encode(acts), self.crew)
+
+
+def new_tallies(sites: Sequence[Site], plan: Plan) -> dict[str, Tally]:
+    """An empty tally for every site."""
+    return {site.name: Tally(site.name, site.units, site.size, plan) for site in sites}
+
+
+def _partial(folder: Path, rank: int) -> Path:
+    return folder / PARTIAL / f"rank-{rank}.safetensors"
+
+
+def _save(path: Path, tallies: dict[str, Tally], about: dict[str, Any]) -> None:
+    arrays = {f"{name}/{key}": v for name, tally in tallies.items() for key, v in tally.arrays().items()}
+    write_arrays(path, arrays, about)
+
+
+def _resume(path: Path, tallies: dict[str, Tally]) -> list[int]:
+    """Fill the tallies with what a file of `_save` holds; the chunks that are in it."""
+    if not path.is_file():
+        return []
+    arrays = read_arrays(path)
+    for name, tally in tallies.items():
+        tally.load({key.removeprefix(f"{name}/"): v for key, v in arrays.items() if key.startswith(f"{name}/")})
+    done = [int(chunk) for chunk in read_about(path)["done"]]
+    logger.info("going on with a scan of which %d chunks are done", len(done))
+    return done
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+def _finish(
+    model: Model,
+    folder: Path,
+    asked: dict[str, Any],
+    sites: Sequence[Site],
+    plan: Plan,
+    pictures: Images,
+) -> None:
+    """Put together what all processes counted, write it, and drop what is no longer needed."""
+    partial = sorted((folder / PARTIAL).glob("*.safetensors"))
+    files: dict[str, str] = {}
+    for site in sites:
+        tally = new_tallies([site], plan)[site.name]
+        for path in partial:
+            part = new_tallies([site], plan)[site.name]
+            part.load(read_arrays(path, prefix=f"{site.name}/"))
+            tally.merge(part)
+        of_layer, of_samples = _layer_arrays(model, site, tally), _sample_arrays(tally)
+        for room, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
+            name = f"{room}/{site.name}.safetensors"
+            write_arrays(folder / name, arrays)
+            files[name] = digest_of(folder / name)
+    labels = None
+    if pictures.labels is not None:
+        labels = [str(i) if pictures.classes is None else pictures.classes[i] for i in pictures.labels]
+    write_json(folder / IMAGES, {"schema": SCHEMA, "ids": pictures.ids, "labels": labels})
+    files[IMAGES] = digest_of(folder / IMAGES)
+    manifest = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "model": model.name,
+        "weights": model.digest,
+        "input": asked["input"],
+        "images": {"name": pictures.name, "digest": pictures.digest, "origin": pictures.origin},
+        "count": len(pictures),
+        "plan": asdict(plan),
+        "layers": {s.name: {"units": s.units, "size": list(s.size), "signed": s.signed} for s in sites},
+        "asked": asked,
+        "files": files,
+        "provenance": provenance(weights=model.digest, images=pictures.digest, seed=plan.seed),
+    }
+    write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
+    for path in partial:
+        path.unlink()
+    with contextlib.suppress(OSError):
+        (folder / PARTIAL).rmdir()
+
+
+def _layer_arrays(model: Model, site: Site, tally: Tally) -> Arrays:
+    counts = tally.counts[:, :, 1:]
+    used = np.flatnonzero(counts.any(axis=(0, 1)))
+    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+    fields, field_of = _fields(model, site)
+    kept = {
+        f"{n}.{f}": getattr(getattr(tally, n), f)
+        for n in ("top", "lowest", "near", "random")
+        for f in ("value", "image", "place")
+    }
+    return {
+        **{name: values if name.endswith("value") else values.astype(np.int32) for name, values in kept.items()},
+        **tally.bands.arrays("bands"),
+        "counts": counts[:, :, first:last],
+        "first_bin": np.array([first + 1]),
+        "tiny": tally.counts[:, :, 0].sum(axis=1),
+        "total": tally.total.sum(axis=0),
+        "images": np.array([tally.images]),
+        "fires_on": tally.fires_on,
+        "field": fields,
+        "field_of": field_of,
+    }
+
+
+def _sample_arrays(tally: Tally) -> Arrays:
+    return {"ticket": tally.sample_ticket, "values": tally.sample_values}
+
+
+def _fields(model: Model, site: Site) -> tuple[Ints, Ints]:
+    """The receptive fields there are, `(k, 6)`: size, stride, offset (-1: the whole picture); and whose is which."""
+    basis = site.name.partition("~")[2] or None
+    found: dict[tuple[int, ...], int] = {}
+    of = []
+    for index in range(site.units):
+        field = model.receptive_field(Unit(site.layer.name, index, basis=basis))
+        row = (-1,) * 6 if field is None else (*field.size, *field.stride, *field.offset)
+        of.append(found.setdefault(row, len(found)))
+    return np.array(list(found), np.int64), np.array(of, np.int64)

@@ -1,0 +1,103 @@
+"""Where a scan reads: layers, bases attached to them, and what lies before their rectifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from circuits.errors import AddressError, CircuitsError, shorten
+from circuits.network.address import Unit
+from circuits.network.model import Layer, Model
+
+_EXACT_RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer, or a basis attached to it.
+
+    Attributes:
+        name: `LAYER` or `LAYER~BASIS`.
+        layer: the layer.
+        read: name of the layer whose activations are looked at: the one before the rectifier where there is one.
+        units: number of channels or latents.
+        encode: makes maps of latents of maps of channels; None for the channels themselves.
+    """
+
+    name: str
+    layer: Layer
+    read: str
+    units: int
+    encode: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether responses are read before the rectifier."""
+        return self.read != self.layer.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        return self.layer.size or (1, 1)
+
+
+def sites_of(model: Model, layers: Sequence[str] | None) -> list[Site]:
+    """Where to read layers or bases attached to them, by name; by default all that is rectified, and the trunk.
+
+    Raises:
+        AddressError: there is no such layer or basis, or one unit is named. CircuitsError: none is named.
+    """
+    return [_site(model, name) for name in _names(model, layers)]
+
+
+def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
+    if layers is not None:
+        if isinstance(layers, str) or not layers:
+            raise CircuitsError("layers= is a list of names, with at least one")
+        return list(layers)
+    names, seen = [], set()
+    for name, layer in model.layers.items():
+        node = model.node(name) if model.graph is not None else name
+        if layer.part is None and (layer.kind == "relu" or layer.trunk) and node not in seen:
+            names.append(name)
+            seen.add(node)
+    return names
+
+
+def _site(model: Model, name: str) -> Site:
+    unit = Unit.parse(name)
+    if unit.index is not None:
+        raise AddressError(f"a scan takes whole layers; {shorten(name)} is one unit")
+    layer = model.layer(unit.layer)
+    if layer.part is not None:
+        layer = model.layers[layer.part[0]]
+    if unit.basis is not None:
+        basis = model.basis(layer.name, unit.basis)
+        return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), latent_maps(basis.encode))
+    return Site(layer.name, layer, _before_rectifier(model, layer.name), layer.channels)
+
+
+def latent_maps(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """From maps `(N, C, h, w)` to maps of latents `(N, m, h, w)`, by what encodes vectors `(n, C)`."""
+
+    def encoded(acts: Tensor) -> Tensor:
+        n, d, height, width = acts.shape
+        latents = encode(acts.permute(0, 2, 3, 1).reshape(-1, d))
+        return latents.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+
+    return encoded
+
+
+def _before_rectifier(model: Model, name: str) -> str:
+    """The layer that a plain rectifier makes `name` of; `name` itself where there is none, or it has no name."""
+    if model.graph is None:
+        return name
+    op = model.graph.ops[model.node(name)]
+    plain = isinstance(op.module, nn.ReLU) or (op.module is None and model.node(name).target in _EXACT_RECTIFIERS)
+    if op.kind != "relu" or not plain:
+        return name
+    return next((n for n in model.layers if model.layers[n].part is None and model.node(n) is op.inputs[0]), name)

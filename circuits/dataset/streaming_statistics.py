@@ -1,0 +1,354 @@
+"""What is counted while images stream by, for all units of one layer at once, in memory that does not grow with them.
+
+Counts are whole numbers, kept examples are chosen by total orders, and sums carry their rounding errors along
+(Dekker's two-sum), so that neither the order of the images nor their split among processes shows in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.dataset.reservoir import Arrays, Floats, Ints, KeepBest, KeepByStrength, lottery, mix, shares
+from circuits.errors import CircuitsError
+
+PER_OCTAVE = 8
+OCTAVES = (-40, 24)
+"""The histogram's bins: an eighth of an octave of size each (9 to 12.5 % wide), from 2^-40 to 2^24, for each sign."""
+_SHIFT = 23 - 3  # of a float's 23 bits behind the point, three tell the eighths of an octave
+_LOW, _HIGH = ((127 + octave) * PER_OCTAVE for octave in OCTAVES)
+_WIDTH = _HIGH - _LOW + 1  # the first bin holds what is smaller, the last also what is larger
+_CACHED = 1 << 19
+"""Values counted at a time: what a core's cache holds."""
+_LOOKS = 64
+"""Positions of a picture among which one is looked for where the unit fires."""
+_FIRING, _STRONGEST, _NEAR, _DRAW, _LOOK, _BAND = range(6)
+
+
+class Crew:
+    """Threads that share a batch on the CPU, each working through its images alone.
+
+    Counting is dozens of quick operations. Torch would split each of them among its own threads and wait for the last
+    every time, which on a machine that others use, too, takes many times as long as the work.
+    """
+
+    def __init__(self, hands: int | None = None) -> None:
+        self.hands = torch.get_num_threads() if hands is None else hands
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Crew:
+        if self.hands > 1:
+            threads = torch.get_num_threads()
+            self._pool = ThreadPoolExecutor(self.hands, "crew", initializer=torch.set_num_threads, initargs=(1,))
+            together = Barrier(self.hands)
+            for started in [self._pool.submit(together.wait) for _ in range(self.hands)]:
+                started.result()
+            # threads of others that are yet to come get as many as the last who set it: that must not be the crew
+            torch.set_num_threads(threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def share(
+        self, work: Callable[[Ints, Tensor], dict[str, NDArray[Any]]], images: Ints, values: Tensor
+    ) -> list[dict[str, NDArray[Any]]]:
+        """What `work` makes of some images and their values each, in order."""
+        if self._pool is None:
+            return [work(images, values)]
+        parts = zip(np.array_split(images, self.hands), torch.tensor_split(values, self.hands), strict=True)
+        return [f.result() for f in [self._pool.submit(work, *part) for part in parts if len(part[0])]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything a scan keeps.
+
+    Attributes:
+        top: pictures with the strongest responses, per unit.
+        few: most negative, near-zero and random firing places, per unit.
+        per_band: places per band of responses, per unit.
+        samples: places at which the responses of all units are kept.
+        draws: places drawn per picture.
+        seed: of all draws.
+    """
+
+    top: int = 100
+    few: int = 16
+    per_band: int = 4
+    samples: int = 2048
+    draws: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            low = 0 if name == "seed" else 1
+            if not isinstance(value, int) or not low <= value < 2**31:
+                raise CircuitsError(f"{name} of a scan is a whole number from {low} on, not {value!r}")
+
+
+def edges() -> NDArray[np.float64]:
+    """Ends of the histogram's bins of size, `(_WIDTH + 1,)`, from 0; the last bin holds all that is larger, too."""
+    step = np.arange(_WIDTH)
+    ends = 2.0 ** (OCTAVES[0] + step // PER_OCTAVE) * (1 + (step % PER_OCTAVE) / PER_OCTAVE)
+    return np.concatenate([[0.0], ends])
+
+
+class Tally:
+    """Streaming statistics of the units of one layer.
+
+    Attributes:
+        name, size: of the layer: its number of units, and height and width of its map.
+        counts: histogram `(units, 2, _WIDTH)`: how many positions have a response of that size, the positive first.
+        total: sum of the positive responses, in two parts `(2, units)`, the second far smaller.
+    """
+
+    def __init__(self, name: str, units: int, size: tuple[int, int], plan: Plan) -> None:
+        self.name, self.units, self.size, self.plan = name, units, size, plan
+        self.counts = np.zeros((units, 2, _WIDTH), np.int64)
+        self.total = np.zeros((2, units), np.float64)
+        self.images = 0
+        self.fires_on = np.zeros(units, np.int64)
+        self.top = KeepBest(units, plan.top)
+        self.lowest, self.near, self.random = (KeepBest(units, plan.few) for _ in range(3))
+        self.bands = KeepByStrength(units, plan.per_band)
+        self.sample_ticket = np.empty(0, np.int64)
+        self.sample_values = np.empty((0, units), np.float32)
+        self._rows = _Rows(units, plan.draws)
+        self._salt = int(mix(plan.seed, *name.encode())) >> 1
+
+    # -- one batch --------------------------------------------------------------------------------
+
+    def take(self, images: Ints, values: Tensor, crew: Crew | None = None) -> None:
+        """Count the responses `(n, units, H, W)` to the images of these indices; they are not kept.
+
+        Raises:
+            CircuitsError: a response is not a finite number.
+        """
+        values = values.detach()
+        if crew is None or values.device.type != "cpu" or len(images) < 2:
+            parts = [self._measure(images, values)]
+        else:
+            parts = crew.share(self._measure, images, values)
+        for part in parts:
+            self.counts += part.pop("counts")
+            for row in part.pop("sums").astype(np.float64):
+                self._add(row)
+            self.fires_on += (part["high"] > 0).sum(axis=0)
+            self._rows.add(part)
+        self.images += len(images)
+
+    def _measure(self, images: Ints, values: Tensor) -> dict[str, NDArray[Any]]:
+        """What is worth knowing of a few images, one row each, and the histogram of them all."""
+        flat = values.to(torch.float32).contiguous().flatten(2)
+        high, high_at = flat.max(dim=2)
+        low, low_at = flat.min(dim=2)
+        if not bool(torch.isfinite(high).all() & torch.isfinite(low).all()):
+            row = int((~(torch.isfinite(high) & torch.isfinite(low))).nonzero()[0, 0])
+            raise CircuitsError(f"{self.name} answers to picture {int(images[row])} with numbers that are not finite")
+        firing, firing_at = self._some_firing(images, flat, high, high_at)
+        drawn_at = self._drawn_places(images)
+        found = {
+            "high": high,
+            "high_at": high_at,
+            "low": low,
+            "low_at": low_at,
+            "firing": firing,
+            "firing_at": firing_at,
+            "drawn": flat.gather(2, _index(drawn_at, flat)),
+            "sums": flat.clamp_min(0).sum(dim=2),
+            "counts": _histogram(flat),
+        }
+        arrays: Arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
+        return {**arrays, "image": np.asarray(images, np.int64), "drawn_at": drawn_at}
+
+    def _add(self, row: NDArray[np.float64]) -> None:
+        high = self.total[0] + row
+        virtual = high - self.total[0]
+        self.total[1] += (self.total[0] - (high - virtual)) + (row - virtual)
+        self.total[0] = high
+
+    def _some_firing(self, images: Ints, flat: Tensor, high: Tensor, high_at: Tensor) -> tuple[Tensor, Tensor]:
+        """A place of each picture where the unit fires, drawn by lot; the strongest where few positions fire at all."""
+        count = flat.shape[2]
+        if count <= _LOOKS:
+            looks = lottery(self.plan.seed, images[:, None], np.arange(count)[None], _LOOK).argsort(axis=1)
+        else:
+            drawn = shares(self.plan.seed, images[:, None], np.arange(_LOOKS)[None], _LOOK)
+            looks = (drawn * count).astype(np.int64)
+        index = _index(looks, flat)
+        seen = flat.gather(2, index)
+        first = (seen > 0).to(torch.uint8).argmax(dim=2, keepdim=True)
+        value, place = seen.gather(2, first)[:, :, 0], index.gather(2, first)[:, :, 0]
+        missed = value <= 0
+        return torch.where(missed, high, value), torch.where(missed, high_at, place)
+
+    def _drawn_places(self, images: Ints) -> Ints:
+        """Flat positions `(n, draws)` of the places drawn: the same part of the picture in every layer."""
+        height, width = self.size
+        down, across = drawn_places(self.plan, images)
+        return (down * height).astype(np.int64) * width + (across * width).astype(np.int64)
+
+    # -- several batches --------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Choose among what the last batches offered; to be called now and then, and at the end."""
+        rows = self._rows.take()
+        if not len(rows["image"]):
+            return
+        images = rows["image"]
+        high, high_at, low, low_at, firing, firing_at = (
+            np.ascontiguousarray(rows[n].T) for n in ("high", "high_at", "low", "low_at", "firing", "firing_at")
+        )
+        unit = np.arange(self.units)[:, None]
+        by_image = np.broadcast_to(images, high.shape)
+        self.top.offer(-high.astype(np.float64), by_image, high, by_image, high_at)
+        self.lowest.offer(low.astype(np.float64), by_image, low, by_image, low_at)
+        tickets = lottery(self._salt, images[None], unit, _FIRING)
+        fires = firing > 0
+        self.random.offer(np.where(fires, tickets, np.inf).astype(np.float64), tickets, firing, by_image, firing_at)
+        self.bands.offer(lottery(self._salt, images[None], unit, _BAND), firing, images, firing_at)
+        # a picture offers its strongest place, and one where the unit fires; the same place only once
+        strongest = np.where(fires & (firing_at == high_at), 0, high)
+        self.bands.offer(lottery(self._salt, images[None], unit, _STRONGEST), strongest, images, high_at)
+        drawn = rows["drawn"].transpose(1, 0, 2).reshape(self.units, -1)
+        drawn_at = np.broadcast_to(rows["drawn_at"].reshape(-1), drawn.shape)
+        by_draw = np.repeat(images, self.plan.draws)
+        near = lottery(self._salt, by_draw[None], np.tile(np.arange(self.plan.draws), len(images))[None], unit, _NEAR)
+        self.near.offer(np.abs(drawn).astype(np.float64), near, drawn, np.broadcast_to(by_draw, drawn.shape), drawn_at)
+        self._sample(sample_tickets(self.plan, images), rows["drawn"].transpose(0, 2, 1).reshape(-1, self.units))
+
+    def _sample(self, ticket: Ints, values: Floats) -> None:
+        joined = np.concatenate([self.sample_ticket, ticket])
+        order = joined.argsort(kind="stable")[: self.plan.samples]
+        self.sample_values = np.concatenate([self.sample_values, values])[order]
+        self.sample_ticket = joined[order]
+
+    def merge(self, other: Tally) -> None:
+        """Take in what another tally counted on other images."""
+        self.settle()
+        other.settle()
+        self.counts += other.counts
+        self._add(other.total[0])
+        self._add(other.total[1])
+        self.images += other.images
+        self.fires_on += other.fires_on
+        for name in ("top", "lowest", "near", "random", "bands"):
+            getattr(self, name).merge(getattr(other, name))
+        self._sample(other.sample_ticket, other.sample_values)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def arrays(self) -> Arrays:
+        """All of it, for a file."""
+        self.settle()
+        kept: Arrays = {
+            "counts": self.counts,
+            "total": self.total,
+            "images": np.array([self.images]),
+            "fires_on": self.fires_on,
+            "samples.ticket": self.sample_ticket,
+            "samples.values": self.sample_values,
+        }
+        for name in ("top", "lowest", "near", "random", "bands"):
+            kept |= getattr(self, name).arrays(name)
+        return kept
+
+    def load(self, arrays: Arrays) -> None:
+        """What `arrays` wrote."""
+        self.counts, self.total = arrays["counts"].copy(), arrays["total"].copy()
+        self.images, self.fires_on = int(arrays["images"][0]), arrays["fires_on"].copy()
+        self.sample_ticket, self.sample_values = arrays["samples.ticket"].copy(), arrays["samples.values"].copy()
+        for name in ("top", "lowest", "near", "random", "bands"):
+            getattr(self, name).load(name, arrays)
+
+
+class _Rows:
+    """What was measured of single images and waits to be settled, in arrays that are used again and again.
+
+    Many small arrays that stay, made between large ones that go, would leave memory full of holes.
+    """
+
+    def __init__(self, units: int, draws: int) -> None:
+        self.count, self._room = 0, 0
+        self._shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            **{name: ((units,), np.float32) for name in ("high", "low", "firing")},
+            **{name: ((units,), np.int32) for name in ("high_at", "low_at", "firing_at")},
+            "image": ((), np.int64),
+            "drawn": ((units, draws), np.float32),
+            "drawn_at": ((draws,), np.int64),
+        }
+        self._arrays: Arrays = {}
+
+    def add(self, rows: Arrays) -> None:
+        """Take in some more."""
+        end = self.count + len(rows["image"])
+        if end > self._room:
+            self._room = max(64, end, 2 * self._room)
+            for name, (shape, kind) in self._shapes.items():
+                larger: NDArray[Any] = np.empty((self._room, *shape), kind)
+                if self.count:
+                    larger[: self.count] = self._arrays[name][: self.count]
+                self._arrays[name] = larger
+        for name, values in self._arrays.items():
+            values[self.count : end] = rows[name]
+        self.count = end
+
+    def take(self) -> Arrays:
+        """All of them; from then on there are none. What is given is overwritten by the next."""
+        if not self.count:
+            return {"image": np.empty(0, np.int64)}
+        given = {name: values[: self.count] for name, values in self._arrays.items()}
+        self.count = 0
+        return given
+
+
+def _histogram(flat: Tensor) -> Tensor:
+    """Counts `(units, 2, _WIDTH)` of responses `(n, units, positions)` by sign and size."""
+    units, places = flat.shape[1:]
+    step = max(1, _CACHED // (units * places))
+    first = torch.arange(units, dtype=torch.int32, device=flat.device)[:, None] * (2 * _WIDTH) - (_LOW - 1)
+    counts = torch.zeros(units * 2 * _WIDTH, dtype=torch.int64, device=flat.device)
+    for part in torch.split(flat, step):
+        bits = part.view(torch.int32)
+        # sign, exponent and the highest bits behind the point of a float are its bin, read as a whole number
+        key = bits.bitwise_and(0x7FFFFFFF).bitwise_right_shift_(_SHIFT).clamp_(_LOW - 1, _HIGH - 1)
+        key.add_(bits >> 31, alpha=-_WIDTH).add_(first)
+        counts += torch.bincount(key.flatten(), minlength=len(counts))
+    return counts.view(units, 2, _WIDTH)
+
+
+def _index(places: Ints, flat: Tensor) -> Tensor:
+    """Positions `(n, k)` as an index `(n, units, k)` into `flat`."""
+    return torch.from_numpy(places).to(flat.device)[:, None].expand(-1, flat.shape[1], -1)
+
+
+def drawn_places(plan: Plan, images: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The places drawn in pictures, as shares of their height and width: two arrays `(n, draws)` in [0, 1)."""
+    draw = np.arange(plan.draws)[None]
+    return tuple(shares(plan.seed, images[:, None], draw, _DRAW, axis) for axis in (0, 1))  # type: ignore[return-value]
+
+
+def sample_tickets(plan: Plan, images: Ints) -> Ints:
+    """Tickets of the places drawn in pictures, `(n * draws,)`: by lot, and whose they are in the lower 32 bits.
+
+    The same for every layer and every model, so that what is sampled of two of them belongs together.
+    """
+    draw = np.arange(plan.draws)[None]
+    lots = lottery(plan.seed, images[:, None], draw, _DRAW, 2) >> 32
+    return ((lots << 32) | (images[:, None] * plan.draws + draw)).ravel()
+
+
+def whose(plan: Plan, tickets: Ints) -> tuple[Ints, Ints]:
+    """The pictures and the draws that sample tickets belong to."""
+    place = tickets & 0xFFFFFFFF
+    return place // plan.draws, place % plan.draws

@@ -1,0 +1,422 @@
+"""The graph of a network: its operations, the geometry of every node, its trunk, and partial runs.
+
+Stands on torch.fx. Where a network cannot be traced (data-dependent control flow), `trace_graph` returns
+None and the callers fall back on hooks: they lose only what needs the graph (receptive fields are then
+measured by gradients, expanded weights by autograd on the whole network).
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from circuits.errors import GraphError
+from circuits.network.operations import Op, Pair, average, pair, read_op, shape_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The input pixels that one position of a layer can see.
+
+    Position `(y, x)` sees rows `y * stride + offset` up to, not including, that plus `size`; likewise
+    columns. Offsets are negative where padding is seen.
+    """
+
+    size: Pair
+    stride: Pair
+    offset: Pair
+
+    def box(self, y: int, x: int, within: Pair | None = None) -> tuple[int, int, int, int]:
+        """`(top, left, bottom, right)` in input pixels, half-open; clipped to a picture of size `within`.
+
+        Empty where the position sees nothing but padding.
+        """
+        top, left = y * self.stride[0] + self.offset[0], x * self.stride[1] + self.offset[1]
+        bottom, right = top + self.size[0], left + self.size[1]
+        if within is not None:
+            top, bottom = (min(max(0, v), within[0]) for v in (top, bottom))
+            left, right = (min(max(0, v), within[1]) for v in (left, right))
+        return top, left, bottom, right
+
+
+class _Tracer(fx.Tracer):
+    """Records, for every module call (leaf or not), the node that holds its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[tuple[str, fx.Node]] = []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # a normalisation of one's own is one all the same
+        return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        out = super().call_module(m, forward, args, kwargs)
+        if isinstance(out, fx.Proxy):
+            self.outputs.append((self.path_of_module(m), out.node))
+        return out
+
+
+class _Shapes(fx.Interpreter):
+    """Runs the graph once and writes the shape of every tensor into its node."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        out = super().run_node(n)
+        if isinstance(out, Tensor):
+            n.meta["shape"] = tuple(out.shape)
+        # also the several tensors of a chunk or split carry what the network computes; sizes do not
+        n.meta["carries"] = isinstance(out, Tensor) or (
+            isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out)
+        )
+        return out
+
+
+class Graph:
+    """Operations of a traced network, in execution order.
+
+    Attributes:
+        nodes: the fx nodes in order.
+        ops: node -> meaning.
+        outputs: layer name -> node that holds the layer's output. A module that runs more than once has
+            one name per call, `name.call0`, `name.call1`, ...
+    """
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, calls: list[tuple[str, fx.Node]]) -> None:
+        self.module = module
+        self.nodes: list[fx.Node] = list(graph.nodes)
+        self._interpreter = fx.Interpreter(fx.GraphModule(module, graph))
+        self.running = False
+        self.order = {n: i for i, n in enumerate(self.nodes)}
+        modules = dict(module.named_modules())
+        self.ops: dict[fx.Node, Op] = {}
+        for n in self.nodes:
+            leaf = modules.get(str(n.target)) if n.op == "call_module" else None
+            self.ops[n] = read_op(n, leaf)
+        self.outputs = name_calls(calls)
+        self.input = next(n for n in self.nodes if n.op == "placeholder")
+        self.fields = self._receptive_fields()
+
+    # -- geometry ---------------------------------------------------------------------------------
+
+    def _receptive_fields(self) -> dict[fx.Node, ReceptiveField | None]:
+        """Receptive field of every node; None where it is the whole picture or cannot be told."""
+        fields: dict[fx.Node, ReceptiveField | None] = {}
+        for n in self.nodes:
+            op = self.ops[n]
+            if op.kind == "input":
+                fields[n] = ReceptiveField((1, 1), (1, 1), (0, 0))
+                continue
+            before = [fields.get(i) for i in op.inputs]
+            fields[n] = _step_field(op, before, shape_of(n))
+        return fields
+
+    def channel_field(self, node: fx.Node, channel: int) -> ReceptiveField | None:
+        """Receptive field of one channel: that of its own branch where the node is a concatenation."""
+        field = self.fields[node]
+        while field is not None:
+            op = self.ops[node]
+            if op.kind == "cat":
+                start = 0
+                for node in op.inputs:
+                    width = (shape_of(node) or (0, 0))[1]
+                    if channel < start + width:
+                        break
+                    start += width
+                channel -= start
+            elif op.kind in ("relu", "dropout", "same"):
+                node = op.inputs[0]
+            else:
+                break
+            field = self.fields[node]
+        return field
+
+    def trunk(self) -> list[fx.Node]:
+        """Nodes that every path from input to output crosses, one per weighted stage: the activations.
+
+        These are the layers that tracing goes back through. Between two cuts of the graph with weights
+        in between lies one stage; its node is the last nonlinearity, else the last sum, concatenation,
+        normalisation or weighted operation (never a pool, whose channels are those before it).
+        """
+        live = self._live()
+        order = [n for n in self.nodes if n in live and n.op != "output" and n.meta.get("carries")]
+        last_use = {n: max((self.order[u] for u in n.users if u in live), default=self.order[n]) for n in order}
+        stages: list[list[fx.Node]] = []
+        reach, weighted = -1, False
+        for n in order:
+            weighted = weighted or self.ops[n].weighted
+            if reach <= self.order[n]:
+                if weighted or not stages:
+                    stages.append([])
+                    weighted = False
+                stages[-1].append(n)
+            reach = max(reach, last_use[n])
+        return [chosen for stage in stages if (chosen := self._stage_output(stage)) is not None]
+
+    def _stage_output(self, stage: list[fx.Node]) -> fx.Node | None:
+        def last(kinds: tuple[str, ...]) -> fx.Node | None:
+            layers = (n for n in reversed(stage) if len(shape_of(n) or ()) in (2, 4))
+            return next((n for n in layers if self.ops[n].kind in kinds), None)
+
+        return last(("relu",)) or last(("add", "cat", "affine", "conv", "linear", "other"))
+
+    def _live(self) -> set[fx.Node]:
+        return self.ancestors([n for n in self.nodes if n.op == "output"])
+
+    def ancestors(self, nodes: Iterable[fx.Node], stop: Iterable[fx.Node] = ()) -> set[fx.Node]:
+        """`nodes` and all that they are computed from, not looking behind `stop`."""
+        stops, seen, todo = set(stop), set(), list(nodes)
+        while todo:
+            n = todo.pop()
+            if n in seen:
+                continue
+            seen.add(n)
+            if n not in stops:
+                todo.extend(n.all_input_nodes)
+        return seen
+
+    def between(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
+        """Nodes on some path from `source` to `target`, both included, in order.
+
+        Raises:
+            GraphError: no path leads from one to the other.
+        """
+        forward = {source}
+        for n in self.nodes[self.order[source] + 1 : self.order[target] + 1]:
+            if any(i in forward for i in n.all_input_nodes):
+                forward.add(n)
+        if target not in forward:
+            raise GraphError("no path leads from the source to the target")
+        backward = self.ancestors([target], stop=[source])
+        return [n for n in self.nodes if n in forward and n in backward]
+
+    def start(self, source: fx.Node, target: fx.Node) -> fx.Node:
+        """The node whose activations feed the weights between `source` and `target`.
+
+        It is the source itself, or what a single chain of rectifiers, pools and normalisations makes of
+        it: across a pool, maps are only undistorted from the pool's output (Visualizing Weights, Distill 2021).
+        """
+        path = set(self.between(source, target))
+        at, best = source, source
+        while at is not target:
+            users = [u for u in at.users if u in path]
+            if len(users) != 1:
+                break
+            at = users[0]
+            op = self.ops[at]
+            if op.kind in ("maxpool", "avgpool") and op.params["stride"] != (1, 1) or op.kind in ("lrn", "relu"):
+                best = at if at is not target else best
+            elif op.kind not in ("dropout", "same"):
+                break
+        return best
+
+    def side_inputs(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
+        """Nodes that reach `target` past `source`: what a run between the two needs besides the source."""
+        path = set(self.between(source, target))
+        return [
+            n for n in self.nodes if n not in path and n.op != "get_attr" and any(u in path - {source} for u in n.users)
+        ]
+
+    def before_rectifier(self, node: fx.Node) -> fx.Node:
+        """The node that holds the pre-activations of `node`: what its rectifier reads, else the node itself."""
+        while self.ops[node].kind == "relu":
+            node = self.ops[node].inputs[0]
+        return node
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        feeds: Mapping[fx.Node, Tensor],
+        fetch: Iterable[fx.Node],
+        *,
+        linear: bool = False,
+        edits: Mapping[fx.Node, Callable[[Tensor], Tensor]] | None = None,
+    ) -> dict[fx.Node, Tensor]:
+        """Compute `fetch` from `feeds`, running only what lies between, and never in place.
+
+        Args:
+            feeds: node -> its value; nothing behind it runs.
+            fetch: nodes whose values are wanted.
+            linear: skip rectifiers, local normalisation and dropout, and average where the network takes
+                a maximum; what does not depend on `feeds` then counts as zero.
+            edits: node -> function applied to its value as soon as it is there (also to a feed).
+
+        Raises:
+            GraphError: something needed is neither fed nor computable.
+        """
+        wanted = list(fetch)
+        needed = self.ancestors(wanted, stop=feeds)
+        env: dict[fx.Node, Any] = {}
+        uses = {n: sum(u in needed for u in n.users) for n in needed}
+        edits = edits or {}
+        for n in self.nodes:
+            if n not in needed:
+                continue
+            if n in feeds:
+                value: Any = feeds[n]
+            elif n.op == "placeholder":
+                if not linear:
+                    raise GraphError(f"a run between two layers also needs the value of {n.name!r}")
+                value = None
+            elif n.op == "output":
+                continue
+            else:
+                value = self._guarded(n, env, linear)
+            if n in edits and isinstance(value, Tensor):
+                value = edits[n](value)
+            env[n] = value
+            for i in set(n.all_input_nodes) if n not in feeds else ():
+                uses[i] -= 1
+                if uses[i] == 0 and i not in wanted:
+                    env[i] = None
+        return {n: env[n] for n in wanted}
+
+    def _guarded(self, n: fx.Node, env: dict[fx.Node, Any], linear: bool) -> Any:
+        # hooks of edits on leaf modules stand aside while the graph runs them (hooks.py): `edits` says it all
+        self.running, before = True, self.running
+        try:
+            return self._apply(n, env, linear)
+        finally:
+            self.running = before
+
+    def _apply(self, n: fx.Node, env: dict[fx.Node, Any], linear: bool) -> Any:
+        op = self.ops[n]
+        values = [env.get(i) for i in op.inputs]
+        if linear:
+            if op.inputs and all(v is None for v in values):
+                return None
+            if op.skipped:  # contiguous() among them, which a view further on may stand on
+                return values[0].contiguous() if op.kind == "same" and values[0] is not None else values[0]
+            if op.kind == "maxpool":
+                return average(values[0], op.params)  # type: ignore[arg-type]
+            if op.kind == "add":
+                present = [v for v in values if v is not None]
+                return present[0] if len(present) == 1 else present[0] + present[1]
+            if op.kind == "cat" and any(v is None for v in values):
+                values = _fill_with_zeros(values, op.inputs)
+                return torch.cat(values, dim=1)
+        if op.kind == "relu" and op.module is None and isinstance(n.target, str):
+            return torch.relu(values[0])  # type: ignore[arg-type]
+        if n.target in (operator.iadd,):
+            return values[0] + values[1] if len(values) == 2 else values[0] + n.args[1]  # type: ignore[operator]
+        args = fx.node.map_arg(n.args, lambda i: env.get(i))
+        kwargs = fx.node.map_arg(n.kwargs, lambda i: env.get(i))
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        if _in_place(op, n) and args:
+            args = (args[0].clone(), *args[1:])  # type: ignore[union-attr]
+        return getattr(self._interpreter, n.op)(n.target, args, kwargs)
+
+
+def _in_place(op: Op, n: fx.Node) -> bool:
+    if op.module is not None:
+        return bool(getattr(op.module, "inplace", False))
+    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
+    return n.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
+
+
+def _fill_with_zeros(values: list[Any], nodes: tuple[fx.Node, ...]) -> list[Any]:
+    like = next(v for v in values if v is not None)
+    filled = []
+    for value, node in zip(values, nodes, strict=True):
+        shape = shape_of(node)
+        assert shape is not None
+        filled.append(like.new_zeros((like.shape[0], shape[1], *like.shape[2:])) if value is None else value)
+    return filled
+
+
+def name_calls(calls: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`(module path, thing)` per call, in order -> `{layer name: thing}`; repeated modules get `.callN`."""
+    total: dict[str, int] = {}
+    for path, _ in calls:
+        total[path] = total.get(path, 0) + 1
+    seen: dict[str, int] = {}
+    named = {}
+    for path, thing in calls:
+        index = seen.get(path, 0)
+        seen[path] = index + 1
+        named[path if total[path] == 1 else f"{path}.call{index}"] = thing
+    return named
+
+
+def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
+    """The graph of `module` with shapes for `example` `(1, C, H, W)`, or None where fx cannot trace it."""
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(module)
+        if sum(n.op == "placeholder" for n in graph.nodes) != 1:
+            drop = [n for n in graph.nodes if n.op == "placeholder"][1:]
+            if any(n.users for n in drop):
+                return None
+        with torch.no_grad():
+            _Shapes(fx.GraphModule(module, graph)).run(example)
+        return Graph(module, graph, tracer.outputs)
+    except Exception as error:  # fx raises whatever the traced code raises on a proxy
+        logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)
+        return None
+
+
+def _step_field(op: Op, before: list[ReceptiveField | None], shape: tuple[int, ...] | None) -> ReceptiveField | None:
+    if not before or any(f is None for f in before) or shape is None or len(shape) != 4:
+        return None
+    fields = [f for f in before if f is not None]
+    first = fields[0]
+    if op.kind == "conv":
+        assert isinstance(op.module, nn.Conv2d)
+        m = op.module
+        return _window(first, pair(m.kernel_size), pair(m.stride), conv_padding(m)[0], pair(m.dilation))
+    if op.kind in ("maxpool", "avgpool"):
+        p = op.params
+        return _window(first, p["kernel"], p["stride"], p["padding"], p.get("dilation", (1, 1)))
+    if op.kind == "pad":
+        left, _, top, _ = op.params["padding"]
+        return _window(first, (1, 1), (1, 1), (top, left), (1, 1))
+    if op.skipped or op.kind in ("affine", "softmax", "cat", "add"):
+        return _union(fields)
+    if op.kind == "other" and all(len(shape_of(i) or ()) == 4 for i in op.inputs):
+        # an unknown operation that keeps the grid is taken as pointwise; anything else is unknown
+        kept = all((shape_of(i) or ())[2:] == shape[2:] for i in op.inputs)
+        return _union(fields) if kept and op.module is None else None
+    return None
+
+
+def conv_padding(module: nn.Conv2d) -> tuple[Pair, Pair]:
+    """Zero padding of a convolution: `(top, left)`, `(bottom, right)`."""
+    if module.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(pair(module.dilation), pair(module.kernel_size), strict=True)]
+        before = (totals[0] // 2, totals[1] // 2)
+        return before, (totals[0] - before[0], totals[1] - before[1])
+    padding = (0, 0) if module.padding == "valid" else pair(module.padding)
+    return padding, padding
+
+
+def _window(f: ReceptiveField, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> ReceptiveField:
+    axes = range(2)
+    return ReceptiveField(
+        size=_pair(f.size[a] + dilation[a] * (kernel[a] - 1) * f.stride[a] for a in axes),
+        stride=_pair(f.stride[a] * stride[a] for a in axes),
+        offset=_pair(f.offset[a] - padding[a] * f.stride[a] for a in axes),
+    )
+
+
+def _union(fields: list[ReceptiveField]) -> ReceptiveField | None:
+    if any(f.stride != fields[0].stride for f in fields):
+        return None
+    start = _pair(min(f.offset[a] for f in fields) for a in range(2))
+    stop = [max(f.offset[a] + f.size[a] for f in fields) for a in range(2)]
+    return ReceptiveField((stop[0] - start[0], stop[1] - start[1]), fields[0].stride, start)
+
+
+def _pair(values: Iterable[int]) -> Pair:
+    first, second = values
+    return first, second

@@ -1,0 +1,386 @@
+"""The only place where hooks are set: capturing activations, editing them, and stopping early.
+
+What is promised here, and tested on every model of the zoo: hooks are removed in `finally`, also on
+error; a hook that was asked for and did not fire is an error; a captured tensor is a copy, since an
+in-place ReLU further on would overwrite it; weights and hook count are the same after as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from circuits.errors import CaptureError, ModelError, shorten
+from circuits.network.graph import name_calls
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+if TYPE_CHECKING:
+    from circuits.network.model import Layer, Model
+
+EditFunction = Callable[[Tensor], Tensor]
+
+
+class Stop(Exception):
+    """Raised inside a forward pass once everything asked for is there; whoever raises it catches it."""
+
+
+@contextmanager
+def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """A forward hook for as long as the context is open: `function(module, inputs, output)`."""
+    handle = module.register_forward_hook(function)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients inside; afterwards each does as before."""
+    asked = [p for p in module.parameters() if p.requires_grad]
+    for p in asked:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in asked:
+            p.requires_grad_(True)
+
+
+def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of all module outputs in one forward pass: layer name -> shape `(1, C, H, W)` or `(1, C)`."""
+    calls: list[tuple[str, tuple[int, ...]]] = []
+    with ExitStack() as stack:
+        for path, part in module.named_modules():
+            if path:
+                stack.enter_context(hooked(part, _recorder(path, calls)))
+        with torch.no_grad():
+            module(example)
+    shapes = {layer: shape for layer, shape in name_calls(calls).items() if len(shape) in (2, 4)}
+    if not shapes:
+        raise ModelError(f"{name} has no layer whose output is a map or a vector")
+    return shapes
+
+
+def _recorder(path: str, calls: list[tuple[str, tuple[int, ...]]]) -> Callable[[nn.Module, Any, Any], None]:
+    def record(_module: nn.Module, _inputs: Any, out: Any) -> None:
+        calls.append((path, tuple(out.shape) if isinstance(out, Tensor) else ()))
+
+    return record
+
+
+class _Tap:
+    """A hook on one layer: counts its calls, and acts on the one that is meant."""
+
+    def __init__(self, layer: Layer, act: Callable[[Tensor], Tensor | None]) -> None:
+        self.layer, self.act = layer, act
+        self.calls, self.fired = 0, False
+
+    def __call__(self, _module: nn.Module, _inputs: Any, out: Any) -> Any:
+        call, self.calls = self.calls, self.calls + 1
+        if call != self.layer.call:
+            if self.layer.name == self.layer.path:
+                raise CaptureError(f"{self.layer.name} ran more than once in one forward pass; it was seen to run once")
+            return None
+        if not isinstance(out, Tensor):
+            raise CaptureError(f"the output of {self.layer.name} is a {type(out).__name__}, not a tensor")
+        self.fired = True
+        return self.act(out)
+
+
+def check_images(model: Model, images: Tensor) -> Tensor:
+    """Pictures as the model's own device holds them.
+
+    Raises:
+        ModelError: not `(N, channels, H, W)` with the model's number of channels, not floating point, or empty.
+    """
+    if not isinstance(images, Tensor):
+        raise ModelError(f"pictures are a tensor (N, channels, H, W) here; got {type(images).__name__}")
+    want = model.input.channels
+    if images.ndim != 4 or images.shape[1] != want:
+        raise ModelError(f"{model.name} takes pictures (N, {want}, H, W); got shape {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ModelError(f"pictures are floats in [0, 1]; got {images.dtype}. Divide bytes by 255")
+    if images.shape[0] == 0:
+        raise ModelError("no pictures were given")
+    return images.to(model.device, model.dtype)
+
+
+def forward(model: Model, images: Tensor) -> Tensor:
+    """The model's output, active edits included."""
+    x = model.input.normalize(check_images(model, images))
+    with model.lock:
+        if not _through_graph(model, []):
+            out: Tensor = model.module(x)
+            return out
+        assert model.graph is not None
+        last = next(n for n in model.graph.nodes if n.op == "output")
+        values = model.graph.run({model.graph.input: x}, last.all_input_nodes, edits=graph_edits(model))
+        whole: Tensor = fx.node.map_arg(last.args[0], lambda n: values[n])  # type: ignore[assignment]
+        return whole
+
+
+def _through_graph(model: Model, layers: Sequence[Layer]) -> bool:
+    """Whether some layer in play is a function call, which hooks cannot reach but the graph can."""
+    edited = [model.layers[name] for name, _ in model.node_edits]
+    return model.graph is not None and any(layer.path is None for layer in [*layers, *edited])
+
+
+def graph_edits(model: Model) -> dict[fx.Node, EditFunction]:
+    """The active edits by graph node, for runs of the graph; several on one node are applied in order."""
+    chained: dict[Any, EditFunction] = {}
+    for name, function in model.node_edits:
+        node = model.node(name)
+        before = chained.get(node)
+        chained[node] = function if before is None else _chain(before, function)
+    return chained
+
+
+def _chain(first: EditFunction, second: EditFunction) -> EditFunction:
+    return lambda x: second(first(x))
+
+
+def read(model: Model, images: Tensor, layers: Sequence[Layer], *, clone: bool = True) -> dict[str, Tensor]:
+    """Activations of `layers` in one forward pass that stops at the deepest: name -> `(N, C, H, W)`.
+
+    A vector layer is `(N, C, 1, 1)`, so that every layer has positions. Keeps autograd's graph when
+    gradients are on. `clone=False` is for callers that use the tensors before the forward goes on.
+    """
+    bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in layers}
+    seen = outputs(model, images, list(bases.values()), clone=clone)
+    result = {}
+    for layer in layers:
+        acts = seen[bases[layer.name]]
+        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
+        if layer.part is not None:
+            acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
+        result[layer.name] = acts
+    return result
+
+
+def outputs(model: Model, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
+    """What `read` reads, in the network's own shapes: the very tensors that gradients flow back to."""
+    x = model.input.normalize(check_images(model, images))
+    wanted = {name: model.layers[name] for name in names}
+    seen: dict[str, Tensor] = {}
+    with model.lock:
+        if _through_graph(model, list(wanted.values())):
+            graph = model.graph
+            assert graph is not None
+            values = graph.run({graph.input: x}, [model.node(n) for n in wanted], edits=graph_edits(model))
+            seen = {n: values[model.node(n)] for n in wanted}
+        else:
+            _read_by_hooks(model, x, wanted, seen, clone)
+    return seen
+
+
+def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict[str, Tensor], clone: bool) -> None:
+    def keep(name: str) -> Callable[[Tensor], Tensor | None]:
+        def act(out: Tensor) -> Tensor | None:
+            # the deepest layer ends the run: nothing can overwrite it any more
+            last = len(seen) + 1 == len(wanted)
+            seen[name] = kept = out if last or not clone else out.clone()
+            if last:
+                raise Stop
+            # with gradients on, the network goes on from what was captured, so that they flow back to it
+            return kept.clone() if clone and kept.requires_grad else None
+
+        return act
+
+    with ExitStack() as stack:
+        for name, layer in wanted.items():
+            assert layer.path is not None
+            stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, keep(name))))
+        try:
+            model.module(x)
+        except Stop:
+            return
+    missing = [name for name in wanted if name not in seen]
+    raise CaptureError(f"{model.name}: {', '.join(missing)} did not run in this forward pass")
+
+
+def visit(model: Model, images: Tensor, names: Sequence[str], function: Callable[[str, Tensor], None]) -> None:
+    """Show `function` the activations of each layer as the forward pass makes them, in the network's own shapes.
+
+    What `read` would read, without holding it: the tensors belong to the running network, so `function` takes what
+    it needs at once and changes nothing. The pass stops at the deepest layer.
+    """
+    x = model.input.normalize(check_images(model, images))
+    wanted = {name: model.layers[name] for name in names}
+    with model.lock:
+        if _through_graph(model, list(wanted.values())):
+            _visit_graph(model, x, wanted, function)
+        else:
+            _visit_by_hooks(model, x, wanted, function)
+
+
+def _visit_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+    missing = set(wanted)
+
+    def show(name: str) -> Callable[[Tensor], None]:
+        def act(out: Tensor) -> None:
+            function(name, out)
+            missing.discard(name)
+            if not missing:
+                raise Stop
+
+        return act
+
+    with ExitStack() as stack:
+        for name, layer in wanted.items():
+            assert layer.path is not None
+            stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, show(name))))
+        try:
+            model.module(x)
+        except Stop:
+            return
+    raise CaptureError(f"{model.name}: {', '.join(sorted(missing))} did not run in this forward pass")
+
+
+def _visit_graph(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+    graph = model.graph
+    assert graph is not None
+    edits = graph_edits(model)
+
+    def show(name: str) -> EditFunction:
+        def act(values: Tensor) -> Tensor:
+            function(name, values)
+            return values
+
+        return act
+
+    nodes = {name: model.node(name) for name in wanted}
+    for name, node in nodes.items():
+        edits[node] = _chain(edits[node], show(name)) if node in edits else show(name)
+    # layers that another one stands on are run anyway, and let go as soon as they have been used
+    behind = {n for node in nodes.values() for n in graph.ancestors([node]) if n is not node}
+    graph.run({graph.input: x}, [node for node in nodes.values() if node not in behind], edits=edits)
+
+
+@contextmanager
+def editing(model: Model, functions: Sequence[tuple[str, EditFunction]]) -> Iterator[None]:
+    """Apply functions to layers' outputs for every forward pass inside, in the order given.
+
+    The model's lock is held, so that two threads cannot mix their edits.
+    """
+    with model.lock, ExitStack() as stack:
+        before = list(model.node_edits)
+        stack.callback(lambda: model.node_edits.__setitem__(slice(None), before))
+        for name, function in functions:
+            layer = model.layers[name]
+            model.node_edits.append((name, function))
+            if layer.path is not None:
+                stack.enter_context(_edit_by_hook(model, layer, function))
+        yield
+
+
+@contextmanager
+def _edit_by_hook(model: Model, layer: Layer, function: EditFunction) -> Iterator[None]:
+    calls = 0
+
+    def count_from_zero(_module: nn.Module, _inputs: Any) -> None:
+        nonlocal calls
+        calls = 0
+
+    def act(_module: nn.Module, _inputs: Any, out: Any) -> Any:
+        nonlocal calls
+        if _in_graph_run(model):
+            return None
+        call, calls = calls, calls + 1
+        if call != layer.call:
+            if layer.name == layer.path:
+                raise CaptureError(f"{layer.name} ran more than once in one forward pass; it was seen to run once")
+            return None
+        if not isinstance(out, Tensor):
+            raise CaptureError(f"the output of {layer.name} is a {type(out).__name__}, not a tensor")
+        return function(out)
+
+    def has_run(_module: nn.Module, _inputs: Any, _out: Any) -> None:
+        # only a whole forward pass comes here: one that stopped early may rightly not have reached the layer
+        if calls <= layer.call:
+            raise CaptureError(f"{layer.name} is edited, but did not run in this forward pass")
+
+    root = model.module.register_forward_pre_hook(count_from_zero)
+    try:
+        with hooked(model.module, has_run), hooked(model.module.get_submodule(layer.path or ""), act):
+            yield
+    finally:
+        root.remove()
+
+
+def _in_graph_run(model: Model) -> bool:
+    """Inside a graph run the edits are applied by the run itself; the hooks of leaf modules stand aside."""
+    return model.graph is not None and model.graph.running
+
+
+def stream(
+    model: Model,
+    images: Any,
+    at: Sequence[str],
+    *,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Activations batch by batch, in constant memory: `(image indices, layer name -> (n, C, H, W))`.
+
+    Args:
+        model: the model.
+        images: whatever `zoo.images.sources.open_images` takes: a folder, a tensor in [0, 1], `scenes:500`, ...
+        at: layer names; dictionary keys are these very names.
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+    """
+    layers = {name: model.layer(name) for name in at}
+    if not layers:
+        raise CaptureError("name at least one layer to capture, for example at=['mixed4a']")
+    source: Images = open_images(images)
+    with torch.no_grad():
+        for indices, batch in source.batches(model.input, batch_size=batch_size, progress=progress):
+            acts = read(model, batch, list(layers.values()))
+            yield indices, {name: acts[layer.name] for name, layer in layers.items()}
+
+
+def capture(
+    model: Model,
+    images: Any,
+    at: Sequence[str] | str,
+    *,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> dict[str, Tensor]:
+    """Activations of layers on pictures.
+
+    The forward pass stops at the deepest layer asked for; what is captured is a copy.
+
+    Args:
+        model: the model.
+        images: a tensor `(N, C, H, W)` in [0, 1], a folder, a list of files, `scenes:500`, ...
+        at: layer names (or one).
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Returns:
+        name -> `(N, C, H, W)` on the model's device; `(N, C, 1, 1)` for a vector layer.
+
+    Raises:
+        AddressError: an unknown layer. ImageError: no readable pictures. CaptureError: a layer did not run.
+
+    >>> capture(load("scenes"), "scenes:2", at=["conv2d0"])["conv2d0"].ndim
+    4
+    """
+    names = [at] if isinstance(at, str) else list(at)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for _, acts in stream(model, images, names, batch_size=batch_size, progress=progress):
+        for name, values in acts.items():
+            parts[name].append(values)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+__all__ = [
+    "Stop", "capture", "editing", "forward", "frozen", "hooked", "probe", "read", "shorten", "stream", "visit",
+]  # fmt: skip

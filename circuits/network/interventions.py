@@ -1,0 +1,216 @@
+"""Interventions: change what units say and see what the rest of the network makes of it.
+
+`with edit(model, [Ablate("mixed3:4"), Scale("mixed3:9", 2.0)]): ...` applies them to every forward pass
+inside, in order; edits nest; an empty list changes nothing, to the bit. An address without a position
+edits the channel everywhere, a layer address edits all of its channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.errors import EditError
+from circuits.network.address import Unit
+from circuits.network.hooks import EditFunction, capture, editing
+from circuits.network.model import Model
+
+
+@dataclass(frozen=True)
+class Edit(ABC):
+    """Base of all edits: which unit, and optionally at which positions.
+
+    Attributes:
+        unit: address of a layer, a channel, a neuron `@y,x`, or a latent of an attached basis.
+        positions: restrict the edit to these `(y, x)`; default everywhere, or the address's own position.
+    """
+
+    unit: str | Unit
+    positions: tuple[tuple[int, int], ...] | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        """New values for the edited part `acts` `(N, c, ...)`; `reference` as `needs_reference` asks."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the edit takes its values from activations on reference pictures."""
+        return False
+
+
+@dataclass(frozen=True)
+class Ablate(Edit):
+    """Take a unit out: set it to zero, to its mean, or to what it says about other pictures.
+
+    Attributes:
+        to: "zero"; "mean" over the reference pictures and all positions; "resample", the activations of
+            reference pictures drawn at random (position by position the same picture).
+        seed: for "resample".
+    """
+
+    to: Literal["zero", "mean", "resample"] = "zero"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.to not in ("zero", "mean", "resample"):
+            raise EditError(f"Ablate(to={self.to!r}): use 'zero', 'mean' or 'resample'")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.to != "zero"
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        if self.to == "zero":
+            return torch.zeros_like(acts)
+        assert reference is not None
+        if self.to == "mean":
+            mean = reference.mean(dim=(0, *range(2, reference.ndim)))
+            return mean.view(1, -1, *[1] * (acts.ndim - 2)).expand_as(acts).to(acts)
+        if reference.shape[2:] != acts.shape[2:]:
+            raise EditError(
+                f"resampling needs reference maps of size {tuple(acts.shape[2:])}, got {tuple(reference.shape[2:])}"
+            )
+        chosen = torch.randint(len(reference), (len(acts),), generator=torch.Generator().manual_seed(self.seed))
+        return reference[chosen.to(reference.device)].to(acts)
+
+
+@dataclass(frozen=True)
+class Set(Edit):
+    """Set a unit to `to`: a number, or a tensor that broadcasts to `(N, channels, H, W)`."""
+
+    to: float | Tensor
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        wanted = torch.as_tensor(self.to, dtype=acts.dtype, device=acts.device)
+        try:
+            return wanted.expand_as(acts)
+        except RuntimeError as error:
+            raise EditError(
+                f"Set: a value of shape {tuple(wanted.shape)} does not fit {self.unit}, which is {tuple(acts.shape)}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Scale(Edit):
+    """Multiply a unit by `by`: `Scale("mixed3:9", 2.0)`."""
+
+    by: float
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        return acts * self.by
+
+
+@dataclass(frozen=True)
+class Add(Edit):
+    """Add `amount` to a unit: `Add("mixed3:9", 5.0)`."""
+
+    amount: float
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        return acts + self.amount
+
+
+@dataclass(frozen=True)
+class Clamp(Edit):
+    """Keep a unit between `low` and `high` (either may be left out)."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is None and self.high is None:
+            raise EditError("Clamp needs low=, high= or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise EditError(f"Clamp: low {self.low} is above high {self.high}")
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        return acts.clamp(self.low, self.high)
+
+
+@contextmanager
+def edit(model: Model, edits: Sequence[Edit], *, reference: Any = None) -> Iterator[Model]:
+    """Apply `edits` to every forward pass inside the context, captures and attributions included.
+
+    Args:
+        model: the model.
+        edits: applied in order; several may address one unit.
+        reference: pictures for `Ablate(to="mean")` and `Ablate(to="resample")`, in any form `capture` takes.
+
+    Raises:
+        EditError: not an edit, a position outside the map, or reference pictures missing.
+        AddressError: an unknown unit.
+
+    >>> with edit(load("scenes"), [Ablate("mixed3a:0")]) as edited: ...
+    """
+    if isinstance(edits, (Edit, str)) or not isinstance(edits, Sequence):
+        raise EditError(f"give edits as a list: edit(model, [Ablate(...)]); got {type(edits).__name__}")
+    functions = [_function(model, one, reference) for one in edits]
+    with editing(model, functions):
+        yield model
+
+
+def _function(model: Model, one: Edit, reference: Any) -> tuple[str, EditFunction]:
+    if not isinstance(one, Edit):
+        raise EditError(f"edits are Ablate, Set, Scale, Add or Clamp; got {type(one).__name__}")
+    unit = model.resolve(one.unit)
+    layer = model.layers[unit.layer]
+    if layer.part is not None:  # a whole branch: a range of channels of the layer that holds it
+        base, start = layer.part
+        channels = slice(start, start + layer.channels)
+        layer = model.layers[base]
+    elif unit.index is None or unit.basis is not None:
+        channels = slice(None)
+    else:
+        channels = slice(unit.index, unit.index + 1)
+    where = one.positions if one.positions is not None else (() if unit.at is None else (unit.at,))
+    size = layer.size or (1, 1)
+    for y, x in where:
+        if not (0 <= y < size[0] and 0 <= x < size[1]):
+            raise EditError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {layer.name}")
+    held: Tensor | None = None
+    if one.needs_reference:
+        if reference is None:
+            raise EditError(f"{type(one).__name__} to a mean or resampled value needs edit(..., reference=pictures)")
+        held = capture(model, reference, [layer.name])[layer.name]
+    basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
+
+    def apply(acts: Tensor) -> Tensor:
+        if basis is not None:
+            assert unit.index is not None
+            new = _edit_latent(acts, basis.encode, basis.write, unit.index, one, held)
+        else:
+            part = acts[:, channels]
+            kept = None if held is None else held[:, channels]
+            new = acts.clone()
+            new[:, channels] = one.value(
+                part, kept.view(len(kept), -1) if kept is not None and part.ndim == 2 else kept
+            )
+        if not where:
+            return new
+        if acts.ndim == 2:
+            return new
+        mixed = acts.clone()
+        for y, x in where:
+            mixed[:, :, y, x] = new[:, :, y, x]
+        return mixed
+
+    return layer.name, apply
+
+
+def _edit_latent(acts: Tensor, encode: Any, write: Tensor, index: int, one: Edit, held: Tensor | None) -> Tensor:
+    """The delta edit x + (v - a) write: what the basis does not explain stays as it is."""
+
+    def latent(x: Tensor) -> Tensor:
+        rows = x.movedim(1, -1)
+        found: Tensor = encode(rows.reshape(-1, rows.shape[-1]))[:, index]
+        return found.view(rows.shape[:-1]).unsqueeze(1)
+
+    a = latent(acts)
+    delta = one.value(a, None if held is None else latent(held)) - a
+    return acts + delta * write[index].view(1, -1, *[1] * (acts.ndim - 2)).to(acts)

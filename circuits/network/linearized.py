@@ -1,0 +1,161 @@
+"""The linearised network, for any module: rectifiers and normalisation skipped, max pools averaging.
+
+Works on the functions themselves, so it does not matter whether the author wrote `nn.ReLU()`,
+`F.relu(x, inplace=True)` or `x.relu_()`; nothing in the module is replaced, so nothing needs restoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from circuits.errors import GraphError
+from circuits.network.graph import ReceptiveField
+from circuits.network.operations import Pair
+
+_SKIPPED = {
+    torch.relu, torch.relu_, F.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish,
+    F.hardswish, F.hardtanh, F.softplus, F.prelu, F.rrelu, F.local_response_norm, F.dropout, F.dropout2d,
+    F.alpha_dropout, F.feature_alpha_dropout, Tensor.relu, Tensor.relu_,
+}  # fmt: skip
+_MAX_POOLS = {torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices}
+
+
+class _Linear(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _SKIPPED:
+            return args[0] if args else kwargs["input"]
+        if func in _MAX_POOLS:
+            return _averaged(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _averaged(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    **_: Any,
+) -> Tensor:  # fmt: skip
+    return F.avg_pool2d(input, kernel_size, stride or kernel_size, padding, ceil_mode=ceil_mode)
+
+
+@contextmanager
+def linearised() -> Iterator[None]:
+    """Inside, every network computes as if it were linear (its biases stay)."""
+    with _Linear():
+        yield
+
+
+def receptive_fields(
+    read: Callable[[Tensor], Mapping[str, Tensor]], shape: Sequence[int], device: torch.device
+) -> dict[str, ReceptiveField | None]:
+    """Receptive field of every layer that `read` gives `(1, C, h, w)` for a picture `(1, *shape)`.
+
+    The linearised network has no dead rectifiers, so a pixel without gradient is one that is not read.
+    None where the field reaches the edge of the picture, so that its full size cannot be seen.
+    """
+    picture = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
+    with torch.enable_grad(), linearised():
+        acts = read(picture)
+    return {name: _field(values, picture) if values.ndim == 4 else None for name, values in acts.items()}
+
+
+def _field(acts: Tensor, picture: Tensor) -> ReceptiveField | None:
+    h, w = acts.shape[2:]
+    if min(h, w) < 2 or not acts.requires_grad:
+        return None
+    y, x = (h - 1) // 2, (w - 1) // 2
+    here, next_one = _box(acts, picture, (y, x)), _box(acts, picture, (y + 1, x + 1))
+    height, width = picture.shape[2:]
+    if here is None or next_one is None:
+        return None
+    size = (here[2] - here[0], here[3] - here[1])
+    stride = (next_one[0] - here[0], next_one[1] - here[1])
+    touches = min(here[0], here[1]) <= 0 or next_one[2] >= height or next_one[3] >= width
+    if touches or min(stride) < 1:
+        return None
+    return ReceptiveField(size, stride, (here[0] - y * stride[0], here[1] - x * stride[1]))
+
+
+def _box(acts: Tensor, picture: Tensor, at: Pair) -> tuple[int, int, int, int] | None:
+    # weights of either sign could cancel in a plain sum over channels; unequal ones do not
+    mixed = acts[0, :, at[0], at[1]] @ torch.linspace(1.0, 2.0, acts.shape[1], device=acts.device, dtype=acts.dtype)
+    (gradient,) = torch.autograd.grad(mixed, picture, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return None
+    used = gradient[0].abs().amax(dim=0)
+    rows, columns = used.amax(dim=1).nonzero().flatten(), used.amax(dim=0).nonzero().flatten()
+    if len(rows) == 0:
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def measured_kernels(
+    begin: Tensor, end: Tensor, directions: Tensor | None, channels: Sequence[int]
+) -> tuple[Tensor, Pair, Pair]:
+    """Gradients of some channels (or directions) of `end` `(1, C, h, w)` with respect to `begin`, at its middle.
+
+    Returns:
+        Kernels cropped to what has a gradient, their offset and their stride, as in `ExpandedWeights`.
+
+    Raises:
+        GraphError: no path, or the target reads the source differently at different places.
+    """
+    h, w = end.shape[2:]
+    place = (h // 2, w // 2)
+    row = end[0, :, place[0], place[1]]
+    selectors = torch.eye(len(row)).to(row)[list(channels)] if directions is None else directions.to(row)
+    found = [torch.autograd.grad(row, begin, s, retain_graph=True, allow_unused=True)[0] for s in selectors]
+    if any(g is None for g in found):
+        raise GraphError("no path leads from the source to the target")
+    stride = (0, 0) if (h, w) == (1, 1) else (_stride(begin, end, place, 0), _stride(begin, end, place, 1))
+    kernels, corner = _crop(torch.stack([as_map(g)[0] for g in found]))
+    return kernels, (corner[0] - place[0] * stride[0], corner[1] - place[1] * stride[1]), stride
+
+
+def _stride(begin: Tensor, end: Tensor, place: Pair, axis: int) -> int:
+    """Source positions per target position along an axis: how far what is read moves from one place to the next."""
+    size, count = begin.shape[2 + axis] if begin.ndim == 4 else 1, end.shape[2 + axis]
+    near = [p for p in (place[axis] - 1, place[axis], place[axis] + 1) if 0 <= p < count]
+    profiles = []
+    for p in near:
+        y, x = (p, place[1]) if axis == 0 else (place[0], p)
+        mixed = end[0, :, y, x] @ torch.linspace(1.0, 2.0, end.shape[1], device=end.device, dtype=end.dtype)
+        (gradient,) = torch.autograd.grad(mixed, begin, retain_graph=True)
+        profiles.append(as_map(gradient)[0].abs().sum(dim=(0, 2 - axis)))
+    strides, same = set(), True
+    for a, b in zip(profiles, profiles[1:], strict=False):
+        used_a, used_b = a.nonzero().flatten(), b.nonzero().flatten()
+        if len(used_a) == 0 or len(used_b) == 0:
+            continue
+        low, high = int(used_b[0] - used_a[0]), int(used_b[-1] - used_a[-1])
+        # an end that lies at the border of the map has been cut off, and says nothing
+        whole = [int(used_a[0]) > 0 and int(used_b[0]) > 0, int(used_a[-1]) < size - 1 and int(used_b[-1]) < size - 1]
+        strides |= {step for step, known in zip((low, high), whole, strict=True) if known}
+        if all(whole) and low == high > 0:
+            same &= torch.allclose(a[:-low], b[low:], rtol=1e-3, atol=1e-3 * float(a.max()))
+    if not same or len(strides) > 1 or min(strides, default=1) < 1:
+        raise GraphError("the target reads the source differently from place to place: there is no one kernel for it")
+    return strides.pop() if strides else max(1, round(size / count))
+
+
+def as_map(acts: Tensor) -> Tensor:
+    """A vector layer `(N, C)` as a map `(N, C, 1, 1)`; a map as it is."""
+    return acts if acts.ndim == 4 else acts[:, :, None, None]
+
+
+def _crop(kernels: Tensor) -> tuple[Tensor, Pair]:
+    """The smallest window that holds every non-zero weight, and its corner."""
+    used = kernels.abs().amax(dim=(0, 1))
+    rows, columns = used.amax(dim=1).nonzero().flatten(), used.amax(dim=0).nonzero().flatten()
+    if len(rows) == 0:
+        return kernels[:, :, :1, :1], (0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    return kernels[:, :, top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], (top, left)

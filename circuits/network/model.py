@@ -1,0 +1,469 @@
+"""A network ready to be looked at: its layers by name, how it is fed, and where it came from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx, nn
+
+from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, nearest, shorten
+from circuits.network.address import Unit
+from circuits.network.basis import Basis
+from circuits.network.graph import ReceptiveField, trace_graph
+from circuits.network.hooks import probe, read
+from circuits.network.linearized import receptive_fields
+from circuits.network.operations import Pair, shape_of
+from zoo.inputs import InputSpec
+from zoo.registry import build
+from zoo.weights.loading import digest as weights_digest
+
+if TYPE_CHECKING:
+    from zoo.cards import Card
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place where activations can be read or edited.
+
+    Attributes:
+        name: address of the layer within its model.
+        channels: number of channels.
+        size: height and width of its map for the model's input size; None for a vector (logits, say).
+        receptive_field: input pixels that one position sees; None when that is the whole picture, or unknown.
+        kind: the operation that gives its output: conv, relu, concat, add, maxpool, linear, ...
+        trunk: whether every path from input to output crosses it, as the activation of its stage; tracing
+            goes back from one trunk layer to the one before.
+        path: module whose output it is (None for a function called in some `forward`, read through the graph).
+        call: which call of that module, for a module that runs more than once.
+        part: `(layer, start)` when this is a range of channels of another layer (an inception branch).
+    """
+
+    name: str
+    channels: int
+    size: Pair | None
+    receptive_field: ReceptiveField | None
+    kind: str
+    trunk: bool = False
+    path: str | None = None
+    call: int = 0
+    part: tuple[str, int] | None = None
+
+    @property
+    def stride(self) -> int | None:
+        """Input pixels between neighbouring positions (vertically), or None without a receptive field."""
+        return None if self.receptive_field is None else self.receptive_field.stride[0]
+
+
+#: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
+_NAMED_FUNCTIONS = ("relu", "maxpool", "avgpool", "globalpool", "lrn", "add", "cat")
+
+
+class Model:
+    """A network with names. Made by `circuits.load` or `circuits.wrap`; call it on pictures in [0, 1].
+
+    Attributes:
+        name: the model part of addresses.
+        module: the network itself, in eval mode; never changed.
+        input: how it is fed.
+        layers: name -> `Layer`, in the order in which they run.
+        graph: its operations, or None where torch.fx cannot trace it.
+        digest: SHA-256 of the weights.
+        source: where the weights came from.
+        bases: (layer, name) -> attached `Basis`; see `attach`.
+    """
+
+    def __init__(
+        self, module: nn.Module, input: InputSpec, *, name: str, card: Card | None = None, source: str = "given"
+    ) -> None:
+        self.name = Unit("x", model=name).model or name
+        self.module = module
+        self.input = input
+        self.card = card
+        self.source = source
+        self.lock = threading.RLock()
+        self.bases: dict[tuple[str, str], Basis] = {}
+        self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+        self._digest: str | None = None
+        example = input.normalize(torch.full((1, *input.shape), 0.5)).to(self.device, self.dtype)
+        self.graph = trace_graph(module, example)
+        self.layers = self._find_layers(example)
+        if self.graph is None:
+            self._measure_fields()
+        self._by_key: dict[str, list[str]] = {}
+        for layer in self.layers:
+            self._by_key.setdefault(_key(layer), []).append(layer)
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter, or the CPU for a network without parameters."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters, in which pictures are fed; float32 without parameters."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, shapes and bytes of all weights."""
+        if self._digest is None:
+            self._digest = weights_digest(self.module.state_dict())
+        return self._digest
+
+    @property
+    def trunk(self) -> list[str]:
+        """Names of the layers that every path crosses, in order; see `Layer.trunk`."""
+        return [name for name, layer in self.layers.items() if layer.trunk]
+
+    @property
+    def logits(self) -> str:
+        """The layer of class scores before any softmax: the card's, else the last linear or vector layer."""
+        if self.card is not None and self.card.logits in self.layers:
+            return self.card.logits
+        for name, layer in reversed(self.layers.items()):
+            if layer.size in (None, (1, 1)) and layer.kind != "softmax":
+                return name
+        raise ModelError(f"{self.name} has no layer of class scores")
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in output order; empty when the card has none."""
+        return [] if self.card is None else self.card.classes()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self.layers)} layers, input {self.input.shape}, {self.source})"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network's output for pictures `(N, C, H, W)` in [0, 1], active edits included."""
+        from circuits.network.hooks import forward
+
+        return forward(self, images)
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def layer(self, name: str) -> Layer:
+        """The layer called `name`; dots, underscores, case and unique endings do not matter.
+
+        Raises:
+            AddressError: there is none, or several answer to the name.
+        """
+        if not isinstance(name, str):
+            raise AddressError(f"the name of a layer is a string, got {type(name).__name__}")
+        if name in self.layers:
+            return self.layers[name]
+        aliases = {} if self.card is None else self.card.aliases
+        if name in aliases and aliases[name] in self.layers:
+            return self.layers[aliases[name]]
+        if name == "logits":
+            return self.layers[self.logits]
+        key = _key(name)
+        found = self._by_key.get(key, [])
+        if not found and len(key) >= 2:
+            found = [n for k, names in self._by_key.items() if k.endswith(key) for n in names]
+        if len(found) == 1:
+            return self.layers[found[0]]
+        calls = [n for n in self.layers if n.startswith(f"{name}.call")]
+        if calls:
+            raise AddressError(f"{self.name}: {shorten(name)} runs {len(calls)} times; say which: {', '.join(calls)}")
+        if found:
+            raise AddressError(f"{self.name}: {shorten(name)!r} could be {', '.join(found[:6])}")
+        hint = did_you_mean(name, self.layers)
+        raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: circuits layers {self.name}")
+
+    def resolve(self, address: str | Unit) -> Unit:
+        """The canonical address of a layer or unit of this model (branches become channels of the whole).
+
+        Raises:
+            AddressError: another model, an unknown layer, or an index or position out of range.
+        """
+        unit = address if isinstance(address, Unit) else Unit.parse(address)
+        if unit.model not in (None, self.name):
+            raise AddressError(f"{shorten(unit)} is a unit of {shorten(unit.model)}, not of {self.name}")
+        layer = self.layer(unit.layer)
+        index = unit.index
+        if unit.basis is not None:
+            count = self.basis(layer.name, unit.basis).read.shape[0]
+        else:
+            count = layer.channels
+        if index is not None and index >= count:
+            what = "channels" if unit.basis is None else "latents"
+            raise AddressError(f"{self.name}/{layer.name} has {count} {what} (0 to {count - 1}); asked for {index}")
+        if unit.at is not None:
+            size = layer.size or (1, 1)
+            if unit.at[0] >= size[0] or unit.at[1] >= size[1]:
+                raise AddressError(
+                    f"{self.name}/{layer.name} is {size[0]}x{size[1]} positions; asked for {unit.at[0]},{unit.at[1]}"
+                )
+        if layer.part is not None and index is not None and unit.basis is None:
+            base, start = layer.part
+            layer, index = self.layers[base], index + start
+        return replace(unit, model=self.name, layer=layer.name, index=index)
+
+    def unit(self, address: str | Unit) -> Unit:
+        """Like `resolve`, for an address that must name one unit.
+
+        Raises:
+            AddressError: also when the address names a whole layer.
+        """
+        unit = self.resolve(address)
+        if unit.index is None:
+            raise AddressError(f"{shorten(address)} is a layer; name one of its units, for example {unit.short}:0")
+        return unit
+
+    def receptive_field(self, unit: Unit) -> ReceptiveField | None:
+        """Receptive field of a unit: in a concatenation of branches that of its own branch, else its layer's."""
+        layer = self.layers[unit.layer]
+        if self.graph is None or unit.basis is not None or unit.index is None or layer.receptive_field is None:
+            return layer.receptive_field
+        return self.graph.channel_field(self.node(unit.layer), unit.index)
+
+    def branch_of(self, unit: Unit) -> str | None:
+        """The branch that holds a channel, for example `mixed4c_5x5`; None where there are none."""
+        for name, layer in self.layers.items():
+            if layer.part is not None and layer.part[0] == unit.layer and unit.index is not None:
+                if layer.part[1] <= unit.index < layer.part[1] + layer.channels:
+                    return name
+        return None
+
+    def before(self, layer: str) -> str | None:
+        """The last trunk layer with weights between it and `layer`; None when that is the picture itself."""
+        layer = self._base(layer)
+        if self.graph is None:
+            names = list(self.layers)
+            earlier = [n for n in self.trunk if names.index(n) < names.index(layer)]
+            return earlier[-1] if earlier else None
+        target = self.node(layer)
+        ancestors = self.graph.ancestors([target])
+        for name in reversed(self.trunk):
+            node = self.node(name)
+            if node is not target and node in ancestors:
+                if any(self.graph.ops[n].weighted for n in self.graph.between(node, target)[1:]):
+                    return name
+        return None
+
+    def _base(self, layer: str) -> str:
+        part = self.layers[layer].part
+        return layer if part is None else part[0]
+
+    def node(self, layer: str) -> fx.Node:
+        """The graph node that holds a layer's output (for models with a graph)."""
+        assert self.graph is not None
+        node: fx.Node = self.graph.outputs[self._base(layer)]
+        return node
+
+    def name_of(self, node: fx.Node) -> str:
+        """The layer whose output a graph node holds: the trunk's name for it where it has one.
+
+        Raises:
+            GraphError: no layer is named after that node.
+        """
+        assert self.graph is not None
+        names = [n for n, layer in self.layers.items() if layer.part is None and self.graph.outputs[n] is node]
+        if not names:
+            raise GraphError(f"the output of {node.name!r} inside {self.name} belongs to no module; wrap it in one")
+        return next((n for n in names if self.layers[n].trunk), names[0])
+
+    # -- bases ------------------------------------------------------------------------------------
+
+    def attach(self, layer: str, name: str, basis: Basis) -> None:
+        """Make the latents of `basis` units of this model: `layer~name:index`.
+
+        Raises:
+            ModelError: the basis does not live in that layer's activation space.
+        """
+        found = self.layer(layer)
+        if basis.read.shape[1] != found.channels:
+            raise ModelError(
+                f"a basis over {basis.read.shape[1]} channels does not fit {found.name} ({found.channels})"
+            )
+        Unit(found.name, basis=name)
+        self.bases[found.name, name] = basis
+
+    def basis(self, layer: str, name: str) -> Basis:
+        """The basis attached to `layer` under `name`.
+
+        Raises:
+            AddressError: there is none.
+        """
+        if (layer, name) not in self.bases:
+            known = [f"{at}~{n}" for at, n in self.bases]
+            raise AddressError(
+                f"{self.name}/{layer} has no basis {shorten(name)!r}; attached: {', '.join(known) or 'none'}"
+            )
+        return self.bases[layer, name]
+
+    # -- layers -----------------------------------------------------------------------------------
+
+    def _find_layers(self, example: Tensor) -> dict[str, Layer]:
+        layers = self._graph_layers() if self.graph is not None else self._hooked_layers(example)
+        branches: Mapping[str, tuple[str, int, int]] = getattr(self.module, "branches", {})
+        for name, (base, start, stop) in branches.items():
+            if base in layers and name not in layers:
+                whole = layers[base]
+                layers[name] = replace(whole, name=name, channels=stop - start, trunk=False, part=(base, start))
+        return layers
+
+    def _graph_layers(self) -> dict[str, Layer]:
+        graph = self.graph
+        assert graph is not None
+        trunk = set(graph.trunk())
+        named = set(graph.outputs.values())
+        for n in graph.nodes:
+            # functions called in a `forward` (F.relu, torch.cat, +) have no module's name: give them fx's
+            if n not in named and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS):
+                graph.outputs[n.name if n.name not in graph.outputs else f"{n.name}_function"] = n
+        paths = {name: _split_call(name) for name in graph.outputs}
+        order = sorted(graph.outputs, key=lambda name: graph.order[graph.outputs[name]])
+        main = {n: self._main_name([m for m in order if graph.outputs[m] is n]) for n in trunk}
+        layers = {}
+        for name in order:
+            node = graph.outputs[name]
+            shape = shape_of(node)
+            if shape is None or len(shape) not in (2, 4):
+                continue
+            path, call = paths[name]
+            layers[name] = Layer(
+                name=name,
+                channels=shape[1],
+                size=(shape[2], shape[3]) if len(shape) == 4 else None,
+                receptive_field=graph.fields[node],
+                kind={"cat": "concat"}.get(graph.ops[node].kind, graph.ops[node].kind),
+                trunk=main.get(node) == name,
+                path=path if node in named else None,
+                call=call,
+            )
+        return layers
+
+    def _main_name(self, names: list[str]) -> str:
+        """Of the modules that share an output, the outermost that is not a plain container."""
+        inner = [n for n in names if not isinstance(self._submodule(n), nn.Sequential)] or names
+        return min(inner, key=lambda n: n.count("."))
+
+    def _submodule(self, layer: str) -> nn.Module | None:
+        path, _ = _split_call(layer)
+        try:
+            return self.module.get_submodule(path)
+        except AttributeError:
+            return None
+
+    def _measure_fields(self) -> None:
+        whole = [layer for layer in self.layers.values() if layer.part is None]
+        fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
+        for name, layer in self.layers.items():
+            base = name if layer.part is None else layer.part[0]
+            self.layers[name] = replace(layer, receptive_field=fields.get(base))
+
+    def _hooked_layers(self, example: Tensor) -> dict[str, Layer]:
+        layers = {}
+        for name, shape in probe(self.module, example, self.name).items():
+            path, call = _split_call(name)
+            kind = type(self.module.get_submodule(path)).__name__.lower()
+            layers[name] = Layer(
+                name=name,
+                channels=shape[1],
+                size=(shape[2], shape[3]) if len(shape) == 4 else None,
+                receptive_field=None,
+                kind=kind,
+                trunk=kind in ("relu", "relu6", "gelu", "silu", "linear"),
+                path=path,
+                call=call,
+            )
+        return layers
+
+
+def _split_call(name: str) -> tuple[str, int]:
+    path, marker, number = name.rpartition(".call")
+    return (path, int(number)) if marker and number.isdigit() else (name, 0)
+
+
+def _key(name: str) -> str:
+    return name.lower().replace(".", "").replace("_", "").replace("-", "")
+
+
+def best_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or the best there is: cuda, then mps, then cpu.
+
+    Raises:
+        ModelError: the device asked for is not there.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {shorten(device)!r}; use cpu, cuda, cuda:0 or mps") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(wanted.type, False):
+        raise ModelError(f"device {wanted} was asked for, but is not available here; use --device cpu")
+    return wanted
+
+
+def load(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """A model of the zoo, ready to be looked at.
+
+    Args:
+        name: a card: `scenes`, `inceptionv1`, `googlenet-bvlc`, `squeezenet-1.1`, `torchvision/<name>`, ...
+        weights: a weights file, or "random" for an untrained network (seeded); default: where the card looks.
+        device: default the best available.
+
+    Raises:
+        ModelError: unknown model or device. WeightsError: the weights are missing or not the right ones.
+
+    >>> load("scenes").name
+    'scenes'
+    """
+    loaded = build(name, weights=weights)
+    loaded.module.to(best_device(device))
+    model = Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
+    model._digest = loaded.digest
+    return model
+
+
+def wrap(
+    module: nn.Module,
+    input: InputSpec | None = None,
+    *,
+    name: str = "model",
+) -> Model:
+    """Any image network of your own, ready to be looked at. The module is not changed.
+
+    Args:
+        module: takes one tensor `(N, channels, H, W)`; in eval mode.
+        input: size, channels and normalisation of its pictures (default: 224 pixels, RGB, [0, 1]).
+        name: the model part of its addresses.
+
+    Raises:
+        ModelError: the module is in training mode, or cannot take one picture tensor of that size.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
+    if module.training:
+        raise ModelError("the module is in training mode; call module.eval() first (dropout and batch norm would move)")
+    spec = InputSpec() if input is None else input
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            module(spec.normalize(torch.full((1, *spec.shape), 0.5)).to(like))
+    except Exception as error:  # whatever the user's own forward raises
+        raise ModelError(
+            f"{type(module).__name__} cannot take one picture of shape {spec.shape}: {shorten(error, 200)}. "
+            "Give input=InputSpec(size=..., channels=...), or wrap a module with one tensor input"
+        ) from error
+    return Model(module, spec, name=name, source="wrapped module")
+
+
+__all__ = ["Basis", "Layer", "Model", "best_device", "load", "nearest", "wrap"]

@@ -1,0 +1,212 @@
+"""The part of a network between a source layer and some units, run on its own.
+
+Attribution, tracing and scoring ask the same thing many times: what do these units say if the source
+layer says this? With a graph only the operations in between run, and of the last convolution only the
+channels asked for; without one the whole network runs with the source layer's output replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from circuits.attribution.expanded_weights import read_directions, respond
+from circuits.errors import GraphError
+from circuits.network.address import Unit
+from circuits.network.graph import Graph
+from circuits.network.hooks import EditFunction, check_images, editing, graph_edits, read
+from circuits.network.model import Model
+from circuits.network.operations import shape_of
+
+LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some channels of one node: computed from `node`, which is a convolution's input when `conv` is set."""
+
+    node: fx.Node
+    conv: nn.Conv2d | None
+    channels: list[int]
+    places: list[int]
+    rectified: bool
+
+    def take(self, value: Tensor) -> Tensor:
+        if self.conv is None:
+            out = value[:, self.channels]
+        else:
+            c = self.conv
+            bias = None if c.bias is None else c.bias[self.channels]
+            out = F.conv2d(value, c.weight[self.channels], bias, c.stride, c.padding, c.dilation)
+        return torch.relu(out) if self.rectified else out
+
+
+def _narrow(graph: Graph, node: fx.Node, channels: Sequence[int], begin: fx.Node) -> list[_Part]:
+    """The least that has to run for some channels of a node: back through ReLU and concatenation to the conv."""
+    rectified = False
+    while node is not begin and graph.ops[node].kind == "relu" and _is_plain_relu(graph, node):
+        node, rectified = graph.ops[node].inputs[0], True
+    op = graph.ops[node]
+    if node is begin:
+        return [_Part(node, None, list(channels), list(range(len(channels))), rectified)]
+    if op.kind == "cat":
+        return _narrow_cat(graph, op.inputs, channels, begin, rectified)
+    if op.kind == "conv" and isinstance(op.module, nn.Conv2d) and op.module.groups == 1:
+        return [_Part(op.inputs[0], op.module, list(channels), list(range(len(channels))), rectified)]
+    return [_Part(node, None, list(channels), list(range(len(channels))), rectified)]
+
+
+def _narrow_cat(
+    graph: Graph, inputs: tuple[fx.Node, ...], channels: Sequence[int], begin: fx.Node, rectified: bool
+) -> list[_Part]:
+    parts, start = [], 0
+    for i in inputs:
+        width = (shape_of(i) or (0, 0))[1]
+        mine = [(p, c - start) for p, c in enumerate(channels) if start <= c < start + width]
+        if mine:
+            for part in _narrow(graph, i, [c for _, c in mine], begin):
+                places = [mine[p][0] for p in part.places]
+                parts.append(_Part(part.node, part.conv, part.channels, places, part.rectified or rectified))
+        start += width
+    return parts
+
+
+def _then(first: EditFunction, second: EditFunction) -> EditFunction:
+    return lambda acts: second(first(acts))
+
+
+def _is_plain_relu(graph: Graph, node: fx.Node) -> bool:
+    module = graph.ops[node].module
+    if module is not None:
+        return isinstance(module, nn.ReLU)
+    return node.target in (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+
+
+class Segment:
+    """From the activations of layer `start` to the responses of units of one later layer.
+
+    Attributes:
+        start: the layer that is fed.
+        units: the targets, all of one layer.
+        pre: whether responses are read before the target's own rectifier (where the model has a graph).
+    """
+
+    def __init__(self, model: Model, start: str, units: Sequence[Unit] | Unit, *, pre: bool = False) -> None:
+        self.model, self.start = model, start
+        self.units = [units] if isinstance(units, Unit) else list(units)
+        self.layer = self.units[0].layer
+        self._graph = model.graph
+        plain = self.units[0].basis is None
+        self.pre = pre and plain and self._graph is not None
+        if self._graph is not None:
+            self._begin = model.node(start)
+            self._end = model.node(self.layer)
+            if self.pre:
+                self._end = self._graph.before_rectifier(self._end)
+            channels = [u.index or 0 for u in self.units]
+            # a narrowed convolution skips nodes that an active edit may want to change
+            plain = plain and not model.node_edits
+            self._parts = _narrow(self._graph, self._end, channels, self._begin) if plain else []
+            self._fetch = [p.node for p in self._parts] or [self._end]
+            sides = [s for end in self._fetch if end is not self._begin for s in self._side_inputs(end)]
+            self._side = list(dict.fromkeys(sides))
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether the targets also depend on something that does not go through `start`."""
+        return self._graph is None or bool(self._side)
+
+    def _side_inputs(self, end: fx.Node) -> list[fx.Node]:
+        assert self._graph is not None
+        try:
+            return self._graph.side_inputs(self._begin, end)
+        except GraphError:
+            return [end]  # a branch that does not come from the source at all: a constant to us
+
+    def context(self, images: Tensor) -> Any:
+        """What `respond` needs besides the activations of `start`; costs nothing when all paths go through it."""
+        if self._graph is None:
+            return images
+        if not self._side:
+            return {}
+        x = self.model.input.normalize(check_images(self.model, images))
+        with self.model.lock:
+            return self._graph.run({self._graph.input: x}, self._side, edits=graph_edits(self.model))
+
+    def begin(self, images: Tensor) -> tuple[Tensor, Any]:
+        """Activations of `start` `(N, S, h, w)` on pictures, and the context that `respond` needs with them."""
+        if self._graph is None:
+            return read(self.model, images, [self.model.layers[self.start]])[self.start], images
+        x = self.model.input.normalize(check_images(self.model, images))
+        with self.model.lock:
+            values = self._graph.run({self._graph.input: x}, [self._begin, *self._side], edits=graph_edits(self.model))
+        acts = values.pop(self._begin)
+        return (acts if acts.ndim == 4 else acts[:, :, None, None]), values
+
+    def respond(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Tensor:
+        """Response maps `(N, units, h, w)` of the targets when `start` holds `acts` `(N, S, h, w)`.
+
+        Args:
+            acts: activations of `start`.
+            context: as `begin` gave it.
+            edits: layer name -> function of its activations, for layers on the way.
+        """
+        edits = edits or {}
+        if self._graph is None:
+            functions = [(self.start, lambda old: acts.view_as(old).clone()), *edits.items()]
+            with editing(self.model, functions):
+                layer = self.model.layers[self.layer]
+                out = read(self.model, context, [layer])[layer.name]
+            return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
+        feeds = {self._begin: acts if len(shape_of(self._begin) or ()) == 4 else acts.flatten(1), **context}
+        with self.model.lock:  # a graph runs once at a time, with the edits of whoever runs it
+            # what is fed has its edits already
+            by_node = {n: f for n, f in graph_edits(self.model).items() if n not in feeds}
+            for name, function in edits.items():
+                node = self.model.node(name)
+                by_node[node] = _then(by_node[node], function) if node in by_node else function
+            values = self._graph.run(feeds, self._fetch, edits=by_node)
+        return self._collect(values)
+
+    def _collect(self, values: dict[fx.Node, Tensor]) -> Tensor:
+        if not self._parts:
+            out = values[self._end]
+            out = out if out.ndim == 4 else out[:, :, None, None]
+            return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
+        pieces, order = [], []
+        for part in self._parts:
+            piece = part.take(values[part.node])
+            pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
+            order += part.places
+        joined = torch.cat(pieces, dim=1)
+        if order == list(range(len(order))):
+            return joined
+        return joined[:, torch.tensor(order).argsort()]
+
+    def bias(self, shape: tuple[int, int]) -> Tensor | None:
+        """What the biases alone give the targets `(units, h, w)`: the linearised segment on a zero map of `shape`.
+
+        None where the segment has no linear form, or responses are read behind a rectifier.
+        """
+        if self._graph is None or not (self.pre or self._graph.before_rectifier(self._end) is self._end):
+            return None
+        like = next(self.model.module.parameters(), torch.zeros(1))
+        width = (shape_of(self._begin) or (0, 0))[1]
+        zero = like.new_zeros((1, width, *shape))
+        fed = zero if len(shape_of(self._begin) or ()) == 4 else zero.flatten(1)
+        try:
+            with self.model.lock:
+                out = self._graph.run({self._begin: fed}, [self._end], linear=True)[self._end]
+        except (GraphError, RuntimeError):
+            return None
+        out = (out if out.ndim == 4 else out[:, :, None, None]).detach()
+        indices = [u.index or 0 for u in self.units]
+        directions = read_directions(self.model, self.layer, self.units[0].basis, indices)
+        if directions is not None:
+            return torch.einsum("tc,chw->thw", directions.to(out), out[0])
+        return out[0, indices]

@@ -1,0 +1,292 @@
+"""Figures of one picture taken apart: the semantic dictionary, the activation grid, groups, and attributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.activations.neuron_groups import Groups
+from circuits.activations.semantic_dictionary import ActivationGrid, Entry, SemanticDictionary
+from circuits.activations.spatial_attribution import PlaceCheck, SpatialAttribution
+from circuits.attribution.attribute import Attribution
+from circuits.errors import CircuitsError
+from circuits.network.operations import Pair
+from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing.wording import number as signed
+from circuits.plot.drawing.wording import short
+from circuits.plot.visualization.modes import draw_result, mark, number
+
+MARGIN = 24
+_OPAQUE = 0.85  # of the strongest place of a map over a picture: the picture is still to be seen
+
+
+def dictionary_figure(result: SemanticDictionary) -> Figure:
+    """A picture with places marked, and for each what the layer says there: its strongest units with their icons.
+
+    Args:
+        result: of `circuits.activations.semantic_dictionary.semantic_dictionary`.
+    """
+    side, crop, tile = 270, 112, 112
+    rows, most = len(result.entries), max(len(e.units) for e in result.entries)
+    step = tile + 60
+    left = MARGIN + side + 34
+    width = left + crop + 26 + most * (tile + 14) + MARGIN
+    figure, axes = canvas.page(width, MARGIN + 44 + max(side + 40, rows * step))
+    _title(axes, f"{short(result.layer)} at {rows} place{'s' * (rows != 1)}", "the units that say most, with what "
+           "they look for; below: what each says here, and on average over the picture")  # fmt: skip
+    top = MARGIN + 54
+    pixels = crops.pixels(result.picture, len(result.picture))
+    canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
+    canvas.write(axes, MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id, size=10.5,
+                 colour=colors.MUTED, limit=44)  # fmt: skip
+    for i, entry in enumerate(result.entries):
+        y = top + i * step
+        _spot(axes, result, entry, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1], f"{i + 1}")
+        canvas.place_image(axes, crops.resized(crops.cut(pixels, entry.box), 2 * crop), left, y, crop, crop)
+        canvas.write(axes, left, y + crop + 16, f"{i + 1}  at {entry.position[0]},{entry.position[1]}", size=11)
+        for k, unit in enumerate(entry.units):
+            x = left + crop + 26 + k * (tile + 14)
+            if entry.icons:
+                draw_result(axes, entry.icons[k], x, y, tile)
+            else:
+                mark(axes, x, y, tile, "no icon")
+            canvas.write(axes, x, y + tile + 16, short(unit).rpartition(":")[2], size=12, mono=True, bold=True)
+            said = f"{number(entry.values[k])}, average {number(entry.typical[k])}"
+            canvas.write(axes, x, y + tile + 31, said, size=10, colour=colors.MUTED, limit=26)
+    return figure
+
+
+def _spot(
+    axes: Axes, result: SemanticDictionary, entry: Entry, x: float, y: float, wide: float, high: float, name: str
+) -> None:
+    """A place of the map on the picture, with its number, and around it the receptive field where it is smaller."""
+    height, width = result.picture.shape[1:]
+    top, left, bottom, right = entry.box
+    if (bottom - top, right - left) < (height, width):
+        box = (x + left / width * wide, y + top / height * high)
+        size = ((right - left) / width * wide, (bottom - top) / height * high)
+        axes.add_patch(Rectangle(box, *size, fill=False, edgecolor=colors.EXCITES, lw=1.1, alpha=0.8, zorder=5))
+    cell = (wide / result.size[1], high / result.size[0])
+    corner = (x + entry.position[1] * cell[0], y + entry.position[0] * cell[1])
+    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colors.EXCITES, lw=1.8, zorder=6))
+    at = (corner[0] + cell[0] / 2, corner[1] + cell[1] / 2)
+    axes.plot(*at, marker="o", ms=13, color=colors.EXCITES, mec=colors.PAPER, mew=1.2, zorder=6)
+    canvas.write(axes, *at, name, size=11, bold=True, colour=colors.PAPER, align="center", middle=True, zorder=7)
+
+
+def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
+    """A picture, and beside it the same as a layer sees it: an icon for each place.
+
+    Args:
+        result: of `circuits.activations.semantic_dictionary.activation_grid`.
+        magnitude: draw icons the smaller the less is said there.
+    """
+    rows, columns = result.norms.shape
+    tile = max(30.0, min(84.0, 620 / max(rows, columns)))
+    height, width = rows * tile, columns * tile
+    side = min(340.0, max(220.0, height))
+    figure, axes = canvas.page(2 * MARGIN + side + 34 + width, MARGIN + 60 + max(height, side + 30) + 12)
+    what = "what tells each place from the layer's activations in general" if result.whitened else "all it says"
+    size = "; size: how much is said" if magnitude else ""
+    each = "place" if result.pooled == 1 else f"{result.pooled} by {result.pooled} places"
+    _title(axes, f"What {short(result.layer)} sees", f"one icon for each {each}: {what}{size}")
+    top = MARGIN + 54
+    pixels = crops.pixels(result.picture, len(result.picture))
+    canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
+    text = (MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id)
+    canvas.write(axes, *text, size=10.5, colour=colors.MUTED, limit=int(side / 6.5))
+    for i, row in enumerate(result.icons):
+        for j, icon in enumerate(row):
+            if icon is None:
+                continue
+            drawn = tile * (float(result.shown[i, j]) if magnitude else 1.0) * 0.97
+            x, y = MARGIN + side + 34 + (j + 0.5) * tile - drawn / 2, top + (i + 0.5) * tile - drawn / 2
+            draw_result(axes, icon, x, y, drawn)
+    return figure
+
+
+def groups_figure(result: Groups, picture: Tensor, *, index: int = 0) -> Figure:
+    """Each group of channels: where it is on a picture, what it looks for, and what it adds to classes.
+
+    Args:
+        result: of `circuits.activations.neuron_groups.neuron_groups`.
+        picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        index: which of the pictures of `result` that is.
+    """
+    k, tile, bars = len(result.directions), 132, 210
+    has_icons, step = bool(result.icons), 176
+    across = tile + 14 + (tile + 14 if has_icons else 0) + (bars if result.classes else 0) + 20
+    columns = 2 if k > 1 else 1
+    rows = -(-k // columns)
+    top = MARGIN + 78
+    figure, axes = canvas.page(max(2 * MARGIN + columns * across, 620), top + rows * step + 6)
+    _title(axes, f"{k} groups of channels of {short(result.layer)}", f"{result.ids[index]}: the groups hold "
+           f"{result.explained:.0%} of the activations' squares; of shuffled channels, as many groups "
+           f"{result.shuffled:.0%}")  # fmt: skip
+    if result.classes:
+        rest = ", ".join(
+            f"{n} {signed(float(result.rest[index, c]))}" for c, n in enumerate(_plain_names(result.names))
+        )
+        canvas.write(axes, MARGIN, MARGIN + 50, f"bars: what a group adds to a class score, to first order; what the "
+                     f"groups leave out: {rest}", size=11, colour=colors.MUTED, limit=178)  # fmt: skip
+    largest = float(result.pushes[:, index].abs().max()) if result.classes else 1.0
+    grey = _grey(picture)
+    strongest = float(result.maps[:, index].max())
+    for g in range(k):
+        x, y = MARGIN + (g % columns) * across, top + (g // columns) * step
+        _over(axes, grey, result.maps[g, index].numpy(), strongest, x, y, tile)
+        units = ", ".join(unit.rpartition(":")[2] for unit, _ in result.units(4)[g])
+        canvas.write(axes, x, y + tile + 17, f"group {g}", size=12, bold=True)
+        canvas.write(axes, x + 62, y + tile + 17, f"channels {units}", size=10, colour=colors.MUTED, limit=44)
+        x += tile + 14
+        if has_icons:
+            draw_result(axes, result.icons[g], x, y, tile)
+            x += tile + 14
+        for c, name in enumerate(_plain_names(result.names)):
+            _bar(axes, name, float(result.pushes[g, index, c]), largest, x, y + 12 + c * 40, bars - 36)
+    return figure
+
+
+def attribution_figure(
+    found: Sequence[Attribution] | Attribution,
+    picture: Tensor,
+    *,
+    names: Sequence[str] = (),
+    checks: Sequence[PlaceCheck] = (),
+    top: int = 6,
+) -> Figure:
+    """Which places and which channels of a layer speak for a class and against it, on one picture; a row for each.
+
+    Args:
+        found: of `circuits.attribute` on that picture alone, from the same layer.
+        picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        names: of the targets.
+        checks: of `circuits.activations.spatial_attribution.check_places`: what silencing each place does.
+        top: channels of each.
+
+    Raises:
+        CircuitsError: attributions on several pictures.
+    """
+    shown = [found] if isinstance(found, Attribution) else list(found)
+    if not shown or any(len(f.values) != 1 for f in shown):
+        raise CircuitsError("a figure of attribution is of one picture: attribute one alone")
+    side, step = 190, 190 + 62
+    bars = 250
+    across = side + 18 + (side + 18 if checks else 0) + bars
+    figure, axes = canvas.page(2 * MARGIN + across, MARGIN + 58 + len(shown) * step)
+    about = "left by place, middle lost when one place is silenced, right" if checks else "left by place, right"
+    _title(axes, f"What {shown[0].source} gives to classes", f"orange for it, blue against it; {about} by channel")
+    grey = _grey(picture)
+    for i, one in enumerate(shown):
+        y = MARGIN + 78 + i * step
+        name = names[i] if i < len(names) else short(one.target)
+        score = f"{name}: score {signed(float(one.response[0]))}, attributed {signed(float(one.values.sum()))}"
+        canvas.write(axes, MARGIN, y - 8, score, size=12, bold=True, limit=70)
+        places = one.places[0].float().cpu().numpy()
+        _over(axes, grey, places, float(np.abs(places).max()), MARGIN, y, side)
+        canvas.write(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5, colour=colors.MUTED)
+        x = MARGIN + side + 18
+        if checks:
+            drops = checks[i].drops.numpy()
+            _over(axes, grey, drops, float(np.abs(drops).max()), x, y, side)
+            text = f"silenced: r = {checks[i].correlation:.2f} (chance {checks[i].shuffled:.2f})"
+            canvas.write(axes, x, y + side + 17, text, size=10.5, colour=colors.MUTED, limit=36)
+            x += side + 18
+        ranked = one.top(top)
+        largest = max((abs(v) for _, v in ranked), default=1.0)
+        for k, (channel, value) in enumerate(ranked):
+            _bar(axes, f"{one.source}:{channel}", value, largest, x, y + 12 + k * (side / top), bars - 36, mono=True)
+    return figure
+
+
+def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pair]) -> Figure:
+    """For some positions of the later layer: where in the earlier one what they say comes from.
+
+    Args:
+        result: of `circuits.activations.spatial_attribution.spatial_attribution`.
+        picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        at: positions of the later layer, `(row, column)`.
+
+    Raises:
+        CircuitsError: a position outside of its map.
+    """
+    side = 190
+    figure, axes = canvas.page(max(2 * MARGIN + len(at) * (side + 16), 480), MARGIN + 60 + side + 40)
+    _title(axes, f"Where {short(result.target)} has it from", f"what the places of {short(result.source)} give to "
+           "the place that is marked")  # fmt: skip
+    grey = _grey(picture)
+    height, width = result.response.shape
+    for i, (y, x) in enumerate(at):
+        if not (0 <= y < height and 0 <= x < width):
+            raise CircuitsError(f"position {y},{x} is outside the {height}x{width} map of {result.target}")
+        left, top = MARGIN + i * (side + 16), MARGIN + 52
+        places = result.places[y, x].numpy()
+        _over(axes, grey, places, float(np.abs(places).max()), left, top, side)
+        high, wide = side / max(grey.shape[:2]) * grey.shape[0], side / max(grey.shape[:2]) * grey.shape[1]
+        axes.add_patch(
+            Rectangle((left + x / width * wide, top + y / height * high), wide / width, high / height, fill=False,
+                      edgecolor=colors.INK, lw=1.6, zorder=6)
+        )  # fmt: skip
+        share = float(places.sum()) / max(float(result.response[y, x]), 1e-30)
+        canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {number(float(result.response[y, x]))}",
+                     size=10.5, colour=colors.MUTED)  # fmt: skip
+    return figure
+
+
+# -- what they share ----------------------------------------------------------------------------------------------
+
+
+def _title(axes: Axes, title: str, about: str) -> None:
+    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=150)
+
+
+def _grey(picture: Tensor) -> crops.Crop:
+    """A picture in light grey, to be drawn over."""
+    pixels = crops.pixels(picture, len(picture)).astype(np.float32)[..., :3].mean(axis=2, keepdims=True)
+    return np.asarray(np.repeat(70 + pixels * 0.7, 3, axis=2).round().astype(np.uint8))
+
+
+def _over(
+    axes: Axes, grey: crops.Crop, values: NDArray[np.float32], scale: float, x: float, y: float, side: float
+) -> None:
+    """A signed map over a picture within a square of `side`: the colour is the sign, how opaque it is the size."""
+    high, wide = (side * s / max(grey.shape[:2]) for s in grey.shape[:2])
+    canvas.place_image(axes, grey, x, y, wide, high)
+    part = np.clip(values / (scale or 1.0), -1, 1)
+    clear = np.zeros((*part.shape, 4), np.uint8)
+    clear[..., :3] = colors.encode(np.where(part < 0, -1.0, 1.0), 1.0)
+    clear[..., 3] = np.rint(np.abs(part) * _OPAQUE * 255).astype(np.uint8)
+    canvas.place_image(axes, clear, x, y, wide, high, sharp=True)
+
+
+def _bar(
+    axes: Axes, name: str, value: float, largest: float, x: float, y: float, width: float, *, mono: bool = False
+) -> None:
+    """A name, and under it a bar from a zero in the middle, with its number."""
+    canvas.write(axes, x, y, name, size=10.5, mono=mono, limit=int(width / 6.6))
+    canvas.write(axes, x + width, y, signed(value), size=10.5, align="right")
+    middle = x + width / 2
+    axes.plot([middle, middle], [y + 4, y + 16], color=colors.REST, lw=0.8, zorder=1)
+    length = value / (largest or 1.0) * width / 2
+    axes.barh(y + 10, length, left=middle, height=8, color=colors.colour_of(value), alpha=0.85, zorder=2)
+
+
+def _plain_names(names: Sequence[str]) -> list[str]:
+    """The first of several names of a class."""
+    return [name.split(",")[0] for name in names]
+
+
+__all__ = [
+    "attribution_figure",
+    "dictionary_figure",
+    "grid_figure",
+    "groups_figure",
+    "spatial_figure",
+]

@@ -1,0 +1,100 @@
+"""Edges in columns: what a unit reads, by which kernel, and what it feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from circuits.plot.circuit.graph import fitted
+from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, picture
+
+GAP = 22
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeLook:
+    """What is shown of an edge.
+
+    Attributes:
+        source: the unit read; target: the unit that reads it, or None where the column says which.
+        kernel: `(kh, kw)` weights.
+        notes: a line or two below.
+    """
+
+    source: UnitLook
+    target: UnitLook | None
+    kernel: NDArray[Any]
+    notes: Sequence[str] = ()
+
+
+def edge_columns(
+    columns: Mapping[str, Sequence[EdgeLook]],
+    *,
+    tile: float = 96,
+    title: str,
+    about: str = "",
+    notes: int = 260,
+    apart: bool = False,
+) -> Figure:
+    """A column for each group of edges: the source's picture, the kernel, the target's picture, and notes.
+
+    All kernels share one colour scale, unless columns are to have one each.
+
+    Args:
+        columns: heading -> edges, from above.
+        tile: pixels of a picture.
+        title: what they are; about: a line below it.
+        notes: pixels that notes take where pictures leave less.
+        apart: whether each column has a colour scale of its own.
+    """
+    scales = {name: colors.shared_scale(e.kernel for e in edges) for name, edges in columns.items()}
+    if not apart:
+        scales = dict.fromkeys(scales, max(scales.values(), default=1.0))
+    tiles = 3 if any(e.target is not None for edges in columns.values() for e in edges) else 2
+    wide = max(tiles * tile + (tiles - 1) * GAP, notes)
+    lines = max((len(e.notes) for edges in columns.values() for e in edges), default=0)
+    step, head = tile + 22 + 15 * lines + 14, MARGIN + 72
+    deep = max((len(edges) for edges in columns.values()), default=0)
+    width = max(2 * MARGIN + len(columns) * (wide + 40) - 40, 560)
+    figure, axes = canvas.page(width, head + deep * step + 34)
+    room = int((width - 2 * MARGIN) / 5.6)
+    canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=room)
+    for c, (name, edges) in enumerate(columns.items()):
+        x = MARGIN + c * (wide + 40)
+        canvas.write(axes, x, head - 14, name, size=12.5, bold=True, limit=int(wide / 6.6))
+        for i, edge in enumerate(edges):
+            _edge(axes, edge, x, head + i * step, tile, scales[name])
+        if apart or c == 0:
+            canvas.colour_bar(axes, x, head + deep * step + 4, scales[name], "weight: excites, inhibits")
+    return figure
+
+
+def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: float) -> None:
+    sign = float(edge.kernel.sum())
+    colour = colors.colour_of(sign)
+    shown = [edge.source, None, edge.target] if edge.target is not None else [edge.source, None]
+    for k, one in enumerate(shown):
+        left = x + k * (tile + GAP)
+        if k:
+            axes.plot([left - GAP + 4, left - 4], [y + tile / 2] * 2, color=colour, lw=1.8, solid_capstyle="butt")
+        if one is None:
+            box = fitted(Box(left, y, tile, tile), edge.kernel.shape)
+            rgb = colors.encode(edge.kernel, scale)
+            canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
+            axes.add_patch(
+                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, lw=1.1, zorder=4)
+            )
+            continue
+        picture(axes, one.pictures[0] if one.pictures else one.crops[0] if one.crops else None, left, y, tile)
+        canvas.write(axes, left, y + tile + 15, one.name, size=10.5, mono=True, limit=int((tile + GAP) / 6.4))
+    for i, line in enumerate(edge.notes):
+        canvas.write(axes, x, y + tile + 31 + 15 * i, line, size=10.5, colour=colors.MUTED, limit=60)

@@ -1,0 +1,1 @@
+"""What figures are drawn with: canvas, colors, SVG, crops, tables of images."""

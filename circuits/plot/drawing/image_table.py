@@ -1,0 +1,117 @@
+"""A table of small pictures: rows and columns with names, and under each picture what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from circuits.errors import CircuitsError
+from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing.crops import Crop
+from circuits.plot.visualization.card import why_none
+from circuits.plot.visualization.modes import mark
+from circuits.visualization.result import Visualization
+
+MARGIN, GAP = 24, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A picture and what is said of it.
+
+    Attributes:
+        pixels: `(H, W, 3 or 4)` bytes; empty where there is none, which `word` explains.
+        lines: below it; the first is in ink, others are muted.
+        word: written on an empty tile.
+        heading: above it.
+    """
+
+    pixels: Crop
+    lines: tuple[str, ...] = ()
+    word: str = "dead"
+    heading: str = ""
+
+
+def tile_of(result: Visualization, *lines: str, heading: str = "") -> Tile:
+    """The tile of a visualization; an empty one where no picture makes the unit answer."""
+    if why_none(result) is not None:
+        return Tile(np.zeros((0, 0, 3), np.uint8), lines, result.status, heading)
+    return Tile(crops.pixels(result.picture, result.channels), lines, heading=heading)
+
+
+def picture_table(
+    rows: Sequence[Sequence[Tile | None]],
+    *,
+    title: str,
+    about: str = "",
+    names: Sequence[Sequence[str]] = (),
+    columns: Sequence[str] = (),
+    side: int = 132,
+) -> Figure:
+    """Pictures in rows.
+
+    Args:
+        rows: tiles, None for a gap.
+        title: of the figure; about: a line below it.
+        names: lines of text left of each row, the first bold.
+        columns: a heading for each column.
+        side: pixels of a picture.
+
+    Raises:
+        CircuitsError: no tiles.
+    """
+    tiles = [tile for row in rows for tile in row if tile is not None]
+    if not tiles:
+        raise CircuitsError("there are no pictures to draw")
+    across = max(len(row) for row in rows)
+    left = MARGIN + (150 if names else 0)
+    above = 20 if any(t.heading for t in tiles) else 0
+    below = 15 * max(len(t.lines) for t in tiles) + 14
+    top = MARGIN + (46 if about else 26) + (22 if columns else 0)
+    width = max(left + across * (side + GAP) - GAP + MARGIN, 560)
+    room = int((width - 2 * MARGIN) / 5.9)
+    said = _wrapped(about, room)
+    top += 15 * max(0, len(said) - 1)
+    figure, axes = canvas.page(width, top + len(rows) * (above + side + below) + 8)
+    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=max(30, int(room * 0.7)))
+    for i, line in enumerate(said):
+        canvas.write(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, colour=colors.MUTED, limit=room + 8)
+    for j, column in enumerate(columns):
+        canvas.write(axes, left + j * (side + GAP), top - 8, column, size=11.5, bold=True, limit=int(side / 6.4))
+    for i, row in enumerate(rows):
+        y = top + i * (above + side + below) + above
+        for k, line in enumerate(names[i] if i < len(names) else ()):
+            canvas.write(axes, MARGIN, y + 16 + 17 * k, line, size=11 if k else 12.5, bold=not k, limit=24,
+                         colour=colors.MUTED if k else colors.INK)  # fmt: skip
+        for j, tile in enumerate(row):
+            if tile is not None:
+                _draw(axes, tile, left + j * (side + GAP), y, side)
+    return figure
+
+
+def _draw(axes: Axes, tile: Tile, x: float, y: float, side: int) -> None:
+    if tile.heading:
+        canvas.write(axes, x, y - 6, tile.heading, size=11.5, bold=True, limit=int(side / 6.2))
+    if not tile.pixels.size:
+        mark(axes, x, y, side, tile.word)
+    else:
+        high, wide = (side * s / max(tile.pixels.shape[:2]) for s in tile.pixels.shape[:2])
+        canvas.place_image(axes, tile.pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)
+    for k, line in enumerate(tile.lines):
+        canvas.write(axes, x, y + side + 15 + 15 * k, line, size=10.5, limit=int(side / 5.3),
+                     colour=colors.MUTED if k else colors.INK)  # fmt: skip
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Text in lines of at most so many characters."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,148 @@
+"""Units beside each other: what each looks for, how it is tuned, and the photographs that it answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing.crops import Crop
+from circuits.plot.drawing.wording import short
+from circuits.plot.visualization.modes import mark
+from circuits.tuning.curves import Curve
+
+MARGIN, GAP = 24, 14
+_DIAL, _LINE = 54, 15
+
+
+@dataclass(frozen=True, eq=False)
+class UnitLook:
+    """What is shown of a unit.
+
+    Attributes:
+        unit: address.
+        pictures: made by optimisation; an empty one stands for a unit that no picture makes answer.
+        crops: photographs, strongest first.
+        curve: its radial tuning curve, drawn as a dial.
+        notes: short lines beside it; heading: instead of its address.
+    """
+
+    unit: str
+    pictures: Sequence[Crop] = ()
+    crops: Sequence[Crop] = ()
+    curve: Curve | None = None
+    notes: Sequence[str] = field(default=())
+    heading: str = ""
+
+    @property
+    def name(self) -> str:
+        """The heading, or the address without the model."""
+        return self.heading or short(self.unit)
+
+
+def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168, title: str, about: str = "") -> Figure:
+    """A tile for each unit: its picture, and below it its dial and notes.
+
+    Args:
+        looks: the units, in the order of reading.
+        columns: tiles side by side; tile: pixels of one.
+        title: what they are; about: a line below it.
+    """
+    columns = max(1, min(columns, len(looks)))
+    dial = any(one.curve is not None for one in looks)
+    lines = max((len(one.notes) for one in looks), default=0)
+    foot = max(_DIAL + 8 if dial else 0, 18 + _LINE * lines)
+    rows, head = -(-len(looks) // columns), MARGIN + 44
+    width = max(2 * MARGIN + columns * (tile + GAP) - GAP, 560)
+    figure, axes = canvas.page(width, head + rows * (tile + foot + GAP + 6) + MARGIN - GAP)
+    _heading(axes, title, about, width)
+    for i, one in enumerate(looks):
+        x, y = MARGIN + (i % columns) * (tile + GAP), head + (i // columns) * (tile + foot + GAP + 6)
+        picture(axes, one.pictures[0] if one.pictures else None, x, y, tile)
+        left = x
+        if one.curve is not None:
+            dial_of(axes, one.curve, x + _DIAL / 2, y + tile + 8 + _DIAL / 2, _DIAL / 2)
+        if dial:
+            left += _DIAL + 8
+        room = int((tile - (left - x)) / 5.9)
+        canvas.write(axes, left, y + tile + 20, one.name, size=11.5, bold=True, limit=room)
+        for k, line in enumerate(one.notes):
+            canvas.write(
+                axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, colour=colors.MUTED, limit=room + 3
+            )
+    return figure
+
+
+def unit_rows(
+    looks: Sequence[UnitLook], *, columns: int = 6, rows: int = 1, tile: float = 96, title: str, about: str = ""
+) -> Figure:
+    """A row for each unit: its pictures large, its dial and notes, and photographs.
+
+    Args:
+        looks: the units, from above.
+        columns, rows: photographs beside each other and below (no columns: none); tile: pixels of one.
+        title: what they are; about: a line below it.
+    """
+    made = max((len(one.pictures) for one in looks), default=0)
+    high = max(rows * (tile + 4) - 4, tile)
+    side = min(high, 190.0)
+    wide = made * (side + 6) - 6 if made else 0
+    notes = 132.0
+    left, at_crops = MARGIN, MARGIN + notes + (wide + 22 if made else 0)
+    head = MARGIN + 50
+    width = max(at_crops + max(0, columns * (tile + 4) - 4) + MARGIN, 560)
+    step = high + 22
+    figure, axes = canvas.page(width, head + len(looks) * step + 6)
+    _heading(axes, title, about, width)
+    for i, one in enumerate(looks):
+        y = head + i * step
+        canvas.write(axes, left, y + 12, one.name, size=12, bold=True, limit=20)
+        for k, line in enumerate(one.notes):
+            canvas.write(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, colour=colors.MUTED, limit=24)
+        if one.curve is not None:
+            below = y + 20 + _LINE * len(one.notes)
+            dial_of(axes, one.curve, left + _DIAL / 2, min(below, y + high - _DIAL) + _DIAL / 2, _DIAL / 2)
+        for k, shown in enumerate(one.pictures):
+            picture(axes, shown, left + notes + k * (side + 6), y, side)
+        for k, crop in enumerate(one.crops[: columns * rows]):
+            row, column = divmod(k, columns)
+            picture(axes, crop, at_crops + column * (tile + 4), y + row * (tile + 4), tile)
+        if columns and not one.crops:
+            canvas.write(axes, at_crops, y + 30, "fires on no picture", size=11, colour=colors.MUTED)
+    return figure
+
+
+def picture(axes: Axes, crop: Crop | None, x: float, y: float, side: float) -> None:
+    """A picture in a square; without one a hatched tile, which nobody takes for a picture."""
+    if crop is None or not crop.size:
+        mark(axes, x, y, side, "dead")
+        return
+    canvas.place_image(axes, pictures.resized(crop, pictures.embedded(crop, round(2 * side))), x, y, side, side)
+
+
+def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None:
+    """A small radial tuning curve: responses around the circle in shares of the peak."""
+    axes.add_patch(Circle((x, y), radius, facecolor=colors.PAPER, edgecolor=colors.LINE, lw=1, zorder=2))
+    values = curve.responses.clamp_min(0).double().numpy()
+    if not values.max() > 0:
+        return
+    turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
+    if curve.axis.period == 180:
+        turns, values = np.concatenate([turns, turns + np.pi]), np.concatenate([values, values])
+    size = np.append(values, values[0]) / values.max() * (radius - 2)
+    around = np.append(turns, turns[0])
+    line = (x + size * np.cos(around), y - size * np.sin(around))
+    axes.fill(*line, color=colors.EXCITES, alpha=0.25, zorder=3, lw=0)
+    axes.plot(*line, color=colors.EXCITES, lw=1.3, zorder=3, solid_joinstyle="round")
+
+
+def _heading(axes: Axes, title: str, about: str, width: float) -> None:
+    room = int((width - 2 * MARGIN) / 5.6)
+    canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=room)

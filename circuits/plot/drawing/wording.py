@@ -1,0 +1,229 @@
+"""Kernels and circuits in plain words: which half of a kernel is heavier, and what a circuit comes to.
+
+A weight that multiplies what lies above the target's position sits in the upper rows of the kernel, so
+"heavier above" means: the source counts most when it fires above the target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuits.tracing.circuit import Circuit, Edge, Node
+
+HALF = 0.6  # a half is heavier from this share on: one and a half times the other
+CENTRE = 1.75  # the middle is heavier when it holds this many times its share of the area
+MIXED = 0.25  # the opposite sign is worth naming from this share of all weight on
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Where the weight of a kernel lies; shares of the mass of one sign.
+
+    Attributes:
+        above, below: upper and lower half; a middle row counts half to each; they sum to one.
+        left, right: likewise.
+        centre: share within the middle half of rows and columns, over that window's share of the area.
+        mass: the sum of the sizes of the weights counted.
+    """
+
+    above: float
+    below: float
+    left: float
+    right: float
+    centre: float
+    mass: float
+
+
+def halves(kernel: Any, sign: int = 1) -> Halves:
+    """Shares of a kernel's weight of one sign in its halves.
+
+    Args:
+        kernel: weights `(kh, kw)`.
+        sign: +1 counts what excites, -1 what inhibits.
+
+    >>> halves([[3.0, 3.0], [1.0, 1.0]]).above
+    0.75
+    """
+    mass = np.maximum(np.nan_to_num(np.atleast_2d(np.asarray(kernel, dtype=np.float64))) * sign, 0.0)
+    total = float(mass.sum())
+    if total <= 0:
+        return Halves(0.5, 0.5, 0.5, 0.5, 1.0, 0.0)
+    rows, columns = mass.sum(axis=1) / total, mass.sum(axis=0) / total
+    above, left = float(_first_half(len(rows)) @ rows), float(_first_half(len(columns)) @ columns)
+    middle_rows, middle_columns = _middle(len(rows)), _middle(len(columns))
+    inside = float(middle_rows @ mass @ middle_columns) / total
+    area = float(middle_rows.mean() * middle_columns.mean())
+    return Halves(above, 1 - above, left, 1 - left, inside / area, total)
+
+
+def _first_half(n: int) -> NDArray[np.float64]:
+    """1 for cells of the first half, 0 for the second, 0.5 for the one in the middle."""
+    return np.asarray(np.clip(n / 2 - np.arange(n), 0.0, 1.0))
+
+
+def _middle(n: int) -> NDArray[np.float64]:
+    """How much of each cell lies in the middle half of `n` cells."""
+    start, stop = n / 4, 3 * n / 4
+    cells = np.arange(n)
+    return np.asarray(np.clip(np.minimum(cells + 1, stop) - np.maximum(cells, start), 0.0, 1.0))
+
+
+def kernel_reading(kernel: Any, sign: int | None = None) -> str:
+    """Where a kernel's weight lies, in words.
+
+    Counts the weights of one sign: `sign`, or the sign of the kernel's sum. A half is "heavier" when it
+    holds at least 60 % of them. Where no half is, the middle (half of the rows by half of the columns) is
+    heavier when it holds at least 1.75 times what an even spread would give it.
+
+    Args:
+        kernel: weights `(kh, kw)`.
+        sign: +1 or -1 to read what excites or what inhibits.
+
+    Returns:
+        "heavier above", "heavier below", "heavier left", "heavier right", two of them joined as in
+        "heavier above left", "heavier in the centre", "everywhere" (evenly spread), "same place" (a single
+        weight), or "zero".
+
+    >>> kernel_reading([[2.0, 2.0, 2.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    'heavier above'
+    """
+    values = np.nan_to_num(np.atleast_2d(np.asarray(kernel, dtype=np.float64)))
+    if not np.any(values):
+        return "zero"
+    if values.size == 1:
+        return "same place"
+    chosen = sign if sign is not None else (1 if values.sum() >= 0 else -1)
+    found = halves(values, chosen)
+    if found.mass == 0:
+        return "zero"
+    words = []
+    if max(found.above, found.below) >= HALF - 1e-9:
+        words.append("above" if found.above > found.below else "below")
+    if max(found.left, found.right) >= HALF - 1e-9:
+        words.append("left" if found.left > found.right else "right")
+    if words:
+        return "heavier " + " ".join(words)
+    return "heavier in the centre" if found.centre >= CENTRE else "everywhere"
+
+
+_PLACES = {"same place": "at the same place", "heavier in the centre": "in the centre", "everywhere": "everywhere"}
+
+
+def place(reading: str) -> str:
+    """A reading as the end of a sentence: "heavier above left" -> "from above left"."""
+    side = reading.removeprefix("heavier ")
+    return _PLACES.get(reading) or (f"from the {side}" if side in ("left", "right") else f"from {side}")
+
+
+def kernel_effect(kernel: Any, sign: int | None = None) -> str:
+    """What a kernel does, as in "excites from above, inhibits from below".
+
+    The leading sign comes first; the other is named when it holds at least a quarter of all weight.
+    """
+    values = np.nan_to_num(np.atleast_2d(np.asarray(kernel, dtype=np.float64)))
+    total = float(np.abs(values).sum())
+    if total == 0:
+        return "no weight"
+    lead = sign if sign is not None else (1 if values.sum() >= 0 else -1)
+    words = {1: "excites", -1: "inhibits"}
+    parts = []
+    for s in (lead, -lead):
+        mass = halves(values, s).mass
+        if mass > 0 and (s == lead or mass >= MIXED * total):
+            parts.append(f"{words[s]} {place(kernel_reading(values, s))}")
+    return ", ".join(parts) or f"{words[-lead]} {place(kernel_reading(values, -lead))}"
+
+
+def minus(text: str) -> str:
+    """Numbers with a real minus for their hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: float) -> str:
+    """A signed number as figures show it: two significant digits, whole from ten on."""
+    return minus(f"{value:+.0f}" if 9.95 <= abs(value) < 1e5 else f"{value:+.2g}")
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Decimals to write a column with, so that its largest number has four digits and all add up to the eye."""
+    largest = max((abs(v) for v in values), default=0.0)
+    return min(6, max(1, 3 - math.floor(math.log10(largest)))) if largest > 0 else 3
+
+
+def short(unit: str) -> str:
+    """An address without the model's name."""
+    return unit.rpartition("/")[2]
+
+
+def name_of(node: Node) -> str:
+    """A node's label and address, or its address alone."""
+    return f"{node.label} ({short(node.unit)})" if node.label else short(node.unit)
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def circuit_reading(circuit: Circuit) -> str:
+    """One paragraph on a circuit: who excites and inhibits its target and from where, and how much of it that is."""
+    edges = circuit.into(circuit.target)
+    target = name_of(circuit.node(circuit.target))
+    if not edges:
+        return f"No sources of {target} are shown."
+    plus, minus = [e for e in edges if e.sign > 0], [e for e in edges if e.sign < 0]
+    source_layers = sorted({circuit.node(e.source).layer for e in edges})
+    counts = []
+    if plus:
+        counts.append(f"{_count(len(plus), 'unit')} that {'excites' if len(plus) == 1 else 'excite'} it")
+    if minus:
+        counts.append(f"{_count(len(minus), 'unit')} that {'inhibits' if len(minus) == 1 else 'inhibit'} it")
+    sentences = [f"{target} is shown with {_listed(counts)}, from {_listed(source_layers)}."]
+    sentences += _by_place(circuit, plus, "Excited") + _by_place(circuit, minus, "Inhibited")
+    sentences += _share(circuit) + _scores(circuit)
+    return " ".join(sentences)
+
+
+def _by_place(circuit: Circuit, edges: list[Edge], verb: str) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for edge in edges:
+        where = place(kernel_reading(edge.kernel, edge.sign))
+        groups.setdefault(where, []).append(name_of(circuit.node(edge.source)))
+    if not groups:
+        return []
+    return [f"{verb} " + "; ".join(f"{where} by {_listed(names)}" for where, names in groups.items()) + "."]
+
+
+def _share(circuit: Circuit) -> list[str]:
+    for rest in circuit.rest:
+        if rest.target == circuit.target and rest.count > 0:
+            shown = rest.total - rest.strength
+            return [f"On average the units shown add {number(shown)} to its input, the others {number(rest.strength)}."]
+    return []
+
+
+def _scores(circuit: Circuit) -> list[str]:
+    score = circuit.score
+    if score is None:
+        return ["It has not been scored against random circuits."]
+    kept = minus(f"{score.faithfulness:.2f}")
+    found = (
+        f"With every other unit of the source layers held at its mean, the circuit keeps {kept} "
+        f"of the target's response (explained variance, {_count(score.n_images, 'picture')})"
+    )
+    if score.n_random:
+        chance = median(score.random_faithfulness)
+        found += (
+            f"; the median of {_count(score.n_random, 'random circuit')} of its size keeps {minus(f'{chance:.2f}')}"
+        )
+    return [found + "."]

@@ -1,0 +1,1 @@
+"""Figures of sparse autoencoders and steering."""

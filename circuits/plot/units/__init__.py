@@ -1,0 +1,1 @@
+"""Figures of units and of what is known of them."""

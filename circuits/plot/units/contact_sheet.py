@@ -1,0 +1,51 @@
+"""Contact sheets: what units look for, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from circuits.plot.circuit.kernels import draw_unit
+from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing.crops import Pictures
+from circuits.plot.drawing.wording import short
+from circuits.tracing.circuit import Circuit
+
+TILE, GAP, NAMES = 84, 4, 170
+
+
+def contact_sheet(
+    pictures: Pictures,
+    units: Sequence[str] | Circuit | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    columns: int = 6,
+) -> Figure:
+    """Rows of crops, one for each unit, its name beside them.
+
+    Args:
+        pictures: unit address -> crops; a unit without any gets a grey tile.
+        units: which, in order; a circuit gives its nodes and their labels; default all of `pictures`.
+        labels: unit address -> a name.
+        columns: at most so many crops a row.
+    """
+    names = dict(labels or {})
+    if isinstance(units, Circuit):
+        names = {**{n.unit: n.label for n in units.nodes if n.label}, **names}
+        units = [n.unit for n in units.nodes]
+    rows = list(pictures) if units is None else list(units)
+    step = TILE + 14
+    width = 24 + NAMES + columns * (TILE + GAP) - GAP + 24
+    figure, axes = canvas.page(width, 24 + max(1, len(rows)) * step + 10)
+    for i, unit in enumerate(rows):
+        y = 24 + i * step
+        label = names.get(unit)
+        if label:
+            canvas.write(axes, 24, y + 32, label, size=13, bold=True, limit=20)
+        below = y + (52 if label else 44)
+        canvas.write(axes, 24, below, short(unit), size=11, mono=True, colour=colors.MUTED, limit=22)
+        draw_unit(axes, unit, pictures, 24 + NAMES, y, columns=columns, tile=TILE)
+    if not rows:
+        canvas.write(axes, 24, 60, "no units", size=12, colour=colors.MUTED)
+    return figure

@@ -1,0 +1,380 @@
+"""Figures of tuning: radial curves, orientation curves, heat maps, the stimuli themselves, weights against angles."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from circuits.errors import CircuitsError
+from circuits.plot.drawing import canvas
+from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing.crops import pixels
+from circuits.plot.drawing.wording import minus, short
+from circuits.plot.visualization.modes import number
+from circuits.stimuli import Stimuli
+from circuits.tuning.circular_statistics import vector_mean
+from circuits.tuning.curves import Curve, Tuning
+from circuits.tuning.detectors.sign_rule import SignRule
+from zoo.inputs import InputSpec
+
+MARGIN = 24
+_MOST = 24  # curves in one figure; more cannot be told apart
+
+
+def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None = None, *, title: str = "") -> Figure:
+    """Responses around the circle of orientations, one closed curve a unit, its number where its curve points.
+
+    Each curve is drawn in shares of its own peak, at the unit's preferred values of all other axes. Colours go round
+    the circle with the preferred orientation. For lines, whose orientations repeat after 180 degrees, the curve is
+    drawn twice.
+
+    Args:
+        tuning: of `circuits.tune`, or radial curves.
+        units: addresses; by default the most strongly responding, at most 24.
+        title: what they are.
+
+    Raises:
+        CircuitsError: no curve to draw, or stimuli without orientations all the way round.
+    """
+    curves = _curves(tuning, units)
+    size, head = 560.0, 70
+    figure, axes = canvas.page(size + 2 * MARGIN, head + size + MARGIN)
+    canvas.write(axes, MARGIN, 32, title or _title(tuning, "radial tuning"), size=15, bold=True, limit=60)
+    about = "response in shares of each unit's peak; degrees counter-clockwise, 0 to the right"
+    canvas.write(axes, MARGIN, 52, about, size=11, colour=colours.MUTED, limit=90)
+    x, y, radius = MARGIN + size / 2, head + size / 2, size / 2 - 68
+    _dial(axes, x, y, radius)
+    labels = []
+    for curve in curves:
+        period = curve.axis.period or 360.0
+        values = curve.responses.clamp_min(0).double().numpy()
+        peak = values.max()
+        if not peak > 0:
+            continue
+        turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
+        if period == 180:
+            turns, values = np.concatenate([turns, turns + math.pi]), np.concatenate([values, values])
+        direction = _direction(curve)
+        colour = _hue(direction, period)
+        closed = np.append(values, values[0]) / peak * radius
+        around = np.append(turns, turns[0])
+        line = (x + closed * np.cos(around), y - closed * np.sin(around))
+        axes.plot(*line, color=colour, lw=1.6, zorder=3, solid_joinstyle="round")
+        axes.fill(*line, color=colour, alpha=0.07, zorder=2)
+        labels.append((direction, curve.unit, colour))
+    for angle, direction, unit, colour in _spread(labels):
+        text = unit.rpartition(":")[2]
+        turn, out = math.radians(angle), radius + 27
+        tip = math.radians(direction)
+        axes.plot(
+            [x + (radius + 3) * math.cos(tip), x + (out - 16) * math.cos(turn)],
+            [y - (radius + 3) * math.sin(tip), y - (out - 12) * math.sin(turn)],
+            color=colour, lw=0.8, zorder=3,
+        )  # fmt: skip
+        canvas.write(
+            axes, x + out * math.cos(turn), y - out * math.sin(turn), text,
+            size=12, bold=True, colour=colour, align="center", middle=True, zorder=5,
+        )  # fmt: skip
+    return figure
+
+
+def tuning_curves(
+    tuning: Tuning | Sequence[Curve], units: Sequence[str] | None = None, *, title: str = "", shares: bool = True
+) -> Figure:
+    """Responses against orientation (or any axis of numbers), one line a unit.
+
+    Args:
+        tuning: of `circuits.tune` (its orientations are drawn), or curves along any one axis.
+        units: addresses; by default the most strongly responding, at most 24.
+        title: what they are.
+        shares: in shares of each unit's peak; otherwise responses as they are.
+
+    Raises:
+        CircuitsError: no curve to draw, or an axis of words.
+    """
+    curves = _curves(tuning, units, closed=False)
+    axis = curves[0].axis
+    if any(isinstance(v, str) for v in axis.values):
+        raise CircuitsError(f"the axis {axis.name} has words for values: draw tuning_map instead")
+    figure, axes = _plot(760, 400, title or _title(tuning, f"tuning to {axis.name}"))
+    places = [float(v) if math.isfinite(v) else math.nan for v in axis.values]
+    logarithmic = axis.period is None and min(v for v in places if v == v) > 0
+    ends: list[tuple[float, float, str, str]] = []
+    for curve in curves:
+        values = curve.responses.double().numpy()
+        peak = values.max()
+        if shares:
+            values = values / peak if peak > 0 else values * 0
+        direction = _direction(curve) if axis.period else 360.0 * len(ends) / len(curves)
+        colour = _hue(direction, axis.period or 360.0)
+        if axis.is_full_circle and axis.period:
+            axes.plot([*places, places[0] + axis.period], [*values, values[0]], color=colour, lw=1.7)
+        else:
+            axes.plot(places, values, color=colour, lw=1.7)
+        at = int(np.nanargmax(np.where(np.isnan(places), -np.inf, values)))
+        ends.append((places[at], float(values[at]), curve.unit.rpartition(":")[2], colour))
+    if logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(
+            [p for p in places if p == p], [label for label, p in zip(axis.labels, places, strict=True) if p == p]
+        )
+        axes.minorticks_off()
+    if axis.period:
+        axes.set_xlim(0, axis.period)
+        axes.set_xticks(np.arange(0, axis.period + 1, axis.period / 8))
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0), high + 0.12 * (high - low))
+    for px, py, text, colour in _apart(ends, axes):
+        axes.text(
+            px, py, canvas.printable(text), color=colour, fontsize=8.5, fontweight="bold", ha="center", va="bottom"
+        )
+    axes.set_xlabel(f"{axis.name} ({axis.unit})" if axis.unit else axis.name, fontsize=9.5)
+    axes.set_ylabel("response / peak" if shares else "response", fontsize=9.5)
+    return figure
+
+
+def tuning_map(
+    tuning: Tuning, unit: str, rows: str | None = None, columns: str | None = None, *, title: str = ""
+) -> Figure:
+    """One unit's responses along two axes as a heat map: by default orientation across, the next axis down.
+
+    Args:
+        tuning: of `circuits.tune`.
+        unit: address.
+        rows, columns: names of axes; over all others the maximum (over draws the mean).
+        title: by default the unit's address.
+
+    Raises:
+        CircuitsError: the stimuli have one axis only. StimuliError: no such axis.
+    """
+    names = [a.name for a in tuning.axes if not a.average]
+    if len(names) < 2:
+        raise CircuitsError(f"{tuning.stimuli} vary along one axis only: draw tuning_curves instead")
+    columns = columns or names[0]
+    rows = rows or next(n for n in names if n != columns)
+    down, across = tuning.axis(rows), tuning.axis(columns)
+    values = tuning.over(rows, columns)[tuning.row(unit)].double().numpy()
+    cell_w, cell_h = max(14, min(46, 620 // len(across))), 28
+    left, top = 110, 84
+    width, height = cell_w * len(across), cell_h * len(down)
+    figure, axes = canvas.page(max(left + width + 2 * MARGIN, 470), top + height + 96)
+    canvas.write(axes, MARGIN, 32, title or short(tuning.units[tuning.row(unit)]), size=15, bold=True, limit=50)
+    canvas.write(axes, MARGIN, 52, f"response to {tuning.stimuli}", size=11, colour=colours.MUTED, limit=60)
+    scale = colours.shared_scale([values])
+    canvas.place_image(axes, colours.encode(values, scale), left, top, width, height, sharp=True)
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colours.LINE, lw=0.9, zorder=4))
+    for i, label in enumerate(down.labels):
+        canvas.write(axes, left - 8, top + (i + 0.5) * cell_h, label, size=10.5, align="right", middle=True, limit=18)
+    every = max(1, math.ceil(len(across) * 34 / max(width, 1)))
+    for j, label in enumerate(across.labels):
+        if j % every == 0:
+            x = left + (j + 0.5) * cell_w
+            canvas.write(axes, x, top + height + 16, label, size=10.5, align="center", limit=12)
+    about = [f"{a.name} ({a.unit})" if a.unit else a.name for a in (down, across)]
+    canvas.write(axes, MARGIN, top - 8, about[0], size=10.5, colour=colours.MUTED, limit=40)
+    canvas.write(axes, left + width / 2, top + height + 34, about[1], size=10.5, colour=colours.MUTED, align="center")
+    y = top + height + 56
+    if values.min() < 0:
+        canvas.colour_bar(axes, left, y, scale, "response")
+    else:
+        ramp = colours.encode([[i / 60 * scale for i in range(61)]], scale)
+        canvas.write(axes, left, y + 5, "0", size=10, middle=True)
+        canvas.place_image(axes, ramp, left + 12, y, 90, 10)
+        axes.add_patch(Rectangle((left + 12, y), 90, 10, fill=False, edgecolor=colours.LINE, lw=0.6, zorder=4))
+        canvas.write(axes, left + 110, y + 5, f"{number(float(values.max()))} response", size=10, middle=True, limit=30)
+    return figure
+
+
+def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: int = 12, title: str = "") -> Figure:
+    """Some of the stimuli as they are drawn: the first axis across, the next down, the first value of all others.
+
+    Args:
+        stimuli: from `circuits.stimuli`.
+        spec: the model's input, whose grey and channels are drawn; only 1 and 3 channels can be shown.
+        columns: at most so many of the first axis, evenly spread; at most 8 of the second.
+        title: by default the name of the stimuli.
+
+    Raises:
+        CircuitsError: pictures of another number of channels.
+    """
+    spec = InputSpec(size=96) if spec is None else spec
+    if spec.channels not in (1, 3):
+        raise CircuitsError(f"pictures of {spec.channels} channels cannot be shown; those of 1 or 3 can")
+    shown = [a for a in stimuli.axes if not a.average and len(a) > 1][:2] or list(stimuli.axes[:1])
+    picks = [_few(len(a), most) for a, most in zip(shown, (columns, 8), strict=False)]
+    across, down = picks[0], picks[1] if len(picks) > 1 else [0]
+    side, gap, left, top = 64, 6, 100 if len(picks) > 1 else MARGIN, 78
+    figure, axes = canvas.page(
+        max(left + len(across) * (side + gap) + MARGIN, 420), top + len(down) * (side + gap) + 48
+    )
+    canvas.write(axes, MARGIN, 30, title or stimuli.name, size=15, bold=True, limit=60)
+    about = " × ".join(f"{len(a)} {a.name}" for a in stimuli.axes)
+    canvas.write(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, colour=colours.MUTED, limit=100)
+    for i, r in enumerate(down):
+        for j, c in enumerate(across):
+            place = {shown[0].name: c} | ({shown[1].name: r} if len(shown) > 1 else {})
+            index = int(np.ravel_multi_index([place.get(a.name, 0) for a in stimuli.axes], stimuli.shape))
+            picture = stimuli.tensor(spec, indices=[index])[0]
+            x, y = left + j * (side + gap), top + i * (side + gap)
+            canvas.place_image(axes, pixels(picture, spec.channels), x, y, side, side)
+            if i == 0:
+                label = shown[0].labels[c]
+                canvas.write(axes, x + side / 2, top - 7, label, size=10, align="center", limit=14)
+        if len(shown) > 1:
+            canvas.write(
+                axes, left - 10, y + side / 2, shown[1].labels[r], size=10, align="right", middle=True, limit=16
+            )
+    foot = f"across: {shown[0].name} ({shown[0].unit})" if shown[0].unit else f"across: {shown[0].name}"
+    if len(shown) > 1:
+        foot += f"; down: {shown[1].name}" + (f" ({shown[1].unit})" if shown[1].unit else "")
+    canvas.write(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, colour=colours.MUTED, limit=110)
+    return figure
+
+
+def sign_rule_scatter(rule: SignRule, *, title: str = "") -> Figure:
+    """Weights between detectors against the angle between their orientations, with the cosine that fits best.
+
+    Args:
+        rule: of `circuits.detectors.sign_rule`.
+        title: what they are.
+    """
+    figure, axes = _plot(560, 380, title or "Weights against the angle between detectors")
+    half = rule.period / 2
+    angles, weights = rule.angles.ravel(), rule.weights.ravel()
+    axes.axhline(0, color=colours.LINE, lw=1, zorder=0)
+    axes.scatter(angles, weights, s=16, c=[colours.colour_of(w) for w in weights], alpha=0.7, linewidths=0, zorder=2)
+    at = np.linspace(-half, half, 181)
+    basis = np.cos(2 * np.pi / rule.period * angles)
+    slope = float(np.cov(basis, weights)[0, 1] / max(np.var(basis, ddof=1), 1e-12))
+    middle = float(weights.mean() - slope * basis.mean())
+    axes.plot(at, middle + slope * np.cos(2 * np.pi / rule.period * at), color=colours.INK, lw=1.3, zorder=3)
+    axes.set_xlim(-half, half)
+    axes.set_xticks(np.arange(-half, half + 1, half / 4))
+    axes.set_xlabel("source's orientation less target's (degrees)", fontsize=9.5)
+    axes.set_ylabel("expanded weight, summed", fontsize=9.5)
+    level = float(np.quantile(rule.shuffled, 0.95))
+    said = minus(f"r = {rule.correlation:.2f} with the cosine; 95 % of {len(rule.shuffled)} shuffles below {level:.2f}")
+    axes.set_title(said, fontsize=9, color=colours.MUTED, loc="left")
+    return figure
+
+
+# -- what they share ------------------------------------------------------------------------------------------
+
+
+def _curves(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None, *, closed: bool = True) -> list[Curve]:
+    if isinstance(tuning, Tuning):
+        if units is None:
+            order = tuning.peaks.argsort(descending=True, stable=True)[:_MOST].tolist()
+            units = [tuning.units[i] for i in order]
+        curves = [tuning.radial(unit) for unit in units]
+    else:
+        curves = list(tuning)
+        if units is not None:
+            curves = [c for c in curves if c.unit in units or c.unit.rpartition("/")[2] in units]
+    if not curves:
+        raise CircuitsError("there is no curve to draw")
+    if len(curves) > _MOST:
+        raise CircuitsError(f"{len(curves)} curves cannot be told apart in one figure; name at most {_MOST} units")
+    if closed and not all(c.axis.is_full_circle for c in curves):
+        raise CircuitsError("a radial figure needs orientations at even steps all the way round")
+    return curves
+
+
+def _title(tuning: Tuning | Sequence[Curve], what: str) -> str:
+    return f"{tuning.layer}: {what}, {tuning.stimuli}" if isinstance(tuning, Tuning) else what.capitalize()
+
+
+def _direction(curve: Curve) -> float:
+    if curve.axis.is_full_circle and curve.axis.period:
+        mean = float(vector_mean(curve.responses, curve.axis.values, curve.axis.period)[0])
+        if not math.isnan(mean):
+            return mean
+    return float(curve.axis.values[int(curve.responses.argmax())])
+
+
+def _hue(direction: float, period: float) -> str:
+    """A colour for an angle: round the hues once a period, dark enough for text on white."""
+    share = (direction / period) % 1.0
+    r, g, b = colorsys.hls_to_rgb(share, 0.36 if 0.08 < share < 0.55 else 0.45, 0.85)
+    return f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}"
+
+
+def _dial(axes: Axes, x: float, y: float, radius: float) -> None:
+    for share in (0.25, 0.5, 0.75, 1.0):
+        axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=colours.LINE, lw=0.8, zorder=0))
+    for degrees in range(0, 360, 45):
+        turn = math.radians(degrees)
+        c, s = math.cos(turn), math.sin(turn)
+        axes.plot([x, x + radius * c], [y, y - radius * s], color=colours.LINE, lw=0.8, zorder=0)
+        out = radius + 58
+        canvas.write(
+            axes, x + out * c, y - out * s, f"{degrees}°", size=10, colour=colours.MUTED, align="center", middle=True
+        )
+
+
+def _spread(labels: Sequence[tuple[float, str, str]], room: float = 6.5) -> list[tuple[float, float, str, str]]:
+    """Angles for labels around a circle, moved apart where they would overlap: `(angle, direction, unit, colour)`."""
+    ordered = sorted(labels)
+    places = [d for d, _, _ in ordered]
+    for _ in range(200):
+        moved = False
+        for i in range(len(places)):
+            j = (i + 1) % len(places)
+            if i == j:
+                continue
+            gap = (places[j] - places[i] + (360 if j == 0 else 0)) - room
+            if gap < -1e-6:
+                places[i] += gap / 2
+                places[j] -= gap / 2
+                moved = True
+        if not moved:
+            break
+    return [(p, d, u, c) for p, (d, u, c) in zip(places, ordered, strict=True)]
+
+
+def _apart(ends: Sequence[tuple[float, float, str, str]], axes: Axes) -> list[tuple[float, float, str, str]]:
+    """Labels at peaks, those that would cover each other stacked."""
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    placed: list[tuple[float, float, str, str]] = []
+    for x, y, text, colour in sorted(ends):
+        while any(_near(x, px, left, right, axes) and abs(y - py) < 0.04 * (high - low) for px, py, _, _ in placed):
+            y += 0.045 * (high - low)
+        placed.append((x, y, text, colour))
+    axes.set_ylim(low, max([high, *(y + 0.07 * (high - low) for _, y, _, _ in placed)]))
+    return placed
+
+
+def _near(a: float, b: float, left: float, right: float, axes: Axes) -> bool:
+    if axes.get_xscale() == "log":
+        a, b, left, right = (math.log(v) for v in (a, b, left, right))
+    return abs(a - b) < 0.045 * (right - left)
+
+
+def _few(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly spread, the first among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({int(i) for i in np.arange(most) * count / most})
+
+
+def _plot(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """A figure with one ordinary axes, in the house's type."""
+    figure = Figure(figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=colours.PAPER)
+    axes = figure.add_axes((78 / width, 58 / height, 1 - 110 / width, 1 - 128 / height))
+    figure.text(
+        MARGIN / width, 1 - 30 / height, canvas.printable(title, 70), fontsize=11, fontweight="bold",
+        color=colours.INK, parse_math=False,
+    )  # fmt: skip
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(colours.REST)
+    axes.tick_params(labelsize=9, colors=colours.MUTED)
+    return figure, axes

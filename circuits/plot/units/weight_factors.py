@@ -1,0 +1,164 @@
+"""Factors of weights: each a group of source channels in a colour of its own, and where it acts on each target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from circuits.errors import CircuitsError
+from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing.wording import kernel_effect, minus, short
+from circuits.units.weight_factors import Factors
+
+FACTOR_COLOURS = ("#1B8A5A", "#8A3FB0", "#C9A200", "#D0356B", "#2AA7B5", "#7A5230", "#5B6ABF", "#8FA31E")
+"""By place, apart from the orange and blue of signs: `circuits.units.weight_factors.align` keeps a factor's place,
+so its colour."""
+
+MARGIN, CELL, GAP = 24, 66, 12
+_LIST, _BETWEEN = 216, 24  # width of a column, and between two
+
+
+def colour_of_factor(place: int) -> str:
+    """Hex colour of the factor at a place; they come round again after eight."""
+    return FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
+
+
+def blend(maps: Any, scale: float) -> NDArray[np.uint8]:
+    """Maps of several factors in one picture: white where there is nothing, a factor's colour where it has weight.
+
+    Args:
+        maps: `(k, h, w)`, at or above zero.
+        scale: the value of full colour.
+
+    Returns:
+        RGB bytes `(h, w, 3)`; where factors meet, each takes away its share of light, as inks do.
+    """
+    values = np.clip(np.asarray(maps, dtype=np.float64) / scale, 0.0, 1.0)
+    inks = np.array([[int(colour_of_factor(k)[i : i + 2], 16) for i in (1, 3, 5)] for k in range(len(values))]) / 255.0
+    light = np.prod(1.0 - values[..., None] * (1.0 - inks[:, None, None, :]), axis=0)
+    return np.asarray(np.rint(light * 255), dtype=np.uint8)
+
+
+def factor_figure(
+    factors: Factors,
+    pictures: pictures.Pictures = NO_PICTURES,
+    *,
+    targets: Sequence[int] | None = None,
+    n: int = 5,
+    title: str = "",
+) -> Figure:
+    """A column for each factor: its strongest sources, and below them where it excites and inhibits each target.
+
+    Left, all factors in one map in their colours: what excites a target, and what inhibits it.
+
+    Args:
+        factors: from `circuits.units.weight_factors.one_sided_nmf`.
+        pictures: unit address (with or without the model's name) -> crops; shown above the sources' names.
+        targets: which targets to show, by place; default the first eight.
+        n: sources named for each factor.
+        title: default the targets' names.
+
+    Raises:
+        CircuitsError: no such target.
+    """
+    shown = list(range(min(8, len(factors.targets)))) if targets is None else list(targets)
+    if any(not 0 <= t < len(factors.targets) for t in shown) or not shown:
+        raise CircuitsError(f"targets={shown}: there are {len(factors.targets)} targets, from 0")
+    with_pictures = any(_crops(pictures, unit) for k in range(len(factors)) for unit, _ in factors.top(k, n))
+    head, tiles = MARGIN + 62, (46 if with_pictures else 0)
+    listed = head + 26 + tiles + n * 19 + 14
+    left = MARGIN + 132
+    start = left + 2 * (CELL + GAP) + 26
+    width = start + len(factors) * (_LIST + _BETWEEN) - _BETWEEN + MARGIN
+    height = listed + 24 + len(shown) * (CELL + GAP) + 44
+    figure, axes = canvas.page(max(width, 560), height)
+    canvas.write(axes, MARGIN, MARGIN + 12, title or _named(factors), size=15, bold=True, limit=90)
+    canvas.write(axes, MARGIN, MARGIN + 32, _about(factors), size=11, colour=colors.MUTED, limit=160)
+    scale = colors.shared_scale([factors.spatial[:, shown]])
+    for k in range(len(factors)):
+        _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, pictures, n, tiles)
+    top = listed + 24
+    for name, x in (("excited by", left), ("inhibited by", left + CELL + GAP)):
+        canvas.write(axes, x + CELL / 2, top - 9, name, size=10.5, colour=colors.MUTED, align="center")
+    for row, t in enumerate(shown):
+        y = top + row * (CELL + GAP)
+        canvas.write(axes, left - 14, y + CELL / 2, short(factors.targets[t]), size=11, mono=True, align="right",
+                     middle=True, limit=18)  # fmt: skip
+        for sign, x in ((1, left), (-1, left + CELL + GAP)):
+            _map(axes, blend((sign * factors.spatial[:, t]).clip(min=0), scale), x, y, colors.LINE)
+        for k in range(len(factors)):
+            x = start + k * (_LIST + _BETWEEN)
+            _map(axes, colors.encode(factors.spatial[k, t], scale), x, y, colour_of_factor(k))
+            _effect(axes, factors.spatial[k, t], scale, x + CELL + 8, y + CELL / 2)
+    canvas.colour_bar(axes, start, top + len(shown) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
+    return figure
+
+
+def _named(factors: Factors) -> str:
+    count = len(factors.targets)
+    return f"{short(factors.targets[0])}" if count == 1 else f"{short(factors.targets[0])} and {count - 1} more"
+
+
+def _about(factors: Factors) -> str:
+    source = factors.sources[0].rpartition(":")[0]
+    text = f"{len(factors)} factors of the weights"
+    if source:
+        text += f" from {short(source)}"
+    text += f" tell {100 * factors.explained:.0f} % of their sum of squares"
+    if factors.shuffled:
+        text += f"; {100 * float(np.mean(factors.shuffled)):.1f} % where channels are shuffled"
+    return text
+
+
+def _crops(found: pictures.Pictures, unit: str) -> Sequence[pictures.Crop]:
+    crops = pictures.of(found, unit)
+    if crops:
+        return crops
+    return next((pictures.of(found, full) for full in found if full.rpartition("/")[2] == unit), ())
+
+
+def _column(
+    axes: Axes, factors: Factors, k: int, x: float, y: float, found: pictures.Pictures, n: int, tiles: int
+) -> None:
+    colour = colour_of_factor(k)
+    axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=colour, lw=0))
+    canvas.write(axes, x + 19, y, f"factor {k + 1}", size=12, bold=True)
+    lost = f"without it {minus(f'{-100 * factors.each[k]:.0f}')} %"
+    canvas.write(axes, x + _LIST, y, lost, size=11, colour=colors.MUTED, align="right")
+    top = factors.top(k, n)
+    if tiles:
+        for i, (unit, _) in enumerate(top[: _LIST // 44]):
+            crops = _crops(found, unit)
+            if crops:
+                canvas.place_image(axes, pictures.resized(crops[0], 80), x + i * 44, y + 12, 40, 40)
+    largest = top[0][1] if top else 1.0
+    for i, (unit, value) in enumerate(top):
+        at = y + 26 + tiles + i * 19
+        canvas.write(axes, x, at, short(unit), size=10.5, mono=True, middle=True, limit=16)
+        axes.barh(at, 76 * value / largest, left=x + 108, height=9, color=colour, zorder=1)
+        canvas.write(axes, x + _LIST, at, f"{value:.2f}", size=10.5, colour=colors.MUTED, align="right", middle=True)
+
+
+def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: float) -> None:
+    """What a factor does to a target in words, where it does much."""
+    if np.abs(kernel).max() < 0.25 * scale:
+        return
+    lines = kernel_effect(kernel).split(", ")
+    for i, line in enumerate(lines):
+        at = y + 14 * (i - (len(lines) - 1) / 2)
+        canvas.write(axes, x, at, line, size=9.5, colour=colors.MUTED, middle=True, limit=28)
+
+
+def _map(axes: Axes, rgb: NDArray[np.uint8], x: float, y: float, edge: str) -> None:
+    box = fitted(Box(x, y, CELL, CELL), rgb.shape[:2])
+    canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
+    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=1.0, zorder=4))

@@ -1,0 +1,1 @@
+"""Circuits: tracing a unit back through the layers, and scoring what was traced."""

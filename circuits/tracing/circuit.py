@@ -1,0 +1,354 @@
+"""A circuit as data: units, the weights between them, what is not shown, and how well it explains its target."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuits.errors import CircuitsError, shorten
+from zoo.weights.files import write_text_atomically
+
+if TYPE_CHECKING:
+    import networkx
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One place where a unit fires.
+
+    Attributes:
+        image: index of the picture in the source; id: its name there.
+        position: `(y, x)` on the unit's layer.
+        value: the unit's response there.
+        box: `(top, left, bottom, right)` of the receptive field, in pixels of the model's input.
+    """
+
+    image: int
+    id: str
+    position: tuple[int, int]
+    value: float
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A unit of a circuit.
+
+    Attributes:
+        unit: full address; layer, index: its parts.
+        role: "target" or "parent".
+        depth: steps back from the target.
+        activation: mean response over the places where the circuit was traced.
+        examples: where it fires, strongest first.
+        label: a name given by the user, the labels of a model, or part masks.
+    """
+
+    unit: str
+    layer: str
+    index: int
+    role: str
+    depth: int
+    activation: float
+    examples: tuple[Example, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A weight between two units.
+
+    Attributes:
+        source, target: addresses.
+        sign: +1 excites, -1 inhibits: the sign of `strength`.
+        weight: L2 norm of the kernel with the sign of its sum.
+        strength: mean contribution to the target's pre-activation over the places traced (for
+            `by="ablation"` the mean drop of its response when the source is ablated).
+        kernel: `(kh, kw)` expanded weights.
+        offset, stride: place of the kernel: see `ExpandedWeights`.
+    """
+
+    source: str
+    target: str
+    sign: int
+    weight: float
+    strength: float
+    kernel: NDArray[np.float32]
+    offset: tuple[int, int] = (0, 0)
+    stride: tuple[int, int] = (1, 1)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Edge):
+            return NotImplemented
+        return _edge_json(self) == _edge_json(other)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a node of the circuit receives beyond the edges shown, so that the sum is whole.
+
+    `shown + strength = total` and `total + bias + remainder = pre_activation`, all means over the places traced.
+
+    Attributes:
+        target: address of the node.
+        count: number of sources not shown; strength: what they add up to.
+        total: what all sources add up to.
+        bias: what the biases between the two layers contribute.
+        remainder: what the rectifiers in between (and inputs that bypass the source layer) change; zero
+            where the network is linear between the two layers.
+        pre_activation: the target's value before its own rectifier.
+    """
+
+    target: str
+    count: int
+    strength: float
+    total: float
+    bias: float
+    remainder: float
+    pre_activation: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How much of the target's response the circuit carries, against random circuits of the same size.
+
+    Attributes:
+        faithfulness: explained variance of the target's response, over positions and pictures, when every
+            unit of the source layers outside the circuit is set to its mean.
+        completeness: the part of that variance which is lost when only the circuit's units are set to their means.
+        random_faithfulness, random_completeness: the same for random circuits with as many units per layer.
+        faithfulness_percentile, completeness_percentile: percent of random circuits that score lower.
+        minimality: address -> faithfulness lost when that node alone leaves the circuit.
+        n_images, seed: on what.
+    """
+
+    faithfulness: float
+    completeness: float
+    faithfulness_percentile: float
+    completeness_percentile: float
+    random_faithfulness: tuple[float, ...]
+    random_completeness: tuple[float, ...]
+    minimality: Mapping[str, float]
+    n_images: int
+    seed: int
+
+    @property
+    def n_random(self) -> int:
+        """Number of random circuits compared with."""
+        return len(self.random_faithfulness)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A target unit, the units that make it fire, and the weights between them.
+
+    Attributes:
+        target: address; model: name of the model.
+        nodes: the target first, then by depth and strength.
+        edges: strongest first for each target.
+        rest: one per node that has edges into it.
+        layers: the target's layer, then the source layers going back.
+        by: how sources were ranked: weights, attribution or ablation.
+        score: None until scored.
+        provenance: weights digest, data digest, seed, versions, arguments.
+    """
+
+    target: str
+    model: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    rest: tuple[Rest, ...]
+    layers: tuple[str, ...]
+    by: str = "weights"
+    score: Score | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def node(self, unit: str) -> Node:
+        """The node at an address (with or without the model's name).
+
+        Raises:
+            CircuitsError: the circuit has no such node.
+        """
+        for node in self.nodes:
+            if unit in (node.unit, node.unit.rpartition("/")[2]):
+                return node
+        raise CircuitsError(f"the circuit of {self.target} has no node {shorten(unit)!r}")
+
+    def into(self, unit: str) -> list[Edge]:
+        """Edges into a node, strongest first."""
+        return [e for e in self.edges if e.target == unit]
+
+    def parents(self, unit: str | None = None) -> list[Node]:
+        """Sources of a node (default: of the target), strongest first."""
+        return [self.node(e.source) for e in self.into(unit or self.target)]
+
+    def label(self, labels: Mapping[str, str]) -> Circuit:
+        """The circuit with names on its nodes: address -> label."""
+        return replace(self, nodes=tuple(replace(n, label=labels.get(n.unit, n.label)) for n in self.nodes))
+
+    # -- JSON -------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """The circuit as one JSON document (schema 1)."""
+        return {
+            "schema": SCHEMA,
+            "target": self.target,
+            "model": self.model,
+            "by": self.by,
+            "layers": list(self.layers),
+            "nodes": [_node_json(n) for n in self.nodes],
+            "edges": [_edge_json(e) for e in self.edges],
+            "rest": [vars(r) for r in self.rest],
+            "score": None if self.score is None else _plain(vars(self.score)),
+            "provenance": _plain(dict(self.provenance)),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Circuit:
+        """Read what `to_json` wrote.
+
+        Raises:
+            CircuitsError: another schema, or parts missing.
+        """
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
+            raise CircuitsError(f"not a circuit of schema {SCHEMA} (found {shorten(found)}); trace it again")
+        try:
+            return cls(
+                target=data["target"],
+                model=data["model"],
+                by=data["by"],
+                layers=tuple(data["layers"]),
+                nodes=tuple(_read_node(n) for n in data["nodes"]),
+                edges=tuple(_read_edge(e) for e in data["edges"]),
+                rest=tuple(Rest(**r) for r in data["rest"]),
+                score=None if data["score"] is None else _read_score(data["score"]),
+                provenance=dict(data["provenance"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CircuitsError(f"the circuit document is incomplete or damaged: {shorten(error)}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON document; a killed run leaves the old file or the new one."""
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+        write_text_atomically(Path(path), text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read a circuit file.
+
+        Raises:
+            CircuitsError: no such file, or not a circuit.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CircuitsError(f"no circuit file {shorten(path)}; circuits trace ... --out DIR writes one") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise CircuitsError(f"{shorten(path)} is not a circuit file: {shorten(error)}") from error
+        return cls.from_json(data)
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """The circuit as a `networkx.DiGraph`: node attributes as in `Node`, edge attributes as in `Edge`."""
+        import networkx
+
+        graph = networkx.DiGraph(target=self.target, model=self.model, by=self.by)
+        for node in self.nodes:
+            graph.add_node(node.unit, **{f.name: getattr(node, f.name) for f in fields(node) if f.name != "unit"})
+        for edge in self.edges:
+            values = {f.name: getattr(edge, f.name) for f in fields(edge) if f.name not in ("source", "target")}
+            graph.add_edge(edge.source, edge.target, **values)
+        return graph
+
+    def diff(self, other: Circuit) -> CircuitDiff:
+        """What `other` has and this has not, and the reverse; strengths of the edges both have."""
+        mine, theirs = {n.unit for n in self.nodes}, {n.unit for n in other.nodes}
+        my_edges = {(e.source, e.target): e.strength for e in self.edges}
+        their_edges = {(e.source, e.target): e.strength for e in other.edges}
+        both = sorted(my_edges.keys() & their_edges.keys())
+        return CircuitDiff(
+            only_first=tuple(n.unit for n in self.nodes if n.unit not in theirs),
+            only_second=tuple(n.unit for n in other.nodes if n.unit not in mine),
+            both=tuple(n.unit for n in self.nodes if n.unit in theirs),
+            edges_only_first=tuple(sorted(my_edges.keys() - their_edges.keys())),
+            edges_only_second=tuple(sorted(their_edges.keys() - my_edges.keys())),
+            edges_both=tuple((s, t, my_edges[s, t], their_edges[s, t]) for s, t in both),
+        )
+
+
+@dataclass(frozen=True)
+class CircuitDiff:
+    """Difference of two circuits, by addresses.
+
+    Attributes:
+        only_first, only_second, both: units.
+        edges_only_first, edges_only_second: `(source, target)`.
+        edges_both: `(source, target, strength in the first, strength in the second)`.
+    """
+
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    both: tuple[str, ...]
+    edges_only_first: tuple[tuple[str, str], ...]
+    edges_only_second: tuple[tuple[str, str], ...]
+    edges_both: tuple[tuple[str, str, float, float], ...]
+
+
+def provenance(**entries: Any) -> dict[str, Any]:
+    """Provenance of a result: the versions in play, and `entries` (digests, seed, arguments)."""
+    import torch
+
+    versions = {"torch": str(torch.__version__), "numpy": np.__version__, "python": sys.version.split()[0]}
+    return {**entries, "versions": versions}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _node_json(node: Node) -> dict[str, Any]:
+    data = _plain({f.name: getattr(node, f.name) for f in fields(node) if f.name not in ("examples", "label")})
+    data["examples"] = [_plain(vars(e)) for e in node.examples]
+    if node.label is not None:
+        data["label"] = node.label
+    return dict(data)
+
+
+def _read_node(data: Mapping[str, Any]) -> Node:
+    examples = tuple(
+        Example(e["image"], e["id"], tuple(e["position"]), e["value"], tuple(e["box"])) for e in data["examples"]
+    )
+    return Node(**{**data, "examples": examples})
+
+
+def _edge_json(edge: Edge) -> dict[str, Any]:
+    data = {f.name: _plain(getattr(edge, f.name)) for f in fields(edge) if f.name != "kernel"}
+    # float32 written in full, so that reading gives the same bits
+    data["kernel"] = [[float(v) for v in row] for row in edge.kernel]
+    return data
+
+
+def _read_edge(data: Mapping[str, Any]) -> Edge:
+    kernel = np.asarray(data["kernel"], dtype=np.float32)
+    if kernel.ndim != 2:
+        raise ValueError("a kernel is a table of numbers")
+    return Edge(**{**data, "kernel": kernel, "offset": tuple(data["offset"]), "stride": tuple(data["stride"])})
+
+
+def _read_score(data: Mapping[str, Any]) -> Score:
+    random = {name: tuple(data[name]) for name in ("random_faithfulness", "random_completeness")}
+    return Score(**{**data, **random})

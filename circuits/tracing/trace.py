@@ -1,0 +1,319 @@
+"""From a unit back to the units that make it fire.
+
+For every node of the circuit the sources of the layer before are ranked by what they contribute to its
+pre-activation at the places where the target fires: expanded weight x activation by default, or gradient
+x activation, or ablation. What is not shown is added up in a rest, so that the sums stay whole.
+Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Distill 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights, respond
+from circuits.dataset.peak_positions import Peaks, examples, layer_peaks
+from circuits.errors import AddressError, CircuitsError, GraphError
+from circuits.network.address import Unit
+from circuits.network.hooks import frozen, read
+from circuits.network.model import Model
+from circuits.network.operations import Pair
+from circuits.network.subnetwork import Segment
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest, provenance
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+By = Literal["weights", "attribution", "ablation"]
+
+
+@dataclass
+class _Frontier:
+    """Units of one layer that are to be explained, with their place on each picture."""
+
+    layer: str
+    units: list[Unit]
+    positions: dict[Unit, list[Pair]] = field(default_factory=dict)
+
+
+def trace(
+    model: Model,
+    target: str | Unit,
+    *,
+    images: Any,
+    depth: int = 1,
+    width: int = 6,
+    by: By = "weights",
+    layers: Sequence[str] | None = None,
+    threshold: float = 0.0,
+    n_places: int = 32,
+    n_examples: int = 9,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Circuit:
+    """The circuit of a unit: the sources that excite and inhibit it, and theirs in turn.
+
+    Args:
+        model: the model.
+        target: a channel, a neuron `@y,x`, a class score `logits:817`, or a latent of an attached basis.
+        images: pictures in any form that `capture` takes; the target must be active on some of them.
+        depth: how many layers to go back.
+        width: sources kept for each node, the strongest by size, whether they excite or inhibit.
+        by: "weights" (expanded weight x activation), "attribution" (gradient x activation) or "ablation"
+            (drop of the node's pre-activation when the source is set to its mean).
+        layers: source layers to go back through, latest first (default: the model's trunk).
+        threshold: drop sources below this share of a node's strongest.
+        n_places: pictures on which the target is strongest, over which contributions are averaged.
+        n_examples: strongest places kept for every node, over all pictures.
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Returns:
+        The circuit, not yet scored; see `circuits.score`.
+
+    Raises:
+        AddressError: unknown unit or layer. CircuitsError: nonsense options, or the target is active nowhere.
+
+    >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
+    """
+    unit = model.unit(target)
+    if depth < 1 or width < 1 or n_places < 1:
+        raise CircuitsError(f"depth, width and n_places are at least 1; got {depth}, {width}, {n_places}")
+    if by not in ("weights", "attribution", "ablation"):
+        raise CircuitsError(f"by={by!r}: use 'weights', 'attribution' or 'ablation'")
+    chain = _chain(model, unit, depth, layers)
+    pictures = open_images(images)
+    found = layer_peaks(model, pictures, chain, unit, batch_size=batch_size, progress=progress)
+    places = found.places(unit, limit=n_places)
+    batch = pictures.tensor(model.input, [p.image for p in places]).to(model.device)
+    with torch.no_grad():
+        acts = read(model, batch, [model.layers[name] for name in found.layers])
+    frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in places]})
+    depths, edges, rest = {unit: 0}, [], []
+    levels = [frontier]
+    for level, source in enumerate(chain[1:], start=1):
+        step = _Step(model, source, frontier, batch, acts, found, by)
+        frontier = _Frontier(source, [])
+        for node in step.frontier.units:
+            node_edges, node_rest = step.explain(node, width, threshold)
+            edges += node_edges
+            rest.append(node_rest)
+            for edge in node_edges:
+                parent = Unit.parse(edge.source)
+                if parent not in frontier.positions:
+                    frontier.units.append(parent)
+                    frontier.positions[parent] = step.places_of(node, parent)
+                depths.setdefault(parent, level)
+        if not frontier.units:
+            break
+        levels.append(frontier)
+    nodes = [_node(model, u, depths[u], found, levels, acts, pictures, n_examples) for u in depths]
+    return Circuit(
+        target=str(unit),
+        model=model.name,
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        rest=tuple(rest),
+        layers=tuple(chain),
+        by=by,
+        provenance=provenance(
+            weights=model.digest,
+            weights_source=model.source,
+            images=pictures.name,
+            images_digest=pictures.digest,
+            n_images=len(pictures),
+            n_places=len(places),
+            depth=depth,
+            width=width,
+            threshold=threshold,
+        ),
+    )
+
+
+def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -> list[str]:
+    if layers is not None:
+        chosen = [model.layer(name) for name in layers][:depth]
+        if any(layer.part is not None for layer in chosen):
+            raise AddressError("trace goes back through whole layers; name the block, not one of its branches")
+        return [unit.layer, *[layer.name for layer in chosen]]
+    chain = [unit.layer]
+    for _ in range(depth):
+        earlier = model.before(chain[-1])
+        if earlier is None:
+            break
+        chain.append(earlier)
+    if len(chain) == 1:
+        raise CircuitsError(f"{unit} is in the first layer: its weights read the picture itself (circuits weights)")
+    return chain
+
+
+class _Step:
+    """One layer back: contributions of every source to every node of the frontier."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: str,
+        frontier: _Frontier,
+        batch: Tensor,
+        acts: dict[str, Tensor],
+        found: Peaks,
+        by: By,
+    ) -> None:
+        self.model, self.source, self.frontier, self.by = model, source, frontier, by
+        self.weights: ExpandedWeights = expanded_weights(model, source=source, target=frontier.units)
+        self.batch = batch
+        self.acts, self.source_acts = acts[self.weights.start], acts[source]
+        self.found = found
+
+    def explain(self, node: Unit, width: int, threshold: float) -> tuple[list[Edge], Rest]:
+        row = self.frontier.units.index(node)
+        positions = self.frontier.positions[node]
+        segment = Segment(self.model, self.weights.start, node, pre=True)
+        with torch.no_grad():
+            acts, context = self.acts, segment.context(self.batch)
+            response = segment.respond(acts, context)[:, 0]
+        pre = torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
+        contributions = self._contributions(segment, row, positions, acts, context, pre)
+        strength = contributions.mean(dim=0)
+        total = float(strength.sum())
+        bias = self._bias(segment, positions, acts)
+        chosen = strength.abs().argsort(descending=True, stable=True)[:width].tolist()
+        floor = threshold * abs(float(strength[chosen[0]])) if chosen else 0.0
+        chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
+        edges = [self._edge(node, row, c, float(strength[c])) for c in chosen]
+        shown = sum(e.strength for e in edges)
+        mean = float(pre.mean())
+        count = self.weights.kernels.shape[1] - len(edges)
+        rest = Rest(str(node), count, total - shown, total, bias, mean - total - bias, mean)
+        return edges, rest
+
+    def _contributions(
+        self, segment: Segment, row: int, positions: list[Pair], acts: Tensor, context: Any, pre: Tensor
+    ) -> Tensor:
+        """Contribution of each source to the node on each picture, `(N, S)`."""
+        if self.by == "weights":
+            patches = self.weights.patches(acts, positions)
+            return torch.einsum("nsij,sij->ns", patches, self.weights.kernels[row].to(patches))
+        if self.by == "attribution":
+            with frozen(self.model.module), torch.enable_grad():
+                leaf = acts.detach().requires_grad_(True)
+                out = segment.respond(leaf, context)[:, 0]
+                total = torch.stack([out[i, y, x] for i, (y, x) in enumerate(positions)]).sum()
+                (gradient,) = torch.autograd.grad(total, leaf)
+            return (gradient * acts).sum(dim=(2, 3))
+        means = self.found.means(self.weights.start)
+        return ablation_drops(segment, acts, context, positions, pre, means)
+
+    def _bias(self, segment: Segment, positions: list[Pair], acts: Tensor) -> float:
+        if self.by != "weights":
+            return 0.0
+        bias = segment.bias((acts.shape[2], acts.shape[3]))
+        return 0.0 if bias is None else float(torch.stack([bias[0, y, x] for y, x in positions]).mean())
+
+    def _edge(self, node: Unit, row: int, channel: int, strength: float) -> Edge:
+        kernel = self.weights.kernels[row, channel].detach().cpu().float()
+        total = float(kernel.sum())
+        return Edge(
+            source=str(Unit(self.source, channel, self.model.name)),
+            target=str(node),
+            sign=1 if strength > 0 else -1,
+            weight=math.copysign(float(kernel.norm()), total),
+            strength=strength,
+            kernel=kernel.numpy(),
+            offset=self.weights.offset,
+            stride=self.weights.stride,
+        )
+
+    def places_of(self, node: Unit, parent: Unit) -> list[Pair]:
+        """Where the parent acts on the node on each picture: its largest contribution within the kernel."""
+        row, channel = self.frontier.units.index(node), parent.index
+        assert channel is not None
+        kernel = self.weights.kernels[row, channel].to(self.acts)
+        positions = self.frontier.positions[node]
+        patches = self.weights.patches(self.acts[:, channel : channel + 1], positions)[:, 0]
+        flat = (patches * kernel).abs().flatten(1).argmax(dim=1).tolist()
+        h, w = self.acts.shape[2:]
+        places = []
+        for i, (y, x) in enumerate(positions):
+            top = y * self.weights.stride[0] + self.weights.offset[0] + flat[i] // kernel.shape[1]
+            left = x * self.weights.stride[1] + self.weights.offset[1] + flat[i] % kernel.shape[1]
+            places.append(self._on_source(i, channel, min(max(top, 0), h - 1), min(max(left, 0), w - 1)))
+        return places
+
+    def _on_source(self, i: int, channel: int, y: int, x: int) -> Pair:
+        """A position of the start layer on the source's own grid: the peak within what a pool took it from."""
+        if self.weights.start == self.source or self.source_acts.shape == self.acts.shape:
+            return (y, x)
+        maps = self.source_acts[i, channel]
+        ry, rx = -(-maps.shape[0] // self.acts.shape[2]), -(-maps.shape[1] // self.acts.shape[3])
+        top, left = min(y * ry, maps.shape[0] - 1), min(x * rx, maps.shape[1] - 1)
+        window = maps[top : top + ry + 1, left : left + rx + 1]
+        best = int(window.argmax())
+        return (top + best // window.shape[1], left + best % window.shape[1])
+
+
+def ablation_drops(
+    segment: Segment,
+    acts: Tensor,
+    context: Any,
+    positions: Sequence[Pair],
+    before: Tensor,
+    means: Tensor,
+    chunk: int = 512,
+) -> Tensor:
+    """Drop of the target at one position per picture when each source channel is set to its mean, `(N, S)`."""
+    n, channels = acts.shape[:2]
+    per = max(1, chunk // n)
+    drops = []
+    with torch.no_grad():
+        for start in range(0, channels, per):
+            some = list(range(start, min(start + per, channels)))
+            many = acts.repeat(len(some), 1, 1, 1)
+            for k, c in enumerate(some):
+                many[k * n : (k + 1) * n, c] = means[c]
+            out = segment.respond(many, repeat_context(context, len(some)))[:, 0]
+            for k in range(len(some)):
+                rows = out[k * n : (k + 1) * n]
+                drops.append(before - torch.stack([rows[i, y, x] for i, (y, x) in enumerate(positions)]))
+    return torch.stack(drops, dim=1)
+
+
+def repeat_context(context: Any, times: int) -> Any:
+    """A segment's context for a batch that repeats the same pictures `times` times."""
+    if isinstance(context, Tensor):
+        return context.repeat(times, 1, 1, 1)
+    return {node: value.repeat(times, *[1] * (value.ndim - 1)) for node, value in context.items()}
+
+
+def _node(
+    model: Model,
+    unit: Unit,
+    depth: int,
+    found: Peaks,
+    levels: list[_Frontier],
+    acts: dict[str, Tensor],
+    pictures: Images,
+    n_examples: int,
+) -> Node:
+    positions = levels[depth].positions[unit]
+    response = respond(model, unit, acts[unit.layer])
+    values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
+    assert unit.index is not None
+    top = [(p.value, p.image, p.position) for p in found.places(unit, limit=n_examples, active_only=False)]
+    return Node(
+        unit=str(unit),
+        layer=unit.layer,
+        index=unit.index,
+        role="target" if depth == 0 else "parent",
+        depth=depth,
+        activation=sum(values) / len(values),
+        examples=examples(model, unit, pictures, top),
+    )
+
+
+__all__ = ["GraphError", "ablation_drops", "trace"]

@@ -1,0 +1,273 @@
+"""What a layer's units are tuned to: responses along known axes, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
+from circuits.stimuli.base import Axis, axis_of
+from circuits.tuning.circular_statistics import half_width, vector_mean
+
+Reduce = Literal["max", "mean"]
+
+
+@dataclass(frozen=True)
+class UnitTuning:
+    """One unit's tuning in a few numbers.
+
+    Attributes:
+        unit: address.
+        peak: its strongest response; at: the stimulus, axis name -> value (draws of the same thing averaged).
+        baseline: its response to plain grey.
+        modulation: 1 - lowest / highest response over all stimuli: 0 where it does not care, 1 where one of them
+            silences it (above 1 where one drives it below zero). NaN without a response above zero.
+        orientation: degrees at the peak; None for stimuli without orientation.
+        direction: degrees that the responses around the circle point to together, finer than `orientation`.
+        concentration: how much they agree, 0 to 1; one minus it is the circular variance.
+        width: half width at half maximum, degrees.
+        echo: response at the opposite orientation over the peak; None where opposites are the same.
+
+    The last four read the orientations at the preferred values of all other axes.
+    """
+
+    unit: str
+    peak: float
+    at: Mapping[str, Any]
+    baseline: float
+    modulation: float
+    orientation: float | None = None
+    direction: float | None = None
+    concentration: float | None = None
+    width: float | None = None
+    echo: float | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        at = {k: "straight" if isinstance(v, float) and math.isinf(v) else v for k, v in self.at.items()}
+        return {**vars(self), "at": at}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Responses of one unit along one axis.
+
+    Attributes:
+        unit: address; axis: the axis; responses: `(A,)`, one for each of its values; at: the values of all others.
+    """
+
+    unit: str
+    axis: Axis
+    responses: Tensor
+    at: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """Responses of units to stimuli along known axes, as `circuits.tune` gives them.
+
+    Attributes:
+        units: addresses, in order.
+        axes: of the stimuli.
+        responses: `(units, *values of each axis)`, on the CPU.
+        baseline: `(units,)` responses to plain grey.
+        layer: of the units; stimuli: name of the stimuli.
+        pre: whether responses are pre-activations.
+        reach: positions around the stimulus over which the strongest response was taken; None for the whole map.
+        size: pixels of the pictures that were shown.
+        provenance: digests, settings, versions.
+    """
+
+    units: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    responses: Tensor
+    baseline: Tensor
+    layer: str
+    stimuli: str
+    pre: bool
+    reach: int | None
+    size: tuple[int, int]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        axes = " x ".join(f"{len(a)} {a.name}" for a in self.axes)
+        return f"Tuning({len(self.units)} units of {self.layer}, {self.stimuli}: {axes})"
+
+    # -- looking up -------------------------------------------------------------------------------
+
+    def axis(self, name: str) -> Axis:
+        """The axis called `name`.
+
+        Raises:
+            StimuliError: there is none.
+        """
+        return axis_of(self.axes, name, self.stimuli)
+
+    def row(self, unit: str) -> int:
+        """Where a unit stands, by its address with or without the model's name.
+
+        Raises:
+            AddressError: its tuning was not measured.
+        """
+        for i, known in enumerate(self.units):
+            if unit in (known, known.rpartition("/")[2]):
+                return i
+        hint = did_you_mean(unit, self.units) if len(self.units) < 2000 else ""
+        raise AddressError(f"the tuning of {shorten(unit)!r} was not measured.{hint}")
+
+    @property
+    def settled(self) -> Tensor:
+        """Responses with draws of the same thing averaged: those axes have length one."""
+        out = self.responses
+        for i, axis in enumerate(self.axes):
+            if axis.average:
+                out = out.mean(dim=i + 1, keepdim=True)
+        return out
+
+    def over(self, *names: str, reduce: Reduce = "max") -> Tensor:
+        """Responses `(units, *the axes named)`: over all other axes the maximum or mean; over draws always the mean.
+
+        >>> tuning.over("orientation", "radius").shape  # doctest: +SKIP
+        torch.Size([480, 24, 7])
+        """
+        if reduce not in ("max", "mean"):
+            raise CircuitsError(f"reduce={reduce!r}: use 'max' or 'mean'")
+        wanted = [self.axes.index(self.axis(name)) for name in names]
+        out = self.responses
+        for i, axis in enumerate(self.axes):
+            if i not in wanted:
+                mean = axis.average or reduce == "mean"
+                out = out.mean(dim=i + 1, keepdim=True) if mean else out
+        for i, axis in enumerate(self.axes):
+            if i not in wanted and not axis.average and reduce == "max":
+                out = out.amax(dim=i + 1, keepdim=True)
+        rest = [i + 1 for i in range(len(self.axes)) if i not in wanted]
+        out = out.squeeze(dim=tuple(rest)) if rest else out
+        kept = sorted(wanted)
+        return out.permute(0, *(kept.index(i) + 1 for i in wanted))
+
+    @property
+    def peaks(self) -> Tensor:
+        """Strongest response of every unit, `(units,)`."""
+        return self.settled.flatten(1).amax(dim=1)
+
+    def preferred(self, name: str) -> list[Any]:
+        """The value of an axis at every unit's strongest response."""
+        axis = self.axis(name)
+        place = self._best()[:, self.axes.index(axis)]
+        return [axis.values[int(i)] for i in place]
+
+    def along(self, unit: str, axis: str = "orientation", **at: Any) -> Curve:
+        """Responses of one unit along one axis, all others held.
+
+        Args:
+            unit: its address.
+            axis: the axis to go along.
+            at: values of other axes; those not named are held where the unit responds most.
+
+        Raises:
+            AddressError: not measured. StimuliError: no such axis or value.
+        """
+        row, wanted = self.row(unit), self.axis(axis)
+        best = [int(i) for i in self._best()[row]]
+        for name, value in at.items():
+            best[self.axes.index(self.axis(name))] = self.axis(name).index(value)
+        place = tuple(slice(None) if a is wanted else i for a, i in zip(self.axes, best, strict=True))
+        held = [(a, i) for a, i in zip(self.axes, best, strict=True) if a is not wanted and not a.average]
+        return Curve(self.units[row], wanted, self.settled[row][place], {a.name: a.values[i] for a, i in held})
+
+    def radial(self, unit: str, **at: Any) -> Curve:
+        """The radial tuning curve: responses around the circle of orientations, other axes at the unit's best."""
+        return self.along(unit, "orientation", **at)
+
+    # -- in numbers -------------------------------------------------------------------------------
+
+    def around(self) -> Tensor:
+        """Responses to the orientations at every unit's preferred values of all other axes, `(units, orientations)`."""
+        turning = self.axes.index(self.axis("orientation"))
+        rows = self.settled.movedim(turning + 1, -1)
+        best = self._best()
+        rest = [best[:, i] for i in range(len(self.axes)) if i != turning]
+        return rows[(torch.arange(len(self.units)), *rest)]
+
+    def rows(self) -> list[UnitTuning]:
+        """Every unit's tuning in a few numbers, in order."""
+        flat = self.settled.flatten(1)
+        peak, low = flat.amax(dim=1), flat.amin(dim=1)
+        best = self._best()
+        angular = self._angular()
+        made = []
+        for i, unit in enumerate(self.units):
+            at = {a.name: a.values[int(k)] for a, k in zip(self.axes, best[i], strict=True) if not a.average}
+            top = float(peak[i])
+            modulation = 1 - float(low[i]) / top if top > 0 else math.nan
+            numbers = {name: _number(values[i]) for name, values in angular.items()}
+            if "orientation" in at:
+                numbers["orientation"] = float(at["orientation"])
+            made.append(UnitTuning(unit, top, at, float(self.baseline[i]), modulation, **numbers))
+        return made
+
+    def _angular(self) -> dict[str, Tensor]:
+        axis = next((a for a in self.axes if a.name == "orientation" and a.is_full_circle), None)
+        if axis is None or axis.period is None:
+            return {}
+        around = self.around()
+        direction, length = vector_mean(around, axis.values, axis.period)
+        ordered = [v % axis.period for v in axis.values]
+        found = {
+            "direction": direction,
+            "concentration": length,
+            "width": half_width(around, ordered, axis.period),
+        }
+        opposite = opposites(axis)
+        if opposite is not None:
+            found["echo"] = echo_of(around, opposite)
+        return found
+
+    def _best(self) -> Tensor:
+        """Indices of every unit's strongest response along each axis, `(units, axes)`; 0 along draws."""
+        settled = self.settled
+        flat = settled.flatten(1).argmax(dim=1)
+        places = []
+        for size in reversed(settled.shape[1:]):
+            places.append(flat % size)
+            flat = flat // size
+        return torch.stack(places[::-1], dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON: every unit's numbers; the responses themselves stay out."""
+        return {
+            "layer": self.layer,
+            "stimuli": self.stimuli,
+            "axes": [axis.describe() for axis in self.axes],
+            "pre": self.pre,
+            "reach": self.reach,
+            "size": list(self.size),
+            "units": [row.describe() for row in self.rows()],
+            "provenance": dict(self.provenance),
+        }
+
+
+def opposites(axis: Axis) -> Tensor | None:
+    """For each orientation the index of the opposite one; None where it is none of the values, or the same."""
+    count = len(axis)
+    if axis.period != 360 or not axis.is_full_circle or count % 2:
+        return None
+    return (torch.arange(count) + count // 2) % count
+
+
+def echo_of(around: Tensor, opposite: Tensor) -> Tensor:
+    """Response at the opposite orientation over the peak, `(units,)`; NaN without a response above zero."""
+    peak, at = around.max(dim=1)
+    there = around[torch.arange(len(around)), opposite[at]]
+    return torch.where(peak > 0, there / peak.clamp_min(1e-30), torch.full_like(peak, math.nan))
+
+
+def _number(value: Tensor) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number

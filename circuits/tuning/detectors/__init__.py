@@ -1,0 +1,24 @@
+"""Detectors found by what they are tuned to: curves, lines, high-low frequency, colour contrast.
+
+Published unit numbers hold for one set of weights. In any other network the units have to be found::
+
+    found = circuits.detectors.find_detectors(model, "curve", layers=["mixed3b"])
+    for detector in found.rows:
+        print(detector.unit, detector.score, detector.orientation)
+"""
+
+from circuits.tuning.detectors.detector_types import KINDS
+from circuits.tuning.detectors.search import Detector, Detectors, find_detectors
+from circuits.tuning.detectors.sign_rule import SignRule, sign_rule
+from circuits.units.high_low_factors import FrequencyFactors, frequency_factors
+
+__all__ = [
+    "KINDS",
+    "Detector",
+    "Detectors",
+    "FrequencyFactors",
+    "SignRule",
+    "find_detectors",
+    "frequency_factors",
+    "sign_rule",
+]

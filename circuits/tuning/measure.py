@@ -1,0 +1,81 @@
+"""Show stimuli, read units: `circuits.tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from circuits.errors import CircuitsError
+from circuits.network.address import Unit
+from circuits.network.model import Model
+from circuits.stimuli.base import Stimuli, grey
+from circuits.tracing.circuit import provenance
+from circuits.tuning.curves import Tuning
+from circuits.tuning.placement import Pair, Reader, digests, units_of, view_of
+from zoo.progress import Progress, reporter
+
+
+def tune(
+    model: Model,
+    what: str | Unit | Sequence[str | Unit],
+    *,
+    stimuli: Stimuli,
+    pre: bool = False,
+    reach: int | None = 1,
+    size: int | Pair | None = None,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Tuning:
+    """Responses of units to stimuli whose every property is known.
+
+    Each stimulus is centred on the receptive field of one position of the layer, and units are read there; `reach`
+    also reads the positions around and takes the strongest, since what a unit looks for need not lie in the very
+    middle of its field.
+
+    After Cammarata et al., *Curve Detectors*, Distill 2020, and Schubert et al., *High-Low Frequency Detectors*, 2021.
+
+    Args:
+        model: the model.
+        what: a layer (all of its units), a unit, a latent of an attached basis, or several of one layer.
+        stimuli: from `circuits.stimuli`.
+        pre: read before the rectifier, so that what inhibits a unit shows too.
+        reach: positions around that one; 0 for it alone, None for the whole map.
+        size: pixels of the pictures shown; by default what the receptive field needs, at most the model's input.
+        batch_size: pictures per forward pass, which stops at the layer.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        AddressError: unknown units, units of several layers, or of a position of their own.
+        CircuitsError: pre-activations that cannot be reached, or a size too small.
+        StimuliError: colours asked of a model without three channels.
+
+    >>> tune(load("scenes"), "mixed3b:4", stimuli=stimuli.lines(orientations=6)).responses.shape
+    torch.Size([1, 6, 1, 2])
+    """
+    if not isinstance(stimuli, Stimuli):
+        raise CircuitsError(f"stimuli= takes what circuits.stimuli makes, not a {type(stimuli).__name__}")
+    if batch_size < 1:
+        raise CircuitsError(f"a batch has at least one picture, not {batch_size}")
+    layer, units = units_of(model, what)
+    view = view_of(model, layer, reach, size)
+    reader = Reader(model, layer, units, view, pre=pre)
+    middle = torch.from_numpy(grey(view.spec)).float()[None, :, None, None].expand(1, *view.spec.shape)
+    parts, total = [], len(stimuli)
+    with reporter(progress, "img") as report:
+        for start in range(0, total, batch_size):
+            indices = range(start, min(start + batch_size, total))
+            parts.append(reader(stimuli.tensor(view.spec, indices=indices, centre=view.centre)))
+            report(indices.stop, total)
+    return Tuning(
+        units=tuple(str(u) for u in units),
+        axes=stimuli.axes,
+        responses=torch.cat(parts).T.reshape(len(units), *stimuli.shape).contiguous(),
+        baseline=reader(middle)[0],
+        layer=layer.name,
+        stimuli=stimuli.name,
+        pre=pre,
+        reach=reach,
+        size=view.spec.hw,
+        provenance=provenance(**digests(model, stimuli=stimuli.digest, settings=dict(stimuli.settings))),
+    )

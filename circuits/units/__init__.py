@@ -1,0 +1,1 @@
+"""Units compared with each other: similarity, families, polysemanticity, universality."""

@@ -1,0 +1,422 @@
+"""Which units are alike: by the weights they read or write, by when they fire, by their tuning.
+
+One matrix of likenesses serves a whole layer; the neighbours of a unit are then a row of it, read in
+microseconds. Beside every list of neighbours stands what pairs of units of the same layer reach by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from circuits.attribution.expanded_weights import expanded_weights
+from circuits.errors import AddressError, CircuitsError, shorten
+from circuits.network.address import Unit
+from circuits.network.hooks import read
+from circuits.network.model import Layer, Model
+from circuits.tracing.circuit import provenance
+from zoo.images.sources import open_images
+from zoo.progress import Progress
+
+Array: TypeAlias = NDArray[np.float32]
+By = Literal["incoming", "outgoing", "activations"]
+
+_PERCENTILE = 99.0
+_PAIRS = 200_000  # for the null: all pairs of up to 632 units, else so many drawn at random
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The units most like one unit.
+
+    Attributes:
+        unit: address; measure: what "like" means here.
+        rows: `(address, likeness)`, most alike first; likeness in [-1, 1].
+        chance: the 99th percentile of the likeness of two units of the layer drawn at random: a neighbour
+            above it is closer than 99 of 100 pairs.
+        count: units that it was compared with.
+        silent: whether the unit has nothing to compare (no weights, or the same response everywhere); all
+            its likenesses are then 0.
+    """
+
+    unit: str
+    measure: str
+    rows: tuple[tuple[str, float], ...]
+    chance: float
+    count: int
+    silent: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        rows = [{"unit": unit, "likeness": value, "above_chance": value > self.chance} for unit, value in self.rows]
+        return {
+            "unit": self.unit,
+            "measure": self.measure,
+            "rows": rows,
+            "chance": self.chance,
+            "count": self.count,
+            "silent": self.silent,
+            "provenance": dict(self.provenance),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """How alike all units of a layer are.
+
+    Attributes:
+        units: addresses; measure: what "like" means here.
+        matrix: `(units, units)` in [-1, 1]; rows and columns of silent units are 0.
+        chance: 99th percentile over random pairs of different units.
+    """
+
+    units: tuple[str, ...]
+    measure: str
+    matrix: Array
+    chance: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def index(self, unit: str | Unit | int) -> int:
+        """The row of a unit, by address (with or without the model's name) or by its place.
+
+        Raises:
+            AddressError: it is not among these units.
+        """
+        if isinstance(unit, int):
+            if 0 <= unit < len(self.units):
+                return unit
+            raise AddressError(f"there are {len(self.units)} units here (0 to {len(self.units) - 1}), not {unit}")
+        wanted = str(unit)
+        for i, name in enumerate(self.units):
+            if wanted == name or name.endswith(f"/{wanted}"):
+                return i
+        raise AddressError(
+            f"{shorten(wanted)} is not among the {len(self.units)} units compared ({self.units[0]}, ...)"
+        )
+
+    def neighbours(self, unit: str | Unit | int, n: int = 10) -> Neighbours:
+        """The `n` units most like one; never itself.
+
+        Raises:
+            AddressError: the unit is not here. CircuitsError: `n` below 1.
+        """
+        if n < 1:
+            raise CircuitsError(f"n={n}: ask for at least one neighbour")
+        i = self.index(unit)
+        values = self.matrix[i]
+        order = np.argsort(-values, kind="stable")
+        rows = tuple((self.units[j], float(values[j])) for j in order[order != i][:n])
+        silent = not np.any(values)
+        return Neighbours(
+            self.units[i], self.measure, rows, self.chance, len(self.units) - 1, silent, dict(self.provenance)
+        )
+
+
+def similarity(rows: Any, others: Any = None, *, centred: bool = False) -> Array:
+    """Cosines (or correlations) of all rows with all others, in one matrix product.
+
+    Args:
+        rows: `(n, ...)` numbers; what follows the first axis is taken as one vector.
+        others: `(m, ...)` to compare with; default `rows`.
+        centred: take each row's mean off first, which makes a cosine a correlation.
+
+    Returns:
+        `(n, m)` in [-1, 1]; 0 where a row is all zero (centred: constant).
+
+    Raises:
+        CircuitsError: not finite, or rows of different lengths.
+
+    >>> similarity([[1.0, 0.0], [1.0, 1.0]]).round(3).tolist()
+    [[1.0, 0.7070000171661377], [0.7070000171661377, 1.0]]
+    """
+    a = _directions(rows, centred)
+    b = a if others is None else _directions(others, centred)
+    if a.shape[1] != b.shape[1]:
+        raise CircuitsError(f"rows of {a.shape[1]} numbers cannot be compared with rows of {b.shape[1]}")
+    found: Array = np.clip(a @ b.T, -1.0, 1.0)
+    return found
+
+
+def _directions(rows: Any, centred: bool) -> Array:
+    values = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64)
+    if values.ndim < 2 or 0 in values.shape:
+        raise CircuitsError(f"similarity takes rows (n, ...) of numbers; got shape {values.shape}")
+    flat = values.reshape(len(values), -1)
+    if not np.isfinite(flat).all():
+        raise CircuitsError("similarity needs finite numbers; some are NaN or infinite")
+    size = np.abs(flat).max(axis=1, keepdims=True)
+    if centred:
+        flat = flat - flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    # what rounding leaves of a constant row is no direction
+    alive = length > 8 * np.finfo(flat.dtype).eps * size * np.sqrt(flat.shape[1])
+    return np.asarray(np.divide(flat, length, out=np.zeros_like(flat), where=alive), dtype=np.float32)
+
+
+def likeness_of(
+    rows: Any, units: Sequence[str], *, measure: str, centred: bool, seed: int = 0, **origin: Any
+) -> Likeness:
+    """A `Likeness` from one vector per unit.
+
+    Args:
+        rows: `(units, ...)`.
+        units: their addresses.
+        measure: what it says; centred: see `similarity`.
+        seed: of the random pairs that give `chance`, where there are more than can all be taken.
+        origin: goes into the provenance.
+
+    Raises:
+        CircuitsError: fewer than two units, or not one address for each.
+    """
+    if len(units) < 2:
+        raise CircuitsError(f"likeness needs at least two units; got {len(units)}")
+    if len(rows) != len(units):
+        raise CircuitsError(f"{len(units)} addresses for {len(rows)} rows")
+    matrix = similarity(rows, centred=centred)
+    return Likeness(tuple(units), measure, matrix, _chance(matrix, seed), provenance(seed=seed, **origin))
+
+
+def _chance(matrix: Array, seed: int) -> float:
+    count = len(matrix)
+    if count * (count - 1) // 2 <= _PAIRS:
+        values = matrix[np.triu_indices(count, 1)]
+    else:
+        i, step = np.random.default_rng(seed).integers((0, 1), (count, count), size=(_PAIRS, 2)).T
+        values = matrix[i, (i + step) % count]
+    return float(np.percentile(values, _PERCENTILE))
+
+
+def by_weights(
+    model: Model, layer: str, *, direction: Literal["incoming", "outgoing"] = "incoming", other: str | None = None
+) -> Likeness:
+    """Units of a layer that read the same (or are read alike): cosine of their expanded weights.
+
+    Args:
+        model: the model.
+        layer: a layer, a branch, or an attached basis (`layer~name`).
+        direction: "incoming" compares the kernels from the layer before, "outgoing" those into the layer after.
+        other: that layer, where the neighbouring trunk layer is not meant.
+
+    Raises:
+        AddressError: unknown layer. GraphError: no weights lie between the two.
+        CircuitsError: there is no layer before or after.
+
+    >>> by_weights(load("scenes"), "mixed4a").neighbours("mixed4a:11", 3).measure
+    'incoming weights from mixed3b'
+    """
+    if direction not in ("incoming", "outgoing"):
+        raise CircuitsError(f"direction={direction!r}: use 'incoming' or 'outgoing'")
+    names = unit_names(model, layer)
+    base = model.resolve(layer).layer
+    if direction == "incoming":
+        source = other or model.before(base)
+        if source is None:
+            raise CircuitsError(f"{base} reads the picture itself: there is no layer before it to compare weights from")
+        kernels = expanded_weights(model, source=source, target=layer).kernels
+        measure = f"incoming weights from {source}"
+    else:
+        target = other or after(model, base)
+        if target is None:
+            raise CircuitsError(f"{base} is the last layer with a name: there is none after it to compare weights into")
+        kernels = expanded_weights(model, source=layer, target=target).kernels.transpose(0, 1)
+        measure = f"outgoing weights into {target}"
+    return likeness_of(kernels.detach().cpu(), names, measure=measure, centred=False, weights=model.digest, layer=layer)
+
+
+def by_activations(
+    model: Model,
+    layer: str,
+    images: Any,
+    *,
+    positions: int = 16,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Likeness:
+    """Units of a layer that fire together: correlation of their responses at the same places of pictures.
+
+    Args:
+        model: the model.
+        layer: a layer, a branch, or an attached basis (`layer~name`).
+        images: pictures in any form that `capture` takes.
+        positions, seed, batch_size, progress: see `sample_responses`.
+
+    Raises:
+        AddressError: unknown layer. CircuitsError: fewer than two units or samples.
+    """
+    pictures = open_images(images)
+    values = sample_responses(
+        model, pictures, [layer], positions=positions, seed=seed, batch_size=batch_size, progress=progress
+    )[layer]
+    if len(values) < 2:
+        raise CircuitsError("a correlation needs at least two samples: give more pictures or positions")
+    return likeness_of(
+        values.T,
+        unit_names(model, layer),
+        measure=f"responses at {len(values)} places of {len(pictures)} pictures",
+        centred=True,
+        seed=seed,
+        weights=model.digest,
+        images=pictures.digest,
+        layer=layer,
+        positions=positions,
+    )
+
+
+def by_tuning(responses: Any, units: Sequence[str] | None = None) -> Likeness:
+    """Units of like tuning: correlation of their responses to the same stimuli.
+
+    Args:
+        responses: `(units, ...)` one response per stimulus (any number of axes), or a result that has
+            `responses` and `units`, as `circuits.tune` gives.
+        units: their addresses, where `responses` is an array.
+
+    Raises:
+        CircuitsError: no addresses, or not one for each row.
+    """
+    rows, names = tuned(responses, units)
+    return likeness_of(rows, names, measure="tuning", centred=True)
+
+
+def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tuple[str, ...]]:
+    """Responses `(units, stimuli)` and addresses of a tuning result, or of an array and a list of addresses.
+
+    Raises:
+        CircuitsError: no addresses, or not one for each row.
+    """
+    rows = getattr(responses, "responses", responses)
+    names = getattr(responses, "units", None) if units is None else units
+    rows = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
+    if names is None or callable(names):
+        raise CircuitsError("say which units the rows of responses are: units=[...]")
+    if rows.ndim < 2 or len(names) != len(rows):
+        raise CircuitsError(
+            f"responses are (units, stimuli...), one row for each of {len(names)} units; got {rows.shape}"
+        )
+    return rows.reshape(len(rows), -1), tuple(str(name) for name in names)
+
+
+def neighbours(
+    model: Model, unit: str | Unit, *, by: By = "incoming", n: int = 10, images: Any = None, **options: Any
+) -> Neighbours:
+    """The units of its layer that are most like a unit.
+
+    Args:
+        model: the model.
+        unit: a channel, or a latent of an attached basis.
+        by: "incoming" or "outgoing" weights, or "activations" on pictures.
+        n: how many.
+        images: pictures, for "activations".
+        options: of `by_weights` or `by_activations`.
+
+    Raises:
+        AddressError: no such unit. CircuitsError: another measure, or no pictures for "activations".
+
+    >>> neighbours(load("scenes"), "mixed4a:11", n=3).rows[0][0].startswith("scenes/mixed4a:")
+    True
+    """
+    wanted = model.unit(unit)
+    layer = wanted.space
+    if by == "activations":
+        if images is None:
+            raise CircuitsError("neighbours by activations need pictures: images=...")
+        found = by_activations(model, layer, images, **options)
+    elif by in ("incoming", "outgoing"):
+        found = by_weights(model, layer, direction=by, **options)
+    else:
+        raise CircuitsError(f"by={by!r}: use 'incoming', 'outgoing' or 'activations'")
+    return found.neighbours(str(wanted.channel), n)
+
+
+def unit_names(model: Model, layer: str) -> tuple[str, ...]:
+    """Addresses of all units of a layer, of a branch (as channels of the whole), or of a basis (`layer~name`)."""
+    at = model.resolve(layer)
+    if at.index is not None:
+        raise AddressError(f"name a layer, not one unit: {replace(at, index=None, at=None).short} for {at.short}")
+    if at.basis is not None:
+        count = len(model.basis(at.layer, at.basis).read)
+    else:
+        count = model.layers[at.layer].channels
+    return tuple(str(model.resolve(replace(at, index=i))) for i in range(count))
+
+
+def after(model: Model, layer: str) -> str | None:
+    """The first trunk layer that reads `layer` through weights; None at the end of the network."""
+    part = model.layers[layer].part
+    base = layer if part is None else part[0]
+    return next((name for name in model.trunk if model.before(name) == base), None)
+
+
+def sample_responses(
+    model: Model,
+    images: Any,
+    layers: Sequence[str],
+    *,
+    positions: int = 16,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> dict[str, Array]:
+    """Responses of whole layers at random places of pictures: the same places for every layer and every model.
+
+    A place is a point of the picture, drawn from `seed` for each picture; a layer is read at the position
+    whose receptive field is centred nearest to it.
+
+    Args:
+        model: the model.
+        images: pictures in any form that `capture` takes.
+        layers: layers, branches or attached bases (`layer~name`), read in one pass.
+        positions: places per picture.
+        seed: of the places.
+        batch_size: pictures per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Returns:
+        layer as asked for -> `(pictures * positions, units)`, the places of a picture next to each other.
+
+    Raises:
+        AddressError: unknown layer. CircuitsError: no layer, or no positions.
+    """
+    if positions < 1:
+        raise CircuitsError(f"positions={positions}: take at least one place per picture")
+    if not layers:
+        raise CircuitsError("name at least one layer to sample")
+    pictures = open_images(images)
+    places = np.random.default_rng(seed).random((len(pictures), positions, 2))
+    asked = {name: model.resolve(name) for name in layers}
+    wanted = [model.layers[layer] for layer in dict.fromkeys(at.layer for at in asked.values())]
+    parts: dict[str, list[Array]] = {name: [] for name in layers}
+    with torch.no_grad():
+        for indices, batch in pictures.batches(model.input, batch_size=batch_size, progress=progress):
+            acts = read(model, batch, wanted)
+            rows = {layer.name: _at(acts[layer.name], layer, model, places[indices]) for layer in wanted}
+            for name, at in asked.items():
+                values = rows[at.layer]
+                if at.basis is not None:
+                    values = model.basis(at.layer, at.basis).encode(values)
+                parts[name].append(values.float().cpu().numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _at(acts: torch.Tensor, layer: Layer, model: Model, places: NDArray[np.float64]) -> torch.Tensor:
+    """Activations `(n, C, h, w)` at places `(n, p, 2)` of the picture in [0, 1] -> `(n * p, C)`."""
+    chosen = []
+    for axis in range(2):
+        count = acts.shape[2 + axis]
+        if layer.receptive_field is None:
+            cell = np.floor(places[..., axis] * count)
+        else:
+            field_ = layer.receptive_field
+            pixel = places[..., axis] * model.input.hw[axis]
+            cell = np.rint((pixel - field_.offset[axis] - field_.size[axis] / 2) / field_.stride[axis])
+        chosen.append(torch.from_numpy(np.clip(cell, 0, count - 1).astype(np.int64)).to(acts.device))
+    picture = torch.arange(len(acts), device=acts.device)[:, None]
+    return acts[picture, :, chosen[0], chosen[1]].flatten(0, 1)

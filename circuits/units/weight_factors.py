@@ -1,0 +1,425 @@
+"""What weights are made of: one-sided NMF of kernels, and families of units with like weights.
+
+Source: Voss et al., Visualizing Weights, Distill 2021 (one-sided NMF); Petrov et al., Weight Banding, Distill
+2021 (colours kept across units). A unit's kernels from some hundred channels are told as a few groups of
+channels, each with its place in space: "windows above, wheels below".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from circuits.attribution.expanded_weights import ExpandedWeights
+from circuits.errors import CircuitsError
+from circuits.tracing.circuit import provenance
+from circuits.units.similarity import Likeness, similarity
+from zoo.progress import Progress, reporter
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Kernels as a sum of factors: a group of source channels, times where and how it acts.
+
+    `einsum("ktij,ks->tsij", spatial, channels)` is what the factors say of the kernels `(targets, sources, kh, kw)`.
+
+    Attributes:
+        targets, sources: addresses.
+        channels: `(k, sources)`, at or above zero, each of length 1: which channels act together.
+        spatial: `(k, targets, kh, kw)`, signed: where they excite and where they inhibit.
+        explained: share of the kernels' sum of squares; each: the share lost when one factor is left out.
+        shuffled: `explained` for weights whose channels were shuffled at every position of every target,
+            which leaves the same numbers and no groups: the control.
+        settled: whether the factorisation came to rest within its iterations.
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    channels: Array
+    spatial: Array
+    explained: float
+    each: tuple[float, ...]
+    shuffled: tuple[float, ...]
+    settled: bool = True
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def top(self, factor: int, n: int = 5) -> list[tuple[str, float]]:
+        """The `n` sources with the largest share in a factor: `[(address, value)]`, zeros left out."""
+        values = self.channels[factor]
+        order = np.argsort(-values, kind="stable")[:n]
+        return [(self.sources[i], float(values[i])) for i in order if values[i] > 0]
+
+    def ordered(self, order: Sequence[int]) -> Factors:
+        """The same factors in another order.
+
+        Raises:
+            CircuitsError: `order` does not name each factor once.
+        """
+        if sorted(order) != list(range(len(self))):
+            raise CircuitsError(f"an order of {len(self)} factors names each of 0 to {len(self) - 1} once; got {order}")
+        chosen = list(order)
+        each = tuple(self.each[i] for i in chosen)
+        return replace(self, channels=self.channels[chosen], spatial=self.spatial[chosen], each=each)
+
+    def describe(self, n: int = 5) -> dict[str, Any]:
+        """Factors with their `n` strongest sources and their kernels, ready for JSON."""
+        rows = [
+            {
+                "factor": k,
+                "share": self.each[k],
+                "sources": [{"unit": unit, "value": value} for unit, value in self.top(k, n)],
+                "spatial": self.spatial[k].tolist(),
+            }
+            for k in range(len(self))
+        ]
+        return {
+            "targets": list(self.targets),
+            "explained": self.explained,
+            "shuffled": list(self.shuffled),
+            "settled": self.settled,
+            "factors": rows,
+            "provenance": dict(self.provenance),
+        }
+
+
+def one_sided_nmf(
+    weights: ExpandedWeights | torch.Tensor | NDArray[Any],
+    factors: int = 3,
+    *,
+    shuffles: int = 3,
+    iterations: int = 200,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Factors:
+    """Factor kernels over their source channels; only the channel side is kept from being negative.
+
+    Positive and negative parts are stacked along the targets and positions, so that a non-negative
+    factorisation (scikit-learn, started from the singular vectors) gives each factor a place for what it
+    excites and one for what it inhibits; their difference is the signed spatial factor.
+
+    Factors come in the order of what is lost without each (largest first). To keep a factor's place, and with
+    it its colour, the same across units, layers of like sources and runs, see `align`.
+
+    Args:
+        weights: kernels `(targets, sources, kh, kw)`, or what `expanded_weights` gives, one unit or a family.
+        factors: how many, from 1 to the number of sources.
+        shuffles: how often the control is drawn.
+        iterations: at most so many.
+        seed: of the start and of the control.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        CircuitsError: not such kernels, all zero, or more factors than sources or positions.
+
+    >>> kernels = expanded_weights(load("scenes"), source="mixed3b", target="mixed4a:11")
+    >>> one_sided_nmf(kernels, 2).spatial.shape
+    (2, 1, 5, 5)
+    """
+    values, targets, sources = _read(weights)
+    rows = 2 * values.shape[0] * values.shape[2] * values.shape[3]
+    if not 1 <= factors <= min(values.shape[1], rows):
+        raise CircuitsError(
+            f"{factors} factors of {values.shape[1]} sources at {rows // 2} positions: "
+            f"ask for 1 to {min(values.shape[1], rows)}"
+        )
+    if shuffles < 0 or iterations < 1:
+        raise CircuitsError(f"shuffles={shuffles}, iterations={iterations}: at least 0 and 1")
+    generator = np.random.default_rng(seed)
+    with reporter(progress, "NMF") as report:
+        channels, spatial, settled = _factorise(values, factors, iterations, seed)
+        report(1, shuffles + 1)
+        control = []
+        for i in range(shuffles):
+            mixed = _shuffled(values, generator)
+            control.append(_explained(mixed, *_factorise(mixed, factors, iterations, seed)[:2]))
+            report(i + 2, shuffles + 1)
+    explained = _explained(values, channels, spatial)
+    kept = [[i for i in range(factors) if i != k] for k in range(factors)]
+    each = tuple(explained - _explained(values, channels[rest], spatial[rest]) for rest in kept)
+    origin = {"start": weights.start, "method": weights.method} if isinstance(weights, ExpandedWeights) else {}
+    found = Factors(
+        targets,
+        sources,
+        channels,
+        spatial,
+        explained,
+        each,
+        tuple(control),
+        settled,
+        provenance(seed=seed, factors=factors, iterations=iterations, **origin),
+    )
+    return found.ordered(sorted(range(factors), key=lambda k: -each[k]))
+
+
+def align(results: Sequence[Factors], reference: Factors | None = None) -> list[Factors]:
+    """Factors of several units (or runs) in one order, so that a place and its colour mean the same in each.
+
+    The rule: every result is permuted so that its channel factors have the largest summed cosine with those
+    of the reference (the assignment problem). Where a result has more factors than the reference, what is
+    left over follows in its own order.
+
+    Args:
+        results: from `one_sided_nmf`, over the same sources.
+        reference: whose order to take; default the first result.
+
+    Raises:
+        CircuitsError: no results, or other sources than the reference's.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if not results:
+        raise CircuitsError("there are no factors to align")
+    first = results[0] if reference is None else reference
+    placed = []
+    for result in results:
+        if result.sources != first.sources:
+            raise CircuitsError(
+                f"factors over {result.sources[0]}, ... ({len(result.sources)}) cannot be laid beside factors over "
+                f"{first.sources[0]}, ... ({len(first.sources)}): align needs the same sources"
+            )
+        cosine = result.channels @ first.channels.T
+        mine, theirs = linear_sum_assignment(-cosine)
+        place = dict(zip(mine.tolist(), theirs.tolist(), strict=True))
+        placed.append(result.ordered(sorted(range(len(result)), key=lambda k: (place.get(k, len(first)), k))))
+    return placed
+
+
+def _read(weights: ExpandedWeights | torch.Tensor | NDArray[Any]) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    kernels = weights.kernels if isinstance(weights, ExpandedWeights) else weights
+    values = np.asarray(kernels.detach().cpu() if isinstance(kernels, torch.Tensor) else kernels, dtype=np.float64)
+    if values.ndim != 4 or 0 in values.shape:
+        raise CircuitsError(f"kernels are (targets, sources, kh, kw); got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise CircuitsError("the kernels hold numbers that are not finite")
+    if not values.any():
+        raise CircuitsError("all kernels are zero: there is nothing to factor")
+    if isinstance(weights, ExpandedWeights):
+        return values, tuple(weights.targets), tuple(f"{weights.source}:{i}" for i in range(values.shape[1]))
+    return values, tuple(map(str, range(values.shape[0]))), tuple(map(str, range(values.shape[1])))
+
+
+def _factorise(values: Array, factors: int, iterations: int, seed: int) -> tuple[Array, Array, bool]:
+    """Channel factors `(k, S)` of length 1, spatial factors `(k, T, kh, kw)`, and whether it settled."""
+    from sklearn.decomposition import NMF
+    from sklearn.exceptions import ConvergenceWarning
+
+    count, sources, *window = values.shape
+    rows = values.transpose(0, 2, 3, 1).reshape(-1, sources)
+    # weights may be tiny: the solver's stopping rule and its clip at zero are not free of scale
+    scale = float(np.abs(rows).max())
+    stacked = np.concatenate([rows.clip(min=0), (-rows).clip(min=0)]) / scale
+    solver = NMF(factors, init="nndsvda", max_iter=iterations, tol=1e-5, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        places = solver.fit_transform(stacked) * scale
+    channels = np.asarray(solver.components_, dtype=np.float64)
+    lengths = np.linalg.norm(channels, axis=1)
+    places = places * lengths
+    channels = channels / np.where(lengths > 0, lengths, 1.0)[:, None]
+    signed = places[: len(rows)] - places[len(rows) :]
+    spatial = signed.reshape(count, *window, factors).transpose(3, 0, 1, 2)
+    return channels, spatial, solver.n_iter_ < iterations
+
+
+def _explained(values: Array, channels: Array, spatial: Array) -> float:
+    """Share of the sum of squares that the factors tell."""
+    if len(channels) == 0:
+        return 0.0
+    told = np.einsum("ktij,ks->tsij", spatial, channels)
+    return float(1.0 - np.square(values - told).sum() / np.square(values).sum())
+
+
+def _shuffled(values: Array, generator: np.random.Generator) -> Array:
+    rows = values.transpose(0, 2, 3, 1).copy()
+    generator.permuted(rows, axis=-1, out=rows)
+    return rows.transpose(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Families:
+    """Units of a layer in groups of like units.
+
+    Attributes:
+        members: addresses of each family, the largest family first.
+        measure: what "like" means; see `Likeness`.
+        within: mean likeness inside of each family (NaN for a family of one).
+        silhouette: mean over units of (likeness to its own family - to the nearest other) on the scale of
+            distances `1 - likeness`, in [-1, 1].
+        shuffled: `silhouette` of as many families when the same likenesses are dealt out to pairs at random: the
+            control.
+    """
+
+    members: tuple[tuple[str, ...], ...]
+    measure: str
+    within: tuple[float, ...]
+    silhouette: float
+    shuffled: tuple[float, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, unit: str) -> tuple[str, ...]:
+        """The family of a unit, by address.
+
+        Raises:
+            CircuitsError: no family holds it.
+        """
+        for members in self.members:
+            if any(unit == name or name.endswith(f"/{unit}") for name in members):
+                return members
+        raise CircuitsError(f"no family holds {unit}")
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        rows = [
+            {"units": list(members), "within": None if np.isnan(within) else within}
+            for members, within in zip(self.members, self.within, strict=True)
+        ]
+        return {
+            "measure": self.measure,
+            "families": rows,
+            "silhouette": self.silhouette,
+            "shuffled": list(self.shuffled),
+            "provenance": dict(self.provenance),
+        }
+
+
+def families(
+    likeness: Likeness,
+    *,
+    count: int | None = None,
+    threshold: float | None = None,
+    shuffles: int = 5,
+    seed: int = 0,
+) -> Families:
+    """Groups of like units, by agglomerative clustering with average linkage (scikit-learn).
+
+    Args:
+        likeness: from `by_weights`, `by_activations` or `by_tuning`.
+        count: how many families; or
+        threshold: join as long as two families' mean likeness is above this, in (-1, 1).
+        shuffles: how often the control is drawn.
+        seed: of the control.
+
+    Raises:
+        CircuitsError: not just one of `count` and `threshold`, or out of range.
+
+    >>> len(families(by_weights(load("scenes"), "mixed4a"), count=6).members)
+    6
+    """
+    if (count is None) == (threshold is None):
+        raise CircuitsError("families takes either count= (how many) or threshold= (how alike)")
+    if count is not None and not 1 <= count <= len(likeness.units):
+        raise CircuitsError(f"count={count}: between 1 and the number of units, {len(likeness.units)}")
+    if threshold is not None and not -1 < threshold < 1:
+        raise CircuitsError(f"threshold={threshold}: a likeness between -1 and 1")
+    matrix = np.asarray(likeness.matrix, dtype=np.float64)
+    labels = _clusters(matrix, count, threshold)
+    found = len(np.unique(labels))
+    generator = np.random.default_rng(seed)
+    control = []
+    for _ in range(shuffles):
+        dealt = _dealt(matrix, generator)
+        control.append(_silhouette(dealt, _clusters(dealt, found, None)))
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    groups.sort(key=lambda g: (-len(g), g[0]))
+    within = [float(matrix[np.ix_(g, g)][np.triu_indices(len(g), 1)].mean()) if len(g) > 1 else np.nan for g in groups]
+    return Families(
+        tuple(tuple(likeness.units[i] for i in g) for g in groups),
+        likeness.measure,
+        tuple(within),
+        _silhouette(matrix, labels),
+        tuple(control),
+        {**likeness.provenance, "families": provenance(count=count, threshold=threshold, seed=seed)},
+    )
+
+
+def _clusters(matrix: Array, count: int | None, threshold: float | None) -> NDArray[np.int64]:
+    from sklearn.cluster import AgglomerativeClustering
+
+    if len(matrix) == count:
+        return np.arange(count)
+    limit = None if threshold is None else 1.0 - threshold
+    distance = 1.0 - matrix
+    np.fill_diagonal(distance, 0.0)
+    made = AgglomerativeClustering(count, metric="precomputed", linkage="average", distance_threshold=limit)
+    labels: NDArray[np.int64] = made.fit_predict(distance)
+    return labels
+
+
+def _silhouette(matrix: Array, labels: NDArray[np.int64]) -> float:
+    from sklearn.metrics import silhouette_score
+
+    if not 2 <= len(np.unique(labels)) < len(labels):
+        return 0.0
+    distance = np.clip(1.0 - matrix, 0.0, None)
+    np.fill_diagonal(distance, 0.0)
+    return float(silhouette_score(distance, labels, metric="precomputed"))
+
+
+def _dealt(matrix: Array, generator: np.random.Generator) -> Array:
+    """The same likenesses, given to pairs at random."""
+    above = np.triu_indices(len(matrix), 1)
+    made = np.zeros_like(matrix)
+    made[above] = generator.permutation(matrix[above])
+    return np.asarray(made + made.T + np.eye(len(matrix)))
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """How far a family is one unit turned round and round.
+
+    Attributes:
+        share: share of the variance among the likenesses of its units that the step between two units round
+            the circle tells (1: each unit sees its neighbours as every other does; the matrix is circulant).
+        shuffled: the same with the units in random orders: the control.
+        p: share of random orders (this one counted in) that do as well.
+    """
+
+    share: float
+    shuffled: tuple[float, ...]
+    p: float
+
+
+def equivariance(rows: Any, *, shuffles: int = 200, seed: int = 0) -> Equivariance:
+    """Whether units, in the order of their angle, have the likenesses of one unit that is turned.
+
+    In a rotation-equivariant family the likeness of two units depends on the angle between them alone, so its
+    matrix is circulant (Olah et al., Naturally Occurring Equivariance in Neural Networks, Distill 2020).
+
+    Args:
+        rows: `(units, ...)` weights or responses, evenly spaced round the circle, in order; at least four.
+        shuffles: random orders for the control.
+        seed: of those.
+
+    Raises:
+        CircuitsError: fewer than four units.
+    """
+    matrix = np.asarray(similarity(rows), dtype=np.float64)
+    if len(matrix) < 4:
+        raise CircuitsError(f"equivariance needs at least four units round the circle; got {len(matrix)}")
+    share = _circulant(matrix)
+    generator = np.random.default_rng(seed)
+    orders = [generator.permutation(len(matrix)) for _ in range(shuffles)]
+    control = [_circulant(matrix[np.ix_(order, order)]) for order in orders]
+    p = (1 + sum(value >= share - 1e-12 for value in control)) / (1 + shuffles)
+    return Equivariance(share, tuple(control), p)
+
+
+def _circulant(matrix: Array) -> float:
+    count = len(matrix)
+    steps = np.arange(1, count)
+    ringed = np.stack([matrix[i, (i + steps) % count] for i in range(count)])
+    total = float(np.square(ringed - ringed.mean()).sum())
+    if total <= 1e-12:
+        return 1.0  # all alike: nothing varies, so nothing is left untold
+    return 1.0 - float(np.square(ringed - ringed.mean(axis=0)).sum()) / total

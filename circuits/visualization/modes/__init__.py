@@ -1,0 +1,1 @@
+"""Other ways to visualize: caricatures, accentuation, spectra, aligned starts."""

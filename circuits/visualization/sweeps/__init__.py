@@ -1,0 +1,1 @@
+"""Visualizations of whole layers, kept in a folder."""

@@ -1,0 +1,247 @@
+"""The files of a sweep: an index, and for each picture a PNG and a safetensors file, each whole or not there.
+
+`sweep` says what a store holds and why; here is how it is written and read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from circuits.errors import VisualizationError, shorten
+from circuits.network.address import Unit
+from circuits.tracing.circuit import Example
+from circuits.visualization.evidence import Evidence, Path
+from circuits.visualization.result import Visualization
+from zoo.weights.files import write_atomically, write_text_atomically
+
+SCHEMA = 1
+INDEX = "index.json"
+_LONGEST = 180
+"""Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
+_LEFT = re.compile(r"\..+\.(png|safetensors|json|html)\.[^.]+\.tmp")
+"""What `write_atomically` calls a file that is not whole yet."""
+_DRAWN = ((1, 1), (1, 2), (3, 3), (3, 4))
+"""Channels of a model and of its pictures that a PNG can hold: grey or colours, with an opacity or without."""
+
+
+def file_name(unit: str | Unit, variant: int = 0) -> str:
+    """The name, without its suffix, of the files of a unit: of any two different units and variants different ones.
+
+    No part of it needs quoting in a shell or a URL. The model is not part of it.
+
+    >>> file_name("scenes/mixed4a:11", 1), file_name("scenes/mixed4a~sae:7"), file_name("mixed4a:11@3,5")
+    ('mixed4a-39.1', 'mixed4a+sae-7', 'mixed4a-39@3,5')
+    """
+    unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
+    if unit.index is None:
+        raise VisualizationError(f"{unit} is a layer; a file holds one of its units, for example {unit.short}:0")
+    # "+", "@" and "," are in no layer's and no basis's name, and behind the last "-" there are numbers only
+    name = unit.layer if unit.basis is None else f"{unit.layer}+{unit.basis}"
+    name += f"-{unit.index}"
+    if unit.at is not None:
+        name += f"@{unit.at[0]},{unit.at[1]}"
+    if len(name) > _LONGEST:
+        name = f"{name[:120]}={hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"{name}.{variant}" if variant else name
+
+
+@dataclass
+class Index:
+    """The index of a store.
+
+    Attributes:
+        head: schema, model, weights, settings, batch_size, evidence (of which photographs) and provenance.
+        results: those finished, in the order asked; without pixels when they were read.
+    """
+
+    head: dict[str, Any]
+    results: list[Visualization] = field(default_factory=list)
+
+    def write(self, folder: File) -> None:
+        """Write it into the store."""
+        entries = [
+            {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
+        ]
+        text = json.dumps({**self.head, "results": entries}, indent=1, allow_nan=False, ensure_ascii=False)
+        write_text_atomically(folder / INDEX, text)
+
+
+def read_index(folder: File) -> Index | None:
+    """The index of a store; None where there is none.
+
+    Raises:
+        VisualizationError: it is damaged, or of something else.
+    """
+    path = folder / INDEX
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise VisualizationError(f"{named(path)} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are
+        raise _damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(data, dict) or not isinstance(data.get("settings"), dict):
+        raise VisualizationError(f"{named(path)} is not the index of a sweep: give another folder")
+    if data.get("schema") != SCHEMA:
+        raise VisualizationError(
+            f"{named(path)} has schema {shorten(data.get('schema'), 20)}; this version reads {SCHEMA}: "
+            "give another folder"
+        )
+    try:
+        head = {k: data[k] for k in ("schema", "model", "weights", "settings", "evidence", "provenance", "batch_size")}
+        if not isinstance(head["weights"], str) or not isinstance(head["batch_size"], int) or head["batch_size"] < 1:
+            raise TypeError("weights or batch_size")
+        return Index(head, [_read_entry(entry) for entry in data["results"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"an entry is missing or of the wrong kind: {error}") from error
+
+
+def _damaged(path: File, how: str) -> VisualizationError:
+    return VisualizationError(
+        f"{named(path)} is damaged: {shorten(how, 120)}. Delete it and run the sweep again, or give another folder"
+    )
+
+
+def named(path: File) -> str:
+    """A path as errors show it."""
+    return shorten(path, 200)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value
+    return int(first), int(second)
+
+
+def _read_entry(entry: Mapping[str, Any]) -> Visualization:
+    file_name(str(entry["unit"]))  # an address, else no file can be named after it
+    return Visualization(
+        unit=str(entry["unit"]),
+        variant=int(entry["variant"]),
+        picture=torch.empty(0, *_pair(entry["size"])),
+        response=_number(entry["response"]),
+        peak=_number(entry["peak"]),
+        transformed=_number(entry["transformed"]),
+        history=tuple(_number(v) for v in entry["history"]),
+        status=str(entry["status"]),
+        optimum=str(entry["optimum"]),
+        channels=int(entry["channels"]),
+        steps=int(entry["steps"]),
+        shown=_pair(entry["shown"]),
+        seed=int(entry["seed"]),
+        digest=str(entry["weights"]),
+        evidence=None if entry["evidence"] is None else _read_evidence(entry["evidence"]),
+    )
+
+
+def _read_evidence(said: Mapping[str, Any]) -> Evidence:
+    examples = (
+        Example(int(e["image"]), str(e["id"]), _pair(e["position"]), _number(e["value"]), _box(e["box"]))
+        for e in said["examples"]
+    )
+    path = (
+        Path(str(p["layer"]), _number(p["picture"]), _number(p["natural"]), _number(p["others"])) for p in said["path"]
+    )
+    numbers = (_number(said["percentile"]), _number(said["strongest"]))
+    return Evidence(str(said["images"]), int(said["count"]), *numbers, tuple(examples), tuple(path))
+
+
+def _box(value: Any) -> tuple[int, int, int, int]:
+    top, left, bottom, right = (int(v) for v in value)
+    return top, left, bottom, right
+
+
+# -- the files of a picture -----------------------------------------------------------------------------------------
+
+
+def write_files(folder: File, result: Visualization, channels: int) -> None:
+    """Write the files of a picture; the PNG only where the model's `channels` are grey or colours."""
+    name = file_name(result.unit, result.variant)
+    tensors = {
+        "picture": result.picture.contiguous(),
+        "history": torch.tensor(result.history, dtype=torch.float64),
+        **{f"frame.{step}": frame.detach().cpu().contiguous() for step, frame in result.frames.items()},
+    }
+    about = {k: v for k, v in _finite(result.describe()).items() if k not in ("history", "evidence")}
+    # one entry only: several have no fixed order in the file
+    metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
+    write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
+    if (channels, len(result.picture)) in _DRAWN:
+        rounded = (result.picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
+        write_atomically(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
+
+
+def with_pixels(folder: File, result: Visualization) -> Visualization:
+    """A result of the index with its picture, history and frames.
+
+    Raises:
+        VisualizationError: the file is missing or damaged.
+    """
+    path = folder / f"{file_name(result.unit, result.variant)}.safetensors"
+    if not path.is_file():
+        raise VisualizationError(f"{named(path)} is missing: run the sweep again to make it anew")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        picture, history = tensors["picture"], tensors["history"]
+        frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
+        if picture.ndim != 3 or picture.shape[1:] != result.picture.shape[1:] or len(history) != len(result.history):
+            raise ValueError(f"it holds a picture {tuple(picture.shape)} after {len(history)} steps")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+    ordered = dict(sorted(frames.items()))
+    return replace(result, picture=picture, history=tuple(history.tolist()), frames=ordered)
+
+
+def check_writable(folder: File) -> None:
+    """Whether files can be written there; nothing is made yet.
+
+    Raises:
+        VisualizationError: it is a file, or nothing can be written there.
+    """
+    reason = None
+    with contextlib.suppress(OSError, ValueError):
+        place = folder.absolute()
+        if not place.is_dir():
+            if place.exists():
+                raise VisualizationError(f"{named(folder)} is a file; give a folder")
+            place = next(p for p in place.parents if p.exists())
+            reason = None if place.is_dir() else f"{named(place)} is a file"
+        if reason is None and os.access(place, os.W_OK | os.X_OK):
+            return
+    raise VisualizationError(f"cannot write into {named(folder)}: {reason or 'not permitted'}")
+
+
+def tidy(folder: File) -> None:
+    """Take away what a run that was killed as it wrote a file has left."""
+    for left in folder.glob(".*.tmp"):
+        if _LEFT.fullmatch(left.name):
+            left.unlink(missing_ok=True)

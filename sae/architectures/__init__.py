@@ -1,0 +1,1 @@
+"""The architectures of sparse autoencoders, one a file, and what they share."""

@@ -1,0 +1,54 @@
+"""The CPU's path: a selection that stays in the cache, and embedding bags for everything sparse.
+
+An embedding bag adds weighted rows of a table in a fixed order: rows of the decoder for the reconstruction, and,
+by the transposed pattern, rows of the batch for the gradients of both matrices. Nothing is added atomically, so
+the same inputs give the same bits.
+
+Measured against it on the same machine and slower: sparse CSR products (MKL) for the sums, and gathered rows with
+batched products for the inner products.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sae.architectures.kernels import blocked_topk
+from sae.architectures.kernels.backend import Select, low_precision
+from sae.architectures.kernels.sparse_pattern import Pattern
+
+
+class Bags:
+    """Exact selection in the cache and embedding bags, on the CPU. See `sae.architectures.kernels.backend.Path`."""
+
+    name = "bags"
+
+    def select(self, x: Tensor, weight: Tensor, bias: Tensor, keep: Select) -> tuple[Tensor, Pattern]:
+        low = low_precision(x)
+        if low is not None:
+            x, weight, bias = x.to(low), weight.to(low), bias.to(low)
+        n, m = len(x), len(weight)
+        if keep.across == "input":
+            values, indices = blocked_topk.largest_of_product(x, weight, bias, keep.k)
+            return values.flatten().relu_(), Pattern.regular(indices, m)
+        pre = torch.addmm(bias, x, weight.T).float() if low is not None else torch.addmm(bias, x, weight.T)
+        values, places = blocked_topk.largest_of_all(pre, keep.k * n)
+        return values.relu_(), Pattern.flat(places, n, m)
+
+    def by_input(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
+        return F.embedding_bag(pattern.columns, table.detach(), pattern.starts, per_sample_weights=values, mode="sum")
+
+    def by_latent(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
+        order, inputs, starts = pattern.transposed
+        weights = values.index_select(0, order)
+        return F.embedding_bag(inputs, table.detach(), starts, per_sample_weights=weights, mode="sum")
+
+    def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
+        return values.new_zeros(pattern.latents).scatter_add_(0, pattern.columns, values)
+
+    def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+        dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            left.contiguous(), right, pattern.columns, pattern.starts, pattern.rows, 0, -1
+        )
+        return dots

@@ -1,0 +1,124 @@
+"""TopK: every input keeps its k largest latents (Makhzani & Frey 2013; Gao et al. 2024, arXiv 2406.04093)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sae.architectures import sparse_ops
+from sae.architectures.base import SAE, Losses, Revive, SAEConfig, at_most_latents, register
+from sae.architectures.dead_latents import auxiliary_loss
+from sae.errors import SAEError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(SAEConfig):
+    """A TopK autoencoder.
+
+    Attributes:
+        k: latents kept per input, at most `latents`. For the rest see `SAEConfig`.
+
+    >>> TopK(latents=4096, k=32).title
+    'topk-4096-k32'
+    """
+
+    architecture: ClassVar[str] = "topk"
+
+    k: int = 32
+    revive: Revive = "auxk"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_most_latents("k", self.k, self.latents)
+
+    @property
+    def title(self) -> str:
+        return f"{super().title}-k{self.k}"
+
+
+def fired(values: Tensor, indices: Tensor, latents: int) -> Tensor:
+    """On how many inputs each latent fired, `(m,)`, of values and indices `(N, k)`."""
+    counts = torch.zeros(latents, dtype=torch.long, device=values.device)
+    return counts.scatter_add_(0, indices.flatten(), (values != 0).long().flatten())
+
+
+def sparse_losses(
+    model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: sparse_ops.Pattern, reconstruction: Tensor,
+    loss: Tensor | None = None, dead: Tensor | None = None,
+) -> Losses:  # fmt: skip
+    """Losses of an SAE whose sparsity is built in: squared error (or `loss` instead of it) and AuxK."""
+    mean, residual, error = _SquaredError.apply(reconstruction, target)
+    total = mean if loss is None else loss
+    parts = {}
+    if dead is not None and model.config.revive == "auxk" and len(dead):
+        parts["auxk"] = auxiliary_loss(model, x, residual, dead)
+        total = total + model.config.aux_coefficient * parts["auxk"]
+    fired = pattern.counts((values.detach() > 0).long())
+    return Losses(total, error.sum(), error, fired, {k: v.detach() for k, v in parts.items()})
+
+
+class _SquaredError(torch.autograd.Function):
+    """Mean squared error, with the residual and the squared error of each input; fewer passes than autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = target - reconstruction
+        error = torch.linalg.vector_norm(residual, dim=1).square()
+        ctx.save_for_backward(residual)
+        ctx.mark_non_differentiable(residual, error)
+        return error.sum() / target.numel(), residual, error
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (residual,) = ctx.saved_tensors
+        grad = residual * (grads[0] * (-2 / residual.numel()))
+        return grad, -grad if ctx.needs_input_grad[1] else None
+
+
+@register
+class TopKSAE(SAE):
+    """See the configuration, `TopK`."""
+
+    Config = TopK
+    config: TopK
+
+    def activate(self, pre: Tensor) -> Tensor:
+        values, indices = pre.topk(self.config.k, dim=1)
+        return torch.zeros_like(pre).scatter(1, indices, values.relu())
+
+    def encode_sparse(self, acts: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
+        k = self.config.k if k is None else k
+        at_most_latents("k", k, self.latents)
+        pre = self.pre_activations(self.checked(acts))
+        values, indices = pre.topk(min(k, self.config.k), dim=1)
+        values = values.relu()
+        if k > self.config.k:  # the rest is silent
+            silent = torch.ones_like(pre).scatter_(1, indices, -1.0).topk(k - self.config.k, dim=1).indices
+            indices = torch.cat([indices, silent], dim=1)
+            values = torch.cat([values, values.new_zeros(silent.shape)], dim=1)
+        return values, indices
+
+    def forward(self, acts: Tensor) -> Tensor:
+        return self.decode_sparse(*self.encode_sparse(acts))
+
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = self.encode_sparse(acts)
+        return self.decode_sparse(values, indices), fired(values, indices, self.latents)
+
+    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+        values, pattern = sparse_ops.encode(
+            x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.topk(self.config.k)
+        )
+        reconstruction = sparse_ops.decode(values, pattern, self.decoder) + self.decoder_bias
+        return sparse_losses(self, x, target, values, pattern, reconstruction, dead=dead)
+
+    def _stretch(self, by: Tensor) -> None:
+        if float(by.max() / by.min()) > 1 + 1e-5:
+            raise SAEError(
+                "the decoder's rows differ in length: with latents in units of length, other latents would be the "
+                "k largest. Train with unit rows, or rank by value times length"
+            )
+        super()._stretch(by)

@@ -1,0 +1,1 @@
+"""Activations that dictionaries are trained on: sites, streams, shards."""

@@ -1,0 +1,286 @@
+"""Activations on disk: gathered once, found again by what they are, and read in order by any number of trainings.
+
+A folder of a store is named after a digest of site, inputs and sampling, so that the same question finds the
+same vectors. It holds `manifest.json` and shards, each a safetensors file with the vectors of some inputs that
+follow each other. A killed run leaves whole shards only; the next goes on behind the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae.architectures.base import whole
+from sae.data.activations import MEMORY, Sampling, about, opened
+from sae.data.shuffle_buffer import WindowStream
+from sae.data.site import Site, chosen
+from sae.data.streams import DEFAULT_BATCH
+from sae.errors import FormatError, SAEError, shorten
+from zoo.progress import Progress, reporter
+from zoo.weights.files import write_atomically, write_text_atomically
+
+SCHEMA = 1
+KIND = "vision-circuits activations"
+MANIFEST = "manifest.json"
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a store.
+
+    Attributes:
+        file: its name; vectors: how many it holds; stop: the first input behind it; sha256: of the file.
+    """
+
+    file: str
+    vectors: int
+    stop: int
+    sha256: str
+
+
+class Shards:
+    """Stored activations: what `store` leaves behind and `open_shards` finds.
+
+    Attributes:
+        folder: where they lie; metadata: site, inputs, sampling; axes: what places count.
+        shards: in the order of the inputs; d: width of a vector; dtype: on disk.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.metadata: dict[str, Any] = dict(manifest["metadata"])
+        self.axes: tuple[str, ...] = tuple(manifest["axes"])
+        self.dtype: str = manifest["dtype"]
+        self.d = int(manifest["d"])
+        self.inputs = int(manifest["inputs"])
+        self.shards = [Shard(**shard) for shard in manifest["shards"]]
+        for shard in self.shards:
+            if Path(shard.file).name != shard.file:
+                raise FormatError(f"{folder / MANIFEST} names a shard outside its folder: {shorten(shard.file)}")
+        self._checked: set[str] = set()
+
+    def __len__(self) -> int:
+        return sum(shard.vectors for shard in self.shards)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all inputs are in."""
+        return bool(self.shards) and self.shards[-1].stop == self.inputs
+
+    @property
+    def digest(self) -> str:
+        """Which vectors these are: SHA-256 over the digests of the shards."""
+        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    def read(self, number: int) -> tuple[Tensor, Tensor]:
+        """Vectors `(n, d)` and places `(n, axes)` of a shard; its digest is checked when it is first read.
+
+        Raises:
+            FormatError: it is missing or damaged.
+        """
+        shard = self.shards[number]
+        path = self.folder / shard.file
+        again = f"delete {self.folder} and gather again"
+        try:
+            if shard.file not in self._checked:
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                        raise FormatError(f"{path} is damaged: its digest is not the one in {MANIFEST}; {again}")
+                self._checked.add(shard.file)
+            tensors = load_file(path)
+            vectors, places = tensors["vectors"], tensors["places"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise FormatError(f"{path} cannot be read: {shorten(error, 120)}; {again}") from error
+        return vectors, places
+
+    def tensor(self) -> Tensor:
+        """All vectors `(n, d)`, float32."""
+        return torch.cat([self.read(i)[0].float() for i in range(len(self.shards))])
+
+    def stream(
+        self,
+        batch_size: int = DEFAULT_BATCH,
+        seed: int = 0,
+        *,
+        memory: int = MEMORY,
+        device: str | torch.device | None = None,
+    ) -> ShardStream:
+        """Training batches; for the settings see `ShardStream`."""
+        return ShardStream(self, batch_size, seed, memory=memory, device=device)
+
+
+class ShardStream(WindowStream):
+    """Batches from stored activations: shards are read whole, in random groups, and shuffled within a group.
+
+    Args:
+        shards: a complete store.
+        batch_size: vectors per batch; seed: of the order.
+        memory: bytes that a group of shards may take.
+        device: where groups are kept (default: the CPU).
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        batch_size: int = DEFAULT_BATCH,
+        seed: int = 0,
+        *,
+        memory: int = MEMORY,
+        device: str | torch.device | None = None,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        whole("memory", memory)
+        if not shards.complete:
+            raise SAEError(f"{shards.folder} is not complete: gather again, it goes on where it stopped")
+        self.shards, self.device = shards, device
+        self.metadata = shards.metadata
+        size = {"float32": 4}.get(shards.dtype, 2)
+        self._windows = min(len(shards.shards), math.ceil(len(shards) * shards.d * size / memory))
+
+    @property
+    def windows(self) -> int:
+        """How many groups make an epoch."""
+        return self._windows
+
+    @property
+    def digest(self) -> str:
+        """Which vectors these are."""
+        return self.shards.digest
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest, "batch_size": self.batch_size, "seed": self.seed, "windows": self.windows
+        }  # fmt: skip
+
+    def load(self, epoch: int, window: int) -> Tensor:
+        """The vectors of a group of shards."""
+        numbers = self._split(len(self.shards.shards), epoch, window)
+        parts = [self.shards.read(n)[0].to(self.device or "cpu") for n in numbers]
+        return torch.cat(parts) if parts else torch.empty(0, self.shards.d, device=self.device)
+
+
+def store(
+    site: Site,
+    inputs: Any,
+    folder: str | Path,
+    *,
+    sampling: Sampling | None = None,
+    dtype: Dtype = "float32",
+    shard_bytes: int = 256 * 2**20,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Shards:
+    """Gather activations into a store, or find them there; a run that was broken off goes on where it stopped.
+
+    Args:
+        site: a `VisionSite` or `LanguageSite`.
+        inputs: pictures or texts.
+        folder: of the store; each question gets a folder of its own in it.
+        sampling: which positions (default: all).
+        dtype: on disk; halves lose digits that no training needs, and halve the disk.
+        shard_bytes: about how large a shard is.
+        batch_size: inputs per forward pass.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        FormatError: the store is damaged. FileError: the disk does not take it; whole shards stay.
+        SAEError: no activations, or values that are not finite.
+
+    >>> shards = store(site, "scenes:1000", "activations")  # doctest: +SKIP
+    >>> runs = sae.train(shards.stream(), sae.TopK(latents=512, k=8), steps=500)  # doctest: +SKIP
+    """
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise SAEError(f"dtype={shorten(dtype)!r}: use 'float32', 'float16' or 'bfloat16'")
+    whole("shard_bytes", shard_bytes)
+    inputs = opened(site, inputs)
+    sampling = sampling or Sampling()
+    metadata = about(site, inputs, sampling)
+    question = json.dumps([metadata, site.address, dtype], sort_keys=True)
+    own = Path(folder).expanduser() / hashlib.sha256(question.encode()).hexdigest()[:24]
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA, "kind": KIND, "metadata": metadata, "axes": list(site.axes), "dtype": dtype, "d": site.d,
+        "inputs": len(inputs), "shards": [],
+    }  # fmt: skip
+    own.mkdir(parents=True, exist_ok=True)
+    with FileLock(own / ".lock"):
+        found = open_shards(own) if (own / MANIFEST).exists() else None
+        if found is not None:
+            if found.complete:
+                return found
+            manifest["shards"] = [vars(shard) for shard in found.shards]
+        _fill(site, inputs, own, manifest, sampling, shard_bytes, batch_size, progress)
+        return open_shards(own)
+
+
+def _fill(
+    site: Site, inputs: Any, own: Path, manifest: dict[str, Any], sampling: Sampling, shard_bytes: int,
+    batch_size: int, progress: Progress,
+) -> None:  # fmt: skip
+    total = len(inputs)
+    done: list[dict[str, Any]] = manifest["shards"]
+    first = done[-1]["stop"] if done else 0
+    dtype = getattr(torch, manifest["dtype"])
+    parts: list[tuple[Tensor, Tensor]] = []
+    held = 0
+    rest = range(first, total)
+    with reporter(progress, "inputs") as told:
+        told(first, total)
+        for block in site.blocks(chosen(inputs, rest), batch_size=batch_size):
+            vectors, places = sampling.pick(block, rest)
+            if not bool(torch.isfinite(vectors).all()):
+                raise SAEError(f"{site.address}: activations that are not finite, on inputs from {first + block.first}")
+            parts.append((vectors.to(dtype).cpu(), places))
+            held += vectors.numel() * dtype.itemsize
+            stop = first + block.first + len(block.acts)
+            if held >= shard_bytes or stop == total:
+                _write_shard(own, manifest, parts, stop)
+                parts, held = [], 0
+            told(stop, total)
+    if not sum(shard["vectors"] for shard in done):
+        raise SAEError(f"{site.address}: no activations on {total} inputs")
+
+
+def _write_shard(own: Path, manifest: dict[str, Any], parts: list[tuple[Tensor, Tensor]], stop: int) -> None:
+    vectors, places = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
+    path = own / f"shard-{len(manifest['shards']):05d}.safetensors"
+    write_atomically(path, lambda temporary: save_file({"vectors": vectors, "places": places}, temporary))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest["shards"].append(vars(Shard(path.name, len(vectors), stop, digest)))
+    write_text_atomically(own / MANIFEST, json.dumps(manifest, indent=1))
+
+
+def open_shards(folder: str | Path) -> Shards:
+    """Stored activations in `folder` (the one with the manifest).
+
+    Raises:
+        FormatError: there are none, of another version, or damaged.
+    """
+    own = Path(folder).expanduser()
+    path = own / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"no activations in {own}: it has no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged: {shorten(error, 120)}; delete {own} and gather again") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise FormatError(f"{path} is not the manifest of stored activations")
+    if manifest.get("schema") != SCHEMA:
+        raise FormatError(f"{own} has schema {shorten(manifest.get('schema'), 20)}; this version reads {SCHEMA}")
+    try:
+        return Shards(own, manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} is incomplete: {shorten(error)}; delete {own} and gather again") from error

@@ -1,0 +1,126 @@
+"""Streams over more vectors than memory holds: one window of them at a time, shuffled, drawn from, and let go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from sae.architectures.base import whole
+from sae.data.streams import DEFAULT_BATCH, checked_share
+from sae.errors import SAEError, TrainingError, shorten
+from sae.seeding import ORDER, WINDOW, generator
+
+
+class WindowStream(ABC):
+    """Batches without end from windows of vectors, each held in memory while it is drawn from.
+
+    An epoch goes through all windows; what goes into which window, and the order within, are drawn anew every
+    epoch. Where one window holds everything it stays, and only the order changes. A batch that a window's end
+    would cut short is filled from the next.
+
+    Args:
+        batch_size: vectors per batch.
+        seed: of the order.
+    """
+
+    def __init__(self, batch_size: int = DEFAULT_BATCH, seed: int = 0) -> None:
+        whole("batch_size", batch_size)
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch, self.window, self.cursor = 0, 0, 0
+        self.rank, self.world, self.told = 0, 1, False
+        self._held: tuple[tuple[int, int], Tensor] | None = None
+        self._order: Tensor | None = None
+
+    @property
+    @abstractmethod
+    def windows(self) -> int:
+        """How many windows make an epoch."""
+
+    @abstractmethod
+    def load(self, epoch: int, window: int) -> Tensor:
+        """The vectors `(n, d)` of a window, always the same for the same numbers."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells this stream from others, as JSON; a position belongs to one identity."""
+
+    def share(self, rank: int, world: int) -> None:
+        """Give the vectors of every `world`-th thing (input, shard) only, from the `rank`-th on."""
+        self.rank, self.world = checked_share(rank, world)
+        self._held, self._order = None, None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensor:
+        parts, wanted, empty = [], self.batch_size, 0
+        while wanted:
+            vectors, order = self._current()
+            picked = order[self.cursor : self.cursor + wanted]
+            parts.append(vectors[picked])
+            wanted -= len(picked)
+            self.cursor += len(picked)
+            empty = 0 if len(picked) else empty + 1  # a window of few inputs may hold none
+            if empty > self.windows:
+                raise TrainingError("the stream gave no activations in a whole epoch")
+            if self.cursor >= len(order):
+                self._advance()
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _advance(self) -> None:
+        self.cursor, self._order = 0, None
+        self.window += 1
+        if self.window == self.windows:
+            self.epoch, self.window = self.epoch + 1, 0
+
+    def _current(self) -> tuple[Tensor, Tensor]:
+        # a window that holds everything is the same in every epoch
+        key = (0, 0) if self.windows == 1 else (self.epoch, self.window)
+        if self._held is None or self._held[0] != key:
+            self._held = None  # let the old one go before the new one is there
+            self._held = (key, self.load(*key))
+        vectors = self._held[1]
+        if self._order is None:
+            drawn = generator(self.seed, ORDER, self.epoch, self.window)
+            self._order = torch.randperm(len(vectors), generator=drawn).to(vectors.device)
+        return vectors, self._order
+
+    def _split(self, count: int, epoch: int, window: int) -> list[int]:
+        """Which of `count` things (inputs, shards) are in a window of this rank.
+
+        Raises:
+            SAEError: fewer things than ranks share them.
+        """
+        mine = range(self.rank, count, self.world)
+        if not mine:
+            raise SAEError(f"{self.world} ranks cannot share {count} inputs or shards: give more of them")
+        if self.windows == 1:
+            return list(mine)
+        order = torch.randperm(len(mine), generator=generator(self.seed, WINDOW, epoch)).tolist()
+        bounds = [len(mine) * w // self.windows for w in (window, window + 1)]
+        return sorted(mine[i] for i in order[bounds[0] : bounds[1]])
+
+    def tell(self) -> dict[str, Any]:
+        """The position, as JSON."""
+        return {"epoch": self.epoch, "window": self.window, "cursor": self.cursor, **self._whose()}
+
+    def _whose(self) -> dict[str, Any]:
+        return {**self.identity(), "rank": self.rank, "world": self.world}
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Go to a position that `tell` gave.
+
+        Raises:
+            TrainingError: it belongs to another stream.
+        """
+        own = self._whose()
+        other = [name for name, value in own.items() if position.get(name) != value]
+        if other:
+            what = "; ".join(f"{n} is {shorten(own[n], 20)}, was {shorten(position.get(n), 20)}" for n in other)
+            raise TrainingError(f"the position belongs to another stream of vectors: {what}")
+        self.epoch, self.window, self.cursor = (int(position[n]) for n in ("epoch", "window", "cursor"))
+        self._order = None

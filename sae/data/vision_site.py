@@ -1,0 +1,241 @@
+"""A layer of a convolutional network as a place for SAEs: every position of its map is a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.attribution.class_scores import ClassScores
+from circuits.network.hooks import editing, stream
+from circuits.network.model import Layer, Model
+from sae.architectures.base import SAE
+from sae.data.activations import SiteStream
+from sae.data.site import Block, Function, check_fits
+from sae.errors import SAEError
+from sae.formats import load
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+
+class VisionSite:
+    """A layer of a CNN, or a branch of one, as vectors `(N, d)`: one for each position of each picture.
+
+    Cutting a map into positions, applying an SAE and putting it together again equals two 1x1 convolutions.
+
+    Args:
+        model: a model of `circuits.load` or `circuits.wrap`.
+        layer: a layer, or a branch such as `mixed4c_5x5` (its channels only).
+
+    Raises:
+        AddressError: there is no such layer. SAEError: one unit is named.
+
+    >>> site = VisionSite(circuits.load("scenes"), "mixed3b")  # doctest: +SKIP
+    >>> next(iter(site.blocks("scenes:4"))).vectors.shape  # doctest: +SKIP
+    torch.Size([1024, 48])
+    """
+
+    axes = ("image", "y", "x")
+
+    def __init__(self, model: Model, layer: str) -> None:
+        unit = model.resolve(layer)
+        if unit.index is not None or unit.basis is not None:
+            raise SAEError(f"an SAE reads a whole layer; {unit.short} is one unit. Name the layer: {unit.layer}")
+        self.model = model
+        self.layer: Layer = model.layers[unit.layer]
+
+    def __repr__(self) -> str:
+        return f"VisionSite({self.address!r}, d={self.d})"
+
+    @property
+    def address(self) -> str:
+        """`model/layer`."""
+        return f"{self.model.name}/{self.layer.name}"
+
+    @property
+    def d(self) -> int:
+        """Channels of the layer."""
+        return self.layer.channels
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What an SAE trained here must be told, JSON-ready; the keys that SAELens knows among them."""
+        field = self.layer.receptive_field
+        spec = self.model.input
+        return {
+            "model_name": self.model.name,
+            "hook_name": self.layer.name,
+            "model": self.model.name,
+            "layer": self.layer.name,
+            "weights_digest": self.model.digest,
+            "site": "vision",
+            "kind": self.layer.kind,
+            "map": list(self.layer.size or (1, 1)),
+            "stride": self.layer.stride,
+            "receptive_field": None if field is None else list(field.size),
+            "input_normalisation": {
+                "size": list(spec.shape),
+                "resize": spec.resize,
+                "mean": list(spec.mean),
+                "std": list(spec.std),
+                "scale": spec.scale,
+                "order": spec.order,
+            },
+        }
+
+    def open(self, images: Any) -> Images:
+        """The pictures, in whatever form `zoo.images.sources.open_images` takes them."""
+        return open_images(images)
+
+    def blocks(self, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> Iterator[Block]:
+        """Activations `(n, h, w, d)` batch by batch, in the order of the pictures.
+
+        Args:
+            inputs: pictures: a folder, a tensor in [0, 1], `scenes:500`, ...
+            batch_size: pictures per forward pass.
+            progress: True for a bar, or a function of (done, total).
+        """
+        name = self.layer.name
+        first = 0
+        for _, acts in stream(self.model, inputs, [name], batch_size=batch_size, progress=progress):
+            maps = acts[name].movedim(1, -1)
+            yield Block(maps, first)
+            first += len(maps)
+
+    def stream(self, images: Any, **settings: Any) -> SiteStream:
+        """Training vectors from pictures, shuffled and without end; for the settings see `SiteStream`."""
+        return SiteStream(self, self.open(images), **settings)
+
+    @contextmanager
+    def replaced(self, function: Function) -> Iterator[None]:
+        """While open, the network goes on from `function(acts)`, acts `(N, h, w, d)`, of the same shape.
+
+        Raises:
+            SAEError: while running, when the function gives another shape.
+        """
+        base, channels = self._where()
+        with editing(self.model, [(base, _on_channels(function, channels))]):
+            yield
+
+    def predictions(
+        self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
+    ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+        """Class scores `(n, classes)` before any softmax, once per way, and the pictures' labels where known.
+
+        Pictures are decoded, and run up to this layer, once for all ways. See `sae.data.site.Site.predictions`.
+        """
+        pictures = self.open(inputs)
+        labels = None if pictures.labels is None else torch.tensor(pictures.labels)
+        base, channels = self._where()
+        rest = ClassScores(self.model, base)
+        functions = [None if way is None else _on_channels(way, channels) for way in ways]
+        for indices, batch in pictures.batches(self.model.input, batch_size=batch_size, progress=progress):
+            with torch.no_grad():
+                acts, context = rest.begin(batch)
+                scores = [rest.scores(acts if f is None else f(acts), context) for f in functions]
+            yield scores, None if labels is None else labels[indices]
+
+    def attach(self, name: str, sae: SAE) -> None:
+        """Make the SAE's latents units of the model, `layer~name:index`.
+
+        Of a branch's SAE the latents read and write the branch's channels of the whole layer.
+
+        Raises:
+            SAEError: it was trained on another layer or other weights, or has another width.
+        """
+        check_fits(sae, self)
+        base, channels = self._where()
+        width = self.model.layers[base].channels
+        self.model.attach(base, name, sae if self.layer.part is None else OnBranch(sae, channels, width))
+
+    def _where(self) -> tuple[str, slice]:
+        if self.layer.part is None:
+            return self.layer.name, slice(None)
+        base, start = self.layer.part
+        return base, slice(start, start + self.layer.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class OnBranch:
+    """An SAE of a branch as a basis of the whole layer: it reads and writes the branch's channels.
+
+    Attributes:
+        sae: of the branch; channels: which of the layer's they are; width: channels of the layer.
+    """
+
+    sae: SAE
+    channels: slice
+    width: int
+
+    @property
+    def read(self) -> Tensor:
+        """Directions `(m, width)`, zero outside the branch."""
+        return self._padded(self.sae.read)
+
+    @property
+    def write(self) -> Tensor:
+        """Directions `(m, width)`, zero outside the branch."""
+        return self._padded(self.sae.write)
+
+    def encode(self, acts: Tensor) -> Tensor:
+        """Latents `(N, m)` of the layer's activations `(N, width)`."""
+        return self.sae.encode(acts[:, self.channels])
+
+    def _padded(self, rows: Tensor) -> Tensor:
+        whole = rows.new_zeros((len(rows), self.width))
+        whole[:, self.channels] = rows
+        return whole
+
+
+def _layout(maps: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if maps.is_contiguous() else torch.channels_last
+
+
+def _on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tensor]:
+    def apply(acts: Tensor) -> Tensor:
+        maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+        before = maps[:, channels].movedim(1, -1)
+        after = function(before)
+        if after.shape != before.shape:
+            raise SAEError(
+                f"the activations here are {tuple(before.shape)}; they were replaced by {tuple(after.shape)}"
+            )
+        # laid out as before: convolutions round differently on another layout
+        new = after.movedim(-1, 1).contiguous(memory_format=_layout(maps))
+        if channels != slice(None):
+            whole = maps.clone()
+            whole[:, channels] = new
+            new = whole
+        return new.reshape(acts.shape)
+
+    return apply
+
+
+def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> tuple[VisionSite, str]:
+    """Make the latents of a saved SAE units of the model it was trained on.
+
+    Args:
+        model: the model.
+        folder: as `sae.save` wrote it; its metadata name the layer.
+        name: of the basis (default: the folder's).
+
+    Returns:
+        Where it reads, and its name there.
+
+    Raises:
+        FormatError: no SAE there. SAEError: it does not say which layer it reads, or was trained on other weights.
+    """
+    path = Path(folder).expanduser()
+    loaded = load(path, device=model.device)
+    layer = loaded.metadata.get("layer") or loaded.metadata.get("hook_name")
+    if not isinstance(layer, str):
+        raise SAEError(f"{path} does not say which layer it reads; attach it with VisionSite(model, LAYER).attach(...)")
+    site = VisionSite(model, layer)
+    own = name or path.resolve().name
+    site.attach(own, loaded)
+    return site, own

@@ -1,0 +1,1 @@
+"""Metrics of a dictionary, and the baselines beside them."""

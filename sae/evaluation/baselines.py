@@ -1,0 +1,90 @@
+"""What a dictionary must beat: the layer's own channels, and random directions, with as many active."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sae.architectures.base import whole
+from sae.architectures.topk import fired
+from sae.seeding import CONTROL, generator
+
+
+class ChannelDictionary:
+    """The channels themselves as a dictionary: of every input, the k that are farthest from their mean.
+
+    Args:
+        mean: `(d,)`; all other channels are reconstructed as it.
+        k: active channels; with k = d the reconstruction is perfect.
+    """
+
+    name = "channels"
+
+    def __init__(self, mean: Tensor, k: int) -> None:
+        whole("k", k)
+        self.mean, self.k = mean, min(k, len(mean))
+
+    def encode(self, acts: Tensor) -> Tensor:
+        """Latents `(N, d)`: distances from the mean, k of them not zero."""
+        centred = acts - self.mean.to(acts)
+        kept = centred.abs().topk(self.k, dim=1).indices
+        return torch.zeros_like(centred).scatter(1, kept, centred.gather(1, kept))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Reconstructions `(N, d)`."""
+        return latents + self.mean.to(latents)
+
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions `(N, d)`, and on how many inputs each channel was kept, `(d,)`."""
+        latents = self.encode(acts)
+        return self.decode(latents), (latents != 0).sum(dim=0)
+
+
+class RandomDictionary:
+    """Random unit directions, read and written along, the k largest of an input active.
+
+    Directions that overlap count things twice, so latents get one common factor, the least-squares best on the
+    first batch seen.
+
+    Args:
+        mean: `(d,)`; m: number of directions; k: active ones; seed: of the directions.
+    """
+
+    name = "random"
+
+    def __init__(self, mean: Tensor, m: int, k: int, seed: int = 0) -> None:
+        whole("m", m)
+        whole("k", k)
+        self.directions = F.normalize(torch.randn(m, len(mean), generator=generator(seed, CONTROL)))
+        self.mean, self.k = mean, min(k, m)
+        self.gain: float | None = None
+
+    def encode(self, acts: Tensor) -> Tensor:
+        """Latents `(N, m)`."""
+        values, indices = self._encode(acts)
+        latents = torch.zeros(len(acts), len(self.directions), dtype=acts.dtype, device=acts.device)
+        return latents.scatter_(1, indices, values)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Reconstructions `(N, d)`."""
+        return latents @ self.directions.to(latents) + self.mean.to(latents)
+
+    def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions `(N, d)`, and on how many inputs each direction fired, `(m,)`."""
+        values, indices = self._encode(acts)
+        return self._sums(values, indices) + self.mean.to(acts), fired(values, indices, len(self.directions))
+
+    def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest latents of every input, values and indices `(N, k)`."""
+        centred = acts - self.mean.to(acts)
+        values, indices = (centred @ self.directions.to(acts).T).topk(self.k, dim=1)
+        values = values.relu()
+        if self.gain is None:
+            out = self._sums(values, indices)
+            length = float(out.square().sum())
+            self.gain = float((centred * out).sum()) / length if length > 0 else 1.0
+        return values * self.gain, indices
+
+    def _sums(self, values: Tensor, indices: Tensor) -> Tensor:
+        return F.embedding_bag(indices, self.directions.to(values), per_sample_weights=values, mode="sum")

@@ -1,0 +1,241 @@
+"""What an SAE keeps of a network: of its activations, and of what it predicts when spliced in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sae.architectures.base import SAE
+from sae.data.activations import MEMORY, Sampling, collect, fitting, opened
+from sae.data.site import Function, Site, check_fits, constant, reconstructing
+from sae.errors import SAEError
+from sae.evaluation.baselines import ChannelDictionary, RandomDictionary
+from sae.evaluation.metrics import Reconstruction, reconstruction
+from zoo.progress import Progress, reporter
+
+CLEAN, SPLICED, MEAN, ZERO = "clean", "sae", "mean", "zero"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network predicts one way.
+
+    Attributes:
+        count: predictions with a known answer.
+        top1, top5: share of them whose answer is the first, or among the first five; loss: their mean
+            cross-entropy, in nats. NaN where no answer is known.
+        agreement: share of all predictions whose first choice is the clean network's.
+        kl: mean KL divergence from the clean network's prediction, in nats.
+    """
+
+    count: int
+    top1: float
+    top5: float
+    loss: float
+    agreement: float
+    kl: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        address: of the site; inputs: their name and number.
+        reconstruction: of the activations, with the channel and the random dictionary as baselines.
+        branches: FVU per branch of a concatenated layer: of the SAE, and of the channels at equal L0.
+        ways: predictions of the network as it is ("clean"), with the SAE in its place ("sae"), with the activations
+            replaced by their mean or zero ("mean", "zero"), and with the two baselines ("channels", "random").
+        sampling: which positions the activations were taken at.
+        provenance: SAE, versions, seed.
+    """
+
+    address: str
+    inputs: Mapping[str, Any]
+    reconstruction: Reconstruction
+    branches: Mapping[str, Mapping[str, float]]
+    ways: Mapping[str, Prediction]
+    sampling: Sampling
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def recovered(self, what: str = "top1", way: str = SPLICED, floor: str = MEAN) -> float:
+        """Share of what is lost under an ablation that a way keeps: (way - floor) / (clean - floor).
+
+        Behind a rectifier the mean is the fairer floor: zero is far from anything the network ever says.
+
+        Args:
+            what: "top1", "top5", "loss", "agreement" or "kl".
+            way: "sae", "channels" or "random".
+            floor: "mean" or "zero".
+        """
+        at, low, high = (float(getattr(self.ways[name], what)) for name in (way, floor, CLEAN))
+        return (at - low) / (high - low) if high != low else float("nan")
+
+    def describe(self) -> dict[str, Any]:
+        """The numbers as JSON."""
+        kept = {
+            floor: {what: self.recovered(what, floor=floor) for what in ("top1", "top5", "loss", "agreement", "kl")}
+            for floor in (MEAN, ZERO)
+        }
+        return {
+            "address": self.address,
+            "inputs": dict(self.inputs),
+            "sampling": self.sampling.describe(),
+            "reconstruction": self.reconstruction.describe(),
+            "branches": {name: dict(one) for name, one in self.branches.items()},
+            "predictions": {name: vars(one) for name, one in self.ways.items()},
+            "recovered": kept,
+            "provenance": dict(self.provenance),
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    sae: SAE,
+    site: Site,
+    inputs: Any,
+    *,
+    labels: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
+    controls: bool = True,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Evaluation:
+    """How much of the activations at a site an SAE explains, and how much of the predictions survives it.
+
+    Activations are reconstructed at all positions, or at as many uniform ones per input as fit into memory. Then
+    the network predicts with the reconstruction in place of the activations, everywhere, beside the network as it
+    is, the layer's mean, zero, and the channel and random dictionaries at equal L0.
+
+    Args:
+        sae: the SAE.
+        site: where it reads; its metadata must not name another layer or other weights.
+        inputs: pictures or texts; best not those it was trained on.
+        labels: right class of each picture, -1 where unknown (default: those that the pictures carry).
+        sampling: which positions the reconstruction is measured at; uniform.
+        controls: run the channel and the random dictionary, too.
+        batch_size: inputs per forward pass.
+        seed: of the random dictionary.
+        progress: True for a bar, or a function of (done, total) inputs.
+
+    Raises:
+        SAEError: an SAE of another layer or width, sampling by magnitude, labels of another number.
+
+    >>> evaluate(s, VisionSite(model, "mixed4c"), photographs).recovered("top1")  # doctest: +SKIP
+    0.98
+    """
+    from circuits.tracing.circuit import provenance
+
+    check_fits(sae, site)
+    inputs = opened(site, inputs)
+    if sampling is not None and sampling.rule != "uniform":
+        raise SAEError("metrics are taken at uniform positions: vectors drawn by magnitude are not the layer's own")
+    if labels is not None and len(labels) != len(inputs):
+        raise SAEError(f"{len(labels)} labels for {len(inputs)} inputs")
+    sampling = sampling or fitting(site, inputs, vectors=max(1, MEMORY // (4 * site.d)), seed=seed)
+    passes = 2
+    with reporter(progress, "inputs") as told:
+        count = len(inputs)
+        acts = collect(
+            site, inputs, sampling=sampling, batch_size=batch_size, progress=lambda done, _: told(done, passes * count)
+        )
+        if sae.encoder.device != acts.vectors.device:
+            sae = copy.deepcopy(sae).to(acts.vectors.device)
+        found = reconstruction(sae, acts.vectors, baselines=controls, seed=seed)
+        mean = acts.vectors.double().mean(dim=0).float()
+        ways: dict[str, Function | None] = {
+            CLEAN: None,
+            SPLICED: reconstructing(sae),
+            MEAN: constant(mean),
+            ZERO: constant(torch.zeros_like(mean)),
+        }
+        if controls:
+            k = max(1, round(found.l0))
+            for one in (
+                ChannelDictionary(mean, k),
+                _settled(RandomDictionary(mean, sae.latents, k, seed), acts.vectors),
+            ):
+                ways[one.name] = reconstructing(_both(one))
+        tallies = {name: _Predictions() for name in ways}
+        at = 0
+        for scores, known in site.predictions(
+            inputs,
+            list(ways.values()),
+            batch_size=batch_size,
+            progress=lambda done, _: told(count + done, passes * count),
+        ):
+            if labels is not None:
+                known = torch.tensor(list(labels[at : at + len(scores[0])]))
+                at += len(scores[0])
+            clean = scores[0].double().log_softmax(dim=1)
+            for tally, score in zip(tallies.values(), scores, strict=True):
+                tally.add(score, clean, known)
+    return Evaluation(
+        address=site.address,
+        inputs={"name": getattr(inputs, "name", None), "count": count, "digest": getattr(inputs, "digest", None)},
+        reconstruction=found,
+        branches=_branches(site, found),
+        ways={name: tally.result() for name, tally in tallies.items()},
+        sampling=sampling,
+        provenance={"sae": sae.config.to_dict(), "seed": seed, **provenance()},
+    )
+
+
+def _settled(one: RandomDictionary, vectors: Tensor) -> RandomDictionary:
+    one.encode(vectors[:: max(1, len(vectors) // 4096)])  # its gain is found on the first vectors it sees
+    return one
+
+
+def _both(one: ChannelDictionary | RandomDictionary) -> Function:
+    return lambda acts: one.reconstruct(acts)[0]
+
+
+def _branches(site: Site, found: Reconstruction) -> dict[str, dict[str, float]]:
+    model, layer = getattr(site, "model", None), getattr(site, "layer", None)
+    if model is None or layer is None:
+        return {}
+    out = {}
+    for name, branch in model.layers.items():
+        if branch.part is not None and branch.part[0] == layer.name:
+            where = slice(branch.part[1], branch.part[1] + branch.channels)
+            out[name] = {SPLICED: found.fvu_of(where)}
+            out[name] |= {other: one.fvu_of(where) for other, one in found.baselines.items()}
+    return out
+
+
+class _Predictions:
+    """Counts a `Prediction` batch by batch."""
+
+    def __init__(self) -> None:
+        self.seen = self.known = 0
+        self.sums = torch.zeros(5, dtype=torch.float64)  # top-1, top-5, loss, agreement, KL
+
+    def add(self, scores: Tensor, clean: Tensor, labels: Tensor | None) -> None:
+        """Count scores `(n, classes)` beside the clean network's log-probabilities."""
+        own = scores.double().log_softmax(dim=1)
+        self.seen += len(own)
+        self.sums[3] += float((own.argmax(dim=1) == clean.argmax(dim=1)).sum())
+        self.sums[4] += float(F.kl_div(own, clean, reduction="sum", log_target=True))
+        if labels is None:
+            return
+        there = (labels >= 0).to(own.device)
+        right, own = labels.to(own.device)[there], own[there]
+        if len(right):
+            self.known += len(right)
+            first = own.topk(min(5, own.shape[1]), dim=1).indices == right[:, None]
+            self.sums[0] += float(first[:, 0].sum())
+            self.sums[1] += float(first.any(dim=1).sum())
+            self.sums[2] += float(F.nll_loss(own, right, reduction="sum"))
+
+    def result(self) -> Prediction:
+        """The counts as numbers."""
+        nan = float("nan")
+        right = [float(v) / self.known if self.known else nan for v in self.sums[:3]]
+        return Prediction(self.known, *right, *(float(v) / max(1, self.seen) for v in self.sums[3:]))

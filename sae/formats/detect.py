@@ -1,0 +1,121 @@
+"""What is at a path, looked at before any layout is believed, and what a layout of files is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sae.architectures.base import SAE
+from sae.errors import FormatError, shorten
+
+
+class Found:
+    """A folder with an SAE's files, or one of the files.
+
+    Attributes:
+        path: what was asked for. folder: it, or the folder that it is in.
+        names: of the files to go by: those of the folder, or the one that was asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path if path.is_dir() else path.parent
+        try:
+            self.names = frozenset(p.name for p in path.iterdir()) if path.is_dir() else frozenset([path.name])
+        except OSError as error:
+            raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these files is there."""
+        return any(name in self.names for name in names)
+
+    @property
+    def torch_file(self) -> Path | None:
+        """The file itself, where it is one of torch's."""
+        return self.path if self.path.suffix in (".pt", ".pth") and self.path.is_file() else None
+
+    @cached_property
+    def state(self) -> Any:
+        """The content of `torch_file`, read once."""
+        if self.torch_file is None:
+            raise FormatError("it is not a file that torch wrote (.pt)")
+        return read_torch(self.torch_file)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to keep an SAE in files.
+
+    Attributes:
+        name: what `format=` calls it. files: what it looks like, for messages.
+        detects: whether what was found is of this layout.
+        reads: the SAE, for raw inputs; FormatErrors name the file, not its folder.
+        writes: folder, folded SAE, what is said about it -> files, whole or not at all; None where it is only read.
+        weights: the file that a folder must have before another SAE may be written over it.
+    """
+
+    name: str
+    files: str
+    detects: Callable[[Found], bool]
+    reads: Callable[[Found], SAE]
+    writes: Callable[[Path, SAE, dict[str, Any]], None] | None = None
+    weights: str = ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        FormatError: there is none, or it is not an object.
+    """
+    try:
+        # NaN, which JSON does not have, stays readable as text, and can be written again
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)
+    except FileNotFoundError as error:
+        raise FormatError(f"there is no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path.name} is no JSON, it may be truncated: {shorten(error)}") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"{path.name} is not the configuration of an SAE")
+    return content
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        FormatError: there is none, or it is damaged.
+    """
+    if not path.is_file():
+        raise FormatError(f"there is no {path.name}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error
+
+
+def read_torch(path: Path) -> Any:
+    """What `torch.save` wrote, as long as it is made of tensors and plain values.
+
+    Raises:
+        FormatError: there is none, it is damaged, or it holds objects, which only running its code would restore.
+    """
+    if not path.is_file():
+        raise FormatError(f"there is no {path.name}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "damaged, or holds Python objects; these are never unpickled here. Save its state_dict() instead"
+        raise FormatError(f"{path.name} is {reason}") from error
+    except Exception as error:  # a damaged archive raises whatever its bytes lead to
+        raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error

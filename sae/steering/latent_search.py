@@ -1,0 +1,268 @@
+"""Which latents to steer: by what tells two sets of inputs apart, by a label, by likeness to another latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.dataset.concept_search import Finding, Findings, midranks
+from circuits.tracing.circuit import provenance
+from sae.data.activations import opened
+from sae.data.site import Site, digest_of
+from sae.errors import SAEError, did_you_mean, shorten
+from sae.seeding import CONTROL, generator
+from sae.steering.bases import Dictionary, basis_at, check_latent, in_parts, name_of
+from zoo.progress import Progress
+
+
+@dataclass(frozen=True)
+class LatentFinding(Finding):
+    """One latent's answer to a concept, as `circuits.Finding`."""
+
+    @property
+    def latent(self) -> int:
+        """Its number."""
+        return int(self.unit.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class LatentFindings(Findings):
+    """Latents ranked for a concept, best first, as `circuits.Findings`.
+
+    `chance` is the largest AUC of any latent in any of several shufflings of the inputs.
+    """
+
+    rows: tuple[LatentFinding, ...]
+
+    @property
+    def best(self) -> LatentFinding:
+        """The latent with the highest AUC."""
+        return self.rows[0]
+
+
+def search(
+    s: Dictionary,
+    site: Site,
+    positive: Any,
+    negative: Any,
+    *,
+    top: int = 100,
+    name: str = "sae",
+    shuffles: int = 10,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> LatentFindings:
+    """Latents that tell two sets of inputs apart, ranked by AUC of their largest activation on each input.
+
+    Args:
+        s: an SAE or another basis of the site; None for its channels.
+        site: a `VisionSite` or `LanguageSite`.
+        positive, negative: pictures or texts with the concept, and without.
+        top: how many to give.
+        name: what the basis is called in addresses.
+        shuffles: how often the inputs are shuffled for `chance`.
+        seed: of the shuffling.
+        batch_size: inputs per forward pass.
+        progress: True for a bar, or a function of (done, total) inputs of each set.
+
+    Raises:
+        SAEError: no inputs on one side, or a basis of another site.
+
+    >>> search(s, site, texts_a, texts_b).best.latent  # doctest: +SKIP
+    17
+    """
+    sides = [opened(site, positive), opened(site, negative)]
+    for which, side in zip(("positive", "negative"), sides, strict=True):
+        if not len(side):
+            raise SAEError(f"there are no {which} inputs")
+    values = [_pooled(s, site, side, batch_size, progress) for side in sides]
+    with_it = np.repeat([True, False], [len(v) for v in values])
+    digests = {which: digest_of(side) for which, side in zip(("positive", "negative"), sides, strict=True)}
+    return _ranked(s, site, torch.cat(values), with_it, top, name, shuffles, seed, digests)
+
+
+def search_label(
+    s: Dictionary,
+    site: Site,
+    inputs: Any,
+    label: str | int | Sequence[bool],
+    *,
+    top: int = 100,
+    name: str = "sae",
+    shuffles: int = 10,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> LatentFindings:
+    """Like `search`, with one set of inputs whose labels are known.
+
+    Args:
+        s, site, inputs: as there.
+        label: a class of the pictures (its name or number), a part drawn in them, or True or False for each input.
+        top, name, shuffles, seed, batch_size, progress: as there.
+
+    Raises:
+        SAEError: the inputs have no labels, no such label, or all have it.
+
+    >>> search_label(s, site, "scenes:200", "wheels").best.auc  # doctest: +SKIP
+    0.98
+    """
+    some = opened(site, inputs)
+    with_it = _labelled(some, label)
+    if with_it.all() or not with_it.any():
+        raise SAEError(f"{'all' if with_it.all() else 'none'} of {len(some)} inputs are labelled {shorten(label)!r}")
+    values = _pooled(s, site, some, batch_size, progress)
+    return _ranked(s, site, values, with_it, top, name, shuffles, seed, {"inputs": digest_of(some)})
+
+
+def _labelled(inputs: Any, label: str | int | Sequence[bool]) -> NDArray[np.bool_]:
+    if not isinstance(label, str | int):
+        given = np.asarray(label)
+        if given.dtype != bool or given.shape != (len(inputs),):
+            raise SAEError(
+                f"labels are True or False for each of {len(inputs)} inputs; got {given.shape} {given.dtype}"
+            )
+        return given
+    holds: list[set[str | int]] = [set() for _ in range(len(inputs))]
+    labels, classes = getattr(inputs, "labels", None), getattr(inputs, "classes", None)
+    if labels is not None:
+        for there, one in zip(holds, labels, strict=True):
+            there |= {one} if classes is None else {one, classes[one]}
+    annotations = getattr(inputs, "annotations", None)
+    for there, annotation in zip(holds, annotations or (), strict=False):
+        there.update(part.name for part in annotation.parts)
+    known = sorted({str(one) for there in holds for one in there if isinstance(one, str)})
+    if not any(holds):
+        raise SAEError("these inputs have no labels: give True or False for each, or two sets to `search`")
+    found = np.array([label in there for there in holds])
+    if not found.any():
+        raise SAEError(f"no input is labelled {shorten(label)!r}.{did_you_mean(str(label), known)}")
+    return found
+
+
+def _pooled(s: Dictionary, site: Site, inputs: Any, batch_size: int, progress: Progress) -> Tensor:
+    """The largest activation of each latent on each input, `(N, m)`."""
+    basis, rows = basis_at(s, site), []
+    for block in site.blocks(inputs, batch_size=batch_size, progress=progress):
+        for i, acts in enumerate(block.acts):
+            own = acts.reshape(-1, acts.shape[-1])
+            if block.mask is not None:
+                own = own[block.mask[i].flatten()]
+            best: list[Tensor] = []
+            in_parts(basis, own, lambda latents, best=best: best.append(latents.amax(dim=0)))  # type: ignore[misc]
+            rows.append(torch.stack(best).amax(dim=0).float().cpu())
+    return torch.stack(rows)
+
+
+def _ranked(
+    s: Dictionary, site: Site, values: Tensor, with_it: NDArray[np.bool_], top: int, name: str, shuffles: int,
+    seed: int, digests: dict[str, str],
+) -> LatentFindings:  # fmt: skip
+    if top < 1 or shuffles < 1:
+        raise SAEError(f"top={top} and shuffles={shuffles} are at least 1")
+    draw = generator(seed, CONTROL)
+    rows = [torch.from_numpy(with_it)]
+    rows += [rows[0][torch.randperm(len(with_it), generator=draw)] for _ in range(shuffles)]
+    areas = _areas(values, torch.stack(rows))
+    order = areas[0].argsort(descending=True, stable=True)[:top].tolist()
+    positive, negative = values[rows[0]].mean(dim=0), values[~rows[0]].mean(dim=0)
+    return LatentFindings(
+        rows=tuple(
+            LatentFinding(name_of(i, s, site, name), float(areas[0, i]), "max", float(positive[i]), float(negative[i]))
+            for i in order
+        ),
+        layers=(site.address,),
+        n_positive=int(with_it.sum()),
+        n_negative=int((~with_it).sum()),
+        chance=float(areas[1:].max()),
+        provenance=provenance(
+            weights=site.metadata.get("weights_digest"), seed=seed, latents=values.shape[1], **digests
+        ),
+    )
+
+
+def _areas(values: Tensor, with_it: Tensor, columns: int = 512) -> Tensor:
+    """AUC `(k, m)` of latents `(N, m)` for k ways to label the inputs `(k, N)`; each latent is ranked once."""
+    n = with_it.sum(dim=1).double()[:, None]
+    rest = with_it.shape[1] - n
+    sums = [with_it.double() @ midranks(part.double()) for part in torch.split(values, columns, dim=1)]
+    return (torch.cat(sums, dim=1) - n * (n + 1) / 2) / (n * rest)
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Latents whose directions are near that of one latent.
+
+    Attributes:
+        latent: the one; rows: the others and the cosine between what they write, nearest first (by its size).
+        chance: what the nearest of as many random directions reaches in one case of a hundred.
+    """
+
+    latent: int
+    rows: tuple[tuple[int, float], ...]
+    chance: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "latent": self.latent, "chance": self.chance, "provenance": self.provenance,
+            "rows": [{"latent": i, "cosine": c, "beyond_chance": abs(c) > self.chance} for i, c in self.rows],
+        }  # fmt: skip
+
+
+def similar(s: Any, latent: int, *, top: int = 10) -> Similar:
+    """Latents that write in a direction like that of one latent: what steering it may stand for, or touch.
+
+    Args:
+        s: an SAE or another basis.
+        latent: its number.
+        top: how many to give.
+
+    Raises:
+        SAEError: there is no such latent, or it writes nothing.
+
+    >>> similar(s, 12).rows[0]  # doctest: +SKIP
+    (77, 0.81)
+    """
+    check_latent(latent, s)
+    found = cosines(s.write.detach().double().cpu(), latent)
+    found[latent] = 0
+    order = found.abs().argsort(descending=True, stable=True)[: min(top, len(found) - 1)].tolist()
+    rows = tuple((i, float(found[i])) for i in order if i != latent)
+    return Similar(latent, rows, chance_cosine(s.write.shape[1], len(found)), provenance())
+
+
+def cosines(write: Tensor, latent: int) -> Tensor:
+    """Cosines `(m,)` of directions `(m, d)` with one of them; 0 with those of length 0.
+
+    Raises:
+        SAEError: it has length 0 itself.
+    """
+    lengths = write.norm(dim=1)
+    if not float(lengths[latent]) > 0:
+        raise SAEError(f"latent {latent} writes nothing")
+    found: Tensor = (write @ write[latent]) / (lengths * lengths[latent]).clamp_min(torch.finfo(write.dtype).tiny)
+    return found
+
+
+def chance_cosine(d: int, count: int, share: float = 0.01) -> float:
+    """The cosine, by its size, that the nearest of `count - 1` random directions of width d reaches in that share.
+
+    In closed form: the square of one cosine has the distribution Beta(1/2, (d - 1) / 2).
+
+    >>> round(chance_cosine(2, 2, 0.5), 3)
+    0.707
+    """
+    from scipy.special import betaincinv  # scipy.stats, which has the distribution by name, takes seconds to import
+
+    if d < 2 or count < 2:
+        return 1.0
+    return float(np.sqrt(betaincinv(0.5, (d - 1) / 2, (1 - share) ** (1 / (count - 1)))))

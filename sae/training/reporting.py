@@ -1,0 +1,126 @@
+"""What a training tells while it runs: reports, a JSONL file of them, and adapters for other people's boards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae.errors import FileError, TrainingError, shorten
+from zoo.weights.files import write_text_atomically
+
+
+@dataclass(frozen=True)
+class Report:
+    """One SAE over the steps since its last report.
+
+    Attributes:
+        name: of the run; step, samples: how many it has behind it.
+        loss: mean of what is minimised.
+        fvu: fraction of the variance unexplained, on the training batches.
+        l0: latents that fire per input.
+        dead: share of the latents silent for longer than `dead_after` samples.
+        alive: share that fired since the last report.
+        lr: learning rate.
+        parts: named terms of the loss.
+    """
+
+    name: str
+    step: int
+    samples: int
+    loss: float
+    fvu: float
+    l0: float
+    dead: float
+    alive: float
+    lr: float
+    parts: Mapping[str, float]
+
+    def describe(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {**vars(self), "parts": dict(self.parts)}
+
+
+Callback = Callable[[Report], None]
+
+
+class ReportFile:
+    """Reports as JSON lines, one per run and report.
+
+    Lines beyond `from_step` are dropped, so that a resumed training leaves the file of an unbroken one.
+
+    Raises:
+        TrainingError: the file holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, from_step: int) -> None:
+        self.path = Path(path).expanduser()
+        kept = []
+        try:
+            if self.path.exists():
+                for line in self.path.read_text(encoding="utf-8").splitlines():
+                    if (step := _step_of(line)) is None:
+                        # the last line may be half written; anything else is not ours to drop
+                        if not line.startswith('{"name"'):
+                            raise TrainingError(f"{self.path} holds something else than reports: {shorten(line, 40)!r}")
+                    elif step <= from_step:
+                        kept.append(line + "\n")
+            write_text_atomically(self.path, "".join(kept))
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"cannot keep reports in {self.path}: {shorten(error)}") from error
+
+    def __call__(self, report: Report) -> None:
+        """Add a line.
+
+        Raises:
+            FileError: the disk does not take it.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(report.describe()) + "\n")
+        except OSError as error:
+            raise FileError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def tensorboard(folder: str | Path) -> Callback:
+    """A callback that writes TensorBoard scalars, one run per SAE.
+
+    >>> train(x, TopK(latents=64, k=4), steps=100, callbacks=[tensorboard("runs")])  # doctest: +SKIP
+    """
+    from torch.utils.tensorboard import SummaryWriter  # an extra: pip install tensorboard
+
+    writers: dict[str, Any] = {}
+
+    def write(report: Report) -> None:
+        if report.name not in writers:
+            writers[report.name] = SummaryWriter(str(Path(folder) / report.name))
+        for name, value in _scalars(report).items():
+            writers[report.name].add_scalar(name, value, report.samples)
+
+    return write
+
+
+def wandb(run: Any) -> Callback:
+    """A callback that logs to a Weights & Biases run, `wandb.init(...)`; keys are `RUN/metric`."""
+
+    def write(report: Report) -> None:
+        run.log(
+            {f"{report.name}/{name}": value for name, value in _scalars(report).items()} | {"samples": report.samples}
+        )
+
+    return write
+
+
+def _scalars(report: Report) -> dict[str, float]:
+    values = {name: float(getattr(report, name)) for name in ("loss", "fvu", "l0", "dead", "alive", "lr")}
+    return values | {f"parts/{name}": value for name, value in report.parts.items()}

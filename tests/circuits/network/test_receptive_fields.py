@@ -1,0 +1,183 @@
+"""Receptive fields are where the gradient of one position reaches, in the net whose weights are all positive."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import circuits
+from circuits.network.graph import ReceptiveField
+from tests import nets
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "like VGG": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, padding=1),
+        ),
+        40,
+    ),
+    "like inception": (lambda: nn.Sequential(nn.Conv2d(3, 4, 5, 2, 2), nn.ReLU(), nets.Branches(4)), 40),
+    "like ResNet": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nets.Residual(4), nets.Residual(4)), 40),
+    "dilated": (lambda: nn.Sequential(nn.Conv2d(3, 2, 3, dilation=2), nn.Conv2d(2, 2, 3, padding=3, dilation=3)), 40),
+    "uneven padding": (
+        lambda: nn.Sequential(nn.ZeroPad2d((2, 3, 0, 1)), nn.Conv2d(3, 2, 7, 2), nn.Conv2d(2, 2, 3)),
+        40,
+    ),
+    "padding same": (lambda: nn.Sequential(nn.Conv2d(3, 2, 4, padding="same"), nn.Conv2d(2, 2, 3, 2)), 30),
+    "pools": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 2, 3, 2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, 2, 1),
+            nn.Conv2d(2, 2, 3, padding=1),
+        ),
+        61,
+    ),
+    "axes apart": (lambda: nn.Sequential(nn.Conv2d(3, 2, (1, 7), padding=(0, 3)), nn.Conv2d(2, 2, (5, 3), (1, 2))), 32),
+    "adaptive pool": (lambda: nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.AdaptiveAvgPool2d(8)), 32),
+    "tiny InceptionV1": (nets.tiny_inception, 64),
+}  # fmt: skip
+
+
+def positive(module: nn.Module) -> nn.Module:
+    """A linearised copy in which no two paths can cancel."""
+    copied = nets.linearise(copy.deepcopy(module)).double()
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.copy_(p.abs() + 0.1)
+    return copied
+
+
+def outputs(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda _module, _inputs, out: seen.__setitem__(name, out)
+
+    for name in names:
+        module.get_submodule(name).register_forward_hook(keep(name))
+    module(images)
+    return seen
+
+
+def is_empty(box: tuple[int, int, int, int]) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1]
+
+
+def reach(out: Tensor, y: int, x: int, images: Tensor) -> tuple[int, int, int, int]:
+    (gradient,) = torch.autograd.grad(out[0, :, y, x].sum(), images, retain_graph=True)
+    used = gradient[0].abs().sum(dim=0)
+    rows, columns = used.sum(dim=1).nonzero().flatten(), used.sum(dim=0).nonzero().flatten()
+    if len(rows) == 0:
+        return (0, 0, 0, 0)
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_receptive_fields_equal_the_gradients_support(name: str) -> None:
+    make, size = NETS[name]
+    model = nets.wrap(nets.randomised(make()), size)
+    layers = {n: layer for n, layer in model.layers.items() if layer.path == n and layer.receptive_field is not None}
+    assert len(layers) >= 2
+    images = nets.pictures(1, size).double().requires_grad_(True)
+    seen = outputs(positive(model.module), images, list(layers))
+    for layer_name, layer in layers.items():
+        field, (h, w) = layer.receptive_field, layer.size or (0, 0)
+        assert field is not None and layer.stride == field.stride[0]
+        for y, x in {(h // 2, w // 2), (0, 0), (h // 2, 0), (h - 2, w - 2)}:
+            box, reached = field.box(y, x, within=(size, size)), reach(seen[layer_name], y, x, images)
+            if is_empty(box):
+                assert is_empty(reached)
+            elif name == "dilated" and box != field.box(y, x):  # the edge of the picture may fall into a hole
+                assert box[0] <= reached[0] < reached[2] <= box[2] and box[1] <= reached[1] < reached[3] <= box[3]
+            else:
+                assert box == reached, f"{layer_name} @{y},{x}"
+
+
+@pytest.mark.parametrize("layer", ["mixed3a", "mixed4a"])
+def test_a_unit_of_a_branch_has_the_field_of_its_branch(inception: circuits.Model, layer: str) -> None:
+    size = inception.input.hw[0]
+    images = nets.pictures(1, size).double().requires_grad_(True)
+    acts = outputs(positive(inception.module), images, [layer])[layer]
+    y, x = acts.shape[2] // 2, acts.shape[3] // 2
+    sizes = set()
+    for index in range(acts.shape[1]):
+        field = inception.receptive_field(inception.unit(f"{layer}:{index}"))
+        assert field is not None
+        assert field.box(y, x, within=(size, size)) == reach(acts[:, index : index + 1], y, x, images)
+        sizes.add(field.size)
+    assert len(sizes) == 3  # 1x1, 3x3 and pool, 5x5
+
+
+def test_a_layer_behind_the_global_pool_sees_the_whole_picture(inception: circuits.Model) -> None:
+    for name in ("avgpool", "softmax_pre", "softmax"):
+        assert inception.layers[name].receptive_field is None and inception.layers[name].stride is None
+
+
+def test_the_trunk_of_inception_is_its_stem_and_blocks(inception: circuits.Model) -> None:
+    expected = ["conv2d0", "conv2d1", "conv2d2", "mixed3a", "mixed3b", "mixed4a", "softmax_pre"]
+    assert inception.trunk == expected
+    assert all(inception.layers[n].receptive_field is not None for n in expected[:-1])
+
+
+def test_the_published_geometry_of_inceptionv1() -> None:
+    model = circuits.load("inceptionv1", weights="random")
+    fields = {
+        name: model.layers[name].receptive_field for name in ("conv2d0", "conv2d2", "mixed3a", "mixed4c", "mixed5b")
+    }
+    # by hand: 7; +4 for the pool, +8 for the 3x3; +8 and +32 for pool and 5x5 at stride 8; and so on
+    sizes = {name: field.size[0] for name, field in fields.items() if field is not None}
+    assert sizes == {"conv2d0": 7, "conv2d2": 19, "mixed3a": 59, "mixed4c": 299, "mixed5b": 715}
+    maps = {name: model.layers[name].size for name in ("conv2d0", "conv2d2", "mixed3a", "mixed4c", "mixed5b")}
+    assert maps == {
+        "conv2d0": (112, 112),
+        "conv2d2": (56, 56),
+        "mixed3a": (28, 28),
+        "mixed4c": (14, 14),
+        "mixed5b": (7, 7),
+    }
+    assert model.layers["mixed4c"].stride == 16
+
+
+def test_boxes_are_clipped_to_the_picture() -> None:
+    field = ReceptiveField(size=(5, 7), stride=(2, 2), offset=(-3, -1))
+    assert field.box(0, 0) == (-3, -1, 2, 6)
+    assert field.box(0, 0, within=(10, 4)) == (0, 0, 2, 4)
+    assert field.box(4, 1, within=(10, 10)) == (5, 1, 10, 8)
+    assert is_empty(field.box(9, 9, within=(10, 10))) and min(field.box(9, 9, within=(10, 10))) >= 0
+
+
+def test_what_cannot_be_told_is_none_not_a_guess() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.up = nn.Upsample(scale_factor=2)
+            self.after = nn.Conv2d(4, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.after(self.up(self.conv(x)))
+            return out
+
+    model = nets.wrap(Odd(), 16)
+    assert model.layers["conv"].receptive_field is not None
+    assert model.layers["up"].receptive_field is None
+    assert model.layers["after"].receptive_field is None
+
+
+@pytest.mark.parametrize("name", ["like VGG", "like inception", "like ResNet", "uneven padding", "pools", "axes apart"])
+def test_without_a_graph_receptive_fields_are_measured_and_agree(name: str) -> None:
+    make, size = NETS[name]
+    inner = nets.randomised(make())
+    traced, untraced = nets.wrap(inner, size), nets.wrap(nets.Undecided(inner), size)
+    assert untraced.graph is None
+    measured = {n.removeprefix("inner."): layer.receptive_field for n, layer in untraced.layers.items()}
+    known = {n: field for n, field in measured.items() if field is not None and n in traced.layers}
+    assert known
+    for layer, field in known.items():
+        assert field == traced.layers[layer].receptive_field, layer

@@ -1,0 +1,294 @@
+"""Visualizations on a page, on a sheet and on the nodes of a trace report: whole, honest and safe."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from circuits import plot
+from circuits.errors import CircuitsError
+from circuits.plot.visualization import card
+from circuits.tracing.circuit import Circuit, Edge, Example, Node, Rest
+from circuits.visualization.evidence import Evidence
+from circuits.visualization.evidence import Path as Step
+from circuits.visualization.result import Visualization
+from zoo.images.sources import open_images
+from zoo.inputs import InputSpec
+
+HOSTILE = '<script>alert("x")</script>$\\frac{ & \'\x00\u202e'
+PATH = (Step("conv", 0.5, 0.6, 0.1), Step("mixed3a", 0.0, 0.6, 0.1), Step("mixed4a", 0.3, 0.11, 0.1))
+
+
+def made(index: int = 0, *, evidence: bool | Evidence = False, channels: int = 3, **changes: Any) -> Visualization:
+    picture = torch.rand(channels, 24, 24, generator=torch.Generator().manual_seed(index))
+    places = tuple(Example(i, f"p{i}", (1, 2), 5.0 - i, (i, i, i + 8, i + 8)) for i in range(3))
+    found = Evidence("photos", 50, 97.96, 4.5, places, PATH) if evidence is True else evidence or None
+    whole = Visualization(
+        f"net/mixed4a:{index}", 0, picture, 2.5, 7.25, 2.0, (0.0, 1.0, 2.0), "ok", steps=3, shown=(24, 24),
+        digest="ab" * 32, evidence=found,
+    )  # fmt: skip
+    return replace(whole, **changes)
+
+
+def report(results: list[Visualization], **options: Any) -> str:
+    return plot.visualization_report(
+        results, **{"model": "net", "command": "circuits visualize x", "python": "import circuits", **options}
+    )
+
+
+class Page(HTMLParser):
+    VOID = ("meta", "link", "br", "img", "hr", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.refs: list[str] = []
+        self.ids: list[str] = []
+        self.pictures: list[str] = []
+        self.text = ""
+        self.images_without_alt = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.refs += [v or "" for k, v in attrs if k in ("href", "src", "xlink:href", "srcset", "data", "action")]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.images_without_alt += tag == "img" and not found.get("alt")
+        if tag == "img" and (found.get("class") or "").startswith("looks"):
+            self.pictures.append(found["src"] or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def crops_of(results: list[Visualization]) -> dict[str, list[np.ndarray[Any, Any]]]:
+    rng = np.random.default_rng(0)
+    return {r.unit: [rng.integers(0, 255, (8, 8, 3), np.uint8) for _ in range(3)] for r in results}
+
+
+def opened(uri: str) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 70])
+def test_the_page_is_whole_and_needs_nothing_from_outside(count: int) -> None:
+    results = [made(i, evidence=i % 2 == 0) for i in range(count)]
+    text = report(results, photographs=crops_of(results))
+    page = Page(text)
+    assert not page.open and page.images_without_alt == 0
+    assert all(r.startswith("data:image/") for r in page.refs)
+    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
+    assert page.ids == [f"mixed4a:{i}" for i in range(count)]
+    assert "circuits visualize x" in page.text and "import circuits" in page.text
+
+
+def test_a_picture_is_embedded_as_it_is() -> None:
+    page = Page(report([made(3)]))
+    pixels = np.asarray(opened(page.pictures[0]))
+    assert np.array_equal(pixels, plot.pixels(made(3).picture))
+
+
+def test_a_tile_tells_response_peak_percentile_and_path() -> None:
+    text = report([made(1, evidence=True)], photographs=crops_of([made(1)]))
+    page = Page(text)
+    assert "response 2.5, peak 7.25" in page.text
+    assert "stronger than 97.9 % of 50 photographs (up to 4.5)" in page.text  # rounded down
+    assert "path: how alike to its photographs, layer by layer (1 = as they are among each other)" in page.text
+    assert "conv 0.80; mixed3a \N{MINUS SIGN}0.20; mixed4a: nothing to compare with" in page.text
+    assert page.text.count("number 1 of the photographs") == 0 and "number 1 of the photographs" in text
+    assert "from 0 to 2" in page.text  # the history
+
+
+def test_all_photographs_are_said_to_be_beaten_only_when_they_are() -> None:
+    evidence = made(1, evidence=True).evidence
+    assert evidence is not None
+    almost = replace(evidence, percentile=99.99, count=20000)
+    every = replace(evidence, percentile=100.0)
+    assert "99.9 % of 20000" in report([made(1, evidence=almost)])
+    assert "stronger than all 50" in report([made(1, evidence=every)])
+
+
+@pytest.mark.parametrize(("status", "says"), [("dead", card.DEAD), ("not finite", card.NOT_FINITE)])
+def test_a_unit_without_a_picture_is_marked_and_never_drawn(status: str, says: str) -> None:
+    page = Page(report([made(0), made(1, status=status, response=float("nan"), peak=float("nan"))]))
+    assert len(page.pictures) == 1 and says in page.text
+    assert not re.search(r"\bnan\b", page.text)
+
+
+def test_a_dead_unit_that_photographs_reach_says_so_and_shows_them() -> None:
+    result = made(1, evidence=True, status="dead", response=0.0, peak=0.0)
+    text = report([result], photographs=crops_of([result]))
+    assert "but photographs do: up to 4.5 among 50 photographs" in text and "number 1 of the photographs" in text
+    assert result.evidence is not None
+    silent = replace(
+        result.evidence, strongest=0.0, examples=tuple(replace(e, value=0.0) for e in result.evidence.examples)
+    )
+    text = report([replace(result, evidence=silent)], photographs=crops_of([result]))
+    assert "nor do any of 50 photographs" in text and "number 1 of the photographs" not in text
+
+
+def test_variants_have_ids_of_their_own_and_transparency_is_kept() -> None:
+    page = Page(report([made(0, channels=4), made(0, channels=4, variant=1)]))
+    assert page.ids == ["mixed4a:0", "mixed4a:0.1"] and "variant 1" in page.text
+    assert opened(page.pictures[0]).mode == "RGBA"
+
+
+def test_a_page_of_a_whole_layer_stays_small() -> None:
+    results = [replace(made(i, evidence=True), picture=torch.rand(3, 112, 112)) for i in range(512)]
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (100, 100, 3), np.uint8) for _ in range(9)]
+    text = report(results, photographs={r.unit: noise for r in results})
+    assert len(text) < 30e6  # of noise, which hardly compresses: photographs take a third
+
+
+def test_names_are_text_whatever_they_hold() -> None:
+    evidence = made(1, evidence=True).evidence
+    assert evidence is not None
+    hostile = replace(
+        evidence,
+        images=HOSTILE,
+        examples=tuple(replace(e, id='"><img src=x onerror=alert(1)>\udce9') for e in evidence.examples),
+        path=(replace(PATH[0], layer=HOSTILE),),
+    )
+    result = made(1, unit=HOSTILE, digest=HOSTILE, evidence=hostile)
+    text = report([result], model=HOSTILE, command=HOSTILE, python=HOSTILE, photographs=crops_of([result]))
+    page = Page(text)
+    assert page.tags.count("script") == 1 and all(r.startswith("data:image/") for r in page.refs)
+    assert "\x00" not in text and "\u202e" not in text and "alert(" in page.text
+    text.encode("utf-8")
+
+
+def test_the_page_is_the_same_each_time() -> None:
+    assert report([made(0, evidence=True)]) == report([made(0, evidence=True)])
+
+
+def test_histories_that_are_short_flat_or_not_finite_are_drawn() -> None:
+    for history in (
+        (),
+        (1.0,),
+        (2.0, 2.0),
+        (float("nan"), -float("nan")),
+        (0.0, float("inf"), 1.0),
+        tuple(range(5000)),
+    ):
+        text = report([made(0, history=tuple(map(float, history)))])
+        assert not re.search(r"\b(nan|inf)\b", text.partition("<main>")[2])
+        assert len(text) < 60_000
+
+
+# -- photographs --------------------------------------------------------------------------------------------------
+
+
+def test_exemplars_are_cut_at_the_receptive_field() -> None:
+    pictures = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = open_images(pictures)
+    result = made(0, evidence=True)
+    assert result.evidence is not None
+    places = tuple(Example(i, images.ids[i], (0, 0), 1.0, (2 + i, 4, 8 + i, 10)) for i in (2, 0))
+    result = replace(result, evidence=replace(result.evidence, examples=places))
+    found = plot.exemplars([result, made(1)], images, InputSpec(size=16))
+    assert list(found) == [result.unit] and [c.shape for c in found[result.unit]] == [(6, 6, 3)] * 2
+    assert np.array_equal(found[result.unit][1], plot.pixels(pictures[0])[2:8, 4:10])
+    assert len(plot.exemplars([result], images, InputSpec(size=16), n=1)[result.unit]) == 1
+
+
+def test_exemplars_of_other_photographs_are_refused() -> None:
+    with pytest.raises(CircuitsError, match="evidence was gathered on a picture 'p0'"):
+        plot.exemplars([made(0, evidence=True)], open_images(torch.rand(3, 3, 16, 16)), InputSpec(size=16))
+
+
+@pytest.mark.parametrize("opacity", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_pixels_are_grey_colours_or_with_an_opacity(channels: int, opacity: int) -> None:
+    picture = torch.linspace(-0.1, 1.1, (channels + opacity) * 6).reshape(channels + opacity, 2, 3)
+    values = plot.pixels(picture, channels)
+    assert values.shape == (2, 3, 3 + opacity) and values.dtype == np.uint8
+    if channels == 3:
+        assert np.abs(values / 255 - picture.clamp(0, 1).permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+# -- the sheet ----------------------------------------------------------------------------------------------------
+
+
+def texts_of(figure: Figure) -> list[str]:
+    return [t.get_text() for t in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 20])
+def test_the_sheet_holds_every_picture_and_its_name(count: int, tmp_path: Path) -> None:
+    figure = plot.visualization_sheet([made(i) for i in range(count)], columns=6)
+    assert len(figure.axes[0].get_images()) == count
+    assert sum(t.startswith("mixed4a:") for t in texts_of(figure)) == count
+    plot.save_figure(figure, tmp_path / "sheet.png")
+    width, height = figure.get_size_inches()
+    assert width > 0 and height > 0
+
+
+def test_the_sheet_marks_what_is_dead() -> None:
+    results = [made(0), made(1, status="dead"), made(2, status="not finite"), made(3, channels=4), made(4, channels=5)]
+    figure = plot.visualization_sheet(results, columns=2)
+    assert len(figure.axes[0].get_images()) == 3
+    assert {"dead", "not finite"} <= set(texts_of(figure))
+
+
+# -- trace reports ------------------------------------------------------------------------------------------------
+
+
+def circuit() -> Circuit:
+    places = tuple(Example(i, f"p{i}", (0, 0), 3.0 - i, (0, 0, 8, 8)) for i in range(3))
+    nodes = tuple(
+        Node(f"net/{layer}:{i}", layer, i, "target" if i == 0 else "parent", depth, 2.0, places, None)
+        for layer, i, depth in (("mixed4a", 0, 0), ("mixed3a", 1, 1), ("mixed3a", 2, 1))
+    )
+    kernel = np.ones((3, 3), np.float32)
+    edges = tuple(Edge(n.unit, nodes[0].unit, 1, 3.0, 1.0, kernel) for n in nodes[1:])
+    rest = Rest(nodes[0].unit, 10, 0.5, 2.5, 0.0, 0.0, 2.5)
+    return Circuit(nodes[0].unit, "net", nodes, edges, (rest,), ("mixed4a", "mixed3a"), provenance={})
+
+
+def test_a_trace_report_shows_visualizations_on_cards_and_nodes() -> None:
+    traced = circuit()
+    crops = {n.unit: [np.full((8, 8, 3), 9, np.uint8)] * 3 for n in traced.nodes}
+    picture = plot.pixels(torch.rand(3, 24, 24))
+    plain = plot.trace_report(traced, crops, "c", "p")
+    text = plot.trace_report(traced, crops, "c", "p", {"net/mixed4a:0": picture, "mixed3a:1": picture})
+    assert text.count("<figcaption>visualization</figcaption>") == 2
+    assert text.count(card.DEAD) == 1  # the third unit
+    assert text.count('<rect class="made"') == 2
+    page = Page(text)
+    assert not page.open and page.images_without_alt == 0
+    assert all(r.startswith(("#", "data:image/")) for r in page.refs)
+    assert "visualization" not in plain and "made" not in re.sub(r"base64,[^\"]*", "", plain)
+    assert plain == plot.trace_report(traced, crops, "c", "p", None)
+
+
+def test_a_unit_without_crops_shows_its_visualization_alone() -> None:
+    traced = circuit()
+    text = plot.trace_report(traced, {}, "c", "p", {traced.target: plot.pixels(torch.rand(3, 24, 24))})
+    assert text.count('<rect class="made"') == 1 and text.count("no pictures of") == 3

@@ -1,0 +1,216 @@
+"""The planted net: every weight was set by hand, so every number of its circuits is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import circuits
+from circuits.tracing.circuit import Circuit
+from tests import nets
+from tests.nets import BLUE, BODY, BOUNDARY, CAR, FALLING, RISING, STRIPE, TREE, WHEEL, WINDOW
+
+Y, X = nets.CAR_AT
+NEURON = f"objects:{CAR}@{Y},{X}"
+BRIGHTNESS = 0.75  # mean of 1, 0.9, ... 0.5
+#: taps seen x weight: ten window taps, ten wheel taps, four of five body taps, one tree tap
+CONTRIBUTIONS = {
+    WINDOW: 10 * nets.UP * BRIGHTNESS,
+    WHEEL: 10 * nets.UP * BRIGHTNESS,
+    BODY: 4 * nets.MIDDLE * BRIGHTNESS,
+    TREE: 1 * nets.VETO * BRIGHTNESS,
+}
+#: painted pixels of each part (the wheel unit also answers to the sides of every patch), and kernel sums
+PIXELS = {WINDOW: 4 * 9, WHEEL: 4 * (9 + 2 * 0.5) + 5 * 4 / 6, BODY: 8, TREE: 1}
+SUMS = {
+    WINDOW: 10 * (nets.UP + nets.DOWN),
+    WHEEL: 10 * (nets.UP + nets.DOWN),
+    BODY: 5 * nets.MIDDLE,
+    TREE: 25 * nets.VETO,
+}
+
+
+def strengths(circuit: Circuit, unit: str | None = None) -> dict[int, float]:
+    return {circuit.node(e.source).index: e.strength for e in circuit.into(unit or circuit.target)}
+
+
+@pytest.fixture(scope="module")
+def traced(planted: circuits.Model) -> Circuit:
+    return circuits.trace(planted, NEURON, images=nets.car_pictures(), width=6)
+
+
+def test_the_car_fires_on_the_painted_car_as_worked_out_by_hand(planted: circuits.Model) -> None:
+    response = circuits.capture(planted, nets.car_pictures(1), "objects_pre")["objects_pre"]
+    assert float(response[0, CAR, Y, X]) == pytest.approx(10 * 0.5 + 10 * 0.5 + 4 * 0.75 - 0.5 - 1.0, abs=1e-5)
+    assert response[0, CAR].argmax() == Y * 32 + X or response[0, CAR].max() > 11.5  # it peaks on the car
+
+
+def test_trace_finds_exactly_the_four_parents_with_their_signs_and_contributions(traced: Circuit) -> None:
+    assert strengths(traced) == pytest.approx(CONTRIBUTIONS, abs=1e-5)
+    assert {traced.node(e.source).index: e.sign for e in traced.edges} == {WINDOW: 1, WHEEL: 1, BODY: 1, TREE: -1}
+    assert [n.role for n in traced.nodes] == ["target"] + ["parent"] * 4
+    assert traced.layers == ("objects", "parts")
+
+
+def test_kernels_show_windows_above_and_wheels_below(traced: Circuit) -> None:
+    kernels = {traced.node(e.source).index: e.kernel for e in traced.edges}
+    up, down = np.float32(nets.UP), np.float32(nets.DOWN)
+    rows = {WINDOW: [up, up, 0, down, down], WHEEL: [down, down, 0, up, up], BODY: [0, 0, nets.MIDDLE, 0, 0]}
+    for part, values in rows.items():
+        np.testing.assert_allclose(
+            kernels[part], np.repeat(np.array(values, np.float32)[:, None], 5, axis=1), atol=1e-7
+        )
+    np.testing.assert_allclose(kernels[TREE], np.full((5, 5), nets.VETO), atol=1e-7)
+    assert kernels[WINDOW][:2].sum() > 0 > kernels[WINDOW][3:].sum()
+    assert kernels[WHEEL][:2].sum() < 0 < kernels[WHEEL][3:].sum()
+    assert all(e.offset == (-2, -2) and e.stride == (1, 1) for e in traced.edges)
+
+
+def test_an_edges_weight_is_its_kernels_norm_with_the_sign_of_its_sum(traced: Circuit) -> None:
+    weights = {traced.node(e.source).index: e.weight for e in traced.edges}
+    expected = {
+        WINDOW: (10 * 0.25 + 10 * 0.0625) ** 0.5,
+        WHEEL: (10 * 0.25 + 10 * 0.0625) ** 0.5,
+        BODY: (5 * 0.5625) ** 0.5,
+        TREE: -((25 * 0.25) ** 0.5),
+    }
+    assert weights == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 24])
+def test_what_is_shown_and_the_rest_make_up_the_pre_activation(planted: circuits.Model, width: int) -> None:
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), width=width)
+    (rest,) = circuit.rest
+    shown = sum(e.strength for e in circuit.edges)
+    assert shown + rest.strength == pytest.approx(rest.total, abs=1e-5)
+    assert rest.total == pytest.approx(sum(CONTRIBUTIONS.values()), abs=1e-5)
+    assert rest.bias == pytest.approx(nets.CAR_BIAS, abs=1e-6)
+    assert rest.remainder == pytest.approx(0, abs=1e-4)
+    assert rest.pre_activation == pytest.approx(rest.total + rest.bias + rest.remainder, abs=1e-4)
+    assert rest.pre_activation == pytest.approx(sum(CONTRIBUTIONS.values()) + nets.CAR_BIAS, abs=1e-4)
+    assert rest.count == nets.PARTS - len(circuit.edges)
+    left = sorted(CONTRIBUTIONS.values(), key=abs)[: 4 - min(width, 4)]
+    assert rest.strength == pytest.approx(sum(left), abs=1e-5)
+
+
+def test_trace_by_attribution_agrees_where_the_network_is_linear(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), width=6, by="attribution")
+    assert strengths(circuit) == pytest.approx(CONTRIBUTIONS, abs=1e-5)
+
+
+def test_trace_by_ablation_gives_the_drops_worked_out_by_hand(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), width=6, by="ablation")
+    means = {part: PIXELS[part] * BRIGHTNESS / 32**2 for part in PIXELS}
+    expected = {part: CONTRIBUTIONS[part] - means[part] * SUMS[part] for part in PIXELS}
+    assert strengths(circuit) == pytest.approx(expected, abs=1e-5)
+
+
+def test_zero_ablation_by_edit_drops_the_car_by_each_parents_contribution(planted: circuits.Model) -> None:
+    images = nets.car_pictures(1)
+    clean = float(circuits.capture(planted, images, "objects_pre")["objects_pre"][0, CAR, Y, X])
+    for part, contribution in CONTRIBUTIONS.items():
+        with circuits.edit(planted, [circuits.Ablate(f"parts:{part}")]):
+            cut = float(circuits.capture(planted, images, "objects_pre")["objects_pre"][0, CAR, Y, X])
+        assert clean - cut == pytest.approx(contribution / BRIGHTNESS, abs=1e-5)
+
+
+def test_tracing_the_channel_finds_its_peaks_and_the_same_parents(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, f"objects:{CAR}", images=nets.car_pictures(), width=4)
+    assert set(strengths(circuit)) <= {WINDOW, WHEEL, BODY, TREE}
+    assert {WINDOW, WHEEL, BODY} <= set(strengths(circuit))
+    best = circuit.nodes[0].examples[0]
+    assert best.image == 0 and best.value == pytest.approx(12.75, abs=1e-4)  # the brightest car, the tree out of sight
+
+
+def test_a_deeper_trace_goes_on_to_colours_and_gabors(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), depth=2, width=4)
+    assert circuit.layers == ("objects", "parts", "edges")
+    assert set(strengths(circuit, f"planted/parts:{WINDOW}")) == {BLUE}
+    assert set(strengths(circuit, f"planted/parts:{BODY}")) == {nets.RED}
+    assert set(strengths(circuit, f"planted/parts:{TREE}")) == {nets.GREEN}
+    assert set(strengths(circuit, f"planted/parts:{WHEEL}")) <= {STRIPE, nets.ANTISTRIPE}
+    for rest in circuit.rest:
+        shown = sum(e.strength for e in circuit.into(rest.target))
+        assert shown + rest.strength == pytest.approx(rest.total, abs=1e-5)
+        assert rest.total + rest.bias + rest.remainder == pytest.approx(rest.pre_activation, abs=1e-4)
+
+
+def test_merged_nodes_appear_once(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, f"objects:{nets.MIXTURE}", images=nets.clutter(), depth=2, width=5)
+    units = [n.unit for n in circuit.nodes]
+    assert len(units) == len(set(units))
+    assert {e.source for e in circuit.edges} | {e.target for e in circuit.edges} == set(units)
+
+
+def test_the_class_score_is_traced_through_the_global_pool(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, "logits:0", images=nets.car_pictures(), width=3)
+    assert circuit.layers == ("logits", "objects")
+    means = circuits.capture(planted, nets.car_pictures(), "objects")["objects"].mean(dim=(0, 2, 3))
+    expected = {CAR: 2 * float(means[0]), BOUNDARY: -float(means[1]), nets.MIXTURE: 0.5 * float(means[2])}
+    assert strengths(circuit) == pytest.approx(expected, rel=1e-4)
+    (rest,) = circuit.rest
+    assert rest.bias == pytest.approx(0.25, abs=1e-6)
+    assert rest.total + rest.bias == pytest.approx(rest.pre_activation, abs=1e-4)
+
+
+def test_the_threshold_drops_what_is_weak_beside_the_strongest(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), threshold=0.5)
+    assert set(strengths(circuit)) == {WINDOW, WHEEL, BODY}
+
+
+def test_the_planted_circuit_is_faithful_and_random_circuits_are_not(planted: circuits.Model) -> None:
+    images = nets.clutter()
+    circuit = circuits.trace(planted, f"objects:{CAR}", images=images, width=4)
+    assert set(strengths(circuit)) == {WINDOW, WHEEL, BODY, TREE}
+    score = circuits.score(planted, circuit, images=images, random=60)
+    assert score.faithfulness == pytest.approx(1.0, abs=1e-5)
+    assert score.faithfulness_percentile == 100
+    assert float(np.median(score.random_faithfulness)) < 0.3
+    assert score.completeness > 0.9
+    assert score.completeness_percentile == 100
+    assert min(score.minimality.values()) > 0.0
+    assert set(score.minimality) == {f"planted/parts:{p}" for p in (WINDOW, WHEEL, BODY, TREE)}
+    assert score.n_random == 60
+
+
+def test_faithfulness_is_the_explained_variance_under_mean_ablation(planted: circuits.Model) -> None:
+    images = nets.clutter(10)
+    circuit = circuits.trace(planted, f"objects:{CAR}", images=images, width=2)
+    kept = [e.source for e in circuit.edges]
+    score = circuits.score(planted, circuit, images=images, random=1)
+    clean = circuits.capture(planted, images, "objects")["objects"][:, CAR]
+    held = [circuits.Ablate(f"parts:{c}", to="mean") for c in range(nets.PARTS) if f"planted/parts:{c}" not in kept]
+    with circuits.edit(planted, held, reference=images):
+        cut = circuits.capture(planted, images, "objects")["objects"][:, CAR]
+    explained = 1 - float((clean - cut).pow(2).sum() / (clean - clean.mean()).pow(2).sum())
+    assert score.faithfulness == pytest.approx(explained, abs=1e-4)
+
+
+def bright_and_dark() -> torch.Tensor:
+    """A white line on black, and a black line on white."""
+    images = torch.zeros(2, 3, 32, 32)
+    images[0, :, 8:24, 16] = 1
+    images[1, :, 8:24, 8:24] = 1
+    images[1, :, 8:24, 16] = 0
+    return images
+
+
+def test_opposite_parents_cancel_in_linear_weights_but_not_in_best_case_ones(planted: circuits.Model) -> None:
+    linear = circuits.expanded_weights(planted, source="edges", target=f"objects:{BOUNDARY}")
+    assert float(linear.kernels.abs().max()) == 0.0
+    mean, each = circuits.example_weights(planted, bright_and_dark(), source="edges", target=f"objects:{BOUNDARY}")
+    centre = -linear.offset[0]
+    assert each[0, STRIPE, centre, centre] == pytest.approx(0.5, abs=1e-6)  # rising carries it
+    assert each[1, STRIPE, centre, centre] == pytest.approx(-0.5, abs=1e-6)  # falling carries it
+    assert float(mean.kernels.abs().max()) == pytest.approx(0, abs=1e-6)  # and their mean cancels again
+    best = circuits.best_case_weights(planted, bright_and_dark(), source="edges", target=f"objects:{BOUNDARY}")
+    norms = best.norms[0]
+    assert norms[STRIPE] == pytest.approx(0.5, abs=1e-6)
+    assert norms[nets.ANTISTRIPE] == pytest.approx(0.5, abs=1e-6)
+    assert float(norms[[nets.RED, BLUE, nets.GREEN, nets.LEVEL]].max()) == 0.0
+
+
+def test_both_cancelling_parents_are_traced_with_the_values_worked_out_by_hand(planted: circuits.Model) -> None:
+    circuit = circuits.trace(planted, f"objects:{BOUNDARY}", images=bright_and_dark())
+    assert strengths(circuit) == pytest.approx({RISING: 0.25, FALLING: 0.25}, abs=1e-6)

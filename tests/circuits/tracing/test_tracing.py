@@ -1,0 +1,182 @@
+"""Tracing through every kind of architecture: sums that reconcile, options that do what they say, clear refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import circuits
+from circuits.errors import AddressError, CircuitsError
+from circuits.tracing.circuit import Circuit
+from tests import nets
+
+
+def reconciles(circuit: Circuit, tolerance: float = 1e-4) -> None:
+    assert circuit.rest
+    for rest in circuit.rest:
+        shown = sum(e.strength for e in circuit.into(rest.target))
+        scale = max(1.0, abs(rest.pre_activation))
+        assert shown + rest.strength == pytest.approx(rest.total, abs=tolerance * scale)
+        assert rest.total + rest.bias + rest.remainder == pytest.approx(rest.pre_activation, abs=tolerance * scale)
+
+
+def residual() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nets.Residual(4), nets.Residual(4))
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], int, str]] = {
+    "inception": (nets.tiny_inception, 64, "mixed4a"),
+    "functional": (nets.Functional, 16, "relu_1"),
+    "residual": (residual, 16, ""),  # its last trunk layer
+    "no graph": (lambda: nets.Undecided(nets.Functional()), 16, "inner.c"),
+}  # fmt: skip
+
+
+def active_unit(model: circuits.Model, images: Tensor, layer: str) -> str:
+    best = circuits.capture(model, images, layer)[layer].amax(dim=(2, 3)).mean(dim=0).argmax()
+    return f"{layer}:{int(best)}"
+
+
+@pytest.mark.parametrize("by", ["weights", "attribution", "ablation"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_sums_reconcile_in_every_architecture_and_ranking(name: str, by: str) -> None:
+    make, size, layer = MODELS[name]
+    model, images = nets.wrap(nets.randomised(make()), size), nets.pictures(5, size)
+    layer = layer or model.trunk[-1]
+    if model.graph is None:
+        options = {"layers": ["inner.a"]}
+    else:
+        options = {"depth": 2}
+    circuit = circuits.trace(model, active_unit(model, images, layer), images=images, width=3, by=by, **options)  # type: ignore[arg-type]
+    reconciles(circuit)
+    assert circuit.by == by
+    for edge in circuit.edges:
+        assert edge.sign == (1 if edge.strength > 0 else -1)
+    if by == "weights" and name in ("inception", "functional"):
+        assert circuit.rest[0].bias != 0
+
+
+def test_a_target_can_be_a_neuron_a_class_score_or_a_latent(inception: circuits.Model) -> None:
+    images = nets.pictures(4, 64)
+    model = nets.wrap(inception.module, 64)
+    model.attach("mixed3b", "mix", nets.LinearBasis(torch.rand(3, 12, generator=torch.Generator().manual_seed(0))))
+    for target in ("mixed3b:3@2,2", "logits:1", "mixed3b~mix:1", "mixed3b~mix:1@1,1"):
+        layer = model.unit(target).layer
+        if target == "mixed3b:3@2,2":
+            acts = circuits.capture(model, images, layer)[layer][:, :, 2, 2]
+            target = f"mixed3b:{int(acts.mean(dim=0).argmax())}@2,2"
+        circuit = circuits.trace(model, target, images=images, width=2)
+        reconciles(circuit)
+        assert circuit.target == str(model.unit(target)) and len(circuit.edges) == 2
+
+
+def test_examples_are_the_strongest_places_with_the_fields_that_saw_them(inception: circuits.Model) -> None:
+    images = nets.pictures(6, 64)
+    target = active_unit(inception, images, "mixed3b")
+    circuit = circuits.trace(inception, target, images=images, n_examples=3)
+    for node in circuit.nodes:
+        acts = circuits.capture(inception, images, node.layer)[node.layer][:, node.index]
+        values = [e.value for e in node.examples]
+        assert values == sorted(values, reverse=True) and len(values) == 3
+        torch.testing.assert_close(torch.tensor(values), acts.flatten(1).amax(dim=1).sort(descending=True).values[:3])
+        for e in node.examples:
+            assert float(acts[e.image, e.position[0], e.position[1]]) == pytest.approx(e.value, rel=1e-5)
+            field = inception.receptive_field(inception.unit(node.unit))
+            assert field is not None and e.box == field.box(*e.position, within=(64, 64))
+
+
+def test_depth_stops_at_the_picture_and_layers_can_be_chosen(planted: circuits.Model) -> None:
+    images = nets.clutter(8)
+    deep = circuits.trace(planted, f"objects:{nets.CAR}", images=images, depth=9, width=1)
+    assert deep.layers == ("objects", "parts", "edges")
+    chosen = circuits.trace(planted, f"objects:{nets.CAR}", images=images, layers=["edges"], width=4)
+    assert chosen.layers == ("objects", "edges")
+    reconciles(chosen)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (CircuitsError, "are at least 1; got 0", {"depth": 0}),
+        (CircuitsError, "are at least 1", {"width": 0}),
+        (CircuitsError, "are at least 1", {"n_places": 0}),
+        (CircuitsError, "by='magic'", {"by": "magic"}),
+        (AddressError, "no layer 'nowhere'", {"layers": ["nowhere"]}),
+        (AddressError, "has 24 channels", {"target": "parts:99"}),
+        (AddressError, "is a layer", {"target": "parts"}),
+        (CircuitsError, "is in the first layer", {"target": "edges:0"}),
+        (CircuitsError, "active on none of the 8 pictures", {"images": torch.zeros(8, 3, 32, 32)}),
+    ],
+)
+def test_bad_questions_are_answered_with_one_line(
+    planted: circuits.Model, error: type[Exception], message: str, options: dict[str, object]
+) -> None:
+    asked = {"target": f"objects:{nets.CAR}", "images": nets.clutter(8), **options}
+    with pytest.raises(error, match=message) as caught:
+        circuits.trace(planted, **asked)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 250
+
+
+def test_a_branch_is_no_source_layer(inception: circuits.Model) -> None:
+    images = nets.pictures(4, 64)
+    with pytest.raises(AddressError, match="name the block, not one of its branches"):
+        circuits.trace(inception, active_unit(inception, images, "mixed3b"), images=images, layers=["mixed3a_5x5"])
+
+
+def test_a_network_without_parameters_is_traced() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AvgPool2d(3, 1, 1)
+            self.edges = nn.AvgPool2d(3, 3)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.relu(self.edges(self.pool(x)))
+            return out
+
+    circuit = circuits.trace(nets.wrap(Pooled(), 9), "relu:1", images=nets.pictures(3, 9), layers=["pool"])
+    reconciles(circuit)
+    assert [n.index for n in circuit.nodes] == [1, 1] and circuit.rest[0].remainder == pytest.approx(0, abs=1e-5)
+
+
+# -- scoring -------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_refused_where_they_would_say_nothing(planted: circuits.Model) -> None:
+    images = nets.clutter(8)
+    circuit = circuits.trace(planted, f"objects:{nets.CAR}", images=images, width=2)
+    with pytest.raises(CircuitsError, match="got random=0"):
+        circuits.score(planted, circuit, images=images, random=0)
+    other = circuits.wrap(nets.planted_module(), circuits.InputSpec(size=32), name="other")
+    with pytest.raises(CircuitsError, match="is of model planted, not of other"):
+        circuits.score(other, circuit, images=images)
+    with pytest.raises(CircuitsError, match="says the same on all"):
+        circuits.score(planted, circuit, images=torch.zeros(3, 3, 32, 32))
+
+
+def test_keeping_every_unit_is_perfectly_faithful_and_dropping_every_unit_loses_everything(
+    planted: circuits.Model,
+) -> None:
+    images = nets.clutter(8)
+    circuit = circuits.trace(planted, f"objects:{nets.MIXTURE}", images=images, width=nets.PARTS)
+    assert len(circuit.edges) == nets.PARTS
+    score = circuits.score(planted, circuit, images=images, random=2)
+    assert score.faithfulness == pytest.approx(1, abs=1e-6)
+    assert score.random_faithfulness == pytest.approx((1.0, 1.0), abs=1e-6)  # there is only one such circuit
+    assert score.faithfulness_percentile == 0  # and nothing scores lower
+    assert score.completeness > 0.9
+
+
+@pytest.mark.parametrize("name", ["inception", "functional", "residual"])
+def test_deep_circuits_are_scored_in_every_architecture(name: str) -> None:
+    make, size, layer = MODELS[name]
+    model, images = nets.wrap(nets.randomised(make()), size), nets.pictures(6, size)
+    layer = layer or model.trunk[-1]
+    circuit = circuits.trace(model, active_unit(model, images, layer), images=images, depth=2, width=2)
+    score = circuits.score(model, circuit, images=images, random=5)
+    assert score.faithfulness <= 1 + 1e-6 and score.n_images == 6
+    assert set(score.minimality) == {n.unit for n in circuit.nodes[1:]}

@@ -1,0 +1,42 @@
+"""Our local response normalisation is torch's, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.networks.normalization import LocalResponseNorm
+
+CASES = [(5, 1e-4, 0.75, 1.0), (11, 11e-4, 0.5, 2.0), (4, 0.3, 0.75, 1.5), (1, 0.5, 0.5, 1.0), (3, 0.2, 0.6, 0.7)]
+
+
+def pictures(channels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, channels, 5, 4, generator=generator, dtype=torch.float64) * 10
+
+
+@pytest.mark.parametrize("channels", [1, 3, 12, 64])
+@pytest.mark.parametrize("parameters", CASES)
+def test_values_and_gradients_are_those_of_torch(parameters: tuple[int, float, float, float], channels: int) -> None:
+    x = pictures(channels).requires_grad_(True)
+    ours, torchs = LocalResponseNorm(*parameters)(x), nn.LocalResponseNorm(*parameters)(x)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-12)
+    weight = torch.randn(ours.shape, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, x, weight), torch.autograd.grad(torchs, x, weight), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_many_gradients_at_once_are_the_single_ones() -> None:
+    x = pictures(6).requires_grad_(True)
+    y = LocalResponseNorm(5)(x)
+    weights = torch.randn(3, *y.shape, dtype=torch.float64)
+    (together,) = torch.autograd.grad(y, x, weights, is_grads_batched=True, retain_graph=True)
+    for weight, gradient in zip(weights, together, strict=True):
+        torch.testing.assert_close(torch.autograd.grad(y, x, weight, retain_graph=True)[0], gradient)
+
+
+def test_the_memory_format_is_kept() -> None:
+    x = pictures(8).contiguous(memory_format=torch.channels_last)
+    assert LocalResponseNorm(5)(x).is_contiguous(memory_format=torch.channels_last)

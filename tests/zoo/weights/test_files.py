@@ -1,0 +1,49 @@
+"""Files are the old one or the whole new one, and what hinders them is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from zoo.errors import FileError
+from zoo.weights.files import write_atomically
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: disk full")])
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+
+    def fill(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise error
+
+    with pytest.raises(FileError, match=r"cannot write .*kept.json: (No space left|I/O error)"):
+        write_atomically(path, fill)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot write .*file/under.json"):
+        write_atomically(tmp_path / "file" / "under.json", lambda path: path.write_text("new"))
+
+
+def test_other_errors_come_through_and_leave_nothing(tmp_path: Path) -> None:
+    def fill(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        write_atomically(tmp_path / "new.json", fill)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_is_whole_and_has_the_usual_rights(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "new.json"
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    (tmp_path / "usual").write_text("")
+    assert path.read_text() == "new" and path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,1 @@
+"""Making what the package carries: the embedded networks."""

@@ -1,0 +1,1 @@
+"""Networks by family: how they are built, and how their files are read."""

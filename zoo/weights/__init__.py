@@ -1,0 +1,1 @@
+"""Weights: looked for, downloaded, converted, checked."""
