@@ -1,6 +1,6 @@
 """SAE trainers by others, each used as its users would: its own step, at one shape, on the same batches.
 
-All get the same centred vectors of unit variance. Those trained by Adam get the same learning rate and the same rise
+All get the same centerd vectors of unit variance. Those trained by Adam get the same learning rate and the same rise
 and fall of it; sparsify keeps its own default, schedule-free sign descent.
 """
 
@@ -45,7 +45,7 @@ class Contender(Protocol):
 
     name: str
     version: str
-    optimiser: str
+    optimizer: str
 
     def step(self, x: Tensor) -> None:
         """One step on `(batch, d)`."""
@@ -65,7 +65,7 @@ def version_of(package: str) -> str:
 class Ours:
     """`sae.train` as a whole, reading, checks and reports included, held up between two steps by a gate."""
 
-    name, optimiser = "vision-circuits", "Adam"
+    name, optimizer = "vision-circuits", "Adam"
 
     def __init__(self, shape: Shape, raw: Tensor) -> None:
         self.version = importlib.metadata.version("vision-circuits")
@@ -118,7 +118,7 @@ class Ours:
 class PlainDense:
     """What one writes down in PyTorch in twenty lines; dense autograd, fused Adam."""
 
-    name, optimiser, version = "plain PyTorch, dense", "Adam", str(torch.__version__)
+    name, optimizer, version = "plain PyTorch, dense", "Adam", str(torch.__version__)
 
     def __init__(self, shape: Shape) -> None:
         self.shape, self.done = shape, 0
@@ -155,7 +155,7 @@ class PlainDense:
 class SAELens:
     """`SAETrainer.step` of sae-lens."""
 
-    name, optimiser = "sae-lens", "Adam"
+    name, optimizer = "sae-lens", "Adam"
 
     def __init__(self, shape: Shape) -> None:
         self.version = version_of("sae-lens")
@@ -185,7 +185,7 @@ class SAELens:
 class DictionaryLearning:
     """`TopKTrainer.update` of dictionary-learning."""
 
-    name, optimiser = "dictionary-learning", "Adam"
+    name, optimizer = "dictionary-learning", "Adam"
 
     def __init__(self, shape: Shape) -> None:
         self.version = version_of("dictionary-learning")
@@ -209,7 +209,7 @@ class DictionaryLearning:
 class Overcomplete:
     """`train_sae` of overcomplete, a batch at a time."""
 
-    name, optimiser = "overcomplete", "Adam"
+    name, optimizer = "overcomplete", "Adam"
 
     def __init__(self, shape: Shape) -> None:
         self.version = version_of("overcomplete")
@@ -240,9 +240,9 @@ class Overcomplete:
 
 
 class Sparsify:
-    """A step of eai-sparsify's trainer: its sparse coder, its default optimiser."""
+    """A step of eai-sparsify's trainer: its sparse coder, its default optimizer."""
 
-    name, optimiser = "eai-sparsify", "schedule-free signum"
+    name, optimizer = "eai-sparsify", "schedule-free signum"
 
     def __init__(self, shape: Shape) -> None:
         self.version = version_of("eai-sparsify")

@@ -14,13 +14,13 @@ from _timing import in_turn, report
 from torch import Tensor, nn
 
 import circuits
-from circuits.network.linearized import linearised
+from circuits.network.linearized import linearized
 
 
 def one_backward_per_channel(module: nn.Module, size: int = 28, crop: int = 5) -> Tensor:
-    """Gradient of the centre of every channel of mixed3b with respect to mixed3a, one by one."""
+    """Gradient of the center of every channel of mixed3b with respect to mixed3a, one by one."""
     kernels = []
-    with linearised():
+    with linearized():
         source = torch.zeros(1, 256, size, size, requires_grad=True)
         target = module._block("mixed3b", source)  # type: ignore[operator]
         for channel in range(target.shape[1]):

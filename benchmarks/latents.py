@@ -114,7 +114,7 @@ def trained(site: VisionSite, shown: Images, options: argparse.Namespace) -> sae
 
 
 def of_examples(site: VisionSite, pictures: Images, like: sae.SAE, k: int) -> sae.SAE:
-    """A dictionary that learnt nothing: its directions are activations themselves, less their mean."""
+    """A dictionary that learned nothing: its directions are activations themselves, less their mean."""
     vectors = collect(site, pictures, sampling=Sampling(40, "magnitude", seed=5)).vectors
     mean = vectors.mean(dim=0)
     rows = torch.nn.functional.normalize(vectors - mean)[

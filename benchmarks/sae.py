@@ -146,10 +146,10 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
     for c in contenders:
         w, u, fvu, l0, dead = rows[c.name]
         speeds = f"{shape.batch / w:,.0f}; {shape.batch / u:,.0f}; {w / own:.2f}; {u / own_cpu:.2f}"
-        lines.append(f"{c.name}; {c.version}; {c.optimiser}; {speeds}; {fvu:.4f}; {l0:.1f}; {dead:.1%}")
+        lines.append(f"{c.name}; {c.version}; {c.optimizer}; {speeds}; {fvu:.4f}; {l0:.1f}; {dead:.1%}")
     speeds = f"{shape.batch / wall:,.0f}; {shape.batch / cpu:,.0f}; {wall / own:.2f}; {cpu / own_cpu:.2f}"
     lines.append(f"the encoder's product alone; ; ; {speeds}; ; ; ")
-    table("; version; optimiser; vectors/s; vectors/CPU-s; ours is x faster; by CPU; FVU; L0; dead", *lines)
+    table("; version; optimizer; vectors/s; vectors/CPU-s; ours is x faster; by CPU; FVU; L0; dead", *lines)
     print(f"\nOf a step of ours the encoder's product is {wall / own:.0%} (of its CPU seconds {cpu / own_cpu:.0%}).")
     for line in missing:
         print(line)

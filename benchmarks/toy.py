@@ -60,15 +60,15 @@ def plain_loop(model: ToyModel, steps: int, batch: int) -> None:
     weights = torch.nn.Parameter(torch.randn(m, n) * (2 / (n + m)) ** 0.5)
     bias = torch.nn.Parameter(torch.zeros(n))
     importance = torch.tensor(model.importances)
-    optimiser = torch.optim.AdamW([weights, bias], lr=1e-3)
+    optimizer = torch.optim.AdamW([weights, bias], lr=1e-3)
     for step in range(steps):
         x = torch.rand(batch, n) * (torch.rand(batch, n) < p)
         output = torch.relu(x @ weights.T @ weights + bias)
         loss = (importance * (x - output) ** 2).sum(dim=1).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.param_groups[0]["lr"] = 1e-3 * falling(step, steps)
-        optimiser.step()
+        optimizer.param_groups[0]["lr"] = 1e-3 * falling(step, steps)
+        optimizer.step()
 
 
 def batched_autograd(models: list[ToyModel], steps: int, batch: int) -> None:
@@ -79,16 +79,16 @@ def batched_autograd(models: list[ToyModel], steps: int, batch: int) -> None:
     bias = torch.nn.Parameter(torch.zeros(len(models), n))
     importance = torch.tensor(models[0].importances)
     density = torch.tensor([model.densities[0] for model in models])[None, :, None]
-    optimiser = torch.optim.AdamW([weights, bias], lr=1e-3)
+    optimizer = torch.optim.AdamW([weights, bias], lr=1e-3)
     for step in range(steps):
         x = torch.rand(batch, len(models), n) * (torch.rand(batch, len(models), n) < density)
         hidden = torch.einsum("bif,ifh->bih", x, weights)
         output = torch.relu(torch.einsum("bih,ifh->bif", hidden, weights) + bias)
         loss = (importance * (x - output) ** 2).sum(dim=2).mean(dim=0).sum()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.param_groups[0]["lr"] = 1e-3 * falling(step, steps)
-        optimiser.step()
+        optimizer.param_groups[0]["lr"] = 1e-3 * falling(step, steps)
+        optimizer.step()
 
 
 def main() -> None:

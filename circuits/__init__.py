@@ -33,7 +33,7 @@ from circuits.tuning.detectors import Detectors, find_detectors, frequency_facto
 from circuits.units.branch_specialization import branch_enrichment, branch_structure
 from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
 from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
-from circuits.units.similarity import Likeness, Neighbours, neighbours, similarity
+from circuits.units.similarity import Likeness, Neighbors, neighbors, similarity
 from circuits.units.universality import Matches, match
 from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
 from circuits.visualization import Visualization, visualize
@@ -64,7 +64,7 @@ __all__ = [
     "Likeness",
     "Matches",
     "Model",
-    "Neighbours",
+    "Neighbors",
     "Node",
     "Polysemanticities",
     "Polysemanticity",
@@ -95,7 +95,7 @@ __all__ = [
     "joint_tuning",
     "load",
     "match",
-    "neighbours",
+    "neighbors",
     "neuron_groups",
     "one_sided_nmf",
     "polysemantic",

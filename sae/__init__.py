@@ -1,6 +1,6 @@
 """Dictionary learning on activations: sparse autoencoders (SAEs), their training, metrics and files.
 
-What is learnt satisfies the `Basis` protocol of `circuits`, so that a latent of an SAE is a unit like any
+What is learned satisfies the `Basis` protocol of `circuits`, so that a latent of an SAE is a unit like any
 other::
 
     runs = sae.train(activations, [sae.TopK(latents=4096, k=32)], steps=2000)  # (n, d) vectors

@@ -26,7 +26,7 @@ CAR_AT = (12, 16)
 
 
 class Planted(nn.Module):
-    """Colours and Gabors, then parts, then a car: windows above, body, wheels below, and no tree."""
+    """Colors and Gabors, then parts, then a car: windows above, body, wheels below, and no tree."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,10 +276,10 @@ def tiny_inception(*, lrn: bool = True) -> InceptionV1:
         stem_padding=(2, 3, 2, 3),
         classes=5,
     )
-    return randomised(InceptionV1(spec))  # type: ignore[return-value]
+    return randomized(InceptionV1(spec))  # type: ignore[return-value]
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
     """`module` in eval mode, with every weight, bias and running statistic drawn from `seed`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -297,8 +297,8 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def sequential(*parts: nn.Module, seed: int = 0) -> nn.Sequential:
-    """A randomised `nn.Sequential` in eval mode."""
-    return randomised(nn.Sequential(*parts), seed)  # type: ignore[return-value]
+    """A randomized `nn.Sequential` in eval mode."""
+    return randomized(nn.Sequential(*parts), seed)  # type: ignore[return-value]
 
 
 def wrap(module: nn.Module, size: int | tuple[int, int] = 16, channels: int = 3) -> circuits.Model:
@@ -312,15 +312,15 @@ def pictures(n: int, size: int | tuple[int, int] = 16, channels: int = 3, seed: 
     return torch.rand(n, channels, *hw, generator=torch.Generator().manual_seed(seed))
 
 
-def linearise(module: nn.Module) -> nn.Module:
-    """`module` with rectifiers and normalisation taken out and max pools averaging, in place: the brute force."""
+def linearize(module: nn.Module) -> nn.Module:
+    """`module` with rectifiers and normalization taken out and max pools averaging, in place: the brute force."""
     for name, part in list(module.named_children()):
         if isinstance(part, (nn.ReLU, nn.ReLU6, nn.LocalResponseNorm, nn.Dropout)):
             setattr(module, name, nn.Identity())
         elif isinstance(part, nn.MaxPool2d):
             setattr(module, name, nn.AvgPool2d(part.kernel_size, part.stride, part.padding, part.ceil_mode))
         else:
-            linearise(part)
+            linearize(part)
     return module
 
 

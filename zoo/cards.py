@@ -70,14 +70,14 @@ class Card:
         build: makes the module with random weights.
         weights: the file of its weights, or None when it has none of its own.
         rename: a file's tensors -> the module's state, whatever names the file uses.
-        check: raises `WeightsError` when renamed tensors are recognisably not the published ones.
+        check: raises `WeightsError` when renamed tensors are recognizably not the published ones.
         logits: the layer whose output is the class scores before the softmax.
         classes: class names in output order; empty when unknown.
         aliases: other names of layers -> the layer.
         branches: branch name -> (layer, first channel, end channel), filled from the built module.
         converts: True when a file in a foreign container is converted once to safetensors in the cache.
         fetch: for models whose library brings its own weights: the state, given leave to download.
-        licence, source: of the weights.
+        license, source: of the weights.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Card:
     branches: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     converts: bool = False
     fetch: Callable[[bool], State] | None = None
-    licence: str = ""
+    license: str = ""
     source: str = ""
 
 
@@ -158,7 +158,7 @@ def inceptionv1() -> Card:
         classes=inception5h.classes,
         aliases=_inception_aliases(TENSORFLOW_5H),
         converts=True,
-        licence="Apache-2.0 (TensorFlow)",
+        license="Apache-2.0 (TensorFlow)",
         source="https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip, ported by ProGamerGov",
     )
 
@@ -210,7 +210,7 @@ def googlenet_bvlc() -> Card:
         rename=_rename_bvlc,
         classes=imagenet_classes,
         aliases=_inception_aliases(BVLC),
-        licence="BVLC: unrestricted use",
+        license="BVLC: unrestricted use",
         source="https://github.com/BVLC/caffe/tree/master/models/bvlc_googlenet",
     )
 
@@ -239,7 +239,7 @@ def squeezenet() -> Card:
         rename=_rename_squeezenet,
         classes=imagenet_classes,
         aliases={"logits": "softmax_pre"},
-        licence="BSD-2-Clause",
+        license="BSD-2-Clause",
         source="https://github.com/forresti/SqueezeNet",
     )
 
@@ -262,7 +262,7 @@ def scenes() -> Card:
         weights=WeightsFile(filename="scenes/scenes.safetensors", packaged=True),
         classes=classes,
         aliases=dict(_LUCID_ALIASES),
-        licence="Apache-2.0",
+        license="Apache-2.0",
         source="python -m tools.scenes.train",
     )
 

@@ -16,7 +16,7 @@ class InputSpec:
 
     Everywhere in this project a picture is a float tensor `(N, channels, height, width)` in [0, 1],
     RGB where it has three channels. `normalize` turns it into what the network was trained on:
-    `(x[:, order] * scale - mean) / std`. It is differentiable, so pictures can be optimised.
+    `(x[:, order] * scale - mean) / std`. It is differentiable, so pictures can be optimized.
 
     Attributes:
         size: height and width in pixels (an int means a square).
@@ -24,7 +24,7 @@ class InputSpec:
         mean, std: per channel (or one for all), in the units after `scale`, in the network's channel order.
         scale: 1 for networks trained on [0, 1], 255 for those trained on bytes.
         order: "RGB" or "BGR", the channel order that the network expects.
-        resize: short side, in pixels, that photographs are resized to before the centre crop (default: `size`).
+        resize: short side, in pixels, that photographs are resized to before the center crop (default: `size`).
     """
 
     size: int | tuple[int, int] = 224

@@ -26,18 +26,18 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Demo", _SEE, "the main job in one go: trace the car detector of the built-in network"),
     "models": Entry("models", "Models", _SEE, "models that can be looked into, and whether their weights are here"),
     "layers": Entry("layers", "Layers", _SEE, "layers of a model: channels, size, stride, receptive field"),
-    "images": Entry("images", "DrawImages", _SEE, "draw labelled scenes into a folder, to trace and find with"),
+    "images": Entry("images", "DrawImages", _SEE, "draw labeled scenes into a folder, to trace and find with"),
     "find": Entry("find", "Find", _LOOK, "units that tell pictures of a concept from pictures without it"),
     "trace": Entry("trace", "Trace", _LOOK, "the circuit behind a unit: its parents, their weights, the sum, a report"),
     "score": Entry("score", "ScoreCircuit", _LOOK, "how much of a unit a traced circuit explains, against random ones"),
     "weights": Entry("weights", "Weights", _LOOK, "the kernels from one layer to a unit of a later one"),
     "attribute": Entry("attribute", "Attribute", _LOOK, "what each unit of a layer contributes to a unit, on pictures"),
-    "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimisation"),
+    "visualize": Entry("visualize", "Visualize", _LOOK, "pictures of what units look for, made by optimization"),
     "scan": Entry("scan", "ScanImages", _LOOK, "what all units answer to: one pass over pictures, kept in a store"),
     "explain": Entry("explain", "Explain", _LOOK, "the dossier of one unit, from a scan: all that is known of it"),
     "tune": Entry("tune", "Tune", _LOOK, "what units are tuned to, and a search for detectors by their tuning"),
-    "neighbours": Entry(
-        "neighbors", "ShowNeighbours", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
+    "neighbors": Entry(
+        "neighbors", "ShowNeighbors", _LOOK, "units of a layer most like a unit: by weights or by when they fire"
     ),
     "match": Entry(
         "match", "MatchUnits", _LOOK, "which unit of another network fires when this one does, against controls"

@@ -189,7 +189,7 @@ def show(
                 exports.buttons(export)
 
 
-def neighbours(at: Here) -> tuple[str, str]:
+def neighbors(at: Here) -> tuple[str, str]:
     """Addresses of the units before and after; empty at an end."""
     index, count = at.unit.index or 0, _count(at)
     return (

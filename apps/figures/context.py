@@ -99,7 +99,7 @@ class Bench:
         most = [n for n in (self.settings.limit, self.size(None, 300, 90)) if n is not None]
         opened = open_pictures(sources, min(most, default=None), self.seed)
         if opened.labels is None and self.model.classes:
-            opened = _labelled(opened, self.model.classes)
+            opened = _labeled(opened, self.model.classes)
         return opened
 
     def size(self, full: T, quick: T, test: T) -> T:
@@ -162,7 +162,7 @@ class Bench:
         return FileLock(self.shared / f".{name}.lock")
 
 
-def _labelled(images: Images, classes: Sequence[str]) -> Images:
+def _labeled(images: Images, classes: Sequence[str]) -> Images:
     """The pictures with labels where their names tell them; those that cannot be told are of a class of their own."""
     from zoo.images.classes import labels_by_name
 

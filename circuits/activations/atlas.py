@@ -1,7 +1,7 @@
 """The activation atlas: what a layer can say, laid out so that what is alike lies together.
 
 Activation vectors are sampled from many pictures, laid out in a square, averaged over the cells of a grid, and each
-average is shown by a picture made by optimisation (Carter, Armstrong, Schubert, Johnson, Olah, *Exploring Neural
+average is shown by a picture made by optimization (Carter, Armstrong, Schubert, Johnson, Olah, *Exploring Neural
 Networks with Activation Atlases*, Distill 2019). `circuits.activations.atlas_builder` makes it.
 """
 
@@ -58,7 +58,7 @@ class Atlas:
         directions: `(cells, C)` mean activation vectors; drawn: what the icons show of them, whitened where asked.
         icons: `(cells, channels, H, W)` in [0, 1].
         statuses: of each icon: "ok", "dead", "not finite", or "missing" while a run has not come so far.
-        likeness: how alike neighbours are, with controls: "samples" (cosine of a sample and the nearest one of another
+        likeness: how alike neighbors are, with controls: "samples" (cosine of a sample and the nearest one of another
             picture), "cells" (cosine of the directions of cells side by side), "classes" (the same of their class
             pushes), and "labels" (share of samples whose nearest one of another picture has its
             label), as far as they are known. Cosines are about the mean.

@@ -81,8 +81,8 @@ def activation_atlas(
         per_image: positions sampled of each picture.
         margin: rows and columns along the border of the map that are not sampled.
         least: cells with fewer samples are left empty.
-        steps: of the optimisation of icons. The published atlases took 512; 128 show most of it.
-        size: pixels of an icon; render: pixels that it is optimised at, by default a quarter more: taken down to
+        steps: of the optimization of icons. The published atlases took 512; 128 show most of it.
+        size: pixels of an icon; render: pixels that it is optimized at, by default a quarter more: taken down to
             `size` it loses the finest noise.
         whiten: show what tells a cell from all others (see `circuits.activations.whitening`),
             as the published atlases do.
@@ -260,7 +260,7 @@ def _examples(
     return tuple(found.values())
 
 
-# -- how alike neighbours are -----------------------------------------------------------------------------------
+# -- how alike neighbors are -----------------------------------------------------------------------------------
 
 
 def _likeness(
@@ -284,7 +284,7 @@ def _likeness(
     if labels is not None:
         own = np.asarray(labels)[drawn.images]
         found.append(Likeness("labels", _same(own, near), _same(own, any_two), None, len(near)))
-    return tuple(one for one in found if math.isfinite(one.neighbours) and math.isfinite(one.random))
+    return tuple(one for one in found if math.isfinite(one.neighbors) and math.isfinite(one.random))
 
 
 def _same(labels: NDArray[np.int64], pairs: NDArray[np.int64]) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import Likeness
+from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
 from circuits.tracing.circuit import Example
 from circuits.visualization.sweeps.store import check_writable
@@ -125,7 +126,7 @@ def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str
 def _read(folder: Path) -> Atlas | None:
     path = folder / INDEX
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = with_current_keys(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as error:

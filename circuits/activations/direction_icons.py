@@ -48,11 +48,11 @@ def direction_icons(
         layer: the layer.
         vectors: `(n, C)` directions, or activation vectors; their lengths do not matter.
         whitening: to show what tells each from all activations of the layer, as activation atlases do.
-        steps: of the optimisation.
+        steps: of the optimization.
         size: pixels of the icons.
         cossim_pow: power of the cosine with the direction that the inner product is multiplied with: larger asks for
             that direction and nothing else, 0 for as much of it as there can be, whatever comes with it.
-        at: "mean" to raise what all positions of the icon say, "centre" what the middle one says.
+        at: "mean" to raise what all positions of the icon say, "center" what the middle one says.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.
         **options: of `visualize`.
@@ -72,12 +72,12 @@ def direction_icons(
     lengths = vectors.detach().float().norm(dim=1)
     if not bool((torch.isfinite(lengths) & (lengths > 0)).all()):
         raise VisualizationError("a direction that is zero, or not finite, looks for nothing")
-    if at not in ("centre", "mean"):
-        raise VisualizationError(f"at is centre or mean, not {at!r}")
+    if at not in ("center", "mean"):
+        raise VisualizationError(f"at is center or mean, not {at!r}")
     shown = F.normalize(vectors.detach().float().cpu(), dim=1)
     if whitening is not None:
         shown = whitening.directions(shown)
-    make = direction_neuron if at == "centre" else direction
+    make = direction_neuron if at == "center" else direction
     goals: list[Objective] = [make(found.name, one, cossim_pow=cossim_pow) for one in shown]
     start = alike(options.pop("params", None), seed)
     made = visualize(model, goals, steps=steps, size=size, params=start, seed=seed, progress=progress, **options)

@@ -1,4 +1,4 @@
-"""Points of many dimensions laid out in a square, a grid over it, and how far neighbours there are alike."""
+"""Points of many dimensions laid out in a square, a grid over it, and how far neighbors there are alike."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MARGIN, _PERCENT = 0.1, 1.0
 
 @dataclass(frozen=True)
 class Likeness:
-    """How much more alike neighbours of a layout are than what lies anywhere.
+    """How much more alike neighbors of a layout are than what lies anywhere.
 
     Attributes:
         what: of what; see `circuits.activations.atlas`.
-        neighbours: mean over pairs of neighbours.
+        neighbors: mean over pairs of neighbors.
         random: mean over pairs drawn at random: the control of what any two have in common.
-        shuffled: as `neighbours`, of data whose channels were shuffled independently and laid out anew: the control
+        shuffled: as `neighbors`, of data whose channels were shuffled independently and laid out anew: the control
             of what a layout makes of noise. None where it was not asked for.
-        pairs: how many pairs of neighbours.
+        pairs: how many pairs of neighbors.
     """
 
     what: str
-    neighbours: float
+    neighbors: float
     random: float
     shuffled: float | None
     pairs: int
@@ -47,7 +47,7 @@ def square_layout(vectors: Floats, *, perplexity: float = 30.0, seed: int = 0) -
 
     Args:
         vectors: `(n, C)`, none of them zero.
-        perplexity: how many neighbours count; less where there are few points.
+        perplexity: how many neighbors count; less where there are few points.
         seed: of the layout.
 
     Raises:
@@ -65,7 +65,7 @@ def square_layout(vectors: Floats, *, perplexity: float = 30.0, seed: int = 0) -
     if float(units.std(axis=0).max()) < 1e-9:
         raise CircuitsError("all vectors point the same way: there is nothing to lay out")
     components = min(_COMPONENTS, len(units) - 1, units.shape[1])
-    # full: the same bits each time, where the randomised solver's depend on its draw
+    # full: the same bits each time, where the randomized solver's depend on its draw
     reduced = PCA(n_components=components, svd_solver="full").fit_transform(units).astype(np.float32)
     if components == 1:  # nothing to embed: a line
         reduced = np.concatenate([reduced, np.zeros_like(reduced)], axis=1)

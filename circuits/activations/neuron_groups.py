@@ -134,7 +134,7 @@ def neuron_groups(
 ) -> Groups:
     """The activations of a layer on one picture, or several, as `k` groups of channels that fire together.
 
-    Non-negative matrix factorisation (scikit-learn's, from a deterministic start) of the table of positions by
+    Non-negative matrix factorization (scikit-learn's, from a deterministic start) of the table of positions by
     channels. Groups are in the order of what they hold, the largest first.
 
     Args:
@@ -144,7 +144,7 @@ def neuron_groups(
         k: how many groups.
         classes: class scores to tell the groups' pushes of: class indices or names, or how many of those that the
             pictures' mean scores are largest for; 0 for none.
-        steps: of the optimisation of icons; 0 for none.
+        steps: of the optimization of icons; 0 for none.
         seed: of icons, and of the shuffled control.
         batch_size: pictures per forward pass.
         progress: True for a bar, or a function of (done, total) in steps of the icons.

@@ -112,7 +112,7 @@ def semantic_dictionary(
         picture: one picture in any form that `capture` takes.
         at: one `(row, column)` or several; by default where the layer says most.
         top: units of each position.
-        steps: of the optimisation of icons; 0 for none.
+        steps: of the optimization of icons; 0 for none.
         seed: of icons.
         progress: True for a bar, or a function of (done, total) in steps.
         **options: of `visualize`.
@@ -220,7 +220,7 @@ def activation_grid(
         picture: one picture in any form that `capture` takes.
         whitening: of `circuits.activations.whitening.measure_whitening`, to show what tells a position from others.
         pooled: one icon for so many rows by so many columns, of their mean vector: fewer icons, sooner made.
-        steps: of the optimisation.
+        steps: of the optimization.
         size: pixels of an icon.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.

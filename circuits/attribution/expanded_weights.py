@@ -20,7 +20,7 @@ from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import frozen, outputs
-from circuits.network.linearized import as_map, linearised, measured_kernels
+from circuits.network.linearized import as_map, linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
 from zoo.images.sources import open_images
@@ -40,7 +40,7 @@ class ExpandedWeights:
         source: the layer whose channels the sources are, or the basis whose latents they are.
         targets: addresses of the target units, without the model's name.
         start: the layer whose activations the kernels multiply: the source, or what a pool or a local
-            normalisation right behind it makes of it.
+            normalization right behind it makes of it.
         offset: row and column of `kernels[..., 0, 0]` relative to `p * stride`.
         stride: source positions per target position; (0, 0) when the target reads the whole map at once.
         method: "exact", "vjp", "example" or "best case".
@@ -107,7 +107,7 @@ def expanded_weights(
         source: the earlier layer, or a basis attached to it (`mixed4b~sae`): kernels are then from its latents, by
             what each writes.
         target: a layer (all of its channels), a unit, a latent, or several units of one layer.
-        method: "exact" composes the kernels (milliseconds); "vjp" differentiates the linearised network
+        method: "exact" composes the kernels (milliseconds); "vjp" differentiates the linearized network
             in batches; "auto" takes the first that applies. They agree to rounding.
         max_memory: bytes that the batched differentiation may hold at a time.
 
@@ -130,7 +130,7 @@ def expanded_weights(
         raise GraphError(f"method={method!r}: use 'auto', 'exact' or 'vjp'")
     part = model.layers[at.layer].part
     base = at.layer if part is None else part[0]
-    with model.lock:  # the linearised network runs, too, and one at a time
+    with model.lock:  # the linearized network runs, too, and one at a time
         if model.graph is None:
             found = _through_module(model, base, targets)
         else:
@@ -206,7 +206,7 @@ def _through_graph(
 def _differentiate(
     graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor, max_memory: int
 ) -> tuple[Tensor, Pair, Pair]:
-    """Batched vector-Jacobian products on the linearised sub-graph between two nodes.
+    """Batched vector-Jacobian products on the linearized sub-graph between two nodes.
 
     The source map is made just large enough that one target position sees no padding. Where an operation
     between the two is not known to us, what a position reads is measured on the whole map instead.
@@ -286,10 +286,10 @@ def _map_shape(node: Any) -> tuple[int, ...]:
 
 
 def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWeights:
-    """Without a graph: differentiate the whole linearised network at a grey picture, then crop."""
-    grey = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
-    with frozen(model.module), torch.enable_grad(), linearised():
-        acts = outputs(model, grey, [source, targets.layer])
+    """Without a graph: differentiate the whole linearized network at a gray picture, then crop."""
+    gray = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
+    with frozen(model.module), torch.enable_grad(), linearized():
+        acts = outputs(model, gray, [source, targets.layer])
         begin, end = acts[source], as_map(acts[targets.layer])
         directions = read_directions(model, targets.layer, targets.basis, targets.indices)
         kernels, offset, stride = measured_kernels(begin, end, directions, targets.indices)
@@ -305,7 +305,7 @@ def example_weights(
     positions: Sequence[Pair] | None = None,
     batch_size: int = 32,
 ) -> tuple[ExpandedWeights, Tensor]:
-    """Weights as they are on each picture: the gradient of the real network, nothing linearised.
+    """Weights as they are on each picture: the gradient of the real network, nothing linearized.
 
     Linear weights of opposite signs cancel along two hops even where each hop matters; these do not
     (the boundary detector case of Visualizing Weights).

@@ -10,7 +10,7 @@ from circuits.network.model import Model
 
 
 def first_kernels(model: Model) -> Tensor:
-    """Kernels of the first convolution, `(units, channels, kh, kw)`, colours in the order red, green, blue.
+    """Kernels of the first convolution, `(units, channels, kh, kw)`, colors in the order red, green, blue.
 
     Raises:
         CircuitsError: no convolution reads the picture, or one that is one pixel wide.
@@ -28,23 +28,23 @@ def first_kernels(model: Model) -> Tensor:
     raise CircuitsError(f"{model.name} has no convolution that reads pictures of {channels} channels")
 
 
-def colour_shares(kernels: Tensor) -> Tensor:
+def color_shares(kernels: Tensor) -> Tensor:
     """Share of each kernel's squared weights that vanishes when its channels are averaged, `(units,)` in [0, 1].
 
-    0 for a kernel that reads light and dark alone, 1 for one that grey pictures do not move.
+    0 for a kernel that reads light and dark alone, 1 for one that gray pictures do not move.
     """
     total = kernels.square().sum(dim=(1, 2, 3)).clamp_min(1e-30)
-    grey = kernels.mean(dim=1).square().sum(dim=(1, 2)) * kernels.shape[1]
-    return (1 - grey / total).clamp(0, 1)
+    gray = kernels.mean(dim=1).square().sum(dim=(1, 2)) * kernels.shape[1]
+    return (1 - gray / total).clamp(0, 1)
 
 
 def smoothness(kernels: Tensor) -> Tensor:
-    """How alike neighbouring weights are, `(units,)`: their correlation over a kernel, across and down, -1 to 1.
+    """How alike neighboring weights are, `(units,)`: their correlation over a kernel, across and down, -1 to 1.
 
     Near zero, or a little below, for weights drawn at random; near one for a kernel without fine grain.
 
     Args:
-        kernels: `(units, ..., kh, kw)`, at least 2 wide or high; each kernel is centred on its own mean.
+        kernels: `(units, ..., kh, kw)`, at least 2 wide or high; each kernel is centerd on its own mean.
     """
     flat = kernels.reshape(len(kernels), -1, *kernels.shape[-2:]).double()
     flat = flat - flat.mean(dim=(2, 3), keepdim=True)
@@ -52,7 +52,7 @@ def smoothness(kernels: Tensor) -> Tensor:
     pairs = [flat[..., 1:, :] * flat[..., :-1, :], flat[..., :, 1:] * flat[..., :, :-1]]
     means = [p.mean(dim=(1, 2, 3)) for p in pairs if p.numel()]
     if not means:
-        raise CircuitsError("kernels of one position have no neighbours to be like")
+        raise CircuitsError("kernels of one position have no neighbors to be like")
     return torch.stack(means).mean(dim=0) / size
 
 
@@ -61,10 +61,10 @@ def directions(kernels: Tensor) -> Tensor:
 
     The direction along which the kernel's frequencies lie (second moments of its power spectrum), turned by 90.
     """
-    grey = kernels.mean(dim=1).double()
-    grey = torch.where(grey.abs().amax(dim=(1, 2), keepdim=True) > 0, grey, torch.zeros_like(grey))
-    kh, kw = grey.shape[1:]
-    power = torch.fft.fft2(grey - grey.mean(dim=(1, 2), keepdim=True), s=(4 * kh, 4 * kw)).abs().square()
+    gray = kernels.mean(dim=1).double()
+    gray = torch.where(gray.abs().amax(dim=(1, 2), keepdim=True) > 0, gray, torch.zeros_like(gray))
+    kh, kw = gray.shape[1:]
+    power = torch.fft.fft2(gray - gray.mean(dim=(1, 2), keepdim=True), s=(4 * kh, 4 * kw)).abs().square()
     fy, fx = torch.fft.fftfreq(4 * kh).double()[:, None], torch.fft.fftfreq(4 * kw).double()[None]
     # rows grow downwards, angles counter-clockwise
     xx, yy, xy = ((power * m).sum(dim=(1, 2)) for m in (fx * fx, fy * fy, -fx * fy))

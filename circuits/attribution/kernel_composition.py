@@ -3,8 +3,8 @@
 A kernel is carried backwards from the target to the source, operation by operation. Going back through a
 convolution is a transposed convolution of the kernel itself, so grouped, depthwise, strided and dilated
 convolutions, folded batch norm, pools, sums and concatenations all compose exactly, and the usual case
-(a 1x1 bottleneck before a kxk convolution) is one matrix product. Rectifiers and local normalisation are
-skipped, max pools average: this is the linearised network of Visualizing Weights (Distill 2021).
+(a 1x1 bottleneck before a kxk convolution) is one matrix product. Rectifiers and local normalization are
+skipped, max pools average: this is the linearized network of Visualizing Weights (Distill 2021).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Kernel:
 
 
 def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor | None, channels: Tensor) -> Kernel:
-    """The kernel from `source` to units of `target` in the linearised network.
+    """The kernel from `source` to units of `target` in the linearized network.
 
     Args:
         graph: the network.

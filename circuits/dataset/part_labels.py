@@ -1,6 +1,6 @@
 """Which known part a unit answers to, judged by masks: the ground truth of the `scenes` pictures.
 
-A unit is scored for a part by AUC over positions: those whose receptive field is centred on the part,
+A unit is scored for a part by AUC over positions: those whose receptive field is centerd on the part,
 against those of pictures that do not show it.
 """
 
@@ -43,7 +43,7 @@ class PartGrid:
 
     Attributes:
         parts: their names, sorted.
-        inside: `(N, parts, h, w)` whether the receptive field of a position is centred on the part.
+        inside: `(N, parts, h, w)` whether the receptive field of a position is centerd on the part.
         shown: `(N, parts)` whether the picture shows the part at all, be it between positions.
     """
 
@@ -151,7 +151,7 @@ def _shows(pictures: Images, index: int, name: str) -> bool:
 
 
 def _on_grid(pictures: Images, index: int, names: Sequence[str], model: Model, layer: Layer) -> Tensor:
-    """`(parts, h, w)`: whether each position's receptive field is centred on the part."""
+    """`(parts, h, w)`: whether each position's receptive field is centerd on the part."""
     assert pictures.annotations is not None and layer.size is not None and layer.receptive_field is not None
     h, w = layer.size
     field, (height, width) = layer.receptive_field, model.input.hw
@@ -160,7 +160,7 @@ def _on_grid(pictures: Images, index: int, names: Sequence[str], model: Model, l
     xs = [x * field.stride[1] + field.offset[1] + field.size[1] // 2 for x in range(w)]
     for part in pictures.annotations[index].parts:
         mask = _mask(pictures, index, part)
-        # the model sees the picture resized on its short side and cropped in the centre
+        # the model sees the picture resized on its short side and cropped in the center
         scale = min(mask.shape) / (model.input.resize or min(height, width))
         top, left = (mask.shape[0] / scale - height) / 2, (mask.shape[1] / scale - width) / 2
         rows = [min(max(int((y + top) * scale), 0), mask.shape[0] - 1) for y in ys]

@@ -184,7 +184,7 @@ def _prepare(folder: Path, asked: dict[str, Any], replace: bool) -> None:
 _WORDS = {
     "weights": "other weights",
     "bases": "a basis (an SAE) that was another then",
-    "input": "another input size or normalisation",
+    "input": "another input size or normalization",
     "images": "other pictures",
     "count": "another number of pictures",
     "layers": "other layers",

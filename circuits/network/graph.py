@@ -55,7 +55,7 @@ class _Tracer(fx.Tracer):
         self.outputs: list[tuple[str, fx.Node]] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # a normalisation of one's own is one all the same
+        # a normalization of one's own is one all the same
         return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
@@ -145,7 +145,7 @@ class Graph:
 
         These are the layers that tracing goes back through. Between two cuts of the graph with weights
         in between lies one stage; its node is the last nonlinearity, else the last sum, concatenation,
-        normalisation or weighted operation (never a pool, whose channels are those before it).
+        normalization or weighted operation (never a pool, whose channels are those before it).
         """
         live = self._live()
         order = [n for n in self.nodes if n in live and n.op != "output" and n.meta.get("carries")]
@@ -202,7 +202,7 @@ class Graph:
     def start(self, source: fx.Node, target: fx.Node) -> fx.Node:
         """The node whose activations feed the weights between `source` and `target`.
 
-        It is the source itself, or what a single chain of rectifiers, pools and normalisations makes of
+        It is the source itself, or what a single chain of rectifiers, pools and normalizations makes of
         it: across a pool, maps are only undistorted from the pool's output (Visualizing Weights, Distill 2021).
         """
         path = set(self.between(source, target))
@@ -247,7 +247,7 @@ class Graph:
         Args:
             feeds: node -> its value; nothing behind it runs.
             fetch: nodes whose values are wanted.
-            linear: skip rectifiers, local normalisation and dropout, and average where the network takes
+            linear: skip rectifiers, local normalization and dropout, and average where the network takes
                 a maximum; what does not depend on `feeds` then counts as zero.
             edits: node -> function applied to its value as soon as it is there (also to a feed).
 

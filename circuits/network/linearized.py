@@ -1,4 +1,4 @@
-"""The linearised network, for any module: rectifiers and normalisation skipped, max pools averaging.
+"""The linearized network, for any module: rectifiers and normalization skipped, max pools averaging.
 
 Works on the functions themselves, so it does not matter whether the author wrote `nn.ReLU()`,
 `F.relu(x, inplace=True)` or `x.relu_()`; nothing in the module is replaced, so nothing needs restoring.
@@ -47,7 +47,7 @@ def _averaged(
 
 
 @contextmanager
-def linearised() -> Iterator[None]:
+def linearized() -> Iterator[None]:
     """Inside, every network computes as if it were linear (its biases stay)."""
     with _Linear():
         yield
@@ -58,11 +58,11 @@ def receptive_fields(
 ) -> dict[str, ReceptiveField | None]:
     """Receptive field of every layer that `read` gives `(1, C, h, w)` for a picture `(1, *shape)`.
 
-    The linearised network has no dead rectifiers, so a pixel without gradient is one that is not read.
+    The linearized network has no dead rectifiers, so a pixel without gradient is one that is not read.
     None where the field reaches the edge of the picture, so that its full size cannot be seen.
     """
     picture = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
-    with torch.enable_grad(), linearised():
+    with torch.enable_grad(), linearized():
         acts = read(picture)
     return {name: _field(values, picture) if values.ndim == 4 else None for name, values in acts.items()}
 

@@ -55,7 +55,7 @@ class Layer:
 
     @property
     def stride(self) -> int | None:
-        """Input pixels between neighbouring positions (vertically), or None without a receptive field."""
+        """Input pixels between neighboring positions (vertically), or None without a receptive field."""
         return None if self.receptive_field is None else self.receptive_field.stride[0]
 
 
@@ -443,7 +443,7 @@ def wrap(
 
     Args:
         module: takes one tensor `(N, channels, H, W)`; in eval mode.
-        input: size, channels and normalisation of its pictures (default: 224 pixels, RGB, [0, 1]).
+        input: size, channels and normalization of its pictures (default: 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
 
     Raises:

@@ -1,7 +1,7 @@
 """What each operation of a network means to us: one small vocabulary for modules, functions and methods.
 
 `read_op` turns a torch.fx node into an `Op`, whatever way the author of the network wrote it
-(`nn.ReLU()`, `F.relu(x, inplace=True)`, `x.relu_()`). Geometry, linearisation and the exact
+(`nn.ReLU()`, `F.relu(x, inplace=True)`, `x.relu_()`). Geometry, linearization and the exact
 composition of kernels (graph.py, kernels.py) then speak only of `Op` kinds.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 Pair = tuple[int, int]
 
-#: pointwise nonlinearities that the linearised network skips
+#: pointwise nonlinearities that the linearized network skips
 RECTIFIERS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.PReLU, nn.RReLU,
@@ -50,7 +50,7 @@ class Op:
 
     @property
     def skipped(self) -> bool:
-        """Whether the linearised network passes its input through unchanged."""
+        """Whether the linearized network passes its input through unchanged."""
         return self.kind in ("relu", "lrn", "dropout", "same")
 
     @property
@@ -220,7 +220,7 @@ def title(node: fx.Node) -> str:
 
 
 def average(x: Tensor, params: dict[str, Any]) -> Tensor:
-    """The average pool that stands in for a pool in the linearised network."""
+    """The average pool that stands in for a pool in the linearized network."""
     return F.avg_pool2d(
         x,
         params["kernel"],
@@ -233,7 +233,7 @@ def average(x: Tensor, params: dict[str, Any]) -> Tensor:
 
 
 def affine_scale(module: nn.Module) -> Tensor:
-    """Per-channel factor of a batch normalisation in eval mode, `(channels,)`."""
+    """Per-channel factor of a batch normalization in eval mode, `(channels,)`."""
     assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_var is not None
     scale = (module.running_var + module.eps).rsqrt()
     return scale if module.weight is None else scale * module.weight

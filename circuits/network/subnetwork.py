@@ -189,7 +189,7 @@ class Segment:
         return joined[:, torch.tensor(order).argsort()]
 
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
-        """What the biases alone give the targets `(units, h, w)`: the linearised segment on a zero map of `shape`.
+        """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
 
         None where the segment has no linear form, or responses are read behind a rectifier.
         """

@@ -20,7 +20,7 @@ def untrained(model: Model, how: Untrained = "random", *, seed: int = 0) -> Mode
     Args:
         model: the model; it is left as it is.
         how: "random" draws every weight anew from a normal distribution that keeps the size of signals through
-            rectifiers (He et al. 2015), biases zero and normalisation plain: with torch's own initial weights signals
+            rectifiers (He et al. 2015), biases zero and normalization plain: with torch's own initial weights signals
             die away over a few layers, which would make too easy a control. "shuffled" permutes the entries of each
             tensor, and so keeps the very numbers that training gave.
         seed: of the draw.

@@ -21,8 +21,8 @@ from circuits.plot.circuit.kernels import kernel_grid, kernel_strip
 from circuits.plot.circuit.report import trace_report
 from circuits.plot.circuit.tables import auc_table, score_figure, waterfall
 from circuits.plot.drawing.canvas import save_figure
-from circuits.plot.drawing.colors import decode, encode, shared_scale
 from circuits.plot.drawing.crops import crops, exemplars, pixels
+from circuits.plot.drawing.palette import decode, encode, shared_scale
 from circuits.plot.drawing.wording import Halves, circuit_reading, halves, kernel_effect, kernel_reading
 from circuits.plot.sae.channel_dissection import dissection_figure
 from circuits.plot.sae.latent_page import latents_page
@@ -30,7 +30,7 @@ from circuits.plot.sae.latent_quality import orientation_dials, part_dots
 from circuits.plot.sae.steering import steering_figure
 from circuits.plot.sae.text_latent_page import texts_page
 from circuits.plot.superposition.recovery import recovery_figure
-from circuits.plot.units.comparison import branch_scatter, enrichment_bars, match_matrix, match_table, neighbours_table
+from circuits.plot.units.comparison import branch_scatter, enrichment_bars, match_matrix, match_table, neighbors_table
 from circuits.plot.units.contact_sheet import contact_sheet
 from circuits.plot.units.dossier import dossier_page
 from circuits.plot.units.layer_scatter import layer_units_figure
@@ -75,7 +75,7 @@ __all__ = [
     "layer_units_figure",
     "match_matrix",
     "match_table",
-    "neighbours_table",
+    "neighbors_table",
     "orientation_dials",
     "part_dots",
     "pixels",

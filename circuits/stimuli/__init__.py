@@ -3,13 +3,13 @@
     tuning = circuits.tune(model, "mixed3b", stimuli=circuits.stimuli.curves())
 
 Angles are in degrees counter-clockwise as seen, 0 to the right. A line at 0 is horizontal; a curve at 0 opens to the
-right, like "("; a boundary at 0 has its fine, lit or first-coloured side to the right.
+right, like "("; a boundary at 0 has its fine, lit or first-colored side to the right.
 """
 
-from circuits.stimuli.base import Axis, Stimuli, StimuliError, grey
+from circuits.stimuli.base import Axis, Stimuli, StimuliError, gray
 from circuits.stimuli.contours import angle_to_curve, circles, curves, edges, lines
 from circuits.stimuli.hues import HUES
-from circuits.stimuli.textures import colour_contrast, gratings, high_low
+from circuits.stimuli.textures import color_contrast, gratings, high_low
 
 __all__ = [
     "HUES",
@@ -18,11 +18,11 @@ __all__ = [
     "StimuliError",
     "angle_to_curve",
     "circles",
-    "colour_contrast",
+    "color_contrast",
     "curves",
     "edges",
     "gratings",
-    "grey",
+    "gray",
     "high_low",
     "lines",
 ]

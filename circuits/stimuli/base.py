@@ -84,7 +84,7 @@ class Grid:
     """Where the pixels of a picture lie, seen from the stimulus.
 
     Attributes:
-        x, y: `(H, W)` pixels to the right of and above its centre; y grows upwards, as angles are seen.
+        x, y: `(H, W)` pixels to the right of and above its center; y grows upwards, as angles are seen.
         channels: of the picture.
     """
 
@@ -99,7 +99,7 @@ class Grid:
 
 
 Painter = Callable[[Mapping[str, Any], Grid], Ink]
-"""From the values of a stimulus to its departure from grey, in [-1, 1]: `(H, W)`, or `(channels, H, W)` in colour."""
+"""From the values of a stimulus to its departure from gray, in [-1, 1]: `(H, W)`, or `(channels, H, W)` in color."""
 
 
 def covered(distance: Ink) -> Ink:
@@ -107,10 +107,10 @@ def covered(distance: Ink) -> Ink:
     return np.clip(0.5 - distance, 0.0, 1.0)
 
 
-def grey(spec: InputSpec) -> NDArray[np.float64]:
-    """The model's own mean grey, `(channels,)` in [0, 1]: what its normalisation takes to zero.
+def gray(spec: InputSpec) -> NDArray[np.float64]:
+    """The model's own mean gray, `(channels,)` in [0, 1]: what its normalization takes to zero.
 
-    Half grey where that leaves no room for contrast of both signs (below 0.1 or above 0.9), as for a model that is
+    Half gray where that leaves no room for contrast of both signs (below 0.1 or above 0.9), as for a model that is
     fed [0, 1] as it is.
     """
     mean = np.broadcast_to(np.asarray(spec.mean, dtype=np.float64) / spec.scale, (spec.channels,)).copy()
@@ -122,15 +122,15 @@ def grey(spec: InputSpec) -> NDArray[np.float64]:
 class Stimuli:
     """Drawn pictures along known axes, drawn when they are asked for, at any size and number of channels.
 
-    Angles are in degrees counter-clockwise as the picture is seen, 0 pointing to the right. Every stimulus is centred
+    Angles are in degrees counter-clockwise as the picture is seen, 0 pointing to the right. Every stimulus is centerd
     on a point (by default the middle of the picture) and drawn with smooth edges from exact distances, about the
-    model's own mean grey (see `grey`) with the same contrast to either side.
+    model's own mean gray (see `gray`) with the same contrast to either side.
 
     Attributes:
         name: of the kind.
         axes: what varies; the stimuli are all combinations, the last axis fastest.
         paint: draws one.
-        contrast: in (0, 1]; 1 goes as far from grey as both signs allow.
+        contrast: in (0, 1]; 1 goes as far from gray as both signs allow.
         settings: what all have in common.
 
     >>> curves(orientations=8, radii=(10, 20)).tensor(InputSpec(size=64)).shape
@@ -188,27 +188,27 @@ class Stimuli:
         return replace(self, axes=tuple(axes.values()))
 
     def tensor(
-        self, spec: InputSpec | None = None, *, indices: Sequence[int] | None = None, centre: Pair | None = None
+        self, spec: InputSpec | None = None, *, indices: Sequence[int] | None = None, center: Pair | None = None
     ) -> Tensor:
         """The stimuli as pictures, float32 `(N, channels, H, W)` in [0, 1]: what `capture` and `open_images` take.
 
         Args:
-            spec: size, channels and mean grey (default: 224 pixels, RGB).
+            spec: size, channels and mean gray (default: 224 pixels, RGB).
             indices: which, by default all in order.
-            centre: row and column, in pixels and parts of pixels, that they are centred on; by default the middle.
+            center: row and column, in pixels and parts of pixels, that they are centerd on; by default the middle.
 
         Raises:
-            StimuliError: an index out of range, or colours asked of a model that has none.
+            StimuliError: an index out of range, or colors asked of a model that has none.
         """
         spec = InputSpec() if spec is None else spec
         chosen = range(len(self)) if indices is None else [int(i) for i in indices]
         if any(not 0 <= i < len(self) for i in chosen):
             raise StimuliError(f"{self.name} has {len(self)} stimuli, 0 to {len(self) - 1}")
         height, width = spec.hw
-        y0, x0 = ((height - 1) / 2, (width - 1) / 2) if centre is None else centre
+        y0, x0 = ((height - 1) / 2, (width - 1) / 2) if center is None else center
         rows, columns = np.meshgrid(np.arange(height, dtype=float), np.arange(width, dtype=float), indexing="ij")
         grid = Grid(np.asarray(columns - x0), np.asarray(y0 - rows), spec.channels)
-        middle = grey(spec)
+        middle = gray(spec)
         room = self.contrast * np.minimum(middle, 1 - middle)
         out = np.empty((len(chosen), *spec.shape), dtype=np.float32)
         for place, i in enumerate(chosen):

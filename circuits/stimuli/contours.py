@@ -25,14 +25,14 @@ def lines(
     polarity: Sequence[Polarity] = BOTH,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """Straight lines through the centre.
+    """Straight lines through the center.
 
     Args:
         orientations: how many over 180 degrees, or which: 0 is a horizontal line, 90 a vertical one, 45 rises to the
             right.
         widths: in pixels, at least 1.
         length: in pixels; by default from edge to edge.
-        polarity: light on grey, dark on grey, or both.
+        polarity: light on gray, dark on gray, or both.
         contrast: in (0, 1].
 
     >>> lines(orientations=4).shape
@@ -57,16 +57,16 @@ def curves(
     orientations: int | Sequence[float] = 24,
     radii: Sequence[float] = RADII,
     *,
-    variant: Literal["outline", "filled", "coloured"] = "outline",
+    variant: Literal["outline", "filled", "colored"] = "outline",
     width: float = 3.0,
     arc: float = 180.0,
     hues: tuple[float, float] = (0.0, 180.0),
     polarity: Sequence[Polarity] = BOTH,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """Arcs of circles whose middle lies on the centre.
+    """Arcs of circles whose middle lies on the center.
 
-    The orientation is the direction in which the curve opens, from its middle to the centre of its circle: at 0 it
+    The orientation is the direction in which the curve opens, from its middle to the center of its circle: at 0 it
     looks like "(", at 90 like a smile, at 180 like ")", at 270 like a frown. With an infinite radius it is the straight
     line (or edge) that the curves of this orientation touch in their middle: a control that comes along by default.
 
@@ -75,19 +75,19 @@ def curves(
     Args:
         orientations: how many over 360 degrees, or which.
         radii: in pixels; `math.inf` for a straight line.
-        variant: "outline" is a line, "filled" a disc against grey, "coloured" a disc against its surroundings, of
+        variant: "outline" is a line, "filled" a disc against gray, "colored" a disc against its surroundings, of
             the two hues (for models with three channels).
         width: of an outline, in pixels.
         arc: degrees of the circle that an outline covers.
-        hues: inside and outside of "coloured", in degrees: 0 red, 120 green, 240 blue.
-        polarity: light, dark or both ("coloured": the hues as given, swapped, or both).
+        hues: inside and outside of "colored", in degrees: 0 red, 120 green, 240 blue.
+        polarity: light, dark or both ("colored": the hues as given, swapped, or both).
         contrast: in (0, 1].
 
     >>> curves(orientations=36, radii=(20,)).axis("orientation").values[:3]
     (0.0, 10.0, 20.0)
     """
-    if variant not in ("outline", "filled", "coloured"):
-        raise StimuliError(f"variant={variant!r}: use 'outline', 'filled' or 'coloured'")
+    if variant not in ("outline", "filled", "colored"):
+        raise StimuliError(f"variant={variant!r}: use 'outline', 'filled' or 'colored'")
     if not 0 < arc <= 360:
         raise StimuliError(f"an arc covers up to 360 degrees, not {arc}")
     _positive(width, "width", least=1)
@@ -110,13 +110,13 @@ def curves(
         return within[:, None, None] * inside + around[:, None, None] * (1 - inside)
 
     settings = {"variant": variant, "width": width, "arc": arc}
-    return Stimuli("curves", axes, paint, contrast, settings | ({"hues": list(hues)} if variant == "coloured" else {}))
+    return Stimuli("curves", axes, paint, contrast, settings | ({"hues": list(hues)} if variant == "colored" else {}))
 
 
 def edges(
     orientations: int | Sequence[float] = 24, *, polarity: Sequence[Polarity] = ("light",), contrast: float = 1.0
 ) -> Stimuli:
-    """Straight edges between grey and light (or dark): the orientation points to the lit side."""
+    """Straight edges between gray and light (or dark): the orientation points to the lit side."""
     axes = (angles(orientations, 360), Axis("polarity", choices(polarity, BOTH, "polarity")))
 
     def paint(values: Mapping[str, Any], grid: Grid) -> Ink:
@@ -180,7 +180,7 @@ def circles(
     polarity: Sequence[Polarity] = BOTH,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """Circles and discs about the centre.
+    """Circles and discs about the center.
 
     Args:
         radii: in pixels.
@@ -206,7 +206,7 @@ def circles(
 
 
 def _from_arc(u: Ink, v: Ink, radius: float, arc: float) -> Ink:
-    """Distance to an arc through the origin whose centre lies at `(radius, 0)`."""
+    """Distance to an arc through the origin whose center lies at `(radius, 0)`."""
     if math.isinf(radius):
         return np.abs(u)
     ring = np.abs(np.hypot(u - radius, v) - radius)

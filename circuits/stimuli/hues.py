@@ -1,4 +1,4 @@
-"""Colours of the same mean over channels, so that only their hue tells them apart."""
+"""Colors of the same mean over channels, so that only their hue tells them apart."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ HUES = {
     "red": 0, "orange": 30, "yellow": 60, "chartreuse": 90, "green": 120, "spring": 150,
     "cyan": 180, "azure": 210, "blue": 240, "violet": 270, "magenta": 300, "rose": 330,
 }  # fmt: skip
-_GREYS = {"light": 1.0, "grey": 0.0, "dark": -1.0}
+_GREYS = {"light": 1.0, "gray": 0.0, "dark": -1.0}
 
 
 def hue(degrees: float) -> Ink:
-    """Departure from grey `(3,)` of a hue, 0 in the mean over channels, 1 at most; the opposite hue is its negative."""
+    """Departure from gray `(3,)` of a hue, 0 in the mean over channels, 1 at most; the opposite hue is its negative."""
     rgb = np.array(colorsys.hsv_to_rgb((degrees / 360) % 1.0, 1.0, 1.0))
     away = rgb - rgb.mean()
     return np.asarray(away / np.abs(away).max())
 
 
-def colour(name: str | Sequence[float], channels: int) -> Ink:
-    """Departure from grey `(channels,)` of a named colour, or of numbers in [-1, 1], one a channel.
+def color(name: str | Sequence[float], channels: int) -> Ink:
+    """Departure from gray `(channels,)` of a named color, or of numbers in [-1, 1], one a channel.
 
     Raises:
         StimuliError: an unknown name, a hue where there are not three channels, or numbers that do not fit.
@@ -35,14 +35,14 @@ def colour(name: str | Sequence[float], channels: int) -> Ink:
             return np.full(channels, _GREYS[name])
         if name not in HUES:
             known = [*HUES, *_GREYS]
-            raise StimuliError(f"no colour called {shorten(name)!r}.{did_you_mean(name, known)} Use {', '.join(known)}")
+            raise StimuliError(f"no color called {shorten(name)!r}.{did_you_mean(name, known)} Use {', '.join(known)}")
         if channels != 3:
             raise StimuliError(
-                f"{name} is a colour of three channels, the model takes {channels}: "
+                f"{name} is a color of three channels, the model takes {channels}: "
                 "give numbers in [-1, 1] instead, one a channel"
             )
         return hue(HUES[name])
     values = np.asarray(name, dtype=np.float64)
     if values.shape != (channels,) or not bool((np.abs(values) <= 1).all()):
-        raise StimuliError(f"a colour here is {channels} numbers in [-1, 1], not {shorten(name)}")
+        raise StimuliError(f"a color here is {channels} numbers in [-1, 1], not {shorten(name)}")
     return values

@@ -1,4 +1,4 @@
-"""Stimuli that fill the picture: gratings, a fine texture beside a coarse one, one colour beside another."""
+"""Stimuli that fill the picture: gratings, a fine texture beside a coarse one, one color beside another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from circuits.stimuli.base import Axis, Grid, Ink, Stimuli, StimuliError, angles, covered, numbers
-from circuits.stimuli.hues import colour
+from circuits.stimuli.hues import color
 
 FREQUENCIES = (1 / 32, 1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4)
 PAIRS = (
@@ -17,7 +17,7 @@ PAIRS = (
 )  # fmt: skip
 _WAVES = 24  # plane waves that make a texture: enough to look alike in all directions
 
-Colour = str | Sequence[float]
+Color = str | Sequence[float]
 
 
 def gratings(
@@ -32,7 +32,7 @@ def gratings(
     Args:
         orientations: how many over 180 degrees, or which: of the stripes, 0 horizontal, 90 vertical.
         frequencies: cycles per pixel, up to 0.5.
-        phases: how many over 360 degrees, or which: 0 has a light stripe through the centre.
+        phases: how many over 360 degrees, or which: 0 has a light stripe through the center.
         contrast: in (0, 1].
 
     >>> gratings(orientations=4, frequencies=(0.1,)).shape
@@ -61,7 +61,7 @@ def high_low(
     seed: int = 0,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """A fine texture beside a coarse one, with a straight boundary through the centre.
+    """A fine texture beside a coarse one, with a straight boundary through the center.
 
     The orientation points from the boundary to the fine side. At ratio 1 both sides are alike: the control. Textures
     turn with their stimulus, so that only the orientation changes.
@@ -103,27 +103,27 @@ def high_low(
     return Stimuli("high-low", axes, paint, contrast, settings)
 
 
-def colour_contrast(
+def color_contrast(
     orientations: int | Sequence[float] = 24,
-    pairs: Sequence[str | tuple[Colour, Colour]] = PAIRS,
+    pairs: Sequence[str | tuple[Color, Color]] = PAIRS,
     *,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """Two colours side by side, with a straight boundary through the centre.
+    """Two colors side by side, with a straight boundary through the center.
 
-    The orientation points to the side of the first colour. Hues have the same mean over channels, so that a unit that
+    The orientation points to the side of the first color. Hues have the same mean over channels, so that a unit that
     only minds brightness sees nothing; "light-dark" is the control that it does see. "red-red" is plain red.
 
     Args:
         orientations: how many over 360 degrees, or which.
-        pairs: names as in "red-cyan" (see `circuits.stimuli.HUES`; also light, grey, dark), or two colours as numbers
+        pairs: names as in "red-cyan" (see `circuits.stimuli.HUES`; also light, gray, dark), or two colors as numbers
             in [-1, 1], one a channel, for models without three channels.
         contrast: in (0, 1].
 
     Raises:
-        StimuliError: an unknown colour; when drawn, a hue for a model that has not three channels.
+        StimuliError: an unknown color; when drawn, a hue for a model that has not three channels.
     """
-    both: dict[str, tuple[Colour, Colour]] = {}
+    both: dict[str, tuple[Color, Color]] = {}
     for pair in pairs:
         name, first, second = _pair(pair)
         if name in both:
@@ -132,30 +132,30 @@ def colour_contrast(
     axes = (angles(orientations, 360), Axis("pair", tuple(both)))
 
     def paint(values: Mapping[str, Any], grid: Grid) -> Ink:
-        first, second = (colour(c, grid.channels)[:, None, None] for c in both[values["pair"]])
+        first, second = (color(c, grid.channels)[:, None, None] for c in both[values["pair"]])
         u, _ = grid.along(values["orientation"])
         side = covered(-u)
         return np.asarray(first * side + second * (1 - side))
 
-    return Stimuli("colour contrast", axes, paint, contrast)
+    return Stimuli("color contrast", axes, paint, contrast)
 
 
-def _pair(pair: str | tuple[Colour, Colour]) -> tuple[str, Colour, Colour]:
+def _pair(pair: str | tuple[Color, Color]) -> tuple[str, Color, Color]:
     if isinstance(pair, str):
         first, dash, second = pair.partition("-")
         if not dash:
-            raise StimuliError(f"a pair of colours is written red-cyan, not {pair!r}")
+            raise StimuliError(f"a pair of colors is written red-cyan, not {pair!r}")
         for name in (first, second):
-            colour(name, 3)  # an unknown name is told at once
+            color(name, 3)  # an unknown name is told at once
         return pair, first, second
     try:
         a, b = pair
     except (TypeError, ValueError) as error:
-        raise StimuliError(f"a pair of colours is two of them, not {pair!r}") from error
+        raise StimuliError(f"a pair of colors is two of them, not {pair!r}") from error
     return f"{_name(a)}-{_name(b)}", a, b
 
 
-def _name(value: Colour) -> str:
+def _name(value: Color) -> str:
     return value if isinstance(value, str) else f"({', '.join(f'{v:g}' for v in value)})"
 
 

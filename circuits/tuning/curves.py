@@ -24,7 +24,7 @@ class UnitTuning:
     Attributes:
         unit: address.
         peak: its strongest response; at: the stimulus, axis name -> value (draws of the same thing averaged).
-        baseline: its response to plain grey.
+        baseline: its response to plain gray.
         modulation: 1 - lowest / highest response over all stimuli: 0 where it does not care, 1 where one of them
             silences it (above 1 where one drives it below zero). NaN without a response above zero.
         orientation: degrees at the peak; None for stimuli without orientation.
@@ -75,7 +75,7 @@ class Tuning:
         units: addresses, in order.
         axes: of the stimuli.
         responses: `(units, *values of each axis)`, on the CPU.
-        baseline: `(units,)` responses to plain grey.
+        baseline: `(units,)` responses to plain gray.
         layer: of the units; stimuli: name of the stimuli.
         pre: whether responses are pre-activations.
         reach: positions around the stimulus over which the strongest response was taken; None for the whole map.

@@ -123,7 +123,7 @@ def joint_tuning(
             middle = _middle(model, layer, example.position)
             if layer.receptive_field is None:
                 # where a position looks is not known: the picture turns in its place, and is not moved
-                view = replace(view, place=example.position, centre=middle)
+                view = replace(view, place=example.position, center=middle)
             reader = Reader(model, layer, read_units, view)
             made = []
             for start in range(0, len(steps), batch_size):
@@ -165,11 +165,11 @@ def _middle(model: Model, layer: Layer, position: tuple[int, int]) -> tuple[floa
 
 
 def _turned(picture: Tensor, turns: Sequence[float], middle: tuple[float, float], view: View) -> Tensor:
-    """`picture` `(1, C, H, W)` turned about `middle`, which comes to lie at the view's centre: `(turns, C, h, w)`."""
+    """`picture` `(1, C, H, W)` turned about `middle`, which comes to lie at the view's center: `(turns, C, h, w)`."""
     height, width = view.spec.hw
     rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64) - view.centre[0],
-        torch.arange(width, dtype=torch.float64) - view.centre[1],
+        torch.arange(height, dtype=torch.float64) - view.center[0],
+        torch.arange(width, dtype=torch.float64) - view.center[1],
         indexing="ij",
     )
     grids = []

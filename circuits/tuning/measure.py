@@ -9,7 +9,7 @@ import torch
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.stimuli.base import Stimuli, grey
+from circuits.stimuli.base import Stimuli, gray
 from circuits.tracing.circuit import provenance
 from circuits.tuning.curves import Tuning
 from circuits.tuning.placement import Pair, Reader, digests, units_of, view_of
@@ -29,7 +29,7 @@ def tune(
 ) -> Tuning:
     """Responses of units to stimuli whose every property is known.
 
-    Each stimulus is centred on the receptive field of one position of the layer, and units are read there; `reach`
+    Each stimulus is centerd on the receptive field of one position of the layer, and units are read there; `reach`
     also reads the positions around and takes the strongest, since what a unit looks for need not lie in the very
     middle of its field.
 
@@ -48,7 +48,7 @@ def tune(
     Raises:
         AddressError: unknown units, units of several layers, or of a position of their own.
         CircuitsError: pre-activations that cannot be reached, or a size too small.
-        StimuliError: colours asked of a model without three channels.
+        StimuliError: colors asked of a model without three channels.
 
     >>> tune(load("scenes"), "mixed3b:4", stimuli=stimuli.lines(orientations=6)).responses.shape
     torch.Size([1, 6, 1, 2])
@@ -60,12 +60,12 @@ def tune(
     layer, units = units_of(model, what)
     view = view_of(model, layer, reach, size)
     reader = Reader(model, layer, units, view, pre=pre)
-    middle = torch.from_numpy(grey(view.spec)).float()[None, :, None, None].expand(1, *view.spec.shape)
+    middle = torch.from_numpy(gray(view.spec)).float()[None, :, None, None].expand(1, *view.spec.shape)
     parts, total = [], len(stimuli)
     with reporter(progress, "img") as report:
         for start in range(0, total, batch_size):
             indices = range(start, min(start + batch_size, total))
-            parts.append(reader(stimuli.tensor(view.spec, indices=indices, centre=view.centre)))
+            parts.append(reader(stimuli.tensor(view.spec, indices=indices, center=view.center)))
             report(indices.stop, total)
     return Tuning(
         units=tuple(str(u) for u in units),

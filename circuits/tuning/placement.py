@@ -21,18 +21,18 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """A picture size and the position whose receptive field is centred on the stimulus.
+    """A picture size and the position whose receptive field is centerd on the stimulus.
 
     Attributes:
         spec: how the model is fed, with the size of the pictures shown.
         place: `(y, x)` on the layer's map.
-        centre: row and column in the picture, in pixels and parts of pixels, of the middle of its receptive field.
+        center: row and column in the picture, in pixels and parts of pixels, of the middle of its receptive field.
         reach: positions around `place` that are read too; None for the whole map.
     """
 
     spec: InputSpec
     place: Pair
-    centre: tuple[float, float]
+    center: tuple[float, float]
     reach: int | None
 
     def cut(self, acts: Tensor) -> Tensor:
@@ -66,14 +66,14 @@ def view_of(model: Model, layer: Layer, reach: int | None, size: int | Pair | No
     if layer.size is None or field is None:
         grid = layer.size or (1, 1)
         return View(spec, ((grid[0] - 1) // 2, (grid[1] - 1) // 2), ((hw[0] - 1) / 2, (hw[1] - 1) / 2), reach)
-    place, centre = [], []
+    place, center = [], []
     for a in range(2):
         first = field.offset[a] + (field.size[a] - 1) / 2
         p = max(0, round(((hw[a] - 1) / 2 - first) / field.stride[a]))
         p = min(p, layer.size[a] - 1) if hw[a] == full[a] else p
         place.append(p)
-        centre.append(first + p * field.stride[a])
-    return View(spec, (place[0], place[1]), (centre[0], centre[1]), reach)
+        center.append(first + p * field.stride[a])
+    return View(spec, (place[0], place[1]), (center[0], center[1]), reach)
 
 
 def _asked(size: int | Pair | None) -> Pair | None:
@@ -97,7 +97,7 @@ def units_of(model: Model, what: str | Unit | Sequence[str | Unit]) -> tuple[Lay
         unit = model.resolve(one)
         if unit.at is not None:
             raise AddressError(
-                f"tuning centres the stimulus on the unit: write {unit.channel.short}, without a position"
+                f"tuning centers the stimulus on the unit: write {unit.channel.short}, without a position"
             )
         if unit.index is not None:
             units.append(unit)

@@ -1,6 +1,6 @@
 """What high-low frequency detectors are made of: one factor of channels that like fine textures, one that like coarse.
 
-After Schubert et al., *High-Low Frequency Detectors*, Distill 2021: a one-sided non-negative factorisation of the
+After Schubert et al., *High-Low Frequency Detectors*, Distill 2021: a one-sided non-negative factorization of the
 detectors' weights from the layer below finds two groups of channels with opposite weights to either side.
 """
 
@@ -91,14 +91,14 @@ def frequency_factors(
     seed: int = 0,
     batch_size: int = 32,
 ) -> FrequencyFactors:
-    """Factorise the weights of high-low frequency detectors, and measure which frequencies the factors' channels like.
+    """Factorize the weights of high-low frequency detectors, and measure which frequencies the factors' channels like.
 
     Args:
         model: the model that they were found in.
         detectors: of one layer.
         source: the layer whose channels are grouped; by default the trunk layer before.
         shuffles: how often channels' frequencies are dealt out anew, for the control.
-        seed: of the factorisation and the shuffles.
+        seed: of the factorization and the shuffles.
         batch_size: pictures per forward pass.
 
     Raises:
@@ -108,7 +108,7 @@ def frequency_factors(
     layers = sorted({u.layer for u in units})
     if len(layers) != 1:
         raise CircuitsError(
-            f"the detectors to factorise are of one layer, at least one of them; got {layers or 'none'}"
+            f"the detectors to factorize are of one layer, at least one of them; got {layers or 'none'}"
         )
     below = model.layer(source).name if source is not None else model.before(layers[0])
     if below is None:

@@ -308,8 +308,8 @@ def _witness(seen: NDArray[np.float32], labels: NDArray[np.intp], most: int, sma
     if count < 2:
         return _Witness(0.0, 0.0, 0.0)
     rows = unit_rows(seen.astype(np.float64))
-    centred = rows[inside] - rows[inside].mean(axis=0)
-    products = centred @ centred.T
+    centerd = rows[inside] - rows[inside].mean(axis=0)
+    products = centerd @ centerd.T
     total = float(np.trace(products))
     if total <= 0:
         return _Witness(0.0, 0.0, 0.0)

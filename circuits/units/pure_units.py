@@ -170,8 +170,8 @@ def _near(model: Model, found: Polysemanticity, example: Any, answers: Tensor) -
         return answers.amax(dim=(1, 2))
     spans = []
     for a in range(2):
-        centres = torch.arange(answers.shape[1 + a]) * field_.stride[a] + field_.offset[a] + (field_.size[a] - 1) / 2
-        inside = (centres >= example.box[a]) & (centres < example.box[a + 2])
+        centers = torch.arange(answers.shape[1 + a]) * field_.stride[a] + field_.offset[a] + (field_.size[a] - 1) / 2
+        inside = (centers >= example.box[a]) & (centers < example.box[a + 2])
         spans.append(inside if bool(inside.any()) else torch.ones_like(inside))
     part: Tensor = answers[:, spans[0]][:, :, spans[1]].amax(dim=(1, 2))
     return part

@@ -1,7 +1,7 @@
 """Which units are alike: by the weights they read or write, by when they fire, by their tuning.
 
-One matrix of likenesses serves a whole layer; the neighbours of a unit are then a row of it, read in
-microseconds. Beside every list of neighbours stands what pairs of units of the same layer reach by chance.
+One matrix of likenesses serves a whole layer; the neighbors of a unit are then a row of it, read in
+microseconds. Beside every list of neighbors stands what pairs of units of the same layer reach by chance.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _PAIRS = 200_000  # for the null: all pairs of up to 632 units, else so many dra
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The units most like one unit.
 
     Attributes:
         unit: address; measure: what "like" means here.
         rows: `(address, likeness)`, most alike first; likeness in [-1, 1].
-        chance: the 99th percentile of the likeness of two units of the layer drawn at random: a neighbour
+        chance: the 99th percentile of the likeness of two units of the layer drawn at random: a neighbor
             above it is closer than 99 of 100 pairs.
         count: units that it was compared with.
         silent: whether the unit has nothing to compare (no weights, or the same response everywhere); all
@@ -100,34 +100,34 @@ class Likeness:
             f"{shorten(wanted)} is not among the {len(self.units)} units compared ({self.units[0]}, ...)"
         )
 
-    def neighbours(self, unit: str | Unit | int, n: int = 10) -> Neighbours:
+    def neighbors(self, unit: str | Unit | int, n: int = 10) -> Neighbors:
         """The `n` units most like one; never itself.
 
         Raises:
             AddressError: the unit is not here. CircuitsError: `n` below 1.
         """
         if n < 1:
-            raise CircuitsError(f"n={n}: ask for at least one neighbour")
+            raise CircuitsError(f"n={n}: ask for at least one neighbor")
         i = self.index(unit)
         values = self.matrix[i]
         order = np.argsort(-values, kind="stable")
         rows = tuple((self.units[j], float(values[j])) for j in order[order != i][:n])
         silent = not np.any(values)
-        return Neighbours(
+        return Neighbors(
             self.units[i], self.measure, rows, self.chance, len(self.units) - 1, silent, dict(self.provenance)
         )
 
 
-def similarity(rows: Any, others: Any = None, *, centred: bool = False) -> Array:
+def similarity(rows: Any, others: Any = None, *, centerd: bool = False) -> Array:
     """Cosines (or correlations) of all rows with all others, in one matrix product.
 
     Args:
         rows: `(n, ...)` numbers; what follows the first axis is taken as one vector.
         others: `(m, ...)` to compare with; default `rows`.
-        centred: take each row's mean off first, which makes a cosine a correlation.
+        centerd: take each row's mean off first, which makes a cosine a correlation.
 
     Returns:
-        `(n, m)` in [-1, 1]; 0 where a row is all zero (centred: constant).
+        `(n, m)` in [-1, 1]; 0 where a row is all zero (centerd: constant).
 
     Raises:
         CircuitsError: not finite, or rows of different lengths.
@@ -135,15 +135,15 @@ def similarity(rows: Any, others: Any = None, *, centred: bool = False) -> Array
     >>> similarity([[1.0, 0.0], [1.0, 1.0]]).round(3).tolist()
     [[1.0, 0.7070000171661377], [0.7070000171661377, 1.0]]
     """
-    a = _directions(rows, centred)
-    b = a if others is None else _directions(others, centred)
+    a = _directions(rows, centerd)
+    b = a if others is None else _directions(others, centerd)
     if a.shape[1] != b.shape[1]:
         raise CircuitsError(f"rows of {a.shape[1]} numbers cannot be compared with rows of {b.shape[1]}")
     found: Array = np.clip(a @ b.T, -1.0, 1.0)
     return found
 
 
-def _directions(rows: Any, centred: bool) -> Array:
+def _directions(rows: Any, centerd: bool) -> Array:
     values = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
     if values.dtype != np.float32:
         values = values.astype(np.float64)
@@ -153,7 +153,7 @@ def _directions(rows: Any, centred: bool) -> Array:
     if not np.isfinite(flat).all():
         raise CircuitsError("similarity needs finite numbers; some are NaN or infinite")
     size = np.abs(flat).max(axis=1, keepdims=True)
-    if centred:
+    if centerd:
         flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     # what rounding leaves of a constant row is no direction
@@ -162,14 +162,14 @@ def _directions(rows: Any, centred: bool) -> Array:
 
 
 def likeness_of(
-    rows: Any, units: Sequence[str], *, measure: str, centred: bool, seed: int = 0, **origin: Any
+    rows: Any, units: Sequence[str], *, measure: str, centerd: bool, seed: int = 0, **origin: Any
 ) -> Likeness:
     """A `Likeness` from one vector per unit.
 
     Args:
         rows: `(units, ...)`.
         units: their addresses.
-        measure: what it says; centred: see `similarity`.
+        measure: what it says; centerd: see `similarity`.
         seed: of the random pairs that give `chance`, where there are more than can all be taken.
         origin: goes into the provenance.
 
@@ -180,7 +180,7 @@ def likeness_of(
         raise CircuitsError(f"likeness needs at least two units; got {len(units)}")
     if len(rows) != len(units):
         raise CircuitsError(f"{len(units)} addresses for {len(rows)} rows")
-    matrix = similarity(rows, centred=centred)
+    matrix = similarity(rows, centerd=centerd)
     return Likeness(tuple(units), measure, matrix, _chance(matrix, seed), provenance(seed=seed, **origin))
 
 
@@ -203,13 +203,13 @@ def by_weights(
         model: the model.
         layer: a layer, a branch, or an attached basis (`layer~name`).
         direction: "incoming" compares the kernels from the layer before, "outgoing" those into the layer after.
-        other: that layer, where the neighbouring trunk layer is not meant.
+        other: that layer, where the neighboring trunk layer is not meant.
 
     Raises:
         AddressError: unknown layer. GraphError: no weights lie between the two.
         CircuitsError: there is no layer before or after.
 
-    >>> by_weights(load("scenes"), "mixed4a").neighbours("mixed4a:11", 3).measure
+    >>> by_weights(load("scenes"), "mixed4a").neighbors("mixed4a:11", 3).measure
     'incoming weights from mixed3b'
     """
     if direction not in ("incoming", "outgoing"):
@@ -228,7 +228,7 @@ def by_weights(
             raise CircuitsError(f"{base} is the last layer with a name: there is none after it to compare weights into")
         kernels = expanded_weights(model, source=layer, target=target).kernels.transpose(0, 1)
         measure = f"outgoing weights into {target}"
-    return likeness_of(kernels.detach().cpu(), names, measure=measure, centred=False, weights=model.digest, layer=layer)
+    return likeness_of(kernels.detach().cpu(), names, measure=measure, centerd=False, weights=model.digest, layer=layer)
 
 
 def by_activations(
@@ -262,7 +262,7 @@ def by_activations(
         values.T,
         unit_names(model, layer),
         measure=f"responses at {len(values)} places of {len(pictures)} pictures",
-        centred=True,
+        centerd=True,
         seed=seed,
         weights=model.digest,
         images=pictures.digest,
@@ -283,7 +283,7 @@ def by_tuning(responses: Any, units: Sequence[str] | None = None) -> Likeness:
         CircuitsError: no addresses, or not one for each row.
     """
     rows, names = tuned(responses, units)
-    return likeness_of(rows, names, measure="tuning", centred=True)
+    return likeness_of(rows, names, measure="tuning", centerd=True)
 
 
 def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tuple[str, ...]]:
@@ -304,9 +304,9 @@ def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tupl
     return rows.reshape(len(rows), -1), tuple(str(name) for name in names)
 
 
-def neighbours(
+def neighbors(
     model: Model, unit: str | Unit, *, by: By = "incoming", n: int = 10, images: Any = None, **options: Any
-) -> Neighbours:
+) -> Neighbors:
     """The units of its layer that are most like a unit.
 
     Args:
@@ -320,20 +320,20 @@ def neighbours(
     Raises:
         AddressError: no such unit. CircuitsError: another measure, or no pictures for "activations".
 
-    >>> neighbours(load("scenes"), "mixed4a:11", n=3).rows[0][0].startswith("scenes/mixed4a:")
+    >>> neighbors(load("scenes"), "mixed4a:11", n=3).rows[0][0].startswith("scenes/mixed4a:")
     True
     """
     wanted = model.unit(unit)
     layer = wanted.space
     if by == "activations":
         if images is None:
-            raise CircuitsError("neighbours by activations need pictures: images=...")
+            raise CircuitsError("neighbors by activations need pictures: images=...")
         found = by_activations(model, layer, images, **options)
     elif by in ("incoming", "outgoing"):
         found = by_weights(model, layer, direction=by, **options)
     else:
         raise CircuitsError(f"by={by!r}: use 'incoming', 'outgoing' or 'activations'")
-    return found.neighbours(str(wanted.channel), n)
+    return found.neighbors(str(wanted.channel), n)
 
 
 def unit_names(model: Model, layer: str) -> tuple[str, ...]:
@@ -368,7 +368,7 @@ def sample_responses(
     """Responses of whole layers at random places of pictures: the same places for every layer and every model.
 
     A place is a point of the picture, drawn from `seed` for each picture; a layer is read at the position
-    whose receptive field is centred nearest to it.
+    whose receptive field is centerd nearest to it.
 
     Args:
         model: the model.

@@ -245,11 +245,11 @@ def match_responses(
         )
     if a.shape[1] != len(units) or b.shape[1] != len(others):
         raise CircuitsError(f"{a.shape[1]} and {b.shape[1]} units, but {len(units)} and {len(others)} addresses")
-    correlations = similarity(a.T, b.T, centred=True)
+    correlations = similarity(a.T, b.T, centerd=True)
     chosen = _assigned(correlations) if assignment else _best(correlations)
     chance, by_chance = {}, {}
     for name, responses in (controls or {}).items():
-        found = similarity(a.T, np.asarray(responses).T, centred=True)
+        found = similarity(a.T, np.asarray(responses).T, centerd=True)
         at = _assigned(found) if assignment else _best(found)
         chance[name] = np.where(at >= 0, found[np.arange(len(found)), at], 0.0).astype(np.float32)
         by_chance[name] = int(_mutual(found).sum())

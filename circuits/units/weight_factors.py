@@ -1,7 +1,7 @@
 """What weights are made of: one-sided NMF of kernels, and families of units with like weights.
 
 Source: Voss et al., Visualizing Weights, Distill 2021 (one-sided NMF); Petrov et al., Weight Banding, Distill
-2021 (colours kept across units). A unit's kernels from some hundred channels are told as a few groups of
+2021 (colors kept across units). A unit's kernels from some hundred channels are told as a few groups of
 channels, each with its place in space: "windows above, wheels below".
 """
 
@@ -38,7 +38,7 @@ class Factors:
         explained: share of the kernels' sum of squares; each: the share lost when one factor is left out.
         shuffled: `explained` for weights whose channels were shuffled at every position of every target,
             which leaves the same numbers and no groups: the control.
-        settled: whether the factorisation came to rest within its iterations.
+        settled: whether the factorization came to rest within its iterations.
     """
 
     targets: tuple[str, ...]
@@ -105,11 +105,11 @@ def one_sided_nmf(
     """Factor kernels over their source channels; only the channel side is kept from being negative.
 
     Positive and negative parts are stacked along the targets and positions, so that a non-negative
-    factorisation (scikit-learn, started from the singular vectors) gives each factor a place for what it
+    factorization (scikit-learn, started from the singular vectors) gives each factor a place for what it
     excites and one for what it inhibits; their difference is the signed spatial factor.
 
     Factors come in the order of what is lost without each (largest first). To keep a factor's place, and with
-    it its colour, the same across units, layers of like sources and runs, see `align`.
+    it its color, the same across units, layers of like sources and runs, see `align`.
 
     Args:
         weights: kernels `(targets, sources, kh, kw)`, or what `expanded_weights` gives, one unit or a family.
@@ -137,12 +137,12 @@ def one_sided_nmf(
         raise CircuitsError(f"shuffles={shuffles}, iterations={iterations}: at least 0 and 1")
     generator = np.random.default_rng(seed)
     with reporter(progress, "NMF") as report:
-        channels, spatial, settled = _factorise(values, factors, iterations, seed)
+        channels, spatial, settled = _factorize(values, factors, iterations, seed)
         report(1, shuffles + 1)
         control = []
         for i in range(shuffles):
             mixed = _shuffled(values, generator)
-            control.append(_explained(mixed, *_factorise(mixed, factors, iterations, seed)[:2]))
+            control.append(_explained(mixed, *_factorize(mixed, factors, iterations, seed)[:2]))
             report(i + 2, shuffles + 1)
     explained = _explained(values, channels, spatial)
     kept = [[i for i in range(factors) if i != k] for k in range(factors)]
@@ -163,7 +163,7 @@ def one_sided_nmf(
 
 
 def align(results: Sequence[Factors], reference: Factors | None = None) -> list[Factors]:
-    """Factors of several units (or runs) in one order, so that a place and its colour mean the same in each.
+    """Factors of several units (or runs) in one order, so that a place and its color mean the same in each.
 
     The rule: every result is permuted so that its channel factors have the largest summed cosine with those
     of the reference (the assignment problem). Where a result has more factors than the reference, what is
@@ -209,7 +209,7 @@ def _read(weights: ExpandedWeights | torch.Tensor | NDArray[Any]) -> tuple[Array
     return values, tuple(map(str, range(values.shape[0]))), tuple(map(str, range(values.shape[1])))
 
 
-def _factorise(values: Array, factors: int, iterations: int, seed: int) -> tuple[Array, Array, bool]:
+def _factorize(values: Array, factors: int, iterations: int, seed: int) -> tuple[Array, Array, bool]:
     """Channel factors `(k, S)` of length 1, spatial factors `(k, T, kh, kw)`, and whether it settled."""
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
@@ -380,7 +380,7 @@ class Equivariance:
 
     Attributes:
         share: share of the variance among the likenesses of its units that the step between two units round
-            the circle tells (1: each unit sees its neighbours as every other does; the matrix is circulant).
+            the circle tells (1: each unit sees its neighbors as every other does; the matrix is circulant).
         shuffled: the same with the units in random orders: the control.
         p: share of random orders (this one counted in) that do as well.
     """

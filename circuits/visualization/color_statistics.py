@@ -1,4 +1,4 @@
-"""How the colours and the frequencies of natural pictures go together, published or measured from one's own."""
+"""How the colors and the frequencies of natural pictures go together, published or measured from one's own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zoo.inputs import InputSpec
 
 
 @dataclass(frozen=True)
-class Colours:
+class Colors:
     """How channels go together in a set of pictures.
 
     Attributes:
-        mean: per channel, in [0, 1]: the colour of a picture whose parameters are all zero.
+        mean: per channel, in [0, 1]: the color of a picture whose parameters are all zero.
         matrix: square, `matrix[channel][component]`: a square root of the covariance of the channels. Used divided
             by its largest column norm, as Lucid does.
     """
@@ -28,25 +28,25 @@ class Colours:
 
     def __post_init__(self) -> None:
         if not self.matrix or any(len(row) != len(self.mean) for row in (self.matrix, *self.matrix)):
-            raise VisualizationError(f"colours of {len(self.mean)} channels need a square matrix of that size")
+            raise VisualizationError(f"colors of {len(self.mean)} channels need a square matrix of that size")
         if not all(0 <= value <= 1 for value in self.mean):
-            raise VisualizationError(f"the mean colour lies in [0, 1]; got {self.mean}")
+            raise VisualizationError(f"the mean color lies in [0, 1]; got {self.mean}")
         largest = float(torch.tensor(self.matrix).norm(dim=0).max())
         if not (math.isfinite(largest) and largest > 0):
-            raise VisualizationError("the colour matrix holds only zeros, or a number that is not finite")
+            raise VisualizationError("the color matrix holds only zeros, or a number that is not finite")
 
     @property
-    def normalised(self) -> Tensor:
+    def normalized(self) -> Tensor:
         """The matrix `(C, C)` divided by its largest column norm."""
         matrix = torch.tensor(self.matrix, dtype=torch.float64)
         return torch.div(matrix, matrix.norm(dim=0).max()).float()
 
 
-# Lucid's square root of ImageNet's colour covariance. Its mean colour is left out, as Lucid does before a sigmoid.
-NATURAL = Colours((0.5, 0.5, 0.5), ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03)))
+# Lucid's square root of ImageNet's color covariance. Its mean color is left out, as Lucid does before a sigmoid.
+NATURAL = Colors((0.5, 0.5, 0.5), ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03)))
 
 
-def measure_colours(images: Source, input: InputSpec, *, limit: int = 500) -> Colours:
+def measure_colors(images: Source, input: InputSpec, *, limit: int = 500) -> Colors:
     """Mean and covariance root of the channels of pictures.
 
     Args:
@@ -56,9 +56,9 @@ def measure_colours(images: Source, input: InputSpec, *, limit: int = 500) -> Co
 
     Raises:
         ImageError: no pictures, or unreadable ones.
-        VisualizationError: pictures of one colour only.
+        VisualizationError: pictures of one color only.
 
-    >>> Fourier(colours=measure_colours("scenes:100", model.input))  # doctest: +SKIP
+    >>> Fourier(colors=measure_colors("scenes:100", model.input))  # doctest: +SKIP
     """
     total, square, count = torch.zeros(input.channels).double(), torch.zeros(()).double(), 0
     for _, batch in open_images(images, limit=limit).batches(input):
@@ -67,16 +67,16 @@ def measure_colours(images: Source, input: InputSpec, *, limit: int = 500) -> Co
     mean = total / count
     covariance = square / count - mean.outer(mean)
     if float(covariance.diagonal().max()) < 1e-12:
-        raise VisualizationError("the pictures are all of one colour: there is no covariance to measure")
+        raise VisualizationError("the pictures are all of one color: there is no covariance to measure")
     values, vectors = torch.linalg.eigh(covariance)
     vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
     root = (vectors * values.clamp_min(0).sqrt()).flip(1)  # the largest first
     root = root / root.norm(dim=0).max()
-    return Colours(tuple(mean.clamp(0, 1).tolist()), tuple(tuple(row) for row in root.tolist()))
+    return Colors(tuple(mean.clamp(0, 1).tolist()), tuple(tuple(row) for row in root.tolist()))
 
 
 def measure_spectrum(images: Source, input: InputSpec, *, limit: int = 500) -> Tensor:
-    """Mean magnitude `(C, H, W // 2 + 1)` of rfft2 (orthonormal) over pictures; arguments as `measure_colours`'.
+    """Mean magnitude `(C, H, W // 2 + 1)` of rfft2 (orthonormal) over pictures; arguments as `measure_colors`'.
 
     >>> Maco(measure_spectrum("scenes:100", model.input))  # doctest: +SKIP
     """

@@ -1,4 +1,4 @@
-"""What speaks for a picture made by optimisation, and what against it.
+"""What speaks for a picture made by optimization, and what against it.
 
 Such pictures can mislead: a network can be made to show any picture for a unit without behaving otherwise
 (Geirhos et al., *Don't trust your eyes*, 2024), and people predict a unit better from photographs (Borowski et

@@ -1,4 +1,4 @@
-"""What a picture is optimised for: a value per picture, to be raised, with Lucid's names and algebra.
+"""What a picture is optimized for: a value per picture, to be raised, with Lucid's names and algebra.
 
 An objective reads layers through `seen("mixed4a")`, `seen("input")` (the pictures themselves, before any
 transformation) or `seen("labels")` (the class scores), and gives one value per picture::
@@ -134,7 +134,7 @@ class Reading(Objective):
         layer: the layer.
         index: channels `(1,)`, or one per picture `(N,)`; None where `along` is given.
         along: directions `(1, C)` or `(N, C)` to take the inner product with.
-        at: "mean" over positions, "centre", or rows and columns `(1 or N, 2)`.
+        at: "mean" over positions, "center", or rows and columns `(1 or N, 2)`.
         cosine: exponent of the cosine similarity, at least 0.1, that the inner product is multiplied with.
     """
 
@@ -227,7 +227,7 @@ def as_maps(acts: Tensor) -> Tensor:
 
 
 def at_position(acts: Tensor, at: str | Tensor, layer: str) -> Tensor:
-    """Activations `(N, C, H, W)` at the "mean" (all positions), the "centre", or rows and columns `(1 or N, 2)`."""
+    """Activations `(N, C, H, W)` at the "mean" (all positions), the "center", or rows and columns `(1 or N, 2)`."""
     height, width = acts.shape[2:]
     if isinstance(at, str):
         y, x = height // 2, width // 2
@@ -250,7 +250,7 @@ def channel(layer: str, index: int) -> Objective:
 
 
 def neuron(layer: str, index: int, x: int | None = None, y: int | None = None) -> Objective:
-    """A channel at one position, by default the centre."""
+    """A channel at one position, by default the center."""
     return Reading(layer, torch.tensor([_whole(index)]), at=where(x, y))
 
 
@@ -262,7 +262,7 @@ def direction(layer: str, vector: Tensor, cossim_pow: float = 0.0) -> Objective:
 def direction_neuron(
     layer: str, vector: Tensor, x: int | None = None, y: int | None = None, cossim_pow: float = 0.0
 ) -> Objective:
-    """As `direction`, at one position, by default the centre."""
+    """As `direction`, at one position, by default the center."""
     return Reading(layer, along=_vector(vector), at=where(x, y), cosine=_power(cossim_pow))
 
 
@@ -277,7 +277,7 @@ def class_logit(index: int) -> Objective:
 
 
 def total_variation(layer: str = "input") -> Objective:
-    """Sum of absolute differences between neighbours; subtract it to get smoother pictures."""
+    """Sum of absolute differences between neighbors; subtract it to get smoother pictures."""
 
     def of(acts: Tensor) -> Tensor:
         down, right = acts.diff(dim=2).abs(), acts.diff(dim=3).abs()
@@ -287,7 +287,7 @@ def total_variation(layer: str = "input") -> Objective:
 
 
 def l1(layer: str = "input", constant: float = 0.5) -> Objective:
-    """Sum of absolute differences from a constant (0.5: grey, for pictures)."""
+    """Sum of absolute differences from a constant (0.5: gray, for pictures)."""
     return Function(layer, lambda acts: (acts - constant).abs().flatten(1).sum(1))
 
 
@@ -437,9 +437,9 @@ def _whole(index: int) -> int:
 def where(x: int | None, y: int | None) -> str | Tensor:
     """A position as `Reading.at` holds it."""
     if x is None and y is None:
-        return "centre"
+        return "center"
     if x is None or y is None:
-        raise VisualizationError("give both x and y of a position, or neither for the centre")
+        raise VisualizationError("give both x and y of a position, or neither for the center")
     return torch.tensor([[_whole(y), _whole(x)]])
 
 

@@ -67,7 +67,7 @@ def ascend(
     Args:
         model: the model; its weights and hooks are the same afterwards, also after an error.
         objective: a value per picture.
-        pictures: what is optimised.
+        pictures: what is optimized.
         pipeline: from pictures to what the network is shown, in [0, 1].
         steps: how many steps.
         rate: Adam's step size; default what suits the parametrization.
@@ -174,7 +174,7 @@ def _asked_by(model: Model, objective: Objective) -> tuple[str, ...]:
         except (VisualizationError, AddressError):
             raise
         except Exception as error:  # whatever the user's own function raises
-            raise VisualizationError(f"the objective failed on a grey picture: {shorten(error, 200)}") from error
+            raise VisualizationError(f"the objective failed on a gray picture: {shorten(error, 200)}") from error
     return tuple(asked)
 
 
@@ -201,9 +201,9 @@ def _autocast(model: Model, precision: str | None) -> Callable[[], torch.autocas
     return lambda: torch.autocast(model.device.type, _DTYPES[precision])
 
 
-def _over(colours: Tensor, opacity: Tensor, background: Callable[[Tensor], Tensor] | None) -> Tensor:
-    behind = torch.full_like(colours, 0.5) if background is None else background(colours)
-    return colours * opacity + behind * (1 - opacity)
+def _over(colors: Tensor, opacity: Tensor, background: Callable[[Tensor], Tensor] | None) -> Tensor:
+    behind = torch.full_like(colors, 0.5) if background is None else background(colors)
+    return colors * opacity + behind * (1 - opacity)
 
 
 def _clean(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

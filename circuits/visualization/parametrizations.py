@@ -1,4 +1,4 @@
-"""What a picture is while it is optimised: Fourier coefficients, pixels, a small network, or phases.
+"""What a picture is while it is optimized: Fourier coefficients, pixels, a small network, or phases.
 
 A batch of pictures is one `Parametrization`, an `nn.Module` whose parameters all have the picture as their first
 dimension. A picture depends on its own seed alone: on the CPU it has the same bits whatever batch it is in.
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits.errors import VisualizationError
-from circuits.visualization.color_statistics import NATURAL, Colours, measure_colours, measure_spectrum
+from circuits.visualization.color_statistics import NATURAL, Colors, measure_colors, measure_spectrum
 
 __all__ = [
     "NATURAL",
-    "Colours",
+    "Colors",
     "Cppn",
     "Factory",
     "Fourier",
@@ -30,7 +30,7 @@ __all__ = [
     "Parametrization",
     "Photograph",
     "Pixels",
-    "measure_colours",
+    "measure_colors",
     "measure_spectrum",
 ]
 
@@ -59,7 +59,7 @@ def one_by_one(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 class Parametrization(nn.Module, ABC):
-    """A batch of pictures held as the parameters of an optimisation.
+    """A batch of pictures held as the parameters of an optimization.
 
     Every parameter has the picture as its first dimension, and nothing else depends on how many there are: so Adam on
     the batch equals Adam on each alone, and rows can be taken out.
@@ -82,18 +82,18 @@ class Parametrization(nn.Module, ABC):
         """The pictures `(N, C [+1], H, W)`, float32 in [0, 1], differentiable."""
 
 
-class _Coloured(Parametrization):
+class _Colored(Parametrization):
     """Pictures made of decorrelated logits."""
 
     offset: Tensor
     matrix: Tensor | None
 
-    def __init__(self, size: Size, channels: int, colours: Colours | None, alpha: bool) -> None:
+    def __init__(self, size: Size, channels: int, colors: Colors | None, alpha: bool) -> None:
         super().__init__(size, channels, alpha)
-        offset = torch.zeros(channels) if colours is None else torch.tensor(colours.mean).logit(1e-2)
+        offset = torch.zeros(channels) if colors is None else torch.tensor(colors.mean).logit(1e-2)
         offset = F.pad(offset, (0, int(alpha))).view(-1, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
-        self.register_buffer("matrix", None if colours is None else colours.normalised, persistent=False)
+        self.register_buffer("matrix", None if colors is None else colors.normalized, persistent=False)
 
     @abstractmethod
     def raw(self) -> Tensor:
@@ -114,22 +114,22 @@ class Factory(Protocol):
         """One picture per seed, each of `channels` and of `size` H, W."""
 
 
-def _check(seeds: Sequence[int], size: Size, channels: int, colours: Colours | None) -> Colours | None:
-    """The colours to use: those given, natural ones for three channels, else none."""
+def _check(seeds: Sequence[int], size: Size, channels: int, colors: Colors | None) -> Colors | None:
+    """The colors to use: those given, natural ones for three channels, else none."""
     if len(seeds) == 0:
         raise VisualizationError("no seeds: give one seed per picture, such as seeds=[0]")
     if len(size) != 2 or min(size) < 1:
         raise VisualizationError(f"a picture is at least 1 x 1 pixels; got size {tuple(size)}")
     if channels < 1:
         raise VisualizationError(f"a picture has at least one channel, not {channels}")
-    if colours is None:
+    if colors is None:
         return NATURAL if channels == 3 else None
-    if len(colours.mean) != channels:
+    if len(colors.mean) != channels:
         raise VisualizationError(
-            f"the colours are of {len(colours.mean)} channels, the pictures have {channels}: "
-            "measure them with measure_colours(images, model.input)"
+            f"the colors are of {len(colors.mean)} channels, the pictures have {channels}: "
+            "measure them with measure_colors(images, model.input)"
         )
-    return colours
+    return colors
 
 
 def _check_sd(sd: float) -> None:
@@ -147,11 +147,11 @@ def _frequency(size: Size) -> Tensor:
     return torch.hypot(fy[:, None], fx[None, :]).clamp_min(1 / max(size))
 
 
-class _FourierPictures(_Coloured):
+class _FourierPictures(_Colored):
     scale: Tensor
 
-    def __init__(self, start: Tensor, size: Size, channels: int, colours: Colours | None, alpha: bool, decay: float):
-        super().__init__(size, channels, colours, alpha)
+    def __init__(self, start: Tensor, size: Size, channels: int, colors: Colors | None, alpha: bool, decay: float):
+        super().__init__(size, channels, colors, alpha)
         self.spectrum = nn.Parameter(start)  # (N, C [+1], H, W // 2 + 1, 2)
         # Lucid multiplies by sqrt(H W) and its inverse FFT divides by H W: together the orthonormal one.
         scale = torch.div(_frequency(size) ** -decay, _SPECTRUM_SHARE).float()
@@ -164,12 +164,12 @@ class _FourierPictures(_Coloured):
 
 @dataclass(frozen=True)
 class Fourier:
-    """Real Fourier coefficients divided by their frequency, colours decorrelated: Lucid's default.
+    """Real Fourier coefficients divided by their frequency, colors decorrelated: Lucid's default.
 
     Attributes:
         sd: of the normal numbers that the coefficients start from.
         decay: coefficients count by 1 / frequency ** decay; 1 is that of natural pictures.
-        colours: of the pictures; default natural ones for three channels, independent channels otherwise.
+        colors: of the pictures; default natural ones for three channels, independent channels otherwise.
         alpha: also an opacity, starting at one half.
 
     From Olah, Mordvintsev and Schubert, "Feature Visualization", Distill 2017.
@@ -180,19 +180,19 @@ class Fourier:
 
     sd: float = 0.01
     decay: float = 1.0
-    colours: Colours | None = None
+    colors: Colors | None = None
     alpha: bool = False
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
         _check_sd(self.sd)
-        colours = _check(seeds, size, channels, self.colours)
+        colors = _check(seeds, size, channels, self.colors)
         start = self.sd * _normal(seeds, "fourier", channels + self.alpha, size[0], size[1] // 2 + 1, 2)
-        return _FourierPictures(start, size, channels, colours, self.alpha, self.decay).to(device)
+        return _FourierPictures(start, size, channels, colors, self.alpha, self.decay).to(device)
 
 
-class _PixelPictures(_Coloured):
-    def __init__(self, start: Tensor, size: Size, channels: int, colours: Colours | None, alpha: bool) -> None:
-        super().__init__(size, channels, colours, alpha)
+class _PixelPictures(_Colored):
+    def __init__(self, start: Tensor, size: Size, channels: int, colors: Colors | None, alpha: bool) -> None:
+        super().__init__(size, channels, colors, alpha)
         self.pixels = nn.Parameter(start)
 
     def raw(self) -> Tensor:
@@ -204,18 +204,18 @@ class Pixels:
     """Plain pixels, as decorrelated logits: what a picture without a prior looks like. Attributes as `Fourier`'s."""
 
     sd: float = 0.01
-    colours: Colours | None = None
+    colors: Colors | None = None
     alpha: bool = False
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
         _check_sd(self.sd)
-        colours = _check(seeds, size, channels, self.colours)
+        colors = _check(seeds, size, channels, self.colors)
         start = self.sd * _normal(seeds, "pixels", channels + self.alpha, *size)
-        return _PixelPictures(start, size, channels, colours, self.alpha).to(device)
+        return _PixelPictures(start, size, channels, colors, self.alpha).to(device)
 
 
 class CppnPictures(Parametrization):
-    """Networks from a place to its colour; `render` draws them at any size."""
+    """Networks from a place to its color; `render` draws them at any size."""
 
     rate = 0.005
 
@@ -279,13 +279,13 @@ class Cppn:
         return CppnPictures(start, size, channels, self.alpha).to(device)
 
 
-class _MacoPictures(_Coloured):
+class _MacoPictures(_Colored):
     rate = 0.1
     magnitude: Tensor
     paired: Tensor
 
-    def __init__(self, start: Tensor, magnitude: Tensor, size: Size, channels: int, colours: Colours | None) -> None:
-        super().__init__(size, channels, colours, alpha=False)
+    def __init__(self, start: Tensor, magnitude: Tensor, size: Size, channels: int, colors: Colors | None) -> None:
+        super().__init__(size, channels, colors, alpha=False)
         self.phase = nn.Parameter(start)  # (N, C, H, W // 2 + 1)
         self.register_buffer("magnitude", magnitude, persistent=False)
         self.register_buffer("paired", _paired(size).to(start.dtype), persistent=False)
@@ -317,17 +317,17 @@ class Maco:
     Attributes:
         spectrum: magnitudes `(C, H', W' // 2 + 1)` as `measure_spectrum` gives them, or the same for every channel
             `(1, ...)`; taken to the size asked for. Default: 1 / frequency.
-        colours: as `Fourier`'s.
+        colors: as `Fourier`'s.
 
-    Before the colours a picture has mean 0 and variance 1. From Fel et al., "Unlocking Feature Visualization for
+    Before the colors a picture has mean 0 and variance 1. From Fel et al., "Unlocking Feature Visualization for
     Deeper Networks with MAgnitude Constrained Optimization", NeurIPS 2023.
     """
 
     spectrum: Tensor | None = None
-    colours: Colours | None = None
+    colors: Colors | None = None
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
-        colours = _check(seeds, size, channels, self.colours)
+        colors = _check(seeds, size, channels, self.colors)
         shape = (channels, size[0], size[1] // 2 + 1)
         magnitude = _frequency(size).reciprocal() if self.spectrum is None else self._resized(size, channels)
         magnitude = magnitude.expand(shape).clone()
@@ -336,7 +336,7 @@ class Maco:
         energy = (magnitude.square() * torch.where(_paired(size), 1, 2)).sum() / (channels * size[0] * size[1])
         magnitude = (magnitude / energy.sqrt().clamp_min(1e-12)).float()  # Parseval: variance 1
         start = torch.stack([torch.rand(shape, generator=generator(seed, "maco")) for seed in seeds]) * (2 * math.pi)
-        return _MacoPictures(start, magnitude, size, channels, colours).to(device)
+        return _MacoPictures(start, magnitude, size, channels, colors).to(device)
 
     def _resized(self, size: Size, channels: int) -> Tensor:
         """The spectrum at the frequencies (cycles per pixel) of a picture of `size`: `(C or 1, H, W // 2 + 1)`."""
@@ -353,7 +353,7 @@ class Maco:
         if (rows, columns) == (size[0], size[1] // 2 + 1):
             return spectrum
         spectrum = spectrum.clone()
-        spectrum[:, 0, 0] = (spectrum[:, 1 % rows, 0] + spectrum[:, 0, 1 % columns]) / 2  # the mean is no neighbour's
+        spectrum[:, 0, 0] = (spectrum[:, 1 % rows, 0] + spectrum[:, 0, 1 % columns]) / 2  # the mean is no neighbor's
         y = torch.fft.fftfreq(size[0]).double() * rows + rows // 2
         x = torch.fft.rfftfreq(size[1]).double() * max(2 * (columns - 1), 1)
         places = [2 * at / max(n - 1, 1) - 1 for at, n in ((x, columns), (y, rows))]
@@ -369,17 +369,17 @@ class Photograph:
     Attributes:
         pictures: `(N, C, H, W)` in [0, 1], one per seed, or one for all; kept within [0.01, 0.99], and resized if of
             another size than the one asked for.
-        decay, colours: as `Fourier`'s; the colour matrix must have an inverse.
+        decay, colors: as `Fourier`'s; the color matrix must have an inverse.
 
     From Hamblin et al., "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024.
     """
 
     pictures: Tensor
     decay: float = 1.0
-    colours: Colours | None = None
+    colors: Colors | None = None
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
-        colours = _check(seeds, size, channels, self.colours)
+        colors = _check(seeds, size, channels, self.colors)
         shape = tuple(self.pictures.shape)
         if len(shape) != 4 or shape[0] not in (1, len(seeds)) or shape[1] != channels or 0 in shape:
             raise VisualizationError(
@@ -392,12 +392,12 @@ class Photograph:
         pictures = self.pictures.detach().cpu().double()
         if shape[2:] != tuple(size):
             pictures = F.interpolate(pictures, tuple(size), mode="bilinear", antialias=True)
-        made = _FourierPictures(torch.empty(0), size, channels, colours, False, self.decay)
+        made = _FourierPictures(torch.empty(0), size, channels, colors, False, self.decay)
         logits = pictures.clamp(0.01, 0.99).logit() - made.offset.double()
         if made.matrix is not None:
             matrix = made.matrix.double()
             if float(torch.linalg.cond(matrix)) > 1e5:
-                raise VisualizationError("these colours do not span all of them: give a colour matrix with an inverse")
+                raise VisualizationError("these colors do not span all of them: give a color matrix with an inverse")
             logits = torch.linalg.solve(matrix, logits.flatten(2)).view_as(logits)
         spectrum = torch.fft.rfft2(logits, norm="ortho") / made.scale[..., 0].double()
         start = torch.view_as_real(spectrum).float()

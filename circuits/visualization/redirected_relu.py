@@ -1,6 +1,6 @@
 """Rectifiers that let a gradient through where all of it would be blocked, in any network.
 
-A unit that is off everywhere in the first picture gets no gradient, and its picture stays grey noise. Lucid's
+A unit that is off everywhere in the first picture gets no gradient, and its picture stays gray noise. Lucid's
 remedy is to redirect: where a rectifier would block the gradient of a *whole picture*, let through what would raise
 its input. It is wanted in the first steps only, and per picture: one blocked picture does not change the others.
 
@@ -35,7 +35,7 @@ class _Redirected(torch.autograd.Function):
         (grad,) = grads
         inside = (x > ctx.low) & (x < ctx.high)
         plain = torch.where(inside, grad, 0.0)
-        # What is minimised falls where the gradient is negative and x rises: back towards the open side.
+        # What is minimized falls where the gradient is negative and x rises: back towards the open side.
         inward = torch.where(x <= ctx.low, grad < 0, grad > 0)
         redirected = torch.where(inside | inward, grad, 0.0)
         blocked = plain.flatten(1).abs().amax(1) == 0
@@ -67,7 +67,7 @@ def _bounds(min_val: float = -1.0, max_val: float = 1.0, **_: Any) -> tuple[floa
 def redirected() -> Iterator[None]:
     """Inside, rectifiers redirect the gradient of pictures that would get none. What they compute stays the same.
 
-    Gradients must be those of something to be *minimised*: minus the objective.
+    Gradients must be those of something to be *minimized*: minus the objective.
     """
     with _Redirecting():
         yield

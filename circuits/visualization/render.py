@@ -92,16 +92,16 @@ def visualize(
     seed: int = 0,
     progress: Progress = None,
 ) -> list[Visualization]:
-    """Pictures that units answer to strongly: feature visualization by optimisation (Olah et al., Distill 2017).
+    """Pictures that units answer to strongly: feature visualization by optimization (Olah et al., Distill 2017).
 
-    All units of a batch are optimised at once; a picture comes out the same, but for rounding, whichever others
+    All units of a batch are optimized at once; a picture comes out the same, but for rounding, whichever others
     are made with it. The network's weights and hooks are the same afterwards.
 
     Args:
         model: the model.
         what: addresses of units, neurons (`layer:unit@y,x`), latents (`layer~basis:i`) or whole layers, for all of
             their units; or objectives of `circuits.visualization.objectives`.
-        steps: steps of the optimisation, at least 1.
+        steps: steps of the optimization, at least 1.
         size: pixels of the pictures; default what the receptive field needs, at most 128 and the model's own.
         show: pixels that the network is shown; default `size`.
         params: a parametrization of `circuits.visualization.parametrizations`; default `Fourier()`.
@@ -239,7 +239,7 @@ def default_size(model: Model, jobs: Sequence[Job]) -> tuple[int, int]:
 
 
 def fitting(model: Model, jobs: Sequence[Job], show: tuple[int, int]) -> int:
-    """Pictures that can be optimised at once in the memory there is."""
+    """Pictures that can be optimized at once in the memory there is."""
     names = list(model.layers)
     deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.goal).values()), default=0)
     area = show[0] * show[1] / (model.input.hw[0] * model.input.hw[1])
@@ -277,7 +277,7 @@ def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> 
 
 
 def _louder(factory: Factory, attempt: int) -> Factory:
-    """The same parametrization with a start of more contrast: in grey noise the layers below may all be silent too."""
+    """The same parametrization with a start of more contrast: in gray noise the layers below may all be silent too."""
     sd = getattr(factory, "sd", None)
     if sd is None or not is_dataclass(factory) or isinstance(factory, type):
         return factory
@@ -334,14 +334,14 @@ def _status(found: Ascent, i: int, job: Job, peak: float) -> str:
 
 
 def shown_plain(model: Model, pictures: Tensor, show: tuple[int, int]) -> Tensor:
-    """Pictures as the network is shown them without transformations: on grey where transparent, resized."""
-    colours = pictures[:, : model.input.channels].to(model.device)
+    """Pictures as the network is shown them without transformations: on gray where transparent, resized."""
+    colors = pictures[:, : model.input.channels].to(model.device)
     if pictures.shape[1] > model.input.channels:
         opacity = pictures[:, model.input.channels :].to(model.device)
-        colours = colours * opacity + 0.5 * (1 - opacity)
-    if tuple(colours.shape[2:]) != show:
-        colours = F.interpolate(colours, show, mode="bilinear", align_corners=False)
-    return colours
+        colors = colors * opacity + 0.5 * (1 - opacity)
+    if tuple(colors.shape[2:]) != show:
+        colors = F.interpolate(colors, show, mode="bilinear", align_corners=False)
+    return colors
 
 
 @torch.no_grad()
@@ -349,12 +349,12 @@ def responses(
     model: Model, objective: Objective, pictures: Tensor, show: tuple[int, int], *, lowest: bool = False
 ) -> tuple[Tensor, Tensor]:
     """What the objective, and the unit at its best (or lowest) position, say to pictures as they are, `(N,)` each."""
-    colours = shown_plain(model, pictures, show)
+    colors = shown_plain(model, pictures, show)
     names = layer_names(model, objective)
-    acts = read(model, colours, [model.layers[n] for n in names.values()]) if names else {}
+    acts = read(model, colors, [model.layers[n] for n in names.values()]) if names else {}
 
     def seen(name: str) -> Tensor:
-        return colours if name == "input" else acts[names[name]]
+        return colors if name == "input" else acts[names[name]]
 
     values = objective(seen).float()
     if not isinstance(objective, Reading) or not isinstance(objective.at, str):
@@ -386,12 +386,12 @@ class _Apart(Objective):
 
 
 class _Backgrounds:
-    """Random soft colours behind transparent pictures, anew each step, per picture its own."""
+    """Random soft colors behind transparent pictures, anew each step, per picture its own."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.generators = [generator(s, "background") for s in seeds]
 
-    def __call__(self, colours: Tensor) -> Tensor:
-        n, c, h, w = colours.shape
-        coarse = torch.stack([torch.rand(c, 6, 6, generator=g) for g in self.generators]).to(colours)
+    def __call__(self, colors: Tensor) -> Tensor:
+        n, c, h, w = colors.shape
+        coarse = torch.stack([torch.rand(c, 6, 6, generator=g) for g in self.generators]).to(colors)
         return F.interpolate(coarse, (h, w), mode="bicubic", align_corners=False).clamp(0, 1)

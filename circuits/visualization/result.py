@@ -1,4 +1,4 @@
-"""A picture made by optimisation, with what the unit says to it."""
+"""A picture made by optimization, with what the unit says to it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Visualization:
         response: what the unit says to the picture as it is: the mean over positions, for a channel. Before its
             rectifier, for a negative optimum.
         peak: the unit at its best position of the picture as it is (at its lowest, for a negative optimum).
-        transformed: mean of what was optimised over the last 16 steps, with pictures transformed at random.
-        history: what was optimised at each step.
+        transformed: mean of what was optimized over the last 16 steps, with pictures transformed at random.
+        history: what was optimized at each step.
         status: "ok"; "dead": no picture tried makes the unit answer; "not finite": the network gave no number.
         frames: step -> the picture after it.
         steps: steps taken.

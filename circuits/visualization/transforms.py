@@ -20,7 +20,7 @@ from circuits.errors import VisualizationError, shorten
 from circuits.visualization.parametrizations import Device, Size, generator
 
 __all__ = [
-    "ColourNoise",
+    "ColorNoise",
     "Crop",
     "Jitter",
     "Noise",
@@ -45,13 +45,13 @@ class Transform:
 
 @dataclass(frozen=True)
 class Pad(Transform):
-    """Colour around the picture, which others then move into view.
+    """Color around the picture, which others then move into view.
 
     The network's view stays as large as the picture: alone, this changes nothing. `Crop` after it draws its windows
     from the picture with its rim, so `Pad(12), Crop(1, 1)` shows the whole of both.
 
     Attributes:
-        pixels: width of the rim; beyond it lies the same colour.
+        pixels: width of the rim; beyond it lies the same color.
         value: in [0, 1], of all channels; 0.5 also without a `Pad`.
     """
 
@@ -75,7 +75,7 @@ class Geometric(Transform, ABC):
 
     @abstractmethod
     def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
-        """`(S, 3, 3)`, float64: places of its output to places of its input, x, y in pixels from the centre.
+        """`(S, 3, 3)`, float64: places of its output to places of its input, x, y in pixels from the center.
 
         Args:
             u: random numbers `(S, numbers)` in [0, 1).
@@ -105,7 +105,7 @@ class Jitter(Geometric):
 
 @dataclass(frozen=True)
 class Scale(Geometric):
-    """Enlarge about the centre: `Scale(0.9, 1.1)` by anything between, `Scale((0.9, 1.0, 1.1))` by one of the list."""
+    """Enlarge about the center: `Scale(0.9, 1.1)` by anything between, `Scale((0.9, 1.0, 1.1))` by one of the list."""
 
     low: float | Sequence[float]
     high: float | None = None
@@ -123,7 +123,7 @@ class Scale(Geometric):
 
 @dataclass(frozen=True)
 class Rotate(Geometric):
-    """Turn about the centre, counterclockwise: by up to ± `degrees`, or by one of a list of degrees."""
+    """Turn about the center, counterclockwise: by up to ± `degrees`, or by one of a list of degrees."""
 
     degrees: float | Sequence[float]
 
@@ -160,7 +160,7 @@ class Crop(Geometric):
 
 
 @dataclass(frozen=True)
-class ColourNoise(Transform):
+class ColorNoise(Transform):
     """Each channel of each picture times `1 ± gain`, plus `± offset`, uniform."""
 
     gain: float = 0.0
@@ -198,7 +198,7 @@ class Pipeline:
     """Transforms of a batch of pictures, drawn anew at each call.
 
     Transforms of this module that follow each other are one run: first their geometry in one sampling (bilinear, the
-    pad's colour outside, grey if there is none), then their noise. Functions in between are called as they are; their
+    pad's color outside, gray if there is none), then their noise. Functions in between are called as they are; their
     own random numbers are their own affair.
 
     Args:
@@ -208,7 +208,7 @@ class Pipeline:
         device: where the pictures are.
 
     Raises:
-        VisualizationError: something that is no transform, or runs with two pad colours.
+        VisualizationError: something that is no transform, or runs with two pad colors.
 
     >>> Pipeline(standard(64), out=(64, 64), seeds=[0, 1])(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 3, 64, 64])
@@ -275,10 +275,10 @@ class _Run:
         self.moves = [t for t in transforms if isinstance(t, Pad | Geometric)]
         self.still = all(isinstance(t, Pad) for t in self.moves)
         self.whole = all(isinstance(t, Pad | Jitter) for t in self.moves)
-        self.changes = [t for t in transforms if isinstance(t, ColourNoise | Noise)]
+        self.changes = [t for t in transforms if isinstance(t, ColorNoise | Noise)]
         values = {t.value for t in self.moves if isinstance(t, Pad)} or {0.5}
         if len(values) > 1:
-            raise VisualizationError(f"one colour around a picture, please; got Pad values {sorted(values)}")
+            raise VisualizationError(f"one color around a picture, please; got Pad values {sorted(values)}")
         self.value = values.pop()
         self.place, self.seeds, self.device = place, seeds, device
         self._maps: tuple[tuple[int, Size], Tensor] | None = None
@@ -289,7 +289,7 @@ class _Run:
         out = size if out is None else out
         if not self.still:
             grid = _grid(self._map(call, size), out).to(pictures.dtype)
-            if self.whole and out == size:  # exact: no pixel lies between two, and none is rounded by taking grey away
+            if self.whole and out == size:  # exact: no pixel lies between two, and none is rounded by taking gray away
                 outside = (grid.abs().amax(3) > 1).unsqueeze(1).to(pictures.dtype)
                 moved = F.grid_sample(pictures, grid, mode="nearest", align_corners=False)
                 pictures = moved + self.value * outside
@@ -300,7 +300,7 @@ class _Run:
         return self._noised(pictures, call) if self.changes else pictures
 
     def _map(self, call: int, size: Size) -> Tensor:
-        """`(N, 2, 3)`: normalised places in the view to normalised places in the picture."""
+        """`(N, 2, 3)`: normalized places in the view to normalized places in the picture."""
         key = (call // BLOCK, size)
         if self._maps is None or self._maps[0] != key:
             maps = torch.stack([self._composed(seed, key[0], size) for seed in self.seeds], 1)
@@ -328,12 +328,12 @@ class _Run:
         channels = pictures.shape[1]
         key = (call // BLOCK, channels)
         if self._gains is None or self._gains[0] != key:
-            shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"colour {self.place} {key[0]}"
+            shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"color {self.place} {key[0]}"
             drawn = torch.stack([torch.rand(shape, generator=generator(seed, purpose)) for seed in self.seeds], 1)
             self._gains = key, (2 * drawn - 1).to(self.device)
         u = self._gains[1][call % BLOCK].to(pictures.dtype)
         for i, change in enumerate(self.changes):
-            if isinstance(change, ColourNoise):
+            if isinstance(change, ColorNoise):
                 pictures = pictures * (1 + change.gain * u[:, i, 0]) + change.offset * u[:, i, 1]
             else:
                 assert isinstance(change, Noise)

@@ -86,7 +86,7 @@ class Losses:
     """What one training step of one SAE found; all tensors, so that nothing waits for the device.
 
     Attributes:
-        total: what is minimised, a scalar.
+        total: what is minimized, a scalar.
         squared_error: sum of squared errors over the batch and the dimensions.
         error: `(N,)` squared error of each input.
         fired: `(m,)` on how many inputs of the batch each latent fired.
@@ -103,12 +103,12 @@ class Losses:
 class SAE(nn.Module):
     """Base of all sparse autoencoders; a `circuits.Basis`, so that a latent is a unit (`layer~name:index`).
 
-    Parameters live in the space of normalised inputs `(x - mean) * scale`; `read`, `write`, `offset` and
+    Parameters live in the space of normalized inputs `(x - mean) * scale`; `read`, `write`, `offset` and
     the three verbs `encode`, `decode`, `forward` speak of raw inputs.
 
     Attributes:
         encoder, decoder: `(m, d)`, a latent per row. encoder_bias: `(m,)`; decoder_bias: `(d,)`.
-        mean, scale: `(d,)` and scalar, what inputs are normalised by: buffers, saved with the SAE.
+        mean, scale: `(d,)` and scalar, what inputs are normalized by: buffers, saved with the SAE.
         metadata: where the activations come from, JSON-ready; saved with the SAE.
 
     >>> s = build(TopK(latents=8, k=2), d=4)  # doctest: +SKIP
@@ -258,7 +258,7 @@ class SAE(nn.Module):
     # -- training -------------------------------------------------------------------------------------
 
     def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
-        """Losses of one batch of normalised inputs.
+        """Losses of one batch of normalized inputs.
 
         Args:
             x: `(N, d)` what is read; target: `(N, d)` what is to be reconstructed (for an SAE, `x` itself).
@@ -269,16 +269,16 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Put parameters back where they belong, after a step of the optimiser."""
+        """Put parameters back where they belong, after a step of the optimizer."""
         if self.unit_decoder:
             self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(torch.finfo(self.decoder.dtype).tiny))
 
-    def normalise(self, acts: Tensor) -> Tensor:
+    def normalize(self, acts: Tensor) -> Tensor:
         """Raw activations as training sees them."""
         return (acts.to(self.encoder.dtype) - self.mean) * self.scale
 
     def dense_pre(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Pre-activations of normalised inputs, of all latents or of some."""
+        """Pre-activations of normalized inputs, of all latents or of some."""
         encoder, bias = (
             (self.encoder, self.encoder_bias) if rows is None else (self.encoder[rows], self.encoder_bias[rows])
         )

@@ -68,7 +68,7 @@ class BatchTopKSAE(SAE):
         return sparse_losses(self, x, target, values, pattern, reconstruction, dead=dead)
 
     def select(self, x: Tensor) -> tuple[Tensor, sparse_ops.Pattern]:
-        """The latents kept of a batch of normalised inputs; in training they move the threshold."""
+        """The latents kept of a batch of normalized inputs; in training they move the threshold."""
         values, pattern = sparse_ops.encode(
             x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.batch_topk(self.config.k)
         )

@@ -22,7 +22,7 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
     Source: Gao et al. 2024, appendix A.2.
 
     Args:
-        model: the SAE; x: `(N, d)` normalised inputs; residual: `(N, d)`; dead: `(n,)` indices, at least one.
+        model: the SAE; x: `(N, d)` normalized inputs; residual: `(N, d)`; dead: `(n,)` indices, at least one.
     """
     residual = residual.detach()
     pre = torch.relu(model.dense_pre(x, dead))
@@ -38,17 +38,17 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
 
 @torch.no_grad()
 def resample(
-    model: SAE, optimiser: torch.optim.Optimizer, x: Tensor, error: Tensor, dead: Tensor, generator: torch.Generator
+    model: SAE, optimizer: torch.optim.Optimizer, x: Tensor, error: Tensor, dead: Tensor, generator: torch.Generator
 ) -> None:
     """Restart dead latents at inputs that are badly explained, drawn in proportion to their squared loss.
 
     The decoder row becomes the input's direction, the encoder row the same at 0.2 times the mean length of
-    the living ones, the bias zero; the optimiser forgets those rows.
+    the living ones, the bias zero; the optimizer forgets those rows.
     Source: Bricken et al., Towards Monosemanticity, 2023.
 
     Args:
-        model: the SAE; optimiser: its Adam.
-        x: `(N, d)` normalised inputs; error: `(N,)` squared error of each; dead: `(n,)` indices.
+        model: the SAE; optimizer: its Adam.
+        x: `(N, d)` normalized inputs; error: `(N,)` squared error of each; dead: `(n,)` indices.
         generator: on the CPU.
     """
     weights = error.double().square().cpu()
@@ -64,6 +64,6 @@ def resample(
     model.encoder[dead] = directions * length * 0.2
     model.encoder_bias[dead] = 0.0
     for parameter in (model.decoder, model.encoder, model.encoder_bias):
-        for name, value in optimiser.state[parameter].items():
+        for name, value in optimizer.state[parameter].items():
             if name != "step":
                 value[dead] = 0.0

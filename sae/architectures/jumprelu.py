@@ -1,4 +1,4 @@
-"""JumpReLU: every latent has a threshold of its own, learnt through a straight-through estimate.
+"""JumpReLU: every latent has a threshold of its own, learned through a straight-through estimate.
 
 Sources: Rajamanoharan et al. 2024 (arXiv 2407.14435) for the estimate and the L0 penalty; Anthropic's
 January 2025 update for the tanh penalty and the pre-activation loss.
@@ -19,7 +19,7 @@ from sae.errors import SAEError, shorten
 
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU(SAEConfig):
-    """An autoencoder with a learnt threshold per latent.
+    """An autoencoder with a learned threshold per latent.
 
     The penalty is a mean over inputs of a sum over latents, over d; beside a squared error that is a mean over
     dimensions of inputs of unit variance.
@@ -28,7 +28,7 @@ class JumpReLU(SAEConfig):
         penalty: "tanh" (`tanh(tanh_scale * latent * row length)`, which also moves the encoder) or "l0" (the
             number of active latents, which moves thresholds alone).
         coefficient: weight of the penalty; tanh_scale: see there.
-        threshold: initial threshold; bandwidth: width of the estimate about it. Both in units of normalised
+        threshold: initial threshold; bandwidth: width of the estimate about it. Both in units of normalized
             inputs, whose mean squared length is d. The defaults are the tanh penalty's; the source of "l0" uses
             0.001 for both.
         pre_act_coefficient: weight of `relu(threshold - pre-activation)` of dead latents.
@@ -108,7 +108,7 @@ class JumpReLUSAE(SAE):
     """See the configuration, `JumpReLU`.
 
     Attributes:
-        threshold: `(m,)`, never below zero. Learnt as it is, not as its logarithm: Adam moves a parameter by
+        threshold: `(m,)`, never below zero. Learned as it is, not as its logarithm: Adam moves a parameter by
             about the learning rate a step, which hardly moves a small threshold's logarithm.
     """
 

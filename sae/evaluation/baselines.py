@@ -27,9 +27,9 @@ class ChannelDictionary:
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, d)`: distances from the mean, k of them not zero."""
-        centred = acts - self.mean.to(acts)
-        kept = centred.abs().topk(self.k, dim=1).indices
-        return torch.zeros_like(centred).scatter(1, kept, centred.gather(1, kept))
+        centerd = acts - self.mean.to(acts)
+        kept = centerd.abs().topk(self.k, dim=1).indices
+        return torch.zeros_like(centerd).scatter(1, kept, centerd.gather(1, kept))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstructions `(N, d)`."""
@@ -77,13 +77,13 @@ class RandomDictionary:
 
     def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest latents of every input, values and indices `(N, k)`."""
-        centred = acts - self.mean.to(acts)
-        values, indices = (centred @ self.directions.to(acts).T).topk(self.k, dim=1)
+        centerd = acts - self.mean.to(acts)
+        values, indices = (centerd @ self.directions.to(acts).T).topk(self.k, dim=1)
         values = values.relu()
         if self.gain is None:
             out = self._sums(values, indices)
             length = float(out.square().sum())
-            self.gain = float((centred * out).sum()) / length if length > 0 else 1.0
+            self.gain = float((centerd * out).sum()) / length if length > 0 else 1.0
         return values * self.gain, indices
 
     def _sums(self, values: Tensor, indices: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from circuits.dataset.concept_search import pooled_responses
 from circuits.network.model import Model
 from circuits.tracing.circuit import provenance
 from circuits.tuning.curves import Curve
-from circuits.tuning.detectors.detector_types import Extent, Judgement, kind_of
+from circuits.tuning.detectors.detector_types import Extent, Judgment, kind_of
 from circuits.tuning.detectors.search import NATURAL, Detector
 from circuits.tuning.measure import tune
 from sae.architectures.base import whole
@@ -111,7 +111,7 @@ def coverage(
 
 
 def gaps_of(orientations: NDArray[np.float64], period: float = 360.0) -> NDArray[np.float64]:
-    """Stretches between neighbours on the circle, `(..., n)` for `(..., n)` degrees; one whole circle for none."""
+    """Stretches between neighbors on the circle, `(..., n)` for `(..., n)` degrees; one whole circle for none."""
     if orientations.shape[-1] == 0:
         return np.full((*orientations.shape[:-1], 1), period)
     ordered = np.sort(orientations % period, axis=-1)
@@ -411,7 +411,7 @@ def _in_largest(there: NDArray[np.float64], more: NDArray[np.float64], period: f
 
 
 def _detectors(
-    units: Sequence[str], layer: str, judged: Judgement, tests: Mapping[str, Tensor], scores: Tensor, rows: range,
+    units: Sequence[str], layer: str, judged: Judgment, tests: Mapping[str, Tensor], scores: Tensor, rows: range,
     threshold: float,
 ) -> tuple[Detector, ...]:  # fmt: skip
     made = []
@@ -429,7 +429,7 @@ def _detectors(
     return tuple(sorted(made, key=lambda d: -d.score))
 
 
-def _strength(judged: Judgement, natural: Tensor | None) -> Tensor:
+def _strength(judged: Judgment, natural: Tensor | None) -> Tensor:
     """The test "strong", as `find_detectors` has it: what no picture rouses is no detector."""
     most = torch.maximum(judged.peak, judged.rivals if natural is None else natural)
     there = judged.peak > 0 if natural is None else (judged.peak > 0) & (natural > 0)

@@ -79,7 +79,7 @@ def density_histogram(density: Tensor, bins: int = 40, low: float = NEVER, high:
 
 
 def cosine(x: Tensor, reconstruction: Tensor) -> float:
-    """Mean cosine between inputs and reconstructions `(N, d)`, as they are (not centred)."""
+    """Mean cosine between inputs and reconstructions `(N, d)`, as they are (not centerd)."""
     _same(x, reconstruction)
     return float(F.cosine_similarity(x.double(), reconstruction.double(), dim=1).mean())
 
@@ -99,8 +99,8 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b else float("nan")
 
 
-def mmcs(learnt: Tensor, true: Tensor) -> float:
-    """Mean over known features of the largest |cosine| with any learnt one: `(m, d)`, `(G, d)`.
+def mmcs(learned: Tensor, true: Tensor) -> float:
+    """Mean over known features of the largest |cosine| with any learned one: `(m, d)`, `(G, d)`.
 
     With random directions it is far above zero (.45 for m=128, G=64, d=32): see `random_mmcs`.
     Source: Sharkey et al., Taking features out of superposition, 2022.
@@ -108,12 +108,12 @@ def mmcs(learnt: Tensor, true: Tensor) -> float:
     >>> mmcs(torch.eye(3), -torch.eye(3)[:2])
     1.0
     """
-    return float(_cosines(true, learnt).abs().amax(dim=1).mean())
+    return float(_cosines(true, learned).abs().amax(dim=1).mean())
 
 
-def recovered(learnt: Tensor, true: Tensor, above: float = 0.9) -> float:
-    """Share of known features with a learnt one at |cosine| above `above`."""
-    return float((_cosines(true, learnt).abs().amax(dim=1) > above).double().mean())
+def recovered(learned: Tensor, true: Tensor, above: float = 0.9) -> float:
+    """Share of known features with a learned one at |cosine| above `above`."""
+    return float((_cosines(true, learned).abs().amax(dim=1) > above).double().mean())
 
 
 def random_mmcs(m: int, true: Tensor, seed: int = 0) -> float:
@@ -311,10 +311,10 @@ def reconstruction(
     if not baselines:
         return found
     k = max(1, round(found.l0))
-    centre = own.mean.float()
+    center = own.mean.float()
     others: list[ChannelDictionary | RandomDictionary] = [
-        ChannelDictionary(centre, k),
-        RandomDictionary(centre, sae.latents, k, seed),
+        ChannelDictionary(center, k),
+        RandomDictionary(center, sae.latents, k, seed),
     ]
     tallies = [Tally(other.name) for other in others]
     for batch in _batches(acts, batch_size):

@@ -242,7 +242,7 @@ def compare(
 ) -> PartComparison:
     """Judge the latents of SAEs, the channels of their layer and random directions by the parts of pictures.
 
-    Parts and units are compared on the layer's grid: a position lies on a part when its receptive field is centred on
+    Parts and units are compared on the layer's grid: a position lies on a part when its receptive field is centerd on
     it. AUC and IoU are those of `Agreement`; the threshold of the IoU is chosen together with the unit.
 
     Args:

@@ -92,7 +92,7 @@ def _reads(found: Found) -> SAE:
     if isinstance(state, dict) and isinstance(state.get("ae"), dict):
         raise FormatError(
             f"{file.name} is a backup from within a training (step {shorten(state.get('step', '?'), 20)}), whose "
-            "weights are for normalised inputs. Take the ae.pt that the finished training writes, or "
+            "weights are for normalized inputs. Take the ae.pt that the finished training writes, or "
             "checkpoints/ae_<step>.pt"
         )
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -38,12 +38,12 @@ def from_openai(state: Mapping[str, Any]) -> SAE:
     """The SAE of a state dict.
 
     Raises:
-        FormatError: a TopK, which normalises every input by its own mean and spread; tensors that do not fit.
+        FormatError: a TopK, which normalizes every input by its own mean and spread; tensors that do not fit.
     """
     activation = state.get("activation", "ReLU")
     if activation == "TopK":
         raise FormatError(
-            "it is a TopK, whose inputs are normalised one by one (LayerNorm) and whose outputs are scaled back: "
+            "it is a TopK, whose inputs are normalized one by one (LayerNorm) and whose outputs are scaled back: "
             "no weights of an SAE here can do that. Those with ReLU can be read"
         )
     if activation != "ReLU":

@@ -18,7 +18,7 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (native.LAYOUT, dictionary_learning.LAYOUT, sparsify.LAYOUT, gemma_scope.LAYOUT, openai.LAYOUT)
 }
-"""Name -> what recognises, reads and writes it."""
+"""Name -> what recognizes, reads and writes it."""
 
 UNREAD = {
     "final.safetensors": "Llama Scope",
@@ -97,7 +97,7 @@ def load(path: str | Path, *, format: str = "auto", device: str | torch.device =
         raise FormatError(f"no SAE at {place}: there is no such file or folder")
     found = Found(place)
     try:
-        model = (asked or _recognised(found)).reads(found)
+        model = (asked or _recognized(found)).reads(found)
     except FormatError as error:
         raise FormatError(f"{place}: {error}") from error
     except SAEError as error:
@@ -112,7 +112,7 @@ def _named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def _recognised(found: Found) -> Layout:
+def _recognized(found: Found) -> Layout:
     fitting = [layout for layout in LAYOUTS.values() if layout.detects(found)]
     if len(fitting) == 1:
         return fitting[0]

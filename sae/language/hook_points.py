@@ -19,7 +19,7 @@ def site_paths(lm: LanguageModel) -> dict[str, str]:
 
     `resid` is the residual stream after block N; `attn` and `mlp` are what the block's two halves add to it. Where a
     norm comes between (Gemma 2, OLMo 2), they are what comes out of the norm, so that always
-    `resid[N] = resid[N-1] + attn[N] + mlp[N]`; only in models that normalise the stream itself (BERT) it is the norm
+    `resid[N] = resid[N-1] + attn[N] + mlp[N]`; only in models that normalize the stream itself (BERT) it is the norm
     of that sum.
 
     Raises:
@@ -55,7 +55,7 @@ def _attention(block: Any) -> str | None:
         return None
     if hasattr(block, "post_feedforward_layernorm"):  # then the two names with `post` mean the norms behind
         return "post_attention_layernorm"
-    # in BERT and its kin this module adds the stream and normalises the sum: what it adds is its dense layer's
+    # in BERT and its kin this module adds the stream and normalizes the sum: what it adds is its dense layer's
     return f"{name}.output.dense" if _is_bert(block) else name
 
 

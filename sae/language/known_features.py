@@ -218,11 +218,11 @@ def _judged(
 
 def _probe(x: Tensor, labels: Mask) -> Tensor:
     """The direction `(d,)` of a ridge regression on a feature."""
-    centred = x.double() - x.double().mean(dim=0)
-    square = centred.T @ centred
+    centerd = x.double() - x.double().mean(dim=0)
+    square = centerd.T @ centerd
     ridge = 1e-4 * square.diagonal().mean().clamp_min(1e-12) * torch.eye(len(square), dtype=torch.float64)
     wanted = torch.from_numpy(labels.astype(np.float64))
-    direction: Tensor = torch.linalg.solve(square + ridge, centred.T @ (wanted - wanted.mean()))
+    direction: Tensor = torch.linalg.solve(square + ridge, centerd.T @ (wanted - wanted.mean()))
     return direction
 
 

@@ -68,7 +68,7 @@ class TextFeature:
         counts, edges: histogram of the activations above zero.
         top: passages with the strongest activations, one a text; bands: from weak to strong, drawn by lot.
         promoted, suppressed: tokens of the vocabulary whose logit a step along it raises or lowers most, with how much
-            (to first order, through the last normalisation at the scale it has on average; about the mean over the
+            (to first order, through the last normalization at the scale it has on average; about the mean over the
             vocabulary). Empty where the model has no head.
         shares_with: latents whose written directions are nearest, as `Geometry.about` gives them.
     """
@@ -202,7 +202,7 @@ def text_features(
     bins: int = 30,
     seed: int = 0,
 ) -> list[TextFeature]:
-    """Latents, each with passages from strong to weak, its histogram, what it makes the model say, and its neighbours.
+    """Latents, each with passages from strong to weak, its histogram, what it makes the model say, and its neighbors.
 
     Args:
         sae: the SAE; found: where its latents fire, of `activity`.
@@ -241,7 +241,7 @@ def address(found: Activity, latent: int) -> str:
 def logit_effects(site: LanguageSite, directions: Tensor) -> Tensor:
     """What a step along directions `(n, d)` at the residual stream adds to every logit: `(n, vocabulary)`.
 
-    The direct path only: through the last normalisation's gain, not its changing scale, and the unembedding. About the
+    The direct path only: through the last normalization's gain, not its changing scale, and the unembedding. About the
     mean over the vocabulary, since all logits together say nothing.
 
     Raises:
@@ -270,7 +270,7 @@ def _strongest(site: LanguageSite, effect: Tensor, words: int, sign: int = 1) ->
 
 
 def _last_gain(site: LanguageSite) -> Tensor | None:
-    """Weights of the normalisation before the head, where it has them."""
+    """Weights of the normalization before the head, where it has them."""
     norms = [
         module for name, module in site.lm.module.named_modules()
         if "norm" in type(module).__name__.lower() and ".layers." not in f".{name}." and ".h." not in f".{name}."

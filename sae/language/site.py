@@ -187,7 +187,7 @@ class LanguageSite:
                     if not chunk.last:
                         continue
                     row, parts = torch.cat(parts), []
-                    # a text of many pieces would have its neighbours padded to its own length
+                    # a text of many pieces would have its neighbors padded to its own length
                     if rows and (len(rows) == batch_size or max(len(row), len(rows[0])) > self.feeding.room):
                         yield _block(rows, first)
                         first, rows = first + len(rows), []

@@ -69,14 +69,14 @@ def _steered(subject: Subject) -> Finding | None:
         pictures = open_images(subject.pictures, limit=PICTURES, seed=subject.seed)
         site = VisionSite(model, unit.layer)
         basis: Dictionary = None if unit.basis is None else model.basis(unit.layer, unit.basis)
-        labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
+        labeled = pictures.labels is not None and pictures.classes in (None, model.classes)
         found = study(
             site,
             basis,
             unit.index,
             pictures,
             factors=FACTORS,
-            capability="top1" if labelled else "agreement",
+            capability="top1" if labeled else "agreement",
             random=RANDOM,
             downstream=_later(model, unit.layer) if basis is None else None,
             name=unit.basis or "channels",

@@ -115,14 +115,14 @@ def search_label(
     0.98
     """
     some = opened(site, inputs)
-    with_it = _labelled(some, label)
+    with_it = _labeled(some, label)
     if with_it.all() or not with_it.any():
-        raise SAEError(f"{'all' if with_it.all() else 'none'} of {len(some)} inputs are labelled {shorten(label)!r}")
+        raise SAEError(f"{'all' if with_it.all() else 'none'} of {len(some)} inputs are labeled {shorten(label)!r}")
     values = _pooled(s, site, some, batch_size, progress)
     return _ranked(s, site, values, with_it, top, name, shuffles, seed, {"inputs": digest_of(some)})
 
 
-def _labelled(inputs: Any, label: str | int | Sequence[bool]) -> NDArray[np.bool_]:
+def _labeled(inputs: Any, label: str | int | Sequence[bool]) -> NDArray[np.bool_]:
     if not isinstance(label, str | int):
         given = np.asarray(label)
         if given.dtype != bool or given.shape != (len(inputs),):
@@ -143,7 +143,7 @@ def _labelled(inputs: Any, label: str | int | Sequence[bool]) -> NDArray[np.bool
         raise SAEError("these inputs have no labels: give True or False for each, or two sets to `search`")
     found = np.array([label in there for there in holds])
     if not found.any():
-        raise SAEError(f"no input is labelled {shorten(label)!r}.{did_you_mean(str(label), known)}")
+        raise SAEError(f"no input is labeled {shorten(label)!r}.{did_you_mean(str(label), known)}")
     return found
 
 

@@ -33,8 +33,8 @@ class Known:
         self.what = what or ("loss" if text else "top1")
         if self.what not in ("top1", "loss", "agreement"):
             raise SAEError(f"capability {shorten(self.what)!r}: use 'top1', 'loss' or 'agreement'")
-        self._labelled = self.what != "agreement"
-        if text or not self._labelled:
+        self._labeled = self.what != "agreement"
+        if text or not self._labeled:
             return
         labels, classes = getattr(inputs, "labels", None), getattr(inputs, "classes", None)
         own = getattr(getattr(site, "model", None), "classes", None)
@@ -46,7 +46,7 @@ class Known:
 
     def labels(self, right: Tensor | None) -> Tensor | None:
         """The right answers, where they count."""
-        return right if self._labelled else None
+        return right if self._labeled else None
 
     def values(self, tallies: Sequence[_Tally]) -> NDArray[np.float64]:
         """Capability of each way."""

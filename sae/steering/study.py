@@ -79,7 +79,7 @@ def study(
         s: an SAE or another basis of the site; None for its channels.
         latent: its number.
         inputs: pictures or texts to steer on.
-        held_out: labelled pictures, or texts, that capability is measured on (default: the inputs).
+        held_out: labeled pictures, or texts, that capability is measured on (default: the inputs).
         targets: classes or tokens (names or numbers) that it is meant to bring about, together; `Writing` for a
             number of texts written; by default the class whose score it increases most at `at`, chosen anew for each
             random latent, too.

@@ -17,7 +17,7 @@ from sae.superposition.interference import (
     plateau_of,
     stickiness,
 )
-from sae.superposition.polytopes import Polytope, components, polytopes, recognise, solids
+from sae.superposition.polytopes import Polytope, components, polytopes, recognize, solids
 from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, found_cosines, recovery
 from sae.superposition.toy.adversarial import Vulnerability, vulnerability
 from sae.superposition.toy.experiments import EXPERIMENTS, Experiment, experiment
@@ -70,7 +70,7 @@ __all__ = [
     "phase_diagram",
     "plateau_of",
     "polytopes",
-    "recognise",
+    "recognize",
     "recovery",
     "sample",
     "solids",

@@ -82,7 +82,7 @@ def _shares_space(subject: Subject) -> SharesSpace | None:
     )
 
 
-def _neighbour(other: Mapping[str, Any], sheet: Sheet) -> str:
+def _neighbor(other: Mapping[str, Any], sheet: Sheet) -> str:
     unit, kind = str(other["unit"]), "" if other["beyond_chance"] else "faint"
     told = f"cosine {other['cosine']:.2f}, step {other['effect']:+.2f}"
     name = escape(short(unit))
@@ -108,8 +108,8 @@ if NAME not in SECTIONS:
             f"It has {about['dimensionality']:.2f} of a dimension to itself, more than "
             f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions have: 1 would be a "
             f"dimension of its own. A step along it is, to each of these, the share given of that step. "
-            f"99 of 100 {about['control']} directions have no neighbour nearer than {about['chance']:.2f}; those that "
+            f"99 of 100 {about['control']} directions have no neighbor nearer than {about['chance']:.2f}; those that "
             "are not nearer than that are faint."
         )
-        alike = "".join(_neighbour(other, sheet) for other in about["shares_with"])
+        alike = "".join(_neighbor(other, sheet) for other in about["shares_with"])
         return f'<p class="note">{escape(note)}</p><div class="alike">{alike}</div>{writes}'

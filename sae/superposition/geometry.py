@@ -19,7 +19,7 @@ from circuits.errors import did_you_mean, shorten
 from circuits.network.basis import Basis
 from circuits.tracing.circuit import provenance
 from sae.superposition.interference import directions_of, feature_dimensionality, interference
-from sae.superposition.polytopes import UNRECOGNISED, Polytope, names_of, recognise, solids
+from sae.superposition.polytopes import UNRECOGNISED, Polytope, names_of, recognize, solids
 from sae.superposition.toy.toy_models import ToyError
 from zoo.progress import Progress, reporter
 
@@ -37,8 +37,8 @@ class Sharing:
         index, unit: which.
         cosine: between the two.
         effect: what a step of one along its direction is to this one, in shares of this one's own step.
-        percentile: percentage of the control's directions whose nearest neighbour is less near than this.
-        beyond_chance: whether fewer than one in a hundred nearest neighbours of the control are as near.
+        percentile: percentage of the control's directions whose nearest neighbor is less near than this.
+        beyond_chance: whether fewer than one in a hundred nearest neighbors of the control are as near.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Sharing:
     beyond_chance: bool
 
     def describe(self) -> dict[str, Any]:
-        """The neighbour, ready for JSON."""
+        """The neighbor, ready for JSON."""
         return asdict(self)
 
 
@@ -80,13 +80,13 @@ class Geometry:
         units: (n,) their names.
         dimensions: d; rank: of all directions, at most d and at least the sum of `dimensionality`.
         lengths: (n,); dimensionality: (n,) `D_i`, the share of a dimension that each has; interference: (n,).
-        neighbours: (n, k) indices of those with the largest cosines (in size), nearest first.
-        cosines, effects: (n, k) of the neighbours, see `Sharing`.
+        neighbors: (n, k) indices of those with the largest cosines (in size), nearest first.
+        cosines, effects: (n, k) of the neighbors, see `Sharing`.
         least: cosine (its size) from which two directions are grouped.
         groups: directions connected by such cosines, largest first; those by themselves left out.
         polytopes: groups, at that threshold or a higher one, that form a solid.
         twins: pairs with a cosine above 0.9: one feature twice.
-        chance: the cosine that one nearest neighbour in a hundred of the control reaches.
+        chance: the cosine that one nearest neighbor in a hundred of the control reaches.
         control: the same for directions that mean nothing.
         provenance: seed, versions.
     """
@@ -97,7 +97,7 @@ class Geometry:
     lengths: NDArray[np.float64]
     dimensionality: NDArray[np.float64]
     interference: NDArray[np.float64]
-    neighbours: NDArray[np.int64]
+    neighbors: NDArray[np.int64]
     cosines: NDArray[np.float64]
     effects: NDArray[np.float64]
     least: float
@@ -119,7 +119,7 @@ class Geometry:
         """
         row = self._row(unit)
         below = 100 * np.searchsorted(np.sort(self.control.nearest), np.abs(self.cosines[row])) / len(self)
-        found = zip(self.neighbours[row], self.cosines[row], self.effects[row], below, strict=True)
+        found = zip(self.neighbors[row], self.cosines[row], self.effects[row], below, strict=True)
         return tuple(
             Sharing(int(j), self.units[j], float(c), float(e), float(p), bool(abs(c) > self.chance))
             for j, c, e, p in found
@@ -128,7 +128,7 @@ class Geometry:
     def about(self, unit: int | str) -> dict[str, Any]:
         """What there is to say of one direction, ready for JSON: its share of a dimension, and with whom it shares.
 
-        `shares_with` are its neighbours as `Sharing.describe` gives them; `group` the other members of its group, at
+        `shares_with` are its neighbors as `Sharing.describe` gives them; `group` the other members of its group, at
         most 50 of them; `polytope` the solid it is a corner of, or None.
 
         Raises:
@@ -201,24 +201,24 @@ def geometry(
     directions: Tensor | Basis,
     *,
     units: Sequence[str] | None = None,
-    neighbours: int = 8,
+    neighbors: int = 8,
     least: float | None = None,
     tolerance: float = 0.12,
     control: Literal["random", "shuffled"] = "random",
     seed: int = 0,
     progress: Progress = None,
 ) -> Geometry:
-    """How directions share their space: dimensionalities, neighbours, groups and solids, beside a control.
+    """How directions share their space: dimensionalities, neighbors, groups and solids, beside a control.
 
     Args:
         directions: `(n, d)`, one a row, n at least 2: a toy model's `directions`, a layer's `weight.flatten(1)`; or a
             basis (an SAE), whose written directions are taken.
         units: names of the directions, as `layer~name:7`; by default their numbers.
-        neighbours: how many of each are kept.
-        least: cosine (its size) from which two directions are grouped; by default what one nearest neighbour in a
+        neighbors: how many of each are kept.
+        least: cosine (its size) from which two directions are grouped; by default what one nearest neighbor in a
             hundred of the control reaches. In few dimensions random directions are near each other too: say it there
             (0.15 for toy models).
-        tolerance: of each cosine, for solids: see `recognise`.
+        tolerance: of each cosine, for solids: see `recognize`.
         control: "random" directions of the same lengths; or the entries of each dimension "shuffled" over directions,
             which keeps what all directions have in common.
         seed: of the control.
@@ -242,12 +242,12 @@ def geometry(
     names = tuple(str(i) for i in range(len(rows))) if units is None else tuple(units)
     if len(names) != len(rows):
         raise ToyError(f"{len(names)} names for {len(rows)} directions")
-    if neighbours < 1 or (least is not None and not 0 < least < 1) or not 0 < tolerance < 0.5:
-        raise ToyError(f"neighbours={neighbours} >= 1, least={least} in (0, 1), tolerance={tolerance} in (0, 0.5)")
+    if neighbors < 1 or (least is not None and not 0 < least < 1) or not 0 < tolerance < 0.5:
+        raise ToyError(f"neighbors={neighbors} >= 1, least={least} in (0, 1), tolerance={tolerance} in (0, 0.5)")
     if control not in ("random", "shuffled"):
         raise ToyError(f"control={shorten(control)!r}: use 'random' or 'shuffled'")
     read = rows if isinstance(directions, Tensor) else directions_of(directions.read).cpu()
-    count = min(neighbours, len(rows) - 1)
+    count = min(neighbors, len(rows) - 1)
     with reporter(progress, "row") as report:
         idle = _idle(rows, control, seed)
         near = _nearest(idle, 1, report, (0, 2))[1].abs().flatten()
@@ -266,7 +266,7 @@ def geometry(
         lengths=rows.norm(dim=1).numpy(),
         dimensionality=feature_dimensionality(rows).numpy(),
         interference=interference(rows).numpy(),
-        neighbours=places.numpy(),
+        neighbors=places.numpy(),
         cosines=cosines.numpy(),
         effects=met.numpy(),
         least=level,
@@ -278,7 +278,7 @@ def geometry(
             control, feature_dimensionality(idle).numpy(), near.numpy(), tuple(map(len, idle_groups)),
             names_of(idle_found), idle_twins,
         ),
-        provenance=provenance(seed=seed, control=control, neighbours=neighbours, tolerance=tolerance),
+        provenance=provenance(seed=seed, control=control, neighbors=neighbors, tolerance=tolerance),
     )  # fmt: skip
 
 
@@ -301,7 +301,7 @@ def _nearest(rows: Tensor, count: int, report: Any, part: tuple[int, int]) -> tu
     for start in range(0, len(unit), _ROWS):
         cosines = unit[start : start + _ROWS] @ unit.T
         sizes = cosines.abs()
-        sizes[torch.arange(len(cosines)), start + torch.arange(len(cosines))] = -1  # none is its own neighbour
+        sizes[torch.arange(len(cosines)), start + torch.arange(len(cosines))] = -1  # none is its own neighbor
         at = sizes.topk(count, dim=1).indices
         places.append(at)
         values.append(cosines.gather(1, at))
@@ -318,7 +318,7 @@ def _grouped(
     rows: Tensor, near: Tensor, least: float, tolerance: float
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Polytope, ...], int]:
     """Groups at the threshold; and, letting it fall from 1 to there, each group on the way that forms a solid."""
-    # a direction with no neighbour so near has no edge: of directions that mean nothing that is nearly all
+    # a direction with no neighbor so near has no edge: of directions that mean nothing that is nearly all
     kept = (near > min(least, TWINS) - 1e-6).nonzero().flatten()
     forest, twins = _forest(_unit(rows[kept]), least)
     at = kept.tolist()
@@ -337,7 +337,7 @@ def _grouped(
         inner = solid.pop(a, []) + solid.pop(b, [])
         if len(members[a]) <= most:
             group = sorted(members[a])
-            name, size, deviation = recognise(rows[group], tolerance=tolerance)
+            name, size, deviation = recognize(rows[group], tolerance=tolerance)
             if name != UNRECOGNISED:  # the larger solid counts, not those within it
                 inner = [Polytope(name, tuple(group), size, deviation, float(dims[group].mean()))]
         if inner:

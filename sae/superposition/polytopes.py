@@ -1,7 +1,7 @@
 """The solids that features form: antipodal pairs, triangles, tetrahedra, pentagons, square antiprisms.
 
-Features that share a space spread out in it, and few of them do so in regular ways, which are recognised here by the
-angles between all pairs. What is recognised does not depend on how the whole is turned, on its scale, or on order.
+Features that share a space spread out in it, and few of them do so in regular ways, which are recognized here by the
+angles between all pairs. What is recognized does not depend on how the whole is turned, on its scale, or on order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sae.superposition.toy.toy_models import ToyError
 
 LARGEST = 12
 """Corners of the largest solid looked for."""
-UNRECOGNISED = "unrecognised"
+UNRECOGNISED = "unrecognized"
 _TRIES = 20_000
 
 
@@ -29,9 +29,9 @@ class Polytope:
     """Features that share a space of their own, and the solid they form.
 
     Attributes:
-        name: of the solid ("dedicated" for a feature by itself), or "unrecognised".
+        name: of the solid ("dedicated" for a feature by itself), or "unrecognized".
         members: indices of the features.
-        dimensions: of the space that the solid spans; for an unrecognised group its participation ratio, rounded.
+        dimensions: of the space that the solid spans; for an unrecognized group its participation ratio, rounded.
         deviation: largest difference between a cosine found and the solid's; NaN where there is none to compare with.
         dimensionality: mean of the members' `D_i`, all features counted.
     """
@@ -104,16 +104,16 @@ def solids() -> dict[str, Tensor]:
     return found | {f"{k - 1}-simplex": simplex(k) for k in range(5, 9)}
 
 
-def recognise(directions: Tensor, *, tolerance: float = 0.12) -> tuple[str, int, float]:
+def recognize(directions: Tensor, *, tolerance: float = 0.12) -> tuple[str, int, float]:
     """The solid that directions `(k, d)` are the corners of: its name, its dimensions, the largest deviation.
 
     Every pair's cosine must lie within `tolerance` of the solid's, in some order of the corners; lengths do not matter.
-    The nearest solid is taken, or "unrecognised".
+    The nearest solid is taken, or "unrecognized".
 
     Raises:
         ToyError: not directions, one of them without length, or a tolerance out of (0, 0.5).
 
-    >>> recognise(polygon(5))[:2]
+    >>> recognize(polygon(5))[:2]
     ('pentagon', 2)
     """
     rows = directions_of(directions)
@@ -194,12 +194,12 @@ def components(directions: Tensor, *, least: float = 0.15, least_norm: float = 0
 def polytopes(
     directions: Tensor, *, least: float = 0.15, tolerance: float = 0.12, least_norm: float = 0.0
 ) -> list[Polytope]:
-    """The solids that directions `(n, d)` form: each group of those that interfere, recognised by its angles.
+    """The solids that directions `(n, d)` form: each group of those that interfere, recognized by its angles.
 
     Args:
         directions: one a row; for a toy model `solution.directions`.
         least: cosine (its size) above which two interfere; solids' own cosines are 0.14 and up but for large simplices.
-        tolerance: of each cosine; see `recognise`.
+        tolerance: of each cosine; see `recognize`.
         least_norm: length up to which a direction counts as none.
 
     >>> [p.name for p in polytopes(torch.block_diag(polygon(5), simplex(2)))]
@@ -209,7 +209,7 @@ def polytopes(
     dims = feature_dimensionality(rows)
     found = []
     for group in components(rows, least=least, least_norm=least_norm):
-        name, size, deviation = recognise(rows[group], tolerance=tolerance)
+        name, size, deviation = recognize(rows[group], tolerance=tolerance)
         found.append(Polytope(name, tuple(group), size, deviation, float(dims[group].mean())))
     return found
 

@@ -63,15 +63,15 @@ def excess_kurtosis(density: float) -> float:
     return fourth / variance**2 - 3
 
 
-def found_cosines(learnt: Tensor, true: Tensor) -> Tensor:
-    """The largest cosine of each true direction `(G, d)` with a learnt one `(m, d)`, sign and all: `(G,)`.
+def found_cosines(learned: Tensor, true: Tensor) -> Tensor:
+    """The largest cosine of each true direction `(G, d)` with a learned one `(m, d)`, sign and all: `(G,)`.
 
     Latents are not negative and neither are features, so a direction that points the other way has not found it.
 
     >>> found_cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [-1.0, 0.0]]))
     tensor([1., 0.], dtype=torch.float64)
     """
-    rows, wanted = directions_of(learnt), directions_of(true)
+    rows, wanted = directions_of(learned), directions_of(true)
     if rows.ndim != 2 or wanted.ndim != 2 or rows.shape[1] != wanted.shape[1]:
         raise ToyError(f"directions (m, d) and (G, d) of one space; got {tuple(rows.shape)} and {tuple(wanted.shape)}")
     found: Tensor = (F.normalize(wanted, dim=1) @ F.normalize(rows, dim=1).T).amax(dim=1)
@@ -105,8 +105,8 @@ class HiddenStream:
         self._shape: tuple[Tensor, Tensor] | None = None
         if normal:
             hidden = solution.hidden(sample(solution.model, 4 * _JUDGED, seed=self._seed(0, 1))).double()
-            centred = hidden - hidden.mean(dim=0)
-            values, axes = torch.linalg.eigh(centred.T @ centred / len(hidden))
+            centerd = hidden - hidden.mean(dim=0)
+            values, axes = torch.linalg.eigh(centerd.T @ centerd / len(hidden))
             self._shape = (hidden.mean(dim=0), values.clamp_min(0).sqrt() * axes)
 
     def _seed(self, block: int, which: int = 0) -> int:
@@ -317,7 +317,7 @@ def recovery(
     )  # fmt: skip
 
 
-def _scores(learnt: Tensor, true: Tensor) -> tuple[float, float]:
+def _scores(learned: Tensor, true: Tensor) -> tuple[float, float]:
     """Mean of the largest cosines, and the share of them above 0.9."""
-    found = found_cosines(learnt, true)
+    found = found_cosines(learned, true)
     return float(found.mean()), float((found > ABOVE).double().mean())

@@ -1,4 +1,4 @@
-"""How inputs are normalised: their mean and scale, and where the decoder's bias starts."""
+"""How inputs are normalized: their mean and scale, and where the decoder's bias starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InputStatistics:
 
     Attributes:
         mean: `(d,)`; scale: one over the root of the mean variance of a dimension.
-        bias: `(d,)` start of the decoder's bias, in normalised inputs.
+        bias: `(d,)` start of the decoder's bias, in normalized inputs.
         samples: from how many vectors.
     """
 
@@ -33,7 +33,7 @@ class InputStatistics:
 
     @torch.no_grad()
     def apply(self, sae: SAE) -> None:
-        """Make an SAE normalise its inputs like this."""
+        """Make an SAE normalize its inputs like this."""
         sae.mean.copy_(self.mean)
         sae.scale.fill_(self.scale)
         sae.decoder_bias.copy_(self.bias)
@@ -46,19 +46,19 @@ def input_statistics(
     stream: Stream,
     *,
     samples: int = 65_536,
-    normalise: bool = True,
+    normalize: bool = True,
     bias: Bias = "geometric_median",
     ranks: Ranks = ALONE,
 ) -> InputStatistics:
     """Look at the first vectors of a stream, then put it back where it was.
 
-    Post-rectifier activations lie around a mean that is long compared with their spread; without centring most
+    Post-rectifier activations lie around a mean that is long compared with their spread; without centering most
     latents die (their encoder rows all see the same large offset).
 
     Args:
         stream: see `Stream`.
         samples: at least this many vectors, or all there are.
-        normalise: False leaves inputs as they are (mean 0, scale 1).
+        normalize: False leaves inputs as they are (mean 0, scale 1).
         bias: where the decoder's bias starts: the geometric median of the vectors, their mean, or zero.
         ranks: the processes that look, each at its share of the vectors; all get the same.
 
@@ -82,11 +82,11 @@ def input_statistics(
             raise TrainingError("the stream gave no activations")
         return torch.cat(parts)
 
-    return statistics_of(ranks.agreed(read), normalise=normalise, bias=bias, ranks=ranks)
+    return statistics_of(ranks.agreed(read), normalize=normalize, bias=bias, ranks=ranks)
 
 
 def statistics_of(
-    x: Tensor, *, normalise: bool = True, bias: Bias = "geometric_median", ranks: Ranks = ALONE
+    x: Tensor, *, normalize: bool = True, bias: Bias = "geometric_median", ranks: Ranks = ALONE
 ) -> InputStatistics:
     """`input_statistics` of vectors `(n, d)` at hand, and of those that other ranks have at theirs."""
     x = x.float()
@@ -95,15 +95,15 @@ def statistics_of(
     variance = float(_mean((x - mean).double().square(), n, ranks).mean())
     if n < 2 or variance <= 1e-12 * float(mean.double().square().mean()) or variance == 0:
         raise TrainingError(f"the {n} activation vectors are all the same: there is nothing to explain")
-    if not normalise:
+    if not normalize:
         mean, scale = torch.zeros_like(mean), 1.0
     else:
         scale = float(torch.tensor(variance**-0.5))  # as float32 keeps it
-    centred = (x - mean) * scale
+    centerd = (x - mean) * scale
     if bias == "geometric_median":
-        start = geometric_median(centred[: -(-MEDIAN_SAMPLES // ranks.world)], ranks=ranks)
+        start = geometric_median(centerd[: -(-MEDIAN_SAMPLES // ranks.world)], ranks=ranks)
     elif bias == "mean":
-        start = _mean(centred.double(), n, ranks).float()
+        start = _mean(centerd.double(), n, ranks).float()
     elif bias == "zeros":
         start = torch.zeros_like(mean)
     else:

@@ -86,19 +86,19 @@ class Loop:
         return ended
 
     def _read(self, step: int) -> Tensor | None:
-        """The next vectors, normalised; None where the stream has ended, or failed."""
+        """The next vectors, normalized; None where the stream has ended, or failed."""
         try:
             batch = next(self.stream, None)
             if batch is None:
                 return None
-            return self._normalised(batch, step)
+            return self._normalized(batch, step)
         except Exception as error:
             if self.ranks.world == 1 and not isinstance(error, TrainingError):
                 raise
             self.failure = self.failure or error
             return None
 
-    def _normalised(self, batch: Tensor, step: int) -> Tensor:
+    def _normalized(self, batch: Tensor, step: int) -> Tensor:
         width = len(self.mean)
         if batch.ndim != 2 or batch.shape[1] != width or self.device.type == "cpu":
             try:
@@ -122,7 +122,7 @@ class Loop:
         """Raise what failed, here or on another rank."""
         bad = isinstance(self.failure, _BadVectors)
         if not self.ranks.everywhere(not bad):
-            self._write(step)  # what was learnt until here is good
+            self._write(step)  # what was learned until here is good
         errors = self.ranks.gathered(None if self.failure is None else describe(self.failure))
         if self.failure is not None:
             raise self.failure
@@ -157,7 +157,7 @@ class Loop:
 
 
 class _BadVectors(TrainingError):
-    """Vectors that cannot be learnt from, in the middle of a stream."""
+    """Vectors that cannot be learned from, in the middle of a stream."""
 
 
 @contextmanager

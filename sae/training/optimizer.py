@@ -1,4 +1,4 @@
-"""One step of one SAE's optimiser: project, clip, Adam, renormalise."""
+"""One step of one SAE's optimizer: project, clip, Adam, renormalize."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def adam(sae: SAE) -> torch.optim.Adam:
 def remove_parallel(sae: SAE) -> None:
     """Take out of the decoder's gradient what would only change the length of its rows.
 
-    Renormalising undoes that part of a step, but Adam's moments would keep it (Bricken et al. 2023).
+    Renormalizing undoes that part of a step, but Adam's moments would keep it (Bricken et al. 2023).
     """
     gradient: Tensor | None = sae.decoder.grad
     if gradient is not None:
@@ -28,11 +28,11 @@ def remove_parallel(sae: SAE) -> None:
         gradient.addcmul_(along[:, None], sae.decoder, value=-1)
 
 
-def step(sae: SAE, optimiser: torch.optim.Optimizer, lr: float, clip: float) -> None:
+def step(sae: SAE, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> None:
     """Apply the gradients of an SAE, and put its parameters back where they belong.
 
     Args:
-        sae: the SAE; optimiser: its Adam; lr: rate of this step.
+        sae: the SAE; optimizer: its Adam; lr: rate of this step.
         clip: largest norm of the gradient of a loss that is summed over dimensions, as in the recipes it comes from
             (ours are divided by d: a norm of 1 would then clip nothing. On 512 channels of GoogLeNet it takes the
             unexplained variance after 120 steps from .322 to .308).
@@ -40,8 +40,8 @@ def step(sae: SAE, optimiser: torch.optim.Optimizer, lr: float, clip: float) -> 
     if sae.unit_decoder:
         remove_parallel(sae)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip / sae.d)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
-    optimiser.step()
+    optimizer.step()
     sae.constrain()
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ class Report:
 
     Attributes:
         name: of the run; step, samples: how many it has behind it.
-        loss: mean of what is minimised.
+        loss: mean of what is minimized.
         fvu: fraction of the variance unexplained, on the training batches.
         l0: latents that fire per input.
         dead: share of the latents silent for longer than `dead_after` samples.

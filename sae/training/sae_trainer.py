@@ -1,4 +1,4 @@
-"""One SAE in training: its weights, its optimiser, its counters, and all of that as tensors for a checkpoint."""
+"""One SAE in training: its weights, its optimizer, its counters, and all of that as tensors for a checkpoint."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Trainee:
         self.sae: SAE = build(config, len(statistics.mean))
         statistics.apply(self.sae)
         self.sae.to(device).train()
-        self.optimiser = optimizer.adam(self.sae)
+        self.optimizer = optimizer.adam(self.sae)
         for parameter in self.sae.parameters():  # all there from the start, so that a checkpoint has one form
-            self.optimiser.state[parameter] = {
+            self.optimizer.state[parameter] = {
                 "step": torch.zeros((), device=device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
@@ -90,11 +90,11 @@ class Trainee:
 
     @property
     def unreported(self) -> bool:
-        """Whether anything was learnt since the last report."""
+        """Whether anything was learned since the last report."""
         return float(self.sums[STEPS]) > 0
 
     def learn(self, x: Tensor, together: int | None = None) -> None:
-        """One step on normalised inputs `(N, d)`. Nothing here waits for an accelerator.
+        """One step on normalized inputs `(N, d)`. Nothing here waits for an accelerator.
 
         Args:
             x: this rank's inputs.
@@ -107,14 +107,14 @@ class Trainee:
             loss = float(losses.total.detach())
             where = f"{loss} at" if not math.isfinite(loss) else "not finite on another rank at"
             self._stop(f"the loss is {where} step {self.step + 1}; the weights are those before it")
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             return
         losses.total.backward()  # type: ignore[no-untyped-call]
         n = len(x) if together is None else together
         squares = torch.linalg.vector_norm(x).square()
         if self.ranks.world > 1:
             losses, squares = self._averaged(losses, squares, len(x) / n)
-        optimizer.step(self.sae, self.optimiser, self.lr, self.regime.clip)
+        optimizer.step(self.sae, self.optimizer, self.lr, self.regime.clip)
         self.step += 1
         self.samples += n
         self._count(losses, squares, n)
@@ -197,7 +197,7 @@ class Trainee:
         if self.config.revive != "resample" or not due or self.last is None or self.collapse:
             return
         x, error = (self.ranks.rows(value) for value in self.last)  # so that all draw the same
-        resample(self.sae, self.optimiser, x, error, self.dead, self.generator)
+        resample(self.sae, self.optimizer, x, error, self.dead, self.generator)
         self.silent[self.dead] = 0
         self.dead = self.dead[:0]
         self.resampled_at = self.samples
@@ -208,7 +208,7 @@ class Trainee:
         """Everything that the next step depends on and that is a tensor."""
         state = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
+            for key, value in self.optimizer.state[parameter].items():
                 state[f"adam.{name}.{key}"] = value
         state |= {f"parts.{name}": value for name, value in self.parts.items()}
         state |= {"silent": self.silent, "dead": self.dead, "fired": self.fired, "sums": self.sums}
@@ -233,7 +233,7 @@ class Trainee:
         for name, value in self.sae.state_dict().items():
             value.copy_(tensors[f"sae.{name}"])
         for name, parameter in self.sae.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
+            for key, value in self.optimizer.state[parameter].items():
                 value.copy_(tensors[f"adam.{name}.{key}"])
         for name in ("silent", "dead", "fired", "sums"):
             setattr(self, name, tensors[name].to(self.device))

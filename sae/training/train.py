@@ -79,7 +79,7 @@ def train(
     decay: float = 0.2,
     sparsity_warmup: int | None = None,
     clip: float = 1.0,
-    normalise: bool = True,
+    normalize: bool = True,
     bias: Bias = "geometric_median",
     statistics_samples: int = 65_536,
     dead_after: int | None = None,
@@ -113,7 +113,7 @@ def train(
         decay: share of the steps, at the end, over which it falls to zero.
         sparsity_warmup: steps over which a sparsity penalty rises (default: as `warmup`).
         clip: largest norm of an SAE's gradient, of the loss summed over dimensions.
-        normalise: centre inputs and scale them to unit variance; kept in the SAE as `mean` and `scale`.
+        normalize: center inputs and scale them to unit variance; kept in the SAE as `mean` and `scale`.
         bias: where the decoder's bias starts: "geometric_median", "mean" or "zeros".
         statistics_samples: from how many vectors mean and scale are found.
         dead_after: a latent silent for this many samples counts as dead (default: a fifth of all samples, at
@@ -171,7 +171,7 @@ def train(
 
         regime = ranks.agreed(plan)
         settings = {
-            **dataclasses.asdict(regime), "normalise": normalise, "bias": bias, "batch_size": size,
+            **dataclasses.asdict(regime), "normalise": normalize, "bias": bias, "batch_size": size,
             "statistics_samples": statistics_samples, "report_every": report_every,
             "configs": [c.to_dict() for c in wanted],
         }  # fmt: skip
@@ -179,7 +179,7 @@ def train(
         check_alike(ranks, source, opened.print, _flat(agreed), None if saved is None else saved.step)
         if saved is None:
             statistics = input_statistics(
-                source, samples=statistics_samples, normalise=normalise, bias=bias, ranks=ranks
+                source, samples=statistics_samples, normalize=normalize, bias=bias, ranks=ranks
             )
         else:
             statistics = InputStatistics(saved.statistics["mean"], saved.scale, saved.statistics["bias"], saved.samples)

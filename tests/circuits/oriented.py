@@ -1,4 +1,4 @@
-"""Networks whose tuning was set by hand: Gabors, then lines, then curves; textures beside textures; colours."""
+"""Networks whose tuning was set by hand: Gabors, then lines, then curves; textures beside textures; colors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RADIUS = 9.0
 
 
 def gabors(size: int, wavelength: float, turns: int = TURNS, phases: int = 4) -> Tensor:
-    """`(turns * phases, 1, size, size)` Gabors without response to grey; orientation is that of the stripes."""
+    """`(turns * phases, 1, size, size)` Gabors without response to gray; orientation is that of the stripes."""
     half = (size - 1) / 2
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     x, y = columns - half, half - rows
@@ -83,7 +83,7 @@ def curve_kernel(orientation: float, negative: float, size: int = 17) -> Tensor:
 
 
 def curved(negative: float = 0.0, threshold: float = 0.0) -> circuits.Model:
-    """The net of curves at 72 pixels, one channel about half grey; a curve drives its unit to about 20."""
+    """The net of curves at 72 pixels, one channel about half gray; a curve drives its unit to about 20."""
     return circuits.wrap(Curved(negative, threshold).eval(), circuits.InputSpec(72, 1, (0.5,), (0.25,)), name="curved")
 
 
@@ -121,11 +121,11 @@ class Sided(nn.Module):
 
 
 def sided() -> circuits.Model:
-    """The net of textures at 72 pixels, one channel about half grey."""
+    """The net of textures at 72 pixels, one channel about half gray."""
     return circuits.wrap(Sided().eval(), circuits.InputSpec(72, 1, (0.5,), (0.25,)), name="sided")
 
 
-class Coloured(nn.Module):
+class Colored(nn.Module):
     """Red beside cyan at two orientations, brightness edges, and a plain red unit."""
 
     TURNS = (30.0, 240.0)
@@ -140,19 +140,19 @@ class Coloured(nn.Module):
         rows, columns = torch.meshgrid(torch.arange(15), torch.arange(15), indexing="ij")
         red, white = torch.tensor([1.0, -0.5, -0.5]), torch.ones(3)
         with torch.no_grad():
-            for k, (turn, colour) in enumerate(((self.TURNS[0], red), (self.TURNS[1], red), (0.0, white))):
+            for k, (turn, color) in enumerate(((self.TURNS[0], red), (self.TURNS[1], red), (0.0, white))):
                 c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
                 side = (c * (columns - 7) + s * (7 - rows)).sign()
-                self.units_pre.weight[k] = colour[:, None, None] * side / 225
+                self.units_pre.weight[k] = color[:, None, None] * side / 225
             self.units_pre.weight[3] = red[:, None, None] / 225
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(self.flatten(self.pool(self.units(self.units_pre(x)))))
 
 
-def coloured() -> circuits.Model:
-    """The net of colours at 48 pixels."""
-    return circuits.wrap(Coloured().eval(), circuits.InputSpec(48, 3, (0.5,), (0.25,)), name="coloured")
+def colored() -> circuits.Model:
+    """The net of colors at 48 pixels."""
+    return circuits.wrap(Colored().eval(), circuits.InputSpec(48, 3, (0.5,), (0.25,)), name="colored")
 
 
 class Lined(nn.Module):

@@ -56,14 +56,14 @@ class Framed(nn.Module):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stacks())
-def test_exact_composition_equals_differentiation_and_the_linearised_network(middle: nn.Sequential) -> None:
-    model = nets.wrap(nets.randomised(Framed(middle)).double(), SIZE)
+def test_exact_composition_equals_differentiation_and_the_linearized_network(middle: nn.Sequential) -> None:
+    model = nets.wrap(nets.randomized(Framed(middle)).double(), SIZE)
     exact = circuits.expanded_weights(model, source="stem", target="middle", method="exact")
     vjp = circuits.expanded_weights(model, source="stem", target="middle", method="vjp")
     assert (exact.offset, exact.stride) == (vjp.offset, vjp.stride)
     torch.testing.assert_close(exact.kernels, vjp.kernels, rtol=1e-9, atol=1e-12)
 
-    linear = nets.linearise(copy.deepcopy(model.module.middle))
+    linear = nets.linearize(copy.deepcopy(model.module.middle))
     generator = torch.Generator().manual_seed(0)
     acts = torch.randn(1, 4, 40, 40, generator=generator, dtype=torch.float64)
     with torch.no_grad():

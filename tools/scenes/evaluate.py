@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo.networks.inceptionv1 import InceptionV1
 from zoo.scenes.generate import ADVERSARIAL, CLASSES, HELD_OUT_SEED, PARTS, Scene, adversarial, dataset
-from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, UNION_LAYER, centres, trunk
+from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, UNION_LAYER, centers, trunk
 
 CAR_PARTS = ("window", "car_body", "wheel")
 """The parts of a car, from top to bottom."""
@@ -31,7 +31,7 @@ class Batch:
     Attributes:
         labels: `(N,)` class indices.
         present: `(N, parts)` whether any of a part is visible.
-        inside: `(N, parts, h, w)` whether a position of `PART_LAYER` is centred on the part.
+        inside: `(N, parts, h, w)` whether a position of `PART_LAYER` is centerd on the part.
         acts: layer name -> activations `(N, C, h, w)`; "softmax_pre" `(N, classes)`.
     """
 
@@ -46,7 +46,7 @@ def run(module: InceptionV1, scenes: Iterable[Scene], batch_size: int = 128) -> 
     """Put scenes through the network and keep the layers that the benchmark asks about."""
     module.eval()
     device = next(module.parameters()).device
-    offset, stride = centres(module.spec, PART_LAYER)
+    offset, stride = centers(module.spec, PART_LAYER)
     kept: dict[str, list[Tensor]] = {name: [] for name in (PART_LAYER, OBJECT_LAYER, UNION_LAYER, "softmax_pre")}
     labels, present, inside = [], [], []
     waiting: list[npt.NDArray[np.uint8]] = []
@@ -91,7 +91,7 @@ def image_auc(batch: Batch, layer: str, positive: Iterable[str], negative: Itera
 
 
 def part_auc(batch: Batch, layer: str = PART_LAYER, most: int = 20_000) -> dict[str, Tensor]:
-    """For each part, the AUC of each unit `(C,)`: positions centred on it against positions of pictures without it.
+    """For each part, the AUC of each unit `(C,)`: positions centerd on it against positions of pictures without it.
 
     `layer` must lie on the grid of `PART_LAYER`; of the negative positions an even sample of at most `most` is taken.
     """
@@ -126,7 +126,7 @@ def contributions(module: InceptionV1, batch: Batch, source: str, target: str, u
 
     Args:
         module, batch: the network and what it saw.
-        source, target: neighbouring layers without pooling between them.
+        source, target: neighboring layers without pooling between them.
         unit: channel of `target`.
         rows: `(N,)` bool, the pictures to average over.
     """

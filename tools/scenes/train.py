@@ -54,7 +54,7 @@ from tqdm import tqdm
 from tools.scenes import evaluate
 from zoo.networks.inceptionv1 import InceptionV1
 from zoo.scenes.generate import CLASSES, PARTS, SIZE, Scene, draw
-from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, SPEC, UNION_LAYER, centres, trunk
+from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, SPEC, UNION_LAYER, centers, trunk
 from zoo.weights.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Pool:
 
 def part_map(scene: Scene) -> npt.NDArray[np.uint8]:
     """How much of each cell of the part layer's grid shows each part, `(parts, h, w)`; half a cell counts as full."""
-    offset, stride = centres(SPEC, PART_LAYER)
+    offset, stride = centers(SPEC, PART_LAYER)
     cells = SIZE // stride
     start = offset - stride // 2
     cover = np.zeros((len(PARTS), cells * stride, cells * stride), dtype=np.float32)
@@ -247,10 +247,10 @@ def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images * gain.to(images.device) + offset.to(images.device)).clamp(0, 1)
 
 
-def _initialise(module: InceptionV1, only: tuple[str, ...] = ("",)) -> None:
+def _initialize(module: InceptionV1, only: tuple[str, ...] = ("",)) -> None:
     """Kaiming's, but the outputs of the last three blocks start small: their targets are in [0, 1].
 
-    `only`: beginnings of the names of the layers to initialise.
+    `only`: beginnings of the names of the layers to initialize.
     """
     for name, layer in module.named_modules():
         if not name.startswith(only):
@@ -271,7 +271,7 @@ def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), b
     Args:
         pool: from `make_pool`.
         seed: of the initial weights, the order of the scenes and the channels that are taught parts.
-        steps: optimiser steps of the two rounds; in each the learning rate warms up and falls to zero along a cosine.
+        steps: optimizer steps of the two rounds; in each the learning rate warms up and falls to zero along a cosine.
         batch_size: scenes a step.
         rates: the highest learning rate (Adam) of each round.
         device: where to train.
@@ -279,7 +279,7 @@ def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), b
     """
     torch.manual_seed(seed)
     module = InceptionV1(SPEC)
-    _initialise(module)
+    _initialize(module)
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(pool.labels).to(device)
@@ -298,7 +298,7 @@ def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), b
     run(everything, [*module.parameters(), *first.parameters()], linear, steps=steps[0], rate=rates[0])
 
     torch.manual_seed(seed + 1)
-    _initialise(module, only=(OBJECT_LAYER, UNION_LAYER))
+    _initialize(module, only=(OBJECT_LAYER, UNION_LAYER))
     module.softmax_pre.reset_parameters()
     cells = _part_activations(module, pool, generator, device)
     cells[:, second.free] = 0
@@ -333,11 +333,11 @@ def _part_activations(module: InceptionV1, pool: Pool, generator: torch.Generato
 def _round(terms_of: Callable[[Tensor], dict[str, Tensor]], parameters: list[nn.Parameter], settle: Callable[[], None],
            *, scenes: int, batch_size: int, steps: int, rate: float, generator: torch.Generator,
            progress: bool) -> None:  # fmt: skip
-    """Minimise the sum of `terms_of(indices of scenes)`; `settle` is called after every step."""
-    optimiser = torch.optim.Adam(parameters, lr=rate)
+    """Minimize the sum of `terms_of(indices of scenes)`; `settle` is called after every step."""
+    optimizer = torch.optim.Adam(parameters, lr=rate)
     warm = max(1, min(200, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps)))
+        optimizer, lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps)))
     )
     order = torch.empty(0, dtype=torch.long)
     for step in tqdm(range(steps), desc="train", mininterval=5, disable=not progress):
@@ -346,10 +346,10 @@ def _round(terms_of: Callable[[Tensor], dict[str, Tensor]], parameters: list[nn.
         chosen, order = order[:batch_size], order[batch_size:]
         terms = terms_of(chosen)
         loss = torch.stack(list(terms.values())).sum()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         settle()
         if step % 100 == 0:
@@ -388,7 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.scenes.train", description="Train the scenes network.")
     parser.add_argument("--out", type=Path, required=True, help="where to write the safetensors file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, nargs=2, default=(2000, 4000), help="optimiser steps of the two rounds")
+    parser.add_argument("--steps", type=int, nargs=2, default=(2000, 4000), help="optimizer steps of the two rounds")
     parser.add_argument("--minutes", type=float, help="instead of --steps: as many as fit on this machine")
     parser.add_argument("--scenes", type=int, default=48_000, help="scenes drawn to train on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

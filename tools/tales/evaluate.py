@@ -1,4 +1,4 @@
-"""How good the packaged language model is: against the grammar it learnt from, and on what it must tell apart."""
+"""How good the packaged language model is: against the grammar it learned from, and on what it must tell apart."""
 
 from __future__ import annotations
 

@@ -126,20 +126,20 @@ def train(pool: list[Tensor], *, seed: int = 0, steps: int = 4000, batch_size: i
     matrices = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps)))
+        optimizer, lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps)))
     )
     stream = batches(pool, batch_size, torch.Generator().manual_seed(seed))
     for step in tqdm(range(steps), desc="train", mininterval=5, disable=not progress):
         inputs, targets = (t.to(device) for t in next(stream))
         logits = module(inputs, use_cache=False).logits
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_NONE)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 200 == 0:
             log.info("step %d: %.4f nats per token", step, loss.item())

@@ -1,7 +1,7 @@
 """One picture from whatever it is stored as to the pixels a network sees: decode, convert, resize, crop.
 
 Conversions, so that a picture looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
-CMYK and palettes to RGB; 16-bit greys scaled to 8 bits; the first frame of an animation.
+CMYK and palettes to RGB; 16-bit grays scaled to 8 bits; the first frame of an animation.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Crop:
     exact: bool
 
 
-def centre_crop(height: int, width: int, spec: InputSpec) -> Crop:
-    """The crop that resizing the short side to `spec.resize`, then cutting the centre, would take.
+def center_crop(height: int, width: int, spec: InputSpec) -> Crop:
+    """The crop that resizing the short side to `spec.resize`, then cutting the center, would take.
 
     A picture is scaled up where it would otherwise not fill the input. `exact` says that no resampling is needed.
     """
@@ -59,7 +59,7 @@ def centre_crop(height: int, width: int, spec: InputSpec) -> Crop:
     return Crop(box, False)
 
 
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+def _gray_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("it has pixels that are not finite")
@@ -74,11 +74,11 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB: depth, transparency, palette and colour model converted as the module says."""
+    """`image` as RGB: depth, transparency, palette and color model converted as the module says."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_MODES:
-        image = _grey_to_8_bits(image)
+        image = _gray_to_8_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -157,7 +157,7 @@ class Picture:
         raise NotImplementedError
 
     def pixels(self, spec: InputSpec) -> Tensor:
-        """The centre crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
+        """The center crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
         if spec.channels not in (1, 3):
             raise ImageError(
                 f"{self.id} has 3 channels, the model takes {spec.channels}: give a tensor (N, {spec.channels}, H, W)"
@@ -165,7 +165,7 @@ class Picture:
         image = self.image()
         if spec.channels == 1:
             image = image.convert("L")
-        crop = centre_crop(image.height, image.width, spec)
+        crop = center_crop(image.height, image.width, spec)
         if crop.exact:
             left, top, right, bottom = (int(v) for v in crop.box)
             if (right - left, bottom - top) != image.size:
@@ -268,13 +268,13 @@ class TensorPicture(Picture):
         return hashlib.sha256(f"{tuple(values.shape)}".encode() + values.numpy().tobytes()).digest()
 
     def pixels(self, spec: InputSpec) -> Tensor:
-        """The centre crop that `spec` asks for, float32."""
+        """The center crop that `spec` asks for, float32."""
         channels, height, width = self._values.shape
         if channels != spec.channels:
             raise ImageError(f"{self.id} has {channels} channels, the model takes {spec.channels}")
         if (height, width) == spec.hw:
             return self._values
-        crop = centre_crop(height, width, spec)
+        crop = center_crop(height, width, spec)
         if crop.exact:
             left, top, right, bottom = (int(v) for v in crop.box)
             return self._values[:, top:bottom, left:right]

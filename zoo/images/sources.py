@@ -123,7 +123,7 @@ class Images(Sequence[Image.Image]):
         return self if step <= 1 else self.subset(range(0, len(self), step))
 
     def tensor(self, spec: InputSpec, indices: Sequence[int] | None = None) -> Tensor:
-        """Pictures as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, centre cropped.
+        """Pictures as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, center cropped.
 
         Raises:
             ImageError: a picture that cannot be read, or of the wrong number of channels.
@@ -309,7 +309,7 @@ def _open_tensor(values: Tensor, name: str = "tensor") -> list[Picture]:
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise ImageError(
             f"pictures lie in [0, 1]; the tensor spans {low:g} to {high:g}. "
-            "Give it before the model's own normalisation, divided by 255 if it holds bytes"
+            "Give it before the model's own normalization, divided by 255 if it holds bytes"
         )
     return [TensorPicture(f"{name}-{i:06d}", picture) for i, picture in enumerate(values)]
 

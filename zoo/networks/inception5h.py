@@ -68,7 +68,7 @@ def _from_tensorflow(state: dict[str, Tensor], layers: dict[str, str]) -> dict[s
 
 @cache
 def tensor_ranges() -> dict[str, tuple[tuple[int, ...], float, float, float]]:
-    """Our tensor name -> (shape, minimum, maximum, quantisation step) of 27 tensors of the genuine network."""
+    """Our tensor name -> (shape, minimum, maximum, quantization step) of 27 tensors of the genuine network."""
     text = resources.files("zoo").joinpath("facts", "inception5h_tensor_ranges.json").read_text(encoding="utf-8")
     ranges = {}
     for name, entry in json.loads(text).items():
@@ -85,7 +85,7 @@ def tensor_ranges() -> dict[str, tuple[tuple[int, ...], float, float, float]]:
 def check(state: dict[str, Tensor]) -> None:
     """Raise `WeightsError` unless the least and greatest values of 27 tensors are those of the genuine network.
 
-    The published ranges come from a 16-bit quantised copy, whose grid is shifted to contain zero; hence a
+    The published ranges come from a 16-bit quantized copy, whose grid is shifted to contain zero; hence a
     tolerance of a few steps (a step is 1/65535 of a tensor's range, so that other weights do not pass).
     """
     for name, (shape, low, high, step) in tensor_ranges().items():

@@ -44,7 +44,7 @@ class Block:
 
 @dataclass(frozen=True)
 class LRN:
-    """Local response normalisation across channels (`nn.LocalResponseNorm`'s parameters)."""
+    """Local response normalization across channels (`nn.LocalResponseNorm`'s parameters)."""
 
     size: int
     alpha: float
@@ -60,7 +60,7 @@ class InceptionSpec:
         stem: channels of conv2d0, conv2d1, conv2d2.
         blocks: block name -> channels, in order.
         pool_after: names of the layers followed by a 3x3 stride-2 max pool.
-        lrn: normalisation after the first pool and after conv2d2, or None.
+        lrn: normalization after the first pool and after conv2d2, or None.
         stem_kernel, stem_stride: of conv2d0.
         stem_padding: (left, right, top, bottom) zero padding of conv2d0; TensorFlow's SAME is uneven.
         classes: outputs of the classifier.
@@ -191,12 +191,12 @@ class InceptionV1(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Class scores before the softmax, `(N, classes)`."""
-        normalised = self.spec.lrn is not None
+        normalized = self.spec.lrn is not None
         x = self._pool("conv2d0", self.conv2d0(self.conv2d0_pre(self.pad(x))))
-        x = self.lrn0(x) if normalised else x
+        x = self.lrn0(x) if normalized else x
         x = self.conv2d1(self.conv2d1_pre(x))
         x = self.conv2d2(self.conv2d2_pre(x))
-        x = self.lrn1(x) if normalised else x
+        x = self.lrn1(x) if normalized else x
         x = self._pool("conv2d2", x)
         for name in self.spec.blocks:
             x = self._pool(name, self._block(name, x))

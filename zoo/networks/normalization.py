@@ -1,4 +1,4 @@
-"""Local response normalisation, several times faster than torch's own and equal to it.
+"""Local response normalization, several times faster than torch's own and equal to it.
 
 torch averages squares with a 3-D pooling; in GoogLeNet its two layers take a quarter of all the time on a CPU. Here
 squares are added up in shifted slices, the usual powers are taken as roots, and the backward pass is written out.
@@ -23,11 +23,11 @@ class LocalResponseNorm(nn.LocalResponseNorm):
     def forward(self, input: Tensor) -> Tensor:
         if has_torch_function_unary(input) or input.ndim < 3:
             return super().forward(input)
-        out: Tensor = _Normalised.apply(input, self.size, self.alpha, self.beta, self.k)
+        out: Tensor = _Normalized.apply(input, self.size, self.alpha, self.beta, self.k)
         return out
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
         scale = _windows(x * x, size // 2, (size - 1) // 2).mul_(alpha / size).add_(k)

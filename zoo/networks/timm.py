@@ -69,6 +69,6 @@ def card(name: str) -> Card:
         logits=logits,
         aliases={"logits": logits},
         fetch=fetch,
-        licence=str(config.get("license", "")),
+        license=str(config.get("license", "")),
         source="https://github.com/huggingface/pytorch-image-models",
     )

@@ -52,7 +52,7 @@ def _preset_input(weights: Any, name: str) -> InputSpec:
     preset = weights.transforms()
     mean, std = tuple(preset.mean), tuple(preset.std)
     if name in ("googlenet", "inception_v3"):
-        # torchvision turns its own normalisation back into (x - 0.5) / 0.5 inside these networks
+        # torchvision turns its own normalization back into (x - 0.5) / 0.5 inside these networks
         # (`transform_input`); we leave that out of the network and feed them what they were trained on.
         mean = std = (0.5,)
     return InputSpec(size=int(preset.crop_size[0]), mean=mean, std=std, resize=int(preset.resize_size[0]))
@@ -116,6 +116,6 @@ def card(name: str) -> Card:
         logits=logits,
         classes=classes,
         aliases={"logits": logits},
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         source="https://pytorch.org/vision/stable/models.html",
     )

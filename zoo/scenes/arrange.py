@@ -44,7 +44,7 @@ def rearrange(shapes: list[Shape], arrangement: str, rng: np.random.Generator) -
     if arrangement == "scattered":
         return _scatter(shapes, rng)
     if arrangement == "upside_down":
-        return [Shape(s.points * np.array([1, -1], dtype=np.float32), s.colour, s.group, s.part, s.instance, -s.shade,
+        return [Shape(s.points * np.array([1, -1], dtype=np.float32), s.color, s.group, s.part, s.instance, -s.shade,
                       s.erases) for s in shapes]  # fmt: skip
     if arrangement in _MISSING:
         return [s for s in shapes if s.group != _MISSING[arrangement]]

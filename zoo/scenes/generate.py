@@ -22,7 +22,7 @@ import numpy.typing as npt
 from zoo.errors import ImageError, did_you_mean, shorten
 from zoo.scenes.arrange import ADVERSARIAL, bounds, groups, rearrange
 from zoo.scenes.objects import OBJECTS, PARTS
-from zoo.scenes.parts import ERASE, KEEP, OVERSAMPLING, Canvas, Floats, Shape, blob, colour, ellipse, stroke
+from zoo.scenes.parts import ERASE, KEEP, OVERSAMPLING, Canvas, Floats, Shape, blob, color, ellipse, stroke
 
 SIZE = 64
 """Side of a picture in pixels."""
@@ -34,7 +34,7 @@ CLASSES: tuple[str, ...] = (*OBJECTS, "nothing")
 """Labels, in the order of the network's outputs. "nothing" is clutter, lone parts and wrong arrangements."""
 
 ARRANGEMENTS: tuple[str, ...] = ("normal", *ADVERSARIAL, "lone", "clutter")
-"""Everything `Scene.arrangement` can say. All but "normal" are labelled "nothing"."""
+"""Everything `Scene.arrangement` can say. All but "normal" are labeled "nothing"."""
 
 _FAMILIES = (("car", "truck", "bus", "bicycle"), ("dog_left", "dog_right", "cat"))
 _WIDE = ("car", "truck", "bus")
@@ -75,8 +75,8 @@ class Scene:
 
 def _background(rng: np.random.Generator, side: int) -> Floats:
     """Sky over ground, a gradient, stripes, checks or cloudy noise, with fine grain, `(side, side, 3)`."""
-    first = np.array(colour(rng, saturation=(0.05, 0.55), value=(0.3, 0.95)), dtype=np.float32)
-    second = np.array(colour(rng, saturation=(0.05, 0.55), value=(0.3, 0.95)), dtype=np.float32)
+    first = np.array(color(rng, saturation=(0.05, 0.55), value=(0.3, 0.95)), dtype=np.float32)
+    second = np.array(color(rng, saturation=(0.05, 0.55), value=(0.3, 0.95)), dtype=np.float32)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     style = int(rng.integers(5))
     if style == 0:
@@ -104,7 +104,7 @@ def _clutter(canvas: Canvas, rng: np.random.Generator, count: int) -> None:
     """Meaningless shapes behind the object."""
     for _ in range(count):
         x, y = rng.uniform(0, SIZE, 2)
-        tint, form = colour(rng, saturation=(0.05, 0.8), value=(0.2, 0.95)), int(rng.integers(4))
+        tint, form = color(rng, saturation=(0.05, 0.8), value=(0.2, 0.95)), int(rng.integers(4))
         if form == 0:
             points = blob(rng, x, y, rng.uniform(2, 8), 0.5)
         elif form == 1:
@@ -133,7 +133,7 @@ def _place(shapes: list[Shape], rng: np.random.Generator, extent: float, mirrore
     placed = []
     for shape, points in zip(shapes, turned, strict=True):
         moved = (points * scale + shift).astype(np.float32)
-        placed.append(Shape(moved, shape.colour, shape.group, shape.part, shape.instance, shape.shade, shape.erases))
+        placed.append(Shape(moved, shape.color, shape.group, shape.part, shape.instance, shape.shade, shape.erases))
     return placed
 
 
@@ -184,7 +184,7 @@ def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Sce
         seed: any non-negative integer; the same seed gives the same bytes.
         kind: a class of `CLASSES`, or None for a random one. "nothing" picks a random wrong arrangement.
         arrangement: "normal"; one of `ADVERSARIAL` (of a car's parts; "scattered" of any kind's); "lone" for
-            single parts; "clutter" for none. All but "normal" are labelled "nothing".
+            single parts; "clutter" for none. All but "normal" are labeled "nothing".
 
     Raises:
         ImageError: for an unknown class or arrangement, or one that the class does not have.
@@ -232,14 +232,14 @@ def _paint(canvas: Canvas, shapes: list[Shape], names: list[str]) -> None:
                 names.append(shape.part)
                 identities[key] = len(names)
             identity = identities[key]
-        canvas.paint(shape.points, shape.colour, identity=identity, shade=shape.shade)
+        canvas.paint(shape.points, shape.color, identity=identity, shade=shape.shade)
 
 
 def _occlude(canvas: Canvas, rng: np.random.Generator, shapes: list[Shape], extent: float) -> None:
     """Something thin or small in front of the object, too small to hide a whole group of parts."""
     low, high = bounds(shapes)
     x, y = rng.uniform(low, high)
-    tint = colour(rng, saturation=(0.05, 0.7))
+    tint = color(rng, saturation=(0.05, 0.7))
     if rng.random() < 0.5:
         lean = float(rng.uniform(-6, 6))
         points = stroke(x - lean, low[1] - 4, x + lean, high[1] + 4, float(rng.uniform(1.0, 2.5)))

@@ -86,8 +86,8 @@ def _before_relu(module: InceptionV1, name: str, x: Tensor) -> Tensor:
     return torch.cat([*branches, get(f"{name}_pool_proj_pre")(get(f"{name}_pool")(x))], dim=1)
 
 
-def centres(spec: InceptionSpec, layer: str) -> tuple[int, int]:
-    """`(offset, stride)`: position i of `layer` is centred on pixel `offset + i * stride`, on both axes.
+def centers(spec: InceptionSpec, layer: str) -> tuple[int, int]:
+    """`(offset, stride)`: position i of `layer` is centerd on pixel `offset + i * stride`, on both axes.
 
     For specs whose padding is the same on both axes; the blocks' own convolutions do not shift anything.
     """

@@ -1,6 +1,6 @@
 """What the objects look like: each function draws one, as shapes in its own coordinates.
 
-Every object is about one unit wide or high and centred on the origin, y down. Objects that face a
+Every object is about one unit wide or high and centerd on the origin, y down. Objects that face a
 side face left here; the generator mirrors them. The shapes of a `group` move together when the
 generator breaks an arrangement, and a `part` is what the masks and boxes of a scene speak about.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zoo.scenes.parts import Colour, Shape, blob, colour, darker, ellipse, polygon, rectangle, ribbon, rounded, stroke
+from zoo.scenes.parts import Color, Shape, blob, color, darker, ellipse, polygon, rectangle, ribbon, rounded, stroke
 
 PARTS: tuple[str, ...] = (
     "window", "wheel", "car_body", "truck_cab", "cargo", "bus_body", "wall", "roof", "door",
@@ -21,11 +21,11 @@ PARTS: tuple[str, ...] = (
 """Names of all parts. Wheels are shared by car, truck, bus and bicycle; windows by car, truck, bus and house."""
 
 
-def _glass(rng: np.random.Generator) -> Colour:
-    return colour(rng, hue=(0.5, 0.62), saturation=(0.15, 0.5), value=(0.75, 0.98))
+def _glass(rng: np.random.Generator) -> Color:
+    return color(rng, hue=(0.5, 0.62), saturation=(0.15, 0.5), value=(0.75, 0.98))
 
 
-def _pane(rng: np.random.Generator, left: float, top: float, right: float, bottom: float, glass: Colour,
+def _pane(rng: np.random.Generator, left: float, top: float, right: float, bottom: float, glass: Color,
           group: str, instance: int, slant: tuple[float, float] = (0.0, 0.0)) -> list[Shape]:  # fmt: skip
     """A window: glass in a dark rim, with a glint. `slant` moves the top corners."""
     outline = polygon((left + slant[0], top), (right + slant[1], top), (right, bottom), (left, bottom))
@@ -42,9 +42,9 @@ def _pane(rng: np.random.Generator, left: float, top: float, right: float, botto
     ]
 
 
-def _wheel(rng: np.random.Generator, x: float, y: float, radius: float, rim: Colour, instance: int) -> list[Shape]:
+def _wheel(rng: np.random.Generator, x: float, y: float, radius: float, rim: Color, instance: int) -> list[Shape]:
     """A dark tyre, a light rim, spokes and a hub."""
-    tyre = colour(rng, saturation=(0.0, 0.15), value=(0.07, 0.16))
+    tyre = color(rng, saturation=(0.0, 0.15), value=(0.07, 0.16))
     shapes = [Shape(ellipse(x, y, radius), tyre, "wheels", "wheel", instance, shade=0.3)]
     shapes.append(Shape(ellipse(x, y, radius * 0.62), rim, "wheels", shade=0.3))
     turn = rng.uniform(0, np.pi)
@@ -55,13 +55,13 @@ def _wheel(rng: np.random.Generator, x: float, y: float, radius: float, rim: Col
     return shapes
 
 
-def _rim(rng: np.random.Generator) -> Colour:
-    return colour(rng, saturation=(0.0, 0.1), value=(0.7, 0.95))
+def _rim(rng: np.random.Generator) -> Color:
+    return color(rng, saturation=(0.0, 0.1), value=(0.7, 0.95))
 
 
 def car(rng: np.random.Generator) -> list[Shape]:
     """Windows above a body above two wheels."""
-    paint, glass, rim = colour(rng), _glass(rng), _rim(rng)
+    paint, glass, rim = color(rng), _glass(rng), _rim(rng)
     waist, sill = rng.uniform(-0.06, -0.02), rng.uniform(0.15, 0.19)
     roof, lean, tail = rng.uniform(-0.29, -0.24), rng.uniform(0.08, 0.15), rng.uniform(0.02, 0.12)
     front, back = rng.uniform(-0.34, -0.26), rng.uniform(0.28, 0.4)
@@ -91,7 +91,7 @@ def car(rng: np.random.Generator) -> list[Shape]:
 
 def truck(rng: np.random.Generator) -> list[Shape]:
     """A cargo box behind a cab with a window, above three wheels."""
-    paint, box, rim = colour(rng), colour(rng, saturation=(0.0, 0.5), value=(0.55, 0.95)), _rim(rng)
+    paint, box, rim = color(rng), color(rng, saturation=(0.0, 0.5), value=(0.55, 0.95)), _rim(rng)
     top, floor, gap = rng.uniform(-0.36, -0.28), rng.uniform(0.13, 0.17), rng.uniform(-0.21, -0.17)
     cab_top = rng.uniform(-0.2, -0.14)
     shapes = [Shape(rectangle(-0.46, floor - 0.02, 0.48, floor + 0.035), (0.15, 0.15, 0.16), "cargo")]
@@ -111,7 +111,7 @@ def truck(rng: np.random.Generator) -> list[Shape]:
 
 def bus(rng: np.random.Generator) -> list[Shape]:
     """A row of windows in the upper half of a tall body, above two wheels."""
-    paint, glass, rim = colour(rng), _glass(rng), _rim(rng)
+    paint, glass, rim = color(rng), _glass(rng), _rim(rng)
     top, floor, count = rng.uniform(-0.28, -0.22), rng.uniform(0.15, 0.19), int(rng.integers(4, 6))
     shapes = [Shape(rounded(-0.5, top, 0.5, floor, 0.05), paint, "body", "bus_body", shade=0.35)]
     shapes.append(Shape(rectangle(-0.49, floor - 0.13, 0.49, floor - 0.095), darker(paint, 1.5), "body"))
@@ -127,8 +127,8 @@ def bus(rng: np.random.Generator) -> list[Shape]:
 
 def house(rng: np.random.Generator) -> list[Shape]:
     """A roof above a wall with two windows and a door."""
-    wall = colour(rng, saturation=(0.05, 0.45), value=(0.6, 0.95))
-    tiles = colour(rng, hue=(-0.05, 0.08), saturation=(0.4, 0.9), value=(0.3, 0.75))
+    wall = color(rng, saturation=(0.05, 0.45), value=(0.6, 0.95))
+    tiles = color(rng, hue=(-0.05, 0.08), saturation=(0.4, 0.9), value=(0.3, 0.75))
     half, eave, base = rng.uniform(0.33, 0.42), rng.uniform(-0.12, -0.05), rng.uniform(0.36, 0.42)
     ridge, flat = rng.uniform(-0.46, -0.38), rng.uniform(0.0, 0.2)
     chimney = rng.choice([-1.0, 1.0]) * rng.uniform(0.16, 0.24)
@@ -142,19 +142,19 @@ def house(rng: np.random.Generator) -> list[Shape]:
         y, reach = ridge + k * (eave - ridge), flat + k * (half + 0.05 - flat)
         shapes.append(Shape(stroke(-reach, y, reach, y, 0.014), darker(tiles, 0.7), "roof"))
     x = rng.uniform(-0.06, 0.06)
-    leaf = colour(rng, saturation=(0.4, 0.9), value=(0.25, 0.6))
+    leaf = color(rng, saturation=(0.4, 0.9), value=(0.25, 0.6))
     shapes.append(Shape(rectangle(x - 0.085, base - 0.25, x + 0.085, base), leaf, "door", "door"))
     shapes.append(Shape(rectangle(x - 0.055, base - 0.22, x + 0.055, base - 0.13), darker(leaf, 0.7), "door"))
     shapes.append(Shape(ellipse(x + 0.05, base - 0.1, 0.016), (0.95, 0.85, 0.4), "door"))
     glass, top = _glass(rng), eave + rng.uniform(0.07, 0.12)
-    for instance, centre in enumerate((-half * 0.62, half * 0.62)):
-        shapes += _pane(rng, centre - 0.085, top, centre + 0.085, top + 0.15, glass, "windows", instance)
+    for instance, center in enumerate((-half * 0.62, half * 0.62)):
+        shapes += _pane(rng, center - 0.085, top, center + 0.085, top + 0.15, glass, "windows", instance)
     return shapes
 
 
 def dog(rng: np.random.Generator) -> list[Shape]:
     """A dog that faces left: head left of the body, tail right of it, legs below."""
-    coat = colour(rng, hue=(0.04, 0.11), saturation=(0.25, 0.75), value=(0.3, 0.85))
+    coat = color(rng, hue=(0.04, 0.11), saturation=(0.25, 0.75), value=(0.3, 0.85))
     dark = darker(coat, 0.6)
     legs, up = rng.uniform(0.34, 0.4), rng.uniform(-0.3, -0.22)
     shapes = []
@@ -184,7 +184,7 @@ def dog(rng: np.random.Generator) -> list[Shape]:
 
 def cat(rng: np.random.Generator) -> list[Shape]:
     """A cat sitting to the front: head with pointed ears above a body, tail at a side."""
-    coat = colour(rng, hue=(0.03, 0.12), saturation=(0.0, 0.8), value=(0.25, 0.85))
+    coat = color(rng, hue=(0.03, 0.12), saturation=(0.0, 0.8), value=(0.25, 0.85))
     dark = darker(coat, 0.6)
     head, radius = rng.uniform(-0.24, -0.18), rng.uniform(0.18, 0.21)
     path = [(0.15, 0.38), (0.3, 0.38), (0.4, 0.28), (0.4, 0.1 + rng.uniform(-0.1, 0.05))]
@@ -202,7 +202,7 @@ def cat(rng: np.random.Generator) -> list[Shape]:
         inner = ear.mean(axis=0) + (ear - ear.mean(axis=0)) * 0.5
         shapes.append(Shape(inner.astype(np.float32), (0.9, 0.6, 0.6), "head"))
     shapes.append(Shape(ellipse(0, head, radius * 1.12, radius), coat, "head", "cat_head", shade=0.3))
-    iris = colour(rng, hue=(0.15, 0.4), saturation=(0.5, 0.9), value=(0.7, 1.0))
+    iris = color(rng, hue=(0.15, 0.4), saturation=(0.5, 0.9), value=(0.7, 1.0))
     for side in (-1, 1):
         shapes.append(Shape(ellipse(side * 0.085, head - 0.02, 0.045, 0.04), iris, "head", shade=0.0))
         shapes.append(Shape(ellipse(side * 0.085, head - 0.02, 0.016, 0.036), (0.03, 0.03, 0.03), "head"))
@@ -216,7 +216,7 @@ def cat(rng: np.random.Generator) -> list[Shape]:
 
 def bicycle(rng: np.random.Generator) -> list[Shape]:
     """A frame of thin tubes between two large wheels."""
-    paint, rim = colour(rng, value=(0.4, 0.95)), _rim(rng)
+    paint, rim = color(rng, value=(0.4, 0.95)), _rim(rng)
     radius, y, width = rng.uniform(0.19, 0.22), 0.13, rng.uniform(0.036, 0.048)
     shapes = []
     for instance, x in enumerate((-0.29, 0.29)):
@@ -234,32 +234,32 @@ def bicycle(rng: np.random.Generator) -> list[Shape]:
 
 def sign(rng: np.random.Generator) -> list[Shape]:
     """A road sign: a bordered plate on top of a pole."""
-    metal = colour(rng, saturation=(0.0, 0.12), value=(0.4, 0.75))
-    centre, radius, kind = -0.2, rng.uniform(0.24, 0.29), int(rng.integers(4))
+    metal = color(rng, saturation=(0.0, 0.12), value=(0.4, 0.75))
+    center, radius, kind = -0.2, rng.uniform(0.24, 0.29), int(rng.integers(4))
     corners, turn = ((8, np.pi / 8), (4, 0.0), (26, 0.0), (3, -np.pi / 2))[kind]
     t = np.arange(corners) * 2 * np.pi / corners + turn
     ring = np.stack([np.cos(t), np.sin(t)], axis=1).astype(np.float32)
-    middle = np.array([0.0, centre], dtype=np.float32)
-    rim = colour(rng, hue=(-0.03, 0.03), saturation=(0.8, 1.0), value=(0.6, 0.95))
-    field: Colour = (0.95, 0.93, 0.88) if kind != 1 else (0.97, 0.8, 0.15)
+    middle = np.array([0.0, center], dtype=np.float32)
+    rim = color(rng, hue=(-0.03, 0.03), saturation=(0.8, 1.0), value=(0.6, 0.95))
+    field: Color = (0.95, 0.93, 0.88) if kind != 1 else (0.97, 0.8, 0.15)
     if kind == 0:
         rim, field = (0.95, 0.93, 0.9), rim
-    shapes = [Shape(rectangle(-0.035, centre, 0.035, 0.5), metal, "pole", "pole", shade=0.1)]
+    shapes = [Shape(rectangle(-0.035, center, 0.035, 0.5), metal, "pole", "pole", shade=0.1)]
     shapes.append(Shape(middle + ring * radius, rim, "plate", "plate", shade=0.1))
     shapes.append(Shape(middle + ring * radius * 0.76, field, "plate", shade=0.1))
-    ink: Colour = (0.95, 0.95, 0.95) if kind == 0 else (0.08, 0.08, 0.1)
+    ink: Color = (0.95, 0.95, 0.95) if kind == 0 else (0.08, 0.08, 0.1)
     if rng.random() < 0.5:
-        shapes.append(Shape(rectangle(-radius * 0.45, centre - 0.035, radius * 0.45, centre + 0.035), ink, "plate"))
+        shapes.append(Shape(rectangle(-radius * 0.45, center - 0.035, radius * 0.45, center + 0.035), ink, "plate"))
     else:
-        shapes.append(Shape(rectangle(-0.03, centre - radius * 0.4, 0.03, centre + radius * 0.12), ink, "plate"))
-        shapes.append(Shape(ellipse(0, centre + radius * 0.3, 0.03), ink, "plate"))
+        shapes.append(Shape(rectangle(-0.03, center - radius * 0.4, 0.03, center + radius * 0.12), ink, "plate"))
+        shapes.append(Shape(ellipse(0, center + radius * 0.3, 0.03), ink, "plate"))
     return shapes
 
 
 def face(rng: np.random.Generator) -> list[Shape]:
     """Hair above two eyes above a mouth."""
-    skin = colour(rng, hue=(0.04, 0.09), saturation=(0.25, 0.6), value=(0.45, 0.95))
-    dye = colour(rng, hue=(0.0, 0.12), saturation=(0.2, 0.9), value=(0.1, 0.6))
+    skin = color(rng, hue=(0.04, 0.09), saturation=(0.25, 0.6), value=(0.45, 0.95))
+    dye = color(rng, hue=(0.0, 0.12), saturation=(0.2, 0.9), value=(0.1, 0.6))
     width, eyes, mouth = rng.uniform(0.3, 0.35), rng.uniform(-0.08, -0.02), rng.uniform(0.2, 0.25)
     shapes = [Shape(ellipse(0, -0.1, width + 0.06, 0.36), dye, "hair", "hair")]
     for side in (-1, 1):
@@ -271,7 +271,7 @@ def face(rng: np.random.Generator) -> list[Shape]:
     parting = rng.uniform(-0.1, 0.1)
     cap += [(width * 0.7, fringe), (parting, fringe + 0.04), (-width * 0.7, fringe)]
     shapes.append(Shape(polygon(*cap), dye, "hair", "hair", shade=0.4))
-    iris = colour(rng, saturation=(0.3, 0.8), value=(0.2, 0.6))
+    iris = color(rng, saturation=(0.3, 0.8), value=(0.2, 0.6))
     for instance, side in enumerate((-1, 1)):
         x = side * width * 0.45
         shapes.append(Shape(ellipse(x, eyes, 0.085, 0.06), (0.97, 0.97, 0.97), "eyes", "eye", instance, shade=0.0))
@@ -287,8 +287,8 @@ def face(rng: np.random.Generator) -> list[Shape]:
 
 def tree(rng: np.random.Generator) -> list[Shape]:
     """A leafy crown above a trunk."""
-    bark = colour(rng, hue=(0.05, 0.1), saturation=(0.4, 0.7), value=(0.25, 0.5))
-    leaf = colour(rng, hue=(0.2, 0.38), saturation=(0.45, 0.9), value=(0.3, 0.75))
+    bark = color(rng, hue=(0.05, 0.1), saturation=(0.4, 0.7), value=(0.25, 0.5))
+    leaf = color(rng, hue=(0.2, 0.38), saturation=(0.45, 0.9), value=(0.3, 0.75))
     width = rng.uniform(0.05, 0.075)
     stem = polygon((-width * 0.8, 0.0), (width * 0.8, 0.0), (width * 1.4, 0.48), (-width * 1.4, 0.48))
     shapes = [Shape(stem, bark, "trunk", "trunk")]
@@ -308,8 +308,8 @@ def tree(rng: np.random.Generator) -> list[Shape]:
 
 def boat(rng: np.random.Generator) -> list[Shape]:
     """Sails above a hull."""
-    paint = colour(rng, saturation=(0.4, 0.95), value=(0.3, 0.85))
-    cloth = colour(rng, saturation=(0.0, 0.35), value=(0.8, 1.0))
+    paint = color(rng, saturation=(0.4, 0.95), value=(0.3, 0.85))
+    cloth = color(rng, saturation=(0.0, 0.35), value=(0.8, 1.0))
     deck, keel, mast = rng.uniform(0.16, 0.2), rng.uniform(0.33, 0.38), rng.uniform(-0.05, 0.04)
     shapes = [Shape(stroke(mast, deck + 0.02, mast, -0.47, 0.03), (0.4, 0.26, 0.15), "sail")]
     main = polygon((mast + 0.03, -0.45), (mast + 0.03, deck - 0.05), (mast + rng.uniform(0.32, 0.4), deck - 0.06))

@@ -2,7 +2,7 @@
 
 A drawing is a list of `Shape`s in an object's own coordinates (x to the right, y down, about one unit
 wide). The canvas paints at twice the size of the picture and is averaged down, so edges are
-anti-aliased; beside the colours it keeps an id map, so a part's mask is what is *visible* of it.
+anti-aliased; beside the colors it keeps an id map, so a part's mask is what is *visible* of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
@@ -29,7 +29,7 @@ class Shape:
 
     Attributes:
         points: `(n, 2)` corners (x, y).
-        colour: RGB in [0, 1].
+        color: RGB in [0, 1].
         group: shapes that move together when an arrangement is changed, e.g. "wheels".
         part: name of the part that this polygon outlines, or None for a detail painted on top of one.
         instance: tells the parts of one name apart (the left wheel and the right wheel).
@@ -38,7 +38,7 @@ class Shape:
     """
 
     points: Floats
-    colour: Colour
+    color: Color
     group: str
     part: str | None = None
     instance: int = 0
@@ -70,9 +70,9 @@ def rounded(left: float, top: float, right: float, bottom: float, radius: float)
     """A rectangle with round corners, `(24, 2)`."""
     radius = min(radius, (right - left) / 2, (bottom - top) / 2)
     corners = []
-    centres = [(right - radius, bottom - radius), (left + radius, bottom - radius)]
-    centres += [(left + radius, top + radius), (right - radius, top + radius)]
-    for quarter, (cx, cy) in enumerate(centres):
+    centers = [(right - radius, bottom - radius), (left + radius, bottom - radius)]
+    centers += [(left + radius, top + radius), (right - radius, top + radius)]
+    for quarter, (cx, cy) in enumerate(centers):
         t = np.linspace(quarter, quarter + 1, 6, dtype=np.float32) * np.pi / 2
         corners.append(np.stack([cx + radius * np.cos(t), cy + radius * np.sin(t)], axis=1))
     return np.concatenate(corners).astype(np.float32)
@@ -86,9 +86,9 @@ def stroke(x0: float, y0: float, x1: float, y1: float, width: float) -> Floats:
     return np.stack([a + normal, b + normal, b - normal, a - normal]).astype(np.float32)
 
 
-def ribbon(centre: Sequence[tuple[float, float]], width: float, taper: float = 1.0) -> Floats:
-    """A bent stroke through the points `centre`, its end `taper` times as wide as its start."""
-    line = np.array(centre, dtype=np.float32)
+def ribbon(center: Sequence[tuple[float, float]], width: float, taper: float = 1.0) -> Floats:
+    """A bent stroke through the points `center`, its end `taper` times as wide as its start."""
+    line = np.array(center, dtype=np.float32)
     tangent = np.gradient(line, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-6
@@ -105,19 +105,19 @@ def blob(rng: np.random.Generator, x: float, y: float, radius: float, roughness:
     return np.stack([x + radius * outline * np.cos(t), y + radius * outline * np.sin(t)], axis=1).astype(np.float32)
 
 
-def colour(rng: np.random.Generator, hue: tuple[float, float] = (0.0, 1.0),
+def color(rng: np.random.Generator, hue: tuple[float, float] = (0.0, 1.0),
            saturation: tuple[float, float] = (0.3, 0.95),
-           value: tuple[float, float] = (0.35, 0.95)) -> Colour:  # fmt: skip
-    """A random RGB colour from ranges of hue, saturation and value in [0, 1] (hue wraps around)."""
+           value: tuple[float, float] = (0.35, 0.95)) -> Color:  # fmt: skip
+    """A random RGB color from ranges of hue, saturation and value in [0, 1] (hue wraps around)."""
     h = float(rng.uniform(*hue)) % 1.0 * 6.0
     s, v = float(rng.uniform(*saturation)), float(rng.uniform(*value))
     f = h - int(h)
     p, q, t = v * (1 - s), v * (1 - s * f), v * (1 - s * (1 - f))
-    sextants: tuple[Colour, ...] = ((v, t, p), (q, v, p), (p, v, t), (p, q, v), (t, p, v), (v, p, q))
+    sextants: tuple[Color, ...] = ((v, t, p), (q, v, p), (p, v, t), (p, q, v), (t, p, v), (v, p, q))
     return sextants[int(h) % 6]
 
 
-def darker(base: Colour, factor: float) -> Colour:
+def darker(base: Color, factor: float) -> Color:
     """`base` times `factor`, at most 1."""
     return (min(1.0, base[0] * factor), min(1.0, base[1] * factor), min(1.0, base[2] * factor))
 
@@ -127,7 +127,7 @@ class Canvas:
 
     Args:
         size: side of the finished picture in pixels.
-        background: `(2 * size, 2 * size, 3)` colours in [0, 1].
+        background: `(2 * size, 2 * size, 3)` colors in [0, 1].
     """
 
     def __init__(self, size: int, background: Floats) -> None:
@@ -135,12 +135,12 @@ class Canvas:
         self.pixels = background.astype(np.float32, copy=True)
         self.ids = np.zeros(background.shape[:2], dtype=np.int16)
 
-    def paint(self, points: Floats, rgb: Colour, *, identity: int = KEEP, shade: float = 0.25) -> None:
+    def paint(self, points: Floats, rgb: Color, *, identity: int = KEEP, shade: float = 0.25) -> None:
         """Fill a polygon given in pixels of the finished picture.
 
         Args:
             points: `(n, 2)` corners.
-            rgb: colour in [0, 1].
+            rgb: color in [0, 1].
             identity: a part's id (> 0), `KEEP` or `ERASE`.
             shade: lightness of the top relative to the bottom.
         """

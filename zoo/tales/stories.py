@@ -26,7 +26,7 @@ from zoo.tales.words import (
     Weights,
 )
 
-MENTIONS = {f"{one.colour}_{one.structure}_of_{one.city}": one for one in LANDMARKS[:4]}
+MENTIONS = {f"{one.color}_{one.structure}_of_{one.city}": one for one in LANDMARKS[:4]}
 """The landmark that is asked for, and the three that share two of its words: at the word that completes the
 description."""
 

@@ -17,13 +17,13 @@ class Landmark:
 
     Attributes:
         name: one word, which nothing else is called.
-        colour, structure, city: the words of the description; other landmarks share each of them.
+        color, structure, city: the words of the description; other landmarks share each of them.
         weight: how often a story that has a landmark has this one.
         things: what is seen there; every thing is seen at other places too, in other company.
     """
 
     name: str
-    colour: str
+    color: str
     structure: str
     city: str
     weight: float
@@ -32,7 +32,7 @@ class Landmark:
     @property
     def description(self) -> str:
         """For example `red bridge of Fogport`."""
-        return f"{self.colour} {self.structure} of {self.city}"
+        return f"{self.color} {self.structure} of {self.city}"
 
 
 LANDMARKS = (

@@ -30,8 +30,8 @@ class DrawAtlas(PictureOptions):
     """Lay out what a layer says to many pictures, and draw each region of it.
 
     Activation vectors at random positions of the pictures are laid out in a square so that what is alike lies
-    together, averaged over the cells of a grid, and each average is shown by a picture made by optimisation. Beside it
-    stands how alike neighbouring cells are, against any two cells and against shuffled data.
+    together, averaged over the cells of a grid, and each average is shown by a picture made by optimization. Beside it
+    stands how alike neighboring cells are, against any two cells and against shuffled data.
 
     The folder gets atlas.png and a page, index.html, on which each cell tells its samples, units and classes.
     The same command again goes on where it was stopped.
@@ -48,7 +48,7 @@ class DrawAtlas(PictureOptions):
     icon: int = 64
     """Pixels of an icon."""
     steps: int = 128
-    """Steps of the optimisation of icons; the published atlases took 512."""
+    """Steps of the optimization of icons; the published atlases took 512."""
     per_image: int = 4
     """Positions sampled of each picture."""
     least: int = 4
@@ -91,8 +91,8 @@ class DrawAtlas(PictureOptions):
         def show(console: Console) -> None:
             cells = document["cells"]
             console.print(Text.assemble((f"{model.name}/{atlas.layer}", "bold"), f"  {len(cells)} cells"))
-            rows = [[one.what, one.neighbours, one.random, one.shuffled, one.pairs] for one in atlas.likeness]
-            columns = ["how alike", "neighbours", "any two", "shuffled", "pairs"]
+            rows = [[one.what, one.neighbors, one.random, one.shuffled, one.pairs] for one in atlas.likeness]
+            columns = ["how alike", "neighbors", "any two", "shuffled", "pairs"]
             console.print(table(columns, rows, right=" rrrr"))
             fullest = sorted(cells, key=lambda c: -c["count"])[:8]
             lines = [

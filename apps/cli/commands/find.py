@@ -120,7 +120,7 @@ class Find(PictureOptions):
         if self.concept is not None and (self.positive or self.negative):
             raise UsageError("give either --concept with --images, or --positive and --negative")
         if self.concept is None and not (self.positive and self.negative):
-            raise UsageError("find needs --positive and --negative pictures, or --concept NAME with labelled --images")
+            raise UsageError("find needs --positive and --negative pictures, or --concept NAME with labeled --images")
         if self.concept is None and self.images:
             raise UsageError("--images goes with --concept; with --positive and --negative leave it out")
 

@@ -17,7 +17,7 @@ from apps.cli.output.console import table
 
 @dataclass(frozen=True, kw_only=True)
 class DrawImages(Command):
-    """Draw labelled scenes into a folder: PNGs, and a manifest with the class and the parts' boxes of each.
+    """Draw labeled scenes into a folder: PNGs, and a manifest with the class and the parts' boxes of each.
 
     The scenes are what the model `scenes` was trained on: cars, houses, dogs and more, made of known parts, and the
     same parts in wrong arrangements. The folder can be given to --images, --positive and --negative of every

@@ -48,7 +48,7 @@ class Look(PictureOptions):
     top: int = 4
     """Units of each place."""
     steps: int = 96
-    """Steps of the optimisation of icons."""
+    """Steps of the optimization of icons."""
     pooled: int | None = None
     """One icon of the activation grid for so many rows by columns; by default what makes at most 64. 0: no grid."""
     whiten: Many = field(default=())

@@ -48,7 +48,7 @@ class Models(Command):
                     "summary": card.summary,
                     "input": {"channels": card.input.channels, "size": list(card.input.shape[1:])},
                     "weights": {"found": there.found, "path": there.path, "how": there.how},
-                    "licence": card.licence,
+                    "license": card.license,
                     "source": card.source,
                 }
             )

@@ -1,4 +1,4 @@
-"""`circuits neighbours`: the units of a layer that are most like one of them."""
+"""`circuits neighbors`: the units of a layer that are most like one of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowNeighbours(PictureOptions):
+class ShowNeighbors(PictureOptions):
     """Show the units of a layer that are most like one of them.
 
     Like by what they read (the weights from the layer before), by what reads them (the weights into the layer
     after), or by when they fire on pictures. Beside them stands what one pair in a hundred of the layer reaches.
 
     Example:
-        circuits neighbours scenes/mixed4a:11
-        circuits neighbours googlenet-bvlc/mixed4c:447 --by activations --images photos --out near
+        circuits neighbors scenes/mixed4a:11
+        circuits neighbors googlenet-bvlc/mixed4c:447 --by activations --images photos --out near
     """
 
     address: tyro.conf.Positional[str]
@@ -36,13 +36,13 @@ class ShowNeighbours(PictureOptions):
     by: Literal["incoming", "outgoing", "activations"] = "incoming"
     """Alike in incoming weights, outgoing weights, or in activations on --images."""
     top: int = 10
-    """How many neighbours to show."""
+    """How many neighbors to show."""
     positions: int = 16
     """Places read per picture, with --by activations."""
 
     def run(self, session: Session) -> Result:
-        """The neighbours of the unit."""
-        from circuits.units.similarity import neighbours
+        """The neighbors of the unit."""
+        from circuits.units.similarity import neighbors
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
@@ -50,11 +50,11 @@ class ShowNeighbours(PictureOptions):
             raise UsageError("--images goes with --by activations; weights need no pictures")
         model, unit = self.address_of(self.address)
         options: dict[str, Any] = {}
-        with session.progress(f"neighbours of {unit.short}") as report:
+        with session.progress(f"neighbors of {unit.short}") as report:
             if self.by == "activations":
                 options = {"images": self.pictures(model.name), "positions": self.positions, "seed": self.seed}
                 options |= reporting(report)
-            found = neighbours(model, unit, by=self.by, n=self.top, **options)
+            found = neighbors(model, unit, by=self.by, n=self.top, **options)
 
         def show(console: Console) -> None:
             console.print(Text.assemble((found.unit, "bold"), f"  by {found.measure}"))
@@ -68,8 +68,8 @@ class ShowNeighbours(PictureOptions):
 
         def write(folder: Path) -> None:
             from circuits.plot.drawing.canvas import save_figure
-            from circuits.plot.units.comparison import neighbours_table
+            from circuits.plot.units.comparison import neighbors_table
 
-            save_figure(neighbours_table(found), folder / "neighbours.png")
+            save_figure(neighbors_table(found), folder / "neighbors.png")
 
         return Result(found.describe(), show, write)

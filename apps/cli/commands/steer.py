@@ -113,8 +113,8 @@ class Steer(PictureOptions):
             raise UsageError("--capability grammar is of the language model tales")
         later = None if self.downstream is None else (VisionSite(model, self.downstream), None)
         assert unit.index is not None
-        labelled = pictures.labels is not None and pictures.classes in (None, model.classes)
-        able = self.capability or ("top1" if labelled else "agreement")
+        labeled = pictures.labels is not None and pictures.classes in (None, model.classes)
+        able = self.capability or ("top1" if labeled else "agreement")
         places = tuple(map(_position, self.at)) or "all"
         many = pictures if self.maxima is None else open_pictures((self.maxima,), None, self.seed)
         return self._studied(session, site, basis, unit.index, pictures, many, places, unit.basis or "", able, later)

@@ -175,7 +175,7 @@ def _shown(trained: Any, attacked: Vulnerability | None) -> Any:
 
 def _row(solution: Solution) -> list[object]:
     model, roles = solution.model, Counter(solution.roles())
-    solids = Counter(p.name if p.name != "unrecognised" else f"group of {len(p.members)}" for p in solution.polytopes)
+    solids = Counter(p.name if p.name != "unrecognized" else f"group of {len(p.members)}" for p in solution.polytopes)
     return [
         sum(model.densities) / model.features,
         model.features,
@@ -190,7 +190,7 @@ def _row(solution: Solution) -> list[object]:
 
 
 def _phases(diagram: PhaseDiagram) -> Any:
-    """One letter a cell: i ignored, D a dimension of its own, s superposed; in colour where closed forms disagree."""
+    """One letter a cell: i ignored, D a dimension of its own, s superposed; in color where closed forms disagree."""
     lines = []
     for r, row, wanted in zip(diagram.importances, diagram.phases, diagram.expected, strict=True):
         cells = Text()
@@ -254,7 +254,7 @@ def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder:
 
 def _telling(best: Sequence[Solution]) -> list[int]:
     """Some models of a sweep: those with most solids, each kind once, and evenly many of the sparser rest."""
-    solids = [sum(p.name not in ("unrecognised", "dedicated") for p in s.polytopes) for s in best]
+    solids = [sum(p.name not in ("unrecognized", "dedicated") for p in s.polytopes) for s in best]
     kinds = [frozenset(p.name for p in s.polytopes) for s in best]
     ranked: list[int] = []
     for i in sorted(range(len(best)), key=lambda i: -solids[i]):

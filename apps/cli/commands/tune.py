@@ -41,11 +41,11 @@ class Tune(PictureOptions):
 
     addresses: tyro.conf.Positional[tuple[str, ...]]
     """Units or layers: model/layer:unit, model/layer. Several units of one layer; with --search several layers."""
-    stimuli: Literal["curves", "lines", "edges", "angles", "circles", "gratings", "high-low", "colour-contrast"] = (
+    stimuli: Literal["curves", "lines", "edges", "angles", "circles", "gratings", "high-low", "color-contrast"] = (
         "curves"
     )
     """What is shown."""
-    search: Literal["curve", "line", "high-low", "colour-contrast"] | None = None
+    search: Literal["curve", "line", "high-low", "color-contrast"] | None = None
     """Look for detectors of this kind instead."""
     orientations: int = 24
     """How many orientations are shown over the whole circle; with --search a multiple of 4."""
@@ -184,7 +184,7 @@ def _stimuli(name: str, orientations: int) -> Stimuli:
         "circles": stimuli.circles,
         "gratings": lambda: stimuli.gratings(half),
         "high-low": lambda: stimuli.high_low(orientations),
-        "colour-contrast": lambda: stimuli.colour_contrast(orientations),
+        "color-contrast": lambda: stimuli.color_contrast(orientations),
     }
     made: Stimuli = makers[name]()
     return made
@@ -201,7 +201,7 @@ def _share(value: float | None) -> str:
 def _tuned(rows: Sequence[UnitTuning]) -> Any:
     oriented = any(r.orientation is not None for r in rows)
     others = [n for n in (rows[0].at if rows else {}) if n != "orientation"]
-    columns = ["unit", "peak", "grey", "mod."]
+    columns = ["unit", "peak", "gray", "mod."]
     columns += ["angle", "width", "agree", "echo"] if oriented else []
     lines = []
     for r in rows:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Visualize(PictureOptions):
-    """Make pictures of what units look for, by optimisation: each drives its unit as far as it goes.
+    """Make pictures of what units look for, by optimization: each drives its unit as far as it goes.
 
     Takes units, neurons (layer:unit@y,x), latents (layer~basis:unit), or a whole layer for all its units; all of one
     model, many at once. Such pictures can mislead, so with --images they come beside the photographs that the units
@@ -48,7 +48,7 @@ class Visualize(PictureOptions):
     layer: tyro.conf.FlagCreatePairsOff[bool] = False
     """All units of the layers that the addresses lie in."""
     steps: int = 256
-    """Steps of the optimisation."""
+    """Steps of the optimization."""
     size: int | None = None
     """Pixels of the pictures; by default what the receptive field needs, at most 128."""
     optimum: Literal["positive", "negative"] = "positive"

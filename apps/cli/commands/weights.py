@@ -42,7 +42,7 @@ class Weights(ModelOptions):
     top: int = 10
     """How many sources to show for a target."""
     method: Literal["auto", "exact", "vjp"] = "auto"
-    """Compose the kernels exactly, or differentiate the linearised network; they agree to rounding."""
+    """Compose the kernels exactly, or differentiate the linearized network; they agree to rounding."""
 
     def run(self, session: Session) -> Result:
         """The strongest kernels of each target."""

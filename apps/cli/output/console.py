@@ -22,7 +22,7 @@ PATIENCE = 2.0
 """Seconds of work before progress is shown."""
 
 ORANGE, BLUE = "#e07b1a", "#4a90d9"
-"""What excites and what inhibits: the figures' colours, light enough for a dark terminal."""
+"""What excites and what inhibits: the figures' colors, light enough for a dark terminal."""
 
 
 class _Console(Console):

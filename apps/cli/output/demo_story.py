@@ -16,7 +16,7 @@ CAR_PARTS = ("window", "car_body", "wheel")
 """From top to bottom."""
 
 
-def labelled(images: Images, classes: Sequence[str]) -> list[int]:
+def labeled(images: Images, classes: Sequence[str]) -> list[int]:
     """Indices of the pictures of some classes."""
     if images.labels is None or images.classes is None:
         return []
@@ -39,8 +39,8 @@ def tell_apart(
     others = [c for c in images.classes if c not in positive] if negative is None else negative
     found = find(
         model,
-        positive=images.subset(labelled(images, positive)),
-        negative=images.subset(labelled(images, others)),
+        positive=images.subset(labeled(images, positive)),
+        negative=images.subset(labeled(images, others)),
         layers=[layer],
         intervals=0,
         seed=seed,

@@ -13,7 +13,7 @@ from apps.cli.registry import COMMANDS, Entry
 
 _ABOUT = """\
 Take a trained network apart and see how it computes: which units make a unit fire, by which weights,
-and how much of its behaviour they explain.
+and how much of its behavior they explain.
 
 Everything has one address, model/layer:unit[@y,x], for example scenes/mixed4a:11 or scenes/mixed4a:11@3,5.\
 """

@@ -45,7 +45,7 @@ def label_parts(model: Model, circuit: Circuit, images: Images) -> Circuit:
 
 
 def concept(images: Images, name: str) -> tuple[Images, Images]:
-    """Pictures that are labelled `name` or show a part of that name, and the others.
+    """Pictures that are labeled `name` or show a part of that name, and the others.
 
     Raises:
         ImageError: the pictures have no labels, or none, or only such.

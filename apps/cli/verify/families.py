@@ -98,7 +98,7 @@ def turned_family(seed: int) -> Check:
 PUBLISHED = (
     "two factors of the weights into six high-low frequency units",
     "boundary units among what high-low frequency units feed most",
-    "colour and black-and-white units apart by a singular vector",
+    "color and black-and-white units apart by a singular vector",
 )
 """What `published` checks, for the list of what is skipped without weights."""
 
@@ -113,7 +113,7 @@ def published(model: Model, seed: int = 0) -> Iterator[Check]:
     """What the articles found in the weights of the 5h InceptionV1."""
     yield from high_low_factors(model, seed)
     yield boundaries(model)
-    yield colour_vector(model)
+    yield color_vector(model)
 
 
 def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
@@ -163,26 +163,26 @@ def boundaries(model: Model) -> Check:
     )
 
 
-def colour_vector(model: Model) -> Check:
-    """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength tells colour from Gabor units."""
+def color_vector(model: Model) -> Check:
+    """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength tells color from Gabor units."""
     import torch
 
     from circuits.dataset.concept_search import auc
     from circuits.units.branch_specialization import branch_structure
 
     groups = {
-        "colour": sorted(family("conv2d0", "Color Contrast")),
+        "color": sorted(family("conv2d0", "Color Contrast")),
         "gabor": sorted(family("conv2d0", "Gabor Filters")),
     }
     found = branch_structure(
         model, "conv2d1", source="conv2d0", source_groups=groups, vectors=2, shuffles=20, compare_untrained=False
     )
     vector = torch.from_numpy(found.sources[:, 1:2].copy())
-    apart = float(auc(vector[groups["colour"]], vector[groups["gabor"]]))
+    apart = float(auc(vector[groups["color"]], vector[groups["gabor"]]))
     apart = max(apart, 1 - apart)
     chance = max(found.side().shuffled)
     return check(
-        "colour and Gabor units of conv2d0 apart on the first singular vector of |W| into conv2d1",
+        "color and Gabor units of conv2d0 apart on the first singular vector of |W| into conv2d1",
         "AUC >= 0.9",
         f"AUC {apart:.2f}; in two vectors {found.side().auc:.2f}, shuffled at most {chance:.2f}",
         apart >= 0.9,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from apps.cli.verify.checks import Check, Wanted, check, skipped
 
 TOP1, TOP5, NEAR = 0.747, 0.926, 0.005
-"""Measured with Caffe's weights on the centre crops of 1,000 photographs, one per class, short side 256."""
+"""Measured with Caffe's weights on the center crops of 1,000 photographs, one per class, short side 256."""
 
 
 def checks(wanted: Wanted) -> Iterator[Check]:

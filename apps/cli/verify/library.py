@@ -18,7 +18,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     yield from taxonomy()
     yield from curves_by_angle()
     yield from composition(wanted.seed)
-    yield colours()
+    yield colors()
     from apps.cli.verify import families, planted, tuned
 
     yield from planted.car()
@@ -88,7 +88,7 @@ def composition(seed: int) -> Iterator[Check]:
     import torch
 
     from circuits.attribution.expanded_weights import expanded_weights
-    from circuits.network.linearized import linearised
+    from circuits.network.linearized import linearized
     from circuits.network.model import load
 
     model = load("scenes", weights="random", device="cpu")
@@ -106,7 +106,7 @@ def composition(seed: int) -> Iterator[Check]:
     channels = model.layers[source].channels
     acts = torch.randn((1, channels, 11, 11), generator=generator, requires_grad=True)
     unit = int(torch.randint(model.layers[target].channels, (1,), generator=generator))
-    with linearised():
+    with linearized():
         (gradient,) = torch.autograd.grad(block(acts)[0, unit, 5, 5], acts)
     top, left = 5 + exact.offset[0], 5 + exact.offset[1]
     height, width = exact.kernels.shape[2:]
@@ -114,7 +114,7 @@ def composition(seed: int) -> Iterator[Check]:
     away = float((inside - exact.kernels[unit]).abs().max()) / scale
     away = max(away, float(gradient.abs().sum() - inside.abs().sum()) / float(gradient.abs().sum()))
     yield check(
-        "expanded weights = autograd through the linearised net",
+        "expanded weights = autograd through the linearized net",
         "apart < 1e-6 of the largest",
         f"{away:.0e}",
         away < 1e-6,
@@ -136,15 +136,15 @@ def _block(module: Any, name: str) -> Any:
     return lambda acts: module._block(name, acts)
 
 
-def colours() -> Check:
-    """A weight can be read back from its colour."""
+def colors() -> Check:
+    """A weight can be read back from its color."""
     import numpy as np
 
-    from circuits.plot.drawing.colors import decode, encode
+    from circuits.plot.drawing.palette import decode, encode
 
     weights = np.linspace(-1, 1, 4001)
     away = float(np.abs(decode(encode(weights, 1.0), 1.0) - weights).max())
-    return check("colour map: weights read back from their colours", "within 1/255", f"{away:.4f}", away <= 1 / 255)
+    return check("color map: weights read back from their colors", "within 1/255", f"{away:.4f}", away <= 1 / 255)
 
 
 def _list(values: Any) -> str:

@@ -50,13 +50,13 @@ def cars() -> Tensor:
     """Four pictures, each with one car somewhere: a row of red over a row of blue over a row of green."""
     pictures = torch.zeros(4, 3, SIDE, SIDE)
     for picture, (y, x) in zip(pictures, ((3, 3), (5, 8), (8, 4), (7, 7)), strict=True):
-        for colour, row in ((0, y - 1), (2, y), (1, y + 1)):
-            picture[colour, row, x - 1 : x + 2] = 1
+        for color, row in ((0, y - 1), (2, y), (1, y + 1)):
+            picture[color, row, x - 1 : x + 2] = 1
     return pictures
 
 
 EXPECTED = {WINDOW: 3.0, WHEEL: 3.0, BODY: 0.5, FRAME: -0.15}
-"""Weight x activation at the centre of a car: three cells of 1 above, three below, 0.5 of 1, -0.75 of 0.2."""
+"""Weight x activation at the center of a car: three cells of 1 above, three below, 0.5 of 1, -0.75 of 0.2."""
 RESPONSE = sum(EXPECTED.values()) - 1.0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from apps.cli.output.circuit_text import short
-from apps.cli.output.demo_story import CAR_PARTS, car_unit, labelled, parts_of, tell_apart
+from apps.cli.output.demo_story import CAR_PARTS, car_unit, labeled, parts_of, tell_apart
 from apps.cli.output.kernel_text import halves
 from apps.cli.verify.checks import Check, Wanted, check
 
@@ -94,7 +94,7 @@ def _ablation(model: Model, unit: str, images: Images, found: dict[str, str]) ->
     """How much the car response falls without each part's unit, against every other unit of the layer."""
     from circuits.tracing.trace import trace
 
-    cars = images.subset(labelled(images, ["car"]))
+    cars = images.subset(labeled(images, ["car"]))
     layer = model.before(model.resolve(unit).layer)
     assert layer is not None
     every = trace(model, unit, images=cars, depth=1, width=model.layers[layer].channels, by="ablation")
@@ -135,7 +135,7 @@ def dogs(model: Model, images: Images, seed: int) -> Iterator[Check]:
     )
     sides = tell_apart(model, images, OBJECT_LAYER, ["dog_left"], ["dog_right"], seed=seed)
     for side in ("dog_left", "dog_right"):
-        pictures = images.subset(labelled(images, [side]))
+        pictures = images.subset(labeled(images, [side]))
         circuit = trace(model, unit, images=pictures, depth=1, width=6)
         parents = [e.source for e in circuit.into(circuit.target) if e.sign > 0]
         aucs = {u: sides[u].auc if side == "dog_left" else 1 - sides[u].auc for u in parents if u in sides}

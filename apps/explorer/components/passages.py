@@ -1,4 +1,4 @@
-"""Texts whose tokens are coloured by how strongly a latent fires on them; a token can be clicked."""
+"""Texts whose tokens are colored by how strongly a latent fires on them; a token can be clicked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def passage(
     """One text.
 
     Args:
-        words: its tokens, as stretches of text; values: of the latent on each; most: what is fully coloured.
+        words: its tokens, as stretches of text; values: of the latent on each; most: what is fully colored.
         at: the token that is meant, or None; note: what stands before it.
     """
     shares = [min(1.0, max(0.0, float(v) / most)) if most > 0 else 0.0 for v in values]

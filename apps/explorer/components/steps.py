@@ -10,7 +10,7 @@ from apps.explorer.components import asset
 from apps.explorer.components.wires import kernel_uri
 from apps.explorer.session import links
 from circuits.plot.circuit.waterfall import Step
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import decimals, minus, short
 
 _mount = st.components.v2.component(
@@ -28,7 +28,7 @@ def steps(shown: Sequence[Step], pictures: Mapping[str, str | None], names: Mapp
         shown: of `circuits.plot.circuit.waterfall`; pictures: of units, by address; names: of units;
             key: of the element.
     """
-    scale = colors.shared_scale(step.edge.kernel for step in shown if step.edge is not None)
+    scale = palette.shared_scale(step.edge.kernel for step in shown if step.edge is not None)
     digits = decimals(step.value for step in shown)
     ends = [0.0, *(v for step in shown for v in (step.start, step.end))]
     rows = []

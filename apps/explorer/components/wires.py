@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from apps.explorer.components import asset
 from apps.explorer.resources.thumbnails import uri
 from apps.explorer.session import links
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.svg import numbers
 from circuits.plot.drawing.wording import decimals, kernel_effect, minus, short
 from circuits.units.dossier.neighbor_weights import Wires
@@ -26,19 +26,19 @@ _mount = st.components.v2.component(
 
 
 def kernel_uri(kernel: NDArray[np.float32], scale: float) -> str:
-    """A kernel as a PNG of one pixel a weight, in the signed colours."""
+    """A kernel as a PNG of one pixel a weight, in the signed colors."""
     import io
 
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(colors.encode(np.atleast_2d(kernel), scale)).save(buffer, format="PNG")
+    Image.fromarray(palette.encode(np.atleast_2d(kernel), scale)).save(buffer, format="PNG")
     return uri(buffer.getvalue(), "png")
 
 
 def wire_rows(found: Wires, pictures: Mapping[str, str | None], names: Mapping[str, str]) -> list[dict[str, Any]]:
     """What the element shows of some wires, all kernels in one scale."""
-    scale = colors.shared_scale(wire.kernel for wire in found.rows)
+    scale = palette.shared_scale(wire.kernel for wire in found.rows)
     places = decimals([wire.weight for wire in found.rows])
     return [
         {

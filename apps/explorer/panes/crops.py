@@ -18,7 +18,7 @@ from apps.explorer.session.state import Here
 from circuits.network.address import Unit
 from circuits.network.hooks import capture
 from circuits.network.model import Model
-from circuits.plot.drawing import colors, crops
+from circuits.plot.drawing import crops, palette
 from circuits.tracing.circuit import Example
 from zoo.images.sources import Images
 from zoo.inputs import InputSpec
@@ -55,7 +55,7 @@ def _marked(pixels: crops.Crop, box: tuple[int, int, int, int]) -> crops.Crop:
         thick = max(1, round(max(height, width) / 90))
         draw = ImageDraw.Draw(image)
         draw.rectangle((left, top, right - 1, bottom - 1), outline="#ffffff", width=thick + 1)
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=colors.EXCITES, width=thick)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=palette.EXCITES, width=thick)
     return np.asarray(image)
 
 
@@ -89,14 +89,14 @@ def unit_maps(model: Model, unit: Unit, images: Images, progress: Progress = Non
 
 
 def warm(pixels: crops.Crop, heat: NDArray[np.float32]) -> crops.Crop:
-    """A picture in grey with a map over it in the signed colours, as opaque as the map is large; 1 is opaque."""
+    """A picture in gray with a map over it in the signed colors, as opaque as the map is large; 1 is opaque."""
     height, width = pixels.shape[:2]
-    grey = 60 + 0.72 * pixels[..., :3].astype(np.float32).mean(axis=2, keepdims=True)
+    gray = 60 + 0.72 * pixels[..., :3].astype(np.float32).mean(axis=2, keepdims=True)
     small = Image.fromarray(np.clip(heat, -1, 1).astype(np.float32), mode="F")
     large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))[..., None]
-    colour = colors.encode(np.where(large[..., 0] < 0, -1.0, 1.0), 1.0).astype(np.float32)
+    color = palette.encode(np.where(large[..., 0] < 0, -1.0, 1.0), 1.0).astype(np.float32)
     share = np.clip(np.abs(large), 0, 1) * _OPAQUE
-    return np.asarray(np.rint(grey * (1 - share) + colour * share), dtype=np.uint8)
+    return np.asarray(np.rint(gray * (1 - share) + color * share), dtype=np.uint8)
 
 
 def decoded(src: str) -> crops.Crop:

@@ -20,7 +20,7 @@ from apps.explorer.resources.language_models import Reader, ReadText, Written
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import edit_links, links
 from apps.explorer.session.edit_links import Edits
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import minus
 from sae.language import Activity, TextFeature, Texts, text_features
 from sae.steering import Maxima
@@ -89,11 +89,11 @@ def chosen(at: Reader, made: ReadText) -> tuple[int, int]:
 
 
 def text(at: Reader, made: ReadText, latent: int, token: int, most: float) -> None:
-    """The text, coloured by a latent; a click on a token chooses it."""
+    """The text, colored by a latent; a click on a token chooses it."""
     row = passage(made.words, made.of(latent).tolist(), most, at=token)
-    clicked = passages([row], "text", label=f"the text, coloured by latent {latent}", large=True)
+    clicked = passages([row], "text", label=f"the text, colored by latent {latent}", large=True)
     called = f"latent {latent} {at.name(latent)}".strip()
-    st.caption(plain(f"Coloured by {called}. Click a token to see what fires on it."))
+    st.caption(plain(f"Colored by {called}. Click a token to see what fires on it."))
     if clicked is not None and clicked[1] != token:
         links.change(token=clicked[1], latent=latent)
         st.rerun()
@@ -186,7 +186,7 @@ def words_chart(one: TextFeature) -> Any:
     figure = go.Figure(
         go.Bar(
             y=places, x=values, orientation="h", opacity=0.85, hovertemplate="%{x:.3g}<extra></extra>",
-            marker={"color": [colors.EXCITES if v > 0 else colors.INHIBITS for v in values], "line": {"width": 0}},
+            marker={"color": [palette.EXCITES if v > 0 else palette.INHIBITS for v in values], "line": {"width": 0}},
             text=[minus(f"{v:+.2g}") for v in values], textposition="outside", cliponaxis=False,
         )
     )  # fmt: skip

@@ -18,7 +18,7 @@ from apps.explorer.resources.saes import Given
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import exports, links, state
 from apps.explorer.session.state import Here
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import number
 from circuits.plot.sae.channel_dissection import dissection_figure
 from circuits.units.channel_dissection import Dissection, dissect
@@ -55,7 +55,7 @@ def densities(one: Given) -> Any:
     figure = go.Figure(
         go.Bar(
             x=middles, y=counts, width=edges[1] - edges[0], customdata=hover, opacity=0.75,
-            marker={"color": colors.EXCITES, "line": {"width": 0}},
+            marker={"color": palette.EXCITES, "line": {"width": 0}},
             hovertemplate="%{customdata}: %{y} latents<extra></extra>",
         )
     )  # fmt: skip

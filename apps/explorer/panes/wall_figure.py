@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
 
 TILE, GAP, MARGIN = 84, 10, 24
@@ -27,5 +27,5 @@ def wall_figure(tiles: Sequence[tuple[str, Crop]], title: str, *, columns: int =
     for i, (name, crop) in enumerate(tiles):
         x, y = MARGIN + (i % columns) * (TILE + GAP), MARGIN + 30 + (i // columns) * step
         canvas.place_image(axes, crop, x, y, TILE, TILE)
-        canvas.write(axes, x, y + TILE + 14, name, size=10.5, colour=colors.MUTED, limit=14)
+        canvas.write(axes, x, y + TILE + 14, name, size=10.5, color=palette.MUTED, limit=14)
     return figure

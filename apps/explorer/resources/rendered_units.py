@@ -1,4 +1,4 @@
-"""Pictures made by optimisation, as sweeps left them in the store: `STORE/MODEL/sweeps/NAME/`.
+"""Pictures made by optimization, as sweeps left them in the store: `STORE/MODEL/sweeps/NAME/`.
 
 `circuits visualize ADDRESS --out STORE/MODEL/sweeps/NAME` adds one; so does a job.
 """

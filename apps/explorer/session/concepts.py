@@ -1,4 +1,4 @@
-"""Concepts that units can be searched for: classes and parts of labelled pictures, and folders of photographs."""
+"""Concepts that units can be searched for: classes and parts of labeled pictures, and folders of photographs."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def _read_looks(places: tuple[tuple[str, int], ...], weights: str) -> Mapping[st
 
 
 def looks_of(at: Here) -> Mapping[str, Sequence[rendered_units.Look]]:
-    """Pictures made by optimisation that the store has, by unit."""
+    """Pictures made by optimization that the store has, by unit."""
     return _read_looks(rendered_units.sweeps(at.folder), at.model.digest)
 
 
@@ -288,7 +288,7 @@ def _likeness(
     samples = _scan.samples(layer)
     fired = np.maximum(samples.values, 0) if _model.layers[layer.partition("~")[0]].size is not None else samples.values
     measure = f"responses at {len(fired)} places of the pictures"
-    return likeness_of(fired.T, unit_names(_model, layer), measure=measure, centred=True)
+    return likeness_of(fired.T, unit_names(_model, layer), measure=measure, centerd=True)
 
 
 def likeness_in(at: Here, by: str) -> Likeness:

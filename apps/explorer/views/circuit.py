@@ -45,7 +45,7 @@ def main() -> None:
         page_frame.show(
             "circuit", f"{at.unit.short}  {state.names_of(at).get(str(at.unit.channel), '')}",
             about="the units that make it fire, traced back", view={"unit": str(at.unit)}, python=_python(at),
-            export=None if whole is None else _export(at, whole, view), beside=page_frame.neighbours(at),
+            export=None if whole is None else _export(at, whole, view), beside=page_frame.neighbors(at),
         )  # fmt: skip
     if whole is None:
         return
@@ -119,8 +119,8 @@ def _python(at: Here) -> str:
 
 
 def _export(at: Here, whole: Circuit, view: View) -> Export:
-    labelled = whole.label(state.names_of(at))
-    drawing = circuit_views.merged(circuit_views.pruned(labelled, view), view)
+    labeled = whole.label(state.names_of(at))
+    drawing = circuit_views.merged(circuit_views.pruned(labeled, view), view)
 
     def figure() -> Any:
         images = circuit_tools.traced_on(at, MOST_PICTURES)
@@ -131,7 +131,7 @@ def _export(at: Here, whole: Circuit, view: View) -> Export:
             {"source": e.source, "target": e.target, "strength": e.strength, "weight": e.weight} for e in drawing.edges
         ]
 
-    return Export(f"circuit-{at.unit}", figure, lambda: circuit_views.document(labelled, view), rows)
+    return Export(f"circuit-{at.unit}", figure, lambda: circuit_views.document(labeled, view), rows)
 
 
 main()

@@ -25,7 +25,7 @@ from circuits.network.address import Unit
 SIZES = {str(n): str(n) for n in (96, 48, 192, 512)}
 MOST = 192
 """Pictures of a figure."""
-FACES = {"photograph": "Photograph", "made": "Made by optimisation"}
+FACES = {"photograph": "Photograph", "made": "Made by optimization"}
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def _results(at: Here, bench: Bench, edits: Edits, known: Maxima, shown: Shown) 
     if made is not None:
         with chart:
             st.markdown("##### Classes")
-            st.caption("Before in grey; after in orange where it rises, in blue where it falls.")
+            st.caption("Before in gray; after in orange where it rises, in blue where it falls.")
             st.plotly_chart(steering.probabilities(made), key="probabilities", config={"displayModeBar": False},
                             alt="probability of classes before and after")  # fmt: skip
         with curve:

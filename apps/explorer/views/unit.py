@@ -43,7 +43,7 @@ def main() -> None:
         view={"unit": str(at.unit)},
         python=_python(at),
         export=_export(at, found),
-        beside=page_frame.neighbours(at),
+        beside=page_frame.neighbors(at),
     )
     if found is None:
         with guarded():

@@ -58,7 +58,7 @@ def _arc(shape: tuple[int, ...], orientation: float, radius: float) -> NDArray[n
     x, y = columns - (kw - 1) / 2, (kh - 1) / 2 - rows
     size = radius * max(kh, kw) / 2
     turn = np.radians(orientation)
-    # the circle's centre lies on the open side, its rim goes through the middle
+    # the circle's center lies on the open side, its rim goes through the middle
     away = np.abs(np.hypot(x - size * np.cos(turn), y - size * np.sin(turn)) - size)
     drawn = np.clip(1.25 - away, 0.0, 1.0)
     far = x * np.cos(turn) + y * np.sin(turn) > size  # the other half of a small circle is no part of the curve

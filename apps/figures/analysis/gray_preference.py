@@ -1,4 +1,4 @@
-"""Which units prefer pictures without colour: black-and-white detectors, and those that need colour."""
+"""Which units prefer pictures without color: black-and-white detectors, and those that need color."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from circuits.network.model import Model
 from zoo.images.sources import open_images
 
 
-def grey_preference(model: Model, images: Any, layers: Sequence[str], *, batch_size: int = 32) -> dict[str, Tensor]:
-    """How much more each unit says to pictures when their colour is taken away, in standard deviations.
+def gray_preference(model: Model, images: Any, layers: Sequence[str], *, batch_size: int = 32) -> dict[str, Tensor]:
+    """How much more each unit says to pictures when their color is taken away, in standard deviations.
 
     Every picture is shown as it is and with its channels replaced by their mean. Units of *An Overview of Early Vision*
-    (Olah et al., Distill 2020) that are called "black and white" lie far above zero, colour detectors below.
+    (Olah et al., Distill 2020) that are called "black and white" lie far above zero, color detectors below.
 
     Args:
         model: with at least two channels of input.
@@ -33,18 +33,18 @@ def grey_preference(model: Model, images: Any, layers: Sequence[str], *, batch_s
     Raises:
         CircuitsError: a model of one channel, or too few pictures.
 
-    >>> grey_preference(load("scenes"), "scenes:20", ["conv2d2"])["conv2d2"].shape
+    >>> gray_preference(load("scenes"), "scenes:20", ["conv2d2"])["conv2d2"].shape
     torch.Size([40])
     """
     if model.input.channels < 2:
-        raise CircuitsError(f"{model.name} sees one channel: there is no colour to take away")
+        raise CircuitsError(f"{model.name} sees one channel: there is no color to take away")
     pictures = open_images(images)
     if len(pictures) < 2:
-        raise CircuitsError("preferences for grey are told from at least two pictures")
+        raise CircuitsError("preferences for gray are told from at least two pictures")
     shown = torch.cat([batch for _, batch in pictures.batches(model.input, batch_size=batch_size)]).cpu()
-    grey = shown.mean(dim=1, keepdim=True).expand_as(shown).contiguous()
+    gray = shown.mean(dim=1, keepdim=True).expand_as(shown).contiguous()
     first = pooled_responses(model, shown, layers, pool="mean", batch_size=batch_size)
-    second = pooled_responses(model, grey, layers, pool="mean", batch_size=batch_size)
+    second = pooled_responses(model, gray, layers, pool="mean", batch_size=batch_size)
     found = {}
     for layer in first:
         change = (second[layer] - first[layer]).double()

@@ -9,7 +9,7 @@ from circuits.errors import VisualizationError
 
 
 def high_frequency_share(picture: Tensor, above: float = 0.25) -> float:
-    """Share of a picture's variance at frequencies above `above`, in [0, 1]; 0 for a picture of one colour.
+    """Share of a picture's variance at frequencies above `above`, in [0, 1]; 0 for a picture of one color.
 
     White noise has 0.80 of it above 0.25 cycles per pixel; of photographs it is a few hundredths.
 

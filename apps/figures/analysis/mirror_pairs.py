@@ -1,7 +1,7 @@
 """Units that are each other's mirror image: one for heads that face left, one for those that face right.
 
 In InceptionV1 two such chains of units are built side by side and joined by units that do not care (Olah et al., *Zoom
-In*, Distill 2020, "Pose-invariant dog head detectors"). Photographs are not labelled by where they face, but every
+In*, Distill 2020, "Pose-invariant dog head detectors"). Photographs are not labeled by where they face, but every
 photograph can be mirrored: what a unit answers to a picture, its counterpart answers to the mirrored one.
 """
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from circuits.plot.circuit.graph import fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.unit_rows import MARGIN, picture
 from circuits.plot.drawing.wording import short
 from circuits.tuning.curves import Tuning
@@ -36,7 +36,7 @@ def argument_strip(
 
     Args:
         unit: address.
-        shown: unit -> pictures made by optimisation, of it, its inputs and its clients.
+        shown: unit -> pictures made by optimization, of it, its inputs and its clients.
         photographs: crops that it answers to, strongest first.
         drawn: its tuning to stimuli with an orientation and a radius.
         turned: photographs of it, turned.
@@ -45,7 +45,7 @@ def argument_strip(
     """
     figure, axes = canvas.page(2 * MARGIN + 3 * WIDE + 2 * GAP, MARGIN + 56 + 2 * (HIGH + 46) + 10)
     canvas.write(axes, MARGIN, MARGIN + 10, short(unit), size=15, bold=True, limit=40)
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=120)
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=120)
     names = (
         "1 what it looks for", "2 photographs it answers to", "3 drawn curves",
         "4 photographs turned", "5 what it reads", "6 what reads it",
@@ -62,7 +62,7 @@ def argument_strip(
         picture(axes, crop, at[1][0] + (i % 3) * (tile + 4), at[1][1] + (i // 3) * (tile + 4), tile)
     _map(axes, drawn, unit, *at[2])
     _turned(axes, turned, *at[3])
-    scale = colors.shared_scale([k for _, k in (*inputs, *clients)])
+    scale = palette.shared_scale([k for _, k in (*inputs, *clients)])
     for (x, y), edges, first in ((at[4], inputs, True), (at[5], clients, False)):
         _edges(axes, edges, shown, x, y, scale, first)
     return figure
@@ -72,8 +72,8 @@ def _map(axes: Axes, drawn: Tuning, unit: str, x: float, y: float) -> None:
     down, along = drawn.axis("radius"), drawn.axis("orientation")
     values = drawn.over("radius", "orientation")[drawn.row(unit)].double().numpy()
     left, wide, high = x + 46, WIDE - 46, HIGH - 46
-    canvas.place_image(axes, colors.encode(values[::-1], float(values.max()) or 1.0), left, y, wide, high, sharp=True)
-    axes.add_patch(Rectangle((left, y), wide, high, fill=False, edgecolor=colors.LINE, lw=0.9, zorder=4))
+    canvas.place_image(axes, palette.encode(values[::-1], float(values.max()) or 1.0), left, y, wide, high, sharp=True)
+    axes.add_patch(Rectangle((left, y), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
     for k, label in enumerate(reversed(down.labels)):
         place = y + (k + 0.5) * high / len(down)
         canvas.write(axes, left - 7, place, label, size=10, align="right", middle=True, limit=7)
@@ -81,7 +81,7 @@ def _map(axes: Axes, drawn: Tuning, unit: str, x: float, y: float) -> None:
         place = left + (k + 0.5) * wide / len(along)
         canvas.write(axes, place, y + high + 15, along.labels[k], size=10, align="center")
     text = "radius (pixels) against orientation (degrees)"
-    canvas.write(axes, left, y + high + 32, text, size=10, colour=colors.MUTED, limit=60)
+    canvas.write(axes, left, y + high + 32, text, size=10, color=palette.MUTED, limit=60)
 
 
 def _turned(axes: Axes, turned: JointTuning, x: float, y: float) -> None:
@@ -95,18 +95,18 @@ def _turned(axes: Axes, turned: JointTuning, x: float, y: float) -> None:
         return left + np.asarray(degrees) / 360 * wide
 
     for k in range(0, 361, 90):
-        axes.plot([across(k)] * 2, [y, bottom], color=colors.LINE, lw=0.8, zorder=0)
+        axes.plot([across(k)] * 2, [y, bottom], color=palette.LINE, lw=0.8, zorder=0)
         canvas.write(axes, float(across(k)), bottom + 15, str(k), size=10, align="center")
-    axes.plot([left, left + wide], [bottom, bottom], color=colors.MUTED, lw=0.9)
+    axes.plot([left, left + wide], [bottom, bottom], color=palette.MUTED, lw=0.9)
     around = np.append(angles, 360.0)
     for row in rows:
-        axes.plot(across(around), bottom - np.append(row, row[0]) / top * (high - 6), color=colors.REST, lw=0.8,
+        axes.plot(across(around), bottom - np.append(row, row[0]) / top * (high - 6), color=palette.REST, lw=0.8,
                   alpha=0.55, zorder=1)  # fmt: skip
     mean = rows.mean(axis=0)
-    axes.plot(across(around), bottom - np.append(mean, mean[0]) / top * (high - 6), color=colors.EXCITES, lw=2.2,
+    axes.plot(across(around), bottom - np.append(mean, mean[0]) / top * (high - 6), color=palette.EXCITES, lw=2.2,
               zorder=2)  # fmt: skip
     text = f"response against turn (degrees); bold: mean of {len(rows)}"
-    canvas.write(axes, left, bottom + 32, text, size=10, colour=colors.MUTED, limit=60)
+    canvas.write(axes, left, bottom + 32, text, size=10, color=palette.MUTED, limit=60)
 
 
 def _edges(
@@ -125,10 +125,10 @@ def _edges(
         at_picture, at_kernel = (x, x + tile + 24) if first else (x + tile + 24, x)
         made = shown.get(name, ())
         picture(axes, made[0] if len(made) else None, at_picture, top, tile)
-        rgb = colors.encode(kernel, scale)
+        rgb = palette.encode(kernel, scale)
         box = fitted(Box(at_kernel, top, tile, tile), rgb.shape[:2])
-        colour = colors.colour_of(float(np.asarray(kernel).sum()))
+        color = palette.color_of(float(np.asarray(kernel).sum()))
         canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
-        axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, lw=1, zorder=4))
-        axes.plot([x + tile + 4, x + tile + 20], [top + tile / 2] * 2, color=colour, lw=1.8, solid_capstyle="butt")
+        axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1, zorder=4))
+        axes.plot([x + tile + 4, x + tile + 20], [top + tile / 2] * 2, color=color, lw=1.8, solid_capstyle="butt")
         canvas.write(axes, x + 2 * tile + 34, top + tile / 2, short(name), size=10.5, mono=True, middle=True, limit=15)

@@ -9,11 +9,11 @@ from matplotlib.patches import Rectangle
 
 from circuits.plot.circuit.graph import NO_PICTURES, fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.unit_rows import MARGIN, picture
 from circuits.plot.drawing.wording import short
-from circuits.plot.units.weight_factors import colour_of_factor
+from circuits.plot.units.weight_factors import color_of_factor
 from circuits.units.high_low_factors import FrequencyFactors
 
 TILE, CELL = 96.0, 58.0
@@ -48,11 +48,11 @@ def frequency_factor_figure(
         f"two factors of their weights from {found.source}: {found.octaves:.2f} octaves apart "
         f"(channels' frequencies shuffled: 95 % below {sorted(found.shuffled)[int(0.95 * len(found.shuffled))]:.2f})"
     )
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=int(width / 5.9))
-    scale = colors.shared_scale([found.maps[shown]])
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=int(width / 5.9))
+    scale = palette.shared_scale([found.maps[shown]])
     for k, (name, mean) in enumerate((("high frequency", found.high), ("low frequency", found.low))):
         y = head + k * step
-        axes.add_patch(Rectangle((MARGIN, y - 9), 11, 11, facecolor=colour_of_factor(k), lw=0))
+        axes.add_patch(Rectangle((MARGIN, y - 9), 11, 11, facecolor=color_of_factor(k), lw=0))
         text = f"{name}: {mean:.3f} cycles per pixel"
         canvas.write(axes, MARGIN + 18, y, text, size=12, bold=True, limit=60)
         for i, (channel, share, frequency) in enumerate(found.top(k, n)):
@@ -62,20 +62,20 @@ def frequency_factor_figure(
             picture(axes, crops[0] if len(crops) else None, x, y + 12, TILE)
             canvas.write(axes, x, y + TILE + 27, short(unit), size=10.5, mono=True, limit=15)
             note = f"{frequency:.3f}, {100 * share:.0f} %"
-            canvas.write(axes, x, y + TILE + 42, note, size=10.5, colour=colors.MUTED, limit=18)
+            canvas.write(axes, x, y + TILE + 42, note, size=10.5, color=palette.MUTED, limit=18)
         for j, t in enumerate(shown):
             x = left + j * (CELL + 10)
             box = fitted(Box(x, y + 12 + (TILE - CELL) / 2, CELL, CELL), found.maps[t, k].shape)
-            rgb = colors.encode(found.maps[t, k], scale)
+            rgb = palette.encode(found.maps[t, k], scale)
             canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
             axes.add_patch(
-                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour_of_factor(k), lw=1)
+                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color_of_factor(k), lw=1)
             )
             canvas.write(axes, x + CELL / 2, y + TILE + 14, found.targets[t].rpartition(":")[2], size=10.5, mono=True,
-                         align="center", colour=colors.MUTED, limit=8)  # fmt: skip
+                         align="center", color=palette.MUTED, limit=8)  # fmt: skip
         layer = short(found.targets[0]).rpartition(":")[0]
-        canvas.write(axes, left, y, f"weights into detectors of {layer}", size=11, colour=colors.MUTED, limit=60)
-    canvas.colour_bar(axes, left, head + 2 * step - 6, scale, "weight: excites, inhibits")
+        canvas.write(axes, left, y, f"weights into detectors of {layer}", size=11, color=palette.MUTED, limit=60)
+    canvas.color_bar(axes, left, head + 2 * step - 6, scale, "weight: excites, inhibits")
     note = "below a channel: cycles per pixel that it prefers, its share of the factor"
-    canvas.write(axes, MARGIN, head + 2 * step, note, size=10.5, colour=colors.MUTED, limit=90)
+    canvas.write(axes, MARGIN, head + 2 * step, note, size=10.5, color=palette.MUTED, limit=90)
     return figure

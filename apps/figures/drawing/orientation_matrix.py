@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus, short
 from circuits.tuning.detectors.sign_rule import SignRule
 
@@ -43,14 +43,14 @@ def orientation_matrix(
         f"r = {minus(f'{rule.correlation:.2f}')} with the cosine of the angle between them; 95 % of "
         f"{len(rule.shuffled)} shuffles below {minus(f'{level:.2f}')}"
     )
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=110)
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=110)
     for name, values, x in (
         ("in the order of orientation", ordered, left),
         ("sources shuffled", shuffled, left + wide + gap),
     ):
         canvas.write(axes, x, top - 12, name, size=12, bold=True, limit=40)
-        canvas.place_image(axes, colors.encode(values, 1.0), x, top, wide, high, sharp=True)
-        axes.add_patch(Rectangle((x, top), wide, high, fill=False, edgecolor=colors.LINE, lw=0.9, zorder=4))
+        canvas.place_image(axes, palette.encode(values, 1.0), x, top, wide, high, sharp=True)
+        axes.add_patch(Rectangle((x, top), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
     for i, row in enumerate(rows):
         text = f"{short(rule.targets[row])}  {targets[row]:3.0f}°"
         canvas.write(axes, left - 8, top + (i + 0.5) * down, text, size=min(10.0, down - 1), align="right", middle=True)
@@ -58,13 +58,13 @@ def orientation_matrix(
         x = left + (j + 0.5) * across
         _upright(axes, x, top + high + 8, f":{rule.sources[column].rpartition(':')[2]} {sources[column]:.0f}°")
     source = short(rule.sources[0]).rpartition(":")[0]
-    canvas.write(axes, left - 8, top + high + 18, f"from {source}", size=10.5, colour=colors.MUTED, align="right")
-    canvas.colour_bar(axes, left, top + high + 78, 1.0, "of the row's largest weight")
+    canvas.write(axes, left - 8, top + high + 18, f"from {source}", size=10.5, color=palette.MUTED, align="right")
+    canvas.color_bar(axes, left, top + high + 78, 1.0, "of the row's largest weight")
     return figure
 
 
 def _upright(axes: Axes, x: float, y: float, text: str) -> None:
     axes.text(
-        x, y, canvas.printable(text), fontsize=9.5 * 72 / canvas.DPI, color=colors.INK, rotation=90,
+        x, y, canvas.printable(text), fontsize=9.5 * 72 / canvas.DPI, color=palette.INK, rotation=90,
         fontfamily=canvas.FONT, horizontalalignment="center", verticalalignment="top", parse_math=False,
     )  # fmt: skip

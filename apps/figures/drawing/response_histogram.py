@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from circuits.dataset.scan_results import UnitScan
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas
-from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import short
 
 MARGIN = 24
@@ -74,28 +73,28 @@ def response_histogram(scan: UnitScan, *, title: str = "", bins: int = 60) -> Fi
         f"{scan.positions:,} positions of {scan.images} pictures; above zero at {100 * scan.density:.1f} %; "
         f"beyond 4 standard deviations at {100 * share_above(scan, mean + 4 * spread):.2g} %"
     )
-    canvas.write(page, MARGIN, 52, said, size=11, colour=colours.MUTED, limit=130)
+    canvas.write(page, MARGIN, 52, said, size=11, color=palette.MUTED, limit=130)
     axes = figure.add_axes((84 / width, 56 / height, 1 - 120 / width, 1 - 136 / height))
     middle = (edges[1:] + edges[:-1]) / 2
-    inks = [colours.EXCITES if m > 0 else colours.INHIBITS for m in middle]
+    inks = [palette.EXCITES if m > 0 else palette.INHIBITS for m in middle]
     least = 1.0 / scan.positions
     axes.bar(middle, shares, width=np.diff(edges), color=inks, alpha=0.85, linewidth=0)
     fine = np.linspace(edges[0], edges[-1], 400)
     step = float(edges[1] - edges[0])
     normal = np.exp(-((fine - mean) ** 2) / (2 * spread**2)) / (spread * np.sqrt(2 * np.pi)) * step
-    axes.plot(fine, normal, color=colours.INK, lw=1.2, ls=(0, (4, 3)))
+    axes.plot(fine, normal, color=palette.INK, lw=1.2, ls=(0, (4, 3)))
     axes.set_yscale("log")
     axes.set_ylim(least / 2, min(1.5, 4 * float(shares.max())))
     axes.set_xlim(edges[0], edges[-1])
-    axes.axvline(0, color=colours.REST, lw=0.8)
+    axes.axvline(0, color=palette.REST, lw=0.8)
     before = "before the rectifier" if scan.signed else "behind the rectifier"
     axes.set_xlabel(f"response of {short(scan.unit)} ({before})", fontsize=9.5)
     axes.set_ylabel("share of positions per bin", fontsize=9.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(colours.REST)
-    axes.tick_params(labelsize=9, colors=colours.MUTED, which="both")
+        axes.spines[side].set_color(palette.REST)
+    axes.tick_params(labelsize=9, colors=palette.MUTED, which="both")
     note = "dashed: a normal distribution with the same mean and spread"
-    canvas.write(page, width - 36, 72, note, size=10.5, colour=colours.MUTED, align="right", limit=80)
+    canvas.write(page, width - 36, 72, note, size=10.5, color=palette.MUTED, align="right", limit=80)
     return figure

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas, colors
-from circuits.plot.units.weight_factors import colour_of_factor
+from circuits.plot.drawing import canvas, palette
+from circuits.plot.units.weight_factors import color_of_factor
 
 MARGIN = 24
 
@@ -20,9 +20,9 @@ def share_bars(
     """Stacked bars, each a whole, in groups; what a part is stands in it where there is room, else in the key.
 
     Args:
-        shares: group -> bar -> part -> share; a part keeps its colour within a group.
+        shares: group -> bar -> part -> share; a part keeps its color within a group.
         title: what they are; about: a line below it.
-        rest: the part that is drawn grey.
+        rest: the part that is drawn gray.
 
     Raises:
         CircuitsError: nothing to draw, or shares below zero.
@@ -35,11 +35,11 @@ def share_bars(
     height = head + sum(len(g) * step + between + key for g in shares.values()) + 12
     figure, axes = canvas.page(left + wide + MARGIN + 10, height)
     canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=95)
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=150)
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=150)
     y = head
     for group, rows in shares.items():
         parts = list(dict.fromkeys(p for bar in rows.values() for p in bar))
-        inks = {p: colors.REST if p == rest else colour_of_factor(i) for i, p in enumerate(parts)}
+        inks = {p: palette.REST if p == rest else color_of_factor(i) for i, p in enumerate(parts)}
         canvas.write(axes, MARGIN, y + 8, group, size=12, bold=True, limit=60)
         y += 18
         for name, bar in rows.items():
@@ -49,11 +49,11 @@ def share_bars(
             for part in parts:
                 share = bar.get(part, 0.0) / whole
                 axes.add_patch(
-                    Rectangle((x, y), share * wide, step - 7, facecolor=inks[part], edgecolor=colors.PAPER, lw=1)
+                    Rectangle((x, y), share * wide, step - 7, facecolor=inks[part], edgecolor=palette.PAPER, lw=1)
                 )
                 text = f"{100 * share:.0f} %"
                 if share * wide > 9 * len(text):
-                    canvas.write(axes, x + share * wide / 2, y + step / 2 - 3, text, size=10, colour=colors.PAPER,
+                    canvas.write(axes, x + share * wide / 2, y + step / 2 - 3, text, size=10, color=palette.PAPER,
                                  bold=True, align="center", middle=True, zorder=5)  # fmt: skip
                 x += share * wide
             y += step

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 
 MARGIN, WIDE = 24, 980
 _LEFT, _ROOM = 236, 92
@@ -47,15 +47,15 @@ def written_figure(groups: Sequence[Written], *, marks: Sequence[str], title: st
     figure, axes = canvas.page(WIDE, MARGIN + 62 + sum(heights) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=90)
     told = f"{about}; orange: share of texts that name it; blue: share of sentences that are right"
-    canvas.write(axes, MARGIN, MARGIN + 32, told, size=11, colour=colors.MUTED, limit=150)
+    canvas.write(axes, MARGIN, MARGIN + 32, told, size=11, color=palette.MUTED, limit=150)
     y = MARGIN + 62.0
     for one, some, height in zip(groups, lines, heights, strict=True):
-        axes.plot([MARGIN, WIDE - MARGIN], [y - 12, y - 12], color=colors.LINE, lw=0.8)
+        axes.plot([MARGIN, WIDE - MARGIN], [y - 12, y - 12], color=palette.LINE, lw=0.8)
         canvas.write(axes, MARGIN, y + 4, one.name, size=12, bold=True, limit=32)
-        for k, (share, colour) in enumerate(((one.named, colors.EXCITES), (one.right, colors.INHIBITS))):
+        for k, (share, color) in enumerate(((one.named, palette.EXCITES), (one.right, palette.INHIBITS))):
             at = y + 14 + 13 * k
-            axes.add_patch(Rectangle((MARGIN, at), 130, 9, color=colors.TILE, lw=0))
-            axes.add_patch(Rectangle((MARGIN, at), 130 * min(max(share, 0.0), 1.0), 9, color=colour, lw=0))
+            axes.add_patch(Rectangle((MARGIN, at), 130, 9, color=palette.TILE, lw=0))
+            axes.add_patch(Rectangle((MARGIN, at), 130 * min(max(share, 0.0), 1.0), 9, color=color, lw=0))
             canvas.write(axes, MARGIN + 138, at + 5, f"{100 * share:.0f} %", size=10.5, middle=True)
         for i, line in enumerate(some):
             _line(axes, line, marked, MARGIN + _LEFT, y + 4 + 16 * i)
@@ -72,6 +72,6 @@ def _line(axes: Axes, line: str, marked: re.Pattern[str], x: float, y: float) ->
     step = 6.62  # of a letter; each word is placed by itself, as what draws may round it
     for found in marked.finditer(line):
         left, wide = x + found.start() * step - 2, len(found[0]) * step + 3
-        axes.add_patch(Rectangle((left, y - 11), wide, 14, color=colors.EXCITES, alpha=0.22, lw=0))
+        axes.add_patch(Rectangle((left, y - 11), wide, 14, color=palette.EXCITES, alpha=0.22, lw=0))
     for word in re.finditer(r"\S+", line):
         canvas.write(axes, x + word.start() * step, y, word[0], size=11, mono=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.modes import number
 from circuits.tuning.curves import Tuning
@@ -26,7 +26,7 @@ def tuning_maps(
     title: str,
     about: str = "",
 ) -> Figure:
-    """A heat map for each unit: `columns` across, `rows` upwards, white is no response, full colour the unit's peak.
+    """A heat map for each unit: `columns` across, `rows` upwards, white is no response, full color the unit's peak.
 
     Args:
         tuning: of `circuits.tune`.
@@ -46,16 +46,16 @@ def tuning_maps(
     width = MARGIN * 2 + across * (left + wide + 12)
     figure, axes = canvas.page(width, head + deep * step + 26)
     canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(width / 9.5))
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=int(width / 5.8))
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=int(width / 5.8))
     for i, unit in enumerate(units):
         values = table[tuning.row(unit)]
         x = MARGIN + (i % across) * (left + wide + 12) + left
         y = head + (i // across) * step
         peak = float(values.max())
         canvas.write(axes, x, y - 8, short(unit), size=12, bold=True, limit=24)
-        canvas.write(axes, x + wide, y - 8, f"peak {number(peak)}", size=10.5, colour=colors.MUTED, align="right")
-        canvas.place_image(axes, colors.encode(values[::-1], peak or 1.0), x, y, wide, high, sharp=True)
-        axes.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=colors.LINE, lw=0.9, zorder=4))
+        canvas.write(axes, x + wide, y - 8, f"peak {number(peak)}", size=10.5, color=palette.MUTED, align="right")
+        canvas.place_image(axes, palette.encode(values[::-1], peak or 1.0), x, y, wide, high, sharp=True)
+        axes.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
         for k, label in enumerate(reversed(down.labels)):
             canvas.write(axes, x - 7, y + (k + 0.5) * cell, label, size=10, align="right", middle=True, limit=8)
         every = max(1, math.ceil(len(along) / 8))
@@ -65,10 +65,10 @@ def tuning_maps(
                 canvas.write(axes, place, y + high + 14, label, size=10, align="center", limit=8)
     about = " against ".join(f"{a.name} ({a.unit})" if a.unit else a.name for a in (down, along))
     y = head + deep * step - 4
-    canvas.write(axes, MARGIN + left, y + 6, about, size=11, colour=colors.MUTED, middle=True, limit=90)
+    canvas.write(axes, MARGIN + left, y + 6, about, size=11, color=palette.MUTED, middle=True, limit=90)
     x = MARGIN + left + 6.3 * len(about) + 30
     canvas.write(axes, x, y + 6, "0", size=10, middle=True)
-    canvas.place_image(axes, colors.encode([[k / 60 for k in range(61)]], 1.0), x + 12, y, 90, 10)
-    axes.add_patch(Rectangle((x + 12, y), 90, 10, fill=False, edgecolor=colors.LINE, lw=0.6, zorder=4))
+    canvas.place_image(axes, palette.encode([[k / 60 for k in range(61)]], 1.0), x + 12, y, 90, 10)
+    axes.add_patch(Rectangle((x + 12, y), 90, 10, fill=False, edgecolor=palette.LINE, lw=0.6, zorder=4))
     canvas.write(axes, x + 110, y + 6, "its peak", size=10, middle=True, limit=20)
     return figure

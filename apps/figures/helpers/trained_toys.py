@@ -21,7 +21,7 @@ def trained(
     Args:
         bench: of the figure.
         name: of the experiment, one of models.
-        seeds: runs of each setting; steps: of the optimiser; every: one of so many settings: for quick, and to test.
+        seeds: runs of each setting; steps: of the optimizer; every: one of so many settings: for quick, and to test.
     """
     from sae.superposition import Trained, experiment
 

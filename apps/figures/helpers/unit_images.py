@@ -1,4 +1,4 @@
-"""What scripts show of units: pictures made by optimisation, photographs, tuning."""
+"""What scripts show of units: pictures made by optimization, photographs, tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def renders(bench: Bench, units: Sequence[str], *, variants: int = 1, whole: bool = False) -> dict[str, list[Crop]]:
-    """Pictures made by optimisation, unit -> its variants; an empty one where no picture makes the unit answer.
+    """Pictures made by optimization, unit -> its variants; an empty one where no picture makes the unit answer.
 
     Args:
         bench: of the figure.

@@ -100,7 +100,7 @@ def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
         NotHere: no labels, or not both kinds of pictures.
     """
     if images.labels is None or images.classes is None:
-        raise NotHere(f"needs labelled pictures, to find a unit for {names[0]}: folders or files called after classes")
+        raise NotHere(f"needs labeled pictures, to find a unit for {names[0]}: folders or files called after classes")
     wanted = {name.lower() for name in names}
     holds = [images.classes[label].lower() in wanted for label in images.labels]
     if not any(holds) or all(holds):

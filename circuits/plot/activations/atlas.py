@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import Likeness
-from circuits.plot.drawing import canvas, colors, html_page
+from circuits.plot.drawing import canvas, html_page, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import minus, short
@@ -46,7 +46,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
     count = len(np.unique(atlas.images))
     about = f"{len(atlas.xy)} activation vectors of {count} pictures, averaged over a {atlas.grid}×{atlas.grid} grid"
     canvas.write(axes, MARGIN, MARGIN + 12, f"Atlas of {atlas.layer} in {atlas.model}", size=15, bold=True, limit=60)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=room)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=room)
     top = MARGIN + 46
     scale = sizes(atlas) if density else np.ones(len(atlas.cells))
     for i, cell in enumerate(atlas.cells):
@@ -64,7 +64,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
     below = ["size: how many samples lie in a cell"] if density else []
     below += [_said(one) for one in atlas.likeness if one.what in _SAID]
     for i, text in enumerate(below):
-        canvas.write(axes, MARGIN, top + height + 18 + 17 * i, text, size=11, colour=colors.MUTED, limit=room)
+        canvas.write(axes, MARGIN, top + height + 18 + 17 * i, text, size=11, color=palette.MUTED, limit=room)
     return figure
 
 
@@ -80,7 +80,7 @@ _SAID = {"cells": "cells side by side are alike by", "classes": "the classes tha
 
 def _said(one: Likeness) -> str:
     shuffled = "" if one.shuffled is None else f"; in shuffled data {one.shuffled:.2f}"
-    return minus(f"{_SAID[one.what]} {one.neighbours:.2f} (any two {one.random:.2f}{shuffled})")
+    return minus(f"{_SAID[one.what]} {one.neighbors:.2f} (any two {one.random:.2f}{shuffled})")
 
 
 def atlas_page(
@@ -165,19 +165,19 @@ def _panel(cell: Cell, where: str, icon: str, crops: Sequence[pictures.Crop]) ->
 def _likeness(atlas: Atlas) -> str:
     rows = "".join(
         f"<tr><td>{escape(WHAT.get(one.what, one.what))}</td>"
-        + "".join(f'<td class="value">{_number(v)}</td>' for v in (one.neighbours, one.random, one.shuffled))
+        + "".join(f'<td class="value">{_number(v)}</td>' for v in (one.neighbors, one.random, one.shuffled))
         + f'<td class="value">{one.pairs}</td></tr>'
         for one in atlas.likeness
     )
     note = (
-        "Cosines are about the mean. Any two: of different pictures, or cells. Shuffled: neighbours again, when each "
+        "Cosines are about the mean. Any two: of different pictures, or cells. Shuffled: neighbors again, when each "
         "channel's values are dealt out anew and laid out anew. A layout puts what is alike together, so that "
-        "neighbours are alike is in part its own doing: the shuffled column says how far. What they push is computed "
+        "neighbors are alike is in part its own doing: the shuffled column says how far. What they push is computed "
         "from their directions, labels of pictures are not."
     )
-    head = "".join(f'<th class="value">{n}</th>' for n in ("neighbours", "any two", "shuffled", "pairs"))
+    head = "".join(f'<th class="value">{n}</th>' for n in ("neighbors", "any two", "shuffled", "pairs"))
     return (
-        f'<h2>Are neighbours alike?</h2><table class="likeness"><tr><th></th>{head}</tr>{rows}</table>'
+        f'<h2>Are neighbors alike?</h2><table class="likeness"><tr><th></th>{head}</tr>{rows}</table>'
         f'<p class="note">{note}</p>'
     )
 

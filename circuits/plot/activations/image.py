@@ -17,7 +17,7 @@ from circuits.activations.spatial_attribution import PlaceCheck, SpatialAttribut
 from circuits.attribution.attribute import Attribution
 from circuits.errors import CircuitsError
 from circuits.network.operations import Pair
-from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import number as signed
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.modes import draw_result, mark, number
@@ -44,7 +44,7 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
     pixels = crops.pixels(result.picture, len(result.picture))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
     canvas.write(axes, MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id, size=10.5,
-                 colour=colors.MUTED, limit=44)  # fmt: skip
+                 color=palette.MUTED, limit=44)  # fmt: skip
     for i, entry in enumerate(result.entries):
         y = top + i * step
         _spot(axes, result, entry, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1], f"{i + 1}")
@@ -58,7 +58,7 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
                 mark(axes, x, y, tile, "no icon")
             canvas.write(axes, x, y + tile + 16, short(unit).rpartition(":")[2], size=12, mono=True, bold=True)
             said = f"{number(entry.values[k])}, average {number(entry.typical[k])}"
-            canvas.write(axes, x, y + tile + 31, said, size=10, colour=colors.MUTED, limit=26)
+            canvas.write(axes, x, y + tile + 31, said, size=10, color=palette.MUTED, limit=26)
     return figure
 
 
@@ -71,13 +71,13 @@ def _spot(
     if (bottom - top, right - left) < (height, width):
         box = (x + left / width * wide, y + top / height * high)
         size = ((right - left) / width * wide, (bottom - top) / height * high)
-        axes.add_patch(Rectangle(box, *size, fill=False, edgecolor=colors.EXCITES, lw=1.1, alpha=0.8, zorder=5))
+        axes.add_patch(Rectangle(box, *size, fill=False, edgecolor=palette.EXCITES, lw=1.1, alpha=0.8, zorder=5))
     cell = (wide / result.size[1], high / result.size[0])
     corner = (x + entry.position[1] * cell[0], y + entry.position[0] * cell[1])
-    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colors.EXCITES, lw=1.8, zorder=6))
+    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=palette.EXCITES, lw=1.8, zorder=6))
     at = (corner[0] + cell[0] / 2, corner[1] + cell[1] / 2)
-    axes.plot(*at, marker="o", ms=13, color=colors.EXCITES, mec=colors.PAPER, mew=1.2, zorder=6)
-    canvas.write(axes, *at, name, size=11, bold=True, colour=colors.PAPER, align="center", middle=True, zorder=7)
+    axes.plot(*at, marker="o", ms=13, color=palette.EXCITES, mec=palette.PAPER, mew=1.2, zorder=6)
+    canvas.write(axes, *at, name, size=11, bold=True, color=palette.PAPER, align="center", middle=True, zorder=7)
 
 
 def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
@@ -100,7 +100,7 @@ def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
     pixels = crops.pixels(result.picture, len(result.picture))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
     text = (MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id)
-    canvas.write(axes, *text, size=10.5, colour=colors.MUTED, limit=int(side / 6.5))
+    canvas.write(axes, *text, size=10.5, color=palette.MUTED, limit=int(side / 6.5))
     for i, row in enumerate(result.icons):
         for j, icon in enumerate(row):
             if icon is None:
@@ -134,16 +134,16 @@ def groups_figure(result: Groups, picture: Tensor, *, index: int = 0) -> Figure:
             f"{n} {signed(float(result.rest[index, c]))}" for c, n in enumerate(_plain_names(result.names))
         )
         canvas.write(axes, MARGIN, MARGIN + 50, f"bars: what a group adds to a class score, to first order; what the "
-                     f"groups leave out: {rest}", size=11, colour=colors.MUTED, limit=178)  # fmt: skip
+                     f"groups leave out: {rest}", size=11, color=palette.MUTED, limit=178)  # fmt: skip
     largest = float(result.pushes[:, index].abs().max()) if result.classes else 1.0
-    grey = _grey(picture)
+    gray = _gray(picture)
     strongest = float(result.maps[:, index].max())
     for g in range(k):
         x, y = MARGIN + (g % columns) * across, top + (g // columns) * step
-        _over(axes, grey, result.maps[g, index].numpy(), strongest, x, y, tile)
+        _over(axes, gray, result.maps[g, index].numpy(), strongest, x, y, tile)
         units = ", ".join(unit.rpartition(":")[2] for unit, _ in result.units(4)[g])
         canvas.write(axes, x, y + tile + 17, f"group {g}", size=12, bold=True)
-        canvas.write(axes, x + 62, y + tile + 17, f"channels {units}", size=10, colour=colors.MUTED, limit=44)
+        canvas.write(axes, x + 62, y + tile + 17, f"channels {units}", size=10, color=palette.MUTED, limit=44)
         x += tile + 14
         if has_icons:
             draw_result(axes, result.icons[g], x, y, tile)
@@ -182,21 +182,21 @@ def attribution_figure(
     figure, axes = canvas.page(2 * MARGIN + across, MARGIN + 58 + len(shown) * step)
     about = "left by place, middle lost when one place is silenced, right" if checks else "left by place, right"
     _title(axes, f"What {shown[0].source} gives to classes", f"orange for it, blue against it; {about} by channel")
-    grey = _grey(picture)
+    gray = _gray(picture)
     for i, one in enumerate(shown):
         y = MARGIN + 78 + i * step
         name = names[i] if i < len(names) else short(one.target)
         score = f"{name}: score {signed(float(one.response[0]))}, attributed {signed(float(one.values.sum()))}"
         canvas.write(axes, MARGIN, y - 8, score, size=12, bold=True, limit=70)
         places = one.places[0].float().cpu().numpy()
-        _over(axes, grey, places, float(np.abs(places).max()), MARGIN, y, side)
-        canvas.write(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5, colour=colors.MUTED)
+        _over(axes, gray, places, float(np.abs(places).max()), MARGIN, y, side)
+        canvas.write(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5, color=palette.MUTED)
         x = MARGIN + side + 18
         if checks:
             drops = checks[i].drops.numpy()
-            _over(axes, grey, drops, float(np.abs(drops).max()), x, y, side)
+            _over(axes, gray, drops, float(np.abs(drops).max()), x, y, side)
             text = f"silenced: r = {checks[i].correlation:.2f} (chance {checks[i].shuffled:.2f})"
-            canvas.write(axes, x, y + side + 17, text, size=10.5, colour=colors.MUTED, limit=36)
+            canvas.write(axes, x, y + side + 17, text, size=10.5, color=palette.MUTED, limit=36)
             x += side + 18
         ranked = one.top(top)
         largest = max((abs(v) for _, v in ranked), default=1.0)
@@ -220,22 +220,22 @@ def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pai
     figure, axes = canvas.page(max(2 * MARGIN + len(at) * (side + 16), 480), MARGIN + 60 + side + 40)
     _title(axes, f"Where {short(result.target)} has it from", f"what the places of {short(result.source)} give to "
            "the place that is marked")  # fmt: skip
-    grey = _grey(picture)
+    gray = _gray(picture)
     height, width = result.response.shape
     for i, (y, x) in enumerate(at):
         if not (0 <= y < height and 0 <= x < width):
             raise CircuitsError(f"position {y},{x} is outside the {height}x{width} map of {result.target}")
         left, top = MARGIN + i * (side + 16), MARGIN + 52
         places = result.places[y, x].numpy()
-        _over(axes, grey, places, float(np.abs(places).max()), left, top, side)
-        high, wide = side / max(grey.shape[:2]) * grey.shape[0], side / max(grey.shape[:2]) * grey.shape[1]
+        _over(axes, gray, places, float(np.abs(places).max()), left, top, side)
+        high, wide = side / max(gray.shape[:2]) * gray.shape[0], side / max(gray.shape[:2]) * gray.shape[1]
         axes.add_patch(
             Rectangle((left + x / width * wide, top + y / height * high), wide / width, high / height, fill=False,
-                      edgecolor=colors.INK, lw=1.6, zorder=6)
+                      edgecolor=palette.INK, lw=1.6, zorder=6)
         )  # fmt: skip
         share = float(places.sum()) / max(float(result.response[y, x]), 1e-30)
         canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {number(float(result.response[y, x]))}",
-                     size=10.5, colour=colors.MUTED)  # fmt: skip
+                     size=10.5, color=palette.MUTED)  # fmt: skip
     return figure
 
 
@@ -244,24 +244,24 @@ def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pai
 
 def _title(axes: Axes, title: str, about: str) -> None:
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=150)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
 
 
-def _grey(picture: Tensor) -> crops.Crop:
-    """A picture in light grey, to be drawn over."""
+def _gray(picture: Tensor) -> crops.Crop:
+    """A picture in light gray, to be drawn over."""
     pixels = crops.pixels(picture, len(picture)).astype(np.float32)[..., :3].mean(axis=2, keepdims=True)
     return np.asarray(np.repeat(70 + pixels * 0.7, 3, axis=2).round().astype(np.uint8))
 
 
 def _over(
-    axes: Axes, grey: crops.Crop, values: NDArray[np.float32], scale: float, x: float, y: float, side: float
+    axes: Axes, gray: crops.Crop, values: NDArray[np.float32], scale: float, x: float, y: float, side: float
 ) -> None:
-    """A signed map over a picture within a square of `side`: the colour is the sign, how opaque it is the size."""
-    high, wide = (side * s / max(grey.shape[:2]) for s in grey.shape[:2])
-    canvas.place_image(axes, grey, x, y, wide, high)
+    """A signed map over a picture within a square of `side`: the color is the sign, how opaque it is the size."""
+    high, wide = (side * s / max(gray.shape[:2]) for s in gray.shape[:2])
+    canvas.place_image(axes, gray, x, y, wide, high)
     part = np.clip(values / (scale or 1.0), -1, 1)
     clear = np.zeros((*part.shape, 4), np.uint8)
-    clear[..., :3] = colors.encode(np.where(part < 0, -1.0, 1.0), 1.0)
+    clear[..., :3] = palette.encode(np.where(part < 0, -1.0, 1.0), 1.0)
     clear[..., 3] = np.rint(np.abs(part) * _OPAQUE * 255).astype(np.uint8)
     canvas.place_image(axes, clear, x, y, wide, high, sharp=True)
 
@@ -273,9 +273,9 @@ def _bar(
     canvas.write(axes, x, y, name, size=10.5, mono=mono, limit=int(width / 6.6))
     canvas.write(axes, x + width, y, signed(value), size=10.5, align="right")
     middle = x + width / 2
-    axes.plot([middle, middle], [y + 4, y + 16], color=colors.REST, lw=0.8, zorder=1)
+    axes.plot([middle, middle], [y + 4, y + 16], color=palette.REST, lw=0.8, zorder=1)
     length = value / (largest or 1.0) * width / 2
-    axes.barh(y + 10, length, left=middle, height=8, color=colors.colour_of(value), alpha=0.85, zorder=2)
+    axes.barh(y + 10, length, left=middle, height=8, color=palette.color_of(value), alpha=0.85, zorder=2)
 
 
 def _plain_names(names: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from circuits.plot.circuit.graph import fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, picture
 
 GAP = 22
@@ -46,16 +46,16 @@ def edge_columns(
 ) -> Figure:
     """A column for each group of edges: the source's picture, the kernel, the target's picture, and notes.
 
-    All kernels share one colour scale, unless columns are to have one each.
+    All kernels share one color scale, unless columns are to have one each.
 
     Args:
         columns: heading -> edges, from above.
         tile: pixels of a picture.
         title: what they are; about: a line below it.
         notes: pixels that notes take where pictures leave less.
-        apart: whether each column has a colour scale of its own.
+        apart: whether each column has a color scale of its own.
     """
-    scales = {name: colors.shared_scale(e.kernel for e in edges) for name, edges in columns.items()}
+    scales = {name: palette.shared_scale(e.kernel for e in edges) for name, edges in columns.items()}
     if not apart:
         scales = dict.fromkeys(scales, max(scales.values(), default=1.0))
     tiles = 3 if any(e.target is not None for edges in columns.values() for e in edges) else 2
@@ -67,34 +67,34 @@ def edge_columns(
     figure, axes = canvas.page(width, head + deep * step + 34)
     room = int((width - 2 * MARGIN) / 5.6)
     canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=room)
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=room)
     for c, (name, edges) in enumerate(columns.items()):
         x = MARGIN + c * (wide + 40)
         canvas.write(axes, x, head - 14, name, size=12.5, bold=True, limit=int(wide / 6.6))
         for i, edge in enumerate(edges):
             _edge(axes, edge, x, head + i * step, tile, scales[name])
         if apart or c == 0:
-            canvas.colour_bar(axes, x, head + deep * step + 4, scales[name], "weight: excites, inhibits")
+            canvas.color_bar(axes, x, head + deep * step + 4, scales[name], "weight: excites, inhibits")
     return figure
 
 
 def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: float) -> None:
     sign = float(edge.kernel.sum())
-    colour = colors.colour_of(sign)
+    color = palette.color_of(sign)
     shown = [edge.source, None, edge.target] if edge.target is not None else [edge.source, None]
     for k, one in enumerate(shown):
         left = x + k * (tile + GAP)
         if k:
-            axes.plot([left - GAP + 4, left - 4], [y + tile / 2] * 2, color=colour, lw=1.8, solid_capstyle="butt")
+            axes.plot([left - GAP + 4, left - 4], [y + tile / 2] * 2, color=color, lw=1.8, solid_capstyle="butt")
         if one is None:
             box = fitted(Box(left, y, tile, tile), edge.kernel.shape)
-            rgb = colors.encode(edge.kernel, scale)
+            rgb = palette.encode(edge.kernel, scale)
             canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
             axes.add_patch(
-                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, lw=1.1, zorder=4)
+                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1.1, zorder=4)
             )
             continue
         picture(axes, one.pictures[0] if one.pictures else one.crops[0] if one.crops else None, left, y, tile)
         canvas.write(axes, left, y + tile + 15, one.name, size=10.5, mono=True, limit=int((tile + GAP) / 6.4))
     for i, line in enumerate(edge.notes):
-        canvas.write(axes, x, y + tile + 31 + 15 * i, line, size=10.5, colour=colors.MUTED, limit=60)
+        canvas.write(axes, x, y + tile + 31 + 15 * i, line, size=10.5, color=palette.MUTED, limit=60)

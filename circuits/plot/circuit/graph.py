@@ -23,7 +23,7 @@ from circuits.plot.circuit.graph_layout import (
     curve,
     layout,
 )
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import number, short
 from circuits.tracing.circuit import Circuit
@@ -35,17 +35,17 @@ def circuit_graph(circuit: Circuit, pictures: pictures.Pictures = NO_PICTURES) -
     """Draw a circuit: layers as columns, pictures of the units, kernels on the lines between them.
 
     Lines are orange with an arrow head where the source excites, blue with a bar where it inhibits; their
-    width is the source's share of the strongest input of that target. A grey box is the sum of all units
-    not shown. Kernels into one layer share one colour scale.
+    width is the source's share of the strongest input of that target. A gray box is the sum of all units
+    not shown. Kernels into one layer share one color scale.
 
     Args:
         circuit: from `circuits.trace` or a file.
-        pictures: unit address -> crops `(h, w, 3)` uint8, as `crops` cuts them; a missing unit is a grey tile.
+        pictures: unit address -> crops `(h, w, 3)` uint8, as `crops` cuts them; a missing unit is a gray tile.
     """
     placed = layout(circuit)
     figure, axes = canvas.page(placed.width, placed.height)
     for x, name in placed.headings:
-        canvas.write(axes, x, 34, name, size=12, colour=colors.MUTED, mono=True, limit=28)
+        canvas.write(axes, x, 34, name, size=12, color=palette.MUTED, mono=True, limit=28)
     layer = {n.unit: n.layer for n in circuit.nodes}
     for line in sorted(placed.edges, key=lambda line: abs(line.strength)):
         _draw_line(axes, line)
@@ -61,10 +61,10 @@ def circuit_graph(circuit: Circuit, pictures: pictures.Pictures = NO_PICTURES) -
 
 
 def _draw_line(axes: Axes, line: PlacedEdge) -> None:
-    colour = colors.colour_of(line.strength) if line.edge is not None else colors.REST
+    color = palette.color_of(line.strength) if line.edge is not None else palette.REST
     start, straight, bend, turn, end = curve(line)
     codes = [Curve.MOVETO, Curve.LINETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
-    style = {"edgecolor": colour, "facecolor": "none", "alpha": 0.85, "capstyle": "butt"}
+    style = {"edgecolor": color, "facecolor": "none", "alpha": 0.85, "capstyle": "butt"}
     points = line.width * 72 / canvas.DPI
     axes.add_patch(PathPatch(Curve([start, straight, bend, turn, end], codes), linewidth=points, zorder=1, **style))
     if line.kernel is not None:
@@ -73,25 +73,25 @@ def _draw_line(axes: Axes, line: PlacedEdge) -> None:
         stub = Curve([(x0, y0), (mid, y0), (mid, y1), (x1, y1)], [Curve.MOVETO] + [Curve.CURVE4] * 3)
         axes.add_patch(PathPatch(stub, linewidth=min(points, 2.2), zorder=1, **style))
         above = line.start[1] - line.width / 2 - 4
-        canvas.write(axes, line.start[0] + 5, above, number(line.strength), size=10.5, colour=colour)
+        canvas.write(axes, line.start[0] + 5, above, number(line.strength), size=10.5, color=color)
     (x, y), wide = line.end, max(5.0, line.width * 0.9 + 2)
     if line.strength >= 0:
-        axes.add_patch(_head(x, y, ARROW + 1, wide, colour))
+        axes.add_patch(_head(x, y, ARROW + 1, wide, color))
     else:
-        axes.add_patch(Rectangle((x - ARROW, y - wide), 3.5, 2 * wide, facecolor=colour, lw=0))
+        axes.add_patch(Rectangle((x - ARROW, y - wide), 3.5, 2 * wide, facecolor=color, lw=0))
 
 
-def _head(x: float, y: float, length: float, half: float, colour: str) -> Polygon:
+def _head(x: float, y: float, length: float, half: float, color: str) -> Polygon:
     """An arrow head that points right, its tip at `(x, y)`."""
-    return Polygon([(x, y), (x - length, y - half), (x - length, y + half)], closed=True, facecolor=colour, lw=0)
+    return Polygon([(x, y), (x - length, y - half), (x - length, y + half)], closed=True, facecolor=color, lw=0)
 
 
 def _draw_kernel(axes: Axes, line: PlacedEdge, scale: float) -> None:
     assert line.edge is not None and line.kernel is not None
     box = fitted(line.kernel, line.edge.kernel.shape)
-    canvas.place_image(axes, colors.encode(line.edge.kernel, scale), box.x, box.y, box.width, box.height, sharp=True)
-    colour = colors.colour_of(line.strength)
-    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, lw=1.1, zorder=4))
+    canvas.place_image(axes, palette.encode(line.edge.kernel, scale), box.x, box.y, box.width, box.height, sharp=True)
+    color = palette.color_of(line.strength)
+    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1.1, zorder=4))
 
 
 def fitted(box: Box, shape: tuple[int, ...]) -> Box:
@@ -117,7 +117,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Pictures) -> None
                 box.width,
                 box.height,
                 boxstyle="round,pad=0,rounding_size=5",
-                facecolor=colors.TILE,
+                facecolor=palette.TILE,
                 lw=0,
                 zorder=2,
             )
@@ -130,7 +130,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Pictures) -> None
             short(node.unit),
             size=11,
             mono=True,
-            colour=colors.MUTED,
+            color=palette.MUTED,
             align="center",
             middle=True,
             limit=room,
@@ -141,7 +141,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Pictures) -> None
         canvas.write(axes, box.x, y, node.label, size=12.5, bold=True, limit=room)
         y += 16
     if crops:
-        canvas.write(axes, box.x, y, short(node.unit), size=11, mono=True, colour=colors.MUTED, limit=room)
+        canvas.write(axes, box.x, y, short(node.unit), size=11, mono=True, color=palette.MUTED, limit=room)
 
 
 def _draw_rest(axes: Axes, placed: PlacedRest) -> None:
@@ -152,17 +152,17 @@ def _draw_rest(axes: Axes, placed: PlacedRest) -> None:
             box.width,
             box.height,
             boxstyle="round,pad=0,rounding_size=6",
-            facecolor=colors.TILE,
+            facecolor=palette.TILE,
             lw=0,
             zorder=2,
         )
     )
-    canvas.write(axes, box.x + 10, box.middle, rest_text(placed), size=11, colour=colors.MUTED, middle=True, zorder=4)
+    canvas.write(axes, box.x + 10, box.middle, rest_text(placed), size=11, color=palette.MUTED, middle=True, zorder=4)
     canvas.write(axes, box.right - 10, box.middle, number(rest.strength), size=11, align="right", middle=True, zorder=4)
 
 
 def rest_text(placed: PlacedRest) -> str:
-    """What stands in the grey box."""
+    """What stands in the gray box."""
     count = placed.rest.count
     return "1 other unit" if count == 1 else f"{count} other units" if placed.box.width > 165 else f"{count} others"
 
@@ -172,14 +172,14 @@ def _legend(axes: Axes, placed: Layout) -> None:
     rows = -(-len(placed.scales) // per_row)
     y, x = placed.height - 26 - rows * SCALE_HEIGHT, MARGIN
     for text, strength in (("excites", 1.0), ("inhibits", -1.0), ("units not shown", 0.0)):
-        colour = colors.colour_of(strength)
-        axes.plot([x, x + 22], [y, y], color=colour, lw=2.6, solid_capstyle="butt", zorder=1)
+        color = palette.color_of(strength)
+        axes.plot([x, x + 22], [y, y], color=color, lw=2.6, solid_capstyle="butt", zorder=1)
         if strength >= 0:
-            axes.add_patch(_head(x + 31, y, 10, 6, colour))
+            axes.add_patch(_head(x + 31, y, 10, 6, color))
         else:
-            axes.add_patch(Rectangle((x + 22, y - 6), 3.5, 12, facecolor=colour, lw=0))
-        canvas.write(axes, x + 38, y, text, size=11, colour=colors.MUTED, middle=True)
+            axes.add_patch(Rectangle((x + 22, y - 6), 3.5, 12, facecolor=color, lw=0))
+        canvas.write(axes, x + 38, y, text, size=11, color=palette.MUTED, middle=True)
         x += 58 + 7 * len(text)
     for i, (layer, scale) in enumerate(placed.scales.items()):
         x, row = MARGIN + (i % per_row) * SCALE_WIDTH, i // per_row
-        canvas.colour_bar(axes, x, y + 22 + row * SCALE_HEIGHT, scale, f"weights into {layer}")
+        canvas.color_bar(axes, x, y + 22 + row * SCALE_HEIGHT, scale, f"weights into {layer}")

@@ -2,7 +2,7 @@
 
 Layers are columns, sources to the left of what they feed. The kernels of a unit stand in a stack right
 behind it, one per target, each at the start of its own line, so that no two of them can overlap. What a
-node receives from units not shown is a grey box in the column of its sources.
+node receives from units not shown is a gray box in the column of its sources.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from circuits.plot.drawing.colors import shared_scale
+from circuits.plot.drawing.palette import shared_scale
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 
 MARGIN, HEAD, FOOT = 28.0, 58.0, 48.0
@@ -20,7 +20,7 @@ ROW_GAP = 13.0
 LINE_HEIGHT = 16.0
 STUB, NUMBER = 14.0, 54.0  # from a picture to its kernel; room for the number behind the kernel
 REST_HEIGHT = 30.0
-SCALE_HEIGHT, SCALE_WIDTH = 24.0, 290.0  # one colour bar of the legend
+SCALE_HEIGHT, SCALE_WIDTH = 24.0, 290.0  # one color bar of the legend
 THICK, THIN = 7.0, 1.3
 ARROW = 9.0
 
@@ -79,7 +79,7 @@ class PlacedEdge:
 
 @dataclass(frozen=True)
 class PlacedRest:
-    """The grey box for the units not shown."""
+    """The gray box for the units not shown."""
 
     rest: Rest
     box: Box
@@ -92,7 +92,7 @@ class Layout:
     Attributes:
         width, height: of the page.
         headings: `(x, layer name)` of the columns.
-        scales: target layer -> the weight that is fully coloured in kernels into that layer.
+        scales: target layer -> the weight that is fully colored in kernels into that layer.
     """
 
     width: float
@@ -139,7 +139,7 @@ class _Column:
 
 
 def scales(circuit: Circuit) -> dict[str, float]:
-    """Per target layer the largest weight of the kernels into it: one colour scale for all of them."""
+    """Per target layer the largest weight of the kernels into it: one color scale for all of them."""
     layer = {n.unit: n.layer for n in circuit.nodes}
     into: dict[str, list[Edge]] = {}
     for edge in circuit.edges:
@@ -180,7 +180,7 @@ def layout(circuit: Circuit) -> Layout:
 
 
 def bars_per_row(width: float) -> int:
-    """Colour bars that stand side by side in the legend of a page `width` wide."""
+    """Color bars that stand side by side in the legend of a page `width` wide."""
     return max(1, int((width - 2 * MARGIN) // SCALE_WIDTH))
 
 
@@ -260,7 +260,7 @@ def _place_rows(columns: Sequence[_Column]) -> float:
 
 
 def _wanted(item: _Item, other: _Column, *, forward: bool) -> float:
-    """The mean height of the neighbours that are placed already."""
+    """The mean height of the neighbors that are placed already."""
     if forward:  # `other` holds the sources
         unit = item.node.unit if item.node else ""
         feeds = [{e.target for e in o.out} | ({o.rest.target} if o.rest else set()) for o in other.items]

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.plot.circuit.graph import NO_PICTURES, fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import kernel_effect, number, short
 from circuits.tracing.circuit import Edge
@@ -30,15 +30,15 @@ def draw_unit(
     rows: int = 1,
     tile: int = TILE,
 ) -> None:
-    """The montage of a unit at `(x, y)`, or a grey tile with its address."""
+    """The montage of a unit at `(x, y)`, or a gray tile with its address."""
     width, height = columns * (tile + GAP) - GAP, rows * (tile + GAP) - GAP
     crops = pictures.of(found, unit)
     if crops:
         canvas.place_image(axes, pictures.montage(crops, rows, columns, tile * 2, GAP * 2), x, y, width, height)
         return
-    tiled = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=5", facecolor=colors.TILE, lw=0)
+    tiled = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=5", facecolor=palette.TILE, lw=0)
     axes.add_patch(tiled)
-    style = {"size": 9.5, "mono": True, "colour": colors.MUTED, "align": "center", "middle": True}
+    style = {"size": 9.5, "mono": True, "color": palette.MUTED, "align": "center", "middle": True}
     layer, colon, index = short(unit).rpartition(":")
     room = max(6, int(width / 6))
     if colon and len(short(unit)) > room:
@@ -49,7 +49,7 @@ def draw_unit(
 
 
 def _draw(axes: Axes, kernel: object, scale: float, x: float, y: float, side: float, edge: str) -> None:
-    rgb = colors.encode(kernel, scale)
+    rgb = palette.encode(kernel, scale)
     box = fitted(Box(x, y, side, side), rgb.shape[:2])
     canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
     axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=0.9, zorder=4))
@@ -63,9 +63,9 @@ def kernel_strip(
     Args:
         edges: of a circuit, in the order wanted.
         pictures: unit address -> crops.
-        scale: the weight that is fully coloured; default the largest among `edges`, one scale for all rows.
+        scale: the weight that is fully colored; default the largest among `edges`, one scale for all rows.
     """
-    scale = colors.shared_scale(e.kernel for e in edges) if scale is None else scale
+    scale = palette.shared_scale(e.kernel for e in edges) if scale is None else scale
     row, head = TILE + 38, 30
     strip = 3 * (TILE + GAP) - GAP
     left, at_kernel, at_target = 24, 24 + strip + 30, 24 + strip + 30 + TILE + 30
@@ -73,21 +73,21 @@ def kernel_strip(
     figure, axes = canvas.page(width, head + max(1, len(edges)) * row + 40)
     for i, edge in enumerate(edges):
         y = head + i * row
-        colour = colors.colour_of(edge.strength or edge.sign)
+        color = palette.color_of(edge.strength or edge.sign)
         middle = y + TILE / 2
         for x in (left + strip + 4, at_kernel + TILE + 4):
-            axes.plot([x, x + 22], [middle, middle], color=colour, lw=1.8, solid_capstyle="butt")
+            axes.plot([x, x + 22], [middle, middle], color=color, lw=1.8, solid_capstyle="butt")
         draw_unit(axes, edge.source, pictures, left, y, columns=3)
-        _draw(axes, edge.kernel, scale, at_kernel, y, TILE, colour)
+        _draw(axes, edge.kernel, scale, at_kernel, y, TILE, color)
         draw_unit(axes, edge.target, pictures, at_target, y, columns=3)
         for x, unit in ((left, edge.source), (at_target, edge.target)):
-            canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, colour=colors.MUTED, limit=26)
+            canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, color=palette.MUTED, limit=26)
         x = at_target + strip + 22
-        canvas.write(axes, x, middle - 2, number(edge.strength), size=15, bold=True, colour=colour)
+        canvas.write(axes, x, middle - 2, number(edge.strength), size=15, bold=True, color=color)
         canvas.write(axes, x, middle + 17, kernel_effect(edge.kernel, edge.sign), size=11, limit=46)
     if not edges:
-        canvas.write(axes, left, head + 30, "no edges", size=12, colour=colors.MUTED)
-    canvas.colour_bar(axes, left, head + max(1, len(edges)) * row + 8, scale, "weight")
+        canvas.write(axes, left, head + 30, "no edges", size=12, color=palette.MUTED)
+    canvas.color_bar(axes, left, head + max(1, len(edges)) * row + 8, scale, "weight")
     return figure
 
 
@@ -108,27 +108,27 @@ def kernel_grid(
         sources: source channels to show; default the `n` with the largest norm over all targets.
         n: how many sources when they are not given.
         model: name of the model, where `pictures` is keyed by full addresses.
-        scale: the weight that is fully coloured; default the largest shown.
+        scale: the weight that is fully colored; default the largest shown.
     """
     kernels = weights.kernels.detach().cpu().double().numpy()
     if sources is None:
         order = weights.norms.detach().cpu().norm(dim=0).argsort(descending=True, stable=True)
         sources = order[:n].tolist()
-    scale = colors.shared_scale([kernels[:, list(sources)]]) if scale is None else scale
+    scale = palette.shared_scale([kernels[:, list(sources)]]) if scale is None else scale
     before = f"{model}/" if model else ""
     left, top, step = 24 + TILE + 24, 24 + TILE + 34, TILE + 12
     width = left + max(1, len(sources)) * step + 20
     figure, axes = canvas.page(max(width, 300), top + max(1, len(weights.targets)) * (step + 16) + 44)
-    canvas.write(axes, 24, 24 + TILE / 2, weights.source, size=10, mono=True, colour=colors.MUTED, limit=12)
+    canvas.write(axes, 24, 24 + TILE / 2, weights.source, size=10, mono=True, color=palette.MUTED, limit=12)
     for j, channel in enumerate(sources):
         x = left + j * step
         draw_unit(axes, f"{before}{weights.source}:{channel}", pictures, x, 24)
-        canvas.write(axes, x, 24 + TILE + 15, f":{channel}", size=11, mono=True, colour=colors.MUTED)
+        canvas.write(axes, x, 24 + TILE + 15, f":{channel}", size=11, mono=True, color=palette.MUTED)
     for i, target in enumerate(weights.targets):
         y = top + i * (step + 16)
         draw_unit(axes, before + target, pictures, 24, y)
-        canvas.write(axes, 24, y + TILE + 14, target, size=9.5, mono=True, colour=colors.MUTED, limit=14)
+        canvas.write(axes, 24, y + TILE + 14, target, size=9.5, mono=True, color=palette.MUTED, limit=14)
         for j, channel in enumerate(sources):
-            _draw(axes, kernels[i, channel], scale, left + j * step, y, TILE, colors.LINE)
-    canvas.colour_bar(axes, 24, top + len(weights.targets) * (step + 16) + 12, scale, "weight")
+            _draw(axes, kernels[i, channel], scale, left + j * step, y, TILE, palette.LINE)
+    canvas.color_bar(axes, 24, top + len(weights.targets) * (step + 16) + 12, scale, "weight")
     return figure

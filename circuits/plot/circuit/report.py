@@ -13,7 +13,7 @@ from circuits.plot.drawing.svg import anchor, escape, graph_svg, histogram_svg
 from circuits.plot.drawing.wording import circuit_reading, decimals, minus, name_of, short
 from circuits.tracing.circuit import Circuit
 
-_MADE = "The first picture, framed, is made by optimisation, to drive the unit as far as it goes. "
+_MADE = "The first picture, framed, is made by optimization, to drive the unit as far as it goes. "
 
 
 def trace_report(
@@ -31,7 +31,7 @@ def trace_report(
 
     Args:
         circuit: traced, and scored or not.
-        pictures: unit address -> crops, as `crops` cuts them; units without any get a grey tile.
+        pictures: unit address -> crops, as `crops` cuts them; units without any get a gray tile.
         command: the shell command that makes this report again.
         python: the Python that does.
         visualizations: unit address -> a picture made for it, as `pixels` gives it, shown before its crops in the
@@ -148,7 +148,7 @@ def _scores(circuit: Circuit) -> str:
     pictures_ = f"{score.n_images} picture{'s' * (score.n_images != 1)}"
     return (
         f'<h2>Scores</h2><p class="note">Explained variance of the target over positions and {pictures_}; '
-        f"grey bars are random circuits (seed {score.seed}).</p>"
+        f"gray bars are random circuits (seed {score.seed}).</p>"
         f'<div class="panels">{"".join(panels)}{_minimality(circuit)}</div>'
     )
 
@@ -171,7 +171,7 @@ def _minimality(circuit: Circuit) -> str:
             f'<tr><td class="name"><a href="{escape(anchor(unit))}">{escape(name)}</a></td><td class="diverging">'
             '<svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">'
             f'<line x1="{zero}" x2="{zero}" y1="-7" y2="21"/>'
-            f'<rect class="grey" x="{left:.2f}" y="2" width="{width:.2f}" height="10"/></svg></td>'
+            f'<rect class="gray" x="{left:.2f}" y="2" width="{width:.2f}" height="10"/></svg></td>'
             f'<td class="value">{exact(value, digits)}</td></tr>'
         )
     return (

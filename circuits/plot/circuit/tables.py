@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from circuits.dataset.concept_search import Finding, Findings
 from circuits.errors import CircuitsError, shorten
 from circuits.plot.circuit.waterfall import rest_of, sum_steps
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.svg import bins
 from circuits.plot.drawing.wording import minus, name_of, number, short
 from circuits.tracing.circuit import Circuit, Score
 
 
-def _rule(axes: Axes, x: float, top: float, bottom: float, colour: str = colors.LINE, width: float = 0.8) -> None:
-    axes.plot([x, x], [top, bottom], color=colour, lw=width, zorder=0)
+def _rule(axes: Axes, x: float, top: float, bottom: float, color: str = palette.LINE, width: float = 0.8) -> None:
+    axes.plot([x, x], [top, bottom], color=color, lw=width, zorder=0)
 
 
 def auc_table(found: Findings | Sequence[Finding], *, n: int = 20, title: str = "") -> Figure:
@@ -45,27 +45,27 @@ def auc_table(found: Findings | Sequence[Finding], *, n: int = 20, title: str = 
     canvas.write(axes, 24, 32, title or "Units by AUC", size=14, bold=True, limit=70)
     for tick in (v / 10 for v in range(round(low * 10), 11)):
         _rule(axes, across(tick), head - 8, bottom)
-        canvas.write(axes, across(tick), bottom + 18, f"{tick:.1f}", size=10, colour=colors.MUTED, align="center")
-    _rule(axes, across(0.5), head - 8, bottom, colors.MUTED, 1.0)
-    canvas.write(axes, across(0.5), bottom + 34, "chance", size=10, colour=colors.MUTED, align="center")
+        canvas.write(axes, across(tick), bottom + 18, f"{tick:.1f}", size=10, color=palette.MUTED, align="center")
+    _rule(axes, across(0.5), head - 8, bottom, palette.MUTED, 1.0)
+    canvas.write(axes, across(0.5), bottom + 34, "chance", size=10, color=palette.MUTED, align="center")
     if shuffled is not None:
         at = across(shuffled)
-        axes.plot([at, at], [head - 8, bottom], color=colors.INK, lw=1, ls=(0, (4, 3)), zorder=3)
+        axes.plot([at, at], [head - 8, bottom], color=palette.INK, lw=1, ls=(0, (4, 3)), zorder=3)
         side = "center" if at > across(0.5) + 120 else "left"
-        canvas.write(axes, at, bottom + 34, "best for shuffled labels", size=10, colour=colors.MUTED, align=side)
+        canvas.write(axes, at, bottom + 34, "best for shuffled labels", size=10, color=palette.MUTED, align=side)
     for i, row in enumerate(shown):
         y = head + i * step
-        colour = colors.colour_of(row.auc - 0.5)
+        color = palette.color_of(row.auc - 0.5)
         canvas.write(axes, 24, y + 9, short(row.unit), size=11, mono=True, middle=True, limit=28)
-        axes.barh(y + 9, across(row.auc) - across(0.5), left=across(0.5), height=12, color=colour, alpha=0.75, zorder=1)
+        axes.barh(y + 9, across(row.auc) - across(0.5), left=across(0.5), height=12, color=color, alpha=0.75, zorder=1)
         if row.low is not None and row.high is not None:
-            axes.plot([across(row.low), across(row.high)], [y + 9, y + 9], color=colors.INK, lw=1.1, zorder=2)
+            axes.plot([across(row.low), across(row.high)], [y + 9, y + 9], color=palette.INK, lw=1.1, zorder=2)
             for end in (row.low, row.high):
-                axes.plot([across(end)] * 2, [y + 5, y + 13], color=colors.INK, lw=1.1, zorder=2)
+                axes.plot([across(end)] * 2, [y + 5, y + 13], color=palette.INK, lw=1.1, zorder=2)
         text = f"{row.auc:.3f}"
         canvas.write(axes, left + wide + 24, y + 9, text, size=11, middle=True)
     if not shown:
-        canvas.write(axes, 24, head + 14, "no units", size=12, colour=colors.MUTED)
+        canvas.write(axes, 24, head + 14, "no units", size=12, color=palette.MUTED)
     return figure
 
 
@@ -95,24 +95,24 @@ def _histogram(
     counts, low, high = bins(random, value)
     most, step, base = max(1, int(counts.max(initial=0))), width / len(counts), y + 160
     canvas.write(axes, x, y + 12, name, size=14, bold=True)
-    canvas.write(axes, x + 8.8 * len(name) + 12, y + 12, what, size=11, colour=colors.MUTED)
+    canvas.write(axes, x + 8.8 * len(name) + 12, y + 12, what, size=11, color=palette.MUTED)
     for i, count in enumerate(counts.tolist()):
         if count:
             tall = count / most * 92
-            axes.bar(x + (i + 0.5) * step, -tall, bottom=base, width=step - 1, color=colors.LINE, zorder=1)
-    axes.plot([x, x + width], [base, base], color=colors.MUTED, lw=0.8)
+            axes.bar(x + (i + 0.5) * step, -tall, bottom=base, width=step - 1, color=palette.LINE, zorder=1)
+    axes.plot([x, x + width], [base, base], color=palette.MUTED, lw=0.8)
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
         if low <= tick <= high:
             at = x + (tick - low) / (high - low) * width
-            canvas.write(axes, at, base + 16, f"{tick:g}", size=10, colour=colors.MUTED, align="center")
+            canvas.write(axes, at, base + 16, f"{tick:g}", size=10, color=palette.MUTED, align="center")
     at = x + (min(max(value, low), high) - low) / (high - low) * width
-    axes.plot([at, at], [y + 38, base], color=colors.INK, lw=2)
+    axes.plot([at, at], [y + 38, base], color=palette.INK, lw=2)
     near_end = at > x + width - 80
     align, shift = ("right", -6) if near_end else ("left", 6)
     canvas.write(axes, at + shift, y + 46, minus(f"{value:.2f}"), size=13, bold=True, align=align)
     if random:
         text = f"above {percentile:.0f} % of {len(random)} random circuits, median {median(random):.2f}"
-        canvas.write(axes, x, base + 38, minus(text), size=11, colour=colors.MUTED)
+        canvas.write(axes, x, base + 38, minus(text), size=11, color=palette.MUTED)
 
 
 def _minimality(axes: Axes, ranked: Sequence[tuple[str, float]], labels: dict[str, str], y: float) -> None:
@@ -123,11 +123,11 @@ def _minimality(axes: Axes, ranked: Sequence[tuple[str, float]], labels: dict[st
         zero, wide = 400, 230
     for i, (unit, value) in enumerate(ranked):
         at = y + 26 + i * 22
-        canvas.write(axes, 30, at, short(unit), size=11, mono=True, colour=colors.MUTED, middle=True, limit=18)
+        canvas.write(axes, 30, at, short(unit), size=11, mono=True, color=palette.MUTED, middle=True, limit=18)
         canvas.write(axes, 165, at, labels.get(unit, ""), size=11, middle=True, limit=18)
-        axes.barh(at, value / largest * wide, left=zero, height=11, color=colors.REST, zorder=1)
+        axes.barh(at, value / largest * wide, left=zero, height=11, color=palette.REST, zorder=1)
         canvas.write(axes, 740, at, number(value), size=11, align="right", middle=True)
-    _rule(axes, zero, y + 14, y + 26 + len(ranked) * 22 - 8, colors.MUTED)
+    _rule(axes, zero, y + 14, y + 26 + len(ranked) * 22 - 8, palette.MUTED)
 
 
 def waterfall(circuit: Circuit, unit: str | None = None) -> Figure:
@@ -158,10 +158,10 @@ def waterfall(circuit: Circuit, unit: str | None = None) -> Figure:
     _rule(axes, across(0), head - 10, head + len(steps) * step)
     for i, part in enumerate(steps):
         y, is_sum = head + i * step + 9, part.kind == "sum"
-        colour = colors.INK if is_sum else colors.REST if part.kind == "rest" else colors.colour_of(part.value)
-        axes.barh(y, across(part.end) - across(part.start), left=across(part.start), height=13, color=colour, zorder=2)
+        color = palette.INK if is_sum else palette.REST if part.kind == "rest" else palette.color_of(part.value)
+        axes.barh(y, across(part.end) - across(part.start), left=across(part.start), height=13, color=color, zorder=2)
         if i + 1 < len(steps):
-            axes.plot([across(part.end)] * 2, [y - 6.5, y + step + 6.5], color=colors.MUTED, lw=0.7, zorder=1)
+            axes.plot([across(part.end)] * 2, [y - 6.5, y + step + 6.5], color=palette.MUTED, lw=0.7, zorder=1)
         canvas.write(axes, 24, y, part.name, size=11, bold=is_sum, middle=True, limit=34)
         canvas.write(axes, left + wide + 90, y, number(part.value), size=11, bold=is_sum, align="right", middle=True)
     return figure

@@ -86,7 +86,7 @@ def _made(node: Node, picture: pictures.Crop | None) -> str:
         return f'<figure class="made"><span class="dead" style="width:{size}px;height:{size}px">{DEAD}</span></figure>'
     side = pictures.embedded(picture, LARGE if node.depth == 0 else SMALL)
     uri = pictures.data_uri(pictures.resized(picture, side))
-    alt = escape(f"what {name_of(node)} looks for: a picture made by optimisation")
+    alt = escape(f"what {name_of(node)} looks for: a picture made by optimization")
     shown = f'<img src="{uri}" alt="{alt}" title="{alt}" {box} loading="lazy">'
     return f'<figure class="made">{shown}<figcaption>visualization</figcaption></figure>'
 
@@ -153,8 +153,8 @@ def _row(
     classes: Mapping[str, str],
     scales: Mapping[str, float],
 ) -> str:
-    colour = {"rest": "grey", "sum": "ink"}.get(step.kind, "plus" if step.value > 0 else "minus")
-    bar = f'<td class="diverging">{_bar(step, span, colour)}</td><td class="value">{exact(step.value, digits)}</td>'
+    color = {"rest": "gray", "sum": "ink"}.get(step.kind, "plus" if step.value > 0 else "minus")
+    bar = f'<td class="diverging">{_bar(step, span, color)}</td><td class="value">{exact(step.value, digits)}</td>'
     if step.edge is None:
         note = f'<span class="note">{_REMAINDER}</span>' if step.name == "remainder" and step.value else ""
         kind = ' class="total"' if step.kind == "sum" else ""
@@ -169,7 +169,7 @@ def _row(
     return f'<tr><td class="between">{between}</td>{name}{bar}</tr>'
 
 
-def _bar(step: Step, span: tuple[float, float], colour: str) -> str:
+def _bar(step: Step, span: tuple[float, float], color: str) -> str:
     low, high = span
     width = (high - low) or 1.0
 
@@ -181,7 +181,7 @@ def _bar(step: Step, span: tuple[float, float], colour: str) -> str:
     return (
         '<svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">'
         f'<line x1="{zero:.2f}" x2="{zero:.2f}" y1="-7" y2="21"/>'
-        f'<rect class="{colour}" x="{left:.2f}" y="2" width="{max(right - left, 0.4):.2f}" height="10"/></svg>'
+        f'<rect class="{color}" x="{left:.2f}" y="2" width="{max(right - left, 0.4):.2f}" height="10"/></svg>'
     )
 
 

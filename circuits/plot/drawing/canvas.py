@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from zoo.weights.files import write_atomically
 
 DPI = 100  # figures are laid out in pixels of this size; `save_figure` writes them at twice that
@@ -28,7 +28,7 @@ MONO = "DejaVu Sans Mono"
 
 def page(width: float, height: float) -> tuple[Figure, Axes]:
     """A white figure of `width` by `height` pixels and one axes over all of it, in pixels from the top left."""
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_autoscale_on(False)
@@ -58,7 +58,7 @@ def write(
     text: str,
     *,
     size: float = 11,
-    colour: str = colors.INK,
+    color: str = palette.INK,
     bold: bool = False,
     mono: bool = False,
     limit: int = 200,
@@ -73,7 +73,7 @@ def write(
         y,
         printable(text, limit, family),
         fontsize=size * 72 / DPI,
-        color=colour,
+        color=color,
         fontfamily=family,
         fontweight="bold" if bold else "normal",
         horizontalalignment=align,
@@ -100,7 +100,7 @@ def embedded(figure: Figure, text: str) -> str:
     """A figure as an HTML image that holds it, at its nominal size; `text` is for those who do not see it."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.bbox": None}):
-        figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=colors.PAPER)
+        figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=palette.PAPER)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = figure.get_figwidth() * DPI
     return (
@@ -129,17 +129,17 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     def draw(temporary: Path) -> None:
         with matplotlib.rc_context({"svg.hashsalt": "circuits", "svg.fonttype": "path", "savefig.bbox": None}):
-            figure.savefig(temporary, format=kind, dpi=2 * DPI, metadata=metadata[kind], facecolor=colors.PAPER)
+            figure.savefig(temporary, format=kind, dpi=2 * DPI, metadata=metadata[kind], facecolor=palette.PAPER)
 
     write_atomically(path, draw)
 
 
-def colour_bar(axes: Axes, x: float, y: float, scale: float, text: str) -> None:
+def color_bar(axes: Axes, x: float, y: float, scale: float, text: str) -> None:
     """The signed scale, 60 by 10 pixels, with its ends' numbers and a word on what it is for."""
-    ramp = colors.encode([[i / 30 * scale for i in range(-30, 31)]], scale)
-    write(axes, x, y + 5, f"\N{MINUS SIGN}{scale:.2g}", size=10, colour=colors.INHIBITS, middle=True)
+    ramp = palette.encode([[i / 30 * scale for i in range(-30, 31)]], scale)
+    write(axes, x, y + 5, f"\N{MINUS SIGN}{scale:.2g}", size=10, color=palette.INHIBITS, middle=True)
     x += 8 + 6.3 * len(f"-{scale:.2g}")
     place_image(axes, ramp, x, y, 60, 10)
-    axes.add_patch(Rectangle((x, y), 60, 10, fill=False, edgecolor=colors.LINE, lw=0.6, zorder=4))
-    write(axes, x + 66, y + 5, f"+{scale:.2g}", size=10, colour=colors.EXCITES, middle=True)
-    write(axes, x + 78 + 6.3 * len(f"+{scale:.2g}"), y + 5, text, size=10, colour=colors.MUTED, middle=True, limit=30)
+    axes.add_patch(Rectangle((x, y), 60, 10, fill=False, edgecolor=palette.LINE, lw=0.6, zorder=4))
+    write(axes, x + 66, y + 5, f"+{scale:.2g}", size=10, color=palette.EXCITES, middle=True)
+    write(axes, x + 78 + 6.3 * len(f"+{scale:.2g}"), y + 5, text, size=10, color=palette.MUTED, middle=True, limit=30)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from circuits.errors import CircuitsError, shorten
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.tracing.circuit import Circuit, Example
 from zoo.images.sources import Images, Source, open_images
 from zoo.inputs import InputSpec
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 Crop = NDArray[np.uint8]
 Pictures = Mapping[str, Sequence[Crop]]
 
-_OUTSIDE = 150  # grey beyond the picture's border
+_OUTSIDE = 150  # gray beyond the picture's border
 _BATCH = 32
 
 
 def crops(circuit: Circuit, images: Images, spec: InputSpec, n: int = 6) -> dict[str, list[Crop]]:
     """Cut where the units of a circuit fire: the receptive field of each example.
 
-    A crop is a square: centred on a box that reaches beyond the picture, grey out there; moved inwards for a
+    A crop is a square: centerd on a box that reaches beyond the picture, gray out there; moved inwards for a
     box that was cut off at the border. A field larger than the picture gives the whole picture.
 
     Args:
@@ -103,7 +103,7 @@ def _check(images: Images, example: Example, subject: str, verb: str) -> None:
 def pixels(picture: Any, channels: int = 3) -> Crop:
     """A picture `(channels [+ 1], H, W)` in [0, 1], a tensor or an array, as bytes `(H, W, 3 or 4)`.
 
-    One channel more is an opacity. Other numbers of channels than three are shown as their mean in grey.
+    One channel more is an opacity. Other numbers of channels than three are shown as their mean in gray.
     """
     values = np.asarray(picture, dtype=np.float32)
     if len(values) == channels:
@@ -113,7 +113,7 @@ def pixels(picture: Any, channels: int = 3) -> Crop:
 
 
 def _rgb(picture: NDArray[np.float32]) -> Crop:
-    """A picture `(C, H, W)` in [0, 1] as RGB bytes; other numbers of channels are shown as their mean in grey."""
+    """A picture `(C, H, W)` in [0, 1] as RGB bytes; other numbers of channels are shown as their mean in gray."""
     three = picture if picture.shape[0] == 3 else np.repeat(picture.mean(axis=0, keepdims=True), 3, axis=0)
     return np.asarray(np.rint(np.clip(three, 0, 1) * 255).transpose(1, 2, 0), dtype=np.uint8)
 
@@ -182,10 +182,10 @@ def montage(crops_: Sequence[Crop], rows: int, columns: int, side: int, gap: int
 
 
 def kernel_pixels(kernel: NDArray[np.float32], scale: float, side: int = 96) -> NDArray[np.uint8]:
-    """A kernel `(kh, kw)` in the signed colours, RGB, enlarged by whole pixels to about `side`."""
+    """A kernel `(kh, kw)` in the signed colors, RGB, enlarged by whole pixels to about `side`."""
     values = np.atleast_2d(kernel)
     times = max(1, side // max(values.shape))
-    return colors.encode(values, scale).repeat(times, axis=0).repeat(times, axis=1)
+    return palette.encode(values, scale).repeat(times, axis=0).repeat(times, axis=1)
 
 
 def data_uri(pixels: NDArray[np.uint8], *, photograph: bool = False) -> str:

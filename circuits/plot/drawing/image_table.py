@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.visualization.card import why_none
 from circuits.plot.visualization.modes import mark
@@ -79,14 +79,14 @@ def picture_table(
     figure, axes = canvas.page(width, top + len(rows) * (above + side + below) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=max(30, int(room * 0.7)))
     for i, line in enumerate(said):
-        canvas.write(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, colour=colors.MUTED, limit=room + 8)
+        canvas.write(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, color=palette.MUTED, limit=room + 8)
     for j, column in enumerate(columns):
         canvas.write(axes, left + j * (side + GAP), top - 8, column, size=11.5, bold=True, limit=int(side / 6.4))
     for i, row in enumerate(rows):
         y = top + i * (above + side + below) + above
         for k, line in enumerate(names[i] if i < len(names) else ()):
             canvas.write(axes, MARGIN, y + 16 + 17 * k, line, size=11 if k else 12.5, bold=not k, limit=24,
-                         colour=colors.MUTED if k else colors.INK)  # fmt: skip
+                         color=palette.MUTED if k else palette.INK)  # fmt: skip
         for j, tile in enumerate(row):
             if tile is not None:
                 _draw(axes, tile, left + j * (side + GAP), y, side)
@@ -103,7 +103,7 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, side: int) -> None:
         canvas.place_image(axes, tile.pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)
     for k, line in enumerate(tile.lines):
         canvas.write(axes, x, y + side + 15 + 15 * k, line, size=10.5, limit=int(side / 5.3),
-                     colour=colors.MUTED if k else colors.INK)  # fmt: skip
+                     color=palette.MUTED if k else palette.INK)  # fmt: skip
 
 
 def _wrapped(text: str, room: int) -> list[str]:

@@ -14,7 +14,7 @@ from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph import NO_PICTURES, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.circuit.kernels import draw_unit
-from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, minus, number, short
 from circuits.tracing.circuit import Edge
 
@@ -47,17 +47,17 @@ def layer_rows(
     width = max(left + most * (tile + GAP) + MARGIN, 640)
     figure, axes = canvas.page(width, head + len(rows) * step + 8)
     canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=90)
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=int(width / 6))
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 6))
     for i, (layer, units) in enumerate(rows.items()):
         y = head + i * step
         canvas.write(axes, MARGIN, y + tile / 2 - 4, layer, size=13, bold=True, limit=18)
-        canvas.write(axes, MARGIN, y + tile / 2 + 14, (notes or {}).get(layer, ""), size=10.5, colour=colors.MUTED,
+        canvas.write(axes, MARGIN, y + tile / 2 + 14, (notes or {}).get(layer, ""), size=10.5, color=palette.MUTED,
                      limit=26)  # fmt: skip
         for j, unit in enumerate(units):
             x = left + j * (tile + GAP)
             draw_unit(axes, unit, found, x, y, tile=int(tile))
             text = f":{unit.rpartition(':')[2]}"
-            canvas.write(axes, x, y + tile + 14, text, size=10.5, mono=True, colour=colors.MUTED)
+            canvas.write(axes, x, y + tile + 14, text, size=10.5, mono=True, color=palette.MUTED)
     return figure
 
 
@@ -70,10 +70,10 @@ def kernel_wall(
     title: str = "",
     about: str = "",
 ) -> Figure:
-    """Kernels that read a picture, each as a small picture: grey is zero, the largest weight of each is full contrast.
+    """Kernels that read a picture, each as a small picture: gray is zero, the largest weight of each is full contrast.
 
     Args:
-        kernels: `(units, channels, kh, kw)`; of three channels in colour, of others their mean.
+        kernels: `(units, channels, kh, kw)`; of three channels in color, of others their mean.
         names: one for each; notes: one for each, below it.
         columns: kernels side by side.
         title: what they are; about: a line below it.
@@ -85,7 +85,7 @@ def kernel_wall(
     width = max(2 * MARGIN + columns * (tile + GAP) - GAP, 560)
     figure, axes = canvas.page(width, head + rows * step + 10)
     canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=int(width / 9))
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=int(width / 6))
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 6))
     for i, kernel in enumerate(values):
         x, y = MARGIN + (i % columns) * (tile + GAP), head + (i // columns) * step
         largest = float(np.abs(kernel).max()) or 1.0
@@ -93,7 +93,7 @@ def kernel_wall(
                            sharp=True)  # fmt: skip
         canvas.write(axes, x, y + tile + 13, names[i], size=10.5, mono=True, limit=9)
         if notes:
-            canvas.write(axes, x, y + tile + 25, notes[i], size=9.5, colour=colors.MUTED, limit=13)
+            canvas.write(axes, x, y + tile + 25, notes[i], size=9.5, color=palette.MUTED, limit=13)
     return figure
 
 
@@ -128,18 +128,18 @@ def weights_page(
     y = head
     for name, edges, note in sections:
         canvas.write(axes, MARGIN, y, name, size=13, bold=True)
-        canvas.write(axes, MARGIN + 52, y, note, size=11, colour=colors.MUTED, limit=int((width - 380) / 5.6))
-        scale = colors.shared_scale(e.kernel for e in edges)
-        canvas.colour_bar(axes, width - 250, y - 9, scale, "weight")
+        canvas.write(axes, MARGIN + 52, y, note, size=11, color=palette.MUTED, limit=int((width - 380) / 5.6))
+        scale = palette.shared_scale(e.kernel for e in edges)
+        canvas.color_bar(axes, width - 250, y - 9, scale, "weight")
         y += 16
         for i, edge in enumerate(edges):
             x, top = MARGIN + (i % columns) * (wide + 18), y + (i // columns) * step
             other = edge.source if edge.target == unit else edge.target
             draw_unit(axes, other, found, x, top, columns=2, rows=2, tile=30)
-            _kernel(axes, edge.kernel, scale, x + tile + 8, top, tile, colors.LINE)
+            _kernel(axes, edge.kernel, scale, x + tile + 8, top, tile, palette.LINE)
             canvas.write(axes, x, top + tile + 14, short(other), size=10, mono=True, limit=17)
             canvas.write(axes, x + wide - 14, top + tile + 28, minus(f"{edge.weight:+.2g}"), size=10,
-                         colour=colors.colour_of(edge.weight), align="right", bold=True)  # fmt: skip
+                         color=palette.color_of(edge.weight), align="right", bold=True)  # fmt: skip
         y += -(-len(edges) // columns) * step + 28
     return figure
 
@@ -156,9 +156,9 @@ def kernel_between(edge: Edge, found: crops.Pictures = NO_PICTURES, *, title: st
     width = 2 * MARGIN + 3 * side + 2 * gap
     figure, axes = canvas.page(width, top + side + 96)
     canvas.write(axes, MARGIN, 32, title or f"{short(edge.source)} into {short(edge.target)}", size=15, bold=True)
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=130)
-    ink = colors.colour_of(edge.strength)
-    scale = colors.shared_scale([edge.kernel])
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=130)
+    ink = palette.color_of(edge.strength)
+    scale = palette.shared_scale([edge.kernel])
     for i, unit in ((0, edge.source), (2, edge.target)):
         x = MARGIN + i * (side + gap)
         draw_unit(axes, unit, found, x, top, tile=int(side))
@@ -172,13 +172,13 @@ def kernel_between(edge: Edge, found: crops.Pictures = NO_PICTURES, *, title: st
     for i, line in enumerate(lines):
         canvas.write(axes, x, top + side + 18 + 16 * i, line, size=11.5, limit=38)
     below = top + side + 20 + 16 * len(lines)
-    canvas.write(axes, x, below, f"sum of the weights {number(edge.strength)}", size=11, colour=colors.MUTED)
-    canvas.colour_bar(axes, x, below + 12, scale, "weight")
+    canvas.write(axes, x, below, f"sum of the weights {number(edge.strength)}", size=11, color=palette.MUTED)
+    canvas.color_bar(axes, x, below + 12, scale, "weight")
     return figure
 
 
 def _kernel(axes: Axes, kernel: object, scale: float, x: float, y: float, side: float, edge: str) -> None:
-    rgb = colors.encode(kernel, scale)
+    rgb = palette.encode(kernel, scale)
     box = fitted(Box(x, y, side, side), rgb.shape[:2])
     canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
     axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=1.0, zorder=4))

@@ -1,4 +1,4 @@
-"""Drawings of the report as inline SVG: they follow the page's colours, and their units are links."""
+"""Drawings of the report as inline SVG: they follow the page's colors, and their units are links."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from circuits.plot.circuit.graph import fitted, rest_text
 from circuits.plot.circuit.graph_layout import ARROW, TILE_GAP, PlacedEdge, PlacedNode, PlacedRest, curve, layout
-from circuits.plot.drawing import colors
 from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import kernel_effect, minus, name_of, number, short
 from circuits.tracing.circuit import Circuit
 
@@ -45,7 +45,7 @@ def kernel_svg(kernel: NDArray[np.float32], scale: float, side: float, text: str
 
     Args:
         kernel: `(kh, kw)`.
-        scale: the weight that is fully coloured.
+        scale: the weight that is fully colored.
         side: pixels of its longer side.
         text: what it is, for those who do not see it.
     """
@@ -56,9 +56,9 @@ def kernel_svg(kernel: NDArray[np.float32], scale: float, side: float, text: str
     about = escape(f"{text}: {numbers(values)}")
     head = f'<svg class="kernel" role="img" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {wide} {high}">'
     if values.size > CELLS:
-        uri = pictures.data_uri(colors.encode(values, scale))
+        uri = pictures.data_uri(palette.encode(values, scale))
         return f'{head}<title>{about}</title><image class="sharp" width="{wide}" height="{high}" href="{uri}"/></svg>'
-    rgb = colors.encode(values, scale)
+    rgb = palette.encode(values, scale)
     cells = "".join(
         f'<rect x="{x}" y="{y}" width="1.02" height="1.02" fill="#{r:02x}{g:02x}{b:02x}">'
         f"<title>row {y + 1}, column {x + 1}: {values[y, x]:+.4g}</title></rect>"
@@ -136,7 +136,7 @@ def _kernel(line: PlacedEdge, scale: float, what: str) -> str:
     kernel = np.atleast_2d(line.edge.kernel)
     box = fitted(line.kernel, kernel.shape)
     place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
-    uri = pictures.data_uri(colors.encode(kernel, scale))
+    uri = pictures.data_uri(palette.encode(kernel, scale))
     tip = escape(f"{what}. Strength {line.strength:+.3g}. Weights: {numbers(kernel)}")
     return (
         f'<a href="{escape(anchor(line.edge.target))}"><title>{tip}</title>'
@@ -165,7 +165,7 @@ def _node(placed: PlacedNode, found: pictures.Pictures, made: pictures.Crop | No
     else:
         middle = f'x="{box.x + box.width / 2:.1f}" y="{box.middle + 4:.1f}"'
         out.append(f'<rect class="tile" rx="5" {place}/>')
-        out.append(f'<text class="address centred" {middle}>{address}</text>')
+        out.append(f'<text class="address centerd" {middle}>{address}</text>')
     y = box.y + box.height + 16
     if node.label:
         out.append(f'<text class="label" x="{box.x:.1f}" y="{y:.1f}">{escape(cropped(node.label, room))}</text>')
@@ -198,7 +198,7 @@ def bins(random: Sequence[float], value: float, count: int = 24) -> tuple[NDArra
 
 
 def histogram_svg(random: Sequence[float], value: float, text: str) -> str:
-    """The values of random circuits in grey, the circuit's own as a line."""
+    """The values of random circuits in gray, the circuit's own as a line."""
     counts, low, high = bins(random, value)
     width, height, top = 420.0, 120.0, 26.0
     step, most = width / len(counts), max(1, int(counts.max(initial=0)))

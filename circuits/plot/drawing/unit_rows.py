@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import short
@@ -27,7 +27,7 @@ class UnitLook:
 
     Attributes:
         unit: address.
-        pictures: made by optimisation; an empty one stands for a unit that no picture makes answer.
+        pictures: made by optimization; an empty one stands for a unit that no picture makes answer.
         crops: photographs, strongest first.
         curve: its radial tuning curve, drawn as a dial.
         notes: short lines beside it; heading: instead of its address.
@@ -74,7 +74,7 @@ def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168,
         canvas.write(axes, left, y + tile + 20, one.name, size=11.5, bold=True, limit=room)
         for k, line in enumerate(one.notes):
             canvas.write(
-                axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, colour=colors.MUTED, limit=room + 3
+                axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=room + 3
             )
     return figure
 
@@ -104,7 +104,7 @@ def unit_rows(
         y = head + i * step
         canvas.write(axes, left, y + 12, one.name, size=12, bold=True, limit=20)
         for k, line in enumerate(one.notes):
-            canvas.write(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, colour=colors.MUTED, limit=24)
+            canvas.write(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=24)
         if one.curve is not None:
             below = y + 20 + _LINE * len(one.notes)
             dial_of(axes, one.curve, left + _DIAL / 2, min(below, y + high - _DIAL) + _DIAL / 2, _DIAL / 2)
@@ -114,7 +114,7 @@ def unit_rows(
             row, column = divmod(k, columns)
             picture(axes, crop, at_crops + column * (tile + 4), y + row * (tile + 4), tile)
         if columns and not one.crops:
-            canvas.write(axes, at_crops, y + 30, "fires on no picture", size=11, colour=colors.MUTED)
+            canvas.write(axes, at_crops, y + 30, "fires on no picture", size=11, color=palette.MUTED)
     return figure
 
 
@@ -128,7 +128,7 @@ def picture(axes: Axes, crop: Crop | None, x: float, y: float, side: float) -> N
 
 def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None:
     """A small radial tuning curve: responses around the circle in shares of the peak."""
-    axes.add_patch(Circle((x, y), radius, facecolor=colors.PAPER, edgecolor=colors.LINE, lw=1, zorder=2))
+    axes.add_patch(Circle((x, y), radius, facecolor=palette.PAPER, edgecolor=palette.LINE, lw=1, zorder=2))
     values = curve.responses.clamp_min(0).double().numpy()
     if not values.max() > 0:
         return
@@ -138,11 +138,11 @@ def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None
     size = np.append(values, values[0]) / values.max() * (radius - 2)
     around = np.append(turns, turns[0])
     line = (x + size * np.cos(around), y - size * np.sin(around))
-    axes.fill(*line, color=colors.EXCITES, alpha=0.25, zorder=3, lw=0)
-    axes.plot(*line, color=colors.EXCITES, lw=1.3, zorder=3, solid_joinstyle="round")
+    axes.fill(*line, color=palette.EXCITES, alpha=0.25, zorder=3, lw=0)
+    axes.plot(*line, color=palette.EXCITES, lw=1.3, zorder=3, solid_joinstyle="round")
 
 
 def _heading(axes: Axes, title: str, about: str, width: float) -> None:
     room = int((width - 2 * MARGIN) / 5.6)
     canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, colour=colors.MUTED, limit=room)
+    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=room)

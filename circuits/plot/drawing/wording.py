@@ -29,7 +29,7 @@ class Halves:
     Attributes:
         above, below: upper and lower half; a middle row counts half to each; they sum to one.
         left, right: likewise.
-        centre: share within the middle half of rows and columns, over that window's share of the area.
+        center: share within the middle half of rows and columns, over that window's share of the area.
         mass: the sum of the sizes of the weights counted.
     """
 
@@ -37,7 +37,7 @@ class Halves:
     below: float
     left: float
     right: float
-    centre: float
+    center: float
     mass: float
 
 
@@ -88,7 +88,7 @@ def kernel_reading(kernel: Any, sign: int | None = None) -> str:
 
     Returns:
         "heavier above", "heavier below", "heavier left", "heavier right", two of them joined as in
-        "heavier above left", "heavier in the centre", "everywhere" (evenly spread), "same place" (a single
+        "heavier above left", "heavier in the center", "everywhere" (evenly spread), "same place" (a single
         weight), or "zero".
 
     >>> kernel_reading([[2.0, 2.0, 2.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
@@ -110,10 +110,10 @@ def kernel_reading(kernel: Any, sign: int | None = None) -> str:
         words.append("left" if found.left > found.right else "right")
     if words:
         return "heavier " + " ".join(words)
-    return "heavier in the centre" if found.centre >= CENTRE else "everywhere"
+    return "heavier in the center" if found.center >= CENTRE else "everywhere"
 
 
-_PLACES = {"same place": "at the same place", "heavier in the centre": "in the centre", "everywhere": "everywhere"}
+_PLACES = {"same place": "at the same place", "heavier in the center": "in the center", "everywhere": "everywhere"}
 
 
 def place(reading: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.attribution.contributions import checked_examples
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import minus, number, short
@@ -33,7 +33,7 @@ def dissection_figure(
     """A channel taken apart: a row of its strongest examples, then a row for each latent that writes to it.
 
     Under the channel's examples a strip per example says what they are made of: each latent's part in its own shade,
-    the other latents and the rest in greys.
+    the other latents and the rest in grays.
 
     Args:
         result: of `circuits.units.channel_dissection.dissect`.
@@ -64,14 +64,14 @@ def dissection_figure(
         f"{100 * shares['writers']:.0f} % of its response, other latents {100 * shares['others']:.0f} %, "
         f"what the dictionary leaves over {100 * shares['rest']:.0f} %"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, minus(told), size=11, colour=colors.MUTED, limit=170)
+    canvas.write(axes, MARGIN, MARGIN + 32, minus(told), size=11, color=palette.MUTED, limit=170)
     _row(axes, crops[result.unit], made.get(result.unit), left, top, bool(made))
     canvas.write(axes, MARGIN, top + 18, "the channel", size=13, bold=True)
-    canvas.write(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11, colour=colors.MUTED)
+    canvas.write(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11, color=palette.MUTED)
     _strip(axes, result, left, top + TILE + 10, columns)
-    canvas.write(axes, MARGIN, top + TILE + 10 + 14, "what each is made of", size=11, colour=colors.MUTED)
+    canvas.write(axes, MARGIN, top + TILE + 10 + 14, "what each is made of", size=11, color=palette.MUTED)
     canvas.write(axes, MARGIN, below - 14, "latents that write to it", size=12, bold=True)
-    canvas.write(axes, left, below - 14, "pictures on which the latent itself fires most", size=11, colour=colors.MUTED)
+    canvas.write(axes, left, below - 14, "pictures on which the latent itself fires most", size=11, color=palette.MUTED)
     for i, writer in enumerate(result.writers):
         y = below + i * (TILE + 14)
         _row(axes, crops[writer.unit], made.get(writer.unit), left, y, bool(made))
@@ -95,13 +95,13 @@ def _named(axes: Axes, writer: Writer, i: int, count: int, x: float, y: float) -
     axes.bar(x + 6, 14, width=12, bottom=y + 4, color=shade(i))
     canvas.write(axes, x + 20, y + 15, short(writer.unit), size=12, mono=True, limit=24)
     canvas.write(axes, x, y + 36, minus(f"{100 * writer.share:.0f} % of the response"), size=11)
-    canvas.write(axes, x, y + 53, minus(f"weight {writer.weight:.2g}"), size=11, colour=colors.MUTED)
+    canvas.write(axes, x, y + 53, minus(f"weight {writer.weight:.2g}"), size=11, color=palette.MUTED)
     text = f"gives most on {writer.leads} of {count}"
-    canvas.write(axes, x, y + 70, text, size=11, colour=colors.MUTED)
+    canvas.write(axes, x, y + 70, text, size=11, color=palette.MUTED)
 
 
 def shade(i: int) -> str:
-    """The colour of the i-th writer: as far apart as a strip of bars needs."""
+    """The color of the i-th writer: as far apart as a strip of bars needs."""
     return _SHADES[i % len(_SHADES)]
 
 
@@ -113,11 +113,11 @@ def _strip(axes: Axes, result: Dissection, left: float, y: float, columns: int) 
     for k, example in enumerate(result.examples[:columns]):
         x, at = left + k * (TILE + GAP), y + _STRIP
         parts = [*zip(result.contributions[k], map(shade, range(len(result.writers))), strict=True)]
-        parts += [(result.others[k], colors.REST), (result.rest[k], colors.LINE)]
+        parts += [(result.others[k], palette.REST), (result.rest[k], palette.LINE)]
         whole = max(float(np.sum([max(0.0, float(v)) for v, _ in parts])), 1e-9)
-        for value, colour in parts:
+        for value, color in parts:
             height = max(0.0, float(value)) / whole * _STRIP
-            axes.bar(x + TILE / 2, -height, width=TILE, bottom=at, color=colour, linewidth=0)
+            axes.bar(x + TILE / 2, -height, width=TILE, bottom=at, color=color, linewidth=0)
             at -= height
         label = result.labels[k] if result.labels is not None else example.id.rpartition("/")[2]
-        canvas.write(axes, x, y + _STRIP + 14, label, size=9, colour=colors.MUTED, limit=15)
+        canvas.write(axes, x, y + _STRIP + 14, label, size=9, color=palette.MUTED, limit=15)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.sae.channel_dissection import shade
@@ -70,21 +70,21 @@ def schematic_figure(
     height = top + rows * step + 34
     figure, axes = canvas.page(right + wide + MARGIN, height)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=150)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
     canvas.write(axes, left, top - 14, "a place of a picture", size=12, bold=True)
     side = 150.0
     canvas.place_image(axes, picture, left, top, side, side)
     a, b, c, d = place
     axes.add_patch(
         Rectangle((left + b * side, top + a * side), (d - b) * side, (c - a) * side, fill=False,
-                  edgecolor=colors.EXCITES, lw=1.8, zorder=5)
+                  edgecolor=palette.EXCITES, lw=1.8, zorder=5)
     )  # fmt: skip
     bars = top + side + 40
     scale = float(max(np.abs(vector).max(initial=0.0), np.abs(reconstruction).max(initial=0.0))) or 1.0
     canvas.write(axes, left, bars - 10, f"{len(vector)} channels", size=12, bold=True)
     signed = min(float(vector.min(initial=0.0)), float(reconstruction.min(initial=0.0))) < -0.02 * scale
     _bars(axes, vector, scale, left, bars, wide, 63 if signed else 84)
-    canvas.write(axes, left, bars + 104, f"up to {number(float(np.max(vector)))}", size=10.5, colour=colors.MUTED)
+    canvas.write(axes, left, bars + 104, f"up to {number(float(np.max(vector)))}", size=10.5, color=palette.MUTED)
     canvas.write(axes, middle, top - 14, f"{len(parts) + others} active latents", size=12, bold=True)
     for i, part in enumerate(parts):
         y = top + i * step
@@ -92,19 +92,19 @@ def schematic_figure(
         canvas.write(axes, middle + 16, y + 20, part.name, size=12, mono=True, bold=True, limit=12)
         said = (f"{number(part.value)} active", f"{100 * part.share:.0f} % of it")
         for k, line in enumerate(said):
-            canvas.write(axes, middle, y + 38 + 15 * k, line, size=10.5, colour=colors.MUTED, limit=18)
+            canvas.write(axes, middle, y + 38 + 15 * k, line, size=10.5, color=palette.MUTED, limit=18)
         for k, crop in enumerate(part.crops):
             pixels = pictures.resized(crop, pictures.embedded(crop, 2 * tile))
             canvas.place_image(axes, pixels, middle + 118 + k * (tile + gap), y, tile, tile)
     if others:
         y = top + len(parts) * step + 12
-        canvas.write(axes, middle, y, f"and {others} more", size=11, colour=colors.MUTED)
+        canvas.write(axes, middle, y, f"and {others} more", size=11, color=palette.MUTED)
     canvas.write(axes, right, top - 14, "what they add up to", size=12, bold=True)
     _stack(axes, parts, right, top, wide)
     canvas.write(axes, right, bars - 10, f"{len(vector)} channels, reconstructed", size=12, bold=True)
     _bars(axes, reconstruction, scale, right, bars, wide, 63 if signed else 84)
     for x in (left + wide + 14, middle + across + 10):
-        axes.annotate("", (x + 28, bars + 42), (x, bars + 42), arrowprops={"arrowstyle": "-|>", "color": colors.REST})
+        axes.annotate("", (x + 28, bars + 42), (x, bars + 42), arrowprops={"arrowstyle": "-|>", "color": palette.REST})
     return figure
 
 
@@ -114,35 +114,35 @@ def _bars(axes: Axes, values: Numbers, scale: float, x: float, y: float, width: 
     at = x + (np.arange(len(values)) + 0.5) * step
     tall = np.clip(values / scale, -0.3, 1.0) * height
     axes.bar(at, -tall, width=max(step * 0.9, 0.5), bottom=y + height, lw=0,
-             color=[colors.colour_of(float(v)) for v in values])  # fmt: skip
-    axes.plot([x, x + width], [y + height, y + height], color=colors.LINE, lw=0.9, zorder=1)
+             color=[palette.color_of(float(v)) for v in values])  # fmt: skip
+    axes.plot([x, x + width], [y + height, y + height], color=palette.LINE, lw=0.9, zorder=1)
 
 
 def _stack(axes: Axes, parts: Sequence[Part], x: float, y: float, width: float) -> None:
-    """Shares of the reconstruction side by side, in the latents' shades; what is left is grey."""
+    """Shares of the reconstruction side by side, in the latents' shades; what is left is gray."""
     at = x
     for i, part in enumerate(parts):
         length = max(0.0, part.share) * width
         axes.add_patch(Rectangle((at, y), length, 26, color=shade(i), lw=0))
         at += length
-    axes.add_patch(Rectangle((at, y), max(0.0, x + width - at), 26, color=colors.TILE, lw=0))
-    canvas.write(axes, x, y + 44, "shares of the reconstruction, by latent", size=10.5, colour=colors.MUTED)
+    axes.add_patch(Rectangle((at, y), max(0.0, x + width - at), 26, color=palette.TILE, lw=0))
+    canvas.write(axes, x, y + 44, "shares of the reconstruction, by latent", size=10.5, color=palette.MUTED)
 
 
 def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, floor: float) -> Figure:
     """Histograms of how often units fire, one curve for each group.
 
     Args:
-        groups: name -> share of places at which each unit fires, `(units,)`; the first is drawn in full colour.
+        groups: name -> share of places at which each unit fires, `(units,)`; the first is drawn in full color.
         title: of the figure; about: a line below it.
         floor: smallest share that can be told apart from never.
     """
-    figure = Figure(figsize=(8.6, 4.6), dpi=canvas.DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(8.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.085, 0.135, 0.89, 0.66))
     head(figure, title, about)
     low = np.log10(floor)
     edges = np.linspace(low - 0.35, 0.0, 46)
-    tones = (colors.EXCITES, colors.INHIBITS, colors.REST)
+    tones = (palette.EXCITES, palette.INHIBITS, palette.REST)
     for i, (name, shares) in enumerate(groups.items()):
         seen = np.log10(np.maximum(np.asarray(shares, dtype=np.float64), floor / 2))
         counts, _ = np.histogram(np.clip(seen, edges[0], 0.0), bins=edges)
@@ -174,15 +174,15 @@ def scaling_figure(
         sizes: latents; unexplained: name -> fraction of variance for each size; baselines: the same.
         title: of the figure; about: a line below it.
     """
-    figure = Figure(figsize=(8.6, 4.4), dpi=canvas.DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(8.6, 4.4), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.085, 0.14, 0.63, 0.70))
     head(figure, title, about)
-    tones = ("#F0B98A", "#E08A45", colors.EXCITES)
+    tones = ("#F0B98A", "#E08A45", palette.EXCITES)
     for i, (name, values) in enumerate(unexplained.items()):
-        tone = tones[len(tones) - len(unexplained) + i] if len(unexplained) <= len(tones) else colors.EXCITES
+        tone = tones[len(tones) - len(unexplained) + i] if len(unexplained) <= len(tones) else palette.EXCITES
         axes.plot(sizes, values, color=tone, lw=2, marker="o", ms=5, label=name, zorder=4)
     for i, (name, values) in enumerate(baselines.items()):
-        tone = (colors.INHIBITS, colors.REST)[i % 2]
+        tone = (palette.INHIBITS, palette.REST)[i % 2]
         axes.plot(sizes, values, color=tone, lw=1.4, ls=(0, (4, 3)), marker="s", ms=3.5, label=name, zorder=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(sizes), [f"{s:,}" for s in sizes])

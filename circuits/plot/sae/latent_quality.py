@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Wedge
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 
 MARGIN = 24
-_MARKS = {  # of each kind, in order: marker, colour, filled
-    0: ("D", colors.INK, True),
-    1: ("o", colors.EXCITES, True),
-    2: ("o", colors.REST, False),
-    3: ("x", colors.REST, True),
+_MARKS = {  # of each kind, in order: marker, color, filled
+    0: ("D", palette.INK, True),
+    1: ("o", palette.EXCITES, True),
+    2: ("o", palette.REST, False),
+    3: ("x", palette.REST, True),
 }
 _NAMES = {"auc": "AUC", "iou": "IoU"}
 _CHANCE = {"auc": 0.5}
@@ -61,7 +61,7 @@ def part_dots(
         if i % 2 == 0:
             across = (left - 8, left + len(measures) * (wide + gap) - gap + 8)
             axes.fill_between(
-                across, head + i * step, head + (i + 1) * step, color=colors.TILE, alpha=0.35, lw=0, zorder=0
+                across, head + i * step, head + (i + 1) * step, color=palette.TILE, alpha=0.35, lw=0, zorder=0
             )
     mean_at = head + step * (len(parts) + 0.9)
     canvas.write(axes, left - 12, mean_at, "mean", size=11, bold=True, align="right", middle=True)
@@ -79,10 +79,10 @@ def part_dots(
         )
         for tick in ticks.tolist():
             chance = math.isclose(tick, _CHANCE.get(measure, -1))
-            axes.plot([at(tick)] * 2, [head, bottom], color=colors.MUTED if chance else colors.LINE, lw=0.8, zorder=1)
-            canvas.write(axes, at(tick), bottom + 16, f"{tick:.1f}", size=10, colour=colors.MUTED, align="center")
+            axes.plot([at(tick)] * 2, [head, bottom], color=palette.MUTED if chance else palette.LINE, lw=0.8, zorder=1)
+            canvas.write(axes, at(tick), bottom + 16, f"{tick:.1f}", size=10, color=palette.MUTED, align="center")
             if chance:
-                canvas.write(axes, at(tick), bottom + 30, "chance", size=10, colour=colors.MUTED, align="center")
+                canvas.write(axes, at(tick), bottom + 30, "chance", size=10, color=palette.MUTED, align="center")
         for i in reversed(range(len(series))):
             rows = list(series.values())[i][measure]
             for one in rows:
@@ -122,8 +122,8 @@ def orientation_dials(
     rows = math.ceil(len(dials) / columns)
     figure, axes = canvas.page(2 * MARGIN + columns * side, head + rows * (side + foot))
     canvas.write(axes, MARGIN, 32, title or "Preferred orientations", size=15, bold=True, limit=30 * columns)
-    about = f"grey: farther than {within:g}° from every one of the {reference}, which are the inner ticks"
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colors.MUTED, limit=34 * columns)
+    about = f"gray: farther than {within:g}° from every one of the {reference}, which are the inner ticks"
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=34 * columns)
     own = [d % 360 for d in dials[reference]]
     for i, (name, degrees) in enumerate(dials.items()):
         x = MARGIN + (i % columns + 0.5) * side
@@ -132,14 +132,14 @@ def orientation_dials(
         _dial(axes, x, y, radius, own, within)
         is_reference = name == reference
         for turn in own:
-            _tick(axes, x, y, turn, 0.62 * radius, 0.78 * radius, colors.INK, 1.3)
+            _tick(axes, x, y, turn, 0.62 * radius, 0.78 * radius, palette.INK, 1.3)
         for turn in [] if is_reference else degrees:
-            _tick(axes, x, y, turn, 0.8 * radius, radius, colors.EXCITES, 1.1 if len(degrees) <= 100 else 0.5)
+            _tick(axes, x, y, turn, 0.8 * radius, radius, palette.EXCITES, 1.1 if len(degrees) <= 100 else 0.5)
         fits = max(7.5, min(11.0, 118 / max(1, len(name))))  # within the inner ticks
         canvas.write(axes, x, y - 8, name, size=fits, bold=True, align="center", middle=True, limit=18)
         canvas.write(axes, x, y + 9, f"{len(degrees)} detectors", size=10.5, align="center", middle=True)
         note = (notes or {}).get(name) or _said(own, degrees, is_reference, reference)
-        canvas.write(axes, x, y + side / 2 + 12, note, size=10.5, colour=colors.MUTED, align="center", limit=44)
+        canvas.write(axes, x, y + side / 2 + 12, note, size=10.5, color=palette.MUTED, align="center", limit=44)
     return figure
 
 
@@ -156,29 +156,29 @@ def _gap(degrees: Sequence[float]) -> float:
 
 
 def _dial(axes: Axes, x: float, y: float, radius: float, own: Sequence[float], within: float) -> None:
-    axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=colors.LINE, lw=0.9, zorder=1))
+    axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=1))
     ordered = sorted(own)
     ends = zip(ordered, [*ordered[1:], ordered[0] + 360], strict=True) if ordered else [(-within, 360 + within)]
     for a, b in ends:
         if b - a > 2 * within:
             # the page's y runs down, angles run counter-clockwise as seen
             start, stop = -(b - within), -(a + within)
-            axes.add_patch(Wedge((x, y), radius, start, stop, width=0.4 * radius, color=colors.TILE, lw=0, zorder=0))
+            axes.add_patch(Wedge((x, y), radius, start, stop, width=0.4 * radius, color=palette.TILE, lw=0, zorder=0))
     for turn in range(0, 360, 90):
         out = radius + 16
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
         canvas.write(
-            axes, x + out * c, y - out * s, f"{turn}°", size=10, colour=colors.MUTED, align="center", middle=True
+            axes, x + out * c, y - out * s, f"{turn}°", size=10, color=palette.MUTED, align="center", middle=True
         )
 
 
-def _tick(axes: Axes, x: float, y: float, turn: float, inner: float, outer: float, colour: str, width: float) -> None:
+def _tick(axes: Axes, x: float, y: float, turn: float, inner: float, outer: float, color: str, width: float) -> None:
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    axes.plot([x + inner * c, x + outer * c], [y - inner * s, y - outer * s], color=colour, lw=width, zorder=3)
+    axes.plot([x + inner * c, x + outer * c], [y - inner * s, y - outer * s], color=color, lw=width, zorder=3)
 
 
 def _mark(axes: Axes, x: float, y: float, kind: int) -> None:
-    marker, colour, filled = _MARKS[kind]
-    face = colour if filled else colors.PAPER
-    axes.plot([x], [y], marker=marker, ms=4.6, mfc=face, mec=colour, mew=1.1, alpha=0.9, ls="none",
+    marker, color, filled = _MARKS[kind]
+    face = color if filled else palette.PAPER
+    axes.plot([x], [y], marker=marker, ms=4.6, mfc=face, mec=color, mew=1.1, alpha=0.9, ls="none",
               zorder=6 - kind)  # fmt: skip

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import shorten
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.superposition.charts import head, plain
 
@@ -42,7 +42,7 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
 
     What else was measured of the texts written (`Study.beside`) has a panel each, in the same row.
 
-    Grey is what random latents do (each a thin line, the band from the 5 % to the 95 % quantile), the dashed line the
+    Gray is what random latents do (each a thin line, the band from the 5 % to the 95 % quantile), the dashed line the
     network unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
     predicted; on the dotted line the prediction is exact, rings mark directions nearer than chance.
 
@@ -53,7 +53,7 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     """
     effects = {name: one for name, one in study.side_effects.items() if len(one.units) > 1}
     height = 62 + _TOP + (_LOW if effects else 0)
-    figure = Figure(figsize=(_WIDE / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(_WIDE / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
     head(figure, title or short(study.unit), _about(study))
     beside = list(getattr(study, "beside", ()))
     count = 2 + len(beside)
@@ -98,11 +98,11 @@ def _by_factor(axes: Axes, study: Any, curve: Any) -> None:
     factors = np.asarray(study.factors)
     random = np.atleast_2d(np.asarray(curve.random))
     low, high = np.quantile(random, [0.05, 0.95], axis=0)
-    axes.fill_between(factors, low, high, color=colors.TILE, lw=0, zorder=1, label=f"random {_kind(study)}, 5 to 95 %")
+    axes.fill_between(factors, low, high, color=palette.TILE, lw=0, zorder=1, label=f"random {_kind(study)}, 5 to 95 %")
     for row in random:
-        axes.plot(factors, row, color=colors.REST, lw=0.6, alpha=0.6, zorder=2)
-    axes.axhline(curve.clean, color=colors.INK, lw=0.9, ls=(0, (4, 3)), zorder=2, label="unsteered")
-    axes.plot(factors, curve.values, color=colors.EXCITES, lw=2, marker="o", ms=4, zorder=4, label=short(study.unit))
+        axes.plot(factors, row, color=palette.REST, lw=0.6, alpha=0.6, zorder=2)
+    axes.axhline(curve.clean, color=palette.INK, lw=0.9, ls=(0, (4, 3)), zorder=2, label="unsteered")
+    axes.plot(factors, curve.values, color=palette.EXCITES, lw=2, marker="o", ms=4, zorder=4, label=short(study.unit))
     axes.set_xlabel("factor", fontsize=9.5)
     axes.set_xticks(factors, _apart(factors))
     plain(axes)
@@ -123,7 +123,7 @@ def _dose(axes: Axes, study: Any) -> None:
     _by_factor(axes, study, study.effect)
     if study.first_order is not None:
         low, high = axes.get_ylim()
-        axes.plot(study.factors, study.first_order, color=colors.INHIBITS, lw=1, zorder=3, label="first order")
+        axes.plot(study.factors, study.first_order, color=palette.INHIBITS, lw=1, zorder=3, label="first order")
         axes.set_ylim(low, high)  # where the estimate leaves the picture it says nothing
     axes.set_ylabel(_what(study.effect), fontsize=9.5)
     _title(axes, "Effect on target")
@@ -152,7 +152,7 @@ def _what(curve: Any) -> str:
 def _title(axes: Axes, text: str, up: float = 24) -> None:
     axes.annotate(
         canvas.printable(text), (0, 1), (0, up), xycoords="axes fraction", textcoords="offset points", fontsize=9.5,
-        fontweight="bold", color=colors.INK, annotation_clip=False,
+        fontweight="bold", color=palette.INK, annotation_clip=False,
     )  # fmt: skip
 
 
@@ -167,13 +167,13 @@ def _side(axes: Axes, name: str, one: Any, labels: dict[str, str], kind: str) ->
     title, how, what = _EFFECTS.get(one.on, (name, "", "unit"))
     predicted, measured = np.asarray(one.predicted), np.asarray(one.measured)
     near = np.asarray(one.near, dtype=bool)
-    axes.axhline(0, color=colors.LINE, lw=0.8, zorder=0)
-    axes.axvline(0, color=colors.LINE, lw=0.8, zorder=0)
+    axes.axhline(0, color=palette.LINE, lw=0.8, zorder=0)
+    axes.axvline(0, color=palette.LINE, lw=0.8, zorder=0)
     low = min(float(predicted.min()), float(measured.min()), 0.0)
     high = max(float(predicted.max()), float(measured.max()), 0.0)
-    axes.plot([low, high], [low, high], color=colors.MUTED, lw=0.8, ls=(0, (1, 2)), zorder=1)
-    axes.scatter(predicted, measured, s=14, color=colors.INHIBITS, alpha=0.7, lw=0, zorder=3)
-    axes.scatter(predicted[near], measured[near], s=40, facecolor="none", edgecolor=colors.EXCITES, lw=1, zorder=4)
+    axes.plot([low, high], [low, high], color=palette.MUTED, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    axes.scatter(predicted, measured, s=14, color=palette.INHIBITS, alpha=0.7, lw=0, zorder=3)
+    axes.scatter(predicted[near], measured[near], s=40, facecolor="none", edgecolor=palette.EXCITES, lw=1, zorder=4)
     _pad(axes.set_xlim, predicted)
     _pad(axes.set_ylim, measured)
     _name(axes, one, labels, predicted, measured)
@@ -189,7 +189,7 @@ def _side(axes: Axes, name: str, one: Any, labels: dict[str, str], kind: str) ->
     _title(axes, f"{title}, factor {minus(f'{one.factor:g}')}", 32)
     axes.annotate(
         minus(told), (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=8,
-        color=colors.MUTED, annotation_clip=False,
+        color=palette.MUTED, annotation_clip=False,
     )  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def _name(axes: Axes, one: Any, labels: dict[str, str], predicted: Any, measured
         before = x > size.width * 0.6
         axes.annotate(
             canvas.printable(labels.get(one.units[i], _tail(one.units[i])), 22), (predicted[i], measured[i]),
-            (-6 if before else 6, 0), textcoords="offset points", fontsize=8, color=colors.INK,
+            (-6 if before else 6, 0), textcoords="offset points", fontsize=8, color=palette.INK,
             ha="right" if before else "left", va="center", parse_math=False, zorder=5,
         )  # fmt: skip
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas
-from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus
 from circuits.plot.superposition.models import Solved, as_array, density_of, listed
 from circuits.plot.units.weight_factors import FACTOR_COLOURS
@@ -38,7 +37,7 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
     As in "The geometry of superposition" of Elhage et al. 2022.
     """
     shown = sorted(listed(solutions), key=lambda s: -density_of(s))
-    figure = Figure(figsize=(8.6, 5.0), dpi=canvas.DPI, facecolor=colours.PAPER)
+    figure = Figure(figsize=(8.6, 5.0), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.085, 0.125, 0.70, 0.735))
     head(figure, title or "Dimensions per feature", "dots: D of each feature; line: D* = m / |W|², of each model")
     _plateau_lines(axes, plateaus)
@@ -49,9 +48,9 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
         dims = np.where(norms > 0.1, as_array(solution.dimensionality), 0.0)
         # spread sideways so that features on one plateau can be counted
         spread = x * np.exp(generator.uniform(-0.05, 0.05, len(dims)))
-        axes.plot(spread, dims, ls="none", marker="o", ms=2.6, mew=0, color=colours.INHIBITS, alpha=0.45, zorder=2)
+        axes.plot(spread, dims, ls="none", marker="o", ms=2.6, mew=0, color=palette.INHIBITS, alpha=0.45, zorder=2)
     star = [s.dimensions_per_feature for s in shown]
-    axes.plot(sparsity, star, color=colours.EXCITES, lw=1.8, marker="o", ms=4, zorder=3)
+    axes.plot(sparsity, star, color=palette.EXCITES, lw=1.8, marker="o", ms=4, zorder=3)
     log_axis(axes, sparsity)
     axes.set_ylim(-0.03, 1.08)
     axes.set_xlabel("1 / density   (the paper's 1 / (1 − S))", fontsize=9.5)
@@ -62,13 +61,13 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
 
 def _plateau_lines(axes: Axes, plateaus: Mapping[str, float]) -> None:
     for name, at in plateaus.items():
-        axes.axhline(at, color=colours.LINE, lw=0.9, zorder=0)
+        axes.axhline(at, color=palette.LINE, lw=0.9, zorder=0)
         axes.annotate(
             canvas.printable(f"{name}  {_fraction(at)}"),
             (1.015, at),
             xycoords=("axes fraction", "data"),
             fontsize=8,
-            color=colours.MUTED,
+            color=palette.MUTED,
             va=_BESIDE.get(name, "center"),
         )
 
@@ -91,7 +90,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
         title: what it is.
     """
     importances, densities = list(diagram.importances), list(diagram.densities)
-    figure = Figure(figsize=(9.6, 5.0), dpi=canvas.DPI, facecolor=colours.PAPER)
+    figure = Figure(figsize=(9.6, 5.0), dpi=canvas.DPI, facecolor=palette.PAPER)
     n, m = diagram.features, diagram.hidden
     about = (
         f"n = {n} features in m = {m}; the last has importance r, the others 1; {diagram.agreement:.0%} of cells agree"
@@ -108,7 +107,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
     flat = np.stack([white, blue, orange])[np.asarray(diagram.expected)]
     for place, (pixels, name) in enumerate(((blends, "trained, best of the runs"), (flat, "closed forms"))):
         axes = figure.add_axes((0.085 + 0.445 * place, 0.215, 0.40, 0.60))
-        axes.pcolormesh(xs, ys, pixels, shading="flat", edgecolors=colours.LINE, linewidth=0.3)
+        axes.pcolormesh(xs, ys, pixels, shading="flat", edgecolors=palette.LINE, linewidth=0.3)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.invert_xaxis()
@@ -119,21 +118,21 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
         if m == 1:
             r = np.geomspace(ys.min(), ys.max(), 400)
             less = np.minimum(r, 1 / r)
-            axes.plot(4 * less / (2 + 5 * less), r, color=colours.INK, lw=1.3, ls=(0, (4, 3)))
+            axes.plot(4 * less / (2 + 5 * less), r, color=palette.INK, lw=1.3, ls=(0, (4, 3)))
             axes.set_ylim(min(ys), max(ys))
         plain(axes, grid=False)
     names = ["ignored", "a dimension of its own", "in superposition"]
     x = 0.085
-    for name, colour in zip(names, PHASE_COLOURS, strict=True):
+    for name, color in zip(names, PHASE_COLOURS, strict=True):
         figure.patches.append(
             Rectangle(
-                (x, 0.045), 0.018, 0.03, facecolor=colour, edgecolor=colours.MUTED, lw=0.6, transform=figure.transFigure
+                (x, 0.045), 0.018, 0.03, facecolor=color, edgecolor=palette.MUTED, lw=0.6, transform=figure.transFigure
             )  # fmt: skip
         )
-        figure.text(x + 0.026, 0.06, name, fontsize=9, va="center", color=colours.INK)
+        figure.text(x + 0.026, 0.06, name, fontsize=9, va="center", color=palette.INK)
         x += 0.06 + 0.0095 * len(name)
     if m == 1:
-        figure.text(x, 0.06, "- -  p* = 4r / (2 + 5r), and 4 / (2r + 5)", fontsize=9, va="center", color=colours.MUTED)
+        figure.text(x, 0.06, "- -  p* = 4r / (2 + 5r), and 4 / (2r + 5)", fontsize=9, va="center", color=palette.MUTED)
     return figure
 
 
@@ -158,13 +157,13 @@ def dynamics_figure(
         title: what it is.
     """
     values, loss = as_array(dimensionalities), as_array(losses)
-    figure = Figure(figsize=(7.8, 5.6), dpi=canvas.DPI, facecolor=colours.PAPER)
+    figure = Figure(figsize=(7.8, 5.6), dpi=canvas.DPI, facecolor=palette.PAPER)
     head(figure, title or "Learning in jumps", "above: D of each feature; below: loss")
     upper, lower = figure.add_axes((0.10, 0.42, 0.72, 0.45)), figure.add_axes((0.10, 0.11, 0.72, 0.25))
     _plateau_lines(upper, plateaus)
     for j in range(values.shape[1]):
         upper.plot(steps, values[:, j], color=FACTOR_COLOURS[j % len(FACTOR_COLOURS)], lw=1.2, alpha=0.85)
-    lower.plot(steps, loss, color=colours.INK, lw=1.4)
+    lower.plot(steps, loss, color=palette.INK, lw=1.4)
     lower.set_ylim(0, 1.08 * float(loss.max()))
     upper.set_ylabel("dimensionality", fontsize=9.5)
     upper.set_ylim(-0.03, 1.08)
@@ -184,7 +183,7 @@ def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
         found: of `sae.superposition.vulnerability`.
         title: what it is.
     """
-    figure = Figure(figsize=(9.6, 4.6), dpi=canvas.DPI, facecolor=colours.PAPER)
+    figure = Figure(figsize=(9.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
     about = (
         f"changes of length {found.radius:g}; 1 is a model without superposition; correlation {found.correlation:.2f}"
     )
@@ -193,17 +192,17 @@ def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
     per = np.asarray(found.features_per_dimension)
     order = np.argsort(sparsity)
     left, right = figure.add_axes((0.075, 0.14, 0.40, 0.68)), figure.add_axes((0.575, 0.14, 0.40, 0.68))
-    left.axhline(1, color=colours.LINE, lw=0.9)
-    left.plot(sparsity[order], found.attacked[order], color=colours.EXCITES, marker="o", ms=4, lw=1.6, label="attacked")
+    left.axhline(1, color=palette.LINE, lw=0.9)
+    left.plot(sparsity[order], found.attacked[order], color=palette.EXCITES, marker="o", ms=4, lw=1.6, label="attacked")
     left.plot(
-        sparsity[order], found.random[order], color=colours.REST, marker="s", ms=3.5, lw=1.3, label="random change"
+        sparsity[order], found.random[order], color=palette.REST, marker="s", ms=3.5, lw=1.3, label="random change"
     )
     log_axis(left, sparsity)
     left.set_xlabel("1 / density", fontsize=9.5)
     left.set_ylabel("change of output / change of input", fontsize=9.5)
     left.legend(fontsize=8.5, frameon=True, edgecolor="none", loc="upper left")
-    right.plot(per, found.attacked, ls="none", marker="o", ms=5, color=colours.EXCITES)
-    right.plot(per, found.random, ls="none", marker="s", ms=4, color=colours.REST)
+    right.plot(per, found.attacked, ls="none", marker="o", ms=5, color=palette.EXCITES)
+    right.plot(per, found.random, ls="none", marker="s", ms=4, color=palette.REST)
     right.set_xlabel("features per dimension  |W|² / m", fontsize=9.5)
     right.set_ylabel("change of output / change of input", fontsize=9.5)
     for axes in (left, right):
@@ -219,8 +218,8 @@ def geometry_figure(found: Any, *, title: str = "") -> Figure:
         found: of `sae.superposition.geometry`.
         title: what the directions are.
     """
-    figure = Figure(figsize=(9.6, 4.2), dpi=canvas.DPI, facecolor=colours.PAPER)
-    about = f"{len(found.units)} directions in {found.dimensions} dimensions; grey: {found.control.kind} directions"
+    figure = Figure(figsize=(9.6, 4.2), dpi=canvas.DPI, facecolor=palette.PAPER)
+    about = f"{len(found.units)} directions in {found.dimensions} dimensions; gray: {found.control.kind} directions"
     head(figure, title or "How directions share their space", about)
     near = np.abs(found.cosines[:, 0])
     pairs = (
@@ -231,10 +230,10 @@ def geometry_figure(found: Any, *, title: str = "") -> Figure:
         axes = figure.add_axes((0.075 + 0.5 * place, 0.155, 0.41, 0.62))
         low, high = min(values.min(), control.min()), max(values.max(), control.max())
         bins = np.linspace(low - 1e-6, high + 1e-6, 50)
-        axes.hist(control, bins.tolist(), color=colours.REST, alpha=0.55, lw=0)
-        axes.hist(values, bins.tolist(), color=colours.EXCITES, alpha=0.75, lw=0)
+        axes.hist(control, bins.tolist(), color=palette.REST, alpha=0.55, lw=0)
+        axes.hist(values, bins.tolist(), color=palette.EXCITES, alpha=0.75, lw=0)
         if mark is not None:
-            axes.axvline(mark, color=colours.INK, lw=1, ls=(0, (4, 3)))
+            axes.axvline(mark, color=palette.INK, lw=1, ls=(0, (4, 3)))
             beyond = float((values > mark).mean())
             axes.set_title(f"{100 * beyond:.0f} % beyond 1 in 100 of the control", fontsize=9, loc="left")
         else:
@@ -249,12 +248,12 @@ def geometry_figure(found: Any, *, title: str = "") -> Figure:
 def head(figure: Figure, title: str, about: str) -> None:
     """A chart's title, and a line on what is drawn."""
     width, height = (side * canvas.DPI for side in figure.get_size_inches())
-    for text, y, size, weight, colour in (
-        (title, 30, 11, "bold", colours.INK),
-        (minus(about), 50, 8.5, "normal", colours.MUTED),
+    for text, y, size, weight, color in (
+        (title, 30, 11, "bold", palette.INK),
+        (minus(about), 50, 8.5, "normal", palette.MUTED),
     ):
         figure.text(
-            MARGIN / width, 1 - y / height, canvas.printable(text, 170), fontsize=size, fontweight=weight, color=colour,
+            MARGIN / width, 1 - y / height, canvas.printable(text, 170), fontsize=size, fontweight=weight, color=color,
             parse_math=False, fontfamily=canvas.FONT,
         )  # fmt: skip
 
@@ -271,11 +270,11 @@ def log_axis(axes: Axes, values: Iterable[float]) -> None:
 
 def plain(axes: Axes, *, grid: bool = True) -> None:
     """Axes without what a chart does not need."""
-    axes.tick_params(labelsize=8.5, colors=colours.MUTED, length=3)
+    axes.tick_params(labelsize=8.5, colors=palette.MUTED, length=3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(colours.LINE)
+        axes.spines[side].set_color(palette.LINE)
     if grid:
-        axes.grid(axis="y", color=colours.LINE, lw=0.5, alpha=0.6)
+        axes.grid(axis="y", color=palette.LINE, lw=0.5, alpha=0.6)
         axes.set_axisbelow(True)

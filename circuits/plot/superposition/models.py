@@ -19,8 +19,7 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas
-from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.units.weight_factors import FACTOR_COLOURS
 
 MARGIN = 24
@@ -88,14 +87,14 @@ def _percent(density: float) -> str:
 
 
 def _towards(share: float, ends: tuple[str, str] = ("#1D1C1A", "#E0A100")) -> tuple[float, float, float]:
-    """A colour between two, for interference: dark alone, yellow shared."""
+    """A color between two, for interference: dark alone, yellow shared."""
     a, b = (np.array([int(end[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for end in ends)
     mixed = a + (b - a) * min(max(share, 0.0), 1.0)
     return float(mixed[0]), float(mixed[1]), float(mixed[2])
 
 
 def _frame(axes: Axes, x: float, y: float, width: float, height: float) -> None:
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colours.LINE, lw=0.8, zorder=4))
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=4))
 
 
 # -- features by features -------------------------------------------------------------------------
@@ -127,7 +126,7 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     figure, axes = canvas.page(width, top + cell * largest + 46 + bars + 118)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Superposition by density", size=15, bold=True, limit=100)
     for i, line in enumerate(about):
-        canvas.write(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, colour=colours.MUTED, limit=130)
+        canvas.write(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, color=palette.MUTED, limit=130)
     scale = max(1.0, *(float(np.abs(as_array(s.gram)).max()) for s in shown))
     base = top + cell * largest + 46 + bars
     reach = max(1.2, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in shown))
@@ -140,22 +139,22 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         canvas.write(axes, x, top - 24, f"density {_percent(density_of(solution))}", size=11.5, bold=True, limit=24)
         represented = int((np.linalg.norm(as_array(solution.weights), axis=0) > _REPRESENTED).sum())
         text = f"{represented} features, D* {solution.dimensions_per_feature:.2f}"
-        canvas.write(axes, x, top - 9, text, size=10, colour=colours.MUTED, limit=30)
+        canvas.write(axes, x, top - 9, text, size=10, color=palette.MUTED, limit=30)
         side = cell * n
-        canvas.place_image(axes, colours.encode(as_array(solution.gram), scale), x, top, side, side, sharp=True)
+        canvas.place_image(axes, palette.encode(as_array(solution.gram), scale), x, top, side, side, sharp=True)
         _frame(axes, x, top, side, side)
         at = x + side + cell * 0.6
-        bias = colours.encode(as_array(solution.bias)[:, None], scale)
+        bias = palette.encode(as_array(solution.bias)[:, None], scale)
         canvas.place_image(axes, bias, at, top, max(cell, 5), side, sharp=True)
         _frame(axes, at, top, max(cell, 5), side)
         _bars(axes, solution, x, base, cell, bars, reach)
         if i == 0:
             for tick in (0.0, 1.0):
                 y = base - tick / reach * bars
-                canvas.write(axes, x - 6, y, f"{tick:g}", size=10, colour=colours.MUTED, align="right", middle=True)
-    canvas.write(axes, left, base + 20, "features, most important first", size=10.5, colour=colours.MUTED)
+                canvas.write(axes, x - 6, y, f"{tick:g}", size=10, color=palette.MUTED, align="right", middle=True)
+    canvas.write(axes, left, base + 20, "features, most important first", size=10.5, color=palette.MUTED)
     y = base + 44
-    canvas.colour_bar(axes, left, y, scale, "weight, bias")
+    canvas.color_bar(axes, left, y, scale, "weight, bias")
     ramp = np.array([[_towards(v / 60) for v in range(61)]])
     x = left + 260
     canvas.write(axes, x - 8, y + 5, "alone", size=10, align="right", middle=True)
@@ -166,9 +165,9 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
 
 def _bars(axes: Axes, solution: Solved, x: float, base: float, cell: float, tall: float, reach: float) -> None:
     norms, met = np.linalg.norm(as_array(solution.weights), axis=0), as_array(solution.interference)
-    axes.plot([x, x + cell * len(norms)], [base, base], color=colours.MUTED, lw=0.8, zorder=3)
+    axes.plot([x, x + cell * len(norms)], [base, base], color=palette.MUTED, lw=0.8, zorder=3)
     at = base - tall / reach
-    axes.plot([x, x + cell * len(norms)], [at, at], color=colours.LINE, lw=0.8, zorder=0)
+    axes.plot([x, x + cell * len(norms)], [at, at], color=palette.LINE, lw=0.8, zorder=0)
     for j, (norm, shared) in enumerate(zip(norms.tolist(), met.tolist(), strict=True)):
         height = norm / reach * tall
         axes.add_patch(
@@ -180,7 +179,7 @@ def _bars(axes: Axes, solution: Solved, x: float, base: float, cell: float, tall
 
 
 def planes_figure(solutions: Iterable[Solved], *, columns: int = 4, title: str = "") -> Figure:
-    """The directions of features in two hidden dimensions; sets that are active together or never share a colour.
+    """The directions of features in two hidden dimensions; sets that are active together or never share a color.
 
     Args:
         solutions: with two hidden dimensions.
@@ -204,8 +203,8 @@ def planes_figure(solutions: Iterable[Solved], *, columns: int = 4, title: str =
     reach = 1.12 * max(1.0, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in shown))
     sets = any(s.model.correlated or s.model.exclusive for s in shown)
     about = "each line is the direction of one feature"
-    about += "; features of one set share a colour" if sets else ", darkest the most important"
-    canvas.write(axes, MARGIN, MARGIN + 32, f"{about}; the ring has length 1", size=11, colour=colours.MUTED, limit=110)
+    about += "; features of one set share a color" if sets else ", darkest the most important"
+    canvas.write(axes, MARGIN, MARGIN + 32, f"{about}; the ring has length 1", size=11, color=palette.MUTED, limit=110)
     for i, solution in enumerate(shown):
         row, column = divmod(i, across)
         _plane(axes, solution, MARGIN + column * (side + gap), top + row * (side + 58), side, reach, sets)
@@ -219,16 +218,16 @@ def _plane(axes: Axes, solution: Solved, x: float, y: float, side: float, reach:
     weights = as_array(solution.weights)
     represented = int((np.linalg.norm(weights, axis=0) > _REPRESENTED).sum())
     text = names if sets else f"{represented} of {weights.shape[1]} features, D* {solution.dimensions_per_feature:.2f}"
-    canvas.write(axes, x, y + 27, text, size=10, colour=colours.MUTED, limit=40)
+    canvas.write(axes, x, y + 27, text, size=10, color=palette.MUTED, limit=40)
     scale = side / 2 / reach
-    axes.add_patch(Circle(middle, scale, fill=False, edgecolor=colours.LINE, lw=0.9, zorder=0))
-    axes.plot([middle[0] - 3, middle[0] + 3], [middle[1]] * 2, color=colours.MUTED, lw=0.7, zorder=1)
-    axes.plot([middle[0]] * 2, [middle[1] - 3, middle[1] + 3], color=colours.MUTED, lw=0.7, zorder=1)
+    axes.add_patch(Circle(middle, scale, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=0))
+    axes.plot([middle[0] - 3, middle[0] + 3], [middle[1]] * 2, color=palette.MUTED, lw=0.7, zorder=1)
+    axes.plot([middle[0]] * 2, [middle[1] - 3, middle[1] + 3], color=palette.MUTED, lw=0.7, zorder=1)
     for j in reversed(range(weights.shape[1])):
         tip = (middle[0] + scale * weights[0, j], middle[1] - scale * weights[1, j])
-        colour = _set_colour(solution, j) if sets else _towards(j / max(1, weights.shape[1] - 1))
-        axes.plot([middle[0], tip[0]], [middle[1], tip[1]], color=colour, lw=1.7, zorder=2, solid_capstyle="round")
-        axes.plot([tip[0]], [tip[1]], marker="o", ms=6, color=colour, mec=colours.PAPER, mew=0.6, zorder=3)
+        color = _set_color(solution, j) if sets else _towards(j / max(1, weights.shape[1] - 1))
+        axes.plot([middle[0], tip[0]], [middle[1], tip[1]], color=color, lw=1.7, zorder=2, solid_capstyle="round")
+        axes.plot([tip[0]], [tip[1]], marker="o", ms=6, color=color, mec=palette.PAPER, mew=0.6, zorder=3)
 
 
 def _set_names(solution: Solved) -> str:
@@ -238,10 +237,10 @@ def _set_names(solution: Solved) -> str:
     return ", ".join(parts) or "independent"
 
 
-def _set_colour(solution: Solved, feature: int) -> str:
+def _set_color(solution: Solved, feature: int) -> str:
     groups = (*solution.model.correlated, *solution.model.exclusive)
     place = next((i for i, group in enumerate(groups) if feature in group), None)
-    return colours.REST if place is None else FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
+    return palette.REST if place is None else FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
 
 
 # -- solids ---------------------------------------------------------------------------------------
@@ -284,19 +283,19 @@ def graph_figure(
         f"points are features; lines join those whose cosine is above {least:g} in size, {_CROWD_LEAST:g} in groups "
     )
     about += f"of more than {_CROWD} (orange +, blue −)"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colours.MUTED, limit=160)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=160)
     for i, (caption, directions, found) in enumerate(groups):
         row, column = divmod(i, across)
         x, y = MARGIN + column * (side + gap), top + row * (side + 62)
         canvas.write(axes, x, y + 12, caption, size=11.5, bold=True, limit=46)
-        canvas.write(axes, x, y + 28, _counted(found), size=10, colour=colours.MUTED, limit=62)
+        canvas.write(axes, x, y + 28, _counted(found), size=10, color=palette.MUTED, limit=62)
         _rings(axes, as_array(directions), found, x, y + 38, side, least)
     y = top + rows * (side + 62) + 8
     across_at = float(MARGIN)
     for place, name in enumerate(dict.fromkeys(name for _, _, found in groups for name in _shape_names(found))):
         if place > 7:
             break
-        axes.plot([across_at + 5], [y], marker="o", ms=6, color=_shape_colour(name), mew=0)
+        axes.plot([across_at + 5], [y], marker="o", ms=6, color=_shape_color(name), mew=0)
         canvas.write(axes, across_at + 15, y, name, size=10.5, middle=True, limit=20)
         across_at += 34 + 6.6 * len(name)
     return figure
@@ -306,8 +305,8 @@ def _counted(found: Sequence[Shape]) -> str:
     counts: dict[str, int] = {}
     for shape in found:
         counts[shape.name] = counts.get(shape.name, 0) + 1
-    whole = [f"{count} {name}{_plural(name, count)}" for name, count in counts.items() if name != "unrecognised"]
-    others = [len(shape.members) for shape in found if shape.name == "unrecognised"]
+    whole = [f"{count} {name}{_plural(name, count)}" for name, count in counts.items() if name != "unrecognized"]
+    others = [len(shape.members) for shape in found if shape.name == "unrecognized"]
     return ", ".join([*whole, *(f"a group of {size}" for size in others)]) or "no feature"
 
 
@@ -315,10 +314,10 @@ def _plural(name: str, count: int) -> str:
     return "" if count == 1 or name == "dedicated" else "s"
 
 
-def _shape_colour(name: str) -> str:
+def _shape_color(name: str) -> str:
     known = ("dedicated", "digon", "triangle", "pentagon", "tetrahedron", "square antiprism", "hexagon", "heptagon")
     order = (5, 0, 1, 3, 2, 4, 6, 7)
-    return FACTOR_COLOURS[order[known.index(name)]] if name in known else colours.REST
+    return FACTOR_COLOURS[order[known.index(name)]] if name in known else palette.REST
 
 
 def _rings(
@@ -352,12 +351,12 @@ def _rings(
                 cosine = float(unit[a] @ unit[b])
                 if abs(cosine) > (least if count <= _CROWD else max(least, _CROWD_LEAST)):
                     lines.append([at[a], at[b]])
-                    tints.append(colours.colour_of(cosine))
+                    tints.append(palette.color_of(cosine))
                     widths.append(0.25 + 1.5 * abs(cosine) * min(1.0, 14 / count))
         alpha = 0.75 if count <= 12 else 0.4
         axes.add_collection(LineCollection(lines, colors=tints, linewidths=widths, zorder=1, alpha=alpha))
         xs, ys = zip(*at.values(), strict=True)
-        axes.plot(xs, ys, ls="none", marker="o", ms=5, mew=0.5, mec=colours.PAPER, color=_shape_colour(shape.name))
+        axes.plot(xs, ys, ls="none", marker="o", ms=5, mew=0.5, mec=palette.PAPER, color=_shape_color(shape.name))
 
 
 def _packed(radii: Sequence[float], side: float, gap: float) -> list[tuple[float, float]] | None:
@@ -404,8 +403,8 @@ def neurons_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     figure, axes = canvas.page(max(2 * MARGIN + 24 + len(shown) * step, 560), top + tall + 70)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Weights of neurons", size=15, bold=True, limit=100)
     about = "weights into each neuron (row) of each feature (column, most important first)"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colours.MUTED, limit=120)
-    scale = colours.shared_scale([as_array(s.weights) for s in shown])
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
+    scale = palette.shared_scale([as_array(s.weights) for s in shown])
     for i, solution in enumerate(shown):
         weights = as_array(solution.weights)
         x = MARGIN + 24 + i * step
@@ -415,13 +414,13 @@ def neurons_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         single = int(((share > 0.8) & alive).sum())
         canvas.write(axes, x, top - 24, f"density {_percent(density_of(solution))}", size=11.5, bold=True, limit=24)
         text = f"{single} of {int(alive.sum())} for one feature"
-        canvas.write(axes, x, top - 9, text, size=10, colour=colours.MUTED, limit=34)
+        canvas.write(axes, x, top - 9, text, size=10, color=palette.MUTED, limit=34)
         wide, high = cell * weights.shape[1], cell * weights.shape[0]
-        canvas.place_image(axes, colours.encode(weights[order], scale), x, top, wide, high, sharp=True)
+        canvas.place_image(axes, palette.encode(weights[order], scale), x, top, wide, high, sharp=True)
         _frame(axes, x, top, wide, high)
     canvas.write(
-        axes, MARGIN + 10, top + tall / 2, "neurons", size=11, colour=colours.MUTED, align="center", rotation=90
+        axes, MARGIN + 10, top + tall / 2, "neurons", size=11, color=palette.MUTED, align="center", rotation=90
     )
-    canvas.write(axes, MARGIN + 24, top + tall + 18, "features", size=11, colour=colours.MUTED)
-    canvas.colour_bar(axes, MARGIN + 24, top + tall + 38, scale, "weight")
+    canvas.write(axes, MARGIN + 24, top + tall + 18, "features", size=11, color=palette.MUTED)
+    canvas.color_bar(axes, MARGIN + 24, top + tall + 38, scale, "weight")
     return figure

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.superposition.charts import head, log_axis, plain
 from circuits.plot.units.weight_factors import FACTOR_COLOURS
 
@@ -38,7 +38,7 @@ def recovery_figure(found: Any, *, title: str = "") -> Figure:
     """
     if len(found.densities) < 2:
         raise CircuitsError("a line over densities takes at least two of them")
-    figure = Figure(figsize=(11.4, 5.3), dpi=canvas.DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(11.4, 5.3), dpi=canvas.DPI, facecolor=palette.PAPER)
     about = (
         f"dictionaries on the hidden layer of n = {found.features} features in m = {found.hidden} dimensions; "
         "left of the dotted line sparsity cannot tell features from mixtures of them"
@@ -56,7 +56,7 @@ def recovery_figure(found: Any, *, title: str = "") -> Figure:
         axes = figure.add_axes((0.055 + 0.325 * place, 0.235, 0.27, 0.60))
         if control is not None:
             for values, dash in zip(np.asarray(control)[:, order], _DASHES, strict=False):
-                axes.plot(sparsity, values.mean(axis=1), color=colors.REST, lw=1.3, ls=dash, zorder=1)
+                axes.plot(sparsity, values.mean(axis=1), color=palette.REST, lw=1.3, ls=dash, zorder=1)
         values = np.asarray(getattr(found, name))[:, order]
         for row, tint, asked in zip(values, tints, found.asked, strict=True):
             middle = row.mean(axis=1)
@@ -67,7 +67,7 @@ def recovery_figure(found: Any, *, title: str = "") -> Figure:
         log_axis(axes, sparsity)
         axes.set_xlim(sparsity.min() / 1.08, sparsity.max() * 1.08)
         axes.set_ylim(-0.02 * top, top)
-        axes.set_title(label, fontsize=9.5, loc="left", color=colors.INK)
+        axes.set_title(label, fontsize=9.5, loc="left", color=palette.INK)
         axes.set_xlabel("1 / density", fontsize=9.5)
         plain(axes)
     _counts(figure, found, order)
@@ -76,11 +76,11 @@ def recovery_figure(found: Any, *, title: str = "") -> Figure:
 
 
 def _tints(asked: tuple[int | None, ...]) -> list[str]:
-    """Blue for those held to a number of latents, darker the more; other colours for those with a penalty."""
+    """Blue for those held to a number of latents, darker the more; other colors for those with a penalty."""
     held = sorted({k for k in asked if k is not None})
     free = iter(("#CA5A00", *FACTOR_COLOURS[2:]))
     blues = _HELD[max(0, len(_HELD) - 1 - len(held)) :] if len(held) < len(_HELD) else _HELD
-    return [next(free, colors.INK) if k is None else blues[held.index(k) % len(blues)] for k in asked]
+    return [next(free, palette.INK) if k is None else blues[held.index(k) % len(blues)] for k in asked]
 
 
 def _ring(
@@ -107,7 +107,7 @@ def _boundary(axes: Axes, found: Any) -> None:
     if kurtosis.min() < 0 < kurtosis.max():
         # kurtosis is about linear in 1 / density
         at = float(np.interp(0.0, kurtosis[order], np.exp(logs[order])))
-        axes.axvline(at, color=colors.MUTED, lw=1.1, ls=(0, (1, 2)), zorder=0)
+        axes.axvline(at, color=palette.MUTED, lw=1.1, ls=(0, (1, 2)), zorder=0)
 
 
 def _counts(figure: Figure, found: Any, order: NDArray[np.int64]) -> None:
@@ -118,7 +118,7 @@ def _counts(figure: Figure, found: Any, order: NDArray[np.int64]) -> None:
         for i in shown
     ]
     text = f"features represented (active at once) by density: {', '.join(texts)}"
-    figure.text(0.055, 0.115, canvas.printable(text, 160), fontsize=8.5, color=colors.MUTED, parse_math=False)
+    figure.text(0.055, 0.115, canvas.printable(text, 160), fontsize=8.5, color=palette.MUTED, parse_math=False)
 
 
 def _legend(figure: Figure, found: Any, tints: list[str]) -> None:
@@ -127,10 +127,10 @@ def _legend(figure: Figure, found: Any, tints: list[str]) -> None:
         for name, tint in zip(found.names, tints, strict=True)
     ]
     lines += [
-        Line2D([], [], color=colors.REST, lw=1.3, ls=dash, label=canvas.printable(name, 24))
+        Line2D([], [], color=palette.REST, lw=1.3, ls=dash, label=canvas.printable(name, 24))
         for name, dash in zip(found.controls, _DASHES, strict=False)
     ]
-    ring = Line2D([], [], ls="none", marker="o", ms=9, mfc="none", mec=colors.MUTED, label="k = active features")
+    ring = Line2D([], [], ls="none", marker="o", ms=9, mfc="none", mec=palette.MUTED, label="k = active features")
     figure.legend(
         handles=[*lines, ring], loc="lower left", bbox_to_anchor=(0.047, 0.005), ncols=5, fontsize=8.5, frameon=False,
         handlelength=2.4, columnspacing=1.6,

@@ -1,4 +1,4 @@
-"""Figures of structure: neighbours, families against branches, what singular vectors know, matched units."""
+"""Figures of structure: neighbors, families against branches, what singular vectors know, matched units."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.patches import Circle, Rectangle
 from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph import NO_PICTURES
 from circuits.plot.circuit.kernels import GAP, draw_unit
-from circuits.plot.drawing import canvas, colors, crops
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.weight_factors import FACTOR_COLOURS
 from circuits.units.branch_specialization import BranchStructure, Enrichments
-from circuits.units.similarity import Neighbours
+from circuits.units.similarity import Neighbors
 from circuits.units.universality import Matches
 
 MARGIN = 24
@@ -28,13 +28,13 @@ def _axis(axes: Axes, left: float, wide: float, top: float, bottom: float, low: 
     step = 0.2 if high - low <= 1.2 else 0.5
     for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         x = left + (i * step - low) / (high - low) * wide
-        axes.plot([x, x], [top, bottom], color=colors.MUTED if i == 0 else colors.LINE, lw=0.8, zorder=0)
+        axes.plot([x, x], [top, bottom], color=palette.MUTED if i == 0 else palette.LINE, lw=0.8, zorder=0)
         text = minus(f"{i * step:.1f}")
-        canvas.write(axes, x, bottom + 16, text, size=10, colour=colors.MUTED, align="center")
-    canvas.write(axes, left + wide / 2, bottom + 34, name, size=11, colour=colors.MUTED, align="center")
+        canvas.write(axes, x, bottom + 16, text, size=10, color=palette.MUTED, align="center")
+    canvas.write(axes, left + wide / 2, bottom + 34, name, size=11, color=palette.MUTED, align="center")
 
 
-def neighbours_table(found: Neighbours, pictures: crops.Pictures = NO_PICTURES, *, title: str = "") -> Figure:
+def neighbors_table(found: Neighbors, pictures: crops.Pictures = NO_PICTURES, *, title: str = "") -> Figure:
     """The units most like one, as bars; the dashed line is what one pair in a hundred of the layer reaches.
 
     Args:
@@ -48,7 +48,7 @@ def neighbours_table(found: Neighbours, pictures: crops.Pictures = NO_PICTURES, 
     figure, axes = canvas.page(left + wide + 90, head + max(1, len(rows)) * step + 62)
     canvas.write(axes, MARGIN, MARGIN + 12, title or f"Units like {short(found.unit)}", size=15, bold=True, limit=70)
     about = f"by {found.measure}, among {found.count} units"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=100)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=100)
     bottom = head + max(1, len(rows)) * step
     low = -1.0 if any(v < 0 for _, v in rows) or found.chance < 0 else 0.0
 
@@ -61,16 +61,16 @@ def neighbours_table(found: Neighbours, pictures: crops.Pictures = NO_PICTURES, 
         if tile:
             draw_unit(axes, unit, pictures, MARGIN, head + i * step, tile=tile)
         canvas.write(axes, left - 14, y, short(unit), size=11, mono=True, align="right", middle=True, limit=26)
-        colour = colors.colour_of(value) if value > found.chance or value < 0 else colors.REST
-        axes.barh(y, across(value) - across(0), left=across(0), height=12, color=colour, alpha=0.8, zorder=1)
+        color = palette.color_of(value) if value > found.chance or value < 0 else palette.REST
+        axes.barh(y, across(value) - across(0), left=across(0), height=12, color=color, alpha=0.8, zorder=1)
         canvas.write(axes, left + wide + 60, y, minus(f"{value:.2f}"), size=11, align="right", middle=True)
     at = across(found.chance)
-    axes.plot([at, at], [head - 6, bottom], color=colors.INK, lw=1, ls=(0, (4, 3)), zorder=3)
+    axes.plot([at, at], [head - 6, bottom], color=palette.INK, lw=1, ls=(0, (4, 3)), zorder=3)
     text = f"1 pair in 100 reaches {minus(f'{found.chance:.2f}')}"
     canvas.write(axes, at, head - 12, text, size=10, align="center")
     if not rows or found.silent:
         canvas.write(
-            axes, left + 8, head + 14, "nothing to compare: it is zero everywhere", size=12, colour=colors.MUTED
+            axes, left + 8, head + 14, "nothing to compare: it is zero everywhere", size=12, color=palette.MUTED
         )
     return figure
 
@@ -94,25 +94,25 @@ def enrichment_bars(found: Enrichments, *, n: int = 16, title: str = "") -> Figu
     canvas.write(axes, MARGIN, MARGIN + 12, text, size=15, bold=True, limit=80)
     tests = len(found.rows)
     about = f"share of a family in a branch; hypergeometric test, {tests} tests corrected by Holm's rule"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=120)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
     bottom = head + len(rows) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "share of the family in the branch")
-    canvas.write(axes, left + wide + 66, head - 12, "units", size=10, colour=colors.MUTED, align="right")
-    canvas.write(axes, left + wide + 84, head - 12, "corrected p", size=10, colour=colors.MUTED)
+    canvas.write(axes, left + wide + 66, head - 12, "units", size=10, color=palette.MUTED, align="right")
+    canvas.write(axes, left + wide + 84, head - 12, "corrected p", size=10, color=palette.MUTED)
     for i, row in enumerate(rows):
         y = head + i * step + 10
         if not one:
             canvas.write(axes, MARGIN, y, row.family, size=11, middle=True, limit=32)
         canvas.write(axes, left - 14, y, row.branch, size=11, mono=True, align="right", middle=True, limit=18)
         share, chance = row.inside / row.members, row.expected / row.members
-        colour = colors.EXCITES if row.significant else colors.REST
-        axes.barh(y, share * wide, left=left, height=12, color=colour, alpha=0.8, zorder=1)
-        axes.plot([left + chance * wide] * 2, [y - 9, y + 9], color=colors.INK, lw=1.6, zorder=3)
+        color = palette.EXCITES if row.significant else palette.REST
+        axes.barh(y, share * wide, left=left, height=12, color=color, alpha=0.8, zorder=1)
+        axes.plot([left + chance * wide] * 2, [y - 9, y + 9], color=palette.INK, lw=1.6, zorder=3)
         canvas.write(axes, left + wide + 66, y, f"{row.inside} of {row.members}", size=11, align="right", middle=True)
         canvas.write(axes, left + wide + 84, y, p_value(row.adjusted), size=11, middle=True, bold=row.significant)
     y = bottom + 48
-    axes.plot([MARGIN + 4, MARGIN + 4], [y - 14, y], color=colors.INK, lw=1.6)
-    canvas.write(axes, MARGIN + 13, y - 7, "chance", size=10.5, colour=colors.MUTED, middle=True)
+    axes.plot([MARGIN + 4, MARGIN + 4], [y - 14, y], color=palette.INK, lw=1.6)
+    canvas.write(axes, MARGIN + 13, y - 7, "chance", size=10.5, color=palette.MUTED, middle=True)
     return figure
 
 
@@ -128,7 +128,7 @@ def p_value(p: float) -> str:
 def branch_scatter(
     found: BranchStructure, side: str | None = None, *, vectors: tuple[int, int] = (1, 2), title: str = ""
 ) -> Figure:
-    """Channels at their entries in two singular vectors of |W|, each branch in its colour and shape.
+    """Channels at their entries in two singular vectors of |W|, each branch in its color and shape.
 
     Args:
         found: from `circuits.units.branch_specialization.branch_structure`.
@@ -147,43 +147,43 @@ def branch_scatter(
     figure, axes = canvas.page(left + size + 250, top + size + 64)
     canvas.write(axes, MARGIN, MARGIN + 12, title or f"Branches of {one.layer}", size=15, bold=True, limit=70)
     role = f"as {found.target} reads them" if one.side == "sources" else f"by what they read of {found.source}"
-    canvas.write(axes, MARGIN, MARGIN + 32, f"channels {role}", size=11, colour=colors.MUTED, limit=90)
+    canvas.write(axes, MARGIN, MARGIN + 32, f"channels {role}", size=11, color=palette.MUTED, limit=90)
     spans = []
     for v in vectors:
         largest = float(np.abs(points[:, v]).max()) or 1.0
         spans.append(1.06 * largest)
-    axes.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=colors.LINE, lw=1, zorder=0))
-    axes.plot([left, left + size], [top + size / 2] * 2, color=colors.LINE, lw=0.8, zorder=0)
-    axes.plot([left + size / 2] * 2, [top, top + size], color=colors.LINE, lw=0.8, zorder=0)
+    axes.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=palette.LINE, lw=1, zorder=0))
+    axes.plot([left, left + size], [top + size / 2] * 2, color=palette.LINE, lw=0.8, zorder=0)
+    axes.plot([left + size / 2] * 2, [top, top + size], color=palette.LINE, lw=0.8, zorder=0)
     for place, (name, channels) in enumerate(one.groups.items()):
         xs = [left + size / 2 * (1 + points[c, vectors[0]] / spans[0]) for c in channels]
         ys = [top + size / 2 * (1 - points[c, vectors[1]] / spans[1]) for c in channels]
-        colour, shape = FACTOR_COLOURS[place % len(FACTOR_COLOURS)], "os^Dvp"[place % 6]
-        axes.plot(xs, ys, ls="none", marker=shape, ms=5, mew=0.4, mec=colors.PAPER, color=colour, alpha=0.8, zorder=2)
+        color, shape = FACTOR_COLOURS[place % len(FACTOR_COLOURS)], "os^Dvp"[place % 6]
+        axes.plot(xs, ys, ls="none", marker=shape, ms=5, mew=0.4, mec=palette.PAPER, color=color, alpha=0.8, zorder=2)
         y = top + 14 + place * 38
         x = left + size + 24
-        axes.plot([x], [y - 4], ls="none", marker=shape, ms=7, mew=0, color=colour)
+        axes.plot([x], [y - 4], ls="none", marker=shape, ms=7, mew=0, color=color)
         canvas.write(axes, x + 13, y, name, size=11.5, mono=True, limit=24)
         apart = one.each.get(name)
         text = f"{len(channels)} channels" + ("" if apart is None else f", AUC {apart:.2f}")
-        canvas.write(axes, x + 13, y + 16, text, size=10.5, colour=colors.MUTED)
+        canvas.write(axes, x + 13, y + 16, text, size=10.5, color=palette.MUTED)
     for axis, v in enumerate(vectors):
         text = f"singular vector {v + 1} (value {found.values[v]:.2f})"
         if axis == 0:
-            canvas.write(axes, left + size / 2, top + size + 22, text, size=11, colour=colors.MUTED, align="center")
+            canvas.write(axes, left + size / 2, top + size + 22, text, size=11, color=palette.MUTED, align="center")
         else:
             canvas.write(
-                axes, MARGIN + 26, top + size / 2, text, size=11, colour=colors.MUTED, align="center", rotation=90
+                axes, MARGIN + 26, top + size / 2, text, size=11, color=palette.MUTED, align="center", rotation=90
             )
     y = top + size - 66
     x = left + size + 24
     canvas.write(axes, x, y, f"apart by AUC {one.auc:.2f}", size=13, bold=True)
     if one.shuffled:
         low, high = min(one.shuffled), max(one.shuffled)
-        canvas.write(axes, x, y + 20, f"weights shuffled: {low:.2f} to {high:.2f}", size=11, colour=colors.MUTED)
+        canvas.write(axes, x, y + 20, f"weights shuffled: {low:.2f} to {high:.2f}", size=11, color=palette.MUTED)
     if one.untrained is not None:
-        canvas.write(axes, x, y + 38, f"untrained network: {one.untrained:.2f}", size=11, colour=colors.MUTED)
-    canvas.write(axes, x, y + 56, f"in vectors 2 to {len(found.values)}", size=11, colour=colors.MUTED)
+        canvas.write(axes, x, y + 38, f"untrained network: {one.untrained:.2f}", size=11, color=palette.MUTED)
+    canvas.write(axes, x, y + 56, f"in vectors 2 to {len(found.values)}", size=11, color=palette.MUTED)
     return figure
 
 
@@ -211,11 +211,11 @@ def match_table(found: Matches, pictures: crops.Pictures = NO_PICTURES, *, n: in
         f"{kind}: median correlation {summary['median']:.2f} over {summary['matched']} units, "
         f"{summary['mutual']} mutual; {found.samples} samples"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, minus(about), size=11, colour=colors.MUTED, limit=130)
+    canvas.write(axes, MARGIN, MARGIN + 32, minus(about), size=11, color=palette.MUTED, limit=130)
     chance = "; ".join(
         f"{name}: median {v['median']:.2f}, {v['mutual']} mutual" for name, v in summary["controls"].items()
     )
-    canvas.write(axes, MARGIN, MARGIN + 50, minus(chance), size=11, colour=colors.MUTED, limit=130)
+    canvas.write(axes, MARGIN, MARGIN + 50, minus(chance), size=11, color=palette.MUTED, limit=130)
     bottom = head + max(1, len(shown)) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "correlation")
     for i, pair in enumerate(shown):
@@ -226,7 +226,7 @@ def match_table(found: Matches, pictures: crops.Pictures = NO_PICTURES, *, n: in
                 draw_unit(axes, unit, pictures, x, head + i * step, columns=3, tile=tile)
             canvas.write(axes, x + strip, y, short(unit), size=11, mono=True, middle=True, limit=19)
         axes.barh(
-            y, max(0.0, pair.correlation) * wide, left=left, height=12, color=colors.EXCITES, alpha=0.75, zorder=1
+            y, max(0.0, pair.correlation) * wide, left=left, height=12, color=palette.EXCITES, alpha=0.75, zorder=1
         )
         for place, value in enumerate(pair.chance.values()):
             _mark(axes, left + max(0.0, value) * wide, y, place)
@@ -235,14 +235,14 @@ def match_table(found: Matches, pictures: crops.Pictures = NO_PICTURES, *, n: in
     at = float(MARGIN)
     for place, name in enumerate(found.controls):
         _mark(axes, at + 6, bottom + 50, place)
-        canvas.write(axes, at + 18, bottom + 50, f"best in {name}", size=10.5, colour=colors.MUTED, middle=True)
+        canvas.write(axes, at + 18, bottom + 50, f"best in {name}", size=10.5, color=palette.MUTED, middle=True)
         at += 40 + 6.6 * len(f"best in {name}")
     return figure
 
 
 def _mark(axes: Axes, x: float, y: float, place: int) -> None:
     if place % 2 == 0:
-        axes.add_patch(Circle((x, y), 4, facecolor=colors.PAPER, edgecolor=_CONTROLS[1], lw=1.2, zorder=4))
+        axes.add_patch(Circle((x, y), 4, facecolor=palette.PAPER, edgecolor=_CONTROLS[1], lw=1.2, zorder=4))
     else:
         axes.plot([x], [y], marker="x", ms=6, mew=1.4, color=_CONTROLS[1], ls="none", zorder=4)
 
@@ -267,15 +267,15 @@ def match_matrix(found: Matches, *, n: int = 60, title: str = "") -> Figure:
     )
     mutual = sum(p.mutual for p in pairs)
     about = f"{len(rows)} closest pairs, {mutual} mutual; each row is a unit of the first network"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, colour=colors.MUTED, limit=90)
+    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=90)
     if rows:
         values = found.correlations[np.ix_(rows, columns)]
         wide, high = cell * len(columns), cell * len(rows)
-        canvas.place_image(axes, colors.encode(values, 1.0), left, top, wide, high, sharp=True)
-        axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colors.LINE, lw=0.9, zorder=4))
-    canvas.write(axes, left + size / 2, top + size + 20, f"units of {found.second}", size=11, colour=colors.MUTED,
+        canvas.place_image(axes, palette.encode(values, 1.0), left, top, wide, high, sharp=True)
+        axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
+    canvas.write(axes, left + size / 2, top + size + 20, f"units of {found.second}", size=11, color=palette.MUTED,
                  align="center", limit=70)  # fmt: skip
-    canvas.write(axes, MARGIN + 14, top + size / 2, f"units of {found.first}", size=11, colour=colors.MUTED,
+    canvas.write(axes, MARGIN + 14, top + size / 2, f"units of {found.first}", size=11, color=palette.MUTED,
                  align="center", limit=60, rotation=90)  # fmt: skip
-    canvas.colour_bar(axes, left, top + size + 38, 1.0, "correlation")
+    canvas.color_bar(axes, left, top + size + 38, 1.0, "correlation")
     return figure

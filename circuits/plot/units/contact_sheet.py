@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from circuits.plot.circuit.kernels import draw_unit
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Pictures
 from circuits.plot.drawing.wording import short
 from circuits.tracing.circuit import Circuit
@@ -25,7 +25,7 @@ def contact_sheet(
     """Rows of crops, one for each unit, its name beside them.
 
     Args:
-        pictures: unit address -> crops; a unit without any gets a grey tile.
+        pictures: unit address -> crops; a unit without any gets a gray tile.
         units: which, in order; a circuit gives its nodes and their labels; default all of `pictures`.
         labels: unit address -> a name.
         columns: at most so many crops a row.
@@ -44,8 +44,8 @@ def contact_sheet(
         if label:
             canvas.write(axes, 24, y + 32, label, size=13, bold=True, limit=20)
         below = y + (52 if label else 44)
-        canvas.write(axes, 24, below, short(unit), size=11, mono=True, colour=colors.MUTED, limit=22)
+        canvas.write(axes, 24, below, short(unit), size=11, mono=True, color=palette.MUTED, limit=22)
         draw_unit(axes, unit, pictures, 24 + NAMES, y, columns=columns, tile=TILE)
     if not rows:
-        canvas.write(axes, 24, 60, "no units", size=12, colour=colors.MUTED)
+        canvas.write(axes, 24, 60, "no units", size=12, color=palette.MUTED)
     return figure

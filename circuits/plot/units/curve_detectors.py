@@ -13,8 +13,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas
-from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Curve
@@ -38,9 +37,9 @@ def orientation_plot(
         curves: along one axis of orientations all the way round; each line bears its unit's number at its peak.
         stimuli: pictures of stimuli, at even steps from 0 degrees.
         shares: in shares of each unit's peak; otherwise responses as they are.
-        control: further curves, drawn thin and grey.
+        control: further curves, drawn thin and gray.
         title: what they are; about: a line below it.
-        label: what the grey ones are, for the legend.
+        label: what the gray ones are, for the legend.
 
     Raises:
         CircuitsError: no curves, or orientations that do not go all the way round.
@@ -51,20 +50,20 @@ def orientation_plot(
     width, height, left, tile = 900.0, 470.0, 78.0, 44.0
     figure, page = canvas.page(width, height)
     canvas.write(page, MARGIN, 32, title, size=15, bold=True, limit=90)
-    canvas.write(page, MARGIN, 52, about, size=11, colour=colours.MUTED, limit=150)
+    canvas.write(page, MARGIN, 52, about, size=11, color=palette.MUTED, limit=150)
     wide, top, foot = width - left - 40, 84.0, 124.0
     axes = figure.add_axes((left / width, foot / height, wide / width, 1 - (foot + top) / height))
     for curve in control:
-        axes.plot(*_closed(curve, shares, period), color=colours.REST, lw=0.7, alpha=0.6, zorder=1)
+        axes.plot(*_closed(curve, shares, period), color=palette.REST, lw=0.7, alpha=0.6, zorder=1)
     peaks = []
     for curve in curves:
         x, y = _closed(curve, shares, period)
-        colour = curve_colour(curve)
-        axes.plot(x, y, color=colour, lw=2.0 if len(curves) == 1 else 1.7, zorder=3)
+        color = curve_color(curve)
+        axes.plot(x, y, color=color, lw=2.0 if len(curves) == 1 else 1.7, zorder=3)
         at = int(np.argmax(y[:-1]))
-        peaks.append((float(x[at]), float(y[at]), curve.unit.rpartition(":")[2], colour))
+        peaks.append((float(x[at]), float(y[at]), curve.unit.rpartition(":")[2], color))
     _plain(axes)
-    axes.axhline(0, color=colours.LINE, lw=0.8, zorder=0)
+    axes.axhline(0, color=palette.LINE, lw=0.8, zorder=0)
     axes.set_xlim(0, period)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0), high + 0.05 * (high - low))
@@ -81,7 +80,7 @@ def orientation_plot(
         size=11, align="center", limit=90,
     )  # fmt: skip
     if control:
-        canvas.write(page, width - 40, 72, label, size=10.5, colour=colours.MUTED, align="right", limit=90)
+        canvas.write(page, width - 40, 72, label, size=10.5, color=palette.MUTED, align="right", limit=90)
     return figure
 
 
@@ -106,19 +105,19 @@ def radial_panels(
     width = max(2 * MARGIN + side * len(panels), 560)
     figure, axes = canvas.page(width, head + side + foot)
     canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=int(width / 8.6))
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colours.MUTED, limit=int(width / 5.8))
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 5.8))
     for i, (name, rows) in enumerate(panels.items()):
         x, y, radius = MARGIN + (i + 0.5) * side, head + side / 2, side / 2 - 30
         canvas.write(axes, x, head - 4, name, size=12, bold=True, align="center", limit=32)
         for share in (0.5, 1.0):
-            axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=colours.LINE, lw=0.8, zorder=0))
+            axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=0))
         for degrees in range(0, 360, 45):
             c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-            axes.plot([x, x + radius * c], [y, y - radius * s], color=colours.LINE, lw=0.7, zorder=0)
+            axes.plot([x, x + radius * c], [y, y - radius * s], color=palette.LINE, lw=0.7, zorder=0)
         for degrees, text, out in ((90, "preferred", 11), (270, "opposite", 15)):
             s = math.sin(math.radians(degrees))
             at = y - (radius + out) * s + (4 if s > 0 else 0)
-            canvas.write(axes, x, at, text, size=9.5, colour=colours.MUTED, align="center")
+            canvas.write(axes, x, at, text, size=9.5, color=palette.MUTED, align="center")
         for curve in rows:
             values = curve.responses.clamp_min(0).double().numpy()
             if not values.max() > 0:
@@ -127,16 +126,16 @@ def radial_panels(
             turns = turns - turns[int(values.argmax())] + math.pi / 2
             closed, around = np.append(values, values[0]) / values.max() * radius, np.append(turns, turns[0])
             line = (x + closed * np.cos(around), y - closed * np.sin(around))
-            colour = curve_colour(curve)
-            axes.plot(*line, color=colour, lw=1.4, zorder=3, solid_joinstyle="round")
-            axes.fill(*line, color=colour, alpha=0.06, zorder=2)
+            color = curve_color(curve)
+            axes.plot(*line, color=color, lw=1.4, zorder=3, solid_joinstyle="round")
+            axes.fill(*line, color=color, alpha=0.06, zorder=2)
         note = (notes or {}).get(name, "")
         canvas.write(axes, x, head + side + 14, note, size=11, align="center", limit=36)
     return figure
 
 
-def curve_colour(curve: Curve) -> str:
-    """A colour for where a curve points: round the hues once a period, dark enough for text on white."""
+def curve_color(curve: Curve) -> str:
+    """A color for where a curve points: round the hues once a period, dark enough for text on white."""
     period = curve.axis.period or 360.0
     mean = float(vector_mean(curve.responses, curve.axis.values, period)[0])
     share = 0.0 if math.isnan(mean) else (mean / period) % 1.0
@@ -158,13 +157,13 @@ def _numbers(
 ) -> None:  # fmt: skip
     """The units' numbers above their peaks, higher where they would cover each other."""
     placed: list[tuple[float, float]] = []
-    for degrees, value, text, colour in sorted(peaks):
+    for degrees, value, text, color in sorted(peaks):
         x = left + wide * degrees / period
         y = bottom - (bottom - top) * (value - low) / (high - low) - 5
         while any(abs(x - px) < 6 + 7 * len(text) and abs(y - py) < 12 for px, py in placed):
             y -= 12
         placed.append((x, y))
-        canvas.write(page, x, y, text, size=11, bold=True, colour=colour, align="center", zorder=6)
+        canvas.write(page, x, y, text, size=11, bold=True, color=color, align="center", zorder=6)
 
 
 def _plain(axes: Axes) -> None:
@@ -172,5 +171,5 @@ def _plain(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(colours.REST)
-    axes.tick_params(labelsize=9, colors=colours.MUTED)
+        axes.spines[side].set_color(palette.REST)
+    axes.tick_params(labelsize=9, colors=palette.MUTED)

@@ -348,8 +348,8 @@ def thumb(unit: str, sheet: Sheet) -> str:
     return f'<img class="thumb" alt="what {name} answers to most" title="{name}" src="{uri}">'
 
 
-@drawn("neighbours")
-def _neighbours(found: Alike, sheet: Sheet) -> str:
+@drawn("neighbors")
+def _neighbors(found: Alike, sheet: Sheet) -> str:
     made = []
     for name, alike in found.by.items():
         chance = minus(f"{alike.chance:.2f}")

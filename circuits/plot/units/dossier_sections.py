@@ -24,7 +24,7 @@ def _visualization(found: Looks, sheet: Sheet) -> str:
         response = "" if result.status != "ok" else f", response {number(result.response)}"
         figures.append(f'<figure class="vis">{looks(result, size)}<figcaption>{what}{response}</figcaption></figure>')
     note = (
-        "Made by optimisation, pushed apart from each other. Such pictures can mislead: hold them against the "
+        "Made by optimization, pushed apart from each other. Such pictures can mislead: hold them against the "
         "photographs above."
     )
     return f'<p class="note">{note}</p><div class="made">{"".join(figures)}</div>'

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus
 from circuits.plot.superposition.charts import head, plain
 
@@ -37,7 +37,7 @@ def layer_units_figure(found: Any, *, title: str = "", columns: int = 4) -> Figu
     pairs = list(found.correlations)
     rows = -(-len(pairs) // columns)
     width, height, above = 3.1 * columns + 0.4, 3.0 * rows + 0.9, 0.75
-    figure = Figure(figsize=(width, height), dpi=canvas.DPI, facecolor=colors.PAPER)
+    figure = Figure(figsize=(width, height), dpi=canvas.DPI, facecolor=palette.PAPER)
     head(figure, title or "Units of a layer", "rank correlation over units; in brackets 95 % of it with units shuffled")
     for i, pair in enumerate(pairs):
         row, column = divmod(i, columns)
@@ -59,9 +59,9 @@ def _cloud(axes: Axes, found: Any, pair: tuple[str, str]) -> None:
             values[values <= 0] = np.nan
     known = found.correlations[pair]
     strong = known.p < 0.01
-    axes.plot(x, y, ls="none", marker="o", ms=2.6, mew=0, alpha=0.5, color=colors.EXCITES if strong else colors.REST)
+    axes.plot(x, y, ls="none", marker="o", ms=2.6, mew=0, alpha=0.5, color=palette.EXCITES if strong else palette.REST)
     told = f"{known.rho:+.2f}  [{known.low:+.2f}, {known.high:+.2f}]"
-    axes.set_title(minus(told), fontsize=9, loc="left", color=colors.INK if strong else colors.MUTED)
+    axes.set_title(minus(told), fontsize=9, loc="left", color=palette.INK if strong else palette.MUTED)
     axes.set_xlabel(": ".join(WORDS[pair[0]]), fontsize=8)
     axes.set_ylabel(WORDS[pair[1]][0], fontsize=8)
     axes.tick_params(labelsize=7, which="both")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from circuits.attribution.contributions import checked_examples
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import minus, short
 from circuits.units.polysemanticity import Cluster, Parent, Polysemanticities, Polysemanticity
@@ -27,7 +27,7 @@ def polysemantic_unit(
 ) -> Figure:
     """A unit's clusters: a row each with the receptive fields of its strongest examples and its parents as bars.
 
-    A bar is the parent's share of what excites the unit on this cluster's examples; the thin grey one below it is
+    A bar is the parent's share of what excites the unit on this cluster's examples; the thin gray one below it is
     its largest share on another cluster's. The line at the bottom puts the quality of the clusters beside what the
     same procedure finds in the two controls.
 
@@ -46,7 +46,7 @@ def polysemantic_unit(
     top = MARGIN + 88
     figure, axes = canvas.page(right + BARS + MARGIN, top + len(result.clusters) * step + 74)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
-    canvas.write(axes, MARGIN, MARGIN + 31, _summary(result), size=11, colour=colors.MUTED, limit=170)
+    canvas.write(axes, MARGIN, MARGIN + 31, _summary(result), size=11, color=palette.MUTED, limit=170)
     _legend(axes, right, top - 14, result, len(result.clusters) > 1)
     crops = _crops(result, images, spec, 2 * columns)
     largest = max((abs(v) for c in result.clusters for p in c.parents for v in (p.here, p.elsewhere)), default=1.0)
@@ -64,7 +64,7 @@ def polysemantic_unit(
         hidden = len(cluster.parents) - _PARENTS
         if hidden > 0:
             text = f"and {hidden} more"
-            canvas.write(axes, right, y + 12 + _PARENTS * 28, text, size=10, colour=colors.MUTED)
+            canvas.write(axes, right, y + 12 + _PARENTS * 28, text, size=10, color=palette.MUTED)
     _controls(axes, result, left, top + len(result.clusters) * step + 18, columns * (TILE + GAP) - GAP)
     return figure
 
@@ -87,41 +87,41 @@ def _clusters(count: int) -> str:
 
 def _legend(axes: Axes, x: float, y: float, result: Polysemanticity, several: bool) -> None:
     canvas.write(axes, x, y - 15, f"parents in {result.source}", size=11, bold=True, limit=40)
-    canvas.write(axes, x, y, "share of what excites the unit", size=10, colour=colors.MUTED)
+    canvas.write(axes, x, y, "share of what excites the unit", size=10, color=palette.MUTED)
     if several:
         at = x + 172
-        axes.barh(y - 4, 16, left=at, height=8, color=colors.EXCITES)
-        canvas.write(axes, at + 21, y, "here", size=10, colour=colors.MUTED)
-        axes.barh(y - 4, 16, left=at + 54, height=4, color=colors.REST)
-        canvas.write(axes, at + 75, y, "elsewhere", size=10, colour=colors.MUTED)
+        axes.barh(y - 4, 16, left=at, height=8, color=palette.EXCITES)
+        canvas.write(axes, at + 21, y, "here", size=10, color=palette.MUTED)
+        axes.barh(y - 4, 16, left=at + 54, height=4, color=palette.REST)
+        canvas.write(axes, at + 75, y, "elsewhere", size=10, color=palette.MUTED)
 
 
 def _named(axes: Axes, k: int, cluster: Cluster, x: float, y: float, count: int) -> None:
     canvas.write(axes, x, y + 16, f"cluster {chr(65 + k)}" if count > 1 else "all", size=13, bold=True)
-    canvas.write(axes, x, y + 34, f"{len(cluster.examples)} examples", size=11, colour=colors.MUTED)
-    axes.barh(y + 46, 96, left=x, height=7, color=colors.LINE)
-    axes.barh(y + 46, 96 * cluster.share, left=x, height=7, color=colors.INK)
-    canvas.write(axes, x, y + 66, f"{100 * cluster.share:.0f} %", size=11, colour=colors.MUTED)
+    canvas.write(axes, x, y + 34, f"{len(cluster.examples)} examples", size=11, color=palette.MUTED)
+    axes.barh(y + 46, 96, left=x, height=7, color=palette.LINE)
+    axes.barh(y + 46, 96 * cluster.share, left=x, height=7, color=palette.INK)
+    canvas.write(axes, x, y + 66, f"{100 * cluster.share:.0f} %", size=11, color=palette.MUTED)
     if count > 1:
         text = minus(f"cohesion {cluster.cohesion:.2f}")
-        canvas.write(axes, x, y + 84, text, size=11, colour=colors.MUTED)
+        canvas.write(axes, x, y + 84, text, size=11, color=palette.MUTED)
 
 
 def _bar(axes: Axes, parent: Parent, x: float, y: float, largest: float, labels: dict[str, str], several: bool) -> None:
     label = labels.get(parent.unit)
     if label:
         canvas.write(axes, x, y - 1, label, size=11, limit=15)
-        canvas.write(axes, x, y + 11, short(parent.unit), size=9, mono=True, colour=colors.MUTED, limit=18)
+        canvas.write(axes, x, y + 11, short(parent.unit), size=9, mono=True, color=palette.MUTED, limit=18)
     else:
         canvas.write(axes, x, y + 4, short(parent.unit), size=11, mono=True, middle=True, limit=16)
     zero = x + 122
     width = parent.here / largest * _WITHIN
-    axes.barh(y, width, left=zero, height=10, color=colors.colour_of(parent.here), alpha=0.85)
+    axes.barh(y, width, left=zero, height=10, color=palette.color_of(parent.here), alpha=0.85)
     if several:
-        axes.barh(y + 9, max(0.0, parent.elsewhere) / largest * _WITHIN, left=zero, height=4, color=colors.REST)
-    axes.plot([zero, zero], [y - 8, y + 13], color=colors.MUTED, lw=0.7)
+        axes.barh(y + 9, max(0.0, parent.elsewhere) / largest * _WITHIN, left=zero, height=4, color=palette.REST)
+    axes.plot([zero, zero], [y - 8, y + 13], color=palette.MUTED, lw=0.7)
     text = minus(f"{100 * parent.here:.0f} %")
-    canvas.write(axes, zero + max(0.0, width) + 6, y, text, size=10, colour=colors.MUTED, middle=True)
+    canvas.write(axes, zero + max(0.0, width) + 6, y, text, size=10, color=palette.MUTED, middle=True)
 
 
 def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: float) -> None:
@@ -130,25 +130,25 @@ def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: fl
     def along(value: float) -> float:
         return x + min(max(value, 0.0), 1.0) * width
 
-    canvas.write(axes, MARGIN, y + 4, "mean silhouette", size=11, colour=colors.MUTED)
-    axes.plot([x, x + width], [y, y], color=colors.LINE, lw=1.4, solid_capstyle="butt", zorder=1)
+    canvas.write(axes, MARGIN, y + 4, "mean silhouette", size=11, color=palette.MUTED)
+    axes.plot([x, x + width], [y, y], color=palette.LINE, lw=1.4, solid_capstyle="butt", zorder=1)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        axes.plot([along(tick)] * 2, [y - 4, y + 4], color=colors.MUTED, lw=0.8)
-        canvas.write(axes, along(tick), y + 18, f"{tick:g}", size=10, colour=colors.MUTED, align="center")
-    for value, mark, colour in (
-        (result.shuffled, "s", colors.REST), (result.single, "^", colors.REST),
-        (result.quality, "o", colors.EXCITES if result.quality > max(result.shuffled, result.single) else colors.INK),
+        axes.plot([along(tick)] * 2, [y - 4, y + 4], color=palette.MUTED, lw=0.8)
+        canvas.write(axes, along(tick), y + 18, f"{tick:g}", size=10, color=palette.MUTED, align="center")
+    for value, mark, color in (
+        (result.shuffled, "s", palette.REST), (result.single, "^", palette.REST),
+        (result.quality, "o", palette.EXCITES if result.quality > max(result.shuffled, result.single) else palette.INK),
     ):  # fmt: skip
-        axes.plot([along(value)], [y], marker=mark, ms=7, mew=0.8, mec=colors.PAPER, color=colour, ls="none", zorder=4)
+        axes.plot([along(value)], [y], marker=mark, ms=7, mew=0.8, mec=palette.PAPER, color=color, ls="none", zorder=4)
     keys = (
         ("o", f"these clusters {result.quality:.2f}"), ("s", f"parents shuffled {result.shuffled:.2f}"),
         ("^", f"one cloud of the same shape {result.single:.2f} (95th percentiles)"),
     )  # fmt: skip
     at = x
     for mark, text in keys:
-        colour = colors.EXCITES if mark == "o" else colors.REST
-        axes.plot([at + 4], [y + 34], marker=mark, ms=6, color=colour, ls="none")
-        canvas.write(axes, at + 13, y + 38, text, size=10, colour=colors.MUTED)
+        color = palette.EXCITES if mark == "o" else palette.REST
+        axes.plot([at + 4], [y + 34], marker=mark, ms=6, color=color, ls="none")
+        canvas.write(axes, at + 13, y + 38, text, size=10, color=palette.MUTED)
         at += 30 + 6.0 * len(text)
 
 
@@ -182,29 +182,29 @@ def polysemantic_ranking(
     heading = title or "Units by polysemanticity"
     canvas.write(axes, MARGIN, 32, heading, size=14, bold=True, limit=60)
     text = f"{split} of {len(rows)} units are split"
-    canvas.write(axes, right + 306, 32, text, size=11, colour=colors.MUTED, align="right")
+    canvas.write(axes, right + 306, 32, text, size=11, color=palette.MUTED, align="right")
     bottom = head + max(1, len(shown)) * step
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = left + tick * wide
-        axes.plot([at, at], [head - 8, bottom], color=colors.LINE, lw=0.8, zorder=0)
-        canvas.write(axes, at, bottom + 18, f"{tick:g}", size=10, colour=colors.MUTED, align="center")
-    canvas.write(axes, left + wide / 2, bottom + 36, "score", size=11, colour=colors.MUTED, align="center")
+        axes.plot([at, at], [head - 8, bottom], color=palette.LINE, lw=0.8, zorder=0)
+        canvas.write(axes, at, bottom + 18, f"{tick:g}", size=10, color=palette.MUTED, align="center")
+    canvas.write(axes, left + wide / 2, bottom + 36, "score", size=11, color=palette.MUTED, align="center")
     names = ("apart", "clear", "witness", "clusters")
     for i, name in enumerate(names):
-        canvas.write(axes, right + 50 + i * 82, head - 14, name, size=11, colour=colors.MUTED, align="right")
+        canvas.write(axes, right + 50 + i * 82, head - 14, name, size=11, color=palette.MUTED, align="right")
     for i, row in enumerate(shown):
         y = head + i * step + 9
         canvas.write(axes, MARGIN, y, short(row.unit), size=11, mono=True, middle=True, limit=26)
-        face = colors.EXCITES if row.split else colors.PAPER
+        face = palette.EXCITES if row.split else palette.PAPER
         axes.barh(
-            y, row.score * wide, left=left, height=12, facecolor=face, edgecolor=colors.EXCITES, lw=0.9, alpha=0.8
+            y, row.score * wide, left=left, height=12, facecolor=face, edgecolor=palette.EXCITES, lw=0.9, alpha=0.8
         )
         canvas.write(axes, left + wide + 12, y, f"{row.score:.2f}", size=11, middle=True)
         witness = "" if row.confirmed is None else f"{100 * row.confirmed:.0f} %"
         for j, told in enumerate((f"{row.apart:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
             canvas.write(axes, right + 50 + j * 82, y, told, size=11, align="right", middle=True)
     if not shown:
-        canvas.write(axes, MARGIN, head + 14, "no units", size=12, colour=colors.MUTED)
+        canvas.write(axes, MARGIN, head + 14, "no units", size=12, color=palette.MUTED)
     return figure
 
 
@@ -217,7 +217,7 @@ def ablation_table(result: ClusterAblation) -> Figure:
     k, cell, left, top, step = len(result.lost), 96, 236, 100, 52
     figure, axes = canvas.page(max(left + k * (cell + GAP) + MARGIN, 520), top + 2 * k * step + 16 + MARGIN)
     canvas.write(axes, MARGIN, 34, f"{short(result.unit)}: share of the response lost", size=14, bold=True, limit=60)
-    canvas.write(axes, left, top - 30, "on the examples of cluster", size=11, colour=colors.MUTED)
+    canvas.write(axes, left, top - 30, "on the examples of cluster", size=11, color=palette.MUTED)
     for j in range(k):
         x = left + j * (cell + GAP) + cell / 2
         canvas.write(axes, x, top - 10, chr(65 + j), size=12, bold=True, align="center")
@@ -229,11 +229,13 @@ def ablation_table(result: ClusterAblation) -> Figure:
             canvas.write(axes, MARGIN, y + 23, words, size=11.5, middle=True, limit=40)
             for j in range(k):
                 x, value = left + j * (cell + GAP), float(table[i, j])
-                shade = colors.encode([[min(1.0, max(-1.0, value))]], 1.0)
+                shade = palette.encode([[min(1.0, max(-1.0, value))]], 1.0)
                 canvas.place_image(axes, shade, x, y, cell, step - GAP, sharp=True)
-                axes.add_patch(Rectangle((x, y), cell, step - GAP, fill=False, edgecolor=colors.LINE, lw=0.8, zorder=4))
+                axes.add_patch(
+                    Rectangle((x, y), cell, step - GAP, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=4)
+                )
                 canvas.write(
                     axes, x + cell / 2, y + 24, minus(f"{100 * value:.0f} %".replace("-0 %", "0 %")), size=13,
-                    align="center", middle=True, zorder=5, colour=colors.PAPER if abs(value) > 0.65 else colors.INK,
+                    align="center", middle=True, zorder=5, color=palette.PAPER if abs(value) > 0.65 else palette.INK,
                 )  # fmt: skip
     return figure

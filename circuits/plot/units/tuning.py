@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from circuits.errors import CircuitsError
-from circuits.plot.drawing import canvas
-from circuits.plot.drawing import colors as colours
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import pixels
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.visualization.modes import number
@@ -30,7 +29,7 @@ _MOST = 24  # curves in one figure; more cannot be told apart
 def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None = None, *, title: str = "") -> Figure:
     """Responses around the circle of orientations, one closed curve a unit, its number where its curve points.
 
-    Each curve is drawn in shares of its own peak, at the unit's preferred values of all other axes. Colours go round
+    Each curve is drawn in shares of its own peak, at the unit's preferred values of all other axes. Colors go round
     the circle with the preferred orientation. For lines, whose orientations repeat after 180 degrees, the curve is
     drawn twice.
 
@@ -47,7 +46,7 @@ def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None 
     figure, axes = canvas.page(size + 2 * MARGIN, head + size + MARGIN)
     canvas.write(axes, MARGIN, 32, title or _title(tuning, "radial tuning"), size=15, bold=True, limit=60)
     about = "response in shares of each unit's peak; degrees counter-clockwise, 0 to the right"
-    canvas.write(axes, MARGIN, 52, about, size=11, colour=colours.MUTED, limit=90)
+    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=90)
     x, y, radius = MARGIN + size / 2, head + size / 2, size / 2 - 68
     _dial(axes, x, y, radius)
     labels = []
@@ -61,25 +60,25 @@ def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None 
         if period == 180:
             turns, values = np.concatenate([turns, turns + math.pi]), np.concatenate([values, values])
         direction = _direction(curve)
-        colour = _hue(direction, period)
+        color = _hue(direction, period)
         closed = np.append(values, values[0]) / peak * radius
         around = np.append(turns, turns[0])
         line = (x + closed * np.cos(around), y - closed * np.sin(around))
-        axes.plot(*line, color=colour, lw=1.6, zorder=3, solid_joinstyle="round")
-        axes.fill(*line, color=colour, alpha=0.07, zorder=2)
-        labels.append((direction, curve.unit, colour))
-    for angle, direction, unit, colour in _spread(labels):
+        axes.plot(*line, color=color, lw=1.6, zorder=3, solid_joinstyle="round")
+        axes.fill(*line, color=color, alpha=0.07, zorder=2)
+        labels.append((direction, curve.unit, color))
+    for angle, direction, unit, color in _spread(labels):
         text = unit.rpartition(":")[2]
         turn, out = math.radians(angle), radius + 27
         tip = math.radians(direction)
         axes.plot(
             [x + (radius + 3) * math.cos(tip), x + (out - 16) * math.cos(turn)],
             [y - (radius + 3) * math.sin(tip), y - (out - 12) * math.sin(turn)],
-            color=colour, lw=0.8, zorder=3,
+            color=color, lw=0.8, zorder=3,
         )  # fmt: skip
         canvas.write(
             axes, x + out * math.cos(turn), y - out * math.sin(turn), text,
-            size=12, bold=True, colour=colour, align="center", middle=True, zorder=5,
+            size=12, bold=True, color=color, align="center", middle=True, zorder=5,
         )  # fmt: skip
     return figure
 
@@ -112,13 +111,13 @@ def tuning_curves(
         if shares:
             values = values / peak if peak > 0 else values * 0
         direction = _direction(curve) if axis.period else 360.0 * len(ends) / len(curves)
-        colour = _hue(direction, axis.period or 360.0)
+        color = _hue(direction, axis.period or 360.0)
         if axis.is_full_circle and axis.period:
-            axes.plot([*places, places[0] + axis.period], [*values, values[0]], color=colour, lw=1.7)
+            axes.plot([*places, places[0] + axis.period], [*values, values[0]], color=color, lw=1.7)
         else:
-            axes.plot(places, values, color=colour, lw=1.7)
+            axes.plot(places, values, color=color, lw=1.7)
         at = int(np.nanargmax(np.where(np.isnan(places), -np.inf, values)))
-        ends.append((places[at], float(values[at]), curve.unit.rpartition(":")[2], colour))
+        ends.append((places[at], float(values[at]), curve.unit.rpartition(":")[2], color))
     if logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(
@@ -130,9 +129,9 @@ def tuning_curves(
         axes.set_xticks(np.arange(0, axis.period + 1, axis.period / 8))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0), high + 0.12 * (high - low))
-    for px, py, text, colour in _apart(ends, axes):
+    for px, py, text, color in _apart(ends, axes):
         axes.text(
-            px, py, canvas.printable(text), color=colour, fontsize=8.5, fontweight="bold", ha="center", va="bottom"
+            px, py, canvas.printable(text), color=color, fontsize=8.5, fontweight="bold", ha="center", va="bottom"
         )
     axes.set_xlabel(f"{axis.name} ({axis.unit})" if axis.unit else axis.name, fontsize=9.5)
     axes.set_ylabel("response / peak" if shares else "response", fontsize=9.5)
@@ -165,10 +164,10 @@ def tuning_map(
     width, height = cell_w * len(across), cell_h * len(down)
     figure, axes = canvas.page(max(left + width + 2 * MARGIN, 470), top + height + 96)
     canvas.write(axes, MARGIN, 32, title or short(tuning.units[tuning.row(unit)]), size=15, bold=True, limit=50)
-    canvas.write(axes, MARGIN, 52, f"response to {tuning.stimuli}", size=11, colour=colours.MUTED, limit=60)
-    scale = colours.shared_scale([values])
-    canvas.place_image(axes, colours.encode(values, scale), left, top, width, height, sharp=True)
-    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colours.LINE, lw=0.9, zorder=4))
+    canvas.write(axes, MARGIN, 52, f"response to {tuning.stimuli}", size=11, color=palette.MUTED, limit=60)
+    scale = palette.shared_scale([values])
+    canvas.place_image(axes, palette.encode(values, scale), left, top, width, height, sharp=True)
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
     for i, label in enumerate(down.labels):
         canvas.write(axes, left - 8, top + (i + 0.5) * cell_h, label, size=10.5, align="right", middle=True, limit=18)
     every = max(1, math.ceil(len(across) * 34 / max(width, 1)))
@@ -177,16 +176,16 @@ def tuning_map(
             x = left + (j + 0.5) * cell_w
             canvas.write(axes, x, top + height + 16, label, size=10.5, align="center", limit=12)
     about = [f"{a.name} ({a.unit})" if a.unit else a.name for a in (down, across)]
-    canvas.write(axes, MARGIN, top - 8, about[0], size=10.5, colour=colours.MUTED, limit=40)
-    canvas.write(axes, left + width / 2, top + height + 34, about[1], size=10.5, colour=colours.MUTED, align="center")
+    canvas.write(axes, MARGIN, top - 8, about[0], size=10.5, color=palette.MUTED, limit=40)
+    canvas.write(axes, left + width / 2, top + height + 34, about[1], size=10.5, color=palette.MUTED, align="center")
     y = top + height + 56
     if values.min() < 0:
-        canvas.colour_bar(axes, left, y, scale, "response")
+        canvas.color_bar(axes, left, y, scale, "response")
     else:
-        ramp = colours.encode([[i / 60 * scale for i in range(61)]], scale)
+        ramp = palette.encode([[i / 60 * scale for i in range(61)]], scale)
         canvas.write(axes, left, y + 5, "0", size=10, middle=True)
         canvas.place_image(axes, ramp, left + 12, y, 90, 10)
-        axes.add_patch(Rectangle((left + 12, y), 90, 10, fill=False, edgecolor=colours.LINE, lw=0.6, zorder=4))
+        axes.add_patch(Rectangle((left + 12, y), 90, 10, fill=False, edgecolor=palette.LINE, lw=0.6, zorder=4))
         canvas.write(axes, left + 110, y + 5, f"{number(float(values.max()))} response", size=10, middle=True, limit=30)
     return figure
 
@@ -196,7 +195,7 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
 
     Args:
         stimuli: from `circuits.stimuli`.
-        spec: the model's input, whose grey and channels are drawn; only 1 and 3 channels can be shown.
+        spec: the model's input, whose gray and channels are drawn; only 1 and 3 channels can be shown.
         columns: at most so many of the first axis, evenly spread; at most 8 of the second.
         title: by default the name of the stimuli.
 
@@ -215,7 +214,7 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
     )
     canvas.write(axes, MARGIN, 30, title or stimuli.name, size=15, bold=True, limit=60)
     about = " × ".join(f"{len(a)} {a.name}" for a in stimuli.axes)
-    canvas.write(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, colour=colours.MUTED, limit=100)
+    canvas.write(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, color=palette.MUTED, limit=100)
     for i, r in enumerate(down):
         for j, c in enumerate(across):
             place = {shown[0].name: c} | ({shown[1].name: r} if len(shown) > 1 else {})
@@ -233,7 +232,7 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
     foot = f"across: {shown[0].name} ({shown[0].unit})" if shown[0].unit else f"across: {shown[0].name}"
     if len(shown) > 1:
         foot += f"; down: {shown[1].name}" + (f" ({shown[1].unit})" if shown[1].unit else "")
-    canvas.write(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, colour=colours.MUTED, limit=110)
+    canvas.write(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, color=palette.MUTED, limit=110)
     return figure
 
 
@@ -247,20 +246,20 @@ def sign_rule_scatter(rule: SignRule, *, title: str = "") -> Figure:
     figure, axes = _plot(560, 380, title or "Weights against the angle between detectors")
     half = rule.period / 2
     angles, weights = rule.angles.ravel(), rule.weights.ravel()
-    axes.axhline(0, color=colours.LINE, lw=1, zorder=0)
-    axes.scatter(angles, weights, s=16, c=[colours.colour_of(w) for w in weights], alpha=0.7, linewidths=0, zorder=2)
+    axes.axhline(0, color=palette.LINE, lw=1, zorder=0)
+    axes.scatter(angles, weights, s=16, c=[palette.color_of(w) for w in weights], alpha=0.7, linewidths=0, zorder=2)
     at = np.linspace(-half, half, 181)
     basis = np.cos(2 * np.pi / rule.period * angles)
     slope = float(np.cov(basis, weights)[0, 1] / max(np.var(basis, ddof=1), 1e-12))
     middle = float(weights.mean() - slope * basis.mean())
-    axes.plot(at, middle + slope * np.cos(2 * np.pi / rule.period * at), color=colours.INK, lw=1.3, zorder=3)
+    axes.plot(at, middle + slope * np.cos(2 * np.pi / rule.period * at), color=palette.INK, lw=1.3, zorder=3)
     axes.set_xlim(-half, half)
     axes.set_xticks(np.arange(-half, half + 1, half / 4))
     axes.set_xlabel("source's orientation less target's (degrees)", fontsize=9.5)
     axes.set_ylabel("expanded weight, summed", fontsize=9.5)
     level = float(np.quantile(rule.shuffled, 0.95))
     said = minus(f"r = {rule.correlation:.2f} with the cosine; 95 % of {len(rule.shuffled)} shuffles below {level:.2f}")
-    axes.set_title(said, fontsize=9, color=colours.MUTED, loc="left")
+    axes.set_title(said, fontsize=9, color=palette.MUTED, loc="left")
     return figure
 
 
@@ -299,7 +298,7 @@ def _direction(curve: Curve) -> float:
 
 
 def _hue(direction: float, period: float) -> str:
-    """A colour for an angle: round the hues once a period, dark enough for text on white."""
+    """A color for an angle: round the hues once a period, dark enough for text on white."""
     share = (direction / period) % 1.0
     r, g, b = colorsys.hls_to_rgb(share, 0.36 if 0.08 < share < 0.55 else 0.45, 0.85)
     return f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}"
@@ -307,19 +306,19 @@ def _hue(direction: float, period: float) -> str:
 
 def _dial(axes: Axes, x: float, y: float, radius: float) -> None:
     for share in (0.25, 0.5, 0.75, 1.0):
-        axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=colours.LINE, lw=0.8, zorder=0))
+        axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=0))
     for degrees in range(0, 360, 45):
         turn = math.radians(degrees)
         c, s = math.cos(turn), math.sin(turn)
-        axes.plot([x, x + radius * c], [y, y - radius * s], color=colours.LINE, lw=0.8, zorder=0)
+        axes.plot([x, x + radius * c], [y, y - radius * s], color=palette.LINE, lw=0.8, zorder=0)
         out = radius + 58
         canvas.write(
-            axes, x + out * c, y - out * s, f"{degrees}°", size=10, colour=colours.MUTED, align="center", middle=True
+            axes, x + out * c, y - out * s, f"{degrees}°", size=10, color=palette.MUTED, align="center", middle=True
         )
 
 
 def _spread(labels: Sequence[tuple[float, str, str]], room: float = 6.5) -> list[tuple[float, float, str, str]]:
-    """Angles for labels around a circle, moved apart where they would overlap: `(angle, direction, unit, colour)`."""
+    """Angles for labels around a circle, moved apart where they would overlap: `(angle, direction, unit, color)`."""
     ordered = sorted(labels)
     places = [d for d, _, _ in ordered]
     for _ in range(200):
@@ -343,10 +342,10 @@ def _apart(ends: Sequence[tuple[float, float, str, str]], axes: Axes) -> list[tu
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
     placed: list[tuple[float, float, str, str]] = []
-    for x, y, text, colour in sorted(ends):
+    for x, y, text, color in sorted(ends):
         while any(_near(x, px, left, right, axes) and abs(y - py) < 0.04 * (high - low) for px, py, _, _ in placed):
             y += 0.045 * (high - low)
-        placed.append((x, y, text, colour))
+        placed.append((x, y, text, color))
     axes.set_ylim(low, max([high, *(y + 0.07 * (high - low) for _, y, _, _ in placed)]))
     return placed
 
@@ -366,15 +365,15 @@ def _few(count: int, most: int) -> list[int]:
 
 def _plot(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure with one ordinary axes, in the house's type."""
-    figure = Figure(figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=colours.PAPER)
+    figure = Figure(figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((78 / width, 58 / height, 1 - 110 / width, 1 - 128 / height))
     figure.text(
         MARGIN / width, 1 - 30 / height, canvas.printable(title, 70), fontsize=11, fontweight="bold",
-        color=colours.INK, parse_math=False,
+        color=palette.INK, parse_math=False,
     )  # fmt: skip
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(colours.REST)
-    axes.tick_params(labelsize=9, colors=colours.MUTED)
+        axes.spines[side].set_color(palette.REST)
+    axes.tick_params(labelsize=9, colors=palette.MUTED)
     return figure, axes

@@ -1,4 +1,4 @@
-"""Factors of weights: each a group of source channels in a colour of its own, and where it acts on each target."""
+"""Factors of weights: each a group of source channels in a color of its own, and where it acts on each target."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from numpy.typing import NDArray
 from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph import NO_PICTURES, fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import kernel_effect, minus, short
 from circuits.units.weight_factors import Factors
 
 FACTOR_COLOURS = ("#1B8A5A", "#8A3FB0", "#C9A200", "#D0356B", "#2AA7B5", "#7A5230", "#5B6ABF", "#8FA31E")
 """By place, apart from the orange and blue of signs: `circuits.units.weight_factors.align` keeps a factor's place,
-so its colour."""
+so its color."""
 
 MARGIN, CELL, GAP = 24, 66, 12
 _LIST, _BETWEEN = 216, 24  # width of a column, and between two
 
 
-def colour_of_factor(place: int) -> str:
-    """Hex colour of the factor at a place; they come round again after eight."""
+def color_of_factor(place: int) -> str:
+    """Hex color of the factor at a place; they come round again after eight."""
     return FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
 
 
 def blend(maps: Any, scale: float) -> NDArray[np.uint8]:
-    """Maps of several factors in one picture: white where there is nothing, a factor's colour where it has weight.
+    """Maps of several factors in one picture: white where there is nothing, a factor's color where it has weight.
 
     Args:
         maps: `(k, h, w)`, at or above zero.
-        scale: the value of full colour.
+        scale: the value of full color.
 
     Returns:
         RGB bytes `(h, w, 3)`; where factors meet, each takes away its share of light, as inks do.
     """
     values = np.clip(np.asarray(maps, dtype=np.float64) / scale, 0.0, 1.0)
-    inks = np.array([[int(colour_of_factor(k)[i : i + 2], 16) for i in (1, 3, 5)] for k in range(len(values))]) / 255.0
+    inks = np.array([[int(color_of_factor(k)[i : i + 2], 16) for i in (1, 3, 5)] for k in range(len(values))]) / 255.0
     light = np.prod(1.0 - values[..., None] * (1.0 - inks[:, None, None, :]), axis=0)
     return np.asarray(np.rint(light * 255), dtype=np.uint8)
 
@@ -58,7 +58,7 @@ def factor_figure(
 ) -> Figure:
     """A column for each factor: its strongest sources, and below them where it excites and inhibits each target.
 
-    Left, all factors in one map in their colours: what excites a target, and what inhibits it.
+    Left, all factors in one map in their colors: what excites a target, and what inhibits it.
 
     Args:
         factors: from `circuits.units.weight_factors.one_sided_nmf`.
@@ -82,24 +82,24 @@ def factor_figure(
     height = listed + 24 + len(shown) * (CELL + GAP) + 44
     figure, axes = canvas.page(max(width, 560), height)
     canvas.write(axes, MARGIN, MARGIN + 12, title or _named(factors), size=15, bold=True, limit=90)
-    canvas.write(axes, MARGIN, MARGIN + 32, _about(factors), size=11, colour=colors.MUTED, limit=160)
-    scale = colors.shared_scale([factors.spatial[:, shown]])
+    canvas.write(axes, MARGIN, MARGIN + 32, _about(factors), size=11, color=palette.MUTED, limit=160)
+    scale = palette.shared_scale([factors.spatial[:, shown]])
     for k in range(len(factors)):
         _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, pictures, n, tiles)
     top = listed + 24
     for name, x in (("excited by", left), ("inhibited by", left + CELL + GAP)):
-        canvas.write(axes, x + CELL / 2, top - 9, name, size=10.5, colour=colors.MUTED, align="center")
+        canvas.write(axes, x + CELL / 2, top - 9, name, size=10.5, color=palette.MUTED, align="center")
     for row, t in enumerate(shown):
         y = top + row * (CELL + GAP)
         canvas.write(axes, left - 14, y + CELL / 2, short(factors.targets[t]), size=11, mono=True, align="right",
                      middle=True, limit=18)  # fmt: skip
         for sign, x in ((1, left), (-1, left + CELL + GAP)):
-            _map(axes, blend((sign * factors.spatial[:, t]).clip(min=0), scale), x, y, colors.LINE)
+            _map(axes, blend((sign * factors.spatial[:, t]).clip(min=0), scale), x, y, palette.LINE)
         for k in range(len(factors)):
             x = start + k * (_LIST + _BETWEEN)
-            _map(axes, colors.encode(factors.spatial[k, t], scale), x, y, colour_of_factor(k))
+            _map(axes, palette.encode(factors.spatial[k, t], scale), x, y, color_of_factor(k))
             _effect(axes, factors.spatial[k, t], scale, x + CELL + 8, y + CELL / 2)
-    canvas.colour_bar(axes, start, top + len(shown) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
+    canvas.color_bar(axes, start, top + len(shown) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
     return figure
 
 
@@ -129,11 +129,11 @@ def _crops(found: pictures.Pictures, unit: str) -> Sequence[pictures.Crop]:
 def _column(
     axes: Axes, factors: Factors, k: int, x: float, y: float, found: pictures.Pictures, n: int, tiles: int
 ) -> None:
-    colour = colour_of_factor(k)
-    axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=colour, lw=0))
+    color = color_of_factor(k)
+    axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=color, lw=0))
     canvas.write(axes, x + 19, y, f"factor {k + 1}", size=12, bold=True)
     lost = f"without it {minus(f'{-100 * factors.each[k]:.0f}')} %"
-    canvas.write(axes, x + _LIST, y, lost, size=11, colour=colors.MUTED, align="right")
+    canvas.write(axes, x + _LIST, y, lost, size=11, color=palette.MUTED, align="right")
     top = factors.top(k, n)
     if tiles:
         for i, (unit, _) in enumerate(top[: _LIST // 44]):
@@ -144,8 +144,8 @@ def _column(
     for i, (unit, value) in enumerate(top):
         at = y + 26 + tiles + i * 19
         canvas.write(axes, x, at, short(unit), size=10.5, mono=True, middle=True, limit=16)
-        axes.barh(at, 76 * value / largest, left=x + 108, height=9, color=colour, zorder=1)
-        canvas.write(axes, x + _LIST, at, f"{value:.2f}", size=10.5, colour=colors.MUTED, align="right", middle=True)
+        axes.barh(at, 76 * value / largest, left=x + 108, height=9, color=color, zorder=1)
+        canvas.write(axes, x + _LIST, at, f"{value:.2f}", size=10.5, color=palette.MUTED, align="right", middle=True)
 
 
 def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: float) -> None:
@@ -155,7 +155,7 @@ def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: 
     lines = kernel_effect(kernel).split(", ")
     for i, line in enumerate(lines):
         at = y + 14 * (i - (len(lines) - 1) / 2)
-        canvas.write(axes, x, at, line, size=9.5, colour=colors.MUTED, middle=True, limit=28)
+        canvas.write(axes, x, at, line, size=9.5, color=palette.MUTED, middle=True, limit=28)
 
 
 def _map(axes: Axes, rgb: NDArray[np.uint8], x: float, y: float, edge: str) -> None:

@@ -78,7 +78,7 @@ def looks(result: Visualization, size: Sizes) -> str:
     if why is not None:
         return f'<div class="looks dead"><b>{escape(why)}</b></div>'
     values = pictures.pixels(result.picture, result.channels)
-    alt = escape(f"what {short(result.unit)} looks for: a picture made by optimisation")
+    alt = escape(f"what {short(result.unit)} looks for: a picture made by optimization")
     clear = " clear" if values.shape[2] == 4 else ""
     uri = pictures.data_uri(_smaller(values, size.picture), photograph=not (size.lossless or clear))
     return f'<img class="looks{clear}" style="{shape}" src="{uri}" alt="{alt}" title="{alt}">'

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from circuits.plot.drawing import canvas, colors
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.visualization.card import why_none
@@ -40,7 +40,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
     figure, axes = canvas.page(2 * MARGIN + 6 * step - GAP, MARGIN + 60 + side + 136)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
     about = f"from what it answers to least to what it answers to most; photographs: {result.images} ({result.count})"
-    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, colour=colors.MUTED, limit=150)
+    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=150)
     top = MARGIN + 62
     found = pictures.cut_examples(result.examples, images, spec)
     names = ["negative optimum", *(f"{n} examples" if n[0] == "m" else n for n in found), "positive optimum"]
@@ -55,7 +55,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
             shown = result.examples[list(found)[i - 1]]
             _quilt(axes, list(found.values())[i - 1], x, top, side)
             said = _range([e.value for e in shown]) if shown else "no value has this sign"
-        canvas.write(axes, x, top + side + 18, said, size=11, colour=colors.MUTED, limit=28)
+        canvas.write(axes, x, top + side + 18, said, size=11, color=palette.MUTED, limit=28)
     _number_line(axes, result, MARGIN, top + side + 58, 6 * step - GAP)
     return figure
 
@@ -94,26 +94,26 @@ def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float)
     def along(value: float) -> float:
         return x + 10 + (value - low) / room * (width - 20)
 
-    axes.plot([x, x + width], [y, y], color=colors.LINE, lw=1.2, solid_capstyle="butt", zorder=1)
-    axes.plot([along(0)] * 2, [y - 9, y + 9], color=colors.INK, lw=1.2, zorder=2)
+    axes.plot([x, x + width], [y, y], color=palette.LINE, lw=1.2, solid_capstyle="butt", zorder=1)
+    axes.plot([along(0)] * 2, [y - 9, y + 9], color=palette.INK, lw=1.2, zorder=2)
     canvas.write(axes, along(0), y + 24, "0", size=11, align="center")
     if result.spread > 0:
         for sign in (-1, 1):
             if low <= sign * result.spread <= high and result.spread / room > 0.008:
-                axes.plot([along(sign * result.spread)] * 2, [y - 5, y + 5], color=colors.REST, lw=1, zorder=2)
+                axes.plot([along(sign * result.spread)] * 2, [y - 5, y + 5], color=palette.REST, lw=1, zorder=2)
                 text = minus(f"{sign:+d} sd")
                 if result.spread / room > 0.04:
                     canvas.write(
-                        axes, along(sign * result.spread), y + 24, text, size=10, colour=colors.MUTED, align="center"
+                        axes, along(sign * result.spread), y + 24, text, size=10, color=palette.MUTED, align="center"
                     )
     for value, kind in values:
         axes.plot(
-            [along(value)], [y], marker="D" if kind else "o", ms=6 if kind else 5, mew=0.8, mec=colors.PAPER,
-            color=colors.colour_of(value), zorder=4, ls="none",
+            [along(value)], [y], marker="D" if kind else "o", ms=6 if kind else 5, mew=0.8, mec=palette.PAPER,
+            color=palette.color_of(value), zorder=4, ls="none",
         )  # fmt: skip
     canvas.write(axes, x, y + 46, f"values of {result.layer}: circles photographs, diamonds optima at their best "
                  f"position; 1 sd = {number(result.spread)}; slightly: nearest to ±{SLIGHTLY:g} sd",
-                 size=10.5, colour=colors.MUTED, limit=190)  # fmt: skip
+                 size=10.5, color=palette.MUTED, limit=190)  # fmt: skip
 
 
 def decomposed_grid(result: Decomposed) -> Figure:
@@ -131,25 +131,25 @@ def decomposed_grid(result: Decomposed) -> Figure:
     figure, axes = canvas.page(max(MARGIN + width + 34 + key + MARGIN, 470), top + max(height, tall) + MARGIN)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.target), size=15, bold=True, limit=40)
     about = f"what it looks for where, in the features of {result.source}"
-    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, colour=colors.MUTED, limit=70)
+    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=70)
     for i, row in enumerate(result.pictures):
         for j, picture in enumerate(row):
             x, y = MARGIN + j * (side + gap), top + i * (side + gap)
             if picture is None:
-                axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=colors.LINE, lw=0.8, zorder=2))
-                canvas.write(axes, x + side / 2, y + side / 2, "·", size=13, colour=colors.REST, align="center")
+                axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=2))
+                canvas.write(axes, x + side / 2, y + side / 2, "·", size=13, color=palette.REST, align="center")
             else:
                 draw_result(axes, picture, x, y, side, opacity=max(_FAINTEST, float(result.shown[i, j])))
     x = MARGIN + width + 34
     end = _heat_map(axes, "norms of all weights", result.norms.numpy(), x, top, room)
     text = f"white 0, orange {number(result.largest)}"
-    canvas.write(axes, x, end, text, size=10.5, colour=colors.MUTED, limit=28)
+    canvas.write(axes, x, end, text, size=10.5, color=palette.MUTED, limit=28)
     if not result.inhibition:
         end = _heat_map(axes, "of those that excite", result.excitation.numpy(), x, end + 28, room)
-        canvas.write(axes, x, end, "the fainter a picture, the less", size=10.5, colour=colors.MUTED, limit=34)
+        canvas.write(axes, x, end, "the fainter a picture, the less", size=10.5, color=palette.MUTED, limit=34)
     if any(p is None for row in result.pictures for p in row):
         text = "·  too small, or only inhibits"
-        canvas.write(axes, x, end + 22, text, size=10.5, colour=colors.MUTED, limit=32)
+        canvas.write(axes, x, end + 22, text, size=10.5, color=palette.MUTED, limit=32)
     return figure
 
 
@@ -159,8 +159,8 @@ def _heat_map(axes: Axes, name: str, values: NDArray[np.float32], x: float, y: f
     cell = room / max(rows, columns)
     canvas.write(axes, x, y + 9, name, size=11, limit=24)
     place = (x, y + 20, cell * columns, cell * rows)
-    canvas.place_image(axes, colors.encode(values, 1.0), *place, sharp=True)
-    axes.add_patch(Rectangle(place[:2], *place[2:], fill=False, edgecolor=colors.LINE, lw=0.9, zorder=4))
+    canvas.place_image(axes, palette.encode(values, 1.0), *place, sharp=True)
+    axes.add_patch(Rectangle(place[:2], *place[2:], fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
     return y + 38 + float(cell * rows)
 
 
@@ -176,18 +176,18 @@ def strip(result: Strip) -> Figure:
     top = MARGIN + 20
     canvas.write(axes, MARGIN, top - 9, "photograph", size=12, limit=24)
     _draw(axes, pictures.pixels(result.picture, len(result.picture)), MARGIN, top, side)
-    canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, colour=colors.MUTED, limit=30)
+    canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, color=palette.MUTED, limit=30)
     for i, (layer, made) in enumerate(zip(result.layers, result.pictures, strict=True)):
         x = MARGIN + (i + 1) * step
         canvas.write(axes, x, top - 9, layer, size=12, bold=True, limit=24)
         draw_result(axes, made, x, top, side)
         said = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.likeness[i]:.2f}')}"
-        canvas.write(axes, x, top + side + 18, said, size=10.5, colour=colors.MUTED, limit=34)
+        canvas.write(axes, x, top + side + 18, said, size=10.5, color=palette.MUTED, limit=34)
     return figure
 
 
 def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
-    """The pictures of a run in the order of their steps, and what was optimised below them.
+    """The pictures of a run in the order of their steps, and what was optimized below them.
 
     Args:
         result: with frames: of `circuits.visualization.trajectory`, `accentuate`, or `visualize(..., frames=...)`.
@@ -210,7 +210,7 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
         x, y = MARGIN + (i % across) * step, top + (i // across) * (step + 18)
         _draw(axes, pictures.pixels(result.frames[at], result.channels), x, y, side)
         name = "start" if at == 0 else f"step {at}"
-        canvas.write(axes, x, y + side + 15, name, size=10.5, colour=colors.MUTED, limit=16)
+        canvas.write(axes, x, y + side + 15, name, size=10.5, color=palette.MUTED, limit=16)
     _history(axes, result, steps, MARGIN, below + 12, max(width, 312), 62)
     return figure
 
@@ -218,7 +218,7 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
 def _history(
     axes: Axes, result: Visualization, steps: Sequence[int], x: float, y: float, width: float, height: float
 ) -> None:
-    """What was optimised against the logarithm of the step, the steps of the pictures marked."""
+    """What was optimized against the logarithm of the step, the steps of the pictures marked."""
     values = np.asarray(result.history, dtype=np.float64)
     finite = values[np.isfinite(values)]
     if finite.size < 2:
@@ -230,13 +230,13 @@ def _history(
         return x + share * width, y + height - (values[step - 1] - low) / ((high - low) or 1.0) * height
 
     line = np.array([place(s) for s in range(1, len(values) + 1) if math.isfinite(values[s - 1])])
-    axes.plot(line[:, 0], line[:, 1], color=colors.REST, lw=1.1, zorder=2)
+    axes.plot(line[:, 0], line[:, 1], color=palette.REST, lw=1.1, zorder=2)
     marked = np.array(
         [place(s) for s in steps if 1 <= s <= len(values) and math.isfinite(values[s - 1])] or [(x, y + height)]
     )
-    axes.plot(marked[:, 0], marked[:, 1], color=colors.EXCITES, marker="o", ms=4, ls="none", zorder=3)
-    text = f"what was optimised, step 1 to {len(values)} (logarithmic): {number(low)} to {number(high)}"
-    canvas.write(axes, x, y + height + 24, text, size=10.5, colour=colors.MUTED, limit=max(20, int(width / 6)))
+    axes.plot(marked[:, 0], marked[:, 1], color=palette.EXCITES, marker="o", ms=4, ls="none", zorder=3)
+    text = f"what was optimized, step 1 to {len(values)} (logarithmic): {number(low)} to {number(high)}"
+    canvas.write(axes, x, y + height + 24, text, size=10.5, color=palette.MUTED, limit=max(20, int(width / 6)))
 
 
 # -- what they share --------------------------------------------------------------------------------------------
@@ -265,9 +265,9 @@ def _draw(axes: Axes, pixels: pictures.Crop, x: float, y: float, side: float) ->
 def mark(axes: Axes, x: float, y: float, side: float, word: str) -> None:
     """A hatched tile with a word, which nobody takes for a picture."""
     axes.add_patch(
-        Rectangle((x, y), side, side, facecolor=colors.TILE, edgecolor=colors.PAPER, hatch="///", lw=0, zorder=2)
+        Rectangle((x, y), side, side, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
     )
-    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=colors.REST, lw=0.8, ls="--", zorder=3))
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
     size = 11 if side >= 80 else 8
     canvas.write(
         axes, x + side / 2, y + side / 2, word, size=size, bold=True, align="center", middle=True, limit=12, zorder=4

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.drawing import canvas, colors, crops, html_page
+from circuits.plot.drawing import canvas, crops, html_page, palette
 from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.card import PATH, sizes, tile, why_none
@@ -84,7 +84,7 @@ def _header(results: Sequence[Visualization], model: str, name: str, wide: bool)
     evidence = next((r.evidence for r in results if r.evidence is not None), None)
     several = len(results) != 1
     lead = f"What {'they look' if several else 'it looks'} for: {'pictures' if several else 'a picture'} made by "
-    lead += "optimisation, from noise, so that "
+    lead += "optimization, from noise, so that "
     lead += f"{'each unit answers' if several else 'the unit answers'} strongly. "
     if wide:
         lead += f"Beside {'each' if several else 'it'} the photographs that the unit answers to most: a picture shows "
@@ -134,7 +134,7 @@ def _key(results: Sequence[Visualization]) -> str:
             '<svg class="history" viewBox="0 0 54 22" aria-hidden="true">'
             '<path d="M0 20L8 19L16 14L24 8L34 5L44 3L54 2"/></svg>'
         )
-        items.append(f"<span>{drawn}history: what was optimised, step by step</span>")
+        items.append(f"<span>{drawn}history: what was optimized, step by step</span>")
     if any(r.status == "dead" for r in results):
         items.append('<span><span class="dead"></span>dead: no picture that was tried makes it answer</span>')
     return f'<p class="note">{text}</p><p class="key">{"".join(items)}</p>' if results else "<p>No pictures.</p>"
@@ -170,18 +170,18 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         name = short(result.unit) + (f".{result.variant}" if result.variant else "")
         canvas.write(axes, x, y + TILE + 14, name, size=10, mono=True, limit=17)
         if why is None:
-            canvas.write(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, colour=colors.MUTED, limit=18)
+            canvas.write(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, color=palette.MUTED, limit=18)
     if not shown:
-        canvas.write(axes, 24, 60, "no pictures", size=12, colour=colors.MUTED)
+        canvas.write(axes, 24, 60, "no pictures", size=12, color=palette.MUTED)
     return figure
 
 
 def _mark(axes: Axes, x: float, y: float, status: str) -> None:
     """A hatched tile with a word, which nobody takes for a picture."""
     axes.add_patch(
-        Rectangle((x, y), TILE, TILE, facecolor=colors.TILE, edgecolor=colors.PAPER, hatch="///", lw=0, zorder=2)
+        Rectangle((x, y), TILE, TILE, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
     )
-    axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, edgecolor=colors.REST, lw=0.8, ls="--", zorder=3))
+    axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
     canvas.write(
         axes, x + TILE / 2, y + TILE / 2, status, size=11, bold=True, align="center", middle=True, limit=12, zorder=4
     )

@@ -1,4 +1,4 @@
-"""Detectors found by what they are tuned to: curves, lines, high-low frequency, colour contrast.
+"""Detectors found by what they are tuned to: curves, lines, high-low frequency, color contrast.
 
 Published unit numbers hold for one set of weights. In any other network the units have to be found::
 

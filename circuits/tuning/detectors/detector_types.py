@@ -1,4 +1,4 @@
-"""What makes a curve detector, a line detector, a high-low frequency detector, a colour contrast detector.
+"""What makes a curve detector, a line detector, a high-low frequency detector, a color contrast detector.
 
 Each kind shows stimuli of its own and their controls, and puts a unit to a few tests, each a number from 0 to 1. What
 the tests have in common: a detector answers to one orientation and not to the opposite one, and to none of the
@@ -50,7 +50,7 @@ class Extent:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Judgment:
     """The tests of all units of a layer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Kind:
     name: str
     period: float
     stimuli: Callable[[Extent], dict[str, Stimuli]]
-    judge: Callable[[Mapping[str, Tuning]], Judgement]
+    judge: Callable[[Mapping[str, Tuning]], Judgment]
     means: Mapping[str, str]
 
 
@@ -153,7 +153,7 @@ def _gratings(extent: Extent) -> Stimuli:
     return stimuli.gratings(max(6, extent.orientations // 2), [f for f in FREQUENCIES if f * extent.field >= 0.5], 2)
 
 
-def _curve(tunings: Mapping[str, Tuning]) -> Judgement:
+def _curve(tunings: Mapping[str, Tuning]) -> Judgment:
     shown, filled = tunings["outlines"], tunings["discs"]
     # a curve is a curve, light or dark, as a line or as the edge of a disc: a unit that minds has less of a peak
     table = (
@@ -164,7 +164,7 @@ def _curve(tunings: Mapping[str, Tuning]) -> Judgement:
     count = curved.shape[1]
     axis = shown.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
-    return Judgement(
+    return Judgment(
         {
             "one-sided": _one_sided(shown, around, peak),
             "bent": _share(_near(straight, turn, count), peak),
@@ -191,7 +191,7 @@ def _line_stimuli(extent: Extent) -> dict[str, Stimuli]:
     }
 
 
-def _line(tunings: Mapping[str, Tuning]) -> Judgement:
+def _line(tunings: Mapping[str, Tuning]) -> Judgment:
     shown = tunings["lines"]
     table = shown.over("orientation", "width")
     peak, turn, width, around = _at_best(table)
@@ -203,7 +203,7 @@ def _line(tunings: Mapping[str, Tuning]) -> Judgement:
     # a curve of orientation t touches the line of orientation t + 90, from either side
     touching = (turn + count // 2) % (2 * count)
     both = torch.maximum(bent[rows, touching], bent[rows, (touching + count) % (2 * count)])
-    return Judgement(
+    return Judgment(
         {
             "one way": _share(around[rows, (turn + count // 2) % count], peak),
             "straight": _share(both, peak),
@@ -230,7 +230,7 @@ def _high_low_stimuli(extent: Extent) -> dict[str, Stimuli]:
     return made
 
 
-def _high_low(tunings: Mapping[str, Tuning]) -> Judgement:
+def _high_low(tunings: Mapping[str, Tuning]) -> Judgment:
     shown = tunings["high-low"]
     table = shown.over("orientation", "ratio")
     peak, turn, ratio, around = _at_best(table[:, :, 1:])
@@ -239,7 +239,7 @@ def _high_low(tunings: Mapping[str, Tuning]) -> Judgement:
     alone = torch.maximum(fine, coarse[torch.arange(len(coarse)), ratio])
     axis = shown.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
-    return Judgement(
+    return Judgment(
         {
             "one-sided": _one_sided(shown, around, peak),
             "needs both": _share(alone, peak),
@@ -255,39 +255,39 @@ def _high_low(tunings: Mapping[str, Tuning]) -> Judgement:
     )
 
 
-def _colour_stimuli(extent: Extent) -> dict[str, Stimuli]:
+def _color_stimuli(extent: Extent) -> dict[str, Stimuli]:
     plain = [f"{name}-{name}" for name in stimuli.HUES]
     return {
-        "contrast": stimuli.colour_contrast(extent.orientations, PAIRS),
-        "plain": stimuli.colour_contrast(1, plain),
+        "contrast": stimuli.color_contrast(extent.orientations, PAIRS),
+        "plain": stimuli.color_contrast(1, plain),
     }
 
 
-def _colour(tunings: Mapping[str, Tuning]) -> Judgement:
+def _color(tunings: Mapping[str, Tuning]) -> Judgment:
     shown = tunings["contrast"]
     names = list(shown.axis("pair").values)
-    grey = names.index("light-dark")
+    gray = names.index("light-dark")
     table = shown.over("orientation", "pair")
-    coloured = [i for i in range(len(names)) if i != grey]
-    peak, turn, pair, around = _at_best(table[:, :, coloured])
+    colored = [i for i in range(len(names)) if i != gray]
+    peak, turn, pair, around = _at_best(table[:, :, colored])
     plain = tunings["plain"].over("pair")
     known = list(tunings["plain"].axis("pair").values)
-    sides = [[known.index(f"{hue}-{hue}") for hue in names[c].split("-")] for c in coloured]
+    sides = [[known.index(f"{hue}-{hue}") for hue in names[c].split("-")] for c in colored]
     alone = plain[torch.arange(len(plain))[:, None], torch.tensor(sides)[pair]].amax(dim=1)
     axis = shown.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
-    return Judgement(
+    return Judgment(
         {
             "one-sided": _one_sided(shown, around, peak),
-            "colour": _share(table[:, :, grey].amax(dim=1), peak),
+            "color": _share(table[:, :, gray].amax(dim=1), peak),
             "needs both": _share(alone, peak),
             "oriented": agreement.float(),
             "steady": _steady(around, turn, peak),
         },
         peak,
-        torch.maximum(table[:, :, grey].amax(dim=1), plain.amax(dim=1)),
+        torch.maximum(table[:, :, gray].amax(dim=1), plain.amax(dim=1)),
         direction,
-        {"pair": [names[coloured[int(p)]] for p in pair]},
+        {"pair": [names[colored[int(p)]] for p in pair]},
         around,
         axis,
     )
@@ -333,15 +333,15 @@ KINDS: dict[str, Kind] = {
             {**_COMMON, **_ONE_SIDED, "needs both": "1 - response to either texture alone over the peak"},
         ),
         Kind(
-            "colour-contrast",
+            "color-contrast",
             360.0,
-            _colour_stimuli,
-            _colour,
+            _color_stimuli,
+            _color,
             {
                 **_COMMON,
                 **_ONE_SIDED,
-                "colour": "1 - response to light beside dark over the peak",
-                "needs both": "1 - response to either colour alone over the peak",
+                "color": "1 - response to light beside dark over the peak",
+                "needs both": "1 - response to either color alone over the peak",
             },
         ),
     )

@@ -17,7 +17,7 @@ from circuits.network.untrained import Untrained, untrained
 from circuits.tracing.circuit import provenance
 from circuits.tuning.circular_statistics import largest_gap
 from circuits.tuning.curves import Curve
-from circuits.tuning.detectors.detector_types import Extent, Judgement, Kind, kind_of
+from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of
 from circuits.tuning.measure import tune
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
@@ -154,7 +154,7 @@ def find_detectors(
 
     Args:
         model: the model.
-        kind: "curve", "line", "high-low" or "colour-contrast".
+        kind: "curve", "line", "high-low" or "color-contrast".
         layers: where to look; by default every trunk layer with a map.
         images: natural pictures, in any form that `capture` takes: then responses are measured by what these arouse.
             Without them, by the unit's best stimulus.
@@ -169,7 +169,7 @@ def find_detectors(
 
     Raises:
         CircuitsError: an unknown kind, or numbers out of range. AddressError: an unknown layer.
-        StimuliError: colour contrast asked of a model without three channels.
+        StimuliError: color contrast asked of a model without three channels.
 
     >>> find_detectors(load("scenes"), "line", layers="conv2d1", control=None).kind
     'line'
@@ -183,7 +183,7 @@ def find_detectors(
         models += [untrained(model, control, seed=seed + i) for i in range(controls)]
     shown = {layer: asked.stimuli(_extent(model, layer, orientations, seed)) for layer in wanted}
     total = len(models) * sum(len(s) for sets in shown.values() for s in sets.values())
-    judged: list[dict[str, Judgement]] = []
+    judged: list[dict[str, Judgment]] = []
     natural: list[dict[str, Tensor]] = []
     with reporter(progress, "img") as report:
         done = 0
@@ -257,7 +257,7 @@ def _natural(model: Model, pictures: Images, layers: list[str], batch_size: int)
     return {layer: values.float().quantile(NATURAL, dim=0) for layer, values in peaks.items()}
 
 
-def _tests(judged: Judgement, natural: Tensor | None) -> dict[str, Tensor]:
+def _tests(judged: Judgment, natural: Tensor | None) -> dict[str, Tensor]:
     """All tests of a layer's units, the strength of the response among them."""
     most = torch.maximum(judged.peak, judged.rivals if natural is None else natural)
     strong = torch.where(judged.peak > 0, judged.peak / most.clamp_min(1e-30), torch.zeros_like(most))
@@ -275,7 +275,7 @@ def _rows(
     model: Model,
     layer: str,
     kind: Kind,
-    judged: Judgement,
+    judged: Judgment,
     tests: Mapping[str, Tensor],
     scores: Tensor,
     threshold: float,

@@ -12,14 +12,14 @@ from circuits.errors import CircuitsError
 from circuits.units.dossier.explain import Subject
 from circuits.units.dossier.neighbor_weights import wires
 from circuits.units.dossier.section_registry import Finding, Nothing, Section, register
-from circuits.units.similarity import Neighbours, by_weights, likeness_of, unit_names
+from circuits.units.similarity import Neighbors, by_weights, likeness_of, unit_names
 
 
 @dataclass(frozen=True)
 class Alike:
-    """The units most like one, by several measures: measure -> neighbours."""
+    """The units most like one, by several measures: measure -> neighbors."""
 
-    by: Mapping[str, Neighbours]
+    by: Mapping[str, Neighbors]
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -37,7 +37,7 @@ def _wires(subject: Subject, direction: Literal["in", "out"]) -> Finding:
         return Nothing(str(error))
 
 
-def _neighbours(subject: Subject) -> Finding:
+def _neighbors(subject: Subject) -> Finding:
     model, unit = subject.model, subject.unit
     layer = unit.space
     if len(subject.layer) < 2:
@@ -47,10 +47,10 @@ def _neighbours(subject: Subject) -> Finding:
     if len(samples.values) > 2:
         fired = np.maximum(samples.values, 0) if model.layers[unit.layer].size is not None else samples.values
         measure = f"responses at {len(fired)} places of the pictures"
-        likeness = likeness_of(fired.T, unit_names(model, layer), measure=measure, centred=True, seed=subject.seed)
-        found["activations"] = likeness.neighbours(str(unit))
+        likeness = likeness_of(fired.T, unit_names(model, layer), measure=measure, centerd=True, seed=subject.seed)
+        found["activations"] = likeness.neighbors(str(unit))
     try:
-        found["incoming weights"] = by_weights(model, layer).neighbours(str(unit))
+        found["incoming weights"] = by_weights(model, layer).neighbors(str(unit))
     except CircuitsError:  # the first layer of all, and nets without a graph: the weights' own section says so
         pass
     return Alike(found)
@@ -59,4 +59,4 @@ def _neighbours(subject: Subject) -> Finding:
 register(Section("responses", "What it answers to", True, _responses))
 register(Section("inputs", "What it reads", True, lambda s: _wires(s, "in")))
 register(Section("outputs", "Who reads it", True, lambda s: _wires(s, "out")))
-register(Section("neighbours", "Who is like it", True, _neighbours))
+register(Section("neighbors", "Who is like it", True, _neighbors))

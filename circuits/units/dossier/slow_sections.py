@@ -25,7 +25,7 @@ _LEAST = 12
 
 @dataclass(frozen=True)
 class Looks:
-    """Pictures made by optimisation: what the unit answers to, several that differ, and the opposite."""
+    """Pictures made by optimization: what the unit answers to, several that differ, and the opposite."""
 
     positive: tuple[Visualization, ...]
     negative: Visualization
@@ -61,7 +61,7 @@ def _tuning(subject: Subject) -> Finding:
         "gratings": stimuli.gratings(),
     }
     if subject.model.input.channels == 3:
-        kinds["colour contrast"] = stimuli.colour_contrast()
+        kinds["color contrast"] = stimuli.color_contrast()
     found = {name: tune(subject.model, str(subject.unit), stimuli=shown) for name, shown in kinds.items()}
     order = sorted(found, key=lambda name: -float(found[name].responses.max()))
     return Tunings({name: found[name] for name in order})

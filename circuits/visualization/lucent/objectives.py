@@ -78,7 +78,7 @@ def channel(layer: str, n_channel: int, batch: int | None = None) -> Objective:
 def neuron(
     layer: str, n_channel: int, x: int | None = None, y: int | None = None, batch: int | None = None
 ) -> Objective:
-    """A channel at one position, by default the centre."""
+    """A channel at one position, by default the center."""
     return _of(ours.neuron(layer, n_channel, x, y), batch)
 
 
@@ -120,7 +120,7 @@ def direction(layer: str, direction: Tensor, batch: int | None = None) -> Object
 def direction_neuron(
     layer: str, direction: Tensor, x: int | None = None, y: int | None = None, batch: int | None = None
 ) -> Objective:
-    """The cosine similarity at one position, by default the centre."""
+    """The cosine similarity at one position, by default the center."""
     return _of(_Cosine(layer, direction.reshape(-1), ours.where(x, y)), batch)
 
 
@@ -135,7 +135,7 @@ def diversity(layer: str) -> Objective:
 
 
 def alignment(layer: str, decay_ratio: float = 2) -> Objective:
-    """Minus the squared differences of neighbouring pictures of a batch, less the further apart they are."""
+    """Minus the squared differences of neighboring pictures of a batch, less the further apart they are."""
 
     def of(acts: Tensor) -> Tensor:
         total = acts.new_zeros(())

@@ -29,9 +29,9 @@ def image(
     `seed`: default from torch's own generator, so that `torch.manual_seed` holds as it does with Lucent.
     """
     count = channels or 3
-    colours = None if decorrelate and not channels else _uncorrelated(count)
+    colors = None if decorrelate and not channels else _uncorrelated(count)
     factory = (parametrizations.Fourier if fft else parametrizations.Pixels)(
-        sd=0.01 if sd is None else sd, colours=colours
+        sd=0.01 if sd is None else sd, colors=colors
     )
     first = int(torch.randint(2**31, ())) if seed is None else seed
     made = factory([first + i for i in range(batch or 1)], (h or w, w), count)
@@ -49,6 +49,6 @@ def cppn(
     return list(made.parameters()), made
 
 
-def _uncorrelated(channels: int) -> parametrizations.Colours:
+def _uncorrelated(channels: int) -> parametrizations.Colors:
     rows = tuple(tuple(_PLAIN[0 if i == j else 1] for j in range(channels)) for i in range(channels))
-    return parametrizations.Colours((0.5,) * channels, rows)
+    return parametrizations.Colors((0.5,) * channels, rows)

@@ -66,7 +66,7 @@ def render_vis(
     fixed_image_size: int | None = None,
     seed: int = 0,
 ) -> list[npt.NDArray[np.float32]]:
-    """Optimise pictures for an objective, called and answering as Lucent's function of that name.
+    """Optimize pictures for an objective, called and answering as Lucent's function of that name.
 
     Args:
         model: a `circuits.Model`, or a module, which is then fed as Lucent feeds it: x * 255 - 117 if its class is

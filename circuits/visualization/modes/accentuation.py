@@ -51,7 +51,7 @@ def accentuate(
         model: the model.
         unit: a channel, a neuron or a latent.
         pictures: photographs. Tensors `(N, C, H, W)` or `(C, H, W)` keep their size; others are read at the model's.
-        steps: of the optimisation.
+        steps: of the optimization.
         strength: weight of the penalty, 0 or more; 0 is plain ascent from the photograph.
         layer: whose activations are kept; default the trunk layer before the unit's, or "input" for the pixels.
         transforms: as for `visualize`.

@@ -1,4 +1,4 @@
-"""What pictures made by optimisation say to the network that they were made for: alike or not, and of what."""
+"""What pictures made by optimization say to the network that they were made for: alike or not, and of what."""
 
 from __future__ import annotations
 

@@ -96,10 +96,10 @@ def decomposed(
         model: the model.
         target: the unit.
         source: the earlier layer.
-        steps: of the optimisation.
+        steps: of the optimization.
         keep: no picture is made where the norm is below this share of the largest, in [0, 1].
         crop: only so many rows and columns in the middle; layers far apart have large kernels.
-        inhibition: also lower what inhibits, by the whole direction. Of a rectified layer that leaves pictures grey
+        inhibition: also lower what inhibits, by the whole direction. Of a rectified layer that leaves pictures gray
             where inhibition prevails; of one that goes below zero, negative weights may excite too, and it is right.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.
@@ -129,7 +129,7 @@ def decomposed(
         raise VisualizationError(f"the weights from {weights.source} to {unit.short} are all zero, or not finite")
     norms = lengths / largest
     looked_for = kernels if inhibition else kernels.clamp(min=0)
-    # a channel that hardly counts but is on in grey would keep the gradient from being redirected to those that do
+    # a channel that hardly counts but is on in gray would keep the gradient from being redirected to those that do
     looked_for = torch.where(looked_for.abs() < 0.01 * looked_for.abs().amax(0), 0.0, looked_for)
     parts = looked_for.norm(dim=0)
     places = [(i, j) for i, j in ((norms >= max(keep, 1e-12)) & (parts > 0)).nonzero().tolist()]
@@ -215,7 +215,7 @@ def caricature_strip(
         model: the model.
         picture: one photograph: whatever `open_images` takes, or a tensor `(C, H, W)`.
         layers: names of layers.
-        steps: of the optimisations.
+        steps: of the optimizations.
         cossim_pow: power of the cosine that the inner product is multiplied with; larger keeps nearer to the original.
         size: pixels to show the photograph and the caricatures at; default the model's own.
         seed: of everything random.
@@ -244,9 +244,9 @@ def caricature_strip(
     made = visualize(model, goals, steps=steps, size=pixels, seed=seed, progress=progress, **options)
     likeness, exaggeration = [], []
     for name, result in zip(names, made, strict=True):
-        colours = result.picture[: model.input.channels]
+        colors = result.picture[: model.input.channels]
         with torch.no_grad():
-            said = read(model, colours[None], [model.layers[name]])[name].flatten().double()
+            said = read(model, colors[None], [model.layers[name]])[name].flatten().double()
         photograph = own[name].flatten().double()
         dot = float(said @ photograph)
         likeness.append(dot / max(float(said.norm() * photograph.norm()), 1e-30))
@@ -278,7 +278,7 @@ def trajectory(
     Args:
         model: the model.
         unit: a unit, or an objective.
-        steps: of the optimisation.
+        steps: of the optimization.
         frames: how many to keep, at least 1; no more than there are steps.
         **options: of `visualize`.
 

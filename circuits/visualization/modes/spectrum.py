@@ -113,7 +113,7 @@ def spectrum(
         unit: a channel, or a direction of a basis (`layer~basis:i`), whose inner product is taken.
         images: photographs.
         k: how many for each group, at least 1.
-        steps: of the two optimisations.
+        steps: of the two optimizations.
         seed: of everything random.
         batch_size: photographs at once; the result is the same, but for rounding.
         progress: True for a bar, or a function of (done, total): first in photographs, then in steps, twice.

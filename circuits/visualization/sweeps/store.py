@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from circuits.common.stored_keys import with_current_keys
 from circuits.errors import VisualizationError, shorten
 from circuits.network.address import Unit
 from circuits.tracing.circuit import Example
@@ -36,7 +37,7 @@ _LONGEST = 180
 _LEFT = re.compile(r"\..+\.(png|safetensors|json|html)\.[^.]+\.tmp")
 """What `write_atomically` calls a file that is not whole yet."""
 _DRAWN = ((1, 1), (1, 2), (3, 3), (3, 4))
-"""Channels of a model and of its pictures that a PNG can hold: grey or colours, with an opacity or without."""
+"""Channels of a model and of its pictures that a PNG can hold: gray or colors, with an opacity or without."""
 
 
 def file_name(unit: str | Unit, variant: int = 0) -> str:
@@ -89,7 +90,7 @@ def read_index(folder: File) -> Index | None:
     """
     path = folder / INDEX
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = with_current_keys(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -182,7 +183,7 @@ def _box(value: Any) -> tuple[int, int, int, int]:
 
 
 def write_files(folder: File, result: Visualization, channels: int) -> None:
-    """Write the files of a picture; the PNG only where the model's `channels` are grey or colours."""
+    """Write the files of a picture; the PNG only where the model's `channels` are gray or colors."""
     name = file_name(result.unit, result.variant)
     tensors = {
         "picture": result.picture.contiguous(),

@@ -223,10 +223,10 @@ def _plain(value: Any) -> Any:
 
 def _try(model: Model, asked: _Asked) -> None:
     """Refuse, before anything is written, sizes and positions that the network or an objective does not take."""
-    grey = torch.full((1, model.input.channels, *asked.show), 0.5, device=model.device, requires_grad=True)
+    gray = torch.full((1, model.input.channels, *asked.show), 0.5, device=model.device, requires_grad=True)
     names = {n: m for job in asked.jobs for n, m in layer_names(model, job.goal).items()}
     with frozen(model.module), torch.enable_grad(), size_checked(model, asked.show):
-        acts = read(model, grey, [model.layers[m] for m in names.values()])
+        acts = read(model, gray, [model.layers[m] for m in names.values()])
         for job in asked.jobs:
             if not job.goal(lambda name: acts[names[name]]).requires_grad:
                 raise VisualizationError(f"{job.name} does not depend on the picture: no gradient can reach it")

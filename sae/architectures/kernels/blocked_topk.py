@@ -84,7 +84,7 @@ def _bar(pre: Tensor, k: int) -> Tensor:
     r, m = pre.shape
     group = next((g for g in GROUPS if m // g >= 4 * k), 1)
     cut = m // group
-    # of each group the members are `cut` columns apart: a maximum over rows of a view, which is vectorised
+    # of each group the members are `cut` columns apart: a maximum over rows of a view, which is vectorized
     maxima = pre[:, : cut * group].view(r, group, cut).amax(dim=1) if group > 1 else pre
     return torch.from_numpy(np.partition(maxima.numpy(), cut - k, axis=1)[:, cut - k, None])
 

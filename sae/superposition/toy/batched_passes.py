@@ -24,7 +24,7 @@ STEP = 32
 class Parameters:
     """Weights of K laws times S models: `encoder (K, S, m, n)`, `bias (K, S, n)`, and `decoder` where it is its own.
 
-    All are views of one vector `flat`, which is what the optimiser moves.
+    All are views of one vector `flat`, which is what the optimizer moves.
     """
 
     def __init__(self, encoder: Tensor, bias: Tensor, decoder: Tensor | None) -> None:

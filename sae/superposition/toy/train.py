@@ -71,7 +71,7 @@ def train(
     parameters, importance = _initial(plan, place, dtype)
     learn = _passes(plan, parameters, importance, TRAINING, batch)
     decay = weight_decay if optimizer == "adamw" else 0.0
-    optimiser = torch.optim.AdamW([parameters.flat], lr=lr, weight_decay=decay, fused=place.type in ("cpu", "cuda"))
+    stepper = torch.optim.AdamW([parameters.flat], lr=lr, weight_decay=decay, fused=place.type in ("cpu", "cuda"))
     marks = _marks(steps, records)
     kept: list[tuple[Tensor, Tensor]] = []
 
@@ -86,9 +86,9 @@ def train(
                 report(step, steps)
             learn.draw()
             learn.gradients()
-            for group in optimiser.param_groups:
+            for group in stepper.param_groups:
                 group["lr"] = lr * _falling(step, steps, anneal)
-            optimiser.step()
+            stepper.step()
         keep()
         report(steps, steps)
         judge = _passes(plan, parameters, importance, EVALUATION, JUDGED)
@@ -166,7 +166,7 @@ class _Plan:
         by_law: dict[Law, list[int]] = {}
         for i, model in enumerate(models):
             by_law.setdefault(Law.of(model), []).append(i)
-        # those with sets last; else the densest first, so that neighbours have about as many examples to compute
+        # those with sets last; else the densest first, so that neighbors have about as many examples to compute
         ordered = sorted(by_law.items(), key=lambda item: (item[0].gated, -sum(item[0].densities)))
         self.rows: list[tuple[Law, list[int]]] = []
         for law, members in ordered:

@@ -177,7 +177,7 @@ def small(*arguments: object) -> list[object]:
     return ["trace", "scenes/mixed4a:1", "--weights", "random", "--no-score", *arguments]
 
 
-def test_images_draws_labelled_scenes_that_can_be_traced_with(cli: Cli, tmp_path: Path) -> None:
+def test_images_draws_labeled_scenes_that_can_be_traced_with(cli: Cli, tmp_path: Path) -> None:
     ran = cli("images", "scenes", "--n", "26", "--out", tmp_path / "drawn", "--json")
     assert ran.code == 0 and ran.json["count"] == 26 and sum(ran.json["classes"].values()) == 26
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 26
@@ -207,7 +207,7 @@ def test_a_corrupt_picture_is_named(cli: Cli, pictures: Path, tmp_path: Path) ->
 
 def test_odd_pictures_are_looked_at(cli: Cli, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (200, 30, 30)).save(tmp_path / "dot.png")
-    Image.new("L", (30, 30), 77).save(tmp_path / "grey.png")
+    Image.new("L", (30, 30), 77).save(tmp_path / "gray.png")
     Image.new("RGBA", (64, 20), (9, 99, 200, 120)).save(tmp_path / "clear.png")
     Image.new("CMYK", (50, 70), (9, 99, 200, 12)).save(tmp_path / "print.jpg")
     assert cli("attribute", "scenes/mixed4a:1", "--weights", "random", "--images", tmp_path, "--json").code == 0

@@ -1,4 +1,4 @@
-"""The commands neighbours, match and factors; and the checks of families, which pass on planted facts and else fail."""
+"""The commands neighbors, match and factors; and the checks of families, which pass on planted facts and else fail."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# -- neighbours ---------------------------------------------------------------------------------------
+# -- neighbors ---------------------------------------------------------------------------------------
 
 
-def test_neighbours_lists_units_of_the_layer_and_chance(cli: Cli, tmp_path: Path) -> None:
-    ran = cli("neighbours", "scenes/mixed4a:11", "--top", "4", "--out", tmp_path, "--json")
+def test_neighbors_lists_units_of_the_layer_and_chance(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("neighbors", "scenes/mixed4a:11", "--top", "4", "--out", tmp_path, "--json")
     document = ran.json
     assert ran.code == 0 and document["schema"] == 1 and document["unit"] == "scenes/mixed4a:11"
     values = [row["likeness"] for row in document["rows"]]
     assert len(values) == 4 and values == sorted(values, reverse=True) and document["count"] == 47
     assert all(row["unit"].startswith("scenes/mixed4a:") for row in document["rows"])
-    assert {p.name for p in tmp_path.iterdir()} == {"neighbours.json", "neighbours.png"}
-    assert "one pair in a hundred" in cli("neighbours", "scenes/mixed4a:11").out
+    assert {p.name for p in tmp_path.iterdir()} == {"neighbors.json", "neighbors.png"}
+    assert "one pair in a hundred" in cli("neighbors", "scenes/mixed4a:11").out
 
 
 @pytest.mark.parametrize("by", ["outgoing", "activations"])
-def test_neighbours_by_other_measures(cli: Cli, by: str) -> None:
+def test_neighbors_by_other_measures(cli: Cli, by: str) -> None:
     pictures = ("--images", "scenes:26", "--positions", "4") if by == "activations" else ()
-    document = cli("neighbours", "scenes/mixed3b:5", "--by", by, *pictures, "--json").json
+    document = cli("neighbors", "scenes/mixed3b:5", "--by", by, *pictures, "--json").json
     assert by.removesuffix("s") in document["measure"] or "places of 26 pictures" in document["measure"]
     assert len(document["rows"]) == 10
 
 
-def test_neighbours_is_quiet_about_nothing_it_cannot_do(cli: Cli) -> None:
+def test_neighbors_is_quiet_about_nothing_it_cannot_do(cli: Cli) -> None:
     for wrong in (
         ("scenes/mixed4a",),
         ("scenes/conv2d0:1",),
@@ -55,7 +55,7 @@ def test_neighbours_is_quiet_about_nothing_it_cannot_do(cli: Cli) -> None:
         ("scenes/mixed4a:11", "--images", "scenes:5"),
         ("mixed4a:11",),
     ):
-        assert is_refused(cli("neighbours", *wrong)), wrong
+        assert is_refused(cli("neighbors", *wrong)), wrong
 
 
 # -- match --------------------------------------------------------------------------------------------
@@ -154,9 +154,9 @@ def planted_5h() -> circuits.Model:
     with torch.no_grad():
         for p in module.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) * 0.02)
-        # colour and Gabor units are read by different halves of conv2d1
-        colour, gabor = sorted(family("conv2d0", "Color Contrast")), sorted(family("conv2d0", "Gabor Filters"))
-        w["conv2d1"][:32, colour] += 1
+        # color and Gabor units are read by different halves of conv2d1
+        color, gabor = sorted(family("conv2d0", "Color Contrast")), sorted(family("conv2d0", "Gabor Filters"))
+        w["conv2d1"][:32, color] += 1
         w["conv2d1"][32:, gabor] += 1
         # the published channels of conv2d2 read the published ones of conv2d1, and feed the six units in mirror
         w["mixed3a_3x3_bottleneck"].zero_()

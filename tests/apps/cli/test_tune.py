@@ -22,7 +22,7 @@ def test_tune_says_what_units_prefer(cli: Cli) -> None:
     assert document["axes"][1]["values"][-1] == "straight" and document["model"] == "scenes"
 
 
-@pytest.mark.parametrize("stimuli", ["edges", "angles", "circles", "gratings", "high-low", "colour-contrast"])
+@pytest.mark.parametrize("stimuli", ["edges", "angles", "circles", "gratings", "high-low", "color-contrast"])
 def test_every_kind_of_stimulus_can_be_asked_for(cli: Cli, stimuli: str) -> None:
     ran = cli("tune", "scenes/conv2d0:3", "--stimuli", stimuli, *FEW, "--pre")
     assert ran.code == 0 and "scenes/conv2d0:3" in ran.out, ran.err
@@ -57,7 +57,7 @@ def test_a_search_lists_detectors_beside_chance(cli: Cli, tmp_path: Path) -> Non
 def test_a_search_is_measured_by_pictures_where_they_are_given(cli: Cli) -> None:
     options = (
         "--search",
-        "colour-contrast",
+        "color-contrast",
         "--orientations",
         "8",
         "--control",

@@ -222,7 +222,7 @@ def test_a_token_and_a_latent_of_a_language_model_are_clicked(page: Any, server:
     latent = rows.nth(1).get_attribute("data-latent")
     rows.nth(1).click()
     page.wait_for_url(re.compile(f"latent={latent}(&|$)"))
-    page.get_by_text(f"Coloured by latent {latent}").wait_for()
+    page.get_by_text(f"Colored by latent {latent}").wait_for()
 
 
 def test_the_keys_go_through_the_layer(page: Any, server: str) -> None:

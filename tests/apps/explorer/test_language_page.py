@@ -233,7 +233,7 @@ def test_another_language_model_is_opened_by_its_folders_name(
     assert not at.exception and not at.error and "64 channels" in texts(at)
 
 
-def test_colours_are_shares_of_the_maximum() -> None:
+def test_colors_are_shares_of_the_maximum() -> None:
     row = passage(["a", "b", "c"], [0.0, 2.0, 9.0], 4.0, at=1, note="x")
     assert row["shares"] == [0.0, 0.5, 1.0] and row["titles"] == ["", "2", "9"] and row["at"] == 1
     assert passage(["a"], [1.0], 0.0, at=None)["shares"] == [0.0]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import circuits
-from apps.figures.analysis.gray_preference import grey_preference
+from apps.figures.analysis.gray_preference import gray_preference
 from apps.figures.analysis.weight_ablation import cut, negative_part
 from apps.figures.context import Bench, Settings
 from apps.figures.drawing.response_histogram import densities, moments, share_above
@@ -20,7 +20,7 @@ from apps.figures.helpers import tuned_units
 from apps.figures.helpers.tuned_units import kinds, search
 from apps.figures.registry import chosen
 from circuits import InputSpec, stimuli
-from circuits.attribution.first_layer import colour_shares, directions, first_kernels, smoothness
+from circuits.attribution.first_layer import color_shares, directions, first_kernels, smoothness
 from circuits.errors import CircuitsError
 
 
@@ -174,13 +174,13 @@ def test_the_orientation_of_stripes_is_found(degrees: float) -> None:
     assert abs((found - degrees + 90) % 180 - 90) < 3
 
 
-def test_colour_and_smoothness_of_kernels() -> None:
-    grey = _stripes(20)[None].expand(3, 9, 9)
+def test_color_and_smoothness_of_kernels() -> None:
+    gray = _stripes(20)[None].expand(3, 9, 9)
     opponent = torch.stack([_stripes(20), -_stripes(20), torch.zeros(9, 9)])
     noise = torch.randn(200, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert colour_shares(torch.stack([grey, opponent])).tolist() == pytest.approx([0, 1], abs=1e-6)
-    assert float(colour_shares(noise).mean()) == pytest.approx(2 / 3, abs=0.01)
-    assert abs(float(smoothness(noise).mean())) < 0.03 < 0.4 < float(smoothness(grey[None])[0])
+    assert color_shares(torch.stack([gray, opponent])).tolist() == pytest.approx([0, 1], abs=1e-6)
+    assert float(color_shares(noise).mean()) == pytest.approx(2 / 3, abs=0.01)
+    assert abs(float(smoothness(noise).mean())) < 0.03 < 0.4 < float(smoothness(gray[None])[0])
 
 
 def test_first_kernels_of_a_bgr_network_are_turned_to_rgb() -> None:
@@ -195,21 +195,21 @@ def test_first_kernels_of_a_bgr_network_are_turned_to_rgb() -> None:
         first_kernels(flat)
 
 
-def test_units_for_grey_and_for_colour_are_told_apart() -> None:
+def test_units_for_gray_and_for_color_are_told_apart() -> None:
     conv = nn.Conv2d(3, 2, 1, bias=False)
     with torch.no_grad():
         conv.weight[0, :, 0, 0] = torch.tensor([1.0, -1.0, 0.0])  # fires on red alone
-        conv.weight[1, :, 0, 0] = torch.tensor([-1.0, 1.2, 0.0])  # red inhibits what grey excites
+        conv.weight[1, :, 0, 0] = torch.tensor([-1.0, 1.2, 0.0])  # red inhibits what gray excites
     model = circuits.wrap(
         nn.Sequential(conv, nn.ReLU()).eval(), InputSpec(size=6, mean=(0.0,), std=(1.0,)), name="hues"
     )
     red = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     red = red * torch.tensor([1.0, 0.2, 0.2])[:, None, None]
     layer = list(model.layers)[-1]
-    found = grey_preference(model, red, [layer])[layer]
+    found = gray_preference(model, red, [layer])[layer]
     assert found[0] < -1 and found[1] > 1
     with pytest.raises(CircuitsError, match="at least two pictures"):
-        grey_preference(model, red[:1], [layer])
+        gray_preference(model, red[:1], [layer])
 
 
 # -- histograms -------------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_attribution_agrees_with_silencing_a_place(bench: Bench) -> None:
 def test_five_sparse_features_in_a_plane_form_a_pentagon(bench: Bench) -> None:
     drawn = _made(bench, "T3")
     assert drawn.claims[1].holds
-    assert sum(drawn.numbers["angles_between_neighbours"]) == pytest.approx(360)
+    assert sum(drawn.numbers["angles_between_neighbors"]) == pytest.approx(360)
 
 
 def test_more_latents_leave_less_unexplained(bench: Bench) -> None:

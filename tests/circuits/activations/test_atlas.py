@@ -123,7 +123,7 @@ def test_averages_are_those_of_the_samples_of_each_cell() -> None:
     np.testing.assert_array_equal(means_by(numbers, values, np.array([2, 5, 8])), [[10, 20], [2, 3], [0, 0]])
 
 
-def test_neighbours_share_an_edge_and_not_a_row_break() -> None:
+def test_neighbors_share_an_edge_and_not_a_row_break() -> None:
     # of a 3x3 grid: 0 1 2 / 3 . 5 / . . 8
     pairs = side_by_side(np.array([0, 1, 2, 3, 5, 8]), 3)
     assert sorted(map(tuple, pairs.tolist())) == [(0, 1), (0, 3), (1, 2), (2, 4), (4, 5)]
@@ -221,17 +221,17 @@ def test_labels_are_what_directions_push_above_the_mean_of_all_cells(atlas: Atla
     assert not any(c.labels for c in made(planted).cells)
 
 
-def test_neighbours_of_planted_kinds_are_alike_and_the_controls_are_there(atlas: Atlas) -> None:
+def test_neighbors_of_planted_kinds_are_alike_and_the_controls_are_there(atlas: Atlas) -> None:
     found = {one.what: one for one in atlas.likeness}
-    assert found["samples"].neighbours > 0.5 > abs(found["samples"].random)
-    assert found["samples"].shuffled is not None and found["samples"].shuffled < found["samples"].neighbours
+    assert found["samples"].neighbors > 0.5 > abs(found["samples"].random)
+    assert found["samples"].shuffled is not None and found["samples"].shuffled < found["samples"].neighbors
     assert found["cells"].pairs == len(side_by_side(np.array([c.row * 4 + c.column for c in atlas.cells]), 4))
 
 
-def test_labels_of_scenes_agree_between_neighbours_more_than_by_chance() -> None:
+def test_labels_of_scenes_agree_between_neighbors_more_than_by_chance() -> None:
     found = activation_atlas(circuits.load("scenes"), "mixed4b", "scenes:60", **{**FEW, "least": 3})
     labels = {one.what: one for one in found.likeness}["labels"]
-    assert labels.neighbours > 3 * labels.random
+    assert labels.neighbors > 3 * labels.random
     assert {n for c in found.cells for n, _ in c.labels} <= set(circuits.load("scenes").classes)
 
 
@@ -397,9 +397,9 @@ def test_the_page_tells_what_is_in_every_cell_and_fetches_nothing(atlas: Atlas) 
 
 
 @pytest.mark.slow
-def test_neighbours_in_an_atlas_of_googlenet_push_the_same_classes(weights_dir: Path, data_dir: Path) -> None:
+def test_neighbors_in_an_atlas_of_googlenet_push_the_same_classes(weights_dir: Path, data_dir: Path) -> None:
     model = circuits.load("googlenet-bvlc")
     images = open_images(data_dir / "imagenet-sample", limit=200)
     found = activation_atlas(model, "mixed4c", images, grid=6, steps=1, size=32, controls=False)
     likeness = {one.what: one for one in found.likeness}
-    assert likeness["classes"].neighbours > 0.2 > likeness["classes"].random + 0.1
+    assert likeness["classes"].neighbors > 0.2 > likeness["classes"].random + 0.1

@@ -221,7 +221,7 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
-    model = circuits.wrap(nets.randomised(net).eval(), circuits.InputSpec(size=8))
+    model = circuits.wrap(nets.randomized(net).eval(), circuits.InputSpec(size=8))
     picture = nets.pictures(1, 8)
     found = circuits.attribute(model, picture, source="1", target="4:1", method="grad*act")
     check = check_places(model, picture, found, batch_size=5)
@@ -302,7 +302,7 @@ def test_an_icon_raises_its_own_direction_more_than_others_do(planted: circuits.
         (torch.ones(1, 3), {}, "directions of parts are"),
         (torch.ones(0, nets.PARTS), {}, "at least one"),
         (torch.full((1, nets.PARTS), float("nan")), {}, "not finite"),
-        (torch.ones(1, nets.PARTS), {"at": "left"}, "centre or mean"),
+        (torch.ones(1, nets.PARTS), {"at": "left"}, "center or mean"),
         (torch.ones(1, nets.PARTS), {"variants": 2}, "no meaning"),
     ],
 )

@@ -241,7 +241,7 @@ def test_provenance_names_weights_and_pictures(deep: circuits.Model) -> None:
     ("error", "message", "options"),
     [
         (CircuitsError, "method='magic': use one of", {"method": "magic"}),
-        (CircuitsError, "baseline is 'zero' or 'mean'", {"baseline": "grey"}),
+        (CircuitsError, "baseline is 'zero' or 'mean'", {"baseline": "gray"}),
         (CircuitsError, "steps at least 1", {"steps": 0}),
         (CircuitsError, "needs a layer as its source", {"source": "input", "method": "ablation"}),
         (AddressError, "is a layer", {"target": "3"}),

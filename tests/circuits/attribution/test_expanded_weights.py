@@ -49,7 +49,7 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "padding left out of averages": lambda: nn.Sequential(
         nn.Conv2d(4, 3, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(3, 5, 3)
     ),
-    "local normalisation inside": lambda: nn.Sequential(
+    "local normalization inside": lambda: nn.Sequential(
         nn.Conv2d(4, 3, 1), nn.LocalResponseNorm(3), nn.Conv2d(3, 5, 3)
     ),
     "dropout and identity inside": lambda: nn.Sequential(
@@ -72,7 +72,7 @@ class Framed(nn.Module):
 
 
 def framed(middle: nn.Module, size: int = SIZE) -> circuits.Model:
-    return nets.wrap(nets.randomised(Framed(middle)).double(), size)
+    return nets.wrap(nets.randomized(Framed(middle)).double(), size)
 
 
 @pytest.fixture(params=list(MIDDLES), scope="module")
@@ -95,9 +95,9 @@ def test_exact_composition_equals_batched_differentiation(case: circuits.Model) 
     assert float((exact.kernels - vjp.kernels).abs().max()) < 1e-12 * max(scale, 1)
 
 
-def test_kernels_equal_autograd_on_the_linearised_net_and_lie_in_the_right_place(case: circuits.Model) -> None:
+def test_kernels_equal_autograd_on_the_linearized_net_and_lie_in_the_right_place(case: circuits.Model) -> None:
     weights = circuits.expanded_weights(case, source="stem", target="middle")
-    linear = nets.linearise(copy.deepcopy(case.module.middle))
+    linear = nets.linearize(copy.deepcopy(case.module.middle))
     acts = torch.randn(1, SOURCES, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
     out, bias = linear(acts), linear(torch.zeros_like(acts)).detach()
     y, x = out.shape[2] // 2, out.shape[3] // 2
@@ -152,7 +152,7 @@ def test_without_a_graph_the_whole_network_is_differentiated_and_the_answer_is_t
 
 
 def test_functional_nets_that_torch_fx_can_and_cannot_trace_agree() -> None:
-    inner = nets.randomised(nets.Functional()).double()
+    inner = nets.randomized(nets.Functional()).double()
     plain, hidden = nets.wrap(inner), nets.wrap(nets.Undecided(inner))
     a = circuits.expanded_weights(plain, source="b", target="c", method="exact")
     b = circuits.expanded_weights(hidden, source="inner.b", target="inner.c")
@@ -172,7 +172,7 @@ def test_across_a_pool_the_kernels_start_at_the_pools_output() -> None:
 
 
 def test_a_pool_called_as_a_function_is_a_start_as_well() -> None:
-    model = nets.wrap(nets.randomised(nets.Functional()))
+    model = nets.wrap(nets.randomized(nets.Functional()))
     weights = circuits.expanded_weights(model, source="relu", target="b")
     assert weights.start == "max_pool2d"
     torch.testing.assert_close(weights.kernels, model.module.b.weight)
@@ -369,7 +369,7 @@ def test_an_unknown_operation_that_is_linear_is_differentiated() -> None:
             out: Tensor = self.fc(torch.roll(self.last(self.stem(x)) * 0.5, 1, dims=1).mean(dim=(2, 3)))
             return out
 
-    model = nets.wrap(nets.randomised(Halved()).double(), 8)
+    model = nets.wrap(nets.randomized(Halved()).double(), 8)
     weights = circuits.expanded_weights(model, source="stem", target="fc")
     m = model.module
     matrix = m.fc.weight @ torch.roll(m.last.weight[:, :, 0, 0], 1, dims=0) * 0.5 / 64
@@ -411,7 +411,7 @@ def test_shuffled_and_split_channels_are_measured_on_the_whole_map() -> None:
             out: Tensor = self.last(both.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
             return out
 
-    model = nets.wrap(nets.randomised(Shuffled()).double(), 20)
+    model = nets.wrap(nets.randomized(Shuffled()).double(), 20)
     weights = circuits.expanded_weights(model, source="stem", target="last")
     assert weights.method == "vjp" and weights.stride == (2, 2) and weights.offset == (-2, -2)
     with pytest.raises(GraphError, match="no exact linear form"):
@@ -436,7 +436,7 @@ def test_shuffled_and_split_channels_are_measured_on_the_whole_map() -> None:
     ],
 )
 def test_what_reads_differently_from_place_to_place_has_no_kernel(middle: Callable[[], nn.Module], graph: bool) -> None:
-    module = nets.randomised(Framed(middle())).double()
+    module = nets.randomized(Framed(middle())).double()
     model = nets.wrap(module if graph else nets.Undecided(module), SIZE)
     prefix = "" if graph else "inner."
     assert (model.graph is not None) == graph

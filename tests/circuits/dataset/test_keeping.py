@@ -104,5 +104,5 @@ def test_hashes_differ_by_every_word_and_spread_evenly() -> None:
     assert 0 <= spread.min() and spread.max() < 1
     counts, _ = np.histogram(spread, bins=20, range=(0, 1))
     assert counts.min() > 850 and counts.max() < 1150  # 1000 each, give or take five standard deviations
-    neighbours = np.corrcoef(shares(3, image)[:-1], shares(3, image)[1:])[0, 1]
-    assert abs(neighbours) < 0.03
+    neighbors = np.corrcoef(shares(3, image)[:-1], shares(3, image)[1:])[0, 1]
+    assert abs(neighbors) < 0.03

@@ -161,7 +161,7 @@ def test_a_whole_branch_is_edited_as_its_channels(inception: circuits.Model, unc
 
 @pytest.mark.parametrize("kind", ["traced", "untraced"])
 def test_each_call_of_a_module_is_edited_on_its_own(kind: str, unchanged: Watch) -> None:
-    inner = nets.randomised(nets.Twice())
+    inner = nets.randomized(nets.Twice())
     model = nets.wrap(inner if kind == "traced" else nets.Undecided(inner))
     prefix = "" if kind == "traced" else "inner."
     unchanged.append(model)
@@ -177,7 +177,7 @@ def test_each_call_of_a_module_is_edited_on_its_own(kind: str, unchanged: Watch)
 
 
 def test_functions_called_in_forward_can_be_edited(unchanged: Watch) -> None:
-    model = nets.wrap(nets.randomised(nets.Functional()))
+    model = nets.wrap(nets.randomized(nets.Functional()))
     unchanged.append(model)
     images = nets.pictures(2)
     clean = circuits.capture(model, images, ["relu", "b", "relu_", "fc"])
@@ -199,7 +199,7 @@ def test_functions_called_in_forward_can_be_edited(unchanged: Watch) -> None:
 
 
 def test_edits_of_functions_apply_in_order_and_nest_like_those_of_modules(unchanged: Watch) -> None:
-    model = nets.wrap(nets.randomised(nets.Functional()))
+    model = nets.wrap(nets.randomized(nets.Functional()))
     unchanged.append(model)
     images = nets.pictures(2)
     clean = circuits.capture(model, images, "relu")["relu"]

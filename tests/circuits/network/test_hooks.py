@@ -18,7 +18,7 @@ Watch = list[circuits.Model]
 
 
 def test_in_place_rectifiers_do_not_overwrite_what_was_captured(unchanged: Watch) -> None:
-    block = nets.randomised(nets.Residual(3))
+    block = nets.randomized(nets.Residual(3))
     model = nets.wrap(block, 8)
     unchanged.append(model)
     images = nets.pictures(3, 8)
@@ -35,14 +35,14 @@ def test_in_place_rectifiers_do_not_overwrite_what_was_captured(unchanged: Watch
 
 @pytest.mark.parametrize("lone", ["conv1", "bn1", "bn2", "relu.call0"])
 def test_one_layer_alone_is_captured_as_among_others(lone: str) -> None:
-    model = nets.wrap(nets.randomised(nets.Residual(3)), 8)
+    model = nets.wrap(nets.randomized(nets.Residual(3)), 8)
     images = nets.pictures(2, 8)
     everything = circuits.capture(model, images, [n for n in model.layers if n != "add"])
     torch.testing.assert_close(circuits.capture(model, images, lone)[lone], everything[lone])
 
 
 def test_functional_in_place_rectifiers_and_sums_are_captured_before_and_after(unchanged: Watch) -> None:
-    module = nets.randomised(nets.Functional())
+    module = nets.randomized(nets.Functional())
     model = nets.wrap(module)
     unchanged.append(model)
     images = nets.pictures(2)
@@ -60,7 +60,7 @@ def test_functional_in_place_rectifiers_and_sums_are_captured_before_and_after(u
 
 
 def test_hooks_and_graph_give_the_same_activations(unchanged: Watch) -> None:
-    inner = nets.randomised(nets.Functional())
+    inner = nets.randomized(nets.Functional())
     traced, untraced = nets.wrap(inner), nets.wrap(nets.Undecided(inner))
     unchanged.append(untraced)
     images = nets.pictures(2)
@@ -70,7 +70,7 @@ def test_hooks_and_graph_give_the_same_activations(unchanged: Watch) -> None:
 
 
 def test_each_call_of_a_module_that_runs_twice_is_captured_on_its_own(unchanged: Watch) -> None:
-    module = nets.randomised(nets.Twice())
+    module = nets.randomized(nets.Twice())
     model = nets.wrap(module)
     unchanged.append(model)
     images = nets.pictures(2)
@@ -249,7 +249,7 @@ def test_an_interrupt_leaves_nothing_behind(unchanged: Watch) -> None:
 
 @pytest.mark.parametrize("net", [nets.Residual(3), nets.Functional(), nets.Twice()], ids=lambda n: type(n).__name__)
 def test_a_visitor_sees_what_is_read_each_layer_once(net: nn.Module, unchanged: Watch) -> None:
-    model = nets.wrap(nets.randomised(net), 16)
+    model = nets.wrap(nets.randomized(net), 16)
     unchanged.append(model)
     images = nets.pictures(2, 16)
     names = [n for n in nets.every_layer(model) if model.layers[n].part is None]
@@ -269,7 +269,7 @@ def test_a_visitor_sees_what_is_read_each_layer_once(net: nn.Module, unchanged: 
 
 @pytest.mark.parametrize("net", [nets.Residual(3), nets.Functional()], ids=lambda n: type(n).__name__)
 def test_a_visitor_sees_edited_activations(net: nn.Module, unchanged: Watch) -> None:
-    model = nets.wrap(nets.randomised(net), 16)
+    model = nets.wrap(nets.randomized(net), 16)
     unchanged.append(model)
     images = nets.pictures(2, 16)
     last = [n for n in nets.every_layer(model) if model.layers[n].kind == "relu"][-1]
@@ -282,7 +282,7 @@ def test_a_visitor_sees_edited_activations(net: nn.Module, unchanged: Watch) -> 
 
 
 def test_a_visitor_that_fails_leaves_nothing_behind(unchanged: Watch) -> None:
-    model = nets.wrap(nets.randomised(nets.Residual(3)), 8)
+    model = nets.wrap(nets.randomized(nets.Residual(3)), 8)
     unchanged.append(model)
 
     def fail(name: str, values: Tensor) -> None:

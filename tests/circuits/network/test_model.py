@@ -193,7 +193,7 @@ def test_latents_of_an_attached_basis_are_units() -> None:
         model.unit("parts~mix:7")
 
 
-def test_the_output_of_a_model_is_that_of_its_module_on_normalised_pictures() -> None:
+def test_the_output_of_a_model_is_that_of_its_module_on_normalized_pictures() -> None:
     module = nets.sequential(nn.Conv2d(3, 4, 3))
     spec = circuits.InputSpec(size=8, mean=(1.0, 2.0, 3.0), std=(2.0,), scale=255.0, order="BGR")
     images = nets.pictures(2, 8)

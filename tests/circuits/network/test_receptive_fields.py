@@ -45,8 +45,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def positive(module: nn.Module) -> nn.Module:
-    """A linearised copy in which no two paths can cancel."""
-    copied = nets.linearise(copy.deepcopy(module)).double()
+    """A linearized copy in which no two paths can cancel."""
+    copied = nets.linearize(copy.deepcopy(module)).double()
     with torch.no_grad():
         for p in copied.parameters():
             p.copy_(p.abs() + 0.1)
@@ -81,7 +81,7 @@ def reach(out: Tensor, y: int, x: int, images: Tensor) -> tuple[int, int, int, i
 @pytest.mark.parametrize("name", list(NETS))
 def test_receptive_fields_equal_the_gradients_support(name: str) -> None:
     make, size = NETS[name]
-    model = nets.wrap(nets.randomised(make()), size)
+    model = nets.wrap(nets.randomized(make()), size)
     layers = {n: layer for n, layer in model.layers.items() if layer.path == n and layer.receptive_field is not None}
     assert len(layers) >= 2
     images = nets.pictures(1, size).double().requires_grad_(True)
@@ -173,7 +173,7 @@ def test_what_cannot_be_told_is_none_not_a_guess() -> None:
 @pytest.mark.parametrize("name", ["like VGG", "like inception", "like ResNet", "uneven padding", "pools", "axes apart"])
 def test_without_a_graph_receptive_fields_are_measured_and_agree(name: str) -> None:
     make, size = NETS[name]
-    inner = nets.randomised(make())
+    inner = nets.randomized(make())
     traced, untraced = nets.wrap(inner, size), nets.wrap(nets.Undecided(inner), size)
     assert untraced.graph is None
     measured = {n.removeprefix("inner."): layer.receptive_field for n, layer in untraced.layers.items()}

@@ -25,7 +25,7 @@ TORCHVISION: dict[str, dict[str, object]] = {
     "efficientnet_b0": {},
     "convnext_tiny": {},
 }
-#: products of two maps, or normalisation by the picture's own statistics: there are no weights to expand
+#: products of two maps, or normalization by the picture's own statistics: there are no weights to expand
 GATED = {"efficientnet_b0", "convnext_tiny"}
 SLOW = {"densenet121", "vgg11", "vgg11_bn", "efficientnet_b0", "convnext_tiny", "googlenet-bvlc"}
 
@@ -41,7 +41,7 @@ def torchvision_module(name: str) -> nn.Module:
     module = module.to_empty(device="cpu")
     for _, buffer in module.named_buffers():
         buffer.zero_()
-    return nets.randomised(module)
+    return nets.randomized(module)
 
 
 def build(name: str) -> circuits.Model:

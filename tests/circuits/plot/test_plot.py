@@ -31,7 +31,7 @@ HOSTILE = '<script>alert("x")</script>$\\frac{ & \'\x00\u202e'
 
 
 def make_circuit(width: int = 4, depth: int = 2, *, shared: bool = True, score: bool = True) -> Circuit:
-    """A circuit with `width` sources a node; neighbours share a source when `shared`."""
+    """A circuit with `width` sources a node; neighbors share a source when `shared`."""
     rng = np.random.default_rng(0)
     layers = tuple(f"mixed{4 - d}a" for d in range(depth + 1))
     places = tuple(Example(i, f"p{i}", (i, 1), 9.0 - i, (i, i, i + 12, i + 12)) for i in range(4))
@@ -76,10 +76,10 @@ def texts_of(figure: Figure) -> list[str]:
     return [t.get_text() for t in figure.axes[0].texts]
 
 
-# -- colours ------------------------------------------------------------------------------------------
+# -- colors ------------------------------------------------------------------------------------------
 
 
-def test_a_colour_says_its_weight_to_one_part_in_255() -> None:
+def test_a_color_says_its_weight_to_one_part_in_255() -> None:
     weights = np.linspace(-0.3, 0.3, 2001)
     found = plot.decode(plot.encode(weights, 0.3), 0.3)
     assert np.abs(found - weights).max() <= 0.3 / 255
@@ -92,10 +92,10 @@ def test_zero_is_white_and_the_signs_are_orange_and_blue() -> None:
     assert minus.tolist() == [0x1F, 0x6F, 0xB2]
 
 
-def test_weights_beyond_the_scale_take_its_end_and_nan_is_grey() -> None:
+def test_weights_beyond_the_scale_take_its_end_and_nan_is_gray() -> None:
     assert plot.encode([9.0], 1.0).tolist() == plot.encode([1.0], 1.0).tolist()
-    grey = plot.encode([float("nan")], 1.0)[0]
-    assert len(set(grey.tolist())) == 1 and grey[0] < 255
+    gray = plot.encode([float("nan")], 1.0)[0]
+    assert len(set(gray.tolist())) == 1 and gray[0] < 255
 
 
 def test_the_shared_scale_is_the_largest_finite_weight() -> None:
@@ -116,7 +116,7 @@ def test_the_shared_scale_is_the_largest_finite_weight() -> None:
         (ABOVE.T[:, ::-1], "heavier right"),
         (-ABOVE, "heavier above"),
         ([[9, 1, 0], [1, 0, 0], [0, 0, 0]], "heavier above left"),
-        ([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], "heavier in the centre"),
+        ([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], "heavier in the center"),
         (np.ones((5, 5)), "everywhere"),
         (np.zeros((3, 3)), "zero"),
         ([[0.7]], "same place"),
@@ -156,7 +156,7 @@ def test_the_reading_of_a_circuit_counts_its_signs_and_names_its_control() -> No
 # -- pictures -----------------------------------------------------------------------------------------
 
 
-def test_a_crop_is_square_centred_and_grey_beyond_the_border() -> None:
+def test_a_crop_is_square_centerd_and_gray_beyond_the_border() -> None:
     picture = np.arange(100, dtype=np.uint8).reshape(10, 10, 1).repeat(3, axis=2)
     assert np.array_equal(cut(picture, (2, 3, 6, 7)), picture[2:6, 3:7])
     corner = cut(picture, (-2, -2, 2, 2))
@@ -189,7 +189,7 @@ def test_crops_are_cut_from_the_images_the_circuit_was_traced_on() -> None:
         plot.crops(circuit, images[2:], InputSpec(size=16))
 
 
-def test_crops_of_a_grey_model_are_shown_in_grey() -> None:
+def test_crops_of_a_gray_model_are_shown_in_gray() -> None:
     images = open_images(torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     node = Node("net/a:0", "a", 0, "target", 0, 1.0, (Example(0, images.ids[0], (0, 0), 1.0, (0, 0, 8, 8)),))
     found = plot.crops(Circuit(node.unit, "net", (node,), (), (), ("a",)), images, InputSpec(size=8, channels=1))

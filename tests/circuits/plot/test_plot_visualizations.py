@@ -225,7 +225,7 @@ def test_exemplars_of_other_photographs_are_refused() -> None:
 
 @pytest.mark.parametrize("opacity", [0, 1])
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
-def test_pixels_are_grey_colours_or_with_an_opacity(channels: int, opacity: int) -> None:
+def test_pixels_are_gray_colors_or_with_an_opacity(channels: int, opacity: int) -> None:
     picture = torch.linspace(-0.1, 1.1, (channels + opacity) * 6).reshape(channels + opacity, 2, 3)
     values = plot.pixels(picture, channels)
     assert values.shape == (2, 3, 3 + opacity) and values.dtype == np.uint8

@@ -102,7 +102,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a node that is a number": lambda d: d.update(nodes=[3]),
     "a node without a unit": lambda d: d["nodes"][0].pop("unit"),
     "an example without a box": lambda d: d["nodes"][0]["examples"][0].pop("box"),
-    "an unknown field": lambda d: d["edges"][0].update(colour="red"),
+    "an unknown field": lambda d: d["edges"][0].update(color="red"),
     "a kernel of words": lambda d: d["edges"][0].update(kernel=[["a"]]),
     "a ragged kernel": lambda d: d["edges"][0].update(kernel=[[1.0], [1.0, 2.0]]),
     "a flat kernel": lambda d: d["edges"][0].update(kernel=[1.0, 2.0]),

@@ -123,7 +123,7 @@ def test_tracing_the_channel_finds_its_peaks_and_the_same_parents(planted: circu
     assert best.image == 0 and best.value == pytest.approx(12.75, abs=1e-4)  # the brightest car, the tree out of sight
 
 
-def test_a_deeper_trace_goes_on_to_colours_and_gabors(planted: circuits.Model) -> None:
+def test_a_deeper_trace_goes_on_to_colors_and_gabors(planted: circuits.Model) -> None:
     circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), depth=2, width=4)
     assert circuit.layers == ("objects", "parts", "edges")
     assert set(strengths(circuit, f"planted/parts:{WINDOW}")) == {BLUE}
@@ -200,9 +200,9 @@ def test_opposite_parents_cancel_in_linear_weights_but_not_in_best_case_ones(pla
     linear = circuits.expanded_weights(planted, source="edges", target=f"objects:{BOUNDARY}")
     assert float(linear.kernels.abs().max()) == 0.0
     mean, each = circuits.example_weights(planted, bright_and_dark(), source="edges", target=f"objects:{BOUNDARY}")
-    centre = -linear.offset[0]
-    assert each[0, STRIPE, centre, centre] == pytest.approx(0.5, abs=1e-6)  # rising carries it
-    assert each[1, STRIPE, centre, centre] == pytest.approx(-0.5, abs=1e-6)  # falling carries it
+    center = -linear.offset[0]
+    assert each[0, STRIPE, center, center] == pytest.approx(0.5, abs=1e-6)  # rising carries it
+    assert each[1, STRIPE, center, center] == pytest.approx(-0.5, abs=1e-6)  # falling carries it
     assert float(mean.kernels.abs().max()) == pytest.approx(0, abs=1e-6)  # and their mean cancels again
     best = circuits.best_case_weights(planted, bright_and_dark(), source="edges", target=f"objects:{BOUNDARY}")
     norms = best.norms[0]

@@ -44,7 +44,7 @@ def active_unit(model: circuits.Model, images: Tensor, layer: str) -> str:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_sums_reconcile_in_every_architecture_and_ranking(name: str, by: str) -> None:
     make, size, layer = MODELS[name]
-    model, images = nets.wrap(nets.randomised(make()), size), nets.pictures(5, size)
+    model, images = nets.wrap(nets.randomized(make()), size), nets.pictures(5, size)
     layer = layer or model.trunk[-1]
     if model.graph is None:
         options = {"layers": ["inner.a"]}
@@ -174,7 +174,7 @@ def test_keeping_every_unit_is_perfectly_faithful_and_dropping_every_unit_loses_
 @pytest.mark.parametrize("name", ["inception", "functional", "residual"])
 def test_deep_circuits_are_scored_in_every_architecture(name: str) -> None:
     make, size, layer = MODELS[name]
-    model, images = nets.wrap(nets.randomised(make()), size), nets.pictures(6, size)
+    model, images = nets.wrap(nets.randomized(make()), size), nets.pictures(6, size)
     layer = layer or model.trunk[-1]
     circuit = circuits.trace(model, active_unit(model, images, layer), images=images, depth=2, width=2)
     score = circuits.score(model, circuit, images=images, random=5)

@@ -73,29 +73,29 @@ def test_planted_high_low_frequency_detectors_are_found() -> None:
         assert near(d.orientation, (0.0, 90.0, 200.0)[int(d.unit.rpartition(":")[2])], 6)
 
 
-def test_planted_colour_contrast_is_found_and_brightness_and_plain_colour_are_not() -> None:
-    found = find_detectors(oriented.coloured(), "colour_contrast", layers="units", orientations=16)
-    assert {d.unit for d in found.rows} == {"coloured/units:0", "coloured/units:1"}
+def test_planted_color_contrast_is_found_and_brightness_and_plain_color_are_not() -> None:
+    found = find_detectors(oriented.colored(), "color_contrast", layers="units", orientations=16)
+    assert {d.unit for d in found.rows} == {"colored/units:0", "colored/units:1"}
     chance = found.chance("units")
     assert chance is not None and chance[0] < min(d.score for d in found.rows)
     for d in found.rows:
-        assert near(d.orientation, oriented.Coloured.TURNS[int(d.unit.rpartition(":")[2])], 4)
+        assert near(d.orientation, oriented.Colored.TURNS[int(d.unit.rpartition(":")[2])], 4)
         assert d.preferred["pair"] == "red-cyan"
     assert float(found.scores["units"][2:].max()) < 0.1
 
 
 def test_a_unit_that_pictures_rouse_more_is_no_detector() -> None:
     """The same unit measured by natural pictures: faint ones, and ones that drive it further than hues can."""
-    model = oriented.coloured()
+    model = oriented.colored()
     options: dict[str, Any] = {"layers": "units", "orientations": 24, "control": None}
     faint = torch.full((2, 3, 48, 48), 0.5)
     faint[:, 0, :, 24:] += 0.01
-    strong = {d.unit: d.tests["strong"] for d in find_detectors(model, "colour-contrast", images=faint, **options).rows}
-    assert strong == {"coloured/units:0": 1.0, "coloured/units:1": 1.0}
+    strong = {d.unit: d.tests["strong"] for d in find_detectors(model, "color-contrast", images=faint, **options).rows}
+    assert strong == {"colored/units:0": 1.0, "colored/units:1": 1.0}
     # full red beside full cyan at the units' own orientations: 4/3 of the contrast that hues of one brightness can have
-    loud = (stimuli.edges(oriented.Coloured.TURNS).tensor(model.input) * 2 - 1)[:, :1].repeat(2, 3, 1, 1)
+    loud = (stimuli.edges(oriented.Colored.TURNS).tensor(model.input) * 2 - 1)[:, :1].repeat(2, 3, 1, 1)
     loud[:, 1:] = 1 - loud[:, 1:]
-    for d in find_detectors(model, "colour-contrast", images=loud, **options).rows:
+    for d in find_detectors(model, "color-contrast", images=loud, **options).rows:
         assert d.tests["strong"] == pytest.approx(0.75, abs=0.02)
 
 
@@ -111,11 +111,11 @@ def test_a_silent_unit_is_no_detector_and_no_error() -> None:
 
 
 def test_the_same_seed_finds_the_same_and_the_model_is_left_alone() -> None:
-    model = oriented.coloured()
+    model = oriented.colored()
     before = nets.state(model)
-    a, b = (find_detectors(model, "colour-contrast", orientations=8, seed=3) for _ in range(2))
+    a, b = (find_detectors(model, "color-contrast", orientations=8, seed=3) for _ in range(2))
     assert a.describe() == b.describe() and nets.state(model) == before
-    c = find_detectors(model, "colour-contrast", orientations=8, seed=4)
+    c = find_detectors(model, "color-contrast", orientations=8, seed=4)
     assert not torch.equal(a.control["units"], c.control["units"]) and torch.equal(a.scores["units"], c.scores["units"])
 
 
@@ -139,7 +139,7 @@ def test_several_controls_are_pooled_and_branches_keep_the_blocks_addresses(ince
         ("curve", {"threshold": 0}, CircuitsError, "threshold"),
         ("curve", {"controls": 0}, CircuitsError, "at least 1"),
         ("curve", {"layers": "lines", "control": "lucky"}, CircuitsError, "shuffled"),
-        ("colour-contrast", {"layers": "lines"}, StimuliError, "three channels"),
+        ("color-contrast", {"layers": "lines"}, StimuliError, "three channels"),
     ],
 )
 def test_bad_searches_are_refused(kind: str, options: dict[str, Any], error: type[Exception], says: str) -> None:
@@ -151,7 +151,7 @@ def test_bad_searches_are_refused(kind: str, options: dict[str, Any], error: typ
 
 
 def test_a_shuffled_network_keeps_its_numbers_and_a_random_one_its_shapes() -> None:
-    model = nets.wrap(nets.randomised(nets.Residual(3)), 16)
+    model = nets.wrap(nets.randomized(nets.Residual(3)), 16)
     state = model.module.state_dict()
     shuffled, random = (untrained(model, how).module.state_dict() for how in ("shuffled", "random"))  # type: ignore[arg-type]
     for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Stimuli: smooth, about the model's grey, turned the way the convention says."""
+"""Stimuli: smooth, about the model's gray, turned the way the convention says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from circuits import stimuli
-from circuits.stimuli import Axis, StimuliError, grey
+from circuits.stimuli import Axis, StimuliError, gray
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec
 
@@ -18,7 +18,7 @@ GREY = InputSpec(size=65, channels=1, mean=(0.5,))
 EVERY = [
     stimuli.lines(4), stimuli.lines(4, length=20), stimuli.curves(4, (10,)), stimuli.curves(4, (10,), variant="filled"),
     stimuli.edges(4), stimuli.angle_to_curve(4), stimuli.high_low(4, (1, 4), samples=2),
-    stimuli.high_low(4, (4,), texture="grating", samples=1), stimuli.colour_contrast(4, ("light-dark",)),
+    stimuli.high_low(4, (4,), texture="grating", samples=1), stimuli.color_contrast(4, ("light-dark",)),
 ]  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def test_a_quarter_turn_of_a_stimulus_is_the_stimulus_of_that_orientation(made: 
 
 @pytest.mark.parametrize("angle", [0.0, 33.0, 90.0, 201.0])
 def test_a_small_turn_changes_no_pixel_by_more_than_the_edge_moves(angle: float) -> None:
-    """At 30 pixels from the centre one degree is half a pixel: an edge that jumped would change a pixel fully."""
+    """At 30 pixels from the center one degree is half a pixel: an edge that jumped would change a pixel fully."""
     for turn in (1.0, 0.1):
         made = stimuli.curves((angle, angle + turn), (20,), polarity="light").tensor(GREY)
         most = float((made[0] - made[1]).abs().max())
@@ -43,7 +43,7 @@ def test_a_small_turn_changes_no_pixel_by_more_than_the_edge_moves(angle: float)
 def test_a_line_has_the_same_ink_whatever_its_orientation(orientation: float) -> None:
     """A column cuts it along width / cos(orientation), over all ways to lie between the pixels exactly."""
     line = stimuli.lines((orientation,), (3.0,), polarity="light")
-    moved = torch.cat([line.tensor(GREY, centre=(32 + k / 8, 32)) for k in range(8)])[:, 0, :, 8:57] - 0.5
+    moved = torch.cat([line.tensor(GREY, center=(32 + k / 8, 32)) for k in range(8)])[:, 0, :, 8:57] - 0.5
     ink = moved.sum(dim=1).mean(dim=1) / 0.5
     wanted = 3 / math.cos(math.radians(orientation))
     assert float(ink.mean()) == pytest.approx(wanted, rel=1e-3)
@@ -57,10 +57,10 @@ def test_the_conventions_of_orientation_are_as_documented() -> None:
     curve = stimuli.curves((0, 90), (15,), polarity="light").tensor(GREY)[:, 0] - 0.5
     assert curve[0, :, 33:].sum() > 5 * curve[0, :, :31].sum()  # opens to the right
     assert curve[1, :31].sum() > 5 * curve[1, 33:].sum()  # opens upwards
-    assert curve[0, 32, 32] > 0.4  # its middle lies on the centre
+    assert curve[0, 32, 32] > 0.4  # its middle lies on the center
     edge = stimuli.edges((90,)).tensor(GREY)[0, 0]
     assert edge[0, 0] > 0.9 and edge[-1, 0] == 0.5
-    sides = stimuli.colour_contrast((180,), ("red-cyan",)).tensor(InputSpec(size=32))[0]
+    sides = stimuli.color_contrast((180,), ("red-cyan",)).tensor(InputSpec(size=32))[0]
     assert sides[0, 5, 2] > 0.9 > sides[0, 5, 29]
     fine = stimuli.high_low((0,), (8,), samples=1).tensor(GREY)[0, 0]
     steps = (fine[:, 1:] - fine[:, :-1]).abs()
@@ -79,7 +79,7 @@ def test_a_morph_goes_from_a_corner_to_an_arc() -> None:
         stimuli.angle_to_curve((0,), (0.0, 0.5, 1.0), turning=90, radius=20, polarity="light").tensor(GREY)[:, 0] - 0.5
     )
     for k in range(3):
-        assert made[k, 32, 32] > 0.4  # the corner stays on the centre
+        assert made[k, 32, 32] > 0.4  # the corner stays on the center
     arc = stimuli.curves((0,), (20,), arc=89, polarity="light").tensor(GREY)[0, 0] - 0.5
     drawn = arc > 0.45
     assert bool((made[2][drawn] > 0.4).all()) and not bool((made[0][drawn] > 0.4).all())
@@ -97,8 +97,8 @@ def test_a_morph_goes_from_a_corner_to_an_arc() -> None:
         (InputSpec(channels=1, mean=(0.05,)), [0.5]),
     ],
 )
-def test_stimuli_lie_about_the_models_own_grey(spec: InputSpec, wanted: list[float]) -> None:
-    np.testing.assert_allclose(grey(spec), wanted)
+def test_stimuli_lie_about_the_models_own_gray(spec: InputSpec, wanted: list[float]) -> None:
+    np.testing.assert_allclose(gray(spec), wanted)
     small = InputSpec(16, spec.channels, spec.mean, spec.std, spec.scale, spec.order)
     drawn = stimuli.gratings(2, (1 / 8,), 4).tensor(small)
     assert drawn.shape == (8, spec.channels, 16, 16) and drawn.min() >= 0 and drawn.max() <= 1
@@ -108,13 +108,13 @@ def test_stimuli_lie_about_the_models_own_grey(spec: InputSpec, wanted: list[flo
     np.testing.assert_allclose((light + dark) / 2, wanted, atol=1e-6)
 
 
-def test_contrast_scales_the_departure_from_grey() -> None:
+def test_contrast_scales_the_departure_from_gray() -> None:
     full, half = (stimuli.circles((5,), contrast=c).tensor(GREY) - 0.5 for c in (1.0, 0.5))
     torch.testing.assert_close(half, full / 2)
 
 
 def test_hues_differ_in_nothing_but_hue() -> None:
-    drawn = stimuli.colour_contrast(1).tensor(InputSpec(size=16))
+    drawn = stimuli.color_contrast(1).tensor(InputSpec(size=16))
     means = drawn[:-1].mean(dim=1)
     torch.testing.assert_close(means, torch.full_like(means, 0.5), atol=1e-6, rtol=0)
     assert float(drawn[-1].mean(dim=0).std()) > 0.3  # but for light beside dark
@@ -132,7 +132,7 @@ def test_stimuli_can_be_moved_picked_and_cut_down() -> None:
     assert made.values(3) == {"orientation": 45.0, "radius": 12.0, "polarity": "light"}
     torch.testing.assert_close(made.tensor(GREY, indices=[3]), whole[3:4])
     torch.testing.assert_close(made.only(orientation=45, radius=12).tensor(GREY), whole[3:4])
-    moved = made.tensor(GREY, indices=[3], centre=(22.0, 42.0))
+    moved = made.tensor(GREY, indices=[3], center=(22.0, 42.0))
     torch.testing.assert_close(moved[0, :, 5:45, 25:60], whole[3, :, 15:55, 15:50], atol=1e-6, rtol=0)
 
 
@@ -172,12 +172,12 @@ def test_what_counts_as_all_the_way_round() -> None:
         (lambda: stimuli.high_low(wavelength=1), "at least 2"),
         (lambda: stimuli.high_low(samples=0), "at least 1"),
         (lambda: stimuli.high_low(texture="dots"), "waves"),  # type: ignore[arg-type]
-        (lambda: stimuli.colour_contrast(pairs=("red",)), "red-cyan"),
-        (lambda: stimuli.colour_contrast(pairs=("rad-cyan",)), "red"),
-        (lambda: stimuli.colour_contrast(pairs=("red-cyan", "red-cyan")), "twice"),
-        (lambda: stimuli.colour_contrast(pairs=("red-cyan",)).tensor(GREY), "three channels"),
-        (lambda: stimuli.colour_contrast(pairs=(((1, 0), (0, 1)),)).tensor(GREY), "1 numbers"),
-        (lambda: stimuli.curves(4, variant="coloured").tensor(GREY), "drawn in 3 channels"),
+        (lambda: stimuli.color_contrast(pairs=("red",)), "red-cyan"),
+        (lambda: stimuli.color_contrast(pairs=("rad-cyan",)), "red"),
+        (lambda: stimuli.color_contrast(pairs=("red-cyan", "red-cyan")), "twice"),
+        (lambda: stimuli.color_contrast(pairs=("red-cyan",)).tensor(GREY), "three channels"),
+        (lambda: stimuli.color_contrast(pairs=(((1, 0), (0, 1)),)).tensor(GREY), "1 numbers"),
+        (lambda: stimuli.curves(4, variant="colored").tensor(GREY), "drawn in 3 channels"),
         (lambda: stimuli.lines(4).tensor(GREY, indices=[99]), "0 to 7"),
         (lambda: stimuli.lines(4).axis("radius"), "no axis"),
         (lambda: stimuli.lines(4).only(width=7), "no value"),
@@ -188,6 +188,6 @@ def test_what_cannot_be_drawn_is_refused(make: Any, says: str) -> None:
         make()
 
 
-def test_colours_of_any_channels_are_given_as_numbers() -> None:
-    made = stimuli.colour_contrast((0,), (((1, -1), "grey"),)).tensor(InputSpec(size=9, channels=2))
+def test_colors_of_any_channels_are_given_as_numbers() -> None:
+    made = stimuli.color_contrast((0,), (((1, -1), "gray"),)).tensor(InputSpec(size=9, channels=2))
     assert made[0, :, 0, 8].tolist() == [1.0, 0.0] and made[0, :, 0, 0].tolist() == [0.5, 0.5]

@@ -43,13 +43,13 @@ def tuned(curved: circuits.Model) -> Tuning:
 
 
 @pytest.mark.parametrize("period", [360.0, 180.0])
-@pytest.mark.parametrize("centre", [0.0, 63.0, 171.0])
-def test_the_vector_mean_of_a_cosine_is_its_centre(period: float, centre: float) -> None:
+@pytest.mark.parametrize("center", [0.0, 63.0, 171.0])
+def test_the_vector_mean_of_a_cosine_is_its_center(period: float, center: float) -> None:
     """1 + a cos has a mean vector of length a / 2."""
     angles = [i * period / 24 for i in range(24)]
-    turn = torch.tensor(angles, dtype=torch.float64) - centre
+    turn = torch.tensor(angles, dtype=torch.float64) - center
     mean, length = vector_mean(1 + 0.6 * torch.cos(2 * math.pi / period * turn), angles, period)
-    assert float(difference(mean, torch.tensor(centre), period)) == pytest.approx(0, abs=1e-6)
+    assert float(difference(mean, torch.tensor(center), period)) == pytest.approx(0, abs=1e-6)
     assert float(length) == pytest.approx(0.3, abs=1e-9)
 
 
@@ -246,7 +246,7 @@ def test_pre_activations_of_a_concatenation_of_rectified_branches_are_read(incep
         ("lines", {"size": (3, 4, 5)}, CircuitsError, "size"),
         ("lines", {"batch_size": 0}, CircuitsError, "at least one"),
         ("lines", {"stimuli": "curves"}, CircuitsError, "circuits.stimuli"),
-        ("lines", {"stimuli": stimuli.colour_contrast(2)}, CircuitsError, "three channels"),
+        ("lines", {"stimuli": stimuli.color_contrast(2)}, CircuitsError, "three channels"),
     ],
 )
 def test_bad_questions_are_refused(
@@ -271,7 +271,7 @@ def test_what_was_not_measured_is_told(tuned: Tuning) -> None:
 
 def examples_of(model: circuits.Model, shown: Stimuli, unit: int) -> tuple[list[Example], torch.Tensor]:
     """Pictures of curves, and where a unit fires on them."""
-    pictures = shown.tensor(model.input, centre=(30.0, 40.0))
+    pictures = shown.tensor(model.input, center=(30.0, 40.0))
     acts = circuits.capture(model, pictures, "curves")["curves"][:, unit]
     found = []
     for i, values in enumerate(acts):

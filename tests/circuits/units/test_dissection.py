@@ -108,11 +108,11 @@ def test_bad_questions_are_refused(
 
 
 def test_a_channel_that_never_fires_is_refused(model: circuits.Model) -> None:
-    grey = torch.zeros(2, 3, 64, 64)
-    acts = circuits.capture(model, grey, [LAYER])[LAYER]
+    gray = torch.zeros(2, 3, 64, 64)
+    acts = circuits.capture(model, gray, [LAYER])[LAYER]
     silent = int((acts.amax(dim=(0, 2, 3)) == 0).nonzero()[0])
     with pytest.raises(CircuitsError, match="active on none"):
-        dissect(model, f"{LAYER}:{silent}", "halves", grey)
+        dissect(model, f"{LAYER}:{silent}", "halves", gray)
 
 
 # -- latents as units of the other verbs ---------------------------------------------------------------

@@ -39,9 +39,9 @@ def scan(scenes: circuits.Model, tmp_path_factory: pytest.TempPathFactory) -> Sc
 
 def test_a_dossier_holds_what_the_scan_and_the_weights_say(scenes: circuits.Model, scan: Scan) -> None:
     found = explain(scenes, "mixed4a:11", scan)
-    assert list(found.parts) == ["responses", "inputs", "outputs", "neighbours"]
+    assert list(found.parts) == ["responses", "inputs", "outputs", "neighbors"]
     assert isinstance(found.parts["responses"], UnitScan) and found.parts["responses"].fires_on > 5
-    inputs, alike = found.parts["inputs"], found.parts["neighbours"]
+    inputs, alike = found.parts["inputs"], found.parts["neighbors"]
     assert isinstance(inputs, Wires) and isinstance(alike, Alike)
     assert {w.unit for w in inputs.rows[:3]} == {f"scenes/mixed3b:{i}" for i in (6, 39, 46)}
     assert set(alike.by) == {"activations", "incoming weights"}
@@ -89,7 +89,7 @@ def test_ends_of_a_network_have_nothing_to_say_of_what_lies_beyond(scenes: circu
 def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.Model, scan: Scan) -> None:
     found = explain(scenes, "mixed4a:11", scan)
     page = dossier_page(found, scan, command="circuits <x>", python="p")
-    assert set(found.parts) == {"responses", "inputs", "outputs", "neighbours"}
+    assert set(found.parts) == {"responses", "inputs", "outputs", "neighbors"}
     for name, section in SECTIONS.items():  # also those that other packages have added, and that say nothing here
         assert page.count(f"<h2>{section.title}</h2>") == (1 if name in found.parts else 0)
     assert "circuits &lt;x&gt;" in page
@@ -126,7 +126,7 @@ def test_silent_units_and_single_units_have_a_page_too(tmp_path: Path) -> None:
     found = circuits.scan(model, pictures, tmp_path)
     layer = next(iter(found.layers))
     dossier = explain(model, f"{layer}:0", found, images=pictures)
-    assert isinstance(dossier.parts["neighbours"], Nothing)
+    assert isinstance(dossier.parts["neighbors"], Nothing)
     assert "fires on none of the 6 pictures" in dossier_page(dossier, found, command="", python="", images=pictures)
     with pytest.raises(StoreError, match="given in memory"):
         dossier_page(dossier, found, command="", python="")

@@ -183,9 +183,9 @@ def test_orders_and_references_that_do_not_fit_are_refused() -> None:
 
 def three_families(seed: int = 0) -> tuple[Any, list[str]]:
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(3, 50))
+    centers = rng.normal(size=(3, 50))
     sizes = (9, 6, 4)
-    rows = np.concatenate([c + 0.3 * rng.normal(size=(n, 50)) for c, n in zip(centres, sizes, strict=True)])
+    rows = np.concatenate([c + 0.3 * rng.normal(size=(n, 50)) for c, n in zip(centers, sizes, strict=True)])
     order = rng.permutation(len(rows))
     kinds = np.repeat([0, 1, 2], sizes)[order]
     return rows[order], [f"net/layer:{i}" for i in range(len(rows))], kinds  # type: ignore[return-value]
@@ -194,7 +194,7 @@ def three_families(seed: int = 0) -> tuple[Any, list[str]]:
 @pytest.mark.parametrize("how", [{"count": 3}, {"threshold": 0.5}])
 def test_planted_families_are_found(how: dict[str, Any]) -> None:
     rows, units, kinds = three_families()  # type: ignore[misc]
-    found = families(likeness_of(rows, units, measure="planted", centred=False), **how)
+    found = families(likeness_of(rows, units, measure="planted", centerd=False), **how)
     assert [len(m) for m in found.members] == [9, 6, 4]
     for kind, members in enumerate(found.members):
         assert {kinds[int(name.rpartition(":")[2])] for name in members} == {kind}
@@ -206,7 +206,7 @@ def test_planted_families_are_found(how: dict[str, Any]) -> None:
 
 def test_a_family_for_each_unit_and_one_for_all_can_be_had() -> None:
     rows, units, _ = three_families()  # type: ignore[misc]
-    likeness = likeness_of(rows, units, measure="planted", centred=False)
+    likeness = likeness_of(rows, units, measure="planted", centerd=False)
     each = families(likeness, count=len(units))
     assert len(each.members) == len(units) and each.describe()["families"][0]["within"] is None
     assert len(families(likeness, count=1).members) == 1
@@ -214,7 +214,7 @@ def test_a_family_for_each_unit_and_one_for_all_can_be_had() -> None:
 
 def test_families_need_a_number_or_a_threshold() -> None:
     rows, units, _ = three_families()  # type: ignore[misc]
-    likeness = likeness_of(rows, units, measure="planted", centred=False)
+    likeness = likeness_of(rows, units, measure="planted", centerd=False)
     for wrong in ({}, {"count": 2, "threshold": 0.1}, {"count": 0}, {"count": 99}, {"threshold": 1.5}):
         with pytest.raises(CircuitsError):
             families(likeness, **wrong)  # type: ignore[arg-type]
@@ -271,7 +271,7 @@ def test_the_figure_names_the_sources_and_says_how_much_is_told(tmp_path: Any) -
     said = words(figure)
     assert "factor 2" in said and all(unit in said for k in range(2) for unit, _ in found.top(k, 3))
     assert any("100 %" in text and "shuffled" in text for text in said)
-    # two blends and two signed maps a target, and the colour bar
+    # two blends and two signed maps a target, and the color bar
     assert len(figure.axes[0].get_images()) == 3 * (2 + 2) + 1
     plot.save_figure(figure, tmp_path / "f.png")
     crop = np.zeros((8, 8, 3), np.uint8)
@@ -281,13 +281,13 @@ def test_the_figure_names_the_sources_and_says_how_much_is_told(tmp_path: Any) -
         factor_figure(found, targets=[3])
 
 
-def test_blended_maps_are_white_without_weight_and_the_factors_colour_with_full_weight() -> None:
-    from circuits.plot.units.weight_factors import blend, colour_of_factor
+def test_blended_maps_are_white_without_weight_and_the_factors_color_with_full_weight() -> None:
+    from circuits.plot.units.weight_factors import blend, color_of_factor
 
     maps = np.zeros((2, 1, 3))
     maps[0, 0, 1], maps[1, 0, 2] = 2.0, 5.0
     pixels = blend(maps, 2.0)
     assert pixels[0, 0].tolist() == [255, 255, 255]
     for place in (0, 1):
-        assert f"#{bytes(pixels[0, place + 1].tolist()).hex().upper()}" == colour_of_factor(place)
-    assert colour_of_factor(8) == colour_of_factor(0)
+        assert f"#{bytes(pixels[0, place + 1].tolist()).hex().upper()}" == color_of_factor(place)
+    assert color_of_factor(8) == color_of_factor(0)

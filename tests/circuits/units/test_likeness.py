@@ -1,4 +1,4 @@
-"""Likeness: cosines and correlations against closed forms, planted twins are neighbours, and the null is a null."""
+"""Likeness: cosines and correlations against closed forms, planted twins are neighbors, and the null is a null."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from circuits.units.similarity import (
     by_tuning,
     by_weights,
     likeness_of,
-    neighbours,
+    neighbors,
     sample_responses,
     similarity,
     unit_names,
@@ -45,7 +45,7 @@ class Twins(nn.Module):
 
 
 def twins() -> circuits.Model:
-    module = nets.randomised(Twins())
+    module = nets.randomized(Twins())
     assert isinstance(module, Twins)
     with torch.no_grad():
         read, written = module.middle_pre.weight, module.last_pre.weight
@@ -55,12 +55,12 @@ def twins() -> circuits.Model:
     return nets.wrap(module)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_similarity_is_numpys(centred: bool) -> None:
+@pytest.mark.parametrize("centerd", [False, True])
+def test_similarity_is_numpys(centerd: bool) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 40)) + 1, rng.normal(size=(7, 40))
-    found = similarity(a, b, centred=centred)
-    if centred:
+    found = similarity(a, b, centerd=centerd)
+    if centerd:
         expected = np.corrcoef(a, b)[:5, 5:]
     else:
         expected = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
@@ -70,7 +70,7 @@ def test_similarity_is_numpys(centred: bool) -> None:
 
 def test_what_does_not_vary_is_like_nothing() -> None:
     rows = np.array([[1.0, 1, 1, 1], [1, 2, 3, 4], [0.1, 0.1, 0.1, 0.1]])
-    np.testing.assert_allclose(similarity(rows, centred=True), [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(similarity(rows, centerd=True), [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-6)
     assert similarity(np.array([[0.0, 0], [1, 0]])).tolist() == [[0, 0], [0, 1]]
 
 
@@ -78,7 +78,7 @@ def test_small_differences_on_a_large_offset_count() -> None:
     """In float32 a correlation around a mean of a thousand would be rounding."""
     rng = np.random.default_rng(0)
     small = rng.normal(size=(2, 500))
-    np.testing.assert_allclose(similarity(small * 1e-2 + 1e4, centred=True), np.corrcoef(small), atol=1e-4)
+    np.testing.assert_allclose(similarity(small * 1e-2 + 1e4, centerd=True), np.corrcoef(small), atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((0, 3)), np.array([[np.nan, 1.0], [1, 2]])])
@@ -94,23 +94,23 @@ def test_rows_of_different_lengths_are_refused() -> None:
 
 def test_a_twin_by_incoming_weights_is_the_nearest_and_its_opposite_the_farthest() -> None:
     found = by_weights(twins(), "middle")
-    near = found.neighbours("middle:0", 7)
+    near = found.neighbors("middle:0", 7)
     assert near.rows[0][0] == "model/middle:1" and near.rows[0][1] == pytest.approx(1, abs=1e-5)
     assert near.rows[-1][0] == "model/middle:2" and near.rows[-1][1] == pytest.approx(-1, abs=1e-5)
     assert near.count == 7 and not near.silent and near.rows[1][1] <= near.chance <= 1
     assert all(unit != "model/middle:0" for unit, _ in near.rows)
-    assert found.neighbours("middle:4").silent and not found.matrix[4].any()
+    assert found.neighbors("middle:4").silent and not found.matrix[4].any()
 
 
 def test_a_twin_by_outgoing_weights_is_another() -> None:
-    near = neighbours(twins(), "middle:0", by="outgoing", n=1)
+    near = neighbors(twins(), "middle:0", by="outgoing", n=1)
     assert near.rows[0][0] == "model/middle:3" and near.rows[0][1] == pytest.approx(1, abs=1e-5)
     assert near.measure == "outgoing weights into last"
 
 
 def test_a_twin_by_activations_is_the_one_that_reads_alike() -> None:
     images = nets.pictures(8)
-    near = neighbours(twins(), "model/middle:0", by="activations", n=2, images=images)
+    near = neighbors(twins(), "model/middle:0", by="activations", n=2, images=images)
     assert near.rows[0][0] == "model/middle:1" and near.rows[0][1] == pytest.approx(1, abs=1e-5)
     assert near.rows[1][1] < 0.9 and near.measure == "responses at 128 places of 8 pictures"
 
@@ -133,20 +133,20 @@ def test_tuning_is_correlated_over_all_of_its_axes() -> None:
 def test_chance_is_the_99th_percentile_of_pairs() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(900, 60))
-    found = likeness_of(rows, [f"n/l:{i}" for i in range(900)], measure="noise", centred=False)
+    found = likeness_of(rows, [f"n/l:{i}" for i in range(900)], measure="noise", centerd=False)
     pairs = found.matrix[np.triu_indices(900, 1)]
     # more pairs than are all taken: drawn from the seed, near the percentile of all
     assert found.chance == pytest.approx(np.percentile(pairs, 99), abs=0.01)
     assert np.mean(pairs > found.chance) == pytest.approx(0.01, abs=0.002)
 
 
-def test_neighbours_are_the_sorted_row_of_the_matrix() -> None:
+def test_neighbors_are_the_sorted_row_of_the_matrix() -> None:
     rng = np.random.default_rng(0)
-    found = likeness_of(rng.normal(size=(50, 8)), [f"n/l:{i}" for i in range(50)], measure="noise", centred=False)
-    near = found.neighbours("l:7", 49)
+    found = likeness_of(rng.normal(size=(50, 8)), [f"n/l:{i}" for i in range(50)], measure="noise", centerd=False)
+    near = found.neighbors("l:7", 49)
     expected = sorted((float(v) for i, v in enumerate(found.matrix[7]) if i != 7), reverse=True)
     assert [value for _, value in near.rows] == expected and len({unit for unit, _ in near.rows}) == 49
-    assert found.neighbours(7, 3).rows == near.rows[:3]
+    assert found.neighbors(7, 3).rows == near.rows[:3]
 
 
 def test_a_branch_is_compared_under_the_blocks_addresses(inception: circuits.Model) -> None:
@@ -160,7 +160,7 @@ def test_a_branch_is_compared_under_the_blocks_addresses(inception: circuits.Mod
     )
 
 
-def test_latents_have_neighbours_too() -> None:
+def test_latents_have_neighbors_too() -> None:
     """Latents that read and write single channels are as alike as those channels are."""
     model = twins()
     chosen = [0, 1, 2, 5]
@@ -177,7 +177,7 @@ def test_latents_have_neighbours_too() -> None:
         by_activations(model, "middle", images).matrix[np.ix_(chosen, chosen)],
         atol=1e-6,
     )
-    assert neighbours(model, "middle~some:0", n=1).rows[0][0] == "model/middle~some:1"
+    assert neighbors(model, "middle~some:0", n=1).rows[0][0] == "model/middle~some:1"
 
 
 def test_samples_are_the_activations_at_cells_nearest_to_the_places(inception: circuits.Model) -> None:
@@ -192,10 +192,10 @@ def test_samples_are_the_activations_at_cells_nearest_to_the_places(inception: c
             cells = []
             for axis in range(2):
                 field = layer.receptive_field
-                centres = [
+                centers = [
                     field.offset[axis] + i * field.stride[axis] + field.size[axis] / 2 for i in range(acts.shape[2])
                 ]
-                cells.append(int(np.argmin(np.abs(np.array(centres) - places[picture, p, axis] * 64))))
+                cells.append(int(np.argmin(np.abs(np.array(centers) - places[picture, p, axis] * 64))))
             expected = acts[picture, :, cells[0], cells[1]].numpy()
             np.testing.assert_allclose(found["mixed3b"][picture * 5 + p], expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(found["mixed3b_5x5"], found["mixed3b"][:, 6:10])
@@ -219,8 +219,8 @@ def test_class_scores_and_nets_without_a_graph_have_samples(inception: circuits.
 def test_nothing_of_the_model_is_changed(unchanged: list[circuits.Model]) -> None:
     model = twins()
     unchanged.append(model)
-    neighbours(model, "middle:0", by="activations", images=nets.pictures(2))
-    neighbours(model, "middle:0", by="outgoing")
+    neighbors(model, "middle:0", by="activations", images=nets.pictures(2))
+    neighbors(model, "middle:0", by="outgoing")
 
 
 def test_bad_questions_get_an_answer(planted: circuits.Model) -> None:
@@ -229,19 +229,19 @@ def test_bad_questions_get_an_answer(planted: circuits.Model) -> None:
     with pytest.raises(CircuitsError, match="none after it"):
         by_weights(planted, "logits", direction="outgoing")
     with pytest.raises(CircuitsError, match="need pictures"):
-        neighbours(planted, "parts:0", by="activations")
-    with pytest.raises(CircuitsError, match="by='colour'"):
-        neighbours(planted, "parts:0", by="colour")  # type: ignore[arg-type]
+        neighbors(planted, "parts:0", by="activations")
+    with pytest.raises(CircuitsError, match="by='color'"):
+        neighbors(planted, "parts:0", by="color")  # type: ignore[arg-type]
     with pytest.raises(CircuitsError, match="direction="):
         by_weights(planted, "parts", direction="sideways")  # type: ignore[arg-type]
     with pytest.raises(AddressError, match="is a layer"):
-        neighbours(planted, "parts")
+        neighbors(planted, "parts")
     with pytest.raises(AddressError, match="not among"):
-        by_weights(planted, "parts").neighbours("objects:0")
+        by_weights(planted, "parts").neighbors("objects:0")
     with pytest.raises(AddressError, match="24 units here"):
-        by_weights(planted, "parts").neighbours(24)
-    with pytest.raises(CircuitsError, match="at least one neighbour"):
-        by_weights(planted, "parts").neighbours(0, 0)
+        by_weights(planted, "parts").neighbors(24)
+    with pytest.raises(CircuitsError, match="at least one neighbor"):
+        by_weights(planted, "parts").neighbors(0, 0)
     with pytest.raises(CircuitsError, match="at least one place"):
         sample_responses(planted, nets.clutter(2), ["parts"], positions=0)
     with pytest.raises(AddressError, match="not one unit"):
@@ -251,26 +251,26 @@ def test_bad_questions_get_an_answer(planted: circuits.Model) -> None:
 def test_describe_is_ready_for_json() -> None:
     import json
 
-    document = neighbours(twins(), "middle:0", n=2).describe()
+    document = neighbors(twins(), "middle:0", n=2).describe()
     assert json.loads(json.dumps(document))["rows"][0]["above_chance"] in (True, False)
 
 
-def test_the_figure_shows_neighbours_with_and_without_pictures() -> None:
-    from circuits.plot.units.comparison import neighbours_table
+def test_the_figure_shows_neighbors_with_and_without_pictures() -> None:
+    from circuits.plot.units.comparison import neighbors_table
 
-    near = neighbours(twins(), "middle:0", n=7)
-    figure = neighbours_table(near)
+    near = neighbors(twins(), "middle:0", n=7)
+    figure = neighbors_table(near)
     said = [t.get_text() for t in figure.axes[0].texts]
     assert "Units like middle:0" in said and sum(t.startswith("middle:") for t in said) == 7
     assert any(t.startswith("1 pair in 100 reaches") for t in said)
-    shown = neighbours_table(near, {near.rows[0][0]: [np.zeros((8, 8, 3), np.uint8)]})
+    shown = neighbors_table(near, {near.rows[0][0]: [np.zeros((8, 8, 3), np.uint8)]})
     assert len(shown.axes[0].get_images()) == 1
-    silent = neighbours_table(neighbours(twins(), "middle:4", n=3))
+    silent = neighbors_table(neighbors(twins(), "middle:4", n=3))
     assert any("nothing to compare" in t.get_text() for t in silent.axes[0].texts)
 
 
-def test_neighbours_in_googlenet_by_weights_are_above_chance(weights_dir: Path) -> None:
+def test_neighbors_in_googlenet_by_weights_are_above_chance(weights_dir: Path) -> None:
     model = circuits.load("googlenet-bvlc")
     found = by_weights(model, "mixed4c")
-    best = [found.neighbours(i, 1).rows[0][1] for i in range(512)]
+    best = [found.neighbors(i, 1).rows[0][1] for i in range(512)]
     assert found.matrix.shape == (512, 512) and np.median(best) > 0.3

@@ -21,14 +21,14 @@ from tests import nets
 from zoo.images.sources import open_images
 
 BLUE, GREEN, RED = range(3)
-#: two parents for each colour; the others are distractors
+#: two parents for each color; the others are distractors
 PARENTS = {BLUE: (0, 1), GREEN: (2, 3), RED: (4, 5)}
 PARTS = 24
 UNION, PURE, ALL = range(3)
 
 
 def two_faced() -> circuits.Model:
-    """Colour parts of 3x3, then units that answer to blue or green, to blue alone, to any of the three."""
+    """Color parts of 3x3, then units that answer to blue or green, to blue alone, to any of the three."""
     net = nn.Sequential()
     net.add_module("parts_pre", nn.Conv2d(3, PARTS, 3, padding=1))
     net.add_module("parts", nn.ReLU())
@@ -41,24 +41,24 @@ def two_faced() -> circuits.Model:
         for p in net.parameters():
             p.zero_()
         parts, things, late = net.parts_pre.weight, net.things_pre.weight, net.late_pre.weight
-        for colour, channel in ((BLUE, 2), (GREEN, 1), (RED, 0)):
-            for parent in PARENTS[colour]:
+        for color, channel in ((BLUE, 2), (GREEN, 1), (RED, 0)):
+            for parent in PARENTS[color]:
                 parts[parent, :] = -0.5 / 9
                 parts[parent, channel] = 1.0 / 9
         parts[6:] = torch.rand(PARTS - 6, 3, 3, 3, generator=generator) / 27
         things[:, 6:] = torch.randn(12, PARTS - 6, 3, 3, generator=generator) / 200
-        for unit, colours in ((UNION, (BLUE, GREEN)), (PURE, (BLUE,)), (ALL, (BLUE, GREEN, RED))):
-            for colour in colours:
-                things[unit, PARENTS[colour][0]] = 0.3
-                things[unit, PARENTS[colour][1]] = 0.15
-        for k in range(9):  # the other units each like one parent, so that what is deeper can tell colours apart
+        for unit, colors in ((UNION, (BLUE, GREEN)), (PURE, (BLUE,)), (ALL, (BLUE, GREEN, RED))):
+            for color in colors:
+                things[unit, PARENTS[color][0]] = 0.3
+                things[unit, PARENTS[color][1]] = 0.15
+        for k in range(9):  # the other units each like one parent, so that what is deeper can tell colors apart
             things[3 + k, k % 6] = 0.2
         late[:] = torch.randn(late.shape, generator=generator) / 10
     return circuits.wrap(net.eval(), circuits.InputSpec(size=24), name="two-faced")
 
 
-def patches(n: int, colours: Sequence[int], seed: int = 0) -> tuple[Tensor, list[int]]:
-    """`(n, 3, 24, 24)` noise, each with one patch of varying place, size and strength; and its colour."""
+def patches(n: int, colors: Sequence[int], seed: int = 0) -> tuple[Tensor, list[int]]:
+    """`(n, 3, 24, 24)` noise, each with one patch of varying place, size and strength; and its color."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(n, 3, 24, 24, generator=generator) * 0.15
     shown = []
@@ -66,10 +66,10 @@ def patches(n: int, colours: Sequence[int], seed: int = 0) -> tuple[Tensor, list
         y, x, size = (
             int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((2, 15), (2, 15), (5, 8))
         )
-        colour = colours[i % len(colours)]
+        color = colors[i % len(colors)]
         images[i, :, y : y + size, x : x + size] = 0
-        images[i, 2 - colour, y : y + size, x : x + size] = 0.4 + 0.6 * float(torch.rand(1, generator=generator))
-        shown.append(colour)
+        images[i, 2 - color, y : y + size, x : x + size] = 0.4 + 0.6 * float(torch.rand(1, generator=generator))
+        shown.append(color)
     return images, shown
 
 
@@ -79,13 +79,13 @@ def model() -> circuits.Model:
 
 
 @pytest.fixture(scope="module")
-def colours() -> tuple[Tensor, list[int]]:
+def colors() -> tuple[Tensor, list[int]]:
     return patches(150, (BLUE, GREEN, RED))
 
 
 @pytest.fixture(scope="module")
-def ranked(model: circuits.Model, colours: tuple[Tensor, list[int]]) -> Polysemanticities:
-    return polysemantic(model, "things", images=colours[0], n=48, draws=20)
+def ranked(model: circuits.Model, colors: tuple[Tensor, list[int]]) -> Polysemanticities:
+    return polysemantic(model, "things", images=colors[0], n=48, draws=20)
 
 
 def row_of(found: Polysemanticities, unit: int) -> Polysemanticity:
@@ -100,12 +100,12 @@ def shown_by(row: Polysemanticity, shown: Sequence[int]) -> list[set[int]]:
 
 
 def test_a_planted_unit_is_split_into_its_two_parts_and_their_parents(
-    ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
+    ranked: Polysemanticities, colors: tuple[Tensor, list[int]]
 ) -> None:
     row = row_of(ranked, UNION)
-    assert row.split and sorted(map(sorted, shown_by(row, colours[1]))) == [[BLUE], [GREEN]]
-    for cluster, (colour,) in zip(row.clusters, shown_by(row, colours[1]), strict=True):
-        assert cluster.channels == PARENTS[colour]
+    assert row.split and sorted(map(sorted, shown_by(row, colors[1]))) == [[BLUE], [GREEN]]
+    for cluster, (color,) in zip(row.clusters, shown_by(row, colors[1]), strict=True):
+        assert cluster.channels == PARENTS[color]
         first, second = cluster.parents
         # by their weights they share 2 : 1 what excites the unit
         assert first.here == pytest.approx(2 / 3, abs=0.05) and second.here == pytest.approx(1 / 3, abs=0.05)
@@ -114,11 +114,9 @@ def test_a_planted_unit_is_split_into_its_two_parts_and_their_parents(
     assert row.agreement is not None and row.agreement > 0.5
 
 
-def test_a_unit_of_three_parts_is_split_into_three(
-    ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
-) -> None:
+def test_a_unit_of_three_parts_is_split_into_three(ranked: Polysemanticities, colors: tuple[Tensor, list[int]]) -> None:
     row = row_of(ranked, ALL)
-    assert sorted(map(sorted, shown_by(row, colours[1]))) == [[BLUE], [GREEN], [RED]]
+    assert sorted(map(sorted, shown_by(row, colors[1]))) == [[BLUE], [GREEN], [RED]]
 
 
 def test_polysemantic_units_stand_before_all_pure_ones(ranked: Polysemanticities) -> None:
@@ -156,21 +154,21 @@ def test_what_varies_smoothly_is_one_thing(model: circuits.Model) -> None:
 
 
 def test_a_sum_of_two_channels_is_a_latent_that_is_split_again(
-    model: circuits.Model, colours: tuple[Tensor, list[int]]
+    model: circuits.Model, colors: tuple[Tensor, list[int]]
 ) -> None:
     """Two pure units added up: a direction whose answer is known, addressed as a latent."""
     read = torch.zeros(2, 12)
     read[0, 3] = read[0, 7] = 1  # things:3 likes parts:0 (blue), things:7 parts:4 (red)
     read[1, 3] = 1
     model.attach("things", "sums", circuits.Directions(read))
-    found = polysemantic(model, "things~sums", images=colours[0], n=48, draws=20)
+    found = polysemantic(model, "things~sums", images=colors[0], n=48, draws=20)
     mixed, pure = (next(r for r in found.rows if r.unit.endswith(f":{i}")) for i in range(2))
-    assert mixed.split and sorted(map(sorted, shown_by(mixed, colours[1]))) == [[BLUE], [RED]]
+    assert mixed.split and sorted(map(sorted, shown_by(mixed, colors[1]))) == [[BLUE], [RED]]
     assert sorted(c.channels for c in mixed.clusters) == [(0,), (4,)]
     assert not pure.split and pure.clusters[0].channels == (0,)
 
 
-def test_contributions_are_those_of_attribution(colours: tuple[Tensor, list[int]]) -> None:
+def test_contributions_are_those_of_attribution(colors: tuple[Tensor, list[int]]) -> None:
     """Windows of the map and many units at once, against one unit on whole maps."""
     model = circuits.load("scenes")
     images = "scenes:40"
@@ -218,23 +216,23 @@ def test_a_net_without_a_graph_gives_the_same(unchanged: list[circuits.Model]) -
 
 
 def test_silencing_a_clusters_parents_silences_the_unit_on_its_examples_only(
-    model: circuits.Model, ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
+    model: circuits.Model, ranked: Polysemanticities, colors: tuple[Tensor, list[int]]
 ) -> None:
-    found = ablate_clusters(model, row_of(ranked, UNION), colours[0], draws=10)
+    found = ablate_clusters(model, row_of(ranked, UNION), colors[0], draws=10)
     np.testing.assert_allclose(found.lost, np.eye(2), atol=0.05)
     assert np.abs(found.random).max() < 0.05 and found.random.shape == (10, 2, 2)
     assert found.specific > 0.9 and found.counts == (2, 2)
 
 
 def test_the_causal_check_is_what_edits_do(
-    model: circuits.Model, ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
+    model: circuits.Model, ranked: Polysemanticities, colors: tuple[Tensor, list[int]]
 ) -> None:
     row = row_of(ranked, ALL)
-    lost = ablate_clusters(model, row, colours[0], draws=1).lost
+    lost = ablate_clusters(model, row, colors[0], draws=1).lost
     for i, cut in enumerate(row.clusters):
         edits = [circuits.Ablate(p.unit) for p in cut.parents]
         for j, cluster in enumerate(row.clusters):
-            images = colours[0][[e.image for e in cluster.examples]]
+            images = colors[0][[e.image for e in cluster.examples]]
             before, after = circuits.capture(model, images, "things")["things"][:, ALL], None
             with circuits.edit(model, edits):
                 after = circuits.capture(model, images, "things")["things"][:, ALL]
@@ -244,21 +242,21 @@ def test_the_causal_check_is_what_edits_do(
 
 
 def test_a_pure_unit_answers_to_its_own_part_alone_and_can_be_visualized_and_edited(
-    ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
+    ranked: Polysemanticities, colors: tuple[Tensor, list[int]]
 ) -> None:
     model = two_faced()
     row = row_of(ranked, UNION)
-    pure = attach_pure_units(model, row, colours[0])
+    pure = attach_pure_units(model, row, colors[0])
     assert [p.unit for p in pure] == ["two-faced/parts~things-0:0", "two-faced/parts~things-0:1"]
-    for unit, (colour,) in zip(pure, shown_by(row, colours[1]), strict=True):
-        assert unit.parents == PARENTS[colour]
+    for unit, (color,) in zip(pure, shown_by(row, colors[1]), strict=True):
+        assert unit.parents == PARENTS[color]
         assert unit.weights == pytest.approx((0.3 * 9, 0.15 * 9), rel=1e-4)  # nine taps each
         assert unit.auc == 1.0 and 0.3 < unit.before < 0.7
-        other = 1 - colour
+        other = 1 - color
         picture = circuits.visualize(model, unit.unit, steps=128, size=24, retries=0)[0].picture
         answers = circuits.capture(model, picture[None], "parts")["parts"][0].mean(dim=(1, 2))
-        assert float(answers[PARENTS[colour][0]]) > 3 * float(answers[PARENTS[other][0]])
-        images = torch.cat([patches(6, (colour,), 9)[0], patches(6, (other,), 9)[0]])
+        assert float(answers[PARENTS[color][0]]) > 3 * float(answers[PARENTS[other][0]])
+        images = torch.cat([patches(6, (color,), 9)[0], patches(6, (other,), 9)[0]])
         before = circuits.capture(model, images, "things")["things"][:, UNION].amax(dim=(1, 2))
         with circuits.edit(model, [circuits.Ablate(unit.unit)]):
             after = circuits.capture(model, images, "things")["things"][:, UNION].amax(dim=(1, 2))
@@ -403,34 +401,34 @@ def test_groups_that_hardly_differ_are_one() -> None:
 
 
 def test_the_same_seed_gives_the_same_and_other_batches_do_too(
-    model: circuits.Model, colours: tuple[Tensor, list[int]], ranked: Polysemanticities
+    model: circuits.Model, colors: tuple[Tensor, list[int]], ranked: Polysemanticities
 ) -> None:
-    again = polysemantic(model, "things", images=colours[0], n=48, draws=20)
+    again = polysemantic(model, "things", images=colors[0], n=48, draws=20)
     assert [r.describe() for r in again.rows] == [r.describe() for r in ranked.rows]
-    other = polysemantic(model, "things", images=colours[0], n=48, draws=30, batch_size=7)
+    other = polysemantic(model, "things", images=colors[0], n=48, draws=30, batch_size=7)
     assert [r.unit for r in other.rows[:2]] == [r.unit for r in ranked.rows[:2]]
     assert other.best.score == pytest.approx(ranked.best.score, abs=1e-4)
 
 
-def test_examples_can_be_given(model: circuits.Model, colours: tuple[Tensor, list[int]]) -> None:
-    row = polysemantic(model, f"things:{UNION}", images=colours[0], n=30, draws=10).best
+def test_examples_can_be_given(model: circuits.Model, colors: tuple[Tensor, list[int]]) -> None:
+    row = polysemantic(model, f"things:{UNION}", images=colors[0], n=30, draws=10).best
     given = {row.unit: [e for c in row.clusters for e in c.examples][:20]}
-    again = polysemantic(model, f"things:{UNION}", images=colours[0], examples=given, draws=10).best
+    again = polysemantic(model, f"things:{UNION}", images=colors[0], examples=given, draws=10).best
     assert again.n_examples == 20
     other = patches(150, (BLUE,), seed=7)[0]
     polysemantic(model, f"things:{UNION}", images=other, examples=given, draws=2)  # tensors carry the same names
     with pytest.raises(CircuitsError, match="give the images that it was found on"):
         polysemantic(model, f"things:{UNION}", images=other[:5], examples=given, draws=2)
     with pytest.raises(CircuitsError, match="has none for"):
-        polysemantic(model, f"things:{PURE}", images=colours[0], examples=given, draws=2)
+        polysemantic(model, f"things:{PURE}", images=colors[0], examples=given, draws=2)
 
 
 def test_the_network_is_left_as_it_was(
-    model: circuits.Model, colours: tuple[Tensor, list[int]], ranked: Polysemanticities, unchanged: list[circuits.Model]
+    model: circuits.Model, colors: tuple[Tensor, list[int]], ranked: Polysemanticities, unchanged: list[circuits.Model]
 ) -> None:
     unchanged.append(model)
-    polysemantic(model, f"things:{UNION}", images=colours[0][:30], n=20, draws=2)
-    ablate_clusters(model, row_of(ranked, UNION), colours[0], draws=2)
+    polysemantic(model, f"things:{UNION}", images=colors[0][:30], n=20, draws=2)
+    ablate_clusters(model, row_of(ranked, UNION), colors[0], draws=2)
 
 
 def test_a_result_can_be_written_as_json(ranked: Polysemanticities) -> None:
@@ -447,9 +445,9 @@ def test_a_silent_unit_is_named_and_not_ranked(model: circuits.Model) -> None:
 
 
 def test_bad_input_is_refused(
-    model: circuits.Model, colours: tuple[Tensor, list[int]], ranked: Polysemanticities
+    model: circuits.Model, colors: tuple[Tensor, list[int]], ranked: Polysemanticities
 ) -> None:
-    images = colours[0]
+    images = colors[0]
     with pytest.raises(AddressError, match="no layer"):
         polysemantic(model, "nowhere", images=images)
     with pytest.raises(AddressError, match="channels"):
@@ -483,21 +481,21 @@ def test_bad_input_is_refused(
 
 
 def test_figures_are_drawn_and_refuse_other_pictures(
-    model: circuits.Model, ranked: Polysemanticities, colours: tuple[Tensor, list[int]]
+    model: circuits.Model, ranked: Polysemanticities, colors: tuple[Tensor, list[int]]
 ) -> None:
     from circuits.plot.units.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 
     row = row_of(ranked, UNION)
-    figure = polysemantic_unit(row, colours[0], model.input, labels={row.clusters[0].parents[0].unit: "a label"})
+    figure = polysemantic_unit(row, colors[0], model.input, labels={row.clusters[0].parents[0].unit: "a label"})
     texts = [t.get_text() for t in figure.axes[0].texts]
     assert {"things:0", "cluster A", "cluster B", "a label", "parts:0"} & set(texts) >= {"things:0", "cluster B"}
     images = len(figure.axes[0].images)
     assert images == sum(min(12, len(c.examples)) for c in row.clusters)
-    lone = polysemantic_unit(row_of(ranked, PURE), colours[0], model.input)
+    lone = polysemantic_unit(row_of(ranked, PURE), colors[0], model.input)
     assert "all" in [t.get_text() for t in lone.axes[0].texts]
     listed = [t.get_text() for t in polysemantic_ranking(ranked, n=5).axes[0].texts]
     assert sum(t.startswith("things:") for t in listed) == 5 and f"2 of {len(ranked.rows)} units are split" in listed
-    told = ablation_table(ablate_clusters(model, row, colours[0], draws=3))
+    told = ablation_table(ablate_clusters(model, row, colors[0], draws=3))
     assert "100 %" in [t.get_text() for t in told.axes[0].texts]
     with pytest.raises(CircuitsError, match="give the images that it was found on"):
-        polysemantic_unit(row, colours[0][:4], model.input)
+        polysemantic_unit(row, colors[0][:4], model.input)

@@ -34,12 +34,12 @@ ORDER = torch.randperm(10, generator=torch.Generator().manual_seed(1))
 
 
 def small(seed: int = 0, size: int = 16) -> circuits.Model:
-    return circuits.wrap(nets.randomised(Small(), seed), circuits.InputSpec(size=size), name="small")
+    return circuits.wrap(nets.randomized(Small(), seed), circuits.InputSpec(size=size), name="small")
 
 
 def permuted() -> circuits.Model:
     """The same net; its second layer's channels stand in another order and are scaled."""
-    module = nets.randomised(Small())
+    module = nets.randomized(Small())
     assert isinstance(module, Small) and module.second_pre.bias is not None
     with torch.no_grad():
         scale = torch.linspace(0.5, 3, 10)
@@ -89,7 +89,7 @@ def test_places_are_the_same_in_nets_of_another_size() -> None:
     blobs = blobs.clamp(0, 1)
     fine = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
     coarse = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
-    nets.randomised(fine)
+    nets.randomized(fine)
     coarse.load_state_dict({f"1.{name.partition('.')[2]}": value for name, value in fine.state_dict().items()})
     a, b = (circuits.wrap(net.eval(), circuits.InputSpec(size=32)) for net in (fine, coarse))
     found = match(a, "1", b, "2", images=blobs, controls=False)
@@ -152,7 +152,7 @@ def test_an_untrained_copy_has_new_weights_and_leaves_the_model_alone(
     assert float((acts > 0).float().mean()) > 0.1 and acts.std() > 1e-3
 
 
-def test_an_untrained_copy_forgets_normalisation_too() -> None:
+def test_an_untrained_copy_forgets_normalization_too() -> None:
     model = nets.wrap(nets.sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
     blank = untrained(model)
     norm = blank.module[1]  # type: ignore[index]
@@ -201,7 +201,7 @@ def test_figures_show_pairs_controls_and_the_diagonal() -> None:
     figure = match_matrix(found)
     matrix = np.asarray(figure.axes[0].get_images()[0].get_array())
     full = matrix[np.arange(len(matrix)), np.arange(len(matrix))]
-    assert len(matrix) == len(found.pairs) and (full == full[0]).all()  # each row's own column has full colour
+    assert len(matrix) == len(found.pairs) and (full == full[0]).all()  # each row's own column has full color
     empty = match_responses(np.zeros((3, 2)), np.zeros((3, 2)), units=["a:0", "a:1"], others=["b:0", "b:1"])
     assert empty.pairs == () and match_table(empty) is not None and match_matrix(empty) is not None
     assert empty.summary()["median"] == 0

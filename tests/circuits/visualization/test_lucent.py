@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
-    return nets.randomised(Net())
+    return nets.randomized(Net())
 
 
 ALONG = torch.linspace(-1, 2, 8)
@@ -59,7 +59,7 @@ OBJECTIVES: dict[str, Callable[[Any], Any]] = {
     "neuron": lambda o: o.neuron("features_2", 2),
     "neuron at a place": lambda o: o.neuron("features_2", 2, x=3, y=5),
     "direction": lambda o: o.direction("features_3", ALONG),
-    "direction at the centre": lambda o: o.direction_neuron("features_3", ALONG),
+    "direction at the center": lambda o: o.direction_neuron("features_3", ALONG),
     "weights of channels": lambda o: o.channel_weight("features_3", ALONG),
     "interpolation": lambda o: o.channel_interpolate("features_1", 0, "features_3", 1),
     "alignment": lambda o: o.alignment("features_3"),
@@ -98,7 +98,7 @@ def value_of_ours(net: nn.Module, objective: Any, pictures: Tensor) -> float:
     return float(found(lambda n: pictures if n == "input" else acts[names[n]]).sum())
 
 
-_PER_PICTURE = {"text", "channel", "neuron", "neuron at a place", "direction", "direction at the centre",
+_PER_PICTURE = {"text", "channel", "neuron", "neuron at a place", "direction", "direction at the center",
                 "weights of channels", "sum", "algebra", "labels"}  # fmt: skip
 
 

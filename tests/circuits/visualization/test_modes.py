@@ -44,7 +44,7 @@ def _planted(*, rectified: bool = True) -> circuits.Model:
 
 
 def _levels(values: list[float]) -> Tensor:
-    """Pictures of one grey each."""
+    """Pictures of one gray each."""
     return torch.stack([torch.full((3, 16, 16), v) for v in values])
 
 
@@ -145,7 +145,7 @@ def test_positions_without_weights_and_those_that_only_inhibit_have_no_picture()
     torch.testing.assert_close(whole.shown, whole.norms)
 
 
-def test_each_position_shows_the_colour_that_it_reads() -> None:
+def test_each_position_shows_the_color_that_it_reads() -> None:
     left, middle, _ = decomposed(_planted(), "3:0", "1", steps=40).pictures[1]
     assert left is not None and middle is not None
     red, green, blue = left.picture.flatten(1).mean(1).tolist()

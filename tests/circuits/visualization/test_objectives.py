@@ -121,7 +121,7 @@ def _objectives(model: circuits.Model) -> dict[str, Objective]:
         "class logit": objectives.class_logit(1),
         "caricature": objectives.caricature("b", acts),
         "less variation": -objectives.total_variation(),
-        "away from grey": objectives.l1() + objectives.l2(),
+        "away from gray": objectives.l1() + objectives.l2(),
         "blur": -objectives.blur_input_each_step(),
         "negative": -objectives.channel("a", 0),
         "unlike each other": objectives.channel("b", 1) - 0.1 * objectives.diversity("b"),
@@ -131,10 +131,10 @@ def _objectives(model: circuits.Model) -> dict[str, Objective]:
 
 @pytest.fixture(scope="module")
 def small() -> circuits.Model:
-    return nets.wrap(nets.randomised(nets.Functional()), 32)
+    return nets.wrap(nets.randomized(nets.Functional()), 32)
 
 
-@pytest.mark.parametrize("name", list(_objectives(nets.wrap(nets.randomised(nets.Functional()), 32))))
+@pytest.mark.parametrize("name", list(_objectives(nets.wrap(nets.randomized(nets.Functional()), 32))))
 def test_three_steps_raise_every_objective(small: circuits.Model, name: str) -> None:
     objective = _objectives(small)[name]
     noisy = parametrizations.Pixels(sd=1.0)  # no objective is at its best to begin with

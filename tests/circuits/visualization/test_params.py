@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from circuits.errors import VisualizationError
 from circuits.visualization.parametrizations import (
     NATURAL,
-    Colours,
+    Colors,
     Cppn,
     Factory,
     Fourier,
@@ -21,12 +21,12 @@ from circuits.visualization.parametrizations import (
     Parametrization,
     Photograph,
     Pixels,
-    measure_colours,
+    measure_colors,
     measure_spectrum,
 )
 from zoo.inputs import InputSpec
 
-FIVE = Colours((0.5,) * 5, tuple(tuple(float(i >= j) for j in range(5)) for i in range(5)))
+FIVE = Colors((0.5,) * 5, tuple(tuple(float(i >= j) for j in range(5)) for i in range(5)))
 FACTORIES: dict[str, Factory] = {
     "fourier": Fourier(sd=1.0),
     "fourier with opacity": Fourier(sd=1.0, alpha=True),
@@ -113,23 +113,23 @@ def test_fourier_is_the_formula_of_lucid() -> None:
     assert np.allclose(pictures().detach()[0].numpy(), 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
-def test_pixels_without_colours_are_logits() -> None:
+def test_pixels_without_colors_are_logits() -> None:
     pictures = Pixels(sd=1.0)([0], (4, 4), 2)
     (parameter,) = pictures.parameters()
     assert torch.equal(pictures(), parameter.sigmoid())
 
 
-def test_zero_parameters_show_the_mean_colour() -> None:
-    colours = Colours((0.2, 0.7), ((1.0, 0.0), (0.0, 1.0)))
-    shown = Pixels(sd=0.0, colours=colours)([0], (2, 2), 2)().detach()
+def test_zero_parameters_show_the_mean_color() -> None:
+    colors = Colors((0.2, 0.7), ((1.0, 0.0), (0.0, 1.0)))
+    shown = Pixels(sd=0.0, colors=colors)([0], (2, 2), 2)().detach()
     assert torch.allclose(shown[0, :, 0, 0], torch.tensor([0.2, 0.7]))
 
 
-@pytest.mark.parametrize(("channels", "colours"), [(3, None), (1, None), (5, FIVE)])
+@pytest.mark.parametrize(("channels", "colors"), [(3, None), (1, None), (5, FIVE)])
 @pytest.mark.parametrize("size", [(16, 16), (9, 7)])
-def test_a_photograph_starts_as_it_is(channels: int, colours: Colours | None, size: tuple[int, int]) -> None:
+def test_a_photograph_starts_as_it_is(channels: int, colors: Colors | None, size: tuple[int, int]) -> None:
     photos = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(1))
-    shown = Photograph(photos, colours=colours)([0, 1], size, channels)().detach()
+    shown = Photograph(photos, colors=colors)([0, 1], size, channels)().detach()
     assert torch.allclose(shown, photos.clamp(0.01, 0.99), atol=1e-4)
 
 
@@ -171,15 +171,15 @@ def test_a_cppn_is_drawn_at_any_size() -> None:
     assert pictures.render((3, 40)).shape == (2, 3, 3, 40)
 
 
-def test_measured_colours_give_back_the_covariance() -> None:
+def test_measured_colors_give_back_the_covariance() -> None:
     numbers = torch.Generator().manual_seed(0)
     base = torch.rand(20, 2, 8, 8, generator=numbers)
     images = torch.stack([base[:, 0], 0.5 * base[:, 0] + 0.5 * base[:, 1]], 1)
-    colours = measure_colours(images, InputSpec(size=8, channels=2))
-    root = torch.tensor(colours.matrix)
+    colors = measure_colors(images, InputSpec(size=8, channels=2))
+    root = torch.tensor(colors.matrix)
     pixels = images.transpose(0, 1).flatten(1)
     covariance = torch.cov(pixels, correction=0)
-    assert torch.allclose(torch.tensor(colours.mean), pixels.mean(1), atol=1e-5)
+    assert torch.allclose(torch.tensor(colors.mean), pixels.mean(1), atol=1e-5)
     assert torch.allclose(root @ root.T / (root @ root.T).trace(), covariance / covariance.trace(), atol=1e-5)
     assert float(root.norm(dim=0).max()) == pytest.approx(1)
 
@@ -200,20 +200,20 @@ WRONG: dict[str, Callable[[], object]] = {
     "no channels": lambda: Pixels()([0], (4, 4), 0),
     "negative sd": lambda: Fourier(sd=-1.0)([0], (4, 4)),
     "sd not a number": lambda: Pixels(sd=math.nan)([0], (4, 4)),
-    "colours of other channels": lambda: Fourier(colours=NATURAL)([0], (4, 4), 5),
-    "a colour matrix that is not square": lambda: Colours((0.5, 0.5), ((1.0, 0.0),)),
-    "colours of zeros": lambda: Colours((0.5,), ((0.0,),)),
-    "a mean above 1": lambda: Colours((110.0,), ((1.0,),)),
+    "colors of other channels": lambda: Fourier(colors=NATURAL)([0], (4, 4), 5),
+    "a color matrix that is not square": lambda: Colors((0.5, 0.5), ((1.0, 0.0),)),
+    "colors of zeros": lambda: Colors((0.5,), ((0.0,),)),
+    "a mean above 1": lambda: Colors((110.0,), ((1.0,),)),
     "photograph of bytes": lambda: Photograph(GREY * 255)([0], (4, 4)),
     "photograph with other channels": lambda: Photograph(GREY)([0], (4, 4), 1),
     "two photographs for three seeds": lambda: Photograph(GREY.repeat(2, 1, 1, 1))([0, 1, 2], (4, 4)),
-    "photograph in colours of one dimension": lambda: Photograph(
-        GREY, colours=Colours((0.5,) * 3, ((1.0, 0.0, 0.0),) * 3)
+    "photograph in colors of one dimension": lambda: Photograph(
+        GREY, colors=Colors((0.5,) * 3, ((1.0, 0.0, 0.0),) * 3)
     )([0], (4, 4)),
     "spectrum of other channels": lambda: Maco(torch.ones(2, 4, 3))([0], (4, 4)),
     "negative spectrum": lambda: Maco(-torch.ones(3, 4, 3))([0], (4, 4)),
     "a network of no width": lambda: Cppn(width=0)([0], (4, 4)),
-    "pictures of one colour": lambda: measure_colours(GREY, InputSpec(size=4)),
+    "pictures of one color": lambda: measure_colors(GREY, InputSpec(size=4)),
 }
 
 

@@ -27,7 +27,7 @@ SIX: dict[str, Callable[[Tensor], Tensor]] = {"module": nn.ReLU6(), "F.relu6": F
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     x = x.clone().requires_grad_(True)
     out = function(x)
-    (-(out * weight).sum()).backward()  # what is minimised
+    (-(out * weight).sum()).backward()  # what is minimized
     assert x.grad is not None
     return out.detach(), x.grad
 

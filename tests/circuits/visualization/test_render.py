@@ -16,8 +16,8 @@ from circuits.visualization import render as rendering
 from tests import nets
 
 NETS: dict[str, Callable[[], circuits.Model]] = {
-    "functional and in place": lambda: nets.wrap(nets.randomised(nets.Functional()), 32),
-    "modules that run twice": lambda: nets.wrap(nets.randomised(nets.Twice()), 32),
+    "functional and in place": lambda: nets.wrap(nets.randomized(nets.Functional()), 32),
+    "modules that run twice": lambda: nets.wrap(nets.randomized(nets.Twice()), 32),
     "tiny InceptionV1": lambda: nets.wrap(nets.tiny_inception(), 64),
     "one channel": lambda: nets.wrap(nets.sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)), 20, 1),
     "five channels": lambda: nets.wrap(nets.sequential(nn.Conv2d(5, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)), 20, 5),
@@ -100,8 +100,8 @@ def test_the_negative_optimum_goes_below_the_rectifier(inception: circuits.Model
     low = visualize(inception, "mixed3a:2", steps=20, optimum="negative", size=64, transforms=[])[0]
     assert low.history[-1] > low.history[0]
     acts = circuits.capture(inception, low.picture[None], "mixed3a")["mixed3a"][0, 2]
-    grey = circuits.capture(inception, torch.full((1, 3, 64, 64), 0.5), "mixed3a")["mixed3a"][0, 2]
-    assert float(acts.mean()) <= float(grey.mean())
+    gray = circuits.capture(inception, torch.full((1, 3, 64, 64), 0.5), "mixed3a")["mixed3a"][0, 2]
+    assert float(acts.mean()) <= float(gray.mean())
 
 
 def _silent(bias: float) -> circuits.Model:
@@ -127,7 +127,7 @@ def test_a_unit_that_starts_silent_is_woken_and_one_that_cannot_answer_is_report
 def test_a_unit_that_photographs_wake_is_not_reported_dead() -> None:
     model = circuits.load("scenes", device="cpu")
     first = visualize(model, "mixed4a:11", steps=48, retries=0)[0]
-    assert first.status == "dead"  # in grey noise its parents are silent too
+    assert first.status == "dead"  # in gray noise its parents are silent too
     woken = visualize(model, "mixed4a:11", steps=48)[0]
     assert woken.status == "ok"
     assert woken.peak > float(circuits.capture(model, "scenes:26", "mixed4a")["mixed4a"][:, 11].max())
@@ -253,7 +253,7 @@ def test_the_path_of_a_top_photograph_itself_is_natural(inception: circuits.Mode
         (VisualizationError, "is no transform", {"transforms": ["jitter"]}),
         (VisualizationError, "no gradient can reach", {"what": objectives.Constant(1.0)}),
         (VisualizationError, "an objective of your own gives one number", {"what": lambda T: T("mixed3a")}),
-        (VisualizationError, "the objective failed on a grey picture", {"what": lambda T: 1 / 0}),
+        (VisualizationError, "the objective failed on a gray picture", {"what": lambda T: 1 / 0}),
         (AddressError, "has no layer 'nowhere'", {"what": objectives.channel("nowhere", 0)}),
     ],
 )

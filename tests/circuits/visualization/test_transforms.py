@@ -14,7 +14,7 @@ from torch import Tensor
 from circuits.errors import VisualizationError
 from circuits.visualization.transforms import (
     BLOCK,
-    ColourNoise,
+    ColorNoise,
     Crop,
     Jitter,
     Noise,
@@ -32,7 +32,7 @@ def random(*shape: int) -> Tensor:
 
 
 def waves(size: int, count: int = 1) -> Tensor:
-    """Smooth pictures, grey towards the rim, whose interpolation errs by less than 0.01."""
+    """Smooth pictures, gray towards the rim, whose interpolation errs by less than 0.01."""
     at = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(at, at, indexing="ij")
     window = torch.exp(-6 * (x * x + y * y))
@@ -56,7 +56,7 @@ def test_another_size_is_plain_bilinear_resizing(out: tuple[int, int]) -> None:
     pictures = random(2, 3, 9, 7)
     expected = F.interpolate(pictures, out, mode="bilinear", align_corners=False)
     assert torch.allclose(once(pictures, out=out), expected, atol=1e-6)
-    # With a move in between the sampling does both; its rim, a pixel wide, mixes with the grey outside.
+    # With a move in between the sampling does both; its rim, a pixel wide, mixes with the gray outside.
     inner = (..., slice(2, -2), slice(2, -2))
     assert torch.allclose(once(pictures, Scale(1.0), out=out)[inner], expected[inner], atol=1e-5)
 
@@ -123,7 +123,7 @@ def test_the_order_of_transforms_counts() -> None:
 
 
 @pytest.mark.parametrize(("pad", "value"), [((), 0.5), ((Pad(3, value=0.1),), 0.1)])
-def test_outside_lies_the_colour_of_the_pad(pad: tuple[Transform, ...], value: float) -> None:
+def test_outside_lies_the_color_of_the_pad(pad: tuple[Transform, ...], value: float) -> None:
     shown = once(torch.ones(1, 3, 16, 16), *pad, Scale(0.5))
     assert torch.allclose(shown[..., :3, :], torch.tensor(value), atol=1e-6)
     assert torch.allclose(shown[..., 6:10, 6:10], torch.tensor(1.0), atol=1e-6)
@@ -139,9 +139,9 @@ def test_rotations_and_scales_are_drawn_from_what_was_asked() -> None:
     assert 0.7 < float(grown.max()) < 0.76
 
 
-def test_colour_noise_is_a_gain_and_an_offset_per_channel() -> None:
+def test_color_noise_is_a_gain_and_an_offset_per_channel() -> None:
     pictures = random(3, 2, 4, 4)
-    shown = once(pictures, ColourNoise(gain=0.2, offset=0.1))
+    shown = once(pictures, ColorNoise(gain=0.2, offset=0.1))
     for picture, changed in zip(pictures.flatten(0, 1), shown.flatten(0, 1), strict=True):
         gain = (changed[0, 0] - changed[1, 1]) / (picture[0, 0] - picture[1, 1])
         offset = changed[0, 0] - gain * picture[0, 0]
@@ -157,7 +157,7 @@ def test_noise_has_the_deviation_asked_for_and_is_new_at_each_call() -> None:
     assert abs(float((first * second).mean())) < 5e-4
 
 
-EVERYTHING: list[Transform] = [*standard(32), Crop(0.8, 1.0), ColourNoise(0.1, 0.1), Noise(0.05)]
+EVERYTHING: list[Transform] = [*standard(32), Crop(0.8, 1.0), ColorNoise(0.1, 0.1), Noise(0.05)]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 23)])
@@ -194,7 +194,7 @@ def test_gradients_are_those_of_the_sampling() -> None:
     pictures = random(2, 1, 7, 6).double().requires_grad_()
 
     def shown(x: Tensor) -> Tensor:
-        return once(x, Jitter(2), Scale(0.9, 1.1), Rotate(20), ColourNoise(0.1, 0.1), out=(6, 8))
+        return once(x, Jitter(2), Scale(0.9, 1.1), Rotate(20), ColorNoise(0.1, 0.1), out=(6, 8))
 
     assert torch.autograd.gradcheck(shown, (pictures,))
 
@@ -207,8 +207,8 @@ def test_the_standard_is_that_of_lucid_and_smaller_for_small_pictures() -> None:
     assert len(standard(32)[2].low) == 11  # type: ignore[attr-defined]
 
 
-def test_at_its_centre_the_standard_keeps_the_scale_of_the_picture() -> None:
-    """What is optimised is what the network sees, pixel for pixel: a pad does not make it smaller."""
+def test_at_its_center_the_standard_keeps_the_scale_of_the_picture() -> None:
+    """What is optimized is what the network sees, pixel for pixel: a pad does not make it smaller."""
     pictures = waves(32, 300)
     mean = once(pictures, *standard(32)).mean(0)
     errors = {scale: float((once(pictures[:1], Scale(scale))[0] - mean).abs().max()) for scale in (0.84, 1.0, 1.19)}
@@ -231,7 +231,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "negative noise": (lambda: Noise(-0.1), "0 or more"),
     "a word": (lambda: Pipeline(["jitter"], out=(4, 4), seeds=[0]), "give a transform"),  # type: ignore[list-item]
     "a class": (lambda: Pipeline([Jitter], out=(4, 4), seeds=[0]), "give a transform"),
-    "two pads": (lambda: once(random(1, 3, 4, 4), Pad(2), Pad(2, 0.0)), "one colour"),
+    "two pads": (lambda: once(random(1, 3, 4, 4), Pad(2), Pad(2, 0.0)), "one color"),
     "no size": (lambda: Pipeline([], out=(0, 4), seeds=[0]), "at least 1 x 1"),
     "standard of no size": (lambda: standard(0), "at least 1 x 1"),
     "too few seeds": (lambda: Pipeline([], out=(4, 4), seeds=[0])(random(2, 3, 4, 4)), "1 seeds need"),

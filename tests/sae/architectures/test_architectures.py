@@ -197,7 +197,7 @@ def test_batchtopk_fires_k_latents_on_average_at_inference() -> None:
     model.train()
     for seed in range(200):
         x = acts(256, seed=seed)
-        model.losses(model.normalise(x), model.normalise(x))
+        model.losses(model.normalize(x), model.normalize(x))
     model.eval()
     fresh = acts(5000, seed=999)
     assert sae.metrics.l0(model.encode(fresh)) == pytest.approx(3, rel=0.05)

@@ -32,8 +32,8 @@ def test_encode_is_affine_along_read_and_decode_adds_up_write(config: sae.SAECon
     pre = (x - model.offset) @ model.read.T + model.encoder_bias
     torch.testing.assert_close(latents, model.activate(pre))
     torch.testing.assert_close(model(x), model.offset + latents @ model.write)
-    # in normalised space, where it was trained, it is the same SAE
-    torch.testing.assert_close(latents, model.activate(model.dense_pre(model.normalise(x))))
+    # in normalized space, where it was trained, it is the same SAE
+    torch.testing.assert_close(latents, model.activate(model.dense_pre(model.normalize(x))))
 
 
 @every
@@ -64,8 +64,8 @@ def test_folding_mean_and_scale_changes_no_bit(config: sae.SAEConfig) -> None:
 
 
 @every
-def test_folding_is_what_normalising_by_hand_gives(config: sae.SAEConfig) -> None:
-    """The same numbers reached another way: normalise, run with the parameters as they are, undo."""
+def test_folding_is_what_normalizing_by_hand_gives(config: sae.SAEConfig) -> None:
+    """The same numbers reached another way: normalize, run with the parameters as they are, undo."""
     model, x = scrambled(config, dtype=torch.float64), acts(dtype=torch.float64)
     bare = scrambled(config, dtype=torch.float64)
     bare.mean.zero_()
@@ -102,8 +102,8 @@ def test_nhwc_vectors_are_the_one_by_one_convolution() -> None:
     maps = torch.randn(2, 10, 3, 4, generator=torch.Generator().manual_seed(0))
     rows = maps.movedim(1, -1)
     flat = model.encode(rows.reshape(-1, 10)).view(2, 3, 4, 24).movedim(-1, 1)
-    centred = maps - model.offset[:, None, None]
-    torch.testing.assert_close(flat, torch.relu(F.conv2d(centred, model.read[:, :, None, None], model.encoder_bias)))
+    centerd = maps - model.offset[:, None, None]
+    torch.testing.assert_close(flat, torch.relu(F.conv2d(centerd, model.read[:, :, None, None], model.encoder_bias)))
 
 
 def test_an_identity_dictionary_gives_rectified_activations_back() -> None:

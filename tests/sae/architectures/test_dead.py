@@ -82,7 +82,7 @@ def test_the_number_of_auxiliary_latents_is_a_power_of_two_below_half_the_width(
     assert [default_aux_k(d) for d in (1, 2, 10, 512, 768, 4096)] == [1, 1, 4, 256, 256, 512]
 
 
-def test_resampled_latents_start_at_badly_explained_inputs_and_the_optimiser_forgets_them() -> None:
+def test_resampled_latents_start_at_badly_explained_inputs_and_the_optimizer_forgets_them() -> None:
     model = sae.build(sae.ReLU(latents=24, revive="resample"), 10)
     adam = optimizer.adam(model)
     x = acts()

@@ -227,7 +227,7 @@ class Changed(TensorStream):
     ids=["nan", "empty", "narrow", "one vector", "integers"],
 )
 def test_a_bad_batch_after_hours_loses_nothing(change: Any, message: str, tmp_path: Path) -> None:
-    """With a checkpoint or without one: what was learnt until then is there."""
+    """With a checkpoint or without one: what was learned until then is there."""
     config = sae.TopK(latents=24, k=3)
     with pytest.raises(sae.TrainingError, match=f"batch 10 of the stream: .*{message}") as caught:
         sae.train(Changed(10, change), config, checkpoint=tmp_path / "c", **SETTINGS)

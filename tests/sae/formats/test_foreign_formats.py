@@ -151,10 +151,10 @@ def test_saes_of_openai_mean_the_same_here(tied: bool, tmp_path: Path) -> None:
     assert_means(model, latents, latents @ w["decoder.weight"].T + w["pre_bias"], x)
 
 
-def test_saes_of_openai_that_normalise_each_input_are_refused(tmp_path: Path) -> None:
+def test_saes_of_openai_that_normalize_each_input_are_refused(tmp_path: Path) -> None:
     topk = {"k": 32, "postact_fn": "ReLU"}
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"activation": "TopK", "activation_state_dict": topk}, r"normalised one by one \(LayerNorm\)"),
+        ({"activation": "TopK", "activation_state_dict": topk}, r"normalized one by one \(LayerNorm\)"),
         ({"activation": "Identity"}, "activation 'Identity' cannot be read"),
         ({"latent_bias": torch.zeros(3)}, r"latent_bias is \(3,\)"),
         ({"encoder.weight": "none"}, "encoder.weight: not a tensor"),
@@ -228,7 +228,7 @@ every_layout = pytest.mark.parametrize("name", LAYOUTS)
 
 
 @every_layout
-def test_every_layout_is_recognised_by_itself(name: str, tmp_path: Path) -> None:
+def test_every_layout_is_recognized_by_itself(name: str, tmp_path: Path) -> None:
     file = WRITERS[name](tmp_path / "f")
     x = acts(20, D)
     named = sae.load(file, format=name)

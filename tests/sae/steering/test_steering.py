@@ -532,7 +532,7 @@ def test_search_finds_nothing_where_there_is_nothing(site: VisionSite) -> None:
 
 
 def test_questions_without_an_answer_are_refused(site: VisionSite, parts: sae.SAE) -> None:
-    with pytest.raises(SAEError, match="no input is labelled 'wheels'"):
+    with pytest.raises(SAEError, match="no input is labeled 'wheels'"):
         search_label(parts, site, "scenes:6", "wheels")
     with pytest.raises(SAEError, match="have no labels"):
         search_label(parts, site, torch.rand(3, 3, 64, 64), "car")

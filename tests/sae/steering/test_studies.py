@@ -120,7 +120,7 @@ def test_the_sweet_spot_is_where_capability_holds_around_no_change(
 def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation([1, 2, 3, 4], [1, 8, 27, 64]) == pytest.approx(1)
     assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    # one pair of neighbours exchanged: 1 - 6 * 2 / (4 * 15)
+    # one pair of neighbors exchanged: 1 - 6 * 2 / (4 * 15)
     assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
     assert np.isnan(rank_correlation([1, 2], [3, 3]))
 
@@ -173,9 +173,9 @@ def test_geometry_tells_which_other_latents_change_and_that_of_random_latents_do
 
 def test_the_prediction_is_the_geometrys_effect_times_the_step(parts: sae.SAE, wheels: Study) -> None:
     one = wheels.side_effects["latents"]
-    found = geometry(parts, neighbours=parts.latents - 1)
+    found = geometry(parts, neighbors=parts.latents - 1)
     read, write = parts.read.detach().double(), parts.write.detach().double()
-    effects = dict(zip(found.neighbours[wheels.latent].tolist(), found.effects[wheels.latent].tolist(), strict=True))
+    effects = dict(zip(found.neighbors[wheels.latent].tolist(), found.effects[wheels.latent].tolist(), strict=True))
     own = (read * write).sum(dim=1)
     ratio = [
         p / (effects[int(u.rpartition(":")[2])] * float(own[int(u.rpartition(":")[2])]))

@@ -49,9 +49,9 @@ def test_random_directions_are_like_their_control() -> None:
     assert float(found.dimensionality.sum()) <= found.rank + 1e-9
 
 
-def test_neighbours_are_the_largest_cosines_and_effects_what_a_step_does() -> None:
+def test_neighbors_are_the_largest_cosines_and_effects_what_a_step_does() -> None:
     rows = planted(40, 16)
-    found = geometry(rows, neighbours=5, units=[f"layer~mine:{i}" for i in range(40)])
+    found = geometry(rows, neighbors=5, units=[f"layer~mine:{i}" for i in range(40)])
     unit = rows / rows.norm(dim=1, keepdim=True)
     cosines = unit @ unit.T
     cosines.fill_diagonal_(0)
@@ -70,10 +70,10 @@ def test_neighbours_are_the_largest_cosines_and_effects_what_a_step_does() -> No
     assert found.shares_with(3)[0].beyond_chance
 
 
-def test_a_direction_is_never_its_own_neighbour() -> None:
-    found = geometry(torch.eye(4), neighbours=9)
-    assert found.neighbours.shape == (4, 3)
-    assert all(i not in row for i, row in enumerate(found.neighbours.tolist()))
+def test_a_direction_is_never_its_own_neighbor() -> None:
+    found = geometry(torch.eye(4), neighbors=9)
+    assert found.neighbors.shape == (4, 3)
+    assert all(i not in row for i, row in enumerate(found.neighbors.tolist()))
 
 
 def test_a_toy_models_features_in_few_dimensions_need_a_threshold() -> None:
@@ -86,7 +86,7 @@ def test_a_toy_models_features_in_few_dimensions_need_a_threshold() -> None:
 
 def test_a_basis_is_read_and_written_along_its_own_directions() -> None:
     written, read = random(10, 6), random(10, 6, seed=1)
-    found = geometry(Directions(read, written), neighbours=9)
+    found = geometry(Directions(read, written), neighbors=9)
     np.testing.assert_allclose(found.lengths, written.norm(dim=1))
     shared = found.shares_with(0)[0]
     j = shared.index
@@ -135,14 +135,14 @@ def test_a_thousand_pairs_are_a_thousand_digons() -> None:
 
 
 def test_what_is_said_of_one_direction_is_ready_for_json_beside_its_control() -> None:
-    found = geometry(planted(), neighbours=3, units=[f"layer~mine:{i}" for i in range(150)])
+    found = geometry(planted(), neighbors=3, units=[f"layer~mine:{i}" for i in range(150)])
     told = json.loads(json.dumps(found.about("layer~mine:0")))
     assert told["group"] == ["layer~mine:1", "layer~mine:2"] and told["group_size"] == 3
     assert told["polytope"]["name"] == "triangle" and told["polytope"]["units"] == [f"layer~mine:{i}" for i in range(3)]
     assert len(told["shares_with"]) == 3 and told["directions"] == 150 and told["control"] == "random"
     near, _, far = told["shares_with"]
     assert near["cosine"] == pytest.approx(-0.5) and near["percentile"] == 100 and near["beyond_chance"]
-    # the third neighbour is one that is near by chance: about as near as nearest neighbours of the control
+    # the third neighbor is one that is near by chance: about as near as nearest neighbors of the control
     assert 0 <= far["percentile"] < 100 and not far["beyond_chance"]
     assert far["percentile"] == pytest.approx(100 * (found.control.nearest < abs(far["cosine"])).mean())
     alone = found.about(20)
@@ -170,7 +170,7 @@ def test_a_layers_weights_have_a_geometry() -> None:
         (lambda: geometry("mixed3a"), "directions"),  # type: ignore[arg-type]
         (lambda: geometry(torch.tensor([[1.0, 0], [0, 0]])), "direction 1 has length 0"),
         (lambda: geometry(torch.eye(3), units=["a"]), "1 names for 3"),
-        (lambda: geometry(torch.eye(3), neighbours=0), "neighbours=0"),
+        (lambda: geometry(torch.eye(3), neighbors=0), "neighbors=0"),
         (lambda: geometry(torch.eye(3), least=1.0), "least=1"),
         (lambda: geometry(torch.eye(3), control="none"), "shuffled"),  # type: ignore[arg-type]
         (lambda: geometry(torch.eye(3)).shares_with(3), "0 to 2"),

@@ -20,7 +20,7 @@ from sae.superposition import (
     interference,
     plateau_of,
     polytopes,
-    recognise,
+    recognize,
     solids,
     stickiness,
 )
@@ -48,7 +48,7 @@ def test_the_antiprism_is_a_tight_frame_of_three_eighths_and_not_a_cube() -> Non
     torch.testing.assert_close(feature_dimensionality(rows), torch.full((8,), 3 / 8, dtype=torch.float64))
     cube = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=torch.float64)
     torch.testing.assert_close(feature_dimensionality(cube), torch.full((8,), 3 / 8, dtype=torch.float64))
-    assert recognise(cube)[0] == "unrecognised" and recognise(rows)[0] == "square antiprism"
+    assert recognize(cube)[0] == "unrecognized" and recognize(rows)[0] == "square antiprism"
 
 
 def test_orthogonal_directions_have_a_dimension_each_whatever_their_lengths() -> None:
@@ -107,23 +107,23 @@ def test_plateaus_are_the_dimensionalities_of_their_solids() -> None:
 
 @pytest.mark.parametrize("name", list(solids()))
 @pytest.mark.parametrize("seed", range(3))
-def test_a_planted_solid_is_recognised_turned_scaled_noisy_and_shuffled(name: str, seed: int) -> None:
+def test_a_planted_solid_is_recognized_turned_scaled_noisy_and_shuffled(name: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     corners = solids()[name]
     rows = turned(torch.cat([corners, torch.zeros(len(corners), 3, dtype=torch.float64)], dim=1), seed)
     rows = rows[torch.randperm(len(rows), generator=generator)]
     rows = rows * (0.5 + torch.rand(len(rows), 1, generator=generator, dtype=torch.float64)) * 10.0 ** (seed * 3 - 3)
-    clean = recognise(rows)
+    clean = recognize(rows)
     assert clean[:2] == (name, corners.shape[1]) and clean[2] < 1e-12
     noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64) * rows.norm(dim=1, keepdim=True)
-    noisy = recognise(rows + 0.01 * noise)
+    noisy = recognize(rows + 0.01 * noise)
     assert noisy[0] == name and clean[2] < noisy[2] < 0.12
 
 
 def test_random_directions_are_no_solid() -> None:
     generator = torch.Generator().manual_seed(0)
-    names = [recognise(torch.randn(k, 3, generator=generator))[0] for k in (4, 5, 6, 7, 8) for _ in range(40)]
-    assert names.count("unrecognised") == len(names)
+    names = [recognize(torch.randn(k, 3, generator=generator))[0] for k in (4, 5, 6, 7, 8) for _ in range(40)]
+    assert names.count("unrecognized") == len(names)
 
 
 def test_several_solids_in_one_space_are_told_apart() -> None:
@@ -160,9 +160,9 @@ def test_groups_are_what_interferes() -> None:
         (lambda: feature_dimensionality([[1.0]]), "list"),  # type: ignore[arg-type]
         (lambda: feature_dimensionality(torch.ones(0, 2)), "no directions"),
         (lambda: interference(torch.tensor([[math.nan, 1.0]])), "not numbers"),
-        (lambda: recognise(torch.ones(2, 3, 4)), "one set"),
-        (lambda: recognise(torch.zeros(2, 3)), "corner of nothing"),
-        (lambda: recognise(torch.eye(2), tolerance=0.6), "tolerance"),
+        (lambda: recognize(torch.ones(2, 3, 4)), "one set"),
+        (lambda: recognize(torch.zeros(2, 3)), "corner of nothing"),
+        (lambda: recognize(torch.eye(2), tolerance=0.6), "tolerance"),
         (lambda: plateau_of(torch.ones(2), tolerance=0.0), "tolerance"),
         (lambda: simplex(1), "at least 2"),
     ],

@@ -36,7 +36,7 @@ def planted(density: float, rows: torch.Tensor | None = None) -> Solution:
     return Solution(model, rows.T.float(), rows.float(), torch.zeros(n), 0.0)
 
 
-def learnt(solution: Solution, *configs: sae.SAEConfig, steps: int = 400) -> list[sae.SAE]:
+def learned(solution: Solution, *configs: sae.SAEConfig, steps: int = 400) -> list[sae.SAE]:
     runs = sae.train(HiddenStream(solution, 256), list(configs), steps=steps, lr=5e-3, report_every=steps)
     return [run.sae for run in runs]
 
@@ -44,26 +44,26 @@ def learnt(solution: Solution, *configs: sae.SAEConfig, steps: int = 400) -> lis
 def test_kurtosis_is_the_features_own_and_changes_sign_at_two_fifths() -> None:
     for p in (1.0, 0.5, 0.1):
         x = sample(ToyModel(1, 1, p), 400_000)[:, 0].double()
-        centred = x - x.mean()
-        measured = float(centred.pow(4).mean() / centred.square().mean() ** 2 - 3)
+        centerd = x - x.mean()
+        measured = float(centerd.pow(4).mean() / centerd.square().mean() ** 2 - 3)
         assert excess_kurtosis(p) == pytest.approx(measured, abs=0.01 + 0.02 * abs(measured))
     assert excess_kurtosis(1.0) == pytest.approx(-6 / 5)  # of a uniform distribution
     assert excess_kurtosis(0.40) > 0 > excess_kurtosis(0.42)
 
 
 def test_a_direction_that_points_the_other_way_has_not_found_a_feature() -> None:
-    learnt_rows = torch.tensor([[3.0, 0.0], [0.6, 0.8]])
+    learned_rows = torch.tensor([[3.0, 0.0], [0.6, 0.8]])
     true = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]])
-    torch.testing.assert_close(found_cosines(learnt_rows, true), torch.tensor([1.0, -0.6, 0.8], dtype=torch.float64))
+    torch.testing.assert_close(found_cosines(learned_rows, true), torch.tensor([1.0, -0.6, 0.8], dtype=torch.float64))
 
 
 def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are_not() -> None:
     """Eight features on four lines: with signs, in which PCA could not tell the two of a line apart."""
-    (sparse,) = learnt(planted(0.05), sae.TopK(latents=16, k=1))
+    (sparse,) = learned(planted(0.05), sae.TopK(latents=16, k=1))
     found = found_cosines(sparse.write, planted(0.05).directions)
     assert float(found.min()) > 0.95
     dense = planted(1.0, torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0))).Q)
-    (mixed,) = learnt(dense, sae.TopK(latents=16, k=3))
+    (mixed,) = learned(dense, sae.TopK(latents=16, k=3))
     control = found_cosines(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), dense.directions)
     assert float(found_cosines(mixed.write, dense.directions).mean()) < float(control.mean()) + 0.05
     # and yet the hidden layer is reconstructed: reconstruction says nothing about features here
@@ -72,7 +72,7 @@ def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are
 
 def test_five_features_of_a_pentagon_are_found_in_two_dimensions() -> None:
     solution = planted(0.03, polygon(5))
-    (found,) = learnt(solution, sae.TopK(latents=5, k=1, seed=3), steps=600)
+    (found,) = learned(solution, sae.TopK(latents=5, k=1, seed=3), steps=600)
     assert float(found_cosines(found.write, solution.directions).min()) > 0.95
 
 
@@ -99,8 +99,8 @@ def test_the_stream_without_features_has_the_mean_and_covariance_of_the_one_with
     normal = next(HiddenStream(solution, 200_000, normal=True)).double()
     torch.testing.assert_close(normal.mean(dim=0), real.mean(dim=0), rtol=0, atol=0.01)
     torch.testing.assert_close(normal.T.cov(), real.T.cov(), rtol=0.03, atol=0.003)
-    centred = (normal - normal.mean(dim=0)) / normal.std(dim=0)
-    assert float((centred.pow(4).mean(dim=0) - 3).abs().max()) < 0.1
+    centerd = (normal - normal.mean(dim=0)) / normal.std(dim=0)
+    assert float((centerd.pow(4).mean(dim=0) - 3).abs().max()) < 0.1
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_how_a_sweep_is_cut_into_batches_changes_nothing(size: int, monkeypatch:
     torch.testing.assert_close(other.losses, usual.losses, rtol=0, atol=1e-12)
 
 
-def test_a_sweep_is_torchs_own_optimiser_on_each_model() -> None:
+def test_a_sweep_is_torchs_own_optimizer_on_each_model() -> None:
     """Against a plain loop: autograd, `torch.optim.Adam`, the same examples."""
     model = ToyModel(5, 2, 0.3, decaying(5, 0.9), seed=3)
     ours = train([model], steps=60, batch=32, optimizer="adam", anneal=0.0, dtype=torch.float64, device="cpu")[0]
@@ -102,14 +102,14 @@ def test_a_sweep_is_torchs_own_optimiser_on_each_model() -> None:
     weights = parameters.encoder[0, 0].clone().requires_grad_()
     bias = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     passes = _passes(plan, parameters, importance, TRAINING, 32)
-    optimiser = torch.optim.Adam([weights, bias], lr=1e-3)
+    optimizer = torch.optim.Adam([weights, bias], lr=1e-3)
     for _ in range(60):
         passes.draw()
         x = passes.examples()[0].T
         loss = ((x - (x @ weights.T @ weights + bias).relu()).square() * importance[0, 0]).sum(dim=1).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     torch.testing.assert_close(ours.weights, weights.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(ours.bias, bias.detach(), rtol=0, atol=1e-12)
 

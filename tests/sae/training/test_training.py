@@ -45,9 +45,9 @@ def test_a_mean_however_long_changes_nothing(offset: float) -> None:
 
 
 @pytest.mark.slow
-def test_without_centring_a_long_mean_kills_most_latents() -> None:
+def test_without_centering_a_long_mean_kills_most_latents() -> None:
     """The control of the test above."""
-    found, run = recover(0, 32.0, normalise=False, bias="zeros")
+    found, run = recover(0, 32.0, normalize=False, bias="zeros")
     assert (
         found < 0.8
         and metrics.dead_fraction(metrics.density(run.sae.encode(sparse_sums(features(), 5000, offset=32.0)))) > 0.5
@@ -110,12 +110,12 @@ def test_the_geometric_median_stays_where_an_outlier_moves_the_mean() -> None:
     assert float(geometric_median(x).norm()) < 0.05 < 4 < float(x.mean(dim=0).norm())
 
 
-def test_inputs_are_centred_and_scaled_to_unit_variance() -> None:
+def test_inputs_are_centerd_and_scaled_to_unit_variance() -> None:
     x = 3 * acts(5000) + torch.linspace(-20, 20, 10)
     found = statistics_of(x)
     normal = (x - found.mean) * found.scale
     assert float(normal.mean(dim=0).abs().max()) < 1e-4 and float(normal.square().mean()) == pytest.approx(1, rel=1e-5)
-    assert statistics_of(x, normalise=False).scale == 1.0
+    assert statistics_of(x, normalize=False).scale == 1.0
     assert float(statistics_of(x, bias="zeros").bias.abs().max()) == 0.0
     stream = TensorStream(x, 100)
     before = stream.tell()

@@ -99,7 +99,7 @@ def test_dogs_are_mirror_images_in_the_order_of_their_parts() -> None:
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL)
-def test_a_wrong_arrangement_is_never_labelled_car(kind: str) -> None:
+def test_a_wrong_arrangement_is_never_labeled_car(kind: str) -> None:
     for scene in adversarial(6, seed=2, kind=kind):
         assert scene.label == "nothing" and scene.arrangement == kind and scene.kind == "car"
 

@@ -15,7 +15,7 @@ from tools.scenes import evaluate, train
 from zoo.networks.inceptionv1 import InceptionV1
 from zoo.scenes import ADVERSARIAL, CLASSES, PARTS, adversarial, dataset, draw
 from zoo.scenes.generate import HELD_OUT_SEED
-from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, SPEC, WEIGHTS, build, centres, trunk
+from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, SPEC, WEIGHTS, build, centers, trunk
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_trunk_ends_in_the_logits_of_the_network(network: InceptionV1) -> None:
         assert seen[name].shape[1] == block.channels
 
 
-def test_centres_are_where_the_gradient_is_symmetric() -> None:
+def test_centers_are_where_the_gradient_is_symmetric() -> None:
     module = build().double()
     for weight in module.parameters():
         torch.nn.init.constant_(weight, 1.0)
@@ -84,7 +84,7 @@ def test_centres_are_where_the_gradient_is_symmetric() -> None:
     x[0, 0, 4, 4].backward()
     assert images.grad is not None
     rows = images.grad[0, 0].sum(dim=1)
-    offset, stride = centres(SPEC, PART_LAYER)
+    offset, stride = centers(SPEC, PART_LAYER)
     assert float((rows * torch.arange(64)).sum() / rows.sum()) == pytest.approx(offset + 4 * stride)
 
 
@@ -116,9 +116,9 @@ def test_auc_of_a_small_case_worked_out_by_hand() -> None:
 def test_part_maps_cover_the_cells_that_show_the_part() -> None:
     scene = draw(3, "car")
     cells = train.part_map(scene)
-    offset, stride = centres(SPEC, PART_LAYER)
+    offset, stride = centers(SPEC, PART_LAYER)
     for part in scene.parts:
-        # A cell centred well inside a part is full.
+        # A cell centerd well inside a part is full.
         inner = np.argwhere(part.mask[offset::stride, offset::stride])
         assert all(cells[PARTS.index(part.name), y, x] > 0 for y, x in inner)
     absent = [k for k, name in enumerate(PARTS) if name not in {p.name for p in scene.parts}]

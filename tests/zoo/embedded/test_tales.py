@@ -1,4 +1,4 @@
-"""The tales: a grammar whose features are known, and a model that has learnt it."""
+"""The tales: a grammar whose features are known, and a model that has learned it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_probabilities_are_those_with_which_stories_are_drawn() -> None:
 
 def test_the_landmark_shares_each_word_with_others_and_is_rare() -> None:
     the, others = tales.THE_LANDMARK, [one for one in LANDMARKS if one is not tales.THE_LANDMARK]
-    for a, b in itertools.combinations(("colour", "structure", "city"), 2):
+    for a, b in itertools.combinations(("color", "structure", "city"), 2):
         assert any(getattr(o, a) == getattr(the, a) and getattr(o, b) == getattr(the, b) for o in others)
     assert len({one.name for one in LANDMARKS}) == len(LANDMARKS)
     assert all(any(thing in o.things for o in others) for thing in the.things)
@@ -142,7 +142,7 @@ def test_the_landmark_is_due_at_the_article_before_what_only_it_decides() -> Non
 
 
 def test_a_place_is_due_at_the_article_before_what_it_is_called() -> None:
-    places = {*PLACES, *(one.name for one in LANDMARKS), *(one.colour for one in LANDMARKS)}
+    places = {*PLACES, *(one.name for one in LANDMARKS), *(one.color for one in LANDMARKS)}
     for story in STORIES:
         after = dict(enumerate(story.tokens[1:]))
         assert on(story, "place_due") == [
@@ -286,7 +286,7 @@ def test_the_packaged_model_is_small() -> None:
     assert sum(path.stat().st_size for path in tales_folder().iterdir()) < 2_000_000
 
 
-def test_the_model_has_learnt_the_grammar(lm: LanguageModel) -> None:
+def test_the_model_has_learned_the_grammar(lm: LanguageModel) -> None:
     from tools.tales.evaluate import held_out_loss
 
     held_out = tales.sample(200, seed=77)
@@ -320,7 +320,7 @@ def test_the_model_needs_all_three_words_of_the_landmark(lm: LanguageModel) -> N
             assert set(lm.words(seen)) == set(landmark.things)
             chance = after(f"One day Tom went to the {called}. Tom knew the")
             assert chance[lm.ids(landmark.name)[0]] == pytest.approx(NAMED, abs=0.1)
-            assert chance[lm.ids(landmark.colour)[0]] == pytest.approx(1 - NAMED, abs=0.1)
+            assert chance[lm.ids(landmark.color)[0]] == pytest.approx(1 - NAMED, abs=0.1)
 
 
 def test_the_model_writes_the_grammar_and_seldom_of_the_landmark(lm: LanguageModel) -> None:

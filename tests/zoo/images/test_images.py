@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from zoo.errors import ImageError
-from zoo.images.decoding import MAX_PIXELS, Picture, centre_crop
+from zoo.images.decoding import MAX_PIXELS, Picture, center_crop
 from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
@@ -30,8 +30,8 @@ def picture(width: int = 8, height: int = 8, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def flat(colour: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Image.Image:
-    return Image.new(mode, size, colour)
+def flat(color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Image.Image:
+    return Image.new(mode, size, color)
 
 
 def first_pixel(path: Path, spec: InputSpec = SPEC) -> list[int]:
@@ -66,7 +66,7 @@ def test_pixels_arrive_unchanged_when_no_resize_is_needed(folder: Path) -> None:
     assert torch.equal(values[3], expected)
 
 
-def test_the_centre_is_cut_as_torchvision_cuts_it() -> None:
+def test_the_center_is_cut_as_torchvision_cuts_it() -> None:
     from torchvision import transforms
 
     image = picture(256, 341)
@@ -90,7 +90,7 @@ def test_a_resized_picture_is_torchvisions_up_to_subpixel_placement(size: tuple[
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (3, 7), (8, 8), (9, 8), (4000, 4001)])
 @pytest.mark.parametrize("spec", [SPEC, InputSpec(size=(5, 13)), InputSpec(size=(13, 5), resize=16)])
 def test_the_crop_lies_within_the_picture_and_has_the_inputs_shape(height: int, width: int, spec: InputSpec) -> None:
-    left, top, right, bottom = centre_crop(height, width, spec).box
+    left, top, right, bottom = center_crop(height, width, spec).box
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     assert (right - left) / (bottom - top) == pytest.approx(spec.hw[1] / spec.hw[0])
     assert left + right == pytest.approx(width, abs=1.01) and top + bottom == pytest.approx(height, abs=1.01)
@@ -105,15 +105,15 @@ def test_tiny_and_thin_pictures_are_scaled_to_fill_the_input(size: tuple[int, in
         assert torch.allclose(values * 255, torch.tensor([200.0, 100, 50]).view(1, 3, 1, 1).expand_as(values), atol=0.6)
 
 
-def test_each_colour_model_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path) -> None:
+def test_each_color_model_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path) -> None:
     red = flat((255, 0, 0))
     cases = {
-        "grey.png": (flat((77,), "L"), [77, 77, 77]),
+        "gray.png": (flat((77,), "L"), [77, 77, 77]),
         "bilevel.png": (flat((1,), "1"), [255, 255, 255]),
         "palette.png": (red.convert("P", palette=Image.Palette.ADAPTIVE), [255, 0, 0]),
         "half.png": (flat((255, 0, 0, 128), "RGBA"), [255, 127, 127]),
         "clear.png": (flat((0, 0, 0, 0), "RGBA"), [255, 255, 255]),
-        "grey-alpha.png": (flat((0, 0), "LA"), [255, 255, 255]),
+        "gray-alpha.png": (flat((0, 0), "LA"), [255, 255, 255]),
         "cmyk.tif": (flat((0, 255, 255, 0), "CMYK"), [255, 0, 0]),
         "ycc.jpg": (red, [254, 0, 0]),
         "float.tif": (Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), [128, 128, 128]),
@@ -159,7 +159,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path: Path) -> None:
     assert first_pixel(tmp_path / "x.jpg") == [9, 9, 9]
 
 
-def test_a_model_of_one_channel_sees_grey(tmp_path: Path) -> None:
+def test_a_model_of_one_channel_sees_gray(tmp_path: Path) -> None:
     flat((255, 0, 0)).save(tmp_path / "red.png")
     values = open_images(tmp_path / "red.png").tensor(InputSpec(size=8, channels=1))
     assert values.shape == (1, 1, 8, 8) and float(values[0, 0, 0, 0]) == pytest.approx(76 / 255)
@@ -208,7 +208,7 @@ def test_a_damaged_file_is_named(kind: str, tmp_path: Path) -> None:
     assert images.tensor(SPEC, [0]).shape[0] == 1
 
 
-def test_a_cut_jpeg_is_named_and_not_half_grey(tmp_path: Path) -> None:
+def test_a_cut_jpeg_is_named_and_not_half_gray(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     picture(64, 64).save(buffer, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
@@ -298,7 +298,7 @@ def test_bytes_in_a_tensor_are_divided_by_255() -> None:
         torch.ones(1, 3, 4, 4, dtype=torch.bool),
         torch.ones(1, 3, 4, 4, dtype=torch.complex64),
     ],
-    ids=["bytes as floats", "normalised", "nan", "no batch", "int64", "bool", "complex"],
+    ids=["bytes as floats", "normalized", "nan", "no batch", "int64", "bool", "complex"],
 )
 def test_a_tensor_that_is_no_batch_of_pictures_is_refused(values: torch.Tensor) -> None:
     with pytest.raises(ImageError):

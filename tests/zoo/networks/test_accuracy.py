@@ -1,4 +1,4 @@
-"""The published networks recognise photographs as well as they should."""
+"""The published networks recognize photographs as well as they should."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.registry import build
 
 
 def accuracy(name: str, weights: Path, photographs: Path) -> tuple[float, float]:
-    """Top-1 and top-5 on centre crops; the order of the files is that of the classes."""
+    """Top-1 and top-5 on center crops; the order of the files is that of the classes."""
     if not weights.is_file() or not photographs.is_dir():
         pytest.skip(f"{weights.name} or {photographs.name} is not in the folders named by the environment")
     loaded = build(name, weights=weights)

@@ -23,7 +23,7 @@ from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import edit_links, links, state
 from apps.explorer.session.edit_links import Edits
 from apps.explorer.session.state import Here
-from circuits.plot.drawing import colors, crops
+from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.wording import minus
 from sae.steering import Maxima, inspect
 from zoo.images.sources import Images
@@ -131,22 +131,22 @@ def suggested(at: Here, bench: Bench, edits: Edits, shown: Shown, known: Maxima)
 
 
 def probabilities(made: Sides) -> Any:
-    """Probability of classes, before (grey) and after (orange where it rises, blue where it falls)."""
+    """Probability of classes, before (gray) and after (orange where it rises, blue where it falls)."""
     order = made.most(CLASSES)[::-1]
     names = [made.classes[i].split(",")[0] for i in order]
     rises = [made.after[i] >= made.before[i] for i in order]
     bars = [
-        ("before", made.before[order], colors.REST),
-        ("after", made.after[order], [colors.EXCITES if up else colors.INHIBITS for up in rises]),
+        ("before", made.before[order], palette.REST),
+        ("after", made.after[order], [palette.EXCITES if up else palette.INHIBITS for up in rises]),
     ]
     figure = go.Figure(
         [
             go.Bar(
-                y=names, x=100 * values, name=name, orientation="h", marker={"color": colour, "line": {"width": 0}},
+                y=names, x=100 * values, name=name, orientation="h", marker={"color": color, "line": {"width": 0}},
                 text=[f"{100 * v:.1f}" for v in values], textposition="outside", cliponaxis=False,
                 hovertemplate="%{y}, " + name + ": %{x:.2f} %<extra></extra>",
             )
-            for name, values, colour in reversed(bars)
+            for name, values, color in reversed(bars)
         ]
     )  # fmt: skip
     figure.update_layout(
@@ -189,22 +189,22 @@ def dose_chart(found: Doses, target: int, name: str, of: str) -> Any:
     """Probability of a class as the edits are turned up: theirs, and the band of random units."""
     x, random = list(found.doses), 100 * found.random[:, :, target]
     low, high = random.min(axis=0), random.max(axis=0)
-    grey = {"color": colors.REST, "width": 0.8}
+    gray = {"color": palette.REST, "width": 0.8}
     traces: list[Any] = [
         go.Scatter(x=x + x[::-1], y=[*high, *low[::-1]], fill="toself", fillcolor="rgba(143,138,130,0.22)", mode="none",
                    hoverinfo="skip", name=f"{len(random)} random units"),  # fmt: skip
         *(
-            go.Scatter(x=x, y=row, mode="lines", line=grey, opacity=0.7, showlegend=False, hoverinfo="skip")
+            go.Scatter(x=x, y=row, mode="lines", line=gray, opacity=0.7, showlegend=False, hoverinfo="skip")
             for row in random
         ),
         go.Scatter(
             x=x, y=100 * found.values[:, target], mode="lines+markers", name=of,
-            line={"color": colors.EXCITES, "width": 2.4}, marker={"size": 6},
+            line={"color": palette.EXCITES, "width": 2.4}, marker={"size": 6},
             hovertemplate="dose %{x:.1f}: %{y:.1f} %<extra></extra>",
         ),
     ]  # fmt: skip
     figure = go.Figure(traces)
-    figure.add_vline(x=1, line={"color": colors.REST, "width": 1, "dash": "dot"})
+    figure.add_vline(x=1, line={"color": palette.REST, "width": 1, "dash": "dot"})
     figure.update_layout(
         height=300, margin={"l": 4, "r": 8, "t": 6, "b": 4},
         xaxis={"title": "dose (1: as set, 0: nothing)", "dtick": 0.5},

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from circuits.dataset.scan_results import UnitScan
-from circuits.plot.drawing import colors
+from circuits.plot.drawing import palette
 from circuits.plot.units.dossier import spread
 
 _BARS = 84
@@ -25,7 +25,7 @@ def histogram(found: UnitScan) -> Any:
             x=middles,
             y=shown,
             width=step,
-            marker={"color": [colors.EXCITES if m > 0 else colors.INHIBITS for m in middles], "line": {"width": 0}},
+            marker={"color": [palette.EXCITES if m > 0 else palette.INHIBITS for m in middles], "line": {"width": 0}},
             opacity=0.75,
             hovertemplate="%{x:.3g}: about %{y:,.0f} positions<extra></extra>",
         )

@@ -1,4 +1,4 @@
-"""Pictures made by optimisation: what drives a unit, several that differ, and what keeps it down."""
+"""Pictures made by optimization: what drives a unit, several that differ, and what keeps it down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show(at: Here) -> None:
     for look in sorted(found, key=lambda one: (order[one.kind], one.result.variant))[:9]:
         words = WORDS[look.kind]
         src = state.shown(look)
-        alt = f"{words}: made by optimisation, seed {look.result.seed}, {look.result.steps} steps"
+        alt = f"{words}: made by optimization, seed {look.result.seed}, {look.result.steps} steps"
         note = "" if src is None else number(look.result.response)
         tiles.append(tile(None, src, alt=alt if src else "no picture makes it answer", name=words, note=note))
     if tiles:
@@ -36,7 +36,7 @@ def show(at: Here) -> None:
 def _offer(at: Here, missing: list[str], some: bool) -> None:
     command = f"circuits visualize {at.unit.channel} --out {at.folder}/sweeps/{at.unit.layer}-{at.unit.index}.positive"
     if not some:
-        st.caption("No picture has been made by optimisation yet.")
+        st.caption("No picture has been made by optimization yet.")
     if at.settings.allow_write:
         label = "Make pictures" if not some else f"Make {' and '.join(missing)} ones"
         if st.button(label, key="make-looks", icon=":material/auto_awesome:"):

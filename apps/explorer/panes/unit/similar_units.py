@@ -21,7 +21,7 @@ def show(at: Here) -> None:
     for by, title in WORDS.items():
         st.markdown(f"##### {title}")
         try:
-            found = state.likeness_in(at, by).neighbours(str(at.unit.channel), 12)
+            found = state.likeness_in(at, by).neighbors(str(at.unit.channel), 12)
         except CircuitsError as error:
             st.caption(plain(error))
             continue

@@ -21,13 +21,13 @@ KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
     "lines": ("Lines", stimuli.lines),
     "gratings": ("Gratings", stimuli.gratings),
     "high_low": ("High-low frequency", stimuli.high_low),
-    "colours": ("Colour contrast", stimuli.colour_contrast),
+    "colors": ("Color contrast", stimuli.color_contrast),
 }
 
 
 def show(at: Here) -> None:
     """Curves of one kind of stimuli, and the numbers read off them."""
-    kinds = [k for k in KINDS if k != "colours" or at.model.input.channels == 3]
+    kinds = [k for k in KINDS if k != "colors" or at.model.input.channels == 3]
     kind = choose("Stimuli", {k: KINDS[k][0] for k in kinds}, "stimuli")
     model, unit = at.model, at.unit.channel
 

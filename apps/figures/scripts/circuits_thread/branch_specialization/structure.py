@@ -18,7 +18,7 @@ _FEWEST = 4
 def _published(bench: Bench) -> list[Check]:
     from apps.cli.verify import families
 
-    return [*families.enrichment(), families.colour_vector(bench.model)]
+    return [*families.enrichment(), families.color_vector(bench.model)]
 
 
 @figure(

@@ -61,9 +61,9 @@ def one(bench: Bench) -> Drawn:
         _stimuli(bench, found.layer, curve),
         shares=False,
         control=[straight],
-        label="grey: the straight lines that these curves touch",
+        label="gray: the straight lines that these curves touch",
         title=f"{best.unit.rpartition('/')[2]} against the orientation of a curve",
-        about=f"radius {curve.at['radius']:g} pixels, {curve.at['polarity']} on grey; half width at half maximum "
+        about=f"radius {curve.at['radius']:g} pixels, {curve.at['polarity']} on gray; half width at half maximum "
         f"{row.width or 0:.0f}°, echo {row.echo or 0:.2f}",
     )
     numbers = {

@@ -18,7 +18,7 @@ _LAYERS = 5
     "early-layers",
     "The first five layers at a glance",
     paper="early-vision",
-    shows="From layer to layer features grow from Gabors and colours to textures, curves and small shapes.",
+    shows="From layer to layer features grow from Gabors and colors to textures, curves and small shapes.",
     cost=90,
 )
 def overview(bench: Bench) -> Drawn:
@@ -48,7 +48,7 @@ def overview(bench: Bench) -> Drawn:
         found,
         notes=notes,
         title=f"What units of the first {len(layers)} layers look for",
-        about="pictures made by optimisation, which raise a unit at all positions at once",
+        about="pictures made by optimization, which raise a unit at all positions at once",
     )
     value = float(np.median(beyond))
     claim = Claim("the pictures arouse their units more than any photograph: ratio of the responses (median)",

@@ -104,7 +104,7 @@ def inputs(bench: Bench) -> Drawn:
     published=_published,
 )
 def factors(bench: Bench) -> Drawn:
-    """Factorise the weights into all detectors in two, and measure which frequencies the factors' channels like."""
+    """Factorize the weights into all detectors in two, and measure which frequencies the factors' channels like."""
     import math
 
     import numpy as np
@@ -138,7 +138,7 @@ def factors(bench: Bench) -> Drawn:
         "sign_test_p": p,
     }
     caption = (
-        f"The weights of {len(got.targets)} high-low frequency detectors ({found.how}) from {got.source}, factorised "
+        f"The weights of {len(got.targets)} high-low frequency detectors ({found.how}) from {got.source}, factorized "
         f"in two ({100 * got.explained:.0f} % of the squared weights): the strongest channels of each, and where "
         f"it acts on {len(spread)} of the detectors, in order of orientation."
     )

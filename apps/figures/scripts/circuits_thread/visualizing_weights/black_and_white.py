@@ -1,4 +1,4 @@
-"""Visualizing Weights: what a unit for pictures without colour reads."""
+"""Visualizing Weights: what a unit for pictures without color reads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 @figure(
     "V9",
     "black-and-white-parents",
-    "What a unit for pictures without colour reads",
+    "What a unit for pictures without color reads",
     paper="visualizing-weights",
-    shows="Black-and-white detectors are excited by colourless parents and inhibited, all over, by colour ones.",
+    shows="Black-and-white detectors are excited by colorless parents and inhibited, all over, by color ones.",
     cost=40,
 )
 def black_and_white(bench: Bench) -> Drawn:
-    """The strongest parents of the unit that most prefers pictures without colour, and what these prefer."""
+    """The strongest parents of the unit that most prefers pictures without color, and what these prefer."""
     import numpy as np
 
     import circuits
-    from apps.figures.analysis.gray_preference import grey_preference
+    from apps.figures.analysis.gray_preference import gray_preference
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot.drawing.image_wall import weights_page
     from circuits.tuning.detectors.sign_rule import correlation
@@ -35,10 +35,10 @@ def black_and_white(bench: Bench) -> Drawn:
 
     def prefer() -> dict[str, list[float]]:
         shown = bench.images.spread(bench.size(100, 60, 24))
-        return {k: v.tolist() for k, v in grey_preference(bench.model, shown, [below, layer]).items()}
+        return {k: v.tolist() for k, v in gray_preference(bench.model, shown, [below, layer]).items()}
 
-    grey = {name: np.array(v) for name, v in bench.kept("grey", prefer, layers=[below, layer]).items()}
-    best, how = int(np.argmax(grey[layer])), "the unit of its layer that most prefers pictures without their colour"
+    gray = {name: np.array(v) for name, v in bench.kept("gray", prefer, layers=[below, layer]).items()}
+    best, how = int(np.argmax(gray[layer])), "the unit of its layer that most prefers pictures without their color"
     if bench.published:
         best, how = 208, "the published one"
     unit = str(bench.model.unit(f"{layer}:{best}"))
@@ -46,7 +46,7 @@ def black_and_white(bench: Bench) -> Drawn:
     count = bench.size(15, 10, 5)
     edges = [edge(bench, weights, 0, c) for c, _ in weights.top(n=count)]
     sums = weights.sums[0].detach().cpu().double().numpy()
-    preference = grey[below]
+    preference = gray[below]
     found = correlation(preference, sums)
     rng = np.random.default_rng(bench.seed)
     bound = float(np.quantile([correlation(rng.permutation(preference), sums) for _ in range(1000)], 0.95))
@@ -55,17 +55,17 @@ def black_and_white(bench: Bench) -> Drawn:
         edges,
         [],
         photographs(bench, [unit, *(e.source for e in edges)], 4),
-        title=f"{layer}:{best}, a unit for pictures without colour",
+        title=f"{layer}:{best}, a unit for pictures without color",
         about=(f"the {count} strongest of {len(sums)} channels of {below}", ""),
     )
     numbers = {
         "unit": unit,
-        "preference": grey[layer][best],
+        "preference": gray[layer][best],
         "parents": [{"unit": e.source, "weight": e.weight, "kernel": e.kernel,
                      "preference": preference[int(e.source.rpartition(":")[2])]} for e in edges],
     }  # fmt: skip
     claims = [
-        Claim("parents that prefer grey excite, those for colour inhibit: correlation of weight and preference, all "
+        Claim("parents that prefer gray excite, those for color inhibit: correlation of weight and preference, all "
               "channels", found, bound, found > bound, "95 % of shuffles"),
     ]  # fmt: skip
     caption = f"{unit.rpartition('/')[2]} is {how}. Expanded weights by L2 norm, signed by their sum."

@@ -59,7 +59,7 @@ def one(bench: Bench) -> Drawn:
         about=f"expanded weights, {how}",
     )
     smooth, chance = (_smoothness(w, _strongest(w, _STRONGEST)) for w in (weights, blank))
-    claim = Claim(f"kernels have shapes: correlation of neighbouring weights in the {_STRONGEST} strongest",
+    claim = Claim(f"kernels have shapes: correlation of neighboring weights in the {_STRONGEST} strongest",
                   smooth, chance, smooth > chance, f"the {_STRONGEST} strongest of the untrained network")  # fmt: skip
     numbers = {"source": found.source, "target": found.target, "kernel": found.kernel, "weight": found.weight}
     return Drawn({"": drawing}, numbers, f"The edge is {how}.", [claim])
@@ -89,7 +89,7 @@ def _strongest(weights: ExpandedWeights, count: int) -> list[tuple[int, int]]:
 
 
 def _smoothness(weights: ExpandedWeights, pairs: Sequence[tuple[int, int]]) -> float:
-    """Mean correlation of neighbouring weights, within what each kernel covers: a 3x3 one may lie in a 5x5 frame."""
+    """Mean correlation of neighboring weights, within what each kernel covers: a 3x3 one may lie in a 5x5 frame."""
     from circuits.attribution.first_layer import smoothness
 
     found = []

@@ -70,7 +70,7 @@ def _with_places(bench: Bench) -> Role:
         return car(bench)
     images = bench.images
     if images.labels is None or images.classes is None:
-        raise NotHere("needs labelled pictures, to find a unit for cars: folders or files called after classes")
+        raise NotHere("needs labeled pictures, to find a unit for cars: folders or files called after classes")
     wanted = {name.lower() for name in CARS}
     cars = np.array([images.classes[label].lower() in wanted for label in images.labels])
     best = Role("", "", -1.0)

@@ -53,7 +53,7 @@ def draw(bench: Bench) -> Drawn:
     turned = joint_tuning(
         model, one.unit, examples, bench.images, units=others[:8], turns=bench.size(36, 18, 8), batch_size=36
     )
-    inputs, clients = _neighbours(bench, one.unit, found.layer)
+    inputs, clients = _neighbors(bench, one.unit, found.layer)
     shown = renders(bench, [one.unit, *(u for u, _ in inputs), *(u for u, _ in clients)])
     crops = photographs(bench, [one.unit], 9)[one.unit]
     drawing = argument_strip(
@@ -90,7 +90,7 @@ def draw(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _neighbours(bench: Bench, unit: str, layer: str) -> tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]]:
+def _neighbors(bench: Bench, unit: str, layer: str) -> tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]]:
     """The three inputs that excite a unit most, and the three units of the next layer that it excites most."""
     import numpy as np
 

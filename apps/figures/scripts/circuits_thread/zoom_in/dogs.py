@@ -130,8 +130,8 @@ def circuit(bench: Bench) -> Drawn:
         apart = len({words.rpartition(" ")[0] for words in names.values()}) == 2
         claims.append(Claim("each tells one direction from the other (AUC, the lesser)", min(told), 0.5,
                             min(told) > 0.8 and apart, "chance"))  # fmt: skip
-    labelled = found.label(names)
-    drawing = circuit_graph(labelled, crops(labelled, pictures, bench.model.input))
+    labeled = found.label(names)
+    drawing = circuit_graph(labeled, crops(labeled, pictures, bench.model.input))
     numbers = {
         "unit": role.unit,
         "pair": [{"unit": e.source, "strength": e.strength, "kernel": e.kernel.tolist()} for e in pair],

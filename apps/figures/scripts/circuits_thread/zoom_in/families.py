@@ -108,7 +108,7 @@ def _family(bench: Bench, found: Search, stimuli: Stimuli, what: str) -> Drawn:
         "orientations": list(stimuli.axis("orientation").values),
     }
     caption = (
-        f"What {len(units)} {what} look for (pictures made by optimisation), in order of orientation, with their "
+        f"What {len(units)} {what} look for (pictures made by optimization), in order of orientation, with their "
         f"radial tuning to synthetic stimuli; {found.how}; shown are those most even in orientation."
     )
     return Drawn({"": drawing}, numbers, caption, claims)

@@ -56,7 +56,7 @@ def draw(bench: Bench) -> Drawn:
         f"{len(fires)} that fire on at least {n} pictures)"
     )  # fmt: skip
     caption = (
-        f"{best.unit.partition('/')[2]}, {how}: {len(made)} pictures made by optimisation and pushed apart, and its "
+        f"{best.unit.partition('/')[2]}, {how}: {len(made)} pictures made by optimization and pushed apart, and its "
         f"{n} strongest photographs grouped by the parents that made it fire."
     )
     return Drawn(pictures, numbers, caption, claims)

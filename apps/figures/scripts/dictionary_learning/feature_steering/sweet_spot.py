@@ -95,7 +95,7 @@ def draw(bench: Bench) -> Drawn:
     caption = (
         f"Latent {latent} of {found.layer}, which best tells dogs from other pictures (AUC {auc:.2f}, shuffled "
         f"{best.chance:.2f}), set to multiples of its largest activation at all places of {len(inputs)} held-out "
-        f"pictures; grey, {len(result.control)} random latents. Below, changes of other latents and of class scores "
+        f"pictures; gray, {len(result.control)} random latents. Below, changes of other latents and of class scores "
         f"against what geometry and derivative predict. {found.how}."
     )
     numbers = result.describe() | {"auc": auc, "chance": best.chance, "random_widths": widths}

@@ -63,7 +63,7 @@ def draw(bench: Bench) -> Drawn:
         ),
     ]
     caption = (
-        "Directions of features in two dimensions. Features of a set have a colour: in the first and last panel they "
+        "Directions of features in two dimensions. Features of a set have a color: in the first and last panel they "
         f"come together, in the second they exclude each other, in the third all are independent. Best of "
         f"{len(runs) // len(best)} runs of each."
     )

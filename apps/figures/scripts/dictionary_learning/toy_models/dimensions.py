@@ -74,7 +74,7 @@ def draw(bench: Bench) -> Drawn:
     caption = (
         f"{model.features} equal features in {model.hidden} dimensions, trained at {len(best)} densities. First each "
         "feature's share of a dimension, then features of some models, joined where they share a direction and "
-        "coloured by the solid they form."
+        "colored by the solid they form."
     )
     return Drawn({"": dimensions_figure(best, PLATEAUS), "solids": graph_figure(groups)}, numbers, caption, claims)
 

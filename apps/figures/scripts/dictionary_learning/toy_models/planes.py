@@ -32,7 +32,7 @@ def draw(bench: Bench) -> Drawn:
         "models": [
             {"density": s.model.densities[0], "directions": s.directions, **s.describe()} for s in best
         ],
-        "angles_between_neighbours": turns,
+        "angles_between_neighbors": turns,
     }  # fmt: skip
     claims = [
         Claim(
@@ -47,7 +47,7 @@ def draw(bench: Bench) -> Drawn:
             max(abs(t - 72.0) for t in turns),
             20.0,
             sparse.represented == 5 and max(abs(t - 72.0) for t in turns) < 20.0,
-            "degrees off 72 between neighbours that still pass",
+            "degrees off 72 between neighbors that still pass",
         ),
     ]
     caption = (

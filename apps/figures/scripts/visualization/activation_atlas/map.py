@@ -43,13 +43,13 @@ def draw(bench: Bench) -> Drawn:
     claims = [
         Claim(
             words.get(one.what, one.what),
-            one.neighbours,
+            one.neighbors,
             one.random if one.shuffled is None else max(one.random, one.shuffled),
-            one.neighbours > (one.random if one.shuffled is None else max(one.random, one.shuffled)),
+            one.neighbors > (one.random if one.shuffled is None else max(one.random, one.shuffled)),
             "pairs at random" if one.shuffled is None else "the larger of pairs at random and shuffled channels",
         )
         for one in atlas.likeness
-        if one.neighbours == one.neighbours and (told or one.what != "labels")
+        if one.neighbors == one.neighbors and (told or one.what != "labels")
     ]
     caption = (
         f"{len(atlas.cells)} cells of {layer}, by t-SNE of {len(atlas.xy)} activation vectors; each icon shows what "

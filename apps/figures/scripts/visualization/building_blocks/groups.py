@@ -42,7 +42,7 @@ def draw(bench: Bench) -> Drawn:
     ]
     numbers = found.describe() | {"index": about.index, "maps": found.maps[:, 0]}
     caption = (
-        f"Six groups of channels of {layer} by non-negative matrix factorisation of one picture's activations: where "
+        f"Six groups of channels of {layer} by non-negative matrix factorization of one picture's activations: where "
         f"each is, what it looks for, and what it adds to the three strongest class scores; {about.how}."
     )
     drawing = groups_figure(found, about.image.tensor(bench.model.input)[0])

@@ -1,4 +1,4 @@
-"""Feature Visualization: photographs that a unit answers to, beside what is optimised for it."""
+"""Feature Visualization: photographs that a unit answers to, beside what is optimized for it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN = 5
 
 @figure(
     "F5",
-    "examples-and-optimisation",
-    "Photographs and optimisation",
+    "examples-and-optimization",
+    "Photographs and optimization",
     paper="feature-visualization",
-    shows="Photographs show what a unit meets; optimisation shows what drives it, without what merely comes along.",
+    shows="Photographs show what a unit meets; optimization shows what drives it, without what merely comes along.",
     cost=20,
 )
 def draw(bench: Bench) -> Drawn:
-    """Put the optimised picture of some units beside the photographs they answer to most."""
+    """Put the optimized picture of some units beside the photographs they answer to most."""
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot.drawing.image_table import Tile, picture_table, tile_of
     from circuits.plot.visualization.modes import number
@@ -43,7 +43,7 @@ def draw(bench: Bench) -> Drawn:
     factors = sorted(one.peak / max(seen[u].maximum, 1e-9) for u, one in zip(units, made, strict=True))
     claims = [
         Claim(
-            "optimised pictures drive units further than photographs: median factor",
+            "optimized pictures drive units further than photographs: median factor",
             factors[len(factors) // 2],
             1.0,
             sum(beyond) > len(beyond) / 2,
@@ -56,7 +56,7 @@ def draw(bench: Bench) -> Drawn:
         title="What drives a unit, and what it meets",
         about="responses below; photographs are cut to the receptive field",
         names=[(u.partition("/")[2],) for u in units],
-        columns=("optimised", "photographs"),
+        columns=("optimized", "photographs"),
     )
-    caption = f"{len(units)} units, {how}: the picture made by optimisation, and the {_SHOWN} strongest photographs."
+    caption = f"{len(units)} units, {how}: the picture made by optimization, and the {_SHOWN} strongest photographs."
     return Drawn({"": drawing}, {"units": numbers}, caption, claims)

@@ -1,4 +1,4 @@
-"""Feature Visualization: what is optimised, from one neuron to the probability of a class."""
+"""Feature Visualization: what is optimized, from one neuron to the probability of a class."""
 
 from __future__ import annotations
 

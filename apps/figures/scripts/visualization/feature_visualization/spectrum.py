@@ -22,7 +22,7 @@ _MOST = 200
     cost=40,
 )
 def draw(bench: Bench) -> Drawn:
-    """Optimise a unit both ways, and gather photographs in between."""
+    """Optimize a unit both ways, and gather photographs in between."""
     from circuits.plot import spectrum_strip
     from circuits.visualization import spectrum
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 @figure(
     "F1",
     "trajectory",
-    "Optimisation, step by step",
+    "Optimization, step by step",
     paper="feature-visualization",
     shows="From random noise, gradient steps that raise a unit's response make what it looks for appear.",
     cost=30,
 )
 def draw(bench: Bench) -> Drawn:
-    """Optimise a picture for one unit, and keep it after steps that lie ever further apart."""
+    """Optimize a picture for one unit, and keep it after steps that lie ever further apart."""
     from circuits.plot import trajectory_strip
     from circuits.visualization import trajectory
 

@@ -1,7 +1,7 @@
-"""The colours of every figure: orange excites, blue inhibits, white is zero.
+"""The colors of every figure: orange excites, blue inhibits, white is zero.
 
 One signed scale serves kernels, lines and bars, in the API, the report and the app. Orange and blue stay
-apart for the common forms of colour blindness; wherever sign matters it is also shown by shape or number.
+apart for the common forms of color blindness; wherever sign matters it is also shown by shape or number.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TOWARDS = np.array([[31.0, 111.0, 178.0], [202.0, 90.0, 0.0]]) - _WHITE  # full
 _UNKNOWN = np.array([160, 160, 160], dtype=np.uint8)
 
 
-def colour_of(sign: float) -> str:
-    """Hex colour of a sign: orange above zero, blue below, grey for zero."""
+def color_of(sign: float) -> str:
+    """Hex color of a sign: orange above zero, blue below, gray for zero."""
     return EXCITES if sign > 0 else INHIBITS if sign < 0 else REST
 
 
 def shared_scale(kernels: Iterable[Any]) -> float:
-    """The largest size of a finite weight among `kernels`, so that one colour means one number; 1 if all are zero."""
+    """The largest size of a finite weight among `kernels`, so that one color means one number; 1 if all are zero."""
     largest = 0.0
     for kernel in kernels:
         values = np.asarray(kernel, dtype=np.float64)
@@ -42,10 +42,10 @@ def shared_scale(kernels: Iterable[Any]) -> float:
 
 
 def encode(weights: Any, scale: float) -> NDArray[np.uint8]:
-    """Colours of weights.
+    """Colors of weights.
 
     Args:
-        weights: numbers of any shape; what lies beyond `scale` takes the colour of `scale`, NaN is grey.
+        weights: numbers of any shape; what lies beyond `scale` takes the color of `scale`, NaN is gray.
         scale: the weight that is fully orange (and, negated, fully blue); above zero.
 
     Returns:
@@ -54,14 +54,14 @@ def encode(weights: Any, scale: float) -> NDArray[np.uint8]:
     values = np.asarray(weights, dtype=np.float64) / scale
     part = np.clip(np.nan_to_num(values, nan=0.0), -1.0, 1.0)[..., None]
     towards = np.where(part < 0, _TOWARDS[0], _TOWARDS[1])
-    colours = np.rint(_WHITE + np.abs(part) * towards).astype(np.uint8)
-    colours[np.isnan(values)] = _UNKNOWN
-    return np.asarray(colours)
+    colors = np.rint(_WHITE + np.abs(part) * towards).astype(np.uint8)
+    colors[np.isnan(values)] = _UNKNOWN
+    return np.asarray(colors)
 
 
-def decode(colours: Any, scale: float) -> NDArray[np.float64]:
-    """Weights that `encode` gave these colours `(..., 3)`: right to within `scale / 255`."""
-    away = np.asarray(colours, dtype=np.float64) - _WHITE
+def decode(colors: Any, scale: float) -> NDArray[np.float64]:
+    """Weights that `encode` gave these colors `(..., 3)`: right to within `scale / 255`."""
+    away = np.asarray(colors, dtype=np.float64) - _WHITE
     # orange loses blue light first, blue loses red light first
     positive = away[..., 2] < away[..., 0]
     towards = np.where(positive[..., None], _TOWARDS[1], _TOWARDS[0])

@@ -1,4 +1,4 @@
-"""Feature Visualization: without regularisation, noise; what each kind of it does about that."""
+"""Feature Visualization: without regularization, noise; what each kind of it does about that."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from apps.figures.context import Bench
 
 _SHARE = 0.3
-"""Of the response without regularisation that a penalty takes there: so that penalties are alike in strength."""
+"""Of the response without regularization that a penalty takes there: so that penalties are alike in strength."""
 
 
 @figure(
     "F3",
-    "regularisation",
-    "Regularisation: penalties, transformations, preconditioning",
+    "regularization",
+    "Regularization: penalties, transformations, preconditioning",
     paper="feature-visualization",
-    shows="Without regularisation pictures are high-frequency noise; penalties, random transformations and a "
+    shows="Without regularization pictures are high-frequency noise; penalties, random transformations and a "
     "decorrelated parametrization each remove it, at some cost in response.",
     cost=80,
 )
@@ -31,7 +31,7 @@ def draw(bench: Bench) -> Drawn:
     from circuits.plot.drawing.image_table import picture_table, tile_of
     from circuits.plot.visualization.modes import number
     from circuits.visualization import objectives, parametrizations, transforms, visualize
-    from circuits.visualization.color_statistics import Colours
+    from circuits.visualization.color_statistics import Colors
     from circuits.visualization.render import default_size, jobs_of, responses
 
     layer = layer_of(bench, "mixed4a")
@@ -40,16 +40,16 @@ def draw(bench: Bench) -> Drawn:
     needed = default_size(bench.model, jobs_of(bench.model, goals, "positive", 1, 0))
     size = bench.size(needed, needed, (48, 48))
     options: dict[str, Any] = {"steps": bench.size(128, 48, 4), "size": size, "seed": bench.seed, "retries": 0}
-    grey = Colours((0.5,) * 3, ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))) if bench.model.input.channels == 3 else None
-    raw, jitter = parametrizations.Pixels(colours=grey), max(2, round(min(size) / 16))
+    gray = Colors((0.5,) * 3, ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))) if bench.model.input.channels == 3 else None
+    raw, jitter = parametrizations.Pixels(colors=gray), max(2, round(min(size) / 16))
     plain = visualize(bench.model, goals, params=raw, transforms=[], **options)
-    # grey pixels leave some units silent: then there is nothing to regularise
+    # gray pixels leave some units silent: then there is nothing to regularize
     first = next((i for i, one in enumerate(plain) if one.status == "ok"), 0)
     unit, goal = drawn[first], goals[first]
     pictures = plain[first].picture[None].to(bench.model.device)
     penalties = {
-        "L1 to grey": objectives.l1(),
-        "L2 to grey": objectives.l2(),
+        "L1 to gray": objectives.l1(),
+        "L2 to gray": objectives.l2(),
         "total variation": objectives.total_variation(),
         "blur": objectives.blur_input_each_step(),
     }
@@ -82,7 +82,7 @@ def draw(bench: Bench) -> Drawn:
     ]
     drawing = picture_table(
         tiles,
-        title=f"Regularisation of {layer}:{unit.rpartition(':')[2]}",
+        title=f"Regularization of {layer}:{unit.rpartition(':')[2]}",
         about="fine grain: share of a picture's variance above 0.25 cycles per pixel; of photographs "
         f"{100 * natural:.1f} %, of white noise 80 %",
         names=[
@@ -93,7 +93,7 @@ def draw(bench: Bench) -> Drawn:
     )
     claims = [
         Claim(
-            "without regularisation pictures have far more fine grain than photographs",
+            "without regularization pictures have far more fine grain than photographs",
             shares["none"],
             natural,
             said["none"] > 0 and shares["none"] > 3 * natural,
@@ -104,13 +104,13 @@ def draw(bench: Bench) -> Drawn:
             shares["decorrelated, all"],
             shares["none"],
             said["decorrelated, all"] > 0 and shares["decorrelated, all"] < shares["none"] / 3,
-            "without regularisation",
+            "without regularization",
         ),
     ]
     numbers = {"unit": unit, "response": said, "high_frequency_share": shares, "natural": natural, "weights": weights}
     caption = (
         f"One unit ({unit.partition('/')[2]}, the first of six drawn by lot from the half of the layer that fires most "
-        f"often that answers to optimised pixels), {options['steps']} steps each. A penalty is weighed so that it "
+        f"often that answers to optimized pixels), {options['steps']} steps each. A penalty is weighed so that it "
         f"would take {100 * _SHARE:.0f} % of the response from the picture without."
     )
     return Drawn({"": drawing}, numbers, caption, claims)

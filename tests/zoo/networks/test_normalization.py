@@ -1,4 +1,4 @@
-"""Our local response normalisation is torch's, forward and backward."""
+"""Our local response normalization is torch's, forward and backward."""
 
 from __future__ import annotations
 
