@@ -33,7 +33,7 @@ import sae  # noqa: E402
 from sae.architectures import kernels  # noqa: E402
 from sae.data.streams import TensorStream  # noqa: E402
 from sae.training.input_normalization import statistics_of  # noqa: E402
-from sae.training.sae_trainer import Regime, Trainee  # noqa: E402
+from sae.training.sae_trainer import SAETrainer, TrainingConfig  # noqa: E402
 from sae.training.schedule import Schedule, default_lr  # noqa: E402
 from zoo.images.sources import open_images  # noqa: E402
 
@@ -155,13 +155,13 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
         print(line)
 
 
-def trainee(shape: Shape, precision: str = "float32") -> tuple[Trainee, Tensor]:
+def trainee(shape: Shape, precision: str = "float32") -> tuple[SAETrainer, Tensor]:
     """An SAE in training, and a batch of noise."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(shape.batch, shape.d, generator=g)
-    regime = Regime(Schedule(10**6, 0, 0.0, 0), shape.lr, 1.0, 10**12, 10**12, precision)
+    training = TrainingConfig(Schedule(10**6, 0, 0.0, 0), shape.lr, 1.0, 10**12, 10**12, precision)
     place = torch.device(shape.device)
-    return Trainee(sae.TopK(latents=shape.m, k=shape.k), "sae", statistics_of(x), regime, place), x.to(place)
+    return SAETrainer(sae.TopK(latents=shape.m, k=shape.k), "sae", statistics_of(x), training, place), x.to(place)
 
 
 def paths(threads: int, rounds: int) -> None:

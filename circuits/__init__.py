@@ -23,7 +23,8 @@ from circuits.network.address import Unit
 from circuits.network.basis import Basis, Directions
 from circuits.network.hooks import capture
 from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
-from circuits.network.model import Layer, Model, load, wrap
+from circuits.network.layer import Layer
+from circuits.network.model import Model, load, wrap
 from circuits.network.untrained import untrained
 from circuits.tracing.circuit import Circuit, Edge, Node, Score
 from circuits.tracing.score import score

@@ -21,11 +21,12 @@ from sae.architectures.topk import TopK
 from sae.data.activations import Activations, Sampling, SiteStream, collect
 from sae.data.disk_shards import Shards, open_shards, store
 from sae.data.site import Site
-from sae.data.streams import Dealt, Rebatched, Stream, TensorStream
+from sae.data.streams import RankShare, Rebatched, Stream, TensorStream
 from sae.data.vision_site import VisionSite
 from sae.errors import FormatError, SAEError, TrainingError
 from sae.evaluation import metrics
 from sae.evaluation.evaluate import Evaluation, evaluate
+from sae.evaluation.sweep_table import summary
 from sae.formats import load, save
 from sae.language import LanguageSite, open_texts, read_texts
 from sae.steering import LatentEdit, Steering, When, steer
@@ -39,7 +40,7 @@ __all__ = [
     "SAE",
     "Activations",
     "BatchTopK",
-    "Dealt",
+    "RankShare",
     "Evaluation",
     "FormatError",
     "Gated",
@@ -80,6 +81,7 @@ __all__ = [
     "steer",
     "steering",
     "store",
+    "summary",
     "superposition",
     "sweep",
     "sweeps",

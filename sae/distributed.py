@@ -22,7 +22,6 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from sae.data.streams import told_by
 from sae.errors import CircuitsError, TrainingError
 
 LARGE = 2**18
@@ -32,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Word:
+class Message:
     """What ranks tell each other before every step; of all of them, the sums.
 
     Attributes:
@@ -145,17 +144,17 @@ class Ranks:
 
     # -- words --------------------------------------------------------------------------------------------
 
-    def exchange(self, word: Word) -> Word:
+    def exchange(self, word: Message) -> Message:
         """The sum of every rank's word."""
         if self.world == 1:
             return word
         numbers = torch.tensor([word.rows, word.ended, word.interrupted, word.failed])
         self._all_reduce([numbers])
-        return Word(*numbers.tolist())
+        return Message(*numbers.tolist())
 
     def everywhere(self, true: bool) -> bool:
         """Whether something is true on all ranks."""
-        return self.exchange(Word(failed=int(not true))).failed == 0
+        return self.exchange(Message(failed=int(not true))).failed == 0
 
     def gathered(self, value: T) -> list[T]:
         """The value of every rank, in their order; something small that can be pickled."""
@@ -260,7 +259,7 @@ def check_alike(ranks: Ranks, stream: Any, first: str, settings: Mapping[str, An
     if len({first for *_, first in found}) < ranks.world:
         raise TrainingError(
             "two ranks read the same vectors, and nothing would be won. A tensor is shared out by itself; a stream "
-            "needs a method share(rank, world), or sae.data.streams.Dealt around it"
+            "needs a method share(rank, world), or sae.data.streams.RankShare around it"
         )
 
 
@@ -287,3 +286,12 @@ def variance(x: Tensor) -> Tensor:
     total, about_zero, count = mean * n, own + n * mean.square().sum(), n.clone()
     ranks.add([total, about_zero, count])
     return (about_zero - total.square().sum() / count) / (count * x.shape[1])
+
+
+def told_by(stream: Any, name: str) -> Any:
+    """An attribute of a stream, or of the one inside it; None where neither has it."""
+    while stream is not None:
+        if (value := getattr(stream, name, None)) is not None:
+            return value
+        stream = getattr(stream, "inner", None)
+    return None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock
 
-from apps.figures.figure import NotHere
 from apps.pictures import open_pictures
+from zoo.errors import CircuitsError
 from zoo.images.sources import Images
 from zoo.weights.files import write_text_atomically
 
@@ -57,7 +57,7 @@ class Settings:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Bench:
+class FigureContext:
     """What a script works with.
 
     Attributes:
@@ -177,3 +177,7 @@ def _labeled(images: Images, classes: Sequence[str]) -> Images:
 
 def _digest(of: Any) -> str:
     return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class NotHere(CircuitsError):
+    """The figure cannot be made of this model with these pictures; the message says what is missing."""

@@ -7,21 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from apps.figures.papers import PAPERS
-from zoo.errors import CircuitsError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 Fits = Literal["vision", "inception", "toy", "language"]
 """What a figure is about: any vision network; one with the branches of InceptionV1 (`scenes` has them); toy models,
 whatever the model; a language model."""
-
-
-class NotHere(CircuitsError):
-    """The figure cannot be made of this model with these pictures; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +76,10 @@ class Figure:
     paper: str
     shows: str
     fits: Fits
-    draw: Callable[[Bench], Drawn]
+    draw: Callable[[FigureContext], Drawn]
     also: tuple[str, ...] = ()
     cost: int = 10
-    published: Callable[[Bench], Iterable[Check]] | None = None
+    published: Callable[[FigureContext], Iterable[Check]] | None = None
     module: str = field(default="", compare=False)
 
     @property
@@ -107,8 +102,8 @@ def figure(
     fits: Fits = "vision",
     also: Sequence[str] = (),
     cost: int = 10,
-    published: Callable[[Bench], Iterable[Check]] | None = None,
-) -> Callable[[Callable[[Bench], Drawn]], Callable[[Bench], Drawn]]:
+    published: Callable[[FigureContext], Iterable[Check]] | None = None,
+) -> Callable[[Callable[[FigureContext], Drawn]], Callable[[FigureContext], Drawn]]:
     """Announce a function as the script of a figure; the arguments are those of `Figure`.
 
     Raises:
@@ -117,7 +112,7 @@ def figure(
     if paper not in PAPERS:
         raise ValueError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
 
-    def announced(draw: Callable[[Bench], Drawn]) -> Callable[[Bench], Drawn]:
+    def announced(draw: Callable[[FigureContext], Drawn]) -> Callable[[FigureContext], Drawn]:
         made = Figure(
             id, name, title, paper, shows, fits, draw, tuple(also), cost, published, getattr(draw, "__module__", "")
         )

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.documents import plain
-from apps.figures.context import Bench, Settings
-from apps.figures.figure import Drawn, Figure, NotHere
+from apps.figures.context import FigureContext, NotHere, Settings
+from apps.figures.figure import Drawn, Figure
 from apps.processes import spread
 from zoo.errors import CircuitsError, shorten
 from zoo.weights.files import write_text_atomically
@@ -59,7 +59,7 @@ def make(
     command: str = "",
     jobs: int = 1,
     again: bool = False,
-    bench: Bench | None = None,
+    context: FigureContext | None = None,
     done: Callable[[Made], None] | None = None,
 ) -> list[Made]:
     """Make figures into a folder: `<out>/<id>/` has the pictures and `figure.json`, `<out>/shared` what they share.
@@ -74,7 +74,7 @@ def make(
         command: how the figures are made again, for the gallery.
         jobs: processes at once. With 1 they are made in this one.
         again: make also what is there.
-        bench: instead of a new one, in this process.
+        context: instead of a new one, in this process.
         done: called after each.
 
     Raises:
@@ -90,9 +90,9 @@ def make(
             done(made)
 
     if jobs <= 1 or len(order) <= 1:
-        bench = bench or Bench(settings, out / SHARED / settings.digest)
+        context = context or FigureContext(settings, out / SHARED / settings.digest)
         for one in order:
-            finish(_one(one, bench, out, command, again))
+            finish(_one(one, context, out, command, again))
     else:
         begin = (settings, out, command, again)
         for _, made in spread(_in_worker, [f.id for f in order], min(jobs, len(order)), begin=_begin, arguments=begin):
@@ -114,13 +114,13 @@ def _claim_folder(out: Path, settings: Settings) -> None:
     write_text_atomically(file, json.dumps({"schema": SCHEMA, **asdict(settings)}, indent=1) + "\n")
 
 
-_BENCH: Bench
+_BENCH: FigureContext
 _MAKE: tuple[Path, str, bool]
 
 
 def _begin(settings: Settings, out: Path, command: str, again: bool) -> None:
     global _BENCH, _MAKE
-    _BENCH = Bench(settings, out / SHARED / settings.digest)
+    _BENCH = FigureContext(settings, out / SHARED / settings.digest)
     _MAKE = (out, command, again)
 
 
@@ -130,17 +130,17 @@ def _in_worker(id: str) -> Made:
     return _one(chosen([id])[0], _BENCH, *_MAKE)
 
 
-def _one(one: Figure, bench: Bench, out: Path, command: str, again: bool) -> Made:
+def _one(one: Figure, context: FigureContext, out: Path, command: str, again: bool) -> Made:
     folder = out / one.id
     started = time.perf_counter()
     try:
-        key = _key(one, bench)
+        key = _key(one, context)
         before = read_document(folder)
         if before is not None and before["key"] == key and not again:
             return Made(one.id, "kept", claims_failed=_failed(before))
-        drawn = one.draw(bench)
+        drawn = one.draw(context)
         seconds = time.perf_counter() - started
-        document = _document(one, bench, drawn, key, command, seconds)
+        document = _document(one, context, drawn, key, command, seconds)
         _write(folder, drawn, document)
         return Made(one.id, "made", seconds=seconds, claims_failed=_failed(document))
     except NotHere as error:
@@ -161,13 +161,19 @@ def _without(one: Figure, folder: Path, status: str, why: str, started: float) -
     return Made(one.id, status, why, time.perf_counter() - started)
 
 
-def _key(one: Figure, bench: Bench) -> str:
+def _key(one: Figure, context: FigureContext) -> str:
     """Of all that a figure depends on: it is kept while this stays."""
-    parts: list[Any] = [SCHEMA, one.id, asdict(bench.settings), _code(one.module), importlib.metadata.version(PACKAGE)]
+    parts: list[Any] = [
+        SCHEMA,
+        one.id,
+        asdict(context.settings),
+        _code(one.module),
+        importlib.metadata.version(PACKAGE),
+    ]
     if one.fits in ("vision", "inception"):
-        parts.append(bench.model.digest)
+        parts.append(context.model.digest)
         with contextlib.suppress(NotHere):
-            parts.append(bench.images.digest)
+            parts.append(context.images.digest)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -181,18 +187,24 @@ def _code(module: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _document(one: Figure, bench: Bench, drawn: Drawn, key: str, command: str, seconds: float) -> dict[str, Any]:
-    from circuits.tracing.circuit import provenance
+def _document(
+    one: Figure, context: FigureContext, drawn: Drawn, key: str, command: str, seconds: float
+) -> dict[str, Any]:
+    from circuits.common.provenance import provenance
 
-    about: dict[str, Any] = {"seed": bench.seed, "effort": bench.effort}
+    about: dict[str, Any] = {"seed": context.seed, "effort": context.effort}
     data = ""
     if one.fits in ("vision", "inception"):
-        about |= {"model": bench.model.name, "weights": bench.model.digest}
-        data = f" Model: {bench.model.name}."
+        about |= {"model": context.model.name, "weights": context.model.digest}
+        data = f" Model: {context.model.name}."
         with contextlib.suppress(NotHere):
-            about |= {"images": bench.images.name, "n_images": len(bench.images), "images_digest": bench.images.digest}
-            data += f" Data: {bench.images.name}, n = {len(bench.images)}."
-    published = [asdict(check) for check in one.published(bench)] if one.published and bench.published else []
+            about |= {
+                "images": context.images.name,
+                "n_images": len(context.images),
+                "images_digest": context.images.digest,
+            }
+            data += f" Data: {context.images.name}, n = {len(context.images)}."
+    published = [asdict(check) for check in one.published(context)] if one.published and context.published else []
     return {
         "schema": SCHEMA,
         "key": key,
@@ -202,7 +214,7 @@ def _document(one: Figure, bench: Bench, drawn: Drawn, key: str, command: str, s
         "title": one.title,
         "paper": one.paper,
         "shows": one.shows,
-        "caption": f"{drawn.caption.strip()}{data} Seed {bench.seed}.",
+        "caption": f"{drawn.caption.strip()}{data} Seed {context.seed}.",
         "pictures": [f"{_stem(one, name)}.png" for name in drawn.pictures],
         "claims": [asdict(claim) for claim in drawn.claims],
         "published": published,

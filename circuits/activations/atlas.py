@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuits.activations.layout import Likeness
+from circuits.common.examples import Example
 from circuits.network.basis import Directions
-from circuits.tracing.circuit import Example
 
 
 @dataclass(frozen=True)

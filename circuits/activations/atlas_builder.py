@@ -33,10 +33,11 @@ from circuits.activations.layout import (
 )
 from circuits.activations.vector_sampling import Samples, sample_activations
 from circuits.attribution.class_scores import ClassScores, class_name
+from circuits.common.examples import Example
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example, provenance
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import Likeness
+from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
-from circuits.tracing.circuit import Example
 from circuits.visualization.sweeps.store import check_writable
 from zoo.weights.files import write_atomically, write_text_atomically
 

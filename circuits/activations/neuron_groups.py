@@ -19,12 +19,12 @@ from torch import Tensor
 from circuits.activations.direction_icons import direction_icons
 from circuits.activations.layout import shuffled_channels
 from circuits.attribution.class_scores import ClassScores, chosen_classes, class_name
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.basis import Directions
 from circuits.network.hooks import capture
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from circuits.visualization.result import Visualization
 from zoo.images.sources import open_images
 from zoo.progress import Progress

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from circuits.activations.direction_icons import direction_icons
 from circuits.activations.whitening import Whitening
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.hooks import capture
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.tracing.circuit import provenance
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
 from zoo.images.sources import Images, open_images

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from circuits.activations.semantic_dictionary import one_picture
 from circuits.attribution.attribute import Attribution
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
-from circuits.tracing.circuit import provenance
 from zoo.progress import Progress, reporter
 
 

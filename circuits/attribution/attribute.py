@@ -14,15 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuits.attribution.expanded_weights import expanded_weights, peaks, respond
+from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import check_images, frozen, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.network.subnetwork import Segment
-from circuits.tracing.circuit import provenance
-from circuits.tracing.trace import ablation_drops
+from circuits.network.responses import peaks, respond
+from circuits.network.subnetwork import Segment, ablation_drops
 from zoo.images.sources import open_images
 
 Method = Literal["weight*act", "grad*act", "integrated", "ablation"]

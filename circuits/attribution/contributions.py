@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.attribution.kernel_composition import support
+from circuits.common.examples import Example
 from circuits.dataset.peak_positions import examples as as_examples
 from circuits.errors import AddressError, CircuitsError, GraphError, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.subnetwork import Segment
-from circuits.tracing.circuit import Example
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 

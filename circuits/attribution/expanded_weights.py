@@ -23,6 +23,7 @@ from circuits.network.hooks import frozen, outputs
 from circuits.network.linearized import as_map, linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
+from circuits.network.responses import peaks, read_directions, respond
 from zoo.images.sources import open_images
 
 Method = Literal["auto", "exact", "vjp"]
@@ -173,11 +174,6 @@ def _targets(model: Model, target: str | Unit | Sequence[str | Unit]) -> _Target
         raise AddressError(f"the targets of one call are units of one layer; got {names}")
     name, basis = spaces.pop()
     return _Targets(name, basis, indices)
-
-
-def read_directions(model: Model, layer: str, basis: str | None, indices: Sequence[int]) -> Tensor | None:
-    """`(T, C)` directions that latents are read along, or None for plain channels."""
-    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach()
 
 
 def _through_graph(
@@ -354,22 +350,3 @@ def best_case_weights(model: Model, images: Any, *, source: str, target: str | U
     frame, each = example_weights(model, images, source=source, target=target, **options)
     strongest = each.abs().argmax(dim=0, keepdim=True)
     return replace(frame, kernels=each.gather(0, strongest), method="best case")
-
-
-def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
-    """The response map `(N, h, w)` of a unit, from the activations `(N, C, h, w)` of its layer."""
-    assert unit.index is not None
-    if unit.basis is None:
-        return acts[:, unit.index]
-    rows = acts.movedim(1, -1)
-    latents = model.basis(unit.layer, unit.basis).encode(rows.reshape(-1, rows.shape[-1]))
-    return latents[:, unit.index].view(rows.shape[:-1])
-
-
-def peaks(response: Tensor, unit: Unit) -> list[Pair]:
-    """Where to read a unit on each picture: its own position, or where `response` `(N, h, w)` is largest."""
-    if unit.at is not None:
-        return [unit.at] * len(response)
-    flat = response.detach().flatten(1).argmax(dim=1).tolist()
-    width = response.shape[2]
-    return [(i // width, i % width) for i in flat]

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from circuits.dataset.scan_targets import latent_maps
-from circuits.errors import AddressError, CircuitsError
-from circuits.network.hooks import read
+from circuits.common.provenance import provenance
+from circuits.common.statistics import auc, bootstrap
+from circuits.errors import CircuitsError
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
+from circuits.network.responses import Pool, layer_or_basis, pooled_responses
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
-
-Pool = Literal["max", "mean"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def find(
     names = [layer] if layer is not None else list(layers) if layers is not None else model.trunk
     if not names:
         raise CircuitsError("name at least one layer to look in")
-    wanted = [_space(model, name) for name in names]
+    wanted = [layer_or_basis(model, name) for name in names]
     with_concept, without = _side(positive, "positive"), _side(negative, "negative")
     a = pooled_responses(model, with_concept, wanted, pool=pool, batch_size=batch_size, progress=progress)
     b = pooled_responses(model, without, wanted, pool=pool, batch_size=batch_size, progress=progress)
@@ -151,71 +148,3 @@ def _side(images: Any, which: str) -> Images:
     if len(pictures) == 0:
         raise CircuitsError(f"there is no {which} picture in {pictures.name}")
     return pictures
-
-
-def pooled_responses(
-    model: Model,
-    images: Any,
-    layers: Sequence[str],
-    *,
-    pool: Pool = "max",
-    batch_size: int = 32,
-    progress: Progress = None,
-) -> dict[str, Tensor]:
-    """One number per unit and picture: layer or basis -> `(N, units)` maximum or mean over positions."""
-    spaces = {_space(model, name): model.resolve(name) for name in layers}
-    wanted = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
-    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
-    with torch.no_grad():
-        for _, batch in open_images(images).batches(model.input, batch_size=batch_size, progress=progress):
-            acts = read(model, batch, wanted)
-            for name, unit in spaces.items():
-                maps = acts[unit.layer]
-                if unit.basis is not None:
-                    maps = latent_maps(model.basis(unit.layer, unit.basis).encode)(maps)
-                parts[name].append((maps.amax(dim=(2, 3)) if pool == "max" else maps.mean(dim=(2, 3))).cpu())
-    return {name: torch.cat(values) for name, values in parts.items()}
-
-
-def _space(model: Model, name: str) -> str:
-    """The canonical name of a layer, or of a basis attached to one."""
-    unit = model.resolve(name)
-    if unit.index is not None:
-        raise AddressError(f"find looks through a layer; {unit.short} is one unit of {unit.space}")
-    return unit.space
-
-
-def auc(positive: Tensor, negative: Tensor) -> Tensor:
-    """Area under the ROC curve per column: `(n, units)`, `(m, units)` -> `(units,)`; ties count half.
-
-    It is the Mann-Whitney statistic: the share of (positive, negative) pairs in the right order.
-    """
-    n, m = len(positive), len(negative)
-    ranks = midranks(torch.cat([positive, negative]).double())
-    return ((ranks[:n].sum(dim=0) - n * (n + 1) / 2) / (n * m)).float()
-
-
-def midranks(values: Tensor) -> Tensor:
-    """Ranks from 1 down each column, equal values sharing the mean of theirs."""
-    order = values.argsort(dim=0, stable=True)
-    ordered = values.gather(0, order)
-    count = len(values)
-    place = torch.arange(1, count + 1, dtype=torch.float64, device=values.device)[:, None].expand_as(values)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    group = new.cumsum(dim=0) - 1
-    sums = torch.zeros_like(ordered).scatter_add_(0, group, place)
-    sizes = torch.zeros_like(ordered).scatter_add_(0, group, torch.ones_like(ordered))
-    middle = (sums / sizes.clamp_min(1)).gather(0, group)
-    return torch.empty_like(ordered).scatter_(0, order, middle)
-
-
-def bootstrap(positive: Tensor, negative: Tensor, *, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """95 % percentile intervals of `auc` per column, drawing pictures with replacement: `(low, high)`."""
-    drawn = []
-    for _ in range(draws):
-        i = torch.randint(len(positive), (len(positive),), generator=generator)
-        j = torch.randint(len(negative), (len(negative),), generator=generator)
-        drawn.append(auc(positive[i], negative[j]))
-    areas = torch.stack(drawn)
-    return areas.quantile(0.025, dim=0), areas.quantile(0.975, dim=0)

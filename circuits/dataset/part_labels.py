@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.dataset.concept_search import auc
-from circuits.dataset.scan_targets import latent_maps
+from circuits.common.statistics import auc
 from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
+from circuits.network.basis import latent_maps
 from circuits.network.hooks import read
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from zoo.images.sources import Images, open_images
 
 _MOST_NEGATIVES = 20_000

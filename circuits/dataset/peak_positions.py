@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from circuits.attribution.expanded_weights import peaks, respond
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.tracing.circuit import Example
+from circuits.network.responses import peaks, respond
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 

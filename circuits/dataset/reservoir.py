@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 
-NOBODY = -1
+NO_IMAGE = -1
 """Image of an empty slot."""
 
 
@@ -27,7 +27,7 @@ def mix(*words: int | NDArray[Any]) -> NDArray[np.uint64]:
     return state
 
 
-def lottery(*words: int | NDArray[Any]) -> Ints:
+def random_tickets(*words: int | NDArray[Any]) -> Ints:
     """Tickets, evenly spread over the non-negative 63-bit numbers; the lowest win."""
     return (mix(*words) >> np.uint64(1)).astype(np.int64)
 
@@ -45,7 +45,7 @@ class KeepBest:
 
     Attributes:
         rank, ticket: `(units, slots)`, best first.
-        value: what the unit said there; image: index of the picture, `NOBODY` for an empty slot; place: flat position.
+        value: the activation there; image: index of the image, `NO_IMAGE` for an empty slot; place: flat position.
     """
 
     def __init__(self, units: int, slots: int) -> None:
@@ -53,7 +53,7 @@ class KeepBest:
         self.rank = np.full((units, slots), np.inf, np.float64)
         self.ticket = np.full((units, slots), np.iinfo(np.int64).max, np.int64)
         self.value = np.zeros((units, slots), np.float32)
-        self.image = np.full((units, slots), NOBODY, np.int64)
+        self.image = np.full((units, slots), NO_IMAGE, np.int64)
         self.place = np.zeros((units, slots), np.int64)
 
     def offer(self, rank: NDArray[np.float64], ticket: Ints, value: Floats, image: Ints, place: Ints) -> None:
@@ -67,7 +67,7 @@ class KeepBest:
         fields: Arrays = {"rank": rank, "ticket": ticket, "value": value, "image": image, "place": place}
         joined = {name: np.concatenate([getattr(self, name)[rows], new[rows]], 1) for name, new in fields.items()}
         nobody = np.isinf(joined["rank"])  # an empty slot looks the same whoever was turned away there
-        for name, empty in (("ticket", np.iinfo(np.int64).max), ("value", 0), ("image", NOBODY), ("place", 0)):
+        for name, empty in (("ticket", np.iinfo(np.int64).max), ("value", 0), ("image", NO_IMAGE), ("place", 0)):
             joined[name] = np.where(nobody, empty, joined[name]).astype(joined[name].dtype)
         order = np.lexsort((joined["ticket"], joined["rank"]), axis=1)[:, : self.slots]
         for name, values in joined.items():
@@ -106,7 +106,7 @@ class KeepByStrength:
         self.slots = slots
         self.ticket = np.full(shape, np.iinfo(np.int64).max, np.int64)
         self.value = np.zeros(shape, np.float32)
-        self.image = np.full(shape, NOBODY, np.int32)
+        self.image = np.full(shape, NO_IMAGE, np.int32)
         self.place = np.zeros(shape, np.int32)
 
     @classmethod
@@ -157,7 +157,7 @@ class KeepByStrength:
         ticket = self.ticket[unit, first:last].ravel()
         order = ticket.argsort(kind="stable")[:count]
         image = self.image[unit, first:last].ravel()[order].astype(np.int64)
-        there = image != NOBODY
+        there = image != NO_IMAGE
         value, place = (getattr(self, name)[unit, first:last].ravel()[order] for name in ("value", "place"))
         return value[there], image[there], place[there].astype(np.int64)
 

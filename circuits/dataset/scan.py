@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.dataset.reservoir import Arrays, Ints
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import (
@@ -43,13 +44,12 @@ from circuits.dataset.scan_store import (
     write_json,
 )
 from circuits.dataset.scan_targets import Site, sites_of
-from circuits.dataset.streaming_statistics import Crew, Plan, Tally
+from circuits.dataset.streaming_statistics import Plan, Tally, ThreadPool
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.hooks import visit
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -120,7 +120,7 @@ def scan(
             ranks.wait()
             if read_manifest(folder) is not None:
                 return Scan(folder)
-            with Crew() as crew:
+            with ThreadPool() as crew:
                 work = _Work(model, pictures, sites, chosen, batch_size, workers, folder, asked, crew, progress)
                 waited = work.run(ranks)
             ranks.wait()
@@ -251,7 +251,7 @@ class _Work:
     workers: int
     folder: Path
     asked: dict[str, Any]
-    crew: Crew
+    crew: ThreadPool
     progress: Progress
 
     def run(self, ranks: _Ranks) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.dataset.reservoir import NOBODY, Arrays, Ints, KeepByStrength
+from circuits.common.examples import Example
+from circuits.dataset.reservoir import NO_IMAGE, Arrays, Ints, KeepByStrength
 from circuits.dataset.scan_store import (
     IMAGES,
     LAYERS,
@@ -30,7 +31,6 @@ from circuits.dataset.scan_store import (
 from circuits.dataset.streaming_statistics import Plan, drawn_places, edges, whose
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
-from circuits.tracing.circuit import Example
 from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
@@ -264,7 +264,7 @@ class LayerScan:
         self, index: int, name: str, *, above: float | None = None, below: float | None = None
     ) -> tuple[Example, ...]:
         image, value, place = (self.arrays[f"{name}.{n}"][index] for n in ("image", "value", "place"))
-        there = image != NOBODY
+        there = image != NO_IMAGE
         if above is not None:
             there &= value > above
         if below is not None:

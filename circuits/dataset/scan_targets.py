@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
-from circuits.network.model import Layer, Model
+from circuits.network.basis import latent_maps
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 
 _EXACT_RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 
@@ -79,17 +81,6 @@ def _site(model: Model, name: str) -> Site:
         basis = model.basis(layer.name, unit.basis)
         return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), latent_maps(basis.encode))
     return Site(layer.name, layer, _before_rectifier(model, layer.name), layer.channels)
-
-
-def latent_maps(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """From maps `(N, C, h, w)` to maps of latents `(N, m, h, w)`, by what encodes vectors `(n, C)`."""
-
-    def encoded(acts: Tensor) -> Tensor:
-        n, d, height, width = acts.shape
-        latents = encode(acts.permute(0, 2, 3, 1).reshape(-1, d))
-        return latents.reshape(n, height, width, -1).permute(0, 3, 1, 2)
-
-    return encoded
 
 
 def _before_rectifier(model: Model, name: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.dataset.reservoir import Arrays, Floats, Ints, KeepBest, KeepByStrength, lottery, mix, shares
+from circuits.dataset.reservoir import Arrays, Floats, Ints, KeepBest, KeepByStrength, mix, random_tickets, shares
 from circuits.errors import CircuitsError
 
 PER_OCTAVE = 8
@@ -33,7 +33,7 @@ _LOOKS = 64
 _FIRING, _STRONGEST, _NEAR, _DRAW, _LOOK, _BAND = range(6)
 
 
-class Crew:
+class ThreadPool:
     """Threads that share a batch on the CPU, each working through its images alone.
 
     Counting is dozens of quick operations. Torch would split each of them among its own threads and wait for the last
@@ -44,7 +44,7 @@ class Crew:
         self.hands = torch.get_num_threads() if hands is None else hands
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ThreadPool:
         if self.hands > 1:
             threads = torch.get_num_threads()
             self._pool = ThreadPoolExecutor(self.hands, "crew", initializer=torch.set_num_threads, initargs=(1,))
@@ -128,7 +128,7 @@ class Tally:
 
     # -- one batch --------------------------------------------------------------------------------
 
-    def take(self, images: Ints, values: Tensor, crew: Crew | None = None) -> None:
+    def take(self, images: Ints, values: Tensor, crew: ThreadPool | None = None) -> None:
         """Count the responses `(n, units, H, W)` to the images of these indices; they are not kept.
 
         Raises:
@@ -181,7 +181,7 @@ class Tally:
         """A place of each picture where the unit fires, drawn by lot; the strongest where few positions fire at all."""
         count = flat.shape[2]
         if count <= _LOOKS:
-            looks = lottery(self.plan.seed, images[:, None], np.arange(count)[None], _LOOK).argsort(axis=1)
+            looks = random_tickets(self.plan.seed, images[:, None], np.arange(count)[None], _LOOK).argsort(axis=1)
         else:
             drawn = shares(self.plan.seed, images[:, None], np.arange(_LOOKS)[None], _LOOK)
             looks = (drawn * count).astype(np.int64)
@@ -213,17 +213,19 @@ class Tally:
         by_image = np.broadcast_to(images, high.shape)
         self.top.offer(-high.astype(np.float64), by_image, high, by_image, high_at)
         self.lowest.offer(low.astype(np.float64), by_image, low, by_image, low_at)
-        tickets = lottery(self._salt, images[None], unit, _FIRING)
+        tickets = random_tickets(self._salt, images[None], unit, _FIRING)
         fires = firing > 0
         self.random.offer(np.where(fires, tickets, np.inf).astype(np.float64), tickets, firing, by_image, firing_at)
-        self.bands.offer(lottery(self._salt, images[None], unit, _BAND), firing, images, firing_at)
+        self.bands.offer(random_tickets(self._salt, images[None], unit, _BAND), firing, images, firing_at)
         # a picture offers its strongest place, and one where the unit fires; the same place only once
         strongest = np.where(fires & (firing_at == high_at), 0, high)
-        self.bands.offer(lottery(self._salt, images[None], unit, _STRONGEST), strongest, images, high_at)
+        self.bands.offer(random_tickets(self._salt, images[None], unit, _STRONGEST), strongest, images, high_at)
         drawn = rows["drawn"].transpose(1, 0, 2).reshape(self.units, -1)
         drawn_at = np.broadcast_to(rows["drawn_at"].reshape(-1), drawn.shape)
         by_draw = np.repeat(images, self.plan.draws)
-        near = lottery(self._salt, by_draw[None], np.tile(np.arange(self.plan.draws), len(images))[None], unit, _NEAR)
+        near = random_tickets(
+            self._salt, by_draw[None], np.tile(np.arange(self.plan.draws), len(images))[None], unit, _NEAR
+        )
         self.near.offer(np.abs(drawn).astype(np.float64), near, drawn, np.broadcast_to(by_draw, drawn.shape), drawn_at)
         self._sample(sample_tickets(self.plan, images), rows["drawn"].transpose(0, 2, 1).reshape(-1, self.units))
 
@@ -344,7 +346,7 @@ def sample_tickets(plan: Plan, images: Ints) -> Ints:
     The same for every layer and every model, so that what is sampled of two of them belongs together.
     """
     draw = np.arange(plan.draws)[None]
-    lots = lottery(plan.seed, images[:, None], draw, _DRAW, 2) >> 32
+    lots = random_tickets(plan.seed, images[:, None], draw, _DRAW, 2) >> 32
     return ((lots << 32) | (images[:, None] * plan.draws + draw)).ravel()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,3 +67,14 @@ class Directions:
     def encode(self, acts: Tensor) -> Tensor:
         """Inner products `(N, m)` of activations `(N, d)` with the directions."""
         return acts @ self.read.to(acts).T
+
+
+def latent_maps(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """From maps `(N, C, h, w)` to maps of latents `(N, m, h, w)`, by what encodes vectors `(n, C)`."""
+
+    def encoded(acts: Tensor) -> Tensor:
+        n, d, height, width = acts.shape
+        latents = encode(acts.permute(0, 2, 3, 1).reshape(-1, d))
+        return latents.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+
+    return encoded

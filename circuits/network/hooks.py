@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from circuits.errors import CaptureError, ModelError, shorten
 from circuits.network.graph import name_calls
+from circuits.network.layer import Layer, Network
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
-
-if TYPE_CHECKING:
-    from circuits.network.model import Layer, Model
 
 EditFunction = Callable[[Tensor], Tensor]
 
@@ -93,7 +91,7 @@ class _Tap:
         return self.act(out)
 
 
-def check_images(model: Model, images: Tensor) -> Tensor:
+def check_images(model: Network, images: Tensor) -> Tensor:
     """Pictures as the model's own device holds them.
 
     Raises:
@@ -111,7 +109,7 @@ def check_images(model: Model, images: Tensor) -> Tensor:
     return images.to(model.device, model.dtype)
 
 
-def forward(model: Model, images: Tensor) -> Tensor:
+def forward(model: Network, images: Tensor) -> Tensor:
     """The model's output, active edits included."""
     x = model.input.normalize(check_images(model, images))
     with model.lock:
@@ -125,13 +123,13 @@ def forward(model: Model, images: Tensor) -> Tensor:
         return whole
 
 
-def _through_graph(model: Model, layers: Sequence[Layer]) -> bool:
+def _through_graph(model: Network, layers: Sequence[Layer]) -> bool:
     """Whether some layer in play is a function call, which hooks cannot reach but the graph can."""
     edited = [model.layers[name] for name, _ in model.node_edits]
     return model.graph is not None and any(layer.path is None for layer in [*layers, *edited])
 
 
-def graph_edits(model: Model) -> dict[fx.Node, EditFunction]:
+def graph_edits(model: Network) -> dict[fx.Node, EditFunction]:
     """The active edits by graph node, for runs of the graph; several on one node are applied in order."""
     chained: dict[Any, EditFunction] = {}
     for name, function in model.node_edits:
@@ -145,7 +143,7 @@ def _chain(first: EditFunction, second: EditFunction) -> EditFunction:
     return lambda x: second(first(x))
 
 
-def read(model: Model, images: Tensor, layers: Sequence[Layer], *, clone: bool = True) -> dict[str, Tensor]:
+def read(model: Network, images: Tensor, layers: Sequence[Layer], *, clone: bool = True) -> dict[str, Tensor]:
     """Activations of `layers` in one forward pass that stops at the deepest: name -> `(N, C, H, W)`.
 
     A vector layer is `(N, C, 1, 1)`, so that every layer has positions. Keeps autograd's graph when
@@ -163,7 +161,7 @@ def read(model: Model, images: Tensor, layers: Sequence[Layer], *, clone: bool =
     return result
 
 
-def outputs(model: Model, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
+def outputs(model: Network, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
     """What `read` reads, in the network's own shapes: the very tensors that gradients flow back to."""
     x = model.input.normalize(check_images(model, images))
     wanted = {name: model.layers[name] for name in names}
@@ -179,7 +177,7 @@ def outputs(model: Model, images: Tensor, names: Sequence[str], *, clone: bool =
     return seen
 
 
-def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict[str, Tensor], clone: bool) -> None:
+def _read_by_hooks(model: Network, x: Tensor, wanted: dict[str, Layer], seen: dict[str, Tensor], clone: bool) -> None:
     def keep(name: str) -> Callable[[Tensor], Tensor | None]:
         def act(out: Tensor) -> Tensor | None:
             # the deepest layer ends the run: nothing can overwrite it any more
@@ -204,7 +202,7 @@ def _read_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], seen: dict
     raise CaptureError(f"{model.name}: {', '.join(missing)} did not run in this forward pass")
 
 
-def visit(model: Model, images: Tensor, names: Sequence[str], function: Callable[[str, Tensor], None]) -> None:
+def visit(model: Network, images: Tensor, names: Sequence[str], function: Callable[[str, Tensor], None]) -> None:
     """Show `function` the activations of each layer as the forward pass makes them, in the network's own shapes.
 
     What `read` would read, without holding it: the tensors belong to the running network, so `function` takes what
@@ -219,7 +217,9 @@ def visit(model: Model, images: Tensor, names: Sequence[str], function: Callable
             _visit_by_hooks(model, x, wanted, function)
 
 
-def _visit_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+def _visit_by_hooks(
+    model: Network, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]
+) -> None:
     missing = set(wanted)
 
     def show(name: str) -> Callable[[Tensor], None]:
@@ -242,7 +242,7 @@ def _visit_by_hooks(model: Model, x: Tensor, wanted: dict[str, Layer], function:
     raise CaptureError(f"{model.name}: {', '.join(sorted(missing))} did not run in this forward pass")
 
 
-def _visit_graph(model: Model, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+def _visit_graph(model: Network, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
     graph = model.graph
     assert graph is not None
     edits = graph_edits(model)
@@ -263,7 +263,7 @@ def _visit_graph(model: Model, x: Tensor, wanted: dict[str, Layer], function: Ca
 
 
 @contextmanager
-def editing(model: Model, functions: Sequence[tuple[str, EditFunction]]) -> Iterator[None]:
+def editing(model: Network, functions: Sequence[tuple[str, EditFunction]]) -> Iterator[None]:
     """Apply functions to layers' outputs for every forward pass inside, in the order given.
 
     The model's lock is held, so that two threads cannot mix their edits.
@@ -280,7 +280,7 @@ def editing(model: Model, functions: Sequence[tuple[str, EditFunction]]) -> Iter
 
 
 @contextmanager
-def _edit_by_hook(model: Model, layer: Layer, function: EditFunction) -> Iterator[None]:
+def _edit_by_hook(model: Network, layer: Layer, function: EditFunction) -> Iterator[None]:
     calls = 0
 
     def count_from_zero(_module: nn.Module, _inputs: Any) -> None:
@@ -313,13 +313,13 @@ def _edit_by_hook(model: Model, layer: Layer, function: EditFunction) -> Iterato
         root.remove()
 
 
-def _in_graph_run(model: Model) -> bool:
+def _in_graph_run(model: Network) -> bool:
     """Inside a graph run the edits are applied by the run itself; the hooks of leaf modules stand aside."""
     return model.graph is not None and model.graph.running
 
 
 def stream(
-    model: Model,
+    model: Network,
     images: Any,
     at: Sequence[str],
     *,
@@ -346,7 +346,7 @@ def stream(
 
 
 def capture(
-    model: Model,
+    model: Network,
     images: Any,
     at: Sequence[str] | str,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,48 +15,16 @@ from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, 
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField, trace_graph
-from circuits.network.hooks import probe, read
+from circuits.network.hooks import forward, probe, read
+from circuits.network.layer import Layer
 from circuits.network.linearized import receptive_fields
-from circuits.network.operations import Pair, shape_of
+from circuits.network.operations import shape_of
 from zoo.inputs import InputSpec
 from zoo.registry import build
 from zoo.weights.loading import digest as weights_digest
 
 if TYPE_CHECKING:
     from zoo.cards import Card
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One place where activations can be read or edited.
-
-    Attributes:
-        name: address of the layer within its model.
-        channels: number of channels.
-        size: height and width of its map for the model's input size; None for a vector (logits, say).
-        receptive_field: input pixels that one position sees; None when that is the whole picture, or unknown.
-        kind: the operation that gives its output: conv, relu, concat, add, maxpool, linear, ...
-        trunk: whether every path from input to output crosses it, as the activation of its stage; tracing
-            goes back from one trunk layer to the one before.
-        path: module whose output it is (None for a function called in some `forward`, read through the graph).
-        call: which call of that module, for a module that runs more than once.
-        part: `(layer, start)` when this is a range of channels of another layer (an inception branch).
-    """
-
-    name: str
-    channels: int
-    size: Pair | None
-    receptive_field: ReceptiveField | None
-    kind: str
-    trunk: bool = False
-    path: str | None = None
-    call: int = 0
-    part: tuple[str, int] | None = None
-
-    @property
-    def stride(self) -> int | None:
-        """Input pixels between neighboring positions (vertically), or None without a receptive field."""
-        return None if self.receptive_field is None else self.receptive_field.stride[0]
 
 
 #: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
@@ -142,8 +110,6 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's output for pictures `(N, C, H, W)` in [0, 1], active edits included."""
-        from circuits.network.hooks import forward
-
         return forward(self, images)
 
     # -- names ------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from circuits.attribution.expanded_weights import read_directions, respond
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import shape_of
+from circuits.network.operations import Pair, shape_of
+from circuits.network.responses import read_directions, respond
 
 LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -210,3 +210,36 @@ class Segment:
         if directions is not None:
             return torch.einsum("tc,chw->thw", directions.to(out), out[0])
         return out[0, indices]
+
+
+def ablation_drops(
+    segment: Segment,
+    acts: Tensor,
+    context: Any,
+    positions: Sequence[Pair],
+    before: Tensor,
+    means: Tensor,
+    chunk: int = 512,
+) -> Tensor:
+    """Drop of the target at one position per picture when each source channel is set to its mean, `(N, S)`."""
+    n, channels = acts.shape[:2]
+    per = max(1, chunk // n)
+    drops = []
+    with torch.no_grad():
+        for start in range(0, channels, per):
+            some = list(range(start, min(start + per, channels)))
+            many = acts.repeat(len(some), 1, 1, 1)
+            for k, c in enumerate(some):
+                many[k * n : (k + 1) * n, c] = means[c]
+            out = segment.respond(many, repeat_context(context, len(some)))[:, 0]
+            for k in range(len(some)):
+                rows = out[k * n : (k + 1) * n]
+                drops.append(before - torch.stack([rows[i, y, x] for i, (y, x) in enumerate(positions)]))
+    return torch.stack(drops, dim=1)
+
+
+def repeat_context(context: Any, times: int) -> Any:
+    """A segment's context for a batch that repeats the same pictures `times` times."""
+    if isinstance(context, Tensor):
+        return context.repeat(times, 1, 1, 1)
+    return {node: value.repeat(times, *[1] * (value.ndim - 1)) for node, value in context.items()}

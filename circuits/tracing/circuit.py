@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
 from zoo.weights.files import write_text_atomically
 
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     import networkx
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Example:
-    """One place where a unit fires.
-
-    Attributes:
-        image: index of the picture in the source; id: its name there.
-        position: `(y, x)` on the unit's layer.
-        value: the unit's response there.
-        box: `(top, left, bottom, right)` of the receptive field, in pixels of the model's input.
-    """
-
-    image: int
-    id: str
-    position: tuple[int, int]
-    value: float
-    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -300,14 +282,6 @@ class CircuitDiff:
     edges_only_first: tuple[tuple[str, str], ...]
     edges_only_second: tuple[tuple[str, str], ...]
     edges_both: tuple[tuple[str, str, float, float], ...]
-
-
-def provenance(**entries: Any) -> dict[str, Any]:
-    """Provenance of a result: the versions in play, and `entries` (digests, seed, arguments)."""
-    import torch
-
-    versions = {"torch": str(torch.__version__), "numpy": np.__version__, "python": sys.version.split()[0]}
-    return {**entries, "versions": versions}
 
 
 def _plain(value: Any) -> Any:

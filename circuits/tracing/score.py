@@ -64,7 +64,7 @@ def score(
     if len(pictures) > limit:
         chosen = torch.randperm(len(pictures), generator=generator)[:limit].sort().values.tolist()
         pictures = pictures.subset(chosen)
-    bench = Bench(model, model.unit(circuit.target), list(kept), pictures, batch_size=batch_size)
+    bench = MeanAblation(model, model.unit(circuit.target), list(kept), pictures, batch_size=batch_size)
     widths = {layer: model.layers[layer].channels for layer in kept}
     control = [_random_members(kept, widths, generator) for _ in range(random)]
     rounds = 2 * (1 + random) + sum(len(units) for units in kept.values())
@@ -101,7 +101,7 @@ def members(circuit: Circuit) -> Kept:
     return kept
 
 
-class Bench:
+class MeanAblation:
     """A target's response under mean ablation of chosen units in some source layers.
 
     Runs only the part of the network from the earliest source layer to the target; where only a few units

@@ -16,15 +16,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights, respond
+from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
+from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks
 from circuits.errors import AddressError, CircuitsError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.network.subnetwork import Segment
-from circuits.tracing.circuit import Circuit, Edge, Node, Rest, provenance
+from circuits.network.responses import respond
+from circuits.network.subnetwork import Segment, ablation_drops
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -255,39 +257,6 @@ class _Step:
         window = maps[top : top + ry + 1, left : left + rx + 1]
         best = int(window.argmax())
         return (top + best // window.shape[1], left + best % window.shape[1])
-
-
-def ablation_drops(
-    segment: Segment,
-    acts: Tensor,
-    context: Any,
-    positions: Sequence[Pair],
-    before: Tensor,
-    means: Tensor,
-    chunk: int = 512,
-) -> Tensor:
-    """Drop of the target at one position per picture when each source channel is set to its mean, `(N, S)`."""
-    n, channels = acts.shape[:2]
-    per = max(1, chunk // n)
-    drops = []
-    with torch.no_grad():
-        for start in range(0, channels, per):
-            some = list(range(start, min(start + per, channels)))
-            many = acts.repeat(len(some), 1, 1, 1)
-            for k, c in enumerate(some):
-                many[k * n : (k + 1) * n, c] = means[c]
-            out = segment.respond(many, repeat_context(context, len(some)))[:, 0]
-            for k in range(len(some)):
-                rows = out[k * n : (k + 1) * n]
-                drops.append(before - torch.stack([rows[i, y, x] for i, (y, x) in enumerate(positions)]))
-    return torch.stack(drops, dim=1)
-
-
-def repeat_context(context: Any, times: int) -> Any:
-    """A segment's context for a batch that repeats the same pictures `times` times."""
-    if isinstance(context, Tensor):
-        return context.repeat(times, 1, 1, 1)
-    return {node: value.repeat(times, *[1] * (value.ndim - 1)) for node, value in context.items()}
 
 
 def _node(

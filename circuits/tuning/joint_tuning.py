@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from circuits.common.examples import Example
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from circuits.stimuli.base import Axis, angles
-from circuits.tracing.circuit import Example, provenance
 from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Curve
 from circuits.tuning.placement import Reader, View, digests, units_of, view_of

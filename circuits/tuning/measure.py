@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.stimuli.base import Stimuli, gray
-from circuits.tracing.circuit import provenance
 from circuits.tuning.curves import Tuning
 from circuits.tuning.placement import Pair, Reader, digests, units_of, view_of
 from zoo.progress import Progress, reporter

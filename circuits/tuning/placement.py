@@ -13,7 +13,8 @@ from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import check_images, graph_edits, read
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from zoo.inputs import InputSpec
 
 Pair = tuple[int, int]

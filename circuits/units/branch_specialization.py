@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.network.untrained import untrained
-from circuits.tracing.circuit import provenance
 
 Array: TypeAlias = NDArray[np.float64]
 Groups: TypeAlias = Mapping[str, Sequence[int]]

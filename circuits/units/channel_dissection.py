@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.attribution.contributions import top_examples
+from circuits.common.examples import Example
+from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example, provenance
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example
 from zoo.images.sources import open_images
 
 

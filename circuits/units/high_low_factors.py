@@ -18,10 +18,10 @@ from torch import Tensor
 
 from circuits import stimuli
 from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.stimuli.textures import FREQUENCIES
-from circuits.tracing.circuit import provenance
 from circuits.tuning.detectors.search import Detector
 from circuits.tuning.measure import tune
 from circuits.units.weight_factors import one_sided_nmf

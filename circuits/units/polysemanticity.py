@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.attribution.contributions import Upstream, upstream
+from circuits.common.examples import Example
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example, provenance
 from circuits.units.clustering import Grouping, Rows, best_cut, group, unit_rows
 from zoo.images.sources import open_images
 from zoo.progress import Progress

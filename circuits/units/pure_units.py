@@ -23,7 +23,8 @@ from torch import Tensor
 
 from circuits.attribution.contributions import checked_examples
 from circuits.attribution.expanded_weights import example_weights
-from circuits.dataset.concept_search import auc
+from circuits.common.provenance import provenance
+from circuits.common.statistics import auc
 from circuits.errors import CircuitsError, EditError, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Directions
@@ -31,7 +32,6 @@ from circuits.network.hooks import read
 from circuits.network.interventions import Edit
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
-from circuits.tracing.circuit import provenance
 from circuits.units.polysemanticity import Cluster, Polysemanticity
 from zoo.images.sources import Images, open_images
 

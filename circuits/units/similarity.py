@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import read
-from circuits.network.model import Layer, Model
-from circuits.tracing.circuit import provenance
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 

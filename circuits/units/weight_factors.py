@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import ExpandedWeights
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
-from circuits.tracing.circuit import provenance
 from circuits.units.similarity import Likeness, similarity
 from zoo.progress import Progress, reporter
 

@@ -10,7 +10,7 @@
 from circuits.errors import VisualizationError
 from circuits.visualization import objectives, transforms
 from circuits.visualization import parametrizations as params
-from circuits.visualization.evidence import Evidence, examine
+from circuits.visualization.evidence import examine
 from circuits.visualization.lucent.render import render_vis
 from circuits.visualization.modes.caricature import (
     Decomposed,
@@ -23,7 +23,7 @@ from circuits.visualization.modes.caricature import (
     trajectory,
 )
 from circuits.visualization.render import visualize
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Evidence, Visualization
 from circuits.visualization.sweeps.sweep import read_sweep, sweep
 
 __all__ = [

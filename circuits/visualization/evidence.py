@@ -9,7 +9,7 @@ it answers to most, and a check of the path: whether it reaches the unit through
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,75 +20,9 @@ from circuits.errors import AddressError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Evidence, Path, Visualization
 from zoo.images.sources import open_images
 from zoo.progress import Progress
-
-
-@dataclass(frozen=True)
-class Path:
-    """How alike a picture and the unit's top photographs are in one layer.
-
-    Correlations of what the channels say at their best position, each in standard deviations over the photographs.
-
-    Attributes:
-        layer: the layer.
-        picture: mean correlation of the picture with the top photographs.
-        natural: of the top photographs among each other.
-        others: of other photographs with the top ones: the control.
-    """
-
-    layer: str
-    picture: float
-    natural: float
-    others: float
-
-    @property
-    def likeness(self) -> float | None:
-        """0: no more like the top photographs than any photograph is; 1: as they are among each other.
-
-        None where the top photographs are no more alike than any are, so that there is nothing to compare with.
-        """
-        room = self.natural - self.others
-        return (self.picture - self.others) / room if room > 0.05 else None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """How a picture stands among photographs.
-
-    Attributes:
-        images: name of the set of photographs.
-        count: how many.
-        percentile: percent of them whose strongest response lies below the picture's.
-        strongest: the unit's strongest response to a photograph.
-        examples: the photographs it answers to most.
-        path: layer by layer up to the unit's own, the unit's own included.
-    """
-
-    images: str
-    count: int
-    percentile: float
-    strongest: float
-    examples: tuple[Example, ...]
-    path: tuple[Path, ...]
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "images": self.images,
-            "count": self.count,
-            "percentile": self.percentile,
-            "strongest": self.strongest,
-            "examples": [
-                {"image": e.image, "id": e.id, "value": e.value, "position": list(e.position), "box": list(e.box)}
-                for e in self.examples
-            ],
-            "path": [
-                {"layer": p.layer, "picture": p.picture, "natural": p.natural, "others": p.others} for p in self.path
-            ],
-        }
 
 
 def examine(
@@ -166,7 +100,7 @@ def _evidence(
 
 
 def _profiles(model: Model, picture: Tensor, layers: list[str], show: tuple[int, int]) -> dict[str, Tensor]:
-    from circuits.visualization.render import shown_plain
+    from circuits.visualization.optimization import shown_plain
 
     with torch.no_grad():
         acts = read(model, shown_plain(model, picture[None], show), [model.layers[n] for n in layers])

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from circuits.errors import AddressError, VisualizationError, shorten
@@ -248,3 +249,14 @@ def exhausted(error: BaseException) -> bool:
 
 
 __all__ = ["Ascent", "ExitStack", "Pipeline", "ascend", "exhausted", "layer_names", "size_checked"]
+
+
+def shown_plain(model: Model, pictures: Tensor, show: tuple[int, int]) -> Tensor:
+    """Pictures as the network is shown them without transformations: on gray where transparent, resized."""
+    colors = pictures[:, : model.input.channels].to(model.device)
+    if pictures.shape[1] > model.input.channels:
+        opacity = pictures[:, model.input.channels :].to(model.device)
+        colors = colors * opacity + 0.5 * (1 - opacity)
+    if tuple(colors.shape[2:]) != show:
+        colors = F.interpolate(colors, show, mode="bilinear", align_corners=False)
+    return colors

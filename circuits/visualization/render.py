@@ -28,7 +28,7 @@ from circuits.visualization.objectives import (
     shape_of,
 )
 from circuits.visualization.objectives import stack as stack_objectives
-from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names
+from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names, shown_plain
 from circuits.visualization.parametrizations import Factory, Fourier, generator
 from circuits.visualization.result import Visualization
 from circuits.visualization.transforms import Pipeline, standard
@@ -331,17 +331,6 @@ def _status(found: Ascent, i: int, job: Job, peak: float) -> str:
     if job.unit is not None and not job.negative and peak == 0:  # exactly: a rectifier that nothing came through
         return "dead"
     return "ok" if bool(found.reached[i]) else "dead"
-
-
-def shown_plain(model: Model, pictures: Tensor, show: tuple[int, int]) -> Tensor:
-    """Pictures as the network is shown them without transformations: on gray where transparent, resized."""
-    colors = pictures[:, : model.input.channels].to(model.device)
-    if pictures.shape[1] > model.input.channels:
-        opacity = pictures[:, model.input.channels :].to(model.device)
-        colors = colors * opacity + 0.5 * (1 - opacity)
-    if tuple(colors.shape[2:]) != show:
-        colors = F.interpolate(colors, show, mode="bilinear", align_corners=False)
-    return colors
 
 
 @torch.no_grad()

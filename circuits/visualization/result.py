@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from circuits.visualization.evidence import Evidence
+from circuits.common.examples import Example
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,4 +69,69 @@ class Visualization:
             "seed": self.seed,
             "weights": self.digest,
             "evidence": None if self.evidence is None else self.evidence.describe(),
+        }
+
+
+@dataclass(frozen=True)
+class Path:
+    """How alike a picture and the unit's top photographs are in one layer.
+
+    Correlations of what the channels say at their best position, each in standard deviations over the photographs.
+
+    Attributes:
+        layer: the layer.
+        picture: mean correlation of the picture with the top photographs.
+        natural: of the top photographs among each other.
+        others: of other photographs with the top ones: the control.
+    """
+
+    layer: str
+    picture: float
+    natural: float
+    others: float
+
+    @property
+    def likeness(self) -> float | None:
+        """0: no more like the top photographs than any photograph is; 1: as they are among each other.
+
+        None where the top photographs are no more alike than any are, so that there is nothing to compare with.
+        """
+        room = self.natural - self.others
+        return (self.picture - self.others) / room if room > 0.05 else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How a picture stands among photographs.
+
+    Attributes:
+        images: name of the set of photographs.
+        count: how many.
+        percentile: percent of them whose strongest response lies below the picture's.
+        strongest: the unit's strongest response to a photograph.
+        examples: the photographs it answers to most.
+        path: layer by layer up to the unit's own, the unit's own included.
+    """
+
+    images: str
+    count: int
+    percentile: float
+    strongest: float
+    examples: tuple[Example, ...]
+    path: tuple[Path, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "images": self.images,
+            "count": self.count,
+            "percentile": self.percentile,
+            "strongest": self.strongest,
+            "examples": [
+                {"image": e.image, "id": e.id, "value": e.value, "position": list(e.position), "box": list(e.box)}
+                for e in self.examples
+            ],
+            "path": [
+                {"layer": p.layer, "picture": p.picture, "natural": p.natural, "others": p.others} for p in self.path
+            ],
         }

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import SAE, Losses, Revive, SAEConfig, at_most_latents, register
+from sae.architectures.base import SAE, Losses, Revive, SAEConfig, register
 from sae.architectures.topk import sparse_losses
+from sae.checks import at_most_latents
 
 RATE = 0.01  # of the moving average of the threshold
 

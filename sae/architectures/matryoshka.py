@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import Losses, register, whole
+from sae.architectures.base import Losses, register
 from sae.architectures.batchtopk import BatchTopK, BatchTopKSAE
 from sae.architectures.topk import sparse_losses
+from sae.checks import whole
 from sae.errors import SAEError
 
 FRACTIONS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)

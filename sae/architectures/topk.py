@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import SAE, Losses, Revive, SAEConfig, at_most_latents, register
+from sae.architectures.base import SAE, Losses, Revive, SAEConfig, register
 from sae.architectures.dead_latents import auxiliary_loss
+from sae.checks import at_most_latents
 from sae.errors import SAEError
 
 

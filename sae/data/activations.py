@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Block, Site, chosen, digest_of
 from sae.data.streams import DEFAULT_BATCH

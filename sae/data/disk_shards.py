@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.activations import MEMORY, Sampling, about, opened
 from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Site, chosen

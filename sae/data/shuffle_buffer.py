@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.streams import DEFAULT_BATCH, checked_share
 from sae.errors import SAEError, TrainingError, shorten
 from sae.seeding import ORDER, WINDOW, generator

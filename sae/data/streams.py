@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from sae.architectures.base import check_activations, whole
+from sae.checks import check_activations, whole
 from sae.errors import SAEError, TrainingError, shorten
 from sae.seeding import ORDER, generator
 
@@ -22,7 +22,7 @@ class Stream(Protocol):
 
     Where several processes share a training, each reads a stream of its own. One that would give all of them the
     same vectors has a method `share(rank, world)`, called before anything is read: from then on it gives this rank's
-    part of them (as `TensorStream` does), or is wrapped in `Dealt`.
+    part of them (as `TensorStream` does), or is wrapped in `RankShare`.
     """
 
     def __iter__(self) -> Iterator[Tensor]: ...
@@ -197,12 +197,12 @@ class Rebatched:
         self._chunk = next(self.inner) if self._used else None
 
 
-class Dealt:
+class RankShare:
     """Another stream whose batches are dealt out to ranks in turn: each reads all and keeps its own.
 
     For streams that can be read anywhere and cost little to read, compared with a step.
 
-    >>> next(Dealt(TensorStream(torch.arange(8.0)[:, None], 2, shuffle=False), rank=1, world=2))[:, 0]
+    >>> next(RankShare(TensorStream(torch.arange(8.0)[:, None], 2, shuffle=False), rank=1, world=2))[:, 0]
     tensor([2., 3.])
     """
 
@@ -236,15 +236,6 @@ def share(stream: Stream, rank: int, world: int) -> None:
     method = getattr(stream, "share", None)
     if callable(method):
         method(rank, world)
-
-
-def told_by(stream: Any, name: str) -> Any:
-    """An attribute of a stream, or of the one inside it; None where neither has it."""
-    while stream is not None:
-        if (value := getattr(stream, name, None)) is not None:
-            return value
-        stream = getattr(stream, "inner", None)
-    return None
 
 
 class Replayed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
 from circuits.network.hooks import editing, stream
-from circuits.network.model import Layer, Model
+from circuits.network.layer import Layer
+from circuits.network.model import Model
 from sae.architectures.base import SAE
 from sae.data.activations import SiteStream
 from sae.data.site import Block, Function, check_fits
 from sae.errors import SAEError
-from sae.formats import load
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -214,28 +213,3 @@ def _on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tens
         return new.reshape(acts.shape)
 
     return apply
-
-
-def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> tuple[VisionSite, str]:
-    """Make the latents of a saved SAE units of the model it was trained on.
-
-    Args:
-        model: the model.
-        folder: as `sae.save` wrote it; its metadata name the layer.
-        name: of the basis (default: the folder's).
-
-    Returns:
-        Where it reads, and its name there.
-
-    Raises:
-        FormatError: no SAE there. SAEError: it does not say which layer it reads, or was trained on other weights.
-    """
-    path = Path(folder).expanduser()
-    loaded = load(path, device=model.device)
-    layer = loaded.metadata.get("layer") or loaded.metadata.get("hook_name")
-    if not isinstance(layer, str):
-        raise SAEError(f"{path} does not say which layer it reads; attach it with VisionSite(model, LAYER).attach(...)")
-    site = VisionSite(model, layer)
-    own = name or path.resolve().name
-    site.attach(own, loaded)
-    return site, own

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.architectures.base import whole
 from sae.architectures.topk import fired
+from sae.checks import whole
 from sae.seeding import CONTROL, generator
 
 

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.dataset.concept_search import pooled_responses
+from circuits.common.provenance import provenance
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
+from circuits.network.responses import pooled_responses
 from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, kind_of
 from circuits.tuning.detectors.search import NATURAL, Detector
 from circuits.tuning.measure import tune
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.evaluation.baselines import RandomDictionary

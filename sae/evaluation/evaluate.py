@@ -131,7 +131,7 @@ def evaluate(
     >>> evaluate(s, VisionSite(model, "mixed4c"), photographs).recovered("top1")  # doctest: +SKIP
     0.98
     """
-    from circuits.tracing.circuit import provenance
+    from circuits.common.provenance import provenance
 
     check_fits(sae, site)
     inputs = opened(site, inputs)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.architectures.base import SAE, check_activations, whole
+from sae.architectures.base import SAE
+from sae.checks import check_activations, whole
 from sae.errors import SAEError
 from sae.seeding import CONTROL, generator
 
@@ -65,11 +66,6 @@ def density(latents: Tensor) -> Tensor:
 def dead_fraction(density: Tensor) -> float:
     """Share of latents that never fired, given their `density` `(m,)` over as many samples as it was counted on."""
     return float((density == 0).double().mean())
-
-
-def log10_density(density: Tensor) -> Tensor:
-    """`log10` of densities `(m,)`, -10 for latents that never fired."""
-    return torch.where(density > 0, density.clamp_min(1e-300).double().log10(), NEVER)
 
 
 def density_histogram(density: Tensor, bins: int = 40, low: float = NEVER, high: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -326,3 +322,8 @@ def reconstruction(
 def _batches(acts: Tensor | Iterable[Tensor], size: int) -> Iterable[Tensor]:
     whole("batch_size", size)
     return torch.split(check_activations(acts), size) if isinstance(acts, Tensor) else acts
+
+
+def log10_density(density: Tensor) -> Tensor:
+    """`log10` of densities `(m,)`, -10 for latents that never fired."""
+    return torch.where(density > 0, density.clamp_min(1e-300).double().log10(), NEVER)

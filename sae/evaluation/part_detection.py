@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.dataset.part_labels import part_grid
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
-from sae.architectures.base import SAE, whole
+from sae.architectures.base import SAE
+from sae.checks import whole
 from sae.data.site import Function, check_fits
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError, shorten

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.errors import SAEError, shorten
 from sae.language.chunking import Feeding
 from sae.language.loss import check_head

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from circuits.dataset.concept_search import midranks
+from circuits.common.statistics import midranks
 from sae.architectures.base import SAE
 from sae.data.activations import collect
 from sae.data.site import check_fits

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.errors import AddressError
-from circuits.tracing.circuit import provenance
-from sae.architectures.base import SAE, whole
+from sae.architectures.base import SAE
+from sae.checks import whole
 from sae.data.site import ROWS, check_fits
 from sae.errors import SAEError
 from sae.language.site import LanguageSite

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.tracing.circuit import provenance
-from sae.architectures.base import whole
+from circuits.common.provenance import provenance
+from sae.checks import whole
 from sae.data.activations import opened
 from sae.data.site import Site
 from sae.errors import SAEError

@@ -15,8 +15,7 @@ from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.dossier import Sheet, drawn, thumb
 from circuits.units.dossier import SECTIONS
-from circuits.units.dossier.explain import Subject
-from circuits.units.dossier.section_registry import Finding, Nothing, Section, register
+from circuits.units.dossier.section_registry import Finding, Nothing, Section, Subject, register
 from sae.data.vision_site import VisionSite
 from sae.steering.bases import Dictionary
 from sae.steering.study import Study, study

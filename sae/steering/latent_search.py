@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.dataset.concept_search import Finding, Findings, midranks
-from circuits.tracing.circuit import provenance
+from circuits.common.provenance import provenance
+from circuits.common.statistics import midranks
+from circuits.dataset.concept_search import Finding, Findings
 from sae.data.activations import opened
 from sae.data.site import Site, digest_of
 from sae.errors import SAEError, did_you_mean, shorten

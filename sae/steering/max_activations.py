@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.network.basis import Basis, basis_digest
-from circuits.tracing.circuit import provenance
 from sae.data.activations import opened
 from sae.data.site import Site, digest_of
 from sae.errors import SAEError

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.dataset.concept_search import midranks
+from circuits.common.statistics import midranks
 from circuits.network.basis import Basis
 from sae.data.site import Block, Function, Site
 from sae.errors import SAEError

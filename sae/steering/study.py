@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.network.basis import Basis
-from circuits.tracing.circuit import provenance
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.activations import opened
 from sae.data.site import Function, Site
 from sae.errors import SAEError, shorten

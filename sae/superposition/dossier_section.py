@@ -19,8 +19,7 @@ from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.dossier import Sheet, drawn, thumb
 from circuits.units.dossier import SECTIONS
-from circuits.units.dossier.explain import Subject
-from circuits.units.dossier.section_registry import Section, register
+from circuits.units.dossier.section_registry import Section, Subject, register
 from sae.superposition.geometry import Geometry, geometry
 
 NAME = "geometry"

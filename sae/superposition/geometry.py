@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.errors import did_you_mean, shorten
 from circuits.network.basis import Basis
-from circuits.tracing.circuit import provenance
 from sae.superposition.interference import directions_of, feature_dimensionality, interference
 from sae.superposition.polytopes import UNRECOGNISED, Polytope, names_of, recognize, solids
 from sae.superposition.toy.toy_models import ToyError

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
+from circuits.common.provenance import provenance
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from circuits.units.polysemanticity import Polysemanticities
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.data.activations import collect, fitting
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.tracing.circuit import provenance
+from circuits.common.provenance import provenance
 from sae.architectures.base import SAEConfig
 from sae.architectures.relu import ReLU
 from sae.architectures.topk import TopK

@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, check_activations
+from sae.architectures.base import SAE
+from sae.checks import check_activations
 from sae.data.streams import Stream, TensorStream
-from sae.distributed import ALONE, Ranks, Word
+from sae.distributed import ALONE, Message, Ranks
 from sae.errors import TrainingError
 
 Bias = Literal["geometric_median", "mean", "zeros"]
@@ -90,7 +91,7 @@ def statistics_of(
 ) -> InputStatistics:
     """`input_statistics` of vectors `(n, d)` at hand, and of those that other ranks have at theirs."""
     x = x.float()
-    n = ranks.exchange(Word(rows=len(x))).rows
+    n = ranks.exchange(Message(rows=len(x))).rows
     mean = _mean(x.double(), n, ranks).float()
     variance = float(_mean((x - mean).double().square(), n, ranks).mean())
     if n < 2 or variance <= 1e-12 * float(mean.double().square().mean()) or variance == 0:
@@ -126,7 +127,7 @@ def geometric_median(x: Tensor, *, iterations: int = 100, tolerance: float = 1e-
     >>> geometric_median(torch.tensor([[0.0], [0.0], [9.0]])).abs() < 0.01
     tensor([True])
     """
-    n = ranks.exchange(Word(rows=len(x))).rows
+    n = ranks.exchange(Message(rows=len(x))).rows
     point = _mean(x, n, ranks)
     size = _mean((x - point).norm(dim=1, keepdim=True), n, ranks)[0]
     for _ in range(iterations):

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.architectures.base import check_activations
+from sae.checks import check_activations
 from sae.data.streams import Stream
-from sae.distributed import Ranks, Word, describe
+from sae.distributed import Message, Ranks, describe
 from sae.errors import SAEError, TrainingError
 from sae.training.checkpoint import Checkpoint, write_checkpoint
 from sae.training.input_normalization import InputStatistics
 from sae.training.reporting import Callback, Report
-from sae.training.sae_trainer import Trainee
+from sae.training.sae_trainer import SAETrainer
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ class Loop:
     """
 
     def __init__(
-        self, stream: Stream, trainees: list[Trainee], statistics: InputStatistics, settings: Mapping[str, Any],
+        self, stream: Stream, trainers: list[SAETrainer], statistics: InputStatistics, settings: Mapping[str, Any],
         device: torch.device, count: int, size: int, file: Path | None, every: int, reports: list[Report], ranks: Ranks,
     ) -> None:  # fmt: skip
-        self.stream, self.trainees, self.statistics, self.settings = stream, trainees, statistics, settings
+        self.stream, self.trainers, self.statistics, self.settings = stream, trainers, statistics, settings
         self.device, self.count, self.size, self.file, self.every = device, count, size, file, every
         self.reports, self.ranks = reports, ranks
         self.listeners: list[Callback] = []
@@ -53,7 +53,9 @@ class Loop:
         with deferred() as interrupted:
             while step < self.count:
                 x = self._read(step)
-                mine = Word(len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure)))
+                mine = Message(
+                    len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure))
+                )
                 word = self.ranks.exchange(mine)
                 if word.failed:
                     self._fail(step)
@@ -63,14 +65,14 @@ class Loop:
                     log.warning("the stream ended after %d of %d steps", step, self.count)
                     ended = f"the stream ended after {step} of {self.count} steps"
                     break
-                for trainee in self.trainees:
-                    if trainee.collapse is None:
-                        trainee.learn(x, word.rows)
+                for trainer in self.trainers:
+                    if trainer.collapse is None:
+                        trainer.learn(x, word.rows)
                 step += 1
                 self._alone(partial(told, step * self.size, self.count * self.size))
                 if step % report_every == 0 or step == self.count:
                     self._report()
-                over = all(t.collapse for t in self.trainees)
+                over = all(t.collapse for t in self.trainers)
                 stop = bool(word.interrupted) if self.ranks.world > 1 else interrupted()
                 if step % self.every == 0 or step == self.count or stop or over:
                     self._write(step)
@@ -78,7 +80,7 @@ class Loop:
                     ended = "collapsed"
                 if over or stop:
                     break
-            word = self.ranks.exchange(Word(interrupted=int(interrupted()), failed=int(bool(self.failure))))
+            word = self.ranks.exchange(Message(interrupted=int(interrupted()), failed=int(bool(self.failure))))
             if word.failed:
                 self._fail(step)
             if word.interrupted and ended == "finished":
@@ -129,7 +131,7 @@ class Loop:
         self.ranks.check(errors)
 
     def _report(self) -> None:
-        new = [trainee.report() for trainee in self.trainees if trainee.unreported]
+        new = [trainer.report() for trainer in self.trainers if trainer.unreported]
         self.reports.extend(new)
         for listener in self.listeners:
             for report in new:
@@ -145,8 +147,8 @@ class Loop:
             settings=self.settings,
             step=step,
             position=positions[0] if self.ranks.world == 1 else {POSITIONS: positions},
-            counters=tuple(t.counters() for t in self.trainees),
-            tensors=tuple(t.tensors() for t in self.trainees),
+            counters=tuple(t.counters() for t in self.trainers),
+            tensors=tuple(t.tensors() for t in self.trainers),
             statistics={"mean": self.statistics.mean, "bias": self.statistics.bias},
             scale=self.statistics.scale,
             samples=self.statistics.samples,

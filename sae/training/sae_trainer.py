@@ -28,7 +28,7 @@ LOSS, ERROR, VARIANCE, STEPS, SAMPLES = range(5)
 
 
 @dataclass(frozen=True)
-class Regime:
+class TrainingConfig:
     """What is common to all SAEs of a training.
 
     Attributes:
@@ -47,7 +47,7 @@ class Regime:
     precision: str
 
 
-class Trainee:
+class SAETrainer:
     """One SAE in training.
 
     Attributes:
@@ -57,10 +57,10 @@ class Trainee:
     """
 
     def __init__(
-        self, config: SAEConfig, name: str, statistics: InputStatistics, regime: Regime, device: torch.device,
+        self, config: SAEConfig, name: str, statistics: InputStatistics, training: TrainingConfig, device: torch.device,
         ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
-        self.config, self.name, self.regime, self.device, self.ranks = config, name, regime, device, ranks
+        self.config, self.name, self.training, self.device, self.ranks = config, name, training, device, ranks
         self.sae: SAE = build(config, len(statistics.mean))
         statistics.apply(self.sae)
         self.sae.to(device).train()
@@ -72,7 +72,7 @@ class Trainee:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         self.generator = generator(config.seed, RESAMPLING)
-        self.peak = config.lr or regime.lr or default_lr(config.latents)
+        self.peak = config.lr or training.lr or default_lr(config.latents)
         self.step, self.samples, self.resampled_at, self.strikes = 0, 0, 0, 0
         self.collapse: str | None = None
         precise = torch.float32 if device.type == "mps" else torch.float64
@@ -86,7 +86,7 @@ class Trainee:
     @property
     def lr(self) -> float:
         """Learning rate of the coming step."""
-        return self.peak * self.regime.schedule.lr(self.step)
+        return self.peak * self.training.schedule.lr(self.step)
 
     @property
     def unreported(self) -> bool:
@@ -100,8 +100,8 @@ class Trainee:
             x: this rank's inputs.
             together: how many inputs all ranks have in this step (default: these are all).
         """
-        schedule = self.regime.schedule
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.regime.precision == "bfloat16"):
+        schedule = self.training.schedule
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
             losses = self.sae.losses(x, x, dead=self.dead, sparsity=schedule.sparsity(self.step))
         if self.device.type == "cpu" and not self.ranks.everywhere(math.isfinite(float(losses.total.detach()))):
             loss = float(losses.total.detach())
@@ -114,7 +114,7 @@ class Trainee:
         squares = torch.linalg.vector_norm(x).square()
         if self.ranks.world > 1:
             losses, squares = self._averaged(losses, squares, len(x) / n)
-        optimizer.step(self.sae, self.optimizer, self.lr, self.regime.clip)
+        optimizer.step(self.sae, self.optimizer, self.lr, self.training.clip)
         self.step += 1
         self.samples += n
         self._count(losses, squares, n)
@@ -146,7 +146,7 @@ class Trainee:
     @torch.no_grad()
     def report(self) -> Report:
         """What happened since the last report; also the moment when dead latents are looked for and revived."""
-        self.dead = (self.silent >= self.regime.dead_after).nonzero()[:, 0]
+        self.dead = (self.silent >= self.training.dead_after).nonzero()[:, 0]
         sums = self.sums.tolist()
         steps, samples = max(sums[STEPS], 1.0), max(sums[SAMPLES], 1.0)
         report = Report(
@@ -158,7 +158,7 @@ class Trainee:
             l0=float(self.fired.sum()) / samples,
             dead=len(self.dead) / self.sae.latents,
             alive=float((self.fired > 0).double().mean()),
-            lr=self.peak * self.regime.schedule.lr(max(0, self.step - 1)),
+            lr=self.peak * self.training.schedule.lr(max(0, self.step - 1)),
             parts={name: float(self.parts[name]) / steps for name in sorted(self.parts)},
         )
         self._look_for_collapse(report)
@@ -193,7 +193,7 @@ class Trainee:
         log.warning("%s collapsed and is stopped: %s", self.name, why)
 
     def _revive(self) -> None:
-        due = self.samples - self.resampled_at >= self.regime.resample_every
+        due = self.samples - self.resampled_at >= self.training.resample_every
         if self.config.revive != "resample" or not due or self.last is None or self.collapse:
             return
         x, error = (self.ranks.rows(value) for value in self.last)  # so that all draw the same

@@ -9,13 +9,11 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
 from sae.architectures.base import SAEConfig, list_architectures
 from sae.errors import SAEError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from sae.training.train import Run
+    pass
 
 Values = Mapping[str, Sequence[Any]]
 
@@ -93,53 +91,6 @@ def parse(texts: Sequence[str], config: SAEConfig | type[SAEConfig] | None = Non
         found[name] = [_read(name, value.strip(), fields[name]) for value in listed.split(",")]
         _distinct(name, found[name])
     return found
-
-
-def summary(
-    runs: Sequence[Run], activations: Tensor | None = None, *, batch_size: int = 4096, seed: int = 0
-) -> list[dict[str, Any]]:
-    """A table of runs: one JSON-ready row each, in their order.
-
-    Args:
-        runs: as `train` gives them.
-        activations: `(N, d)` vectors to measure on, best others than were trained on; then every row has the
-            channel and the random baseline beside its FVU. Without them FVU, L0 and dead are those of the last
-            training batches, as reported.
-        batch_size: vectors at a time; seed: of the random dictionary.
-
-    Returns:
-        `name`, `architecture` and `status`; of the settings, `latents`, `k` where there is one, and all that differ
-        between the runs; `steps`, `samples`; `fvu`, `l0`, `dead` (a share), and with `activations` `channels_fvu`,
-        `random_fvu` and `measured` (N). Numbers that nobody knows are None: nothing was reported, or not finite.
-
-    >>> summary(train(x, sweep(sae.TopK(latents=64), k=[2, 4]), steps=100))[0]["k"]  # doctest: +SKIP
-    2
-    """
-    from sae.evaluation.metrics import reconstruction
-
-    settings = [run.config.to_dict() for run in runs]
-    names = list(dict.fromkeys(name for one in settings for name in one))
-    wanted = {"latents", "k"} | {
-        name for name in names if any(one.get(name) != settings[0].get(name) for one in settings)
-    }
-    rows: list[dict[str, Any]] = []
-    for run, given in zip(runs, settings, strict=True):
-        shown = {n: given[n] for n in names if n in given and n in wanted and n not in ("name", "architecture")}
-        row = {"name": run.name, "architecture": given["architecture"], "status": run.status, **shown}
-        row |= {"steps": run.steps, "samples": run.samples}
-        if activations is None:
-            last = run.reports[-1] if run.reports else None
-            row |= {name: _finite(getattr(last, name, None)) for name in ("fvu", "l0", "dead")}
-        elif any(not bool(value.isfinite().all()) for value in run.sae.state_dict().values()):
-            row |= dict.fromkeys(("fvu", "l0", "dead", "channels_fvu", "random_fvu"))
-            row["measured"] = len(activations)
-        else:
-            found = reconstruction(run.sae, activations, batch_size=batch_size, seed=seed)
-            row |= {name: _finite(getattr(found, name)) for name in ("fvu", "l0", "dead")}
-            row |= {f"{name}_fvu": _finite(found.baselines[name].fvu) for name in ("channels", "random")}
-            row["measured"] = found.samples
-        rows.append(row)
-    return rows
 
 
 # -- settings -----------------------------------------------------------------------------------------
@@ -223,7 +174,3 @@ def _read(name: str, text: str, hint: Any) -> Any:
         what = " or ".join(words) or {int: "a whole number", float: "a number"}.get(option, str(option))
         none = " or none" if type(None) in options else ""
         raise SAEError(f"{name}={shorten(text, 40)!r}: {name} is {what}{none}") from None
-
-
-def _finite(number: float | None) -> float | None:
-    return None if number is None or number != number or abs(number) == float("inf") else float(number)

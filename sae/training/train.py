@@ -14,15 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, SAEConfig, whole
-from sae.data.streams import Replayed, Stream, open_stream, share, told_by
-from sae.distributed import Ranks, Word, check_alike, fingerprint
+from sae.architectures.base import SAE, SAEConfig
+from sae.checks import whole
+from sae.data.streams import Replayed, Stream, open_stream, share
+from sae.distributed import Message, Ranks, check_alike, fingerprint, told_by
 from sae.errors import FileError, SAEError, TrainingError, shorten
 from sae.training.checkpoint import Checkpoint, read_checkpoint
 from sae.training.input_normalization import Bias, InputStatistics, input_statistics
 from sae.training.loop import POSITIONS, Loop
 from sae.training.reporting import Callback, Report, ReportFile
-from sae.training.sae_trainer import Regime, Trainee
+from sae.training.sae_trainer import SAETrainer, TrainingConfig
 from sae.training.schedule import Schedule
 from zoo.progress import Progress, reporter
 
@@ -142,9 +143,7 @@ def train(
 
     >>> runs = train(torch.randn(500, 8), TopK(latents=16, k=2), steps=10, batch_size=50)  # doctest: +SKIP
     """
-    from circuits.tracing.circuit import (
-        provenance,  # now: what is imported after hours of training may no longer be there
-    )
+    from circuits.common.provenance import provenance  # now: what is imported after hours may no longer be there
 
     versions = provenance()
     wanted = [configs] if isinstance(configs, SAEConfig) else list(configs)
@@ -160,18 +159,18 @@ def train(
     with Ranks(distributed) as ranks:
         opened = ranks.agreed(lambda: _open(stream, batch_size, seed, file, resume, ranks))
         source, saved = opened.stream, opened.saved
-        size = ranks.exchange(Word(rows=opened.size)).rows
+        size = ranks.exchange(Message(rows=opened.size)).rows
 
-        def plan() -> Regime:
+        def plan() -> TrainingConfig:
             count = _steps(steps, samples, size)
             up = min(1000, count // 20) if warmup is None else warmup
             schedule = Schedule(count, up, decay, up if sparsity_warmup is None else sparsity_warmup)
             dead = max(1, min(DEAD_AFTER, count * size // 5)) if dead_after is None else dead_after
-            return Regime(schedule, lr, clip, dead, resample_every or dead, precision)
+            return TrainingConfig(schedule, lr, clip, dead, resample_every or dead, precision)
 
-        regime = ranks.agreed(plan)
+        training = ranks.agreed(plan)
         settings = {
-            **dataclasses.asdict(regime), "normalise": normalize, "bias": bias, "batch_size": size,
+            **dataclasses.asdict(training), "normalise": normalize, "bias": bias, "batch_size": size,
             "statistics_samples": statistics_samples, "report_every": report_every,
             "configs": [c.to_dict() for c in wanted],
         }  # fmt: skip
@@ -186,14 +185,14 @@ def train(
         if isinstance(source, Replayed):
             source.keeping = False
         place = ranks.device(torch.device(device) if device is not None else opened.device)
-        trainees = [Trainee(c, n, statistics, regime, place, ranks) for c, n in zip(wanted, names, strict=True)]
+        trainers = [SAETrainer(c, n, statistics, training, place, ranks) for c, n in zip(wanted, names, strict=True)]
         reports: list[Report] = []
         step = 0
         if saved is not None and file is not None:
-            step = ranks.agreed(partial(_resume, file, saved, settings, trainees, source, ranks))
+            step = ranks.agreed(partial(_resume, file, saved, settings, trainers, source, ranks))
             reports = [Report(**r) for r in saved.reports]
-        count = regime.schedule.steps
-        loop = Loop(source, trainees, statistics, settings, place, count, size, file, checkpoint_every, reports, ranks)
+        count = training.schedule.steps
+        loop = Loop(source, trainers, statistics, settings, place, count, size, file, checkpoint_every, reports, ranks)
         if ranks.first:
             loop.listeners = [*callbacks]
         if log_file is not None:
@@ -202,7 +201,7 @@ def train(
         versions = {**versions, **({"ranks": ranks.world} if ranks.world > 1 else {})}
 
         def made(status: str) -> list[Run]:
-            return [_run(t, status, reports, settings, source, about, versions) for t in trainees]
+            return [_run(t, status, reports, settings, source, about, versions) for t in trainers]
 
         try:
             with reporter(progress if ranks.first else None, "vec") as told:
@@ -215,8 +214,8 @@ def train(
             error.runs = error.runs or made(f"stopped: {error}")
             raise
         runs = made(ended)
-    if all(t.collapse for t in trainees):
-        raise TrainingError("; ".join(f"{t.name}: {t.collapse}" for t in trainees), runs)
+    if all(t.collapse for t in trainers):
+        raise TrainingError("; ".join(f"{t.name}: {t.collapse}" for t in trainers), runs)
     return runs
 
 
@@ -279,16 +278,16 @@ def _steps(steps: int | None, samples: int | None, size: int) -> int:
 
 
 def _resume(
-    file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainees: list[Trainee], stream: Stream, ranks: Ranks
+    file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainers: list[SAETrainer], stream: Stream, ranks: Ranks
 ) -> int:
     other = [name for name, value in _flat(settings).items() if _flat(saved.settings).get(name) != value]
-    if other or len(saved.counters) != len(trainees):
+    if other or len(saved.counters) != len(trainers):
         what = ", ".join(other[:6]) or "the number of SAEs"
         raise TrainingError(
             f"{file} belongs to a training with other settings ({what}); give another file, or resume=False"
         )
-    for trainee, tensors, counters in zip(trainees, saved.tensors, saved.counters, strict=True):
-        trainee.restore(tensors, counters)
+    for trainer, tensors, counters in zip(trainers, saved.tensors, saved.counters, strict=True):
+        trainer.restore(tensors, counters)
     positions = saved.position.get(POSITIONS, [saved.position])
     if len(positions) != ranks.world:
         # of one stream that all share, the position is the same for any number of ranks
@@ -318,19 +317,19 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _run(
-    trainee: Trainee, ended: str, reports: Sequence[Report], settings: Mapping[str, Any], stream: Stream,
+    trainer: SAETrainer, ended: str, reports: Sequence[Report], settings: Mapping[str, Any], stream: Stream,
     metadata: dict[str, Any], versions: Mapping[str, Any],
 ) -> Run:  # fmt: skip
-    sae = trainee.sae.eval().requires_grad_(False)
+    sae = trainer.sae.eval().requires_grad_(False)
     sae.metadata = metadata
     shared = {name: value for name, value in settings.items() if name != "configs"}
     return Run(
-        name=trainee.name,
-        config=trainee.config,
+        name=trainer.name,
+        config=trainer.config,
         sae=sae,
-        steps=trainee.step,
-        samples=trainee.samples,
-        status=f"collapsed: {trainee.collapse}" if trainee.collapse else ended,
-        reports=tuple(r for r in reports if r.name == trainee.name),
+        steps=trainer.step,
+        samples=trainer.samples,
+        status=f"collapsed: {trainer.collapse}" if trainer.collapse else ended,
+        reports=tuple(r for r in reports if r.name == trainer.name),
         provenance={"data": told_by(stream, "digest"), "settings": shared, **versions},
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 import re
 import types
 from pathlib import Path
@@ -98,19 +97,6 @@ def test_nothing_is_left_for_later() -> None:
         if UNFINISHED.search(line)
     ]
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("package", LIBRARY)
-def test_no_module_bears_the_name_of_something_public(package: str) -> None:
-    """`circuits.trace` is the verb; a file trace.py would put a module in its place as soon as it is imported."""
-    module = importlib.import_module(package)
-    submodules = {name for _, name, _ in pkgutil.iter_modules(module.__path__)}
-    clashes = [
-        name
-        for name in sorted(submodules & set(public_names(module)))
-        if not isinstance(getattr(module, name), types.ModuleType)
-    ]
-    assert not clashes
 
 
 @pytest.mark.parametrize("package", LIBRARY)

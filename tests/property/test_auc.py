@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from circuits.dataset.concept_search import auc
+from circuits.common.statistics import auc
 
 # few values, so that there are many ties; and any floats
 few = st.sampled_from([-1.0, 0.0, 0.0, 0.5, 1.0])

@@ -13,7 +13,8 @@ from apps.cli.common import ModelOptions, Result, Session
 from apps.cli.output.console import table
 
 if TYPE_CHECKING:
-    from circuits.network.model import Layer, Model
+    from circuits.network.layer import Layer
+    from circuits.network.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from apps.pictures import open_pictures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from circuits.common.examples import Example
     from circuits.dataset.scan_results import Scan
     from circuits.network.model import Model
-    from circuits.tracing.circuit import Example
     from circuits.units.channel_dissection import Dissection
     from sae.architectures.base import SAE
     from zoo.images.sources import Images
@@ -76,8 +76,8 @@ class ShowFeatures(ModelOptions):
         for name in ("latents", "examples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
-        from sae.data.vision_site import attach_folder
         from sae.formats import load
+        from sae.formats.attach import attach_folder
         from zoo.images.sources import open_images
 
         elapsed = clock()

@@ -167,7 +167,7 @@ def color_vector(model: Model) -> Check:
     """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength tells color from Gabor units."""
     import torch
 
-    from circuits.dataset.concept_search import auc
+    from circuits.common.statistics import auc
     from circuits.units.branch_specialization import branch_structure
 
     groups = {

@@ -19,10 +19,11 @@ from apps.explorer.session import circuit_views, exports, links, state
 from apps.explorer.session.circuit_views import View
 from apps.explorer.session.state import Here
 from circuits import plot
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.plot.drawing.wording import kernel_effect, minus, name_of
-from circuits.tracing.circuit import Circuit, Example
+from circuits.tracing.circuit import Circuit
 from circuits.tracing.score import score
 from zoo.images.sources import Images
 from zoo.weights.files import write_text_atomically

@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import state
 from apps.explorer.session.state import Here
+from circuits.common.examples import Example
 from circuits.network.address import Unit
 from circuits.network.hooks import capture
 from circuits.network.model import Model
 from circuits.plot.drawing import crops, palette
-from circuits.tracing.circuit import Example
 from zoo.images.sources import Images
 from zoo.inputs import InputSpec
 from zoo.progress import Progress

@@ -34,7 +34,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Bench:
+class SteeringSite:
     """Where edits are made.
 
     Attributes:
@@ -70,17 +70,17 @@ class Bench:
         return flat[:, list(latents)].view(*acts.shape[:-1], -1)
 
 
-def bench_of(at: Here) -> Bench:
+def bench_of(at: Here) -> SteeringSite:
     """The layer, or the latents of it, that an address names."""
     unit, model = at.unit, at.model
     site = VisionSite(model, unit.layer)
     if unit.basis is None:
-        return Bench(site, None, "", site.d, site.layer.size)
+        return SteeringSite(site, None, "", site.d, site.layer.size)
     basis = model.basis(unit.layer, unit.basis)
-    return Bench(site, basis, unit.basis, len(basis.read), site.layer.size)
+    return SteeringSite(site, basis, unit.basis, len(basis.read), site.layer.size)
 
 
-def maxima_of(at: Here, bench: Bench, progress: Progress = None) -> Maxima:
+def maxima_of(at: Here, bench: SteeringSite, progress: Progress = None) -> Maxima:
     """The largest response of each unit: what the scan saw, or measured on some of the pictures."""
     images = state.pictures_of(at)
     if at.scan is not None and bench.space in at.scan.layers:
@@ -132,7 +132,9 @@ class Sides:
 
 
 @torch.no_grad()
-def sides(bench: Bench, edits: Sequence[LatentEdit], known: Maxima, image: Images, *, later: str, most: int) -> Sides:
+def sides(
+    bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima, image: Images, *, later: str, most: int
+) -> Sides:
     """A picture before and after.
 
     Raises:
@@ -144,7 +146,9 @@ def sides(bench: Bench, edits: Sequence[LatentEdit], known: Maxima, image: Image
         return _sides(bench, edits, way, image, later, most)
 
 
-def _sides(bench: Bench, edits: Sequence[LatentEdit], way: Function, image: Images, later: str, most: int) -> Sides:
+def _sides(
+    bench: SteeringSite, edits: Sequence[LatentEdit], way: Function, image: Images, later: str, most: int
+) -> Sides:
     site, model = bench.site, bench.model
     (clean, edited), _ = next(site.predictions(image, [None, way]))
     acts = next(site.blocks(image)).acts
@@ -213,7 +217,9 @@ class Doses:
 
 
 @torch.no_grad()
-def doses(bench: Bench, edits: Sequence[LatentEdit], known: Maxima, images: Images, progress: Progress = None) -> Doses:
+def doses(
+    bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima, images: Images, progress: Progress = None
+) -> Doses:
     """The edits made by a share, from none to twice as far; and the same edits of random units.
 
     An activation x that the edits turn into y becomes x + t (y - x). Conditions stay what they are; random units are
@@ -257,6 +263,6 @@ def _share(function: Function, t: float) -> Function:
     return lambda acts: acts + t * (function(acts) - acts)
 
 
-def recipe(bench: Bench, edits: Sequence[LatentEdit], known: Maxima) -> str:
+def recipe(bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima) -> str:
     """The edits as the JSON that `sae.steering.Steering.parse` reads."""
     return steered(bench.site, bench.basis, list(edits), maxima=known).steering.json()

@@ -86,7 +86,7 @@ class Task(Generic[T]):
             self._future.set_exception(error)
 
 
-class Desk:
+class Executor:
     """Does tasks one after the other, and remembers what came out."""
 
     def __init__(self, workers: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.dataset.reservoir import NOBODY
+from circuits.dataset.reservoir import NO_IMAGE
 from circuits.dataset.scan_results import LayerScan
 
 ORDERS = {
@@ -25,7 +25,7 @@ def selectivity(layer: LayerScan) -> NDArray[np.float64]:
     fires lies below its strongest, as a share of that; 1 for a unit that hardly ever says much.
     """
     images, values = layer.arrays["top.image"], layer.arrays["top.value"]
-    there = (images != NOBODY) & (values > 0)
+    there = (images != NO_IMAGE) & (values > 0)
     if layer.labels is None:
         most = np.maximum(layer.maximum.astype(np.float64), 1e-30)
         return np.where(there[:, 0], 1 - np.clip(layer.mean_if_on / most, 0, 1), 0.0)

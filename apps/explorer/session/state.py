@@ -17,7 +17,7 @@ import streamlit as st
 
 from apps.explorer.resources import rendered_units, thumbnails
 from apps.explorer.resources.renamed_scan import Renamed
-from apps.explorer.server.background_work import Desk
+from apps.explorer.server.background_work import Executor
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session.labels import FILE as LABELS
 from apps.explorer.session.labels import Labels
@@ -143,8 +143,8 @@ def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
     """A model of the zoo, with the latents of the dictionaries that the server was given."""
     model, refused = load(name), {}
     for own, folder in saes:
-        from sae.data.vision_site import attach_folder
         from sae.formats import load as load_sae
+        from sae.formats.attach import attach_folder
 
         try:
             said = load_sae(folder).metadata
@@ -213,9 +213,9 @@ def pictures_of(at: Here) -> Images:
 
 
 @st.cache_resource(show_spinner=False)
-def desk() -> Desk:
+def desk() -> Executor:
     """The one desk at which the server's work is done."""
-    return Desk(workers=2)
+    return Executor(workers=2)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)

@@ -13,7 +13,7 @@ from apps.explorer.panes import image_analysis
 from apps.explorer.panes.image_analysis import Shown
 from apps.explorer.panes.steering import edit_rows, steering, steering_figure
 from apps.explorer.resources import steering_runs
-from apps.explorer.resources.steering_runs import Bench, Doses, Sides
+from apps.explorer.resources.steering_runs import Doses, Sides, SteeringSite
 from apps.explorer.server.security import MAX_UPLOAD, checked_json, guarded
 from apps.explorer.session import edit_links, state
 from apps.explorer.session.edit_links import Edits
@@ -58,7 +58,9 @@ def main() -> None:
         )  # fmt: skip
 
 
-def _results(at: Here, bench: Bench, edits: Edits, known: Maxima, shown: Shown) -> tuple[Sides | None, Doses | None]:
+def _results(
+    at: Here, bench: SteeringSite, edits: Edits, known: Maxima, shown: Shown
+) -> tuple[Sides | None, Doses | None]:
     options = steering.later_layers(at)
     made: Sides | None = None
     found: Doses | None = None
@@ -103,7 +105,7 @@ def _results(at: Here, bench: Bench, edits: Edits, known: Maxima, shown: Shown) 
     return made, found
 
 
-def _given(at: Here, bench: Bench) -> None:
+def _given(at: Here, bench: SteeringSite) -> None:
     """Edits from a file: those that Export wrote, or `circuits steer --out`."""
     with st.expander("Open edits from a file"):
         given = st.file_uploader("steering.json", ["json"], key="edits-given", max_upload_size=MAX_UPLOAD // 2**20)
@@ -115,7 +117,9 @@ def _given(at: Here, bench: Bench) -> None:
             edit_rows.put(edit_links.parsed(edit_links.written(read.edits), bench.count, bench.size))
 
 
-def _export(bench: Bench, edits: Edits, known: Maxima | None, made: Sides | None, found: Doses | None) -> Export | None:
+def _export(
+    bench: SteeringSite, edits: Edits, known: Maxima | None, made: Sides | None, found: Doses | None
+) -> Export | None:
     if known is None or not edits:
         return None
 

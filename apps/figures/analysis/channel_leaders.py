@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from circuits.network.basis import Basis
-from sae.architectures.base import whole
+from sae.checks import whole
 from sae.errors import SAEError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.dataset.concept_search import pooled_responses
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
+from circuits.network.responses import pooled_responses
 from zoo.images.sources import open_images
 
 

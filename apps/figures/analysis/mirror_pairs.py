@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import NotHere
+from apps.figures.context import NotHere
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from zoo.images.sources import Images
 
 _TRIED = 200
@@ -32,11 +32,11 @@ class Subject:
     names: tuple[str, ...]
 
 
-def subject(bench: Bench, wanted: Sequence[str] = (), what: str = "pictures") -> Subject:
+def subject(context: FigureContext, wanted: Sequence[str] = (), what: str = "pictures") -> Subject:
     """The picture of some classes (of any, where there are none such) that the network is surest of.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         wanted: names of classes; pictures of others are taken only where there are none of these.
         what: pictures of these classes are called in the caption, such as "pictures of dogs".
 
@@ -47,7 +47,7 @@ def subject(bench: Bench, wanted: Sequence[str] = (), what: str = "pictures") ->
 
     from circuits.network.hooks import capture
 
-    pictures, model = bench.images, bench.model
+    pictures, model = context.images, context.model
     if not model.classes:
         raise NotHere("needs a network whose classes are known")
     names = {name.lower() for name in wanted}
@@ -65,7 +65,7 @@ def subject(bench: Bench, wanted: Sequence[str] = (), what: str = "pictures") ->
         order = scores[best].argsort(descending=True)[:5].tolist()
         return {"index": where[best], "classes": order, "chance": float(sure[best])}
 
-    best = bench.kept("subject", look, wanted=sorted(names))
+    best = context.kept("subject", look, wanted=sorted(names))
     kind = what if fitting else "pictures"
     how = f"of {len(where)} {kind} it is the one that the network is surest of ({100 * best['chance']:.0f} %)"
     classes = tuple(int(c) for c in best["classes"])
@@ -73,20 +73,20 @@ def subject(bench: Bench, wanted: Sequence[str] = (), what: str = "pictures") ->
     return Subject(pictures.subset([best["index"]]), int(best["index"]), how, classes, titles)
 
 
-def layer_of(bench: Bench, *names: str) -> str:
+def layer_of(context: FigureContext, *names: str) -> str:
     """The first of these layers that the model has; of a network of another make one about as deep in it.
 
     Raises:
         NotHere: a network without places.
     """
-    layers = bench.model.layers
-    spatial = [n for n in bench.model.trunk if (layers[n].size or (1, 1)) > (1, 1)]
+    layers = context.model.layers
+    spatial = [n for n in context.model.trunk if (layers[n].size or (1, 1)) > (1, 1)]
     if not spatial:
         raise NotHere("needs a network with layers that have places")
     return next((n for n in names if n in layers), spatial[int(0.6 * len(spatial))])
 
 
-def drawn_units(bench: Bench, layer: str, n: int) -> list[str]:
+def drawn_units(context: FigureContext, layer: str, n: int) -> list[str]:
     """Units of a layer drawn by lot, in the order of the draw: of the half that fires most often.
 
     Raises:
@@ -94,9 +94,9 @@ def drawn_units(bench: Bench, layer: str, n: int) -> list[str]:
     """
     import numpy as np
 
-    density = bench.scan.layer(layer).density
+    density = context.scan.layer(layer).density
     fires = np.flatnonzero((density > 0) & (density >= np.median(density)))
     if not len(fires):
         raise NotHere(f"needs a layer that fires on these pictures; {layer} does not")
-    drawn = np.random.default_rng(bench.seed).permutation(fires)[:n]
-    return [str(bench.model.unit(f"{layer}:{i}")) for i in drawn.tolist()]
+    drawn = np.random.default_rng(context.seed).permutation(fires)[:n]
+    return [str(context.model.unit(f"{layer}:{i}")) for i in drawn.tolist()]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.attribution.expanded_weights import ExpandedWeights
     from circuits.tracing.circuit import Edge
 
 
-def edge(bench: Bench, weights: ExpandedWeights, target: int, source: int) -> Edge:
+def edge(context: FigureContext, weights: ExpandedWeights, target: int, source: int) -> Edge:
     """The weights from one channel to one target; the strength is their sum.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         weights: of `circuits.expanded_weights`.
         target, source: places in `weights.kernels`.
     """
@@ -23,8 +23,8 @@ def edge(bench: Bench, weights: ExpandedWeights, target: int, source: int) -> Ed
     total = float(weights.sums[target, source])
     sign = 1 if total > 0 else -1
     return Edge(
-        source=str(bench.model.unit(f"{weights.source}:{source}")),
-        target=str(bench.model.unit(weights.targets[target])),
+        source=str(context.model.unit(f"{weights.source}:{source}")),
+        target=str(context.model.unit(weights.targets[target])),
         sign=sign,
         weight=sign * float(weights.norms[target, source]),
         strength=total,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import NotHere
+from apps.figures.context import NotHere
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from sae.architectures.base import SAE
     from sae.data.site import Site
     from sae.data.vision_site import VisionSite
@@ -22,11 +22,13 @@ RATE = 3e-3
 """Learning rate of short trainings: larger than the default, which is for longer ones."""
 
 
-def dictionary(bench: Bench, site: Site, inputs: object, *, latents: int, k: int, steps: int, seed: int = 0) -> SAE:
+def dictionary(
+    context: FigureContext, site: Site, inputs: object, *, latents: int, k: int, steps: int, seed: int = 0
+) -> SAE:
     """A TopK SAE of a site, kept in the shared folder.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         site: vision or language; inputs: pictures or texts for it.
         latents, k, steps: of `sae.TopK` and `sae.train`.
         seed: of the training.
@@ -34,8 +36,8 @@ def dictionary(bench: Bench, site: Site, inputs: object, *, latents: int, k: int
     import sae
 
     name = f"sae-{site.address.replace('/', '-')}-{latents}-{k}-{steps}-{seed}"
-    folder = bench.shared / name
-    with bench.lock(name):
+    folder = context.shared / name
+    with context.lock(name):
         if not (folder / "cfg.json").is_file():
             stream = site.stream(inputs, batch_size=1024, seed=seed)  # type: ignore[attr-defined]
             run = sae.train(stream, sae.TopK(latents=latents, k=k), steps=steps, lr=RATE, seed=seed)[0]
@@ -67,7 +69,7 @@ class Trained:
         return self.site.layer.name
 
 
-def trained(bench: Bench) -> Trained:
+def trained(context: FigureContext) -> Trained:
     """An SAE of a middle layer, trained on four fifths of the pictures.
 
     Four times as many latents as channels (GoogLeNet's mixed4c: 2,048 of 512), 32 of which are active at once; fewer on
@@ -78,26 +80,26 @@ def trained(bench: Bench) -> Trained:
     """
     from sae.data.vision_site import VisionSite
 
-    layer = middle_layer(bench)
-    site = VisionSite(bench.model, layer)
-    training, held_out = halves(bench.images)
+    layer = middle_layer(context)
+    site = VisionSite(context.model, layer)
+    training, held_out = halves(context.images)
     latents, k = 4 * site.d, max(2, min(32, site.d // 8))
-    steps = bench.size(400, 200, 60)
-    found = dictionary(bench, site, training, latents=latents, k=k, steps=steps, seed=bench.seed)
-    if (layer, NAME) not in bench.model.bases:
+    steps = context.size(400, 200, 60)
+    found = dictionary(context, site, training, latents=latents, k=k, steps=steps, seed=context.seed)
+    if (layer, NAME) not in context.model.bases:
         site.attach(NAME, found)
     how = (
         f"TopK SAE of {layer}: {latents} latents, {k} of them active at once, {steps} steps of 1,024 vectors of "
         f"{len(training)} pictures"
     )
-    return Trained(site, found, training, held_out, vectors_of(bench, site, held_out), how)
+    return Trained(site, found, training, held_out, vectors_of(context, site, held_out), how)
 
 
-def middle_layer(bench: Bench) -> str:
+def middle_layer(context: FigureContext) -> str:
     """The layer whose latents figures are about: of InceptionV1 mixed4c, of a smaller one mixed3b."""
     from apps.figures.helpers.chosen_images import layer_of
 
-    return layer_of(bench, "mixed4c", "mixed3b")
+    return layer_of(context, "mixed4c", "mixed3b")
 
 
 def halves(images: Images) -> tuple[Images, Images]:
@@ -112,8 +114,8 @@ def halves(images: Images) -> tuple[Images, Images]:
     return images.subset([i for i in range(len(images)) if i % 5 != 2]), images.subset(held)
 
 
-def vectors_of(bench: Bench, site: VisionSite, images: Images, per_image: int = 40) -> Tensor:
+def vectors_of(context: FigureContext, site: VisionSite, images: Images, per_image: int = 40) -> Tensor:
     """Activation vectors `(n, d)` of some places of each picture, drawn by lot."""
     from sae.data.activations import Sampling, collect
 
-    return collect(site, images, sampling=Sampling(per_input=per_image, seed=bench.seed)).vectors
+    return collect(site, images, sampling=Sampling(per_input=per_image, seed=context.seed)).vectors

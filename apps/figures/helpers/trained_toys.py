@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from sae.superposition import Trained
 
 _SHORT: dict[str, Any] = {"batch": 256, "records": 2, "lr": 3e-3}
@@ -14,12 +14,17 @@ _SHORT: dict[str, Any] = {"batch": 256, "records": 2, "lr": 3e-3}
 
 
 def trained(
-    bench: Bench, name: str, *, seeds: tuple[int, int], steps: tuple[int, int], every: tuple[int, int] = (1, 1)
+    context: FigureContext,
+    name: str,
+    *,
+    seeds: tuple[int, int],
+    steps: tuple[int, int],
+    every: tuple[int, int] = (1, 1),
 ) -> Trained:
     """The models of an experiment: all of them as `circuits toy` trains them, or by effort some, and shorter.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         name: of the experiment, one of models.
         seeds: runs of each setting; steps: of the optimizer; every: one of so many settings: for quick, and to test.
     """
@@ -27,8 +32,8 @@ def trained(
 
     one = experiment(name)
     models = one.models
-    if bench.effort != "full" and models is not None:
-        at = 0 if bench.effort == "quick" else 1
+    if context.effort != "full" and models is not None:
+        at = 0 if context.effort == "quick" else 1
         some = every[at]
 
         def fewer(runs: int) -> list[Any]:
@@ -38,7 +43,7 @@ def trained(
             return [m for m in every_setting if m.setting in kept]
 
         one = replace(one, models=fewer, seeds=seeds[at], options={**one.options, **_SHORT, "steps": steps[at]})
-    found = one.run(seed=bench.seed, device="cpu")
+    found = one.run(seed=context.seed, device="cpu")
     if not isinstance(found, Trained):
         raise TypeError(f"{name} is no experiment of single models")
     return found

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import NotHere
+from apps.figures.context import NotHere
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.stimuli import Stimuli
     from circuits.tuning import Tuning
     from circuits.tuning.detectors import Detector
@@ -131,13 +131,13 @@ def _away(one: Tuned, others: list[Tuned]) -> float:
     )
 
 
-def search(bench: Bench, kind: str, layer: str, *, at_least: int = 1) -> Search:
+def search(context: FigureContext, kind: str, layer: str, *, at_least: int = 1) -> Search:
     """The detectors of a kind in a layer, searched for once for all figures.
 
     Where fewer than `at_least` pass, the best-scoring units make up the number, and `how` says so.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         kind: as `circuits.find_detectors` has them.
         layer: to search.
         at_least: how many a figure needs.
@@ -151,12 +151,12 @@ def search(bench: Bench, kind: str, layer: str, *, at_least: int = 1) -> Search:
     def look() -> dict[str, Any]:
         # every unit with a score above zero: those below the threshold are there to fall back on
         found = find_detectors(
-            bench.model,
+            context.model,
             kind,
             layers=[layer],
-            orientations=bench.size(24, 24, 12),
+            orientations=context.size(24, 24, 12),
             threshold=1e-9,
-            seed=bench.seed,
+            seed=context.seed,
         )
         chance = found.chance(layer)
         passed = sum(r.score >= THRESHOLD for r in found.rows)
@@ -168,8 +168,8 @@ def search(bench: Bench, kind: str, layer: str, *, at_least: int = 1) -> Search:
             "period": found.period,
         }
 
-    got = bench.kept(f"tuned-{kind}", look, layer=layer)
-    family = PUBLISHED.get((kind, layer)) if bench.published else None
+    got = context.kept(f"tuned-{kind}", look, layer=layer)
+    family = PUBLISHED.get((kind, layer)) if context.published else None
     rows = got["units"][: max(got["passed"], at_least)]
     if family is not None:
         from apps.cli.verify.facts import family as members
@@ -178,7 +178,7 @@ def search(bench: Bench, kind: str, layer: str, *, at_least: int = 1) -> Search:
         rows = [r for r in got["units"] if int(r["unit"].rpartition(":")[2]) in known]
     if len(rows) < at_least:
         raise NotHere(
-            f"needs {at_least} units of {layer} that are tuned to {kind} stimuli; {len(rows)} of {bench.model.name} are"
+            f"needs {at_least} units of {layer} tuned to {kind} stimuli; {len(rows)} of {context.model.name} are"
         )
     units = tuple(Tuned(str(r["unit"]), float(r["score"]), float(r["orientation"]), r) for r in rows)
     gap = largest_gap([u.orientation for u in units], float(got["period"]))
@@ -186,47 +186,47 @@ def search(bench: Bench, kind: str, layer: str, *, at_least: int = 1) -> Search:
     return Search(kind, layer, units, got["of"], got["best_untrained"], gap, passed, family is not None)
 
 
-def curve_layer(bench: Bench) -> str:
+def curve_layer(context: FigureContext) -> str:
     """Where curve detectors are looked for: mixed3b, else the trunk layer at a third of the depth."""
-    if "mixed3b" in bench.model.layers:
+    if "mixed3b" in context.model.layers:
         return "mixed3b"
-    spatial = [name for name in bench.model.trunk if bench.model.layers[name].size is not None]
+    spatial = [name for name in context.model.trunk if context.model.layers[name].size is not None]
     if len(spatial) < 3:
         raise NotHere("needs a network with at least three layers that have places")
     return spatial[len(spatial) // 3]
 
 
-def layer_before(bench: Bench, layer: str) -> str:
+def layer_before(context: FigureContext, layer: str) -> str:
     """The trunk layer that a layer reads.
 
     Raises:
         NotHere: it reads the picture itself.
     """
-    below = bench.model.before(layer)
+    below = context.model.before(layer)
     if below is None:
         raise NotHere(f"needs a layer before {layer}")
     return below
 
 
-def curve_stimuli(bench: Bench, layer: str, orientations: int, radii: int = 7) -> Stimuli:
+def curve_stimuli(context: FigureContext, layer: str, orientations: int, radii: int = 7) -> Stimuli:
     """Curves of radii that suit a layer's receptive field, outlines, light and dark; the straight line last."""
     from circuits import stimuli
 
-    field_, most = bench.model.layers[layer].receptive_field, min(bench.model.input.hw)
+    field_, most = context.model.layers[layer].receptive_field, min(context.model.input.hw)
     size = float(most if field_ is None else min(most, *field_.size))
     shares = (1 / 10, 1 / 6, 1 / 4, 3 / 8, 1 / 2, 3 / 4)[-(radii - 1) :]
     made = sorted({max(2.0, round(size * share, 1)) for share in shares})
     return stimuli.curves(orientations, (*made, math.inf), width=3.0 if size >= 32 else 2.0)
 
 
-def tuning(bench: Bench, units: Sequence[str], shown: Stimuli, *, pre: bool = False) -> Tuning:
+def tuning(context: FigureContext, units: Sequence[str], shown: Stimuli, *, pre: bool = False) -> Tuning:
     """`circuits.tune` of units of one layer, measured once for all figures."""
     import torch
 
     from circuits.tuning import Tuning, tune
 
     def measure() -> dict[str, Any]:
-        found = tune(bench.model, list(units), stimuli=shown, pre=pre)
+        found = tune(context.model, list(units), stimuli=shown, pre=pre)
         return {
             "responses": found.responses.tolist(),
             "baseline": found.baseline.tolist(),
@@ -235,7 +235,7 @@ def tuning(bench: Bench, units: Sequence[str], shown: Stimuli, *, pre: bool = Fa
             "size": list(found.size),
         }
 
-    got = bench.kept("tuning", measure, units=list(units), stimuli=shown.digest, pre=pre, model=bench.model.digest)
+    got = context.kept("tuning", measure, units=list(units), stimuli=shown.digest, pre=pre, model=context.model.digest)
     return Tuning(
         units=tuple(units),
         axes=shown.axes,
@@ -256,19 +256,19 @@ def mean_echo(measured: Tuning, units: Sequence[str]) -> float:
     return sum(kept) / len(kept) if kept else 1.0
 
 
-def kinds(bench: Bench, layer: str, wanted: Sequence[str]) -> tuple[dict[str, list[int]], str]:
+def kinds(context: FigureContext, layer: str, wanted: Sequence[str]) -> tuple[dict[str, list[int]], str]:
     """Channels of a layer by kind, and how the kinds were told, for a caption.
 
     On the network that published families hold for it is these; else what passes the searches, the first kind that
     a unit passes for; and where nothing passes, clusters of units that read alike.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         layer: whose channels.
         wanted: kinds to search for, the first first.
     """
-    count = bench.model.layers[layer].channels
-    if bench.published:
+    count = context.model.layers[layer].channels
+    if context.published:
         from apps.cli.verify.facts import facts
 
         rows = [f for f in facts()["families"] if f["layer"] == layer and f["family"] != "Other Units"]
@@ -277,7 +277,7 @@ def kinds(bench: Bench, layer: str, wanted: Sequence[str]) -> tuple[dict[str, li
     found: dict[str, list[int]] = {}
     taken: set[int] = set()
     for kind in wanted:
-        units = search(bench, kind, layer).units
+        units = search(context, kind, layer).units
         members = [u.index for u in units if u.score >= THRESHOLD and u.index not in taken]
         taken |= set(members)
         if members:
@@ -287,6 +287,6 @@ def kinds(bench: Bench, layer: str, wanted: Sequence[str]) -> tuple[dict[str, li
     from circuits.units.similarity import by_weights
     from circuits.units.weight_factors import families
 
-    grouped = families(by_weights(bench.model, layer), count=min(6, count), shuffles=0)
+    grouped = families(by_weights(context.model, layer), count=min(6, count), shuffles=0)
     named = {f"like :{m[0].rpartition(':')[2]}": [int(u.rpartition(":")[2]) for u in m] for m in grouped.members}
     return named, "six clusters of units that read the layer before alike, as no unit passes a search for a kind"

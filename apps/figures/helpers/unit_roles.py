@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import NotHere
+from apps.figures.context import NotHere
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from zoo.images.sources import Images
 
 CARS = (
@@ -39,12 +39,12 @@ class Role:
 
 
 def of_class(
-    bench: Bench, names: Sequence[str], layers: Sequence[str], what: str, published: str | None = None
+    context: FigureContext, names: Sequence[str], layers: Sequence[str], what: str, published: str | None = None
 ) -> Role:
     """The unit of some layers that best tells pictures of some classes from the others.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         names: of classes; those that the pictures do not have are passed over.
         layers: to search; those that the model lacks are passed over.
         what: the unit is called in the caption, such as "a car detector".
@@ -55,29 +55,29 @@ def of_class(
     """
     from circuits.dataset.concept_search import find
 
-    if bench.published and published is not None:
-        return Role(f"{bench.model.name}/{published}", f"{published} is the published one")
-    positive, negative = split(bench.images, names)
-    here = [layer for layer in layers if layer in bench.model.layers] or deep_layers(bench)
+    if context.published and published is not None:
+        return Role(f"{context.model.name}/{published}", f"{published} is the published one")
+    positive, negative = split(context.images, names)
+    here = [layer for layer in layers if layer in context.model.layers] or deep_layers(context)
 
     def search() -> dict[str, Any]:
-        found = find(bench.model, positive=positive, negative=negative, layers=here, seed=bench.seed)
-        return {"unit": str(bench.model.unit(found.best.unit)), "auc": found.best.auc, "chance": found.chance}
+        found = find(context.model, positive=positive, negative=negative, layers=here, seed=context.seed)
+        return {"unit": str(context.model.unit(found.best.unit)), "auc": found.best.auc, "chance": found.chance}
 
-    best = bench.kept("role", search, names=sorted(names), layers=here)
+    best = context.kept("role", search, names=sorted(names), layers=here)
     how = f"{best['unit'].partition('/')[2]} is {what} found here (AUC {best['auc']:.2f}, chance {best['chance']:.2f})"
     return Role(best["unit"], how, best["auc"], best["chance"])
 
 
-def car(bench: Bench) -> Role:
+def car(context: FigureContext) -> Role:
     """The car detector, as the published one in a branch that sees more than one position of the layer before.
 
     A unit of a 1x1 branch may tell cars as well, but its weights do not say which part lies where.
     """
     layers = [f"mixed4{stage}_{branch}" for stage in "abcd" for branch in ("3x3", "5x5")]
-    branches = any(layer in bench.model.layers for layer in layers)
+    branches = any(layer in context.model.layers for layer in layers)
     what = "the car detector of the 3x3 and 5x5 branches" if branches else "the car detector"
-    return of_class(bench, CARS, layers, what, "mixed4c:447")
+    return of_class(context, CARS, layers, what, "mixed4c:447")
 
 
 def dogs() -> tuple[str, ...]:
@@ -88,9 +88,9 @@ def dogs() -> tuple[str, ...]:
     return ("dog_left", "dog_right", *names[names.index("Chihuahua") : names.index("Mexican hairless") + 1])
 
 
-def dog(bench: Bench) -> Role:
+def dog(context: FigureContext) -> Role:
     """The unit for dogs, whichever way they face."""
-    return of_class(bench, dogs(), ("mixed4b", "mixed4c"), "the dog detector", "mixed4b:418")
+    return of_class(context, dogs(), ("mixed4b", "mixed4c"), "the dog detector", "mixed4b:418")
 
 
 def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
@@ -109,25 +109,27 @@ def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
     return images.subset(positive), images.subset([i for i, there in enumerate(holds) if not there])
 
 
-def random_units(bench: Bench, layer: str, n: int, *, but: Sequence[str] = ()) -> list[str]:
+def random_units(context: FigureContext, layer: str, n: int, *, but: Sequence[str] = ()) -> list[str]:
     """Addresses of units of a layer drawn by seed, as a control for those found in it.
 
     Args:
-        bench: of the figure.
+        context: of the figure.
         layer: of the units; n: how many, at most.
         but: addresses of units left out.
     """
     import numpy as np
 
     out = {int(unit.rpartition(":")[2]) for unit in but}
-    left = [i for i in range(bench.model.layers[layer].channels) if i not in out]
-    drawn = np.random.default_rng(bench.seed).permutation(left)[:n]
-    return [str(bench.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]
+    left = [i for i in range(context.model.layers[layer].channels) if i not in out]
+    drawn = np.random.default_rng(context.seed).permutation(left)[:n]
+    return [str(context.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]
 
 
-def deep_layers(bench: Bench) -> list[str]:
+def deep_layers(context: FigureContext) -> list[str]:
     """Layers of a network of another make at which objects are told apart: those in the second half of the trunk."""
-    spatial = [name for name, layer in bench.model.layers.items() if layer.size is not None and layer.kind != "logits"]
+    spatial = [
+        name for name, layer in context.model.layers.items() if layer.size is not None and layer.kind != "logits"
+    ]
     if not spatial:
         raise NotHere("needs a network with layers that have places")
     return spatial[len(spatial) // 2 :]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
 from circuits.plot.drawing import palette
-from circuits.tracing.circuit import Circuit, Example
+from circuits.tracing.circuit import Circuit
 from zoo.images.sources import Images, Source, open_images
 from zoo.inputs import InputSpec
 

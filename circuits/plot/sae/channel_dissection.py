@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.attribution.contributions import checked_examples
+from circuits.common.examples import Example
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import minus, number, short
-from circuits.tracing.circuit import Example
 from circuits.units.channel_dissection import Dissection, Writer
 from zoo.images.sources import Source, open_images
 from zoo.inputs import InputSpec

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.common.examples import Example
 from circuits.dataset.scan_results import Scan, UnitScan
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
@@ -17,7 +18,6 @@ from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing import html_page
 from circuits.plot.drawing.svg import cropped, escape, kernel_svg
 from circuits.plot.drawing.wording import decimals, kernel_effect, minus, number, short
-from circuits.tracing.circuit import Example
 from circuits.units.dossier import SECTIONS, Dossier, Wires
 from circuits.units.dossier.fast_sections import Alike
 from circuits.units.dossier.section_registry import Nothing

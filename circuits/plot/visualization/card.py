@@ -12,8 +12,7 @@ from circuits.plot.circuit.unit_cards import DEAD
 from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import minus, short
-from circuits.visualization.evidence import Evidence, Path
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Evidence, Path, Visualization
 
 PATH = "path: how alike to its photographs, layer by layer (1 = as they are among each other)"
 NOT_FINITE = "not finite: the network gave no number"

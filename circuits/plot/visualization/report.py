@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from circuits.common.provenance import provenance
 from circuits.plot.drawing import canvas, crops, html_page, palette
 from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.card import PATH, sizes, tile, why_none
-from circuits.tracing.circuit import provenance
 from circuits.visualization.result import Visualization
 
 TILE, GAP = 104, 12

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.dataset.concept_search import pooled_responses
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
+from circuits.network.responses import pooled_responses
 from circuits.network.untrained import Untrained, untrained
-from circuits.tracing.circuit import provenance
 from circuits.tuning.circular_statistics import largest_gap
 from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of

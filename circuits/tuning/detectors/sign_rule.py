@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from circuits.tuning.detectors.search import Detector
 
 

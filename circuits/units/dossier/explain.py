@@ -4,53 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from circuits.dataset.scan_results import LayerScan, Scan, UnitScan
+from circuits.common.provenance import provenance
+from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import StoreError, named
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
-from circuits.units.dossier.section_registry import SECTIONS, Finding, section
-from zoo.images.sources import Images
+from circuits.units.dossier.section_registry import SECTIONS, Finding, Subject, section
 from zoo.progress import Progress, reporter
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What a section is made from.
-
-    Attributes:
-        model, unit: the unit, by its canonical address, and its model.
-        scan: what was found on pictures.
-        images: those pictures, where they are not where they were.
-        seed, progress: for sections that draw lots or take long.
-    """
-
-    model: Model
-    unit: Unit
-    scan: Scan
-    images: Any = None
-    seed: int = 0
-    progress: Progress = None
-
-    @property
-    def layer(self) -> LayerScan:
-        """What the scan found of the unit's layer."""
-        return self.scan.layer(self.unit.space)
-
-    @cached_property
-    def found(self) -> UnitScan:
-        """What the scan found of the unit."""
-        return self.scan.unit(self.unit)
-
-    @cached_property
-    def pictures(self) -> Images:
-        """The pictures that were scanned."""
-        return self.scan.pictures(self.images)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from circuits.errors import CircuitsError
-from circuits.units.dossier.explain import Subject
 from circuits.units.dossier.neighbor_weights import wires
-from circuits.units.dossier.section_registry import Finding, Nothing, Section, register
+from circuits.units.dossier.section_registry import Finding, Nothing, Section, Subject, register
 from circuits.units.similarity import Neighbors, by_weights, likeness_of, unit_names
 
 

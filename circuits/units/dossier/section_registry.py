@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
+from circuits.dataset.scan_results import LayerScan, Scan, UnitScan
 from circuits.errors import CircuitsError, did_you_mean, shorten
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from circuits.units.dossier.explain import Subject
+from circuits.network.address import Unit
+from circuits.network.model import Model
+from zoo.images.sources import Images
+from zoo.progress import Progress
 
 
 class Finding(Protocol):
@@ -75,3 +76,37 @@ def section(name: str) -> Section:
         hint = did_you_mean(name, SECTIONS)
         raise CircuitsError(f"there is no section {shorten(name)!r}.{hint} There are {', '.join(SECTIONS)}")
     return SECTIONS[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a section is made from.
+
+    Attributes:
+        model, unit: the unit, by its canonical address, and its model.
+        scan: what was found on pictures.
+        images: those pictures, where they are not where they were.
+        seed, progress: for sections that draw lots or take long.
+    """
+
+    model: Model
+    unit: Unit
+    scan: Scan
+    images: Any = None
+    seed: int = 0
+    progress: Progress = None
+
+    @property
+    def layer(self) -> LayerScan:
+        """What the scan found of the unit's layer."""
+        return self.scan.layer(self.unit.space)
+
+    @cached_property
+    def found(self) -> UnitScan:
+        """What the scan found of the unit."""
+        return self.scan.unit(self.unit)
+
+    @cached_property
+    def pictures(self) -> Images:
+        """The pictures that were scanned."""
+        return self.scan.pictures(self.images)

@@ -10,8 +10,7 @@ from circuits import stimuli
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.errors import CircuitsError
 from circuits.tuning import Tuning, tune
-from circuits.units.dossier.explain import Subject
-from circuits.units.dossier.section_registry import Finding, Nothing, Section, register
+from circuits.units.dossier.section_registry import Finding, Nothing, Section, Subject, register
 from circuits.units.polysemanticity import polysemantic
 from circuits.units.weight_factors import Factors, one_sided_nmf
 from circuits.visualization import Visualization, visualize

@@ -37,7 +37,7 @@ def gram_likeness(model: Model, pictures: Tensor, layer: str) -> float:
 
 
 @dataclass(frozen=True)
-class Told:
+class Agreement:
     """Whether icons drive a layer towards what they were made of.
 
     Attributes:
@@ -50,7 +50,7 @@ class Told:
 
 
 @torch.no_grad()
-def told_apart(model: Model, layer: str, icons: Sequence[Tensor], vectors: Tensor) -> Told:
+def direction_agreement(model: Model, layer: str, icons: Sequence[Tensor], vectors: Tensor) -> Agreement:
     """Show icons of directions to the network, and compare what a layer says with the directions.
 
     Args:
@@ -70,4 +70,4 @@ def told_apart(model: Model, layer: str, icons: Sequence[Tensor], vectors: Tenso
     wanted = F.normalize(vectors.float().cpu() - vectors.float().cpu().mean(0), dim=1)
     cosines = said @ wanted.T
     own = cosines.diagonal()
-    return Told(own, (cosines.sum(1) - own) / (len(icons) - 1))
+    return Agreement(own, (cosines.sum(1) - own) / (len(icons) - 1))

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from circuits.attribution.expanded_weights import expanded_weights
+from circuits.common.provenance import provenance
 from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from circuits.visualization.modes.accentuation import accentuate
 from circuits.visualization.modes.checks import opened, refuse, whole
 from circuits.visualization.modes.shared_start import alike

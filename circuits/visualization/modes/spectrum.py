@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.common.examples import Example
+from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import examples
 from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.tracing.circuit import Example, provenance
 from circuits.visualization.modes.checks import refuse, whole
 from circuits.visualization.objectives import Reading, as_maps, of_unit
 from circuits.visualization.parametrizations import generator

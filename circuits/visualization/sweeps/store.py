@@ -22,12 +22,11 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import VisualizationError, shorten
 from circuits.network.address import Unit
-from circuits.tracing.circuit import Example
-from circuits.visualization.evidence import Evidence, Path
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Evidence, Path, Visualization
 from zoo.weights.files import write_atomically, write_text_atomically
 
 SCHEMA = 1

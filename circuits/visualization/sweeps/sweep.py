@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.errors import VisualizationError, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
-from circuits.tracing.circuit import provenance
 from circuits.visualization.evidence import examine
 from circuits.visualization.optimization import layer_names, size_checked
 from circuits.visualization.parametrizations import Fourier

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.tracing.circuit import provenance
+from circuits.common.provenance import provenance
 from sae.superposition.toy.feature_sampler import sample
 from sae.superposition.toy.results import Solution, Trained
 from sae.superposition.toy.toy_models import ToyError, ToyModel

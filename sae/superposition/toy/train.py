@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.common.provenance import provenance
 from circuits.errors import shorten
 from circuits.network.model import best_device
-from circuits.tracing.circuit import provenance
 from sae.superposition.toy.batched_passes import Parameters, Passes
 from sae.superposition.toy.feature_sampler import EVALUATION, TRAINING, Law
 from sae.superposition.toy.results import Trained

@@ -15,6 +15,7 @@ import circuits
 import sae
 from apps.explorer.resources import saes as dictionaries
 from sae.data.vision_site import VisionSite
+from sae.formats.attach import attach_folder
 from sae.formats.native import write_density
 from tests.apps.explorer.conftest import Open, texts
 
@@ -67,7 +68,7 @@ def test_what_the_files_say_of_an_sae_is_told(with_sae: Open, folder: Path) -> N
 
 def test_scanned_latents_are_shown_and_lead_to_their_units(with_sae: Open, folder: Path) -> None:
     model = circuits.load("scenes")
-    sae.data.vision_site.attach_folder(model, folder)
+    attach_folder(model, folder)
     space = f"{LAYER}~parts"
     circuits.scan(model, "scenes:20", folder / "scan", layers=[space])
     try:
@@ -99,7 +100,7 @@ def test_a_scan_that_calls_latents_by_their_folder_is_found_under_another_name(
 
     shutil.copytree(folder, tmp_path / "parts")
     model = circuits.load("scenes")
-    sae.data.vision_site.attach_folder(model, tmp_path / "parts")
+    attach_folder(model, tmp_path / "parts")
     circuits.scan(model, "scenes:12", tmp_path / "parts" / "scan", layers=[f"{LAYER}~parts"])
     settings(made_store, saes=[["mine", str(tmp_path / "parts")]])
     assert "latents fire on 12 pictures" in said(opened("sae"))

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 import circuits
 import sae
 from apps.explorer.resources import steering_runs
-from apps.explorer.resources.steering_runs import Bench
+from apps.explorer.resources.steering_runs import SteeringSite
 from circuits.network.interventions import Ablate, edit
 from sae.data.vision_site import VisionSite
 from sae.steering import LatentEdit, Steering, maxima
@@ -30,10 +30,10 @@ UNIT = "scenes/mixed3b:39"
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> SteeringSite:
     """The layer `mixed3b` of the built-in model."""
     site = VisionSite(circuits.load("scenes"), "mixed3b")
-    return Bench(site, None, "", site.d, site.layer.size)
+    return SteeringSite(site, None, "", site.d, site.layer.size)
 
 
 def _url(at: AppTest, name: str) -> str:
@@ -111,7 +111,7 @@ def test_edits_that_are_none_are_one_line_and_lose_nothing(opened: Open, made_st
     assert scan_files(made_store) == before
 
 
-def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(bench: Bench) -> None:
+def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(bench: SteeringSite) -> None:
     known = maxima(None, bench.site, "scenes:4")
     known.values[3] = 0
     with pytest.raises(circuits.CircuitsError, match="never fired"):
@@ -131,7 +131,7 @@ def test_the_scan_knows_the_maxima_that_the_library_measures(opened: Open, made_
     assert found.inputs["digest"] == measured.inputs["digest"]
 
 
-def test_what_is_shown_is_what_the_network_says_when_it_is_edited(bench: Bench) -> None:
+def test_what_is_shown_is_what_the_network_says_when_it_is_edited(bench: SteeringSite) -> None:
     image = open_images("scenes:40").subset([11])
     known = maxima(None, bench.site, "scenes:20")
     made = steering_runs.sides(bench, [LatentEdit(39, "ablate")], known, image, later="mixed4a", most=4)
@@ -144,7 +144,7 @@ def test_what_is_shown_is_what_the_network_says_when_it_is_edited(bench: Bench) 
     assert np.all(made.maps[39][1] == 0) and made.maps[39][0].shape == bench.size
 
 
-def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: Bench) -> None:
+def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: SteeringSite) -> None:
     images = open_images("scenes:6")
     known = maxima(None, bench.site, "scenes:40")
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3), (6, 3))), LatentEdit(6, "scale", 1.5)]
@@ -159,14 +159,14 @@ def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: Bench) -> None
     assert not {unit for row in found.units for unit in row} & {39, 6}
 
 
-def test_an_edit_that_sets_nothing_changes_nothing_to_the_bit(bench: Bench) -> None:
+def test_an_edit_that_sets_nothing_changes_nothing_to_the_bit(bench: SteeringSite) -> None:
     image = open_images("scenes:3").subset([2])
     known = maxima(None, bench.site, "scenes:20")
     made = steering_runs.sides(bench, [LatentEdit(39, "scale", 1.0)], known, image, later="mixed4a", most=4)
     assert np.array_equal(made.before, made.after) and made.moved == () and not made.change.any()
 
 
-def test_hooks_and_weights_are_as_before(bench: Bench) -> None:
+def test_hooks_and_weights_are_as_before(bench: SteeringSite) -> None:
     module = bench.model.module
     before = digest(module.state_dict()), _hooks(module)
     known = maxima(None, bench.site, "scenes:20")
@@ -180,7 +180,7 @@ def _hooks(module: Any) -> int:
     return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
 
 
-def test_two_sessions_steer_one_model_without_mixing(bench: Bench) -> None:
+def test_two_sessions_steer_one_model_without_mixing(bench: SteeringSite) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     image, known = open_images("scenes:9").subset([8]), maxima(None, bench.site, "scenes:40")
@@ -218,7 +218,7 @@ def _numbers(values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def test_the_exported_json_is_a_steering_of_this_layer(bench: Bench) -> None:
+def test_the_exported_json_is_a_steering_of_this_layer(bench: SteeringSite) -> None:
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3),)), LatentEdit(7, "ablate")]
     read = Steering.parse(steering_runs.recipe(bench, edits, maxima(None, bench.site, "scenes:20")))
     assert read.edits == tuple(edits) and read.site == "scenes/mixed3b" and set(read.strengths) == {39}
@@ -231,7 +231,7 @@ def _given(at: AppTest, name: str, data: bytes) -> AppTest:
     return settled(at)
 
 
-def test_edits_are_opened_from_a_file(opened: Open, bench: Bench) -> None:
+def test_edits_are_opened_from_a_file(opened: Open, bench: SteeringSite) -> None:
     text = steering_runs.recipe(bench, [LatentEdit(11, "add", 0.25)], maxima(None, bench.site, "scenes:4"))
     at = _given(opened("steering", unit=UNIT), "steering.json", text.encode())
     assert not at.error and _url(at, "edits") == "11:add:0.25"

@@ -12,7 +12,7 @@ import pytest
 
 import circuits
 from apps.explorer.resources import thumbnails
-from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Desk
+from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Executor
 from apps.explorer.server.security import UploadError
 from apps.explorer.session import exports
 from apps.explorer.session.circuit_views import View, document, merged, pruned, read_document
@@ -96,7 +96,7 @@ def test_a_damaged_view_of_a_good_circuit_is_told(circuit: Circuit) -> None:
 
 
 def test_a_task_is_done_once_for_all_who_ask() -> None:
-    desk, count = Desk(), []
+    desk, count = Executor(), []
 
     def work(report: object) -> int:
         count.append(1)
@@ -112,21 +112,21 @@ def test_a_task_is_done_once_for_all_who_ask() -> None:
     assert asked == [7] * 12 and len(count) == 1
 
 
-def _done(desk: Desk, work: object) -> int:
+def _done(desk: Executor, work: object) -> int:
     task = desk.ask("key", "work", work)  # type: ignore[arg-type]
     assert task.wait(5)
     return int(task.result())  # type: ignore[call-overload]
 
 
 def test_what_a_desk_remembers_is_bounded() -> None:
-    desk = Desk()
+    desk = Executor()
     for i in range(REMEMBERED + 60):
         assert desk.ask(i, "work", lambda report, i=i: i).wait(5)  # type: ignore[misc]
     assert len(desk) <= REMEMBERED
 
 
 def test_more_than_can_wait_is_refused() -> None:
-    desk, stop = Desk(), threading.Event()
+    desk, stop = Executor(), threading.Event()
     tasks = [desk.ask(i, "work", lambda report: stop.wait(20)) for i in range(WAITING)]
     with pytest.raises(Busy):
         desk.ask("one more", "work", lambda report: 1)
@@ -135,7 +135,7 @@ def test_more_than_can_wait_is_refused() -> None:
 
 
 def test_a_task_can_be_stopped_and_its_error_is_its_own() -> None:
-    desk, begun = Desk(), threading.Event()
+    desk, begun = Executor(), threading.Event()
 
     def long(report: object) -> None:
         for i in range(1000):

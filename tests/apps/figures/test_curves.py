@@ -13,9 +13,9 @@ from torch import nn
 import circuits
 from apps.figures.analysis.gray_preference import gray_preference
 from apps.figures.analysis.weight_ablation import cut, negative_part
-from apps.figures.context import Bench, Settings
+from apps.figures.context import FigureContext, NotHere, Settings
 from apps.figures.drawing.response_histogram import densities, moments, share_above
-from apps.figures.figure import Drawn, NotHere
+from apps.figures.figure import Drawn
 from apps.figures.helpers import tuned_units
 from apps.figures.helpers.tuned_units import kinds, search
 from apps.figures.registry import chosen
@@ -25,12 +25,12 @@ from circuits.errors import CircuitsError
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(Settings(effort="test", limit=60), Path(tmp_path_factory.mktemp("figures")) / "shared")
+def context(tmp_path_factory: pytest.TempPathFactory) -> FigureContext:
+    return FigureContext(Settings(effort="test", limit=60), Path(tmp_path_factory.mktemp("figures")) / "shared")
 
 
-def drawn(bench: Bench, id: str) -> Drawn:
-    made = chosen([id])[0].draw(bench)
+def drawn(context: FigureContext, id: str) -> Drawn:
+    made = chosen([id])[0].draw(context)
     assert "published" not in made.caption and "published" not in str([c.what for c in made.claims])
     return made
 
@@ -38,44 +38,46 @@ def drawn(bench: Bench, id: str) -> Drawn:
 # -- the search that figures share ------------------------------------------------------------------------------
 
 
-def test_where_no_unit_passes_the_best_stand_in_and_the_caption_says_so(bench: Bench) -> None:
-    found = search(bench, "curve", "mixed3a", at_least=4)
+def test_where_no_unit_passes_the_best_stand_in_and_the_caption_says_so(context: FigureContext) -> None:
+    found = search(context, "curve", "mixed3a", at_least=4)
     scores = [u.score for u in found.units]
     assert found.passed == 0 and len(scores) == 4 and scores == sorted(scores, reverse=True) and scores[0] < 0.5
     assert "none passes" in found.how and "best-scoring" in found.how and "published" not in found.how
-    more = search(bench, "curve", "mixed3a", at_least=6)
+    more = search(context, "curve", "mixed3a", at_least=6)
     assert more.units[:4] == found.units and len(more.units) == 6
     assert [d.unit for d in found.detectors] == [u.unit for u in found.units]
     assert all(min(d.tests.values()) == pytest.approx(d.score) for d in found.detectors)
 
 
-def test_what_passes_is_called_found(bench: Bench) -> None:
-    found = search(bench, "line", "mixed3a")
+def test_what_passes_is_called_found(context: FigureContext) -> None:
+    found = search(context, "line", "mixed3a")
     assert found.passed == len(found.units) > 0 and min(u.score for u in found.units) >= 0.5
     assert "found by their tuning" in found.how and "none" not in found.how
 
 
-def test_more_units_than_answer_are_not_made_up(bench: Bench) -> None:
+def test_more_units_than_answer_are_not_made_up(context: FigureContext) -> None:
     with pytest.raises(NotHere, match="needs 1000 units of mixed3a"):
-        search(bench, "curve", "mixed3a", at_least=1000)
+        search(context, "curve", "mixed3a", at_least=1000)
 
 
-def test_published_units_are_only_those_of_the_published_network(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_units_are_only_those_of_the_published_network(
+    context: FigureContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from apps.cli.verify import facts
 
-    ours = search(bench, "curve", "mixed3a", at_least=4)
-    told = {ours.units[3].index, search(bench, "curve", "mixed3a", at_least=9).units[8].index}
+    ours = search(context, "curve", "mixed3a", at_least=4)
+    told = {ours.units[3].index, search(context, "curve", "mixed3a", at_least=9).units[8].index}
     monkeypatch.setattr(facts, "family", lambda layer, *names: told)
-    theirs = search(_as_published(bench), "curve", "mixed3a")
+    theirs = search(_as_published(context), "curve", "mixed3a")
     assert {u.index for u in theirs.units} == told and theirs.published and not ours.published
     assert "2 published curve units" in theirs.how and "0 of which pass" in theirs.how
-    assert search(bench, "curve", "mixed3a", at_least=4) == ours
+    assert search(context, "curve", "mixed3a", at_least=4) == ours
 
 
-def test_kinds_are_searched_for_and_else_clusters(bench: Bench) -> None:
-    groups, how = kinds(bench, "mixed3a", ("line",))
-    assert set(groups) == {"line"} and groups["line"] == [u.index for u in search(bench, "line", "mixed3a").units]
-    groups, how = kinds(bench, "mixed3a", ("curve",))
+def test_kinds_are_searched_for_and_else_clusters(context: FigureContext) -> None:
+    groups, how = kinds(context, "mixed3a", ("line",))
+    assert set(groups) == {"line"} and groups["line"] == [u.index for u in search(context, "line", "mixed3a").units]
+    groups, how = kinds(context, "mixed3a", ("curve",))
     assert len(groups) == 6 and "no unit passes" in how
     assert sorted(i for members in groups.values() for i in members) == list(range(68))
 
@@ -83,33 +85,33 @@ def test_kinds_are_searched_for_and_else_clusters(bench: Bench) -> None:
 # -- the figures' claims ----------------------------------------------------------------------------------------
 
 
-def test_few_factors_tell_more_of_a_branch_than_of_shuffled_weights(bench: Bench) -> None:
-    made = drawn(bench, "V1")
+def test_few_factors_tell_more_of_a_branch_than_of_shuffled_weights(context: FigureContext) -> None:
+    made = drawn(context, "V1")
     assert made.claims[0].holds and made.claims[0].value > made.claims[0].control + 0.1
 
 
-def test_strong_responses_stand_for_one_thing_and_are_rare(bench: Bench) -> None:
-    examples, histogram = drawn(bench, "C4"), drawn(bench, "C5")
+def test_strong_responses_stand_for_one_thing_and_are_rare(context: FigureContext) -> None:
+    examples, histogram = drawn(context, "C4"), drawn(context, "C5")
     assert examples.claims[0].holds and examples.numbers["unit"] == histogram.numbers["unit"]
     assert all(claim.holds for claim in histogram.claims)
     assert sum(histogram.numbers["shares"]) == pytest.approx(1)
 
 
-def test_the_weight_matrix_holds_what_expanded_weights_say(bench: Bench) -> None:
-    made = drawn(bench, "K5").numbers
+def test_the_weight_matrix_holds_what_expanded_weights_say(context: FigureContext) -> None:
+    made = drawn(context, "K5").numbers
     target, source = made["targets"][2], made["sources"][1]
-    weights = circuits.expanded_weights(bench.model, source="mixed3a", target=target)
+    weights = circuits.expanded_weights(context.model, source="mixed3a", target=target)
     assert made["weights"][2][1] == pytest.approx(float(weights.sums[0, int(source.rpartition(":")[2])]), rel=1e-5)
 
 
-def test_the_car_detector_looks_for_different_things_above_and_below(bench: Bench) -> None:
-    made = drawn(bench, "V6")
+def test_the_car_detector_looks_for_different_things_above_and_below(context: FigureContext) -> None:
+    made = drawn(context, "V6")
     assert made.claims[0].holds and made.claims[0].value < made.claims[0].control - 0.05
 
 
-def test_no_layer_before_the_first(bench: Bench) -> None:
+def test_no_layer_before_the_first(context: FigureContext) -> None:
     with pytest.raises(NotHere, match="needs a layer before conv2d0"):
-        tuned_units.layer_before(bench, "conv2d0")
+        tuned_units.layer_before(context, "conv2d0")
 
 
 # -- weights cut out of a running network -----------------------------------------------------------------------
@@ -215,11 +217,11 @@ def test_units_for_gray_and_for_color_are_told_apart() -> None:
 # -- histograms -------------------------------------------------------------------------------------------------
 
 
-def test_an_even_histogram_has_the_moments_of_the_responses(bench: Bench) -> None:
-    seen = bench.scan.unit("scenes/mixed3b:4")
+def test_an_even_histogram_has_the_moments_of_the_responses(context: FigureContext) -> None:
+    seen = context.scan.unit("scenes/mixed3b:4")
     edges, shares = densities(seen)
     mean, spread = moments(seen)
-    acts = circuits.capture(bench.model, bench.images, ["mixed3b_pre"])["mixed3b_pre"][:, 4].double()
+    acts = circuits.capture(context.model, context.images, ["mixed3b_pre"])["mixed3b_pre"][:, 4].double()
     assert shares.sum() == pytest.approx(1) and edges[0] == pytest.approx(float(acts.min()), rel=1e-4)
     assert mean == pytest.approx(float(acts.mean()), abs=0.05 * float(acts.std()))
     assert spread == pytest.approx(float(acts.std()), rel=0.05)
@@ -227,17 +229,17 @@ def test_an_even_histogram_has_the_moments_of_the_responses(bench: Bench) -> Non
         assert share_above(seen, value) == pytest.approx(float((acts > value).double().mean()), abs=0.02)
 
 
-def _as_published(bench: Bench) -> Bench:
-    class Published(Bench):
+def _as_published(context: FigureContext) -> FigureContext:
+    class Published(FigureContext):
         @property
         def published(self) -> bool:
             return True
 
-    return Published(bench.settings, bench.shared, bench.model)
+    return Published(context.settings, context.shared, context.model)
 
 
-def test_stimuli_end_with_the_straight_line(bench: Bench) -> None:
-    made = tuned_units.curve_stimuli(bench, "mixed3b", 12, 4)
+def test_stimuli_end_with_the_straight_line(context: FigureContext) -> None:
+    made = tuned_units.curve_stimuli(context, "mixed3b", 12, 4)
     radii = made.axis("radius").values
     assert len(radii) == 4 and math.isinf(radii[-1]) and list(radii) == sorted(radii)
     assert isinstance(made, stimuli.Stimuli) and np.isfinite(radii[:-1]).all()

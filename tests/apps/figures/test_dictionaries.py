@@ -13,18 +13,18 @@ from matplotlib.patches import Rectangle
 import circuits
 from apps.figures.analysis.channel_leaders import leaders
 from apps.figures.analysis.high_frequency_share import high_frequency_share
-from apps.figures.context import Bench, Settings
+from apps.figures.context import FigureContext, NotHere, Settings
 from apps.figures.drawing.steered_texts import Written, written_figure
-from apps.figures.figure import Drawn, NotHere
+from apps.figures.figure import Drawn
 from apps.figures.helpers.chosen_images import drawn_units, subject
 from apps.figures.helpers.trained_saes import halves, trained
 from apps.figures.registry import chosen
 from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError, VisualizationError
 from circuits.network.basis import Directions
 from circuits.plot.drawing.image_table import Tile, picture_table
 from circuits.plot.sae.dictionaries import densities_figure, scaling_figure
-from circuits.tracing.circuit import Example
 from circuits.units.example_coherence import coherence
 from circuits.visualization.modes.alignment import gram_likeness, told_apart
 from sae.errors import SAEError
@@ -32,16 +32,16 @@ from zoo.images.sources import open_images
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FigureContext]:
     """One for all, so that what figures share is computed once."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Bench(Settings(effort="test"), Path(tmp_path_factory.mktemp("shared")))
+    yield FigureContext(Settings(effort="test"), Path(tmp_path_factory.mktemp("shared")))
     torch.set_num_threads(threads)
 
 
-def _made(bench: Bench, id: str) -> Drawn:
-    return chosen([id])[0].draw(bench)
+def _made(context: FigureContext, id: str) -> Drawn:
+    return chosen([id])[0].draw(context)
 
 
 def _claims(drawn: Drawn) -> dict[str, bool]:
@@ -128,41 +128,41 @@ def test_channels_are_led_by_the_latents_that_write_to_them() -> None:
 # -- what is chosen -----------------------------------------------------------------------------------------------
 
 
-def test_units_drawn_by_lot_fire_and_are_the_same_again(bench: Bench) -> None:
-    first = drawn_units(bench, "mixed4a", 4)
-    assert first == drawn_units(bench, "mixed4a", 4) and len(set(first)) == 4
-    assert all(bench.scan.unit(unit).maximum > 0 for unit in first)
+def test_units_drawn_by_lot_fire_and_are_the_same_again(context: FigureContext) -> None:
+    first = drawn_units(context, "mixed4a", 4)
+    assert first == drawn_units(context, "mixed4a", 4) and len(set(first)) == 4
+    assert all(context.scan.unit(unit).maximum > 0 for unit in first)
 
 
-def test_the_subject_is_of_the_classes_asked_for(bench: Bench) -> None:
-    found = subject(bench, ("cat",))
-    labels, names = bench.images.labels, bench.images.classes
+def test_the_subject_is_of_the_classes_asked_for(context: FigureContext) -> None:
+    found = subject(context, ("cat",))
+    labels, names = context.images.labels, context.images.classes
     assert labels is not None and names is not None
     assert names[labels[found.index]] == "cat" and found.names[0] == "cat"
 
 
-def test_judging_pictures_are_no_training_pictures(bench: Bench) -> None:
-    training, held_out = halves(bench.images)
+def test_judging_pictures_are_no_training_pictures(context: FigureContext) -> None:
+    training, held_out = halves(context.images)
     assert not set(training.ids) & set(held_out.ids)
-    assert len(training) + len(held_out) == len(bench.images)
+    assert len(training) + len(held_out) == len(context.images)
     with pytest.raises(NotHere):
-        halves(bench.images.subset(range(5)))
+        halves(context.images.subset(range(5)))
 
 
-def test_the_shared_dictionary_is_trained_once(bench: Bench) -> None:
-    first = trained(bench)
-    files = {p: p.stat().st_mtime_ns for p in bench.shared.glob("sae-*/*")}
-    again = trained(bench)
+def test_the_shared_dictionary_is_trained_once(context: FigureContext) -> None:
+    first = trained(context)
+    files = {p: p.stat().st_mtime_ns for p in context.shared.glob("sae-*/*")}
+    again = trained(context)
     assert torch.equal(first.sae.write, again.sae.write)
-    assert files == {p: p.stat().st_mtime_ns for p in bench.shared.glob("sae-*/*")}
+    assert files == {p: p.stat().st_mtime_ns for p in context.shared.glob("sae-*/*")}
 
 
 @pytest.mark.parametrize("id", ["F4", "F5"])
-def test_published_numbers_are_of_no_other_network(bench: Bench, id: str) -> None:
+def test_published_numbers_are_of_no_other_network(context: FigureContext, id: str) -> None:
     from apps.figures.scripts.visualization.feature_visualization.diversity import PUBLISHED as DIVERSE
     from apps.figures.scripts.visualization.feature_visualization.examples import PUBLISHED as SHOWN
 
-    drawn = _made(bench, id)
+    drawn = _made(context, id)
     assert "published" not in drawn.caption
     numbers = {unit.rpartition(":")[2] for unit in (*DIVERSE, *SHOWN) if int(unit.rpartition(":")[2]) > 48}
     assert not any(one["unit"].rpartition(":")[2] in numbers for one in drawn.numbers["units"])
@@ -172,24 +172,24 @@ def test_published_numbers_are_of_no_other_network(bench: Bench, id: str) -> Non
 
 
 @pytest.mark.parametrize("id", ["T1", "T4", "G1", "M2"])
-def test_claims_hold_on_scenes(bench: Bench, id: str) -> None:
-    found = _claims(_made(bench, id))
+def test_claims_hold_on_scenes(context: FigureContext, id: str) -> None:
+    found = _claims(_made(context, id))
     assert found and all(found.values()), found
 
 
-def test_attribution_agrees_with_silencing_a_place(bench: Bench) -> None:
-    drawn = _made(bench, "G3")
+def test_attribution_agrees_with_silencing_a_place(context: FigureContext) -> None:
+    drawn = _made(context, "G3")
     assert drawn.claims[0].holds and drawn.claims[0].value > 0.9
 
 
-def test_five_sparse_features_in_a_plane_form_a_pentagon(bench: Bench) -> None:
-    drawn = _made(bench, "T3")
+def test_five_sparse_features_in_a_plane_form_a_pentagon(context: FigureContext) -> None:
+    drawn = _made(context, "T3")
     assert drawn.claims[1].holds
     assert sum(drawn.numbers["angles_between_neighbors"]) == pytest.approx(360)
 
 
-def test_more_latents_leave_less_unexplained(bench: Bench) -> None:
-    drawn = _made(bench, "M5")
+def test_more_latents_leave_less_unexplained(context: FigureContext) -> None:
+    drawn = _made(context, "M5")
     assert drawn.claims[0].holds and drawn.claims[1].holds
 
 

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from apps.cli.verify.checks import Check
-from apps.figures.context import Bench, Settings
-from apps.figures.figure import KNOWN, Claim, Drawn, Figure, NotHere, figure
+from apps.figures.context import FigureContext, NotHere, Settings
+from apps.figures.figure import KNOWN, Claim, Drawn, Figure, figure
 from apps.figures.gallery import write_gallery
 from apps.figures.registry import chosen, figures
 from apps.figures.runner import Made, make, read_document
@@ -20,22 +20,22 @@ from zoo.errors import CircuitsError
 TOY = Settings(effort="test")
 
 
-def of(draw: Callable[[Bench], Drawn], id: str = "X1", **more: object) -> Figure:
+def of(draw: Callable[[FigureContext], Drawn], id: str = "X1", **more: object) -> Figure:
     return Figure(id, id.lower() + "-name", "A title", "zoom-in", "It shows.", "toy", draw, module=__name__, **more)  # type: ignore[arg-type]
 
 
-def drawn(bench: Bench) -> Drawn:
+def drawn(context: FigureContext) -> Drawn:
     drawing = Drawing(figsize=(1, 1))
-    drawing.add_subplot().plot([0, 1], [bench.seed, 1])
+    drawing.add_subplot().plot([0, 1], [context.seed, 1])
     claim = Claim("more than chance", 2.0, 1.0, True, "chance")
     return Drawn({"": drawing}, {"line": [0.1, float("nan")]}, "A line.", [claim])
 
 
-def unlucky(bench: Bench) -> Drawn:
+def unlucky(context: FigureContext) -> Drawn:
     raise ZeroDivisionError("no luck")
 
 
-def lacking(bench: Bench) -> Drawn:
+def lacking(context: FigureContext) -> Drawn:
     raise NotHere("needs wings")
 
 
@@ -51,9 +51,9 @@ def test_a_figure_is_two_pictures_and_its_numbers(tmp_path: Path) -> None:
 def test_what_is_there_is_kept_until_something_that_it_rests_on_changes(tmp_path: Path) -> None:
     calls = []
 
-    def counted(bench: Bench) -> Drawn:
-        calls.append(bench.seed)
-        return drawn(bench)
+    def counted(context: FigureContext) -> Drawn:
+        calls.append(context.seed)
+        return drawn(context)
 
     one = of(counted)
     statuses = [make([one], TOY, tmp_path)[0].status for _ in range(2)]
@@ -83,7 +83,7 @@ def test_an_older_figure_does_not_stand_in_for_one_that_failed(tmp_path: Path) -
 
 
 def test_what_is_done_when_a_run_is_stopped_stays_done(tmp_path: Path) -> None:
-    def stopped(bench: Bench) -> Drawn:
+    def stopped(context: FigureContext) -> Drawn:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -99,12 +99,12 @@ def test_a_folder_is_of_one_model(tmp_path: Path) -> None:
 
 
 def test_the_gallery_says_what_is_there_and_why_the_rest_is_not(tmp_path: Path) -> None:
-    def claimed(bench: Bench) -> Drawn:
-        found = drawn(bench)
+    def claimed(context: FigureContext) -> Drawn:
+        found = drawn(context)
         bad = Claim("<b>bold</b>", 1.0, 2.0, False, "chance")
         return Drawn(found.pictures, found.numbers, "A <script>.", [*found.claims, bad])
 
-    known = [of(claimed, "X1", published=lambda bench: []), of(lacking, "X2"), of(drawn, "X3")]
+    known = [of(claimed, "X1", published=lambda context: []), of(lacking, "X2"), of(drawn, "X3")]
     made = make(known[:2], TOY, tmp_path, command="--model scenes")
     text = write_gallery(tmp_path, known, made, "Figures").read_text("utf-8")
     assert "A &lt;script&gt;." in text and "&lt;b&gt;bold&lt;/b&gt;" in text and "does not hold here" in text
@@ -117,8 +117,8 @@ def test_the_gallery_says_what_is_there_and_why_the_rest_is_not(tmp_path: Path) 
 def test_published_numbers_are_compared_on_their_network_only(tmp_path: Path) -> None:
     asked = []
 
-    def published(bench: Bench) -> Iterator[Check]:
-        asked.append(bench.settings.model)
+    def published(context: FigureContext) -> Iterator[Check]:
+        asked.append(context.settings.model)
         yield Check("a number", "1", "1", "pass")
 
     one = of(drawn, published=published)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from apps.cli.verify.facts import facts
-from apps.figures.context import Bench, Settings
+from apps.figures.context import FigureContext, Settings
 from apps.figures.papers import PAPERS
 from apps.figures.registry import chosen, figures
 from apps.figures.runner import make
@@ -23,16 +23,16 @@ IDS = [one.id for one in figures()]
 
 
 @pytest.fixture(scope="session")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
+def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FigureContext]:
     folder = tmp_path_factory.mktemp("figures")
-    return folder, Bench(Settings(effort="test"), folder / "shared")
+    return folder, FigureContext(Settings(effort="test"), folder / "shared")
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_script_gives_its_picture_its_numbers_and_its_claim(name: str, tried: tuple[Path, Bench]) -> None:
-    folder, bench = tried
+def test_a_script_gives_its_picture_its_numbers_and_its_claim(name: str, tried: tuple[Path, FigureContext]) -> None:
+    folder, context = tried
     one = chosen([name])[0]
-    (made,) = make([one], bench.settings, folder, bench=bench)
+    (made,) = make([one], context.settings, folder, context=context)
     if made.status == "missing":
         # only for want of a network's layers or of an extra, never of pictures or of luck
         assert one.fits in ("inception", "language") or "needs" in made.why, made.why
@@ -58,11 +58,13 @@ def test_every_figure_says_what_it_shows() -> None:
 def test_with_the_published_weights_the_published_kernels_are_found(tmp_path: Path) -> None:
     model = load("inceptionv1", weights="random")
     _inject(model, facts()["edges"])
-    bench = Bench(Settings(model="inceptionv1", images=("scenes:26",), effort="test"), tmp_path / "shared", model)
-    checks = list(chosen(["Z11"])[0].published(bench))  # type: ignore[misc]
+    context = FigureContext(
+        Settings(model="inceptionv1", images=("scenes:26",), effort="test"), tmp_path / "shared", model
+    )
+    checks = list(chosen(["Z11"])[0].published(context))  # type: ignore[misc]
     assert [c.verdict for c in checks] == ["pass"] * 3, checks
     _inject(model, facts()["edges"], wrong=True)
-    assert [c.verdict for c in chosen(["Z11"])[0].published(bench)] == ["fail"] * 3  # type: ignore[misc]
+    assert [c.verdict for c in chosen(["Z11"])[0].published(context)] == ["fail"] * 3  # type: ignore[misc]
 
 
 def test_without_the_published_weights_the_run_says_which_file_is_missing(

@@ -15,8 +15,8 @@ from torch import nn
 from apps.figures.analysis.arc_fit import arc_fit
 from apps.figures.analysis.mirror_pairs import mirrors
 from apps.figures.analysis.texture_side import fine_side
-from apps.figures.context import Bench, Settings
-from apps.figures.figure import Claim, Drawn, NotHere
+from apps.figures.context import FigureContext, NotHere, Settings
+from apps.figures.figure import Claim, Drawn
 from apps.figures.helpers import unit_roles
 from apps.figures.scripts.circuits_thread.zoom_in import car, curve_weights, dogs, families
 from circuits import InputSpec, wrap
@@ -26,13 +26,13 @@ Draw = Callable[[str], Drawn]
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FigureContext]:
     settings = Settings(effort="test")
-    yield Bench(settings, tmp_path_factory.mktemp("figures") / settings.digest)
+    yield FigureContext(settings, tmp_path_factory.mktemp("figures") / settings.digest)
 
 
 @pytest.fixture(scope="module")
-def draw(bench: Bench) -> Draw:
+def draw(context: FigureContext) -> Draw:
     """Each figure made once for all tests."""
     scripts = {
         "car": car.draw,
@@ -41,7 +41,7 @@ def draw(bench: Bench) -> Draw:
         "dogs": dogs.circuit,
         "patch": curve_weights.patch,
     }
-    return cache(lambda name: scripts[name](bench))
+    return cache(lambda name: scripts[name](context))
 
 
 def claim(drawn: Drawn, start: str) -> Claim:
@@ -78,8 +78,8 @@ def test_where_too_few_are_curve_detectors_the_figure_says_so(draw: Draw) -> Non
     assert "none passes" in drawn.caption or "only" in drawn.caption
 
 
-def test_no_published_unit_is_named_on_another_network(bench: Bench, draw: Draw) -> None:
-    assert not bench.published
+def test_no_published_unit_is_named_on_another_network(context: FigureContext, draw: Draw) -> None:
+    assert not context.published
     for name in ("car", "dogs", "patch"):
         drawn = draw(name)
         said = drawn.caption + json.dumps(drawn.numbers, default=str)
@@ -87,9 +87,9 @@ def test_no_published_unit_is_named_on_another_network(bench: Bench, draw: Draw)
             assert re.search(rf"{number}\b", said) is None
 
 
-def test_a_role_needs_pictures_that_tell_it(bench: Bench) -> None:
+def test_a_role_needs_pictures_that_tell_it(context: FigureContext) -> None:
     with pytest.raises(NotHere, match="needs pictures of zebra"):
-        unit_roles.split(bench.images, ["zebra"])
+        unit_roles.split(context.images, ["zebra"])
 
 
 def test_the_dogs_of_imagenet_are_118_breeds() -> None:
@@ -98,8 +98,8 @@ def test_the_dogs_of_imagenet_are_118_breeds() -> None:
     assert breeds[0] == "Chihuahua" and breeds[-1] == "Mexican hairless" and "tabby" not in breeds
 
 
-def test_random_units_leave_out_what_they_are_compared_with(bench: Bench) -> None:
-    drawn = unit_roles.random_units(bench, "mixed4b", 39, but=["scenes/mixed4b:3"])
+def test_random_units_leave_out_what_they_are_compared_with(context: FigureContext) -> None:
+    drawn = unit_roles.random_units(context, "mixed4b", 39, but=["scenes/mixed4b:3"])
     assert len(set(drawn)) == 39 and "scenes/mixed4b:3" not in drawn
 
 

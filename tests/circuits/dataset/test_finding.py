@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import circuits
-from circuits.dataset.concept_search import auc, bootstrap, pooled_responses
+from circuits.common.statistics import auc, bootstrap
 from circuits.errors import AddressError, CircuitsError, ImageError
+from circuits.network.responses import pooled_responses
 from tests import nets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuits.dataset.reservoir import NOBODY, KeepBest, KeepByStrength, lottery, mix, shares
+from circuits.dataset.reservoir import NO_IMAGE, KeepBest, KeepByStrength, mix, random_tickets, shares
 
 UNITS, PLACES = 5, 400
 
@@ -16,7 +16,7 @@ def offers() -> dict[str, np.ndarray]:
     value = rng.normal(size=(UNITS, PLACES)).astype(np.float32).round(1)  # rounded, so that there are ties
     image = np.arange(PLACES)
     place = rng.integers(0, 50, (UNITS, PLACES))
-    ticket = lottery(7, image[None], np.arange(UNITS)[:, None])
+    ticket = random_tickets(7, image[None], np.arange(UNITS)[:, None])
     return {"value": value, "image": image, "place": place, "ticket": ticket}
 
 
@@ -55,7 +55,7 @@ def test_fewer_than_the_slots_leave_empty_ones() -> None:
     rank = np.where(value > 0, -value, np.inf).astype(np.float64)
     images = np.array([[0, 1], [0, 1]])
     kept.offer(rank, images, value, images, images)
-    assert kept.image.tolist() == [[1, 0, NOBODY], [1, NOBODY, NOBODY]]
+    assert kept.image.tolist() == [[1, 0, NO_IMAGE], [1, NO_IMAGE, NO_IMAGE]]
 
 
 def _by_strength(offers: dict[str, np.ndarray], order: np.ndarray) -> KeepByStrength:

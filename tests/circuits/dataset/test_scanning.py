@@ -181,7 +181,9 @@ def test_a_scan_in_threads_equals_one_in_the_callers(
 ) -> None:
     scan(model, pictures, tmp_path / "one", plan=PLAN)
     monkeypatch.setattr(
-        scanning, "Crew", lambda: __import__("circuits.dataset.streaming_statistics", fromlist=["Crew"]).Crew(3)
+        scanning,
+        "ThreadPool",
+        lambda: __import__("circuits.dataset.streaming_statistics", fromlist=["ThreadPool"]).ThreadPool(3),
     )
     threads = torch.get_num_threads()
     scan(model, pictures, tmp_path / "three", plan=PLAN)

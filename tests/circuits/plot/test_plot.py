@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from circuits import ExpandedWeights, plot
+from circuits.common.examples import Example
 from circuits.dataset.concept_search import Finding, Findings
 from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph_layout import Box, curve, layout
 from circuits.plot.circuit.waterfall import sum_steps
 from circuits.plot.drawing.crops import cut, data_uri, montage, resized
-from circuits.tracing.circuit import Circuit, Edge, Example, Node, Rest, Score
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest, Score
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec
 

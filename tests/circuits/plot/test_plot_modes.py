@@ -14,8 +14,8 @@ import torch
 from matplotlib.figure import Figure
 
 from circuits import plot
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError
-from circuits.tracing.circuit import Example
 from circuits.visualization.modes.caricature import Decomposed, Spectrum, Strip
 from circuits.visualization.result import Visualization
 from zoo.images.sources import open_images

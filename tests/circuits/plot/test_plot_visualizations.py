@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from circuits import plot
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.plot.visualization import card
-from circuits.tracing.circuit import Circuit, Edge, Example, Node, Rest
-from circuits.visualization.evidence import Evidence
-from circuits.visualization.evidence import Path as Step
-from circuits.visualization.result import Visualization
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from circuits.visualization.result import Evidence, Visualization
+from circuits.visualization.result import Path as Step
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec
 

@@ -14,11 +14,11 @@ from torch import nn
 
 import circuits
 from circuits import stimuli
+from circuits.common.examples import Example
 from circuits.errors import AddressError, CircuitsError
 from circuits.plot import decode, save_figure
 from circuits.plot.units import tuning as figures
 from circuits.stimuli import Stimuli
-from circuits.tracing.circuit import Example
 from circuits.tuning import Tuning, joint_tuning, tune
 from circuits.tuning.circular_statistics import difference, half_width, largest_gap, vector_mean
 from circuits.tuning.detectors import SignRule

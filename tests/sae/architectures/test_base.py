@@ -122,7 +122,7 @@ def test_latents_are_units_of_a_model() -> None:
     images = nets.clutter(3)
     maps = circuits.capture(planted, images, "parts")["parts"]
     rows = maps.movedim(1, -1).reshape(-1, nets.PARTS)
-    from circuits.attribution.expanded_weights import respond
+    from circuits.network.responses import respond
 
     response = respond(planted, planted.unit("parts~topk:5"), maps)
     torch.testing.assert_close(response.flatten(), model.encode(rows)[:, 5])

@@ -33,7 +33,7 @@ from sae.data.streams import TensorStream
 from sae.evaluation import metrics
 from sae.training.checkpoint import read_checkpoint
 from sae.training.input_normalization import statistics_of
-from sae.training.sae_trainer import Regime, Trainee
+from sae.training.sae_trainer import SAETrainer, TrainingConfig
 from sae.training.schedule import Schedule
 from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, sparse_sums
 
@@ -120,8 +120,10 @@ def test_auxk_and_resampling_change_no_bit_while_nothing_is_dead(kind: type[sae.
 def test_rows_have_length_one_after_every_step(config: sae.SAEConfig) -> None:
     x = sparse_sums(features(n=20, d=10), 2000, offset=3.0)
     statistics = statistics_of(x)
-    regime = Regime(Schedule(20, 2, 0.2, 2), 0.05, 1.0, 300, 300, "float32")
-    trainee = Trainee(dataclasses.replace(config, revive="resample"), "one", statistics, regime, torch.device("cpu"))
+    training = TrainingConfig(Schedule(20, 2, 0.2, 2), 0.05, 1.0, 300, 300, "float32")
+    trainee = SAETrainer(
+        dataclasses.replace(config, revive="resample"), "one", statistics, training, torch.device("cpu")
+    )
     before = trainee.sae.decoder.detach().clone()
     for step in range(20):
         trainee.learn((x[100 * step :][:100] - statistics.mean) * statistics.scale)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import circuits
 import sae
-from circuits.dataset.concept_search import auc
+from circuits.common.statistics import auc
 from circuits.network.basis import Directions
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError

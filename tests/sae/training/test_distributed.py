@@ -20,7 +20,7 @@ from torch import Tensor
 
 import sae
 from sae.architectures import dead_latents as dead
-from sae.data.streams import Dealt, Rebatched, TensorStream
+from sae.data.streams import RankShare, Rebatched, TensorStream
 from sae.distributed import ALONE, Ranks
 from sae.training import checkpoint as checkpoints
 from sae.training.checkpoint import read_checkpoint
@@ -489,7 +489,7 @@ def test_ranks_share_a_tensor_without_overlap_and_nothing_is_left_out(world: int
 def test_other_streams_are_dealt_out_in_turn() -> None:
     x = torch.arange(96.0)[:, None]
     whole = TensorStream(x, 4 * 2, seed=3)
-    parts = [Dealt(TensorStream(x, 4, seed=3), rank, 2) for rank in range(2)]
+    parts = [RankShare(TensorStream(x, 4, seed=3), rank, 2) for rank in range(2)]
     for _ in range(20):
         assert torch.equal(torch.cat([next(part) for part in parts]), next(whole))
     rebatched = Rebatched(TensorStream(x, 6, seed=3), 4)
@@ -510,7 +510,7 @@ def test_shares_that_make_no_sense_say_why() -> None:
         with pytest.raises(sae.SAEError, match=message):
             TensorStream(acts(), 4, **arguments)  # type: ignore[arg-type]
         with pytest.raises(sae.SAEError, match=message):
-            Dealt(TensorStream(acts(), 4), **arguments)  # type: ignore[arg-type]
+            RankShare(TensorStream(acts(), 4), **arguments)  # type: ignore[arg-type]
 
 
 def test_one_process_alone_is_a_group_of_one() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import sae
-from sae.training import sweeps
-from sae.training.sweeps import parse, summary, sweep
+from sae.evaluation.sweep_table import summary
+from sae.training.sweeps import parse, sweep
 from tests.sae.planted import ARCHITECTURES, features, name_of, sparse_sums
 
 BASE = sae.TopK(latents=64, k=4, aux_coefficient=0.5)
@@ -129,4 +129,4 @@ def test_numbers_that_are_not_finite_are_none_in_a_table() -> None:
         run.sae.decoder[0, 0] = torch.nan
     row = summary([run], x)[0]
     assert row["fvu"] is None and row["random_fvu"] is None and "NaN" not in json.dumps(row)
-    assert sweeps.summary([]) == []
+    assert sae.summary([]) == []

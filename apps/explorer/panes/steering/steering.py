@@ -18,7 +18,7 @@ from apps.explorer.panes.image_analysis import Shown
 from apps.explorer.panes.steering import edit_rows
 from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.resources import steering_runs
-from apps.explorer.resources.steering_runs import Bench, Doses, Sides
+from apps.explorer.resources.steering_runs import Doses, Sides, SteeringSite
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import edit_links, links, state
 from apps.explorer.session.edit_links import Edits
@@ -34,7 +34,7 @@ OVER = {"this": "This picture", "some": "24 pictures"}
 SOME, SIDE = 24, 250
 
 
-def asked(at: Here, bench: Bench) -> Edits:
+def asked(at: Here, bench: SteeringSite) -> Edits:
     """The edits of the address; where it says nothing of them, the page's unit is ablated.
 
     Raises:
@@ -57,7 +57,7 @@ def first_picture(at: Here) -> int:
 # -- the picture ------------------------------------------------------------------------------------------------------
 
 
-def picture(bench: Bench, edits: Edits, shown: Shown, made: Sides | None) -> None:
+def picture(bench: SteeringSite, edits: Edits, shown: Shown, made: Sides | None) -> None:
     """The picture, on which places can be chosen for an edit, and what the edited unit says before and after."""
     pixels = crops.pixels(shown.images.tensor(bench.model.input)[0], bench.model.input.channels)
     active = _active(edits)
@@ -96,7 +96,7 @@ def _brushed(edits: Edits, active: int, drawn: tuple[tuple[int, int, int, int], 
     edit_rows.put((*edits[:active], new, *edits[active + 1 :]))
 
 
-def _maps(bench: Bench, pixels: crops.Crop, latent: int, made: Sides) -> None:
+def _maps(bench: SteeringSite, pixels: crops.Crop, latent: int, made: Sides) -> None:
     before, after = made.maps[latent]
     most = max(float(np.abs(before).max()), float(np.abs(after).max())) or 1.0
     titles = (f"{bench.space}:{latent} before", "after", "how far all moved")
@@ -107,7 +107,7 @@ def _maps(bench: Bench, pixels: crops.Crop, latent: int, made: Sides) -> None:
         place.caption(minus(f"{title}, at most {note}"))
 
 
-def suggested(at: Here, bench: Bench, edits: Edits, shown: Shown, known: Maxima) -> None:
+def suggested(at: Here, bench: SteeringSite, edits: Edits, shown: Shown, known: Maxima) -> None:
     """Units that say most on the picture, measured by their maxima; a click edits one more."""
     key = ("fires", bench.model.digest, bench.space, shown.key)
     found = page_frame.settled(
@@ -160,7 +160,7 @@ def probabilities(made: Sides) -> Any:
 # -- doses ------------------------------------------------------------------------------------------------------------
 
 
-def found_doses(at: Here, bench: Bench, edits: Edits, known: Maxima, shown: Shown, over: str) -> Doses | None:
+def found_doses(at: Here, bench: SteeringSite, edits: Edits, known: Maxima, shown: Shown, over: str) -> Doses | None:
     """The dose curves, on the picture or on some of those that were scanned; None while they are being made."""
     images = shown.images if over == "this" else some_of(state.pictures_of(at))
 
@@ -265,7 +265,7 @@ def later_layers(at: Here) -> Mapping[str, str]:
 # -- the same in Python ------------------------------------------------------------------------------------------------
 
 
-def script(at: Here, bench: Bench, edits: Edits, shown: Shown | None) -> str:
+def script(at: Here, bench: SteeringSite, edits: Edits, shown: Shown | None) -> str:
     """The Python that gives the same probabilities."""
     basis = "None" if bench.basis is None else f"model.basis({bench.site.layer.name!r}, {bench.name!r})"
     attach = dict(at.settings.saes).get(bench.name)

@@ -13,9 +13,9 @@ from apps.explorer.components.gallery import gallery, tile
 from apps.explorer.panes import crops
 from apps.explorer.session import state
 from apps.explorer.session.state import Here
+from circuits.common.examples import Example
 from circuits.dataset.scan_results import UnitScan
 from circuits.plot.drawing.wording import minus, number
-from circuits.tracing.circuit import Example
 
 KINDS = {
     "top": "Strongest",

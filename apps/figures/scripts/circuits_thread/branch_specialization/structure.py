@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 _FEWEST = 4
 """Detectors of a kind that make a family."""
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import families
 
-    return [*families.enrichment(), families.color_vector(bench.model)]
+    return [*families.enrichment(), families.color_vector(context.model)]
 
 
 @figure(
@@ -31,7 +32,7 @@ def _published(bench: Bench) -> list[Check]:
     cost=60,
     published=_published,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Singular vectors of |W| into a layer, by branch; and families found without labels, against the branches."""
     from apps.figures.helpers.tuned_units import search
     from circuits import branch_enrichment, branch_structure
@@ -40,24 +41,24 @@ def draw(bench: Bench) -> Drawn:
     from circuits.units.similarity import by_tuning
     from circuits.units.weight_factors import families
 
-    model = bench.model
-    reader = bench.layer("mixed4c", "mixed4b")
+    model = context.model
+    reader = context.layer("mixed4c", "mixed4b")
     read = model.before(reader)
     if read is None or not branches_of(model, read):
         raise NotHere(f"needs a layer with branches below {reader}")
-    found = branch_structure(model, reader, shuffles=bench.size(20, 10, 4), seed=bench.seed)
+    found = branch_structure(model, reader, shuffles=context.size(20, 10, 4), seed=context.seed)
     one = found.side("sources")
-    layer = bench.layer("mixed4c", "mixed4a")
-    seen = bench.scan.samples(layer).values.clip(min=0).T
+    layer = context.layer("mixed4c", "mixed4a")
+    seen = context.scan.samples(layer).values.clip(min=0).T
     addresses = [str(model.unit(f"{layer}:{i}")) for i in range(len(seen))]
     likeness = by_tuning(seen, addresses)
-    groups = families(likeness, count=max(4, len(seen) // 8), seed=bench.seed)
-    named = {f"{layer} family {i + 1}": m for i, m in enumerate(groups.members) if len(m) >= bench.size(6, 4, 4)}
+    groups = families(likeness, count=max(4, len(seen) // 8), seed=context.seed)
+    named = {f"{layer} family {i + 1}": m for i, m in enumerate(groups.members) if len(m) >= context.size(6, 4, 4)}
     tested = branch_enrichment(named, branches_of(model, layer)) if named else None
     kinds = {"curve": "mixed3b", "high-low": "mixed3a"}
     tuned = {}
     for kind, where in kinds.items():
-        some = search(bench, kind, bench.layer(where))
+        some = search(context, kind, context.layer(where))
         if some.passed < _FEWEST:
             continue
         tuned[kind] = branch_enrichment(

@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.tuned_units import curve_layer, curve_stimuli, layer_before, mean_echo, search
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     shows="Sorted by orientation, the weights between two layers of curve detectors have a positive diagonal.",
     cost=10,
 )
-def matrix(bench: Bench) -> Drawn:
+def matrix(context: FigureContext) -> Drawn:
     """Early against later detectors, in the order of their orientation, and shuffled."""
     import numpy as np
 
     from apps.figures.drawing.orientation_matrix import orientation_matrix
     from circuits.tuning.detectors import sign_rule
 
-    layer = curve_layer(bench)
-    later = search(bench, "curve", layer, at_least=8)
-    early = search(bench, "curve", layer_before(bench, layer), at_least=8)
+    layer = curve_layer(context)
+    later = search(context, "curve", layer, at_least=8)
+    early = search(context, "curve", layer_before(context, layer), at_least=8)
     sources, targets = early.detectors[:20], later.detectors[:24]
-    rule = sign_rule(bench.model, sources, targets, shuffles=bench.size(2000, 1000, 200), seed=bench.seed)
+    rule = sign_rule(context.model, sources, targets, shuffles=context.size(2000, 1000, 200), seed=context.seed)
     first, second = (np.array([d.orientation for d in side]) for side in (sources, targets))
-    drawing = orientation_matrix(rule, first, second, seed=bench.seed, title=f"Curves of {early.layer} into {layer}")
+    drawing = orientation_matrix(rule, first, second, seed=context.seed, title=f"Curves of {early.layer} into {layer}")
     level = float(np.quantile(rule.shuffled, 0.95))
     claims = [
         Claim("like orientations excite, opposite ones inhibit: correlation of the weight with the cosine of the angle",
@@ -54,7 +54,7 @@ def matrix(bench: Bench) -> Drawn:
     shows="Negative weights from earlier curves keep curve detectors silent at the opposite orientation.",
     cost=60,
 )
-def without_negatives(bench: Bench) -> Drawn:
+def without_negatives(context: FigureContext) -> Drawn:
     """Radial tuning as it is, without the negative weights from earlier curves, and without as many others."""
     import numpy as np
 
@@ -62,15 +62,15 @@ def without_negatives(bench: Bench) -> Drawn:
     from apps.figures.analysis.weight_ablation import cut, negative_part
     from circuits.plot.units.curve_detectors import radial_panels
 
-    layer = curve_layer(bench)
-    later = search(bench, "curve", layer, at_least=8)
-    early = search(bench, "curve", layer_before(bench, layer), at_least=8)
+    layer = curve_layer(context)
+    later = search(context, "curve", layer, at_least=8)
+    early = search(context, "curve", layer_before(context, layer), at_least=8)
     units = [u.unit for u in later.units[:10]]
-    made = curve_stimuli(bench, layer, bench.size(48, 24, 12), bench.size(5, 5, 3))
-    weights = circuits.expanded_weights(bench.model, source=early.layer, target=units)
+    made = curve_stimuli(context, layer, context.size(48, 24, 12), context.size(5, 5, 3))
+    weights = circuits.expanded_weights(context.model, source=early.layer, target=units)
     curves = [u.index for u in early.units]
     left = [i for i in range(weights.kernels.shape[1]) if i not in curves]
-    lot = np.random.default_rng(bench.seed).permutation(left)[: len(curves)].tolist()
+    lot = np.random.default_rng(context.seed).permutation(left)[: len(curves)].tolist()
     panels: dict[str, Any] = {}
     echoes = {}
     for name, sources in (
@@ -78,8 +78,8 @@ def without_negatives(bench: Bench) -> Drawn:
         (f"without negatives of {len(curves)} curves", curves),
         (f"without those of {len(lot)} by lot", lot),
     ):
-        with cut(bench.model, weights, negative_part(weights, sources)):
-            found = circuits.tune(bench.model, units, stimuli=made)
+        with cut(context.model, weights, negative_part(weights, sources)):
+            found = circuits.tune(context.model, units, stimuli=made)
         panels[name] = [found.radial(unit) for unit in units]
         echoes[name] = mean_echo(found, units)
     drawing = radial_panels(

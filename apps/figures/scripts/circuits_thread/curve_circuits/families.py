@@ -11,20 +11,20 @@ from apps.figures.helpers.unit_roles import random_units
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 _RANDOM = 40
 
 
-def _shares(bench: Bench) -> Iterator[Check]:
+def _shares(context: FigureContext) -> Iterator[Check]:
     """The families upstream of the detector that the article takes apart, at the strongest position."""
     from apps.cli.verify.checks import check
     from apps.cli.verify.facts import facts
 
     for layer, said in facts()["families_upstream_of_3b379"]["percent"].items():
-        groups, _ = kinds(bench, layer, ())
-        ours = _of_units(bench, layer, ["mixed3b:379"], groups)
+        groups, _ = kinds(context, layer, ())
+        ours = _of_units(context, layer, ["mixed3b:379"], groups)
         told = {name: 100 * ours.get(name.lower(), 0.0) for name in said}
         most = max(said, key=lambda name: said[name])
         good = all(abs(told[name] - said[name]) <= 5 for name in said) and max(told, key=lambda n: told[n]) == most
@@ -42,28 +42,28 @@ def _shares(bench: Bench) -> Iterator[Check]:
     cost=100,
     published=_shares,
 )
-def family_shares(bench: Bench) -> Drawn:
+def family_shares(context: FigureContext) -> Drawn:
     """Shares of the weights to curve detectors at the strongest position, beside those to other units."""
     from apps.figures.drawing.share_bars import share_bars
 
-    layer = curve_layer(bench)
-    found = search(bench, "curve", layer, at_least=4)
+    layer = curve_layer(context)
+    found = search(context, "curve", layer, at_least=4)
     shown = [u.unit for u in found.units[:10]]
-    control = random_units(bench, layer, _RANDOM, but=[u.unit for u in found.units])
-    chain = [layer_before(bench, layer)]
-    while len(chain) < bench.size(2, 2, 1) + 2 * bench.published and (below := bench.model.before(chain[-1])):
+    control = random_units(context, layer, _RANDOM, but=[u.unit for u in found.units])
+    chain = [layer_before(context, layer)]
+    while len(chain) < context.size(2, 2, 1) + 2 * context.published and (below := context.model.before(chain[-1])):
         chain.append(below)
     drawn: dict[str, dict[str, dict[str, float]]] = {}
     hows, differ = [], {}
     for source in chain:
-        groups, how = kinds(bench, source, ("curve", "line", "high-low") if source == chain[0] else ("curve", "line"))
+        groups, how = kinds(context, source, ("curve", "line", "high-low") if source == chain[0] else ("curve", "line"))
         hows.append(f"{source}: {how}")
         drawn[source] = {
-            f"{len(shown)} curve detectors": _of_units(bench, source, shown, groups),
-            f"{len(control)} other units": _of_units(bench, source, control, groups),
-            "if all channels counted alike": _sizes(bench, source, groups),
+            f"{len(shown)} curve detectors": _of_units(context, source, shown, groups),
+            f"{len(control)} other units": _of_units(context, source, control, groups),
+            "if all channels counted alike": _sizes(context, source, groups),
         }
-        differ[source] = _against_random(bench, source, shown, layer, groups)
+        differ[source] = _against_random(context, source, shown, layer, groups)
     drawing = share_bars(
         {f"from {source}": rows for source, rows in drawn.items()},
         title=f"Where the weights of curve detectors of {layer} come from",
@@ -85,11 +85,11 @@ def family_shares(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _sizes_at_strongest(bench: Bench, source: str, units: list[str]) -> Any:
+def _sizes_at_strongest(context: FigureContext, source: str, units: list[str]) -> Any:
     """Sizes of the weights from every channel at each unit's strongest position, each row summing to one."""
     import circuits
 
-    kernels = circuits.expanded_weights(bench.model, source=source, target=units).kernels.detach().cpu().double()
+    kernels = circuits.expanded_weights(context.model, source=source, target=units).kernels.detach().cpu().double()
     flat = kernels.flatten(2)
     place = flat.norm(dim=1).argmax(dim=1)
     sizes = flat.gather(2, place[:, None, None].expand(-1, flat.shape[1], 1))[:, :, 0].abs()
@@ -104,24 +104,26 @@ def _grouped(sizes: Any, groups: Mapping[str, list[int]]) -> dict[str, float]:
     return {**kept, "other": rest} if rest > 1e-9 else kept
 
 
-def _of_units(bench: Bench, source: str, units: list[str], groups: Mapping[str, list[int]]) -> dict[str, float]:
-    return _grouped(_sizes_at_strongest(bench, source, units), groups)
+def _of_units(
+    context: FigureContext, source: str, units: list[str], groups: Mapping[str, list[int]]
+) -> dict[str, float]:
+    return _grouped(_sizes_at_strongest(context, source, units), groups)
 
 
-def _sizes(bench: Bench, source: str, groups: Mapping[str, list[int]]) -> dict[str, float]:
+def _sizes(context: FigureContext, source: str, groups: Mapping[str, list[int]]) -> dict[str, float]:
     import numpy as np
 
-    count = bench.model.layers[source].channels
+    count = context.model.layers[source].channels
     return _grouped(np.full((1, count), 1.0 / count), groups)
 
 
 def _against_random(
-    bench: Bench, source: str, units: list[str], layer: str, groups: Mapping[str, list[int]]
+    context: FigureContext, source: str, units: list[str], layer: str, groups: Mapping[str, list[int]]
 ) -> tuple[float, float]:
     """Distance of the units' mean shares from the layer's, and the 95th percentile of that of as many by lot."""
     import numpy as np
 
-    every = _sizes_at_strongest(bench, source, [layer])
+    every = _sizes_at_strongest(context, source, [layer])
     named = np.stack([every[:, members].sum(axis=1) for members in groups.values()], axis=1)
     named = np.concatenate([named, 1 - named.sum(axis=1, keepdims=True)], axis=1)
     middle = named.mean(axis=0)
@@ -129,6 +131,6 @@ def _against_random(
     def away(rows: Any) -> float:
         return float(np.abs(named[rows].mean(axis=0) - middle).sum() / 2)
 
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
     drawn = [away(rng.permutation(len(named))[: len(units)]) for _ in range(200)]
     return away([int(u.rpartition(":")[2]) for u in units]), float(np.quantile(drawn, 0.95))

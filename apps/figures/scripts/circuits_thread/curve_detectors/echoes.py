@@ -9,7 +9,7 @@ from apps.figures.helpers.tuned_units import curve_layer, curve_stimuli, mean_ec
 from apps.figures.helpers.unit_roles import random_units
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.tuning import Curve
 
 
@@ -25,21 +25,21 @@ RANDOM = 20
     shows="Early curve detectors also answer to the opposite curve; later ones do not.",
     cost=120,
 )
-def layers(bench: Bench) -> Drawn:
+def layers(context: FigureContext) -> Drawn:
     """The radial tuning of the best eight units in each of four layers, all turned to point up."""
     from circuits.plot.units.curve_detectors import radial_panels
 
-    chain = [curve_layer(bench)]
-    while len(chain) < 4 and (below := bench.model.before(chain[0])) is not None:
+    chain = [curve_layer(context)]
+    while len(chain) < 4 and (below := context.model.before(chain[0])) is not None:
         chain.insert(0, below)
     panels: dict[str, list[Curve]] = {}
     notes, echoes, hows = {}, {}, []
     for layer in chain:
-        found = search(bench, "curve", layer, at_least=4)
+        found = search(context, "curve", layer, at_least=4)
         shown = [u.unit for u in found.units[:8]]
-        control = random_units(bench, layer, RANDOM, but=[u.unit for u in found.units])
-        made = curve_stimuli(bench, layer, bench.size(72, 36, 12), bench.size(5, 5, 3))
-        measured = tuning(bench, [*shown, *control], made)
+        control = random_units(context, layer, RANDOM, but=[u.unit for u in found.units])
+        made = curve_stimuli(context, layer, context.size(72, 36, 12), context.size(5, 5, 3))
+        measured = tuning(context, [*shown, *control], made)
         panels[layer] = [measured.radial(unit) for unit in shown]
         echoes[layer] = (mean_echo(measured, shown), mean_echo(measured, control))
         notes[layer] = f"echo {echoes[layer][0]:.2f}, by lot {echoes[layer][1]:.2f}"

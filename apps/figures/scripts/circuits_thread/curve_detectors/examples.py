@@ -8,16 +8,16 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.tuned_units import Search, curve_layer, layer_before, search
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.dataset.scan_results import UnitScan
 
 _ACROSS = 4
 _NORMAL_BEYOND_4 = 3.17e-5  # share of a normal distribution above four standard deviations
 
 
-def _best(bench: Bench) -> tuple[Search, UnitScan]:
-    found = search(bench, "curve", curve_layer(bench), at_least=4)
-    return found, bench.scan.unit(found.one.unit)
+def _best(context: FigureContext) -> tuple[Search, UnitScan]:
+    found = search(context, "curve", curve_layer(context), at_least=4)
+    return found, context.scan.unit(found.one.unit)
 
 
 @figure(
@@ -28,12 +28,12 @@ def _best(bench: Bench) -> tuple[Search, UnitScan]:
     shows="Strong responses stand for curves of one orientation; weak ones also for other things.",
     cost=20,
 )
-def examples(bench: Bench) -> Drawn:
+def examples(context: FigureContext) -> Drawn:
     """A row of crops for each range of responses, the strongest at the top."""
     from circuits.plot import contact_sheet
     from circuits.plot.drawing.crops import cut_examples
 
-    found, seen = _best(bench)
+    found, seen = _best(context)
     rows, labels = {}, {}
     for i, band in enumerate(reversed(seen.bands)):
         name = f"{_number(band.low)} to {_number(band.high)}"
@@ -41,8 +41,8 @@ def examples(bench: Bench) -> Drawn:
         labels[name] = f"{_percent(band.share)} of firing" if i else "strongest"
     rows["about zero"], rows["most negative"] = list(seen.near_zero[:_ACROSS]), list(seen.most_negative[:_ACROSS])
     rows = {name: shown for name, shown in rows.items() if shown}
-    crops = cut_examples(rows, bench.images, bench.model.input)
-    likeness = _likeness(bench, seen)
+    crops = cut_examples(rows, context.images, context.model.input)
+    likeness = _likeness(context, seen)
     numbers = {
         "unit": seen.unit,
         "rows": {n: [{"id": e.id, "value": e.value, "position": e.position} for e in r] for n, r in rows.items()},
@@ -70,11 +70,11 @@ def examples(bench: Bench) -> Drawn:
     shows="Most responses are far below zero; those above are rare, and their tail is long.",
     cost=5,
 )
-def histogram(bench: Bench) -> Drawn:
+def histogram(context: FigureContext) -> Drawn:
     """The histogram of responses before the rectifier, on a logarithmic scale."""
     from apps.figures.drawing.response_histogram import densities, moments, response_histogram, share_above
 
-    found, seen = _best(bench)
+    found, seen = _best(context)
     mean, spread = moments(seen)
     beyond = share_above(seen, mean + 4 * spread)
     edges, shares = densities(seen)
@@ -97,18 +97,18 @@ def histogram(bench: Bench) -> Drawn:
     return Drawn({"": response_histogram(seen)}, numbers, caption, claims)
 
 
-def _likeness(bench: Bench, seen: UnitScan) -> dict[str, Any]:
+def _likeness(context: FigureContext, seen: UnitScan) -> dict[str, Any]:
     """How alike what the layer below says is, at the top 1 % of places drawn by lot and at any of them."""
     import numpy as np
 
     layer, index = seen.unit.rpartition("/")[2].split(":")
-    values = bench.scan.samples(layer).values[:, int(index)]
-    below = bench.scan.samples(layer_before(bench, layer)).values.astype(np.float64)
+    values = context.scan.samples(layer).values[:, int(index)]
+    below = context.scan.samples(layer_before(context, layer)).values.astype(np.float64)
     below = (below - below.mean(axis=0)) / np.maximum(below.std(axis=0), 1e-12)
     below /= np.maximum(np.linalg.norm(below, axis=1, keepdims=True), 1e-12)
     count = max(10, len(values) // 100)
     strongest = np.argsort(-values, kind="stable")[:count]
-    drawn = np.random.default_rng(bench.seed).permutation(len(values))[:count]
+    drawn = np.random.default_rng(context.seed).permutation(len(values))[:count]
 
     def alike(rows: Any) -> float:
         table = below[rows] @ below[rows].T

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.plot.drawing.crops import Crop
     from circuits.stimuli import Stimuli
     from circuits.tuning import Curve, Tuning
@@ -21,20 +21,20 @@ RANDOM = 20
 """Units drawn by lot that stand beside the detectors."""
 
 
-def _published(bench: Bench) -> Iterator[Check]:
+def _published(context: FigureContext) -> Iterator[Check]:
     from apps.cli.verify import tuned
 
-    return tuned.published(bench.model)
+    return tuned.published(context.model)
 
 
-def _measured(bench: Bench) -> tuple[Search, Tuning, list[str]]:
+def _measured(context: FigureContext) -> tuple[Search, Tuning, list[str]]:
     """Curve detectors and units drawn by lot, under the same stimuli."""
-    layer = curve_layer(bench)
-    found = search(bench, "curve", layer, at_least=4)
+    layer = curve_layer(context)
+    found = search(context, "curve", layer, at_least=4)
     shown = [u.unit for u in found.spread(12, best=24)]
-    control = random_units(bench, layer, RANDOM, but=[u.unit for u in found.units])
-    made = curve_stimuli(bench, layer, bench.size(72, 36, 12), bench.size(7, 7, 4))
-    return found, tuning(bench, [*shown, *control], made), control
+    control = random_units(context, layer, RANDOM, but=[u.unit for u in found.units])
+    made = curve_stimuli(context, layer, context.size(72, 36, 12), context.size(7, 7, 4))
+    return found, tuning(context, [*shown, *control], made), control
 
 
 @figure(
@@ -46,11 +46,11 @@ def _measured(bench: Bench) -> tuple[Search, Tuning, list[str]]:
     cost=60,
     published=_published,
 )
-def one(bench: Bench) -> Drawn:
+def one(context: FigureContext) -> Drawn:
     """The best detector, at its best radius and at a straight line."""
     from circuits.plot.units.curve_detectors import orientation_plot
 
-    found, measured, control = _measured(bench)
+    found, measured, control = _measured(context)
     best = found.one
     curve = measured.radial(best.unit)
     row = measured.rows()[measured.row(best.unit)]
@@ -58,7 +58,7 @@ def one(bench: Bench) -> Drawn:
     level = mean_echo(measured, control)
     drawing = orientation_plot(
         [curve],
-        _stimuli(bench, found.layer, curve),
+        _stimuli(context, found.layer, curve),
         shares=False,
         control=[straight],
         label="gray: the straight lines that these curves touch",
@@ -100,19 +100,19 @@ def one(bench: Bench) -> Drawn:
     shows="Together the curve detectors of a layer span all orientations, each silent at its opposite.",
     cost=20,
 )
-def all_of_them(bench: Bench) -> Drawn:
+def all_of_them(context: FigureContext) -> Drawn:
     """The responses of up to twelve, each in shares of its peak."""
     from circuits.plot.units.curve_detectors import orientation_plot
     from sae.evaluation.curve_detection import coverage
 
-    found, measured, control = _measured(bench)
+    found, measured, control = _measured(context)
     shown = [u.unit for u in found.spread(12, best=24)]
     curves = [measured.radial(unit) for unit in shown]
     echo, level = mean_echo(measured, shown), mean_echo(measured, control)
-    spread = coverage([u.orientation for u in found.units], seed=bench.seed)
+    spread = coverage([u.orientation for u in found.units], seed=context.seed)
     drawing = orientation_plot(
         curves,
-        _stimuli(bench, found.layer, curves[0]),
+        _stimuli(context, found.layer, curves[0]),
         title=f"{len(curves)} units of {found.layer} against the orientation of a curve",
         about=f"each at its own best radius; mean echo {echo:.2f} (units drawn by lot: {level:.2f}); largest gap "
         f"between preferred orientations {spread.largest_gap:.0f}° (by lot {spread.chance[0]:.0f}°)",
@@ -147,13 +147,13 @@ def all_of_them(bench: Bench) -> Drawn:
     shows="A curve detector takes curves of a range of radii, at one orientation.",
     cost=20,
 )
-def heat_map(bench: Bench) -> Drawn:
+def heat_map(context: FigureContext) -> Drawn:
     """Orientation across, radius down."""
     import numpy as np
 
     from circuits.plot import tuning_map
 
-    found, measured, control = _measured(bench)
+    found, measured, control = _measured(context)
     best = found.one
     drawing = tuning_map(measured, best.unit, "radius", "orientation")
     table = measured.over("radius", "orientation")[:, :-1].double().numpy()
@@ -188,14 +188,14 @@ def _by_orientation(table: Any) -> float:
     return float(len(table) * ((means - means.mean()) ** 2).sum() / total) if total > 0 else 0.0
 
 
-def _stimuli(bench: Bench, layer: str, curve: Curve) -> list[Crop]:
+def _stimuli(context: FigureContext, layer: str, curve: Curve) -> list[Crop]:
     """Pictures of the curves at every eighth of a turn."""
     from circuits import stimuli
     from circuits.plot.drawing.crops import pixels
     from zoo.inputs import InputSpec
 
     radius = float(curve.at["radius"])
-    field = bench.model.layers[layer].receptive_field
-    size = 64 if field is None else min(min(bench.model.input.hw), max(field.size))
+    field = context.model.layers[layer].receptive_field
+    size = 64 if field is None else min(min(context.model.input.hw), max(field.size))
     made: Stimuli = stimuli.curves(8, (radius,), width=3.0, polarity=("light",))
     return [pixels(p, 3) for p in made.tensor(InputSpec(size=max(32, size)))]

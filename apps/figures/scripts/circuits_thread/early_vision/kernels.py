@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     shows="First-layer kernels are Gabors and color contrasts: smooth, and either without color or all color.",
     cost=2,
 )
-def first(bench: Bench) -> Drawn:
+def first(context: FigureContext) -> Drawn:
     """All kernels, those without color first, by orientation; then those with."""
     import numpy as np
 
@@ -26,8 +26,8 @@ def first(bench: Bench) -> Drawn:
     from circuits.network.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_wall
 
-    kernels = first_kernels(bench.model)
-    blank = first_kernels(untrained(bench.model, seed=bench.seed))
+    kernels = first_kernels(context.model)
+    blank = first_kernels(untrained(context.model, seed=context.seed))
     color, turn, smooth = (f(kernels).numpy() for f in (color_shares, directions, smoothness))
     order = sorted(range(len(kernels)), key=lambda i: (color[i] > 0.5, turn[i] if color[i] <= 0.5 else color[i]))
     drawing = kernel_wall(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 _LAYERS = 5
@@ -21,25 +21,25 @@ _LAYERS = 5
     shows="From layer to layer features grow from Gabors and colors to textures, curves and small shapes.",
     cost=90,
 )
-def overview(bench: Bench) -> Drawn:
+def overview(context: FigureContext) -> Drawn:
     """Pictures of what some units of each layer look for, spread over the layer."""
     import numpy as np
 
     from circuits.plot.drawing.crops import pixels
     from circuits.plot.drawing.image_wall import layer_rows
 
-    layers = [name for name in bench.model.trunk if bench.model.layers[name].size is not None][:_LAYERS]
+    layers = [name for name in context.model.trunk if context.model.layers[name].size is not None][:_LAYERS]
     rows: dict[str, list[str]] = {}
     found, notes, fields, beyond = {}, {}, {}, []
     for layer in layers:
-        seen = bench.scan.layer(layer)
+        seen = context.scan.layer(layer)
         alive = np.flatnonzero(seen.fires_on > 0)
-        chosen = alive[np.linspace(0, len(alive) - 1, min(len(alive), bench.size(8, 6, 2))).astype(int)]
-        rows[layer] = [str(bench.model.unit(f"{layer}:{i}")) for i in chosen]
-        field = bench.model.layers[layer].receptive_field
+        chosen = alive[np.linspace(0, len(alive) - 1, min(len(alive), context.size(8, 6, 2))).astype(int)]
+        rows[layer] = [str(context.model.unit(f"{layer}:{i}")) for i in chosen]
+        field = context.model.layers[layer].receptive_field
         fields[layer] = max(field.size) if field is not None else None
         notes[layer] = f"sees {fields[layer]} pixels" if field is not None else "sees all"
-        for one in bench.visualize(rows[layer], steps=bench.size(128, 48, 4)):
+        for one in context.visualize(rows[layer], steps=context.size(128, 48, 4)):
             if one.status == "ok":
                 found[one.unit] = [pixels(one.picture, one.channels)]
             beyond.append(one.peak / max(float(seen.maximum[int(one.unit.rpartition(":")[2])]), 1e-12))

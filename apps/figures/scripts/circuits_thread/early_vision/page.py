@@ -11,14 +11,14 @@ from apps.figures.helpers.tuned_units import curve_layer, layer_before, search
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.attribution.expanded_weights import ExpandedWeights
 
 
-def _strongest(bench: Bench) -> Iterator[Check]:
+def _strongest(context: FigureContext) -> Iterator[Check]:
     from apps.cli.verify import inceptionv1
 
-    return inceptionv1.strongest(bench.model)
+    return inceptionv1.strongest(context.model)
 
 
 @figure(
@@ -30,7 +30,7 @@ def _strongest(bench: Bench) -> Iterator[Check]:
     cost=15,
     published=_strongest,
 )
-def page(bench: Bench) -> Drawn:
+def page(context: FigureContext) -> Drawn:
     """The weights page of a curve detector, inputs and outputs by the L2 norm of their expanded weights."""
     import circuits
     from apps.figures.helpers.unit_images import photographs
@@ -38,31 +38,31 @@ def page(bench: Bench) -> Drawn:
     from circuits.plot.drawing.image_wall import weights_page
     from circuits.units.similarity import after
 
-    layer = curve_layer(bench)
-    found = search(bench, "curve", layer, at_least=4)
-    unit, below, above = found.one.unit, layer_before(bench, layer), after(bench.model, layer)
-    count = bench.size(20, 10, 5)
+    layer = curve_layer(context)
+    found = search(context, "curve", layer, at_least=4)
+    unit, below, above = found.one.unit, layer_before(context, layer), after(context.model, layer)
+    count = context.size(20, 10, 5)
 
     def incoming(model: circuits.Model) -> circuits.ExpandedWeights:
         return circuits.expanded_weights(model, source=below, target=unit)
 
-    own = incoming(bench.model)
-    edges = [edge(bench, own, 0, c) for c, _ in own.top(n=count)]
+    own = incoming(context.model)
+    edges = [edge(context, own, 0, c) for c, _ in own.top(n=count)]
     outgoing = []
     if above is not None:
-        onward = circuits.expanded_weights(bench.model, source=layer, target=above)
+        onward = circuits.expanded_weights(context.model, source=layer, target=above)
         strongest = onward.norms[:, found.one.index].argsort(descending=True, stable=True)[:count].tolist()
-        outgoing = [edge(bench, onward, t, found.one.index) for t in strongest]
+        outgoing = [edge(context, onward, t, found.one.index) for t in strongest]
     shown = [unit, *(e.source for e in edges), *(e.target for e in outgoing)]
     drawing = weights_page(
         unit,
         edges,
         outgoing,
-        photographs(bench, shown, 4),
+        photographs(context, shown, 4),
         about=(f"the {len(edges)} strongest of {own.kernels.shape[1]} channels of {below}",
                f"the {len(outgoing)} units of {above} that it counts for most"),
     )  # fmt: skip
-    share, chance = _carried(own, count), _carried(incoming(untrained(bench.model, seed=bench.seed)), count)
+    share, chance = _carried(own, count), _carried(incoming(untrained(context.model, seed=context.seed)), count)
     claim = Claim(f"few inputs carry the unit: share of the squared weights in the {count} strongest",
                   share, chance, share > chance, "the same unit untrained")  # fmt: skip
     numbers = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search
 
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="Places with fine texture on one side and coarse or none on the other: often an object before a blur.",
     cost=30,
 )
-def examples(bench: Bench) -> Drawn:
+def examples(context: FigureContext) -> Drawn:
     """The strongest places of a few detectors, and on which side of them the finer texture lies."""
     import numpy as np
 
@@ -29,13 +29,13 @@ def examples(bench: Bench) -> Drawn:
     from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
     from circuits.plot.drawing.wording import minus
 
-    found = _found(bench, bench.size(6, 4, 2))
-    chosen = found.spread(bench.size(6, 4, 2))
-    n = bench.size(24, 12, 6)
-    crops = photographs(bench, [u.unit for u in chosen], n)
-    others = random_units(bench, found.layer, bench.size(24, 12, 4), but=[u.unit for u in found.units])
-    plain = photographs(bench, others, n)
-    shown = renders(bench, [u.unit for u in chosen])
+    found = _found(context, context.size(6, 4, 2))
+    chosen = found.spread(context.size(6, 4, 2))
+    n = context.size(24, 12, 6)
+    crops = photographs(context, [u.unit for u in chosen], n)
+    others = random_units(context, found.layer, context.size(24, 12, 4), but=[u.unit for u in found.units])
+    plain = photographs(context, others, n)
+    shown = renders(context, [u.unit for u in chosen])
     sides = {u.unit: float(np.mean([fine_side(c, u.orientation) for c in crops[u.unit]] or [0.0])) for u in chosen}
     # the places of random units, each asked for the same orientations
     chance = [
@@ -49,7 +49,7 @@ def examples(bench: Bench) -> Drawn:
         for u in chosen
     ]  # fmt: skip
     drawing = unit_rows(looks, columns=5, rows=2, tile=78, title="Photographs of high-low frequency detectors",
-                        about=f"{found.layer} of {bench.model.name}; each with its strongest places")  # fmt: skip
+                        about=f"{found.layer} of {context.model.name}; each with its strongest places")  # fmt: skip
     value = float(np.mean(list(sides.values())))
     bound = float(np.mean(chance)) + 2 * float(np.std(chance)) / len(chosen) ** 0.5
     claims = [
@@ -62,7 +62,7 @@ def examples(bench: Bench) -> Drawn:
         "orientation": {u.unit: u.orientation for u in chosen},
         "random_mean": float(np.mean(chance)),
         "examples": {
-            u.unit: [[e.id, list(e.position), e.value] for e in bench.scan.unit(u.unit).top[:10]] for u in chosen
+            u.unit: [[e.id, list(e.position), e.value] for e in context.scan.unit(u.unit).top[:10]] for u in chosen
         },
     }
     caption = (
@@ -80,7 +80,7 @@ def examples(bench: Bench) -> Drawn:
     shows="Each answers to one orientation of the boundary, the more the further apart the two frequencies are.",
     cost=30,
 )
-def tuning(bench: Bench) -> Drawn:
+def tuning(context: FigureContext) -> Drawn:
     """Heat maps of six detectors over the boundary's orientation and the ratio of the two frequencies."""
     import numpy as np
 
@@ -89,15 +89,15 @@ def tuning(bench: Bench) -> Drawn:
     from circuits import stimuli
     from circuits.tuning import tune
 
-    found = _found(bench, bench.size(6, 6, 2))
-    chosen = found.spread(bench.size(6, 6, 2))
+    found = _found(context, context.size(6, 6, 2))
+    chosen = found.spread(context.size(6, 6, 2))
     units = [u.unit for u in chosen]
-    others = random_units(bench, found.layer, bench.size(60, 30, 8), but=[u.unit for u in found.units])
-    ratios = bench.size((1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), (1.0, 2.0, 4.0, 8.0), (1.0, 4.0))
-    shown = stimuli.high_low(bench.size(36, 24, 12), ratios, samples=bench.size(4, 2, 1), seed=bench.seed)
-    measured = tune(bench.model, [*units, *others], stimuli=shown)
+    others = random_units(context, found.layer, context.size(60, 30, 8), but=[u.unit for u in found.units])
+    ratios = context.size((1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), (1.0, 2.0, 4.0, 8.0), (1.0, 4.0))
+    shown = stimuli.high_low(context.size(36, 24, 12), ratios, samples=context.size(4, 2, 1), seed=context.seed)
+    measured = tune(context.model, [*units, *others], stimuli=shown)
     drawing = tuning_maps(measured, units, "ratio", title="Tuning of high-low frequency detectors",
-                          about=f"{found.layer} of {bench.model.name}; the orientation points to the fine side; at "
+                          about=f"{found.layer} of {context.model.name}; the orientation points to the fine side; at "
                           "ratio 1 both sides are alike")  # fmt: skip
     table = measured.over("ratio", "orientation").clamp_min(0).double().numpy()
     rows = measured.rows()
@@ -123,7 +123,7 @@ def tuning(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _found(bench: Bench, at_least: int) -> Search:
+def _found(context: FigureContext, at_least: int) -> Search:
     from apps.figures.helpers.tuned_units import search
 
-    return search(bench, "high-low", bench.layer("mixed3a", "fire4"), at_least=at_least)
+    return search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=at_least)

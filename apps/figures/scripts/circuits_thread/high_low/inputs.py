@@ -8,14 +8,14 @@ from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import families
 
-    return list(families.high_low_factors(bench.model, bench.seed))
+    return list(families.high_low_factors(context.model, context.seed))
 
 
 @figure(
@@ -26,7 +26,7 @@ def _published(bench: Bench) -> list[Check]:
     shows="Inputs for high frequencies excite it from one side and inhibit it from the other; for low, the reverse.",
     cost=30,
 )
-def inputs(bench: Bench) -> Drawn:
+def inputs(context: FigureContext) -> Drawn:
     """The strongest inputs of one detector, the frequency each prefers, and on which side it excites."""
     import math
 
@@ -39,8 +39,8 @@ def inputs(bench: Bench) -> Drawn:
     from circuits.plot.drawing.wording import short
     from circuits.units.high_low_factors import preferred_frequencies
 
-    model, found = bench.model, _found(bench, 1)
-    published = [u for u in found.units if bench.published and u.unit.endswith("mixed3a:110")]
+    model, found = context.model, _found(context, 1)
+    published = [u for u in found.units if context.published and u.unit.endswith("mixed3a:110")]
     one = (published or found.units)[0]
     below = model.before(found.layer)
     assert below is not None
@@ -50,11 +50,13 @@ def inputs(bench: Bench) -> Drawn:
     turn = math.radians(one.orientation)
     along = (columns - (kw - 1) / 2) * math.cos(turn) + ((kh - 1) / 2 - rows) * math.sin(turn)
     lean = (kernels * along).sum(axis=(1, 2))  # above zero: excites from the fine side
-    frequency = np.asarray(bench.kept("frequencies", lambda: preferred_frequencies(model, below).tolist(), layer=below))
+    frequency = np.asarray(
+        context.kept("frequencies", lambda: preferred_frequencies(model, below).tolist(), layer=below)
+    )
     most = np.sqrt(np.square(kernels).sum(axis=(1, 2)))
-    order = np.argsort(-most, kind="stable")[: bench.size(6, 6, 2)].tolist()
+    order = np.argsort(-most, kind="stable")[: context.size(6, 6, 2)].tolist()
     units = {s: str(model.unit(f"{below}:{s}")) for s in order}
-    shown = renders(bench, [one.unit, *units.values()])
+    shown = renders(context, [one.unit, *units.values()])
     sides = {"lean to its fine side": [s for s in order if lean[s] > 0],
              "lean to its coarse side": [s for s in order if lean[s] <= 0]}  # fmt: skip
     groups = {
@@ -71,8 +73,8 @@ def inputs(bench: Bench) -> Drawn:
                            f"{one.orientation:.0f}°")  # fmt: skip
     logs = np.log2(frequency)
     value = _correlation(lean, logs)
-    rng = np.random.default_rng(bench.seed)
-    chance = [_correlation(lean, rng.permutation(logs)) for _ in range(bench.size(2000, 1000, 100))]
+    rng = np.random.default_rng(context.seed)
+    chance = [_correlation(lean, rng.permutation(logs)) for _ in range(context.size(2000, 1000, 100))]
     bound = float(np.quantile(chance, 0.95))
     claims = [
         Claim("inputs for higher frequencies excite from the fine side (correlation, all inputs)", value, bound,
@@ -103,7 +105,7 @@ def inputs(bench: Bench) -> Drawn:
     cost=50,
     published=_published,
 )
-def factors(bench: Bench) -> Drawn:
+def factors(context: FigureContext) -> Drawn:
     """Factorize the weights into all detectors in two, and measure which frequencies the factors' channels like."""
     import math
 
@@ -114,11 +116,11 @@ def factors(bench: Bench) -> Drawn:
     from apps.figures.helpers.unit_images import renders
     from circuits.tuning.detectors import frequency_factors
 
-    model, found = bench.model, _found(bench, 4)
-    got = frequency_factors(model, found.detectors, shuffles=bench.size(2000, 1000, 100), seed=bench.seed)
-    n = bench.size(5, 4, 1)
+    model, found = context.model, _found(context, 4)
+    got = frequency_factors(model, found.detectors, shuffles=context.size(2000, 1000, 100), seed=context.seed)
+    n = context.size(5, 4, 1)
     channels = [f"{model.name}/{got.source}:{c}" for k in (0, 1) for c, *_ in got.top(k, n)]
-    shown = renders(bench, list(dict.fromkeys(channels)))
+    shown = renders(context, list(dict.fromkeys(channels)))
     spread = [found.units.index(u) for u in found.spread(8)]
     drawing = frequency_factor_figure(got, shown, detectors=spread, n=n)
     sides = [a for a in got.alignment if not math.isnan(a)]
@@ -145,10 +147,10 @@ def factors(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _found(bench: Bench, at_least: int) -> Search:
+def _found(context: FigureContext, at_least: int) -> Search:
     from apps.figures.helpers.tuned_units import search
 
-    return search(bench, "high-low", bench.layer("mixed3a", "fire4"), at_least=at_least)
+    return search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=at_least)
 
 
 def _correlation(a: object, b: object) -> float:

@@ -9,7 +9,7 @@ from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import layer_before
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="Black-and-white detectors are excited by colorless parents and inhibited, all over, by color ones.",
     cost=40,
 )
-def black_and_white(bench: Bench) -> Drawn:
+def black_and_white(context: FigureContext) -> Drawn:
     """The strongest parents of the unit that most prefers pictures without color, and what these prefer."""
     import numpy as np
 
@@ -30,31 +30,31 @@ def black_and_white(bench: Bench) -> Drawn:
     from circuits.plot.drawing.image_wall import weights_page
     from circuits.tuning.detectors.sign_rule import correlation
 
-    layer = "mixed3b" if bench.published else bench.layer("mixed3a", "fire4")
-    below = layer_before(bench, layer)
+    layer = "mixed3b" if context.published else context.layer("mixed3a", "fire4")
+    below = layer_before(context, layer)
 
     def prefer() -> dict[str, list[float]]:
-        shown = bench.images.spread(bench.size(100, 60, 24))
-        return {k: v.tolist() for k, v in gray_preference(bench.model, shown, [below, layer]).items()}
+        shown = context.images.spread(context.size(100, 60, 24))
+        return {k: v.tolist() for k, v in gray_preference(context.model, shown, [below, layer]).items()}
 
-    gray = {name: np.array(v) for name, v in bench.kept("gray", prefer, layers=[below, layer]).items()}
+    gray = {name: np.array(v) for name, v in context.kept("gray", prefer, layers=[below, layer]).items()}
     best, how = int(np.argmax(gray[layer])), "the unit of its layer that most prefers pictures without their color"
-    if bench.published:
+    if context.published:
         best, how = 208, "the published one"
-    unit = str(bench.model.unit(f"{layer}:{best}"))
-    weights = circuits.expanded_weights(bench.model, source=below, target=unit)
-    count = bench.size(15, 10, 5)
-    edges = [edge(bench, weights, 0, c) for c, _ in weights.top(n=count)]
+    unit = str(context.model.unit(f"{layer}:{best}"))
+    weights = circuits.expanded_weights(context.model, source=below, target=unit)
+    count = context.size(15, 10, 5)
+    edges = [edge(context, weights, 0, c) for c, _ in weights.top(n=count)]
     sums = weights.sums[0].detach().cpu().double().numpy()
     preference = gray[below]
     found = correlation(preference, sums)
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
     bound = float(np.quantile([correlation(rng.permutation(preference), sums) for _ in range(1000)], 0.95))
     drawing = weights_page(
         unit,
         edges,
         [],
-        photographs(bench, [unit, *(e.source for e in edges)], 4),
+        photographs(context, [unit, *(e.source for e in edges)], 4),
         title=f"{layer}:{best}, a unit for pictures without color",
         about=(f"the {count} strongest of {len(sums)} channels of {below}", ""),
     )

@@ -9,7 +9,7 @@ from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import Search, curve_layer, layer_before, search
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="A curve detector's kernels from three earlier curves follow the curve, or forbid its opposite.",
     cost=30,
 )
-def parents(bench: Bench) -> Drawn:
+def parents(context: FigureContext) -> Drawn:
     """The best curve detector, and the earlier curves with the largest weights to it."""
     import numpy as np
 
@@ -29,24 +29,24 @@ def parents(bench: Bench) -> Drawn:
     from circuits.plot import kernel_strip
     from circuits.tuning.detectors.sign_rule import correlation
 
-    early, later = _curves(bench)
+    early, later = _curves(context)
     unit = later.units[0]
-    if bench.published:
+    if context.published:
         unit = next((u for u in later.units if u.index == 342), unit)
-    weights = circuits.expanded_weights(bench.model, source=early.layer, target=unit.unit)
+    weights = circuits.expanded_weights(context.model, source=early.layer, target=unit.unit)
     sums, norms = (v.detach().cpu().double().numpy()[0] for v in (weights.sums, weights.norms))
     order = sorted(early.units, key=lambda u: -norms[u.index])
     chosen = order[:3]
-    if bench.published:
+    if context.published:
         chosen = [u for u in early.units if u.index in (145, 147, 81)]
-    edges = [edge(bench, weights, 0, u.index) for u in chosen]
+    edges = [edge(context, weights, 0, u.index) for u in chosen]
     angles = np.radians([u.orientation - unit.orientation for u in early.units])
     here = np.array([sums[u.index] for u in early.units])
     found = correlation(np.cos(angles), here)
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
     bound = float(np.quantile([correlation(np.cos(rng.permutation(angles)), here) for _ in range(1000)], 0.95))
     shown = [unit.unit, *(u.unit for u in chosen)]
-    made, seen = renders(bench, shown), photographs(bench, shown, 2)
+    made, seen = renders(context, shown), photographs(context, shown, 2)
     drawing = kernel_strip(edges, {u: [*made[u], *seen[u]] for u in shown})
     numbers = {
         "unit": unit.unit,
@@ -73,7 +73,7 @@ def parents(bench: Bench) -> Drawn:
     shows="The grid of kernels between two layers of curve detectors turns with the orientations.",
     cost=50,
 )
-def grid(bench: Bench) -> Drawn:
+def grid(context: FigureContext) -> Drawn:
     """Eight by eight kernels, both sides in the order of their orientation."""
     import numpy as np
 
@@ -82,19 +82,19 @@ def grid(bench: Bench) -> Drawn:
     from circuits.plot import kernel_grid
     from circuits.tuning.detectors import sign_rule
 
-    count = bench.size(8, 8, 4)
-    early, later = _curves(bench)
+    count = context.size(8, 8, 4)
+    early, later = _curves(context)
     sources, targets = early.spread(count), later.spread(count, best=24)
     names = [[u.unit for u in side] for side in (sources, targets)]
-    weights = circuits.expanded_weights(bench.model, source=early.layer, target=names[1])
+    weights = circuits.expanded_weights(context.model, source=early.layer, target=names[1])
     lookup = {d.unit: d for d in (*early.detectors, *later.detectors)}
-    rule = sign_rule(bench.model, [lookup[u] for u in names[0]], [lookup[u] for u in names[1]],
-                     shuffles=bench.size(2000, 1000, 200), seed=bench.seed)  # fmt: skip
+    rule = sign_rule(context.model, [lookup[u] for u in names[0]], [lookup[u] for u in names[1]],
+                     shuffles=context.size(2000, 1000, 200), seed=context.seed)  # fmt: skip
     drawing = kernel_grid(
         weights,
-        renders(bench, [*names[0], *names[1]]),
+        renders(context, [*names[0], *names[1]]),
         sources=[u.index for u in sources],
-        model=bench.model.name,
+        model=context.model.name,
     )
     bound = float(np.quantile(rule.shuffled, 0.95))
     claim = Claim("like orientations excite, opposite ones inhibit: correlation of weight and cosine of the angle",
@@ -111,7 +111,7 @@ def grid(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, [claim])
 
 
-def _curves(bench: Bench) -> tuple[Search, Search]:
-    layer = curve_layer(bench)
-    later = search(bench, "curve", layer, at_least=8)
-    return search(bench, "curve", layer_before(bench, layer), at_least=8), later
+def _curves(context: FigureContext) -> tuple[Search, Search]:
+    layer = curve_layer(context)
+    later = search(context, "curve", layer, at_least=8)
+    return search(context, "curve", layer_before(context, layer), at_least=8), later

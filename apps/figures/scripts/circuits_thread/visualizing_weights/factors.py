@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.units.weight_factors import Factors
 
 
-def _published(bench: Bench) -> Iterator[Check]:
+def _published(context: FigureContext) -> Iterator[Check]:
     from apps.cli.verify import families
 
-    return families.high_low_factors(bench.model, bench.seed)
+    return families.high_low_factors(context.model, context.seed)
 
 
 @figure(
@@ -29,31 +30,31 @@ def _published(bench: Bench) -> Iterator[Check]:
     fits="inception",
     cost=30,
 )
-def branch(bench: Bench) -> Drawn:
+def branch(context: FigureContext) -> Drawn:
     """One-sided NMF of the weights to ten units of a branch."""
     import circuits
     from apps.figures.helpers.tuned_units import layer_before
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot import factor_figure
 
-    name = _branch(bench)
-    base, first = bench.model.layers[name].part or (name, 0)
-    below = layer_before(bench, base)
-    weights = circuits.expanded_weights(bench.model, source=below, target=name)
+    name = _branch(context)
+    base, first = context.model.layers[name].part or (name, 0)
+    below = layer_before(context, base)
+    weights = circuits.expanded_weights(context.model, source=below, target=name)
     order = weights.norms.detach().cpu().norm(dim=1).argsort(descending=True, stable=True)[:10].sort().values.tolist()
-    chosen = order if not bench.published else list(range(min(10, len(weights.targets))))
+    chosen = order if not context.published else list(range(min(10, len(weights.targets))))
     units = [weights.targets[i] for i in chosen]
-    some = circuits.expanded_weights(bench.model, source=below, target=units)
-    found = circuits.one_sided_nmf(some, 3, shuffles=bench.size(3, 2, 1), iterations=bench.size(400, 200, 50),
-                                   seed=bench.seed)  # fmt: skip
+    some = circuits.expanded_weights(context.model, source=below, target=units)
+    found = circuits.one_sided_nmf(some, 3, shuffles=context.size(3, 2, 1), iterations=context.size(400, 200, 50),
+                                   seed=context.seed)  # fmt: skip
     tops = list(dict.fromkeys(unit for k in range(3) for unit, _ in found.top(k, 5)))
     drawing = factor_figure(
         found,
-        photographs(bench, [str(bench.model.unit(u)) for u in tops], 1),
+        photographs(context, [str(context.model.unit(u)) for u in tops], 1),
         targets=range(min(8, len(units))),
         title=f"Weights from {below} to {len(units)} units of {name}, in three factors",
     )
-    how = f"the {len(units)} with the largest weights" if not bench.published else "the first ten"
+    how = f"the {len(units)} with the largest weights" if not context.published else "the first ten"
     caption = f"{len(units)} units of {name}, channels {first} on ({how}); eight are shown."
     return Drawn({"": drawing}, found.describe(), caption, [_explained(found)])
 
@@ -67,7 +68,7 @@ def branch(bench: Bench) -> Drawn:
     cost=40,
     published=_published,
 )
-def high_low(bench: Bench) -> Drawn:
+def high_low(context: FigureContext) -> Drawn:
     """One-sided NMF of the expanded weights from two layers below, and what frequencies the two groups like."""
     import numpy as np
 
@@ -77,22 +78,24 @@ def high_low(bench: Bench) -> Drawn:
     from circuits.plot import factor_figure
     from circuits.tuning.detectors import frequency_factors
 
-    layer = bench.layer("mixed3a", "fire4")
-    found = search(bench, "high-low", layer, at_least=4)
-    below = layer_before(bench, layer_before(bench, layer))
+    layer = context.layer("mixed3a", "fire4")
+    found = search(context, "high-low", layer, at_least=4)
+    below = layer_before(context, layer_before(context, layer))
     shown = found.spread(6)
-    weights = circuits.expanded_weights(bench.model, source=below, target=[u.unit for u in shown])
-    factors = circuits.one_sided_nmf(weights, 2, shuffles=bench.size(3, 2, 1), iterations=bench.size(1000, 300, 50),
-                                     seed=bench.seed)  # fmt: skip
+    weights = circuits.expanded_weights(context.model, source=below, target=[u.unit for u in shown])
+    factors = circuits.one_sided_nmf(weights, 2, shuffles=context.size(3, 2, 1), iterations=context.size(1000, 300, 50),
+                                     seed=context.seed)  # fmt: skip
     detectors = [d for d in found.detectors if d.unit in {u.unit for u in shown}]
-    told = frequency_factors(bench.model, detectors, source=below, shuffles=bench.size(2000, 500, 100), seed=bench.seed)
+    told = frequency_factors(
+        context.model, detectors, source=below, shuffles=context.size(2000, 500, 100), seed=context.seed
+    )
     high = {c for c, _, _ in told.top(0, 5)}
     first = {int(unit.rpartition(":")[2]) for unit, _ in factors.top(0, 5)}
     factors = factors if len(high & first) >= len(high - first) else factors.ordered([1, 0])
     tops = [unit for k in range(2) for unit, _ in factors.top(k, 5)]
     drawing = factor_figure(
         factors,
-        photographs(bench, [str(bench.model.unit(u)) for u in tops], 1),
+        photographs(context, [str(context.model.unit(u)) for u in tops], 1),
         title=f"Weights from {below} to {len(shown)} high-low frequency detectors of {layer}, in two factors",
     )
     bound = float(np.quantile(told.shuffled, 0.95))
@@ -113,11 +116,11 @@ def high_low(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _branch(bench: Bench) -> str:
+def _branch(context: FigureContext) -> str:
     for name in ("mixed4d_5x5", "mixed4a_5x5"):
-        if name in bench.model.layers:
+        if name in context.model.layers:
             return name
-    parts = [name for name, layer in bench.model.layers.items() if layer.part is not None and layer.channels >= 4]
+    parts = [name for name, layer in context.model.layers.items() if layer.part is not None and layer.channels >= 4]
     if not parts:
         raise NotHere("needs a network with branches")
     return parts[len(parts) // 2]

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import layer_before
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.attribution.expanded_weights import ExpandedWeights
 
 
 _STRONGEST = 50
 
 
-def _published(bench: Bench) -> Iterator[Check]:
+def _published(context: FigureContext) -> Iterator[Check]:
     from apps.cli.verify import inceptionv1
 
-    return inceptionv1.dogs(bench.model)
+    return inceptionv1.dogs(context.model)
 
 
 @figure(
@@ -33,29 +34,29 @@ def _published(bench: Bench) -> Iterator[Check]:
     cost=30,
     published=_published,
 )
-def one(bench: Bench) -> Drawn:
+def one(context: FigureContext) -> Drawn:
     """The strongest edge between two layers, of those whose kernel has places."""
     import circuits
     from apps.figures.helpers.unit_images import renders
     from circuits.network.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_between
 
-    for target in _later(bench):
-        source = layer_before(bench, target)
-        weights = circuits.expanded_weights(bench.model, source=source, target=target)
+    for target in _later(context):
+        source = layer_before(context, target)
+        weights = circuits.expanded_weights(context.model, source=source, target=target)
         if max(weights.kernels.shape[2:]) > 1:
             break
     else:
         raise NotHere("needs kernels of more than one position between two layers in the middle of the network")
-    blank = circuits.expanded_weights(untrained(bench.model, seed=bench.seed), source=source, target=target)
+    blank = circuits.expanded_weights(untrained(context.model, seed=context.seed), source=source, target=target)
     pairs = _strongest(weights, _STRONGEST)
     t, s, how = *pairs[0], "the largest share of all weights that a unit reads, of kernels with places"
-    if bench.published:
+    if context.published:
         t, s, how = 443, 308, "the published one"
-    found = edge(bench, weights, t, s)
+    found = edge(context, weights, t, s)
     drawing = kernel_between(
         found,
-        renders(bench, [found.source, found.target]),
+        renders(context, [found.source, found.target]),
         about=f"expanded weights, {how}",
     )
     smooth, chance = (_smoothness(w, _strongest(w, _STRONGEST)) for w in (weights, blank))
@@ -65,11 +66,11 @@ def one(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, f"The edge is {how}.", [claim])
 
 
-def _later(bench: Bench) -> list[str]:
+def _later(context: FigureContext) -> list[str]:
     """mixed4b, else the trunk layers from the middle of those that have places on."""
-    if "mixed4b" in bench.model.layers:
+    if "mixed4b" in context.model.layers:
         return ["mixed4b"]
-    spatial = [name for name in bench.model.trunk if bench.model.layers[name].size is not None]
+    spatial = [name for name in context.model.trunk if context.model.layers[name].size is not None]
     return spatial[max(1, len(spatial) // 2) :]
 
 

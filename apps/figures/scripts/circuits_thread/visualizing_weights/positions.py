@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.tuned_units import layer_before
 from apps.figures.helpers.unit_roles import CARS, Role, car
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
     shows="A car detector looks for windows above and wheels below, which a picture per position shows.",
     cost=90,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Decomposed feature visualization of the car unit, in the features of the layer below."""
     import torch
 
     from circuits.plot import decomposed_grid
     from circuits.visualization import decomposed
 
-    role = _with_places(bench)
-    below = layer_before(bench, bench.model.unit(role.unit).layer)
+    role = _with_places(context)
+    below = layer_before(context, context.model.unit(role.unit).layer)
     found = decomposed(
-        bench.model,
+        context.model,
         role.unit,
         below,
-        steps=bench.size(96, 32, 2),
-        keep=bench.size(0.1, 0.1, 0.6),
-        size=bench.size(96, None, 32),
-        seed=bench.seed,
+        steps=context.size(96, 32, 2),
+        keep=context.size(0.1, 0.1, 0.6),
+        size=context.size(96, None, 32),
+        seed=context.seed,
     )
     along = torch.nn.functional.normalize(found.directions.double().flatten(1), dim=0)
     rows, columns = found.norms.shape
@@ -59,28 +60,28 @@ def draw(bench: Bench) -> Drawn:
     return Drawn({"": decomposed_grid(found)}, numbers, caption, [claim])
 
 
-def _with_places(bench: Bench) -> Role:
+def _with_places(context: FigureContext) -> Role:
     """A car detector that reads more than one position; one behind a pool or a 1x1 kernel looks alike everywhere.
 
     Of the units of 3x3 and 5x5 branches it is the one with most cars among its strongest pictures.
     """
     import numpy as np
 
-    if bench.published:
-        return car(bench)
-    images = bench.images
+    if context.published:
+        return car(context)
+    images = context.images
     if images.labels is None or images.classes is None:
         raise NotHere("needs labeled pictures, to find a unit for cars: folders or files called after classes")
     wanted = {name.lower() for name in CARS}
     cars = np.array([images.classes[label].lower() in wanted for label in images.labels])
     best = Role("", "", -1.0)
-    for name, layer in bench.model.layers.items():
+    for name, layer in context.model.layers.items():
         if layer.part is None or layer.part[0] not in ("mixed4a", "mixed4b", "mixed4c"):
             continue
         if not name.endswith(("3x3", "5x5")):
             continue
         base, first = layer.part
-        seen = bench.scan.layer(base).arrays["top.image"][first : first + layer.channels, : max(1, int(cars.sum()))]
+        seen = context.scan.layer(base).arrays["top.image"][first : first + layer.channels, : max(1, int(cars.sum()))]
         share = (cars[np.maximum(seen, 0)] & (seen >= 0)).mean(axis=1)
         if share.max() > (best.score or 0.0):
             unit = f"{base}:{first + int(share.argmax())}"
@@ -88,5 +89,5 @@ def _with_places(bench: Bench) -> Role:
                 f"{unit} is the car detector found here among units that read several positions: cars are "
                 f"{100 * share.max():.0f} % of its {seen.shape[1]} strongest pictures, {100 * cars.mean():.0f} % of all"
             )
-            best = Role(str(bench.model.unit(unit)), how, float(share.max()), float(cars.mean()))
-    return best if best.unit else car(bench)
+            best = Role(str(context.model.unit(unit)), how, float(share.max()), float(cars.mean()))
+    return best if best.unit else car(context)

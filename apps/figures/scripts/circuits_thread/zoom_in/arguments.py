@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import inceptionv1
 
-    return list(inceptionv1.strongest(bench.model))
+    return list(inceptionv1.strongest(context.model))
 
 
 @figure(
@@ -28,7 +28,7 @@ def _published(bench: Bench) -> list[Check]:
     cost=60,
     published=_published,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """One curve detector: its picture, photographs, drawn curves, turned photographs, inputs and clients."""
     import numpy as np
 
@@ -40,22 +40,24 @@ def draw(bench: Bench) -> Drawn:
     from circuits.tuning import joint_tuning, tune
     from circuits.tuning.curves import echo_of, opposites
 
-    model = bench.model
-    found = search(bench, "curve", bench.layer("mixed3b", "fire5"), at_least=3)
-    published = [u for u in found.units if bench.published and u.unit.endswith("mixed3b:379")]
+    model = context.model
+    found = search(context, "curve", context.layer("mixed3b", "fire5"), at_least=3)
+    published = [u for u in found.units if context.published and u.unit.endswith("mixed3b:379")]
     one = (published or found.units)[0]
-    others = random_units(bench, found.layer, bench.size(31, 15, 5), but=[u.unit for u in found.units])
+    others = random_units(context, found.layer, context.size(31, 15, 5), but=[u.unit for u in found.units])
     field = model.layers[found.layer].receptive_field
     edge = min(*model.input.hw, *(field.size if field else model.input.hw))
-    radii = [round(edge * share) for share in bench.size((0.08, 0.12, 0.18, 0.25, 0.35, 0.5), (0.1, 0.2, 0.4), (0.2,))]
-    drawn = tune(model, [one.unit, *others], stimuli=stimuli.curves(bench.size(36, 24, 12), radii), reach=1)
-    examples = bench.scan.unit(one.unit).top[: bench.size(10, 5, 2)]
+    radii = [
+        round(edge * share) for share in context.size((0.08, 0.12, 0.18, 0.25, 0.35, 0.5), (0.1, 0.2, 0.4), (0.2,))
+    ]
+    drawn = tune(model, [one.unit, *others], stimuli=stimuli.curves(context.size(36, 24, 12), radii), reach=1)
+    examples = context.scan.unit(one.unit).top[: context.size(10, 5, 2)]
     turned = joint_tuning(
-        model, one.unit, examples, bench.images, units=others[:8], turns=bench.size(36, 18, 8), batch_size=36
+        model, one.unit, examples, context.images, units=others[:8], turns=context.size(36, 18, 8), batch_size=36
     )
-    inputs, clients = _neighbors(bench, one.unit, found.layer)
-    shown = renders(bench, [one.unit, *(u for u, _ in inputs), *(u for u, _ in clients)])
-    crops = photographs(bench, [one.unit], 9)[one.unit]
+    inputs, clients = _neighbors(context, one.unit, found.layer)
+    shown = renders(context, [one.unit, *(u for u, _ in inputs), *(u for u, _ in clients)])
+    crops = photographs(context, [one.unit], 9)[one.unit]
     drawing = argument_strip(
         one.unit, shown, crops, drawn, turned, inputs, clients, about=f"orientation {one.orientation:.0f}°"
     )
@@ -90,13 +92,15 @@ def draw(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _neighbors(bench: Bench, unit: str, layer: str) -> tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]]:
+def _neighbors(
+    context: FigureContext, unit: str, layer: str
+) -> tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]]:
     """The three inputs that excite a unit most, and the three units of the next layer that it excites most."""
     import numpy as np
 
     from circuits import expanded_weights
 
-    model, index = bench.model, int(unit.rpartition(":")[2])
+    model, index = context.model, int(unit.rpartition(":")[2])
     before = model.before(layer) or layer
     after = next(name for name in model.trunk[model.trunk.index(layer) + 1 :])
     read = np.asarray(expanded_weights(model, source=before, target=unit).kernels[0].detach())
@@ -104,6 +108,6 @@ def _neighbors(bench: Bench, unit: str, layer: str) -> tuple[Sequence[tuple[str,
     found = []
     for name, kernels in ((before, read), (after, fed)):
         strength = np.where(kernels.sum(axis=(1, 2)) > 0, np.sqrt(np.square(kernels).sum(axis=(1, 2))), -1)
-        best = np.argsort(-strength, kind="stable")[: bench.size(3, 3, 1)]
+        best = np.argsort(-strength, kind="stable")[: context.size(3, 3, 1)]
         found.append([(str(model.unit(f"{name}:{i}")), kernels[i]) for i in best.tolist()])
     return found[0], found[1]

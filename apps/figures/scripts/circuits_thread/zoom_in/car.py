@@ -10,14 +10,14 @@ from apps.figures.helpers.unit_roles import car
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from circuits.tracing.circuit import Circuit
 
 
-def _published(bench: Bench) -> Iterator[Check]:
+def _published(context: FigureContext) -> Iterator[Check]:
     from apps.cli.verify import inceptionv1
 
-    return inceptionv1.car(bench.model)
+    return inceptionv1.car(context.model)
 
 
 @figure(
@@ -29,18 +29,18 @@ def _published(bench: Bench) -> Iterator[Check]:
     cost=60,
     published=_published,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Trace the car unit one layer back; its strongest inputs, each with the kernel and where it excites."""
     import circuits
     from apps.cli.output.part_names import label_parts
     from circuits.plot import circuit_graph, crops
 
-    role = car(bench)
-    pictures = bench.images
-    found = circuits.trace(bench.model, role.unit, images=pictures, width=6, n_places=bench.size(32, 16, 4))
-    found = label_parts(bench.model, found, pictures)
-    score = circuits.score(bench.model, found, images=pictures, random=bench.size(50, 20, 5), seed=bench.seed)
-    drawing = circuit_graph(found, crops(found, pictures, bench.model.input))
+    role = car(context)
+    pictures = context.images
+    found = circuits.trace(context.model, role.unit, images=pictures, width=6, n_places=context.size(32, 16, 4))
+    found = label_parts(context.model, found, pictures)
+    score = circuits.score(context.model, found, images=pictures, random=context.size(50, 20, 5), seed=context.seed)
+    drawing = circuit_graph(found, crops(found, pictures, context.model.input))
     edges = [
         {
             "source": e.source,
@@ -61,7 +61,7 @@ def draw(bench: Bench) -> Drawn:
             "the best of random circuits of the same size",
         )
     ]
-    apart, chance = _spread(bench, found)
+    apart, chance = _spread(context, found)
     claims.append(
         Claim(
             "some inputs excite from above and others from below (rows between them; 2: all the way)",
@@ -77,14 +77,14 @@ def draw(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, f"The strongest inputs of a car detector; {role.how}.", claims)
 
 
-def _spread(bench: Bench, found: Circuit) -> tuple[float, float]:
+def _spread(context: FigureContext, found: Circuit) -> tuple[float, float]:
     """How far apart the heights are from which inputs excite; 95 % of kernels with shuffled places stay below."""
     import numpy as np
 
     kernels = [e.kernel for e in found.into(found.target) if e.strength > 0]
     if not kernels:
         return 0.0, 0.0
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
 
     def shuffled(kernel: Any) -> Any:
         there = np.ix_(np.any(kernel, axis=1), np.any(kernel, axis=0))  # a kernel of a 1x1 branch stays one

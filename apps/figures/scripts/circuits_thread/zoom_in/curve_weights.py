@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search, Tuned
 
 
@@ -16,10 +16,10 @@ _NEAR = 30.0
 """Degrees within which two orientations count as the same, or as opposite."""
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import inceptionv1
 
-    return list(inceptionv1.chain(bench.model))
+    return list(inceptionv1.chain(context.model))
 
 
 @figure(
@@ -31,7 +31,7 @@ def _published(bench: Bench) -> list[Check]:
     cost=30,
     published=_published,
 )
-def patch(bench: Bench) -> Drawn:
+def patch(context: FigureContext) -> Drawn:
     """The largest edge between an early and a later curve detector of like orientation: is it a curve, too?"""
     import numpy as np
 
@@ -41,15 +41,15 @@ def patch(bench: Bench) -> Drawn:
     from circuits.plot.drawing.unit_rows import UnitLook
     from circuits.plot.drawing.wording import number
 
-    early, late = _families(bench)
-    every = _pairs(bench, early, late)
+    early, late = _families(context)
+    every = _pairs(context, early, late)
     widest = max(np.count_nonzero(p[3]) for p in every)
     pairs = [p for p in every if np.count_nonzero(p[3]) == widest]  # through a 1x1 branch there is no shape
     like = [p for p in pairs if p[2] <= 40.0] or sorted(pairs, key=lambda p: p[2])[:3]
-    published = [p for p in pairs if bench.published and (p[0].index, p[1].index) == (147, 379)]
+    published = [p for p in pairs if context.published and (p[0].index, p[1].index) == (147, 379)]
     source, target, away, kernel = (published or sorted(like, key=_size))[0]
     fit = arc_fit(kernel, target.orientation)
-    shown = renders(bench, [source.unit, target.unit])
+    shown = renders(context, [source.unit, target.unit])
     edge = EdgeLook(
         UnitLook(source.unit, shown[source.unit]),
         UnitLook(target.unit, shown[target.unit]),
@@ -60,7 +60,7 @@ def patch(bench: Bench) -> Drawn:
         ),
     )
     drawing = edge_columns({"": [edge]}, tile=230, title="Weights between two curve detectors",
-                           about=f"{early.layer} to {late.layer} of {bench.model.name}")  # fmt: skip
+                           about=f"{early.layer} to {late.layer} of {context.model.name}")  # fmt: skip
     chance = [arc_fit(k, t.orientation).own for _, t, a, k in pairs if a > 90.0]
     control = float(np.mean(chance)) if chance else 0.0
     claims = [
@@ -92,7 +92,7 @@ def patch(bench: Bench) -> Drawn:
     shows="Early curve detectors excite later ones of similar orientation and inhibit those of the opposite one.",
     cost=40,
 )
-def signs(bench: Bench) -> Drawn:
+def signs(context: FigureContext) -> Drawn:
     """The largest edges between curve detectors of similar and of opposite orientation, whatever their sign."""
     import numpy as np
 
@@ -102,18 +102,18 @@ def signs(bench: Bench) -> Drawn:
     from circuits.plot.drawing.wording import number
     from circuits.tuning.detectors import sign_rule
 
-    early, late = _families(bench)
+    early, late = _families(context)
     rule = sign_rule(
-        bench.model, early.detectors, late.detectors, shuffles=bench.size(2000, 1000, 100), seed=bench.seed
+        context.model, early.detectors, late.detectors, shuffles=context.size(2000, 1000, 100), seed=context.seed
     )
-    pairs = _pairs(bench, early, late)
-    n = bench.size(4, 3, 1)
+    pairs = _pairs(context, early, late)
+    n = context.size(4, 3, 1)
     columns = {
         "similar orientation": _distinct(sorted(pairs, key=lambda p: (max(p[2], _NEAR), *_size(p))), n),
         "opposite orientation": _distinct(sorted(pairs, key=lambda p: (-min(p[2], 180 - _NEAR), *_size(p))), n),
     }
     units = list(dict.fromkeys(u.unit for edges in columns.values() for s, t, *_ in edges for u in (s, t)))
-    shown = renders(bench, units)
+    shown = renders(context, units)
     looks = {
         name: [
             EdgeLook(
@@ -125,7 +125,7 @@ def signs(bench: Bench) -> Drawn:
         for name, edges in columns.items()
     }  # fmt: skip
     drawing = edge_columns(looks, tile=112, title="Which curves excite, and which inhibit",
-                           about=f"{early.layer} to {late.layer} of {bench.model.name}; over all {rule.weights.size} "
+                           about=f"{early.layer} to {late.layer} of {context.model.name}; over all {rule.weights.size} "
                            f"edges weights go with the cosine of the angle: r = {rule.correlation:.2f}")  # fmt: skip
     bound = float(np.quantile(rule.shuffled, 0.95))
     similar, opposite = rule.mean(0, 45), rule.mean(135, 181)
@@ -152,22 +152,22 @@ def signs(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _families(bench: Bench) -> tuple[Search, Search]:
+def _families(context: FigureContext) -> tuple[Search, Search]:
     from apps.figures.helpers.tuned_units import search
 
-    late = bench.layer("mixed3b", "fire5")
-    early = bench.layer("mixed3a", "fire4")
-    return search(bench, "curve", early, at_least=4), search(bench, "curve", late, at_least=4)
+    late = context.layer("mixed3b", "fire5")
+    early = context.layer("mixed3a", "fire4")
+    return search(context, "curve", early, at_least=4), search(context, "curve", late, at_least=4)
 
 
-def _pairs(bench: Bench, early: Search, late: Search) -> list[tuple[Tuned, Tuned, float, Any]]:
+def _pairs(context: FigureContext, early: Search, late: Search) -> list[tuple[Tuned, Tuned, float, Any]]:
     """All edges: source, target, degrees between them, kernel."""
     import numpy as np
 
     from circuits import expanded_weights
 
     targets = [u.unit for u in late.units]
-    kernels = np.asarray(expanded_weights(bench.model, source=early.layer, target=targets).kernels.detach())
+    kernels = np.asarray(expanded_weights(context.model, source=early.layer, target=targets).kernels.detach())
     found = []
     for i, target in enumerate(late.units):
         for source in early.units:

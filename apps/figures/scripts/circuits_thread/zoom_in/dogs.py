@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
     from apps.figures.analysis.mirror_pairs import Mirrors
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 _NAMED = 0.1
 """Share of the strongest input from which a unit is looked at as one of a pair."""
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import inceptionv1
 
-    return list(inceptionv1.dogs(bench.model))
+    return list(inceptionv1.dogs(context.model))
 
 
 @figure(
@@ -30,7 +31,7 @@ def _published(bench: Bench) -> list[Check]:
     shows="A unit of mixed4b looks for dog heads and answers to them whichever way they face.",
     cost=40,
 )
-def unit(bench: Bench) -> Drawn:
+def unit(context: FigureContext) -> Drawn:
     """Find the dog detector, draw it with the photographs it answers to, and mirror the pictures of dogs."""
     import numpy as np
 
@@ -38,21 +39,21 @@ def unit(bench: Bench) -> Drawn:
     from apps.figures.helpers.unit_roles import dog
     from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
 
-    role = dog(bench)
+    role = dog(context)
     layer, index = role.unit.partition("/")[2].rpartition(":")[::2]
-    found = _mirrored(bench, layer)
+    found = _mirrored(context, layer)
     kept, strong = found.kept, found.plain.mean(axis=0)
     others = [i for i in range(len(kept)) if i != int(index) and strong[i] >= np.median(strong) and kept[i] == kept[i]]
     chance = float(np.mean(kept[others]))
     here = float(kept[int(index)])
     look = UnitLook(
         role.unit,
-        renders(bench, [role.unit])[role.unit],
-        photographs(bench, [role.unit], 12)[role.unit],
+        renders(context, [role.unit])[role.unit],
+        photographs(context, [role.unit], 12)[role.unit],
         notes=(f"mirroring leaves {100 * here:.0f} %", f"other units: {100 * chance:.0f} %"),
     )
     drawing = unit_rows([look], columns=6, rows=2, title="A unit for dogs", about="what it looks for, and the "
-                        f"photographs it answers to most; {bench.model.name}")  # fmt: skip
+                        f"photographs it answers to most; {context.model.name}")  # fmt: skip
     claims = [
         Claim(
             "mirrored dogs arouse it as much (share of the response left)", here, chance, here > chance,
@@ -66,7 +67,7 @@ def unit(bench: Bench) -> Drawn:
         "unit": role.unit,
         "kept": here,
         "kept_of_others": kept[others].tolist(),
-        "examples": [e.id for e in bench.scan.unit(role.unit).top[:12]],
+        "examples": [e.id for e in context.scan.unit(role.unit).top[:12]],
     }
     caption = (
         f"A unit for dogs: what it looks for, and its 12 strongest photographs; {role.how}. Mirrored were "
@@ -84,7 +85,7 @@ def unit(bench: Bench) -> Drawn:
     cost=70,
     published=_published,
 )
-def circuit(bench: Bench) -> Drawn:
+def circuit(context: FigureContext) -> Drawn:
     """Trace the dog detector, and among what excites it find the two that are most each other's mirror image."""
     import numpy as np
 
@@ -92,11 +93,11 @@ def circuit(bench: Bench) -> Drawn:
     from apps.figures.helpers.unit_roles import dog, dogs, split
     from circuits.plot import circuit_graph, crops
 
-    role = dog(bench)
-    pictures = split(bench.images, dogs())[0].spread(bench.size(200, 80, 24))
-    found = circuits.trace(bench.model, role.unit, images=pictures, width=8, n_places=bench.size(32, 16, 4))
+    role = dog(context)
+    pictures = split(context.images, dogs())[0].spread(context.size(200, 80, 24))
+    found = circuits.trace(context.model, role.unit, images=pictures, width=8, n_places=context.size(32, 16, 4))
     layer = found.layers[1]
-    seen = _mirrored(bench, layer)
+    seen = _mirrored(context, layer)
     edges = {e.source: e for e in found.into(found.target)}
     most = max(e.strength for e in edges.values())
     excite = [int(u.rpartition(":")[2]) for u, e in edges.items() if e.strength > _NAMED * most]
@@ -105,13 +106,13 @@ def circuit(bench: Bench) -> Drawn:
         raise NotHere(f"no two of the {len(excite)} strongest inputs of {role.unit} are each other's mirror image")
     first, second, _ = pairs[0]
     names = {seen.units[first]: "faces one way", seen.units[second]: "its mirror image"}
-    names |= _facing(bench, layer, (first, second))
+    names |= _facing(context, layer, (first, second))
     pair = [edges[seen.units[i]] for i in (first, second)]
     rest = found.rest[0].strength / max(1, found.rest[0].count)
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
     draws = [
         next((s for *_, s in seen.pairs(1, among=rng.permutation(len(seen.units))[: len(excite)])), 0.0)
-        for _ in range(bench.size(200, 100, 20))
+        for _ in range(context.size(200, 100, 20))
     ]
     weakest = min(e.strength for e in pair)
     claims = [
@@ -131,7 +132,7 @@ def circuit(bench: Bench) -> Drawn:
         claims.append(Claim("each tells one direction from the other (AUC, the lesser)", min(told), 0.5,
                             min(told) > 0.8 and apart, "chance"))  # fmt: skip
     labeled = found.label(names)
-    drawing = circuit_graph(labeled, crops(labeled, pictures, bench.model.input))
+    drawing = circuit_graph(labeled, crops(labeled, pictures, context.model.input))
     numbers = {
         "unit": role.unit,
         "pair": [{"unit": e.source, "strength": e.strength, "kernel": e.kernel.tolist()} for e in pair],
@@ -148,28 +149,29 @@ def circuit(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _mirrored(bench: Bench, layer: str) -> Mirrors:
+def _mirrored(context: FigureContext, layer: str) -> Mirrors:
     from apps.figures.analysis.mirror_pairs import mirrors
     from apps.figures.helpers.unit_roles import dogs, split
 
-    return mirrors(bench.model, layer, split(bench.images, dogs())[0].spread(bench.size(200, 80, 24)))
+    return mirrors(context.model, layer, split(context.images, dogs())[0].spread(context.size(200, 80, 24)))
 
 
-def _facing(bench: Bench, layer: str, pair: tuple[int, int]) -> dict[str, str]:
+def _facing(context: FigureContext, layer: str, pair: tuple[int, int]) -> dict[str, str]:
     """Unit -> the direction it stands for, with its AUC, where the pictures say which way dogs face."""
     from apps.figures.helpers.unit_roles import split
-    from circuits.dataset.concept_search import auc, pooled_responses
+    from circuits.common.statistics import auc
+    from circuits.network.responses import pooled_responses
 
-    if not {"dog_left", "dog_right"} <= set(bench.images.classes or ()):
+    if not {"dog_left", "dog_right"} <= set(context.images.classes or ()):
         return {}
-    sides = [split(bench.images, [name])[0] for name in ("dog_left", "dog_right")]
-    left, right = (pooled_responses(bench.model, side, [layer])[layer] for side in sides)
+    sides = [split(context.images, [name])[0] for name in ("dog_left", "dog_right")]
+    left, right = (pooled_responses(context.model, side, [layer])[layer] for side in sides)
     areas = auc(left, right)
     said = {}
     for i in pair:
         value = float(areas[i])
         side = "dog_left" if value >= 0.5 else "dog_right"
-        said[str(bench.model.unit(f"{layer}:{i}"))] = f"{side} {max(value, 1 - value):.2f}"
+        said[str(context.model.unit(f"{layer}:{i}"))] = f"{side} {max(value, 1 - value):.2f}"
     return said
 
 

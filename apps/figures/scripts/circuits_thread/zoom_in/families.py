@@ -8,16 +8,16 @@ from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search
     from circuits.stimuli import Stimuli
     from circuits.tuning.curves import Curve, Tuning
 
 
-def _published(bench: Bench) -> list[Check]:
+def _published(context: FigureContext) -> list[Check]:
     from apps.cli.verify import tuned
 
-    return list(tuned.published(bench.model))
+    return list(tuned.published(context.model))
 
 
 @figure(
@@ -30,15 +30,15 @@ def _published(bench: Bench) -> list[Check]:
     cost=70,
     published=_published,
 )
-def curves(bench: Bench) -> Drawn:
+def curves(context: FigureContext) -> Drawn:
     """Search for curve detectors, choose ten by orientation, and draw what each looks for and its radial tuning."""
     from apps.figures.helpers.tuned_units import search
     from circuits import stimuli
 
-    found = search(bench, "curve", bench.layer("mixed3b", "fire5"), at_least=bench.size(10, 8, 4))
+    found = search(context, "curve", context.layer("mixed3b", "fire5"), at_least=context.size(10, 8, 4))
     radii = sorted({float(u.about["preferred"]["radius"]) for u in found.units})
-    shown = stimuli.curves(bench.size(48, 24, 12), tuple(radii[:: max(1, len(radii) // 3)]))
-    return _family(bench, found, shown, "curve detectors")
+    shown = stimuli.curves(context.size(48, 24, 12), tuple(radii[:: max(1, len(radii) // 3)]))
+    return _family(context, found, shown, "curve detectors")
 
 
 @figure(
@@ -50,31 +50,31 @@ def curves(bench: Bench) -> Drawn:
     also=("H1",),
     cost=60,
 )
-def high_low(bench: Bench) -> Drawn:
+def high_low(context: FigureContext) -> Drawn:
     """Search for high-low frequency detectors, choose ten by orientation, and draw them as curves are drawn."""
     from apps.figures.helpers.tuned_units import search
     from circuits import stimuli
 
-    found = search(bench, "high-low", bench.layer("mixed3a", "fire4"), at_least=bench.size(10, 8, 4))
+    found = search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=context.size(10, 8, 4))
     return _family(
-        bench, found, stimuli.high_low(bench.size(36, 24, 12), (4.0,), samples=2), "high-low frequency detectors"
+        context, found, stimuli.high_low(context.size(36, 24, 12), (4.0,), samples=2), "high-low frequency detectors"
     )
 
 
-def _family(bench: Bench, found: Search, stimuli: Stimuli, what: str) -> Drawn:
+def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) -> Drawn:
     import numpy as np
 
     from apps.figures.helpers.unit_images import looks
     from circuits.plot.drawing.unit_rows import unit_grid
     from circuits.tuning import tune
 
-    chosen = found.spread(bench.size(10, 8, 4))
+    chosen = found.spread(context.size(10, 8, 4))
     units = [u.unit for u in chosen]
-    tuning = tune(bench.model, units, stimuli=stimuli)
+    tuning = tune(context.model, units, stimuli=stimuli)
     notes = {u.unit: (f"{u.orientation:.0f}°", f"score {u.score:.2f}") for u in chosen}
-    about = f"{found.layer} of {bench.model.name}; below each its radial tuning, in shares of its peak"
+    about = f"{found.layer} of {context.model.name}; below each its radial tuning, in shares of its peak"
     drawing = unit_grid(
-        looks(bench, units, curves={u: _dial(tuning, u) for u in units}, notes=notes),
+        looks(context, units, curves={u: _dial(tuning, u) for u in units}, notes=notes),
         title=what[0].upper() + what[1:],
         about=about,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -18,31 +19,37 @@ if TYPE_CHECKING:
     shows="Unit 55 of mixed4e answers to cat faces, fronts of cars, and cat legs.",
     cost=90,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Rank units of a layer by how many things make them fire; draw the first with four diverse pictures."""
     from apps.figures.helpers.unit_images import renders
     from circuits.plot import polysemantic_unit
     from circuits.plot.drawing.unit_rows import UnitLook, unit_grid
     from circuits.units.polysemanticity import polysemantic
 
-    layer = bench.layer("mixed4e", "mixed4a", "fire9", "fire8")
-    n = bench.size(64, 32, 12)
-    scan = bench.scan.layer(layer)
+    layer = context.layer("mixed4e", "mixed4a", "fire9", "fire8")
+    n = context.size(64, 32, 12)
+    scan = context.scan.layer(layer)
     fires = [i for i in range(len(scan)) if scan.fires_on[i] >= n]
     if not fires:
-        raise NotHere(f"needs more pictures: no unit of {layer} fires on {n} of {len(bench.images)}")
-    wanted = _candidates(bench, layer, fires)
-    examples = {unit: bench.scan.unit(unit).top[:n] for unit in wanted}
+        raise NotHere(f"needs more pictures: no unit of {layer} fires on {n} of {len(context.images)}")
+    wanted = _candidates(context, layer, fires)
+    examples = {unit: context.scan.unit(unit).top[:n] for unit in wanted}
     found = polysemantic(
-        bench.model, wanted, images=bench.images, examples=examples, n=n, draws=bench.size(30, 10, 3), seed=bench.seed
+        context.model,
+        wanted,
+        images=context.images,
+        examples=examples,
+        n=n,
+        draws=context.size(30, 10, 3),
+        seed=context.seed,
     )
     best = found.best
-    made = renders(bench, [best.unit], variants=bench.size(4, 4, 2), whole=True)[best.unit]
+    made = renders(context, [best.unit], variants=context.size(4, 4, 2), whole=True)[best.unit]
     looks = [UnitLook(best.unit, [p], heading=f"variant {i + 1}") for i, p in enumerate(made)]
     pictures = {
         "visualizations": unit_grid(looks, columns=4, tile=190, title=best.unit.partition("/")[2],
                                     about="what it looks for: pictures made together and pushed apart"),
-        "photographs": polysemantic_unit(best, bench.images, bench.model.input),
+        "photographs": polysemantic_unit(best, context.images, context.model.input),
     }  # fmt: skip
     control = max(best.shuffled, best.single)
     claims = [
@@ -51,7 +58,7 @@ def draw(bench: Bench) -> Drawn:
         Claim("units of the layer that are split, share", found.split / len(found.rows), 0.0, found.split > 0, "none"),
     ]  # fmt: skip
     numbers = {**best.describe(), "ranked": [[r.unit, r.score, r.split] for r in found.rows[:20]]}
-    how = "the published one" if bench.published else (
+    how = "the published one" if context.published else (
         f"the most polysemantic of {len(found.rows)} units of {layer} that were looked at (drawn by seed from the "
         f"{len(fires)} that fire on at least {n} pictures)"
     )  # fmt: skip
@@ -62,10 +69,10 @@ def draw(bench: Bench) -> Drawn:
     return Drawn(pictures, numbers, caption, claims)
 
 
-def _candidates(bench: Bench, layer: str, fires: list[int]) -> list[str]:
+def _candidates(context: FigureContext, layer: str, fires: list[int]) -> list[str]:
     import numpy as np
 
-    if bench.published:
-        return [str(bench.model.unit("mixed4e:55"))]
-    drawn = np.random.default_rng(bench.seed).permutation(fires)[: bench.size(96, 24, 4)]
-    return [str(bench.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]
+    if context.published:
+        return [str(context.model.unit("mixed4e:55"))]
+    drawn = np.random.default_rng(context.seed).permutation(fires)[: context.size(96, 24, 4)]
+    return [str(context.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _SPREAD = ("mixed4d:241", "mixed4d:277", "mixed4d:417")
 """Where the published car unit goes."""
@@ -21,7 +22,7 @@ _SPREAD = ("mixed4d:241", "mixed4d:277", "mixed4d:417")
     shows="The car unit of mixed4c feeds units of mixed4d whose other inputs have nothing to do with cars.",
     cost=60,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Which units of the next layer the car unit excites most, what else feeds them, and what else they answer to."""
     import numpy as np
 
@@ -32,17 +33,17 @@ def draw(bench: Bench) -> Drawn:
     from circuits.plot.drawing.unit_rows import UnitLook
     from circuits.plot.drawing.wording import number, short
 
-    model, role = bench.model, car(bench)
+    model, role = context.model, car(context)
     layer, index = model.unit(role.unit).layer, int(role.unit.rpartition(":")[2])
     after = [n for n in model.trunk[model.trunk.index(layer) + 1 :] if model.layers[n].size is not None]
     if not after:
         raise NotHere(f"needs a layer with places after {layer}, where the car unit is")
     kernels = np.asarray(expanded_weights(model, source=layer, target=after[0]).kernels.detach(), dtype=np.float64)
     sums, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
-    fires = bench.scan.layer(after[0]).fires_on
+    fires = context.scan.layer(after[0]).fires_on
     order = [int(t) for t in np.argsort(-sums[:, index], kind="stable") if fires[t] >= 10 and sums[t, index] > 0]
     order = [t for t in order if sums[t, index] > 0.05 * sums[order[0], index]]
-    targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if bench.published else order[:3]
+    targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if context.published else order[:3]
     if not targets:
         raise NotHere(f"the car unit excites no unit of {after[0]} that fires on ten pictures")
     rows = {}
@@ -51,9 +52,9 @@ def draw(bench: Bench) -> Drawn:
         rows[t] = [index, *[s for s in strongest if s != index][:3]]
     address = {t: str(model.unit(f"{after[0]}:{t}")) for t in targets}
     sources = {s: str(model.unit(f"{layer}:{s}")) for some in rows.values() for s in some}
-    crops = photographs(bench, [*address.values(), *sources.values()], 1)
-    likeness = _likeness(bench, layer)
-    share = {u: _cars(bench, u, CARS) for u in (role.unit, *address.values())}
+    crops = photographs(context, [*address.values(), *sources.values()], 1)
+    likeness = _likeness(context, layer)
+    share = {u: _cars(context, u, CARS) for u in (role.unit, *address.values())}
     columns = {
         f"{short(address[t])}: {100 * share[address[t]]:.0f} % of top pictures cars": [
             EdgeLook(
@@ -72,7 +73,7 @@ def draw(bench: Bench) -> Drawn:
         "strongest inputs; each with the photograph it answers to most",
     )  # fmt: skip
     others = sorted({s for some in rows.values() for s in some if s != index})
-    random = [int(u.rpartition(":")[2]) for u in random_units(bench, layer, 60, but=[role.unit])]
+    random = [int(u.rpartition(":")[2]) for u in random_units(context, layer, 60, but=[role.unit])]
     related, chance = (float(np.mean(likeness[index, some])) for some in (others, random))
     bound = float(np.quantile(likeness[index, random], 0.95))
     pure, mixed = share[role.unit], float(np.mean([share[u] for u in address.values()]))
@@ -105,24 +106,24 @@ def draw(bench: Bench) -> Drawn:
     return Drawn({"": drawing}, numbers, caption, claims)
 
 
-def _likeness(bench: Bench, layer: str) -> Any:
+def _likeness(context: FigureContext, layer: str) -> Any:
     """Correlations of all units of a layer over the places that the scan drew."""
     import numpy as np
 
-    values = np.maximum(bench.scan.samples(layer).values.astype(np.float64), 0)
+    values = np.maximum(context.scan.samples(layer).values.astype(np.float64), 0)
     values -= values.mean(axis=0)
     size = np.sqrt(np.square(values).sum(axis=0))
     values /= np.where(size > 0, size, 1.0)
     return values.T @ values
 
 
-def _cars(bench: Bench, unit: str, names: tuple[str, ...]) -> float:
+def _cars(context: FigureContext, unit: str, names: tuple[str, ...]) -> float:
     """Share of cars among a unit's top pictures, as many as there are cars."""
-    images = bench.images
+    images = context.images
     labels, classes = images.labels or [], [c.lower() for c in images.classes or ()]
     cars = {i for i, name in enumerate(classes) if name in {n.lower() for n in names}}
     n = max(5, min(20, sum(label in cars for label in labels)))
-    top = bench.scan.unit(unit).top[:n]
+    top = context.scan.unit(unit).top[:n]
     return sum(labels[e.image] in cars for e in top) / max(1, len(top))
 
 

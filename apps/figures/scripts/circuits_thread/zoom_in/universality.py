@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search
 
 _NETS = ("scenes", "squeezenet-1.1", "googlenet-bvlc")
@@ -24,13 +24,13 @@ _LAYERS = {"curve": ("mixed3b", "fire5"), "high-low": ("mixed3a", "fire4")}
     shows="The same families of units come up in networks of different makes, trained apart.",
     cost=150,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Search each network for both families by their tuning, and draw the best of each, beside untrained ones."""
     from apps.figures.helpers.unit_images import renders
     from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
 
-    benches, missing = _benches(bench)
-    n = bench.size(5, 3, 2)
+    benches, missing = _benches(context)
+    n = context.size(5, 3, 2)
     pictures, numbers, claims = {}, {}, []
     for kind, names in _LAYERS.items():
         found = {name: _search(one, kind, names, n) for name, one in benches.items()}
@@ -63,16 +63,16 @@ def draw(bench: Bench) -> Drawn:
     return Drawn(pictures, numbers, caption, claims)
 
 
-def _benches(bench: Bench) -> tuple[dict[str, Bench], list[str]]:
+def _benches(context: FigureContext) -> tuple[dict[str, FigureContext], list[str]]:
     """A workbench for each network that is here, and the names of those that are not."""
-    from apps.figures.context import Bench as Workbench
+    from apps.figures.context import FigureContext as Workbench
     from zoo.errors import CircuitsError
 
-    found, missing = {bench.model.name: bench}, []
-    for name in bench.size(_NETS, _NETS[:2], _NETS[:1]):
+    found, missing = {context.model.name: context}, []
+    for name in context.size(_NETS, _NETS[:2], _NETS[:1]):
         if name in found:
             continue
-        other = Workbench(replace(bench.settings, model=name, weights=None, images=()), bench.shared)
+        other = Workbench(replace(context.settings, model=name, weights=None, images=()), context.shared)
         try:
             found[other.model.name] = other
         except CircuitsError:
@@ -80,7 +80,7 @@ def _benches(bench: Bench) -> tuple[dict[str, Bench], list[str]]:
     return found, missing
 
 
-def _search(bench: Bench, kind: str, layers: tuple[str, ...], n: int) -> Search:
+def _search(context: FigureContext, kind: str, layers: tuple[str, ...], n: int) -> Search:
     from apps.figures.helpers.tuned_units import search
 
-    return search(bench, kind, bench.layer(*layers), at_least=n)
+    return search(context, kind, context.layer(*layers), at_least=n)

@@ -9,7 +9,7 @@ from apps.figures.helpers.trained_saes import NAME, trained
 from apps.figures.helpers.unit_roles import dogs, split
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 FACTORS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
@@ -24,7 +24,7 @@ FACTORS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
     also=("St2",),
     cost=150,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Turn the latent that best tells dogs from other things, everywhere, beside random latents."""
     import numpy as np
 
@@ -32,21 +32,21 @@ def draw(bench: Bench) -> Drawn:
     from sae.steering import search
     from sae.steering.study import study, sweet_spot
 
-    found = trained(bench)
+    found = trained(context)
     positive, negative = split(found.training, dogs())
     best = search(
-        found.sae, found.site, positive.spread(bench.size(100, 60, 20)), negative.spread(bench.size(100, 60, 20)),
-        name=NAME, seed=bench.seed,
+        found.sae, found.site, positive.spread(context.size(100, 60, 20)), negative.spread(context.size(100, 60, 20)),
+        name=NAME, seed=context.seed,
     )  # fmt: skip
     latent = best.best.latent
-    classes = [i for i, name in enumerate(bench.model.classes or ()) if name.lower() in {d.lower() for d in dogs()}]
-    inputs = found.held_out.spread(bench.size(60, 40, 16))
+    classes = [i for i, name in enumerate(context.model.classes or ()) if name.lower() in {d.lower() for d in dogs()}]
+    inputs = found.held_out.spread(context.size(60, 40, 16))
     # pictures of classes that the network does not know cannot be right or wrong
-    known = list(inputs.classes or ()) == list(bench.model.classes or ())
+    known = list(inputs.classes or ()) == list(context.model.classes or ())
     result = study(
-        found.site, found.sae, latent, inputs, targets=classes, factors=bench.size(FACTORS, FACTORS, FACTORS[::2]),
-        random=bench.size(6, 6, 2), capability=None if known else "agreement", name=NAME, batch_size=16,
-        seed=bench.seed,
+        found.site, found.sae, latent, inputs, targets=classes, factors=context.size(FACTORS, FACTORS, FACTORS[::2]),
+        random=context.size(6, 6, 2), capability=None if known else "agreement", name=NAME, batch_size=16,
+        seed=context.seed,
     )  # fmt: skip
     factors = result.factors
     spot = result.sweet_spot

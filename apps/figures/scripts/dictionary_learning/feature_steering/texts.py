@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import dictionary
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _SITE = "layers.2.resid"
 _PROMPT = "One day Anna walked to"
@@ -28,7 +29,7 @@ _CLEAN, _SOME, _FULL, _FAR, _ONCE = (0.0, False), (0.5, False), (1.0, False), (2
     fits="language",
     cost=60,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Find the latent that knows the landmark, turn it up, at every token or at one, and count what is written."""
     from apps.figures.context import LANGUAGE
     from apps.figures.drawing.steered_texts import Written, written_figure
@@ -44,26 +45,26 @@ def draw(bench: Bench) -> Drawn:
     except (ImportError, CircuitsError) as error:
         raise NotHere(f"needs the extra lm: pip install 'vision-circuits[lm]' ({error})") from error
     site = LanguageSite(lm, _SITE)
-    texts = open_texts(f"tales:{bench.size(3000, 1500, 120)}@{bench.seed + 2}")
-    s = dictionary(bench, site, texts, latents=512, k=4, steps=bench.size(3000, 1000, 20), seed=bench.seed)
-    stories = tales.sample(bench.size(400, 150, 40), seed=bench.seed + 1)
+    texts = open_texts(f"tales:{context.size(3000, 1500, 120)}@{context.seed + 2}")
+    s = dictionary(context, site, texts, latents=512, k=4, steps=context.size(3000, 1000, 20), seed=context.seed)
+    stories = tales.sample(context.size(400, 150, 40), seed=context.seed + 1)
     known = {one.name: one for one in known_features(s, site, stories)}
     if "landmark_due" not in known:
         raise NotHere("needs a language model that knows of the landmark")
     landmark = known["landmark_due"]
-    strengths = maxima(s, site, open_texts(f"tales:{bench.size(500, 200, 30)}@{bench.seed + 5}"))
-    prompts = [_PROMPT] * bench.size(40, 12, 4)
+    strengths = maxima(s, site, open_texts(f"tales:{context.size(500, 200, 30)}@{context.seed + 5}"))
+    prompts = [_PROMPT] * context.size(40, 12, 4)
 
     def written(latent: int, factor: float, once: bool) -> dict[str, Any]:
         edits = [LatentEdit(latent, "set", factor, unit="max", at=(_TOKEN,) if once else "all")] if factor else []
         with steer(site, s, edits, maxima=strengths):
-            found = [one.whole for one in site.generate(prompts, max_new_tokens=40, seed=bench.seed)]
+            found = [one.whole for one in site.generate(prompts, max_new_tokens=40, seed=context.seed)]
         named = sum(tales.mentions(text) > 0 for text in found) / len(found)
         return {"texts": found, "named": named, "right": sum(map(tales.parses, found)) / len(found)}
 
     rows = {way: written(landmark.latent, *way) for way in (_CLEAN, _SOME, _FULL, _FAR, _ONCE)}
     fires = [i for i in (strengths.values > 0).nonzero().flatten().tolist() if i != landmark.latent]
-    chosen = [fires[(7 + 31 * i) % len(fires)] for i in range(bench.size(6, 3, 1))]
+    chosen = [fires[(7 + 31 * i) % len(fires)] for i in range(context.size(6, 3, 1))]
     control = {(way, i): written(i, *way) for way in (_FULL, _ONCE) for i in chosen}
     clean, everywhere, far, once = rows[_CLEAN], rows[_FULL], rows[_FAR], rows[_ONCE]
     most = {

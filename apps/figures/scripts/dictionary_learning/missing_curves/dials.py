@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.tuned_units import THRESHOLD, curve_layer, search
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _WITHIN = 10.0
 
@@ -21,7 +21,7 @@ _WITHIN = 10.0
     shows="Latents of a sparse autoencoder detect curves of the orientations that the channels leave out.",
     cost=150,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train an SAE, put channels, latents and as many random directions to the tests for curves, and compare gaps."""
     import copy
 
@@ -31,33 +31,33 @@ def draw(bench: Bench) -> Drawn:
     from apps.figures.helpers.trained_saes import dictionary
     from sae.evaluation.curve_detection import compare
 
-    layer = curve_layer(bench)
-    width = bench.model.layers[layer].channels
-    found = search(bench, "curve", layer, at_least=4)
+    layer = curve_layer(context)
+    width = context.model.layers[layer].channels
+    found = search(context, "curve", layer, at_least=4)
     enough = found.passed >= 4
     threshold = THRESHOLD if enough else found.units[3].score
-    site = sae.VisionSite(bench.model, layer)
+    site = sae.VisionSite(context.model, layer)
     latents, steps = (
-        bench.size(2048 if width > 128 else 4 * width, 4 * width, 2 * width),
-        bench.size(400, 150, 40),
+        context.size(2048 if width > 128 else 4 * width, 4 * width, 2 * width),
+        context.size(400, 150, 40),
     )
     k = 16 if width > 128 else 6
-    made = dictionary(bench, site, bench.images, latents=latents, k=k, steps=steps, seed=bench.seed)
+    made = dictionary(context, site, context.images, latents=latents, k=k, steps=steps, seed=context.seed)
     # on a copy: other figures see the model without latents
-    own = copy.copy(bench.model)
-    own.bases = dict(bench.model.bases)
+    own = copy.copy(context.model)
+    own.bases = dict(context.model.bases)
     sae.VisionSite(own, layer).attach("latents", made)
     # where hardly a unit passes, to be as strong as pictures make it would leave none
-    shown = bench.images.spread(bench.size(100, 60, 20)) if enough else None
+    shown = context.images.spread(context.size(100, 60, 20)) if enough else None
     compared = compare(
         own,
         layer,
         "latents",
         images=shown,
-        orientations=bench.size(24, 24, 12),
+        orientations=context.size(24, 24, 12),
         threshold=threshold,
         within=_WITHIN,
-        seed=bench.seed,
+        seed=context.seed,
     )
     control = next(one for one in compared.searched if one.control)
     ours, by_lot = compared.fillings["latents"], compared.fillings[control.name]

@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     shows="Latents fire far more seldom than the channels they are made of.",
     cost=60,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Count on held-out vectors how often latents, channels and random directions fire."""
     import numpy as np
 
     from circuits.plot.sae.dictionaries import densities_figure
     from sae.evaluation.metrics import density, reconstruction
 
-    found = trained(bench)
-    measured = reconstruction(found.sae, found.vectors, seed=bench.seed)
+    found = trained(context)
+    measured = reconstruction(found.sae, found.vectors, seed=context.seed)
     groups = {
         "latents": measured.density.numpy(),
         "channels": density(found.vectors.clamp(min=0)).numpy(),

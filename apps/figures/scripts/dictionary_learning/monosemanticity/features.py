@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, NotHere, figure
+from apps.figures.context import NotHere
+from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _SHOWN = 6
 
@@ -21,39 +22,39 @@ _SHOWN = 6
     shows="Pictures on which a latent fires have more in common than those on which a channel does.",
     cost=50,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Draw latents and channels by lot, show where each fires most, and how alike that is to a later layer."""
     import numpy as np
 
     from circuits.attribution.contributions import deeper_layer, top_examples
+    from circuits.common.examples import Example
     from circuits.plot.drawing.crops import cut_examples
     from circuits.plot.drawing.image_table import Tile, picture_table
-    from circuits.tracing.circuit import Example
     from circuits.units.example_coherence import coherence
     from sae.evaluation.metrics import density
 
-    found = trained(bench)
-    later = deeper_layer(bench.model, found.layer, "auto")
+    found = trained(context)
+    later = deeper_layer(context.model, found.layer, "auto")
     if later is None:
         raise NotHere(f"needs a layer behind {found.layer}")
     pictures = found.held_out.spread(200)
-    generator = np.random.default_rng(bench.seed)
-    asked = bench.size(40, 24, 12)
+    generator = np.random.default_rng(context.seed)
+    asked = context.size(40, 24, 12)
     fires = density(found.sae.encode(found.vectors).detach()).numpy()
     alive = np.flatnonzero(fires * len(found.vectors) >= 8)
     latents = [f"{found.layer}~{NAME}:{i}" for i in generator.permutation(alive)[:asked]]
     channels = [f"{found.layer}:{i}" for i in generator.permutation(found.site.d)[:asked]]
     examples: dict[str, tuple[Example, ...]] = {}
     for units in (latents, channels):
-        at = [bench.model.unit(u) for u in units]
-        examples |= dict(zip(map(str, at), top_examples(bench.model, at, pictures, _SHOWN), strict=True))
+        at = [context.model.unit(u) for u in units]
+        examples |= dict(zip(map(str, at), top_examples(context.model, at, pictures, _SHOWN), strict=True))
     examples = {u: e for u, e in examples.items() if len(e) == _SHOWN}
-    alike = coherence(bench.model, examples, pictures, later)
+    alike = coherence(context.model, examples, pictures, later)
     of = {kind: [u for u in examples if ("~" in u) is (kind == "latents")] for kind in ("latents", "channels")}
     if not all(of.values()):
         raise NotHere(f"needs {_SHOWN} pictures on which a unit of {found.layer} fires")
     shown = [u for kind in of.values() for u in kind[:4]]
-    crops = cut_examples({u: examples[u] for u in shown}, pictures, bench.model.input)
+    crops = cut_examples({u: examples[u] for u in shown}, pictures, context.model.input)
     middle = {kind: float(np.median([alike[u] for u in units])) for kind, units in of.items()}
     drawing = picture_table(
         [[Tile(c) for c in crops[u]] for u in shown],

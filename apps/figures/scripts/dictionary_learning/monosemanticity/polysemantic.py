@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="A channel that answers to unrelated things is shared by several latents, each of which answers to one.",
     cost=25,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Take the channel apart that most latents lead, and compare its examples with theirs."""
     import numpy as np
 
@@ -29,18 +29,18 @@ def draw(bench: Bench) -> Drawn:
     from circuits.units.channel_dissection import dissect
     from circuits.units.example_coherence import coherence
 
-    found = trained(bench)
+    found = trained(context)
     led = leaders(found.sae, found.vectors, n=32).numpy()
     strength = found.vectors.clamp(min=0).amax(0).numpy()
     # of channels with as many latents the strongest
     channel = int(np.lexsort((-strength, -led))[0])
     pictures = found.held_out.spread(200)
     result = dissect(
-        bench.model, f"{found.layer}:{channel}", NAME, pictures, n=bench.size(48, 40, 20), writers=5, each=8
+        context.model, f"{found.layer}:{channel}", NAME, pictures, n=context.size(48, 40, 20), writers=5, each=8
     )
-    later = deeper_layer(bench.model, found.layer, "auto") or found.layer
+    later = deeper_layer(context.model, found.layer, "auto") or found.layer
     examples = {result.unit: result.examples[:8]} | {w.unit: w.examples for w in result.writers}
-    alike = coherence(bench.model, {u: e for u, e in examples.items() if len(e) > 1}, pictures, later)
+    alike = coherence(context.model, {u: e for u, e in examples.items() if len(e) > 1}, pictures, later)
     theirs = [alike[w.unit] for w in result.writers if w.unit in alike]
     own = alike.get(result.unit, 0.0)
     claims = [
@@ -65,4 +65,4 @@ def draw(bench: Bench) -> Drawn:
         f"({int(led[channel])} on a tenth of them or more), and the latents that write to it; n = {len(pictures)} "
         f"held-out pictures. {found.how}."
     )
-    return Drawn({"": dissection_figure(result, pictures, bench.model.input, columns=8)}, numbers, caption, claims)
+    return Drawn({"": dissection_figure(result, pictures, context.model.input, columns=8)}, numbers, caption, claims)

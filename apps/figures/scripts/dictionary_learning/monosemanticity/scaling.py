@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import RATE, halves, middle_layer, vectors_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     shows="The error falls steadily with the number of latents, and with the amount of data.",
     cost=150,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train dictionaries of several sizes on a few and on many pictures, and measure them on others."""
     import sae
     from circuits.plot.sae.dictionaries import scaling_figure
 
-    layer = middle_layer(bench)
-    site = sae.VisionSite(bench.model, layer)
-    training, held_out = halves(bench.images.spread(bench.size(400, 300, 90)))
-    vectors = vectors_of(bench, site, held_out)
+    layer = middle_layer(context)
+    site = sae.VisionSite(context.model, layer)
+    training, held_out = halves(context.images.spread(context.size(400, 300, 90)))
+    vectors = vectors_of(context, site, held_out)
     k = max(2, min(32, site.d // 8))
-    sizes = [max(k + 1, round(site.d * times)) for times in bench.size((0.5, 1, 2, 4), (0.5, 1, 2, 4), (1, 4))]
-    steps = bench.size(150, 150, 30)
+    sizes = [max(k + 1, round(site.d * times)) for times in context.size((0.5, 1, 2, 4), (0.5, 1, 2, 4), (1, 4))]
+    steps = context.size(150, 150, 30)
     rows: dict[str, list[dict[str, object]]] = {}
     for pictures in (training.spread(max(4, len(training) // 8)), training):
         configs = [sae.TopK(latents=m, k=k) for m in sizes]
-        stream = site.stream(pictures, batch_size=512, seed=bench.seed)
-        runs = sae.train(stream, configs, steps=steps, lr=RATE, seed=bench.seed)
-        rows[f"{len(pictures)} pictures"] = sae.sweeps.summary(runs, vectors, seed=bench.seed)
+        stream = site.stream(pictures, batch_size=512, seed=context.seed)
+        runs = sae.train(stream, configs, steps=steps, lr=RATE, seed=context.seed)
+        rows[f"{len(pictures)} pictures"] = sae.summary(runs, vectors, seed=context.seed)
     left = {name: [float(str(row["fvu"])) for row in some_rows] for name, some_rows in rows.items()}
     few, many = left.values()
     baselines = {

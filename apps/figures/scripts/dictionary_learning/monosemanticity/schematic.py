@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _SHOWN, _CROPS = 5, 4
 
@@ -21,7 +21,7 @@ _SHOWN, _CROPS = 5, 4
     shows="A dense vector of many channels is nearly the sum of a few sparse latents, each of which can be read.",
     cost=30,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Encode the strongest place of a held-out picture; its latents, with the pictures on which they fire."""
     import numpy as np
     import torch
@@ -33,9 +33,9 @@ def draw(bench: Bench) -> Drawn:
     from circuits.plot.sae.dictionaries import Part, schematic_figure
     from sae.evaluation.metrics import reconstruction
 
-    found = trained(bench)
+    found = trained(context)
     alone = found.held_out.subset([len(found.held_out) // 2])
-    acts = capture(bench.model, alone, [found.layer])[found.layer].float().cpu()[0]
+    acts = capture(context.model, alone, [found.layer])[found.layer].float().cpu()[0]
     y, x = strong_places(acts, 1)[0]
     vector = acts[:, y, x]
     with torch.no_grad():
@@ -46,19 +46,19 @@ def draw(bench: Bench) -> Drawn:
     order = latents.argsort(descending=True, stable=True)[: min(_SHOWN, active)].tolist()
     about = rebuilt - offset
     shares = latents * (found.sae.write @ about) / about.square().sum()
-    units = [bench.model.unit(f"{found.layer}~{NAME}:{i}") for i in order]
-    pictures = found.training.spread(bench.size(300, 200, 60))
-    top = dict(zip(map(str, units), top_examples(bench.model, units, pictures, _CROPS), strict=True))
-    crops = cut_examples(top, pictures, bench.model.input)
+    units = [context.model.unit(f"{found.layer}~{NAME}:{i}") for i in order]
+    pictures = found.training.spread(context.size(300, 200, 60))
+    top = dict(zip(map(str, units), top_examples(context.model, units, pictures, _CROPS), strict=True))
+    crops = cut_examples(top, pictures, context.model.input)
     parts = [
         Part(f":{i}", float(latents[i]), float(shares[i]), crops[str(u)]) for i, u in zip(order, units, strict=True)
     ]
-    measured = reconstruction(found.sae, found.vectors, seed=bench.seed)
+    measured = reconstruction(found.sae, found.vectors, seed=context.seed)
     explained = 1 - measured.fvu
     channels, random = (1 - measured.baselines[name].fvu for name in ("channels", "random"))
     height, width = acts.shape[1:]
     drawing = schematic_figure(
-        pixels(alone.tensor(bench.model.input)[0], bench.model.input.channels),
+        pixels(alone.tensor(context.model.input)[0], context.model.input.channels),
         (y / height, x / width, (y + 1) / height, (x + 1) / width),
         vector.numpy().astype(np.float64),
         parts,

@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from sae.superposition import Solution
 
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     fits="toy",
     cost=15,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train features in sets that come together, or exclude each other, in two dimensions."""
     from circuits.plot.superposition.models import planes_figure
 
-    runs = trained(bench, "correlated", seeds=(3, 3), steps=(1500, 1000))
+    runs = trained(context, "correlated", seeds=(3, 3), steps=(1500, 1000))
     best = list(runs.best())
     together = next(s for s in best if s.model.correlated and s.model.features == 4)
     apart = next(s for s in best if s.model.exclusive)

@@ -9,7 +9,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     fits="toy",
     cost=30,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train a toy model at each density, and the same without a ReLU, which does no better than PCA."""
     from circuits.plot.superposition.models import gram_figure
     from sae.superposition import train
 
-    runs = trained(bench, "demonstration", seeds=(1, 1), steps=(3000, 1500), every=(1, 3))
+    runs = trained(context, "demonstration", seeds=(1, 1), steps=(3000, 1500), every=(1, 3))
     best = list(runs.best())
     linear = train([replace(best[-1].model, kind="linear")], steps=2000, lr=3e-3, batch=256, records=2, device="cpu")[0]
     model = best[0].model

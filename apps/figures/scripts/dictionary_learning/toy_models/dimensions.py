@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
     from sae.superposition import Solution
 
 _NEAR = 0.03
@@ -26,18 +26,18 @@ _MANY = 15
     fits="toy",
     cost=60,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train equal features at many densities; how many lie on a plateau, beside random directions of like lengths."""
     from circuits.plot.superposition.charts import dimensions_figure
     from circuits.plot.superposition.models import graph_figure
     from sae.superposition import PLATEAUS, geometry
 
-    best = list(trained(bench, "geometry", seeds=(1, 1), steps=(1500, 600), every=(2, 4)).best())
+    best = list(trained(context, "geometry", seeds=(1, 1), steps=(1500, 600), every=(2, 4)).best())
     half = PLATEAUS["digon"]
     captions = [f"density {100 * s.model.densities[0]:.3g} %" for s in _telling(best)]
     groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, _telling(best), strict=True)]
     pairs = max(best, key=lambda s: sum(p.name == "digon" for p in s.polytopes))
-    found = geometry(pairs.directions, least=0.15, seed=bench.seed)
+    found = geometry(pairs.directions, least=0.15, seed=context.seed)
     on = _share(pairs.dimensionality.tolist(), half)
     by_chance = _share(found.control.dimensionality.tolist(), half)
     claims = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apps.figures.figure import Claim, Drawn, figure
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     fits="toy",
     cost=40,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train two features in one dimension, and three in two, over a grid of importances and densities."""
     import numpy as np
 
@@ -30,9 +30,9 @@ def draw(bench: Bench) -> Drawn:
     pictures: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     claims = []
-    for name in ("phase-2-1", "phase-3-2")[: bench.size(2, 2, 1)]:
+    for name in ("phase-2-1", "phase-3-2")[: context.size(2, 2, 1)]:
         diagram = experiment(name).run(
-            seeds=bench.size(None, 2, 1), steps=bench.size(None, 800, 400), seed=bench.seed, device="cpu"
+            seeds=context.size(None, 2, 1), steps=context.size(None, 800, 400), seed=context.seed, device="cpu"
         )
         if not isinstance(diagram, PhaseDiagram):
             raise TypeError(f"{name} is no phase diagram")

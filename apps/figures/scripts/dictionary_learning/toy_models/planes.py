@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     fits="toy",
     cost=30,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Train five features in two dimensions at several densities, and draw their directions."""
     from circuits.plot.superposition.models import planes_figure
 
-    runs = trained(bench, "planes", seeds=(2, 2), steps=(3000, 1500), every=(1, 3))
+    runs = trained(context, "planes", seeds=(2, 2), steps=(3000, 1500), every=(1, 3))
     best = list(runs.best())
     dense, sparse = best[0], best[-1]
     turns = _gaps(sparse.directions.tolist())

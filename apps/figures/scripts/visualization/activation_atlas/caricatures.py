@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
 
@@ -22,18 +22,18 @@ LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
     shows="Early layers keep a photograph almost as it is; later ones keep what it is of.",
     cost=120,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Exaggerate what each of several layers says to a photograph, and compare the pictures with it."""
     import torch
 
     from circuits.plot import strip
     from circuits.visualization import caricature_strip
 
-    layers = [name for name in LAYERS if name in bench.model.layers]
-    layers = layers or list(bench.model.trunk)[1::2]
-    layers = layers[:: bench.size(1, 1, 2)]
-    about = subject(bench, dogs(), "pictures of dogs")
-    found = caricature_strip(bench.model, about.image, layers, steps=bench.size(96, 64, 4), seed=bench.seed)
+    layers = [name for name in LAYERS if name in context.model.layers]
+    layers = layers or list(context.model.trunk)[1::2]
+    layers = layers[:: context.size(1, 1, 2)]
+    about = subject(context, dogs(), "pictures of dogs")
+    found = caricature_strip(context.model, about.image, layers, steps=context.size(96, 64, 4), seed=context.seed)
     original = found.picture.mean(0).flatten()
     like = [
         float(torch.corrcoef(torch.stack([original, one.picture[:3].mean(0).flatten()]))[0, 1])

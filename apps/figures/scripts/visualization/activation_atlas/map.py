@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     "layer can say.",
     cost=180,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Sample, lay out, average over cells, and make an icon of each."""
     from circuits.activations.atlas_builder import activation_atlas
     from circuits.plot import atlas_figure
 
-    layer = layer_of(bench, "mixed4c", "mixed4a")
-    grid = bench.size(10, 5, 4)
+    layer = layer_of(context, "mixed4c", "mixed4a")
+    grid = context.size(10, 5, 4)
     atlas = activation_atlas(
-        bench.model, layer, bench.images, grid=grid, steps=bench.size(96, 24, 2), size=bench.size(64, 40, 32),
-        per_image=bench.size(4, 2, 2), classes=bench.size(8, 8, 0), controls=True, seed=bench.seed,
-        perplexity=bench.size(30.0, 20.0, 15.0),
+        context.model, layer, context.images, grid=grid, steps=context.size(96, 24, 2), size=context.size(64, 40, 32),
+        per_image=context.size(4, 2, 2), classes=context.size(8, 8, 0), controls=True, seed=context.seed,
+        perplexity=context.size(30.0, 20.0, 15.0),
     )  # fmt: skip
     words = {
         "samples": "vectors that lie next to each other are alike: cosine",
@@ -38,7 +38,7 @@ def draw(bench: Bench) -> Drawn:
         "classes": "cells side by side push the same classes: cosine",
         "labels": "vectors side by side are of pictures with the same label: share",
     }
-    labels = bench.images.labels or []
+    labels = context.images.labels or []
     told = len(set(labels)) <= len(labels) / 2  # one picture of each class has none of its own beside it
     claims = [
         Claim(
@@ -55,5 +55,5 @@ def draw(bench: Bench) -> Drawn:
         f"{len(atlas.cells)} cells of {layer}, by t-SNE of {len(atlas.xy)} activation vectors; each icon shows what "
         "tells the mean of its cell from the layer's activations in general."
     )
-    drawing = atlas_figure(atlas, tile=bench.size(72, 84, 84), labels=bool(atlas.cells and atlas.cells[0].labels))
+    drawing = atlas_figure(atlas, tile=context.size(72, 84, 84), labels=bool(atlas.cells and atlas.cells[0].labels))
     return Drawn({"": drawing}, atlas.describe() | {"xy": atlas.xy.round(3)}, caption, claims)

@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     shows="Attribution says which places and which channels of a layer speak for a class; it is an estimate.",
     cost=45,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Attribute the two strongest class scores to a layer, and silence each place to check."""
     import circuits
     from circuits.activations.spatial_attribution import check_places
     from circuits.plot import attribution_figure
 
-    layer = layer_of(bench, "mixed4d", "mixed4a")
-    about = subject(bench, dogs(), "pictures of dogs")
-    picture = about.image.tensor(bench.model.input)[0]
+    layer = layer_of(context, "mixed4d", "mixed4a")
+    about = subject(context, dogs(), "pictures of dogs")
+    picture = about.image.tensor(context.model.input)[0]
     found = [
-        circuits.attribute(bench.model, about.image, source=layer, target=f"logits:{c}") for c in about.classes[:2]
+        circuits.attribute(context.model, about.image, source=layer, target=f"logits:{c}") for c in about.classes[:2]
     ]
-    checks = [check_places(bench.model, about.image, one, seed=bench.seed) for one in found]
+    checks = [check_places(context.model, about.image, one, seed=context.seed) for one in found]
     claims = [
         Claim(
             f"attribution by place agrees with silencing the place, for {name}: correlation",

@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _TOP = 4
 
@@ -22,7 +22,7 @@ _TOP = 4
     shows="At each place of a picture a few units say most of what a layer says, and their pictures can be read.",
     cost=80,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Take the strongest places of a picture, and show the units that say most there."""
     import torch
 
@@ -31,17 +31,24 @@ def draw(bench: Bench) -> Drawn:
     from circuits.network.hooks import capture
     from circuits.plot import dictionary_figure
 
-    layer = layer_of(bench, "mixed4d", "mixed4a")
-    about = subject(bench, dogs(), "pictures of dogs")
-    acts = capture(bench.model, about.image, [layer])[layer].float().cpu()[0]
-    places = strong_places(acts, bench.size(4, 3, 2), apart=max(1, acts.shape[-1] // 5))
-    size = bench.size(None, None, 48)
+    layer = layer_of(context, "mixed4d", "mixed4a")
+    about = subject(context, dogs(), "pictures of dogs")
+    acts = capture(context.model, about.image, [layer])[layer].float().cpu()[0]
+    places = strong_places(acts, context.size(4, 3, 2), apart=max(1, acts.shape[-1] // 5))
+    size = context.size(None, None, 48)
     found = semantic_dictionary(
-        bench.model, layer, about.image, at=places, top=_TOP, steps=bench.size(128, 64, 4), seed=bench.seed, size=size
+        context.model,
+        layer,
+        about.image,
+        at=places,
+        top=_TOP,
+        steps=context.size(128, 64, 4),
+        seed=context.seed,
+        size=size,
     )
     vectors = torch.stack([acts[:, y, x] for y, x in places])
     shares = share_of_strongest(vectors, _TOP)
-    chance = sum(by_chance(v, _TOP, seed=bench.seed) for v in vectors) / len(vectors)
+    chance = sum(by_chance(v, _TOP, seed=context.seed) for v in vectors) / len(vectors)
     claims = [
         Claim(
             f"{_TOP} units hold more of what is said at a place than of any direction: share of squares",

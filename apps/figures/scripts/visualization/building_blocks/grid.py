@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     shows="One icon for what all units together say at each place, larger the more is said.",
     cost=90,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Make an icon of each place's activation vector, and see whether the layer tells the icons apart."""
     import torch
 
     from circuits.activations.semantic_dictionary import activation_grid
     from circuits.network.hooks import capture
     from circuits.plot import grid_figure
-    from circuits.visualization.modes.alignment import told_apart
+    from circuits.visualization.modes.alignment import direction_agreement
 
-    layer = layer_of(bench, "mixed4d", "mixed4a")
-    about = subject(bench, dogs(), "pictures of dogs")
-    acts = capture(bench.model, about.image, [layer])[layer].float().cpu()
-    pooled = max(1, acts.shape[-1] // bench.size(7, 5, 2))
+    layer = layer_of(context, "mixed4d", "mixed4a")
+    about = subject(context, dogs(), "pictures of dogs")
+    acts = capture(context.model, about.image, [layer])[layer].float().cpu()
+    pooled = max(1, acts.shape[-1] // context.size(7, 5, 2))
     found = activation_grid(
-        bench.model, layer, about.image, pooled=pooled, steps=bench.size(96, 48, 4), size=bench.size(64, 48, 32),
-        seed=bench.seed,
+        context.model, layer, about.image, pooled=pooled, steps=context.size(96, 48, 4), size=context.size(64, 48, 32),
+        seed=context.seed,
     )  # fmt: skip
     pool = torch.nn.functional.avg_pool2d(acts, pooled, ceil_mode=True)[0]
     places = [(y, x) for y, row in enumerate(found.icons) for x, icon in enumerate(row) if icon is not None]
     icons = [icon.picture for row in found.icons for icon in row if icon is not None]
-    told = told_apart(bench.model, layer, icons, torch.stack([pool[:, y, x] for y, x in places]))
+    told = direction_agreement(context.model, layer, icons, torch.stack([pool[:, y, x] for y, x in places]))
     claims = [
         Claim(
             "shown an icon the layer says what it said at that place: mean cosine",

@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     shows="Six groups of channels, found by factoring the activations, hold most of what a layer says of a picture.",
     cost=40,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Factor the activations of one picture into six groups, each with a map, an icon and what it adds to classes."""
     from circuits.activations.neuron_groups import neuron_groups
     from circuits.plot import groups_figure
 
-    layer = layer_of(bench, "mixed4d", "mixed4a")
-    about = subject(bench, dogs(), "pictures of dogs")
+    layer = layer_of(context, "mixed4d", "mixed4a")
+    about = subject(context, dogs(), "pictures of dogs")
     found = neuron_groups(
-        bench.model, layer, about.image, k=6, classes=list(about.classes[:3]), steps=bench.size(128, 64, 4),
-        seed=bench.seed, size=bench.size(64, 64, 32),
+        context.model, layer, about.image, k=6, classes=list(about.classes[:3]), steps=context.size(128, 64, 4),
+        seed=context.seed, size=context.size(64, 64, 32),
     )  # fmt: skip
     claims = [
         Claim(
@@ -45,5 +45,5 @@ def draw(bench: Bench) -> Drawn:
         f"Six groups of channels of {layer} by non-negative matrix factorization of one picture's activations: where "
         f"each is, what it looks for, and what it adds to the three strongest class scores; {about.how}."
     )
-    drawing = groups_figure(found, about.image.tensor(bench.model.input)[0])
+    drawing = groups_figure(found, about.image.tensor(context.model.input)[0])
     return Drawn({"": drawing}, numbers, caption, claims)

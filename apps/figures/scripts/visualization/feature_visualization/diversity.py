@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 PUBLISHED = ("mixed4a:97", "mixed4a:143", "mixed5a:9", "mixed4e:55")
 
@@ -21,7 +21,7 @@ PUBLISHED = ("mixed4a:97", "mixed4a:143", "mixed5a:9", "mixed4e:55")
     shows="A term that pushes the pictures of one unit apart shows facets that a single one leaves out.",
     cost=80,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Make four pictures of each unit with the diversity term, and four that differ by their seed only."""
     import torch
 
@@ -30,19 +30,19 @@ def draw(bench: Bench) -> Drawn:
     from circuits.visualization import objectives, visualize
     from circuits.visualization.modes.alignment import gram_likeness
 
-    layer = layer_of(bench, "mixed4a")
-    units = list(PUBLISHED) if bench.published else drawn_units(bench, layer, bench.size(4, 2, 1))
-    steps = bench.size(128, 64, 4)
+    layer = layer_of(context, "mixed4a")
+    units = list(PUBLISHED) if context.published else drawn_units(context, layer, context.size(4, 2, 1))
+    steps = context.size(128, 64, 4)
     rows, names, numbers = [], [], []
     diverse: list[float] = []
     seeds: list[float] = []
     for unit in units:
-        at = bench.model.unit(unit)
-        apart = bench.visualize([unit], variants=4, steps=steps)
+        at = context.model.unit(unit)
+        apart = context.visualize([unit], variants=4, steps=steps)
         goal = objectives.channel(at.layer, at.index or 0)
-        alone = visualize(bench.model, [goal] * 4, steps=steps, size=apart[0].picture.shape[-1], seed=bench.seed)
+        alone = visualize(context.model, [goal] * 4, steps=steps, size=apart[0].picture.shape[-1], seed=context.seed)
         likeness = [
-            gram_likeness(bench.model, torch.stack([v.picture for v in some]), at.layer) for some in (apart, alone)
+            gram_likeness(context.model, torch.stack([v.picture for v in some]), at.layer) for some in (apart, alone)
         ]
         for what, some, alike in zip(("diversity", "seeds only"), (apart, alone), likeness, strict=True):
             rows.append([tile_of(v, f"response {number(v.response)}") for v in some])
@@ -66,7 +66,7 @@ def draw(bench: Bench) -> Drawn:
             "pictures that differ by their seed",
         )
     ]
-    how = "the published ones" if bench.published else f"drawn by lot from the half of {layer} that fires most often"
+    how = "the published ones" if context.published else f"drawn by lot from the half of {layer} that fires most often"
     caption = (
         f"Four pictures for each of {len(units)} unit(s), {how}: with the diversity term, and with other seeds. Alike "
         "is the mean cosine of channel correlations at the unit's layer."

@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 PUBLISHED = ("mixed4a:6", "mixed4a:240", "mixed4a:453", "mixed4a:492")
 _SHOWN = 5
@@ -22,17 +22,17 @@ _SHOWN = 5
     shows="Photographs show what a unit meets; optimization shows what drives it, without what merely comes along.",
     cost=20,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Put the optimized picture of some units beside the photographs they answer to most."""
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot.drawing.image_table import Tile, picture_table, tile_of
     from circuits.plot.visualization.modes import number
 
-    layer = layer_of(bench, "mixed4a")
-    units = [str(bench.model.unit(u)) for u in PUBLISHED] if bench.published else drawn_units(bench, layer, 4)
-    made = bench.visualize(units, steps=bench.size(128, 64, 4))
-    crops = photographs(bench, units, _SHOWN)
-    seen = {u: bench.scan.unit(u) for u in units}
+    layer = layer_of(context, "mixed4a")
+    units = [str(context.model.unit(u)) for u in PUBLISHED] if context.published else drawn_units(context, layer, 4)
+    made = context.visualize(units, steps=context.size(128, 64, 4))
+    crops = photographs(context, units, _SHOWN)
+    seen = {u: context.scan.unit(u) for u in units}
     rows, numbers = [], []
     for unit, one in zip(units, made, strict=True):
         top = seen[unit].top[:_SHOWN]
@@ -50,7 +50,7 @@ def draw(bench: Bench) -> Drawn:
             "the strongest photograph",
         )
     ]
-    how = "the published ones" if bench.published else f"drawn by lot from the half of {layer} that fires most often"
+    how = "the published ones" if context.published else f"drawn by lot from the half of {layer} that fires most often"
     drawing = picture_table(
         rows,
         title="What drives a unit, and what it meets",

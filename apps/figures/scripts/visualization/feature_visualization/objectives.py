@@ -9,7 +9,7 @@ from apps.figures.helpers.chosen_images import drawn_units, layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "probability, which is raised as well by making other classes unlikely.",
     cost=80,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Make a picture for each of five objectives, and measure all five of each picture."""
     import torch
 
@@ -31,10 +31,10 @@ def draw(bench: Bench) -> Drawn:
     from circuits.visualization.objectives import Function
     from circuits.visualization.render import responses
 
-    layer = layer_of(bench, "mixed4a")
-    unit = drawn_units(bench, layer, 1)[0]
+    layer = layer_of(context, "mixed4a")
+    unit = drawn_units(context, layer, 1)[0]
     index = int(unit.rpartition(":")[2])
-    about = subject(bench, dogs(), "pictures of dogs")
+    about = subject(context, dogs(), "pictures of dogs")
     which = about.classes[0]
 
     def probability(scores: torch.Tensor) -> torch.Tensor:
@@ -47,12 +47,12 @@ def draw(bench: Bench) -> Drawn:
         "class score": objectives.class_logit(which),
         "probability": Function("labels", probability),
     }
-    size = bench.model.input.hw
-    rows, columns = bench.model.layers[layer].size or (1, 1)
+    size = context.model.input.hw
+    rows, columns = context.model.layers[layer].size or (1, 1)
     asked: list[str | objectives.Objective] = [f"{unit}@{rows // 2},{columns // 2}", unit, *list(goals.values())[2:]]
-    made = visualize(bench.model, asked, steps=bench.size(128, 64, 4), size=size, seed=bench.seed)
-    seen = torch.stack([one.picture for one in made]).to(bench.model.device)
-    table = {name: responses(bench.model, goal, seen, size)[0].tolist() for name, goal in goals.items()}
+    made = visualize(context.model, asked, steps=context.size(128, 64, 4), size=size, seed=context.seed)
+    seen = torch.stack([one.picture for one in made]).to(context.model.device)
+    table = {name: responses(context.model, goal, seen, size)[0].tolist() for name, goal in goals.items()}
     tiles = []
     for i, (name, one) in enumerate(zip(goals, made, strict=True)):
         own_first = [name, *(other for other in goals if other != name)]
@@ -76,7 +76,7 @@ def draw(bench: Bench) -> Drawn:
         Claim(
             "the picture made for the probability is sure of the class",
             chance[4],
-            1 / len(bench.model.classes or (1,)),
+            1 / len(context.model.classes or (1,)),
             chance[4] > 0.5,
             "one over the number of classes",
         ),

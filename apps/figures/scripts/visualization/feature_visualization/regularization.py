@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _SHARE = 0.3
 """Of the response without regularization that a penalty takes there: so that penalties are alike in strength."""
@@ -23,7 +23,7 @@ _SHARE = 0.3
     "decorrelated parametrization each remove it, at some cost in response.",
     cost=80,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Make a picture of one unit in eleven ways; measure its response and its share of high frequencies."""
     import torch
 
@@ -34,30 +34,30 @@ def draw(bench: Bench) -> Drawn:
     from circuits.visualization.color_statistics import Colors
     from circuits.visualization.render import default_size, jobs_of, responses
 
-    layer = layer_of(bench, "mixed4a")
-    drawn = drawn_units(bench, layer, 6)
+    layer = layer_of(context, "mixed4a")
+    drawn = drawn_units(context, layer, 6)
     goals = [objectives.channel(layer, int(unit.rpartition(":")[2])) for unit in drawn]
-    needed = default_size(bench.model, jobs_of(bench.model, goals, "positive", 1, 0))
-    size = bench.size(needed, needed, (48, 48))
-    options: dict[str, Any] = {"steps": bench.size(128, 48, 4), "size": size, "seed": bench.seed, "retries": 0}
-    gray = Colors((0.5,) * 3, ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))) if bench.model.input.channels == 3 else None
+    needed = default_size(context.model, jobs_of(context.model, goals, "positive", 1, 0))
+    size = context.size(needed, needed, (48, 48))
+    options: dict[str, Any] = {"steps": context.size(128, 48, 4), "size": size, "seed": context.seed, "retries": 0}
+    gray = Colors((0.5,) * 3, ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))) if context.model.input.channels == 3 else None
     raw, jitter = parametrizations.Pixels(colors=gray), max(2, round(min(size) / 16))
-    plain = visualize(bench.model, goals, params=raw, transforms=[], **options)
+    plain = visualize(context.model, goals, params=raw, transforms=[], **options)
     # gray pixels leave some units silent: then there is nothing to regularize
     first = next((i for i, one in enumerate(plain) if one.status == "ok"), 0)
     unit, goal = drawn[first], goals[first]
-    pictures = plain[first].picture[None].to(bench.model.device)
+    pictures = plain[first].picture[None].to(context.model.device)
     penalties = {
         "L1 to gray": objectives.l1(),
         "L2 to gray": objectives.l2(),
         "total variation": objectives.total_variation(),
         "blur": objectives.blur_input_each_step(),
     }
-    response = abs(float(responses(bench.model, goal, pictures, size)[0]))
-    costs = {n: abs(float(responses(bench.model, p, pictures, size)[0])) for n, p in penalties.items()}
+    response = abs(float(responses(context.model, goal, pictures, size)[0]))
+    costs = {n: abs(float(responses(context.model, p, pictures, size)[0])) for n, p in penalties.items()}
     weights = {n: _SHARE * response / max(c, 1e-12) for n, c in costs.items()}
     held = visualize(
-        bench.model, [goal - weights[n] * p for n, p in penalties.items()], params=raw, transforms=[], **options
+        context.model, [goal - weights[n] * p for n, p in penalties.items()], params=raw, transforms=[], **options
     )
     made = {"none": plain[first], **dict(zip(penalties, held, strict=True))}
     ways: dict[str, tuple[parametrizations.Factory, list[Any]]] = {
@@ -69,11 +69,11 @@ def draw(bench: Bench) -> Drawn:
         "decorrelated, all": (parametrizations.Fourier(), list(transforms.standard(min(size)))),
     }
     for name, (how, changes) in ways.items():
-        made[name] = visualize(bench.model, goal, params=how, transforms=changes, **options)[0]
+        made[name] = visualize(context.model, goal, params=how, transforms=changes, **options)[0]
     shares = {name: high_frequency_share(one.picture) for name, one in made.items()}
-    stack = torch.stack([one.picture for one in made.values()]).to(bench.model.device)
-    said = dict(zip(made, responses(bench.model, goal, stack, size)[0].tolist(), strict=True))
-    some = bench.images.tensor(bench.model.input, list(range(min(40, len(bench.images)))))
+    stack = torch.stack([one.picture for one in made.values()]).to(context.model.device)
+    said = dict(zip(made, responses(context.model, goal, stack, size)[0].tolist(), strict=True))
+    some = context.images.tensor(context.model.input, list(range(min(40, len(context.images)))))
     natural = float(torch.tensor([high_frequency_share(p) for p in some]).median())
     rows = [["none", *penalties], ["jitter", "rotate", "scale", "all three"], ["decorrelated", "decorrelated, all"]]
     tiles = [

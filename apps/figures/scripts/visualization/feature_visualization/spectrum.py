@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 _MOST = 200
 
@@ -21,16 +21,16 @@ _MOST = 200
     shows="Negative optimum, photographs from the least to the strongest response, positive optimum.",
     cost=40,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Optimize a unit both ways, and gather photographs in between."""
     from circuits.plot import spectrum_strip
     from circuits.visualization import spectrum
 
-    layer = layer_of(bench, "mixed4a")
-    unit = "mixed4a:492" if bench.published else drawn_units(bench, layer, 1)[0]
-    pictures = bench.images.spread(_MOST)
-    size = bench.size(None, None, 48)
-    found = spectrum(bench.model, unit, pictures, steps=bench.size(128, 64, 4), seed=bench.seed, size=size)
+    layer = layer_of(context, "mixed4a")
+    unit = "mixed4a:492" if context.published else drawn_units(context, layer, 1)[0]
+    pictures = context.images.spread(_MOST)
+    size = context.size(None, None, 48)
+    found = spectrum(context.model, unit, pictures, steps=context.size(128, 64, 4), seed=context.seed, size=size)
     values = [e.value for shown in found.examples.values() for e in shown]
     claims = [
         Claim(
@@ -48,6 +48,6 @@ def draw(bench: Bench) -> Drawn:
         "negative": found.negative.peak,
         "examples": {name: [vars(e) for e in shown] for name, shown in found.examples.items()},
     }
-    how = "the published one" if bench.published else f"drawn by lot from the half of {layer} that fires most often"
+    how = "the published one" if context.published else f"drawn by lot from the half of {layer} that fires most often"
     caption = f"{found.unit.partition('/')[2]} ({how}) over {len(pictures)} photographs, and its optima either way."
-    return Drawn({"": spectrum_strip(found, pictures, bench.model.input)}, numbers, caption, claims)
+    return Drawn({"": spectrum_strip(found, pictures, context.model.input)}, numbers, caption, claims)

@@ -8,7 +8,7 @@ from apps.figures.figure import Claim, Drawn, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
-    from apps.figures.context import Bench
+    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
     shows="From random noise, gradient steps that raise a unit's response make what it looks for appear.",
     cost=30,
 )
-def draw(bench: Bench) -> Drawn:
+def draw(context: FigureContext) -> Drawn:
     """Optimize a picture for one unit, and keep it after steps that lie ever further apart."""
     from circuits.plot import trajectory_strip
     from circuits.visualization import trajectory
 
-    layer = layer_of(bench, "mixed4a")
-    unit = f"{layer}:11" if bench.published else drawn_units(bench, layer, 1)[0]
-    steps = bench.size(512, 128, 12)
-    size = bench.size(None, None, 48)
-    made = trajectory(bench.model, unit, steps=steps, frames=8, seed=bench.seed, size=size)
-    strongest = bench.scan.unit(unit).maximum
-    chosen = "the published one" if bench.published else f"drawn by lot from the half of {layer} that fires most often"
+    layer = layer_of(context, "mixed4a")
+    unit = f"{layer}:11" if context.published else drawn_units(context, layer, 1)[0]
+    steps = context.size(512, 128, 12)
+    size = context.size(None, None, 48)
+    made = trajectory(context.model, unit, steps=steps, frames=8, seed=context.seed, size=size)
+    strongest = context.scan.unit(unit).maximum
+    chosen = (
+        "the published one" if context.published else f"drawn by lot from the half of {layer} that fires most often"
+    )
     claims = [
         Claim(
             "the picture drives the unit further than any photograph does",

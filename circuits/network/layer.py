@@ -1,0 +1,77 @@
+"""A place in a network, and what hooks need to know of the network itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from circuits.network.graph import Graph, ReceptiveField
+from circuits.network.operations import Pair
+from zoo.inputs import InputSpec
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place where activations can be read or edited.
+
+    Attributes:
+        name: address of the layer within its model.
+        channels: number of channels.
+        size: height and width of its map for the model's input size; None for a vector (logits, say).
+        receptive_field: input pixels that one position sees; None when that is the whole picture, or unknown.
+        kind: the operation that gives its output: conv, relu, concat, add, maxpool, linear, ...
+        trunk: whether every path from input to output crosses it, as the activation of its stage; tracing
+            goes back from one trunk layer to the one before.
+        path: module whose output it is (None for a function called in some `forward`, read through the graph).
+        call: which call of that module, for a module that runs more than once.
+        part: `(layer, start)` when this is a range of channels of another layer (an inception branch).
+    """
+
+    name: str
+    channels: int
+    size: Pair | None
+    receptive_field: ReceptiveField | None
+    kind: str
+    trunk: bool = False
+    path: str | None = None
+    call: int = 0
+    part: tuple[str, int] | None = None
+
+    @property
+    def stride(self) -> int | None:
+        """Input pixels between neighboring positions (vertically), or None without a receptive field."""
+        return None if self.receptive_field is None else self.receptive_field.stride[0]
+
+
+class Network(Protocol):
+    """What `circuits.network.hooks` needs to know of a `Model`; see its attributes there."""
+
+    name: str
+    module: nn.Module
+    input: InputSpec
+    graph: Graph | None
+    lock: threading.RLock
+    node_edits: list[tuple[str, Callable[[Tensor], Tensor]]]
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Name -> layer, in the order in which they run."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are put."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type that images are fed in."""
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name."""
+
+    def node(self, name: str) -> fx.Node:
+        """The node of the graph whose output a layer is."""

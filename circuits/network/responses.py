@@ -1,0 +1,77 @@
+"""What a unit responds with: its value at a position, at its peak, or pooled over an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuits.errors import AddressError
+from circuits.network.address import Unit
+from circuits.network.basis import latent_maps
+from circuits.network.hooks import read
+from circuits.network.model import Model
+from circuits.network.operations import Pair
+from zoo.images.sources import open_images
+from zoo.progress import Progress
+
+Pool = Literal["max", "mean"]
+"""How a map of responses becomes one number an image."""
+
+
+def read_directions(model: Model, layer: str, basis: str | None, indices: Sequence[int]) -> Tensor | None:
+    """`(T, C)` directions that latents are read along, or None for plain channels."""
+    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach()
+
+
+def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
+    """The response map `(N, h, w)` of a unit, from the activations `(N, C, h, w)` of its layer."""
+    assert unit.index is not None
+    if unit.basis is None:
+        return acts[:, unit.index]
+    rows = acts.movedim(1, -1)
+    latents = model.basis(unit.layer, unit.basis).encode(rows.reshape(-1, rows.shape[-1]))
+    return latents[:, unit.index].view(rows.shape[:-1])
+
+
+def peaks(response: Tensor, unit: Unit) -> list[Pair]:
+    """Where to read a unit on each picture: its own position, or where `response` `(N, h, w)` is largest."""
+    if unit.at is not None:
+        return [unit.at] * len(response)
+    flat = response.detach().flatten(1).argmax(dim=1).tolist()
+    width = response.shape[2]
+    return [(i // width, i % width) for i in flat]
+
+
+def pooled_responses(
+    model: Model,
+    images: Any,
+    layers: Sequence[str],
+    *,
+    pool: Pool = "max",
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> dict[str, Tensor]:
+    """One number per unit and picture: layer or basis -> `(N, units)` maximum or mean over positions."""
+    spaces = {layer_or_basis(model, name): model.resolve(name) for name in layers}
+    wanted = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
+    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
+    with torch.no_grad():
+        for _, batch in open_images(images).batches(model.input, batch_size=batch_size, progress=progress):
+            acts = read(model, batch, wanted)
+            for name, unit in spaces.items():
+                maps = acts[unit.layer]
+                if unit.basis is not None:
+                    maps = latent_maps(model.basis(unit.layer, unit.basis).encode)(maps)
+                parts[name].append((maps.amax(dim=(2, 3)) if pool == "max" else maps.mean(dim=(2, 3))).cpu())
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def layer_or_basis(model: Model, name: str) -> str:
+    """The canonical name of a layer, or of a basis attached to one."""
+    unit = model.resolve(name)
+    if unit.index is not None:
+        raise AddressError(f"name a layer; {unit.short} is one unit of {unit.space}")
+    return unit.space
