@@ -91,7 +91,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _move(folder: Path, out: Path) -> None:
-    from zoo.weights.files import new_file_mode
+    from zoo.common.files import new_file_mode
 
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         target = out / file.relative_to(folder)

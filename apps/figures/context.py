@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from filelock import FileLock
 
 from apps.pictures import open_pictures
+from zoo.common.files import write_text_atomically
 from zoo.errors import CircuitsError
 from zoo.images.sources import Images
-from zoo.weights.files import write_text_atomically
 
 if TYPE_CHECKING:
     from circuits.dataset.scan_results import Scan

@@ -12,7 +12,7 @@ from apps.figures.papers import PAPERS
 from apps.figures.runner import DOCUMENT, Made, read_document
 from circuits.plot.drawing import html_page
 from circuits.plot.drawing.svg import escape
-from zoo.weights.files import write_text_atomically
+from zoo.common.files import write_text_atomically
 
 INDEX = "index.html"
 _VERDICTS = {"pass": "agrees", "fail": "differs", "skipped": "not compared"}

@@ -21,8 +21,8 @@ from apps.documents import plain
 from apps.figures.context import FigureContext, NotHere, Settings
 from apps.figures.figure import Drawn, Figure
 from apps.processes import spread
+from zoo.common.files import write_text_atomically
 from zoo.errors import CircuitsError, shorten
-from zoo.weights.files import write_text_atomically
 
 log = logging.getLogger(__name__)
 

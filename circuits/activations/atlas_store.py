@@ -21,7 +21,7 @@ from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
 from circuits.visualization.sweeps.store import check_writable
-from zoo.weights.files import write_atomically, write_text_atomically
+from zoo.common.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from circuits.errors import CircuitsError, shorten
-from zoo.weights.files import write_atomically, write_text_atomically
+from zoo.common.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 KIND = "vision-circuits scan"

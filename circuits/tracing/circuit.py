@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
-from zoo.weights.files import write_text_atomically
+from zoo.common.files import write_text_atomically
 
 if TYPE_CHECKING:
     import networkx

@@ -27,8 +27,8 @@ from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Site, chosen
 from sae.data.streams import DEFAULT_BATCH
 from sae.errors import FormatError, SAEError, shorten
+from zoo.common.files import write_atomically, write_text_atomically
 from zoo.progress import Progress, reporter
-from zoo.weights.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 KIND = "vision-circuits activations"

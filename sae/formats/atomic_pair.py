@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae.errors import FormatError, shorten
 from sae.formats.detect import read_json
-from zoo.weights.files import write_atomically, write_text_atomically
+from zoo.common.files import write_atomically, write_text_atomically
 
 OURS = "vision_circuits"
 """Key of the configuration under which we say how an SAE was trained, and the digest of its weights."""

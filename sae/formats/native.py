@@ -21,7 +21,7 @@ from sae.evaluation.metrics import log10_density
 from sae.formats.atomic_pair import Pair
 from sae.formats.detect import Found, Layout, read_safetensors
 from sae.formats.saelens import from_saelens, to_saelens
-from zoo.weights.files import write_atomically
+from zoo.common.files import write_atomically
 
 FILES = Pair("cfg.json", "sae_weights.safetensors")
 SPARSITY = "sparsity.safetensors"

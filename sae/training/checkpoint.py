@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae.errors import FormatError, shorten
-from zoo.weights.files import write_atomically
+from zoo.common.files import write_atomically
 
 SCHEMA = 1
 KIND = "vision-circuits SAE training"

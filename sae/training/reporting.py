@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae.errors import FileError, TrainingError, shorten
-from zoo.weights.files import write_text_atomically
+from zoo.common.files import write_text_atomically
 
 
 @dataclass(frozen=True)

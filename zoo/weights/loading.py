@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
+from zoo.common.files import write_atomically
 from zoo.errors import FileError, WeightsError, shorten
 from zoo.progress import Progress
 from zoo.weights import download, graphdef
-from zoo.weights.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -160,7 +160,7 @@ def _write(
     """The picture, the page and the document; the atlas itself is there already."""
     from circuits import plot
     from circuits.plot.activations.atlas import atlas_figure, atlas_page, example_crops
-    from zoo.weights.files import write_text_atomically
+    from zoo.common.files import write_text_atomically
 
     crops = example_crops(atlas, images, model.input)
     page = atlas_page(atlas, command=command, python=python, photographs=crops)

@@ -232,7 +232,7 @@ def _write(
 ) -> None:
     """The report, the contact sheet and the document; the pictures are there already."""
     from circuits import plot
-    from zoo.weights.files import write_text_atomically
+    from zoo.common.files import write_text_atomically
 
     found = None if images is None else plot.exemplars(results, images, model.input)
     page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)

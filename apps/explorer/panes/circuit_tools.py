@@ -25,8 +25,8 @@ from circuits.network.address import Unit
 from circuits.plot.drawing.wording import kernel_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.score import score
+from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
-from zoo.weights.files import write_text_atomically
 
 FOLDER = "circuits"
 RANDOM, STRONGEST = 50, 64

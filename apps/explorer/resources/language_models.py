@@ -22,9 +22,9 @@ from sae.architectures.base import SAE
 from sae.language import Activity, Continuation, LanguageSite, Texts, activity, open_texts
 from sae.language.latent_examples import pieces, promoted
 from sae.steering import LatentEdit, Maxima, maxima, steer, steered
+from zoo.common.files import write_text_atomically
 from zoo.networks.language import TALES, LanguageModel, load_language
 from zoo.progress import Progress, reporter
-from zoo.weights.files import write_text_atomically
 
 FOLDER, NAMES, OWN = "language", "names.json", "own"
 SITE, TEXTS, READ = "layers.2.resid", "tales:3000@2", "tales:300@3"

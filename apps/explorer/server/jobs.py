@@ -26,7 +26,7 @@ import apps
 from apps.explorer.server.process_lock import FOLDER, at_work
 from apps.explorer.server.security import checked_name
 from circuits.errors import CircuitsError, shorten
-from zoo.weights.files import write_text_atomically
+from zoo.common.files import write_text_atomically
 
 KINDS = ("begin", "scan", "visualize", "thumbs", "dictionary")
 State = Literal["running", "done", "failed", "stopped", "interrupted"]

@@ -59,7 +59,7 @@ class Notes:
 
     def write(self, state: str, error: str = "") -> None:
         """Note it."""
-        from zoo.weights.files import write_text_atomically
+        from zoo.common.files import write_text_atomically
 
         said = {"state": state, "done": self.done, "total": self.total, "doing": self.doing, "error": error}
         write_text_atomically(self.path, json.dumps({**said, "pid": os.getpid()}))

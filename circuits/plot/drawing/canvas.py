@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
 from circuits.plot.drawing import palette
-from zoo.weights.files import write_atomically
+from zoo.common.files import write_atomically
 
 DPI = 100  # figures are laid out in pixels of this size; `save_figure` writes them at twice that
 FONT = "DejaVu Sans"  # ships with matplotlib: the same figure everywhere

@@ -27,7 +27,7 @@ from circuits.common.stored_keys import with_current_keys
 from circuits.errors import VisualizationError, shorten
 from circuits.network.address import Unit
 from circuits.visualization.result import Evidence, Path, Visualization
-from zoo.weights.files import write_atomically, write_text_atomically
+from zoo.common.files import write_atomically, write_text_atomically
 
 SCHEMA = 1
 INDEX = "index.json"

@@ -26,7 +26,7 @@ from circuits.network.basis import Directions
 from circuits.plot.drawing.image_table import Tile, picture_table
 from circuits.plot.sae.dictionaries import densities_figure, scaling_figure
 from circuits.units.example_coherence import coherence
-from circuits.visualization.modes.alignment import gram_likeness, told_apart
+from circuits.visualization.modes.alignment import direction_agreement, gram_likeness
 from sae.errors import SAEError
 from zoo.images.sources import open_images
 
@@ -95,9 +95,9 @@ def test_pictures_are_told_apart_by_their_own_vectors_and_not_by_shuffled_ones()
     pictures = open_images("scenes:8")
     said = circuits.capture(model, pictures, ["mixed4a"])["mixed4a"].mean(dim=(2, 3))
     icons = list(pictures.tensor(model.input))
-    right = told_apart(model, "mixed4a", icons, said)
+    right = direction_agreement(model, "mixed4a", icons, said)
     assert right.own.min() > 0.99 and bool((right.own > right.others).all())
-    assert told_apart(model, "mixed4a", icons, said.roll(1, 0)).own.mean() < 0.5
+    assert direction_agreement(model, "mixed4a", icons, said.roll(1, 0)).own.mean() < 0.5
 
 
 def test_examples_of_one_picture_cohere_and_those_of_any_do_not() -> None:

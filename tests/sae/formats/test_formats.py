@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae
-import zoo.weights.files
+import zoo.common.files
 from circuits.errors import CircuitsError
 from sae.formats import native
 from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, sparse_sums
@@ -268,8 +268,8 @@ def test_whenever_saving_is_cut_short_the_old_sae_or_the_new_one_is_there(
     # every act on the disk, in order: writing two files, flushing and renaming each, the last rename
     monkeypatch.setattr(native, "save_file", dying(native.save_file))
     monkeypatch.setattr(torch, "save", dying(torch.save))
-    monkeypatch.setattr(zoo.weights.files.os, "fsync", dying(zoo.weights.files.os.fsync))
-    monkeypatch.setattr(zoo.weights.files.os, "replace", dying(zoo.weights.files.os.replace))
+    monkeypatch.setattr(zoo.common.files.os, "fsync", dying(zoo.common.files.os.fsync))
+    monkeypatch.setattr(zoo.common.files.os, "replace", dying(zoo.common.files.os.replace))
     with pytest.raises(Killed):
         sae.save(tmp_path / "s", new, format=format)
     monkeypatch.undo()
@@ -283,14 +283,14 @@ def test_whenever_saving_is_cut_short_the_old_sae_or_the_new_one_is_there(
 def test_a_first_save_that_is_killed_before_its_last_act_is_whole(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, real = scrambled(ARCHITECTURES[2]), zoo.weights.files.os.replace
+    model, real = scrambled(ARCHITECTURES[2]), zoo.common.files.os.replace
 
     def dying(source: Any, target: Any) -> None:
         if str(source).endswith(".next"):
             raise Killed
         real(source, target)
 
-    monkeypatch.setattr(zoo.weights.files.os, "replace", dying)
+    monkeypatch.setattr(zoo.common.files.os, "replace", dying)
     with pytest.raises(Killed):
         sae.save(tmp_path / "s", model, format=format)
     monkeypatch.undo()

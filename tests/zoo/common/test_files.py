@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from zoo.common.files import write_atomically
 from zoo.errors import FileError
-from zoo.weights.files import write_atomically
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: disk full")])

@@ -1,0 +1,112 @@
+"""Registries, checks and results: what every floor stands on."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib.metadata
+import json
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.common import checks, registries, results
+from zoo.common.checks import number, one_of, whole_number
+from zoo.common.registries import Registry
+from zoo.common.results import HIDDEN, Result, called, plain
+from zoo.errors import CircuitsError
+
+
+@pytest.mark.parametrize("module", [checks, registries, results], ids=lambda m: m.__name__)
+def test_the_examples_hold(module: ModuleType) -> None:
+    assert doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL).failed == 0
+
+
+def test_a_name_is_taken_once_and_the_same_thing_may_come_again() -> None:
+    things: Registry[object] = Registry("architecture")
+    first = things.add("a", object())
+    assert things.add("a", first) is first
+    with pytest.raises(CircuitsError, match="there is an architecture 'a' already"):
+        things.add("a", object())
+    assert things.add("a", second := object(), replace=True) is second and list(things) == ["a"]
+
+
+def test_our_modules_and_packages_of_others_are_loaded_once_at_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Entry:
+        value = "package:thing"
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def load(self) -> Any:
+            calls.append(self.name)
+            if self.name == "broken":
+                raise ImportError("it needs something else")
+            return lambda: things.add("theirs", 2)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Entry("broken"), Entry("good")])
+    things: Registry[int] = Registry("thing", group="vision_circuits.things", load=lambda: things.add("ours", 1))
+    assert calls == []
+    assert dict(things) == {"ours": 1, "theirs": 2} and things["theirs"] == 2
+    assert calls == ["broken", "good"]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None, float("nan"), 11])
+def test_what_is_no_whole_number_in_range_is_refused(value: object) -> None:
+    with pytest.raises(CircuitsError, match="^top=.* must be a whole number from 1 to 10$"):
+        whole_number("top", value, most=10)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert whole_number("top", np.int64(3)) == 3 and type(whole_number("top", np.int64(3))) is int
+
+
+@pytest.mark.parametrize("value", [0, 1.5, float("nan"), float("inf"), True, "x", None])
+def test_what_is_no_number_in_range_is_refused(value: object) -> None:
+    with pytest.raises(CircuitsError, match="^share=.* must be a number above 0 and at most 1$"):
+        number("share", value, above=0, most=1)
+    assert number("share", 1, above=0, most=1) == 1.0
+
+
+def test_a_choice_that_is_none_names_all() -> None:
+    with pytest.raises(CircuitsError, match=r"^pool='maxx': use one of 'max', 'mean'$"):
+        one_of("pool", "maxx", ("max", "mean"))
+
+
+def test_a_result_is_its_fields_as_json_has_them() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Inner(Result):
+        x: float
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer(Result):
+        described = ("twice",)
+        inner: Inner
+        values: torch.Tensor
+        shares: np.ndarray[Any, Any]
+        rows: tuple[Inner, ...]
+        digest: str = dataclasses.field(default="d", metadata=called("weights"))
+        map: object = dataclasses.field(default=None, metadata=HIDDEN)
+
+        @property
+        def twice(self) -> int:
+            return 2
+
+    inner = Inner(float("nan"))
+    document = Outer(inner, torch.tensor([1.0, 2.0]), np.array([0.5, np.inf]), (inner, Inner(3.0))).describe()
+    assert document == {
+        "inner": {"x": None},
+        "values": [1.0, 2.0],
+        "shares": [0.5, None],
+        "rows": [{"x": None}, {"x": 3.0}],
+        "weights": "d",
+        "twice": 2,
+    }
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    with pytest.raises(TypeError, match="object has no place in JSON"):
+        plain(object())
