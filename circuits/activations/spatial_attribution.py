@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.activations.semantic_dictionary import one_picture
 from circuits.attribution.attribute import Attribution
 from circuits.common.provenance import provenance
+from circuits.common.statistics import correlation, shuffled_correlations
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen
@@ -165,18 +165,12 @@ def check_places(
             drops[places] = whole - segment.respond(acts, context)[:, 0, y, x].float().cpu()
     said = found.places[0].flatten().float().cpu().numpy()
     generator = np.random.default_rng(seed)
-    chance = [abs(_correlation(said, drops.numpy()[generator.permutation(len(drops))])) for _ in range(draws)]
+    chance = np.abs(shuffled_correlations(said, drops.numpy(), draws=draws, generator=generator))
     return PlaceCheck(
         drops=drops.view(height, width),
-        correlation=_correlation(said, drops.numpy()),
-        shuffled=float(np.quantile(chance, 0.95)) if chance else float("nan"),
+        correlation=correlation(said, drops.numpy()),
+        shuffled=float(np.quantile(chance, 0.95)) if draws else float("nan"),
     )
-
-
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > 0 else 0.0
 
 
 def _whole(model: Model, name: str) -> Layer:

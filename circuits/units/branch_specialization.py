@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.common.provenance import provenance
+from circuits.common.statistics import holm
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
@@ -172,19 +173,6 @@ def _channels(family: str, units: Iterable[int | str | Unit], total: int) -> lis
     if not found or len(set(found)) < len(found):
         raise CircuitsError(f"the family {shorten(family)!r} is empty, or names a unit twice")
     return found
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down rule: the family-wise error rate.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 # -- do the weights show the branches? --------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torch import Tensor
 from circuits import stimuli
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.common.provenance import provenance
+from circuits.common.statistics import permutation_p
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.stimuli.textures import FREQUENCIES
@@ -135,7 +136,7 @@ def frequency_factors(
         low=float(2 ** logs[1]),
         octaves=octaves,
         shuffled=shuffled,
-        p=(1 + int((shuffled >= octaves).sum())) / (1 + shuffles),
+        p=permutation_p(octaves, shuffled),
         alignment=np.array([_alignment(m, d.orientation) for m, d in zip(maps, detectors, strict=True)]),
         explained=factors.explained,
         provenance=provenance(weights=model.digest, model=model.name, shuffles=shuffles, seed=seed),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.common.provenance import provenance
+from circuits.common.statistics import permutation_p
 from circuits.errors import CircuitsError
 from circuits.units.similarity import Likeness, similarity
 from zoo.progress import Progress, reporter
@@ -411,8 +412,7 @@ def equivariance(rows: Any, *, shuffles: int = 200, seed: int = 0) -> Equivarian
     generator = np.random.default_rng(seed)
     orders = [generator.permutation(len(matrix)) for _ in range(shuffles)]
     control = [_circulant(matrix[np.ix_(order, order)]) for order in orders]
-    p = (1 + sum(value >= share - 1e-12 for value in control)) / (1 + shuffles)
-    return Equivariance(share, tuple(control), p)
+    return Equivariance(share, tuple(control), permutation_p(share, control, tolerance=1e-12))
 
 
 def _circulant(matrix: Array) -> float:

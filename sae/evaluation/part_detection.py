@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
+from circuits.common.statistics import percentile_interval
 from circuits.dataset.part_labels import part_grid
 from circuits.network.model import Model
 from sae.architectures.base import SAE
@@ -416,7 +417,8 @@ def _weights(draws: int, pictures: int, seed: int) -> Tensor:
 
 
 def _interval(value: float, drawn: Tensor) -> Interval:
-    return Interval(value, float(drawn.quantile(0.025)), float(drawn.quantile(0.975)))
+    low, high = percentile_interval(drawn)
+    return Interval(value, float(low), float(high))
 
 
 def _enough(on: Tensor, shown: Tensor) -> bool:

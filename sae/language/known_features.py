@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from circuits.common.statistics import midranks
+from circuits.common.statistics import label_auc
 from sae.architectures.base import SAE
 from sae.data.activations import collect
 from sae.data.site import check_fits
@@ -197,11 +197,13 @@ def _judged(
     names: Sequence[str], x: Tensor, readers: dict[str, Tensor], labels: Mask, choose: Rows, judge: Rows
 ) -> Iterator[KnownFeature]:
     """Features `names`, labels `(n, names)`: readers chosen on the rows `choose`, judged on the rows `judge`."""
-    best = {kind: np.nan_to_num(auc(values[choose], labels[choose])).argmax(axis=1) for kind, values in readers.items()}
+    best = {
+        kind: np.nan_to_num(_areas(values[choose], labels[choose])).argmax(axis=1) for kind, values in readers.items()
+    }
     for i, name in enumerate(names):
         truth = labels[judge][:, [i]]
         column = {kind: int(columns[i]) for kind, columns in best.items()}
-        area = {kind: float(auc(values[judge][:, [column[kind]]], truth)[0, 0]) for kind, values in readers.items()}
+        area = {kind: float(_areas(values[judge][:, [column[kind]]], truth)[0, 0]) for kind, values in readers.items()}
         probe = x.double() @ _probe(x[choose], labels[choose, i])
         yield KnownFeature(
             name=name,
@@ -212,7 +214,7 @@ def _judged(
             channel=column["channel"] % x.shape[1],
             channel_auc=area["channel"],
             random_auc=area["random"],
-            probe_auc=float(auc(probe[judge][:, None], truth)[0, 0]),
+            probe_auc=float(_areas(probe[judge][:, None], truth)[0, 0]),
         )
 
 
@@ -226,15 +228,6 @@ def _probe(x: Tensor, labels: Mask) -> Tensor:
     return direction
 
 
-def auc(values: Tensor, labels: Mask, columns: int = 64) -> Array:
-    """Areas under the ROC curve, `(features, units)`, of values `(n, units)` for labels `(n, features)`.
-
-    Ties count half; NaN where a feature is nowhere or everywhere. Values are ranked once for all features.
-    """
-    n, positive = len(labels), labels.sum(axis=0).astype(np.float64)[:, None]
-    truth = labels.T.astype(np.float64)
-    sums = [truth @ midranks(part.double()).numpy() for part in torch.split(values, columns, dim=1)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = (np.concatenate(sums, axis=1) - positive * (positive + 1) / 2) / (positive * (n - positive))
-    there: Array = np.where((positive > 0) & (positive < n), area, np.nan)
-    return there
+def _areas(values: Tensor, labels: Mask) -> Array:
+    """Areas under the ROC curve, `(features, units)`, of values `(n, units)` for labels `(n, features)`."""
+    return label_auc(values, torch.from_numpy(labels.T), columns=64).numpy()

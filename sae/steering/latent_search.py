@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.common.provenance import provenance
-from circuits.common.statistics import midranks
+from circuits.common.statistics import label_auc
 from circuits.dataset.concept_search import Finding, Findings
 from sae.data.activations import opened
 from sae.data.site import Site, digest_of
@@ -171,7 +171,7 @@ def _ranked(
     draw = generator(seed, CONTROL)
     rows = [torch.from_numpy(with_it)]
     rows += [rows[0][torch.randperm(len(with_it), generator=draw)] for _ in range(shuffles)]
-    areas = _areas(values, torch.stack(rows))
+    areas = label_auc(values, torch.stack(rows))
     order = areas[0].argsort(descending=True, stable=True)[:top].tolist()
     positive, negative = values[rows[0]].mean(dim=0), values[~rows[0]].mean(dim=0)
     return LatentFindings(
@@ -187,14 +187,6 @@ def _ranked(
             weights=site.metadata.get("weights_digest"), seed=seed, latents=values.shape[1], **digests
         ),
     )
-
-
-def _areas(values: Tensor, with_it: Tensor, columns: int = 512) -> Tensor:
-    """AUC `(k, m)` of latents `(N, m)` for k ways to label the inputs `(k, N)`; each latent is ranked once."""
-    n = with_it.sum(dim=1).double()[:, None]
-    rest = with_it.shape[1] - n
-    sums = [with_it.double() @ midranks(part.double()) for part in torch.split(values, columns, dim=1)]
-    return (torch.cat(sums, dim=1) - n * (n + 1) / 2) / (n * rest)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.common.statistics import midranks
+from circuits.common.statistics import rank_correlation
 from circuits.network.basis import Basis
 from sae.data.site import Block, Function, Site
 from sae.errors import SAEError
@@ -87,18 +87,6 @@ class SideEffects:
 
 def _json(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def rank_correlation(first: Any, second: Any) -> float:
-    """Spearman's, ties sharing their rank; NaN where one of them does not vary.
-
-    >>> rank_correlation([1, 2, 3], [1, 4, 9])
-    1.0
-    """
-    values = torch.stack([torch.as_tensor(one, dtype=torch.float64) for one in (first, second)], dim=1)
-    if len(values) < 2 or bool((values == values[0]).all(dim=0).any()):
-        return float("nan")
-    return float(torch.corrcoef(midranks(values).T)[0, 1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
 from circuits.common.provenance import provenance
+from circuits.common.statistics import correlation, permutation_p, shuffled_correlations
 from circuits.network.model import Model
 from circuits.units.polysemanticity import Polysemanticities
 from sae.checks import whole
@@ -220,11 +221,8 @@ def _correlation(a: Array, b: Array, draws: int, seed: int) -> Correlation:
 
     known = np.isfinite(a) & np.isfinite(b)
     x, y = (rankdata(v[known]) for v in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    size = float(np.sqrt((x @ x) * (y @ y))) or 1.0
-    rho = float(x @ y) / size
-    random = np.random.default_rng([seed, CONTROL])
-    shuffled = np.array([float(x @ random.permutation(y)) / size for _ in range(draws)])
+    rho = correlation(x, y)
+    shuffled = shuffled_correlations(x, y, draws=draws, generator=np.random.default_rng([seed, CONTROL]))
     low, high = np.quantile(shuffled, [0.025, 0.975])
-    p = (1 + int((np.abs(shuffled) >= abs(rho) - 1e-12).sum())) / (1 + draws)
+    p = permutation_p(abs(rho), np.abs(shuffled), tolerance=1e-12)
     return Correlation(rho, float(low), float(high), p, int(known.sum()))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from circuits.common.statistics import auc
 from zoo.networks.inceptionv1 import InceptionV1
 from zoo.scenes.generate import ADVERSARIAL, CLASSES, HELD_OUT_SEED, PARTS, Scene, adversarial, dataset
 from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, UNION_LAYER, centers, trunk
@@ -72,15 +73,6 @@ def run(module: InceptionV1, scenes: Iterable[Scene], batch_size: int = 128) -> 
         flush()
     return Batch(torch.tensor(labels), torch.from_numpy(np.stack(present)), torch.from_numpy(np.stack(inside)),
                  {name: torch.cat(parts) for name, parts in kept.items()})  # fmt: skip
-
-
-def auc(positive: Tensor, negative: Tensor) -> Tensor:
-    """Area under the ROC curve of every column: `(n, C)` and `(m, C)` values -> `(C,)`; ties count half."""
-    low = negative.T.contiguous().sort(dim=1).values
-    high = positive.T.contiguous()
-    below = torch.searchsorted(low, high, side="left").double().mean(dim=1)
-    upto = torch.searchsorted(low, high, side="right").double().mean(dim=1)
-    return (below + upto) / (2 * low.shape[1])
 
 
 def image_auc(batch: Batch, layer: str, positive: Iterable[str], negative: Iterable[str]) -> Tensor:

@@ -121,6 +121,7 @@ def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
     import numpy as np
 
     from circuits.attribution.expanded_weights import expanded_weights
+    from circuits.common.statistics import correlation
     from circuits.units.weight_factors import one_sided_nmf
 
     units = facts()["universality_units"]["high_low"]["InceptionV1 mixed3a"]
@@ -133,7 +134,7 @@ def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
         straight = [len(tops[0] & sets[0]), len(tops[1] & sets[1])]
         crossed = [len(tops[1] & sets[0]), len(tops[0] & sets[1])]
         high, low = max(straight, crossed, key=sum)
-        mirrored = float(np.corrcoef(found.spatial[0].ravel(), found.spatial[1].ravel())[0, 1])
+        mirrored = correlation(found.spatial[0], found.spatial[1])
         yield check(
             f"two factors of {source} -> six high-low units of mixed3a: their 5 strongest channels, mirrored in space",
             f"at least 4 of the 5 published, each; correlation < {_MIRROR}",

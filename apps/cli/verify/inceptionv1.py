@@ -113,13 +113,6 @@ def strongest(model: Model) -> Iterator[Check]:
     )
 
 
-def correlation(first: Any, second: Any) -> float:
-    """Pearson correlation of two kernels."""
-    import numpy as np
-
-    return float(np.corrcoef(np.asarray(first, dtype=float).ravel(), np.asarray(second, dtype=float).ravel())[0, 1])
-
-
 def _edges(model: Model, layer: str, target: int) -> Iterator[tuple[dict[str, Any], Any]]:
     for edge in facts()["edges"]:
         if (edge["target_layer"], edge["target_unit"]) == (layer, target):
@@ -129,6 +122,8 @@ def _edges(model: Model, layer: str, target: int) -> Iterator[tuple[dict[str, An
 
 def car(model: Model) -> Iterator[Check]:
     """The three kernels of the car circuit, by correlation and by the signs of their rows; and where they rank."""
+    from circuits.common.statistics import correlation
+
     for edge, found in _edges(model, "mixed4c", 447):
         unit = edge["source_unit"]
         kernel = found[unit]
@@ -148,6 +143,8 @@ def car(model: Model) -> Iterator[Check]:
 
 def dogs(model: Model) -> Iterator[Check]:
     """The kernels of the dog circuit."""
+    from circuits.common.statistics import correlation
+
     for layer, unit in (("mixed4b", 418), ("mixed4b", 443), ("mixed4b", 429)):
         for edge, found in _edges(model, layer, unit):
             r = correlation(found[edge["source_unit"]], edge["weights_5x5"])
@@ -163,6 +160,8 @@ def dogs(model: Model) -> Iterator[Check]:
 def chain(model: Model) -> Iterator[Check]:
     """A chain of weights that ends in a curve detector."""
     import numpy as np
+
+    from circuits.common.statistics import correlation
 
     for link in known("aann_chain"):
         if link["from"] == "rgb":

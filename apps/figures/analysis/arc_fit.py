@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.common.statistics import correlation
 from circuits.errors import CircuitsError
 
 _RADII = (0.6, 0.9, 1.4, 2.2)  # of arcs, in half kernels: from round to nearly straight
@@ -47,7 +48,7 @@ def arc_fit(kernel: Any, orientation: float, *, steps: int = 24) -> ArcFit:
     if values.ndim != 2 or min(values.shape) < 3:
         raise CircuitsError(f"a kernel of at least 3 by 3 weights is wanted, not {values.shape}")
     turns = orientation + np.arange(steps) * 360.0 / steps
-    fits = np.array([max(_correlation(values, _arc(values.shape, t, r)) for r in _RADII) for t in turns])
+    fits = np.array([max(correlation(values, _arc(values.shape, t, r)) for r in _RADII) for t in turns])
     return ArcFit(float(fits[0]), fits)
 
 
@@ -63,9 +64,3 @@ def _arc(shape: tuple[int, ...], orientation: float, radius: float) -> NDArray[n
     drawn = np.clip(1.25 - away, 0.0, 1.0)
     far = x * np.cos(turn) + y * np.sin(turn) > size  # the other half of a small circle is no part of the curve
     return np.where(far, 0.0, drawn)
-
-
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float((a * b).sum() / size) if size > 0 else 0.0

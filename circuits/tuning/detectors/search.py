@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
+from circuits.common.statistics import permutation_p
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
@@ -288,7 +289,7 @@ def _rows(
             continue
         p = None
         if layer in chance:
-            p = (1 + int((chance[layer] >= scores[i]).sum())) / (1 + len(chance[layer]))
+            p = permutation_p(float(scores[i]), chance[layer])
         unit = str(model.resolve(f"{layer}:{i}"))
         preferred = {name: values[i] for name, values in judged.preferred.items()}
         made.append(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.common.provenance import provenance
+from circuits.common.statistics import correlation, permutation_p
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
@@ -120,7 +121,7 @@ def sign_rule(
         weights=weights,
         correlation=found,
         shuffled=shuffled,
-        p=(1 + int((shuffled >= found).sum())) / (1 + shuffles),
+        p=permutation_p(found, shuffled),
         period=period,
         provenance=provenance(weights=model.digest, model=model.name, shuffles=shuffles, seed=seed),
     )
@@ -132,10 +133,3 @@ def summed_weights(model: Model, sources: Sequence[Unit], targets: Sequence[Unit
         weights = expanded_weights(model, source=sources[0].layer, target=list(targets))
     chosen = weights.sums[:, [u.index or 0 for u in sources]]
     return np.asarray(chosen.detach().cpu().double().numpy())
-
-
-def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Pearson's correlation over all entries; 0 where either does not vary."""
-    a, b = x.ravel() - x.mean(), y.ravel() - y.mean()
-    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum() / size) if size > 0 else 0.0

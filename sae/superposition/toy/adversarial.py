@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.common.provenance import provenance
+from circuits.common.statistics import correlation
 from sae.superposition.toy.feature_sampler import sample
 from sae.superposition.toy.results import Solution, Trained
 from sae.superposition.toy.toy_models import ToyError, ToyModel
@@ -49,7 +50,7 @@ class Vulnerability:
         """Of `attacked` with `features_per_dimension`, over models; NaN for fewer than three."""
         if len(self.attacked) < 3:
             return float("nan")
-        return float(np.corrcoef(self.features_per_dimension, self.attacked)[0, 1])
+        return correlation(self.features_per_dimension, self.attacked, constant=float("nan"))
 
     def describe(self) -> dict[str, Any]:
         """The numbers, ready for JSON."""

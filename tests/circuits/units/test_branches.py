@@ -15,7 +15,7 @@ from torch import nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.units.branch_specialization import branch_enrichment, branch_structure, branches_of, holm
+from circuits.units.branch_specialization import branch_enrichment, branch_structure, branches_of
 from tests import nets
 
 RANGES = {"1x1": (0, 64), "3x3": (64, 192), "5x5": (192, 224), "pool": (224, 256)}
@@ -79,12 +79,6 @@ def test_random_families_are_found_significant_as_seldom_as_promised() -> None:
         found = branch_enrichment(rng.choice(256, 12, replace=False).tolist(), RANGES)
         wrong += any(r.significant for r in found.rows)
     assert wrong / 200 <= 0.06
-
-
-def test_holms_rule_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_units_are_given_by_number_or_address(inception: circuits.Model) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -15,21 +13,6 @@ from sae.errors import SAEError  # noqa: E402
 from sae.language import LanguageSite, gates, known_features  # noqa: E402
 from tests.sae.language.test_language import model  # noqa: E402
 from zoo.networks.language import load_language  # noqa: E402
-
-
-def test_areas_under_the_curve_are_scikit_learns() -> None:
-    from sklearn.metrics import roc_auc_score
-
-    from sae.language.known_features import auc
-
-    generator = np.random.default_rng(0)
-    values = generator.integers(0, 5, (60, 7)).astype(float)  # many ties
-    labels = generator.random((60, 3)) < 0.3
-    labels[:, 2] = False
-    found = auc(torch.from_numpy(values), labels, columns=3)
-    for f, u in itertools.product(range(2), range(7)):
-        assert found[f, u] == pytest.approx(roc_auc_score(labels[:, f], values[:, u]))
-    assert np.isnan(found[2]).all()
 
 
 def test_a_feature_is_chosen_on_one_half_and_judged_on_the_other() -> None:

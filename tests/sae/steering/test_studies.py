@@ -18,7 +18,6 @@ from circuits.plot.sae.steering import steering_figure
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.steering import Channels, maxima, search_label, steer
-from sae.steering.side_effects import rank_correlation
 from sae.steering.study import Study, study, sweet_spot
 from sae.superposition import geometry
 from tests import nets
@@ -115,14 +114,6 @@ def test_the_sweet_spot_is_where_capability_holds_around_no_change(
     values: list[float], clean: float, lower: bool, spot: tuple[float, float] | None
 ) -> None:
     assert sweet_spot(FACTORS, values, clean, 0.05, lower=lower) == spot
-
-
-def test_rank_correlation_is_spearmans() -> None:
-    assert rank_correlation([1, 2, 3, 4], [1, 8, 27, 64]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    # one pair of neighbors exchanged: 1 - 6 * 2 / (4 * 15)
-    assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
-    assert np.isnan(rank_correlation([1, 2], [3, 3]))
 
 
 # -- latents of scenes ------------------------------------------------------------------------------------

@@ -107,12 +107,6 @@ def test_expanded_kernels_are_the_block_made_linear() -> None:
     torch.testing.assert_close(torch.nn.functional.conv2d(x, kernels, padding=2), expected)
 
 
-def test_auc_of_a_small_case_worked_out_by_hand() -> None:
-    positive, negative = torch.tensor([[3.0, 1.0], [2.0, 1.0]]), torch.tensor([[1.0, 1.0], [2.0, 1.0], [0.0, 1.0]])
-    # First column: 3 beats all; 2 beats two and ties with one: (3 + 2.5) / 6.
-    assert evaluate.auc(positive, negative).tolist() == pytest.approx([5.5 / 6, 0.5])
-
-
 def test_part_maps_cover_the_cells_that_show_the_part() -> None:
     scene = draw(3, "car")
     cells = train.part_map(scene)

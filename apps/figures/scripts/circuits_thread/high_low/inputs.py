@@ -34,6 +34,7 @@ def inputs(context: FigureContext) -> Drawn:
 
     from apps.figures.helpers.unit_images import renders
     from circuits import expanded_weights
+    from circuits.common.statistics import correlation, shuffled_correlations
     from circuits.plot.circuit.edge_columns import EdgeLook, edge_columns
     from circuits.plot.drawing.unit_rows import UnitLook
     from circuits.plot.drawing.wording import short
@@ -72,9 +73,9 @@ def inputs(context: FigureContext) -> Drawn:
                            about=f"its strongest inputs from {below}; its own fine side lies at "
                            f"{one.orientation:.0f}°")  # fmt: skip
     logs = np.log2(frequency)
-    value = _correlation(lean, logs)
+    value = correlation(lean, logs)
     rng = np.random.default_rng(context.seed)
-    chance = [_correlation(lean, rng.permutation(logs)) for _ in range(context.size(2000, 1000, 100))]
+    chance = shuffled_correlations(lean, logs, draws=context.size(2000, 1000, 100), generator=rng)
     bound = float(np.quantile(chance, 0.95))
     claims = [
         Claim("inputs for higher frequencies excite from the fine side (correlation, all inputs)", value, bound,
@@ -151,10 +152,3 @@ def _found(context: FigureContext, at_least: int) -> Search:
     from apps.figures.helpers.tuned_units import search
 
     return search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=at_least)
-
-
-def _correlation(a: object, b: object) -> float:
-    import numpy as np
-
-    found = float(np.corrcoef(np.asarray(a), np.asarray(b))[0, 1])
-    return found if found == found else 0.0

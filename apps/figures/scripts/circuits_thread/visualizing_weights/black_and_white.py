@@ -27,8 +27,8 @@ def black_and_white(context: FigureContext) -> Drawn:
     import circuits
     from apps.figures.analysis.gray_preference import gray_preference
     from apps.figures.helpers.unit_images import photographs
+    from circuits.common.statistics import correlation, shuffled_correlations
     from circuits.plot.drawing.image_wall import weights_page
-    from circuits.tuning.detectors.sign_rule import correlation
 
     layer = "mixed3b" if context.published else context.layer("mixed3a", "fire4")
     below = layer_before(context, layer)
@@ -49,7 +49,7 @@ def black_and_white(context: FigureContext) -> Drawn:
     preference = gray[below]
     found = correlation(preference, sums)
     rng = np.random.default_rng(context.seed)
-    bound = float(np.quantile([correlation(rng.permutation(preference), sums) for _ in range(1000)], 0.95))
+    bound = float(np.quantile(shuffled_correlations(sums, preference, draws=1000, generator=rng), 0.95))
     drawing = weights_page(
         unit,
         edges,

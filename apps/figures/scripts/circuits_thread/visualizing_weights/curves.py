@@ -26,8 +26,8 @@ def parents(context: FigureContext) -> Drawn:
 
     import circuits
     from apps.figures.helpers.unit_images import photographs, renders
+    from circuits.common.statistics import correlation, shuffled_correlations
     from circuits.plot import kernel_strip
-    from circuits.tuning.detectors.sign_rule import correlation
 
     early, later = _curves(context)
     unit = later.units[0]
@@ -44,7 +44,7 @@ def parents(context: FigureContext) -> Drawn:
     here = np.array([sums[u.index] for u in early.units])
     found = correlation(np.cos(angles), here)
     rng = np.random.default_rng(context.seed)
-    bound = float(np.quantile([correlation(np.cos(rng.permutation(angles)), here) for _ in range(1000)], 0.95))
+    bound = float(np.quantile(shuffled_correlations(here, np.cos(angles), draws=1000, generator=rng), 0.95))
     shown = [unit.unit, *(u.unit for u in chosen)]
     made, seen = renders(context, shown), photographs(context, shown, 2)
     drawing = kernel_strip(edges, {u: [*made[u], *seen[u]] for u in shown})

@@ -24,8 +24,7 @@ LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
 )
 def draw(context: FigureContext) -> Drawn:
     """Exaggerate what each of several layers says to a photograph, and compare the pictures with it."""
-    import torch
-
+    from circuits.common.statistics import correlation
     from circuits.plot import strip
     from circuits.visualization import caricature_strip
 
@@ -35,10 +34,7 @@ def draw(context: FigureContext) -> Drawn:
     about = subject(context, dogs(), "pictures of dogs")
     found = caricature_strip(context.model, about.image, layers, steps=context.size(96, 64, 4), seed=context.seed)
     original = found.picture.mean(0).flatten()
-    like = [
-        float(torch.corrcoef(torch.stack([original, one.picture[:3].mean(0).flatten()]))[0, 1])
-        for one in found.pictures
-    ]
+    like = [correlation(original, one.picture[:3].mean(0).flatten()) for one in found.pictures]
     claims = [
         Claim(
             "each layer's caricature has more of what it says to the photograph: the least times as much",
