@@ -27,7 +27,9 @@ def python_files(*folders: str) -> list[Path]:
 def text_files() -> list[Path]:
     """Every text file of the project: what lies at the top, and below the folders it owns."""
     below = [path for folder in (*FLOORS, *ELSEWHERE) for path in (ROOT / folder).rglob("*")]
-    found = [path for path in [*ROOT.iterdir(), *below] if path.is_file() and "__pycache__" not in path.parts]
+    # in a second work tree `.git` is a file, which names the folder of the first
+    top = [path for path in ROOT.iterdir() if path.name != ".git"]
+    found = [path for path in [*top, *below] if path.is_file() and "__pycache__" not in path.parts]
     return sorted(path for path in found if b"\0" not in path.read_bytes()[:8192])
 
 
