@@ -1,4 +1,4 @@
-"""The workbench of a script: the model, the pictures, and what several figures need and only one should compute."""
+"""What a script works with: the model, the images, and results that several figures share and one computes."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Settings:
     """What figures are made with.
 
     Attributes:
-        model: its name; weights: file, or None for where its card looks.
-        images: what `zoo.images.sources.open_images` takes, or None: then figures that need pictures say so.
-        limit: at most so many pictures, drawn by seed.
-        effort: "full"; "quick": fewer pictures and steps; "test": so few that only the script is tried.
+        model: its name; weights: file, or None for the default of its card.
+        images: what `zoo.images.sources.open_images` takes; without any, figures that need images are not made.
+        limit: at most this many images, sampled with the seed.
+        effort: "full"; "quick": fewer images and steps; "test": so few that only the script is tested.
         seed, device: as everywhere.
     """
 
@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def digest(self) -> str:
-        """Of all that decides what comes out, but for the contents of files."""
+        """Digest of everything that determines the figures, except the contents of files."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -61,8 +61,8 @@ class FigureContext:
     """What a script works with.
 
     Attributes:
-        settings: as asked; effort, seed: of them.
-        shared: folder of what figures share.
+        settings: of the run; effort, seed: of these settings.
+        shared: folder of results that figures share.
     """
 
     def __init__(self, settings: Settings, shared: Path, model: Model | None = None) -> None:
@@ -83,50 +83,48 @@ class FigureContext:
 
     @property
     def published(self) -> bool:
-        """Whether this is the network that published unit numbers hold for. On any other none may be printed."""
+        """Whether published unit numbers hold for this network. On any other network none may be printed."""
         return self.settings.model == PUBLISHED
 
     @cached_property
     def images(self) -> Images:
-        """The pictures, with the labels that their names tell where they have none.
+        """The images; those without labels get them from their file names, where these contain class names.
 
         Raises:
-            NotHere: none were given, and the model brings none.
+            NotApplicable: the settings have none, and the model brings none.
         """
         sources = self.settings.images or (("scenes:500",) if self.settings.model == "scenes" else ())
         if not sources:
-            raise NotHere("needs pictures: --images FOLDER")
+            raise NotApplicable("needs images: --images FOLDER")
         most = [n for n in (self.settings.limit, self.size(None, 300, 90)) if n is not None]
-        opened = open_pictures(sources, min(most, default=None), self.seed)
-        if opened.labels is None and self.model.classes:
-            opened = _labeled(opened, self.model.classes)
-        return opened
+        images = open_pictures(sources, min(most, default=None), self.seed)
+        return _labeled(images, self.model.classes) if images.labels is None and self.model.classes else images
 
     def size(self, full: T, quick: T, test: T) -> T:
-        """One of three sizes, by the effort asked for."""
+        """One of three values, by the effort of the settings."""
         return {"full": full, "quick": quick, "test": test}[self.effort]
 
     def layer(self, *names: str) -> str:
         """The first of these layers that the model has.
 
         Raises:
-            NotHere: it has none of them.
+            NotApplicable: it has none of them.
         """
         for name in names:
             if name in self.model.layers:
                 return name
-        raise NotHere(f"needs a layer called {' or '.join(names)}, which {self.model.name} has not")
+        raise NotApplicable(f"needs a layer called {' or '.join(names)}, which {self.model.name} does not have")
 
     @cached_property
     def scan(self) -> Scan:
-        """What all units answer to on the pictures, in a store that the figures share."""
+        """The scan of all units on the images, in a store that the figures share."""
         from circuits.dataset.scan import scan
 
         with self.lock("scan"):
             return scan(self.model, self.images, self.shared / "scan", seed=self.seed)
 
     def visualize(self, units: Sequence[str], *, steps: int | None = None, **options: Any) -> list[Visualization]:
-        """Pictures of what units look for, kept: `circuits.visualize` into a folder of its own.
+        """Feature visualizations of units, cached: `circuits.visualize` into a folder of its own.
 
         Args:
             units: addresses, or whole layers.
@@ -142,42 +140,42 @@ class FigureContext:
         with self.lock(name):
             return sweep(self.model, list(units), self.shared / name, **options)
 
-    def kept(self, name: str, make: Callable[[], Any], **about: Any) -> Any:
-        """A result ready for JSON, computed by the first figure that asks for it and read by the others.
+    def cached(self, name: str, compute: Callable[[], Any], **key: Any) -> Any:
+        """A result ready for JSON, computed by the first figure that needs it and read from a file by the others.
 
         Args:
-            name: of the result, for files.
-            make: computes it.
-            **about: what it depends on beside the settings.
+            name: of the result, for its file.
+            compute: returns it.
+            **key: everything that it depends on beside the settings.
         """
-        file = self.shared / f"{name}-{_digest([self.settings.digest, about])}.json"
+        file = self.shared / f"{name}-{_digest([self.settings.digest, key])}.json"
         with self.lock(file.stem):
             if not file.is_file():
-                write_text_atomically(file, json.dumps(make()))
+                write_text_atomically(file, json.dumps(compute()))
             return json.loads(file.read_text(encoding="utf-8"))
 
     def lock(self, name: str) -> FileLock:
-        """A lock that only one process holds: for what the first that asks computes."""
+        """A lock that one process holds at a time, while it computes a shared result."""
         self.shared.mkdir(parents=True, exist_ok=True)
         return FileLock(self.shared / f".{name}.lock")
 
 
 def _labeled(images: Images, classes: Sequence[str]) -> Images:
-    """The pictures with labels where their names tell them; those that cannot be told are of a class of their own."""
+    """Images with labels by their file names; those without a class in the name get the class "unknown"."""
     from zoo.images.classes import labels_by_name
 
     labels = labels_by_name(images.ids, classes)
     if labels is None:
         return images
-    told = copy.copy(images)
-    told.classes = [*classes, "unknown"]
-    told.labels = [label if label >= 0 else len(classes) for label in labels]
-    return told
+    labeled = copy.copy(images)
+    labeled.classes = [*classes, "unknown"]
+    labeled.labels = [label if label >= 0 else len(classes) for label in labels]
+    return labeled
 
 
 def _digest(of: Any) -> str:
     return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-class NotHere(CircuitsError):
-    """The figure cannot be made of this model with these pictures; the message says what is missing."""
+class NotApplicable(CircuitsError):
+    """The figure cannot be made of this model with these images; the message says what is missing."""

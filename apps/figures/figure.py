@@ -1,4 +1,4 @@
-"""What a figure is: what a script says of it, and what it gives back."""
+"""What a figure is: what a script declares, and what it returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from apps.figures.papers import PAPERS
+from apps.figures.papers import GROUP, PAPERS, load_scripts
+from zoo.common.registries import Registry
+from zoo.errors import CircuitsError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -21,35 +23,49 @@ whatever the model; a language model."""
 
 @dataclass(frozen=True)
 class Claim:
-    """What a figure shows, as a number beside its control.
+    """A statement of the paper, measured, beside its control.
 
     Attributes:
-        what: the claim in a few words, such as "wheels excite from below".
-        value: the number that decides it; control: what stands against it: random units, shuffles, a bound.
-        holds: whether it is so here.
+        statement: in a few words, such as "wheels excite from below".
+        value: the number that decides it; control: the same of random units, of shuffles, or a bound.
+        holds: whether the statement is true here.
         versus: what the control is.
     """
 
-    what: str
+    statement: str
     value: float
     control: float
     holds: bool
     versus: str
 
+    @classmethod
+    def above(cls, statement: str, value: float, control: float, versus: str) -> Claim:
+        """The claim that a value exceeds its control."""
+        return cls(statement, value, control, bool(value > control), versus)
+
+    @classmethod
+    def below(cls, statement: str, value: float, control: float, versus: str) -> Claim:
+        """The claim that a value is less than its control."""
+        return cls(statement, value, control, bool(value < control), versus)
+
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"what": self.statement} | {k: v for k, v in vars(self).items() if k != "statement"}
+
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a script gives back.
+class FigureResult:
+    """What a script returns.
 
     Attributes:
-        pictures: name -> drawing, in the order shown; the only one of a figure is called "".
-        numbers: what is drawn, ready for JSON: nothing in the picture that is not here.
-        caption: one or two sentences: what is seen, of how many, by which seed, and how units were chosen. Model, data
-            and number of pictures are added to it.
-        claims: what the paper says, measured.
+        drawings: name -> drawing, in the order of the gallery; the only one of a figure is called "".
+        numbers: what is drawn, ready for JSON: everything that the drawings show.
+        caption: one or two sentences: what is drawn, of how many, and how units were chosen. Model, data, number of
+            images and seed are added to it.
+        claims: statements of the paper, measured.
     """
 
-    pictures: Mapping[str, Drawing]
+    drawings: Mapping[str, Drawing]
     numbers: Mapping[str, Any]
     caption: str
     claims: Sequence[Claim] = ()
@@ -60,10 +76,10 @@ class Figure:
     """A figure of a paper, and the script that makes it.
 
     Attributes:
-        id: short, such as "Z11"; also: further figures that the same picture stands for.
+        id: short, such as "Z11"; also: ids of further figures that this one stands for.
         name: for people and files, such as "car-circuit"; title: one line.
         paper: a key of `PAPERS`.
-        shows: what the paper's figure says, in a sentence.
+        shows: what the paper's figure shows, in a sentence.
         fits: what it is about.
         cost: CPU-seconds on GoogLeNet, about: long ones are begun first.
         draw: the script.
@@ -76,7 +92,7 @@ class Figure:
     paper: str
     shows: str
     fits: Fits
-    draw: Callable[[FigureContext], Drawn]
+    draw: Callable[[FigureContext], FigureResult]
     also: tuple[str, ...] = ()
     cost: int = 10
     published: Callable[[FigureContext], Iterable[Check]] | None = None
@@ -84,12 +100,12 @@ class Figure:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that it may be asked for by."""
+        """Everything that selects it."""
         return (self.id, *self.also, self.name)
 
 
-KNOWN: dict[str, Figure] = {}
-"""Figures by id, as the scripts announced them."""
+FIGURES: Registry[Figure] = Registry("figure", group=GROUP, load=load_scripts)
+"""Figures by id."""
 
 
 def figure(
@@ -103,25 +119,22 @@ def figure(
     also: Sequence[str] = (),
     cost: int = 10,
     published: Callable[[FigureContext], Iterable[Check]] | None = None,
-) -> Callable[[Callable[[FigureContext], Drawn]], Callable[[FigureContext], Drawn]]:
-    """Announce a function as the script of a figure; the arguments are those of `Figure`.
+) -> Callable[[Callable[[FigureContext], FigureResult]], Callable[[FigureContext], FigureResult]]:
+    """Declare a function as the script of a figure; the arguments are those of `Figure`.
 
     Raises:
-        ValueError: a name that another figure has, or an unknown paper.
+        CircuitsError: a name that another figure has, or an unknown paper.
     """
-    if paper not in PAPERS:
-        raise ValueError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
+    PAPERS[paper]  # raises for an unknown one
 
-    def announced(draw: Callable[[FigureContext], Drawn]) -> Callable[[FigureContext], Drawn]:
-        made = Figure(
-            id, name, title, paper, shows, fits, draw, tuple(also), cost, published, getattr(draw, "__module__", "")
-        )
-        others = [o for o in KNOWN.values() if (o.id, o.module) != (made.id, made.module)]
-        taken = {n.lower(): other.id for other in others for n in other.names}
-        for one in made.names:
-            if one.lower() in taken:
-                raise ValueError(f"figure {id} calls itself {one!r}, which {taken[one.lower()]} is called")
-        KNOWN[id] = made
+    def declare(draw: Callable[[FigureContext], FigureResult]) -> Callable[[FigureContext], FigureResult]:
+        script = Figure(id, name, title, paper, shows, fits, draw, tuple(also), cost, published, draw.__module__)
+        for other in FIGURES.values():
+            if (other.id, other.module) == (id, script.module):
+                continue  # the module is loaded again
+            for common in {n.lower() for n in script.names} & {n.lower() for n in other.names}:
+                raise CircuitsError(f"figure {id} cannot have the name {common!r}: it is a name of {other.id}")
+        FIGURES.add(id, script, replace=True)
         return draw
 
-    return announced
+    return declare

@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.figures.figure import Figure
 from apps.figures.papers import PAPERS
-from apps.figures.runner import DOCUMENT, Made, read_document
+from apps.figures.runner import DOCUMENT, FigureOutcome, read_document
 from circuits.plot.drawing import html_page
 from circuits.plot.drawing.svg import escape
 from zoo.common.files import write_text_atomically
@@ -18,7 +18,7 @@ INDEX = "index.html"
 _VERDICTS = {"pass": "agrees", "fail": "differs", "skipped": "not compared"}
 
 
-def write_gallery(folder: Path, figures: Sequence[Figure], made: Sequence[Made], title: str) -> Path:
+def write_gallery(folder: Path, figures: Sequence[Figure], made: Sequence[FigureOutcome], title: str) -> Path:
     """Write `index.html` of a folder: of every figure what is there, of the others why not.
 
     Args:
@@ -81,7 +81,7 @@ def _card(one: Figure, document: Mapping[str, Any], folder: Path) -> str:
     return f'<article class="figure-card" id="{escape(one.id)}">{"".join(parts)}</article>'
 
 
-def _without(one: Figure, fate: Made) -> str:
+def _without(one: Figure, fate: FigureOutcome) -> str:
     verb = "Not made" if fate.status == "missing" else "Failed"
     return (
         f'<article class="figure-card" id="{escape(one.id)}">{_head(one)}'

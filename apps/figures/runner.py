@@ -1,4 +1,4 @@
-"""Figures made: several at once, each whole or not at all, and no figure twice."""
+"""Makes figures: several at once, each completely or not at all, and none twice."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.documents import plain
-from apps.figures.context import FigureContext, NotHere, Settings
-from apps.figures.figure import Drawn, Figure
+from apps.figures.context import FigureContext, NotApplicable, Settings
+from apps.figures.figure import Figure, FigureResult
 from apps.processes import spread
 from zoo.common.files import write_text_atomically
 from zoo.errors import CircuitsError, shorten
@@ -35,13 +35,13 @@ FORMATS = ("png", "svg")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of a figure.
+class FigureOutcome:
+    """How making a figure ended.
 
     Attributes:
-        id: of the figure; status: "made", "kept" (it was there), "missing" (this model or these pictures will not
-            do; `why` says what is), "failed" (`why` has the last line of the error).
-        seconds: taken; claims_failed: claims that do not hold here.
+        id: of the figure; status: "made", "kept" (the file was up to date), "missing" (not applicable to this model or
+            these images; `why` has the reason), "failed" (`why` has the last line of the error).
+        seconds: of work; claims_failed: claims that do not hold here.
     """
 
     id: str
@@ -60,126 +60,125 @@ def make(
     jobs: int = 1,
     again: bool = False,
     context: FigureContext | None = None,
-    done: Callable[[Made], None] | None = None,
-) -> list[Made]:
-    """Make figures into a folder: `<out>/<id>/` has the pictures and `figure.json`, `<out>/shared` what they share.
+    on_done: Callable[[FigureOutcome], None] | None = None,
+) -> list[FigureOutcome]:
+    """Make figures into a folder: `<out>/<id>/` has the drawings and `figure.json`, `<out>/shared` shared results.
 
-    A figure that is there, of the same settings, pictures, weights and script, is kept. Each is written whole, so what
-    is done when the run is stopped stays done.
+    A figure of the same settings, images, weights and script that the folder has already is not made again. Each
+    figure is written completely, so a run that was stopped continues where it was.
 
     Args:
         figures: to be made; the longest are begun first.
-        settings: model, pictures, effort, seed.
+        settings: model, images, effort, seed.
         out: folder.
-        command: how the figures are made again, for the gallery.
-        jobs: processes at once. With 1 they are made in this one.
-        again: make also what is there.
+        command: options that make the figures again, for the gallery.
+        jobs: number of processes; 1 makes them in this one.
+        again: make also figures that are up to date.
         context: instead of a new one, in this process.
-        done: called after each.
+        on_done: called after each figure.
 
     Raises:
         CircuitsError: the folder holds figures of another model, or cannot be written.
     """
     _claim_folder(out, settings)
     order = sorted(figures, key=lambda f: -f.cost)
-    found: dict[str, Made] = {}
+    outcomes: dict[str, FigureOutcome] = {}
 
-    def finish(made: Made) -> None:
-        found[made.id] = made
-        if done is not None:
-            done(made)
+    def finish(outcome: FigureOutcome) -> None:
+        outcomes[outcome.id] = outcome
+        if on_done is not None:
+            on_done(outcome)
 
     if jobs <= 1 or len(order) <= 1:
         context = context or FigureContext(settings, out / SHARED / settings.digest)
-        for one in order:
-            finish(_one(one, context, out, command, again))
+        for figure in order:
+            finish(_make(figure, context, out, command, again))
     else:
         begin = (settings, out, command, again)
-        for _, made in spread(_in_worker, [f.id for f in order], min(jobs, len(order)), begin=_begin, arguments=begin):
-            finish(made)
-    return [found[one.id] for one in figures if one.id in found]
+        workers = spread(_in_worker, [f.id for f in order], min(jobs, len(order)), begin=_begin, arguments=begin)
+        for _, outcome in workers:
+            finish(outcome)
+    return [outcomes[figure.id] for figure in figures if figure.id in outcomes]
 
 
 def _claim_folder(out: Path, settings: Settings) -> None:
-    """A folder is of one model: its figures and gallery are read as such."""
+    """A folder holds figures of one model, since its gallery is read as such."""
     file = out / OF
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))["model"]
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
     except FileNotFoundError:
-        held = settings.model
+        model = settings.model
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CircuitsError(f"{shorten(file, 200)} cannot be read ({error}): give another --out") from error
-    if held != settings.model:
-        raise CircuitsError(f"{shorten(out, 200)} holds figures of {held}: give another --out for {settings.model}")
+    if model != settings.model:
+        raise CircuitsError(f"{shorten(out, 200)} holds figures of {model}: give another --out for {settings.model}")
     write_text_atomically(file, json.dumps({"schema": SCHEMA, **asdict(settings)}, indent=1) + "\n")
 
 
-_BENCH: FigureContext
-_MAKE: tuple[Path, str, bool]
+_CONTEXT: FigureContext
+_OPTIONS: tuple[Path, str, bool]
 
 
 def _begin(settings: Settings, out: Path, command: str, again: bool) -> None:
-    global _BENCH, _MAKE
-    _BENCH = FigureContext(settings, out / SHARED / settings.digest)
-    _MAKE = (out, command, again)
+    global _CONTEXT, _OPTIONS
+    _CONTEXT = FigureContext(settings, out / SHARED / settings.digest)
+    _OPTIONS = (out, command, again)
 
 
-def _in_worker(id: str) -> Made:
-    from apps.figures.registry import chosen
+def _in_worker(id: str) -> FigureOutcome:
+    from apps.figures.figure import FIGURES
 
-    return _one(chosen([id])[0], _BENCH, *_MAKE)
+    return _make(FIGURES[id], _CONTEXT, *_OPTIONS)
 
 
-def _one(one: Figure, context: FigureContext, out: Path, command: str, again: bool) -> Made:
-    folder = out / one.id
+def _make(figure: Figure, context: FigureContext, out: Path, command: str, again: bool) -> FigureOutcome:
+    folder = out / figure.id
     started = time.perf_counter()
     try:
-        key = _key(one, context)
+        key = _key(figure, context)
         before = read_document(folder)
         if before is not None and before["key"] == key and not again:
-            return Made(one.id, "kept", claims_failed=_failed(before))
-        drawn = one.draw(context)
+            return FigureOutcome(figure.id, "kept", claims_failed=_failed(before))
+        result = figure.draw(context)
         seconds = time.perf_counter() - started
-        document = _document(one, context, drawn, key, command, seconds)
-        _write(folder, drawn, document)
-        return Made(one.id, "made", seconds=seconds, claims_failed=_failed(document))
-    except NotHere as error:
-        return _without(one, folder, "missing", str(error), started)
+        document = _document(figure, context, result, key, command, seconds)
+        _write(folder, result, document)
+        return FigureOutcome(figure.id, "made", seconds=seconds, claims_failed=_failed(document))
     except CircuitsError as error:
-        # a model of its own may lack what a script asks for: that is this figure's fate, not the run's
-        return _without(one, folder, "missing", str(error), started)
-    except Exception as error:  # noqa: BLE001 - a fault in one script must not take the others with it
-        log.debug("figure %s", one.id, exc_info=True)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        why = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
-        return _without(one, folder, "failed", why, started)
+        # the script does not apply, or a model of the user's own lacks what it needs: the run goes on
+        return _without(figure, folder, "missing", str(error), started)
+    except Exception as error:  # noqa: BLE001 - an error in one script must not stop the others
+        log.debug("figure %s", figure.id, exc_info=True)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+        return _without(figure, folder, "failed", why, started)
 
 
-def _without(one: Figure, folder: Path, status: str, why: str, started: float) -> Made:
-    """A figure that there is none of: an older one that would pass for it goes."""
+def _without(figure: Figure, folder: Path, status: str, why: str, started: float) -> FigureOutcome:
+    """The outcome of a figure that was not made. An older version is deleted, since it would pass for a new one."""
     shutil.rmtree(folder, ignore_errors=True)
-    return Made(one.id, status, why, time.perf_counter() - started)
+    return FigureOutcome(figure.id, status, why, time.perf_counter() - started)
 
 
-def _key(one: Figure, context: FigureContext) -> str:
-    """Of all that a figure depends on: it is kept while this stays."""
+def _key(figure: Figure, context: FigureContext) -> str:
+    """Digest of everything that a figure depends on: while it stays the same, the figure is up to date."""
     parts: list[Any] = [
         SCHEMA,
-        one.id,
+        figure.id,
         asdict(context.settings),
-        _code(one.module),
+        _code(figure.module),
         importlib.metadata.version(PACKAGE),
     ]
-    if one.fits in ("vision", "inception"):
+    if figure.fits in ("vision", "inception"):
         parts.append(context.model.digest)
-        with contextlib.suppress(NotHere):
+        with contextlib.suppress(NotApplicable):
             parts.append(context.images.digest)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache
 def _code(module: str) -> str:
-    """Digest of a script, as this process read it, and of what scripts share. Of the library the version counts."""
+    """Digest of a script and of the files that all scripts share; the library counts by its version."""
     script = getattr(sys.modules.get(module), "__file__", None)
     here = Path(__file__).parent
     shared = [file for file in sorted(here.rglob("*.py")) if here / "scripts" not in file.parents]
@@ -188,67 +187,67 @@ def _code(module: str) -> str:
 
 
 def _document(
-    one: Figure, context: FigureContext, drawn: Drawn, key: str, command: str, seconds: float
+    figure: Figure, context: FigureContext, result: FigureResult, key: str, command: str, seconds: float
 ) -> dict[str, Any]:
     from circuits.common.provenance import provenance
 
     about: dict[str, Any] = {"seed": context.seed, "effort": context.effort}
     data = ""
-    if one.fits in ("vision", "inception"):
+    if figure.fits in ("vision", "inception"):
         about |= {"model": context.model.name, "weights": context.model.digest}
         data = f" Model: {context.model.name}."
-        with contextlib.suppress(NotHere):
+        with contextlib.suppress(NotApplicable):
             about |= {
                 "images": context.images.name,
                 "n_images": len(context.images),
                 "images_digest": context.images.digest,
             }
             data += f" Data: {context.images.name}, n = {len(context.images)}."
-    published = [asdict(check) for check in one.published(context)] if one.published and context.published else []
+    published = [asdict(check) for check in figure.published(context)] if figure.published and context.published else []
     return {
         "schema": SCHEMA,
         "key": key,
-        "id": one.id,
-        "also": list(one.also),
-        "name": one.name,
-        "title": one.title,
-        "paper": one.paper,
-        "shows": one.shows,
-        "caption": f"{drawn.caption.strip()}{data} Seed {context.seed}.",
-        "pictures": [f"{_stem(one, name)}.png" for name in drawn.pictures],
-        "claims": [asdict(claim) for claim in drawn.claims],
+        "id": figure.id,
+        "also": list(figure.also),
+        "name": figure.name,
+        "title": figure.title,
+        "paper": figure.paper,
+        "shows": figure.shows,
+        "caption": f"{result.caption.strip()}{data} Seed {context.seed}.",
+        "pictures": [f"{_stem(figure, name)}.png" for name in result.drawings],
+        "claims": [claim.describe() for claim in result.claims],
         "published": published,
-        "has_published": one.published is not None,
-        "numbers": plain(drawn.numbers, 6),
+        "has_published": figure.published is not None,
+        "numbers": plain(result.numbers, 6),
         "command": command,
         "seconds": round(seconds, 2),
         "provenance": provenance(**about),
     }
 
 
-def _write(folder: Path, drawn: Drawn, document: dict[str, Any]) -> None:
+def _write(folder: Path, result: FigureResult, document: dict[str, Any]) -> None:
     from circuits.plot import save_figure
 
-    (folder / DOCUMENT).unlink(missing_ok=True)  # what is without it is not whole
-    for name, stem in zip(drawn.pictures, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
+    (folder / DOCUMENT).unlink(missing_ok=True)  # a folder without it is incomplete
+    for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
         for kind in FORMATS:
-            save_figure(drawn.pictures[name], folder / f"{stem}.{kind}")
+            save_figure(result.drawings[name], folder / f"{stem}.{kind}")
     write_text_atomically(folder / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def _stem(one: Figure, name: str) -> str:
-    return f"{one.name}-{name}" if name else one.name
+def _stem(figure: Figure, name: str) -> str:
+    return f"{figure.name}-{name}" if name else figure.name
 
 
 def read_document(folder: Path) -> dict[str, Any] | None:
-    """What is written of a figure, or None where it is not whole."""
+    """The document of a figure, or None where the figure is missing or incomplete."""
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or "key" not in document:
         return None
-    return document if all((folder / one).is_file() for one in document["pictures"]) else None
+    return document if all((folder / name).is_file() for name in document["pictures"]) else None
 
 
 def _failed(document: dict[str, Any]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from apps.figures.figure import Figure
-    from apps.figures.runner import Made
+    from apps.figures.runner import FigureOutcome
 
 _STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold red"}
 
@@ -62,15 +62,15 @@ class Figures(CommandOptions):
 
     def run(self, session: Session) -> Result:
         """The figures there are, or what was made."""
-        from apps.figures.registry import chosen
+        from apps.figures.registry import select
 
         if self.action == "list":
-            return _listed(chosen(self.which))
+            return _listed(select(self.which))
         if not self.which:
             raise UsageError(
                 f"figures {self.action} needs to know which: an id, a name or a paper of `circuits figures list`"
             )
-        found = chosen(self.which)
+        found = select(self.which)
         return _shown(found) if self.action == "show" else self._made(found, session)
 
     def _made(self, found: list[Figure], session: Session) -> Result:
@@ -95,15 +95,15 @@ class Figures(CommandOptions):
         )
         self._check(settings)
         jobs = self.jobs or min(4, os.cpu_count() or 1)
-        finished: list[Made] = []
+        finished: list[FigureOutcome] = []
         with session.progress(f"figures on {self.model}") as report:
 
-            def done(made: Made) -> None:
+            def done(made: FigureOutcome) -> None:
                 finished.append(made)
                 if report is not None:
                     report(len(finished), len(found))
 
-            made = make(found, settings, self.out, command=self._command(), jobs=jobs, again=self.again, done=done)
+            made = make(found, settings, self.out, command=self._command(), jobs=jobs, again=self.again, on_done=done)
         index = write_gallery(self.out, figures(), made, f"Figures on {self.model}")
         counts = {status: sum(m.status == status for m in made) for status in _STYLES}
         titles = {one.id: one.title for one in found}
@@ -139,7 +139,7 @@ class Figures(CommandOptions):
         return shlex.join(words)
 
 
-def _fate(made: Made) -> str:
+def _fate(made: FigureOutcome) -> str:
     if made.claims_failed:
         return "does not hold here: " + "; ".join(made.claims_failed)
     return made.why or (f"{made.seconds:.1f} s" if made.status == "made" else "")
@@ -174,7 +174,7 @@ def _shown(found: list[Figure]) -> Result:
             "also": list(f.also),
             "name": f.name,
             "title": f.title,
-            "paper": vars(PAPERS[f.paper]),
+            "paper": PAPERS[f.paper].describe(),
             "shows": f.shows,
             "fits": f.fits,
             "cpu_seconds_on_googlenet": f.cost,

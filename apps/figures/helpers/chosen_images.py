@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
+from apps.figures.context import NotApplicable
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -41,7 +41,7 @@ def subject(context: FigureContext, wanted: Sequence[str] = (), what: str = "pic
         what: pictures of these classes are called in the caption, such as "pictures of dogs".
 
     Raises:
-        NotHere: a network without class scores.
+        NotApplicable: a network without class scores.
     """
     import torch
 
@@ -49,7 +49,7 @@ def subject(context: FigureContext, wanted: Sequence[str] = (), what: str = "pic
 
     pictures, model = context.images, context.model
     if not model.classes:
-        raise NotHere("needs a network whose classes are known")
+        raise NotApplicable("needs a network whose classes are known")
     names = {name.lower() for name in wanted}
     labels, known = pictures.labels, pictures.classes or ()
     fitting = [i for i, label in enumerate(labels or ()) if known[label].lower() in names]
@@ -65,7 +65,7 @@ def subject(context: FigureContext, wanted: Sequence[str] = (), what: str = "pic
         order = scores[best].argsort(descending=True)[:5].tolist()
         return {"index": where[best], "classes": order, "chance": float(sure[best])}
 
-    best = context.kept("subject", look, wanted=sorted(names))
+    best = context.cached("subject", look, wanted=sorted(names))
     kind = what if fitting else "pictures"
     how = f"of {len(where)} {kind} it is the one that the network is surest of ({100 * best['chance']:.0f} %)"
     classes = tuple(int(c) for c in best["classes"])
@@ -77,12 +77,12 @@ def layer_of(context: FigureContext, *names: str) -> str:
     """The first of these layers that the model has; of a network of another make one about as deep in it.
 
     Raises:
-        NotHere: a network without places.
+        NotApplicable: a network without places.
     """
     layers = context.model.layers
     spatial = [n for n in context.model.trunk if (layers[n].size or (1, 1)) > (1, 1)]
     if not spatial:
-        raise NotHere("needs a network with layers that have places")
+        raise NotApplicable("needs a network with layers that have places")
     return next((n for n in names if n in layers), spatial[int(0.6 * len(spatial))])
 
 
@@ -90,13 +90,13 @@ def drawn_units(context: FigureContext, layer: str, n: int) -> list[str]:
     """Units of a layer drawn by lot, in the order of the draw: of the half that fires most often.
 
     Raises:
-        NotHere: none fires.
+        NotApplicable: none fires.
     """
     import numpy as np
 
     density = context.scan.layer(layer).density
     fires = np.flatnonzero((density > 0) & (density >= np.median(density)))
     if not len(fires):
-        raise NotHere(f"needs a layer that fires on these pictures; {layer} does not")
+        raise NotApplicable(f"needs a layer that fires on these pictures; {layer} does not")
     drawn = np.random.default_rng(context.seed).permutation(fires)[:n]
     return [str(context.model.unit(f"{layer}:{i}")) for i in drawn.tolist()]

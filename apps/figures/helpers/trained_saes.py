@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
+from apps.figures.context import NotApplicable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def trained(context: FigureContext) -> Trained:
     a small layer.
 
     Raises:
-        NotHere: a network without places, or too few pictures.
+        NotApplicable: a network without places, or too few pictures.
     """
     from sae.data.vision_site import VisionSite
 
@@ -106,10 +106,12 @@ def halves(images: Images) -> tuple[Images, Images]:
     """Four fifths of the pictures to train on, and every fifth to judge by.
 
     Raises:
-        NotHere: fewer than ten pictures.
+        NotApplicable: fewer than ten pictures.
     """
     if len(images) < 10:
-        raise NotHere(f"needs ten pictures or more, to train on some and judge by others; {len(images)} were given")
+        raise NotApplicable(
+            f"needs ten pictures or more, to train on some and judge by others; {len(images)} were given"
+        )
     held = [i for i in range(len(images)) if i % 5 == 2]
     return images.subset([i for i in range(len(images)) if i % 5 != 2]), images.subset(held)
 

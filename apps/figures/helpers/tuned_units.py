@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
+from apps.figures.context import NotApplicable
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -143,7 +143,7 @@ def search(context: FigureContext, kind: str, layer: str, *, at_least: int = 1) 
         at_least: how many a figure needs.
 
     Raises:
-        NotHere: not even that many answer to such stimuli at all.
+        NotApplicable: not even that many answer to such stimuli at all.
     """
     from circuits.tuning.circular_statistics import largest_gap
     from circuits.tuning.detectors import find_detectors
@@ -168,7 +168,7 @@ def search(context: FigureContext, kind: str, layer: str, *, at_least: int = 1) 
             "period": found.period,
         }
 
-    got = context.kept(f"tuned-{kind}", look, layer=layer)
+    got = context.cached(f"tuned-{kind}", look, layer=layer)
     family = PUBLISHED.get((kind, layer)) if context.published else None
     rows = got["units"][: max(got["passed"], at_least)]
     if family is not None:
@@ -177,7 +177,7 @@ def search(context: FigureContext, kind: str, layer: str, *, at_least: int = 1) 
         known = members(layer, family)
         rows = [r for r in got["units"] if int(r["unit"].rpartition(":")[2]) in known]
     if len(rows) < at_least:
-        raise NotHere(
+        raise NotApplicable(
             f"needs {at_least} units of {layer} tuned to {kind} stimuli; {len(rows)} of {context.model.name} are"
         )
     units = tuple(Tuned(str(r["unit"]), float(r["score"]), float(r["orientation"]), r) for r in rows)
@@ -192,7 +192,7 @@ def curve_layer(context: FigureContext) -> str:
         return "mixed3b"
     spatial = [name for name in context.model.trunk if context.model.layers[name].size is not None]
     if len(spatial) < 3:
-        raise NotHere("needs a network with at least three layers that have places")
+        raise NotApplicable("needs a network with at least three layers that have places")
     return spatial[len(spatial) // 3]
 
 
@@ -200,11 +200,11 @@ def layer_before(context: FigureContext, layer: str) -> str:
     """The trunk layer that a layer reads.
 
     Raises:
-        NotHere: it reads the picture itself.
+        NotApplicable: it reads the picture itself.
     """
     below = context.model.before(layer)
     if below is None:
-        raise NotHere(f"needs a layer before {layer}")
+        raise NotApplicable(f"needs a layer before {layer}")
     return below
 
 
@@ -235,7 +235,9 @@ def tuning(context: FigureContext, units: Sequence[str], shown: Stimuli, *, pre:
             "size": list(found.size),
         }
 
-    got = context.kept("tuning", measure, units=list(units), stimuli=shown.digest, pre=pre, model=context.model.digest)
+    got = context.cached(
+        "tuning", measure, units=list(units), stimuli=shown.digest, pre=pre, model=context.model.digest
+    )
     return Tuning(
         units=tuple(units),
         axes=shown.axes,

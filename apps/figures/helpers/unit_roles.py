@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
+from apps.figures.context import NotApplicable
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -51,7 +51,7 @@ def of_class(
         published: address (layer:unit) on the network that published numbers hold for.
 
     Raises:
-        NotHere: the pictures have no labels, or not both kinds.
+        NotApplicable: the pictures have no labels, or not both kinds.
     """
     from circuits.dataset.concept_search import find
 
@@ -64,7 +64,7 @@ def of_class(
         found = find(context.model, positive=positive, negative=negative, layers=here, seed=context.seed)
         return {"unit": str(context.model.unit(found.best.unit)), "auc": found.best.auc, "chance": found.chance}
 
-    best = context.kept("role", search, names=sorted(names), layers=here)
+    best = context.cached("role", search, names=sorted(names), layers=here)
     how = f"{best['unit'].partition('/')[2]} is {what} found here (AUC {best['auc']:.2f}, chance {best['chance']:.2f})"
     return Role(best["unit"], how, best["auc"], best["chance"])
 
@@ -97,14 +97,16 @@ def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
     """Pictures of some classes, and the others.
 
     Raises:
-        NotHere: no labels, or not both kinds of pictures.
+        NotApplicable: no labels, or not both kinds of pictures.
     """
     if images.labels is None or images.classes is None:
-        raise NotHere(f"needs labeled pictures, to find a unit for {names[0]}: folders or files called after classes")
+        raise NotApplicable(
+            f"needs labeled pictures, to find a unit for {names[0]}: folders or files called after classes"
+        )
     wanted = {name.lower() for name in names}
     holds = [images.classes[label].lower() in wanted for label in images.labels]
     if not any(holds) or all(holds):
-        raise NotHere(f"needs pictures of {', '.join(list(names)[:4])} and of other things")
+        raise NotApplicable(f"needs pictures of {', '.join(list(names)[:4])} and of other things")
     positive = [i for i, there in enumerate(holds) if there]
     return images.subset(positive), images.subset([i for i, there in enumerate(holds) if not there])
 
@@ -131,5 +133,5 @@ def deep_layers(context: FigureContext) -> list[str]:
         name for name, layer in context.model.layers.items() if layer.size is not None and layer.kind != "logits"
     ]
     if not spatial:
-        raise NotHere("needs a network with layers that have places")
+        raise NotApplicable("needs a network with layers that have places")
     return spatial[len(spatial) // 2 :]

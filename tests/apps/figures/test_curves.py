@@ -13,12 +13,12 @@ from torch import nn
 import circuits
 from apps.figures.analysis.gray_preference import gray_preference
 from apps.figures.analysis.weight_ablation import cut, negative_part
-from apps.figures.context import FigureContext, NotHere, Settings
+from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.drawing.response_histogram import densities, moments, share_above
-from apps.figures.figure import Drawn
+from apps.figures.figure import FigureResult
 from apps.figures.helpers import tuned_units
 from apps.figures.helpers.tuned_units import kinds, search
-from apps.figures.registry import chosen
+from apps.figures.registry import select
 from circuits import InputSpec, stimuli
 from circuits.attribution.first_layer import color_shares, directions, first_kernels, smoothness
 from circuits.errors import CircuitsError
@@ -29,9 +29,9 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> FigureContext:
     return FigureContext(Settings(effort="test", limit=60), Path(tmp_path_factory.mktemp("figures")) / "shared")
 
 
-def drawn(context: FigureContext, id: str) -> Drawn:
-    made = chosen([id])[0].draw(context)
-    assert "published" not in made.caption and "published" not in str([c.what for c in made.claims])
+def drawn(context: FigureContext, id: str) -> FigureResult:
+    made = select([id])[0].draw(context)
+    assert "published" not in made.caption and "published" not in str([c.statement for c in made.claims])
     return made
 
 
@@ -56,7 +56,7 @@ def test_what_passes_is_called_found(context: FigureContext) -> None:
 
 
 def test_more_units_than_answer_are_not_made_up(context: FigureContext) -> None:
-    with pytest.raises(NotHere, match="needs 1000 units of mixed3a"):
+    with pytest.raises(NotApplicable, match="needs 1000 units of mixed3a"):
         search(context, "curve", "mixed3a", at_least=1000)
 
 
@@ -110,7 +110,7 @@ def test_the_car_detector_looks_for_different_things_above_and_below(context: Fi
 
 
 def test_no_layer_before_the_first(context: FigureContext) -> None:
-    with pytest.raises(NotHere, match="needs a layer before conv2d0"):
+    with pytest.raises(NotApplicable, match="needs a layer before conv2d0"):
         tuned_units.layer_before(context, "conv2d0")
 
 

@@ -13,12 +13,12 @@ from matplotlib.patches import Rectangle
 import circuits
 from apps.figures.analysis.channel_leaders import leaders
 from apps.figures.analysis.high_frequency_share import high_frequency_share
-from apps.figures.context import FigureContext, NotHere, Settings
+from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.drawing.steered_texts import Written, written_figure
-from apps.figures.figure import Drawn
+from apps.figures.figure import FigureResult
 from apps.figures.helpers.chosen_images import drawn_units, subject
 from apps.figures.helpers.trained_saes import halves, trained
-from apps.figures.registry import chosen
+from apps.figures.registry import select
 from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, VisualizationError
@@ -40,12 +40,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FigureContext]
     torch.set_num_threads(threads)
 
 
-def _made(context: FigureContext, id: str) -> Drawn:
-    return chosen([id])[0].draw(context)
+def _made(context: FigureContext, id: str) -> FigureResult:
+    return select([id])[0].draw(context)
 
 
-def _claims(drawn: Drawn) -> dict[str, bool]:
-    return {claim.what: claim.holds for claim in drawn.claims}
+def _claims(drawn: FigureResult) -> dict[str, bool]:
+    return {claim.statement: claim.holds for claim in drawn.claims}
 
 
 # -- measures, with planted answers -------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_judging_pictures_are_no_training_pictures(context: FigureContext) -> No
     training, held_out = halves(context.images)
     assert not set(training.ids) & set(held_out.ids)
     assert len(training) + len(held_out) == len(context.images)
-    with pytest.raises(NotHere):
+    with pytest.raises(NotApplicable):
         halves(context.images.subset(range(5)))
 
 

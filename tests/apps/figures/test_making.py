@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,33 +11,35 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from apps.cli.verify.checks import Check
-from apps.figures.context import FigureContext, NotHere, Settings
-from apps.figures.figure import KNOWN, Claim, Drawn, Figure, figure
+from apps.figures import scripts
+from apps.figures.context import FigureContext, NotApplicable, Settings
+from apps.figures.figure import FIGURES, Claim, Figure, FigureResult, figure
 from apps.figures.gallery import write_gallery
-from apps.figures.registry import chosen, figures
-from apps.figures.runner import Made, make, read_document
+from apps.figures.papers import PAPERS, load_scripts
+from apps.figures.registry import figures, select
+from apps.figures.runner import FigureOutcome, make, read_document
 from zoo.errors import CircuitsError
 
 TOY = Settings(effort="test")
 
 
-def of(draw: Callable[[FigureContext], Drawn], id: str = "X1", **more: object) -> Figure:
+def of(draw: Callable[[FigureContext], FigureResult], id: str = "X1", **more: object) -> Figure:
     return Figure(id, id.lower() + "-name", "A title", "zoom-in", "It shows.", "toy", draw, module=__name__, **more)  # type: ignore[arg-type]
 
 
-def drawn(context: FigureContext) -> Drawn:
+def drawn(context: FigureContext) -> FigureResult:
     drawing = Drawing(figsize=(1, 1))
     drawing.add_subplot().plot([0, 1], [context.seed, 1])
     claim = Claim("more than chance", 2.0, 1.0, True, "chance")
-    return Drawn({"": drawing}, {"line": [0.1, float("nan")]}, "A line.", [claim])
+    return FigureResult({"": drawing}, {"line": [0.1, float("nan")]}, "A line.", [claim])
 
 
-def unlucky(context: FigureContext) -> Drawn:
+def unlucky(context: FigureContext) -> FigureResult:
     raise ZeroDivisionError("no luck")
 
 
-def lacking(context: FigureContext) -> Drawn:
-    raise NotHere("needs wings")
+def lacking(context: FigureContext) -> FigureResult:
+    raise NotApplicable("needs wings")
 
 
 def test_a_figure_is_two_pictures_and_its_numbers(tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_a_figure_is_two_pictures_and_its_numbers(tmp_path: Path) -> None:
 def test_what_is_there_is_kept_until_something_that_it_rests_on_changes(tmp_path: Path) -> None:
     calls = []
 
-    def counted(context: FigureContext) -> Drawn:
+    def counted(context: FigureContext) -> FigureResult:
         calls.append(context.seed)
         return drawn(context)
 
@@ -83,7 +86,7 @@ def test_an_older_figure_does_not_stand_in_for_one_that_failed(tmp_path: Path) -
 
 
 def test_what_is_done_when_a_run_is_stopped_stays_done(tmp_path: Path) -> None:
-    def stopped(context: FigureContext) -> Drawn:
+    def stopped(context: FigureContext) -> FigureResult:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -99,10 +102,10 @@ def test_a_folder_is_of_one_model(tmp_path: Path) -> None:
 
 
 def test_the_gallery_says_what_is_there_and_why_the_rest_is_not(tmp_path: Path) -> None:
-    def claimed(context: FigureContext) -> Drawn:
+    def claimed(context: FigureContext) -> FigureResult:
         found = drawn(context)
         bad = Claim("<b>bold</b>", 1.0, 2.0, False, "chance")
-        return Drawn(found.pictures, found.numbers, "A <script>.", [*found.claims, bad])
+        return FigureResult(found.drawings, found.numbers, "A <script>.", [*found.claims, bad])
 
     known = [of(claimed, "X1", published=lambda context: []), of(lacking, "X2"), of(drawn, "X3")]
     made = make(known[:2], TOY, tmp_path, command="--model scenes")
@@ -130,23 +133,50 @@ def test_published_numbers_are_compared_on_their_network_only(tmp_path: Path) ->
 
 
 def test_figures_are_asked_for_by_id_name_or_paper() -> None:
-    assert [f.id for f in chosen(["z11"])] == [f.id for f in chosen(["car-circuit"])] == ["Z11"]
-    assert {f.paper for f in chosen(["zoom-in"])} == {"zoom-in"}
-    assert len(chosen(["all"])) == len(figures())
+    assert [f.id for f in select(["z11"])] == [f.id for f in select(["car-circuit"])] == ["Z11"]
+    assert {f.paper for f in select(["zoom-in"])} == {"zoom-in"}
+    assert len(select(["all"])) == len(figures())
     with pytest.raises(CircuitsError, match="no figure 'car-circiut'. Nearest: car-circuit"):
-        chosen(["car-circiut"])
+        select(["car-circiut"])
 
 
 def test_two_figures_cannot_share_a_name() -> None:
-    before = dict(KNOWN)
-    with pytest.raises(ValueError, match="which Z11 is called"):
+    before = dict(FIGURES)
+    with pytest.raises(CircuitsError, match="'car-circuit': it is a name of Z11"):
         figure("X9", "car-circuit", "", paper="zoom-in", shows="")(drawn)
-    with pytest.raises(ValueError, match="no paper"):
+    with pytest.raises(CircuitsError, match="no paper 'zoom-out'. Nearest: zoom-in"):
         figure("X9", "x9", "", paper="zoom-out", shows="")(drawn)
-    assert KNOWN == before
+    assert dict(FIGURES) == before
+
+
+def test_a_new_folder_with_one_script_is_a_new_paper_with_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "new_paper"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from apps.figures.papers import PAPERS, Paper\n"
+        "PAPERS.add('new-paper', Paper('A New Paper', 'Somebody', 2027, 'https://example.org'))\n"
+    )
+    (folder / "first.py").write_text(
+        "from apps.figures.figure import figure\n"
+        "@figure('N1', 'first-figure', 'A title', paper='new-paper', shows='It shows.')\n"
+        "def draw(context): ...\n"
+    )
+    monkeypatch.setattr(scripts, "__path__", [*scripts.__path__, str(tmp_path)])
+    try:
+        load_scripts()
+        assert [f.id for f in select(["new-paper"])] == [f.id for f in select(["N1"])] == ["N1"]
+        assert list(PAPERS)[-1] == "new-paper" and list(PAPERS)[0] == "zoom-in"
+        assert set(PAPERS["new-paper"].describe()) == {"title", "authors", "year", "url"}
+    finally:
+        FIGURES.remove("N1")
+        PAPERS.remove("new-paper")
+        for name in [name for name in sys.modules if ".scripts.new_paper" in name]:
+            del sys.modules[name]
 
 
 def test_the_longest_are_begun_first_and_told_in_the_order_asked(tmp_path: Path) -> None:
-    told: list[Made] = []
-    made = make([of(drawn, "X1", cost=1), of(drawn, "X2", cost=50)], TOY, tmp_path, done=told.append)
+    told: list[FigureOutcome] = []
+    made = make([of(drawn, "X1", cost=1), of(drawn, "X2", cost=50)], TOY, tmp_path, on_done=told.append)
     assert [m.id for m in told] == ["X2", "X1"] and [m.id for m in made] == ["X1", "X2"]

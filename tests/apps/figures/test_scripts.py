@@ -15,7 +15,7 @@ from PIL import Image
 from apps.cli.verify.facts import facts
 from apps.figures.context import FigureContext, Settings
 from apps.figures.papers import PAPERS
-from apps.figures.registry import chosen, figures
+from apps.figures.registry import figures, select
 from apps.figures.runner import make
 from circuits.network.model import load
 
@@ -31,7 +31,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FigureContext
 @pytest.mark.parametrize("name", IDS)
 def test_a_script_gives_its_picture_its_numbers_and_its_claim(name: str, tried: tuple[Path, FigureContext]) -> None:
     folder, context = tried
-    one = chosen([name])[0]
+    one = select([name])[0]
     (made,) = make([one], context.settings, folder, context=context)
     if made.status == "missing":
         # only for want of a network's layers or of an extra, never of pictures or of luck
@@ -61,10 +61,10 @@ def test_with_the_published_weights_the_published_kernels_are_found(tmp_path: Pa
     context = FigureContext(
         Settings(model="inceptionv1", images=("scenes:26",), effort="test"), tmp_path / "shared", model
     )
-    checks = list(chosen(["Z11"])[0].published(context))  # type: ignore[misc]
+    checks = list(select(["Z11"])[0].published(context))  # type: ignore[misc]
     assert [c.verdict for c in checks] == ["pass"] * 3, checks
     _inject(model, facts()["edges"], wrong=True)
-    assert [c.verdict for c in chosen(["Z11"])[0].published(context)] == ["fail"] * 3  # type: ignore[misc]
+    assert [c.verdict for c in select(["Z11"])[0].published(context)] == ["fail"] * 3  # type: ignore[misc]
 
 
 def test_without_the_published_weights_the_run_says_which_file_is_missing(

@@ -15,14 +15,14 @@ from torch import nn
 from apps.figures.analysis.arc_fit import arc_fit
 from apps.figures.analysis.mirror_pairs import mirrors
 from apps.figures.analysis.texture_side import fine_side
-from apps.figures.context import FigureContext, NotHere, Settings
-from apps.figures.figure import Claim, Drawn
+from apps.figures.context import FigureContext, NotApplicable, Settings
+from apps.figures.figure import Claim, FigureResult
 from apps.figures.helpers import unit_roles
 from apps.figures.scripts.circuits_thread.zoom_in import car, curve_weights, dogs, families
 from circuits import InputSpec, wrap
 from circuits.errors import AddressError, CircuitsError
 
-Draw = Callable[[str], Drawn]
+Draw = Callable[[str], FigureResult]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def draw(context: FigureContext) -> Draw:
     return cache(lambda name: scripts[name](context))
 
 
-def claim(drawn: Drawn, start: str) -> Claim:
-    found = [c for c in drawn.claims if c.what.startswith(start)]
-    assert len(found) == 1, [c.what for c in drawn.claims]
+def claim(drawn: FigureResult, start: str) -> Claim:
+    found = [c for c in drawn.claims if c.statement.startswith(start)]
+    assert len(found) == 1, [c.statement for c in drawn.claims]
     return found[0]
 
 
@@ -88,7 +88,7 @@ def test_no_published_unit_is_named_on_another_network(context: FigureContext, d
 
 
 def test_a_role_needs_pictures_that_tell_it(context: FigureContext) -> None:
-    with pytest.raises(NotHere, match="needs pictures of zebra"):
+    with pytest.raises(NotApplicable, match="needs pictures of zebra"):
         unit_roles.split(context.images, ["zebra"])
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
@@ -32,7 +32,7 @@ def _published(context: FigureContext) -> list[Check]:
     cost=60,
     published=_published,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Singular vectors of |W| into a layer, by branch; and families found without labels, against the branches."""
     from apps.figures.helpers.tuned_units import search
     from circuits import branch_enrichment, branch_structure
@@ -45,7 +45,7 @@ def draw(context: FigureContext) -> Drawn:
     reader = context.layer("mixed4c", "mixed4b")
     read = model.before(reader)
     if read is None or not branches_of(model, read):
-        raise NotHere(f"needs a layer with branches below {reader}")
+        raise NotApplicable(f"needs a layer with branches below {reader}")
     found = branch_structure(model, reader, shuffles=context.size(20, 10, 4), seed=context.seed)
     one = found.side("sources")
     layer = context.layer("mixed4c", "mixed4a")
@@ -94,4 +94,4 @@ def draw(context: FigureContext) -> Drawn:
         f"correlation at {seen.shape[1]} places, and units that pass the tests for detectors "
         f"({', '.join(tuned) or 'too few do'}), against the branches (hypergeometric tests, Holm's correction)."
     )
-    return Drawn(pictures, numbers, caption, claims)
+    return FigureResult(pictures, numbers, caption, claims)

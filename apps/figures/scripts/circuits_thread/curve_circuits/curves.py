@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import curve_layer, curve_stimuli, layer_before, mean_echo, search
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="Sorted by orientation, the weights between two layers of curve detectors have a positive diagonal.",
     cost=10,
 )
-def matrix(context: FigureContext) -> Drawn:
+def matrix(context: FigureContext) -> FigureResult:
     """Early against later detectors, in the order of their orientation, and shuffled."""
     import numpy as np
 
@@ -43,7 +43,7 @@ def matrix(context: FigureContext) -> Drawn:
     numbers = {**rule.describe(), "source_orientations": first, "target_orientations": second}
     numbers.pop("provenance")
     caption = f"The best {len(targets)} and {len(sources)} detectors. Rows: {later.how}. Columns: {early.how}."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -54,7 +54,7 @@ def matrix(context: FigureContext) -> Drawn:
     shows="Negative weights from earlier curves keep curve detectors silent at the opposite orientation.",
     cost=60,
 )
-def without_negatives(context: FigureContext) -> Drawn:
+def without_negatives(context: FigureContext) -> FigureResult:
     """Radial tuning as it is, without the negative weights from earlier curves, and without as many others."""
     import numpy as np
 
@@ -100,4 +100,4 @@ def without_negatives(context: FigureContext) -> Drawn:
         f"Weights were cut by taking the contribution of the expanded weights out of the units' pre-activations. "
         f"Detectors: {later.how}. Earlier: {early.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

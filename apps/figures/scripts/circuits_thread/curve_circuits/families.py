@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import curve_layer, kinds, layer_before, search
 from apps.figures.helpers.unit_roles import random_units
 
@@ -42,7 +42,7 @@ def _shares(context: FigureContext) -> Iterator[Check]:
     cost=100,
     published=_shares,
 )
-def family_shares(context: FigureContext) -> Drawn:
+def family_shares(context: FigureContext) -> FigureResult:
     """Shares of the weights to curve detectors at the strongest position, beside those to other units."""
     from apps.figures.drawing.share_bars import share_bars
 
@@ -82,7 +82,7 @@ def family_shares(context: FigureContext) -> Drawn:
         claims.append(Claim("earlier curves count for more in them", own[family], usual[family], more, "other units"))
     numbers = {"units": shown, "others": control, "shares": drawn, "distance": differ}
     caption = f"Families told by: {'; '.join(hows)}. Curve detectors: {found.how}."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _sizes_at_strongest(context: FigureContext, source: str, units: list[str]) -> Any:

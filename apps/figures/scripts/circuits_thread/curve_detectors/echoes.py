@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import curve_layer, curve_stimuli, mean_echo, search, tuning
 from apps.figures.helpers.unit_roles import random_units
 
@@ -25,7 +25,7 @@ RANDOM = 20
     shows="Early curve detectors also answer to the opposite curve; later ones do not.",
     cost=120,
 )
-def layers(context: FigureContext) -> Drawn:
+def layers(context: FigureContext) -> FigureResult:
     """The radial tuning of the best eight units in each of four layers, all turned to point up."""
     from circuits.plot.units.curve_detectors import radial_panels
 
@@ -70,4 +70,4 @@ def layers(context: FigureContext) -> Drawn:
         f"The (up to) eight units of each layer that score best in the search for curve detectors ({'; '.join(hows)}); "
         "the search itself prefers units without echoes, in every layer alike."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

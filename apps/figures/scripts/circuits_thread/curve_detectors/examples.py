@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import Search, curve_layer, layer_before, search
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _best(context: FigureContext) -> tuple[Search, UnitScan]:
     shows="Strong responses stand for curves of one orientation; weak ones also for other things.",
     cost=20,
 )
-def examples(context: FigureContext) -> Drawn:
+def examples(context: FigureContext) -> FigureResult:
     """A row of crops for each range of responses, the strongest at the top."""
     from circuits.plot import contact_sheet
     from circuits.plot.drawing.crops import cut_examples
@@ -59,7 +59,7 @@ def examples(context: FigureContext) -> Drawn:
         f"responses (left); at most one a picture and range; {found.how}."
     )
     drawing = contact_sheet(crops, list(rows), labels=labels, columns=_ACROSS)
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])
 
 
 @figure(
@@ -70,7 +70,7 @@ def examples(context: FigureContext) -> Drawn:
     shows="Most responses are far below zero; those above are rare, and their tail is long.",
     cost=5,
 )
-def histogram(context: FigureContext) -> Drawn:
+def histogram(context: FigureContext) -> FigureResult:
     """The histogram of responses before the rectifier, on a logarithmic scale."""
     from apps.figures.drawing.response_histogram import densities, moments, response_histogram, share_above
 
@@ -94,7 +94,7 @@ def histogram(context: FigureContext) -> Drawn:
         Claim("silent at most places: share of positions above zero", seen.density, 0.5, seen.density < 0.5, "half"),
     ]  # fmt: skip
     caption = f"Responses of {seen.unit.rpartition('/')[2]}, a curve detector, before its rectifier; {found.how}."
-    return Drawn({"": response_histogram(seen)}, numbers, caption, claims)
+    return FigureResult({"": response_histogram(seen)}, numbers, caption, claims)
 
 
 def _likeness(context: FigureContext, seen: UnitScan) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import Search, curve_layer, curve_stimuli, mean_echo, search, tuning
 from apps.figures.helpers.unit_roles import random_units
 
@@ -46,7 +46,7 @@ def _measured(context: FigureContext) -> tuple[Search, Tuning, list[str]]:
     cost=60,
     published=_published,
 )
-def one(context: FigureContext) -> Drawn:
+def one(context: FigureContext) -> FigureResult:
     """The best detector, at its best radius and at a straight line."""
     from circuits.plot.units.curve_detectors import orientation_plot
 
@@ -89,7 +89,7 @@ def one(context: FigureContext) -> Drawn:
             "its strongest response to straight lines",
         ),
     ]
-    return Drawn({"": drawing}, numbers, f"Responses of {_named(found)}; {found.how}.", claims)
+    return FigureResult({"": drawing}, numbers, f"Responses of {_named(found)}; {found.how}.", claims)
 
 
 @figure(
@@ -100,7 +100,7 @@ def one(context: FigureContext) -> Drawn:
     shows="Together the curve detectors of a layer span all orientations, each silent at its opposite.",
     cost=20,
 )
-def all_of_them(context: FigureContext) -> Drawn:
+def all_of_them(context: FigureContext) -> FigureResult:
     """The responses of up to twelve, each in shares of its peak."""
     from circuits.plot.units.curve_detectors import orientation_plot
     from sae.evaluation.curve_detection import coverage
@@ -136,7 +136,7 @@ def all_of_them(context: FigureContext) -> Drawn:
         ),
     ]
     caption = f"Responses of {len(curves)} of the 24 best units, spread over the orientations; {found.how}."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -147,7 +147,7 @@ def all_of_them(context: FigureContext) -> Drawn:
     shows="A curve detector takes curves of a range of radii, at one orientation.",
     cost=20,
 )
-def heat_map(context: FigureContext) -> Drawn:
+def heat_map(context: FigureContext) -> FigureResult:
     """Orientation across, radius down."""
     import numpy as np
 
@@ -173,7 +173,7 @@ def heat_map(context: FigureContext) -> Drawn:
         own, level, own > level, f"mean of {len(control)} random units",
     )  # fmt: skip
     caption = f"{_named(found)}; the stimuli of the last row are straight lines; {found.how}."
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])
 
 
 def _named(found: Search) -> str:

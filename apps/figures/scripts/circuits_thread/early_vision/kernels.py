@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     shows="First-layer kernels are Gabors and color contrasts: smooth, and either without color or all color.",
     cost=2,
 )
-def first(context: FigureContext) -> Drawn:
+def first(context: FigureContext) -> FigureResult:
     """All kernels, those without color first, by orientation; then those with."""
     import numpy as np
 
@@ -47,4 +47,4 @@ def first(context: FigureContext) -> Drawn:
     ]  # fmt: skip
     numbers: dict[str, Any] = {"order": order, "color_share": color, "orientation": turn, "smoothness": smooth}
     caption = f"Untrained kernels have a mean share of color of {float(np.mean(color_shares(blank).numpy())):.2f}."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -21,7 +21,7 @@ _LAYERS = 5
     shows="From layer to layer features grow from Gabors and colors to textures, curves and small shapes.",
     cost=90,
 )
-def overview(context: FigureContext) -> Drawn:
+def overview(context: FigureContext) -> FigureResult:
     """Pictures of what some units of each layer look for, spread over the layer."""
     import numpy as np
 
@@ -55,4 +55,4 @@ def overview(context: FigureContext) -> Drawn:
                   value, 1.0, value > 1, "the strongest photograph")  # fmt: skip
     numbers = {"layers": rows, "receptive_fields": fields, "over_photographs": beyond}
     caption = f"{sum(map(len, rows.values()))} units, evenly spread over those of each layer that fire on photographs."
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import curve_layer, layer_before, search
 
@@ -30,7 +30,7 @@ def _strongest(context: FigureContext) -> Iterator[Check]:
     cost=15,
     published=_strongest,
 )
-def page(context: FigureContext) -> Drawn:
+def page(context: FigureContext) -> FigureResult:
     """The weights page of a curve detector, inputs and outputs by the L2 norm of their expanded weights."""
     import circuits
     from apps.figures.helpers.unit_images import photographs
@@ -74,7 +74,7 @@ def page(context: FigureContext) -> Drawn:
         f"Expanded weights by L2 norm, signed by their sum; pictures are the places that arouse each unit most. The "
         f"unit is a curve detector; {found.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])
 
 
 def _carried(weights: ExpandedWeights, count: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="Places with fine texture on one side and coarse or none on the other: often an object before a blur.",
     cost=30,
 )
-def examples(context: FigureContext) -> Drawn:
+def examples(context: FigureContext) -> FigureResult:
     """The strongest places of a few detectors, and on which side of them the finer texture lies."""
     import numpy as np
 
@@ -69,7 +69,7 @@ def examples(context: FigureContext) -> Drawn:
         f"The ten strongest photographs of {len(chosen)} high-low frequency detectors ({found.how}; shown are those "
         f"most even in orientation). How much finer one side is was measured on {n} places of each."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -80,7 +80,7 @@ def examples(context: FigureContext) -> Drawn:
     shows="Each answers to one orientation of the boundary, the more the further apart the two frequencies are.",
     cost=30,
 )
-def tuning(context: FigureContext) -> Drawn:
+def tuning(context: FigureContext) -> FigureResult:
     """Heat maps of six detectors over the boundary's orientation and the ratio of the two frequencies."""
     import numpy as np
 
@@ -120,7 +120,7 @@ def tuning(context: FigureContext) -> Drawn:
         "responses": {u: table[i].tolist() for i, u in enumerate(units)},
     }
     caption = f"Responses of {k} high-low frequency detectors ({found.how}) to a fine texture beside a coarse one."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _found(context: FigureContext, at_least: int) -> Search:

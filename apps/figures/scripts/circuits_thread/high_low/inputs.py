@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
@@ -26,7 +26,7 @@ def _published(context: FigureContext) -> list[Check]:
     shows="Inputs for high frequencies excite it from one side and inhibit it from the other; for low, the reverse.",
     cost=30,
 )
-def inputs(context: FigureContext) -> Drawn:
+def inputs(context: FigureContext) -> FigureResult:
     """The strongest inputs of one detector, the frequency each prefers, and on which side it excites."""
     import math
 
@@ -52,7 +52,7 @@ def inputs(context: FigureContext) -> Drawn:
     along = (columns - (kw - 1) / 2) * math.cos(turn) + ((kh - 1) / 2 - rows) * math.sin(turn)
     lean = (kernels * along).sum(axis=(1, 2))  # above zero: excites from the fine side
     frequency = np.asarray(
-        context.kept("frequencies", lambda: preferred_frequencies(model, below).tolist(), layer=below)
+        context.cached("frequencies", lambda: preferred_frequencies(model, below).tolist(), layer=below)
     )
     most = np.sqrt(np.square(kernels).sum(axis=(1, 2)))
     order = np.argsort(-most, kind="stable")[: context.size(6, 6, 2)].tolist()
@@ -94,7 +94,7 @@ def inputs(context: FigureContext) -> Drawn:
         f"The {len(order)} strongest inputs of {short(one.unit)}, {which} of the high-low frequency detectors "
         f"({found.how}), by the L2 norm of their weights, with the frequency each prefers by gratings."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -106,7 +106,7 @@ def inputs(context: FigureContext) -> Drawn:
     cost=50,
     published=_published,
 )
-def factors(context: FigureContext) -> Drawn:
+def factors(context: FigureContext) -> FigureResult:
     """Factorize the weights into all detectors in two, and measure which frequencies the factors' channels like."""
     import math
 
@@ -145,7 +145,7 @@ def factors(context: FigureContext) -> Drawn:
         f"in two ({100 * got.explained:.0f} % of the squared weights): the strongest channels of each, and where "
         f"it acts on {len(spread)} of the detectors, in order of orientation."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _found(context: FigureContext, at_least: int) -> Search:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import layer_before
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="Black-and-white detectors are excited by colorless parents and inhibited, all over, by color ones.",
     cost=40,
 )
-def black_and_white(context: FigureContext) -> Drawn:
+def black_and_white(context: FigureContext) -> FigureResult:
     """The strongest parents of the unit that most prefers pictures without color, and what these prefer."""
     import numpy as np
 
@@ -37,7 +37,7 @@ def black_and_white(context: FigureContext) -> Drawn:
         shown = context.images.spread(context.size(100, 60, 24))
         return {k: v.tolist() for k, v in gray_preference(context.model, shown, [below, layer]).items()}
 
-    gray = {name: np.array(v) for name, v in context.kept("gray", prefer, layers=[below, layer]).items()}
+    gray = {name: np.array(v) for name, v in context.cached("gray", prefer, layers=[below, layer]).items()}
     best, how = int(np.argmax(gray[layer])), "the unit of its layer that most prefers pictures without their color"
     if context.published:
         best, how = 208, "the published one"
@@ -69,4 +69,4 @@ def black_and_white(context: FigureContext) -> Drawn:
               "channels", found, bound, found > bound, "95 % of shuffles"),
     ]  # fmt: skip
     caption = f"{unit.rpartition('/')[2]} is {how}. Expanded weights by L2 norm, signed by their sum."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

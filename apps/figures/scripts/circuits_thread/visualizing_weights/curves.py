@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import Search, curve_layer, layer_before, search
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="A curve detector's kernels from three earlier curves follow the curve, or forbid its opposite.",
     cost=30,
 )
-def parents(context: FigureContext) -> Drawn:
+def parents(context: FigureContext) -> FigureResult:
     """The best curve detector, and the earlier curves with the largest weights to it."""
     import numpy as np
 
@@ -62,7 +62,7 @@ def parents(context: FigureContext) -> Drawn:
         f"{unit.unit.rpartition('/')[2]} points to {unit.orientation:.0f}°; parents {which}. Detectors: {later.how}. "
         f"Earlier: {early.how}; those with the largest weights are shown."
     )
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])
 
 
 @figure(
@@ -73,7 +73,7 @@ def parents(context: FigureContext) -> Drawn:
     shows="The grid of kernels between two layers of curve detectors turns with the orientations.",
     cost=50,
 )
-def grid(context: FigureContext) -> Drawn:
+def grid(context: FigureContext) -> FigureResult:
     """Eight by eight kernels, both sides in the order of their orientation."""
     import numpy as np
 
@@ -108,7 +108,7 @@ def grid(context: FigureContext) -> Drawn:
     }
     columns, rows = (", ".join(f":{u.index} at {u.orientation:.0f}°" for u in side) for side in (sources, targets))
     caption = f"Columns: {columns} of {early.layer} ({early.how}). Rows: {rows} of {later.layer} ({later.how})."
-    return Drawn({"": drawing}, numbers, caption, [claim])
+    return FigureResult({"": drawing}, numbers, caption, [claim])
 
 
 def _curves(context: FigureContext) -> tuple[Search, Search]:

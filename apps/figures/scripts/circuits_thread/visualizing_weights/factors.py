@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def _published(context: FigureContext) -> Iterator[Check]:
     fits="inception",
     cost=30,
 )
-def branch(context: FigureContext) -> Drawn:
+def branch(context: FigureContext) -> FigureResult:
     """One-sided NMF of the weights to ten units of a branch."""
     import circuits
     from apps.figures.helpers.tuned_units import layer_before
@@ -56,7 +56,7 @@ def branch(context: FigureContext) -> Drawn:
     )
     how = f"the {len(units)} with the largest weights" if not context.published else "the first ten"
     caption = f"{len(units)} units of {name}, channels {first} on ({how}); eight are shown."
-    return Drawn({"": drawing}, found.describe(), caption, [_explained(found)])
+    return FigureResult({"": drawing}, found.describe(), caption, [_explained(found)])
 
 
 @figure(
@@ -68,7 +68,7 @@ def branch(context: FigureContext) -> Drawn:
     cost=40,
     published=_published,
 )
-def high_low(context: FigureContext) -> Drawn:
+def high_low(context: FigureContext) -> FigureResult:
     """One-sided NMF of the expanded weights from two layers below, and what frequencies the two groups like."""
     import numpy as np
 
@@ -113,7 +113,7 @@ def high_low(context: FigureContext) -> Drawn:
     for part in numbers.values():
         part.pop("provenance")
     caption = f"Six units spread over orientations; {found.how}. Pictures: the place that arouses each channel most."
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _branch(context: FigureContext) -> str:
@@ -122,7 +122,7 @@ def _branch(context: FigureContext) -> str:
             return name
     parts = [name for name, layer in context.model.layers.items() if layer.part is not None and layer.channels >= 4]
     if not parts:
-        raise NotHere("needs a network with branches")
+        raise NotApplicable("needs a network with branches")
     return parts[len(parts) // 2]
 
 

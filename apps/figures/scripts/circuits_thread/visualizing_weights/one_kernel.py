@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import layer_before
 
@@ -34,7 +34,7 @@ def _published(context: FigureContext) -> Iterator[Check]:
     cost=30,
     published=_published,
 )
-def one(context: FigureContext) -> Drawn:
+def one(context: FigureContext) -> FigureResult:
     """The strongest edge between two layers, of those whose kernel has places."""
     import circuits
     from apps.figures.helpers.unit_images import renders
@@ -47,7 +47,7 @@ def one(context: FigureContext) -> Drawn:
         if max(weights.kernels.shape[2:]) > 1:
             break
     else:
-        raise NotHere("needs kernels of more than one position between two layers in the middle of the network")
+        raise NotApplicable("needs kernels of more than one position between two layers in the middle of the network")
     blank = circuits.expanded_weights(untrained(context.model, seed=context.seed), source=source, target=target)
     pairs = _strongest(weights, _STRONGEST)
     t, s, how = *pairs[0], "the largest share of all weights that a unit reads, of kernels with places"
@@ -63,7 +63,7 @@ def one(context: FigureContext) -> Drawn:
     claim = Claim(f"kernels have shapes: correlation of neighboring weights in the {_STRONGEST} strongest",
                   smooth, chance, smooth > chance, f"the {_STRONGEST} strongest of the untrained network")  # fmt: skip
     numbers = {"source": found.source, "target": found.target, "kernel": found.kernel, "weight": found.weight}
-    return Drawn({"": drawing}, numbers, f"The edge is {how}.", [claim])
+    return FigureResult({"": drawing}, numbers, f"The edge is {how}.", [claim])
 
 
 def _later(context: FigureContext) -> list[str]:

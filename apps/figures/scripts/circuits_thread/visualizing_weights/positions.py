@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import layer_before
 from apps.figures.helpers.unit_roles import CARS, Role, car
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     shows="A car detector looks for windows above and wheels below, which a picture per position shows.",
     cost=90,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Decomposed feature visualization of the car unit, in the features of the layer below."""
     import torch
 
@@ -57,7 +57,7 @@ def draw(context: FigureContext) -> Drawn:
                             for k in range(rows)] for i in range(rows)],
     }  # fmt: skip
     caption = f"Each picture raises what excites the unit at that position; {role.how}."
-    return Drawn({"": decomposed_grid(found)}, numbers, caption, [claim])
+    return FigureResult({"": decomposed_grid(found)}, numbers, caption, [claim])
 
 
 def _with_places(context: FigureContext) -> Role:
@@ -71,7 +71,7 @@ def _with_places(context: FigureContext) -> Role:
         return car(context)
     images = context.images
     if images.labels is None or images.classes is None:
-        raise NotHere("needs labeled pictures, to find a unit for cars: folders or files called after classes")
+        raise NotApplicable("needs labeled pictures, to find a unit for cars: folders or files called after classes")
     wanted = {name.lower() for name in CARS}
     cars = np.array([images.classes[label].lower() in wanted for label in images.labels])
     best = Role("", "", -1.0)

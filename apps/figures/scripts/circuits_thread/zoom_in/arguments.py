@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def _published(context: FigureContext) -> list[Check]:
     cost=60,
     published=_published,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """One curve detector: its picture, photographs, drawn curves, turned photographs, inputs and clients."""
     import numpy as np
 
@@ -89,7 +89,7 @@ def draw(context: FigureContext) -> Drawn:
         f"{'the published one' if published else 'the best-scoring one here'} ({found.how}): {len(examples)} "
         "photographs are turned about the place where it fires. The seventh, weights set by hand, is left out."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _neighbors(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.unit_roles import car
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _published(context: FigureContext) -> Iterator[Check]:
     cost=60,
     published=_published,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Trace the car unit one layer back; its strongest inputs, each with the kernel and where it excites."""
     import circuits
     from apps.cli.output.part_names import label_parts
@@ -74,7 +74,7 @@ def draw(context: FigureContext) -> Drawn:
         claims.append(
             Claim("wheels excite from below windows", height["wheel"], height["window"], holds, "the windows' height")
         )
-    return Drawn({"": drawing}, numbers, f"The strongest inputs of a car detector; {role.how}.", claims)
+    return FigureResult({"": drawing}, numbers, f"The strongest inputs of a car detector; {role.how}.", claims)
 
 
 def _spread(context: FigureContext, found: Circuit) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
@@ -31,7 +31,7 @@ def _published(context: FigureContext) -> list[Check]:
     cost=30,
     published=_published,
 )
-def patch(context: FigureContext) -> Drawn:
+def patch(context: FigureContext) -> FigureResult:
     """The largest edge between an early and a later curve detector of like orientation: is it a curve, too?"""
     import numpy as np
 
@@ -81,7 +81,7 @@ def patch(context: FigureContext) -> Drawn:
         f"{widest} weights, the widest there are. Below: {early.how}. "
         f"Above: {late.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -92,7 +92,7 @@ def patch(context: FigureContext) -> Drawn:
     shows="Early curve detectors excite later ones of similar orientation and inhibit those of the opposite one.",
     cost=40,
 )
-def signs(context: FigureContext) -> Drawn:
+def signs(context: FigureContext) -> FigureResult:
     """The largest edges between curve detectors of similar and of opposite orientation, whatever their sign."""
     import numpy as np
 
@@ -149,7 +149,7 @@ def signs(context: FigureContext) -> Drawn:
         f"and of the opposite orientation, or as near as there are, a unit in one edge of a column only; {early.how}; "
         f"{late.how}. Correlation over all edges {rule.correlation:.2f}, p {rule.p:.4f}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _families(context: FigureContext) -> tuple[Search, Search]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
@@ -31,7 +31,7 @@ def _published(context: FigureContext) -> list[Check]:
     shows="A unit of mixed4b looks for dog heads and answers to them whichever way they face.",
     cost=40,
 )
-def unit(context: FigureContext) -> Drawn:
+def unit(context: FigureContext) -> FigureResult:
     """Find the dog detector, draw it with the photographs it answers to, and mirror the pictures of dogs."""
     import numpy as np
 
@@ -73,7 +73,7 @@ def unit(context: FigureContext) -> Drawn:
         f"A unit for dogs: what it looks for, and its 12 strongest photographs; {role.how}. Mirrored were "
         f"{len(found.plain)} pictures of dogs."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 @figure(
@@ -85,7 +85,7 @@ def unit(context: FigureContext) -> Drawn:
     cost=70,
     published=_published,
 )
-def circuit(context: FigureContext) -> Drawn:
+def circuit(context: FigureContext) -> FigureResult:
     """Trace the dog detector, and among what excites it find the two that are most each other's mirror image."""
     import numpy as np
 
@@ -103,7 +103,9 @@ def circuit(context: FigureContext) -> Drawn:
     excite = [int(u.rpartition(":")[2]) for u, e in edges.items() if e.strength > _NAMED * most]
     pairs = seen.pairs(1, among=excite)
     if not pairs:
-        raise NotHere(f"no two of the {len(excite)} strongest inputs of {role.unit} are each other's mirror image")
+        raise NotApplicable(
+            f"no two of the {len(excite)} strongest inputs of {role.unit} are each other's mirror image"
+        )
     first, second, _ = pairs[0]
     names = {seen.units[first]: "faces one way", seen.units[second]: "its mirror image"}
     names |= _facing(context, layer, (first, second))
@@ -146,7 +148,7 @@ def circuit(context: FigureContext) -> Drawn:
         f"the two whose preferences swap most when the pictures are mirrored, of the {len(excite)} that excite it at "
         "least a tenth as much as the strongest."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _mirrored(context: FigureContext, layer: str) -> Mirrors:

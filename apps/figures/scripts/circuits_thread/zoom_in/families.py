@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.cli.verify.checks import Check
@@ -30,7 +30,7 @@ def _published(context: FigureContext) -> list[Check]:
     cost=70,
     published=_published,
 )
-def curves(context: FigureContext) -> Drawn:
+def curves(context: FigureContext) -> FigureResult:
     """Search for curve detectors, choose ten by orientation, and draw what each looks for and its radial tuning."""
     from apps.figures.helpers.tuned_units import search
     from circuits import stimuli
@@ -50,7 +50,7 @@ def curves(context: FigureContext) -> Drawn:
     also=("H1",),
     cost=60,
 )
-def high_low(context: FigureContext) -> Drawn:
+def high_low(context: FigureContext) -> FigureResult:
     """Search for high-low frequency detectors, choose ten by orientation, and draw them as curves are drawn."""
     from apps.figures.helpers.tuned_units import search
     from circuits import stimuli
@@ -61,7 +61,7 @@ def high_low(context: FigureContext) -> Drawn:
     )
 
 
-def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) -> Drawn:
+def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) -> FigureResult:
     import numpy as np
 
     from apps.figures.helpers.unit_images import looks
@@ -111,7 +111,7 @@ def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) 
         f"What {len(units)} {what} look for (pictures made by optimization), in order of orientation, with their "
         f"radial tuning to synthetic stimuli; {found.how}; shown are those most even in orientation."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _dial(tuning: Tuning, unit: str) -> Curve:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="Unit 55 of mixed4e answers to cat faces, fronts of cars, and cat legs.",
     cost=90,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Rank units of a layer by how many things make them fire; draw the first with four diverse pictures."""
     from apps.figures.helpers.unit_images import renders
     from circuits.plot import polysemantic_unit
@@ -31,7 +31,7 @@ def draw(context: FigureContext) -> Drawn:
     scan = context.scan.layer(layer)
     fires = [i for i in range(len(scan)) if scan.fires_on[i] >= n]
     if not fires:
-        raise NotHere(f"needs more pictures: no unit of {layer} fires on {n} of {len(context.images)}")
+        raise NotApplicable(f"needs more pictures: no unit of {layer} fires on {n} of {len(context.images)}")
     wanted = _candidates(context, layer, fires)
     examples = {unit: context.scan.unit(unit).top[:n] for unit in wanted}
     found = polysemantic(
@@ -66,7 +66,7 @@ def draw(context: FigureContext) -> Drawn:
         f"{best.unit.partition('/')[2]}, {how}: {len(made)} pictures made by optimization and pushed apart, and its "
         f"{n} strongest photographs grouped by the parents that made it fire."
     )
-    return Drawn(pictures, numbers, caption, claims)
+    return FigureResult(pictures, numbers, caption, claims)
 
 
 def _candidates(context: FigureContext, layer: str, fires: list[int]) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -22,7 +22,7 @@ _SPREAD = ("mixed4d:241", "mixed4d:277", "mixed4d:417")
     shows="The car unit of mixed4c feeds units of mixed4d whose other inputs have nothing to do with cars.",
     cost=60,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Which units of the next layer the car unit excites most, what else feeds them, and what else they answer to."""
     import numpy as np
 
@@ -37,7 +37,7 @@ def draw(context: FigureContext) -> Drawn:
     layer, index = model.unit(role.unit).layer, int(role.unit.rpartition(":")[2])
     after = [n for n in model.trunk[model.trunk.index(layer) + 1 :] if model.layers[n].size is not None]
     if not after:
-        raise NotHere(f"needs a layer with places after {layer}, where the car unit is")
+        raise NotApplicable(f"needs a layer with places after {layer}, where the car unit is")
     kernels = np.asarray(expanded_weights(model, source=layer, target=after[0]).kernels.detach(), dtype=np.float64)
     sums, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
     fires = context.scan.layer(after[0]).fires_on
@@ -45,7 +45,7 @@ def draw(context: FigureContext) -> Drawn:
     order = [t for t in order if sums[t, index] > 0.05 * sums[order[0], index]]
     targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if context.published else order[:3]
     if not targets:
-        raise NotHere(f"the car unit excites no unit of {after[0]} that fires on ten pictures")
+        raise NotApplicable(f"the car unit excites no unit of {after[0]} that fires on ten pictures")
     rows = {}
     for t in targets:
         strongest = np.argsort(-np.where(sums[t] > 0, norms[t], -1), kind="stable").tolist()
@@ -103,7 +103,7 @@ def draw(context: FigureContext) -> Drawn:
         f"The {len(targets)} units of {after[0]} that the car detector excites most ({role.how}), with the three other "
         "inputs that excite each most."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _likeness(context: FigureContext, layer: str) -> Any:

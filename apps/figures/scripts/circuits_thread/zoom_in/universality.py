@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -24,7 +24,7 @@ _LAYERS = {"curve": ("mixed3b", "fire5"), "high-low": ("mixed3a", "fire4")}
     shows="The same families of units come up in networks of different makes, trained apart.",
     cost=150,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Search each network for both families by their tuning, and draw the best of each, beside untrained ones."""
     from apps.figures.helpers.unit_images import renders
     from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
@@ -60,7 +60,7 @@ def draw(context: FigureContext) -> Drawn:
         f"The {n} units of each network that score best as curve detectors and as high-low frequency detectors, found "
         f"by their tuning to synthetic stimuli, and how many pass the tests. Networks: {', '.join(benches)}.{without}"
     )
-    return Drawn(pictures, numbers, caption, claims)
+    return FigureResult(pictures, numbers, caption, claims)
 
 
 def _benches(context: FigureContext) -> tuple[dict[str, FigureContext], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 from apps.figures.helpers.unit_roles import dogs, split
 
@@ -24,7 +24,7 @@ FACTORS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
     also=("St2",),
     cost=150,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Turn the latent that best tells dogs from other things, everywhere, beside random latents."""
     import numpy as np
 
@@ -99,4 +99,4 @@ def draw(context: FigureContext) -> Drawn:
         f"against what geometry and derivative predict. {found.how}."
     )
     numbers = result.describe() | {"auc": auc, "chance": best.chance, "random_widths": widths}
-    return Drawn({"": steering_figure(result)}, numbers, caption, claims)
+    return FigureResult({"": steering_figure(result)}, numbers, caption, claims)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import dictionary
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _CLEAN, _SOME, _FULL, _FAR, _ONCE = (0.0, False), (0.5, False), (1.0, False), (2
     fits="language",
     cost=60,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Find the latent that knows the landmark, turn it up, at every token or at one, and count what is written."""
     from apps.figures.context import LANGUAGE
     from apps.figures.drawing.steered_texts import Written, written_figure
@@ -43,14 +43,14 @@ def draw(context: FigureContext) -> Drawn:
 
         lm = load_language(LANGUAGE)
     except (ImportError, CircuitsError) as error:
-        raise NotHere(f"needs the extra lm: pip install 'vision-circuits[lm]' ({error})") from error
+        raise NotApplicable(f"needs the extra lm: pip install 'vision-circuits[lm]' ({error})") from error
     site = LanguageSite(lm, _SITE)
     texts = open_texts(f"tales:{context.size(3000, 1500, 120)}@{context.seed + 2}")
     s = dictionary(context, site, texts, latents=512, k=4, steps=context.size(3000, 1000, 20), seed=context.seed)
     stories = tales.sample(context.size(400, 150, 40), seed=context.seed + 1)
     known = {one.name: one for one in known_features(s, site, stories)}
     if "landmark_due" not in known:
-        raise NotHere("needs a language model that knows of the landmark")
+        raise NotApplicable("needs a language model that knows of the landmark")
     landmark = known["landmark_due"]
     strengths = maxima(s, site, open_texts(f"tales:{context.size(500, 200, 30)}@{context.seed + 5}"))
     prompts = [_PROMPT] * context.size(40, 12, 4)
@@ -128,7 +128,7 @@ def draw(context: FigureContext) -> Drawn:
         "activation, at every token or only at the first that is written. TopK SAE of 512 latents, 4 active, "
         f"trained on {len(texts)} stories."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)
 
 
 def _named(what: str, way: tuple[float, bool]) -> str:

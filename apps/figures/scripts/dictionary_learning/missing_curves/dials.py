@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import THRESHOLD, curve_layer, search
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _WITHIN = 10.0
     shows="Latents of a sparse autoencoder detect curves of the orientations that the channels leave out.",
     cost=150,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train an SAE, put channels, latents and as many random directions to the tests for curves, and compare gaps."""
     import copy
 
@@ -84,4 +84,4 @@ def draw(context: FigureContext) -> Drawn:
         f"A TopK SAE with {latents} latents, k = {k}, {steps} steps, has {count} curve detectors: {ours.single} are "
         f"one channel over again, {ours.in_gaps} point where none of {channels} channels does; {how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

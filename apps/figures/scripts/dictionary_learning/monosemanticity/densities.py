@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import trained
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="Latents fire far more seldom than the channels they are made of.",
     cost=60,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Count on held-out vectors how often latents, channels and random directions fire."""
     import numpy as np
 
@@ -80,4 +80,4 @@ def draw(context: FigureContext) -> Drawn:
         "Share of held-out places at which each unit fires. Of latents and random directions as many are active at "
         f"each place, which sets their mean, not how they differ. {found.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotHere
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.context import NotApplicable
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SHOWN = 6
     shows="Pictures on which a latent fires have more in common than those on which a channel does.",
     cost=50,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Draw latents and channels by lot, show where each fires most, and how alike that is to a later layer."""
     import numpy as np
 
@@ -36,7 +36,7 @@ def draw(context: FigureContext) -> Drawn:
     found = trained(context)
     later = deeper_layer(context.model, found.layer, "auto")
     if later is None:
-        raise NotHere(f"needs a layer behind {found.layer}")
+        raise NotApplicable(f"needs a layer behind {found.layer}")
     pictures = found.held_out.spread(200)
     generator = np.random.default_rng(context.seed)
     asked = context.size(40, 24, 12)
@@ -52,7 +52,7 @@ def draw(context: FigureContext) -> Drawn:
     alike = coherence(context.model, examples, pictures, later)
     of = {kind: [u for u in examples if ("~" in u) is (kind == "latents")] for kind in ("latents", "channels")}
     if not all(of.values()):
-        raise NotHere(f"needs {_SHOWN} pictures on which a unit of {found.layer} fires")
+        raise NotApplicable(f"needs {_SHOWN} pictures on which a unit of {found.layer} fires")
     shown = [u for kind in of.values() for u in kind[:4]]
     crops = cut_examples({u: examples[u] for u in shown}, pictures, context.model.input)
     middle = {kind: float(np.median([alike[u] for u in units])) for kind, units in of.items()}
@@ -85,4 +85,4 @@ def draw(context: FigureContext) -> Drawn:
         f"each fires most; the numbers are of {len(of['latents'])} latents and {len(of['channels'])} channels. "
         f"{found.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

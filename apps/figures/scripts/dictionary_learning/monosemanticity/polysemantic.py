@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="A channel that answers to unrelated things is shared by several latents, each of which answers to one.",
     cost=25,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Take the channel apart that most latents lead, and compare its examples with theirs."""
     import numpy as np
 
@@ -65,4 +65,6 @@ def draw(context: FigureContext) -> Drawn:
         f"({int(led[channel])} on a tenth of them or more), and the latents that write to it; n = {len(pictures)} "
         f"held-out pictures. {found.how}."
     )
-    return Drawn({"": dissection_figure(result, pictures, context.model.input, columns=8)}, numbers, caption, claims)
+    return FigureResult(
+        {"": dissection_figure(result, pictures, context.model.input, columns=8)}, numbers, caption, claims
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import RATE, halves, middle_layer, vectors_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="The error falls steadily with the number of latents, and with the amount of data.",
     cost=150,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train dictionaries of several sizes on a few and on many pictures, and measure them on others."""
     import sae
     from circuits.plot.sae.dictionaries import scaling_figure
@@ -79,4 +79,4 @@ def draw(context: FigureContext) -> Drawn:
         f"Variance of held-out activations of {layer} that TopK dictionaries of {sizes[0]} to {sizes[-1]} latents "
         f"leave unexplained, trained alike on {' and on '.join(left)}; dashed, channels and random directions."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _SHOWN, _CROPS = 5, 4
     shows="A dense vector of many channels is nearly the sum of a few sparse latents, each of which can be read.",
     cost=30,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Encode the strongest place of a held-out picture; its latents, with the pictures on which they fire."""
     import numpy as np
     import torch
@@ -91,4 +91,4 @@ def draw(context: FigureContext) -> Drawn:
         f"The strongest place of a held-out picture ({alone.ids[0]}), its {len(vector)} channels, the {len(order)} "
         f"strongest of its active latents with the pictures on which they fire most, and the sum. {found.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

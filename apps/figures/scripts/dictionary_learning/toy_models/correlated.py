@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     fits="toy",
     cost=15,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train features in sets that come together, or exclude each other, in two dimensions."""
     from circuits.plot.superposition.models import planes_figure
 
@@ -67,7 +67,7 @@ def draw(context: FigureContext) -> Drawn:
         f"come together, in the second they exclude each other, in the third all are independent. Best of "
         f"{len(runs) // len(best)} runs of each."
     )
-    return Drawn({"": planes_figure(best)}, numbers, caption, claims)
+    return FigureResult({"": planes_figure(best)}, numbers, caption, claims)
 
 
 def _cosines(solution: Solution, of_a_set: bool | None) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     fits="toy",
     cost=30,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train a toy model at each density, and the same without a ReLU, which does no better than PCA."""
     from circuits.plot.superposition.models import gram_figure
     from sae.superposition import train
@@ -55,4 +55,4 @@ def draw(context: FigureContext) -> Drawn:
         f"{len(best)} densities: what of each feature arrives at each output, and the length of each feature's "
         f"direction, yellow where others interfere. Best of {len(runs) // len(best)} run(s) of each density."
     )
-    return Drawn({"": gram_figure(best)}, {"models": models, "linear": linear.describe()}, caption, claims)
+    return FigureResult({"": gram_figure(best)}, {"models": models, "linear": linear.describe()}, caption, claims)

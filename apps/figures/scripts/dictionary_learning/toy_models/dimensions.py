@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _MANY = 15
     fits="toy",
     cost=60,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train equal features at many densities; how many lie on a plateau, beside random directions of like lengths."""
     from circuits.plot.superposition.charts import dimensions_figure
     from circuits.plot.superposition.models import graph_figure
@@ -76,7 +76,9 @@ def draw(context: FigureContext) -> Drawn:
         "feature's share of a dimension, then features of some models, joined where they share a direction and "
         "colored by the solid they form."
     )
-    return Drawn({"": dimensions_figure(best, PLATEAUS), "solids": graph_figure(groups)}, numbers, caption, claims)
+    return FigureResult(
+        {"": dimensions_figure(best, PLATEAUS), "solids": graph_figure(groups)}, numbers, caption, claims
+    )
 
 
 def _share(dimensionality: list[float], at: float) -> float:

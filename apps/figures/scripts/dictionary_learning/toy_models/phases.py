@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 
 if TYPE_CHECKING:
     from apps.figures.context import FigureContext
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     fits="toy",
     cost=40,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train two features in one dimension, and three in two, over a grid of importances and densities."""
     import numpy as np
 
@@ -53,4 +53,4 @@ def draw(context: FigureContext) -> Drawn:
         "What becomes of the last of n features in n − 1 dimensions, by its importance and the density of all: white "
         "ignored, blue with a dimension of its own, orange in superposition. Left trained, right the closed forms."
     )
-    return Drawn(pictures, numbers, caption, claims)
+    return FigureResult(pictures, numbers, caption, claims)

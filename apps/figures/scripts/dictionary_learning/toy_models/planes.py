@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     fits="toy",
     cost=30,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Train five features in two dimensions at several densities, and draw their directions."""
     from circuits.plot.superposition.models import planes_figure
 
@@ -54,7 +54,7 @@ def draw(context: FigureContext) -> Drawn:
         f"Directions of five features of falling importance in two dimensions, at {len(best)} densities; best of "
         f"{len(runs) // len(best)} run(s) of each."
     )
-    return Drawn({"": planes_figure(best)}, numbers, caption, claims)
+    return FigureResult({"": planes_figure(best)}, numbers, caption, claims)
 
 
 def _gaps(directions: list[list[float]]) -> list[float]:

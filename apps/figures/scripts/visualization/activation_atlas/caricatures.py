@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -22,7 +22,7 @@ LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
     shows="Early layers keep a photograph almost as it is; later ones keep what it is of.",
     cost=120,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Exaggerate what each of several layers says to a photograph, and compare the pictures with it."""
     from circuits.common.statistics import correlation
     from circuits.plot import strip
@@ -59,4 +59,4 @@ def draw(context: FigureContext) -> Drawn:
         "pixel_correlation": like,
     }
     caption = f"A photograph, and its caricature by {len(layers)} layers; {about.how}."
-    return Drawn({"": strip(found)}, numbers, caption, claims)
+    return FigureResult({"": strip(found)}, numbers, caption, claims)

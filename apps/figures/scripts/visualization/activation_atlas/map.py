@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import layer_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "layer can say.",
     cost=180,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Sample, lay out, average over cells, and make an icon of each."""
     from circuits.activations.atlas_builder import activation_atlas
     from circuits.plot import atlas_figure
@@ -56,4 +56,4 @@ def draw(context: FigureContext) -> Drawn:
         "tells the mean of its cell from the layer's activations in general."
     )
     drawing = atlas_figure(atlas, tile=context.size(72, 84, 84), labels=bool(atlas.cells and atlas.cells[0].labels))
-    return Drawn({"": drawing}, atlas.describe() | {"xy": atlas.xy.round(3)}, caption, claims)
+    return FigureResult({"": drawing}, atlas.describe() | {"xy": atlas.xy.round(3)}, caption, claims)

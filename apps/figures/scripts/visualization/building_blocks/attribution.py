@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="Attribution says which places and which channels of a layer speak for a class; it is an estimate.",
     cost=45,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Attribute the two strongest class scores to a layer, and silence each place to check."""
     import circuits
     from circuits.activations.spatial_attribution import check_places
@@ -63,4 +63,4 @@ def draw(context: FigureContext) -> Drawn:
         f"one place is silenced, and the channels that give most; {about.how}."
     )
     drawing = attribution_figure(found, picture, names=about.names[:2], checks=checks)
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -22,7 +22,7 @@ _TOP = 4
     shows="At each place of a picture a few units say most of what a layer says, and their pictures can be read.",
     cost=80,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Take the strongest places of a picture, and show the units that say most there."""
     import torch
 
@@ -62,4 +62,4 @@ def draw(context: FigureContext) -> Drawn:
     caption = (
         f"{len(places)} places of {layer}, the strongest that lie apart, by their {_TOP} strongest units; {about.how}."
     )
-    return Drawn({"": dictionary_figure(found)}, numbers, caption, claims)
+    return FigureResult({"": dictionary_figure(found)}, numbers, caption, claims)

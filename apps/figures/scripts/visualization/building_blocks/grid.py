@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="One icon for what all units together say at each place, larger the more is said.",
     cost=90,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Make an icon of each place's activation vector, and see whether the layer tells the icons apart."""
     import torch
 
@@ -62,4 +62,4 @@ def draw(context: FigureContext) -> Drawn:
         f"{layer} at {found.norms.shape[0]} × {found.norms.shape[1]} places, each {pooled} × {pooled} positions of its "
         f"map: icons of the mean activation vectors, their areas in proportion to its length; {about.how}."
     )
-    return Drawn({"": grid_figure(found)}, numbers, caption, claims)
+    return FigureResult({"": grid_figure(found)}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     shows="Six groups of channels, found by factoring the activations, hold most of what a layer says of a picture.",
     cost=40,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Factor the activations of one picture into six groups, each with a map, an icon and what it adds to classes."""
     from circuits.activations.neuron_groups import neuron_groups
     from circuits.plot import groups_figure
@@ -46,4 +46,4 @@ def draw(context: FigureContext) -> Drawn:
         f"each is, what it looks for, and what it adds to the three strongest class scores; {about.how}."
     )
     drawing = groups_figure(found, about.image.tensor(context.model.input)[0])
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

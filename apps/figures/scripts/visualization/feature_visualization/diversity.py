@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ PUBLISHED = ("mixed4a:97", "mixed4a:143", "mixed5a:9", "mixed4e:55")
     shows="A term that pushes the pictures of one unit apart shows facets that a single one leaves out.",
     cost=80,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Make four pictures of each unit with the diversity term, and four that differ by their seed only."""
     import torch
 
@@ -72,4 +72,4 @@ def draw(context: FigureContext) -> Drawn:
         "is the mean cosine of channel correlations at the unit's layer."
     )
     drawing = picture_table(rows, title="Facets of a unit", names=names, side=124)
-    return Drawn({"": drawing}, {"units": numbers}, caption, claims)
+    return FigureResult({"": drawing}, {"units": numbers}, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SHOWN = 5
     shows="Photographs show what a unit meets; optimization shows what drives it, without what merely comes along.",
     cost=20,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Put the optimized picture of some units beside the photographs they answer to most."""
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot.drawing.image_table import Tile, picture_table, tile_of
@@ -59,4 +59,4 @@ def draw(context: FigureContext) -> Drawn:
         columns=("optimized", "photographs"),
     )
     caption = f"{len(units)} units, {how}: the picture made by optimization, and the {_SHOWN} strongest photographs."
-    return Drawn({"": drawing}, {"units": numbers}, caption, claims)
+    return FigureResult({"": drawing}, {"units": numbers}, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of, subject
 from apps.figures.helpers.unit_roles import dogs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "probability, which is raised as well by making other classes unlikely.",
     cost=80,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Make a picture for each of five objectives, and measure all five of each picture."""
     import torch
 
@@ -87,4 +87,4 @@ def draw(context: FigureContext) -> Drawn:
         f"often) at one position and over the whole map, all of {layer}, and class {about.names[0]} before and after "
         f"softmax. The class is that of a picture: {about.how}."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

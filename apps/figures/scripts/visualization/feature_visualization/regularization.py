@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SHARE = 0.3
     "decorrelated parametrization each remove it, at some cost in response.",
     cost=80,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Make a picture of one unit in eleven ways; measure its response and its share of high frequencies."""
     import torch
 
@@ -113,4 +113,4 @@ def draw(context: FigureContext) -> Drawn:
         f"often that answers to optimized pixels), {options['steps']} steps each. A penalty is weighed so that it "
         f"would take {100 * _SHARE:.0f} % of the response from the picture without."
     )
-    return Drawn({"": drawing}, numbers, caption, claims)
+    return FigureResult({"": drawing}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MOST = 200
     shows="Negative optimum, photographs from the least to the strongest response, positive optimum.",
     cost=40,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Optimize a unit both ways, and gather photographs in between."""
     from circuits.plot import spectrum_strip
     from circuits.visualization import spectrum
@@ -50,4 +50,4 @@ def draw(context: FigureContext) -> Drawn:
     }
     how = "the published one" if context.published else f"drawn by lot from the half of {layer} that fires most often"
     caption = f"{found.unit.partition('/')[2]} ({how}) over {len(pictures)} photographs, and its optima either way."
-    return Drawn({"": spectrum_strip(found, pictures, context.model.input)}, numbers, caption, claims)
+    return FigureResult({"": spectrum_strip(found, pictures, context.model.input)}, numbers, caption, claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apps.figures.figure import Claim, Drawn, figure
+from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import drawn_units, layer_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     shows="From random noise, gradient steps that raise a unit's response make what it looks for appear.",
     cost=30,
 )
-def draw(context: FigureContext) -> Drawn:
+def draw(context: FigureContext) -> FigureResult:
     """Optimize a picture for one unit, and keep it after steps that lie ever further apart."""
     from circuits.plot import trajectory_strip
     from circuits.visualization import trajectory
@@ -47,4 +47,4 @@ def draw(context: FigureContext) -> Drawn:
         f"A picture for {made.unit.partition('/')[2]} ({chosen}) after up to {steps} steps, and below what is raised "
         "at each step (the mean of the channel over the picture as it is transformed at random)."
     )
-    return Drawn({"": trajectory_strip(made, columns=8)}, numbers, caption, claims)
+    return FigureResult({"": trajectory_strip(made, columns=8)}, numbers, caption, claims)
