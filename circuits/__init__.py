@@ -38,6 +38,7 @@ from circuits.units.similarity import Likeness, Neighbors, neighbors, similarity
 from circuits.units.universality import Matches, match
 from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
 from circuits.visualization import Visualization, visualize
+from zoo.cards import register
 from zoo.inputs import InputSpec
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "one_sided_nmf",
     "polysemantic",
     "read_scan",
+    "register",
     "scan",
     "score",
     "semantic_dictionary",

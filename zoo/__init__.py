@@ -12,7 +12,7 @@ from zoo.errors import CircuitsError, ImageError, ModelError, WeightsError
 from zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
-    from zoo.cards import Card, WeightsFile
+    from zoo.cards import Card, WeightsFile, register
     from zoo.images.manifest import export_scenes
     from zoo.images.sources import Images, open_images
     from zoo.registry import Loaded, build, get_card, status
@@ -26,6 +26,7 @@ _HOME = {
     "export_scenes": "zoo.images.manifest",
     "get_card": "zoo.registry",
     "open_images": "zoo.images.sources",
+    "register": "zoo.cards",
     "status": "zoo.registry",
 }
 
@@ -43,6 +44,7 @@ __all__ = [
     "export_scenes",
     "get_card",
     "open_images",
+    "register",
     "status",
 ]
 

@@ -69,3 +69,7 @@ class InputSpec:
         if any(s != 1.0 for s in self.std):
             x = x / torch.tensor(self.std, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
         return x
+
+
+CAFFE_INPUT = InputSpec(size=224, scale=255.0, mean=(104.0, 117.0, 123.0), order="BGR", resize=256)
+"""How networks trained in Caffe on ImageNet are fed."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from zoo import cards as _cards
-from zoo.cards import Card
+from zoo.cards import CARDS, LIBRARIES, Card, key
 from zoo.errors import ModelError, did_you_mean, shorten
+from zoo.networks.initialization import freeze, seeded
 from zoo.progress import Progress
 from zoo.weights import loading as _weights
 from zoo.weights.loading import WeightsStatus
 
-_OWN: dict[str, Callable[[], Card]] = {
-    "scenes": _cards.scenes,
-    "inceptionv1": _cards.inceptionv1,
-    "googlenet-bvlc": _cards.googlenet_bvlc,
-    "squeezenet-1.1": _cards.squeezenet,
-}
 RANDOM = "random"
 
 
@@ -42,15 +35,15 @@ class Loaded:
 
 
 def cards() -> dict[str, Card]:
-    """The models with a card of their own, `scenes` first. torchvision's and timm's are made by `get_card`."""
-    return {name: make() for name, make in _OWN.items()}
+    """The models with a card of their own, `scenes` first. Those of libraries are made by `get_card`."""
+    return {card.name: card for card in sorted(CARDS.values(), key=lambda card: card.order)}
 
 
 def model_names() -> list[str]:
-    """Every name that can be asked for without an extra: our own and `torchvision/<name>`."""
+    """Every name that can be loaded without an extra: those with cards and `torchvision/<name>`."""
     from zoo.networks import torchvision
 
-    return [*_OWN, *(f"torchvision/{name}" for name in torchvision.classifiers())]
+    return [*cards(), *(f"torchvision/{name}" for name in torchvision.classifiers())]
 
 
 def get_card(name: str) -> Card:
@@ -63,26 +56,17 @@ def get_card(name: str) -> Card:
         >>> get_card("googlenet-bvlc").logits
         'softmax_pre'
     """
-    asked = name.strip()
-    plain = asked.lower().replace("_", "-")
-    if plain in _OWN:
-        return _OWN[plain]()
-    library, slash, rest = asked.partition("/")
-    if slash and library.lower() == "torchvision":
-        from zoo.networks import torchvision
-
-        return torchvision.card(rest)
-    if slash and library.lower() == "timm":
-        from zoo.networks import timm
-
-        return timm.card(rest)
+    if (card := CARDS.get(key(name))) is not None:
+        return card
+    library, slash, rest = name.strip().partition("/")
+    if slash and library.lower() in LIBRARIES:
+        return LIBRARIES[library.lower()](rest)
     try:
-        near = did_you_mean(plain, model_names())
-    except ModelError:  # torchvision is broken here, but that is not what was asked about
-        near = did_you_mean(plain, _OWN)
-    raise ModelError(
-        f"no model called {shorten(name)!r}.{near} There are {', '.join(_OWN)}, torchvision/<name> and timm/<name>"
-    )
+        near = did_you_mean(key(name), model_names())
+    except ModelError:  # torchvision is broken here, but that is not what this is about
+        near = did_you_mean(key(name), cards())
+    known = ", ".join([*cards(), *(f"{prefix}/<name>" for prefix in LIBRARIES)])
+    raise ModelError(f"no model called {shorten(name)!r}.{near} There are {known}")
 
 
 def status(card: Card | str) -> WeightsStatus:
@@ -113,15 +97,15 @@ def build(
     """
     card = get_card(model) if isinstance(model, str) else model
     if weights == RANDOM:
-        module = _cards.seeded(card.build, seed)
+        module = seeded(card.build, seed)
         source = f"random weights, seed {seed}"
     else:
         if weights is None and card.fetch is not None and _weights.find(card) is None:
             state, source = card.fetch(download), f"{card.name.partition('/')[0]}'s own"
         else:
             state, source = _weights.load(card, weights, may_download=download, progress=progress)
-        module = _cards.seeded(card.build, seed)
+        module = seeded(card.build, seed)
         _weights.fit(module, state, source)
-    _cards.freeze(module)
+    freeze(module)
     card = replace(card, branches=dict(getattr(module, "branches", {}) or {}))
     return Loaded(module, card, _weights.digest(module.state_dict()), source)

@@ -35,9 +35,9 @@ from tqdm import tqdm
 
 import zoo.tales
 from tools.tales import evaluate
-from zoo.cards import freeze, seeded
 from zoo.common.files import new_file_mode
 from zoo.errors import FileError
+from zoo.networks.initialization import freeze, seeded
 from zoo.tales.stories import training_story
 from zoo.tales.tokenizer import BEGINNING, CONTEXT, END, tokenizer, vocabulary
 from zoo.weights.loading import sha256

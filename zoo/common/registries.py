@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
+import pkgutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
@@ -49,7 +51,7 @@ class Registry(Mapping[str, T]):
         self._load = load
         self._things: dict[str, T] = {}
         self._lock = threading.RLock()
-        self._loaded = False
+        self._loading = self._loaded = False
 
     def add(self, name: str, thing: T, *, replace: bool = False) -> T:
         """Add `thing` and return it.
@@ -107,15 +109,28 @@ class Registry(Mapping[str, T]):
         if self._loaded:
             return
         with self._lock:
-            if self._loaded:
+            if self._loading or self._loaded:  # what is loaded may look others up; other threads wait for the lock
                 return
-            self._loaded = True  # before loading: what is loaded may look others up
-            if self._load is not None:
-                self._load()
-            for entry in importlib.metadata.entry_points(group=self.group) if self.group else ():
-                try:
-                    thing = entry.load()
-                    if callable(thing) and not isinstance(thing, type):
-                        thing()
-                except Exception:
-                    log.warning("%s of %s cannot be loaded", entry.name, entry.value, exc_info=True)
+            self._loading = True
+            try:
+                if self._load is not None:
+                    self._load()
+                for entry in importlib.metadata.entry_points(group=self.group) if self.group else ():
+                    try:
+                        thing = entry.load()
+                        if callable(thing) and not isinstance(thing, type):
+                            thing()
+                    except Exception:
+                        log.warning("%s of %s cannot be loaded", entry.name, entry.value, exc_info=True)
+                self._loaded = True
+            finally:
+                self._loading = False
+
+
+def import_modules(package: str) -> None:
+    """Import every module of `package`, in the order of their names; for a registry's `load`.
+
+    >>> import_modules("zoo.common")
+    """
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")

@@ -1,4 +1,6 @@
-"""The TensorFlow "5h" weights in each of the containers they are found in: names, layout, and how to know them.
+"""InceptionV1 with the TensorFlow "5h" weights, whose unit numbers the Circuits thread publishes.
+
+The weights come in several containers, read here: names, layout, and how the genuine ones are recognized.
 
 Three namings of the same tensors: TensorFlow's constants (`mixed3a_5x5_w`, kernels HWIO), those of the PyTorch
 port that Lucent loads (`mixed3a_5x5_pre_relu_conv.weight`, OIHW), and ours (`mixed3a_5x5_pre.weight`, OIHW).
@@ -12,8 +14,12 @@ from importlib import resources
 
 from torch import Tensor
 
+from zoo.cards import Card, WeightsFile, register
 from zoo.errors import WeightsError
-from zoo.networks.inceptionv1 import TENSORFLOW_5H
+from zoo.images.classes import class_names
+from zoo.inputs import InputSpec
+from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1, layer_aliases
+from zoo.networks.initialization import he_init
 
 _PARTS = ("1x1", "3x3_bottleneck", "3x3", "5x5_bottleneck", "5x5", "pool_reduce")
 _CLASSIFIER = "softmax2"
@@ -107,5 +113,29 @@ def check(state: dict[str, Tensor]) -> None:
 
 def classes() -> list[str]:
     """The 1,008 class names in output order: a dummy, the 1,000 of ILSVRC-2012 in its own numbering, 7 unused."""
-    text = resources.files("zoo").joinpath("labels", "inception5h.txt").read_text(encoding="utf-8")
-    return text.splitlines()
+    return list(class_names("inception5h.txt"))
+
+
+register(
+    Card(
+        name="inceptionv1",
+        title="InceptionV1 (TensorFlow 5h)",
+        summary='The network of Lucid, Lucent, Microscope and the Circuits thread ("inception5h", 2015).',
+        input=InputSpec(size=224, scale=255.0, mean=(117.0,), resize=256),
+        build=lambda: he_init(InceptionV1(TENSORFLOW_5H)),
+        weights=WeightsFile(
+            filename="inception5h.pth",
+            git_blob="119f77db85c8352960933e025312b507d9a96ed7",
+            url="https://github.com/ProGamerGov/pytorch-old-tensorflow-models/raw/master/inception5h.pth",
+            other_names=("inceptionv1.safetensors", "InceptionV1.pb", "tensorflow_inception_graph.pb"),
+        ),
+        rename=rename,
+        check=check,
+        classes=classes,
+        aliases=layer_aliases(TENSORFLOW_5H),
+        converts=True,
+        license="Apache-2.0 (TensorFlow)",
+        source="https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip, ported by ProGamerGov",
+        order=1,
+    )
+)

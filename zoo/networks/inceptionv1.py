@@ -79,7 +79,8 @@ class InceptionSpec:
     channels_in: int = 3
 
 
-def _published_blocks(*, mixed4a_3x3: int, mixed5a_5x5_reduce: int) -> dict[str, Block]:
+def published_blocks(*, mixed4a_3x3: int, mixed5a_5x5_reduce: int) -> dict[str, Block]:
+    """Blocks of the published networks, which differ in two widths."""
     return {
         "mixed3a": Block(64, 96, 128, 16, 32, 32),
         "mixed3b": Block(128, 128, 192, 32, 96, 64),
@@ -93,26 +94,18 @@ def _published_blocks(*, mixed4a_3x3: int, mixed5a_5x5_reduce: int) -> dict[str,
     }
 
 
-_POOL_AFTER = ("conv2d0", "conv2d2", "mixed3b", "mixed4e")
+POOL_AFTER = ("conv2d0", "conv2d2", "mixed3b", "mixed4e")
+"""Layers of the published networks that a max pool follows."""
 
 TENSORFLOW_5H = InceptionSpec(
     stem=(64, 64, 192),
-    blocks=_published_blocks(mixed4a_3x3=204, mixed5a_5x5_reduce=48),
-    pool_after=_POOL_AFTER,
+    blocks=published_blocks(mixed4a_3x3=204, mixed5a_5x5_reduce=48),
+    pool_after=POOL_AFTER,
     lrn=LRN(size=11, alpha=11 * 1e-4, beta=0.5, k=2.0),
     stem_padding=(2, 3, 2, 3),
     classes=1008,
 )
 """The TensorFlow "5h" network of Lucid, Lucent, Microscope and the Circuits thread."""
-
-BVLC = InceptionSpec(
-    stem=(64, 64, 192),
-    blocks=_published_blocks(mixed4a_3x3=208, mixed5a_5x5_reduce=32),
-    pool_after=_POOL_AFTER,
-    lrn=LRN(size=5, alpha=1e-4, beta=0.75, k=1.0),
-    classes=1000,
-)
-"""The BVLC GoogLeNet: same architecture, separately trained in Caffe."""
 
 
 class Concat(nn.Module):
@@ -205,3 +198,21 @@ class InceptionV1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class probabilities, `(N, classes)`."""
         return self.softmax(self.logits(x))  # type: ignore[no-any-return]
+
+
+LUCID_ALIASES = {"logits": "softmax_pre", "softmax2_pre_activation": "softmax_pre", "softmax2": "softmax"}
+"""Lucid's names of the output layers -> ours."""
+
+
+def layer_aliases(spec: InceptionSpec) -> dict[str, str]:
+    """Lucid's and Lucent's names of layers -> ours."""
+    # Lucid calls the projection after a block's pool `pool_reduce`, Lucent the pre-activations `_pre_relu_conv`.
+    aliases = dict(LUCID_ALIASES)
+    for block in spec.blocks:
+        aliases[f"{block}_pool_reduce"] = f"{block}_pool_proj"
+        for part in ("1x1", "3x3_bottleneck", "3x3", "5x5_bottleneck", "5x5"):
+            aliases[f"{block}_{part}_pre_relu_conv"] = f"{block}_{part}_pre"
+        aliases[f"{block}_pool_reduce_pre_relu_conv"] = f"{block}_pool_proj_pre"
+    for stem in ("conv2d0", "conv2d1", "conv2d2"):
+        aliases[f"{stem}_pre_relu_conv"] = f"{stem}_pre"
+    return aliases

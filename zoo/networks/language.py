@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.cards import freeze
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
+from zoo.networks.initialization import freeze
 from zoo.weights.loading import FOLDER_VARIABLE, cache_folder, digest, sha256, user_folder
 
 PREFIX = "hf:"

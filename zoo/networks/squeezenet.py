@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from zoo.cards import Card, WeightsFile, register
+from zoo.images.classes import imagenet_classes
+from zoo.inputs import CAFFE_INPUT
 from zoo.networks.inceptionv1 import Concat
+from zoo.networks.initialization import he_init
 
 FIRE = {
     "fire2": (16, 64),
@@ -83,3 +87,34 @@ class SqueezeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class probabilities, `(N, classes)`."""
         return self.softmax(self.logits(x))  # type: ignore[no-any-return]
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our state from Caffe's names."""
+    renamed = {}
+    for key, tensor in state.items():
+        layer, _, kind = key.rpartition(".")
+        name = layer.replace("/", "_")
+        renamed[f"{name}.{kind}" if name.endswith("_pre") else f"{name}_pre.{kind}"] = tensor
+    return renamed
+
+
+register(
+    Card(
+        name="squeezenet-1.1",
+        title="SqueezeNet 1.1",
+        summary="A small network of fire modules, trained in Caffe: a second one, for universality.",
+        input=CAFFE_INPUT,
+        build=lambda: he_init(SqueezeNet()),
+        weights=WeightsFile(
+            filename="squeezenet1_1.safetensors",
+            sha256="e7414997fb97fa828df91239f6ab7ca4697576e15ffc453c0b5ca803c6b317ce",
+        ),
+        rename=rename,
+        classes=imagenet_classes,
+        aliases={"logits": "softmax_pre"},
+        license="BSD-2-Clause",
+        source="https://github.com/forresti/SqueezeNet",
+        order=3,
+    )
+)

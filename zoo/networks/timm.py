@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.cards import Card
+from zoo.cards import LIBRARIES, Card
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
 from zoo.inputs import InputSpec
 from zoo.networks.torchvision import logits_layer
@@ -72,3 +72,6 @@ def card(name: str) -> Card:
         license=str(config.get("license", "")),
         source="https://github.com/huggingface/pytorch-image-models",
     )
+
+
+LIBRARIES.add("timm", card)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.cards import Card, WeightsFile, imagenet_classes
+from zoo.cards import LIBRARIES, Card, WeightsFile
 from zoo.errors import ModelError, did_you_mean, shorten
+from zoo.images.classes import imagenet_classes
 from zoo.inputs import InputSpec
 
 
@@ -119,3 +120,6 @@ def card(name: str) -> Card:
         license="BSD-3-Clause",
         source="https://pytorch.org/vision/stable/models.html",
     )
+
+
+LIBRARIES.add("torchvision", card)

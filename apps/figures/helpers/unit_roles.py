@@ -82,7 +82,7 @@ def car(context: FigureContext) -> Role:
 
 def dogs() -> tuple[str, ...]:
     """Classes that are dogs: of the drawn scenes, and the 118 breeds of ImageNet."""
-    from zoo.cards import imagenet_classes
+    from zoo.images.classes import imagenet_classes
 
     names = imagenet_classes()
     return ("dog_left", "dog_right", *names[names.index("Chihuahua") : names.index("Mexican hairless") + 1])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 import circuits
 from circuits.errors import CircuitsError, EditError, GraphError
 from tests import nets
+from zoo.registry import cards
 
-OWN = ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1"]
+OWN = list(cards())
 TORCHVISION: dict[str, dict[str, object]] = {
     "alexnet": {},
     "vgg11": {},

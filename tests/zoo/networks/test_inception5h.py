@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tests.zoo import synthetic5h
 from tests.zoo.conftest import Server
-from zoo.cards import Card, WeightsFile, imagenet_classes, inceptionv1
+from zoo.cards import Card, WeightsFile
 from zoo.errors import WeightsError
+from zoo.images.classes import imagenet_classes
 from zoo.networks import inception5h
-from zoo.registry import build
+from zoo.registry import build, get_card
 from zoo.weights import graphdef, loading
 
 CONTAINERS = ["pth", "pb", "safetensors", "safetensors-tf"]
@@ -142,7 +143,7 @@ def test_the_published_file_name_must_hold_the_published_bytes(
     path.write_bytes(files["pth"].read_bytes())
     with pytest.raises(WeightsError, match="git blob id is [0-9a-f]{40}, published is 119f77db85c8352960933e"):
         build("inceptionv1", weights=path)
-    card = published(inceptionv1(), git_blob=loading.git_blob_id(path))
+    card = published(get_card("inceptionv1"), git_blob=loading.git_blob_id(path))
     assert build(card, weights=path).digest
 
 
@@ -158,7 +159,7 @@ def test_it_is_downloaded_verified_and_converted_on_first_use(
     files: dict[str, Path], tensors: dict[str, Tensor], server: Server, empty_home: Path
 ) -> None:
     url = server.serve("inception5h.pth", files["pth"].read_bytes())
-    card = published(inceptionv1(), url=url, git_blob=loading.git_blob_id(files["pth"]))
+    card = published(get_card("inceptionv1"), url=url, git_blob=loading.git_blob_id(files["pth"]))
     loaded = build(card)
     assert loaded.digest == loading.digest(tensors)
     assert "downloaded from" in loaded.source
@@ -172,7 +173,7 @@ def test_a_failed_download_says_what_went_wrong_and_what_to_do(
 ) -> None:
     way = "truncated" if failure == "truncated" else "whole"
     url = server.serve("inception5h.pth", files["pth"].read_bytes(), way)
-    card = published(inceptionv1(), url=url, git_blob=loading.git_blob_id(files["pth"]))
+    card = published(get_card("inceptionv1"), url=url, git_blob=loading.git_blob_id(files["pth"]))
     reason = {
         "truncated": "broke off",
         "wrong digest": "not the expected file",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo.cards import Card, WeightsFile, googlenet_bvlc, imagenet_classes, squeezenet
+import circuits
+from zoo.cards import CARDS, Card, WeightsFile, register
 from zoo.errors import CircuitsError, ModelError, WeightsError
+from zoo.images.classes import imagenet_classes
 from zoo.inputs import InputSpec
 from zoo.registry import build, cards, get_card, status
 from zoo.weights import loading
 
-RANDOM = ["inceptionv1", "googlenet-bvlc", "squeezenet-1.1", "scenes"]
+RANDOM = list(cards())
 ROOT = Path(__file__).parents[3]
 
 
@@ -56,6 +60,50 @@ def scores(module: nn.Module, layer: str, pictures: torch.Tensor) -> torch.Tenso
 def test_cards_come_in_order_scenes_first() -> None:
     assert list(cards()) == ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1"]
     assert all(name == card.name for name, card in cards().items())
+
+
+@pytest.fixture
+def registered() -> Iterator[Card]:
+    """A card of one's own, forgotten afterwards."""
+    card = register(replace(tiny_card(), name="My_Net"))
+    yield card
+    CARDS.remove("my-net")
+
+
+def test_a_registered_card_is_loaded_by_its_name_and_listed_last(registered: Card) -> None:
+    assert get_card("my-net") is get_card("My_Net") is registered
+    assert list(cards())[-1] == "My_Net"
+    assert circuits.load("MY-net", weights="random").card.title == "Tiny"
+
+
+def test_a_card_does_not_take_the_name_of_another_unless_told_to(registered: Card) -> None:
+    assert register(registered) is registered
+    other = replace(registered, name="my-net")
+    with pytest.raises(ModelError, match="there is a model 'my-net' already"):
+        register(other)
+    assert register(other, replace=True) is get_card("my_net") is other
+    with pytest.raises(ModelError, match="'scenes' already"):
+        register(replace(registered, name="scenes"))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a@b", "a~b", "a b", "a\n"])
+def test_a_card_whose_name_no_address_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="cannot be called"):
+        register(replace(tiny_card(), name=name))
+
+
+def test_a_card_in_a_file_of_its_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import zoo.networks, zoo.registry; zoo.networks.__path__.append('.');"
+        "assert zoo.registry.cards()['tiny'].title == 'Tiny', zoo.registry.cards()"
+    )
+    (tmp_path / "tiny.py").write_text(
+        "from torch import nn\nfrom zoo.cards import Card, register\nfrom zoo.inputs import InputSpec\n"
+        "register(Card('tiny', 'Tiny', 'One layer.', InputSpec(size=8), build=lambda: nn.Conv2d(3, 2, 1)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -348,7 +396,7 @@ def test_the_published_files_have_the_published_digests_and_load(
     weights_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIRCUITS_WEIGHTS", str(weights_dir))
-    for card in (googlenet_bvlc(), squeezenet()):
+    for card in (get_card("googlenet-bvlc"), get_card("squeezenet-1.1")):
         assert card.weights is not None
         path = weights_dir / card.weights.filename
         if not path.is_file():
