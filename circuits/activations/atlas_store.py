@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
@@ -20,13 +16,17 @@ from circuits.activations.layout import Likeness
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
-from circuits.visualization.sweeps.store import check_writable
-from zoo.common.files import write_atomically, write_text_atomically
+from zoo.common.stored import Stored, named, tidy
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"
 _STATUSES = ("ok", "dead", "not finite")
-_LEFT = re.compile(r"\.(index|samples|icons-\d+)\.(json|safetensors)\.[^.]+\.tmp")
+_ATLASES = Stored(
+    "an atlas",
+    "Delete it and make the atlas again, or give another folder",
+    schema=SCHEMA,
+    mark={"what": "activation atlas"},
+)
 
 
 def load_atlas(store: str | os.PathLike[str]) -> Atlas:
@@ -38,7 +38,7 @@ def load_atlas(store: str | os.PathLike[str]) -> Atlas:
     folder = Path(store)
     found = _read(folder)
     if found is None:
-        raise CircuitsError(f"{shorten(folder, 200)} holds no atlas: there is no {INDEX}")
+        raise CircuitsError(f"{named(folder)} holds no atlas: there is no {INDEX}")
     return found
 
 
@@ -64,7 +64,7 @@ def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
     Raises:
         CircuitsError: it was made with other settings, is damaged, or nothing can be written there.
     """
-    check_writable(folder)
+    _ATLASES.check_writable(folder)
     found = _read(folder)
     if found is None:
         return None
@@ -72,12 +72,10 @@ def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
     for name in [*settings, *before]:
         if before.get(name) != settings.get(name):
             raise CircuitsError(
-                f"{shorten(folder, 200)} holds an atlas with {name} {shorten(before.get(name), 60)}, not "
+                f"{named(folder)} holds an atlas with {name} {shorten(before.get(name), 60)}, not "
                 f"{shorten(settings.get(name), 60)}: give what it was made with, or another folder"
             )
-    for left in folder.glob(".*.tmp"):  # of a run that was killed as it wrote
-        if _LEFT.fullmatch(left.name):
-            left.unlink(missing_ok=True)
+    tidy(folder)
     return found
 
 
@@ -93,7 +91,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
     }
     for old in folder.glob("icons-*.safetensors"):
         old.unlink()
-    write_atomically(folder / ARRAYS, lambda path: save_file(tensors, path))
+    _ATLASES.write_tensors(folder / ARRAYS, tensors)
     document = {
         "schema": SCHEMA,
         "what": "activation atlas",
@@ -109,9 +107,8 @@ def begin(folder: Path, atlas: Atlas) -> None:
         "settings": dict(atlas.settings),
         "provenance": dict(atlas.provenance),
     }
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    # last: where the index is, all that it speaks of is there too
-    write_text_atomically(folder / INDEX, text)
+    # last: where the index is, all that it names is there too
+    _ATLASES.write_json(folder / INDEX, document)
 
 
 def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str]) -> None:
@@ -120,27 +117,17 @@ def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str
         "icons": icons.detach().cpu().contiguous(),
         "statuses": torch.tensor([_STATUSES.index(s) for s in statuses], dtype=torch.int64),
     }
-    write_atomically(folder / f"icons-{number:05d}.safetensors", lambda path: save_file(tensors, path))
+    _ATLASES.write_tensors(folder / f"icons-{number:05d}.safetensors", tensors)
 
 
 def _read(folder: Path) -> Atlas | None:
     path = folder / INDEX
-    try:
-        data = with_current_keys(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    document = _ATLASES.read_document(path)
+    if document is None:
         return None
-    except OSError as error:
-        raise CircuitsError(f"{shorten(path, 200)} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise _damaged(path, f"it is no JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("what") != "activation atlas":
-        raise CircuitsError(f"{shorten(path, 200)} is not an atlas: give another folder")
-    if data.get("schema") != SCHEMA:
-        raise CircuitsError(
-            f"{shorten(path, 200)} has schema {shorten(data.get('schema'), 20)}; this version reads {SCHEMA}"
-        )
-    try:
-        arrays = _tensors(folder / ARRAYS, ("xy", "images", "positions", "numbers", "directions", "drawn"))
+    data = with_current_keys(document)
+    arrays = _tensors(folder / ARRAYS, ("xy", "images", "positions", "numbers", "directions", "drawn"))
+    with _ATLASES.parsing(path):
         cells = tuple(_cell(c) for c in data["cells"])
         settings = dict(data["settings"])
         side = int(settings["size"])
@@ -164,8 +151,6 @@ def _read(folder: Path) -> Atlas | None:
         if len(atlas.directions) != len(cells) or arrays["drawn"].shape != atlas.directions.shape:
             raise ValueError(f"{len(cells)} cells, but {len(atlas.directions)} directions")
         most = int(settings["batch_size"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"an entry is missing or of the wrong kind: {error}") from error
     return _with_icons(folder, atlas, most)
 
 
@@ -177,27 +162,17 @@ def _with_icons(folder: Path, atlas: Atlas, most: int) -> Atlas:
             continue
         found = _tensors(path, ("icons", "statuses"))
         if found["icons"].shape != icons[start : start + most].shape:
-            raise _damaged(path, f"it holds icons of shape {tuple(found['icons'].shape)}")
+            raise _ATLASES.damaged(path, f"it holds icons of shape {tuple(found['icons'].shape)}")
         icons[start : start + most] = found["icons"]
         statuses[start : start + most] = [_STATUSES[int(s)] for s in found["statuses"]]
     return replace(atlas, icons=icons, statuses=tuple(statuses))
 
 
 def _tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError as error:
-        raise _damaged(path, "it is missing") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, how: str) -> CircuitsError:
-    return CircuitsError(
-        f"{shorten(path, 200)} is damaged: {shorten(how, 120)}. Delete it and make the atlas again, or give another "
-        "folder"
-    )
+    tensors = _ATLASES.read_tensors(path)
+    if missing := [name for name in names if name not in tensors]:
+        raise _ATLASES.damaged(path, f"it holds no {', '.join(missing)}")
+    return tensors
 
 
 def _cell(data: Mapping[str, Any]) -> Cell:

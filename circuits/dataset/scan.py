@@ -31,17 +31,12 @@ from circuits.dataset.scan_store import (
     MANIFEST,
     PARTIAL,
     SAMPLES,
+    SCANS,
     SCHEMA,
     StoreError,
-    digest_of,
     digest_of_manifest,
     folder_of,
-    named,
-    read_about,
-    read_arrays,
     read_manifest,
-    write_arrays,
-    write_json,
 )
 from circuits.dataset.scan_targets import Site, sites_of
 from circuits.dataset.streaming_statistics import Plan, Tally, ThreadPool
@@ -50,6 +45,7 @@ from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.hooks import visit
 from circuits.network.model import Model
+from zoo.common.stored import named, sha256
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -174,7 +170,7 @@ def _prepare(folder: Path, asked: dict[str, Any], replace: bool) -> None:
     partial = folder / PARTIAL
     for path in sorted(partial.glob("*")):
         if path.suffix == ".safetensors" and not replace:
-            _same(folder, read_about(path)["asked"], asked)
+            _same(folder, SCANS.read_about(path)["asked"], asked)
         else:
             path.unlink()
     if replace:
@@ -259,7 +255,9 @@ class _Work:
         path = _partial(self.folder, ranks.rank)
         tallies = new_tallies(self.sites, self.plan)
         done = _resume(path, tallies)
-        counted = {chunk for other in sorted(path.parent.glob("*.safetensors")) for chunk in read_about(other)["done"]}
+        counted = {
+            chunk for other in sorted(path.parent.glob("*.safetensors")) for chunk in SCANS.read_about(other)["done"]
+        }
         ranks.wait()  # before anybody writes, so that all see the same chunks left
         size = BATCHES * self.batch_size
         chunks = range((len(self.pictures) + size - 1) // size)
@@ -311,17 +309,17 @@ def _partial(folder: Path, rank: int) -> Path:
 
 def _save(path: Path, tallies: dict[str, Tally], about: dict[str, Any]) -> None:
     arrays = {f"{name}/{key}": v for name, tally in tallies.items() for key, v in tally.arrays().items()}
-    write_arrays(path, arrays, about)
+    SCANS.write_tensors(path, arrays, about)
 
 
 def _resume(path: Path, tallies: dict[str, Tally]) -> list[int]:
     """Fill the tallies with what a file of `_save` holds; the chunks that are in it."""
     if not path.is_file():
         return []
-    arrays = read_arrays(path)
+    arrays = SCANS.read_tensors(path, framework="numpy")
     for name, tally in tallies.items():
         tally.load({key.removeprefix(f"{name}/"): v for key, v in arrays.items() if key.startswith(f"{name}/")})
-    done = [int(chunk) for chunk in read_about(path)["done"]]
+    done = [int(chunk) for chunk in SCANS.read_about(path)["done"]]
     logger.info("going on with a scan of which %d chunks are done", len(done))
     return done
 
@@ -344,18 +342,18 @@ def _finish(
         tally = new_tallies([site], plan)[site.name]
         for path in partial:
             part = new_tallies([site], plan)[site.name]
-            part.load(read_arrays(path, prefix=f"{site.name}/"))
+            part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy"))
             tally.merge(part)
         of_layer, of_samples = _layer_arrays(model, site, tally), _sample_arrays(tally)
         for room, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
             name = f"{room}/{site.name}.safetensors"
-            write_arrays(folder / name, arrays)
-            files[name] = digest_of(folder / name)
+            SCANS.write_tensors(folder / name, arrays)
+            files[name] = sha256(folder / name)
     labels = None
     if pictures.labels is not None:
         labels = [str(i) if pictures.classes is None else pictures.classes[i] for i in pictures.labels]
-    write_json(folder / IMAGES, {"schema": SCHEMA, "ids": pictures.ids, "labels": labels})
-    files[IMAGES] = digest_of(folder / IMAGES)
+    SCANS.write_json(folder / IMAGES, {"schema": SCHEMA, "ids": pictures.ids, "labels": labels})
+    files[IMAGES] = sha256(folder / IMAGES)
     manifest = {
         "kind": KIND,
         "schema": SCHEMA,
@@ -370,7 +368,7 @@ def _finish(
         "files": files,
         "provenance": provenance(weights=model.digest, images=pictures.digest, seed=plan.seed),
     }
-    write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
+    SCANS.write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
     for path in partial:
         path.unlink()
     with contextlib.suppress(OSError):

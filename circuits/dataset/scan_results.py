@@ -18,19 +18,17 @@ from circuits.dataset.scan_store import (
     IMAGES,
     LAYERS,
     SAMPLES,
+    SCANS,
     StoreError,
     check_file,
-    damaged,
     folder_of,
     models_in,
-    named,
-    read_arrays,
-    read_json,
     read_manifest,
 )
 from circuits.dataset.streaming_statistics import Plan, drawn_places, edges, whose
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
+from zoo.common.stored import named
 from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
@@ -319,8 +317,8 @@ class Scan:
             self.plan = Plan(**manifest["plan"])
             self.layers = {str(name): int(about["units"]) for name, about in manifest["layers"].items()}
         except (TypeError, KeyError, ValueError) as error:
-            raise damaged(folder, str(error)) from error
-        pictures = read_json(check_file(folder, IMAGES, manifest["files"]))
+            raise SCANS.damaged(folder, str(error)) from error
+        pictures = SCANS.read_json(check_file(folder, IMAGES, manifest["files"]))
         self.ids = tuple(pictures["ids"])
         self.labels = None if pictures["labels"] is None else tuple(pictures["labels"])
         self._read: dict[str, LayerScan] = {}
@@ -380,7 +378,7 @@ class Scan:
                 size=(int(about["size"][0]), int(about["size"][1])),
                 signed=bool(about["signed"]),
                 input=self.input_spec.hw,
-                arrays=read_arrays(path),
+                arrays=SCANS.read_tensors(path, framework="numpy"),
                 ids=self.ids,
                 labels=self.labels,
                 plan=self.plan,
@@ -414,7 +412,9 @@ class Scan:
             AddressError: it was not scanned. StoreError: its file is missing or damaged.
         """
         self._about(layer)
-        arrays = read_arrays(check_file(self.folder, f"{SAMPLES}/{layer}.safetensors", self.manifest["files"]))
+        arrays = SCANS.read_tensors(
+            check_file(self.folder, f"{SAMPLES}/{layer}.safetensors", self.manifest["files"]), framework="numpy"
+        )
         images, draws = whose(self.plan, arrays["ticket"])
         down, across = (v[np.arange(len(draws)), draws] for v in drawn_places(self.plan, images))
         return Samples(arrays["values"], images, down, across)

@@ -15,13 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
-from circuits.errors import CircuitsError, shorten
-from zoo.common.files import write_atomically, write_text_atomically
+from circuits.errors import CircuitsError
+from zoo.common.stored import Stored
 
 SCHEMA = 1
 KIND = "vision-circuits scan"
@@ -30,6 +25,16 @@ MANIFEST, IMAGES, LAYERS, SAMPLES, PARTIAL = "manifest.json", "images.json", "la
 
 class StoreError(CircuitsError):
     """A store that is not there, is damaged, or holds something else than was asked for."""
+
+
+SCANS = Stored(
+    "the manifest of a scan",
+    "Scan again with --replace, or give another store",
+    StoreError,
+    SCHEMA,
+    mark={"kind": KIND},
+    required={"model": str, "weights": str, "images": dict, "layers": dict, "files": dict, "plan": dict, "count": int},
+)
 
 
 def folder_of(store: str | Path, model: str) -> Path:
@@ -41,55 +46,10 @@ def models_in(store: str | Path) -> list[str]:
     """Names of the models whose scans a store holds."""
     found = []
     for path in sorted(Path(store).expanduser().glob(f"*/{MANIFEST}")):
-        data = read_json(path)
+        data = SCANS.read_json(path)
         if isinstance(data, dict) and data.get("kind") == KIND:
             found.append(str(data.get("model")))
     return found
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
-    write_text_atomically(path, text)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> None:
-    """Write arrays as safetensors, whole or not at all; `about` goes into the file's head as JSON."""
-    ready = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    # one entry only: several have no fixed order in the file
-    metadata = None if about is None else {"about": json.dumps(about, ensure_ascii=False, sort_keys=True)}
-    write_atomically(path, lambda temporary: save_file(ready, temporary, metadata))
-
-
-def read_arrays(path: Path, *, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """The arrays of a file whose names start with `prefix`, named without it.
-
-    Raises:
-        StoreError: it is not there, or damaged.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
-    except FileNotFoundError as error:
-        raise StoreError(f"{named(path)} is missing; scan again") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, str(error)) from error
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """What `write_arrays` was told to write into a file's head.
-
-    Raises:
-        StoreError: it is damaged.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get("about", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, str(error)) from error
-    if not isinstance(about, dict):
-        raise damaged(path, "its head is missing")
-    return about
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -99,22 +59,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         StoreError: damaged, of another version, or of something else.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise StoreError(f"{named(path)} is not the manifest of a scan: give another store")
-    if data.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{named(path)} has schema {shorten(data.get('schema'), 20)}; this version reads {SCHEMA}: scan again"
-        )
-    kinds = {"model": str, "weights": str, "images": dict, "layers": dict, "files": dict, "plan": dict, "count": int}
-    wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
-    if wrong:
-        raise damaged(path, f"{', '.join(wrong)} missing or of the wrong kind")
-    if data.get("digest") != digest_of_manifest(data):
-        raise damaged(path, "it was changed since it was written")
-    return data
+    manifest = SCANS.read_document(path)
+    if manifest is not None and manifest.get("digest") != digest_of_manifest(manifest):
+        raise SCANS.damaged(path, "it was changed since it was written")
+    return manifest
 
 
 def digest_of_manifest(data: Mapping[str, Any]) -> str:
@@ -129,45 +77,6 @@ def check_file(folder: Path, name: str, files: Mapping[str, Any]) -> Path:
     Raises:
         StoreError: it is missing or was changed.
     """
-    path = folder / name
     if name not in files:
-        raise damaged(folder / MANIFEST, f"it does not list {name}")
-    try:
-        found = digest_of(path)
-    except FileNotFoundError as error:
-        raise StoreError(f"{named(path)} is missing; scan again") from error
-    if found != files[name]:
-        raise damaged(path, "its digest is not the one in the manifest")
-    return path
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says.
-
-    Raises:
-        StoreError: it cannot be read, or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{named(path)} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise damaged(path, f"it is no JSON ({error})") from error
-
-
-def damaged(path: Path, how: str) -> StoreError:
-    """The error for a file that is not what was written."""
-    return StoreError(
-        f"{named(path)} is damaged: {shorten(how, 120)}. Scan again with --replace, or give another store"
-    )
-
-
-def named(path: Path) -> str:
-    """A path as errors show it."""
-    return shorten(path, 200)
+        raise SCANS.damaged(folder / MANIFEST, f"it does not list {name}")
+    return SCANS.check_digest(folder / name, files[name])

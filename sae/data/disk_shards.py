@@ -17,8 +17,6 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.checks import whole
@@ -27,13 +25,20 @@ from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Site, chosen
 from sae.data.streams import DEFAULT_BATCH
 from sae.errors import FormatError, SAEError, shorten
-from zoo.common.files import write_atomically, write_text_atomically
+from zoo.common.stored import Stored, sha256
 from zoo.progress import Progress, reporter
 
 SCHEMA = 1
 KIND = "vision-circuits activations"
 MANIFEST = "manifest.json"
 Dtype = Literal["float32", "float16", "bfloat16"]
+_SHARDS = Stored(
+    "the manifest of stored activations",
+    "Delete its folder and gather again",
+    FormatError,
+    SCHEMA,
+    mark={"kind": KIND},
+)
 
 
 @dataclass(frozen=True)
@@ -92,17 +97,12 @@ class Shards:
         """
         shard = self.shards[number]
         path = self.folder / shard.file
-        again = f"delete {self.folder} and gather again"
-        try:
-            if shard.file not in self._checked:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                        raise FormatError(f"{path} is damaged: its digest is not the one in {MANIFEST}; {again}")
-                self._checked.add(shard.file)
-            tensors = load_file(path)
+        if shard.file not in self._checked:
+            _SHARDS.check_digest(path, shard.sha256)
+            self._checked.add(shard.file)
+        tensors = _SHARDS.read_tensors(path)
+        with _SHARDS.parsing(path):
             vectors, places = tensors["vectors"], tensors["places"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise FormatError(f"{path} cannot be read: {shorten(error, 120)}; {again}") from error
         return vectors, places
 
     def tensor(self) -> Tensor:
@@ -255,11 +255,9 @@ def _fill(
 def _write_shard(own: Path, manifest: dict[str, Any], parts: list[tuple[Tensor, Tensor]], stop: int) -> None:
     vectors, places = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
     path = own / f"shard-{len(manifest['shards']):05d}.safetensors"
-    write_atomically(path, lambda temporary: save_file({"vectors": vectors, "places": places}, temporary))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest["shards"].append(vars(Shard(path.name, len(vectors), stop, digest)))
-    write_text_atomically(own / MANIFEST, json.dumps(manifest, indent=1))
+    _SHARDS.write_tensors(path, {"vectors": vectors, "places": places})
+    manifest["shards"].append(vars(Shard(path.name, len(vectors), stop, sha256(path))))
+    _SHARDS.write_json(own / MANIFEST, manifest)
 
 
 def open_shards(folder: str | Path) -> Shards:
@@ -270,17 +268,8 @@ def open_shards(folder: str | Path) -> Shards:
     """
     own = Path(folder).expanduser()
     path = own / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FormatError(f"no activations in {own}: it has no {MANIFEST}") from error
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path} is damaged: {shorten(error, 120)}; delete {own} and gather again") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise FormatError(f"{path} is not the manifest of stored activations")
-    if manifest.get("schema") != SCHEMA:
-        raise FormatError(f"{own} has schema {shorten(manifest.get('schema'), 20)}; this version reads {SCHEMA}")
-    try:
+    manifest = _SHARDS.read_document(path)
+    if manifest is None:
+        raise FormatError(f"no activations in {own}: it has no {MANIFEST}")
+    with _SHARDS.parsing(path):
         return Shards(own, manifest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} is incomplete: {shorten(error)}; delete {own} and gather again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 from sae.errors import FormatError, shorten
 from sae.formats.detect import read_json
 from zoo.common.files import write_atomically, write_text_atomically
+from zoo.common.stored import sha256
 
 OURS = "vision_circuits"
 """Key of the configuration under which we say how an SAE was trained, and the digest of its weights."""
@@ -63,7 +63,7 @@ class Pair:
 
         def weights(temporary: Path) -> None:
             writer(dict(tensors), temporary)
-            ours = {"schema": SCHEMA, **about, "weights_sha256": _sha256(temporary)}
+            ours = {"schema": SCHEMA, **about, "weights_sha256": sha256(temporary)}
             # not in the metadata: SAELens would carry it on to weights that it changed
             text = json.dumps({**config, OURS: ours}, indent=1, allow_nan=False)
             write_text_atomically(folder / self.waiting, text)
@@ -95,7 +95,7 @@ class Pair:
             if about.get("schema") != SCHEMA:
                 raise FormatError(f"it has schema {shorten(about.get('schema'), 20)}; this version reads {SCHEMA}")
             stated = about.get("weights_sha256")
-            digest = digest or _sha256(folder / self.weights)
+            digest = digest or sha256(folder / self.weights)
             if stated is None or stated == digest:
                 return config
         if digest is not None:
@@ -104,8 +104,3 @@ class Pair:
                 f"it on purpose, take {OURS!r} out of {self.config}"
             )
         raise FormatError(f"it has {self.weights}, but no {self.config}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sae.errors import FormatError, shorten
-from zoo.common.files import write_atomically
+from sae.errors import FormatError
+from zoo.common.stored import Stored
 
 SCHEMA = 1
 KIND = "vision-circuits SAE training"
+_CHECKPOINTS = Stored(
+    "the checkpoint of a training", "Delete it and train again", FormatError, SCHEMA, mark={"kind": KIND}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "scale": checkpoint.scale, "samples": checkpoint.samples, "reports": [dict(r) for r in checkpoint.reports],
         "torch": str(torch.__version__),
     }  # fmt: skip
-    about = {"about": json.dumps(head)}
-    write_atomically(path, lambda temporary: save_file(ready, temporary, about))
+    _CHECKPOINTS.write_tensors(path, ready, head)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -69,17 +68,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FormatError: damaged, or something else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = json.loads((file.metadata() or {}).get("about", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FormatError(f"{path} is not a checkpoint, or damaged: {shorten(error, 120)}") from error
-    if not isinstance(head, dict) or head.get("kind") != KIND:
-        raise FormatError(f"{path} is a safetensors file, but not the checkpoint of a training")
-    if head.get("schema") != SCHEMA:
-        raise FormatError(f"{path} has schema {shorten(head.get('schema'), 20)}; this version reads {SCHEMA}")
-    try:
+    head = _CHECKPOINTS.check(path, _CHECKPOINTS.read_about(path))
+    tensors = _CHECKPOINTS.read_tensors(path)
+    with _CHECKPOINTS.parsing(path):
         count = len(head["counters"])
         return Checkpoint(
             settings=head["settings"],
@@ -92,8 +83,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             samples=head["samples"],
             reports=tuple(head["reports"]),
         )
-    except (KeyError, TypeError) as error:
-        raise FormatError(f"{path} is incomplete: {shorten(error)}") from error
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -121,9 +121,9 @@ class Visualize(PictureOptions):
         if self.limit is not None and not self.images:
             raise UsageError("--limit goes with --images")
         if self.out is not None:
-            from circuits.visualization.sweeps.store import check_writable
+            from circuits.visualization.sweeps.store import SWEEPS
 
-            check_writable(self.out)
+            SWEEPS.check_writable(self.out)
 
     def _units(self) -> tuple[Model, list[str]]:
         """The model, and what was asked of it."""

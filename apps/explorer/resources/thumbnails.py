@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from circuits.dataset.scan_results import Scan
-from circuits.dataset.scan_store import StoreError, read_about, read_arrays, write_arrays
+from circuits.dataset.scan_store import SCANS, StoreError
 from circuits.plot.drawing import crops
 from zoo.errors import FileError
 from zoo.images.sources import Images
@@ -32,9 +32,9 @@ def stored(scan: Scan, layer: str) -> Thumbs | None:
     """The pictures of a layer's units, or None where they were not made, or for another scan."""
     path = _path(scan, layer)
     try:
-        if not path.is_file() or read_about(path).get("scan") != scan.manifest["digest"]:
+        if not path.is_file() or SCANS.read_about(path).get("scan") != scan.manifest["digest"]:
             return None
-        arrays = read_arrays(path)
+        arrays = SCANS.read_tensors(path, framework="numpy")
     except StoreError:
         return None  # damaged: they are made again
     ends = arrays["ends"].tolist()
@@ -86,7 +86,7 @@ def _keep(scan: Scan, layer: str, parts: Sequence[bytes]) -> None:
         "ends": np.cumsum([len(part) for part in parts], dtype=np.int64),
     }
     try:
-        write_arrays(_path(scan, layer), arrays, {"scan": scan.manifest["digest"], "side": SIDE})
+        SCANS.write_tensors(_path(scan, layer), arrays, {"scan": scan.manifest["digest"], "side": SIDE})
     except FileError:
         pass  # a store that cannot be written is still one to look at
 

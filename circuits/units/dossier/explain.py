@@ -8,12 +8,13 @@ from typing import Any
 
 from circuits.common.provenance import provenance
 from circuits.dataset.scan_results import Scan
-from circuits.dataset.scan_store import StoreError, named
+from circuits.dataset.scan_store import StoreError
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.model import Model
 from circuits.units.dossier.section_registry import SECTIONS, Finding, Subject, section
+from zoo.common.stored import named
 from zoo.progress import Progress, reporter
 
 

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -19,22 +16,27 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
-from circuits.errors import VisualizationError, shorten
+from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.visualization.result import Evidence, Path, Visualization
-from zoo.common.files import write_atomically, write_text_atomically
+from zoo.common.files import write_atomically
+from zoo.common.stored import Stored
 
 SCHEMA = 1
 INDEX = "index.json"
+SWEEPS = Stored(
+    "the index of a sweep",
+    "Delete it and run the sweep again, or give another folder",
+    VisualizationError,
+    SCHEMA,
+    required={"settings": dict, "weights": str, "batch_size": int, "results": list},
+)
 _LONGEST = 180
 """Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
-_LEFT = re.compile(r"\..+\.(png|safetensors|json|html)\.[^.]+\.tmp")
-"""What `write_atomically` calls a file that is not whole yet."""
 _DRAWN = ((1, 1), (1, 2), (3, 3), (3, 4))
 """Channels of a model and of its pictures that a PNG can hold: gray or colors, with an opacity or without."""
 
@@ -77,8 +79,7 @@ class Index:
         entries = [
             {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
         ]
-        text = json.dumps({**self.head, "results": entries}, indent=1, allow_nan=False, ensure_ascii=False)
-        write_text_atomically(folder / INDEX, text)
+        SWEEPS.write_json(folder / INDEX, {**self.head, "results": entries})
 
 
 def read_index(folder: File) -> Index | None:
@@ -88,39 +89,15 @@ def read_index(folder: File) -> Index | None:
         VisualizationError: it is damaged, or of something else.
     """
     path = folder / INDEX
-    try:
-        data = with_current_keys(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    document = SWEEPS.read_document(path)
+    if document is None:
         return None
-    except OSError as error:
-        raise VisualizationError(f"{named(path)} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are
-        raise _damaged(path, f"it is no JSON ({error})") from error
-    if not isinstance(data, dict) or not isinstance(data.get("settings"), dict):
-        raise VisualizationError(f"{named(path)} is not the index of a sweep: give another folder")
-    if data.get("schema") != SCHEMA:
-        raise VisualizationError(
-            f"{named(path)} has schema {shorten(data.get('schema'), 20)}; this version reads {SCHEMA}: "
-            "give another folder"
-        )
-    try:
+    with SWEEPS.parsing(path):
+        data = with_current_keys(document)
         head = {k: data[k] for k in ("schema", "model", "weights", "settings", "evidence", "provenance", "batch_size")}
-        if not isinstance(head["weights"], str) or not isinstance(head["batch_size"], int) or head["batch_size"] < 1:
-            raise TypeError("weights or batch_size")
+        if head["batch_size"] < 1:
+            raise ValueError("batch_size")
         return Index(head, [_read_entry(entry) for entry in data["results"]])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"an entry is missing or of the wrong kind: {error}") from error
-
-
-def _damaged(path: File, how: str) -> VisualizationError:
-    return VisualizationError(
-        f"{named(path)} is damaged: {shorten(how, 120)}. Delete it and run the sweep again, or give another folder"
-    )
-
-
-def named(path: File) -> str:
-    """A path as errors show it."""
-    return shorten(path, 200)
 
 
 def _finite(value: Any) -> Any:
@@ -206,42 +183,11 @@ def with_pixels(folder: File, result: Visualization) -> Visualization:
         VisualizationError: the file is missing or damaged.
     """
     path = folder / f"{file_name(result.unit, result.variant)}.safetensors"
-    if not path.is_file():
-        raise VisualizationError(f"{named(path)} is missing: run the sweep again to make it anew")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    tensors = SWEEPS.read_tensors(path)
+    with SWEEPS.parsing(path):
         picture, history = tensors["picture"], tensors["history"]
         frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
         if picture.ndim != 3 or picture.shape[1:] != result.picture.shape[1:] or len(history) != len(result.history):
             raise ValueError(f"it holds a picture {tuple(picture.shape)} after {len(history)} steps")
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
     ordered = dict(sorted(frames.items()))
     return replace(result, picture=picture, history=tuple(history.tolist()), frames=ordered)
-
-
-def check_writable(folder: File) -> None:
-    """Whether files can be written there; nothing is made yet.
-
-    Raises:
-        VisualizationError: it is a file, or nothing can be written there.
-    """
-    reason = None
-    with contextlib.suppress(OSError, ValueError):
-        place = folder.absolute()
-        if not place.is_dir():
-            if place.exists():
-                raise VisualizationError(f"{named(folder)} is a file; give a folder")
-            place = next(p for p in place.parents if p.exists())
-            reason = None if place.is_dir() else f"{named(place)} is a file"
-        if reason is None and os.access(place, os.W_OK | os.X_OK):
-            return
-    raise VisualizationError(f"cannot write into {named(folder)}: {reason or 'not permitted'}")
-
-
-def tidy(folder: File) -> None:
-    """Take away what a run that was killed as it wrote a file has left."""
-    for left in folder.glob(".*.tmp"):
-        if _LEFT.fullmatch(left.name):
-            left.unlink(missing_ok=True)

@@ -32,16 +32,15 @@ from circuits.visualization.result import Visualization
 from circuits.visualization.sweeps.store import (
     INDEX,
     SCHEMA,
+    SWEEPS,
     Index,
-    check_writable,
     file_name,
-    named,
     read_index,
-    tidy,
     with_pixels,
     write_files,
 )
 from circuits.visualization.transforms import standard
+from zoo.common.stored import named, tidy
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
@@ -87,7 +86,7 @@ def sweep(
     """
     asked = _asked(model, what, options)
     folder = Path(store)
-    check_writable(folder)
+    SWEEPS.check_writable(folder)
     photographs = None if images is None else open_images(images)
     if photographs is not None and asked.settings["optimum"] == "negative":
         raise VisualizationError("photographs are compared by what units answer to most: give none with negative")

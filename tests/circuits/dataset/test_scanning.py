@@ -25,6 +25,7 @@ from circuits.dataset.scan_store import StoreError
 from circuits.dataset.streaming_statistics import Plan, Tally
 from circuits.errors import AddressError, CircuitsError
 from tests import nets
+from zoo.common.stored import Stored
 
 PLAN = Plan(top=10, few=6, per_band=3, samples=64, draws=3)
 
@@ -230,17 +231,17 @@ def test_a_scan_killed_while_it_is_put_together_ends_with_the_same_bytes(
     model: circuits.Model, pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan(model, pictures, tmp_path / "whole", plan=PLAN)
-    write, calls = scanning.write_arrays, []
+    write, calls = Stored.write_tensors, []
 
-    def dying(path: Path, *rest: object) -> None:
+    def dying(self: Stored, path: Path, *rest: object) -> None:
         if path.parent.name in ("layers", "samples"):
             calls.append(path)
             if len(calls) == 3:
                 raise _Killed
-        write(path, *rest)  # type: ignore[arg-type]
+        write(self, path, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(_Killed):
-        patch.setattr(scanning, "write_arrays", dying)
+        patch.setattr(Stored, "write_tensors", dying)
         scan(model, pictures, tmp_path / "killed", plan=PLAN)
     scan(model, pictures, tmp_path / "killed", plan=PLAN)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")

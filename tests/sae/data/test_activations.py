@@ -18,6 +18,7 @@ from sae.data.activations import Sampling, SiteStream, collect
 from sae.data.disk_shards import MANIFEST, open_shards, store
 from sae.data.site import Block
 from sae.errors import FormatError, SAEError, TrainingError
+from zoo.common import stored
 from zoo.errors import FileError
 
 
@@ -284,12 +285,8 @@ def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors.torch import save_file
-
-    import sae.data.disk_shards as module
-
     written = 0
-    real = save_file
+    real = stored._save
 
     def full(tensors: Any, path: Any, *rest: Any) -> None:
         nonlocal written
@@ -298,7 +295,7 @@ def test_a_full_disk_loses_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
         real(tensors, path, *rest)
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(stored, "_save", full)
     with pytest.raises(FileError, match="No space left"):
         store(Numbered(), list(range(20)), tmp_path, shard_bytes=2000, batch_size=2)
     half = open_shards(next(p for p in tmp_path.iterdir()))

@@ -15,9 +15,9 @@ import torch
 
 import sae
 from sae.data.streams import Rebatched, TensorStream
-from sae.training import checkpoint as checkpoints
 from sae.training.checkpoint import read_checkpoint
 from tests.sae.planted import ARCHITECTURES, acts, features, sparse_sums
+from zoo.common import stored
 
 ROOT = Path(__file__).parents[3]
 CONFIGS: list[sae.SAEConfig] = [*ARCHITECTURES, sae.ReLU(latents=24, l1=4.0, revive="resample", name="resampled")]
@@ -138,6 +138,7 @@ SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
 import sae
+from zoo.common import stored
 from tests.sae.training.test_checkpoints import CONFIGS, SETTINGS, data
 sae.train(data(), CONFIGS, checkpoint=sys.argv[1], checkpoint_every=1, callbacks=[lambda r: time.sleep(0.02)],
           **{**SETTINGS, "steps": 150})
@@ -219,7 +220,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pyt
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(stored, "_save", full)
     with pytest.raises(sae.TrainingError, match="No space left") as caught:
         sae.train(data(), config, checkpoint=file, checkpoint_every=16, **SETTINGS)  # type: ignore[arg-type]
     assert caught.value.runs[0].steps == 16 and "No space left" in caught.value.runs[0].status

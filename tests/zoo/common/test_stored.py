@@ -1,0 +1,123 @@
+"""Stored files: whole or not there, of the right kind and schema, unchanged since they were written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.common import stored
+from zoo.common.stored import Stored, sha256, tidy
+from zoo.errors import CircuitsError, FileError
+
+
+class OwnError(CircuitsError):
+    pass
+
+
+FILES = Stored("the index of a test", "Run it again", OwnError, 3, mark={"kind": "test"}, required={"rows": list})
+GOOD = {"schema": 3, "kind": "test", "rows": [1, 2]}
+
+
+def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "index.json"
+    assert FILES.read_document(path) is None
+    FILES.write_json(path, GOOD)
+    assert FILES.read_document(path) == GOOD and [p.name for p in path.parent.iterdir()] == ["index.json"]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        FILES.write_json(path, {**GOOD, "rows": [float("nan")]})
+    assert FILES.read_document(path) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is damaged: it is no JSON"),
+        ("\udcff", "is damaged: it is no JSON"),
+        ("null", "is not the index of a test"),
+        ("[]", "is not the index of a test"),
+        ('{"kind": "test", "rows": []}', "is not the index of a test"),
+        ('{"schema": 3, "kind": "other", "rows": []}', "is not the index of a test"),
+        ('{"schema": 4, "kind": "test", "rows": []}', "has schema 4; this version reads 3. Run it again"),
+        ('{"schema": 3, "kind": "test"}', "is damaged: rows missing or of the wrong kind. Run it again"),
+    ],
+)
+def test_what_is_no_such_document_is_refused_and_stays(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    before = path.read_bytes()
+    with pytest.raises(OwnError, match=message):
+        FILES.read_document(path)
+    assert path.read_bytes() == before
+
+
+def test_tensors_and_arrays_come_back_with_what_is_said_of_them(tmp_path: Path) -> None:
+    tensors = {"a.x": torch.arange(6.0).view(2, 3).T, "b": torch.tensor([1, 2])}
+    FILES.write_tensors(tmp_path / "t", tensors, {"b": 1, "a": "ü"})
+    assert FILES.read_about(tmp_path / "t") == {"a": "ü", "b": 1}
+    assert torch.equal(FILES.read_tensors(tmp_path / "t", prefix="a.")["x"], tensors["a.x"])
+    FILES.write_tensors(tmp_path / "n", {"b": np.arange(4)[::2]})
+    assert FILES.read_tensors(tmp_path / "n", framework="numpy")["b"].tolist() == [0, 2]
+    with pytest.raises(OwnError, match="is not the index of a test"):
+        FILES.read_about(tmp_path / "n")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_tensor_file_cut_short_is_damaged_and_one_that_is_not_there_missing(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    FILES.write_tensors(path, {"x": torch.zeros(100)}, {})
+    digest = sha256(path)
+    assert FILES.check_digest(path, digest) == path
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    for read in (FILES.read_tensors, FILES.read_about):
+        with pytest.raises(OwnError, match="t is damaged: .*Run it again"):
+            read(path)
+    with pytest.raises(OwnError, match="its digest is not the one"):
+        FILES.check_digest(path, digest)
+    path.unlink()
+    for read in (FILES.read_tensors, FILES.read_about, lambda p: FILES.check_digest(p, digest)):
+        with pytest.raises(OwnError, match="t is missing. Run it again"):
+            read(path)
+
+
+def test_a_full_disk_keeps_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FILES.write_tensors(tmp_path / "t", {"x": torch.zeros(1)})
+    before = (tmp_path / "t").read_bytes()
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stored, "_save", full)
+    with pytest.raises(FileError, match="No space left"):
+        FILES.write_tensors(tmp_path / "t", {"x": torch.ones(1)})
+    assert [p.name for p in tmp_path.iterdir()] == ["t"] and (tmp_path / "t").read_bytes() == before
+
+
+def test_entries_that_are_not_there_make_the_file_damaged(tmp_path: Path) -> None:
+    with pytest.raises(OwnError, match="an entry is missing or of the wrong kind: 'rows'"), FILES.parsing(tmp_path):
+        {}["rows"]
+
+
+def test_only_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    for name in (".index.json.k3j2.tmp", ".my notes.tmp", "x.json.tmp", ".x.safetensors.abc.tmp"):
+        (tmp_path / name).touch()
+    tidy(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".my notes.tmp", "x.json.tmp"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_work_begins(tmp_path: Path) -> None:
+    FILES.check_writable(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OwnError, match="file"):
+            FILES.check_writable(path)
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        with pytest.raises(OwnError, match="not permitted"):
+            FILES.check_writable(tmp_path)
+        tmp_path.chmod(0o700)
