@@ -1,31 +1,40 @@
-"""Checks of what users give to dictionary learning; all raise `SAEError`."""
+"""Checks of arguments and activations; all raise `SAEError`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sae.errors import SAEError, shorten
+from sae.errors import SAEError
+from zoo.common.checks import whole_number
 
 
-def whole(name: str, value: object) -> None:
-    """Raise unless `value` is a whole number above zero."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SAEError(f"{name}={shorten(value)} must be a whole number above zero")
+def whole(name: str, value: object) -> int:
+    """`value` as an int, when it is a whole number of at least 1.
+
+    Raises:
+        SAEError: it is not.
+    """
+    return whole_number(name, value, error=SAEError)
 
 
-def at_most_latents(name: str, value: int, latents: int) -> None:
-    """Raise unless `value` is a number of latents that there are."""
-    whole(name, value)
-    if value > latents:
-        raise SAEError(f"{name}={value} is more than the {latents} latents there are")
+def at_most_latents(name: str, value: object, latents: int) -> int:
+    """`value` as an int, when it is a whole number from 1 to `latents`.
+
+    Raises:
+        SAEError: it is not.
+    """
+    count = whole(name, value)
+    if count > latents:
+        raise SAEError(f"{name}={count} is more than the {latents} latents there are")
+    return count
 
 
 def check_activations(acts: Tensor, d: int | None = None) -> Tensor:
-    """`acts` when they are `(N, d)` finite real numbers.
+    """`acts`, when they are `(N, d)` finite real numbers.
 
     Raises:
-        SAEError: they are not; it says what they are.
+        SAEError: they are not; the message has their type or shape.
     """
     if not isinstance(acts, Tensor) or not acts.is_floating_point():
         kind = acts.dtype if isinstance(acts, Tensor) else type(acts).__name__

@@ -1,8 +1,11 @@
-"""What every sparse autoencoder (SAE) here is: the contract, and the registry of architectures.
+"""The base class of sparse autoencoders (SAEs), and the registry of architectures.
 
-An SAE explains an activation `x` as a base point plus a sum of few directions:
-`x = offset + latents @ write`, where `latents` is read from `x - offset` along `read`. It sees tensors
-`(N, d)` only: no model, no hook.
+An SAE reconstructs an activation `x` as an offset plus a sum of few directions, `x = offset + latents @ write`. The
+latents are a nonlinear function of `(x - offset) @ read.T`. An SAE sees tensors `(N, d)` only: no model, no hook.
+
+A new architecture is one module in this folder, or in a package that declares the entry point
+`vision_circuits.architectures`: a subclass of `SAEConfig` with its settings, and a subclass of `SAE` under `@register`
+that defines `activate` and `losses`.
 """
 
 from __future__ import annotations
@@ -11,36 +14,45 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sae.checks import at_most_latents, check_activations, whole
-from sae.errors import SAEError, did_you_mean, shorten
+from sae.errors import SAEError, shorten
 from sae.seeding import INITIAL, generator
+from zoo.common.checks import number, one_of
+from zoo.common.registries import Registry, import_modules
 
 Revive = Literal["auxk", "resample", "none"]
 
 
+TensorNames = Mapping[str, tuple[str, str]]
+"""Parameter of an SAE -> its name in a file, and its axes there: "md" is `(m, d)`, "dm" the transpose, "m", "d"."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SAEConfig:
-    """What is common to the configurations of all architectures.
+    """Settings that all architectures have.
 
     Attributes:
+        architecture: the name under which the class is registered, the same for all configurations of a class.
+        penalty_weight: name of the setting that weighs the sparsity penalty; empty where there is no penalty.
         latents: number of latents m.
-        name: of the run (default: made of the settings).
-        seed: of the initial directions, and of resampling.
-        lr: learning rate (default: that of `train`).
-        revive: what to do about latents that died: "auxk" lets them explain the residual, "resample" restarts
-            them at badly explained inputs, "none" leaves them.
-        aux_k: how many dead latents explain the residual of an input (default: the power of two next below
+        name: of the run (default: architecture and settings).
+        seed: of the initial directions and of resampling.
+        lr: peak learning rate (default: that of `train`).
+        revive: how dead latents are revived: "auxk" trains them to reconstruct the residual, "resample" restarts
+            them at inputs with a large error, "none" leaves them.
+        aux_k: how many dead latents reconstruct the residual of an input (default: the largest power of two up to
             d / 2, at most 512).
-        aux_coefficient: weight of that loss.
+        aux_coefficient: weight of the AuxK loss.
     """
 
     architecture: ClassVar[str] = ""
+    penalty_weight: ClassVar[str] = ""
 
     latents: int
     name: str | None = None
@@ -51,17 +63,16 @@ class SAEConfig:
     aux_coefficient: float = 1 / 32
 
     def __post_init__(self) -> None:
-        whole("latents", self.latents)
+        object.__setattr__(self, "latents", whole("latents", self.latents))
         if self.aux_k is not None:
-            whole("aux_k", self.aux_k)
-        if self.revive not in ("auxk", "resample", "none"):
-            raise SAEError(f"revive={shorten(self.revive)!r}: use 'auxk', 'resample' or 'none'")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise SAEError(f"lr={self.lr} is no learning rate")
+            object.__setattr__(self, "aux_k", whole("aux_k", self.aux_k))
+        one_of("revive", self.revive, get_args(Revive), error=SAEError)
+        if self.lr is not None:
+            number("lr", self.lr, above=0, error=SAEError)
 
     @property
     def title(self) -> str:
-        """A name made of the architecture and what sets it apart."""
+        """Name of a run without a name of its own: the architecture and its main settings."""
         return f"{self.architecture}-{self.latents}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,15 +80,35 @@ class SAEConfig:
         return {"architecture": self.architecture, **dataclasses.asdict(self)}
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What one training step of one SAE found; all tensors, so that nothing waits for the device.
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """The state of a training that a loss may depend on.
 
     Attributes:
-        total: what is minimized, a scalar.
+        step: optimizer steps before this one; steps: of the whole training.
+        sparsity: factor on the sparsity penalty, from 0 to 1 (its warm-up).
+        dead: `(n,)` indices of the dead latents; None while they are not counted.
+    """
+
+    step: int = 0
+    steps: int = 1
+    sparsity: float = 1.0
+    dead: Tensor | None = None
+
+
+START = TrainingState()
+"""The first step of a training of one step, with the whole sparsity penalty and no dead latents."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses and counts of one training step; all tensors, so that nothing waits for the device.
+
+    Attributes:
+        total: the scalar that is minimized.
         squared_error: sum of squared errors over the batch and the dimensions.
         error: `(N,)` squared error of each input.
-        fired: `(m,)` on how many inputs of the batch each latent fired.
+        fired: `(m,)` number of inputs of the batch on which each latent is active.
         parts: named terms of the total.
     """
 
@@ -91,13 +122,16 @@ class Losses:
 class SAE(nn.Module):
     """Base of all sparse autoencoders; a `circuits.Basis`, so that a latent is a unit (`layer~name:index`).
 
-    Parameters live in the space of normalized inputs `(x - mean) * scale`; `read`, `write`, `offset` and
-    the three verbs `encode`, `decode`, `forward` speak of raw inputs.
+    Parameters belong to normalized inputs `(x - mean) * scale`. `read`, `write`, `offset`, `encode`, `decode` and
+    `forward` belong to raw inputs.
+
+    A subclass defines `activate` and `losses`, and, where they differ from the defaults, how it is written to files:
+    `saelens`, `saelens_settings` and `tensor_names`.
 
     Attributes:
         encoder, decoder: `(m, d)`, a latent per row. encoder_bias: `(m,)`; decoder_bias: `(d,)`.
-        mean, scale: `(d,)` and scalar, what inputs are normalized by: buffers, saved with the SAE.
-        metadata: where the activations come from, JSON-ready; saved with the SAE.
+        mean, scale: `(d,)` and scalar by which inputs are normalized: buffers, saved with the SAE.
+        metadata: origin of the activations, JSON-ready; saved with the SAE.
 
     >>> s = build(TopK(latents=8, k=2), d=4)  # doctest: +SKIP
     >>> s.encode(torch.randn(3, 4)).shape  # doctest: +SKIP
@@ -107,6 +141,16 @@ class SAE(nn.Module):
     Config: ClassVar[type[SAEConfig]]
     unit_decoder: ClassVar[bool] = True
     """Whether training keeps the decoder's rows at length one."""
+    saelens: ClassVar[str | None] = None
+    """Architecture of SAELens that encodes and decodes as this class does at inference. None where there is none: files
+    then have the architecture "custom" and every tensor of the class, and only this package reads them."""
+    saelens_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of the configuration that SAELens keeps in its own configuration, under the same names."""
+    tensor_names: ClassVar[TensorNames] = {
+        "decoder": ("W_dec", "md"), "encoder": ("W_enc", "dm"), "decoder_bias": ("b_dec", "d"),
+        "encoder_bias": ("b_enc", "m"),
+    }  # fmt: skip
+    """Parameters and buffers that inference needs, with their names in SAELens's files."""
 
     def __init__(self, config: SAEConfig, d: int) -> None:
         super().__init__()
@@ -137,21 +181,21 @@ class SAE(nn.Module):
 
     @property
     def read(self) -> Tensor:
-        """Directions `(m, d)` that latents are read along, for raw inputs."""
+        """Encoder directions `(m, d)` for raw inputs."""
         return self.encoder * self.scale
 
     @property
     def write(self) -> Tensor:
-        """Directions `(m, d)` that latents write, in raw activation space."""
+        """Decoder directions `(m, d)` in raw activation space."""
         return self.decoder / self.scale
 
     @property
     def offset(self) -> Tensor:
-        """The reconstruction `(d,)` when no latent fires."""
+        """The reconstruction `(d,)` when no latent is active."""
         return self.mean + self.decoder_bias / self.scale
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """What latents are before their nonlinearity: raw `(N, d)` -> `(N, m)`."""
+        """Latents before their nonlinearity, `(N, m)`, of raw activations `(N, d)`."""
         return F.linear(x - self.offset, self.read, self.encoder_bias)
 
     def activate(self, pre: Tensor) -> Tensor:
@@ -167,13 +211,14 @@ class SAE(nn.Module):
         return self.activate(self.pre_activations(self.checked(acts)))
 
     def encode_sparse(self, acts: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
-        """The active latents only: values `(N, k)`, largest first, and their indices `(N, k)`.
+        """The largest latents of each input: values `(N, k)`, largest first, and their indices `(N, k)`.
 
-        Rows with fewer than `k` active latents are filled with zeros (at indices of silent latents).
+        Rows with fewer than `k` active latents are filled with zeros, at indices of inactive latents.
 
         Args:
             acts: raw activations `(N, d)`.
-            k: how many to keep (default: as many as the fullest row has, so that nothing is lost).
+            k: latents per input (default: the largest number of active latents of an input, so that none is left
+                out).
         """
         latents = self.encode(acts)
         if k is None:
@@ -183,7 +228,7 @@ class SAE(nn.Module):
         return values, indices
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw activations `(N, d)` that latents `(N, m)` stand for."""
+        """Raw activations `(N, d)` of latents `(N, m)`."""
         if latents.shape[-1] != self.latents:
             raise SAEError(f"decode takes (N, {self.latents}) latents; got {tuple(latents.shape)}")
         return latents @ self.write + self.offset
@@ -197,12 +242,12 @@ class SAE(nn.Module):
         return self.decode(self.encode(acts))
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions `(N, d)` of raw activations, and on how many of them each latent fired, `(m,)`."""
+        """Reconstructions `(N, d)` of raw activations, and on how many of them each latent is active, `(m,)`."""
         latents = self.encode(acts)
         return self.decode(latents), (latents != 0).sum(dim=0)
 
     def checked(self, acts: Tensor) -> Tensor:
-        """Activations in the SAE's type, after a look whether they can be encoded."""
+        """`acts` in the SAE's type, if they can be encoded."""
         return check_activations(acts, self.d).to(self.encoder.dtype)
 
     # -- the same SAE in another form -----------------------------------------------------------------
@@ -228,7 +273,7 @@ class SAE(nn.Module):
         """An equal SAE for raw inputs whose `write` directions have length one; latents are in units of `x`.
 
         Raises:
-            SAEError: a direction of length zero, or (TopK) lengths that differ, because other latents would win.
+            SAEError: a direction of length zero, or (TopK) lengths that differ: other latents would be the k largest.
         """
         same = self.folded()
         norms = same.decoder.norm(dim=1)
@@ -238,31 +283,30 @@ class SAE(nn.Module):
         return same
 
     def _stretch(self, by: Tensor) -> None:
-        """Multiply every latent by its factor `(m,)`, leaving reconstructions as they are."""
+        """Multiply every latent by its factor `(m,)`; reconstructions stay the same."""
         self.encoder.mul_(by[:, None])
         self.encoder_bias.mul_(by)
         self.decoder.div_(by[:, None])
 
     # -- training -------------------------------------------------------------------------------------
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         """Losses of one batch of normalized inputs.
 
         Args:
-            x: `(N, d)` what is read; target: `(N, d)` what is to be reconstructed (for an SAE, `x` itself).
-            dead: indices of latents that count as dead, or None.
-            sparsity: factor on the sparsity penalty, from 0 to 1 (its warm-up).
+            x: `(N, d)` inputs; target: `(N, d)` what is reconstructed (for an SAE, `x` itself).
+            state: step, dead latents and warm-up of the sparsity penalty.
         """
         raise NotImplementedError
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Put parameters back where they belong, after a step of the optimizer."""
+        """Project parameters onto their constraints, after a step of the optimizer."""
         if self.unit_decoder:
             self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(torch.finfo(self.decoder.dtype).tiny))
 
     def normalize(self, acts: Tensor) -> Tensor:
-        """Raw activations as training sees them."""
+        """Normalized inputs of raw activations, as training uses them."""
         return (acts.to(self.encoder.dtype) - self.mean) * self.scale
 
     def dense_pre(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -278,58 +322,50 @@ class SAE(nn.Module):
 
 # -- registry -----------------------------------------------------------------------------------------
 
-_REGISTRY: dict[str, type[SAE]] = {}
+ARCHITECTURES: Registry[type[SAE]] = Registry(
+    "architecture",
+    group="vision_circuits.architectures",
+    load=lambda: import_modules("sae.architectures"),
+    error=SAEError,
+)
+"""Name -> class. Every module of this folder, and of the packages that declare the entry point, adds to it."""
+
 _Class = TypeVar("_Class", bound=type[SAE])
 
 
 def register(cls: _Class) -> _Class:
-    """Make an architecture known under `cls.Config.architecture` (a class decorator).
+    """Register an architecture and its configuration under `cls.Config.architecture` (a class decorator).
 
     Raises:
-        SAEError: the name is taken, or empty.
+        SAEError: another class has that name, or it is empty or inherited.
     """
-    name = cls.Config.architecture
+    name = vars(cls.Config).get("architecture")
     if not name:
-        raise SAEError(f"{cls.__name__}: its configuration names no architecture")
-    if name in _REGISTRY:
-        raise SAEError(f"architecture {name!r} is taken by {_REGISTRY[name].__name__}")
-    _REGISTRY[name] = cls
-    return cls
+        raise SAEError(f"{cls.__name__}: its configuration {cls.Config.__name__} names no architecture of its own")
+    return ARCHITECTURES.add(name, cls)  # type: ignore[return-value]
 
 
 def list_architectures() -> dict[str, type[SAE]]:
-    """The architectures there are: name -> class (its configuration is `.Config`)."""
-    return dict(sorted(_REGISTRY.items()))
-
-
-def architecture(name: str) -> type[SAE]:
-    """The class of an architecture.
-
-    Raises:
-        SAEError: there is none of that name.
-    """
-    if name not in _REGISTRY:
-        known = ", ".join(sorted(_REGISTRY))
-        raise SAEError(f"no architecture {shorten(name)!r}.{did_you_mean(str(name), _REGISTRY)} There are {known}")
-    return _REGISTRY[name]
+    """All architectures, by name; the configuration of a class is its `.Config`."""
+    return dict(sorted(ARCHITECTURES.items()))
 
 
 def build(config: SAEConfig, d: int) -> SAE:
-    """A fresh SAE of a configuration for inputs of width `d`.
+    """A new SAE of a configuration for inputs of width `d`.
 
     >>> build(TopK(latents=8, k=2), d=4).read.shape  # doctest: +SKIP
     torch.Size([8, 4])
     """
-    return architecture(config.architecture)(config, d)
+    return ARCHITECTURES[config.architecture](config, d)
 
 
 def config_from_dict(data: Mapping[str, Any]) -> SAEConfig:
     """The configuration that `SAEConfig.to_dict` wrote.
 
     Raises:
-        SAEError: unknown architecture, or settings it does not have.
+        SAEError: unknown architecture, or settings that it does not have.
     """
-    kind = architecture(str(data.get("architecture"))).Config
+    kind = ARCHITECTURES[str(data.get("architecture"))].Config
     settings: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "architecture"
     }

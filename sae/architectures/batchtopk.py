@@ -1,4 +1,4 @@
-"""BatchTopK: the k latents per input are spread freely over a batch (Bussmann et al. 2024, arXiv 2412.06410)."""
+"""BatchTopK: the k * N largest latents of a batch of N are active (Bussmann et al. 2024, arXiv 2412.06410)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import SAE, Losses, Revive, SAEConfig, register
+from sae.architectures.base import SAE, START, Losses, Revive, SAEConfig, TensorNames, TrainingState, register
 from sae.architectures.topk import sparse_losses
 from sae.checks import at_most_latents
 
@@ -18,7 +18,7 @@ RATE = 0.01  # of the moving average of the threshold
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTopK(SAEConfig):
-    """A BatchTopK autoencoder: in training the `k * N` largest latents of a batch of N stay.
+    """A BatchTopK autoencoder: in training the `k * N` largest latents of a batch of N are active.
 
     Attributes:
         k: latents per input on average. For the rest see `SAEConfig`.
@@ -34,7 +34,7 @@ class BatchTopK(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_most_latents("k", self.k, self.latents)
+        object.__setattr__(self, "k", at_most_latents("k", self.k, self.latents))
 
     @property
     def title(self) -> str:
@@ -43,15 +43,17 @@ class BatchTopK(SAEConfig):
 
 @register
 class BatchTopKSAE(SAE):
-    """See the configuration, `BatchTopK`. At inference a latent fires above its threshold, whatever the batch.
+    """See the configuration, `BatchTopK`. At inference a latent is active above its threshold, whatever the batch.
 
     Attributes:
-        threshold: `(m,)`, a running mean of the smallest latent that a training batch kept; a buffer, saved.
-        threshold_weight: how much of a full mean has been seen, to correct its start.
+        threshold: `(m,)`, a moving average of the smallest active latent of the training batches; a buffer, saved.
+        threshold_weight: sum of the weights in that average; it corrects the start at zero, as in Adam.
     """
 
     Config = BatchTopK
     config: BatchTopK
+    saelens = "jumprelu"  # a threshold at inference is all that is left of the selection
+    tensor_names: ClassVar[TensorNames] = {**SAE.tensor_names, "threshold": ("threshold", "m")}
 
     def __init__(self, config: BatchTopK, d: int) -> None:
         super().__init__(config, d)
@@ -63,37 +65,37 @@ class BatchTopKSAE(SAE):
     def activate(self, pre: Tensor) -> Tensor:
         return torch.relu(pre) * (pre > self.threshold)
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         values, pattern = self.select(x)
         reconstruction = sparse_ops.decode(values, pattern, self.decoder) + self.decoder_bias
-        return sparse_losses(self, x, target, values, pattern, reconstruction, dead=dead)
+        return sparse_losses(self, x, target, values, pattern, reconstruction, state)
 
     def select(self, x: Tensor) -> tuple[Tensor, sparse_ops.Pattern]:
-        """The latents kept of a batch of normalized inputs; in training they move the threshold."""
+        """The active latents of a batch of normalized inputs; in training they move the threshold."""
         values, pattern = sparse_ops.encode(
             x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.batch_topk(self.config.k)
         )
         if self.training:
-            self._follow(values.detach())
+            self._update_threshold(values.detach())
         return values, pattern
 
     @torch.no_grad()
-    def _follow(self, values: Tensor) -> None:
+    def _update_threshold(self, values: Tensor) -> None:
         smallest = torch.where(values > 0, values, torch.inf).min()
-        smallest = torch.where(smallest.isfinite(), smallest, 0.0)  # a batch on which nothing fires
+        smallest = torch.where(smallest.isfinite(), smallest, 0.0)  # no latent of the batch is active
         weight = self.threshold_weight * (1 - RATE) + RATE
         self.threshold.copy_((self.threshold * (self.threshold_weight * (1 - RATE)) + RATE * smallest) / weight)
         self.threshold_weight.copy_(weight)
 
     @torch.no_grad()
     def calibrate(self, acts: Tensor) -> float:
-        """Set the threshold so that `k` latents fire on average over raw activations `(N, d)`, and give it.
+        """Set the threshold so that `k` latents are active on average over raw activations `(N, d)`, and return it.
 
-        For another data set than the one trained on; training itself leaves a threshold behind.
+        For data other than the training data, whose threshold is there after training.
         """
         pre = torch.relu(self.pre_activations(self.checked(acts))).flatten()
-        kept = min(self.config.k * len(acts), pre.numel() - 1)
-        threshold = pre.kthvalue(pre.numel() - kept).values
+        active = min(self.config.k * len(acts), pre.numel() - 1)
+        threshold = pre.kthvalue(pre.numel() - active).values
         self.threshold.fill_(threshold)
         return float(threshold)
 

@@ -1,4 +1,4 @@
-"""Gated: one path says which latents fire, another how strongly (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+"""Gated: one path decides which latents are active, another their values (Rajamanoharan et al. 2024, 2404.16014)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sae.architectures.base import SAE, Losses, SAEConfig, register
-from sae.architectures.relu import dense_losses, not_negative
+from sae.architectures.base import SAE, START, Losses, SAEConfig, TensorNames, TrainingState, register
+from sae.architectures.relu import dense_losses
+from sae.errors import SAEError
+from zoo.common.checks import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,13 @@ class Gated(SAEConfig):
     """
 
     architecture: ClassVar[str] = "gated"
+    penalty_weight: ClassVar[str] = "l1"
 
     l1: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_negative("l1", self.l1)
+        number("l1", self.l1, least=0, error=SAEError)
 
     @property
     def title(self) -> str:
@@ -39,14 +42,20 @@ class Gated(SAEConfig):
 
 @register
 class GatedSAE(SAE):
-    """See the configuration, `Gated`. `encoder_bias` is the gate's; the magnitudes have their own.
+    """See the configuration, `Gated`. `encoder_bias` is the bias of the gate.
 
     Attributes:
-        magnitude_bias, magnitude_scale: `(m,)`; a magnitude is `exp(scale) * (x @ row) + bias`.
+        magnitude_bias, magnitude_scale: `(m,)`. The magnitude path has no weights of its own: its encoder row is the
+            gate's row times `exp(magnitude_scale)`, so that a Gated SAE costs one encoder's product, not two.
     """
 
     Config = Gated
     config: Gated
+    saelens = "gated"
+    tensor_names: ClassVar[TensorNames] = {
+        **SAE.tensor_names, "encoder_bias": ("b_gate", "m"), "magnitude_bias": ("b_mag", "m"),
+        "magnitude_scale": ("r_mag", "m"),
+    }  # fmt: skip
 
     def __init__(self, config: Gated, d: int) -> None:
         super().__init__(config, d)
@@ -57,16 +66,17 @@ class GatedSAE(SAE):
         magnitude = torch.relu((pre - self.encoder_bias) * self.magnitude_scale.exp() + self.magnitude_bias)
         return magnitude * (pre > 0)
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         gate = self.dense_pre(x)
         latents = self.activate(gate)
         opened = torch.relu(gate)
         reconstruction = latents @ self.decoder + self.decoder_bias
-        # the gate has no gradient of its own: it must reconstruct, too, with a decoder held still
+        # the step function of the gate passes no gradient, so the auxiliary task trains it: reconstruct from the gate's
+        # own ReLU. The decoder is a constant there, so that this task trains the gate alone
         through = opened @ self.decoder.detach() + self.decoder_bias.detach()
         return dense_losses(
             x, target, latents, reconstruction,
-            l1=sparsity * self.config.l1 * opened.sum() / target.numel(),
+            l1=state.sparsity * self.config.l1 * opened.sum() / target.numel(),
             gate=(target - through).square().mean(),
         )  # fmt: skip
 

@@ -1,20 +1,25 @@
-"""JumpReLU: every latent has a threshold of its own, learned through a straight-through estimate.
+"""JumpReLU: a threshold per latent, learned through a pseudo-derivative (straight-through estimate).
 
-Sources: Rajamanoharan et al. 2024 (arXiv 2407.14435) for the estimate and the L0 penalty; Anthropic's
-January 2025 update for the tanh penalty and the pre-activation loss.
+The loss is a step function of a threshold for each input: its derivative is zero almost everywhere. Averaged over
+inputs it has one, which depends on the density of pre-activations at the threshold. A kernel density estimate over the
+batch with a rectangular kernel of width `bandwidth` gives the formulas of `Jump` and `Step` (Rajamanoharan et al. 2024,
+arXiv 2407.14435). The tanh penalty and the pre-activation loss are those of Anthropic's January 2025 update.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sae.architectures.base import SAE, Losses, SAEConfig, register
-from sae.architectures.relu import dense_losses, not_negative
-from sae.errors import SAEError, shorten
+from sae.architectures.base import SAE, START, Losses, SAEConfig, TensorNames, TrainingState, register
+from sae.architectures.relu import dense_losses
+from sae.errors import SAEError
+from zoo.common.checks import number, one_of
+
+Penalty = Literal["tanh", "l0"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +44,9 @@ class JumpReLU(SAEConfig):
     """
 
     architecture: ClassVar[str] = "jumprelu"
+    penalty_weight: ClassVar[str] = "coefficient"
 
-    penalty: Literal["tanh", "l0"] = "tanh"
+    penalty: Penalty = "tanh"
     coefficient: float = 2.0
     tanh_scale: float = 4.0
     threshold: float = 0.1
@@ -49,12 +55,10 @@ class JumpReLU(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty not in ("tanh", "l0"):
-            raise SAEError(f"penalty={shorten(self.penalty)!r}: use 'tanh' or 'l0'")
+        one_of("penalty", self.penalty, get_args(Penalty), error=SAEError)
         for name in ("coefficient", "tanh_scale", "threshold", "pre_act_coefficient"):
-            not_negative(name, getattr(self, name))
-        if not 0 < self.bandwidth < float("inf"):
-            raise SAEError(f"bandwidth={self.bandwidth} must be above zero")
+            number(name, getattr(self, name), least=0, error=SAEError)
+        number("bandwidth", self.bandwidth, above=0, error=SAEError)
 
     @property
     def title(self) -> str:
@@ -62,15 +66,15 @@ class JumpReLU(SAEConfig):
 
 
 def _near(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-    """The rectangle kernel: one within half a bandwidth of the threshold."""
+    """The rectangular kernel: one within half a bandwidth of the threshold."""
     return ((pre - threshold).abs() < bandwidth / 2).to(pre.dtype)
 
 
 class Jump(torch.autograd.Function):
-    """`pre` where it is above its threshold, else zero; the threshold's gradient is an estimate.
+    """`pre` where it is above its threshold, else zero; its derivative by the threshold is an estimate.
 
-    `d out / d threshold = -(threshold / bandwidth) * [|pre - threshold| < bandwidth / 2]`; with `to_input`
-    the estimate also reaches `pre`, with the opposite sign, as in Anthropic's update.
+    `d out / d threshold = -(threshold / bandwidth) * [|pre - threshold| < bandwidth / 2]`. With `to_input` the estimate
+    also reaches `pre`, with the opposite sign, as in Anthropic's update.
     """
 
     @staticmethod
@@ -88,7 +92,11 @@ class Jump(torch.autograd.Function):
 
 
 class Step(torch.autograd.Function):
-    """One where `pre` is above its threshold; `d out / d threshold = -[near] / bandwidth`, nothing for `pre`."""
+    """One where `pre` is above its threshold, else zero: the sum over latents is L0.
+
+    `d out / d threshold = -[|pre - threshold| < bandwidth / 2] / bandwidth`; `d out / d pre` is zero, so that the L0
+    penalty moves thresholds alone.
+    """
 
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
@@ -114,6 +122,8 @@ class JumpReLUSAE(SAE):
 
     Config = JumpReLU
     config: JumpReLU
+    saelens = "jumprelu"
+    tensor_names: ClassVar[TensorNames] = {**SAE.tensor_names, "threshold": ("threshold", "m")}
 
     def __init__(self, config: JumpReLU, d: int) -> None:
         super().__init__(config, d)
@@ -122,7 +132,7 @@ class JumpReLUSAE(SAE):
     def activate(self, pre: Tensor) -> Tensor:
         return torch.relu(pre) * (pre > self.threshold)
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         config = self.config
         pre = self.dense_pre(x)
         pre = pre.to(self.threshold.dtype)  # thresholds are never of low precision
@@ -131,7 +141,8 @@ class JumpReLUSAE(SAE):
             count = torch.tanh(config.tanh_scale * latents * self.decoder.norm(dim=1)).sum()
         else:
             count = Step.apply(pre, self.threshold, config.bandwidth).sum()
-        terms: dict[str, Tensor] = {config.penalty: sparsity * config.coefficient * count / target.numel()}
+        terms: dict[str, Tensor] = {config.penalty: state.sparsity * config.coefficient * count / target.numel()}
+        dead = state.dead
         if dead is not None and len(dead) and config.pre_act_coefficient > 0:
             below = torch.relu(self.threshold[dead] - pre[:, dead]) * self.decoder[dead].norm(dim=1)
             terms["pre_act"] = config.pre_act_coefficient * below.sum() / target.numel()

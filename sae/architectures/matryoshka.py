@@ -1,4 +1,4 @@
-"""Matryoshka: BatchTopK whose first latents alone must reconstruct, too (Bussmann et al. 2025, arXiv 2503.17547)."""
+"""Matryoshka: nested dictionaries, each of which reconstructs the input (Bussmann et al. 2025, arXiv 2503.17547)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import Losses, register
+from sae.architectures.base import START, Losses, TrainingState, register
 from sae.architectures.batchtopk import BatchTopK, BatchTopKSAE
 from sae.architectures.topk import sparse_losses
 from sae.checks import whole
@@ -57,15 +57,17 @@ class MatryoshkaSAE(BatchTopKSAE):
     Config = Matryoshka
     config: Matryoshka
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         values, pattern = self.select(x)
         prefixes = self.config.prefixes
         reconstruction, loss = self.decoder_bias.expand_as(target), values.new_zeros(())
+        # the reconstruction of a prefix is that of the one before plus its own group: one pass over the latents in all.
+        # The selection is the batch's, over all groups: a prefix has k latents per input or fewer
         for start, end in pairwise((0, *prefixes)):
             inside = (pattern.columns >= start) & (pattern.columns < end)
             reconstruction = reconstruction + sparse_ops.decode(values * inside, pattern, self.decoder)
             loss = loss + (target - reconstruction).square().mean()
-        return sparse_losses(self, x, target, values, pattern, reconstruction, loss=loss / len(prefixes), dead=dead)
+        return sparse_losses(self, x, target, values, pattern, reconstruction, state, loss / len(prefixes))
 
     def prefix_errors(self, acts: Tensor) -> list[float]:
         """Mean squared error over raw activations `(N, d)` of each nested dictionary, smallest first."""

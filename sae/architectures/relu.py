@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, Losses, SAEConfig, register
+from sae.architectures.base import SAE, START, Losses, SAEConfig, TrainingState, register
 from sae.errors import SAEError
+from zoo.common.checks import number
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReLU(SAEConfig):
-    """A rectified autoencoder with an L1 penalty.
+    """An autoencoder with a ReLU and an L1 penalty on its latents.
 
     The penalty is `l1 * mean over inputs of sum(latent * row length) / d`, beside a squared error that is a
     mean over dimensions of inputs of unit variance: `l1` means what the lambda of the source does (there 5).
@@ -27,26 +28,21 @@ class ReLU(SAEConfig):
     """
 
     architecture: ClassVar[str] = "relu"
+    penalty_weight: ClassVar[str] = "l1"
 
     l1: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_negative("l1", self.l1)
+        number("l1", self.l1, least=0, error=SAEError)
 
     @property
     def title(self) -> str:
         return f"{super().title}-l1_{self.l1:g}"
 
 
-def not_negative(name: str, value: float) -> None:
-    """Raise unless `value` is a finite number of at least zero."""
-    if not 0 <= value < float("inf"):
-        raise SAEError(f"{name}={value} must be a finite number of at least zero")
-
-
 def dense_losses(x: Tensor, target: Tensor, latents: Tensor, reconstruction: Tensor, **terms: Tensor) -> Losses:
-    """Mean squared error plus `terms`, and what a step reports of dense latents."""
+    """Losses of dense latents: mean squared error plus `terms`."""
     error = (target - reconstruction).square().sum(dim=1)
     squared = error.sum()
     total = squared / target.numel()
@@ -62,14 +58,15 @@ class ReLUSAE(SAE):
 
     Config = ReLU
     config: ReLU
-    # the penalty is weighted by the rows' lengths, so that growing them wins nothing
+    saelens = "standard"
+    # without the row lengths in it, the penalty could be evaded: smaller latents, longer rows, the same reconstruction
     unit_decoder = False
 
     def activate(self, pre: Tensor) -> Tensor:
         return torch.relu(pre)
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         latents = torch.relu(self.dense_pre(x))
         penalty = (latents.sum(dim=0) @ self.decoder.norm(dim=1)) / target.numel()
         reconstruction = latents @ self.decoder + self.decoder_bias
-        return dense_losses(x, target, latents, reconstruction, l1=sparsity * self.config.l1 * penalty)
+        return dense_losses(x, target, latents, reconstruction, l1=state.sparsity * self.config.l1 * penalty)

@@ -1,4 +1,4 @@
-"""TopK: every input keeps its k largest latents (Makhzani & Frey 2013; Gao et al. 2024, arXiv 2406.04093)."""
+"""TopK: the k largest latents of every input are active (Makhzani & Frey 2013; Gao et al. 2024, arXiv 2406.04093)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import SAE, Losses, Revive, SAEConfig, register
+from sae.architectures.base import SAE, START, Losses, Revive, SAEConfig, TrainingState, register
 from sae.architectures.dead_latents import auxiliary_loss
 from sae.checks import at_most_latents
 from sae.errors import SAEError
@@ -20,7 +20,7 @@ class TopK(SAEConfig):
     """A TopK autoencoder.
 
     Attributes:
-        k: latents kept per input, at most `latents`. For the rest see `SAEConfig`.
+        k: active latents per input, at most `latents`. For the rest see `SAEConfig`.
 
     >>> TopK(latents=4096, k=32).title
     'topk-4096-k32'
@@ -33,36 +33,39 @@ class TopK(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_most_latents("k", self.k, self.latents)
+        object.__setattr__(self, "k", at_most_latents("k", self.k, self.latents))
 
     @property
     def title(self) -> str:
         return f"{super().title}-k{self.k}"
 
 
-def fired(values: Tensor, indices: Tensor, latents: int) -> Tensor:
-    """On how many inputs each latent fired, `(m,)`, of values and indices `(N, k)`."""
+def active_counts(values: Tensor, indices: Tensor, latents: int) -> Tensor:
+    """On how many inputs each latent is active, `(m,)`, of values and indices `(N, k)`."""
     counts = torch.zeros(latents, dtype=torch.long, device=values.device)
     return counts.scatter_add_(0, indices.flatten(), (values != 0).long().flatten())
 
 
 def sparse_losses(
     model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: sparse_ops.Pattern, reconstruction: Tensor,
-    loss: Tensor | None = None, dead: Tensor | None = None,
+    state: TrainingState = START, loss: Tensor | None = None,
 ) -> Losses:  # fmt: skip
-    """Losses of an SAE whose sparsity is built in: squared error (or `loss` instead of it) and AuxK."""
+    """Losses of an SAE that selects its latents: mean squared error (or `loss` instead of it) plus AuxK."""
     mean, residual, error = _SquaredError.apply(reconstruction, target)
     total = mean if loss is None else loss
     parts = {}
-    if dead is not None and model.config.revive == "auxk" and len(dead):
-        parts["auxk"] = auxiliary_loss(model, x, residual, dead)
+    if state.dead is not None and model.config.revive == "auxk" and len(state.dead):
+        parts["auxk"] = auxiliary_loss(model, x, residual, state.dead)
         total = total + model.config.aux_coefficient * parts["auxk"]
     fired = pattern.counts((values.detach() > 0).long())
     return Losses(total, error.sum(), error, fired, {k: v.detach() for k, v in parts.items()})
 
 
 class _SquaredError(torch.autograd.Function):
-    """Mean squared error, with the residual and the squared error of each input; fewer passes than autograd's."""
+    """Mean squared error, the residual and the squared error of each input.
+
+    By hand because autograd would keep two more matrices of the batch's size and go through each again.
+    """
 
     @staticmethod
     def forward(ctx: Any, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,6 +88,8 @@ class TopKSAE(SAE):
 
     Config = TopK
     config: TopK
+    saelens = "topk"
+    saelens_settings = ("k",)
 
     def activate(self, pre: Tensor) -> Tensor:
         values, indices = pre.topk(self.config.k, dim=1)
@@ -96,10 +101,10 @@ class TopKSAE(SAE):
         pre = self.pre_activations(self.checked(acts))
         values, indices = pre.topk(min(k, self.config.k), dim=1)
         values = values.relu()
-        if k > self.config.k:  # the rest is silent
-            silent = torch.ones_like(pre).scatter_(1, indices, -1.0).topk(k - self.config.k, dim=1).indices
-            indices = torch.cat([indices, silent], dim=1)
-            values = torch.cat([values, values.new_zeros(silent.shape)], dim=1)
+        if k > self.config.k:  # the others are inactive
+            inactive = torch.ones_like(pre).scatter_(1, indices, -1.0).topk(k - self.config.k, dim=1).indices
+            indices = torch.cat([indices, inactive], dim=1)
+            values = torch.cat([values, values.new_zeros(inactive.shape)], dim=1)
         return values, indices
 
     def forward(self, acts: Tensor) -> Tensor:
@@ -107,14 +112,14 @@ class TopKSAE(SAE):
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = self.encode_sparse(acts)
-        return self.decode_sparse(values, indices), fired(values, indices, self.latents)
+        return self.decode_sparse(values, indices), active_counts(values, indices, self.latents)
 
-    def losses(self, x: Tensor, target: Tensor, *, dead: Tensor | None = None, sparsity: float = 1.0) -> Losses:
+    def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         values, pattern = sparse_ops.encode(
             x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.topk(self.config.k)
         )
         reconstruction = sparse_ops.decode(values, pattern, self.decoder) + self.decoder_bias
-        return sparse_losses(self, x, target, values, pattern, reconstruction, dead=dead)
+        return sparse_losses(self, x, target, values, pattern, reconstruction, state)
 
     def _stretch(self, by: Tensor) -> None:
         if float(by.max() / by.min()) > 1 + 1e-5:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.architectures.topk import fired
+from sae.architectures.topk import active_counts
 from sae.checks import whole
 from sae.seeding import CONTROL, generator
 
@@ -73,7 +73,7 @@ class RandomDictionary:
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstructions `(N, d)`, and on how many inputs each direction fired, `(m,)`."""
         values, indices = self._encode(acts)
-        return self._sums(values, indices) + self.mean.to(acts), fired(values, indices, len(self.directions))
+        return self._sums(values, indices) + self.mean.to(acts), active_counts(values, indices, len(self.directions))
 
     def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest latents of every input, values and indices `(N, k)`."""

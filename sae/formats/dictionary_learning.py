@@ -8,6 +8,7 @@ there, so that we write such an SAE as an AutoEncoderNew, which is not.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, SAEConfig
-from sae.architectures.batchtopk import BatchTopK
-from sae.architectures.gated import Gated
-from sae.architectures.jumprelu import JumpReLU
+from sae.architectures.base import ARCHITECTURES, SAE
 from sae.architectures.matryoshka import Matryoshka
-from sae.architectures.relu import ReLU
-from sae.architectures.topk import TopK
 from sae.errors import FormatError, shorten
 from sae.formats.atomic_pair import OURS, Pair
 from sae.formats.detect import Found, Layout, read_json, read_torch
@@ -127,9 +123,9 @@ def from_dictionary_learning(config: Mapping[str, Any], tensors: Mapping[str, Te
     optional = ("k", "threshold") if name == "AutoEncoderTopK" else ()
     values = values_of(tensors, kind.roles, f"the class {name}", optional)
     m, d = values["encoder"].shape
-    sizes = (trainer.get("dict_size", m), trainer.get("activation_dim", d))
-    if sizes != (m, d):
-        raise FormatError(f"{FILES.config} says activation_dim={sizes[1]}, dict_size={sizes[0]}; it is {d}, {m}")
+    stated = (trainer.get("dict_size", m), trainer.get("activation_dim", d))
+    if stated != (m, d):
+        raise FormatError(f"{FILES.config} has activation_dim={stated[1]}, dict_size={stated[0]}; it is {d}, {m}")
     source = {"format": NAME, "class": name, **{key: config[key] for key in ("trainer", "buffer") if key in config}}
     k = _k(values.pop("k", None), trainer) if "k" in kind.roles else None
     groups = values.pop("group_sizes", None)
@@ -139,10 +135,18 @@ def from_dictionary_learning(config: Mapping[str, Any], tensors: Mapping[str, Te
     if not kind.subtracts:
         values = subtracting(values)
     about = config.get(OURS)
-    own = own_config(about, m)
-    if own is not None and own.architecture not in kind.holds:
-        raise FormatError(f"its metadata describe a {own.architecture} SAE, which is not kept as {name}")
-    sae = assembled(own or _config(kind.holds[0], m, k, groups), values)
+    own = own_config(about)
+    if own is not None and name not in _classes_for(ARCHITECTURES[own.architecture]):
+        raise FormatError(f"its metadata describe a {own.architecture} SAE, which is not written as {name}")
+    if own is None:
+        cls = ARCHITECTURES[kind.holds[0]].Config
+        settings: dict[str, Any] = {
+            "k": k or 0,
+            "groups": None if groups is None else tuple(int(size) for size in groups),
+        }
+        names = {field.name for field in dataclasses.fields(cls)}
+        own = cls(latents=m, **{key: value for key, value in settings.items() if key in names})
+    sae = assembled(own, values)
     sae.metadata = dict(metadata) if isinstance(about, dict) else {**metadata, "source": source}
     return sae
 
@@ -180,19 +184,6 @@ def _threshold(name: str, value: Tensor) -> Tensor:
     if float(value) < 0 and name != "AutoEncoderTopK":
         log.warning("%s: its threshold was never set, every latent above zero fires, as it does there", name)
     return value.float()
-
-
-def _config(architecture: str, m: int, k: int | None, groups: Tensor | None) -> SAEConfig:
-    if architecture == "topk":
-        return TopK(latents=m, k=k or 0)
-    if architecture == "batchtopk":
-        return BatchTopK(latents=m, k=k or 0)
-    if architecture == "matryoshka":
-        return Matryoshka(
-            latents=m, k=k or 0, groups=tuple(int(size) for size in groups) if groups is not None else None
-        )
-    kinds: dict[str, type[SAEConfig]] = {"relu": ReLU, "gated": Gated, "jumprelu": JumpReLU}
-    return kinds[architecture](latents=m)
 
 
 # -- writing ------------------------------------------------------------------------------------------
@@ -239,17 +230,26 @@ def to_dictionary_learning(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 def _class_for(sae: SAE, values: Mapping[str, Tensor]) -> str:
     """The class that encodes and decodes as this SAE does, also after what loading does to it there."""
-    architecture = sae.config.architecture
-    if architecture == "relu":
+    classes = _classes_for(type(sae))
+    if not classes:
+        known = ", ".join(sorted({name for kind in CLASSES.values() for name in kind.holds}))
+        raise FormatError(f"{NAME} has no class like {sae.config.architecture!r}; it can hold {known}")
+    if classes[0] == "AutoEncoder":
         lengths = values["decoder"].norm(dim=1)
-        return "AutoEncoder" if torch.allclose(lengths, torch.ones_like(lengths)) else "AutoEncoderNew"
-    holding = [name for name, kind in CLASSES.items() if architecture in kind.holds]
-    if not holding:
-        known = ", ".join(sorted({held for kind in CLASSES.values() for held in kind.holds}))
-        raise FormatError(f"{NAME} has no class like {architecture!r}; it can hold {known}")
+        return classes[0 if torch.allclose(lengths, torch.ones_like(lengths)) else 1]
     threshold = values.get("threshold")
-    one = threshold is None or bool((threshold == threshold[0]).all())
-    return holding[0] if one else holding[-1]
+    single = threshold is None or bool((threshold == threshold[0]).all())
+    return classes[0 if single else -1]
+
+
+def _classes_for(cls: type[SAE]) -> list[str]:
+    """Their classes that can hold an architecture of ours, or else the one that it is derived from."""
+    for base in cls.__mro__:
+        if "Config" in vars(base):
+            classes = [name for name, kind in CLASSES.items() if vars(base)["Config"].architecture in kind.holds]
+            if classes:
+                return classes
+    return []
 
 
 LAYOUT = Layout(

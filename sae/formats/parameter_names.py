@@ -1,34 +1,35 @@
-"""Between the names and orientations of files and the parameters of our SAEs."""
+"""The tensors of files, by name and orientation, as parameters of our SAEs, and the other way round."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, SAEConfig, build
+from sae.architectures.base import SAE, SAEConfig, TensorNames, build
 from sae.architectures.batchtopk import BatchTopKSAE
 from sae.errors import FormatError, shorten
 
-Roles = Mapping[str, tuple[str, str]]
-"""What a tensor is here -> its name there and its axes: "md" is `(m, d)`, "dm" its transpose; see `NUMBERS`."""
+Roles = TensorNames
+"""Parameter here -> name and axes in the file: "md" is `(m, d)`, "dm" its transpose; see also `NUMBERS` and `ANY`."""
 
 NUMBERS = ("", "g")
 """Axes of what is no weight: one number, or a list of sizes."""
 
-PARAMETERS = ("encoder", "encoder_bias", "decoder", "decoder_bias", "magnitude_bias", "magnitude_scale", "threshold")
+ANY = "*"
+"""Axes of a tensor that only its class knows."""
 
 
 def values_of(
     tensors: Mapping[str, Tensor], roles: Roles, what: str, optional: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Tensors of a file by what they are here, in our orientation, as float32.
+    """Tensors of a file by parameter, in our orientation, as float32.
 
     Args:
         tensors: name -> tensor, as in the file.
-        roles: what there has to be; the first has both axes, and says how large m and d are.
-        what: of what they should be the tensors, for messages.
+        roles: the tensors that are required; the first has both axes, from which m and d are taken.
+        what: kind of SAE, for messages.
         optional: roles that may be absent.
 
     Raises:
@@ -46,22 +47,22 @@ def values_of(
     if len(shape) != 2 or 0 in shape:
         raise FormatError(f"{first} is {shape}, not ({', '.join(axes)})")
     size = dict(zip(axes, shape, strict=True))
-    found = {}
+    values = {}
     for name, value in tensors.items():
         role, axes = named[name]
-        wanted = tuple(size.get(axis, len(value) if value.ndim else 0) for axis in axes)
-        if tuple(value.shape) != wanted:
-            raise FormatError(f"{name} is {tuple(value.shape)}; with {first} {shape} it must be {wanted}")
+        expected = tuple(size.get(axis, len(value) if value.ndim else 0) for axis in axes)
+        if axes != ANY and tuple(value.shape) != expected:
+            raise FormatError(f"{name} is {tuple(value.shape)}; with {first} {shape} it must be {expected}")
         kind = str(value.dtype).removeprefix("torch.")
-        if value.is_complex() or (axes not in NUMBERS and not value.is_floating_point()):
+        if value.is_complex() or (axes not in (*NUMBERS, ANY) and not value.is_floating_point()):
             raise FormatError(f"{name} holds {kind}, not numbers of a weight")
         if not bool(torch.isfinite(value).all()):
             raise FormatError(f"{name} has values that are not finite: the file is damaged")
-        if axes in NUMBERS:
-            found[role] = value
+        if axes in (*NUMBERS, ANY):
+            values[role] = value
         else:
-            found[role] = value.float().T if axes == "dm" else value.float()
-    return found
+            values[role] = value.float().T if axes == "dm" else value.float()
+    return values
 
 
 def tensors_of(values: Mapping[str, Tensor], roles: Roles) -> dict[str, Tensor]:
@@ -72,15 +73,24 @@ def tensors_of(values: Mapping[str, Tensor], roles: Roles) -> dict[str, Tensor]:
     }
 
 
+def roles_of(cls: type[SAE], names: Iterable[str] = ()) -> Roles:
+    """The tensors of a class's files: those it declares, and the others among `names` where no SAELens one exists."""
+    declared = {*cls.tensor_names, *(name for name, _ in cls.tensor_names.values())}
+    others = {} if cls.saelens else {name: (name, ANY) for name in names if name not in declared}
+    return {**cls.tensor_names, **others}
+
+
 def parameters_of(sae: SAE) -> dict[str, Tensor]:
-    """The tensors of a folded SAE that its inference depends on."""
-    return {name: getattr(sae, name).detach() for name in PARAMETERS if hasattr(sae, name)}
+    """The tensors of a folded SAE that its files hold; they share memory with the SAE's."""
+    state = sae.state_dict()
+    others = () if sae.saelens else (n for n in state if n not in {*sae.tensor_names, "mean", "scale"})
+    return {name: state[name] for name in (*sae.tensor_names, *others)}
 
 
 def subtracting(values: Mapping[str, Tensor], *, undo: bool = False) -> dict[str, Tensor]:
     """Biases of an encoder that sees `x`, as those of one that sees `x - decoder_bias`; `undo` is the way back.
 
-    In double precision: behind a rectifier the product that moves is often large beside the bias.
+    In double precision: behind a ReLU the product that moves is often large beside the bias.
     """
     moved = dict(values)
     into = values["encoder"].double() @ values["decoder_bias"].double() * (-1 if undo else 1)
@@ -93,11 +103,21 @@ def subtracting(values: Mapping[str, Tensor], *, undo: bool = False) -> dict[str
 
 @torch.no_grad()
 def assembled(config: SAEConfig, values: Mapping[str, Tensor]) -> SAE:
-    """The SAE of a configuration with these parameters, for raw inputs."""
-    sae = build(config, values["encoder"].shape[1])
-    for name in parameters_of(sae):
-        # at zero and below a threshold does nothing, since latents are rectified as well
-        getattr(sae, name).copy_(values[name].clamp_min(0.0) if name == "threshold" else values[name])
+    """The SAE of a configuration with these parameters, for raw inputs.
+
+    Raises:
+        FormatError: they are those of a configuration of another size, or of another class.
+    """
+    m, d = values["encoder"].shape
+    sae = build(config, d)
+    for name, parameter in parameters_of(sae).items():
+        if name not in values or values[name].shape != parameter.shape:
+            raise FormatError(
+                f"its metadata describe a {config.architecture} SAE of {config.latents} latents, not this one of {m}: "
+                f"{name} is missing or of another shape"
+            )
+        # below zero a threshold does nothing, since latents pass a ReLU as well
+        parameter.copy_(values[name].clamp_min(0.0) if name == "threshold" else values[name])
     if isinstance(sae, BatchTopKSAE):
         sae.threshold_weight.fill_(1.0)  # it is a full mean already
     return sae

@@ -1,4 +1,4 @@
-"""Between our SAEs and SAELens's names: keys, orientation, architectures (SAELens 6, inference form)."""
+"""The configuration and tensors of SAELens (version 6, inference form): names, orientation, architectures."""
 
 from __future__ import annotations
 
@@ -7,41 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.architectures.base import SAE, SAEConfig, config_from_dict
-from sae.architectures.gated import Gated
-from sae.architectures.jumprelu import JumpReLU
-from sae.architectures.relu import ReLU
-from sae.architectures.topk import TopK
+from sae.architectures.base import ARCHITECTURES, SAE, SAEConfig, config_from_dict
 from sae.errors import FormatError, shorten
 from sae.formats.atomic_pair import OURS
-from sae.formats.parameter_names import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
-
-ARCHITECTURES = {
-    "relu": "standard",
-    "topk": "topk",
-    "gated": "gated",
-    "jumprelu": "jumprelu",
-    "batchtopk": "jumprelu",
-    "matryoshka": "jumprelu",
-}
-"""Ours -> SAELens's. What is a batch's business in training is a threshold at inference."""
+from sae.formats.parameter_names import assembled, parameters_of, roles_of, subtracting, tensors_of, values_of
 
 VERSION = "6.0.0"
 """Of SAELens, whose layout this is."""
 
-COMMON: Roles = {"decoder": ("W_dec", "md"), "encoder": ("W_enc", "dm"), "decoder_bias": ("b_dec", "d")}
-BIAS: Roles = {"encoder_bias": ("b_enc", "m")}
-ROLES: dict[str, Roles] = {
-    "standard": {**COMMON, **BIAS},
-    "topk": {**COMMON, **BIAS},
-    "jumprelu": {**COMMON, **BIAS, "threshold": ("threshold", "m")},
-    "gated": {
-        **COMMON,
-        "encoder_bias": ("b_gate", "m"),
-        "magnitude_bias": ("b_mag", "m"),
-        "magnitude_scale": ("r_mag", "m"),
-    },
-}
+CUSTOM = "custom"
+"""The architecture written for a class that SAELens does not have, and therefore refuses."""
 
 BEFORE_SIX = {
     "model_name", "hook_name", "hook_layer", "hook_head_index", "prepend_bos", "neuronpedia_id", "context_size",
@@ -51,16 +26,10 @@ BEFORE_SIX = {
 
 
 def to_saelens(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of a folded SAE.
-
-    Raises:
-        FormatError: an architecture that SAELens does not have.
-    """
-    name = sae.config.architecture
-    if name not in ARCHITECTURES:
-        raise FormatError(f"SAELens has no architecture like {name!r}; it can be written as {', '.join(ARCHITECTURES)}")
+    """Configuration and tensors of a folded SAE, as its class declares them."""
+    name = sae.saelens or CUSTOM
     config: dict[str, Any] = {
-        "architecture": ARCHITECTURES[name],
+        "architecture": name,
         "d_in": sae.d,
         "d_sae": sae.latents,
         "dtype": str(sae.encoder.dtype).removeprefix("torch."),
@@ -71,24 +40,24 @@ def to_saelens(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # without it, SAELens takes the file for one from before its version 6 and drops the metadata
         "metadata": {"sae_lens_version": VERSION, **sae.metadata},
     }
-    if isinstance(sae.config, TopK):
-        config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False}
-    return config, tensors_of(parameters_of(sae), ROLES[ARCHITECTURES[name]])
+    config |= {setting: getattr(sae.config, setting) for setting in sae.saelens_settings}
+    if name == "topk":
+        config["rescale_acts_by_decoder_norm"] = False
+    return config, tensors_of(parameters_of(sae), roles_of(type(sae), parameters_of(sae)))
 
 
 def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
     """The SAE that a configuration and its tensors describe.
 
-    Settings that we have no switch for become part of the weights: an encoder that does not subtract `b_dec`,
+    Settings without a counterpart here become part of the weights: an encoder that does not subtract `b_dec`,
     latents ranked by value times decoder length, latents scaled before they are decoded.
 
     Raises:
         FormatError: an architecture or setting we cannot represent, or tensors that do not fit.
     """
     config = _modern(config)
-    name = config.get("architecture", "standard")
-    if not isinstance(name, str) or name not in ROLES:
-        raise FormatError(f"architecture {shorten(name, 40)!r} cannot be read; there are {', '.join(ROLES)}")
+    name, own = config.get("architecture", "standard"), own_config(config.get(OURS))
+    cls = _class_of(name, own)
     for key, allowed in (("normalize_activations", ["none"]), ("reshape_activations", ["none", "hook_z"])):
         if (config.get(key) or "none") not in allowed:
             raise FormatError(
@@ -97,7 +66,7 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
     tensors, scaling = _without_scaling(config, tensors)
     if name == "jumprelu" and "threshold" not in tensors and "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()  # training checkpoints of older versions
-    values = values_of(tensors, ROLES[name], f"a {name} SAE")
+    values = values_of(tensors, roles_of(cls, tensors), f"a {name} SAE")
     m, d = values["encoder"].shape
     if (config.get("d_sae", m), config.get("d_in", d)) != (m, d):
         raise FormatError(f"cfg.json says d_in={config.get('d_in')}, d_sae={config.get('d_sae')}; W_dec is ({m}, {d})")
@@ -112,7 +81,7 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
         values["decoder"] = values["decoder"] / norms[:, None]
     if scaling is not None:
         values["decoder"] = values["decoder"] * scaling[:, None]
-    sae = assembled(_config(name, config, config.get(OURS), m), values)
+    sae = assembled(own or cls.Config(latents=m, **{s: config.get(s, 0) for s in cls.saelens_settings}), values)
     sae.metadata = dict(config.get("metadata", {}))
     return sae
 
@@ -146,28 +115,26 @@ def _without_scaling(
     return rest, factors.float()
 
 
-def _config(name: str, config: Mapping[str, Any], about: Any, m: int) -> SAEConfig:
-    """What the SAE was trained as, where we trained it; else the plain configuration of its architecture."""
-    own = own_config(about, m)
-    if own is not None and ARCHITECTURES.get(own.architecture) == name:
-        return own
+def _class_of(name: Any, own: SAEConfig | None) -> type[SAE]:
+    """The class of an SAE in a file: the one it was trained as here, else ours of the same name as SAELens's."""
     if own is not None:
-        raise FormatError(f"its metadata describe a {own.architecture} SAE of {own.latents} latents, not this one")
-    if name == "topk":
-        return TopK(latents=m, k=config.get("k", 0))
-    kinds: dict[str, type[SAEConfig]] = {"standard": ReLU, "gated": Gated, "jumprelu": JumpReLU}
-    return kinds[name](latents=m)
+        cls = ARCHITECTURES[own.architecture]
+        if (cls.saelens or CUSTOM) != name:
+            raise mismatch(own)
+        return cls
+    names = sorted({cls.saelens for cls in ARCHITECTURES.values() if cls.saelens})
+    if name not in names:
+        raise FormatError(f"architecture {shorten(name, 40)!r} cannot be read; there are {', '.join(names)}")
+    return ARCHITECTURES["relu" if name == "standard" else name]
 
 
-def own_config(about: Any, m: int) -> SAEConfig | None:
-    """The configuration that an SAE of ours was trained with, from what its file says about it.
-
-    Raises:
-        FormatError: it is of an SAE of another size.
-    """
+def own_config(about: Any) -> SAEConfig | None:
+    """The configuration that an SAE was trained with here, from our part of the file's configuration."""
     if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
         return None
-    own = config_from_dict(about["config"])
-    if own.latents != m:
-        raise FormatError(f"its metadata describe a {own.architecture} SAE of {own.latents} latents, not this one")
-    return own
+    return config_from_dict(about["config"])
+
+
+def mismatch(own: SAEConfig) -> FormatError:
+    """The error for a file whose tensors are not those of the configuration in it."""
+    return FormatError(f"its metadata describe a {own.architecture} SAE of {own.latents} latents, not this one")

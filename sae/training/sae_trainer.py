@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, Losses, SAEConfig, build
+from sae.architectures.base import SAE, Losses, SAEConfig, TrainingState, build
 from sae.architectures.dead_latents import resample
 from sae.distributed import ALONE, Ranks
 from sae.errors import TrainingError
@@ -102,7 +102,8 @@ class SAETrainer:
         """
         schedule = self.training.schedule
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            losses = self.sae.losses(x, x, dead=self.dead, sparsity=schedule.sparsity(self.step))
+            state = TrainingState(self.step, schedule.steps, schedule.sparsity(self.step), self.dead)
+            losses = self.sae.losses(x, x, state)
         if self.device.type == "cpu" and not self.ranks.everywhere(math.isfinite(float(losses.total.detach()))):
             loss = float(losses.total.detach())
             where = f"{loss} at" if not math.isfinite(loss) else "not finite on another rank at"

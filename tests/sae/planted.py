@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +20,20 @@ ARCHITECTURES: list[sae.SAEConfig] = [
     sae.Matryoshka(latents=24, k=3, groups=(4, 8, 12)),
 ]
 """One configuration of every architecture, two where there are two penalties."""
+
+
+def small(cls: type[sae.SAE], latents: int = 24) -> sae.SAEConfig:
+    """A small configuration of any architecture: three active latents or a penalty of 1, else its own defaults."""
+    settings = {"k": 3, cls.Config.penalty_weight: 1.0}
+    names = {field.name for field in dataclasses.fields(cls.Config)}
+    return cls.Config(latents=latents, **{name: value for name, value in settings.items() if name in names})
+
+
+ARCHITECTURES += [
+    small(cls)
+    for name, cls in sae.list_architectures().items()
+    if name not in {config.architecture for config in ARCHITECTURES}
+]
 
 
 def name_of(config: sae.SAEConfig) -> str:

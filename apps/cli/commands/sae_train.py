@@ -50,13 +50,14 @@ class TrainSAE(ModelOptions):
     limit: int | None = None
     """At most so many pictures or texts, drawn at random with --seed."""
     architecture: str = "topk"
-    """topk, batchtopk, matryoshka, jumprelu, relu or gated."""
+    """topk, batchtopk, matryoshka, jumprelu, relu, gated, or any other that a package registers with `sae.register`."""
     latents: int = 4096
     """Number of latents."""
     k: int | None = None
-    """Active latents per position, of topk, batchtopk and matryoshka (32 by default)."""
+    """Active latents per position, where the architecture has that setting: topk, batchtopk, matryoshka (32 by
+    default)."""
     penalty: float | None = None
-    """Weight of the sparsity penalty, of relu, gated and jumprelu."""
+    """Weight of the sparsity penalty, where the architecture has one: relu, gated, jumprelu."""
     sweep: tuple[str, ...] = ()
     """Settings to vary, every combination trained on the same stream: k=16,32 latents=2048,4096 seed=0,1."""
     steps: int = 1000
@@ -171,15 +172,17 @@ class TrainSAE(ModelOptions):
         return out
 
     def _configs(self) -> list[SAEConfig]:
-        from sae.architectures.base import architecture, config_from_dict
+        from sae.architectures.base import ARCHITECTURES, config_from_dict
         from sae.training.sweeps import parse, sweep
 
-        known = architecture(self.architecture).Config.__dataclass_fields__
+        kind = ARCHITECTURES[self.architecture].Config
         settings: dict[str, Any] = {"architecture": self.architecture, "latents": self.latents, "seed": self.seed}
-        if self.k is not None or "k" in known:
+        if self.k is not None or "k" in kind.__dataclass_fields__:
             settings["k"] = min(self.k or 32, self.latents) if self.k is None else self.k
         if self.penalty is not None:
-            settings["coefficient" if "coefficient" in known else "l1"] = self.penalty
+            if not kind.penalty_weight:
+                raise UsageError(f"--penalty: {self.architecture} has no sparsity penalty")
+            settings[kind.penalty_weight] = self.penalty
         base = config_from_dict(settings)
         configs = sweep(base, **parse(self.sweep, base)) if self.sweep else [base]
         # a training of minutes sees each vector a few times, and is over long before a small rate has got anywhere

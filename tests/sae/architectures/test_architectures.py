@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sae
 from sae.architectures import sparse_ops
+from sae.architectures.base import TrainingState
 from sae.architectures.jumprelu import Jump, Step
 from tests.sae.planted import acts, scrambled
 
@@ -277,7 +278,9 @@ def test_the_l0_penalty_counts_active_latents() -> None:
     config = sae.JumpReLU(latents=24, penalty="l0", coefficient=0.5, bandwidth=0.1)
     model, x = scrambled(config), acts()
     active = (model.dense_pre(x) > model.threshold).sum()
-    assert float(model.losses(x, x, sparsity=0.5).parts["l0"]) == pytest.approx(0.25 * float(active) / x.numel())
+    assert float(model.losses(x, x, TrainingState(sparsity=0.5)).parts["l0"]) == pytest.approx(
+        0.25 * float(active) / x.numel()
+    )
 
 
 # -- ReLU and Gated -----------------------------------------------------------------------------------
@@ -294,7 +297,7 @@ def test_the_weighted_l1_does_not_reward_longer_decoder_rows() -> None:
     after = model.losses(x, x)
     torch.testing.assert_close(after.total, before.total)
     torch.testing.assert_close(after.parts["l1"], before.parts["l1"])
-    assert float(model.losses(x, x, sparsity=0.0).parts["l1"]) == 0.0
+    assert float(model.losses(x, x, TrainingState(sparsity=0.0)).parts["l1"]) == 0.0
 
 
 def test_a_gate_with_the_magnitudes_weights_is_a_relu() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sae
-from sae.architectures.base import architecture
+from sae.architectures.base import ARCHITECTURES, TrainingState
 from sae.architectures.dead_latents import auxiliary_loss, default_aux_k, resample
 from sae.seeding import generator
 from sae.training import optimizer
@@ -28,14 +28,14 @@ def with_dead(*dead: int) -> tuple[sae.SAE, torch.Tensor]:
 def test_auxk_is_absent_when_nothing_is_dead() -> None:
     model, x = with_dead()
     plain = model.losses(x, x)
-    none = model.losses(x, x, dead=torch.zeros(0, dtype=torch.int64))
+    none = model.losses(x, x, TrainingState(dead=torch.zeros(0, dtype=torch.int64)))
     assert "auxk" not in none.parts and torch.equal(none.total, plain.total)
 
 
 def test_auxk_reaches_encoder_and_decoder_rows_of_dead_latents_and_of_no_other() -> None:
     model, x = with_dead(4, 7, 9)
     plain = model.losses(x, x)
-    losses = model.losses(x, x, dead=torch.tensor([4, 7, 9]))
+    losses = model.losses(x, x, TrainingState(dead=torch.tensor([4, 7, 9])))
     assert losses.fired[[4, 7, 9]].tolist() == [0, 0, 0]
     (losses.total - plain.total).backward()
     alive = [i for i in range(24) if i not in (4, 7, 9)]
@@ -56,7 +56,7 @@ def test_auxk_is_the_formula() -> None:
         error = (residual - pre @ model.decoder[dead]).square().mean()
         expected = error / (residual - residual.mean(dim=0)).square().mean()
     torch.testing.assert_close(auxiliary_loss(model, x, residual, dead).detach(), expected)
-    losses = model.losses(x, x, dead=dead)
+    losses = model.losses(x, x, TrainingState(dead=dead))
     plain = model.losses(x, x)
     torch.testing.assert_close(losses.total, plain.total + losses.parts["auxk"] / 32)
 
@@ -64,10 +64,10 @@ def test_auxk_is_the_formula() -> None:
 def test_auxk_does_not_change_when_inputs_and_bias_shift_together() -> None:
     model, x = with_dead(4, 7)
     dead, shift = torch.tensor([4, 7]), torch.linspace(-5, 5, 10, dtype=torch.float64)
-    before = model.losses(x, x, dead=dead).parts["auxk"]
+    before = model.losses(x, x, TrainingState(dead=dead)).parts["auxk"]
     with torch.no_grad():
         model.decoder_bias.add_(shift)
-    after = model.losses(x + shift, x + shift, dead=dead).parts["auxk"]
+    after = model.losses(x + shift, x + shift, TrainingState(dead=dead)).parts["auxk"]
     torch.testing.assert_close(after, before)
 
 
@@ -129,7 +129,7 @@ def test_resampling_draws_in_proportion_to_squared_loss() -> None:
 def test_dead_latents_come_back_in_training(config: sae.SAEConfig, push: float) -> None:
     """Three quarters of the latents start too far from the data to fire; without help most stay there."""
     x = sparse_sums(features(), 6000)
-    cls = architecture(config.architecture)
+    cls = ARCHITECTURES[config.architecture]
     made = cls.__init__
 
     def pushed(self: sae.SAE, config: sae.SAEConfig, d: int) -> None:

@@ -35,7 +35,7 @@ from sae.training.checkpoint import read_checkpoint
 from sae.training.input_normalization import statistics_of
 from sae.training.sae_trainer import SAETrainer, TrainingConfig
 from sae.training.schedule import Schedule
-from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, sparse_sums
+from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, small, sparse_sums
 
 SETTINGS: dict[str, Any] = {"steps": 24, "batch_size": 64, "report_every": 4, "lr": 3e-3, "statistics_samples": 256}
 
@@ -66,6 +66,11 @@ EXACT: list[sae.SAEConfig] = [
     sae.BatchTopK(latents=10, k=3),
     sae.JumpReLU(latents=10, threshold=0.1),
     sae.Matryoshka(latents=10, k=3, groups=(4, 6)),
+]
+EXACT += [
+    small(cls, latents=10)
+    for name, cls in sae.list_architectures().items()
+    if name not in {config.architecture for config in EXACT}
 ]
 
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sae
 from sae.architectures import kernels, sparse_ops
+from sae.architectures.base import TrainingState
 from sae.architectures.kernels import Pattern, Select, blocked_topk
 from sae.architectures.kernels.embedding_bag import Bags
 from tests.sae.planted import acts, features, scrambled, sparse_sums
@@ -227,7 +228,7 @@ def test_dead_latents_cost_only_what_the_dead_ones_need() -> None:
     model, x = sae.build(sae.TopK(latents=m, k=4), d), acts(n, d)
 
     def cost(dead: Tensor | None) -> int:
-        return flops(lambda: model.losses(x, x, dead=dead).total)
+        return flops(lambda: model.losses(x, x, TrainingState(dead=dead)).total)
 
     assert cost(torch.zeros(0, dtype=torch.long)) == cost(None)
     assert 0 < cost(torch.tensor([5, 9])) - cost(None) <= 12 * 2 * d * n

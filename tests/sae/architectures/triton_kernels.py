@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sae
 from sae.architectures import kernels, sparse_ops
+from sae.architectures.base import TrainingState
 from sae.architectures.kernels import Pattern, Select, triton
 from sae.training import optimizer
 from tests.sae.architectures.test_kernels import drawn, gradients, reference, sorted_first
@@ -110,7 +111,7 @@ def test_a_step_never_waits_for_the_device() -> None:
         adam, before = optimizer.adam(model), model.decoder.detach().clone()
         dead = torch.tensor([2, 5], device=DEVICE)
         with kernels.using("triton"), NoWaiting():
-            losses = model.losses(x, x, dead=dead)
+            losses = model.losses(x, x, TrainingState(dead=dead))
             losses.total.backward()
             optimizer.step(model, adam, 1e-2, 1.0)
         assert float((model.decoder.detach() - before).abs().max()) > 1e-4

@@ -201,7 +201,7 @@ def test_dictionaries_that_do_not_fit_say_why(tmp_path: Path) -> None:
         (having(dict_class="AutoEncoder"), tensors, "not those of the class AutoEncoder: bias missing; b_dec, k, thre"),
         (having(k=4), tensors, "k is 3, and 4 in config.json"),
         (having(dict_size=10), tensors, "dict_size=10"),
-        (having(k=None), {**tensors, "k": torch.tensor(0)}, "k=0 must be a whole number above zero"),
+        (having(k=None), {**tensors, "k": torch.tensor(0)}, "k=0 must be a whole number of at least 1"),
         (having(k=50), {**tensors, "k": torch.tensor(50)}, "k=50 is more than the 9 latents"),
         ({"trainer": 3}, tensors, "trainer or metadata is not a group of settings"),
         ({**config, "metadata": [1]}, tensors, "not the configuration of an SAE"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sae
-from sae.architectures.base import architecture
+from sae.architectures.base import ARCHITECTURES as CLASSES
 from sae.data.streams import Rebatched, Replayed, TensorStream
 from sae.evaluation import metrics
 from sae.training import optimizer
@@ -362,7 +362,7 @@ def test_equal_reconstructions_of_everything_are_a_collapse() -> None:
 
     with pytest.raises(sae.TrainingError, match="the same reconstruction"):
         # one latent that fires for everything, and only through its bias
-        made = architecture("topk").__init__
+        made = CLASSES["topk"].__init__
 
         def stuck(self: sae.SAE, config: sae.TopK, d: int) -> None:
             made(self, config, d)
@@ -372,7 +372,7 @@ def test_equal_reconstructions_of_everything_are_a_collapse() -> None:
                 self.encoder_bias[0] = 1.0
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(architecture("topk"), "__init__", stuck)
+            patch.setattr(CLASSES["topk"], "__init__", stuck)
             short(sae.TopK(latents=24, k=1, revive="none"), Constant(x, 128), batch_size=None, lr=1e-12)
 
 
