@@ -25,7 +25,6 @@ import torch  # noqa: E402
 import sae  # noqa: E402
 from benchmarks._tables import header, row  # noqa: E402
 from sae.language import LanguageSite, gates, known_features  # noqa: E402
-from sae.seeding import CONTROL, generator  # noqa: E402
 from sae.steering import LatentEdit, Maxima, maxima, search, steer  # noqa: E402
 from zoo import tales  # noqa: E402
 from zoo.networks.language import load_language  # noqa: E402
@@ -57,9 +56,7 @@ class Subject:
         self.gates = [one for one in gates(self.sae, site, tales.sample(600, seed=1), "place_due", self.maxima)
                       if one.latent != self.latent]  # fmt: skip
         own = {self.latent, *(one.latent for one in self.gates)}
-        live = [i for i in (self.maxima.values > 0).nonzero().flatten().tolist() if i not in own]
-        order = torch.randperm(len(live), generator=generator(seed, CONTROL))
-        self.random = [live[int(i)] for i in order[: options.random]]
+        self.random = self.maxima.random_active(options.random, exclude=own, seed=seed)
 
     def ways(self) -> dict[str, Way]:
         """Where the latent is turned: what each of its edits has besides latent and factor."""

@@ -1,4 +1,4 @@
-"""What an SAE keeps of a network: of its activations, and of what it predicts when spliced in."""
+"""Evaluation of an SAE: how well it reconstructs activations, and how much of the predictions survives splicing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sae.data.site import Function, Site, check_fits, constant, reconstructing
 from sae.errors import SAEError
 from sae.evaluation.baselines import ChannelDictionary, RandomDictionary
 from sae.evaluation.metrics import Reconstruction, reconstruction
+from zoo.common.results import Result, called, plain
 from zoo.progress import Progress, reporter
 
 CLEAN, SPLICED, MEAN, ZERO = "clean", "sae", "mean", "zero"
@@ -24,12 +25,12 @@ CLEAN, SPLICED, MEAN, ZERO = "clean", "sae", "mean", "zero"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network predicts one way.
+    """Quality of a network's predictions.
 
     Attributes:
-        count: predictions with a known answer.
-        top1, top5: share of them whose answer is the first, or among the first five; loss: their mean
-            cross-entropy, in nats. NaN where no answer is known.
+        count: predictions with a known label.
+        top1, top5: share of them whose label is the first choice, or among the first five; loss: their mean
+            cross-entropy, in nats. NaN where no label is known.
         agreement: share of all predictions whose first choice is the clean network's.
         kl: mean KL divergence from the clean network's prediction, in nats.
     """
@@ -43,8 +44,8 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What `evaluate` found.
+class Evaluation(Result):
+    """Result of `evaluate`.
 
     Attributes:
         address: of the site; inputs: their name and number.
@@ -60,39 +61,28 @@ class Evaluation:
     inputs: Mapping[str, Any]
     reconstruction: Reconstruction
     branches: Mapping[str, Mapping[str, float]]
-    ways: Mapping[str, Prediction]
+    ways: Mapping[str, Prediction] = field(metadata=called("predictions"))
     sampling: Sampling
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def recovered(self, what: str = "top1", way: str = SPLICED, floor: str = MEAN) -> float:
+    def recovered(self, metric: str = "top1", way: str = SPLICED, floor: str = MEAN) -> float:
         """Share of what is lost under an ablation that a way keeps: (way - floor) / (clean - floor).
 
-        Behind a rectifier the mean is the fairer floor: zero is far from anything the network ever says.
+        After a ReLU the mean is the fairer floor: zero is far from any activation that occurs.
 
         Args:
-            what: "top1", "top5", "loss", "agreement" or "kl".
+            metric: "top1", "top5", "loss", "agreement" or "kl".
             way: "sae", "channels" or "random".
             floor: "mean" or "zero".
         """
-        at, low, high = (float(getattr(self.ways[name], what)) for name in (way, floor, CLEAN))
+        at, low, high = (float(getattr(self.ways[name], metric)) for name in (way, floor, CLEAN))
         return (at - low) / (high - low) if high != low else float("nan")
 
     def describe(self) -> dict[str, Any]:
         """The numbers as JSON."""
-        kept = {
-            floor: {what: self.recovered(what, floor=floor) for what in ("top1", "top5", "loss", "agreement", "kl")}
-            for floor in (MEAN, ZERO)
-        }
-        return {
-            "address": self.address,
-            "inputs": dict(self.inputs),
-            "sampling": self.sampling.describe(),
-            "reconstruction": self.reconstruction.describe(),
-            "branches": {name: dict(one) for name, one in self.branches.items()},
-            "predictions": {name: vars(one) for name, one in self.ways.items()},
-            "recovered": kept,
-            "provenance": dict(self.provenance),
-        }
+        metrics = ("top1", "top5", "loss", "agreement", "kl")
+        recovered = {floor: {m: self.recovered(m, floor=floor) for m in metrics} for floor in (MEAN, ZERO)}
+        return super().describe() | {"recovered": plain(recovered)}
 
 
 @torch.no_grad()
@@ -117,8 +107,8 @@ def evaluate(
     Args:
         sae: the SAE.
         site: where it reads; its metadata must not name another layer or other weights.
-        inputs: pictures or texts; best not those it was trained on.
-        labels: right class of each picture, -1 where unknown (default: those that the pictures carry).
+        inputs: images or texts; best not those it was trained on.
+        labels: class of each image, -1 where unknown (default: the labels of the images).
         sampling: which positions the reconstruction is measured at; uniform.
         controls: run the channel and the random dictionary, too.
         batch_size: inputs per forward pass.
@@ -136,19 +126,25 @@ def evaluate(
     check_fits(sae, site)
     inputs = opened(site, inputs)
     if sampling is not None and sampling.rule != "uniform":
-        raise SAEError("metrics are taken at uniform positions: vectors drawn by magnitude are not the layer's own")
+        raise SAEError(
+            "metrics need uniform positions: vectors sampled by magnitude are not distributed as the layer's"
+        )
     if labels is not None and len(labels) != len(inputs):
         raise SAEError(f"{len(labels)} labels for {len(inputs)} inputs")
     sampling = sampling or fitting(site, inputs, vectors=max(1, MEMORY // (4 * site.d)), seed=seed)
     passes = 2
-    with reporter(progress, "inputs") as told:
+    with reporter(progress, "inputs") as report:
         count = len(inputs)
         acts = collect(
-            site, inputs, sampling=sampling, batch_size=batch_size, progress=lambda done, _: told(done, passes * count)
+            site,
+            inputs,
+            sampling=sampling,
+            batch_size=batch_size,
+            progress=lambda done, _: report(done, passes * count),
         )
         if sae.encoder.device != acts.vectors.device:
             sae = copy.deepcopy(sae).to(acts.vectors.device)
-        found = reconstruction(sae, acts.vectors, baselines=controls, seed=seed)
+        measured = reconstruction(sae, acts.vectors, baselines=controls, seed=seed)
         mean = acts.vectors.double().mean(dim=0).float()
         ways: dict[str, Function | None] = {
             CLEAN: None,
@@ -157,19 +153,19 @@ def evaluate(
             ZERO: constant(torch.zeros_like(mean)),
         }
         if controls:
-            k = max(1, round(found.l0))
-            for one in (
+            k = max(1, round(measured.l0))
+            for baseline in (
                 ChannelDictionary(mean, k),
                 _settled(RandomDictionary(mean, sae.latents, k, seed), acts.vectors),
             ):
-                ways[one.name] = reconstructing(_both(one))
-        tallies = {name: _Predictions() for name in ways}
+                ways[baseline.name] = reconstructing(_both(baseline))
+        tallies = {name: PredictionTally() for name in ways}
         at = 0
         for scores, known in site.predictions(
             inputs,
             list(ways.values()),
             batch_size=batch_size,
-            progress=lambda done, _: told(count + done, passes * count),
+            progress=lambda done, _: report(count + done, passes * count),
         ):
             if labels is not None:
                 known = torch.tensor(list(labels[at : at + len(scores[0])]))
@@ -180,62 +176,62 @@ def evaluate(
     return Evaluation(
         address=site.address,
         inputs={"name": getattr(inputs, "name", None), "count": count, "digest": getattr(inputs, "digest", None)},
-        reconstruction=found,
-        branches=_branches(site, found),
+        reconstruction=measured,
+        branches=_branches(site, measured),
         ways={name: tally.result() for name, tally in tallies.items()},
         sampling=sampling,
         provenance={"sae": sae.config.to_dict(), "seed": seed, **provenance()},
     )
 
 
-def _settled(one: RandomDictionary, vectors: Tensor) -> RandomDictionary:
-    one.encode(vectors[:: max(1, len(vectors) // 4096)])  # its gain is found on the first vectors it sees
-    return one
+def _settled(dictionary: RandomDictionary, vectors: Tensor) -> RandomDictionary:
+    dictionary.encode(vectors[:: max(1, len(vectors) // 4096)])  # its gain is fitted on the first vectors
+    return dictionary
 
 
-def _both(one: ChannelDictionary | RandomDictionary) -> Function:
-    return lambda acts: one.reconstruct(acts)[0]
+def _both(dictionary: ChannelDictionary | RandomDictionary) -> Function:
+    return lambda acts: dictionary.reconstruct(acts)[0]
 
 
-def _branches(site: Site, found: Reconstruction) -> dict[str, dict[str, float]]:
+def _branches(site: Site, measured: Reconstruction) -> dict[str, dict[str, float]]:
     model, layer = getattr(site, "model", None), getattr(site, "layer", None)
     if model is None or layer is None:
         return {}
     out = {}
     for name, branch in model.layers.items():
         if branch.part is not None and branch.part[0] == layer.name:
-            where = slice(branch.part[1], branch.part[1] + branch.channels)
-            out[name] = {SPLICED: found.fvu_of(where)}
-            out[name] |= {other: one.fvu_of(where) for other, one in found.baselines.items()}
+            channels = slice(branch.part[1], branch.part[1] + branch.channels)
+            out[name] = {SPLICED: measured.fvu_of(channels)}
+            out[name] |= {other: baseline.fvu_of(channels) for other, baseline in measured.baselines.items()}
     return out
 
 
-class _Predictions:
-    """Counts a `Prediction` batch by batch."""
+class PredictionTally:
+    """Accumulates a `Prediction` batch by batch."""
 
     def __init__(self) -> None:
-        self.seen = self.known = 0
-        self.sums = torch.zeros(5, dtype=torch.float64)  # top-1, top-5, loss, agreement, KL
+        self.count = self.labeled = 0
+        self.totals = torch.zeros(5, dtype=torch.float64)  # top-1, top-5, loss, agreement, KL
 
     def add(self, scores: Tensor, clean: Tensor, labels: Tensor | None) -> None:
-        """Count scores `(n, classes)` beside the clean network's log-probabilities."""
+        """Count scores `(n, classes)`, given the clean network's log-probabilities and the labels, -1 where unknown."""
         own = scores.double().log_softmax(dim=1)
-        self.seen += len(own)
-        self.sums[3] += float((own.argmax(dim=1) == clean.argmax(dim=1)).sum())
-        self.sums[4] += float(F.kl_div(own, clean, reduction="sum", log_target=True))
+        self.count += len(own)
+        self.totals[3] += float((own.argmax(dim=1) == clean.argmax(dim=1)).sum())
+        self.totals[4] += float(F.kl_div(own, clean, reduction="sum", log_target=True))
         if labels is None:
             return
         there = (labels >= 0).to(own.device)
         right, own = labels.to(own.device)[there], own[there]
         if len(right):
-            self.known += len(right)
+            self.labeled += len(right)
             first = own.topk(min(5, own.shape[1]), dim=1).indices == right[:, None]
-            self.sums[0] += float(first[:, 0].sum())
-            self.sums[1] += float(first.any(dim=1).sum())
-            self.sums[2] += float(F.nll_loss(own, right, reduction="sum"))
+            self.totals[0] += float(first[:, 0].sum())
+            self.totals[1] += float(first.any(dim=1).sum())
+            self.totals[2] += float(F.nll_loss(own, right, reduction="sum"))
 
     def result(self) -> Prediction:
         """The counts as numbers."""
         nan = float("nan")
-        right = [float(v) / self.known if self.known else nan for v in self.sums[:3]]
-        return Prediction(self.known, *right, *(float(v) / max(1, self.seen) for v in self.sums[3:]))
+        right = [float(v) / self.labeled if self.labeled else nan for v in self.totals[:3]]
+        return Prediction(self.labeled, *right, *(float(v) / max(1, self.count) for v in self.totals[3:]))

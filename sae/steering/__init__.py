@@ -1,12 +1,12 @@
-"""Steering: turn latents or channels up and down, and see what the rest of the network makes of it.
+"""Steering: change latents or channels while the network runs, and measure the effect.
 
-One vocabulary for the layers of a CNN and the stream of a transformer; how well it works is measured in
-`sae.steering.study`.
+The same edits serve the layers of a CNN and the residual stream of a transformer. `sae.steering.study` measures effect,
+side effects and capability.
 """
 
 from __future__ import annotations
 
-from sae.steering.active_latents import Firing, Inspection, inspect
+from sae.steering.active_latents import ActiveLatent, Inspection, inspect
 from sae.steering.apply import steer, steered
 from sae.steering.bases import Channels
 from sae.steering.edits import LatentEdit, Steering, When
@@ -22,8 +22,8 @@ from sae.steering.latent_search import (
 from sae.steering.max_activations import Maxima, maxima
 
 __all__ = [
+    "ActiveLatent",
     "Channels",
-    "Firing",
     "Inspection",
     "LatentEdit",
     "LatentFinding",

@@ -1,9 +1,9 @@
-"""What fires on an input, and where."""
+"""Which latents are active on an input, and at which positions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,53 +14,45 @@ from sae.checks import whole
 from sae.data.activations import opened
 from sae.data.site import Site
 from sae.errors import SAEError
-from sae.steering.bases import Dictionary, basis_at, in_parts, name_of
-from sae.steering.max_activations import Maxima, about_inputs
+from sae.steering.bases import Dictionary, address_of, basis_at, in_parts
+from sae.steering.max_activations import Maxima, describe_inputs
+from zoo.common.results import Result
 from zoo.progress import Progress
 
 
 @dataclass(frozen=True)
-class Firing:
-    """A latent that fires on an input.
+class ActiveLatent(Result):
+    """A latent that is active on an input.
 
     Attributes:
-        latent, unit: which.
-        value: its largest activation there; share: of its maximum, where maxima were given and are above 0.
-        place: where that is, `(y, x)` or `(token,)`; places: at how many of the input it fires.
+        latent, unit: its number and address.
+        value: its largest activation there.
+        position: of that activation, `(y, x)` or `(token,)`.
+        active: number of positions of the input at which it is active.
+        share: `value` as a share of its maximum; None without maxima, or with a maximum of 0.
     """
 
     latent: int
     unit: str
     value: float
-    place: tuple[int, ...]
-    places: int
+    position: tuple[int, ...]
+    active: int
     share: float | None = None
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What fires on each of some inputs.
+class Inspection(Result):
+    """The active latents of each of some inputs.
 
     Attributes:
-        site: address; inputs: which.
+        site: address; inputs: their name, number and digest.
         rows: of each input its latents, strongest first.
     """
 
     site: str
     inputs: Mapping[str, Any]
-    rows: tuple[tuple[Firing, ...], ...]
+    rows: tuple[tuple[ActiveLatent, ...], ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "site": self.site, "inputs": dict(self.inputs), "provenance": dict(self.provenance),
-            "rows": [[one.describe() for one in row] for row in self.rows],
-        }  # fmt: skip
 
 
 def inspect(
@@ -75,55 +67,56 @@ def inspect(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Inspection:
-    """Which latents fire on inputs, and where most.
+    """The latents that are most active on each input, and where.
 
     Args:
         s: an SAE or another basis of the site; None for its channels.
         site: a `VisionSite` or `LanguageSite`.
-        inputs: pictures or texts.
-        top: how many latents of each input.
-        at: look at one place only, `(y, x)` or `(token,)`.
-        maxima: rank by share of each latent's maximum, so that those that are strong always do not come first.
+        inputs: images or texts.
+        top: number of latents of each input.
+        at: read one position only, `(y, x)` or `(token,)`.
+        maxima: rank by share of each latent's maximum, so that latents that are strong on every input do not come
+            first.
         name: what the basis is called in addresses.
         batch_size: inputs per forward pass.
         progress: True for a bar, or a function of (done, total) inputs.
 
     Raises:
-        SAEError: a place outside an input, a basis or maxima of another site.
+        SAEError: a position outside an input, a basis or maxima of another site.
 
-    >>> inspect(s, site, ["One day Anna walked to the bridge."]).rows[0][0].place  # doctest: +SKIP
+    >>> inspect(s, site, ["One day Anna walked to the bridge."]).rows[0][0].position  # doctest: +SKIP
     (6,)
     """
     whole("top", top)
-    basis, some = basis_at(s, site), opened(site, inputs)
+    basis, examples = basis_at(s, site), opened(site, inputs)
     scale = None if maxima is None else maxima.values.clamp_min(0)
-    rows: list[tuple[Firing, ...]] = []
-    for block in site.blocks(some, batch_size=batch_size, progress=progress):
+    rows: list[tuple[ActiveLatent, ...]] = []
+    for block in site.blocks(examples, batch_size=batch_size, progress=progress):
         for i, acts in enumerate(block.acts):
-            there = torch.ones(acts.shape[:-1], dtype=torch.bool) if block.mask is None else block.mask[i].cpu()
+            present = torch.ones(acts.shape[:-1], dtype=torch.bool) if block.mask is None else block.mask[i].cpu()
             if at is not None:
-                there = there & _only(at, there, len(rows))
-            found: list[Tensor] = []
-            in_parts(basis, acts[there.to(acts.device)], lambda part, found=found: found.append(part.cpu()))  # type: ignore[misc]
-            rows.append(_strongest(torch.cat(found), there.nonzero(), s, site, top, scale, name))
+                present = present & _only(at, present, len(rows))
+            parts: list[Tensor] = []
+            in_parts(basis, acts[present.to(acts.device)], lambda part, parts=parts: parts.append(part.cpu()))  # type: ignore[misc]
+            rows.append(_strongest(torch.cat(parts), present.nonzero(), s, site, top, scale, name))
     return Inspection(
-        site.address, about_inputs(some), tuple(rows), provenance(weights=site.metadata.get("weights_digest"))
+        site.address, describe_inputs(examples), tuple(rows), provenance(weights=site.metadata.get("weights_digest"))
     )
 
 
-def _only(at: tuple[int, ...], there: Tensor, number: int) -> Tensor:
-    fits = len(at) == there.ndim and all(0 <= one < size for one, size in zip(at, there.shape, strict=False))
-    if not fits or not bool(there[tuple(at)]):
-        raise SAEError(f"input {number} has no place {at}: its places are {tuple(there.shape)}")
-    only = torch.zeros_like(there)
+def _only(at: tuple[int, ...], present: Tensor, number: int) -> Tensor:
+    fits = len(at) == present.ndim and all(0 <= index < size for index, size in zip(at, present.shape, strict=False))
+    if not fits or not bool(present[tuple(at)]):
+        raise SAEError(f"input {number} has no position {at}: its positions are {tuple(present.shape)}")
+    only = torch.zeros_like(present)
     only[tuple(at)] = True
     return only
 
 
 def _strongest(
-    latents: Tensor, places: Tensor, s: Dictionary, site: Site, top: int, scale: Tensor | None, name: str
-) -> tuple[Firing, ...]:
-    values, where = latents.max(dim=0)
+    latents: Tensor, positions: Tensor, s: Dictionary, site: Site, top: int, scale: Tensor | None, name: str
+) -> tuple[ActiveLatent, ...]:
+    values, rows = latents.max(dim=0)
     shares = None
     if scale is not None:
         if len(scale) != len(values):
@@ -132,12 +125,12 @@ def _strongest(
     order = (values if shares is None else shares).argsort(descending=True, stable=True)[:top].tolist()
     counts = (latents > 0).sum(dim=0)
     return tuple(
-        Firing(
+        ActiveLatent(
             latent=i,
-            unit=name_of(i, s, site, name),
+            unit=address_of(i, s, site, name),
             value=float(values[i]),
-            place=tuple(places[int(where[i])].tolist()),
-            places=int(counts[i]),
+            position=tuple(positions[int(rows[i])].tolist()),
+            active=int(counts[i]),
             share=float(shares[i]) if shares is not None and bool(shares[i].isfinite()) else None,
         )
         for i in order

@@ -1,4 +1,4 @@
-"""What can be steered: the latents of an SAE, the directions of any basis, or the channels themselves."""
+"""Bases to steer in: the latents of an SAE, the directions of any basis, or the channels themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Channels:
     """The channels of a site as a basis: latent i is channel i, and writes to it alone.
 
     Attributes:
-        d: how many.
+        d: number of channels.
 
     >>> Channels(3).encode(torch.ones(2, 3)).shape
     torch.Size([2, 3])
@@ -51,10 +51,10 @@ class Channels:
 
 
 def basis_at(s: Dictionary, site: Site) -> Basis:
-    """The basis to steer in at a site.
+    """The basis for a dictionary at a site; for None, its channels.
 
     Raises:
-        SAEError: it is none, has another width, or was trained on another layer or other weights.
+        SAEError: it is no basis, has another width, or was trained on another layer or other weights.
     """
     if s is None:
         return Channels(site.d)
@@ -69,31 +69,31 @@ def basis_at(s: Dictionary, site: Site) -> Basis:
 
 
 def size_of(basis: Basis) -> int:
-    """How many latents a basis has."""
+    """Number of latents of a basis."""
     return basis.d if isinstance(basis, Channels) else len(basis.read)
 
 
 def check_latent(latent: Any, basis: Basis) -> int:
-    """The number of a latent that there is.
+    """`latent`, when the basis has it.
 
     Raises:
         SAEError: it is out of range, or no whole number.
     """
-    count, what = size_of(basis), "channels" if isinstance(basis, Channels) else "latents"
+    count, noun = size_of(basis), "channels" if isinstance(basis, Channels) else "latents"
     if isinstance(latent, bool) or not isinstance(latent, int) or not 0 <= latent < count:
-        raise SAEError(f"there are {count} {what}, 0 to {count - 1}; asked for {latent!r}")
+        raise SAEError(f"there are {count} {noun}, 0 to {count - 1}; asked for {latent!r}")
     return latent
 
 
-def name_of(latent: int, s: Dictionary, site: Site, name: str) -> str:
+def address_of(latent: int, s: Dictionary, site: Site, name: str) -> str:
     """The address of a latent, or of a channel."""
     channel = s is None or isinstance(s, Channels)
     return f"{site.address}:{latent}" if channel else f"{site.address}~{name}:{latent}"
 
 
 @torch.no_grad()
-def in_parts(basis: Basis, vectors: Tensor, use: Callable[[Tensor], None]) -> None:
-    """Show latents `(rows, m)` of vectors `(n, d)` to a function, some thousand rows at a time."""
+def in_parts(basis: Basis, vectors: Tensor, function: Callable[[Tensor], None]) -> None:
+    """Call `function` with the latents `(rows, m)` of vectors `(n, d)`, `ROWS` rows at a time to bound memory."""
     device = basis.read.device
     for part in torch.split(vectors, ROWS):
-        use(basis.encode(part.to(device) if not isinstance(basis, Channels) else part))
+        function(basis.encode(part.to(device) if not isinstance(basis, Channels) else part))

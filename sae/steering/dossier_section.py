@@ -1,6 +1,6 @@
-"""What a dossier says of steering: what happens when the unit is turned up or down.
+"""Section of a dossier: a study of steering the unit.
 
-Importing this module adds the section to `circuits.units.dossier`; it is made when asked for.
+Importing this module adds the section to `circuits.units.dossier`; it is computed only when requested by name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sae.steering.study import Study, study
 from zoo.images.sources import open_images
 
 NAME = "steering"
-PICTURES = 100
-"""At most so many of the scanned pictures are steered on."""
+IMAGES = 100
+"""At most so many of the scanned images are steered."""
 FACTORS = (-2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
-"""Set everywhere, a unit of a CNN is soon too much: beyond these little is left of what the network can do."""
+"""Multiples of the maximum. Set everywhere, a unit of a CNN destroys most capability beyond these."""
 RANDOM = 6
-_SHOWN = 6
+_ROWS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +42,19 @@ class Steered:
 
     @property
     def shown(self) -> list[str]:
-        """Units to show a picture of: those of the layer, or of a later one, that change most."""
+        """Units shown with an image: those of the layer, or of a later one, that change most."""
         return [unit for unit, _, _ in self.moved]
 
     @property
     def moved(self) -> list[tuple[str, float, float]]:
         """Units that change most: address, measured, predicted."""
-        one = self.study.side_effects.get("latents") or self.study.side_effects.get("downstream")
-        if one is None:
+        effects = self.study.side_effects.get("latents") or self.study.side_effects.get("downstream")
+        if effects is None:
             return []
-        return [(one.units[i], float(one.measured[i]), float(one.predicted[i])) for i in one.strongest(_SHOWN)]
+        return [
+            (effects.units[i], float(effects.measured[i]), float(effects.predicted[i]))
+            for i in effects.strongest(_ROWS)
+        ]
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -63,17 +66,17 @@ def _steered(subject: Subject) -> Finding | None:
     if unit.index is None:
         return None
     if model.layers[unit.layer].name in (model.logits, "softmax"):
-        return Nothing("it is a class score itself: turning it up says nothing of the network")
+        return Nothing("it is a class score itself: steering it does not show anything about the network")
     try:
-        pictures = open_images(subject.pictures, limit=PICTURES, seed=subject.seed)
+        images = open_images(subject.pictures, limit=IMAGES, seed=subject.seed)
         site = VisionSite(model, unit.layer)
         basis: Dictionary = None if unit.basis is None else model.basis(unit.layer, unit.basis)
-        labeled = pictures.labels is not None and pictures.classes in (None, model.classes)
-        found = study(
+        labeled = images.labels is not None and images.classes in (None, model.classes)
+        result = study(
             site,
             basis,
             unit.index,
-            pictures,
+            images,
             factors=FACTORS,
             capability="top1" if labeled else "agreement",
             random=RANDOM,
@@ -84,11 +87,11 @@ def _steered(subject: Subject) -> Finding | None:
         )
     except CircuitsError as error:  # it never fires there, or the model predicts no classes
         return Nothing(str(error))
-    return Steered(found)
+    return Steered(result)
 
 
 def _later(model: Model, layer: str) -> tuple[VisionSite, None] | None:
-    """The next layer of the trunk, where channels of one that leave each other alone meet."""
+    """The next layer of the trunk: channels of one layer do not affect each other, only what follows."""
     names = [name for name in model.trunk if model.layers[name].part is None and name != model.logits]
     if layer not in names or layer == names[-1]:
         return None
@@ -101,58 +104,60 @@ def _table(rows: list[tuple[str, str, str]], head: tuple[str, str, str]) -> str:
         for a, b, c in rows
     )
     first, *rest = head
-    titles = f"<th>{escape(first)}</th>" + "".join(f"<th class='value'>{escape(one)}</th>" for one in rest)
+    titles = f"<th>{escape(first)}</th>" + "".join(f"<th class='value'>{escape(title)}</th>" for title in rest)
     return f"<div class='wrapped'><table><tr>{titles}</tr>{body}</table></div>"
 
 
-def _note(found: Study) -> str:
-    spot = "nowhere" if found.sweet_spot is None else "from {:g} to {:g} times it".format(*found.sweet_spot)
-    if (found.effect.values == found.effect.clean).all():
+def _note(study: Study) -> str:
+    spot = "nowhere" if study.sweet_spot is None else "from {:g} to {:g} times it".format(*study.sweet_spot)
+    if (study.effect.values == study.effect.clean).all():
         return (
-            f"Set everywhere to multiples of its maximum of {found.maximum:.3g}, on {found.inputs.get('count')} "
-            "pictures, it changes no class score: nothing that follows reads it."
+            f"Set everywhere to multiples of its maximum of {study.maximum:.3g}, on {study.inputs.get('count')} "
+            "images, it changes no class score: no later weight reads it."
         )
     return (
-        f"Set everywhere to multiples of its maximum of {found.maximum:.3g} on {found.inputs.get('count')} pictures. "
-        f"{', '.join(found.targets)} is the class that it increases most, more than {100 * found.beaten():.0f} % of "
-        f"{len(found.control)} random units increase theirs. "
-        f"{'Right first choices' if found.capability.what == 'top1' else 'First choices'} stay within "
-        f"{100 * found.tolerance:g} % of the unsteered network's {spot}."
+        f"Set everywhere to multiples of its maximum of {study.maximum:.3g} on {study.inputs.get('count')} images. "
+        f"{', '.join(study.targets)} is the class that it increases most, more than {100 * study.beaten():.0f} % of "
+        f"{len(study.control)} random units increase theirs. "
+        f"{'Top-1 accuracy' if study.capability.what == 'top1' else 'Agreement of first choices'} stays within "
+        f"{100 * study.tolerance:g} % of the unsteered network's {spot}."
     )
 
 
 def _predicted(effects: Mapping[str, Any]) -> str:
     kinds = {"latents": "latents of the layer", "classes": "class scores", "downstream": "units of the next layer"}
-    told = []
-    for name, one in effects.items():
-        if one.correlation == one.correlation:
-            told.append(f"of {kinds.get(name, name)} the rank correlation is {one.correlation:.2f}")
-    return ("Side effects, predicted against measured: " + "; ".join(told) + ".") if told else ""
+    parts = []
+    for name, effect in effects.items():
+        if effect.correlation == effect.correlation:
+            parts.append(f"of {kinds.get(name, name)} the rank correlation is {effect.correlation:.2f}")
+    return ("Side effects, predicted against measured: " + "; ".join(parts) + ".") if parts else ""
 
 
 if NAME not in SECTIONS:
-    register(Section(NAME, "What happens when it is turned up or down", False, _steered))
+    register(Section(NAME, "Steering", False, _steered))
 
     @drawn(NAME)
-    def _draw(found: Steered, sheet: Sheet) -> str:
+    def _draw(section: Steered, sheet: Sheet) -> str:
         from circuits.plot.drawing.canvas import embedded
         from circuits.plot.sae.steering import steering_figure
 
-        one = found.study
-        figure = embedded(steering_figure(one), f"{short(one.unit)}: effect and capability by factor, and side effects")
+        study = section.study
+        figure = embedded(
+            steering_figure(study), f"{short(study.unit)}: effect and capability by factor, and side effects"
+        )
         units = "".join(
             f"<figure>{thumb(unit, sheet)}<figcaption>{escape(short(unit))}<br>"
             f"{minus(f'{measured:+.3g}')} (predicted {minus(f'{predicted:+.3g}')})</figcaption></figure>"
-            for unit, measured, predicted in found.moved
+            for unit, measured, predicted in section.moved
         )
-        classes = one.side_effects["classes"]
+        classes = study.side_effects["classes"]
         rows = [
             (classes.units[i], f"{classes.measured[i]:+.3g}", f"{classes.predicted[i]:+.3g}")
-            for i in classes.strongest(_SHOWN)
+            for i in classes.strongest(_ROWS)
         ]
-        table = _table(rows, (f"other classes, factor {one.at:g}", "measured", "predicted"))
+        table = _table(rows, (f"other classes, factor {study.at:g}", "measured", "predicted"))
         return (
-            f'<p class="note">{escape(_note(one))}</p>{figure}'
-            f'<p class="note">{escape(_predicted(one.side_effects))}</p>'
-            f'<h4>What else changes most</h4><div class="alike">{units}</div>{table}'
+            f'<p class="note">{escape(_note(study))}</p>{figure}'
+            f'<p class="note">{escape(_predicted(study.side_effects))}</p>'
+            f'<h4>Largest side effects</h4><div class="alike">{units}</div>{table}'
         )

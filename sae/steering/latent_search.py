@@ -1,4 +1,4 @@
-"""Which latents to steer: by what tells two sets of inputs apart, by a label, by likeness to another latent."""
+"""Search for latents to steer: by contrast of two sets of inputs, by a label, or by similarity to another latent."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sae.data.activations import opened
 from sae.data.site import Site, digest_of
 from sae.errors import SAEError, did_you_mean, shorten
 from sae.seeding import CONTROL, generator
-from sae.steering.bases import Dictionary, basis_at, check_latent, in_parts, name_of
+from sae.steering.bases import Dictionary, address_of, basis_at, check_latent, in_parts
 from zoo.progress import Progress
 
 
 @dataclass(frozen=True)
 class LatentFinding(Finding):
-    """One latent's answer to a concept, as `circuits.Finding`."""
+    """How well one latent detects a concept, as `circuits.Finding`."""
 
     @property
     def latent(self) -> int:
@@ -36,7 +36,7 @@ class LatentFinding(Finding):
 class LatentFindings(Findings):
     """Latents ranked for a concept, best first, as `circuits.Findings`.
 
-    `chance` is the largest AUC of any latent in any of several shufflings of the inputs.
+    `chance` is the largest AUC of any latent over several permutations of the labels.
     """
 
     rows: tuple[LatentFinding, ...]
@@ -60,16 +60,16 @@ def search(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> LatentFindings:
-    """Latents that tell two sets of inputs apart, ranked by AUC of their largest activation on each input.
+    """Latents that separate two sets of inputs, ranked by AUC of their largest activation on each input.
 
     Args:
         s: an SAE or another basis of the site; None for its channels.
         site: a `VisionSite` or `LanguageSite`.
-        positive, negative: pictures or texts with the concept, and without.
-        top: how many to give.
+        positive, negative: images or texts with the concept, and without.
+        top: number of latents returned.
         name: what the basis is called in addresses.
-        shuffles: how often the inputs are shuffled for `chance`.
-        seed: of the shuffling.
+        shuffles: permutations of the labels for `chance`.
+        seed: of the permutations.
         batch_size: inputs per forward pass.
         progress: True for a bar, or a function of (done, total) inputs of each set.
 
@@ -102,12 +102,12 @@ def search_label(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> LatentFindings:
-    """Like `search`, with one set of inputs whose labels are known.
+    """Like `search`, for one set of labeled inputs.
 
     Args:
-        s, site, inputs: as there.
-        label: a class of the pictures (its name or number), a part drawn in them, or True or False for each input.
-        top, name, shuffles, seed, batch_size, progress: as there.
+        s, site, inputs: as for `search`.
+        label: a class of the images (its name or number), an annotated part, or True or False for each input.
+        top, name, shuffles, seed, batch_size, progress: as for `search`.
 
     Raises:
         SAEError: the inputs have no labels, no such label, or all have it.
@@ -115,37 +115,37 @@ def search_label(
     >>> search_label(s, site, "scenes:200", "wheels").best.auc  # doctest: +SKIP
     0.98
     """
-    some = opened(site, inputs)
-    with_it = _labeled(some, label)
+    inputs = opened(site, inputs)
+    with_it = _labeled(inputs, label)
     if with_it.all() or not with_it.any():
-        raise SAEError(f"{'all' if with_it.all() else 'none'} of {len(some)} inputs are labeled {shorten(label)!r}")
-    values = _pooled(s, site, some, batch_size, progress)
-    return _ranked(s, site, values, with_it, top, name, shuffles, seed, {"inputs": digest_of(some)})
+        raise SAEError(f"{'all' if with_it.all() else 'none'} of {len(inputs)} inputs are labeled {shorten(label)!r}")
+    values = _pooled(s, site, inputs, batch_size, progress)
+    return _ranked(s, site, values, with_it, top, name, shuffles, seed, {"inputs": digest_of(inputs)})
 
 
 def _labeled(inputs: Any, label: str | int | Sequence[bool]) -> NDArray[np.bool_]:
     if not isinstance(label, str | int):
-        given = np.asarray(label)
-        if given.dtype != bool or given.shape != (len(inputs),):
+        flags = np.asarray(label)
+        if flags.dtype != bool or flags.shape != (len(inputs),):
             raise SAEError(
-                f"labels are True or False for each of {len(inputs)} inputs; got {given.shape} {given.dtype}"
+                f"labels are True or False for each of {len(inputs)} inputs; got {flags.shape} {flags.dtype}"
             )
-        return given
-    holds: list[set[str | int]] = [set() for _ in range(len(inputs))]
-    labels, classes = getattr(inputs, "labels", None), getattr(inputs, "classes", None)
-    if labels is not None:
-        for there, one in zip(holds, labels, strict=True):
-            there |= {one} if classes is None else {one, classes[one]}
+        return flags
+    labels_of_each: list[set[str | int]] = [set() for _ in range(len(inputs))]
+    numbers, classes = getattr(inputs, "labels", None), getattr(inputs, "classes", None)
+    if numbers is not None:
+        for labels_of, name in zip(labels_of_each, numbers, strict=True):
+            labels_of |= {name} if classes is None else {name, classes[name]}
     annotations = getattr(inputs, "annotations", None)
-    for there, annotation in zip(holds, annotations or (), strict=False):
-        there.update(part.name for part in annotation.parts)
-    known = sorted({str(one) for there in holds for one in there if isinstance(one, str)})
-    if not any(holds):
+    for labels_of, annotation in zip(labels_of_each, annotations or (), strict=False):
+        labels_of.update(part.name for part in annotation.parts)
+    names = sorted({str(name) for labels_of in labels_of_each for name in labels_of if isinstance(name, str)})
+    if not any(labels_of_each):
         raise SAEError("these inputs have no labels: give True or False for each, or two sets to `search`")
-    found = np.array([label in there for there in holds])
-    if not found.any():
-        raise SAEError(f"no input is labeled {shorten(label)!r}.{did_you_mean(str(label), known)}")
-    return found
+    labeled = np.array([label in labels_of for labels_of in labels_of_each])
+    if not labeled.any():
+        raise SAEError(f"no input is labeled {shorten(label)!r}.{did_you_mean(str(label), names)}")
+    return labeled
 
 
 def _pooled(s: Dictionary, site: Site, inputs: Any, batch_size: int, progress: Progress) -> Tensor:
@@ -176,7 +176,9 @@ def _ranked(
     positive, negative = values[rows[0]].mean(dim=0), values[~rows[0]].mean(dim=0)
     return LatentFindings(
         rows=tuple(
-            LatentFinding(name_of(i, s, site, name), float(areas[0, i]), "max", float(positive[i]), float(negative[i]))
+            LatentFinding(
+                address_of(i, s, site, name), float(areas[0, i]), "max", float(positive[i]), float(negative[i])
+            )
             for i in order
         ),
         layers=(site.address,),
@@ -191,11 +193,11 @@ def _ranked(
 
 @dataclass(frozen=True)
 class Similar:
-    """Latents whose directions are near that of one latent.
+    """Latents with a write direction similar to that of one latent.
 
     Attributes:
-        latent: the one; rows: the others and the cosine between what they write, nearest first (by its size).
-        chance: what the nearest of as many random directions reaches in one case of a hundred.
+        latent: its number; rows: the others and the cosine of the write directions, largest in size first.
+        chance: cosine that the nearest of as many random directions exceeds in one case of a hundred.
     """
 
     latent: int
@@ -212,25 +214,25 @@ class Similar:
 
 
 def similar(s: Any, latent: int, *, top: int = 10) -> Similar:
-    """Latents that write in a direction like that of one latent: what steering it may stand for, or touch.
+    """Latents with a write direction similar to that of one latent: steering it has part of their effect.
 
     Args:
         s: an SAE or another basis.
         latent: its number.
-        top: how many to give.
+        top: number of latents returned.
 
     Raises:
-        SAEError: there is no such latent, or it writes nothing.
+        SAEError: there is no such latent, or its write direction has length 0.
 
     >>> similar(s, 12).rows[0]  # doctest: +SKIP
     (77, 0.81)
     """
     check_latent(latent, s)
-    found = cosines(s.write.detach().double().cpu(), latent)
-    found[latent] = 0
-    order = found.abs().argsort(descending=True, stable=True)[: min(top, len(found) - 1)].tolist()
-    rows = tuple((i, float(found[i])) for i in order if i != latent)
-    return Similar(latent, rows, chance_cosine(s.write.shape[1], len(found)), provenance())
+    cosine = cosines(s.write.detach().double().cpu(), latent)
+    cosine[latent] = 0
+    order = cosine.abs().argsort(descending=True, stable=True)[: min(top, len(cosine) - 1)].tolist()
+    rows = tuple((i, float(cosine[i])) for i in order if i != latent)
+    return Similar(latent, rows, chance_cosine(s.write.shape[1], len(cosine)), provenance())
 
 
 def cosines(write: Tensor, latent: int) -> Tensor:
@@ -241,15 +243,16 @@ def cosines(write: Tensor, latent: int) -> Tensor:
     """
     lengths = write.norm(dim=1)
     if not float(lengths[latent]) > 0:
-        raise SAEError(f"latent {latent} writes nothing")
-    found: Tensor = (write @ write[latent]) / (lengths * lengths[latent]).clamp_min(torch.finfo(write.dtype).tiny)
-    return found
+        raise SAEError(f"latent {latent} has a write direction of length 0")
+    cosine: Tensor = (write @ write[latent]) / (lengths * lengths[latent]).clamp_min(torch.finfo(write.dtype).tiny)
+    return cosine
 
 
 def chance_cosine(d: int, count: int, share: float = 0.01) -> float:
-    """The cosine, by its size, that the nearest of `count - 1` random directions of width d reaches in that share.
+    """The absolute cosine that the nearest of `count - 1` random directions of width d reaches in that share of cases.
 
-    In closed form: the square of one cosine has the distribution Beta(1/2, (d - 1) / 2).
+    In closed form: the squared cosine of two random directions has the distribution Beta(1/2, (d - 1) / 2), and the
+    largest of count - 1 independent ones is below t with its distribution function at t to the power count - 1.
 
     >>> round(chance_cosine(2, 2, 0.5), 3)
     0.707

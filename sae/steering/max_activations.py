@@ -1,8 +1,8 @@
-"""How strongly latents fire at most: the unit in which they are steered."""
+"""The largest activation of each latent: the unit of steering."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,17 +14,19 @@ from circuits.network.basis import Basis, basis_digest
 from sae.data.activations import opened
 from sae.data.site import Site, digest_of
 from sae.errors import SAEError
+from sae.seeding import CONTROL, generator
 from sae.steering.bases import Dictionary, basis_at, in_parts, size_of
+from zoo.common.results import Result
 from zoo.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class Maxima:
+class Maxima(Result):
     """The largest activation of each latent on some inputs.
 
     Attributes:
-        values: `(m,)` over all places of all inputs; at most 0 for one that never fired.
-        site: address of where it was measured; dictionary: SHA-256 of what the latents read and write.
+        values: `(m,)` over all positions of all inputs; at most 0 for one that is never active.
+        site: address of the site; dictionary: SHA-256 of the read and write directions.
         inputs: name, number and digest of the inputs.
         provenance: weights, versions.
     """
@@ -42,10 +44,10 @@ class Maxima:
         """The maximum of one latent.
 
         Raises:
-            SAEError: there is no such latent, or it never fired: then there is nothing to measure it by.
+            SAEError: there is no such latent, or it was never active, so that its maximum is no unit.
         """
         if not 0 <= latent < len(self):
-            raise SAEError(f"maxima of {len(self)} latents are known; asked for {latent}")
+            raise SAEError(f"there are maxima of {len(self)} latents, 0 to {len(self) - 1}; latent {latent} is none")
         value = float(self.values[latent])
         if not value > 0:
             raise SAEError(
@@ -54,11 +56,28 @@ class Maxima:
             )
         return value
 
-    def check(self, site: Site, basis: Basis) -> None:
-        """See that they are of a dictionary at a site.
+    def random_active(self, count: int, *, exclude: Collection[int] = (), seed: int = 0) -> list[int]:
+        """Latents that were active, sampled at random without replacement: the control of steering.
+
+        Args:
+            count: at most so many, in ascending order.
+            exclude: latents that are not sampled.
+            seed: of the sample.
 
         Raises:
-            SAEError: they are of another.
+            SAEError: no other latent was active.
+        """
+        active = [i for i in (self.values > 0).nonzero().flatten().tolist() if i not in exclude]
+        if not active:
+            raise SAEError("no other latent fires on these inputs: there is nothing to compare with")
+        order = torch.randperm(len(active), generator=generator(seed, CONTROL))[:count].tolist()
+        return sorted(active[i] for i in order)
+
+    def check(self, site: Site, basis: Basis) -> None:
+        """Check that these maxima belong to a basis at a site.
+
+        Raises:
+            SAEError: they belong to another.
         """
         if len(self) != size_of(basis):
             wrong = f"maxima of {len(self)} latents are given; there are {size_of(basis)} at {site.address}"
@@ -68,13 +87,6 @@ class Maxima:
             return
         raise SAEError(f"{wrong}: measure them with this basis here")
 
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "site": self.site, "dictionary": self.dictionary, "inputs": dict(self.inputs),
-            "values": self.values.tolist(), "provenance": dict(self.provenance),
-        }  # fmt: skip
-
 
 @torch.no_grad()
 def maxima(s: Dictionary, site: Site, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> Maxima:
@@ -83,7 +95,7 @@ def maxima(s: Dictionary, site: Site, inputs: Any, *, batch_size: int = 32, prog
     Args:
         s: an SAE or another basis of the site; None for its channels.
         site: a `VisionSite` or `LanguageSite`.
-        inputs: pictures or texts.
+        inputs: images or texts.
         batch_size: inputs per forward pass.
         progress: True for a bar, or a function of (done, total) inputs.
 
@@ -94,27 +106,23 @@ def maxima(s: Dictionary, site: Site, inputs: Any, *, batch_size: int = 32, prog
     4.1
     """
     basis = basis_at(s, site)
-    some = opened(site, inputs)
-    found: list[Tensor] = []
-
-    def largest(latents: Tensor) -> None:
-        here = latents.amax(dim=0).float().cpu()
-        found[:] = [here if not found else torch.maximum(found[0], here)]
-
-    for block in site.blocks(some, batch_size=batch_size, progress=progress):
-        in_parts(basis, block.vectors, largest)
-    if not found:
-        raise SAEError(f"{site.address}: no activations on {len(some)} inputs")
-    assert len(found[0]) == size_of(basis)
+    inputs = opened(site, inputs)
+    largest: list[Tensor] = []
+    for block in site.blocks(inputs, batch_size=batch_size, progress=progress):
+        in_parts(basis, block.vectors, lambda latents: largest.append(latents.amax(dim=0).float().cpu()))
+        largest[:] = [torch.stack(largest).amax(dim=0)]
+    if not largest:
+        raise SAEError(f"{site.address}: no activations on {len(inputs)} inputs")
+    assert len(largest[0]) == size_of(basis)
     return Maxima(
-        values=found[0],
+        values=largest[0],
         site=site.address,
         dictionary=basis_digest(basis),
-        inputs=about_inputs(some),
+        inputs=describe_inputs(inputs),
         provenance=provenance(weights=site.metadata.get("weights_digest")),
     )
 
 
-def about_inputs(inputs: Any) -> dict[str, Any]:
+def describe_inputs(inputs: Any) -> dict[str, Any]:
     """Name, number and digest of inputs."""
     return {"name": getattr(inputs, "name", None), "count": len(inputs), "digest": digest_of(inputs)}

@@ -1,7 +1,8 @@
-"""How well steering works: what it does on target, off target, and to what the network can do, factor by factor.
+"""How well steering works: its effect on target, its side effects and its cost in capability, factor by factor.
 
 After "Evaluating feature steering" (Durmus et al. 2024): a latent is set to multiples of its largest activation, from
--20 to 20; where capability holds is the sweet spot. Every curve stands beside those of random latents.
+-20 to 20. The range of factors at which capability holds is the sweet spot. Random latents are steered alongside as
+the control of every curve.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,34 +18,20 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.network.basis import Basis
-from sae.checks import whole
 from sae.data.activations import opened
 from sae.data.site import Function, Site
-from sae.errors import SAEError, shorten
-from sae.evaluation.evaluate import _Predictions
-from sae.seeding import CONTROL, generator
-from sae.steering.apply import Reading
-from sae.steering.bases import Dictionary, basis_at, check_latent, name_of
+from sae.errors import SAEError
+from sae.evaluation.evaluate import PredictionTally
+from sae.steering.apply import LatentReader
+from sae.steering.bases import Dictionary, address_of, basis_at, check_latent
 from sae.steering.edits import LatentEdit, When
-from sae.steering.max_activations import Maxima, about_inputs
+from sae.steering.max_activations import Maxima, describe_inputs
 from sae.steering.max_activations import maxima as measured_maxima
-from sae.steering.outcome_metrics import Known, indices_of, names_of
-from sae.steering.side_effects import (
-    STEP,
-    Dial,
-    Numbers,
-    has_others,
-    on_downstream,
-    on_latents,
-    on_outcomes,
-)
-from sae.steering.study_result import Curve, Study, Writing, sweet_spot
+from sae.steering.outcome_metrics import CapabilityMetric, outcome_indices, outcome_names
+from sae.steering.side_effects import STEP, EditTemplate, Numbers, SideEffects, on_downstream, on_latents, on_outcomes
+from sae.steering.study_result import Curve, Study, sweet_spot
+from sae.steering.study_settings import FACTORS, Measure, StudySettings, Writing
 from zoo.progress import Progress, reporter
-
-FACTORS = (-20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
-Measure: TypeAlias = Literal["probability", "log_probability", "score"]
-Capability: TypeAlias = str
-"""`"top1"`, `"loss"`, `"agreement"`, or the name of a number in `Writing.beside`."""
 
 
 @torch.no_grad()
@@ -55,298 +42,257 @@ def study(
     inputs: Any,
     *,
     held_out: Any = None,
-    targets: Sequence[str | int] | Writing | None = None,
-    factors: Sequence[float] = FACTORS,
-    kind: Literal["set", "add", "scale"] = "set",
-    places: Any = "all",
-    when: When | Sequence[When] = (),
-    measure: Measure = "probability",
-    capability: Capability | None = None,
-    tolerance: float = 0.05,
-    at: float | None = None,
     maxima: Maxima | None = None,
-    random: int = 8,
     downstream: tuple[Site, Dictionary] | None = None,
-    name: str = "sae",
-    batch_size: int = 32,
-    seed: int = 0,
+    settings: StudySettings | None = None,
     progress: Progress = None,
+    **options: Any,
 ) -> Study:
-    """Turn a latent up and down, and measure what that does: on target, to everything else, and to capability.
+    """Steer a latent by a range of factors, and measure the effect on target, the side effects and capability.
 
     Args:
         site: a `VisionSite` or `LanguageSite`.
         s: an SAE or another basis of the site; None for its channels.
         latent: its number.
-        inputs: pictures or texts to steer on.
-        held_out: labeled pictures, or texts, that capability is measured on (default: the inputs).
-        targets: classes or tokens (names or numbers) that it is meant to bring about, together; `Writing` for a
-            number of texts written; by default the class whose score it increases most at `at`, chosen anew for each
-            random latent, too.
-        factors: multiples of the latent's maximum.
-        kind: "set" the latent to them (then 0 ablates it), "add" them; or "scale", where factors are no multiples of
-            the maximum, but what the latent is multiplied by where it fires (then 1 changes nothing).
-        places: where, as `LatentEdit.at` has it; by default everywhere, which few networks stand much of. Of texts
-            tokens, counted from the beginning of each text, what is written after a prompt included.
-        when: conditions on other latents, as `LatentEdit.when` has them: where one does not hold nothing is steered.
-        measure: of the targets: mean "probability" of any of them, mean "log_probability" of that, or mean "score".
-        capability: "top1" (default for pictures), "loss" (default for texts), "agreement" with the clean network's
-            first choice, which needs no labels, or the name of a number in `Writing.beside`.
-        tolerance: share of the clean capability that may be lost in the sweet spot.
-        at: factor to tell side effects for (default: the largest in the sweet spot that changes anything; where
-            there is none the smallest above).
+        inputs: images or texts to steer on.
+        held_out: labeled images, or texts, on which capability is measured (default: the inputs).
         maxima: of `sae.steering.maxima` (default: measured on the inputs).
-        random: how many random latents, of those that fire, are the control.
-        downstream: a later site and its basis (None for its channels), to look for side effects there, too.
-        name: what the basis is called in addresses.
-        batch_size: inputs per forward pass.
-        seed: of the draw of the control, and of texts written.
+        downstream: a later site and its basis (None for its channels), for side effects there.
+        settings: see `StudySettings`.
         progress: True for a bar, or a function of (done, total) inputs.
+        options: fields of `StudySettings`, in place of those of `settings`.
 
     Raises:
-        SAEError: no such latent, one that never fires, no such class or token, nothing to measure capability by.
+        SAEError: no such latent, a latent that is never active, no such class or token, inputs without labels that
+            capability needs, settings out of range.
 
     >>> study(site, s, 12, "scenes:200", targets=["car"], factors=(-2, -1, 0, 1, 2)).sweet_spot  # doctest: +SKIP
     (-1.0, 2.0)
     """
+    settings = replace(settings or StudySettings(), **options)
     basis = basis_at(s, site)
     check_latent(latent, basis)
-    if "token" in site.axes and places == "last":
-        raise SAEError("the last token of a text that is being written is every one in turn: name tokens, places=(5,)")
-    levels = _checked(factors, kind, measure, tolerance, at)
-    whole("random", random)
-    some = opened(site, inputs)
-    others = None if held_out is None else opened(site, held_out)
-    by_writing = isinstance(targets, Writing) and capability in targets.beside
-    known = Known(None if by_writing else capability, site, some if others is None else others)
-    strengths = maxima or measured_maxima(s, site, some, batch_size=batch_size)
-    control = _control(strengths, latent, random, seed)
+    text = "token" in site.axes
+    if text and settings.positions == "last":
+        raise SAEError("in a text that is being generated every token is the last once: number them, positions=(5,)")
+    factors, seed, batch_size = tuple(settings.factors), settings.seed, settings.batch_size
+    writing = settings.targets if isinstance(settings.targets, Writing) else None
+    inputs = opened(site, inputs)
+    held_out = None if held_out is None else opened(site, held_out)
+    judged_by_text = writing is not None and settings.capability in writing.beside
+    metric = CapabilityMetric(
+        None if judged_by_text else settings.capability, site, inputs if held_out is None else held_out
+    )
+    maxima = maxima or measured_maxima(s, site, inputs, batch_size=batch_size)
+    maxima.of(latent)  # refuses a latent that is never active
+    control = maxima.random_active(settings.random, exclude=[latent], seed=seed)
     latents = [latent, *control]
-    tops = [strengths.of(i) for i in latents]
-    conditions = _absolute(when, basis, strengths)
-    reading = Reading(basis, {*latents, *(one.latent for one in conditions)})
-    dial = Dial(site, basis, kind, places, conditions, reading)
-    known_top = list(zip(latents, tops, strict=True))
-    ways = [dial.turned(i, f, top) for i, top in known_top for f in levels]
-    slopes = [
-        dial.nudged(i, sign * step * top, sign * scale)
-        for i, top in known_top
-        for step, scale in dial.steps
+    peaks = [maxima.of(i) for i in latents]
+    conditions = _absolute(settings.when, basis, maxima)
+    reader = LatentReader(basis, {*latents, *(condition.latent for condition in conditions)})
+    template = EditTemplate(site, basis, settings.kind, settings.positions, conditions, reader)
+    steered = [
+        template.at_factor(i, factor, peak) for i, peak in zip(latents, peaks, strict=True) for factor in factors
+    ]
+    perturbed = [
+        template.perturbed(i, sign * step * peak, sign * scale)
+        for i, peak in zip(latents, peaks, strict=True)
+        for step, scale in template.steps
         for sign in (1, -1)
     ]
-    asked = None if targets is None or isinstance(targets, Writing) else indices_of(site, targets, some)
-    with reporter(progress, "inputs") as told:
-        total = len(some) + (0 if others is None else len(others))
-        main = _run(site, some, [*ways, *slopes], asked, known if others is None else None, batch_size,
-                    lambda done, _: told(done, total))  # fmt: skip
-        held = main if others is None else _run(
-            site, others, ways, None, known, batch_size, lambda done, _: told(len(some) + done, total)
+    targets = None if settings.targets is None or writing else outcome_indices(site, settings.targets, inputs)  # type: ignore[arg-type]
+    with reporter(progress, "inputs") as report:
+        total = len(inputs) + (0 if held_out is None else len(held_out))
+        outcomes = _run(site, inputs, [*steered, *perturbed], targets, metric if held_out is None else None, batch_size,
+                        lambda done, _: report(done, total))  # fmt: skip
+        judged = outcomes if held_out is None else _run(
+            site, held_out, steered, None, metric, batch_size, lambda done, _: report(len(inputs) + done, total)
         )  # fmt: skip
-    shape = (len(latents), len(levels))
-    able = known.values(held.predictions)
-    able_curve = _curve(known.what, able, shape)
+    shape = (len(latents), len(factors))
+    capability = _curve(metric.name, metric.values(judged.predictions), shape)
     beside: list[Curve] = []
-    if isinstance(targets, Writing):
-        effect, *beside = _written(site, targets, ways, shape, seed)
-        if by_writing:
-            at_hand = [one.what for one in beside].index(str(capability))
-            able_curve, beside[at_hand] = beside[at_hand], able_curve
+    if writing is not None:
+        effect, *beside = _written(site, writing, steered, shape, seed)
+        if judged_by_text:
+            swapped = [curve.what for curve in beside].index(str(settings.capability))
+            capability, beside[swapped] = beside[swapped], capability
     spot = sweet_spot(
-        levels, able_curve.values.tolist(), able_curve.clean, tolerance, lower=able_curve.what == "loss",
-        around=1.0 if kind == "scale" else 0.0,
+        factors, capability.values.tolist(), capability.clean, settings.tolerance, lower=capability.what == "loss",
+        around=settings.neutral,
     )  # fmt: skip
-    factor = _at(levels, spot, 1.0 if kind == "scale" else 0.0) if at is None else float(at)
-    scores = main.scores[1 : len(ways) + 1].reshape(*shape, -1)
-    rates = main.scores[len(ways) + 1 :].reshape(len(latents), len(dial.steps), 2, -1)
-    rates = (rates[:, :, 0] - rates[:, :, 1]) / (2 * STEP)
-    meant = [list(asked)] * len(latents) if asked is not None else []
-    column = levels.index(factor)
-    if asked is None:
-        meant = [[int((row[column] - main.scores[0]).argmax())] for row in scores]
-    first = None
-    if not isinstance(targets, Writing):
-        effect = _on_target(main, meant, measure, shape, asked is not None)
-        if measure == "score":
-            first = effect.clean + np.array([dial.estimate(rates[0], f)[meant[0]].mean() for f in levels])
-    names = names_of(site, main.scores.shape[1])
-    predicted = dial.estimate(rates, factor)
-    effects = {
+    factor = _default_factor(factors, spot, settings.neutral) if settings.at is None else float(settings.at)
+    column = factors.index(factor)
+    clean = outcomes.scores[0]
+    scores = outcomes.scores[1 : len(steered) + 1].reshape(*shape, -1)
+    slopes = outcomes.scores[len(steered) + 1 :].reshape(len(latents), len(template.steps), 2, -1)
+    slopes = (slopes[:, :, 0] - slopes[:, :, 1]) / (2 * STEP)  # central differences
+    if targets is not None:
+        targets_of = [list(targets)] * len(latents)
+    else:  # of each latent its own: the outcome that it increases most
+        targets_of = [[int((row[column] - clean).argmax())] for row in scores]
+    first_order = None
+    if writing is None:
+        effect = _on_target(outcomes, targets_of, settings.measure, shape, own_targets=targets is None)
+        if settings.measure == "score":
+            first_order = effect.clean + np.array(
+                [template.first_order(slopes[0], f)[targets_of[0]].mean() for f in factors]
+            )
+    names = outcome_names(site, outcomes.scores.shape[1])
+    predicted = template.first_order(slopes, factor)
+    on, change = "tokens" if text else "classes", scores[0, column] - clean
+    effects: dict[str, SideEffects] = {
         "classes": on_outcomes(
-            names, predicted[0], predicted[1:], scores[0, column] - main.scores[0],
-            [] if isinstance(targets, Writing) else meant[0], factor,
-            on="tokens" if "token" in site.axes else "classes",
+            names, predicted[0], predicted[1:], change, [] if writing else targets_of[0], factor, on=on
         )
-    }  # fmt: skip
-    if has_others(basis):
+    }
+    if template.latents_interact:
         effects["latents"] = on_latents(
-            site, s, latent, ways[column], control, some, factor, name=name, batch_size=batch_size
+            site, s, latent, steered[column], control, inputs, factor, name=settings.name, batch_size=batch_size
         )
     if downstream is not None:
         effects["downstream"] = on_downstream(
-            dial,
-            latents,
-            tops,
-            downstream,
-            some,
-            factor,
-            moved=bool((scores[0, column] != main.scores[0]).any()),
+            template, latents, peaks, downstream, inputs, factor, outcomes_change=bool((change != 0).any()),
             batch_size=batch_size,
-        )
+        )  # fmt: skip
     write = basis.write.detach().double().cpu()
-    lengths = [float(write[i].norm()) * top for i, top in zip(latents, tops, strict=True)]
+    lengths = [float(write[i].norm()) * peak for i, peak in zip(latents, peaks, strict=True)]
+    units = [address_of(i, s, site, settings.name) for i in latents]
     return Study(
-        unit=name_of(latent, s, site, name),
+        unit=units[0],
         latent=latent,
-        kind=kind,
-        everywhere=isinstance(places, str) and not conditions,
-        factors=levels,
-        maximum=tops[0],
+        kind=settings.kind,
+        everywhere=isinstance(settings.positions, str) and not conditions,
+        factors=factors,
+        maximum=peaks[0],
         length=lengths[0],
-        targets=(targets.name,) if isinstance(targets, Writing) else tuple(names[i] for i in meant[0]),
-        chosen=targets is None,
+        targets=(writing.name,) if writing else tuple(names[i] for i in targets_of[0]),
+        chosen=settings.targets is None,
         effect=effect,
-        first_order=first,
-        capability=able_curve,
-        tolerance=tolerance,
+        first_order=first_order,
+        capability=capability,
+        tolerance=settings.tolerance,
         sweet_spot=spot,
         at=factor,
         side_effects=effects,
-        control=tuple(name_of(i, s, site, name) for i in control),
+        control=tuple(units[1:]),
         control_lengths=tuple(lengths[1:]),
-        inputs=about_inputs(some),
-        held_out=about_inputs(some if others is None else others),
-        measured_on=strengths.inputs,
-        provenance=provenance(weights=site.metadata.get("weights_digest"), dictionary=strengths.dictionary, seed=seed),
+        inputs=describe_inputs(inputs),
+        held_out=describe_inputs(inputs if held_out is None else held_out),
+        measured_on=maxima.inputs,
+        provenance=provenance(weights=site.metadata.get("weights_digest"), dictionary=maxima.dictionary, seed=seed),
         beside=tuple(beside),
     )
 
 
-def _checked(
-    factors: Sequence[float], kind: str, measure: str, tolerance: float, at: float | None
-) -> tuple[float, ...]:
-    if isinstance(factors, str) or not len(factors) or not all(np.isfinite(f) for f in factors):
-        raise SAEError(f"factors are finite numbers, at least one; got {shorten(factors)}")
-    if kind not in ("set", "add", "scale"):
-        raise SAEError(f"kind {shorten(kind)!r}: use 'set', 'add' or 'scale'")
-    if measure not in ("probability", "log_probability", "score"):
-        raise SAEError(f"measure {shorten(measure)!r}: use 'probability', 'log_probability' or 'score'")
-    if not 0 <= tolerance < 1:
-        raise SAEError(f"tolerance={tolerance} is a share from 0 to 1")
-    levels = tuple(sorted({float(f) for f in factors}))
-    if at is not None and float(at) not in levels:
-        raise SAEError(f"at={at} is none of the factors {', '.join(f'{f:g}' for f in levels)}")
-    return levels
+def _absolute(when: When | Sequence[When], basis: Basis, maxima: Maxima) -> tuple[When, ...]:
+    """Conditions with limits in absolute activations."""
+    conditions = LatentEdit(0, "ablate", when=tuple([when] if isinstance(when, When) else when)).conditions
+    absolute: list[When] = []
+    for condition in conditions:
+        check_latent(condition.latent, basis)
+        scale = maxima.of(condition.latent) if condition.unit == "max" else 1.0
+        above, below = (None if limit is None else limit * scale for limit in (condition.above, condition.below))
+        absolute.append(replace(condition, above=above, below=below, unit="absolute"))
+    return tuple(absolute)
 
 
-def _control(strengths: Maxima, latent: int, count: int, seed: int) -> list[int]:
-    strengths.of(latent)  # it must fire itself
-    live = [i for i in (strengths.values > 0).nonzero().flatten().tolist() if i != latent]
-    if not live:
-        raise SAEError("no other latent fires on these inputs: there is nothing to compare with")
-    order = torch.randperm(len(live), generator=generator(seed, CONTROL))[:count].tolist()
-    return sorted(live[i] for i in order)
-
-
-def _absolute(when: When | Sequence[When], basis: Basis, strengths: Maxima) -> tuple[When, ...]:
-    """Conditions in absolute numbers."""
-    found: list[When] = []
-    for one in LatentEdit(0, "ablate", when=tuple([when] if isinstance(when, When) else when)).conditions:
-        check_latent(one.latent, basis)
-        scale = strengths.of(one.latent) if one.unit == "max" else 1.0
-        above, below = (None if limit is None else limit * scale for limit in (one.above, one.below))
-        found.append(replace(one, above=above, below=below, unit="absolute"))
-    return tuple(found)
-
-
-def _at(levels: Sequence[float], spot: tuple[float, float] | None, clean: float) -> float:
-    if spot is not None and spot[1] > clean:
+def _default_factor(factors: Sequence[float], spot: tuple[float, float] | None, neutral: float) -> float:
+    if spot is not None and spot[1] > neutral:
         return spot[1]
-    above = [f for f in levels if f > clean]
-    return above[0] if above else max(levels, key=lambda f: abs(f - clean))
+    above = [f for f in factors if f > neutral]
+    return above[0] if above else max(factors, key=lambda f: abs(f - neutral))
 
 
 @dataclass
-class _Sums:
-    """Means over predictions, by way: scores, probabilities and log-probabilities of outcomes, and of the targets."""
+class _Outcomes:
+    """Means over predictions, a row for the network as it is and for each variant.
+
+    Scores, probabilities and log-probabilities `(variants, outcomes)`; `targets` `(variants,)` is the mean
+    log-probability of any of the targets.
+    """
 
     scores: Numbers
     probabilities: Numbers
-    logs: Numbers
+    log_probabilities: Numbers
     targets: Numbers | None
-    predictions: list[_Predictions]
+    predictions: list[PredictionTally]
 
 
 def _run(
-    site: Site, inputs: Any, ways: Sequence[Function], targets: Sequence[int] | None, known: Known | None,
-    batch_size: int, told: Callable[[int, int], None],
-) -> _Sums:  # fmt: skip
-    """Run the network as it is and in all ways."""
-    tallies = [_Predictions() for _ in range(len(ways) + 1)]
-    sums: list[list[Tensor]] = []
-    seen = 0
-    for scores, right in site.predictions(inputs, [None, *ways], batch_size=batch_size, progress=told):
-        if not sums:
-            sums = [[torch.zeros(scores[0].shape[1], dtype=torch.float64) for _ in range(3)] + [torch.zeros(
-                (), dtype=torch.float64)] for _ in scores]  # fmt: skip
-        seen += len(scores[0])
+    site: Site, inputs: Any, variants: Sequence[Function], targets: Sequence[int] | None,
+    metric: CapabilityMetric | None, batch_size: int, report: Callable[[int, int], None],
+) -> _Outcomes:  # fmt: skip
+    """Run the network as it is, and in all variants."""
+    tallies = [PredictionTally() for _ in range(len(variants) + 1)]
+    totals: list[list[Tensor]] = []
+    count = 0
+    for scores, labels in site.predictions(inputs, [None, *variants], batch_size=batch_size, progress=report):
+        if not totals:
+            totals = [
+                [torch.zeros(shape, dtype=torch.float64) for shape in (*[scores[0].shape[1:]] * 3, ())] for _ in scores
+            ]
+        count += len(scores[0])
         clean = scores[0].double().log_softmax(dim=1)
-        for own, tally, found in zip(sums, tallies, scores, strict=True):
-            logs = found.float().log_softmax(dim=1)
-            own[0] += found.double().sum(dim=0).cpu()
-            own[1] += logs.exp().double().sum(dim=0).cpu()
-            own[2] += logs.double().sum(dim=0).cpu()
+        for total, tally, variant in zip(totals, tallies, scores, strict=True):
+            logs = variant.float().log_softmax(dim=1)
+            total[0] += variant.double().sum(dim=0).cpu()
+            total[1] += logs.exp().double().sum(dim=0).cpu()
+            total[2] += logs.double().sum(dim=0).cpu()
             if targets is not None:
-                own[3] += logs[:, list(targets)].logsumexp(dim=1).double().sum().cpu()
-            if known is not None:
-                tally.add(found, clean, known.labels(right))
-    if not seen:
+                total[3] += logs[:, list(targets)].logsumexp(dim=1).double().sum().cpu()
+            if metric is not None:
+                tally.add(variant, clean, metric.labels(labels))
+    if not count:
         raise SAEError(f"{site.address}: nothing is predicted on {len(inputs)} inputs")
-    stacked = [np.array([(own[i] / seen).numpy() for own in sums]) for i in range(4)]
-    return _Sums(stacked[0], stacked[1], stacked[2], None if targets is None else stacked[3], tallies)
+    means = [np.array([(total[i] / count).numpy() for total in totals]) for i in range(4)]
+    return _Outcomes(means[0], means[1], means[2], None if targets is None else means[3], tallies)
 
 
 def _on_target(
-    main: _Sums, meant: Sequence[Sequence[int]], measure: Measure, shape: tuple[int, int], asked: bool
-) -> Curve:
-    def of(row: int, targets: Sequence[int]) -> float:
-        if measure == "log_probability" and main.targets is not None:
-            return float(main.targets[row])
+    outcomes: _Outcomes, targets_of: Sequence[Sequence[int]], measure: Measure, shape: tuple[int, int],
+    *, own_targets: bool,
+) -> Curve:  # fmt: skip
+    def value(row: int, targets: Sequence[int]) -> float:
+        if measure == "log_probability" and outcomes.targets is not None:
+            return float(outcomes.targets[row])
         if measure == "probability":
-            return float(main.probabilities[row, list(targets)].sum())
-        return float((main.scores if measure == "score" else main.logs)[row, list(targets)].mean())
+            return float(outcomes.probabilities[row, list(targets)].sum())
+        means = outcomes.scores if measure == "score" else outcomes.log_probabilities
+        return float(means[row, list(targets)].mean())
 
     rows = np.array(
-        [[of(1 + i * shape[1] + j, meant[i]) for j in range(shape[1])] for i in range(shape[0])], dtype=np.float64
+        [[value(1 + i * shape[1] + j, targets_of[i]) for j in range(shape[1])] for i in range(shape[0])],
+        dtype=np.float64,
     )
-    clean = of(0, meant[0])
-    if not asked:  # each random latent has a target of its own: told as a change from its own clean value
-        rows[1:] += clean - np.array([[of(0, targets)] for targets in meant[1:]])
+    clean = value(0, targets_of[0])
+    if own_targets:  # each starts from another clean value: shift all to start from that of the studied latent
+        rows[1:] += clean - np.array([[value(0, targets)] for targets in targets_of[1:]])
     return Curve(measure, clean, rows[0], rows[1:])
 
 
 def _written(
-    site: Any, writing: Writing, ways: Sequence[Function], shape: tuple[int, int], seed: int
+    site: Any, writing: Writing, variants: Sequence[Function], shape: tuple[int, int], seed: int
 ) -> list[Curve]:  # fmt: skip
-    """The number meant of what is written, then those beside it, all of the same texts."""
+    """The effect on generated texts, then the numbers beside it, all of the same texts."""
     if not hasattr(site, "generate"):
         raise SAEError(f"{site.address} writes no texts: name classes as targets")
     functions = {writing.name: writing.function, **writing.beside}
 
-    def values(way: Function | None) -> list[float]:
-        with nullcontext() if way is None else site.replaced(way):
-            found = site.generate(
+    def values(variant: Function | None) -> list[float]:
+        with nullcontext() if variant is None else site.replaced(variant):
+            texts = site.generate(
                 list(writing.prompts), max_new_tokens=writing.max_new_tokens, temperature=writing.temperature, seed=seed
             )
-        return [float(np.mean([function(one.whole) for one in found])) for function in functions.values()]
+        return [float(np.mean([function(text.whole) for text in texts])) for function in functions.values()]
 
-    rows = np.array([values(way) for way in (None, *ways)], dtype=np.float64)
-    return [_curve(what, rows[:, i], shape) for i, what in enumerate(functions)]
+    rows = np.array([values(variant) for variant in (None, *variants)], dtype=np.float64)
+    return [_curve(name, rows[:, i], shape) for i, name in enumerate(functions)]
 
 
-def _curve(what: str, values: Numbers, shape: tuple[int, int]) -> Curve:
-    """A curve from values of the clean network, of the latent at all factors, and of random ones."""
+def _curve(name: str, values: Numbers, shape: tuple[int, int]) -> Curve:
+    """A curve from the value of the unsteered network, then those of each latent at all factors."""
     rows = values[1 : shape[0] * shape[1] + 1].reshape(shape)
-    return Curve(what, float(values[0]), rows[0], rows[1:])
+    return Curve(name, float(values[0]), rows[0], rows[1:])
 
 
-__all__ = ["FACTORS", "Curve", "Study", "Writing", "study", "sweet_spot"]
+__all__ = ["FACTORS", "Curve", "Study", "StudySettings", "Writing", "study", "sweet_spot"]

@@ -175,7 +175,7 @@ class Steer(PictureOptions):
         known = maxima(basis, site, many)
         with session.progress(f"steering {self.address}") as report:
             found = study(
-                site, basis, latent, inputs, factors=factors, kind=self.kind, places=places, when=when,
+                site, basis, latent, inputs, factors=factors, kind=self.kind, positions=places, when=when,
                 targets=self._writing(site) or list(self.target_class) or None, measure=self.measure, capability=able,
                 tolerance=self.tolerance, maxima=known, random=self.random, downstream=later, name=name,
                 seed=self.seed, **reporting(report),

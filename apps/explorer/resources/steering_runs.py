@@ -21,7 +21,7 @@ from circuits.network.model import Model
 from sae.data.site import Function
 from sae.data.vision_site import VisionSite
 from sae.steering import Channels, LatentEdit, Maxima, maxima, steered
-from sae.steering.max_activations import about_inputs
+from sae.steering.max_activations import describe_inputs
 from zoo.images.sources import Images
 from zoo.progress import Progress
 
@@ -86,7 +86,7 @@ def maxima_of(at: Here, bench: SteeringSite, progress: Progress = None) -> Maxim
     if at.scan is not None and bench.space in at.scan.layers:
         found = torch.from_numpy(np.array(at.scan.layer(bench.space).maximum, dtype=np.float32))
         basis = Channels(bench.site.d) if bench.basis is None else bench.basis
-        return Maxima(found, bench.site.address, basis_digest(basis), about_inputs(images))
+        return Maxima(found, bench.site.address, basis_digest(basis), describe_inputs(images))
     return maxima(bench.basis, bench.site, images.spread(MEASURED), progress=progress)
 
 

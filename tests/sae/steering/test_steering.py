@@ -342,7 +342,7 @@ def test_steering_of_another_dictionary_or_site_is_refused(
         steered(site, scrambled(48), kept)
     with pytest.raises(SAEError, match="is for scenes/mixed3b"):
         steered(VisionSite(model, "mixed3a"), None, kept)
-    with pytest.raises(SAEError, match="says itself"):
+    with pytest.raises(SAEError, match="its own unit"):
         steered(site, parts, kept, form="delta")
 
 
@@ -351,15 +351,15 @@ def test_steering_of_another_dictionary_or_site_is_refused(
     [
         (lambda d: d.update(schema=2), "schema 2; 1 can be read"),
         (lambda d: d.update(kind="circuit"), "is no steering"),
-        (lambda d: d.update(form="both"), "form 'both'"),
+        (lambda d: d.update(form="both"), "form='both'"),
         (lambda d: d.update(more=1), "a steering has no 'more'"),
         (lambda d: d.update(edits={}), "a list of edits"),
         (lambda d: d["edits"].append(7), "an edit is an object"),
         (lambda d: d["edits"][0].update(latnet=1), "an edit has no 'latnet'. Nearest: latent"),
-        (lambda d: d["edits"][0].update(kind="boost"), "kind of edit 'boost'"),
-        (lambda d: d["edits"][0].update(value="3"), "finite number"),
-        (lambda d: d["edits"][0].update(latent=-1), "whole number from 0"),
-        (lambda d: d["edits"][0].update(at=[[1, 2, 3]]), "places are"),
+        (lambda d: d["edits"][0].update(kind="boost"), "kind='boost'"),
+        (lambda d: d["edits"][0].update(value="3"), "a number that is finite"),
+        (lambda d: d["edits"][0].update(latent=-1), "whole number of at least 0"),
+        (lambda d: d["edits"][0].update(at=[[1, 2, 3]]), "positions are"),
         (lambda d: d["edits"][3]["when"][0].update(above=None), "needs above=, below="),
         (lambda d: d["edits"][2].update(map=[1]), "height and width"),
         (lambda d: d["edits"][0].pop("latent"), "an edit that is none"),
@@ -382,18 +382,18 @@ def test_a_damaged_document_is_refused(change: Callable[[Any], Any], said: str) 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: LatentEdit(-1), "whole number from 0"),
-        (lambda: LatentEdit(1, "boost", 2.0), "kind of edit 'boost': use 'set', 'add', 'scale', 'ablate'"),  # type: ignore[arg-type]
-        (lambda: LatentEdit(1, "set", float("nan")), "finite number; got nan"),
-        (lambda: LatentEdit(1, "set"), "finite number; got None"),
+        (lambda: LatentEdit(-1), "whole number of at least 0"),
+        (lambda: LatentEdit(1, "boost", 2.0), "kind='boost': use one of 'set', 'add', 'scale', 'ablate'"),  # type: ignore[arg-type]
+        (lambda: LatentEdit(1, "set", float("nan")), "value=nan must be a number that is finite"),
+        (lambda: LatentEdit(1, "set"), "value=None must be a number that is finite"),
         (lambda: LatentEdit(1, "ablate", 0.0), "takes no value"),
         (lambda: LatentEdit(1, "scale", 2.0, unit="max"), "takes no unit"),
-        (lambda: LatentEdit(1, "set", 2.0, unit="sigma"), "unit 'sigma'"),  # type: ignore[arg-type]
-        (lambda: LatentEdit(1, "set", 2.0, at=()), "places are"),
+        (lambda: LatentEdit(1, "set", 2.0, unit="sigma"), "unit='sigma'"),  # type: ignore[arg-type]
+        (lambda: LatentEdit(1, "set", 2.0, at=()), "positions are"),
         (lambda: LatentEdit(1, "set", 2.0, at=[[False, False]]), "False everywhere"),
         (lambda: LatentEdit(1, "set", 2.0, when=7), "takes When"),  # type: ignore[arg-type]
         (lambda: When(3), "needs above="),
-        (lambda: When(3, above=float("inf")), "finite number"),
+        (lambda: When(3, above=float("inf")), "a number that is finite"),
     ],
 )
 def test_edits_that_are_none_are_refused(make: Callable[[], object], said: str) -> None:
@@ -408,11 +408,11 @@ def test_edits_that_are_none_are_refused(make: Callable[[], object], said: str) 
         ([LatentEdit(1, "add", 1.0, when=When(96, above=0))], "asked for 96"),
         ([LatentEdit(1, "add", 1.0, at=((8, 0),))], "position 8,0 is outside the 8x8 map of scenes/mixed3b"),
         ([LatentEdit(1, "add", 1.0, at=[[True] * 4] * 4)], r"mask is \(4, 4\); the map of scenes/mixed3b is \(8, 8\)"),
-        ([LatentEdit(1, "add", 1.0, at=(3,))], "its places are positions"),
-        ([LatentEdit(1, "add", 1.0, at="last")], "its places are positions"),
+        ([LatentEdit(1, "add", 1.0, at=(3,))], "its positions are"),
+        ([LatentEdit(1, "add", 1.0, at="last")], "its positions are"),
         (7, "edits are {latent: value}"),
         ([{3: 1.0}], "edits are {latent: value} or a list"),
-        ({1: float("nan")}, "finite number"),
+        ({1: float("nan")}, "a number that is finite"),
         ({1.5: 1.0}, "whole number"),
     ],
 )
@@ -473,7 +473,7 @@ def test_edits_of_two_threads_never_mix(
 def test_latents_are_read_once_for_several_ways_and_anew_when_activations_change(
     site: VisionSite, parts: sae.SAE, acts: Tensor
 ) -> None:
-    from sae.steering.apply import Reading, Steered
+    from sae.steering.apply import LatentReader, Steered
 
     calls: list[int] = []
 
@@ -484,7 +484,7 @@ def test_latents_are_read_once_for_several_ways_and_anew_when_activations_change
             calls.append(len(x))
             return parts.encode(x)
 
-    reading = Reading(Counting(), {1, 2})
+    reading = LatentReader(Counting(), {1, 2})
     ways = [Steered(site, parts, Steering((LatentEdit(i, "set", 1.0),)), reading) for i in (1, 2)]
     own = acts.clone()
     for way in ways:
@@ -567,14 +567,14 @@ def test_inspection_says_what_fires_where(site: VisionSite, parts: sae.SAE, acts
         best = latents[n].flatten(0, 1).amax(dim=0)
         assert [one.value for one in row] == pytest.approx(best.sort(descending=True).values[:3].tolist(), abs=1e-5)
         for one in row:
-            assert float(latents[n, one.place[0], one.place[1], one.latent]) == pytest.approx(one.value, abs=1e-5)
-            assert one.places == int((latents[n, ..., one.latent] > 0).sum())
+            assert float(latents[n, one.position[0], one.position[1], one.latent]) == pytest.approx(one.value, abs=1e-5)
+            assert one.active == int((latents[n, ..., one.latent] > 0).sum())
     here = inspect(parts, site, PICTURES, at=(2, 3), top=1).rows[1][0]
-    assert here.place == (2, 3) and here.latent == int(latents[1, 2, 3].argmax())
+    assert here.position == (2, 3) and here.latent == int(latents[1, 2, 3].argmax())
     known = maxima(parts, site, PICTURES)
     shares = inspect(parts, site, PICTURES, maxima=known).rows[0]
     assert [one.share for one in shares] == sorted((one.share for one in shares), reverse=True)  # type: ignore[type-var]
     assert shares[0].share is not None and shares[0].share <= 1 + 1e-6
     json.dumps(found.describe(), allow_nan=False)
-    with pytest.raises(SAEError, match=r"no place \(8, 0\)"):
+    with pytest.raises(SAEError, match=r"no position \(8, 0\)"):
         inspect(parts, site, PICTURES, at=(8, 0))

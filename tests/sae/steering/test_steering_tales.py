@@ -104,8 +104,7 @@ def test_where_a_place_is_due_it_brings_the_landmark_up_and_the_grammar_holds(
         said, grammar = write(site, dictionary, turned(landmark, factor), known)
         assert said >= 0.8 and grammar > 0.95
     own = {landmark, *(one.latent for one in due)}
-    live = [i for i in (known.values > 0).nonzero().flatten().tolist() if i not in own]
-    random = [write(site, dictionary, turned(i, 10.0), known)[0] for i in live[:: len(live) // 8][:8]]
+    random = [write(site, dictionary, turned(i, 10.0), known)[0] for i in known.random_active(8, exclude=own)]
     assert np.median(random) <= clean[0] + 0.05
 
 
@@ -121,7 +120,7 @@ def test_said_once_the_story_goes_on_about_it(
 ) -> None:
     """Steered at the `the` before the first place alone, by its number or by the latent that fires there."""
     factors = (0, 5, 10)
-    by_token = steer_by(site, dictionary, landmark, known, factors=factors, places=(5,))
+    by_token = steer_by(site, dictionary, landmark, known, factors=factors, positions=(5,))
     by_latent = steer_by(site, dictionary, landmark, known, factors=factors, when=due[0].when)
     for found in (by_token, by_latent):
         assert found.effect.values[1] > 0.3 and found.effect.values[2] > 0.6

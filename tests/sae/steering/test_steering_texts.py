@@ -133,7 +133,7 @@ def test_two_threads_that_steer_one_language_model_take_turns(stream: Any) -> No
 
 
 def test_what_texts_cannot_have_is_refused(stream: Any) -> None:
-    with pytest.raises(SAEError, match="its places are tokens"):
+    with pytest.raises(SAEError, match="its positions are tokens"):
         steered(stream, None, [LatentEdit(3, "add", 1.0, at=((1, 2),))])
     with pytest.raises(SAEError, match="token by token"):
         steered(stream, None, [LatentEdit(3, "add", 1.0, when=When(4, above=0.0, anywhere=True))])
@@ -154,7 +154,7 @@ def test_search_and_inspection_work_on_texts(stream: Any) -> None:
     block = next(iter(stream.blocks(bridge[:2])))
     for n, row in enumerate(rows):
         for one in row:
-            assert float(block.acts[n, one.place[0], one.latent]) == pytest.approx(one.value, abs=1e-5)
+            assert float(block.acts[n, one.position[0], one.latent]) == pytest.approx(one.value, abs=1e-5)
 
 
 def test_a_study_of_a_language_model_measures_loss_and_what_is_written(stream: Any) -> None:
@@ -185,13 +185,13 @@ def test_a_study_may_steer_some_tokens_of_every_text(stream: Any) -> None:
     strengths = maxima(dictionary, stream, texts)
     writing = Writing(lambda text: float(len(text)), ("One day Anna",), name="letters", max_new_tokens=4)
     options: dict[str, Any] = {"targets": writing, "factors": (0, 3), "random": 1}
-    found = study(stream, None, 7, texts, places=(3,), **options)
+    found = study(stream, None, 7, texts, positions=(3,), **options)
     with steer(stream, None, [LatentEdit(7, "set", 3.0, unit="max", at=(3,))], maxima=known):
         assert found.capability.values[1] == pytest.approx(stream.loss(texts).nats, abs=1e-4)
         assert found.effect.values[1] == len(stream.generate(["One day Anna"], max_new_tokens=4, seed=0)[0].whole)
     assert not found.everywhere
     # of the other latents: their means over all tokens, with the one token of every text steered that there is
-    found = study(stream, dictionary, 7, texts, places=(3,), at=3.0, maxima=strengths, **options)
+    found = study(stream, dictionary, 7, texts, positions=(3,), at=3.0, maxima=strengths, **options)
     vectors = [next(iter(stream.blocks([text]))).vectors for text in texts]
     moved = [v.clone() for v in vectors]
     for v in moved:
@@ -220,10 +220,10 @@ def test_a_study_may_steer_some_tokens_of_every_text(stream: Any) -> None:
     assert not found.everywhere
     with pytest.raises(SAEError, match="512"):
         study(stream, dictionary, 7, texts, when=When(512, above=0.1), **options)
-    with pytest.raises(SAEError, match="every one in turn"):
-        study(stream, None, 7, texts, places="last", **options)
-    with pytest.raises(SAEError, match="its places are tokens"):
-        study(stream, None, 7, texts, places=((1, 2),), **options)
+    with pytest.raises(SAEError, match="the last once"):
+        study(stream, None, 7, texts, positions="last", **options)
+    with pytest.raises(SAEError, match="its positions are tokens"):
+        study(stream, None, 7, texts, positions=((1, 2),), **options)
 
 
 def test_what_is_written_may_be_the_capability_and_the_loss_stands_beside_it(stream: Any) -> None:

@@ -70,7 +70,7 @@ def test_every_kind_of_turning_is_what_steering_does(planted: VisionSite, kind: 
     pictures = nets.clutter(6)
     found = study(
         planted, None, nets.CAR, pictures, targets=[0], factors=moved, kind=kind, measure="score",
-        capability="agreement", random=1, places=((12, 16), (3, 3)),
+        capability="agreement", random=1, positions=((12, 16), (3, 3)),
     )  # fmt: skip
     known = maxima(None, planted, pictures)
     for factor, value in zip(moved, found.effect.values, strict=True):
@@ -136,7 +136,14 @@ def wheels(site: VisionSite, parts: sae.SAE) -> Study:
     best = search_label(parts, site, "scenes:60@3", "wheel", shuffles=2).best.latent
     low = tuple((y, x) for y in (4, 5, 6) for x in range(8))
     return study(
-        site, parts, best, pictures, targets=["car", "truck", "bus"], factors=(-1, 0, 0.5, 1, 2), places=low, random=4
+        site,
+        parts,
+        best,
+        pictures,
+        targets=["car", "truck", "bus"],
+        factors=(-1, 0, 0.5, 1, 2),
+        positions=low,
+        random=4,
     )
 
 
@@ -218,8 +225,8 @@ def test_without_targets_the_class_most_increased_is_meant_of_each_latent_its_ow
         ({"latent": 3}, "3 channels, 0 to 2; asked for 3"),
         ({"factors": ()}, "factors are finite numbers"),
         ({"factors": (0, float("nan"))}, "factors are finite numbers"),
-        ({"kind": "push"}, "kind 'push'"),
-        ({"measure": "logit"}, "measure 'logit'"),
+        ({"kind": "push"}, "kind='push'"),
+        ({"measure": "logit"}, "measure='logit'"),
         ({"tolerance": 1.5}, "tolerance=1.5"),
         ({"at": 7.0}, "at=7.0 is none of the factors"),
         ({"random": 0}, "random=0"),
@@ -267,11 +274,11 @@ def test_a_dossier_can_say_what_steering_does(tmp_path: Path, site: VisionSite) 
     assert isinstance(part, section.Steered) and part.study.unit == "scenes/mixed3b:8"
     assert {"classes", "downstream"} == set(part.study.side_effects) and part.shown
     page = dossier_page(found, scan, command="circuits explain", python="explain()")
-    assert "What happens when it is turned up or down" in page and "other classes, factor" in page
+    assert "Steering" in page and "other classes, factor" in page
     assert "steering" not in explain(model, "mixed3b:8", scan).parts
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     # no weight of mixed4a reads channel 7
     page = dossier_page(
         explain(model, "mixed3b:7", scan, sections=["steering"]), scan, command="circuits explain", python="explain()"
     )
-    assert "nothing that follows reads it" in page
+    assert "no later weight reads it" in page

@@ -63,8 +63,7 @@ def draw(context: FigureContext) -> FigureResult:
         return {"texts": found, "named": named, "right": sum(map(tales.parses, found)) / len(found)}
 
     rows = {way: written(landmark.latent, *way) for way in (_CLEAN, _SOME, _FULL, _FAR, _ONCE)}
-    fires = [i for i in (strengths.values > 0).nonzero().flatten().tolist() if i != landmark.latent]
-    chosen = [fires[(7 + 31 * i) % len(fires)] for i in range(context.size(6, 3, 1))]
+    chosen = strengths.random_active(context.size(6, 3, 1), exclude=[landmark.latent], seed=context.seed)
     control = {(way, i): written(i, *way) for way in (_FULL, _ONCE) for i in chosen}
     clean, everywhere, far, once = rows[_CLEAN], rows[_FULL], rows[_FAR], rows[_ONCE]
     most = {
