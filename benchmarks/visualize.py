@@ -196,7 +196,7 @@ def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
     for name, sizes in {"ours, 128 px shown at 188": {"size": 128, "show": 188}, "ours, default size": {}}.items():
         began = time.perf_counter()
         results = visualize(model, [f"{layer}:{i}" for i in chosen], steps=steps, retries=0, **sizes)
-        sets[name] = (torch.stack([r.picture for r in results]), time.perf_counter() - began)
+        sets[name] = (torch.stack([r.image for r in results]), time.perf_counter() - began)
     peers = [_judged(model, layer, chosen, theirs, size) for size in (128, 224)]
     for name, (pictures, seconds) in sets.items():
         values = [_judged(model, layer, chosen, pictures, size) for size in (128, 224)]

@@ -334,7 +334,7 @@ def _drawn(model: Model, atlas: Atlas, folder: Path | None, progress: Progress, 
                 model, Unit.parse(atlas.layer).layer, atlas.drawn[chosen], steps=steps, size=settings["render"],
                 cossim_pow=settings["cossim_pow"], batch_size=most, seed=settings["seed"], progress=tick, **options,
             )  # fmt: skip
-            whole = torch.stack([v.picture[: model.input.channels] for v in made])
+            whole = torch.stack([v.image[: model.input.channels] for v in made])
             icons[chosen] = F.interpolate(whole, icons.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
             statuses[chosen] = [v.status for v in made]
             if folder is not None:

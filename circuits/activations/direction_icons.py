@@ -60,7 +60,7 @@ def direction_icons(
     Raises:
         AddressError: an unknown layer. VisualizationError: vectors that are zero or do not fit, or bad options.
 
-    >>> direction_icons(load("scenes"), "mixed3b", torch.eye(48)[:2], steps=2)[0].picture.shape
+    >>> direction_icons(load("scenes"), "mixed3b", torch.eye(48)[:2], steps=2)[0].image.shape
     torch.Size([3, 64, 64])
     """
     refuse(options, "optimum", "variants")

@@ -1,4 +1,4 @@
-"""Places of a picture that stand out to a layer, apart from each other."""
+"""Positions of an image at which a layer responds most strongly, and how few channels carry the response."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from circuits.errors import CircuitsError
 from circuits.network.operations import Pair
 
 
-def strong_places(acts: Tensor, n: int, *, apart: int = 1) -> list[Pair]:
-    """Positions at which the activation vector is longest, none nearer to another than `apart`.
+def salient_positions(acts: Tensor, n: int, *, separation: int = 1) -> list[Pair]:
+    """Positions at which the activation vector is longest, no two closer than `separation`.
 
     Args:
         acts: `(C, h, w)`.
         n: how many; there are fewer where the map is too small.
-        apart: rows or columns that lie between two of them at least.
+        separation: at least so many rows or columns lie between two of them.
 
     Raises:
         CircuitsError: no map, or numbers below zero.
 
-    >>> strong_places(torch.tensor([[[9.0, 8.0, 1.0, 5.0]]]), 2)
+    >>> salient_positions(torch.tensor([[[9.0, 8.0, 1.0, 5.0]]]), 2)
     [(0, 0), (0, 3)]
     """
-    if acts.ndim != 3 or n < 1 or apart < 0:
-        raise CircuitsError(f"places are of a map (C, h, w), at least one; got {tuple(acts.shape)}, {n}, {apart}")
+    if acts.ndim != 3 or n < 1 or separation < 0:
+        raise CircuitsError(f"places are of a map (C, h, w), at least one; got {tuple(acts.shape)}, {n}, {separation}")
     lengths = acts.norm(dim=0)
     found: list[Pair] = []
     for flat in lengths.flatten().argsort(descending=True, stable=True).tolist():
         y, x = flat // acts.shape[2], flat % acts.shape[2]
-        if all(max(abs(y - a), abs(x - b)) > apart for a, b in found):
+        if all(max(abs(y - a), abs(x - b)) > separation for a, b in found):
             found.append((y, x))
         if len(found) == n:
             break
@@ -42,7 +42,7 @@ def share_of_strongest(vectors: Tensor, k: int) -> Tensor:
     return strongest.square().sum(1) / vectors.square().sum(1).clamp(min=1e-30)
 
 
-def by_chance(vector: Tensor, k: int, draws: int = 200, seed: int = 0) -> float:
+def chance_share(vector: Tensor, k: int, draws: int = 200, seed: int = 0) -> float:
     """Mean `share_of_strongest` of a vector in a basis turned at random: what any direction has."""
     turned = torch.randn(draws, vector.numel(), generator=torch.Generator().manual_seed(seed))
     return float(share_of_strongest(turned, k).mean())

@@ -58,7 +58,7 @@ class SemanticDictionary:
 
     Attributes:
         layer: address of the layer (and basis).
-        id: name of the picture; picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        id: name of the picture; image: `(C, H, W)` in [0, 1], as the network was shown it.
         size: rows and columns of the layer's map.
         entries: one per position.
         provenance: weights, picture, seed, versions.
@@ -66,7 +66,7 @@ class SemanticDictionary:
 
     layer: str
     id: str
-    picture: Tensor
+    image: Tensor
     size: Pair
     entries: tuple[Entry, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -128,10 +128,10 @@ def semantic_dictionary(
         raise CircuitsError(f"name a layer, for example {unit.layer}; {unit.short} is one of its units")
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise CircuitsError(f"top is a whole number from 1, not {top!r}")
-    pictures = one_picture(picture)
+    pictures = single_image(picture)
     acts = capture(model, pictures, [unit.layer])[unit.layer].float().cpu()
     size = (acts.shape[2], acts.shape[3])
-    places = _asked(at, size, unit.layer) or [strongest_place(acts[0])]
+    places = _asked(at, size, unit.layer) or [strongest_position(acts[0])]
     values = acts[0].movedim(0, -1).flatten(0, 1)
     if unit.basis is not None:
         with torch.no_grad():
@@ -160,7 +160,7 @@ def semantic_dictionary(
     return SemanticDictionary(
         layer=str(unit),
         id=pictures.ids[0],
-        picture=pictures.tensor(model.input)[0],
+        image=pictures.tensor(model.input)[0],
         size=size,
         entries=tuple(entries),
         provenance=provenance(weights=model.digest, images_digest=pictures.digest, seed=seed, steps=steps),
@@ -176,7 +176,7 @@ class ActivationGrid:
 
     Attributes:
         layer: address of the layer.
-        id: name of the picture; picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        id: name of the picture; image: `(C, H, W)` in [0, 1], as the network was shown it.
         norms: `(h, w)` length of the activation vector of each cell of the grid.
         icons: by row and column; None where nothing is said.
         pooled: how many positions a side one icon stands for: the mean of their vectors is shown.
@@ -186,7 +186,7 @@ class ActivationGrid:
 
     layer: str
     id: str
-    picture: Tensor
+    image: Tensor
     norms: Tensor
     icons: tuple[tuple[Visualization | None, ...], ...]
     pooled: int
@@ -194,7 +194,7 @@ class ActivationGrid:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def shown(self) -> Tensor:
+    def scales(self) -> Tensor:
         """`(h, w)` how large to draw each icon's side, 1 for the strongest: areas go with the norms."""
         return (self.norms / self.norms.max().clamp(min=1e-30)).sqrt()
 
@@ -235,7 +235,7 @@ def activation_grid(
     found = model.layer(layer)
     if isinstance(pooled, bool) or not isinstance(pooled, int) or pooled < 1:
         raise CircuitsError(f"pooled is a whole number from 1, not {pooled!r}")
-    pictures = one_picture(picture)
+    pictures = single_image(picture)
     acts = capture(model, pictures, [found.name])[found.name].float().cpu()
     # ceil_mode: the last rows and columns count too where the grid does not divide the map
     pool = torch.nn.functional.avg_pool2d(acts, pooled, ceil_mode=True)[0]
@@ -251,7 +251,7 @@ def activation_grid(
     return ActivationGrid(
         layer=f"{model.name}/{found.name}",
         id=pictures.ids[0],
-        picture=pictures.tensor(model.input)[0],
+        image=pictures.tensor(model.input)[0],
         norms=norms,
         icons=tuple(tuple(by_place.get((y, x)) for x in range(norms.shape[1])) for y in range(norms.shape[0])),
         pooled=pooled,
@@ -263,7 +263,7 @@ def activation_grid(
 # -- what they share ----------------------------------------------------------------------------------------------
 
 
-def one_picture(picture: Any) -> Images:
+def single_image(picture: Any) -> Images:
     """The picture.
 
     Raises:
@@ -277,7 +277,7 @@ def one_picture(picture: Any) -> Images:
     return pictures
 
 
-def strongest_place(acts: Tensor) -> Pair:
+def strongest_position(acts: Tensor) -> Pair:
     """Where the activation vector of `(C, h, w)` is longest."""
     flat = int(acts.norm(dim=0).flatten().argmax())
     return flat // acts.shape[2], flat % acts.shape[2]

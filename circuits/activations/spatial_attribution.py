@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuits.activations.semantic_dictionary import one_picture
+from circuits.activations.semantic_dictionary import single_image
 from circuits.attribution.attribute import Attribution
 from circuits.common.provenance import provenance
 from circuits.common.statistics import correlation, shuffled_correlations
@@ -31,12 +31,12 @@ from zoo.progress import Progress, reporter
 class SpatialAttribution:
     """What the positions and channels of one layer give to each position of a later one; see `spatial_attribution`.
 
-    `places` summed over the last two dimensions, and `units` over the last one, are the same, and plus `remainder`
+    `positions` summed over the last two dimensions, and `units` over the last one, are the same, and plus `remainder`
     they are `response`.
 
     Attributes:
         source, target: addresses of the layers.
-        places: `(h', w', h, w)` from each source position; units: `(h', w', S)` from each source channel.
+        positions: `(h', w', h, w)` from each source position; units: `(h', w', S)` from each source channel.
         response: `(h', w')` what is accounted for: the length of the target's activation vector at each position.
         remainder: `(h', w')` what is not, to first order: biases, and the bends of the nonlinearities in between.
         provenance: weights, picture, versions.
@@ -44,7 +44,7 @@ class SpatialAttribution:
 
     source: str
     target: str
-    places: Tensor
+    positions: Tensor
     units: Tensor
     response: Tensor
     remainder: Tensor
@@ -70,14 +70,14 @@ def spatial_attribution(
     Raises:
         AddressError: an unknown layer. CircuitsError: not one picture, or a branch instead of a whole layer.
 
-    >>> spatial_attribution(load("scenes"), "scenes:1", source="mixed3b", target="mixed4a").places.shape
+    >>> spatial_attribution(load("scenes"), "scenes:1", source="mixed3b", target="mixed4a").positions.shape
     torch.Size([16, 16, 16, 16])
     """
     begin, end = _whole(model, source), _whole(model, target)
     names = list(model.layers)
     if names.index(begin.name) >= names.index(end.name):
         raise CircuitsError(f"{end.name} does not come after {begin.name}: name the earlier layer as source")
-    pictures = one_picture(picture)
+    pictures = single_image(picture)
     segment = Segment(model, begin.name, [model.resolve(Unit(end.name, i)) for i in range(end.channels)])
     batch = pictures.tensor(model.input)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def spatial_attribution(
     lengths = own.norm(dim=0)
     along = own / lengths.clamp(min=1e-30)
     spots = [(y, x) for y in range(height) for x in range(width)]
-    places = torch.zeros(len(spots), *acts.shape[2:])
+    positions = torch.zeros(len(spots), *acts.shape[2:])
     units = torch.zeros(len(spots), acts.shape[1])
     with reporter(progress, "position") as report:
         for start in range(0, len(spots), batch_size):
@@ -99,14 +99,14 @@ def spatial_attribution(
                 said = segment.respond(leaf, context)
                 value = torch.stack([(said[i, :, y, x] * along[:, y, x]).sum() for i, (y, x) in enumerate(some)]).sum()
                 products = torch.autograd.grad(value, leaf)[0] * there
-            places[start : start + len(some)] = products.sum(1).float().cpu()
+            positions[start : start + len(some)] = products.sum(1).float().cpu()
             units[start : start + len(some)] = products.sum((2, 3)).float().cpu()
             report(start + len(some), len(spots))
     response = lengths.detach().float().cpu()
     return SpatialAttribution(
         source=f"{model.name}/{begin.name}",
         target=f"{model.name}/{end.name}",
-        places=places.view(height, width, *places.shape[1:]),
+        positions=positions.view(height, width, *positions.shape[1:]),
         units=units.view(height, width, -1),
         response=response,
         remainder=response - units.sum(1).view(height, width),
@@ -115,8 +115,8 @@ def spatial_attribution(
 
 
 @dataclass(frozen=True, eq=False)
-class PlaceCheck:
-    """Whether attribution to positions foretells what happens when they are silenced; see `check_places`.
+class PositionCheck:
+    """Whether attribution to positions foretells what happens when they are silenced; see `check_positions`.
 
     Attributes:
         drops: `(h, w)` how much the target falls when all channels of one position are set to zero.
@@ -129,9 +129,9 @@ class PlaceCheck:
     shuffled: float
 
 
-def check_places(
+def check_positions(
     model: Model, picture: Any, found: Attribution, *, draws: int = 200, batch_size: int = 32, seed: int = 0
-) -> PlaceCheck:
+) -> PositionCheck:
     """Silence each position in turn, and compare with what `circuits.attribute` said of it.
 
     Args:
@@ -145,7 +145,7 @@ def check_places(
     Raises:
         CircuitsError: not one picture, an attribution to the picture itself or of channels without positions.
     """
-    pictures = one_picture(picture)
+    pictures = single_image(picture)
     if found.start == "input" or found.method == "ablation" or len(found.values) != 1:
         raise CircuitsError("positions are checked for one picture, attributed to a layer by gradient or weight")
     unit = model.unit(found.target)
@@ -166,7 +166,7 @@ def check_places(
     said = found.places[0].flatten().float().cpu().numpy()
     generator = np.random.default_rng(seed)
     chance = np.abs(shuffled_correlations(said, drops.numpy(), draws=draws, generator=generator))
-    return PlaceCheck(
+    return PositionCheck(
         drops=drops.view(height, width),
         correlation=correlation(said, drops.numpy()),
         shuffled=float(np.quantile(chance, 0.95)) if draws else float("nan"),

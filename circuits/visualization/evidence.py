@@ -87,7 +87,7 @@ def _evidence(
     places = own.places(unit, limit=len(own.pictures), active_only=False)
     values = torch.tensor([p.value for p in places])
     best = places[: max(2, top)]
-    seen = _profiles(model, result.picture, layers, result.shown)
+    seen = _profiles(model, result.image, layers, result.input_size)
     chosen = [p.image for p in best]
     return Evidence(
         images=own.pictures.name,

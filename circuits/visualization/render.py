@@ -125,7 +125,7 @@ def visualize(
     Raises:
         AddressError: an unknown layer or unit. VisualizationError: anything else that cannot be done as asked.
 
-    >>> visualize(load("scenes"), "mixed4a:11", steps=2)[0].picture.shape
+    >>> visualize(load("scenes"), "mixed4a:11", steps=2)[0].image.shape
     torch.Size([3, 64, 64])
     """
     if optimum not in ("positive", "negative"):
@@ -308,7 +308,7 @@ def _batch(
         made[job] = Visualization(
             unit=job.name,
             variant=job.variant,
-            picture=found.pictures[i].cpu(),
+            image=found.pictures[i].cpu(),
             response=float(means[i]),
             peak=float(peaks[i]),
             transformed=float(found.values[-16:, i].mean()),
@@ -318,7 +318,7 @@ def _batch(
             channels=model.input.channels,
             frames={s: f[i] for s, f in found.frames.items()},
             steps=len(found.values),
-            shown=show,
+            input_size=show,
             seed=job.seed,
             digest=model.digest,
         )

@@ -1,4 +1,4 @@
-"""A picture made by optimization, with what the unit says to it."""
+"""The result of feature visualization: an optimized image and the unit's response to it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any
 from torch import Tensor
 
 from circuits.common.examples import Example
+from zoo.common.results import Result, called
 
 
 @dataclass(frozen=True, eq=False)
 class Visualization:
-    """What `visualize` made of one unit.
+    """The optimized image of one unit, as `visualize` returns it.
 
     Attributes:
         unit: address of the unit, or a name for an objective of your own.
-        variant: number of the picture among several of one unit.
-        picture: `(C, H, W)` in [0, 1]; `(C + 1, H, W)` with an opacity.
+        variant: number of the image among several of one unit.
+        image: `(C, H, W)` in [0, 1]; `(C + 1, H, W)` with an opacity.
         optimum: "positive" or "negative".
-        channels: of the model's pictures; `picture` has one more where it has an opacity.
-        response: what the unit says to the picture as it is: the mean over positions, for a channel. Before its
-            rectifier, for a negative optimum.
-        peak: the unit at its best position of the picture as it is (at its lowest, for a negative optimum).
-        transformed: mean of what was optimized over the last 16 steps, with pictures transformed at random.
-        history: what was optimized at each step.
-        status: "ok"; "dead": no picture tried makes the unit answer; "not finite": the network gave no number.
-        frames: step -> the picture after it.
+        channels: C, of the model's input.
+        response: activation on the untransformed image, for a channel the mean over positions. Of the pre-activation
+            where the optimum is negative.
+        peak: maximum activation over positions on the untransformed image (minimum where the optimum is negative).
+        transformed: mean of the objective over the last 16 steps, on randomly transformed images.
+        history: the objective at each step.
+        status: "ok"; "dead": no image activated the unit; "not finite": the network gave NaN or infinity.
+        frames: step -> the image after it.
         steps: steps taken.
-        shown: pixels that the network was shown.
-        seed: of this picture.
+        input_size: height and width at which the network was given the image.
+        seed: of this image.
         digest: of the model's weights.
-        evidence: what speaks for the picture and against it; see `circuits.visualization.evidence`.
+        evidence: comparison with natural images; see `circuits.visualization.evidence`.
     """
 
     unit: str
     variant: int
-    picture: Tensor
+    image: Tensor
     response: float
     peak: float
     transformed: float
@@ -46,7 +47,7 @@ class Visualization:
     channels: int = 3
     frames: dict[int, Tensor] = field(default_factory=dict)
     steps: int = 0
-    shown: tuple[int, int] = (0, 0)
+    input_size: tuple[int, int] = (0, 0)
     seed: int = 0
     digest: str = ""
     evidence: Evidence | None = None
@@ -64,8 +65,8 @@ class Visualization:
             "transformed": self.transformed,
             "history": [round(v, 6) for v in self.history],
             "steps": self.steps,
-            "size": list(self.picture.shape[1:]),
-            "shown": list(self.shown),
+            "size": list(self.image.shape[1:]),
+            "shown": list(self.input_size),
             "seed": self.seed,
             "weights": self.digest,
             "evidence": None if self.evidence is None else self.evidence.describe(),
@@ -73,44 +74,44 @@ class Visualization:
 
 
 @dataclass(frozen=True)
-class Path:
-    """How alike a picture and the unit's top photographs are in one layer.
+class Path(Result):
+    """How similar a visualization is to the unit's top activating images in one layer.
 
-    Correlations of what the channels say at their best position, each in standard deviations over the photographs.
+    Correlations of the channels' maximum activations, each in standard deviations over the images.
 
     Attributes:
-        layer: the layer.
-        picture: mean correlation of the picture with the top photographs.
-        natural: of the top photographs among each other.
-        others: of other photographs with the top ones: the control.
+        layer: name of the layer.
+        visualization: mean correlation of the visualization with the top activating images.
+        natural: of the top activating images with each other.
+        others: of all other images with the top activating ones: the control.
     """
 
     layer: str
-    picture: float
+    visualization: float = field(metadata=called("picture"))
     natural: float
     others: float
 
     @property
-    def likeness(self) -> float | None:
-        """0: no more like the top photographs than any photograph is; 1: as they are among each other.
+    def similarity(self) -> float | None:
+        """0: no more similar to the top activating images than any image is; 1: as similar as they are to each other.
 
-        None where the top photographs are no more alike than any are, so that there is nothing to compare with.
+        None where the top activating images are no more similar than any are: there is nothing to compare with.
         """
         room = self.natural - self.others
-        return (self.picture - self.others) / room if room > 0.05 else None
+        return (self.visualization - self.others) / room if room > 0.05 else None
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """How a picture stands among photographs.
+class Evidence(Result):
+    """How a visualization compares with natural images.
 
     Attributes:
-        images: name of the set of photographs.
+        images: name of the set of images.
         count: how many.
-        percentile: percent of them whose strongest response lies below the picture's.
-        strongest: the unit's strongest response to a photograph.
-        examples: the photographs it answers to most.
-        path: layer by layer up to the unit's own, the unit's own included.
+        percentile: percent of them whose maximum activation lies below the visualization's.
+        strongest: the unit's maximum activation on any image.
+        examples: the top activating images.
+        path: similarity layer by layer, up to the unit's own layer.
     """
 
     images: str
@@ -119,19 +120,3 @@ class Evidence:
     strongest: float
     examples: tuple[Example, ...]
     path: tuple[Path, ...]
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "images": self.images,
-            "count": self.count,
-            "percentile": self.percentile,
-            "strongest": self.strongest,
-            "examples": [
-                {"image": e.image, "id": e.id, "value": e.value, "position": list(e.position), "box": list(e.box)}
-                for e in self.examples
-            ],
-            "path": [
-                {"layer": p.layer, "picture": p.picture, "natural": p.natural, "others": p.others} for p in self.path
-            ],
-        }

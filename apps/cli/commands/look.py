@@ -19,7 +19,7 @@ from apps.pictures import open_pictures
 if TYPE_CHECKING:
     from circuits.activations.neuron_groups import Groups
     from circuits.activations.semantic_dictionary import ActivationGrid, SemanticDictionary
-    from circuits.activations.spatial_attribution import PlaceCheck
+    from circuits.activations.spatial_attribution import PositionCheck
     from circuits.attribution.attribute import Attribution
     from circuits.network.model import Model
 
@@ -57,8 +57,8 @@ class Look(PictureOptions):
     def run(self, session: Session) -> Result:
         """The picture, taken apart."""
         from circuits.activations.neuron_groups import neuron_groups
-        from circuits.activations.semantic_dictionary import one_picture, semantic_dictionary
-        from circuits.activations.spatial_attribution import check_places
+        from circuits.activations.semantic_dictionary import semantic_dictionary, single_image
+        from circuits.activations.spatial_attribution import check_positions
         from circuits.attribution.attribute import attribute
 
         self._check()
@@ -69,7 +69,7 @@ class Look(PictureOptions):
         images = self.pictures(model.name) if self.images else open_pictures(("scenes:1",), None, 0)
         if not self.images and model.name != "scenes":
             raise UsageError(f"{model.name} needs a picture to look at: --images PICTURE")
-        picture = one_picture(images)
+        picture = single_image(images)
         steps = 0 if self.out is None else self.steps
         with session.progress(f"looking at {picture.ids[0]}") as report:
             said = semantic_dictionary(
@@ -82,7 +82,7 @@ class Look(PictureOptions):
                 **reporting(report),
             )  # fmt: skip
             found = [attribute(model, picture, source=unit.layer, target=c, method="grad*act") for c in groups.classes]
-            checks = [check_places(model, picture, one, seed=self.seed) for one in found]
+            checks = [check_positions(model, picture, one, seed=self.seed) for one in found]
             grid = self._grid(model, unit.layer, picture, report) if steps else None
         seconds = elapsed()
         document: dict[str, Any] = {
@@ -139,7 +139,7 @@ class Look(PictureOptions):
         )  # fmt: skip
 
 
-def _attribution(found: Attribution, name: str, check: PlaceCheck) -> dict[str, Any]:
+def _attribution(found: Attribution, name: str, check: PositionCheck) -> dict[str, Any]:
     return {
         "target": found.target,
         "class": name,
@@ -193,16 +193,16 @@ def _write(
     said: SemanticDictionary,
     groups: Groups,
     found: list[Attribution],
-    checks: list[PlaceCheck],
+    checks: list[PositionCheck],
     grid: ActivationGrid | None,
 ) -> None:
     from circuits.plot.activations.image import attribution_figure, dictionary_figure, grid_figure, groups_figure
     from circuits.plot.drawing.canvas import save_figure
 
     save_figure(dictionary_figure(said), folder / "dictionary.png")
-    save_figure(groups_figure(groups, said.picture), folder / "groups.png")
+    save_figure(groups_figure(groups, said.image), folder / "groups.png")
     if found:
-        figure = attribution_figure(found, said.picture, names=groups.names, checks=checks)
+        figure = attribution_figure(found, said.image, names=groups.names, checks=checks)
         save_figure(figure, folder / "attribution.png")
     if grid is not None:
         save_figure(grid_figure(grid), folder / "grid.png")

@@ -287,7 +287,7 @@ class ShowFeatures(ModelOptions):
 
         units = [one.unit, *(w.unit for w in one.writers)]
         results = visualize(model, units, steps=self.visualize, seed=self.seed)
-        return {r.unit: pixels(r.picture, r.channels) for r in results if r.status == "ok"}
+        return {r.unit: pixels(r.image, r.channels) for r in results if r.status == "ok"}
 
 
 def _meant(passage: Any) -> str:

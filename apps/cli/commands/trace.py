@@ -165,7 +165,7 @@ def visualized(session: Session, model: Model, circuit: Circuit, steps: int, see
     units = [node.unit for node in circuit.nodes]
     with session.progress(f"visualizing {len(units)} units, step") as report:
         results = visualize(model, units, steps=steps, seed=seed, **reporting(report))
-    return {r.unit: plot.pixels(r.picture, r.channels) for r in results if r.status == "ok"}
+    return {r.unit: plot.pixels(r.image, r.channels) for r in results if r.status == "ok"}
 
 
 def write_report(

@@ -21,7 +21,7 @@ from apps.explorer.session import exports, links, state
 from apps.explorer.session.state import Here
 from circuits import plot
 from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
-from circuits.activations.spatial_attribution import check_places
+from circuits.activations.spatial_attribution import check_positions
 from circuits.attribution.attribute import attribute
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
@@ -107,7 +107,7 @@ def said(model: Model, layer: str, images: Images, at: tuple[int, int] | None) -
     found = semantic_dictionary(model, layer, images, at=at, top=UNITS, steps=0)
     base = model.resolve(layer).layer
     norms = capture(model, images, [base])[base][0].float().norm(dim=0).cpu()
-    pixels = crops.pixels(found.picture, len(found.picture))
+    pixels = crops.pixels(found.image, len(found.image))
     heat = (norms / norms.max().clamp(min=1e-30)).numpy()
     src = uri(jpeg(crop_panes.warm(pixels, heat), 420))
     return {"entry": found.entries[0], "norms": norms.tolist(), "src": src, "found": found}
@@ -188,7 +188,7 @@ def show_class(at: Here, shown: Shown) -> None:
     check = page_frame.settled(
         ("check", model.digest, layer, shown.key, wanted),
         "silencing each place in turn",
-        lambda report, found=made["found"]: check_places(model, shown.images, found),  # type: ignore[misc]
+        lambda report, found=made["found"]: check_positions(model, shown.images, found),  # type: ignore[misc]
         model=model,
     )
     if check is not None:

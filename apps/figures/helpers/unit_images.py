@@ -40,7 +40,7 @@ def renders(
             options["size"], at = place
             asked = [f"{unit}@{at},{at}" for unit in some]
         for one in context.visualize(asked, steps=context.size(128, 48, 4), **options):
-            crop = pixels(one.picture, one.channels) if one.status == "ok" else np.zeros((0, 0, 3), np.uint8)
+            crop = pixels(one.image, one.channels) if one.status == "ok" else np.zeros((0, 0, 3), np.uint8)
             found.setdefault(one.unit.partition("@")[0], []).append(crop)
     return found
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuits.activations.neuron_groups import Groups
 from circuits.activations.semantic_dictionary import ActivationGrid, Entry, SemanticDictionary
-from circuits.activations.spatial_attribution import PlaceCheck, SpatialAttribution
+from circuits.activations.spatial_attribution import PositionCheck, SpatialAttribution
 from circuits.attribution.attribute import Attribution
 from circuits.errors import CircuitsError
 from circuits.network.operations import Pair
@@ -41,7 +41,7 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
     _title(axes, f"{short(result.layer)} at {rows} place{'s' * (rows != 1)}", "the units that say most, with what "
            "they look for; below: what each says here, and on average over the picture")  # fmt: skip
     top = MARGIN + 54
-    pixels = crops.pixels(result.picture, len(result.picture))
+    pixels = crops.pixels(result.image, len(result.image))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
     canvas.write(axes, MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id, size=10.5,
                  color=palette.MUTED, limit=44)  # fmt: skip
@@ -66,7 +66,7 @@ def _spot(
     axes: Axes, result: SemanticDictionary, entry: Entry, x: float, y: float, wide: float, high: float, name: str
 ) -> None:
     """A place of the map on the picture, with its number, and around it the receptive field where it is smaller."""
-    height, width = result.picture.shape[1:]
+    height, width = result.image.shape[1:]
     top, left, bottom, right = entry.box
     if (bottom - top, right - left) < (height, width):
         box = (x + left / width * wide, y + top / height * high)
@@ -97,7 +97,7 @@ def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
     each = "place" if result.pooled == 1 else f"{result.pooled} by {result.pooled} places"
     _title(axes, f"What {short(result.layer)} sees", f"one icon for each {each}: {what}{size}")
     top = MARGIN + 54
-    pixels = crops.pixels(result.picture, len(result.picture))
+    pixels = crops.pixels(result.image, len(result.image))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
     text = (MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id)
     canvas.write(axes, *text, size=10.5, color=palette.MUTED, limit=int(side / 6.5))
@@ -105,7 +105,7 @@ def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
         for j, icon in enumerate(row):
             if icon is None:
                 continue
-            drawn = tile * (float(result.shown[i, j]) if magnitude else 1.0) * 0.97
+            drawn = tile * (float(result.scales[i, j]) if magnitude else 1.0) * 0.97
             x, y = MARGIN + side + 34 + (j + 0.5) * tile - drawn / 2, top + (i + 0.5) * tile - drawn / 2
             draw_result(axes, icon, x, y, drawn)
     return figure
@@ -158,7 +158,7 @@ def attribution_figure(
     picture: Tensor,
     *,
     names: Sequence[str] = (),
-    checks: Sequence[PlaceCheck] = (),
+    checks: Sequence[PositionCheck] = (),
     top: int = 6,
 ) -> Figure:
     """Which places and which channels of a layer speak for a class and against it, on one picture; a row for each.
@@ -167,7 +167,7 @@ def attribution_figure(
         found: of `circuits.attribute` on that picture alone, from the same layer.
         picture: `(C, H, W)` in [0, 1], as the network was shown it.
         names: of the targets.
-        checks: of `circuits.activations.spatial_attribution.check_places`: what silencing each place does.
+        checks: of `circuits.activations.spatial_attribution.check_positions`: what silencing each place does.
         top: channels of each.
 
     Raises:
@@ -226,7 +226,7 @@ def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pai
         if not (0 <= y < height and 0 <= x < width):
             raise CircuitsError(f"position {y},{x} is outside the {height}x{width} map of {result.target}")
         left, top = MARGIN + i * (side + 16), MARGIN + 52
-        places = result.places[y, x].numpy()
+        places = result.positions[y, x].numpy()
         _over(axes, gray, places, float(np.abs(places).max()), left, top, side)
         high, wide = side / max(gray.shape[:2]) * gray.shape[0], side / max(gray.shape[:2]) * gray.shape[1]
         axes.add_patch(

@@ -40,7 +40,7 @@ def tile_of(result: Visualization, *lines: str, heading: str = "") -> Tile:
     """The tile of a visualization; an empty one where no picture makes the unit answer."""
     if why_none(result) is not None:
         return Tile(np.zeros((0, 0, 3), np.uint8), lines, result.status, heading)
-    return Tile(crops.pixels(result.picture, result.channels), lines, heading=heading)
+    return Tile(crops.pixels(result.image, result.channels), lines, heading=heading)
 
 
 def picture_table(

@@ -71,12 +71,12 @@ def why_none(result: Visualization) -> str | None:
 
 def looks(result: Visualization, size: Sizes) -> str:
     """The picture, or the mark of a unit that has none."""
-    height, width = result.picture.shape[1:]
+    height, width = result.image.shape[1:]
     shape = f"--shape:{width}/{height}"
     why = why_none(result)
     if why is not None:
         return f'<div class="looks dead"><b>{escape(why)}</b></div>'
-    values = pictures.pixels(result.picture, result.channels)
+    values = pictures.pixels(result.image, result.channels)
     alt = escape(f"what {short(result.unit)} looks for: a picture made by optimization")
     clear = " clear" if values.shape[2] == 4 else ""
     uri = pictures.data_uri(_smaller(values, size.picture), photograph=not (size.lossless or clear))
@@ -142,7 +142,7 @@ def path_svg(path: Sequence[Path]) -> str:
 
     drawn, said = [], []
     for i, layer in enumerate(path):
-        likeness = layer.likeness
+        likeness = layer.similarity
         known = likeness is not None and math.isfinite(likeness)
         value = likeness if known and likeness is not None else 0.0
         top, bottom = (down(max(value, 0.0)), down(min(value, 0.0))) if known else (down(1.0), down(0.0))

@@ -132,14 +132,14 @@ def decomposed_grid(result: Decomposed) -> Figure:
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.target), size=15, bold=True, limit=40)
     about = f"what it looks for where, in the features of {result.source}"
     canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=70)
-    for i, row in enumerate(result.pictures):
+    for i, row in enumerate(result.visualizations):
         for j, picture in enumerate(row):
             x, y = MARGIN + j * (side + gap), top + i * (side + gap)
             if picture is None:
                 axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=2))
                 canvas.write(axes, x + side / 2, y + side / 2, "·", size=13, color=palette.REST, align="center")
             else:
-                draw_result(axes, picture, x, y, side, opacity=max(_FAINTEST, float(result.shown[i, j])))
+                draw_result(axes, picture, x, y, side, opacity=max(_FAINTEST, float(result.opacity[i, j])))
     x = MARGIN + width + 34
     end = _heat_map(axes, "norms of all weights", result.norms.numpy(), x, top, room)
     text = f"white 0, orange {number(result.largest)}"
@@ -147,7 +147,7 @@ def decomposed_grid(result: Decomposed) -> Figure:
     if not result.inhibition:
         end = _heat_map(axes, "of those that excite", result.excitation.numpy(), x, end + 28, room)
         canvas.write(axes, x, end, "the fainter a picture, the less", size=10.5, color=palette.MUTED, limit=34)
-    if any(p is None for row in result.pictures for p in row):
+    if any(p is None for row in result.visualizations for p in row):
         text = "·  too small, or only inhibits"
         canvas.write(axes, x, end + 22, text, size=10.5, color=palette.MUTED, limit=32)
     return figure
@@ -175,13 +175,13 @@ def strip(result: Strip) -> Figure:
     figure, axes = canvas.page(2 * MARGIN + (1 + len(result.layers)) * step - GAP, MARGIN + 20 + side + 52)
     top = MARGIN + 20
     canvas.write(axes, MARGIN, top - 9, "photograph", size=12, limit=24)
-    _draw(axes, pictures.pixels(result.picture, len(result.picture)), MARGIN, top, side)
+    _draw(axes, pictures.pixels(result.image, len(result.image)), MARGIN, top, side)
     canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, color=palette.MUTED, limit=30)
-    for i, (layer, made) in enumerate(zip(result.layers, result.pictures, strict=True)):
+    for i, (layer, made) in enumerate(zip(result.layers, result.visualizations, strict=True)):
         x = MARGIN + (i + 1) * step
         canvas.write(axes, x, top - 9, layer, size=12, bold=True, limit=24)
         draw_result(axes, made, x, top, side)
-        said = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.likeness[i]:.2f}')}"
+        said = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.similarity[i]:.2f}')}"
         canvas.write(axes, x, top + side + 18, said, size=10.5, color=palette.MUTED, limit=34)
     return figure
 
@@ -249,7 +249,7 @@ def draw_result(
     if why_none(result) is not None:
         mark(axes, x, y, side, result.status)
         return
-    pixels = pictures.pixels(result.picture, result.channels)
+    pixels = pictures.pixels(result.image, result.channels)
     if opacity is not None:
         solid = pixels if pixels.shape[2] == 4 else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         pixels = np.concatenate([solid[..., :3], np.rint(solid[..., 3:] * opacity).astype(np.uint8)], axis=2)

@@ -98,7 +98,7 @@ def _header(results: Sequence[Visualization], model: str, name: str, wide: bool)
     facts = [
         ("model", model),
         ("pictures", len(results)),
-        ("size", " and ".join(dict.fromkeys(f"{r.picture.shape[2]}×{r.picture.shape[1]}" for r in results))),
+        ("size", " and ".join(dict.fromkeys(f"{r.image.shape[2]}×{r.image.shape[1]}" for r in results))),
         ("steps", steps),
         ("answered", f"{sum(r.status == 'ok' for r in results)} of {len(results)}"),
         ("photographs", seen),
@@ -142,7 +142,7 @@ def _key(results: Sequence[Visualization]) -> str:
 
 def _origin(results: Sequence[Visualization], model: str) -> dict[str, object]:
     digests = list(dict.fromkeys(r.digest for r in results if r.digest))
-    shown = dict.fromkeys(f"{r.shown[1]}×{r.shown[0]}" for r in results if r.shown != (0, 0))
+    shown = dict.fromkeys(f"{r.input_size[1]}×{r.input_size[0]}" for r in results if r.input_size != (0, 0))
     return provenance(model=model, weights=", ".join(digests), shown_to_the_network=" and ".join(shown))
 
 
@@ -164,7 +164,7 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         if why is not None:
             _mark(axes, x, y, result.status)
         else:
-            values = crops.pixels(result.picture, result.channels)
+            values = crops.pixels(result.image, result.channels)
             high, wide = (TILE * s / max(values.shape[:2]) for s in values.shape[:2])
             canvas.place_image(axes, values, x + (TILE - wide) / 2, y + (TILE - high) / 2, wide, high)
         name = short(result.unit) + (f".{result.variant}" if result.variant else "")

@@ -109,7 +109,7 @@ def accentuate(
                     Visualization(
                         unit=job.name,
                         variant=job.variant,
-                        picture=final[j].cpu(),
+                        image=final[j].cpu(),
                         response=float(means[j]),
                         peak=float(peaks[j]),
                         transformed=float(reached.values[-16:, j].mean()),
@@ -118,7 +118,7 @@ def accentuate(
                         channels=model.input.channels,
                         frames={0: start[j].cpu(), **{s: f[j] for s, f in reached.frames.items()}},
                         steps=steps,
-                        shown=size,
+                        input_size=size,
                         seed=job.seed,
                         digest=model.digest,
                     )

@@ -16,7 +16,7 @@ from circuits.visualization.objectives import diversity
 
 
 @torch.no_grad()
-def gram_likeness(model: Model, pictures: Tensor, layer: str) -> float:
+def gram_similarity(model: Model, pictures: Tensor, layer: str) -> float:
     """Mean cosine of the channel correlations (Gram matrices) of pairs of pictures at a layer, in [-1, 1].
 
     What the diversity term of Olah et al. 2017 lowers.

@@ -47,7 +47,8 @@ class Decomposed:
         norms: `(kh, kw)` their lengths, divided by the largest: 1 at the position that counts most.
         excitation: `(kh, kw)` lengths of what of them lies above zero, divided by the same number.
         largest: the largest length.
-        pictures: `pictures[i][j]` for position `i, j`; None where the norm is too small to count, or all inhibits.
+        visualizations: `visualizations[i][j]` for position `i, j`; None where the norm is too small to count, or where
+            all weights inhibit.
         offset: row and column of the first position relative to the target's, in positions of what is read.
         inhibition: whether the pictures also lower what inhibits.
         provenance: weights, seed, versions.
@@ -59,14 +60,14 @@ class Decomposed:
     norms: Tensor
     excitation: Tensor
     largest: float
-    pictures: tuple[tuple[Visualization | None, ...], ...]
+    visualizations: tuple[tuple[Visualization | None, ...], ...]
     offset: tuple[int, int]
     inhibition: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def shown(self) -> Tensor:
-        """How much counts what each picture shows, `(kh, kw)`, 1 for the most: how faint to draw it."""
+    def opacity(self) -> Tensor:
+        """Opacity at which to draw each visualization, `(kh, kw)`: its weight relative to the largest."""
         size = self.norms if self.inhibition else self.excitation
         return size / size.max().clamp(min=1e-30)
 
@@ -150,7 +151,7 @@ def decomposed(
         norms=norms,
         excitation=kernels.clamp(min=0).norm(dim=0) / largest,
         largest=largest,
-        pictures=tuple(tuple(named.get((i, j)) for j in range(width)) for i in range(height)),
+        visualizations=tuple(tuple(named.get((i, j)) for j in range(width)) for i in range(height)),
         offset=offset,
         inhibition=inhibition,
         provenance=provenance(model=model.name, weights=model.digest, seed=seed),
@@ -176,20 +177,20 @@ class Strip:
     """A photograph and what layers make of it; see `caricature_strip`.
 
     Attributes:
-        picture: the photograph `(C, H, W)` in [0, 1], as the network was shown it.
+        image: the photograph `(C, H, W)` in [0, 1], as the network was shown it.
         id: its name.
         layers: names of the layers.
-        pictures: the caricature of each.
-        likeness: cosine of what the layer says to its caricature with what it says to the photograph.
+        visualizations: the caricature of each.
+        similarity: cosine of the activations of the layer on its caricature with those on the photograph.
         exaggeration: how many times as much of that the caricature has: 1 for the photograph itself.
         provenance: weights, photograph, seed, versions.
     """
 
-    picture: Tensor
+    image: Tensor
     id: str
     layers: tuple[str, ...]
-    pictures: tuple[Visualization, ...]
-    likeness: tuple[float, ...]
+    visualizations: tuple[Visualization, ...]
+    similarity: tuple[float, ...]
     exaggeration: tuple[float, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -242,21 +243,21 @@ def caricature_strip(
     pixels = (shown.shape[2], shown.shape[3])
     goals = [caricature(n, own[n], cossim_pow) for n in names]
     made = visualize(model, goals, steps=steps, size=pixels, seed=seed, progress=progress, **options)
-    likeness, exaggeration = [], []
+    similarity, exaggeration = [], []
     for name, result in zip(names, made, strict=True):
-        colors = result.picture[: model.input.channels]
+        colors = result.image[: model.input.channels]
         with torch.no_grad():
             said = read(model, colors[None], [model.layers[name]])[name].flatten().double()
         photograph = own[name].flatten().double()
         dot = float(said @ photograph)
-        likeness.append(dot / max(float(said.norm() * photograph.norm()), 1e-30))
+        similarity.append(dot / max(float(said.norm() * photograph.norm()), 1e-30))
         exaggeration.append(dot / float(photograph @ photograph))
     return Strip(
-        picture=shown[0].cpu(),
+        image=shown[0].cpu(),
         id=ids[0],
         layers=tuple(names),
-        pictures=tuple(replace(v, unit=f"{model.name}/{n}") for n, v in zip(names, made, strict=True)),
-        likeness=tuple(likeness),
+        visualizations=tuple(replace(v, unit=f"{model.name}/{n}") for n, v in zip(names, made, strict=True)),
+        similarity=tuple(similarity),
         exaggeration=tuple(exaggeration),
         provenance=provenance(model=model.name, weights=model.digest, images=digest, seed=seed, size=list(pixels)),
     )

@@ -122,7 +122,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Visualization:
     return Visualization(
         unit=str(entry["unit"]),
         variant=int(entry["variant"]),
-        picture=torch.empty(0, *_pair(entry["size"])),
+        image=torch.empty(0, *_pair(entry["size"])),
         response=_number(entry["response"]),
         peak=_number(entry["peak"]),
         transformed=_number(entry["transformed"]),
@@ -131,7 +131,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Visualization:
         optimum=str(entry["optimum"]),
         channels=int(entry["channels"]),
         steps=int(entry["steps"]),
-        shown=_pair(entry["shown"]),
+        input_size=_pair(entry["shown"]),
         seed=int(entry["seed"]),
         digest=str(entry["weights"]),
         evidence=None if entry["evidence"] is None else _read_evidence(entry["evidence"]),
@@ -162,7 +162,7 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     """Write the files of a picture; the PNG only where the model's `channels` are gray or colors."""
     name = file_name(result.unit, result.variant)
     tensors = {
-        "picture": result.picture.contiguous(),
+        "picture": result.image.contiguous(),
         "history": torch.tensor(result.history, dtype=torch.float64),
         **{f"frame.{step}": frame.detach().cpu().contiguous() for step, frame in result.frames.items()},
     }
@@ -170,8 +170,8 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     # one entry only: several have no fixed order in the file
     metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
     write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
-    if (channels, len(result.picture)) in _DRAWN:
-        rounded = (result.picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    if (channels, len(result.image)) in _DRAWN:
+        rounded = (result.image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
         write_atomically(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
 
@@ -187,7 +187,7 @@ def with_pixels(folder: File, result: Visualization) -> Visualization:
     with SWEEPS.parsing(path):
         picture, history = tensors["picture"], tensors["history"]
         frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
-        if picture.ndim != 3 or picture.shape[1:] != result.picture.shape[1:] or len(history) != len(result.history):
+        if picture.ndim != 3 or picture.shape[1:] != result.image.shape[1:] or len(history) != len(result.history):
             raise ValueError(f"it holds a picture {tuple(picture.shape)} after {len(history)} steps")
     ordered = dict(sorted(frames.items()))
-    return replace(result, picture=picture, history=tuple(history.tolist()), frames=ordered)
+    return replace(result, image=picture, history=tuple(history.tolist()), frames=ordered)

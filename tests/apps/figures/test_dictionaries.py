@@ -19,14 +19,14 @@ from apps.figures.figure import FigureResult
 from apps.figures.helpers.chosen_images import drawn_units, subject
 from apps.figures.helpers.trained_saes import halves, trained
 from apps.figures.registry import select
-from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
+from circuits.activations.salient_positions import chance_share, salient_positions, share_of_strongest
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, VisualizationError
 from circuits.network.basis import Directions
 from circuits.plot.drawing.image_table import Tile, picture_table
 from circuits.plot.sae.dictionaries import densities_figure, scaling_figure
 from circuits.units.example_coherence import coherence
-from circuits.visualization.modes.alignment import direction_agreement, gram_likeness
+from circuits.visualization.modes.alignment import direction_agreement, gram_similarity
 from sae.errors import SAEError
 from zoo.images.sources import open_images
 
@@ -67,27 +67,27 @@ def test_white_noise_has_its_share_of_the_square_of_frequencies() -> None:
         high_frequency_share(noise[0])
 
 
-def test_strong_places_lie_apart() -> None:
+def test_salient_positions_keep_their_separation() -> None:
     acts = torch.tensor([[[5.0, 4.0, 0.0], [4.5, 0.0, 0.0], [0.0, 0.0, 3.0]]])
-    assert strong_places(acts, 2) == [(0, 0), (2, 2)]
-    assert strong_places(acts, 2, apart=0) == [(0, 0), (1, 0)]
+    assert salient_positions(acts, 2) == [(0, 0), (2, 2)]
+    assert salient_positions(acts, 2, separation=0) == [(0, 0), (1, 0)]
     with pytest.raises(CircuitsError):
-        strong_places(acts[0], 2)
+        salient_positions(acts[0], 2)
 
 
 def test_one_channel_holds_all_of_an_axis_and_little_of_a_random_direction() -> None:
     assert float(share_of_strongest(torch.tensor([[0.0, 3.0, 0.0, 4.0]]), 1)[0]) == pytest.approx(16 / 25)
-    assert by_chance(torch.eye(400)[0], 4) < 0.2
+    assert chance_share(torch.eye(400)[0], 4) < 0.2
 
 
 def test_the_same_picture_twice_is_alike_and_two_kinds_are_less() -> None:
     model = circuits.load("scenes")
     pictures = open_images("scenes:6").tensor(model.input)
-    twins = gram_likeness(model, pictures[[0, 0]], "mixed3b")
+    twins = gram_similarity(model, pictures[[0, 0]], "mixed3b")
     assert twins == pytest.approx(1.0, abs=1e-5)
-    assert gram_likeness(model, pictures, "mixed3b") < twins
+    assert gram_similarity(model, pictures, "mixed3b") < twins
     with pytest.raises(VisualizationError):
-        gram_likeness(model, pictures[:1], "mixed3b")
+        gram_similarity(model, pictures[:1], "mixed3b")
 
 
 def test_pictures_are_told_apart_by_their_own_vectors_and_not_by_shuffled_ones() -> None:

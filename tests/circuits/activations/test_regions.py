@@ -14,7 +14,7 @@ import circuits
 from circuits.activations.direction_icons import direction_icons
 from circuits.activations.neuron_groups import Groups, factors, neuron_groups
 from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
-from circuits.activations.spatial_attribution import check_places, spatial_attribution
+from circuits.activations.spatial_attribution import check_positions, spatial_attribution
 from circuits.activations.whitening import Whitening, measure_whitening
 from circuits.attribution.class_scores import ClassScores, chosen_classes
 from circuits.errors import AddressError, CircuitsError, VisualizationError
@@ -199,20 +199,20 @@ def test_between_layers_that_are_linear_nothing_remains() -> None:
         net[2].weight.abs_()
     model = circuits.wrap(net.eval(), circuits.InputSpec(size=8))
     found = spatial_attribution(model, nets.pictures(1, 8), source="1", target="2", batch_size=7)
-    assert found.places.shape == (8, 8, 8, 8) and found.units.shape == (8, 8, 4)
+    assert found.positions.shape == (8, 8, 8, 8) and found.units.shape == (8, 8, 4)
     torch.testing.assert_close(found.remainder, torch.zeros(8, 8), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.places.sum(dim=(2, 3)), found.units.sum(2))
+    torch.testing.assert_close(found.positions.sum(dim=(2, 3)), found.units.sum(2))
     # a 3x3 kernel reaches one place away and no farther
     away = (torch.arange(8)[:, None] - torch.arange(8)).abs()
     outside = (away[:, None, :, None] > 1) | (away[None, :, None, :] > 1)
-    assert float(found.places[outside].abs().max()) == 0 and float(found.places[4, 4, 3:6, 3:6].min()) > 0
+    assert float(found.positions[outside].abs().max()) == 0 and float(found.positions[4, 4, 3:6, 3:6].min()) > 0
 
 
 def test_a_car_is_told_by_where_its_parts_are(planted: circuits.Model) -> None:
     """The car unit reads windows above and wheels below: its place in `objects` has them from there."""
     found = spatial_attribution(planted, CAR[None], source="parts", target="objects", batch_size=128)
     y, x = nets.CAR_AT
-    rows = found.places[y, x].sum(1)
+    rows = found.positions[y, x].sum(1)
     assert float(rows[y - 2 : y].sum()) > 0 and float(rows[y + 1 : y + 3].sum()) > 0
     assert int(found.units[y, x].abs().argsort(descending=True)[0]) in (nets.WINDOW, nets.BODY, nets.WHEEL)
 
@@ -224,7 +224,7 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
     model = circuits.wrap(nets.randomized(net).eval(), circuits.InputSpec(size=8))
     picture = nets.pictures(1, 8)
     found = circuits.attribute(model, picture, source="1", target="4:1", method="grad*act")
-    check = check_places(model, picture, found, batch_size=5)
+    check = check_positions(model, picture, found, batch_size=5)
     torch.testing.assert_close(check.drops, found.places[0].view_as(check.drops), atol=1e-5, rtol=1e-4)
     assert check.correlation == pytest.approx(1, abs=1e-4) and 0 < check.shuffled < 0.5
 
@@ -232,7 +232,7 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
 def test_other_attributions_cannot_be_checked_by_place(planted: circuits.Model) -> None:
     of_channels = circuits.attribute(planted, CAR[None], source="parts", target="objects:0", method="ablation")
     with pytest.raises(CircuitsError, match="one picture, attributed to a layer"):
-        check_places(planted, CAR[None], of_channels)
+        check_positions(planted, CAR[None], of_channels)
     with pytest.raises(CircuitsError, match="does not come after"):
         spatial_attribution(planted, CAR[None], source="objects", target="parts")
     with pytest.raises(CircuitsError, match="one picture is taken apart at a time"):
@@ -290,7 +290,7 @@ def test_an_icon_raises_its_own_direction_more_than_others_do(planted: circuits.
     vectors = torch.eye(nets.PARTS)[[nets.WINDOW, nets.BODY, nets.TREE]]
     made = direction_icons(planted, "parts", vectors, steps=40, size=16, cossim_pow=0)
     assert [v.status for v in made] == ["ok"] * 3
-    acts = circuits.capture(planted, torch.stack([v.picture for v in made]), "parts")["parts"]
+    acts = circuits.capture(planted, torch.stack([v.image for v in made]), "parts")["parts"]
     said = acts.mean(dim=(2, 3)) @ vectors.T
     assert said.argmax(dim=0).tolist() == [0, 1, 2]
 
@@ -321,7 +321,7 @@ def test_an_activation_grid_shows_every_place_that_speaks(planted: circuits.Mode
     torch.testing.assert_close(found.norms, norms)
     shown = torch.tensor([[icon is not None for icon in row] for row in found.icons])
     assert torch.equal(shown, norms > 0)
-    assert float(found.shown.max()) == 1 and not found.whitened
+    assert float(found.scales.max()) == 1 and not found.whitened
     with pytest.raises(CircuitsError, match="pooled is a whole number"):
         activation_grid(planted, "objects", picture, pooled=0)
     with pytest.raises(CircuitsError, match="says nothing"):
@@ -340,7 +340,7 @@ def test_figures_hold_what_they_speak_of_and_are_the_same_each_time(groups: Grou
     model = nets.planted()
     said = semantic_dictionary(model, "parts", CAR, at=[(10, 16), (20, 3)], top=2, steps=1, size=16, retries=0)
     found = [circuits.attribute(model, CAR[None], source="parts", target=c, method="grad*act") for c in groups.classes]
-    checks = [check_places(model, CAR, one, draws=20) for one in found]
+    checks = [check_positions(model, CAR, one, draws=20) for one in found]
     flow = spatial_attribution(model, CAR, source="parts", target="objects", batch_size=128)
     grid = activation_grid(model, "objects", CAR, pooled=8, steps=1, size=16, retries=0)
 

@@ -35,7 +35,7 @@ def made(index: int = 0, *, evidence: bool | Evidence = False, channels: int = 3
     places = tuple(Example(i, f"p{i}", (1, 2), 5.0 - i, (i, i, i + 8, i + 8)) for i in range(3))
     found = Evidence("photos", 50, 97.96, 4.5, places, PATH) if evidence is True else evidence or None
     whole = Visualization(
-        f"net/mixed4a:{index}", 0, picture, 2.5, 7.25, 2.0, (0.0, 1.0, 2.0), "ok", steps=3, shown=(24, 24),
+        f"net/mixed4a:{index}", 0, picture, 2.5, 7.25, 2.0, (0.0, 1.0, 2.0), "ok", steps=3, input_size=(24, 24),
         digest="ab" * 32, evidence=found,
     )  # fmt: skip
     return replace(whole, **changes)
@@ -111,7 +111,7 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(count: int) -> None:
 def test_a_picture_is_embedded_as_it_is() -> None:
     page = Page(report([made(3)]))
     pixels = np.asarray(opened(page.pictures[0]))
-    assert np.array_equal(pixels, plot.pixels(made(3).picture))
+    assert np.array_equal(pixels, plot.pixels(made(3).image))
 
 
 def test_a_tile_tells_response_peak_percentile_and_path() -> None:
@@ -160,7 +160,7 @@ def test_variants_have_ids_of_their_own_and_transparency_is_kept() -> None:
 
 
 def test_a_page_of_a_whole_layer_stays_small() -> None:
-    results = [replace(made(i, evidence=True), picture=torch.rand(3, 112, 112)) for i in range(512)]
+    results = [replace(made(i, evidence=True), image=torch.rand(3, 112, 112)) for i in range(512)]
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (100, 100, 3), np.uint8) for _ in range(9)]
     text = report(results, photographs={r.unit: noise for r in results})

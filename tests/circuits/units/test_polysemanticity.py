@@ -253,7 +253,7 @@ def test_a_pure_unit_answers_to_its_own_part_alone_and_can_be_visualized_and_edi
         assert unit.weights == pytest.approx((0.3 * 9, 0.15 * 9), rel=1e-4)  # nine taps each
         assert unit.auc == 1.0 and 0.3 < unit.before < 0.7
         other = 1 - color
-        picture = circuits.visualize(model, unit.unit, steps=128, size=24, retries=0)[0].picture
+        picture = circuits.visualize(model, unit.unit, steps=128, size=24, retries=0)[0].image
         answers = circuits.capture(model, picture[None], "parts")["parts"][0].mean(dim=(1, 2))
         assert float(answers[PARENTS[color][0]]) > 3 * float(answers[PARENTS[other][0]])
         images = torch.cat([patches(6, (color,), 9)[0], patches(6, (other,), 9)[0]])

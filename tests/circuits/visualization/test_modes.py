@@ -131,26 +131,26 @@ def test_directions_and_norms_are_the_columns_of_the_kernel() -> None:
     assert found.largest == pytest.approx(5.0)
     torch.testing.assert_close(found.norms[1], torch.tensor([0.4, 1.0, 0.2]))
     torch.testing.assert_close(found.excitation[1], torch.tensor([0.4, 1.0, 0.0]))
-    torch.testing.assert_close(found.shown, found.excitation)
+    torch.testing.assert_close(found.opacity, found.excitation)
     assert found.offset == (-1, -1) and (found.target, found.source) == ("model/3:0", "1")
 
 
 def test_positions_without_weights_and_those_that_only_inhibit_have_no_picture() -> None:
-    made = [[p is not None for p in row] for row in decomposed(_planted(), "3:0", "1", steps=1).pictures]
+    made = [[p is not None for p in row] for row in decomposed(_planted(), "3:0", "1", steps=1).visualizations]
     assert made == [[False] * 3, [True, True, False], [False] * 3]
     few = decomposed(_planted(), "3:0", "1", steps=1, keep=0.5)
-    assert [p is not None for p in few.pictures[1]] == [False, True, False]
+    assert [p is not None for p in few.visualizations[1]] == [False, True, False]
     whole = decomposed(_planted(), "3:0", "1", steps=1, inhibition=True)
-    assert [p is not None for p in whole.pictures[1]] == [True, True, True]
-    torch.testing.assert_close(whole.shown, whole.norms)
+    assert [p is not None for p in whole.visualizations[1]] == [True, True, True]
+    torch.testing.assert_close(whole.opacity, whole.norms)
 
 
 def test_each_position_shows_the_color_that_it_reads() -> None:
-    left, middle, _ = decomposed(_planted(), "3:0", "1", steps=40).pictures[1]
+    left, middle, _ = decomposed(_planted(), "3:0", "1", steps=40).visualizations[1]
     assert left is not None and middle is not None
-    red, green, blue = left.picture.flatten(1).mean(1).tolist()
+    red, green, blue = left.image.flatten(1).mean(1).tolist()
     assert red > green + 0.05 and red > blue + 0.05
-    red, green, blue = middle.picture.flatten(1).mean(1).tolist()
+    red, green, blue = middle.image.flatten(1).mean(1).tolist()
     assert min(green, blue) > red + 0.05
     assert left.unit == "3:0[1,0]" and left.response > 0.6
 
@@ -160,14 +160,14 @@ def test_positions_with_the_same_weights_share_a_picture() -> None:
     with torch.no_grad():
         net[3].weight.abs_()
     found = decomposed(nets.wrap(net, 16), "3:0", "1", steps=3)
-    made = [p for row in found.pictures for p in row if p is not None]
-    assert len(made) == found.norms.numel() and all(torch.equal(p.picture, made[0].picture) for p in made)
+    made = [p for row in found.visualizations for p in row if p is not None]
+    assert len(made) == found.norms.numel() and all(torch.equal(p.image, made[0].image) for p in made)
     torch.testing.assert_close(found.norms, torch.ones_like(found.norms))
 
 
 def test_pictures_of_all_positions_start_alike() -> None:
-    left, middle, _ = decomposed(_planted(), "3:0", "1", steps=1, rate=0.0).pictures[1]
-    assert left is not None and middle is not None and torch.equal(left.picture, middle.picture)
+    left, middle, _ = decomposed(_planted(), "3:0", "1", steps=1, rate=0.0).visualizations[1]
+    assert left is not None and middle is not None and torch.equal(left.image, middle.image)
 
 
 def test_a_crop_is_the_middle_of_the_kernel() -> None:
@@ -180,7 +180,7 @@ def test_a_branch_is_decomposed_over_its_own_channels(inception: circuits.Model)
     found = decomposed(inception, "mixed3b:3", "mixed3a_5x5", steps=1, keep=0.9)
     whole = circuits.expanded_weights(inception, source="mixed3a_5x5", target="mixed3b:3").kernels[0]
     torch.testing.assert_close(found.directions, whole.float())
-    assert found.source == "mixed3a_5x5" and any(p is not None for row in found.pictures for p in row)
+    assert found.source == "mixed3a_5x5" and any(p is not None for row in found.visualizations for p in row)
 
 
 # -- caricatures ------------------------------------------------------------------------------------------------
@@ -189,18 +189,18 @@ def test_a_branch_is_decomposed_over_its_own_channels(inception: circuits.Model)
 def test_a_caricature_is_more_like_the_photograph_to_its_layer_than_noise_is(planted: circuits.Model) -> None:
     car = nets.car_picture()
     short, long = (caricature_strip(planted, car, ["edges", "parts"], steps=s, transforms=[]) for s in (1, 40))
-    assert long.layers == ("edges", "parts") and long.id == "tensor-000000" and torch.equal(long.picture, car)
-    assert all(b > a for a, b in zip(short.likeness, long.likeness, strict=True)) and min(long.likeness) > 0.7
+    assert long.layers == ("edges", "parts") and long.id == "tensor-000000" and torch.equal(long.image, car)
+    assert all(b > a for a, b in zip(short.similarity, long.similarity, strict=True)) and min(long.similarity) > 0.7
     assert all(b > a for a, b in zip(short.exaggeration, long.exaggeration, strict=True))
-    for name, made, likeness in zip(long.layers, long.pictures, long.likeness, strict=True):
-        assert made.unit == f"planted/{name}" and made.picture.shape == (3, 32, 32)
-        acts = circuits.capture(planted, torch.stack([car, made.picture]), name)[name].flatten(1)
+    for name, made, likeness in zip(long.layers, long.visualizations, long.similarity, strict=True):
+        assert made.unit == f"planted/{name}" and made.image.shape == (3, 32, 32)
+        acts = circuits.capture(planted, torch.stack([car, made.image]), name)[name].flatten(1)
         assert likeness == pytest.approx(float(torch.cosine_similarity(acts[:1], acts[1:])), rel=1e-4)
 
 
 def test_a_strip_is_shown_at_the_size_asked(inception: circuits.Model) -> None:
     made = caricature_strip(inception, nets.pictures(1, 64), "conv2d1", steps=1, size=(32, 40))
-    assert made.picture.shape == made.pictures[0].picture.shape == (3, 32, 40)
+    assert made.image.shape == made.visualizations[0].image.shape == (3, 32, 40)
 
 
 # -- accentuation -----------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_accentuation_raises_the_unit_less_and_stays_nearer_the_stronger_the_pen
     responses, distances = [], []
     for strength in (0.0, 2.0, 50.0):
         made = accentuate(inception, "mixed3b:3", photographs, steps=25, strength=strength, transforms=[])
-        kept = circuits.capture(inception, torch.stack([m.picture for m in made]), "mixed3a")["mixed3a"]
+        kept = circuits.capture(inception, torch.stack([m.image for m in made]), "mixed3a")["mixed3a"]
         responses.append(sum(m.response for m in made))
         distances.append(float((kept - before["mixed3a"]).norm()))
     assert responses[0] > responses[1] > responses[2]
@@ -225,9 +225,9 @@ def test_accentuation_raises_the_unit_less_and_stays_nearer_the_stronger_the_pen
 def test_accentuation_starts_from_the_photograph_and_keeps_its_size(inception: circuits.Model) -> None:
     photograph = nets.pictures(1, (48, 72))[0].clamp(0.02, 0.98)
     made = accentuate(inception, "mixed3a:2", photograph, steps=3, frames=[2])[0]
-    assert made.picture.shape == photograph.shape and sorted(made.frames) == [0, 2]
+    assert made.image.shape == photograph.shape and sorted(made.frames) == [0, 2]
     torch.testing.assert_close(made.frames[0], photograph, atol=1e-3, rtol=0)
-    assert made.steps == 3 and made.shown == (48, 72) and len(made.history) == 3
+    assert made.steps == 3 and made.input_size == (48, 72) and len(made.history) == 3
 
 
 def test_the_history_of_an_accentuation_is_what_the_unit_says(inception: circuits.Model) -> None:
@@ -243,7 +243,7 @@ def test_an_accentuated_photograph_does_not_depend_on_its_batch(inception: circu
     together = accentuate(inception, "mixed3a:2", photographs, steps=4)
     apart = accentuate(inception, "mixed3a:2", photographs, steps=4, batch_size=1, progress=lambda *a: seen.append(a))
     for one, other in zip(together, apart, strict=True):
-        torch.testing.assert_close(one.picture, other.picture, atol=2e-3, rtol=0)
+        torch.testing.assert_close(one.image, other.image, atol=2e-3, rtol=0)
     assert [r.variant for r in apart] == [0, 1, 2] and seen[-1] == (12, 12)
 
 
@@ -253,7 +253,7 @@ def test_what_is_kept_may_be_any_layer_or_the_pixels() -> None:
     far, near = (
         accentuate(model, "3:0", photograph, layer="input", strength=s, steps=15, transforms=[])[0] for s in (0, 50)
     )
-    assert (near.picture - photograph[0]).norm() < (far.picture - photograph[0]).norm()
+    assert (near.image - photograph[0]).norm() < (far.image - photograph[0]).norm()
     assert accentuate(model, "1:0", photograph, steps=1)[0].status == "ok"  # before it only the picture itself
     assert accentuate(model, "3:0", photograph, layer="0", steps=1)[0].status == "ok"
 
@@ -280,9 +280,9 @@ def test_log_spaced_steps_are_different_and_end_at_the_last(steps: int, count: i
 
 def test_a_trajectory_is_the_visualization_with_its_frames(inception: circuits.Model) -> None:
     made = trajectory(inception, "mixed3a:2", steps=6, frames=3, size=32)
-    assert sorted(made.frames) == [1, 2, 6] and torch.equal(made.frames[6], made.picture)
+    assert sorted(made.frames) == [1, 2, 6] and torch.equal(made.frames[6], made.image)
     plain = circuits.visualize(inception, "mixed3a:2", steps=6, size=32)[0]
-    assert torch.equal(made.picture, plain.picture)
+    assert torch.equal(made.image, plain.image)
     assert trajectory(inception, objectives.channel("mixed3a", 2), steps=2, size=32).steps == 2
 
 
@@ -299,12 +299,12 @@ MODES: dict[str, Callable[..., Any]] = {
 
 def _pictures(result: Any) -> list[Tensor]:
     if isinstance(result, list):
-        return [r.picture for r in result]
+        return [r.image for r in result]
     if hasattr(result, "positive"):
-        return [result.negative.picture, result.positive.picture]
+        return [result.negative.image, result.positive.image]
     if hasattr(result, "norms"):
-        return [p.picture for row in result.pictures for p in row if p is not None]
-    return [r.picture for r in getattr(result, "pictures", [result])]
+        return [p.image for row in result.visualizations for p in row if p is not None]
+    return [r.image for r in getattr(result, "visualizations", [result])]
 
 
 @pytest.mark.parametrize("mode", list(MODES))

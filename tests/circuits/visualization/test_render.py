@@ -31,8 +31,8 @@ def test_any_network_is_rendered_and_left_as_it_was(name: str, unchanged: list[c
     layer = [n for n, found in model.layers.items() if found.size not in (None, (1, 1))][-1]
     results = visualize(model, [f"{layer}:0", f"{layer}:1"], steps=6)
     for result in results:
-        assert result.picture.shape[0] == model.input.channels
-        assert 0 <= float(result.picture.min()) and float(result.picture.max()) <= 1
+        assert result.image.shape[0] == model.input.channels
+        assert 0 <= float(result.image.min()) and float(result.image.max()) <= 1
         assert len(result.history) == 6 and result.status in ("ok", "dead")
 
 
@@ -50,8 +50,8 @@ def test_hooks_and_weights_are_as_before_also_after_an_error(
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(inception: circuits.Model) -> None:
     once, again = (visualize(inception, "mixed3a:1", steps=5, seed=3)[0] for _ in range(2))
-    assert torch.equal(once.picture, again.picture) and once.history == again.history
-    assert not torch.equal(once.picture, visualize(inception, "mixed3a:1", steps=5, seed=4)[0].picture)
+    assert torch.equal(once.image, again.image) and once.history == again.history
+    assert not torch.equal(once.image, visualize(inception, "mixed3a:1", steps=5, seed=4)[0].image)
 
 
 def test_a_picture_does_not_depend_on_its_batch(inception: circuits.Model) -> None:
@@ -60,7 +60,7 @@ def test_a_picture_does_not_depend_on_its_batch(inception: circuits.Model) -> No
     for unit, result in zip(units, together, strict=True):
         alone = visualize(inception, unit, steps=5)[0]
         # the sums of a convolution are rounded differently in another batch, no more
-        torch.testing.assert_close(result.picture, alone.picture, atol=2e-3, rtol=0)
+        torch.testing.assert_close(result.image, alone.image, atol=2e-3, rtol=0)
         assert result.unit.endswith(unit) and result.response == pytest.approx(alone.response, rel=1e-2, abs=1e-3)
 
 
@@ -75,14 +75,14 @@ def test_a_layer_is_all_of_its_units_and_a_branch_those_of_the_branch(inception:
 
 def test_the_response_is_what_the_model_says_to_the_picture(inception: circuits.Model) -> None:
     result = visualize(inception, "mixed3a:2", steps=8, size=64)[0]
-    acts = circuits.capture(inception, result.picture[None], "mixed3a")["mixed3a"][0, 2]
+    acts = circuits.capture(inception, result.image[None], "mixed3a")["mixed3a"][0, 2]
     assert result.response == pytest.approx(float(acts.mean()), rel=1e-5)
     assert result.peak == pytest.approx(float(acts.max()), rel=1e-5)
 
 
 def test_a_neuron_is_raised_at_its_place(inception: circuits.Model) -> None:
     result = visualize(inception, "mixed3a:2@1,6", steps=8, size=64)[0]
-    acts = circuits.capture(inception, result.picture[None], "mixed3a")["mixed3a"][0, 2]
+    acts = circuits.capture(inception, result.image[None], "mixed3a")["mixed3a"][0, 2]
     assert result.response == pytest.approx(float(acts[1, 6]), rel=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_a_direction_of_a_basis_is_a_unit_like_any_other() -> None:
     along = torch.randn(2, model.layers["mixed3a"].channels, generator=torch.Generator().manual_seed(0))
     model.attach("mixed3a", "mine", circuits.Directions(along))
     result = visualize(model, "mixed3a~mine:1", steps=6, size=64)[0]
-    acts = circuits.capture(model, result.picture[None], "mixed3a")["mixed3a"][0]
+    acts = circuits.capture(model, result.image[None], "mixed3a")["mixed3a"][0]
     assert result.response == pytest.approx(float(torch.einsum("chw,c->hw", acts, along[1]).mean()), rel=1e-4)
     assert result.history[-1] > result.history[0]
 
@@ -99,7 +99,7 @@ def test_a_direction_of_a_basis_is_a_unit_like_any_other() -> None:
 def test_the_negative_optimum_goes_below_the_rectifier(inception: circuits.Model) -> None:
     low = visualize(inception, "mixed3a:2", steps=20, optimum="negative", size=64, transforms=[])[0]
     assert low.history[-1] > low.history[0]
-    acts = circuits.capture(inception, low.picture[None], "mixed3a")["mixed3a"][0, 2]
+    acts = circuits.capture(inception, low.image[None], "mixed3a")["mixed3a"][0, 2]
     gray = circuits.capture(inception, torch.full((1, 3, 64, 64), 0.5), "mixed3a")["mixed3a"][0, 2]
     assert float(acts.mean()) <= float(gray.mean())
 
@@ -141,7 +141,7 @@ def test_variants_of_a_unit_are_less_alike_than_without_diversity() -> None:
     alike = objectives.diversity("mixed4a")
 
     def likeness(results: list[circuits.visualization.Visualization]) -> float:
-        acts = circuits.capture(model, torch.stack([r.picture for r in results]), "mixed4a")["mixed4a"]
+        acts = circuits.capture(model, torch.stack([r.image for r in results]), "mixed4a")["mixed4a"]
         return float(alike(lambda _: acts).mean())
 
     assert likeness(apart) < likeness(single)
@@ -149,7 +149,7 @@ def test_variants_of_a_unit_are_less_alike_than_without_diversity() -> None:
 
 def test_frames_are_kept_and_a_plateau_ends_the_run(inception: circuits.Model) -> None:
     result = visualize(inception, "mixed3a:2", steps=5, frames=[1, 5], size=32)[0]
-    assert sorted(result.frames) == [1, 5] and torch.equal(result.frames[5], result.picture)
+    assert sorted(result.frames) == [1, 5] and torch.equal(result.frames[5], result.image)
     ended = visualize(inception, "mixed3a:2", steps=200, size=32, plateau=10, transforms=[], rate=1e-6)[0]
     assert ended.steps == 20
 
@@ -157,8 +157,8 @@ def test_frames_are_kept_and_a_plateau_ends_the_run(inception: circuits.Model) -
 def test_alpha_gives_an_opacity_and_leaves_transparent_what_does_not_matter() -> None:
     model = nets.wrap(nets.sequential(nn.Conv2d(3, 2, 7, padding=3)), 32)
     result = visualize(model, "0:0@16,16", steps=60, params=parametrizations.Fourier(alpha=True), transforms=[])[0]
-    assert result.picture.shape == (4, 32, 32)
-    opacity = result.picture[3]
+    assert result.image.shape == (4, 32, 32)
+    opacity = result.image[3]
     assert float(opacity[13:20, 13:20].mean()) > 0.5 > float(opacity[:8].mean())
 
 
@@ -171,7 +171,7 @@ def test_half_precision_is_used_when_asked_and_comes_near(inception: circuits.Mo
         half = visualize(inception, "mixed3a:2", steps=6, size=64, precision="bf16")[0]
     finally:
         handle.remove()
-    assert torch.bfloat16 in seen and half.picture.dtype == torch.float32
+    assert torch.bfloat16 in seen and half.image.dtype == torch.float32
     assert half.response == pytest.approx(visualize(inception, "mixed3a:2", steps=6, size=64)[0].response, rel=0.2)
 
 
@@ -183,7 +183,7 @@ def test_gradients_that_are_no_numbers_are_left_out_and_said() -> None:
     plain = nn.Conv2d(3, 3, 1, bias=False)
     nn.init.dirac_(plain.weight)  # the picture itself: some of it above a half, some below
     result = visualize(nets.wrap(nn.Sequential(plain, Breaks()), 8), "1:0", steps=10)[0]
-    assert result.status == "not finite" and torch.isfinite(result.picture).all()
+    assert result.status == "not finite" and torch.isfinite(result.image).all()
 
 
 def test_a_batch_that_does_not_fit_is_halved(
@@ -230,11 +230,11 @@ def test_the_path_of_a_top_photograph_itself_is_natural(inception: circuits.Mode
     photographs = nets.pictures(30, 64)
     acts = circuits.capture(inception, photographs, "mixed3b")["mixed3b"][:, 3].flatten(1).amax(1)
     result = visualize(inception, "mixed3b:3", steps=1, size=64)[0]
-    same = replace(result, picture=photographs[int(acts.argmax())], peak=float(acts.max()), shown=(64, 64))
+    same = replace(result, image=photographs[int(acts.argmax())], peak=float(acts.max()), input_size=(64, 64))
     found = examine(inception, [same], photographs, top=5)[0].evidence
     assert found is not None
     for path in found.path:
-        assert path.picture > path.natural  # it is one of them, and likest to itself
+        assert path.visualization > path.natural  # it is one of them, and likest to itself
 
 
 @pytest.mark.parametrize(

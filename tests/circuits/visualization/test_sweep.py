@@ -48,7 +48,7 @@ LAYER = "2"
 def same(a: Visualization, b: Visualization) -> bool:
     return (
         a.describe() == b.describe()
-        and torch.equal(a.picture, b.picture)
+        and torch.equal(a.image, b.image)
         and a.history == b.history
         and a.evidence == b.evidence
         and list(a.frames) == list(b.frames)
@@ -78,7 +78,7 @@ def test_a_sweep_holds_what_visualize_makes(model: circuits.Model, tmp_path: Pat
     assert [r["unit"] for r in written["results"]] == [f"{model.name}/2:{i}" for i in range(8)]
     with Image.open(tmp_path / "2-5.png") as image:
         pixels = np.asarray(image)
-    assert np.abs(pixels.transpose(2, 0, 1) / 255 - found[5].picture.numpy()).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(pixels.transpose(2, 0, 1) / 255 - found[5].image.numpy()).max() <= 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_sweep_holds_what_visualize_makes(model: circuits.Model, tmp_path: Pat
 )
 def test_the_png_has_the_channels_of_the_picture(tmp_path: Path, channels: int, alpha: bool, mode: str) -> None:
     sweep(make(channels), f"{LAYER}:1", tmp_path, params=parametrizations.Fourier(alpha=alpha), **QUICK)
-    assert len(read_sweep(tmp_path)[0].picture) == channels + alpha
+    assert len(read_sweep(tmp_path)[0].image) == channels + alpha
     png = tmp_path / "2-1.png"
     assert png.exists() == bool(mode)
     if mode:

@@ -41,7 +41,7 @@ def overview(context: FigureContext) -> FigureResult:
         notes[layer] = f"sees {fields[layer]} pixels" if field is not None else "sees all"
         for one in context.visualize(rows[layer], steps=context.size(128, 48, 4)):
             if one.status == "ok":
-                found[one.unit] = [pixels(one.picture, one.channels)]
+                found[one.unit] = [pixels(one.image, one.channels)]
             beyond.append(one.peak / max(float(seen.maximum[int(one.unit.rpartition(":")[2])]), 1e-12))
     drawing = layer_rows(
         rows,

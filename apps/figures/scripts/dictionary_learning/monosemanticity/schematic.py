@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     import numpy as np
     import torch
 
-    from circuits.activations.salient_positions import strong_places
+    from circuits.activations.salient_positions import salient_positions
     from circuits.attribution.contributions import top_examples
     from circuits.network.hooks import capture
     from circuits.plot.drawing.crops import cut_examples, pixels
@@ -36,7 +36,7 @@ def draw(context: FigureContext) -> FigureResult:
     found = trained(context)
     alone = found.held_out.subset([len(found.held_out) // 2])
     acts = capture(context.model, alone, [found.layer])[found.layer].float().cpu()[0]
-    y, x = strong_places(acts, 1)[0]
+    y, x = salient_positions(acts, 1)[0]
     vector = acts[:, y, x]
     with torch.no_grad():
         latents = found.sae.encode(vector[None])[0]

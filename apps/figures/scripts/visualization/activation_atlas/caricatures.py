@@ -33,8 +33,8 @@ def draw(context: FigureContext) -> FigureResult:
     layers = layers[:: context.size(1, 1, 2)]
     about = subject(context, dogs(), "pictures of dogs")
     found = caricature_strip(context.model, about.image, layers, steps=context.size(96, 64, 4), seed=context.seed)
-    original = found.picture.mean(0).flatten()
-    like = [correlation(original, one.picture[:3].mean(0).flatten()) for one in found.pictures]
+    original = found.image.mean(0).flatten()
+    like = [correlation(original, one.image[:3].mean(0).flatten()) for one in found.visualizations]
     claims = [
         Claim(
             "each layer's caricature has more of what it says to the photograph: the least times as much",
@@ -55,7 +55,7 @@ def draw(context: FigureContext) -> FigureResult:
         "layers": layers,
         "index": about.index,
         "exaggeration": found.exaggeration,
-        "likeness": found.likeness,
+        "likeness": found.similarity,
         "pixel_correlation": like,
     }
     caption = f"A photograph, and its caricature by {len(layers)} layers; {about.how}."

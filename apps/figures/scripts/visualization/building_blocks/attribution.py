@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def draw(context: FigureContext) -> FigureResult:
     """Attribute the two strongest class scores to a layer, and silence each place to check."""
     import circuits
-    from circuits.activations.spatial_attribution import check_places
+    from circuits.activations.spatial_attribution import check_positions
     from circuits.plot import attribution_figure
 
     layer = layer_of(context, "mixed4d", "mixed4a")
@@ -32,7 +32,7 @@ def draw(context: FigureContext) -> FigureResult:
     found = [
         circuits.attribute(context.model, about.image, source=layer, target=f"logits:{c}") for c in about.classes[:2]
     ]
-    checks = [check_places(context.model, about.image, one, seed=context.seed) for one in found]
+    checks = [check_positions(context.model, about.image, one, seed=context.seed) for one in found]
     claims = [
         Claim(
             f"attribution by place agrees with silencing the place, for {name}: correlation",

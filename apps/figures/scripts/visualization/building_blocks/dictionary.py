@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     """Take the strongest places of a picture, and show the units that say most there."""
     import torch
 
-    from circuits.activations.salient_positions import by_chance, share_of_strongest, strong_places
+    from circuits.activations.salient_positions import chance_share, salient_positions, share_of_strongest
     from circuits.activations.semantic_dictionary import semantic_dictionary
     from circuits.network.hooks import capture
     from circuits.plot import dictionary_figure
@@ -34,7 +34,7 @@ def draw(context: FigureContext) -> FigureResult:
     layer = layer_of(context, "mixed4d", "mixed4a")
     about = subject(context, dogs(), "pictures of dogs")
     acts = capture(context.model, about.image, [layer])[layer].float().cpu()[0]
-    places = strong_places(acts, context.size(4, 3, 2), apart=max(1, acts.shape[-1] // 5))
+    places = salient_positions(acts, context.size(4, 3, 2), separation=max(1, acts.shape[-1] // 5))
     size = context.size(None, None, 48)
     found = semantic_dictionary(
         context.model,
@@ -48,7 +48,7 @@ def draw(context: FigureContext) -> FigureResult:
     )
     vectors = torch.stack([acts[:, y, x] for y, x in places])
     shares = share_of_strongest(vectors, _TOP)
-    chance = sum(by_chance(v, _TOP, seed=context.seed) for v in vectors) / len(vectors)
+    chance = sum(chance_share(v, _TOP, seed=context.seed) for v in vectors) / len(vectors)
     claims = [
         Claim(
             f"{_TOP} units hold more of what is said at a place than of any direction: share of squares",

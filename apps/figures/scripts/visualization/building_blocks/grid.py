@@ -39,7 +39,7 @@ def draw(context: FigureContext) -> FigureResult:
     )  # fmt: skip
     pool = torch.nn.functional.avg_pool2d(acts, pooled, ceil_mode=True)[0]
     places = [(y, x) for y, row in enumerate(found.icons) for x, icon in enumerate(row) if icon is not None]
-    icons = [icon.picture for row in found.icons for icon in row if icon is not None]
+    icons = [icon.image for row in found.icons for icon in row if icon is not None]
     told = direction_agreement(context.model, layer, icons, torch.stack([pool[:, y, x] for y, x in places]))
     claims = [
         Claim(

@@ -28,7 +28,7 @@ def draw(context: FigureContext) -> FigureResult:
     from circuits.plot.drawing.image_table import picture_table, tile_of
     from circuits.plot.visualization.modes import number
     from circuits.visualization import objectives, visualize
-    from circuits.visualization.modes.alignment import gram_likeness
+    from circuits.visualization.modes.alignment import gram_similarity
 
     layer = layer_of(context, "mixed4a")
     units = list(PUBLISHED) if context.published else drawn_units(context, layer, context.size(4, 2, 1))
@@ -40,9 +40,9 @@ def draw(context: FigureContext) -> FigureResult:
         at = context.model.unit(unit)
         apart = context.visualize([unit], variants=4, steps=steps)
         goal = objectives.channel(at.layer, at.index or 0)
-        alone = visualize(context.model, [goal] * 4, steps=steps, size=apart[0].picture.shape[-1], seed=context.seed)
+        alone = visualize(context.model, [goal] * 4, steps=steps, size=apart[0].image.shape[-1], seed=context.seed)
         likeness = [
-            gram_likeness(context.model, torch.stack([v.picture for v in some]), at.layer) for some in (apart, alone)
+            gram_similarity(context.model, torch.stack([v.image for v in some]), at.layer) for some in (apart, alone)
         ]
         for what, some, alike in zip(("diversity", "seeds only"), (apart, alone), likeness, strict=True):
             rows.append([tile_of(v, f"response {number(v.response)}") for v in some])

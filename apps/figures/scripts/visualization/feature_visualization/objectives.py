@@ -51,7 +51,7 @@ def draw(context: FigureContext) -> FigureResult:
     rows, columns = context.model.layers[layer].size or (1, 1)
     asked: list[str | objectives.Objective] = [f"{unit}@{rows // 2},{columns // 2}", unit, *list(goals.values())[2:]]
     made = visualize(context.model, asked, steps=context.size(128, 64, 4), size=size, seed=context.seed)
-    seen = torch.stack([one.picture for one in made]).to(context.model.device)
+    seen = torch.stack([one.image for one in made]).to(context.model.device)
     table = {name: responses(context.model, goal, seen, size)[0].tolist() for name, goal in goals.items()}
     tiles = []
     for i, (name, one) in enumerate(zip(goals, made, strict=True)):

@@ -46,7 +46,7 @@ def draw(context: FigureContext) -> FigureResult:
     # gray pixels leave some units silent: then there is nothing to regularize
     first = next((i for i, one in enumerate(plain) if one.status == "ok"), 0)
     unit, goal = drawn[first], goals[first]
-    pictures = plain[first].picture[None].to(context.model.device)
+    pictures = plain[first].image[None].to(context.model.device)
     penalties = {
         "L1 to gray": objectives.l1(),
         "L2 to gray": objectives.l2(),
@@ -70,8 +70,8 @@ def draw(context: FigureContext) -> FigureResult:
     }
     for name, (how, changes) in ways.items():
         made[name] = visualize(context.model, goal, params=how, transforms=changes, **options)[0]
-    shares = {name: high_frequency_share(one.picture) for name, one in made.items()}
-    stack = torch.stack([one.picture for one in made.values()]).to(context.model.device)
+    shares = {name: high_frequency_share(one.image) for name, one in made.items()}
+    stack = torch.stack([one.image for one in made.values()]).to(context.model.device)
     said = dict(zip(made, responses(context.model, goal, stack, size)[0].tolist(), strict=True))
     some = context.images.tensor(context.model.input, list(range(min(40, len(context.images)))))
     natural = float(torch.tensor([high_frequency_share(p) for p in some]).median())
