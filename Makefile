@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | explore | lock | clean.  PYTHON=/path/to/python chooses the Python of a new .venv.
+# make demo | test | lint | docs | bench | explore | lock | clean.  PYTHON=/path/to/python chooses the Python of a new .venv.
 
 # The main job, and where its report lies.
 DEMO_OUT := demo
@@ -14,12 +14,13 @@ PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n $
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint bench explore lock clean
+.PHONY: help demo test test-all lint docs bench explore lock clean
 
 help:
 	@echo "make demo      install, trace a car circuit in the built-in network, say where the report lies"
 	@echo "make test      install what the tests need and run them (test-all: the slow ones too)"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      the guides and the API reference as HTML, into build/docs"
 	@echo "make bench     run every script of benchmarks/"
 	@echo "make explore   open the circuit explorer"
 	@echo "make lock      resolve constraints.txt again, newest versions"
@@ -43,6 +44,12 @@ lint:
 	@tools/bootstrap.sh app cli dev lm
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# Every warning is an error: a link that leads nowhere, a docstring that cannot be read.
+docs:
+	@tools/bootstrap.sh app cli dev docs lm
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "The documentation lies at $(CURDIR)/build/docs/index.html"
 
 bench:
 	@tools/bootstrap.sh app bench cli dev lm lucent

@@ -205,7 +205,7 @@ class Separation:
 
 @dataclass(frozen=True, eq=False)
 class BranchStructure:
-    """The singular vectors of |W| between two layers, and whether they know the branches.
+    """The singular vectors of `|W|` between two layers, and whether they know the branches.
 
     Attributes:
         source, target: layers.
@@ -270,7 +270,7 @@ def branch_structure(
 ) -> BranchStructure:
     """Whether the weights between two layers alone show which channels belong together.
 
-    |W| is the L2 norm of each kernel, divided by the square roots of its row's and its column's sum, so that
+    `|W|` is the L2 norm of each kernel, divided by the square roots of its row's and its column's sum, so that
     the first singular vector tells only how strongly a channel is connected (Dhillon 2001); the next ones
     tell which channels are connected to the same ones.
 

@@ -96,7 +96,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def mmcs(learned: Tensor, true: Tensor) -> float:
-    """Mean over known features of the largest |cosine| with any learned one: `(m, d)`, `(G, d)`.
+    """Mean over known features of the largest `|cosine|` with any learned one: `(m, d)`, `(G, d)`.
 
     With random directions it is far above zero (.45 for m=128, G=64, d=32): see `random_mmcs`.
     Source: Sharkey et al., Taking features out of superposition, 2022.
@@ -108,7 +108,7 @@ def mmcs(learned: Tensor, true: Tensor) -> float:
 
 
 def recovered(learned: Tensor, true: Tensor, above: float = 0.9) -> float:
-    """Share of known features with a learned one at |cosine| above `above`."""
+    """Share of known features with a learned one at `|cosine|` above `above`."""
     return float((_cosines(true, learned).abs().amax(dim=1) > above).double().mean())
 
 

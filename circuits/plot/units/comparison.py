@@ -128,7 +128,7 @@ def p_value(p: float) -> str:
 def branch_scatter(
     found: BranchStructure, side: str | None = None, *, vectors: tuple[int, int] = (1, 2), title: str = ""
 ) -> Figure:
-    """Channels at their entries in two singular vectors of |W|, each branch in its color and shape.
+    """Channels at their entries in two singular vectors of `|W|`, each branch in its color and shape.
 
     Args:
         found: from `circuits.units.branch_specialization.branch_structure`.
