@@ -30,7 +30,7 @@ Many = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """What a command found out.
 
     Attributes:
@@ -81,7 +81,7 @@ class Command(ABC):
     """Whether the command fills `out` itself."""
 
     @abstractmethod
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Do the work."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, Command, Result, Session
+from apps.cli.common import SCHEMA, Command, CommandResult, Session
 from apps.cli.output.console import stderr, stdout
 from apps.documents import plain
 
@@ -43,7 +43,7 @@ def execute(command: Command, name: str, invocation: str) -> int:
     return result.code
 
 
-def _write(result: Result, document: dict[str, Any], folder: Path, name: str) -> None:
+def _write(result: CommandResult, document: dict[str, Any], folder: Path, name: str) -> None:
     if result.write is not None:
         result.write(folder)
     file = f"{name.replace(' ', '-')}.json" if result.named is None else result.named

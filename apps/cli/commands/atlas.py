@@ -13,10 +13,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, PictureOptions, Result, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.documents import plain
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(group="Analysis", order=140, summary="activation atlas of a layer: a map of feature visualizations")
 @dataclass(frozen=True, kw_only=True)
 class DrawAtlas(PictureOptions):
     """Lay out what a layer says to many pictures, and draw each region of it.
@@ -60,7 +62,7 @@ class DrawAtlas(PictureOptions):
 
     keeps_out: ClassVar[bool] = True
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Make the atlas, its picture and its page."""
         from circuits.activations.atlas_builder import activation_atlas
 
@@ -110,7 +112,7 @@ class DrawAtlas(PictureOptions):
             console.print(Text(said, style="dim"))
             console.print(Text(f"written: {out / 'index.html'}", style="dim"))
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -10,9 +10,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import PictureOptions, Result, Session
+from apps.cli.common import CommandResult, PictureOptions, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.attribution.attribute import Attribution
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN_PICTURES = 8
 
 
+@command(group="Analysis", order=50, summary="what each unit of a layer contributes to a unit, on images")
 @dataclass(frozen=True, kw_only=True)
 class Attribute(PictureOptions):
     """Say what each unit of a layer contributes to a unit's response, picture by picture and on average.
@@ -45,7 +47,7 @@ class Attribute(PictureOptions):
     top: int = 10
     """How many units to show."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Contributions, and the sum."""
         from circuits.attribution.attribute import attribute
         from circuits.errors import GraphError
@@ -103,7 +105,7 @@ class Attribute(PictureOptions):
 
             np.save(folder / "contributions.npy", found.units.cpu().numpy())
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
 
 def _units(found: Attribution, top: int) -> list[dict[str, Any]]:

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.trace import scored, write_report
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short, show_circuit
 from apps.cli.output.console import clock, signed, table
 from apps.cli.output.demo_story import CAR_PARTS, car_unit, parts_of
 from apps.cli.output.kernel_text import halves
 from apps.cli.output.part_names import SURE
+from apps.cli.registry import command
 
 WIDTH = 8
 """Parents shown at most."""
@@ -24,6 +25,7 @@ THRESHOLD = 0.01
 """Share of the strongest below which a parent is left to the rest."""
 
 
+@command(group="Models and images", order=10, summary="trace the car detector of the built-in network, with its report")
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
     """Take a car detector apart: find it, trace its parents, name them, and try the circuit.
@@ -41,7 +43,7 @@ class Demo(Command):
     n: int = 312
     """How many scenes to look at; 24 of each class by default."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Find, trace, name, score."""
         from circuits.network.model import load
         from circuits.tracing.trace import trace
@@ -96,7 +98,7 @@ class Demo(Command):
             write_report(folder, model, circuit, images, session.invocation, python)
 
         document = {"unit": unit, "auc": auc, "parents": parents, "circuit": circuit.to_json(), "seconds": seconds}
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
 
 _PYTHON = """\

@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, CommandResult, Session
 from apps.cli.doctor_checks import Finding, extras, folders, kernels, python, torch_and_devices, weights
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 
+@command(group="Installation", order=20, summary="what is installed, what is missing, and the command that fixes it")
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Command):
     """Say what is installed, which devices there are, where weights are, and what is missing.
@@ -26,7 +28,7 @@ class Doctor(Command):
         circuits doctor --json
     """
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Look at everything, change nothing."""
         findings = [
             *python(),
@@ -55,7 +57,7 @@ class Doctor(Command):
             verdict = f"{len(broken)} broken" if broken else "all that is needed is here"
             console.print(Text(f"{verdict}; {missing} optional things are missing", style="red" if broken else "green"))
 
-        return Result(document, show, code=1 if broken else 0)
+        return CommandResult(document, show, code=1 if broken else 0)
 
 
 def _row(finding: Finding) -> list[object]:

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(group="Analysis", order=80, summary="the dossier of one unit, from a scan")
 @dataclass(frozen=True, kw_only=True)
 class Explain(ModelOptions):
     """Gather all that is known of one unit, on one page: what it answers to from strong to weak, its histogram, what
@@ -50,7 +52,7 @@ class Explain(ModelOptions):
     """Pictures to scan, where the store holds no scan of the model; where it does, the scanned pictures, should they
     not be where they were. May be repeated."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The dossier."""
         import sae.steering.dossier_section  # noqa: F401 (likewise)
         import sae.superposition.dossier_section  # noqa: F401 (adds what there is to say of latents)
@@ -92,7 +94,7 @@ class Explain(ModelOptions):
             page = dossier_page(found, scan, command=shlex.join(_words(session)), python=python, images=images)
             (folder / "index.html").write_text(page, encoding="utf-8")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     def _scanned(self, session: Session, model: Model, unit: Unit, images: Images | None) -> Scan:
         """A scan of all layers that units are drawn from, and of the dictionary that the unit is of."""

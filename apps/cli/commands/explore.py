@@ -16,10 +16,14 @@ import tyro
 from rich.console import Console
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Command, Many, Result, Session
+from apps.cli.common import Command, CommandResult, Many, Session
 from apps.cli.errors import UsageError
+from apps.cli.registry import command
 
 
+@command(
+    group="Models and images", order=50, summary="the circuit explorer in the browser, on your own model and images"
+)
 @dataclass(frozen=True, kw_only=True)
 class Explore(Command):
     """Open the circuit explorer: a server on this machine alone, and pages in the browser.
@@ -49,7 +53,7 @@ class Explore(Command):
     port: int = 8501
     """Port of the server, on 127.0.0.1."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Serve until interrupted."""
         missing = [name for name in ("streamlit", "plotly") if importlib.util.find_spec(name) is None]
         if missing:
@@ -63,7 +67,7 @@ class Explore(Command):
         def show(console: Console) -> None:
             console.print("the explorer has ended")
 
-        return Result(document, show, code=0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else 1)
+        return CommandResult(document, show, code=0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else 1)
 
     def _check(self) -> None:
         if not 0 < self.port < 65536:

@@ -10,15 +10,21 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.output.kernel_text import reading, sketch
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.units.weight_factors import Factors
 
 
+@command(
+    group="Analysis",
+    order=120,
+    summary="weights into a unit or family, factored into channel groups and their positions",
+)
 @dataclass(frozen=True, kw_only=True)
 class ShowFactors(ModelOptions):
     """Tell the weights into a unit, a family or a branch as a few groups of channels and their places.
@@ -43,7 +49,7 @@ class ShowFactors(ModelOptions):
     top: int = 5
     """How many sources to name for each."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The factors of the weights."""
         from circuits.attribution.expanded_weights import expanded_weights
         from circuits.errors import GraphError
@@ -70,7 +76,7 @@ class ShowFactors(ModelOptions):
             save_figure(factor_figure(found, n=self.top), folder / "factors.png")
             np.savez(folder / "factors.npz", channels=found.channels, spatial=found.spatial)
 
-        return Result(document, lambda console: _show_factors(console, found, self.top), write)
+        return CommandResult(document, lambda console: _show_factors(console, found, self.top), write)
 
 
 def _show_factors(console: Console, found: Factors, top: int) -> None:

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command as CommandOptions
-from apps.cli.common import Many, Result, Session
+from apps.cli.common import CommandResult, Many, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold red"}
 
 
+@command(group="Analysis", order=170, summary="the papers' figures, regenerated on any model, with their numbers")
 @dataclass(frozen=True, kw_only=True)
 class Figures(CommandOptions):
     """Make the figures of the papers again, on any model.
@@ -60,7 +62,7 @@ class Figures(CommandOptions):
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make also what is there."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The figures there are, or what was made."""
         from apps.figures.registry import select
 
@@ -73,7 +75,7 @@ class Figures(CommandOptions):
         found = select(self.which)
         return _shown(found) if self.action == "show" else self._made(found, session)
 
-    def _made(self, found: list[Figure], session: Session) -> Result:
+    def _made(self, found: list[Figure], session: Session) -> CommandResult:
         from apps.figures.context import Settings
         from apps.figures.gallery import write_gallery
         from apps.figures.registry import figures
@@ -118,7 +120,7 @@ class Figures(CommandOptions):
             console.print(table(["figure", "what", "", ""], rows))
             console.print(Text(", ".join(f"{n} {status}" for status, n in counts.items() if n) + f": {index}"))
 
-        return Result(document, show, code=1 if counts["failed"] else 0)
+        return CommandResult(document, show, code=1 if counts["failed"] else 0)
 
     def _check(self, settings: Any) -> None:
         """Know of a wrong model or folder before the work."""
@@ -145,7 +147,7 @@ def _fate(made: FigureOutcome) -> str:
     return made.why or (f"{made.seconds:.1f} s" if made.status == "made" else "")
 
 
-def _listed(found: list[Figure]) -> Result:
+def _listed(found: list[Figure]) -> CommandResult:
     from apps.figures.papers import PAPERS
 
     rows = [
@@ -162,10 +164,10 @@ def _listed(found: list[Figure]) -> Result:
             console.print(table(["id", "name", "what"], [[", ".join((f.id, *f.also)), f.name, f.title] for f in of]))
             console.print()
 
-    return Result({"figures": rows}, show)
+    return CommandResult({"figures": rows}, show)
 
 
-def _shown(found: list[Figure]) -> Result:
+def _shown(found: list[Figure]) -> CommandResult:
     from apps.figures.papers import PAPERS
 
     rows = [
@@ -194,4 +196,4 @@ def _shown(found: list[Figure]) -> Result:
             console.print(Text(str(row["make"])))
             console.print()
 
-    return Result({"figures": rows}, show)
+    return CommandResult({"figures": rows}, show)

@@ -10,16 +10,18 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.output.part_names import concept
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(group="Analysis", order=10, summary="units that separate images of a concept from images without it, by AUC")
 @dataclass(frozen=True, kw_only=True)
 class Find(PictureOptions):
     """Find the units that tell pictures of a concept from pictures without it.
@@ -49,7 +51,7 @@ class Find(PictureOptions):
     top: int = 10
     """How many units to show."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Units ranked by AUC."""
         from circuits.dataset.concept_search import find
 
@@ -114,7 +116,7 @@ class Find(PictureOptions):
 
             plot.save_figure(plot.auc_table(ranked, n=self.top, title=title), folder / "find.png")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     def _check_sets(self) -> None:
         if self.concept is not None and (self.positive or self.negative):

@@ -10,11 +10,13 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 
+@command(group="Models and images", order=40, summary="render labeled scenes into a folder, to trace and search with")
 @dataclass(frozen=True, kw_only=True)
 class DrawImages(Command):
     """Draw labeled scenes into a folder: PNGs, and a manifest with the class and the parts' boxes of each.
@@ -35,7 +37,7 @@ class DrawImages(Command):
 
     keeps_out: ClassVar[bool] = True
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Draw them."""
         from zoo.images.manifest import export_scenes, read
 
@@ -50,4 +52,4 @@ class DrawImages(Command):
             console.print(Text(f"{self.n} scenes in {path.parent}, described in {path.name}"))
             console.print(table(["class", "pictures"], sorted(counts.items()), right=" r"))
 
-        return Result(document, show)
+        return CommandResult(document, show)

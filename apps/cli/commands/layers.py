@@ -9,14 +9,16 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import ModelOptions, Result, Session
+from apps.cli.common import CommandResult, ModelOptions, Session
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.network.layer import Layer
     from circuits.network.model import Model
 
 
+@command(group="Models and images", order=30, summary="layers of a model: channels, size, stride, receptive field")
 @dataclass(frozen=True, kw_only=True)
 class Layers(ModelOptions):
     """List the layers of a model: what can stand in an address, and what one position of it sees.
@@ -36,7 +38,7 @@ class Layers(ModelOptions):
     all: bool = False
     """Every module, not only the trunk and its branches."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The layers, trunk and branches first."""
         from zoo.registry import get_card, status
 
@@ -64,7 +66,7 @@ class Layers(ModelOptions):
             if hidden:
                 console.print(Text(f"* trunk   {hidden} more with --all", style="dim"))
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
     def _build(self, name: str, found: bool) -> Model:
         from circuits.network.model import load

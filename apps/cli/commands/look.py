@@ -10,10 +10,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, signed, table
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from circuits.network.model import Model
 
 
+@command(group="Analysis", order=150, summary="one image at one layer: positions, neuron groups, class attribution")
 @dataclass(frozen=True, kw_only=True)
 class Look(PictureOptions):
     """Take one picture apart at one layer: what is where, in which groups, and what it does for the classes.
@@ -54,7 +56,7 @@ class Look(PictureOptions):
     whiten: Many = field(default=())
     """Pictures of which to take what the layer says in general, so that the activation grid shows what is special."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The picture, taken apart."""
         from circuits.activations.neuron_groups import neuron_groups
         from circuits.activations.semantic_dictionary import semantic_dictionary, single_image
@@ -101,7 +103,7 @@ class Look(PictureOptions):
             if self.out is None:
                 console.print(Text("--out DIR draws it, with an icon for each unit and group", style="dim"))
 
-        return Result(document, show, lambda folder: _write(folder, said, groups, found, checks, grid))
+        return CommandResult(document, show, lambda folder: _write(folder, said, groups, found, checks, grid))
 
     def _check(self) -> None:
         for name, number, least in (

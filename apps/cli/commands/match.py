@@ -10,16 +10,22 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
     from circuits.units.universality import Matches
 
 
+@command(
+    group="Analysis",
+    order=110,
+    summary="the unit of another network that correlates most with a unit, against controls",
+)
 @dataclass(frozen=True, kw_only=True)
 class MatchUnits(PictureOptions):
     """Match the units of a layer with those of another network: which one fires at the same places.
@@ -48,7 +54,7 @@ class MatchUnits(PictureOptions):
     top: int = 15
     """How many pairs to show."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The matched pairs."""
         from circuits.errors import AddressError, shorten
         from circuits.network.address import Unit
@@ -87,7 +93,7 @@ class MatchUnits(PictureOptions):
             save_figure(match_table(found, n=self.top), folder / "pairs.png")
             save_figure(match_matrix(found), folder / "matrix.png")
 
-        return Result(found.describe(), lambda console: _show_match(console, found, self.top), write)
+        return CommandResult(found.describe(), lambda console: _show_match(console, found, self.top), write)
 
     def _pictures(self, first: str | None, second: str) -> Any:
         if not self.images and {first, second} != {"scenes"}:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, CommandResult, Session
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 
+@command(group="Models and images", order=20, summary="models that can be loaded, and whether their weights are here")
 @dataclass(frozen=True, kw_only=True)
 class Models(Command):
     """List the models that can be looked into, and whether their weights are here.
@@ -28,7 +30,7 @@ class Models(Command):
     match: str | None = None
     """Only models whose name holds this text; also searches torchvision's names."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The cards, with where their weights are."""
         from zoo.networks.language import language_names
         from zoo.registry import cards, get_card, model_names, status
@@ -69,7 +71,7 @@ class Models(Command):
                 )
                 console.print(Text(more, style="dim"))
 
-        return Result({"models": rows, "language_models": speaking}, show)
+        return CommandResult({"models": rows, "language_models": speaking}, show)
 
 
 def _row(row: dict) -> list[object]:

@@ -10,15 +10,17 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     pass
 
 
+@command(group="Analysis", order=100, summary="units of a layer most similar to a unit, by weights or by activations")
 @dataclass(frozen=True, kw_only=True)
 class ShowNeighbors(PictureOptions):
     """Show the units of a layer that are most like one of them.
@@ -40,7 +42,7 @@ class ShowNeighbors(PictureOptions):
     positions: int = 16
     """Places read per picture, with --by activations."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The neighbors of the unit."""
         from circuits.units.similarity import neighbors
 
@@ -72,4 +74,4 @@ class ShowNeighbors(PictureOptions):
 
             save_figure(neighbors_table(found), folder / "neighbors.png")
 
-        return Result(found.describe(), show, write)
+        return CommandResult(found.describe(), show, write)

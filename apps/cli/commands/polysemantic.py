@@ -10,15 +10,17 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.units.polysemanticity import Cluster, Polysemanticities, Polysemanticity
     from circuits.units.pure_units import ClusterAblation
 
 
+@command(group="Analysis", order=130, summary="polysemantic units, and the clusters of images that activate them")
 @dataclass(frozen=True, kw_only=True)
 class Polysemantic(PictureOptions):
     """Rank the units of a layer by how polysemantic they are; or take one unit apart.
@@ -47,7 +49,7 @@ class Polysemantic(PictureOptions):
     figures: int = 6
     """How many of the best units get a figure in --out."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Units ranked, or one unit taken apart."""
         from circuits.units.polysemanticity import polysemantic
 
@@ -107,7 +109,7 @@ class Polysemantic(PictureOptions):
             if ablation is not None:
                 plot.save_figure(ablation_table(ablation), folder / "ablation.png")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
 
 def _show_ranking(console: Console, found: Polysemanticities, shown: tuple[Polysemanticity, ...]) -> None:

@@ -10,9 +10,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.cli.sae_sites import described, drawn, inputs_for, reconstructions_table, site_at, split, trained_on
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(
+    group="Sparse autoencoders",
+    order=20,
+    summary="fidelity of an SAE: reconstruction, sparsity, accuracy or loss recovered",
+)
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSAE(ModelOptions):
     """What an SAE keeps: of the activations it reads, and of what the network predicts when its reconstruction takes
@@ -47,7 +53,7 @@ class EvaluateSAE(ModelOptions):
     labels: Literal["auto", "order", "none"] = "auto"
     """The right classes: told by the pictures' names or manifest, in order (one picture per class), or unknown."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The figures, on each set of pictures."""
         from sae.evaluation.evaluate import evaluate
         from sae.formats import load
@@ -69,7 +75,7 @@ class EvaluateSAE(ModelOptions):
                 _show_evaluation(console, f"{name} {described(site)}", one)
             console.print(Text(f"{elapsed():.0f} s", style="dim"))
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
     def _address(self, metadata: dict[str, Any]) -> str:
         """Where the SAE reads."""

@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.cli.sae_sites import drawn, inputs_for, is_language, model_of, site_at, trained_on
 from apps.pictures import open_pictures
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(group="Sparse autoencoders", order=30, summary="top activating examples of latents, on a page")
 @dataclass(frozen=True, kw_only=True)
 class ShowFeatures(ModelOptions):
     """What the latents of an SAE answer to: so many drawn by lot from those that fire at all, or those asked for, each
@@ -71,7 +73,7 @@ class ShowFeatures(ModelOptions):
     store: Path | None = None
     """Folder of the scan."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Latents, and what they answer to; or channels taken apart."""
         for name in ("latents", "examples"):
             if getattr(self, name) < 1:
@@ -101,7 +103,7 @@ class ShowFeatures(ModelOptions):
 
     # -- texts ------------------------------------------------------------------------------------------
 
-    def _texts(self, session: Session, loaded: SAE, elapsed: Any) -> Result:
+    def _texts(self, session: Session, loaded: SAE, elapsed: Any) -> CommandResult:
         import numpy as np
 
         from sae.language import LanguageSite, activity, text_features
@@ -168,7 +170,7 @@ class ShowFeatures(ModelOptions):
             )  # fmt: skip
             (folder / "index.html").write_text(page, encoding="utf-8")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     # -- latents ------------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class ShowFeatures(ModelOptions):
 
     def _shown(
         self, session: Session, model: Model, space: str, scanned: Scan, pictures: Images, elapsed: Any
-    ) -> Result:  # fmt: skip
+    ) -> CommandResult:  # fmt: skip
         import numpy as np
 
         layer = scanned.layer(space)
@@ -224,7 +226,7 @@ class ShowFeatures(ModelOptions):
             )  # fmt: skip
             (folder / "index.html").write_text(page, encoding="utf-8")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     def _dossier(self, session: Session, model: Model, unit: str, scanned: Scan) -> str:
         import sae.steering.dossier_section  # noqa: F401 (likewise)
@@ -240,7 +242,7 @@ class ShowFeatures(ModelOptions):
 
     # -- channels -----------------------------------------------------------------------------------
 
-    def _dissected(self, session: Session, model: Model, layer: str, own: str, pictures: Images) -> Result:
+    def _dissected(self, session: Session, model: Model, layer: str, own: str, pictures: Images) -> CommandResult:
         from circuits.units.channel_dissection import dissect
 
         found: list[Dissection] = []
@@ -277,7 +279,7 @@ class ShowFeatures(ModelOptions):
                 figure = dissection_figure(one, pictures, model.input, made=made, columns=self.examples)
                 plot.save_figure(figure, folder / f"{layer}-{one.unit.rpartition(':')[2]}.png")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     def _made(self, model: Model, one: Dissection) -> dict[str, Any]:
         if not self.visualize:

@@ -10,15 +10,17 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.cli.sae_sites import inputs_for, is_language, model_of, site_at
 
 if TYPE_CHECKING:
     from sae.language import Texts
 
 
+@command(group="Sparse autoencoders", order=40, summary="latents that separate some texts from others, by AUC")
 @dataclass(frozen=True, kw_only=True)
 class SearchLatents(ModelOptions):
     """Latents that tell texts about something from other texts: which to steer, or to look at.
@@ -46,7 +48,7 @@ class SearchLatents(ModelOptions):
     limit: int | None = None
     """At most so many texts of each file, drawn at random with --seed."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Latents, best first."""
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
@@ -100,7 +102,7 @@ class SearchLatents(ModelOptions):
                 Text(f"next: circuits steer {found.best.unit} --sae {self.folder} --prompt TEXT", style="dim")
             )
 
-        return Result(document, show, named="search.json")
+        return CommandResult(document, show, named="search.json")
 
     def _sets(self, model: str) -> tuple[Texts, Texts]:
         """Texts with it, and without."""

@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, ModelOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock
+from apps.cli.registry import command
 from apps.cli.sae_sites import described, inputs_for, reconstructions_table, sampled, site_at, split
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sae.evaluation.metrics import Reconstruction
 
 
+@command(group="Sparse autoencoders", order=10, summary="train sparse autoencoders on the activations of a layer")
 @dataclass(frozen=True, kw_only=True)
 class TrainSAE(ModelOptions):
     """Train a sparse autoencoder on the activations of a layer, or of a place in a language model; or a sweep of them
@@ -83,7 +85,7 @@ class TrainSAE(ModelOptions):
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train again, whatever --out holds."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The SAEs, and how they reconstruct what they saw and what they did not."""
         self._check()
         out = self._out()
@@ -149,7 +151,7 @@ class TrainSAE(ModelOptions):
             console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(shown)} {described(site)}", style="dim"))
             console.print(Text(f"next: circuits sae eval {out if len(runs) == 1 else out / runs[0].name}", style="dim"))
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
     def _check(self) -> None:
         for name in ("latents", "steps", "batch_size", "per_input", "k"):

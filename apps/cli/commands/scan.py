@@ -10,14 +10,18 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
+from apps.cli.registry import command
 
 STORE = Path("store")
 """Where scans are kept and looked for, unless said otherwise."""
 
 
+@command(
+    group="Analysis", order=70, summary="top activating images and activation histograms of every unit, in one pass"
+)
 @dataclass(frozen=True, kw_only=True)
 class ScanImages(PictureOptions):
     """Look at all units of a model on all pictures, in one pass, and keep what was found in a store.
@@ -51,7 +55,7 @@ class ScanImages(PictureOptions):
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan again, whatever the store holds of this model."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The layers, how many units each has, and how they fire."""
         from circuits.dataset.scan import scan
         from circuits.dataset.streaming_statistics import Plan
@@ -111,7 +115,7 @@ class ScanImages(PictureOptions):
                 Text(f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}", style="dim")
             )
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
 
 def _row(name: str, layer: Any) -> dict[str, Any]:

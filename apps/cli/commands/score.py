@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import PictureOptions, Result, Session
+from apps.cli.common import CommandResult, PictureOptions, Session
 from apps.cli.output.circuit_text import show_score
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     pass
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 from apps.cli.commands.trace import check_random, scored
 
 
+@command(
+    group="Analysis", order=30, summary="faithfulness and completeness of a traced circuit, against random circuits"
+)
 @dataclass(frozen=True, kw_only=True)
 class ScoreCircuit(PictureOptions):
     """Try a traced circuit on pictures: how much of its target's response does it carry?
@@ -38,7 +42,7 @@ class ScoreCircuit(PictureOptions):
     random: int = 50
     """How many random circuits to compare with."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Score again, on these pictures."""
         from circuits.errors import CircuitsError
         from circuits.tracing.circuit import Circuit
@@ -64,4 +68,4 @@ class ScoreCircuit(PictureOptions):
         def write(folder: Path) -> None:
             circuit.save(folder / "circuit.json")
 
-        return Result({"target": circuit.target, "model": circuit.model, "score": score}, show, write)
+        return CommandResult({"target": circuit.target, "model": circuit.model, "score": score}, show, write)

@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.pictures import open_pictures
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 _TEXTS, _MANY = "tales:40@1", "tales:500@2"
 
 
+@command(
+    group="Sparse autoencoders",
+    order=50,
+    summary="scale a unit or latent: effect on the target, side effects, capability",
+)
 @dataclass(frozen=True, kw_only=True)
 class Steer(PictureOptions):
     """Turn a latent of an SAE, or a channel, up and down, and measure what that does: to the classes or tokens it is
@@ -81,7 +87,7 @@ class Steer(PictureOptions):
     samples: int = 1
     """Texts to write after each prompt, each with random numbers of its own."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The study, and texts before and after."""
         from circuits.network.address import Unit
 
@@ -99,7 +105,7 @@ class Steer(PictureOptions):
 
     # -- pictures -----------------------------------------------------------------------------------
 
-    def _pictures(self, session: Session) -> Result:
+    def _pictures(self, session: Session) -> CommandResult:
         if self.prompt or self.says or self.text is not None:
             raise UsageError("--prompt, --says and --text are for language models; a CNN is steered on --images")
         from sae.data.vision_site import VisionSite
@@ -121,7 +127,7 @@ class Steer(PictureOptions):
 
     # -- texts --------------------------------------------------------------------------------------
 
-    def _texts(self, session: Session, unit: Any) -> Result:
+    def _texts(self, session: Session, unit: Any) -> CommandResult:
         if self.images:
             raise UsageError("--images is for CNNs; a language model is steered on --text")
         if self.says and not (all(map(str.strip, self.says)) and self.prompt):
@@ -165,7 +171,7 @@ class Steer(PictureOptions):
     def _studied(
         self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, many: Any, places: Any,
         name: str, able: Any, later: Any,
-    ) -> Result:  # fmt: skip
+    ) -> CommandResult:  # fmt: skip
         from sae.steering import LatentEdit, When, maxima, steered
         from sae.steering.study import FACTORS, study
 
@@ -203,7 +209,7 @@ class Steer(PictureOptions):
             save_figure(steering_figure(found), folder / "study.png")
             (folder / "steering.json").write_text(steering.json(), encoding="utf-8")
 
-        return Result(document, show, write, named="study.json")
+        return CommandResult(document, show, write, named="study.json")
 
     def _writing(self, site: Any) -> Any:
         """What the texts written are judged by, with `--says`."""

@@ -14,9 +14,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command, Result, Session, reporting
+from apps.cli.common import Command, CommandResult, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from sae.superposition import Experiment, PhaseDiagram, Recovery, Solution, Trained, Vulnerability
@@ -25,6 +26,7 @@ _PANELS = 6
 """Models of a sweep that the graph of features shows."""
 
 
+@command(group="Analysis", order=160, summary="toy models of superposition: train sweeps, print and plot them")
 @dataclass(frozen=True, kw_only=True)
 class Toy(Command):
     """Train toy models of superposition: sparse features squeezed through a few dimensions.
@@ -49,7 +51,7 @@ class Toy(Command):
     steps: int | None = None
     """Training steps; by default the experiment's own number."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The experiments, or what training gave."""
         if self.action == "list":
             return self._list()
@@ -81,9 +83,9 @@ class Toy(Command):
             for one, trained, attacked in found:
                 _draw(one, trained, attacked, folder)
 
-        return Result(document, show, write if self.action == "figure" else None)
+        return CommandResult(document, show, write if self.action == "figure" else None)
 
-    def _list(self) -> Result:
+    def _list(self) -> CommandResult:
         from sae.superposition import EXPERIMENTS
 
         if self.name is not None:
@@ -96,7 +98,7 @@ class Toy(Command):
             lines = [[Text(r["name"], style="bold"), r["models"], r["what"]] for r in rows]
             console.print(table(["experiment", "models", "what it shows"], lines, right=" r"))
 
-        return Result({"experiments": rows}, show)
+        return CommandResult({"experiments": rows}, show)
 
     def _jobs(self, experiments: int) -> int:
         """Processes to train in: experiments are small, and two of them use two cores better than one does."""

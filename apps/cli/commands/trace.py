@@ -10,11 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import show_circuit
 from apps.cli.output.console import clock
 from apps.cli.output.part_names import label_parts
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.network.model import Model
@@ -44,6 +45,9 @@ OptionalSteps = Annotated[
 ]
 
 
+@command(
+    group="Analysis", order=20, summary="the circuit of a unit: its parents, their weights and contributions, a report"
+)
 @dataclass(frozen=True, kw_only=True)
 class Trace(PictureOptions):
     """Trace the circuit behind a unit: the units that make it fire, and the weights between them.
@@ -78,7 +82,7 @@ class Trace(PictureOptions):
     """With --out: show on each unit of the report what it looks for, made in so many steps (128 where no number
     follows)."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Trace, name the parts where they are known, score."""
         from circuits.tracing.trace import trace
 
@@ -109,7 +113,7 @@ class Trace(PictureOptions):
         def write(folder: Path) -> None:
             write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)), made)
 
-        return Result(circuit.to_json(), show, write, named="")
+        return CommandResult(circuit.to_json(), show, write, named="")
 
     def python(self, unit: str) -> str:
         """The Python that does the same."""

@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.network.model import Model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from circuits.tuning.detectors import Detectors
 
 
+@command(group="Analysis", order=90, summary="tuning curves of units, and a search for detectors by their tuning")
 @dataclass(frozen=True, kw_only=True)
 class Tune(PictureOptions):
     """Show units drawn stimuli whose every property is known, and say which they prefer.
@@ -63,7 +65,7 @@ class Tune(PictureOptions):
     """Photographs to measure responses by in a search: a folder, a picture, a manifest of `circuits images`, or
     scenes:500. May be repeated. By default none."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Tuning of units, or the detectors found."""
         self._check()
         elapsed = clock()
@@ -92,9 +94,9 @@ class Tune(PictureOptions):
         def write(folder: Path) -> None:
             _draw(found, [r.unit for r in ranked if r.peak > 0], stimuli, model, folder)
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
-    def _searched(self, session: Session, model: Model, elapsed: Any) -> Result:
+    def _searched(self, session: Session, model: Model, elapsed: Any) -> CommandResult:
         from circuits.tuning.detectors import find_detectors
 
         layers = self._layers(model)
@@ -134,7 +136,7 @@ class Tune(PictureOptions):
                     title = f"{model.name} {layer}: {found.kind} detectors"
                     plot.save_figure(radial_tuning(curves, title=title), folder / f"{layer}.png")
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
     def _check(self) -> None:
         if not self.addresses:

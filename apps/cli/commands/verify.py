@@ -9,12 +9,14 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command, Result, Session
+from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.cli.verify.checks import FAIL, PASS, SKIPPED, SUITES, Check, Wanted
 
 
+@command(group="Installation", order=10, summary="known answers, published or planted, beside what is computed here")
 @dataclass(frozen=True, kw_only=True)
 class Verify(Command):
     """Check known answers: what was published or planted, and what comes out here.
@@ -39,7 +41,7 @@ class Verify(Command):
     limit: int | None = None
     """At most so many drawn scenes or photographs: quicker, less certain."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Run the suites."""
         import difflib
 
@@ -74,7 +76,7 @@ class Verify(Command):
             verdict = f"{counts[PASS]} pass, {counts[FAIL]} fail, {counts[SKIPPED]} skipped"
             console.print(Text(f"{verdict}; {seconds:.0f} s", style="bold red" if counts[FAIL] else "bold green"))
 
-        return Result(document, show, code=1 if counts[FAIL] else 0)
+        return CommandResult(document, show, code=1 if counts[FAIL] else 0)
 
 
 def _run(name: str, wanted: Wanted, alone: bool) -> Iterator[Check]:

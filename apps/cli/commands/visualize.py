@@ -13,10 +13,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, Many, PictureOptions, Result, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, Many, PictureOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
+from apps.cli.registry import command
 from apps.documents import plain
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+@command(group="Analysis", order=60, summary="feature visualization: images optimized to activate units")
 @dataclass(frozen=True, kw_only=True)
 class Visualize(PictureOptions):
     """Make pictures of what units look for, by optimization: each drives its unit as far as it goes.
@@ -71,7 +73,7 @@ class Visualize(PictureOptions):
 
     keeps_out: ClassVar[bool] = True
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """Make the pictures, compare them with photographs, and write the report."""
         self._check()
         elapsed = clock()
@@ -100,7 +102,7 @@ class Visualize(PictureOptions):
             end = "--out DIR writes the pictures and a report" if self.out is None else f"written: {self.out / _PAGE}"
             console.print(Text(end, style="dim"))
 
-        return Result(document, show)
+        return CommandResult(document, show)
 
     def _check(self) -> None:
         if not self.addresses:

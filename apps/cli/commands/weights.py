@@ -10,15 +10,17 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import ModelOptions, Result, Session
+from apps.cli.common import CommandResult, ModelOptions, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import signed, table
 from apps.cli.output.kernel_text import halves, reading, sketch
+from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.attribution.expanded_weights import ExpandedWeights
 
 
+@command(group="Analysis", order=40, summary="expanded weights from one layer to a unit of a later one")
 @dataclass(frozen=True, kw_only=True)
 class Weights(ModelOptions):
     """Show the kernels from the channels of one layer to a unit of a later one, the strongest first.
@@ -44,7 +46,7 @@ class Weights(ModelOptions):
     method: Literal["auto", "exact", "vjp"] = "auto"
     """Compose the kernels exactly, or differentiate the linearized network; they agree to rounding."""
 
-    def run(self, session: Session) -> Result:
+    def run(self, session: Session) -> CommandResult:
         """The strongest kernels of each target."""
         from circuits.attribution.expanded_weights import expanded_weights
         from circuits.errors import GraphError
@@ -105,7 +107,7 @@ class Weights(ModelOptions):
 
             np.save(folder / "kernels.npy", found.kernels.cpu().numpy())
 
-        return Result(document, show, write)
+        return CommandResult(document, show, write)
 
 
 def _target(found: ExpandedWeights, index: int, top: int) -> dict:

@@ -1,4 +1,4 @@
-"""`circuits --help`: what the command is for, and its commands in the order in which one meets them."""
+"""`circuits --help`: what it is for, and its commands by group."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from apps.cli.output.console import stdout
 from apps.cli.registry import COMMANDS, Entry
 
 _ABOUT = """\
-Take a trained network apart and see how it computes: which units make a unit fire, by which weights,
-and how much of its behavior they explain.
+Find out how a trained network computes: which units activate a unit, by which weights, and how much of its
+behavior they explain.
 
 Everything has one address, model/layer:unit[@y,x], for example scenes/mixed4a:11 or scenes/mixed4a:11@3,5.\
 """
 
 _EXAMPLES = """\
-circuits demo                                         a car detector, taken apart, in one go
-circuits layers scenes                                what can be looked at
-circuits find scenes --concept car                    which unit is the car detector?
-circuits trace scenes/mixed4a:11 --out report         what is it made of?\
+circuits demo                                         trace a car detector, in one go
+circuits layers scenes                                list the layers
+circuits find scenes --concept car                    find the car detector
+circuits trace scenes/mixed4a:11 --out report         trace its circuit\
 """
 
 _COMMON = """\
@@ -56,7 +56,7 @@ def show(only: str | None = None) -> None:
 def _grid(commands: Mapping[str, Entry]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, entry in commands.items():
-        grid.add_row("", Text(name, style="cyan"), Text(entry.what))
+        grid.add_row("", Text(name, style="cyan"), Text(entry.summary))
     return grid
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from apps.cli.registry import COMMANDS
+import apps.cli.commands
+from apps.cli.parsing import parse
+from apps.cli.registry import COMMANDS, discover, load_command
 from tests.apps.terminal import FEW, ROOT, Cli, is_refused, process
 
 # -- help ---------------------------------------------------------------------------------------------
@@ -32,6 +35,43 @@ def test_help_of_every_command_says_why_and_shows_an_example(cli: Cli, command: 
     assert "Example:" in ran.out and f"    circuits {command}" in ran.out
     for option in ("--out", "--seed", "--device", "--json"):
         assert option in ran.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_every_command_can_be_parsed(name: str) -> None:
+    command, start = load_command(name), f"circuits {name}"
+    lines = [line.strip().partition(" | ")[0] for line in (command.__doc__ or "").splitlines()]
+    examples = [shlex.split(line.removeprefix(start), comments=True) for line in lines if line.startswith(start)]
+    assert examples
+    for arguments in examples:
+        assert parse(command, start, [*arguments, "--json"]).json
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_bad_input_to_every_command_gets_one_line(cli: Cli, name: str) -> None:
+    ran = cli(*name.split(), "--frobnicate")
+    assert is_refused(ran) and ran.err.startswith("circuits: ")
+
+
+def test_a_command_in_a_file_of_its_own_is_found(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hello_there.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from apps.cli.common import Command, CommandResult\n"
+        "from apps.cli.registry import command\n\n"
+        '@command(group="Greetings", order=1, summary="a greeting")\n'
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Hello(Command):\n"
+        "    def run(self, session):\n"
+        '        return CommandResult({"hello": "there"}, lambda console: console.print("hello"))\n'
+    )
+    monkeypatch.setattr(apps.cli.commands, "__path__", [*apps.cli.commands.__path__, str(tmp_path)])
+    for name, entry in discover(tmp_path).items():
+        monkeypatch.setitem(COMMANDS, name, entry)
+    assert cli("hello", "there", "--json").json["hello"] == "there"
+    assert "Greetings" in cli("--help").out and "a greeting" in cli("hello").out
+    (tmp_path / "mute.py").write_text("class Mute: ...\n")
+    with pytest.raises(ValueError, match="mute.py declares no command"):
+        discover(tmp_path)
 
 
 def test_help_is_quick_and_does_not_need_torch() -> None:

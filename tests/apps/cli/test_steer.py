@@ -8,18 +8,12 @@ from pathlib import Path
 import pytest
 
 import sae
-from apps.cli.registry import COMMANDS, Entry
 from circuits import load
 from sae.data.vision_site import VisionSite
 from sae.steering import Steering, steered
 from tests.apps.terminal import Cli, is_refused
 
 FEW = ["--images", "scenes:8", "--factors", "-1", "0", "1", "--random", "2"]
-
-
-@pytest.fixture(autouse=True)
-def _listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "steer", Entry("steer", "Steer", "Sparse autoencoders", "turn a latent up and down"))
 
 
 @pytest.fixture(scope="module")
