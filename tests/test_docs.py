@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sae.architectures.base import ARCHITECTURES
+from sae.formats import LAYOUTS
 from zoo.cards import CARDS
 
 ROOT = Path(__file__).parent.parent
@@ -17,10 +19,11 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 @pytest.mark.parametrize("guide", [g for g in GUIDES if BLOCK.search(g.read_text())], ids=lambda g: g.name)
 def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(CARDS, "_things", dict(CARDS.items()))  # what a guide registers is forgotten afterwards
+    for registry in (CARDS, ARCHITECTURES, LAYOUTS):  # what a guide registers is forgotten afterwards
+        monkeypatch.setattr(registry, "_things", dict(registry.items()))
     code = "\n\n".join(BLOCK.findall(guide.read_text()))
     # fx reads the source of nothing here, but classes defined in a snippet need a module name
-    exec(compile(code, str(guide), "exec"), {"__name__": "guide"})
+    exec(compile(code, str(guide), "exec", dont_inherit=True), {"__name__": "guide"})
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda g: g.name)

@@ -102,7 +102,7 @@ class ModelOptions(Command):
 
         model = load(name, weights=self.weights, device=self.device)
         if self.sae:
-            from sae.formats.attach import attach_folder
+            from sae.data.vision_site import attach_folder
 
             for one in self.sae:
                 own, _, folder = one.rpartition("=")

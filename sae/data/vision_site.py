@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from sae.architectures.base import SAE
 from sae.data.activations import SiteStream
 from sae.data.site import Block, Function, check_fits
 from sae.errors import SAEError
+from sae.formats import load
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -157,6 +159,31 @@ class VisionSite:
             return self.layer.name, slice(None)
         base, start = self.layer.part
         return base, slice(start, start + self.layer.channels)
+
+
+def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> tuple[VisionSite, str]:
+    """Make the latents of a saved SAE units of the model it was trained on.
+
+    Args:
+        model: the model.
+        folder: as `sae.save` wrote it; its metadata name the layer.
+        name: of the basis (default: the folder's).
+
+    Returns:
+        The site of the layer, and the name of the basis there.
+
+    Raises:
+        FormatError: no SAE there. SAEError: its metadata name no layer, or it was trained on other weights.
+    """
+    path = Path(folder).expanduser()
+    loaded = load(path, device=model.device)
+    layer = loaded.metadata.get("layer") or loaded.metadata.get("hook_name")
+    if not isinstance(layer, str):
+        raise SAEError(f"{path} does not say which layer it reads; attach it with VisionSite(model, LAYER).attach(...)")
+    site = VisionSite(model, layer)
+    basis = name or path.resolve().name
+    site.attach(basis, loaded)
+    return site, basis
 
 
 @dataclass(frozen=True, eq=False)

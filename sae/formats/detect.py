@@ -1,11 +1,9 @@
-"""What is at a path, looked at before any layout is believed, and what a layout of files is."""
+"""The files at a path, and the readers of JSON, safetensors and torch files with errors for users."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sae.architectures.base import SAE
 from sae.errors import FormatError, shorten
 
 
-class Found:
-    """A folder with an SAE's files, or one of the files.
+class SavedFiles:
+    """A folder with the files of an SAE, or one of the files.
 
     Attributes:
-        path: what was asked for. folder: it, or the folder that it is in.
-        names: of the files to go by: those of the folder, or the one that was asked for.
+        path: of the folder or file. folder: the folder, or the folder of the file.
+        names: of the files in the folder, or of the one file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,26 +46,6 @@ class Found:
         if self.torch_file is None:
             raise FormatError("it is not a file that torch wrote (.pt)")
         return read_torch(self.torch_file)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way to keep an SAE in files.
-
-    Attributes:
-        name: what `format=` calls it. files: what it looks like, for messages.
-        detects: whether what was found is of this layout.
-        reads: the SAE, for raw inputs; FormatErrors name the file, not its folder.
-        writes: folder, folded SAE, what is said about it -> files, whole or not at all; None where it is only read.
-        weights: the file that a folder must have before another SAE may be written over it.
-    """
-
-    name: str
-    files: str
-    detects: Callable[[Found], bool]
-    reads: Callable[[Found], SAE]
-    writes: Callable[[Path, SAE, dict[str, Any]], None] | None = None
-    weights: str = ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

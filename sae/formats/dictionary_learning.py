@@ -22,8 +22,9 @@ from sae.architectures.base import ARCHITECTURES, SAE
 from sae.architectures.matryoshka import Matryoshka
 from sae.errors import FormatError, shorten
 from sae.formats.atomic_pair import OURS, Pair
-from sae.formats.detect import Found, Layout, read_json, read_torch
+from sae.formats.detect import SavedFiles, read_json, read_torch
 from sae.formats.parameter_names import Roles, assembled, parameters_of, subtracting, tensors_of, values_of
+from sae.formats.registry import Layout, register_layout
 from sae.formats.saelens import own_config
 
 log = logging.getLogger(__name__)
@@ -73,27 +74,6 @@ CLASSES = {
 
 
 # -- reading ------------------------------------------------------------------------------------------
-
-
-def _detects(found: Found) -> bool:
-    if found.torch_file is None:
-        return found.has(FILES.weights)
-    return isinstance(found.state, dict) and ("ae" in found.state or bool(_possible(found.state)))
-
-
-def _reads(found: Found) -> SAE:
-    file = found.torch_file or found.folder / FILES.weights
-    state = found.state if found.torch_file else read_torch(file)
-    config = _config_for(file)
-    if isinstance(state, dict) and isinstance(state.get("ae"), dict):
-        raise FormatError(
-            f"{file.name} is a backup from within a training (step {shorten(state.get('step', '?'), 20)}), whose "
-            "weights are for normalized inputs. Take the ae.pt that the finished training writes, or "
-            "checkpoints/ae_<step>.pt"
-        )
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise FormatError(f"{file.name} is not a state dict of tensors")
-    return from_dictionary_learning(config, {str(key): value for key, value in state.items()})
 
 
 def _config_for(file: Path) -> dict[str, Any]:
@@ -189,11 +169,6 @@ def _threshold(name: str, value: Tensor) -> Tensor:
 # -- writing ------------------------------------------------------------------------------------------
 
 
-def _writes(folder: Path, sae: SAE, about: dict[str, Any]) -> None:
-    config, tensors = to_dictionary_learning(sae)
-    FILES.write(folder, config, tensors, about, lambda values, path: torch.save(values, path))
-
-
 def to_dictionary_learning(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors of a folded SAE, for `load_dictionary` there.
 
@@ -252,11 +227,33 @@ def _classes_for(cls: type[SAE]) -> list[str]:
     return []
 
 
-LAYOUT = Layout(
-    name=NAME,
-    files=f"{FILES.weights} with {FILES.config}, or another .pt of its classes",
-    detects=_detects,
-    reads=_reads,
-    writes=_writes,
-    weights=FILES.weights,
-)
+@register_layout
+class DictionaryLearning(Layout):
+    """See the module."""
+
+    name = NAME
+    description = f"{FILES.weights} with {FILES.config}, or another .pt of its classes"
+    weights = FILES.weights
+
+    def detects(self, files: SavedFiles) -> bool:
+        if files.torch_file is None:
+            return files.has(FILES.weights)
+        return isinstance(files.state, dict) and ("ae" in files.state or bool(_possible(files.state)))
+
+    def read(self, files: SavedFiles) -> SAE:
+        file = files.torch_file or files.folder / FILES.weights
+        state = files.state if files.torch_file else read_torch(file)
+        config = _config_for(file)
+        if isinstance(state, dict) and isinstance(state.get("ae"), dict):
+            raise FormatError(
+                f"{file.name} is a backup from within a training (step {shorten(state.get('step', '?'), 20)}), whose "
+                "weights are for normalized inputs. Take the ae.pt that the finished training writes, or "
+                "checkpoints/ae_<step>.pt"
+            )
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise FormatError(f"{file.name} is not a state dict of tensors")
+        return from_dictionary_learning(config, {str(key): value for key, value in state.items()})
+
+    def write(self, folder: Path, sae: SAE, about: dict[str, Any]) -> None:
+        config, tensors = to_dictionary_learning(sae)
+        FILES.write(folder, config, tensors, about, lambda values, path: torch.save(values, path))

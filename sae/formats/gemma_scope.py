@@ -17,8 +17,9 @@ from torch import Tensor
 from sae.architectures.base import SAE
 from sae.architectures.jumprelu import JumpReLU
 from sae.errors import FormatError, shorten
-from sae.formats.detect import Found, Layout, read_json, read_safetensors
+from sae.formats.detect import SavedFiles, read_json, read_safetensors
 from sae.formats.parameter_names import Roles, assembled, subtracting, values_of
+from sae.formats.registry import Layout, register_layout
 
 FIRST, SECOND, CONFIG = "params.npz", "params.safetensors", "config.json"
 NAME = "gemma_scope"
@@ -26,23 +27,6 @@ ROLES: Roles = {
     "encoder": ("w_enc", "dm"), "encoder_bias": ("b_enc", "m"), "decoder": ("w_dec", "md"),
     "decoder_bias": ("b_dec", "d"), "threshold": ("threshold", "m"),
 }  # fmt: skip
-
-
-def _detects(found: Found) -> bool:
-    return found.has(FIRST, SECOND) or (found.path.suffix == ".npz" and found.path.is_file())
-
-
-def _reads(found: Found) -> SAE:
-    config: dict[str, Any] = {}
-    if found.has(SECOND):
-        tensors = read_safetensors(found.folder / SECOND)
-        config = read_json(found.folder / CONFIG) if (found.folder / CONFIG).is_file() else {}
-    else:
-        tensors = read_npz(found.path if found.path.suffix == ".npz" else found.folder / FIRST)
-    sae = from_gemma_scope(config, tensors)
-    # layer_20/width_16k/average_l0_71: the folders are the only place that says which SAE it is
-    sae.metadata["source"]["folder"] = "/".join(found.folder.resolve().parts[-3:])
-    return sae
 
 
 def from_gemma_scope(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
@@ -95,9 +79,24 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-LAYOUT = Layout(
-    name=NAME,
-    files=f"{FIRST}, or {SECOND} with {CONFIG}",
-    detects=_detects,
-    reads=_reads,
-)
+@register_layout
+class GemmaScope(Layout):
+    """See the module."""
+
+    name = NAME
+    description = f"{FIRST}, or {SECOND} with {CONFIG}"
+
+    def detects(self, files: SavedFiles) -> bool:
+        return files.has(FIRST, SECOND) or (files.path.suffix == ".npz" and files.path.is_file())
+
+    def read(self, files: SavedFiles) -> SAE:
+        config: dict[str, Any] = {}
+        if files.has(SECOND):
+            tensors = read_safetensors(files.folder / SECOND)
+            config = read_json(files.folder / CONFIG) if (files.folder / CONFIG).is_file() else {}
+        else:
+            tensors = read_npz(files.path if files.path.suffix == ".npz" else files.folder / FIRST)
+        sae = from_gemma_scope(config, tensors)
+        # layer_20/width_16k/average_l0_71: the folders are the only place that says which SAE it is
+        sae.metadata["source"]["folder"] = "/".join(files.folder.resolve().parts[-3:])
+        return sae

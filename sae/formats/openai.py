@@ -10,8 +10,9 @@ from torch import Tensor
 from sae.architectures.base import SAE
 from sae.architectures.relu import ReLU
 from sae.errors import FormatError, shorten
-from sae.formats.detect import Found, Layout
+from sae.formats.detect import SavedFiles
 from sae.formats.parameter_names import Roles, assembled, values_of
+from sae.formats.registry import Layout, register_layout
 
 NAME = "openai"
 ROLES: Roles = {
@@ -20,18 +21,6 @@ ROLES: Roles = {
 }  # fmt: skip
 TIED: Roles = {**ROLES, "decoder": ("decoder.linear.weight", "md")}
 STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
-
-
-def _detects(found: Found) -> bool:
-    return found.torch_file is not None and isinstance(found.state, dict) and "pre_bias" in found.state
-
-
-def _reads(found: Found) -> SAE:
-    if not isinstance(found.state, dict):
-        raise FormatError(f"{found.path.name} is not a state dict")
-    sae = from_openai(found.state)
-    sae.metadata["source"]["file"] = found.path.name
-    return sae
 
 
 def from_openai(state: Mapping[str, Any]) -> SAE:
@@ -59,9 +48,19 @@ def from_openai(state: Mapping[str, Any]) -> SAE:
     return sae
 
 
-LAYOUT = Layout(
-    name=NAME,
-    files="a .pt file with pre_bias and latent_bias",
-    detects=_detects,
-    reads=_reads,
-)
+@register_layout
+class OpenAI(Layout):
+    """See the module."""
+
+    name = NAME
+    description = "a .pt file with pre_bias and latent_bias"
+
+    def detects(self, files: SavedFiles) -> bool:
+        return files.torch_file is not None and isinstance(files.state, dict) and "pre_bias" in files.state
+
+    def read(self, files: SavedFiles) -> SAE:
+        if not isinstance(files.state, dict):
+            raise FormatError(f"{files.path.name} is not a state dict")
+        sae = from_openai(files.state)
+        sae.metadata["source"]["file"] = files.path.name
+        return sae

@@ -1,16 +1,33 @@
-"""The configuration and tensors of SAELens (version 6, inference form): names, orientation, architectures."""
+"""The native layout: a folder that SAELens (6 and on) reads as its own.
+
+cfg.json                 architecture, sizes, metadata
+sae_weights.safetensors  W_enc (d, m), W_dec (m, d), b_enc, b_dec, threshold, ...
+sparsity.safetensors     optional: log10 of the share of inputs on which each latent is active
+
+Mean and scale of the inputs are folded into the weights, so that any reader gets raw activations right. They are also
+in the metadata. A BatchTopK or Matryoshka SAE is written as the JumpReLU it is at inference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sae.architectures.base import ARCHITECTURES, SAE, SAEConfig, config_from_dict
 from sae.errors import FormatError, shorten
-from sae.formats.atomic_pair import OURS
+from sae.evaluation.metrics import log10_density
+from sae.formats.atomic_pair import OURS, Pair
+from sae.formats.detect import SavedFiles, read_safetensors
 from sae.formats.parameter_names import assembled, parameters_of, roles_of, subtracting, tensors_of, values_of
+from sae.formats.registry import Layout, register_layout
+from zoo.common.files import write_atomically
+
+FILES = Pair("cfg.json", "sae_weights.safetensors")
+SPARSITY = "sparsity.safetensors"
 
 VERSION = "6.0.0"
 """Of SAELens, whose layout this is."""
@@ -138,3 +155,31 @@ def own_config(about: Any) -> SAEConfig | None:
 def mismatch(own: SAEConfig) -> FormatError:
     """The error for a file whose tensors are not those of the configuration in it."""
     return FormatError(f"its metadata describe a {own.architecture} SAE of {own.latents} latents, not this one")
+
+
+@register_layout
+class SAELens(Layout):
+    """See the module."""
+
+    name = "saelens"
+    description = f"{FILES.config} with {FILES.weights}"
+    weights = FILES.weights
+    density = True
+
+    def detects(self, files: SavedFiles) -> bool:
+        return files.has(FILES.weights)
+
+    def read(self, files: SavedFiles) -> SAE:
+        tensors = read_safetensors(files.folder / FILES.weights)
+        return from_saelens(FILES.read_config(files.folder), tensors)
+
+    def write(self, folder: Path, sae: SAE, about: dict[str, Any]) -> None:
+        config, tensors = to_saelens(sae)
+        FILES.write(folder, config, tensors, about, lambda values, path: save_file(values, path))
+        (folder / SPARSITY).unlink(missing_ok=True)  # of an SAE that was here before
+
+
+def write_density(folder: Path, density: Tensor) -> None:
+    """Write the share `(m,)` of inputs on which each latent is active, in the file that SAELens reads it from."""
+    sparsity = {"sparsity": log10_density(density).float().cpu()}
+    write_atomically(folder / SPARSITY, lambda temporary: save_file(sparsity, temporary))

@@ -10,8 +10,9 @@ from torch import Tensor
 from sae.architectures.base import SAE
 from sae.architectures.topk import TopK
 from sae.errors import FormatError, shorten
-from sae.formats.detect import Found, Layout, read_json, read_safetensors
+from sae.formats.detect import SavedFiles, read_json, read_safetensors
 from sae.formats.parameter_names import Roles, assembled, values_of
+from sae.formats.registry import Layout, register_layout
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 NAME = "sparsify"
@@ -19,13 +20,6 @@ ROLES: Roles = {
     "encoder": ("encoder.weight", "md"), "encoder_bias": ("encoder.bias", "m"), "decoder": ("W_dec", "md"),
     "decoder_bias": ("b_dec", "d"),
 }  # fmt: skip
-
-
-def _reads(found: Found) -> SAE:
-    tensors = read_safetensors(found.folder / WEIGHTS)
-    sae = from_sparsify(read_json(found.folder / CONFIG), tensors)
-    sae.metadata["source"]["hookpoint"] = found.folder.resolve().name
-    return sae
 
 
 def from_sparsify(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
@@ -59,9 +53,18 @@ def from_sparsify(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> S
     return sae
 
 
-LAYOUT = Layout(
-    name=NAME,
-    files=f"{CONFIG} with {WEIGHTS}",
-    detects=lambda found: found.has(WEIGHTS),
-    reads=_reads,
-)
+@register_layout
+class Sparsify(Layout):
+    """See the module."""
+
+    name = NAME
+    description = f"{CONFIG} with {WEIGHTS}"
+
+    def detects(self, files: SavedFiles) -> bool:
+        return files.has(WEIGHTS)
+
+    def read(self, files: SavedFiles) -> SAE:
+        tensors = read_safetensors(files.folder / WEIGHTS)
+        sae = from_sparsify(read_json(files.folder / CONFIG), tensors)
+        sae.metadata["source"]["hookpoint"] = files.folder.resolve().name
+        return sae

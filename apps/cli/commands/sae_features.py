@@ -78,8 +78,8 @@ class ShowFeatures(ModelOptions):
         for name in ("latents", "examples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
+        from sae.data.vision_site import attach_folder
         from sae.formats import load
-        from sae.formats.attach import attach_folder
         from zoo.images.sources import open_images
 
         elapsed = clock()

@@ -143,8 +143,8 @@ def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
     """A model of the zoo, with the latents of the dictionaries that the server was given."""
     model, refused = load(name), {}
     for own, folder in saes:
+        from sae.data.vision_site import attach_folder
         from sae.formats import load as load_sae
-        from sae.formats.attach import attach_folder
 
         try:
             said = load_sae(folder).metadata

@@ -16,10 +16,9 @@ import sae
 from circuits.errors import AddressError
 from sae.data.activations import Sampling, collect
 from sae.data.site import Site, constant, reconstructing
-from sae.data.vision_site import VisionSite
+from sae.data.vision_site import VisionSite, attach_folder
 from sae.errors import FormatError, SAEError
 from sae.evaluation.evaluate import evaluate
-from sae.formats.attach import attach_folder
 from zoo.images.sources import open_images
 
 COUNT = 24

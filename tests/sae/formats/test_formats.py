@@ -15,7 +15,7 @@ from torch import Tensor
 import sae
 import zoo.common.files
 from circuits.errors import CircuitsError
-from sae.formats import native
+from sae.formats import saelens
 from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, sparse_sums
 
 every = pytest.mark.parametrize("config", ARCHITECTURES, ids=name_of)
@@ -270,7 +270,7 @@ def test_whenever_saving_is_cut_short_the_old_sae_or_the_new_one_is_there(
         return call
 
     # every act on the disk, in order: writing two files, flushing and renaming each, the last rename
-    monkeypatch.setattr(native, "save_file", dying(native.save_file))
+    monkeypatch.setattr(saelens, "save_file", dying(saelens.save_file))
     monkeypatch.setattr(torch, "save", dying(torch.save))
     monkeypatch.setattr(zoo.common.files.os, "fsync", dying(zoo.common.files.os.fsync))
     monkeypatch.setattr(zoo.common.files.os, "replace", dying(zoo.common.files.os.replace))
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_the_old_sae(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(native, "save_file", full)
+    monkeypatch.setattr(saelens, "save_file", full)
     with pytest.raises(CircuitsError, match="No space left"):
         sae.save(tmp_path / "s", scrambled(ARCHITECTURES[1]))
     monkeypatch.undo()
