@@ -30,7 +30,8 @@ from circuits.network.hooks import frozen, read
 from circuits.visualization import objectives, visualize
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Fourier
-from circuits.visualization.render import default_size, fitting, jobs_of
+from circuits.visualization.render import default_batch_size, default_size, jobs_of
+from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline, standard
 
 LAYERS = ("mixed3a", "mixed4c", "mixed5b")
@@ -73,7 +74,7 @@ def _model(device: str | None) -> circuits.Model:
 
 def speed(model: circuits.Model, layer: str, rounds: int) -> None:
     """Seconds per step and picture of one layer."""
-    job = jobs_of(model, f"{layer}:0", "positive", 1, 0)
+    job = jobs_of(model, f"{layer}:0", RenderSettings())
     own = default_size(model, job)[0]
     setups = {
         "one unit, 128 px shown at 224": (1, 128, 224),
@@ -84,7 +85,7 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
     contenders: dict[str, Callable[[], object]] = {}
     counts: dict[str, int] = {}
     for name, (count, size, show) in setups.items():
-        batch = min(count, fitting(model, job, (show, show)))
+        batch = min(count, default_batch_size(model, job, (show, show)))
         contenders[f"ours, {name}"] = _ours(model, layer, count, batch, size, show)
         contenders[f"bare, {name}"] = _bare(model, layer, batch, show)
         counts |= {f"ours, {name}": count, f"bare, {name}": batch}
@@ -111,7 +112,7 @@ def _ours(model: circuits.Model, layer: str, count: int, batch: int, size: int, 
 
     def run() -> None:
         for _ in range(count // batch):
-            ascend(model, goal, pictures, pipeline, steps=STEPS, redirect=0)
+            ascend(model, goal, pictures, pipeline, RenderSettings(steps=STEPS, redirect=0))
         _wait(model)
 
     return run

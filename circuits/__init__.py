@@ -37,7 +37,7 @@ from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
 from circuits.units.similarity import Likeness, Neighbors, neighbors, similarity
 from circuits.units.universality import Matches, match
 from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
-from circuits.visualization import Visualization, visualize
+from circuits.visualization import RenderSettings, Visualization, visualize
 from zoo.cards import register
 from zoo.inputs import InputSpec
 
@@ -70,6 +70,7 @@ __all__ = [
     "Node",
     "Polysemanticities",
     "Polysemanticity",
+    "RenderSettings",
     "Scale",
     "Scan",
     "Score",

@@ -1,8 +1,8 @@
-"""Icons: small pictures of directions in a layer's activation space, all of one kind and made together.
+"""Icons: small visualizations of directions in a layer's activation space, optimized together from one start.
 
-What a position of a layer says to a picture is a vector over its channels. An icon shows what that vector as a whole
-looks for, as a channel's visualization shows what the channel does (Olah et al., *The Building Blocks of
-Interpretability*, Distill 2018).
+The activation vector at a position of a layer is a direction over its channels. An icon visualizes that direction as a
+whole, as a channel's visualization does for one channel (Olah et al., *The Building Blocks of Interpretability*,
+Distill 2018).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from circuits.activations.whitening import Whitening
 from circuits.errors import VisualizationError
 from circuits.network.model import Model
 from circuits.visualization.modes.checks import refuse
-from circuits.visualization.modes.shared_start import alike
+from circuits.visualization.modes.shared_start import shared_start
 from circuits.visualization.objectives import Objective, direction, direction_neuron
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from zoo.common.checks import one_of
 from zoo.progress import Progress
 
 
@@ -39,20 +40,20 @@ def direction_icons(
     progress: Progress = None,
     **options: Any,
 ) -> list[Visualization]:
-    """A picture for each of several directions of a layer.
+    """A visualization of each of several directions of a layer.
 
-    All start from the same noise, so that what differs is what is looked for.
+    All start from the same noise, so that they differ by their directions only.
 
     Args:
         model: the model.
         layer: the layer.
         vectors: `(n, C)` directions, or activation vectors; their lengths do not matter.
-        whitening: to show what tells each from all activations of the layer, as activation atlases do.
+        whitening: to visualize how each differs from all activations of the layer, as activation atlases do.
         steps: of the optimization.
         size: pixels of the icons.
-        cossim_pow: power of the cosine with the direction that the inner product is multiplied with: larger asks for
-            that direction and nothing else, 0 for as much of it as there can be, whatever comes with it.
-        at: "mean" to raise what all positions of the icon say, "center" what the middle one says.
+        cossim_pow: exponent of the cosine with the direction that the inner product is multiplied with: larger gives
+            that direction and nothing else, 0 as much of it as there can be, whatever comes with it.
+        at: "mean" to maximize over all positions of the icon, "center" at the middle one.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.
         **options: of `visualize`.
@@ -64,21 +65,20 @@ def direction_icons(
     torch.Size([3, 64, 64])
     """
     refuse(options, "optimum", "variants")
-    found = model.layer(layer)
-    if vectors.ndim != 2 or vectors.shape[1] != found.channels or len(vectors) == 0:
+    site = model.layer(layer)
+    if vectors.ndim != 2 or vectors.shape[1] != site.channels or len(vectors) == 0:
         raise VisualizationError(
-            f"directions of {found.name} are (n, {found.channels}), at least one; got {tuple(vectors.shape)}"
+            f"directions of {site.name} are (n, {site.channels}), at least one; got {tuple(vectors.shape)}"
         )
     lengths = vectors.detach().float().norm(dim=1)
     if not bool((torch.isfinite(lengths) & (lengths > 0)).all()):
-        raise VisualizationError("a direction that is zero, or not finite, looks for nothing")
-    if at not in ("center", "mean"):
-        raise VisualizationError(f"at is center or mean, not {at!r}")
-    shown = F.normalize(vectors.detach().float().cpu(), dim=1)
+        raise VisualizationError("a direction is zero, or not finite: there is nothing to visualize")
+    one_of("at", at, ("center", "mean"), error=VisualizationError)
+    directions = F.normalize(vectors.detach().float().cpu(), dim=1)
     if whitening is not None:
-        shown = whitening.directions(shown)
+        directions = whitening.directions(directions)
     make = direction_neuron if at == "center" else direction
-    goals: list[Objective] = [make(found.name, one, cossim_pow=cossim_pow) for one in shown]
-    start = alike(options.pop("params", None), seed)
-    made = visualize(model, goals, steps=steps, size=size, params=start, seed=seed, progress=progress, **options)
-    return [replace(v, unit=f"{model.name}/{found.name} direction {i}") for i, v in enumerate(made)]
+    goals: list[Objective] = [make(site.name, vector, cossim_pow=cossim_pow) for vector in directions]
+    options["params"] = shared_start(options.get("params"), seed)
+    icons = visualize(model, goals, steps=steps, size=size, seed=seed, progress=progress, **options)
+    return [replace(icon, unit=f"{model.name}/{site.name} direction {i}") for i, icon in enumerate(icons)]

@@ -1,4 +1,4 @@
-"""Feature visualization: pictures of what units look for, with Lucid's vocabulary, on any model::
+"""Feature visualization: images optimized to activate units, with Lucid's vocabulary, on any model::
 
     from circuits.visualization import objectives, params, transforms, visualize
 
@@ -24,11 +24,13 @@ from circuits.visualization.modes.caricature import (
 )
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Evidence, Visualization
+from circuits.visualization.settings import RenderSettings
 from circuits.visualization.sweeps.sweep import read_sweep, sweep
 
 __all__ = [
     "Decomposed",
     "Evidence",
+    "RenderSettings",
     "Spectrum",
     "Strip",
     "Visualization",

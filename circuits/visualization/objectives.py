@@ -1,13 +1,13 @@
-"""What a picture is optimized for: a value per picture, to be raised, with Lucid's names and algebra.
+"""Objectives: a value per image, to be maximized, with Lucid's names and algebra.
 
-An objective reads layers through `seen("mixed4a")`, `seen("input")` (the pictures themselves, before any
-transformation) or `seen("labels")` (the class scores), and gives one value per picture::
+An objective reads layers through `activations("mixed4a")`, `activations("input")` (the images themselves, before any
+transformation) or `activations("labels")` (the class scores), and gives one value per image::
 
     channel("mixed4a", 476) - 0.5 * neuron("mixed4a", 3) - 1e2 * diversity("mixed4a")
 
-Objectives of the same shape stack: `stack([channel("mixed4a", i) for i in range(512)])` asks another unit of
-each picture of a batch, in one read of the layer. (Olah, Mordvintsev, Schubert: *Feature Visualization*, Distill
-2017; the names are those of Lucid and Lucent, the sign is Lucid's: objectives are raised.)
+Objectives of the same shape stack: `stack([channel("mixed4a", i) for i in range(512)])` reads another unit for
+each image of a batch, in one read of the layer. (Olah, Mordvintsev, Schubert: *Feature Visualization*, Distill
+2017; the names are those of Lucid and Lucent, the sign is Lucid's: objectives are maximized.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,25 +23,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuits.errors import VisualizationError
+from zoo.common.checks import number, whole_number
 
 if TYPE_CHECKING:
     from circuits.network.address import Unit
     from circuits.network.model import Model
 
-Seen = Callable[[str], Tensor]
+Activations = Callable[[str], Tensor]
 """Activations by layer name, `(N, C, H, W)`; "input" and "labels" as above."""
 
 
 class Objective:
-    """A value per picture, to be raised. Add, subtract, multiply with numbers, negate, `sum`, `mean`."""
+    """A value per image, to be maximized. Add, subtract, multiply with numbers, negate, `sum`, `mean`."""
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, activations: Activations) -> Tensor:
         """Values `(N,)`."""
         raise NotImplementedError
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What is read."""
+        """Names of the layers that are read."""
         raise NotImplementedError
 
     def __add__(self, other: Objective | float) -> Objective:
@@ -70,7 +72,7 @@ class Objective:
 
     @staticmethod
     def sum(objectives: Sequence[Objective]) -> Objective:
-        """All of them at once."""
+        """The sum of their values."""
         return Sum(tuple(objectives))
 
     @staticmethod
@@ -81,13 +83,13 @@ class Objective:
 
 @dataclass(frozen=True, eq=False)
 class Constant(Objective):
-    """The same number for every picture."""
+    """The same number for every image."""
 
     number: float
     layers = ()
 
-    def __call__(self, seen: Seen) -> Tensor:
-        return seen("input").new_full((len(seen("input")),), self.number)
+    def __call__(self, activations: Activations) -> Tensor:
+        return activations("input").new_full((len(activations("input")),), self.number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +100,16 @@ class Sum(Objective):
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise VisualizationError("a sum of no objectives asks for nothing")
+            raise VisualizationError("a sum needs at least one objective")
 
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for t in self.terms for name in t.layers))
 
-    def __call__(self, seen: Seen) -> Tensor:
-        total = self.terms[0](seen)
+    def __call__(self, activations: Activations) -> Tensor:
+        total = self.terms[0](activations)
         for term in self.terms[1:]:
-            total = total + term(seen)
+            total = total + term(activations)
         return total
 
 
@@ -122,17 +124,17 @@ class Scaled(Objective):
     def layers(self) -> tuple[str, ...]:
         return self.of.layers
 
-    def __call__(self, seen: Seen) -> Tensor:
-        return self.factor * self.of(seen)
+    def __call__(self, activations: Activations) -> Tensor:
+        return self.factor * self.of(activations)
 
 
 @dataclass(frozen=True, eq=False)
 class Reading(Objective):
-    """What units say: a channel or a direction, over all positions or at one.
+    """The activation of a channel or along a direction, over all positions or at one.
 
     Attributes:
         layer: the layer.
-        index: channels `(1,)`, or one per picture `(N,)`; None where `along` is given.
+        index: channels `(1,)`, or one per image `(N,)`; None where `along` is given.
         along: directions `(1, C)` or `(N, C)` to take the inner product with.
         at: "mean" over positions, "center", or rows and columns `(1 or N, 2)`.
         cosine: exponent of the cosine similarity, at least 0.1, that the inner product is multiplied with.
@@ -148,8 +150,8 @@ class Reading(Objective):
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
-    def __call__(self, seen: Seen) -> Tensor:
-        acts = at_position(as_maps(seen(self.layer)), self.at, self.layer)
+    def __call__(self, activations: Activations) -> Tensor:
+        acts = at_position(as_maps(activations(self.layer)), self.at, self.layer)
         if self.index is not None:
             index = self.index.to(acts.device)
             picked = acts[:, index] if len(index) == 1 else acts[torch.arange(len(acts), device=acts.device), index]
@@ -163,8 +165,8 @@ class Reading(Objective):
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness(Objective):
-    """Inner product of a layer's activations with given ones, position by position: what makes a caricature."""
+class Caricature(Objective):
+    """Inner product of a layer's activations with those of an image, position by position."""
 
     layer: str
     acts: Tensor
@@ -174,11 +176,11 @@ class Likeness(Objective):
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
-    def __call__(self, seen: Seen) -> Tensor:
-        acts, target = as_maps(seen(self.layer)), as_maps(self.acts)
+    def __call__(self, activations: Activations) -> Tensor:
+        acts, target = as_maps(activations(self.layer)), as_maps(self.acts)
         if acts.shape[1:] != target.shape[1:]:
             raise VisualizationError(
-                f"{self.layer} is {tuple(acts.shape[1:])} here, but what it is likened to is "
+                f"{self.layer} is {tuple(acts.shape[1:])} here, but the activations to exaggerate are "
                 f"{tuple(target.shape[1:])}; show both at the same size"
             )
         acts, target = acts.flatten(1), target.to(acts).expand_as(acts).flatten(1)
@@ -188,7 +190,7 @@ class Likeness(Objective):
 
 @dataclass(frozen=True, eq=False)
 class Function(Objective):
-    """A function of one layer (or of the pictures) to a value per picture."""
+    """A function of one layer (or of the images) to a value per image."""
 
     layer: str
     of: Callable[[Tensor], Tensor]
@@ -197,27 +199,23 @@ class Function(Objective):
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
-    def __call__(self, seen: Seen) -> Tensor:
-        return self.of(seen(self.layer))
+    def __call__(self, activations: Activations) -> Tensor:
+        return self.of(activations(self.layer))
 
 
 @dataclass(frozen=True, eq=False)
 class Foreign(Objective):
-    """A function of `seen` to one number to be *lowered*, as Lucent's objectives are: shared by all pictures."""
+    """A function of `activations` to one loss for the whole batch, to be *minimized*, as Lucent's objectives are."""
 
-    function: Callable[[Seen], Any]
-    found: tuple[str, ...] = ()
+    function: Callable[[Activations], Any]
+    layers = ()  # not known before it is called
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.found
-
-    def __call__(self, seen: Seen) -> Tensor:
-        n = len(seen("input"))
-        loss = self.function(seen)
+    def __call__(self, activations: Activations) -> Tensor:
+        n = len(activations("input"))
+        loss = self.function(activations)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise VisualizationError("an objective of your own gives one number (a loss, as in Lucent), as a tensor")
-        # The sum over pictures is what is raised: shared out evenly, its gradient is that of the loss.
+        # The sum over images is maximized: divided evenly, its gradient is that of the loss.
         return (-loss.reshape(()) / n).expand(n)
 
 
@@ -236,7 +234,7 @@ def at_position(acts: Tensor, at: str | Tensor, layer: str) -> Tensor:
     if int(rows.max()) >= height or int(columns.max()) >= width:
         raise VisualizationError(
             f"position {int(rows.max())},{int(columns.max())} lies outside {layer}, which is {height}x{width} for "
-            "pictures of this size; give a larger size"
+            "images of this size; give a larger size"
         )
     return acts[torch.arange(len(acts), device=acts.device), :, rows, columns][:, :, None, None]
 
@@ -246,12 +244,12 @@ def at_position(acts: Tensor, at: str | Tensor, layer: str) -> Tensor:
 
 def channel(layer: str, index: int) -> Objective:
     """The mean of a channel over all positions."""
-    return Reading(layer, torch.tensor([_whole(index)]))
+    return Reading(layer, torch.tensor([_index("channel", index)]))
 
 
 def neuron(layer: str, index: int, x: int | None = None, y: int | None = None) -> Objective:
     """A channel at one position, by default the center."""
-    return Reading(layer, torch.tensor([_whole(index)]), at=where(x, y))
+    return Reading(layer, torch.tensor([_index("channel", index)]), at=position(x, y))
 
 
 def direction(layer: str, vector: Tensor, cossim_pow: float = 0.0) -> Objective:
@@ -263,7 +261,7 @@ def direction_neuron(
     layer: str, vector: Tensor, x: int | None = None, y: int | None = None, cossim_pow: float = 0.0
 ) -> Objective:
     """As `direction`, at one position, by default the center."""
-    return Reading(layer, along=_vector(vector), at=where(x, y), cosine=_power(cossim_pow))
+    return Reading(layer, along=_vector(vector), at=position(x, y), cosine=_power(cossim_pow))
 
 
 def deepdream(layer: str) -> Objective:
@@ -277,7 +275,7 @@ def class_logit(index: int) -> Objective:
 
 
 def total_variation(layer: str = "input") -> Objective:
-    """Sum of absolute differences between neighbors; subtract it to get smoother pictures."""
+    """Sum of absolute differences between neighbors; subtract it to get smoother images."""
 
     def of(acts: Tensor) -> Tensor:
         down, right = acts.diff(dim=2).abs(), acts.diff(dim=3).abs()
@@ -287,7 +285,7 @@ def total_variation(layer: str = "input") -> Objective:
 
 
 def l1(layer: str = "input", constant: float = 0.5) -> Objective:
-    """Sum of absolute differences from a constant (0.5: gray, for pictures)."""
+    """Sum of absolute differences from a constant (0.5: gray, for images)."""
     return Function(layer, lambda acts: (acts - constant).abs().flatten(1).sum(1))
 
 
@@ -297,9 +295,9 @@ def l2(layer: str = "input", constant: float = 0.5, epsilon: float = 1e-6) -> Ob
 
 
 def diversity(layer: str) -> Objective:
-    """How alike the pictures of one batch are: *subtract* it, as with Lucid, to see all that a unit answers to.
+    """How similar the images of one batch are: *subtract* it, as with Lucid, to see all that activates a unit.
 
-    Per picture, the sum of the cosines of its channel correlations (Gram matrix) with those of the others. Lucid's
+    Per image, the sum of the cosines of its channel correlations (Gram matrix) with those of the others. Lucid's
     and Lucent's is the mean of these over the batch. `visualize(..., variants=4)` subtracts it by itself.
     """
 
@@ -313,23 +311,23 @@ def diversity(layer: str) -> Objective:
 
 
 def caricature(layer: str, acts: Tensor, cossim_pow: float = 1.0) -> Objective:
-    """Answer as a given picture does, only more so: `acts` is what `layer` says to it, `(1, C, H, W)`."""
-    return Likeness(layer, acts.detach(), _power(cossim_pow))
+    """Exaggerate the activations of an image: `acts` are those of `layer` on it, `(1, C, H, W)`."""
+    return Caricature(layer, acts.detach(), _power(cossim_pow))
 
 
 def blur_input_each_step() -> Objective:
-    """Half the squared difference from a blurred self: subtracting `k` of it blurs pictures by `k` in each plain step.
+    """Half the squared difference from a blurred self: subtracting `k` of it blurs images by `k` in each plain step.
 
     (Nguyen, Yosinski, Clune, 2015.)
     """
 
-    def of(pictures: Tensor) -> Tensor:
-        c = pictures.shape[1]
-        kernel = pictures.new_tensor([[0.5, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 0.5]]).expand(c, 1, 3, 3)
+    def of(images: Tensor) -> Tensor:
+        c = images.shape[1]
+        kernel = images.new_tensor([[0.5, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 0.5]]).expand(c, 1, 3, 3)
         with torch.no_grad():
-            weight = F.conv2d(torch.ones_like(pictures[:1]), kernel, padding=1, groups=c)
-            blurred = F.conv2d(pictures, kernel, padding=1, groups=c) / weight
-        return 0.5 * (pictures - blurred).square().flatten(1).sum(1)
+            weight = F.conv2d(torch.ones_like(images[:1]), kernel, padding=1, groups=c)
+            blurred = F.conv2d(images, kernel, padding=1, groups=c) / weight
+        return 0.5 * (images - blurred).square().flatten(1).sum(1)
 
     return Function("input", of)
 
@@ -337,16 +335,16 @@ def blur_input_each_step() -> Objective:
 # -- putting them together --------------------------------------------------------------------------------------
 
 
-def of_unit(model: Model, unit: Unit, *, before_rectifier: bool = False) -> Objective:
+def of_unit(model: Model, unit: Unit, *, pre_activation: bool = False) -> Objective:
     """The objective of an address: a channel, a neuron, a latent of a basis, or a whole layer (deepdream).
 
     Args:
         model: the model.
         unit: of `model.resolve`.
-        before_rectifier: read what the rectifier reads, where the layer is one: below zero it still says something.
+        pre_activation: read the input of the ReLU, where the layer is one: it has a gradient below zero, too.
     """
     layer = unit.layer
-    if before_rectifier and unit.basis is None and model.graph is not None:
+    if pre_activation and unit.basis is None and model.graph is not None:
         before = model.graph.before_rectifier(model.node(layer))
         if before is not model.node(layer):
             layer = model.name_of(before)
@@ -363,26 +361,30 @@ def of_unit(model: Model, unit: Unit, *, before_rectifier: bool = False) -> Obje
     return Reading(layer, torch.tensor([unit.index]), at=at)
 
 
-def as_objective(what: Objective | str | Callable[[Seen], Any]) -> Objective:
+def as_objective(objective: Objective | str | Callable[[Activations], Any]) -> Objective:
     """An objective as it is; "layer:n" as a channel; a function of your own (a loss, as in Lucent) wrapped.
 
     Raises:
         VisualizationError: anything else.
     """
-    if isinstance(what, Objective):
-        return what
-    if isinstance(what, str):
-        layer, colon, index = what.rpartition(":")
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str):
+        layer, colon, index = objective.rpartition(":")
         if colon and index.strip().isdigit():
             return channel(layer.strip(), int(index))
-        raise VisualizationError(f"an objective as text is layer:channel, for example mixed4a:476; got {what[:60]!r}")
-    if callable(what):
-        return Foreign(what)
-    raise VisualizationError(f"an objective is an Objective, layer:channel, or a function; got {type(what).__name__}")
+        raise VisualizationError(
+            f"an objective as text is layer:channel, for example mixed4a:476; got {objective[:60]!r}"
+        )
+    if callable(objective):
+        return Foreign(objective)
+    raise VisualizationError(
+        f"an objective is an Objective, layer:channel, or a function; got {type(objective).__name__}"
+    )
 
 
 def stack(objectives: Sequence[Objective]) -> Objective:
-    """One objective that asks of picture i what `objectives[i]` asks; they must be of the same shape.
+    """One objective whose value for image i is that of `objectives[i]`; they must be of the same shape.
 
     Raises:
         VisualizationError: they differ in more than which unit, direction or position they read.
@@ -428,19 +430,16 @@ def shape_of(objective: Objective) -> tuple[Any, ...]:
     return tuple(shape)
 
 
-def _whole(index: int) -> int:
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise VisualizationError(f"a channel is a whole number from 0, not {index!r}")
-    return index
+_index = partial(whole_number, least=0, error=VisualizationError)
 
 
-def where(x: int | None, y: int | None) -> str | Tensor:
+def position(x: int | None, y: int | None) -> str | Tensor:
     """A position as `Reading.at` holds it."""
     if x is None and y is None:
         return "center"
     if x is None or y is None:
         raise VisualizationError("give both x and y of a position, or neither for the center")
-    return torch.tensor([[_whole(y), _whole(x)]])
+    return torch.tensor([[_index("y", y), _index("x", x)]])
 
 
 def _vector(vector: Tensor) -> Tensor:
@@ -450,6 +449,4 @@ def _vector(vector: Tensor) -> Tensor:
 
 
 def _power(power: float) -> float:
-    if power < 0:
-        raise VisualizationError(f"the power of the cosine is 0 or more, not {power}")
-    return float(power)
+    return number("cossim_pow", power, least=0, error=VisualizationError)

@@ -1,14 +1,14 @@
-"""The loop that raises an objective: parameters to pictures, transformed, shown to the network, one step of Adam.
+"""The optimization loop: parameters to images, transformed, given to the network, one step of Adam.
 
 Nothing else is done: the network's weights are frozen, its forward pass stops at the deepest layer that the
-objective reads, and a batch of pictures shares both. Each picture's steps are those it would take alone.
+objective reads, and a batch of images shares both. The steps of an image do not depend on its batch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -19,9 +19,9 @@ from circuits.errors import AddressError, VisualizationError, shorten
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
 from circuits.visualization.objectives import Foreign, Objective
-from circuits.visualization.parametrizations import Parametrization
+from circuits.visualization.parametrizations import Parametrization, Size
 from circuits.visualization.redirected_relu import redirected
-from circuits.visualization.transforms import Pipeline
+from circuits.visualization.settings import RenderSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,17 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Ascent:
-    """What came of it.
+    """The result of `ascend`.
 
     Attributes:
-        pictures: `(N, C [+ 1], H, W)` in [0, 1], the last channel the opacity where there is one.
-        values: the objective at each step, `(steps, N)`; of the transformed pictures.
-        frames: step -> pictures after it.
-        skipped: steps that a picture did not take because its gradient was not finite, `(N,)`.
-        reached: whether any gradient reached each picture, `(N,)`.
+        images: `(N, C [+ 1], H, W)` in [0, 1], the last channel the opacity where there is one.
+        values: the objective at each step, `(steps, N)`; of the transformed images.
+        frames: step -> images after it.
+        skipped: steps that an image did not take because its gradient was not finite, `(N,)`.
+        reached: whether any gradient reached each image, `(N,)`.
     """
 
-    pictures: Tensor
+    images: Tensor
     values: Tensor
     frames: dict[int, Tensor] = field(default_factory=dict)
     skipped: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -50,75 +50,65 @@ class Ascent:
 def ascend(
     model: Model,
     objective: Objective,
-    pictures: Parametrization,
+    parametrization: Parametrization,
     pipeline: Callable[[Tensor], Tensor],
+    settings: RenderSettings,
     *,
-    steps: int,
-    rate: float | None = None,
     optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] | None = None,
-    redirect: int = 16,
-    frames: Collection[int] = (),
-    plateau: int | None = None,
-    precision: str | None = None,
     background: Callable[[Tensor], Tensor] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Ascent:
-    """Raise `objective` by changing `pictures`.
+    """Maximize `objective` over the images of `parametrization`.
 
     Args:
         model: the model; its weights and hooks are the same afterwards, also after an error.
-        objective: a value per picture.
-        pictures: what is optimized.
-        pipeline: from pictures to what the network is shown, in [0, 1].
-        steps: how many steps.
-        rate: Adam's step size; default what suits the parametrization.
+        objective: a value per image.
+        parametrization: what is optimized.
+        pipeline: from images to the network's input, in [0, 1].
+        settings: its steps, rate, redirect, frames, plateau and precision count here.
         optimizer: instead of Adam, a function of the parameters.
-        redirect: in so many first steps rectifiers redirect blocked gradients.
-        frames: steps after which to keep the pictures.
-        plateau: stop when the best mean over this many steps is no better than over as many before.
-        precision: "bf16" or "fp16" to run the network under autocast; default the model's own.
-        background: what shows through transparent pictures, anew each step.
+        background: what shows through transparent images, anew at each step.
         on_step: called after each step with its number.
 
     Raises:
-        VisualizationError: no gradient can reach the pictures, or the network cannot take pictures of this size.
+        VisualizationError: no gradient can reach the images, or the network cannot take images of this size.
     """
     names = layer_names(model, objective)
     layers = [model.layers[n] for n in names.values()]
     channels = model.input.channels
-    parameters = list(pictures.parameters())
-    step_size = pictures.rate if rate is None else rate
-    tuner = optimizer(parameters) if optimizer is not None else torch.optim.Adam(parameters, lr=step_size)
-    autocast = _autocast(model, precision)
+    parameters = list(parametrization.parameters())
+    rate = parametrization.rate if settings.rate is None else settings.rate
+    tuner = optimizer(parameters) if optimizer is not None else torch.optim.Adam(parameters, lr=rate)
+    autocast = _autocast(model, settings.precision)
     values: list[Tensor] = []
-    kept: dict[int, Tensor] = {}
+    frames: dict[int, Tensor] = {}
     skipped = reached = torch.zeros(0)
 
     def value_and_gradient() -> Tensor:
         tuner.zero_grad(set_to_none=True)
-        image = pictures()
-        opacity = image[:, channels:] if pictures.alpha else None
-        shown = image if opacity is None else _over(image[:, :channels], opacity, background)
+        image = parametrization()
+        opacity = image[:, channels:] if parametrization.alpha else None
+        opaque = image if opacity is None else _over(image[:, :channels], opacity, background)
         with autocast():
             # channels last is an eighth faster on a CPU, more on a GPU's tensor cores
-            x = pipeline(shown).contiguous(memory_format=torch.channels_last)
+            x = pipeline(opaque).contiguous(memory_format=torch.channels_last)
             acts = read(model, x, layers) if layers else {}
 
-        def seen(name: str) -> Tensor:
+        def activations(name: str) -> Tensor:
             return image[:, :channels] if name == "input" else acts[names[name]]
 
-        value = objective(seen).float()
+        value = objective(activations).float()
         if opacity is not None:
-            # else everything becomes opaque: room is paid for, in the unit of the objective itself
+            # else everything becomes opaque: opacity is penalized, in the unit of the objective itself
             value = value - 0.5 * value.detach().abs() * opacity.flatten(1).mean(1)
         if not value.requires_grad:
-            raise VisualizationError("nothing in the objective depends on the picture: no gradient can reach it")
+            raise VisualizationError("nothing in the objective depends on the image: no gradient can reach it")
         (-value.sum()).backward()  # type: ignore[no-untyped-call]
         return value.detach()
 
-    with frozen(model.module), torch.enable_grad(), size_checked(model, pictures.size):
-        for step in range(1, steps + 1):
-            with redirected() if step <= redirect else nullcontext():
+    with frozen(model.module), torch.enable_grad(), size_checked(model, parametrization.size):
+        for step in range(1, settings.steps + 1):
+            with redirected() if step <= settings.redirect else nullcontext():
                 if optimizer is None:
                     value = value_and_gradient()
                     finite, nonzero = _clean(parameters)
@@ -128,17 +118,18 @@ def ascend(
                 else:
                     value = _closed_step(tuner, value_and_gradient)
             values.append(value)
-            if step in frames:
+            if step in settings.frames:
                 with torch.no_grad():
-                    kept[step] = pictures().detach().cpu()
+                    frames[step] = parametrization().detach().cpu()
             if on_step is not None:
                 on_step(step)
+            plateau = settings.plateau
             if plateau is not None and step % plateau == 0 and _flat(values, plateau):
                 log.info("no better over the last %d steps: stopped at step %d", plateau, step)
                 break
     with torch.no_grad():
-        final = pictures().detach()
-    return Ascent(final, torch.stack(values).cpu(), kept, skipped.cpu(), reached.cpu())
+        final = parametrization().detach()
+    return Ascent(final, torch.stack(values).cpu(), frames, skipped.cpu(), reached.cpu())
 
 
 def layer_names(model: Model, objective: Objective) -> dict[str, str]:
@@ -147,8 +138,8 @@ def layer_names(model: Model, objective: Objective) -> dict[str, str]:
     Raises:
         AddressError: an unknown layer.
     """
-    asked = _asked_by(model, objective) if _is_foreign(objective) else objective.layers
-    return {name: model.layer("logits" if name == "labels" else name).name for name in asked if name != "input"}
+    names = _layers_of_function(model, objective) if _is_foreign(objective) else objective.layers
+    return {name: model.layer("logits" if name == "labels" else name).name for name in names if name != "input"}
 
 
 def _is_foreign(objective: Objective) -> bool:
@@ -156,39 +147,39 @@ def _is_foreign(objective: Objective) -> bool:
     return isinstance(objective, Foreign) or any(isinstance(o, Objective) and _is_foreign(o) for o in inner)
 
 
-def _asked_by(model: Model, objective: Objective) -> tuple[str, ...]:
-    """The layers that a function of someone else's asks for, found by letting it ask."""
-    asked: dict[str, Tensor] = {}
+def _layers_of_function(model: Model, objective: Objective) -> tuple[str, ...]:
+    """The layers that a user's function reads, recorded by calling it once on gray images."""
+    acts: dict[str, Tensor] = {}
     example = torch.full((2, *model.input.shape), 0.5, device=model.device, dtype=model.dtype)
 
-    def seen(name: str) -> Tensor:
+    def activations(name: str) -> Tensor:
         if name == "input":
             return example
-        if name not in asked:
+        if name not in acts:
             layer = model.layer("logits" if name == "labels" else name)
-            asked[name] = read(model, example, [layer])[layer.name]
-        return asked[name]
+            acts[name] = read(model, example, [layer])[layer.name]
+        return acts[name]
 
     with torch.no_grad():
         try:
-            objective(seen)
+            objective(activations)
         except (VisualizationError, AddressError):
             raise
         except Exception as error:  # whatever the user's own function raises
-            raise VisualizationError(f"the objective failed on a gray picture: {shorten(error, 200)}") from error
-    return tuple(asked)
+            raise VisualizationError(f"the objective failed on a gray image: {shorten(error, 200)}") from error
+    return tuple(acts)
 
 
 @contextmanager
-def size_checked(model: Model, size: tuple[int, int]) -> Iterator[None]:
-    """Turn the network's refusal of pictures of a size into an error that says so."""
+def size_checked(model: Model, size: Size) -> Iterator[None]:
+    """Turn the network's own error on images of a size it cannot take into one line that names the size."""
     try:
         yield
     except RuntimeError as error:
         text = str(error)
         if any(s in text for s in ("Kernel size can't be greater", "Output size is too small", "too small", "shapes")):
             raise VisualizationError(
-                f"{model.name} cannot take pictures of {size[0]}x{size[1]} as far as this layer "
+                f"{model.name} cannot take images of {size[0]}x{size[1]} as far as this layer "
                 f"({shorten(text, 120)}); give a larger size, up to its own {model.input.hw[0]}x{model.input.hw[1]}"
             ) from error
         raise
@@ -197,18 +188,16 @@ def size_checked(model: Model, size: tuple[int, int]) -> Iterator[None]:
 def _autocast(model: Model, precision: str | None) -> Callable[[], torch.autocast | nullcontext[None]]:
     if precision is None:
         return nullcontext
-    if precision not in _DTYPES:
-        raise VisualizationError(f"precision is bf16, fp16 or left out, not {precision!r}")
     return lambda: torch.autocast(model.device.type, _DTYPES[precision])
 
 
 def _over(colors: Tensor, opacity: Tensor, background: Callable[[Tensor], Tensor] | None) -> Tensor:
-    behind = torch.full_like(colors, 0.5) if background is None else background(colors)
-    return colors * opacity + behind * (1 - opacity)
+    below = torch.full_like(colors, 0.5) if background is None else background(colors)
+    return colors * opacity + below * (1 - opacity)
 
 
 def _clean(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Zero the gradients of pictures where one is not finite; which were finite, and which had any."""
+    """Zero the gradients of images where one is not finite; returns which were finite, and which had any."""
     finite = nonzero = None
     for p in parameters:
         assert p.grad is not None
@@ -226,14 +215,14 @@ def _clean(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _closed_step(tuner: torch.optim.Optimizer, value_and_gradient: Callable[[], Tensor]) -> Tensor:
     """A step of an optimizer of the user's, which may evaluate several times (LBFGS); the first value counts."""
-    seen: list[Tensor] = []
+    values: list[Tensor] = []
 
     def closure() -> float:
-        seen.append(value_and_gradient())
-        return -float(seen[-1].sum())
+        values.append(value_and_gradient())
+        return -float(values[-1].sum())
 
     tuner.step(closure)
-    return seen[0]
+    return values[0]
 
 
 def _flat(values: list[Tensor], window: int) -> bool:
@@ -244,18 +233,15 @@ def _flat(values: list[Tensor], window: int) -> bool:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Whether memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-__all__ = ["Ascent", "ExitStack", "Pipeline", "ascend", "exhausted", "layer_names", "size_checked"]
-
-
-def shown_plain(model: Model, pictures: Tensor, show: tuple[int, int]) -> Tensor:
-    """Pictures as the network is shown them without transformations: on gray where transparent, resized."""
-    colors = pictures[:, : model.input.channels].to(model.device)
-    if pictures.shape[1] > model.input.channels:
-        opacity = pictures[:, model.input.channels :].to(model.device)
+def untransformed(model: Model, images: Tensor, show: Size) -> Tensor:
+    """The network's input for images without transforms: on gray where they are transparent, resized to `show`."""
+    colors = images[:, : model.input.channels].to(model.device)
+    if images.shape[1] > model.input.channels:
+        opacity = images[:, model.input.channels :].to(model.device)
         colors = colors * opacity + 0.5 * (1 - opacity)
     if tuple(colors.shape[2:]) != show:
         colors = F.interpolate(colors, show, mode="bilinear", align_corners=False)

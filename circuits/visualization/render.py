@@ -1,4 +1,4 @@
-"""Pictures of what units look for: many units at once, each picture its own."""
+"""Feature visualization by optimization: many units at once, each image independent of the others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.visualization.objectives import (
+    Activations,
     Objective,
     Reading,
     as_maps,
@@ -28,30 +29,32 @@ from circuits.visualization.objectives import (
     shape_of,
 )
 from circuits.visualization.objectives import stack as stack_objectives
-from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names, shown_plain
-from circuits.visualization.parametrizations import Factory, Fourier, generator
+from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names, untransformed
+from circuits.visualization.parametrizations import Factory, Fourier, Size, generator
 from circuits.visualization.result import Visualization
+from circuits.visualization.settings import RenderSettings, pixels_of
 from circuits.visualization.transforms import Pipeline, standard
+from zoo.common.settings import settings_of
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
 
 _LARGEST = 128
-"""Pixels that pictures get by default even where receptive fields are larger: their rims hardly count."""
+"""Pixels that images get by default even where receptive fields are larger: their borders hardly count."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be made.
+    """One image to optimize.
 
     Attributes:
         name: address of the unit, or a name for an objective.
-        goal: what is raised.
-        reading: what is reported: the same, but for negative optima and later attempts.
+        goal: the objective that is maximized.
+        reading: the objective that is reported: the same, but for negative optima and later attempts.
         unit: the unit, where there is one.
-        variant: number of the picture among those of one unit.
+        variant: number of the image among those of one unit.
         seed: of everything random about it.
-        negative: whether the reading is to be lowered.
+        negative: whether the reading is minimized.
     """
 
     name: str
@@ -63,8 +66,8 @@ class Job:
     negative: bool = False
 
     def again(self, model: Model, attempt: int) -> Job:
-        """The same with another seed, raising what the unit's rectifier reads: a gradient always gets through that."""
-        goal = self.goal if self.unit is None else of_unit(model, self.unit, before_rectifier=True)
+        """The same with another seed, maximizing the pre-activation: its gradient is never blocked by the ReLU."""
+        goal = self.goal if self.unit is None else of_unit(model, self.unit, pre_activation=True)
         return replace(self, goal=goal, seed=_seed(self.seed, "again", attempt))
 
 
@@ -75,120 +78,101 @@ def visualize(
     model: Model,
     what: str | Unit | Objective | Iterable[str | Unit | Objective],
     *,
-    steps: int = 256,
-    size: int | tuple[int, int] | None = None,
-    show: int | tuple[int, int] | None = None,
-    params: Factory | None = None,
-    transforms: Sequence[Any] | None = None,
-    optimum: str = "positive",
-    variants: int = 1,
-    rate: float | None = None,
-    redirect: int = 16,
-    retries: int = 2,
-    frames: Iterable[int] = (),
-    plateau: int | None = None,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
+    settings: RenderSettings | None = None,
     progress: Progress = None,
+    **options: Any,
 ) -> list[Visualization]:
-    """Pictures that units answer to strongly: feature visualization by optimization (Olah et al., Distill 2017).
+    """Feature visualization: images optimized to activate units strongly (Olah et al., Distill 2017).
 
-    All units of a batch are optimized at once; a picture comes out the same, but for rounding, whichever others
-    are made with it. The network's weights and hooks are the same afterwards.
+    All units of a batch are optimized at once; an image is the same, up to rounding, whatever batch it is in. The
+    network's weights and hooks are the same afterwards.
 
     Args:
         model: the model.
         what: addresses of units, neurons (`layer:unit@y,x`), latents (`layer~basis:i`) or whole layers, for all of
             their units; or objectives of `circuits.visualization.objectives`.
-        steps: steps of the optimization, at least 1.
-        size: pixels of the pictures; default what the receptive field needs, at most 128 and the model's own.
-        show: pixels that the network is shown; default `size`.
-        params: a parametrization of `circuits.visualization.parametrizations`; default `Fourier()`.
-        transforms: of `circuits.visualization.transforms`, or functions of a tensor; default `standard`; `[]`: none.
-        optimum: "positive", or "negative" for what a unit answers to least, before its rectifier.
-        variants: pictures per unit; more than one are pushed apart, by `diversity`.
-        rate: step size; default what suits the parametrization.
-        redirect: first steps in which gradients blocked by rectifiers are redirected.
-        retries: further attempts for a unit that stays silent, with other seeds, more contrast at the start, and
-            raising what its rectifier reads; then it is reported as dead.
-        frames: steps after which the pictures are kept too.
-        plateau: stop a batch when no picture of it has improved over so many steps.
-        precision: "bf16" or "fp16" for autocast; default the model's own.
-        batch_size: pictures at once; default what memory allows.
-        seed: of everything random; the same seed gives the same bits on the CPU.
+        settings: how to optimize.
         progress: True for a bar, or a function of (done, total) in steps.
+        **options: fields of `RenderSettings`: steps, size, show, params, transforms, optimum, variants, rate,
+            redirect, retries, frames, plateau, precision, batch_size, seed.
 
     Returns:
-        One result per unit (and variant), in the order asked.
+        One result per unit (and variant), in the order of `what`.
 
     Raises:
-        AddressError: an unknown layer or unit. VisualizationError: anything else that cannot be done as asked.
+        AddressError: an unknown layer or unit. VisualizationError: an unknown option, or one that does not fit.
 
     >>> visualize(load("scenes"), "mixed4a:11", steps=2)[0].image.shape
     torch.Size([3, 64, 64])
     """
-    if optimum not in ("positive", "negative"):
-        raise VisualizationError(f"optimum is positive or negative, not {optimum!r}")
-    for name, number in (("steps", steps), ("variants", variants)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise VisualizationError(f"{name} is a whole number from 1, not {number!r}")
+    settings = settings_of(RenderSettings, settings, options, error=VisualizationError)
     if model.module.training:
         raise VisualizationError(f"{model.name} is in training mode; call model.module.eval() first")
-    jobs = jobs_of(model, what, optimum, variants, seed)
-    pixels = pixels_of(size, "size") or default_size(model, jobs)
-    shown = pixels_of(show, "show") or pixels
-    factory = Fourier() if params is None else params
-    changes = list(standard(min(pixels))) if transforms is None else list(transforms)
-    run = partial(
-        _batch, model, factory=factory, size=pixels, show=shown, transforms=changes, steps=steps, rate=rate,
-        redirect=redirect, frames=frozenset(frames), plateau=plateau, precision=precision, coupled=variants > 1,
-    )  # fmt: skip
-    most = batch_size or fitting(model, jobs, shown)
-    groups = batches_of(jobs, most, variants)
-    done: dict[Job, Visualization] = {}
+    jobs = jobs_of(model, what, settings)
+    settings = resolved(model, jobs, settings)
+    size = pixels_of(settings.show, "show") or model.input.hw
+    batch_size = settings.batch_size or default_batch_size(model, jobs, size)
+    run = partial(_batch, model, settings=settings, diverse=settings.variants > 1)
+    groups = batches_of(jobs, batch_size, settings.variants)
+    results: dict[Job, Visualization] = {}
     with reporter(progress, "step") as report:
-        total, ahead = steps * len(groups), 0
+        total, before = settings.steps * len(groups), 0
 
         def tick(step: int) -> None:
-            report(ahead + step, total)
+            report(before + step, total)
 
         for group in groups:
-            done |= _careful(run, group, tick)
-            ahead += steps
-    for attempt in range(1, retries + 1 if optimum == "positive" else 1):
-        silent = [job for job in jobs if done[job].status == "dead"]
-        if silent:
-            log.info("%d stayed silent: trying again (%d of %d)", len(silent), attempt, retries)
-        again = {job.again(model, attempt): job for job in silent}
-        louder = partial(run, factory=_louder(factory, attempt), coupled=False)
-        for group in batches_of(list(again), most, 1):
-            done |= {again[other]: result for other, result in _careful(louder, group, None).items()}
-    dead = [job.name for job in jobs if done[job].status == "dead"]
+            results |= _halved_if_needed(run, group, tick)
+            before += settings.steps
+    for attempt in range(1, 1 if settings.negative else settings.retries + 1):
+        inactive = [job for job in jobs if results[job].status == "dead"]
+        if inactive:
+            log.info("%d stayed inactive: trying again (%d of %d)", len(inactive), attempt, settings.retries)
+        again = {job.again(model, attempt): job for job in inactive}
+        stronger = replace(settings, params=_more_contrast(settings.params, attempt))
+        rerun = partial(_batch, model, settings=stronger, diverse=False)
+        for group in batches_of(list(again), batch_size, 1):
+            results |= {again[job]: result for job, result in _halved_if_needed(rerun, group, None).items()}
+    dead = [job.name for job in jobs if results[job].status == "dead"]
     if dead:
-        log.warning("no picture made these answer, they are reported as dead: %s", shorten(", ".join(dead), 200))
-    return [done[job] for job in jobs]
+        log.warning("no image activated these units, they are reported as dead: %s", shorten(", ".join(dead), 200))
+    return [results[job] for job in jobs]
 
 
-def jobs_of(model: Model, what: Any, optimum: str, variants: int, seed: int) -> list[Job]:
-    """The pictures to be made of what is asked, in that order."""
-    asked = [what] if isinstance(what, (str, Unit, Objective)) or callable(what) else list(what)
-    if not asked:
+def jobs_of(model: Model, what: Any, settings: RenderSettings) -> list[Job]:
+    """One job per image of `what`, in that order."""
+    targets = [what] if isinstance(what, (str, Unit, Objective)) or callable(what) else list(what)
+    if not targets:
         raise VisualizationError("name at least one unit to visualize, for example mixed4a:0")
-    negative = optimum == "negative"
+    negative = settings.negative
     jobs: list[Job] = []
-    for one in asked:
-        named: list[tuple[str, Objective, Unit | None]]
-        if isinstance(one, (str, Unit)):
-            named = [(str(u), of_unit(model, u, before_rectifier=negative), u) for u in _units(model, one)]
+    for target in targets:
+        readings: list[tuple[str, Objective, Unit | None]]
+        if isinstance(target, (str, Unit)):
+            readings = [(str(u), of_unit(model, u, pre_activation=negative), u) for u in _units(model, target)]
         else:
-            objective = as_objective(one)
+            objective = as_objective(target)
             layer_names(model, objective)
-            named = [(f"objective {len(jobs)}", objective, None)]
-        for name, reading, unit in named:
+            readings = [(f"objective {len(jobs)}", objective, None)]
+        for name, reading, unit in readings:
             goal = -reading if negative else reading
-            jobs += [Job(name, goal, reading, unit, v, _seed(seed, name, v), negative) for v in range(variants)]
+            jobs += [
+                Job(name, goal, reading, unit, v, _seed(settings.seed, name, v), negative)
+                for v in range(settings.variants)
+            ]
     return jobs
+
+
+def resolved(model: Model, jobs: Sequence[Job], settings: RenderSettings) -> RenderSettings:
+    """The settings with the defaults of size, show, params and transforms worked out for these jobs."""
+    size = pixels_of(settings.size, "size") or default_size(model, jobs)
+    return replace(
+        settings,
+        size=size,
+        show=pixels_of(settings.show, "show") or size,
+        params=Fourier() if settings.params is None else settings.params,
+        transforms=list(standard(min(size)) if settings.transforms is None else settings.transforms),
+    )
 
 
 def _units(model: Model, address: str | Unit) -> list[Unit]:
@@ -211,35 +195,25 @@ def _seed(seed: int, name: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
 
 
-def pixels_of(size: int | tuple[int, int] | None, name: str) -> tuple[int, int] | None:
-    """Height and width; None where none is asked."""
-    if size is None:
-        return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or not 1 <= s <= 8192 for s in pair):
-        raise VisualizationError(f"{name} is a number of pixels from 1 to 8192, or height and width; got {size!r}")
-    return pair
-
-
 def default_size(model: Model, jobs: Sequence[Job]) -> tuple[int, int]:
     """Pixels that the receptive fields of the units need, at most 128, or the model's own size where a net has one."""
     height, width = model.input.hw
     layers = {n for j in jobs for n in layer_names(model, j.goal).values()}
     if not layers or any(model.layers[n].size is None for n in layers):
-        return height, width  # beyond a flattening, a network takes its own size only
+        return height, width  # after a flattening, a network takes its own size only
     need = 0
     for name in layers:
         layer = model.layers[name]
         if layer.receptive_field is None:
             return height, width
         need = max(need, *layer.receptive_field.size)
-    # room for it in more than one place, so that a picture shows how the unit repeats
+    # room for more than one receptive field, so that the image shows how the feature repeats
     pixels = min(_LARGEST, max(32, 16 * math.ceil(1.75 * need / 16)))
     return min(height, pixels), min(width, pixels)
 
 
-def fitting(model: Model, jobs: Sequence[Job], show: tuple[int, int]) -> int:
-    """Pictures that can be optimized at once in the memory there is."""
+def default_batch_size(model: Model, jobs: Sequence[Job], show: Size) -> int:
+    """Images that can be optimized at once in the available memory."""
     names = list(model.layers)
     deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.goal).values()), default=0)
     area = show[0] * show[1] / (model.input.hw[0] * model.input.hw[1])
@@ -252,17 +226,17 @@ def fitting(model: Model, jobs: Sequence[Job], show: tuple[int, int]) -> int:
     return int(min(16, max(1, 4e8 // each)))
 
 
-def batches_of(jobs: list[Job], most: int, variants: int) -> list[list[Job]]:
+def batches_of(jobs: list[Job], batch_size: int, variants: int) -> list[list[Job]]:
     """Batches of jobs whose objectives stack; variants of one unit are a batch by themselves."""
     if variants > 1:
         return [jobs[i : i + variants] for i in range(0, len(jobs), variants)]
     by_shape: dict[Any, list[Job]] = {}
     for job in jobs:
         by_shape.setdefault(shape_of(job.goal), []).append(job)
-    return [group[i : i + most] for group in by_shape.values() for i in range(0, len(group), most)]
+    return [group[i : i + batch_size] for group in by_shape.values() for i in range(0, len(group), batch_size)]
 
 
-def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> dict[Job, Visualization]:
+def _halved_if_needed(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> dict[Job, Visualization]:
     """Run a batch; in halves when memory runs out."""
     try:
         return run(group, tick=tick)
@@ -272,12 +246,12 @@ def _careful(run: Run, group: list[Job], tick: Callable[[int], None] | None) -> 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(group) // 2
-    log.warning("out of memory with %d pictures at once: going on with %d", len(group), half)
-    return _careful(run, group[:half], None) | _careful(run, group[half:], None)
+    log.warning("out of memory with %d images at once: going on with %d", len(group), half)
+    return _halved_if_needed(run, group[:half], None) | _halved_if_needed(run, group[half:], None)
 
 
-def _louder(factory: Factory, attempt: int) -> Factory:
-    """The same parametrization with a start of more contrast: in gray noise the layers below may all be silent too."""
+def _more_contrast(factory: Factory | None, attempt: int) -> Factory | None:
+    """The same parametrization with a start of more contrast: on near-gray noise the layers below may be silent too."""
     sd = getattr(factory, "sd", None)
     if sd is None or not is_dataclass(factory) or isinstance(factory, type):
         return factory
@@ -285,97 +259,100 @@ def _louder(factory: Factory, attempt: int) -> Factory:
 
 
 def _batch(
-    model: Model, group: list[Job], *, factory: Factory, size: tuple[int, int], show: tuple[int, int],
-    transforms: list[Any], steps: int, rate: float | None, redirect: int, frames: frozenset[int],
-    plateau: int | None, precision: str | None, coupled: bool, tick: Callable[[int], None] | None,
-) -> dict[Job, Visualization]:  # fmt: skip
+    model: Model,
+    group: list[Job],
+    *,
+    settings: RenderSettings,
+    diverse: bool,
+    tick: Callable[[int], None] | None,
+) -> dict[Job, Visualization]:
+    """Optimize the images of one batch, with settings whose defaults are worked out (`resolved`)."""
+    size, show = pixels_of(settings.size, "size"), pixels_of(settings.show, "show")
+    assert size is not None and show is not None and settings.params is not None and settings.transforms is not None
     seeds = [job.seed for job in group]
-    pictures = factory(seeds, size, model.input.channels, model.device)
-    pipeline = Pipeline(transforms, out=show, seeds=seeds, device=model.device)
+    parametrization = settings.params(seeds, size, model.input.channels, model.device)
+    pipeline = Pipeline(settings.transforms, out=show, seeds=seeds, device=model.device)
     objective = stack_objectives([job.goal for job in group])
-    if coupled:
-        objective = _Apart(objective)
-    behind = _Backgrounds(seeds) if pictures.alpha else None
-    found = ascend(
-        model, objective, pictures, pipeline, steps=steps, rate=rate, redirect=redirect, frames=frames,
-        plateau=plateau, precision=precision, background=behind, on_step=tick,
-    )  # fmt: skip
-    lowest = group[0].negative
+    if diverse:
+        objective = _Diverse(objective)
+    background = _Backgrounds(seeds) if parametrization.alpha else None
+    ascent = ascend(model, objective, parametrization, pipeline, settings, background=background, on_step=tick)
     readings = stack_objectives([job.reading for job in group])
-    means, peaks = responses(model, readings, found.pictures, show, lowest=lowest)
-    made = {}
-    for i, job in enumerate(group):
-        made[job] = Visualization(
+    means, peaks = responses(model, readings, ascent.images, show, lowest=settings.negative)
+    return {
+        job: Visualization(
             unit=job.name,
             variant=job.variant,
-            image=found.pictures[i].cpu(),
+            image=ascent.images[i].cpu(),
             response=float(means[i]),
             peak=float(peaks[i]),
-            transformed=float(found.values[-16:, i].mean()),
-            history=tuple(found.values[:, i].tolist()),
-            status=_status(found, i, job, float(peaks[i])),
-            optimum="negative" if lowest else "positive",
+            transformed=float(ascent.values[-16:, i].mean()),
+            history=tuple(ascent.values[:, i].tolist()),
+            status=_status(ascent, i, job, float(peaks[i])),
+            optimum=settings.optimum,
             channels=model.input.channels,
-            frames={s: f[i] for s, f in found.frames.items()},
-            steps=len(found.values),
+            frames={s: f[i] for s, f in ascent.frames.items()},
+            steps=len(ascent.values),
             input_size=show,
             seed=job.seed,
             digest=model.digest,
         )
-    return made
+        for i, job in enumerate(group)
+    }
 
 
-def _status(found: Ascent, i: int, job: Job, peak: float) -> str:
-    if not math.isfinite(peak) or int(found.skipped[i]) > len(found.values) // 10:
+def _status(ascent: Ascent, i: int, job: Job, peak: float) -> str:
+    if not math.isfinite(peak) or int(ascent.skipped[i]) > len(ascent.values) // 10:
         return "not finite"
-    if job.unit is not None and not job.negative and peak == 0:  # exactly: a rectifier that nothing came through
+    if job.unit is not None and not job.negative and peak == 0:  # exactly: a ReLU that nothing came through
         return "dead"
-    return "ok" if bool(found.reached[i]) else "dead"
+    return "ok" if bool(ascent.reached[i]) else "dead"
 
 
 @torch.no_grad()
 def responses(
-    model: Model, objective: Objective, pictures: Tensor, show: tuple[int, int], *, lowest: bool = False
+    model: Model, objective: Objective, images: Tensor, show: Size, *, lowest: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """What the objective, and the unit at its best (or lowest) position, say to pictures as they are, `(N,)` each."""
-    colors = shown_plain(model, pictures, show)
+    """The objective, and the unit's maximum (or minimum) activation over positions, on untransformed images, `(N,)`."""
+    colors = untransformed(model, images, show)
     names = layer_names(model, objective)
     acts = read(model, colors, [model.layers[n] for n in names.values()]) if names else {}
 
-    def seen(name: str) -> Tensor:
+    def activations(name: str) -> Tensor:
         return colors if name == "input" else acts[names[name]]
 
-    values = objective(seen).float()
+    values = objective(activations).float()
     if not isinstance(objective, Reading) or not isinstance(objective.at, str):
         return values, values
-    maps = as_maps(seen(objective.layer))
+    maps = as_maps(activations(objective.layer))
     if objective.index is not None:
-        said = maps[torch.arange(len(maps), device=maps.device), objective.index.to(maps.device)].flatten(1)
+        rows = torch.arange(len(maps), device=maps.device)
+        unit_maps = maps[rows, objective.index.to(maps.device)].flatten(1)
     else:
         assert objective.along is not None
         along = objective.along.to(maps).expand(len(maps), -1)[:, :, None, None]
-        said = (maps * along).sum(1).flatten(1)
-    return values, said.amin(1) if lowest else said.amax(1)
+        unit_maps = (maps * along).sum(1).flatten(1)
+    return values, unit_maps.amin(1) if lowest else unit_maps.amax(1)
 
 
-class _Apart(Objective):
-    """A unit's objective, and its pictures pushed apart, in the unit of the objective's own present value."""
+class _Diverse(Objective):
+    """A unit's objective less the similarity of its images, scaled to the objective's present value."""
 
     def __init__(self, of: Objective) -> None:
         self.of = of
-        self.alike = diversity(of.layers[0])
+        self.similarity = diversity(of.layers[0])
 
     @property
     def layers(self) -> tuple[str, ...]:
         return self.of.layers
 
-    def __call__(self, seen: Callable[[str], Tensor]) -> Tensor:
-        value = self.of(seen)
-        return value - value.detach().abs().mean() * self.alike(seen) / (len(value) - 1)
+    def __call__(self, activations: Activations) -> Tensor:
+        value = self.of(activations)
+        return value - value.detach().abs().mean() * self.similarity(activations) / (len(value) - 1)
 
 
 class _Backgrounds:
-    """Random soft colors behind transparent pictures, anew each step, per picture its own."""
+    """Random soft colors behind transparent images, new at each step, of each image its own."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.generators = [generator(s, "background") for s in seeds]

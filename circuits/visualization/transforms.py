@@ -1,7 +1,7 @@
-"""Random changes to a picture before the network sees it, so that what it finds does not hang on single pixels.
+"""Random transforms of an image before it is given to the network, so that an optimum is robust to small changes.
 
-A `Pipeline` composes all that move pixels into one affine map per picture and samples once. Each picture draws from
-its own seed, whatever batch it is in.
+A `Pipeline` composes all transforms that move pixels into one affine map per image and samples once. The random numbers
+of each image are those of its own seed, whatever batch it is in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 BLOCK = 256
-"""Calls whose random numbers are drawn at once."""
+"""Calls whose random numbers are generated at once."""
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -45,13 +45,13 @@ class Transform:
 
 @dataclass(frozen=True)
 class Pad(Transform):
-    """Color around the picture, which others then move into view.
+    """Color around the image, which other transforms then move into view.
 
-    The network's view stays as large as the picture: alone, this changes nothing. `Crop` after it draws its windows
-    from the picture with its rim, so `Pad(12), Crop(1, 1)` shows the whole of both.
+    The network's view stays as large as the image: alone, this changes nothing. `Crop` after it samples its windows
+    from the image with its border, so `Pad(12), Crop(1, 1)` gives the whole of both.
 
     Attributes:
-        pixels: width of the rim; beyond it lies the same color.
+        pixels: width of the border; outside of it lies the same color.
         value: in [0, 1], of all channels; 0.5 also without a `Pad`.
     """
 
@@ -75,12 +75,12 @@ class Geometric(Transform, ABC):
 
     @abstractmethod
     def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
-        """`(S, 3, 3)`, float64: places of its output to places of its input, x, y in pixels from the center.
+        """`(S, 3, 3)`, float64: positions in its output to positions in its input, x, y in pixels from the center.
 
         Args:
             u: random numbers `(S, numbers)` in [0, 1).
-            canvas: H, W of what it is given, rim included.
-            view: H, W of what it gives, those of the picture.
+            canvas: H, W of its input, border included.
+            view: H, W of its output, those of the image.
         """
 
 
@@ -93,7 +93,7 @@ class Jitter(Geometric):
     def __post_init__(self) -> None:
         _not_negative(self, self.pixels)
         if self.pixels != int(self.pixels):
-            raise VisualizationError(f"{self}: a whole number of pixels, please")
+            raise VisualizationError(f"{self}: pixels must be a whole number")
 
     @property
     def numbers(self) -> int:
@@ -118,7 +118,7 @@ class Scale(Geometric):
             raise VisualizationError(f"{self}: give low <= high, or one list of scales")
 
     def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
-        return _affine(scale=1 / _drawn(u[:, 0], self.low, self.high))
+        return _affine(scale=1 / _choices(u[:, 0], self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Rotate(Geometric):
 
     def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
         within = self.degrees if isinstance(self.degrees, Sequence) else -self.degrees
-        return _affine(angle=_drawn(u[:, 0], within, None if isinstance(within, Sequence) else -within).deg2rad())
+        return _affine(angle=_choices(u[:, 0], within, None if isinstance(within, Sequence) else -within).deg2rad())
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,14 @@ class Crop(Geometric):
         return 3
 
     def affine(self, u: Tensor, canvas: Size, view: Size) -> Tensor:
-        share = _drawn(u[:, 0], self.low, self.high)
-        sides, seen = (torch.tensor(size[::-1], dtype=u.dtype) for size in (canvas, view))
-        return _affine(scale=share[:, None] * sides / seen, shift=(u[:, 1:] - 0.5) * (1 - share)[:, None] * sides)
+        share = _choices(u[:, 0], self.low, self.high)
+        sides, window = (torch.tensor(size[::-1], dtype=u.dtype) for size in (canvas, view))
+        return _affine(scale=share[:, None] * sides / window, shift=(u[:, 1:] - 0.5) * (1 - share)[:, None] * sides)
 
 
 @dataclass(frozen=True)
 class ColorNoise(Transform):
-    """Each channel of each picture times `1 ± gain`, plus `± offset`, uniform."""
+    """Each channel of each image times `1 ± gain`, plus `± offset`, uniform."""
 
     gain: float = 0.0
     offset: float = 0.0
@@ -172,7 +172,7 @@ class ColorNoise(Transform):
 
 @dataclass(frozen=True)
 class Noise(Transform):
-    """Normal noise of this standard deviation, pixel by pixel; drawn on the CPU, so dearer than the others."""
+    """Normal noise of this standard deviation, pixel by pixel; generated on the CPU, so slower than the others."""
 
     sd: float
 
@@ -184,28 +184,28 @@ def standard(size: int | Size) -> tuple[Transform, ...]:
     """Lucid's default: pad 12, jitter 8, scale by 0.9 to 1.1, rotate by up to 10 degrees, jitter 4.
 
     Args:
-        size: of the pictures; below 128 pixels all amounts in pixels are smaller in proportion.
+        size: of the images; below 128 pixels all amounts in pixels are smaller in proportion.
     """
     side = size if isinstance(size, int) else min(size)
     if side < 1:
-        raise VisualizationError(f"a picture is at least 1 x 1 pixels; got size {size}")
+        raise VisualizationError(f"an image is at least 1 x 1 pixels; got size {size}")
     pad, first, last = (max(1, round(amount * min(1.0, side / 128))) for amount in (12, 8, 4))
     scales = tuple(1 + (i - 5) / 50 for i in range(11))
     return Pad(pad), Jitter(first), Scale(scales), Rotate(tuple(float(d) for d in range(-10, 11))), Jitter(last)
 
 
 class Pipeline:
-    """Transforms of a batch of pictures, drawn anew at each call.
+    """Transforms of a batch of images, random anew at each call.
 
     Transforms of this module that follow each other are one run: first their geometry in one sampling (bilinear, the
-    pad's color outside, gray if there is none), then their noise. Functions in between are called as they are; their
-    own random numbers are their own affair.
+    pad's color outside, gray if there is none), then their noise. Functions in between are called as they are, with
+    whatever random numbers they use.
 
     Args:
         transforms: of this module, or functions of a tensor `(N, C, H, W)` such as Lucent's.
-        out: H, W of what comes out; of another size than the picture, it shows the same, resized.
-        seeds: one per picture.
-        device: where the pictures are.
+        out: H, W of the output; the image is resized to it.
+        seeds: one per image.
+        device: of the images.
 
     Raises:
         VisualizationError: something that is no transform, or runs with two pad colors.
@@ -218,21 +218,21 @@ class Pipeline:
         self, transforms: Sequence[Transform | Function], *, out: Size, seeds: Sequence[int], device: Device = "cpu"
     ) -> None:
         if len(out) != 2 or min(out) < 1:
-            raise VisualizationError(f"what comes out is at least 1 x 1 pixels; got out={tuple(out)}")
+            raise VisualizationError(f"the output is at least 1 x 1 pixels; got out={tuple(out)}")
         self.out = (int(out[0]), int(out[1]))
         self.seeds = [int(seed) for seed in seeds]
         self._calls = 0
         self._parts: list[_Run | Function] = []
         run: list[Transform] = []
-        for one in transforms:
-            if isinstance(one, Transform):
-                run.append(one)
-            elif callable(one) and not isinstance(one, type):
-                self._parts += [_Run(run, len(self._parts), self.seeds, device), one]
+        for transform in transforms:
+            if isinstance(transform, Transform):
+                run.append(transform)
+            elif callable(transform) and not isinstance(transform, type):
+                self._parts += [_Run(run, len(self._parts), self.seeds, device), transform]
                 run = []
             else:
                 raise VisualizationError(
-                    f"{shorten(one)} is no transform: give a transform of circuits.visualization.transforms, "
+                    f"{shorten(transform)} is no transform: give a transform of circuits.visualization.transforms, "
                     "such as Jitter(8), or any function of a tensor"
                 )
         self._parts.append(_Run(run, len(self._parts), self.seeds, device))
@@ -247,60 +247,62 @@ class Pipeline:
             raise VisualizationError(f"skip({calls}): only forwards")
         self._calls += calls
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Pictures `(N, C, H, W)` transformed, `(N, C, *out)`; differentiable.
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images `(N, C, H, W)` transformed, `(N, C, *out)`; differentiable.
 
         Raises:
-            VisualizationError: not one picture per seed, or a function among the transforms gave no pictures.
+            VisualizationError: not one image per seed, or a function among the transforms returned no tensor.
         """
         for part in self._parts:
-            if pictures.ndim != 4 or len(pictures) != len(self.seeds):
+            if images.ndim != 4 or len(images) != len(self.seeds):
                 raise VisualizationError(
-                    f"{len(self.seeds)} seeds need pictures ({len(self.seeds)}, C, H, W); got {tuple(pictures.shape)}"
+                    f"{len(self.seeds)} seeds need images ({len(self.seeds)}, C, H, W); got {tuple(images.shape)}"
                 )
             if isinstance(part, _Run):
-                pictures = part(pictures, self._calls, self.out if part is self._parts[-1] else None)
+                images = part(images, self._calls, self.out if part is self._parts[-1] else None)
             else:
-                pictures = part(pictures)
-                if not isinstance(pictures, Tensor):
-                    raise VisualizationError(f"{shorten(part)} gave a {type(pictures).__name__}, not a tensor")
+                images = part(images)
+                if not isinstance(images, Tensor):
+                    raise VisualizationError(f"{shorten(part)} gave a {type(images).__name__}, not a tensor")
         self._calls += 1
-        return pictures
+        return images
 
 
 class _Run:
     """Transforms of this module that follow each other."""
 
-    def __init__(self, transforms: Sequence[Transform], place: int, seeds: list[int], device: Device) -> None:
+    def __init__(self, transforms: Sequence[Transform], number: int, seeds: list[int], device: Device) -> None:
         self.moves = [t for t in transforms if isinstance(t, Pad | Geometric)]
-        self.still = all(isinstance(t, Pad) for t in self.moves)
-        self.whole = all(isinstance(t, Pad | Jitter) for t in self.moves)
+        self.static = all(isinstance(t, Pad) for t in self.moves)
+        self.whole_pixels = all(isinstance(t, Pad | Jitter) for t in self.moves)
         self.changes = [t for t in transforms if isinstance(t, ColorNoise | Noise)]
         values = {t.value for t in self.moves if isinstance(t, Pad)} or {0.5}
         if len(values) > 1:
-            raise VisualizationError(f"one color around a picture, please; got Pad values {sorted(values)}")
+            raise VisualizationError(f"all Pad transforms need the same value; got {sorted(values)}")
         self.value = values.pop()
-        self.place, self.seeds, self.device = place, seeds, device
+        self.number, self.seeds, self.device = number, seeds, device
         self._maps: tuple[tuple[int, Size], Tensor] | None = None
         self._gains: tuple[tuple[int, int], Tensor] | None = None
 
-    def __call__(self, pictures: Tensor, call: int, out: Size | None) -> Tensor:
-        size = (pictures.shape[2], pictures.shape[3])
+    def __call__(self, images: Tensor, call: int, out: Size | None) -> Tensor:
+        size = (images.shape[2], images.shape[3])
         out = size if out is None else out
-        if not self.still:
-            grid = _grid(self._map(call, size), out).to(pictures.dtype)
-            if self.whole and out == size:  # exact: no pixel lies between two, and none is rounded by taking gray away
-                outside = (grid.abs().amax(3) > 1).unsqueeze(1).to(pictures.dtype)
-                moved = F.grid_sample(pictures, grid, mode="nearest", align_corners=False)
-                pictures = moved + self.value * outside
+        if not self.static:
+            grid = _grid(self._map(call, size), out).to(images.dtype)
+            if (
+                self.whole_pixels and out == size
+            ):  # exact: no pixel lies between two, and none is rounded by taking gray away
+                outside = (grid.abs().amax(3) > 1).unsqueeze(1).to(images.dtype)
+                moved = F.grid_sample(images, grid, mode="nearest", align_corners=False)
+                images = moved + self.value * outside
             else:
-                pictures = F.grid_sample(pictures - self.value, grid, align_corners=False) + self.value
+                images = F.grid_sample(images - self.value, grid, align_corners=False) + self.value
         elif out != size:
-            pictures = F.interpolate(pictures, out, mode="bilinear", align_corners=False)
-        return self._noised(pictures, call) if self.changes else pictures
+            images = F.interpolate(images, out, mode="bilinear", align_corners=False)
+        return self._noised(images, call) if self.changes else images
 
     def _map(self, call: int, size: Size) -> Tensor:
-        """`(N, 2, 3)`: normalized places in the view to normalized places in the picture."""
+        """`(N, 2, 3)`: normalized positions in the view to normalized positions in the image."""
         key = (call // BLOCK, size)
         if self._maps is None or self._maps[0] != key:
             maps = torch.stack([self._composed(seed, key[0], size) for seed in self.seeds], 1)
@@ -308,39 +310,39 @@ class _Run:
         return self._maps[1][call % BLOCK]
 
     def _composed(self, seed: int, block: int, size: Size) -> Tensor:
-        """`(BLOCK, 2, 3)` for one picture; one at a time, so that its bits do not depend on the others."""
+        """`(BLOCK, 2, 3)` for one image; one at a time, so that its bits do not depend on the others."""
         moves = [t for t in self.moves if isinstance(t, Geometric)]
         numbers = [t.numbers for t in moves]
-        drawn = torch.rand(BLOCK, sum(numbers), generator=generator(seed, f"move {self.place} {block}")).double()
-        each = iter(torch.split(drawn, numbers, 1))
+        random = torch.rand(BLOCK, sum(numbers), generator=generator(seed, f"move {self.number} {block}")).double()
+        each = iter(torch.split(random, numbers, 1))
         half = torch.tensor([size[1] / 2, size[0] / 2, 1.0], dtype=torch.float64)
         total, canvas = torch.diag(1 / half), size
-        for one in self.moves:
-            if isinstance(one, Pad):
-                canvas = (canvas[0] + 2 * one.pixels, canvas[1] + 2 * one.pixels)
+        for move in self.moves:
+            if isinstance(move, Pad):
+                canvas = (canvas[0] + 2 * move.pixels, canvas[1] + 2 * move.pixels)
             else:
-                assert isinstance(one, Geometric)
-                total = total @ one.affine(next(each), canvas, size)
-                canvas = size if isinstance(one, Crop) else canvas
+                assert isinstance(move, Geometric)
+                total = total @ move.affine(next(each), canvas, size)
+                canvas = size if isinstance(move, Crop) else canvas
         return (total @ torch.diag(half))[:, :2]
 
-    def _noised(self, pictures: Tensor, call: int) -> Tensor:
-        channels = pictures.shape[1]
+    def _noised(self, images: Tensor, call: int) -> Tensor:
+        channels = images.shape[1]
         key = (call // BLOCK, channels)
         if self._gains is None or self._gains[0] != key:
-            shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"color {self.place} {key[0]}"
-            drawn = torch.stack([torch.rand(shape, generator=generator(seed, purpose)) for seed in self.seeds], 1)
-            self._gains = key, (2 * drawn - 1).to(self.device)
-        u = self._gains[1][call % BLOCK].to(pictures.dtype)
+            shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"color {self.number} {key[0]}"
+            random = torch.stack([torch.rand(shape, generator=generator(seed, purpose)) for seed in self.seeds], 1)
+            self._gains = key, (2 * random - 1).to(self.device)
+        u = self._gains[1][call % BLOCK].to(images.dtype)
         for i, change in enumerate(self.changes):
             if isinstance(change, ColorNoise):
-                pictures = pictures * (1 + change.gain * u[:, i, 0]) + change.offset * u[:, i, 1]
+                images = images * (1 + change.gain * u[:, i, 0]) + change.offset * u[:, i, 1]
             else:
                 assert isinstance(change, Noise)
-                makers = [generator(seed, f"noise {self.place} {i} {call}") for seed in self.seeds]
-                noise = torch.stack([torch.randn(pictures.shape[1:], generator=maker) for maker in makers])
-                pictures = pictures + change.sd * noise.to(pictures)
-        return pictures
+                generators = [generator(seed, f"noise {self.number} {i} {call}") for seed in self.seeds]
+                noise = torch.stack([torch.randn(images.shape[1:], generator=g) for g in generators])
+                images = images + change.sd * noise.to(images)
+        return images
 
 
 def _grid(maps: Tensor, out: Size) -> Tensor:
@@ -353,8 +355,8 @@ def _grid(maps: Tensor, out: Size) -> Tensor:
 
 def _affine(*, scale: Tensor | None = None, angle: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
     """`(S, 3, 3)` of scales `(S,)` or `(S, 2)`, angles `(S,)` and shifts `(S, 2)`, x before y."""
-    given = next(t for t in (scale, angle, shift) if t is not None)
-    maps = torch.eye(3, dtype=torch.float64).repeat(len(given), 1, 1)
+    count = next(len(t) for t in (scale, angle, shift) if t is not None)
+    maps = torch.eye(3, dtype=torch.float64).repeat(count, 1, 1)
     if angle is not None:
         maps[:, 0, 0], maps[:, 0, 1] = angle.cos(), -angle.sin()
         maps[:, 1, 0], maps[:, 1, 1] = angle.sin(), angle.cos()
@@ -365,7 +367,7 @@ def _affine(*, scale: Tensor | None = None, angle: Tensor | None = None, shift: 
     return maps
 
 
-def _drawn(u: Tensor, low: float | Sequence[float], high: float | None) -> Tensor:
+def _choices(u: Tensor, low: float | Sequence[float], high: float | None) -> Tensor:
     """One of `low`, or a number between `low` and `high`, for each of `u` in [0, 1)."""
     if isinstance(low, Sequence):
         return torch.tensor(low, dtype=u.dtype)[(u * len(low)).long()]
@@ -382,4 +384,4 @@ def _values(transform: Transform, values: float | Sequence[float]) -> tuple[floa
 
 def _not_negative(transform: Transform, *amounts: float) -> None:
     if not all(0 <= amount < math.inf for amount in amounts):
-        raise VisualizationError(f"{transform}: amounts are 0 or more")
+        raise VisualizationError(f"{transform}: amounts must be 0 or more")

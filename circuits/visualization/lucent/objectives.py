@@ -1,4 +1,4 @@
-"""Lucent's objectives. They are raised, where Lucent's are losses; sums and differences read the same."""
+"""Lucent's objectives. They are maximized, where Lucent's are losses; sums and differences read the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.errors import VisualizationError
 from circuits.visualization import objectives as ours
-from circuits.visualization.objectives import Objective, Seen, as_objective, blur_input_each_step
+from circuits.visualization.objectives import Activations, Objective, as_objective, blur_input_each_step
 
 __all__ = [
     "Objective",
@@ -33,8 +33,8 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class _OfPicture(Objective):
-    """An objective of one picture of the batch."""
+class _OfImage(Objective):
+    """An objective of one image of the batch."""
 
     of: Objective
     number: int
@@ -43,16 +43,16 @@ class _OfPicture(Objective):
     def layers(self) -> tuple[str, ...]:
         return self.of.layers
 
-    def __call__(self, seen: Seen) -> Tensor:
-        values = self.of(seen)
+    def __call__(self, activations: Activations) -> Tensor:
+        values = self.of(activations)
         if self.number >= len(values):
-            raise VisualizationError(f"batch={self.number} of an objective, but there are {len(values)} pictures")
+            raise VisualizationError(f"batch={self.number} of an objective, but there are {len(values)} images")
         return values * (torch.arange(len(values), device=values.device) == self.number)
 
 
 @dataclass(frozen=True, eq=False)
 class _Shared(Objective):
-    """An objective of the batch as a whole, shared out evenly."""
+    """An objective of the batch as a whole, divided evenly among its images."""
 
     names: tuple[str, ...]
     of: Callable[..., Tensor]
@@ -61,17 +61,17 @@ class _Shared(Objective):
     def layers(self) -> tuple[str, ...]:
         return self.names
 
-    def __call__(self, seen: Seen) -> Tensor:
-        value, n = self.of(*(ours.as_maps(seen(name)) for name in self.names)), len(seen("input"))
+    def __call__(self, activations: Activations) -> Tensor:
+        value, n = self.of(*(ours.as_maps(activations(name)) for name in self.names)), len(activations("input"))
         return (value / n).expand(n)
 
 
 def _of(objective: Objective, batch: int | None) -> Objective:
-    return objective if batch is None else _OfPicture(objective, batch)
+    return objective if batch is None else _OfImage(objective, batch)
 
 
 def channel(layer: str, n_channel: int, batch: int | None = None) -> Objective:
-    """The mean of a channel; of picture `batch` alone where that is given."""
+    """The mean of a channel; of image `batch` alone where that is given."""
     return _of(ours.channel(layer, n_channel), batch)
 
 
@@ -106,8 +106,8 @@ class _Cosine(Objective):
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
-    def __call__(self, seen: Seen) -> Tensor:
-        acts = ours.at_position(ours.as_maps(seen(self.layer)), self.at, self.layer)
+    def __call__(self, activations: Activations) -> Tensor:
+        acts = ours.at_position(ours.as_maps(activations(self.layer)), self.at, self.layer)
         along = self.vector.to(acts).view(1, -1, 1, 1)
         return torch.nn.functional.cosine_similarity(along, acts, dim=1).flatten(1).mean(1)
 
@@ -121,21 +121,21 @@ def direction_neuron(
     layer: str, direction: Tensor, x: int | None = None, y: int | None = None, batch: int | None = None
 ) -> Objective:
     """The cosine similarity at one position, by default the center."""
-    return _of(_Cosine(layer, direction.reshape(-1), ours.where(x, y)), batch)
+    return _of(_Cosine(layer, direction.reshape(-1), ours.position(x, y)), batch)
 
 
 def diversity(layer: str) -> Objective:
-    """How alike the pictures of a batch are, to be subtracted; the mean over the batch, as in Lucent."""
-    alike = ours.diversity(layer)
+    """How similar the images of a batch are, to be subtracted; the mean over the batch, as in Lucent."""
+    similarity = ours.diversity(layer)
 
     def of(acts: Tensor) -> Tensor:
-        return alike(lambda _: acts).mean()
+        return similarity(lambda _: acts).mean()
 
     return _Shared((layer,), of)
 
 
 def alignment(layer: str, decay_ratio: float = 2) -> Objective:
-    """Minus the squared differences of neighboring pictures of a batch, less the further apart they are."""
+    """Minus the squared differences of neighboring images of a batch, divided by `decay_ratio` to their distance."""
 
     def of(acts: Tensor) -> Tensor:
         total = acts.new_zeros(())
@@ -148,14 +148,14 @@ def alignment(layer: str, decay_ratio: float = 2) -> Objective:
 
 
 def channel_interpolate(layer1: str, n_channel1: int, layer2: str, n_channel2: int) -> Objective:
-    """From one channel at the first picture of the batch to another at the last."""
+    """From one channel at the first image of the batch to another at the last."""
 
     def of(first: Tensor, second: Tensor) -> Tensor:
         if len(first) < 2:
-            raise VisualizationError("channel_interpolate needs a batch of at least 2 pictures")
+            raise VisualizationError("channel_interpolate needs a batch of at least 2 images")
         share = torch.linspace(0, 1, len(first), device=first.device)
-        one, other = first[:, n_channel1].flatten(1).mean(1), second[:, n_channel2].flatten(1).mean(1)
-        return ((1 - share) * one + share * other).sum()
+        start, end = first[:, n_channel1].flatten(1).mean(1), second[:, n_channel2].flatten(1).mean(1)
+        return ((1 - share) * start + share * end).sum()
 
     return _Shared((layer1, layer2), of)
 
@@ -165,20 +165,20 @@ def wrap_objective() -> Callable[[Callable[..., Any]], Callable[..., Objective]]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Objective]:
         @wraps(function)
-        def made(*args: Any, **kwargs: Any) -> Objective:
+        def wrapped(*args: Any, **kwargs: Any) -> Objective:
             return as_objective(function(*args, **kwargs))
 
-        return made
+        return wrapped
 
     return decorate
 
 
-def handle_batch(batch: int | None = None) -> Callable[[Callable[[Seen], Any]], Callable[[Seen], Any]]:
-    """Decorator for a function of `T`: it sees picture `batch` alone where that is given."""
+def handle_batch(batch: int | None = None) -> Callable[[Callable[[Activations], Any]], Callable[[Activations], Any]]:
+    """Decorator for a function of `T`: it gets the activations of image `batch` alone where that is given."""
 
-    def decorate(function: Callable[[Seen], Any]) -> Callable[[Seen], Any]:
+    def decorate(function: Callable[[Activations], Any]) -> Callable[[Activations], Any]:
         if batch is None:
             return function
-        return lambda seen: function(lambda name: seen(name)[batch : batch + 1])
+        return lambda activations: function(lambda name: activations(name)[batch : batch + 1])
 
     return decorate

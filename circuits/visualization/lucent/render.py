@@ -19,28 +19,29 @@ from circuits.visualization.lucent.transform import standard_transforms
 from circuits.visualization.objectives import Objective, as_objective
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Parametrization
+from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline
 from zoo.inputs import InputSpec
 from zoo.progress import reporter
 
 
-class _Borrowed(Parametrization):
-    """Parameters and a function of someone else's."""
+class _UserParametrization(Parametrization):
+    """Parameters and a function of the user's."""
 
     def __init__(self, parameters: Sequence[Tensor], image_f: Callable[[], Tensor], like: Model) -> None:
         nn.Module.__init__(self)
-        self.given = tuple(parameters)  # a tuple, so that they stay the very tensors that image_f reads
+        self.tensors = tuple(parameters)  # a tuple, so that they stay the very tensors that image_f reads
         self.image_f = image_f
         self.device = like.device
         self.alpha = False
         with torch.no_grad():
             first = self()
         if first.ndim != 4:
-            raise VisualizationError(f"param_f gives pictures (N, C, H, W); got {tuple(first.shape)}")
+            raise VisualizationError(f"param_f gives images (N, C, H, W); got {tuple(first.shape)}")
         self.count, self.size = len(first), (first.shape[2], first.shape[3])
 
     def parameters(self, recurse: bool = True) -> Any:
-        return iter(self.given)
+        return iter(self.tensors)
 
     def raw(self) -> Tensor:
         return self.image_f()
@@ -66,7 +67,7 @@ def render_vis(
     fixed_image_size: int | None = None,
     seed: int = 0,
 ) -> list[npt.NDArray[np.float32]]:
-    """Optimize pictures for an objective, called and answering as Lucent's function of that name.
+    """Optimize images for an objective; arguments and result are those of Lucent's function of that name.
 
     Args:
         model: a `circuits.Model`, or a module, which is then fed as Lucent feeds it: x * 255 - 117 if its class is
@@ -74,14 +75,14 @@ def render_vis(
         objective_f: an objective, "layer:channel", or a function of `T` to a loss.
         param_f: gives `(parameters, image_f)`; default `param.image(128)`.
         optimizer: from parameters to an optimizer; default Adam, 0.05.
-        transforms: functions of pictures, or transforms of ours; default Lucent's.
-        thresholds: steps after which pictures are kept; the last ends the run.
-        preprocess: False: the module is fed pictures in [0, 1].
+        transforms: functions of images, or transforms of ours; default Lucent's.
+        thresholds: steps after which images are returned; the last ends the run.
+        preprocess: False: the module is fed images in [0, 1].
         progress: show a bar.
-        save_image, image_name: write the last pictures to this file, side by side (default image.png).
-        fixed_image_size: pixels that the network is shown; default at least 224.
+        save_image, image_name: write the last images to this file, side by side (default image.png).
+        fixed_image_size: pixels at which the network is given the images; default at least 224.
         seed: of this library's transforms.
-        verbose, show_image, show_inline: taken, and without effect: pictures are returned, never popped up.
+        verbose, show_image, show_inline: accepted, without effect: images are returned, never displayed.
 
     Returns:
         One array `(N, H, W, C)` in [0, 1] per threshold.
@@ -92,28 +93,27 @@ def render_vis(
     steps = sorted(set(thresholds))
     if not steps or steps[0] < 1:
         raise VisualizationError(f"thresholds are steps from 1; got {tuple(thresholds)}")
-    looked_at = model if isinstance(model, Model) else _wrapped(model, preprocess)
-    made = (param_f or (lambda: param.image(128)))()
-    pictures = _Borrowed(*made, looked_at)
+    wrapped = model if isinstance(model, Model) else _wrapped(model, preprocess)
+    parameters, image_f = (param_f or (lambda: param.image(128)))()
+    images = _UserParametrization(parameters, image_f, wrapped)
     if fixed_image_size is not None:
         show = (fixed_image_size, fixed_image_size)
     else:
-        show = pictures.size if min(pictures.size) >= 224 else (224, 224)
+        show = images.size if min(images.size) >= 224 else (224, 224)
     upsample = nn.Upsample(size=show, mode="bilinear", align_corners=True)
     changes = standard_transforms if transforms is None else list(transforms)
-    pipeline = Pipeline(
-        [*changes, upsample], out=show, seeds=range(seed, seed + pictures.count), device=looked_at.device
-    )
+    pipeline = Pipeline([*changes, upsample], out=show, seeds=range(seed, seed + images.count), device=wrapped.device)
+    settings = RenderSettings(steps=steps[-1], redirect=0, frames=steps)
     with reporter(progress or None, "step") as report:
-        found = ascend(
-            looked_at, as_objective(objective_f), pictures, pipeline, steps=steps[-1],
+        ascent = ascend(
+            wrapped, as_objective(objective_f), images, pipeline, settings,
             optimizer=optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=5e-2)),
-            redirect=0, frames=steps, on_step=lambda step: report(step, steps[-1]),
+            on_step=lambda step: report(step, steps[-1]),
         )  # fmt: skip
-    arrays = [found.frames[step].permute(0, 2, 3, 1).float().numpy() for step in thresholds]
+    arrays = [ascent.frames[step].permute(0, 2, 3, 1).float().numpy() for step in thresholds]
     if save_image:
-        beside = np.concatenate(list(arrays[-1]), axis=1)
-        Image.fromarray((beside.squeeze() * 255).round().astype(np.uint8)).save(Path(image_name or "image.png"))
+        strip = np.concatenate(list(arrays[-1]), axis=1)
+        Image.fromarray((strip.squeeze() * 255).round().astype(np.uint8)).save(Path(image_name or "image.png"))
     return arrays
 
 

@@ -1,9 +1,10 @@
-"""Lucent's transforms, drawn per picture and composed into one sampling."""
+"""Lucent's transforms, random for each image and composed into one sampling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,10 +14,10 @@ from circuits.visualization.transforms import Jitter, Rotate, Scale
 
 
 def pad(w: int, mode: str = "reflect", constant_value: float = 0.5) -> Callable[[Tensor], Tensor]:
-    """A rim of `w` pixels; the picture grows by it."""
+    """A border of `w` pixels; the image grows by it."""
     if mode == "constant":
-        return lambda pictures: F.pad(pictures, [w] * 4, value=constant_value)
-    return lambda pictures: F.pad(pictures, [w] * 4, mode=mode)
+        return lambda images: F.pad(images, [w] * 4, value=constant_value)
+    return lambda images: F.pad(images, [w] * 4, mode=mode)
 
 
 def jitter(d: int) -> Jitter:
@@ -41,13 +42,7 @@ def random_rotate(angles: Sequence[float], units: str = "degrees") -> Rotate:
 
 def compose(transforms: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
     """One function after the other."""
-
-    def composed(pictures: Tensor) -> Tensor:
-        for one in transforms:
-            pictures = one(pictures)
-        return pictures
-
-    return composed
+    return lambda images: reduce(lambda x, transform: transform(x), transforms, images)
 
 
 standard_transforms = [

@@ -1,10 +1,10 @@
-"""Modes of feature visualization beyond one picture per unit.
+"""Modes of feature visualization beyond one image per unit.
 
-- `spectrum`: what a unit answers to from its lowest to its highest: optima, and photographs in between.
-- `decomposed`: what a unit looks for where: a picture for each position of the weights that it reads a layer with.
-- `caricature_strip`: a photograph as each layer exaggerates it.
-- `accentuate`: photographs changed so that a unit answers more, and little else changes.
-- `trajectory`: a picture as it comes about, step by step.
+- `spectrum`: a unit over its range of activations: optima, and natural images in between.
+- `decomposed`: a visualization for each position of the expanded weights from an earlier layer to a unit.
+- `caricature_strip`: an image whose activations each layer exaggerates.
+- `accentuate`: images changed so that a unit's activation rises, and little else changes.
+- `trajectory`: an image as it is optimized, step by step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.visualization.modes.accentuation import accentuate
-from circuits.visualization.modes.checks import opened, refuse, whole
-from circuits.visualization.modes.shared_start import alike
+from circuits.visualization.modes.checks import opened, refuse
+from circuits.visualization.modes.shared_start import shared_start
 from circuits.visualization.modes.spectrum import SLIGHTLY, Spectrum, spectrum
 from circuits.visualization.objectives import Objective, caricature, direction
-from circuits.visualization.render import pixels_of, visualize
+from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from circuits.visualization.settings import pixels_of
+from zoo.common.checks import number, whole_number
 from zoo.images.sources import Source
 from zoo.progress import Progress
 
@@ -38,19 +40,19 @@ from zoo.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """What a unit looks for where, in terms of an earlier layer; see `decomposed`.
+    """A unit's visualizations at each position of its expanded weights from an earlier layer; see `decomposed`.
 
     Attributes:
         target: address of the unit.
         source: name of the earlier layer.
         directions: expanded weights `(channels, kh, kw)`: at each position a direction of the source layer.
-        norms: `(kh, kw)` their lengths, divided by the largest: 1 at the position that counts most.
-        excitation: `(kh, kw)` lengths of what of them lies above zero, divided by the same number.
-        largest: the largest length.
+        norms: `(kh, kw)` their norms, divided by the largest: 1 at the position that counts most.
+        excitation: `(kh, kw)` norms of their positive parts, divided by the same number.
+        largest: the largest norm.
         visualizations: `visualizations[i][j]` for position `i, j`; None where the norm is too small to count, or where
             all weights inhibit.
-        offset: row and column of the first position relative to the target's, in positions of what is read.
-        inhibition: whether the pictures also lower what inhibits.
+        offset: row and column of the first position relative to the target's, in positions of the source.
+        inhibition: whether the visualizations also minimize what inhibits.
         provenance: weights, seed, versions.
     """
 
@@ -85,11 +87,11 @@ def decomposed(
     progress: Progress = None,
     **options: Any,
 ) -> Decomposed:
-    """A picture for each position of the expanded weights from a layer to a unit.
+    """A visualization for each position of the expanded weights from a layer to a unit.
 
-    At each position the weights from all channels are a direction of the source layer; what raises the mean inner
-    product with its positive part is what the unit looks for there. All pictures start from the same noise, and
-    positions with the same weights (those of a pool) share one, so that what differs is what is looked for.
+    At each position the weights from all channels are a direction of the source layer. An image is optimized for the
+    mean inner product with its positive part. All images start from the same noise, and positions with the same
+    weights (those of a pool) share one, so that images differ by their directions only.
     (Decomposed feature visualization: Voss et al., *Visualizing Weights*, and Cammarata et al., *Curve Circuits*,
     Distill 2021.)
 
@@ -98,29 +100,28 @@ def decomposed(
         target: the unit.
         source: the earlier layer.
         steps: of the optimization.
-        keep: no picture is made where the norm is below this share of the largest, in [0, 1].
+        keep: no image is optimized where the norm is below this share of the largest, in [0, 1].
         crop: only so many rows and columns in the middle; layers far apart have large kernels.
-        inhibition: also lower what inhibits, by the whole direction. Of a rectified layer that leaves pictures gray
-            where inhibition prevails; of one that goes below zero, negative weights may excite too, and it is right.
+        inhibition: optimize for the whole direction, negative weights too. After a ReLU that leaves images gray where
+            inhibition prevails; where activations may be negative, negative weights excite too, and it is right.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.
         **options: of `visualize`.
 
     Raises:
         AddressError: an unknown layer or unit. GraphError: no weights between them.
-        VisualizationError: all of them are zero, or options that make no sense.
+        VisualizationError: all of them are zero, or options that do not fit.
 
     >>> decomposed(load("scenes"), "mixed3b:4", "mixed3a", steps=1, keep=0.9).norms.max()
     tensor(1.)
     """
     refuse(options, "optimum", "variants")
-    if not 0 <= keep <= 1:
-        raise VisualizationError(f"keep is a share from 0 to 1, not {keep!r}")
+    number("keep", keep, least=0, most=1, error=VisualizationError)
     unit = model.unit(target)
     weights = expanded_weights(model, source=source, target=unit)
     kernels, offset = weights.kernels[0].detach().float().cpu(), weights.offset
     if crop is not None:
-        whole(crop, "crop")
+        whole_number("crop", crop, error=VisualizationError)
         start = [max(0, (side - crop) // 2) for side in kernels.shape[1:]]
         kernels = kernels[:, start[0] : start[0] + crop, start[1] : start[1] + crop]
         offset = (offset[0] + start[0], offset[1] + start[1])
@@ -129,20 +130,20 @@ def decomposed(
     if not (largest > 0 and math.isfinite(largest)):
         raise VisualizationError(f"the weights from {weights.source} to {unit.short} are all zero, or not finite")
     norms = lengths / largest
-    looked_for = kernels if inhibition else kernels.clamp(min=0)
-    # a channel that hardly counts but is on in gray would keep the gradient from being redirected to those that do
-    looked_for = torch.where(looked_for.abs() < 0.01 * looked_for.abs().amax(0), 0.0, looked_for)
-    parts = looked_for.norm(dim=0)
-    places = [(i, j) for i, j in ((norms >= max(keep, 1e-12)) & (parts > 0)).nonzero().tolist()]
-    kinds, which = _kinds(torch.stack([looked_for[:, i, j] / parts[i, j] for i, j in places]) if places else None)
-    along = [direction(weights.source, one) for one in kinds]
-    start_alike = alike(options.pop("params", None), seed)
-    made = (
-        visualize(model, along, steps=steps, seed=seed, params=start_alike, progress=progress, **options)
-        if along
-        else []
-    )
-    named = {p: replace(made[k], unit=f"{unit.short}[{p[0]},{p[1]}]") for p, k in zip(places, which, strict=True)}
+    goals = kernels if inhibition else kernels.clamp(min=0)
+    # a channel that hardly counts but is active on gray would keep the gradient from being redirected to the others
+    goals = torch.where(goals.abs() < 0.01 * goals.abs().amax(0), 0.0, goals)
+    parts = goals.norm(dim=0)
+    positions = [(i, j) for i, j in ((norms >= max(keep, 1e-12)) & (parts > 0)).nonzero().tolist()]
+    distinct, numbers = _distinct([goals[:, i, j] / parts[i, j] for i, j in positions])
+    images: list[Visualization] = []
+    if distinct:
+        options["params"] = shared_start(options.get("params"), seed)
+        along = [direction(weights.source, vector) for vector in distinct]
+        images = visualize(model, along, steps=steps, seed=seed, progress=progress, **options)
+    by_position = {
+        p: replace(images[k], unit=f"{unit.short}[{p[0]},{p[1]}]") for p, k in zip(positions, numbers, strict=True)
+    }
     height, width = norms.shape
     return Decomposed(
         target=str(unit),
@@ -151,22 +152,22 @@ def decomposed(
         norms=norms,
         excitation=kernels.clamp(min=0).norm(dim=0) / largest,
         largest=largest,
-        visualizations=tuple(tuple(named.get((i, j)) for j in range(width)) for i in range(height)),
+        visualizations=tuple(tuple(by_position.get((i, j)) for j in range(width)) for i in range(height)),
         offset=offset,
         inhibition=inhibition,
         provenance=provenance(model=model.name, weights=model.digest, seed=seed),
     )
 
 
-def _kinds(directions: Tensor | None) -> tuple[list[Tensor], list[int]]:
-    """Directions `(n, C)` of length one that differ by more than rounding, and which of them each one is."""
-    kinds: list[Tensor] = []
-    which: list[int] = []
-    for one in [] if directions is None else directions:
-        same = next((k for k, kind in enumerate(kinds) if float((one - kind).norm()) < 1e-4), len(kinds))
-        kinds += [one] if same == len(kinds) else []
-        which.append(same)
-    return kinds, which
+def _distinct(directions: Iterable[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """The unit vectors that differ by more than rounding, and for each of `directions` the number of its own."""
+    distinct: list[Tensor] = []
+    numbers: list[int] = []
+    for vector in directions:
+        same = next((k for k, other in enumerate(distinct) if float((vector - other).norm()) < 1e-4), len(distinct))
+        distinct += [vector] if same == len(distinct) else []
+        numbers.append(same)
+    return distinct, numbers
 
 
 # -- caricatures ------------------------------------------------------------------------------------------------
@@ -174,16 +175,16 @@ def _kinds(directions: Tensor | None) -> tuple[list[Tensor], list[int]]:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """A photograph and what layers make of it; see `caricature_strip`.
+    """An image and its caricatures by several layers; see `caricature_strip`.
 
     Attributes:
-        image: the photograph `(C, H, W)` in [0, 1], as the network was shown it.
+        image: `(C, H, W)` in [0, 1], at the size given to the network.
         id: its name.
         layers: names of the layers.
         visualizations: the caricature of each.
-        similarity: cosine of the activations of the layer on its caricature with those on the photograph.
-        exaggeration: how many times as much of that the caricature has: 1 for the photograph itself.
-        provenance: weights, photograph, seed, versions.
+        similarity: cosine of the activations of the layer on its caricature with those on the image.
+        exaggeration: length of the caricature's activations along those of the image, over their norm: 1 for the image.
+        provenance: weights, image, seed, versions.
     """
 
     image: Tensor
@@ -197,7 +198,7 @@ class Strip:
 
 def caricature_strip(
     model: Model,
-    picture: Source,
+    image: Source,
     layers: str | Iterable[str],
     *,
     steps: int = 256,
@@ -207,63 +208,62 @@ def caricature_strip(
     progress: Progress = None,
     **options: Any,
 ) -> Strip:
-    """A photograph as each layer exaggerates it: what a layer has seen of it, and what it has left out.
+    """An image as each layer exaggerates it, which shows what the layer represents of it and what not.
 
-    Each caricature starts from noise and is raised along what its layer says to the photograph
+    Each caricature starts from noise and is optimized for the inner product with the layer's activations on the image
     (`circuits.visualization.objectives.caricature`).
 
     Args:
         model: the model.
-        picture: one photograph: whatever `open_images` takes, or a tensor `(C, H, W)`.
+        image: one image: whatever `open_images` takes, or a tensor `(C, H, W)`.
         layers: names of layers.
         steps: of the optimizations.
         cossim_pow: power of the cosine that the inner product is multiplied with; larger keeps nearer to the original.
-        size: pixels to show the photograph and the caricatures at; default the model's own.
+        size: pixels of the image and the caricatures; default the model's own.
         seed: of everything random.
         progress: True for a bar, or a function of (done, total) in steps.
         **options: of `visualize`.
 
     Raises:
-        AddressError: an unknown layer. ImageError: no readable picture.
-        VisualizationError: not one picture, no layers, or a layer that says nothing to it.
+        AddressError: an unknown layer. ImageError: no readable image.
+        VisualizationError: not one image, no layers, or a layer that is all zero on it.
     """
     refuse(options, "optimum", "variants", "show")
     names = [model.layer(n).name for n in ([layers] if isinstance(layers, str) else layers)]
     if not names:
         raise VisualizationError("name at least one layer for the strip, for example mixed3b")
-    shown, ids, digest = opened(model, picture, pixels_of(size, "size") or model.input.hw)
-    if len(shown) != 1:
-        raise VisualizationError(f"a strip is of one photograph; {len(shown)} were given")
-    wanted = [model.layers[n] for n in dict.fromkeys(names)]
+    batch, ids, digest = opened(model, image, pixels_of(size, "size") or model.input.hw)
+    if len(batch) != 1:
+        raise VisualizationError(f"a strip is of one image; {len(batch)} were given")
     with torch.no_grad():
-        own = read(model, shown, wanted)
+        own = read(model, batch, [model.layers[n] for n in dict.fromkeys(names)])
     silent = [n for n in names if not bool(own[n].any())]
     if silent:
-        raise VisualizationError(f"{silent[0]} says nothing to this picture: there is nothing to exaggerate")
-    pixels = (shown.shape[2], shown.shape[3])
+        raise VisualizationError(f"{silent[0]} is all zero on this image: there is nothing to exaggerate")
+    pixels = (batch.shape[2], batch.shape[3])
     goals = [caricature(n, own[n], cossim_pow) for n in names]
-    made = visualize(model, goals, steps=steps, size=pixels, seed=seed, progress=progress, **options)
+    results = visualize(model, goals, steps=steps, size=pixels, seed=seed, progress=progress, **options)
     similarity, exaggeration = [], []
-    for name, result in zip(names, made, strict=True):
+    for name, result in zip(names, results, strict=True):
         colors = result.image[: model.input.channels]
         with torch.no_grad():
-            said = read(model, colors[None], [model.layers[name]])[name].flatten().double()
-        photograph = own[name].flatten().double()
-        dot = float(said @ photograph)
-        similarity.append(dot / max(float(said.norm() * photograph.norm()), 1e-30))
-        exaggeration.append(dot / float(photograph @ photograph))
+            acts = read(model, colors[None], [model.layers[name]])[name].flatten().double()
+        target = own[name].flatten().double()
+        dot = float(acts @ target)
+        similarity.append(dot / max(float(acts.norm() * target.norm()), 1e-30))
+        exaggeration.append(dot / float(target @ target))
     return Strip(
-        image=shown[0].cpu(),
+        image=batch[0].cpu(),
         id=ids[0],
         layers=tuple(names),
-        visualizations=tuple(replace(v, unit=f"{model.name}/{n}") for n, v in zip(names, made, strict=True)),
+        visualizations=tuple(replace(v, unit=f"{model.name}/{n}") for n, v in zip(names, results, strict=True)),
         similarity=tuple(similarity),
         exaggeration=tuple(exaggeration),
         provenance=provenance(model=model.name, weights=model.digest, images=digest, seed=seed, size=list(pixels)),
     )
 
 
-# -- how a picture comes about ----------------------------------------------------------------------------------
+# -- trajectories -------------------------------------------------------------------------------------------------
 
 
 def trajectory(
@@ -274,30 +274,30 @@ def trajectory(
     frames: int = 16,
     **options: Any,
 ) -> Visualization:
-    """A picture as it comes about: kept after steps that lie ever further apart, from the first to the last.
+    """An image as it is optimized: frames after logarithmically spaced steps, from the first to the last.
 
     Args:
         model: the model.
         unit: a unit, or an objective.
         steps: of the optimization.
-        frames: how many to keep, at least 1; no more than there are steps.
+        frames: how many, at least 1; no more than there are steps.
         **options: of `visualize`.
 
     Raises:
-        AddressError: an unknown unit, or a layer. VisualizationError: options that make no sense.
+        AddressError: an unknown unit, or a layer. VisualizationError: options that do not fit.
 
     >>> sorted(trajectory(load("scenes"), "mixed4a:22", steps=8, frames=4).frames)
     [1, 2, 4, 8]
     """
     refuse(options, "variants")
-    whole(steps, "steps")
-    what = model.unit(unit) if isinstance(unit, (str, Unit)) else unit
-    return visualize(model, [what], steps=steps, frames=log_spaced(steps, frames), **options)[0]
+    whole_number("steps", steps, error=VisualizationError)
+    target = model.unit(unit) if isinstance(unit, (str, Unit)) else unit
+    return visualize(model, [target], steps=steps, frames=log_spaced(steps, frames), **options)[0]
 
 
 def log_spaced(steps: int, count: int) -> list[int]:
     """`count` different steps (all, if there are fewer) from 1 to `steps`, evenly spaced in their logarithm."""
-    whole(count, "frames")
+    whole_number("frames", count, error=VisualizationError)
     count = min(count, steps)
     if count == 1:
         return [steps]

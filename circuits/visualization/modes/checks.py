@@ -1,4 +1,4 @@
-"""What is asked of the modes of feature visualization, checked and opened."""
+"""Checks of the arguments of the modes of feature visualization, and their images opened."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import Tensor
 
 from circuits.errors import VisualizationError
 from circuits.network.model import Model
+from circuits.visualization.parametrizations import Size
 from zoo.images.sources import Source, open_images
 
 
-def opened(model: Model, pictures: Source, size: tuple[int, int] | None = None) -> tuple[Tensor, list[str], str]:
-    """Pictures `(N, C, H, W)`, their names and their digest; tensors keep their size where none is asked."""
-    if isinstance(pictures, Tensor) and pictures.ndim == 3:
-        pictures = pictures[None]
-    if size is None and isinstance(pictures, Tensor) and pictures.ndim == 4:
-        size = (pictures.shape[2], pictures.shape[3])
-    found = open_images(pictures)
+def opened(model: Model, images: Source, size: Size | None = None) -> tuple[Tensor, list[str], str]:
+    """Images `(N, C, H, W)`, their names and their digest; tensors keep their size where none is given."""
+    if isinstance(images, Tensor) and images.ndim == 3:
+        images = images[None]
+    if size is None and isinstance(images, Tensor) and images.ndim == 4:
+        size = (images.shape[2], images.shape[3])
+    source = open_images(images)
     spec = model.input if size in (None, model.input.hw) else replace(model.input, size=size, resize=None)
-    return found.tensor(spec), found.ids, found.digest
+    return source.tensor(spec), source.ids, source.digest
 
 
 def refuse(options: dict[str, Any], *names: str) -> None:
@@ -28,9 +29,3 @@ def refuse(options: dict[str, Any], *names: str) -> None:
     for name in names:
         if name in options:
             raise VisualizationError(f"{name}= has no meaning here: leave it out, or use circuits.visualize")
-
-
-def whole(number: int, name: str) -> None:
-    """Raise unless `number` is a whole one from 1."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise VisualizationError(f"{name} is a whole number from 1, not {number!r}")

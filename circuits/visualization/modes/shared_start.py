@@ -1,4 +1,4 @@
-"""Pictures that all start from the same noise, so that what differs between them is what is looked for."""
+"""Images that all start from the same noise, so that they differ by their objectives only."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from circuits.visualization.parametrizations import Device, Factory, Fourier, Pa
 
 
 @dataclass(frozen=True)
-class Alike:
-    """A start like `of`, but the same for all pictures, whatever their seeds.
+class SharedStart:
+    """A start like `of`, but the same for all images, whatever their seeds.
 
     Attributes:
         of: the parametrization; seed: of them all.
-        sd: how loud the start is, where `of` says so: what further attempts for a silent unit raise.
+        sd: standard deviation of the start, where `of` has one: what further attempts for a silent unit raise.
     """
 
     of: Any
@@ -27,7 +27,7 @@ class Alike:
         return of([self.seed] * len(seeds), size, channels, device)
 
 
-def alike(start: Factory | None, seed: int) -> Alike:
-    """All from one start; Fourier's by default."""
+def shared_start(start: Factory | None, seed: int) -> SharedStart:
+    """All images from one start; Fourier's by default."""
     of = start or Fourier()
-    return Alike(of, seed, getattr(of, "sd", None) if is_dataclass(of) else None)
+    return SharedStart(of, seed, getattr(of, "sd", None) if is_dataclass(of) else None)

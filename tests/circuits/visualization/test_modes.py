@@ -338,27 +338,47 @@ NOISE = nets.pictures(2, 64)
     [
         (AddressError, "is a layer; name one", lambda m: spectrum(m, "mixed3a", NOISE)),
         (VisualizationError, "is a neuron", lambda m: spectrum(m, "mixed3a:2@1,1", NOISE)),
-        (VisualizationError, "k is a whole number from 1, not 0", lambda m: spectrum(m, "mixed3a:2", NOISE, k=0)),
+        (
+            VisualizationError,
+            "k=0 must be a whole",
+            lambda m: spectrum(m, "mixed3a:2", NOISE, k=0),
+        ),
         (VisualizationError, "variants= has no meaning", lambda m: spectrum(m, "mixed3a:2", NOISE, variants=2)),
         (VisualizationError, "optimum= has no meaning", lambda m: spectrum(m, "mixed3a:2", NOISE, optimum="negative")),
         (CircuitsError, "unit of another", lambda m: spectrum(m, "another/mixed3a:2", NOISE)),
         (AddressError, "is a layer; name one", lambda m: decomposed(m, "mixed3b", "mixed3a")),
         (CircuitsError, "mixed3b.*mixed3a|no path|weights", lambda m: decomposed(m, "mixed3a:1", "mixed3b")),
-        (VisualizationError, "keep is a share", lambda m: decomposed(m, "mixed3b:3", "mixed3a", keep=2)),
-        (VisualizationError, "crop is a whole", lambda m: decomposed(m, "mixed3b:3", "mixed3a", crop=0)),
-        (VisualizationError, "one photograph; 2", lambda m: caricature_strip(m, NOISE, "mixed3a")),
+        (
+            VisualizationError,
+            "keep=2 must .* at most 1",
+            lambda m: decomposed(m, "mixed3b:3", "mixed3a", keep=2),
+        ),
+        (VisualizationError, "crop=0 must be a whole", lambda m: decomposed(m, "mixed3b:3", "mixed3a", crop=0)),
+        (VisualizationError, "one image; 2", lambda m: caricature_strip(m, NOISE, "mixed3a")),
         (VisualizationError, "at least one layer", lambda m: caricature_strip(m, NOISE[:1], [])),
         (AddressError, "has no layer 'nowhere'", lambda m: caricature_strip(m, NOISE[:1], "nowhere")),
-        (VisualizationError, "power of the cosine", lambda m: caricature_strip(m, NOISE[0], "mixed3a", cossim_pow=-1)),
+        (
+            VisualizationError,
+            "cossim_pow=-1 must",
+            lambda m: caricature_strip(m, NOISE[0], "mixed3a", cossim_pow=-1),
+        ),
         (VisualizationError, "show= has no meaning", lambda m: caricature_strip(m, NOISE[0], "mixed3a", show=32)),
-        (VisualizationError, "strength is a finite", lambda m: accentuate(m, "mixed3a:2", NOISE, strength=-1)),
-        (VisualizationError, "steps is a whole", lambda m: accentuate(m, "mixed3a:2", NOISE, steps=0)),
-        (VisualizationError, "batch_size is a whole", lambda m: accentuate(m, "mixed3a:2", NOISE, batch_size=0)),
-        (AddressError, "what is kept is a layer", lambda m: accentuate(m, "mixed3a:2", NOISE, layer="conv2d1:3")),
+        (
+            VisualizationError,
+            "strength=-1 must be",
+            lambda m: accentuate(m, "mixed3a:2", NOISE, strength=-1),
+        ),
+        (VisualizationError, "steps=0 must be a whole", lambda m: accentuate(m, "mixed3a:2", NOISE, steps=0)),
+        (VisualizationError, "batch_size=0 must be a whole", lambda m: accentuate(m, "mixed3a:2", NOISE, batch_size=0)),
+        (
+            AddressError,
+            "layer= takes a layer",
+            lambda m: accentuate(m, "mixed3a:2", NOISE, layer="conv2d1:3"),
+        ),
         (AddressError, "is a layer; name one", lambda m: accentuate(m, "mixed3a", NOISE)),
         (AddressError, "is a layer; name one", lambda m: trajectory(m, "mixed3a")),
-        (VisualizationError, "frames is a whole", lambda m: trajectory(m, "mixed3a:2", frames=0)),
-        (VisualizationError, "steps is a whole", lambda m: trajectory(m, "mixed3a:2", steps=0)),
+        (VisualizationError, "frames=0 must be a whole", lambda m: trajectory(m, "mixed3a:2", frames=0)),
+        (VisualizationError, "steps=0 must be a whole", lambda m: trajectory(m, "mixed3a:2", steps=0)),
         (VisualizationError, "variants= has no meaning", lambda m: trajectory(m, "mixed3a:2", variants=3)),
     ],
 )
@@ -373,7 +393,7 @@ def test_weights_that_are_all_zero_and_layers_that_say_nothing_are_refused() -> 
     model = _planted()
     with pytest.raises(VisualizationError, match="all zero"):
         decomposed(model, "3:1", "1", steps=1)
-    with pytest.raises(VisualizationError, match="says nothing to this picture"):
+    with pytest.raises(VisualizationError, match="is all zero on this image"):
         caricature_strip(model, torch.zeros(1, 3, 16, 16), "1", steps=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.visualization import VisualizationError, examine, objectives, parametrizations, visualize
+from circuits.visualization import (
+    RenderSettings,
+    VisualizationError,
+    examine,
+    objectives,
+    parametrizations,
+    visualize,
+)
 from circuits.visualization import render as rendering
 from tests import nets
 
@@ -52,6 +60,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(inception: circu
     once, again = (visualize(inception, "mixed3a:1", steps=5, seed=3)[0] for _ in range(2))
     assert torch.equal(once.image, again.image) and once.history == again.history
     assert not torch.equal(once.image, visualize(inception, "mixed3a:1", steps=5, seed=4)[0].image)
+
+
+def test_settings_give_what_their_keywords_give(inception: circuits.Model) -> None:
+    settings = RenderSettings(steps=2, size=32, frames=[2, 1, 2], transforms=[])
+    by_settings, by_keywords, replaced = (
+        visualize(inception, "mixed3a:1", **options)[0]  # type: ignore[arg-type]
+        for options in (
+            {"settings": settings},
+            {"steps": 2, "size": 32, "frames": (1, 2), "transforms": []},
+            {"settings": replace(settings, steps=9), "steps": 2},
+        )
+    )
+    assert settings.frames == (1, 2) and by_settings.frames.keys() == {1, 2}
+    assert torch.equal(by_settings.image, by_keywords.image) and torch.equal(by_settings.image, replaced.image)
 
 
 def test_a_picture_does_not_depend_on_its_batch(inception: circuits.Model) -> None:
@@ -225,7 +247,6 @@ def test_evidence_says_how_a_picture_stands_among_photographs(inception: circuit
 
 
 def test_the_path_of_a_top_photograph_itself_is_natural(inception: circuits.Model) -> None:
-    from dataclasses import replace
 
     photographs = nets.pictures(30, 64)
     acts = circuits.capture(inception, photographs, "mixed3b")["mixed3b"][:, 3].flatten(1).amax(1)
@@ -243,17 +264,19 @@ def test_the_path_of_a_top_photograph_itself_is_natural(inception: circuits.Mode
         (AddressError, "has no layer 'nowhere'", {"what": "nowhere:0"}),
         (AddressError, "asked for 999", {"what": "mixed3a:999"}),
         (VisualizationError, "name at least one unit", {"what": []}),
-        (VisualizationError, "steps is a whole number from 1, not 0", {"steps": 0}),
-        (VisualizationError, "variants is a whole number from 1", {"variants": 0}),
-        (VisualizationError, "optimum is positive or negative", {"optimum": "best"}),
+        (VisualizationError, "steps=0 must be a whole number of at least 1", {"steps": 0}),
+        (VisualizationError, "variants=0 must be a whole number of at least 1", {"variants": 0}),
+        (VisualizationError, "optimum='best': use one of 'positive', 'negative'", {"optimum": "best"}),
         (VisualizationError, "size is a number of pixels", {"size": 0}),
         (VisualizationError, "size is a number of pixels", {"size": (3, 4, 5)}),
         (VisualizationError, "larger size", {"what": "mixed4a:0@3,3", "size": 32}),
-        (VisualizationError, "precision is bf16", {"precision": "int8"}),
+        (VisualizationError, "precision='int8': use one of None, 'bf16', 'fp16'", {"precision": "int8"}),
+        (VisualizationError, "no option 'stpes'. Nearest: steps", {"stpes": 3}),
+        (VisualizationError, "settings= takes a RenderSettings, not a dict", {"settings": {"steps": 3}}),
         (VisualizationError, "is no transform", {"transforms": ["jitter"]}),
         (VisualizationError, "no gradient can reach", {"what": objectives.Constant(1.0)}),
         (VisualizationError, "an objective of your own gives one number", {"what": lambda T: T("mixed3a")}),
-        (VisualizationError, "the objective failed on a gray picture", {"what": lambda T: 1 / 0}),
+        (VisualizationError, "the objective failed on a gray image", {"what": lambda T: 1 / 0}),
         (AddressError, "has no layer 'nowhere'", {"what": objectives.channel("nowhere", 0)}),
     ],
 )
@@ -267,7 +290,7 @@ def test_what_makes_no_sense_is_refused(
 
 def test_pictures_too_small_for_the_network_are_refused() -> None:
     model = nets.wrap(nets.sequential(nn.Conv2d(3, 2, 9), nn.ReLU(), nn.Conv2d(2, 2, 9)), 32)
-    with pytest.raises(VisualizationError, match="cannot take pictures of 8x8"):
+    with pytest.raises(VisualizationError, match="cannot take images of 8x8"):
         visualize(model, "2:0", steps=1, size=8)
 
 

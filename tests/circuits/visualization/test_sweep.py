@@ -355,7 +355,7 @@ def test_evidence_is_gathered_kept_and_gathered_anew_for_other_photographs(
         ([], {}, VisualizationError),
         ([lambda seen: seen(LAYER)], {}, VisualizationError),
         (3, {}, VisualizationError),
-        (f"{LAYER}:0", {"stpes": 3}, TypeError),
+        (f"{LAYER}:0", {"stpes": 3}, VisualizationError),
     ],
 )
 def test_what_cannot_be_done_leaves_no_folder(

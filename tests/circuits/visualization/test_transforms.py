@@ -231,7 +231,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "negative noise": (lambda: Noise(-0.1), "0 or more"),
     "a word": (lambda: Pipeline(["jitter"], out=(4, 4), seeds=[0]), "give a transform"),  # type: ignore[list-item]
     "a class": (lambda: Pipeline([Jitter], out=(4, 4), seeds=[0]), "give a transform"),
-    "two pads": (lambda: once(random(1, 3, 4, 4), Pad(2), Pad(2, 0.0)), "one color"),
+    "two pads": (lambda: once(random(1, 3, 4, 4), Pad(2), Pad(2, 0.0)), "same value"),
     "no size": (lambda: Pipeline([], out=(0, 4), seeds=[0]), "at least 1 x 1"),
     "standard of no size": (lambda: standard(0), "at least 1 x 1"),
     "too few seeds": (lambda: Pipeline([], out=(4, 4), seeds=[0])(random(2, 3, 4, 4)), "1 seeds need"),

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.common import checks, registries, results
+from zoo.common import checks, registries, results, settings
 from zoo.common.checks import number, one_of, whole_number
 from zoo.common.registries import Registry
 from zoo.common.results import HIDDEN, Result, called, plain
-from zoo.errors import CircuitsError
+from zoo.common.settings import settings_of
+from zoo.errors import CircuitsError, ImageError
 
 
-@pytest.mark.parametrize("module", [checks, registries, results], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [checks, registries, results, settings], ids=lambda m: m.__name__)
 def test_the_examples_hold(module: ModuleType) -> None:
     assert doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL).failed == 0
 
@@ -110,3 +111,18 @@ def test_a_result_is_its_fields_as_json_has_them() -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     with pytest.raises(TypeError, match="object has no place in JSON"):
         plain(object())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blur:
+    radius: int = 1
+    passes: int = 2
+
+
+def test_settings_are_made_of_options_or_replaced_by_them() -> None:
+    assert settings_of(_Blur, None, {"radius": 3}) == _Blur(3) and settings_of(_Blur, _Blur(3), {}) == _Blur(3)
+    assert settings_of(_Blur, _Blur(3, 5), {"radius": 4}) == _Blur(4, 5)
+    with pytest.raises(ImageError, match="no option 'raduis'. Nearest: radius. There are: radius, passes"):
+        settings_of(_Blur, None, {"raduis": 3}, error=ImageError)
+    with pytest.raises(CircuitsError, match="settings= takes a _Blur, not a int"):
+        settings_of(_Blur, 3, {})  # type: ignore[arg-type]

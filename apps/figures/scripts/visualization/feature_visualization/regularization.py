@@ -30,14 +30,14 @@ def draw(context: FigureContext) -> FigureResult:
     from apps.figures.analysis.high_frequency_share import high_frequency_share
     from circuits.plot.drawing.image_table import picture_table, tile_of
     from circuits.plot.visualization.modes import number
-    from circuits.visualization import objectives, parametrizations, transforms, visualize
-    from circuits.visualization.color_statistics import Colors
+    from circuits.visualization import RenderSettings, objectives, parametrizations, transforms, visualize
+    from circuits.visualization.parametrizations import Colors
     from circuits.visualization.render import default_size, jobs_of, responses
 
     layer = layer_of(context, "mixed4a")
     drawn = drawn_units(context, layer, 6)
     goals = [objectives.channel(layer, int(unit.rpartition(":")[2])) for unit in drawn]
-    needed = default_size(context.model, jobs_of(context.model, goals, "positive", 1, 0))
+    needed = default_size(context.model, jobs_of(context.model, goals, RenderSettings()))
     size = context.size(needed, needed, (48, 48))
     options: dict[str, Any] = {"steps": context.size(128, 48, 4), "size": size, "seed": context.seed, "retries": 0}
     gray = Colors((0.5,) * 3, ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))) if context.model.input.channels == 3 else None
