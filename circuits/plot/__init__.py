@@ -40,8 +40,6 @@ from circuits.plot.units.weight_factors import factor_figure
 from circuits.plot.visualization.modes import decomposed_grid, spectrum_strip, strip, trajectory_strip
 from circuits.plot.visualization.report import visualization_report, visualization_sheet
 
-from circuits.plot.units import dossier_sections  # noqa: F401  # isort: skip  # it registers what draws them
-
 __all__ = [
     "Halves",
     "ablation_table",
@@ -85,7 +83,6 @@ __all__ = [
     "recovery_figure",
     "save_figure",
     "score_figure",
-    "sections",
     "shared_scale",
     "sign_rule_scatter",
     "spatial_figure",

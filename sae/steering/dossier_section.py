@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
-from circuits.plot.drawing.svg import escape
+from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
-from circuits.plot.units.dossier import Sheet, drawn, thumb
+from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
 from circuits.units.dossier import SECTIONS
 from circuits.units.dossier.section_registry import Finding, Nothing, Section, Subject, register
 from sae.data.vision_site import VisionSite
@@ -98,16 +100,6 @@ def _later(model: Model, layer: str) -> tuple[VisionSite, None] | None:
     return VisionSite(model, names[names.index(layer) + 1]), None
 
 
-def _table(rows: list[tuple[str, str, str]], head: tuple[str, str, str]) -> str:
-    body = "".join(
-        f"<tr><td>{escape(a)}</td><td class='value'>{minus(b)}</td><td class='value'>{minus(c)}</td></tr>"
-        for a, b, c in rows
-    )
-    first, *rest = head
-    titles = f"<th>{escape(first)}</th>" + "".join(f"<th class='value'>{escape(title)}</th>" for title in rest)
-    return f"<div class='wrapped'><table><tr>{titles}</tr>{body}</table></div>"
-
-
 def _note(study: Study) -> str:
     spot = "nowhere" if study.sweet_spot is None else "from {:g} to {:g} times it".format(*study.sweet_spot)
     if (study.effect.values == study.effect.clean).all():
@@ -136,28 +128,28 @@ def _predicted(effects: Mapping[str, Any]) -> str:
 if NAME not in SECTIONS:
     register(Section(NAME, "Steering", False, _steered))
 
-    @drawn(NAME)
-    def _draw(section: Steered, sheet: Sheet) -> str:
+    @renderer(NAME)
+    def _render(section: Steered, sheet: Sheet) -> Markup:
         from circuits.plot.drawing.canvas import embedded
         from circuits.plot.sae.steering import steering_figure
 
-        study = section.study
-        figure = embedded(
-            steering_figure(study), f"{short(study.unit)}: effect and capability by factor, and side effects"
-        )
-        units = "".join(
-            f"<figure>{thumb(unit, sheet)}<figcaption>{escape(short(unit))}<br>"
-            f"{minus(f'{measured:+.3g}')} (predicted {minus(f'{predicted:+.3g}')})</figcaption></figure>"
+        result = section.study
+        figure = steering_figure(result)
+        units = [
+            (unit, minus(f"{measured:+.3g} (predicted {predicted:+.3g})"), False)
             for unit, measured, predicted in section.moved
-        )
-        classes = study.side_effects["classes"]
+        ]
+        classes = result.side_effects["classes"]
         rows = [
-            (classes.units[i], f"{classes.measured[i]:+.3g}", f"{classes.predicted[i]:+.3g}")
+            (classes.units[i], minus(f"{classes.measured[i]:+.3g}"), minus(f"{classes.predicted[i]:+.3g}"))
             for i in classes.strongest(_ROWS)
         ]
-        table = _table(rows, (f"other classes, factor {study.at:g}", "measured", "predicted"))
-        return (
-            f'<p class="note">{escape(_note(study))}</p>{figure}'
-            f'<p class="note">{escape(_predicted(study.side_effects))}</p>'
-            f'<h4>Largest side effects</h4><div class="alike">{units}</div>{table}'
-        )
+        parts = [
+            note(_note(result)),
+            embedded(figure, f"{short(result.unit)}: effect and capability by factor, and side effects"),
+            note(_predicted(result.side_effects)),
+            tag("h4", "Largest side effects"),
+            unit_grid(units, sheet),
+            table((f"other classes, factor {result.at:g}", "measured", "predicted"), rows),
+        ]
+        return join(parts)

@@ -11,13 +11,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from markupsafe import Markup
 
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.model import Model
-from circuits.plot.drawing.svg import escape
+from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
-from circuits.plot.units.dossier import Sheet, drawn, thumb
+from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
 from circuits.units.dossier import SECTIONS
 from circuits.units.dossier.section_registry import Section, Subject, register
 from sae.superposition.geometry import Geometry, geometry
@@ -81,34 +82,34 @@ def _shares_space(subject: Subject) -> SharesSpace | None:
     )
 
 
-def _neighbor(other: Mapping[str, Any], sheet: Sheet) -> str:
-    unit, kind = str(other["unit"]), "" if other["beyond_chance"] else "faint"
-    told = f"cosine {other['cosine']:.2f}, step {other['effect']:+.2f}"
-    name = escape(short(unit))
-    return f'<figure class="{kind}">{thumb(unit, sheet)}<figcaption>{name}<br>{minus(told)}</figcaption></figure>'
-
-
 if NAME not in SECTIONS:
-    register(Section(NAME, "What it shares space with", True, _shares_space))
+    register(Section(NAME, "Geometry", True, _shares_space))
 
-    @drawn(NAME)
-    def _draw(found: SharesSpace, sheet: Sheet) -> str:
-        about = found.about
-        rows = "".join(
-            f"<tr><td>{escape(short(unit))}</td><td class='value'>{minus(f'{weight:+.3g}')}</td>"
-            f"<td class='value'>{100 * share:.0f} %</td></tr>"
-            for unit, weight, share in found.writes
-        )
-        writes = (
-            "<h4>Channels it writes to</h4><div class='wrapped'><table><tr><th>channel</th>"
-            f"<th class='value'>weight</th><th class='value'>&emsp;of its length</th></tr>{rows}</table></div>"
-        )
-        note = (
+    @renderer(NAME)
+    def _render(section: SharesSpace, sheet: Sheet) -> Markup:
+        about = section.about
+        text = (
             f"It has {about['dimensionality']:.2f} of a dimension to itself, more than "
             f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions have: 1 would be a "
             f"dimension of its own. A step along it is, to each of these, the share given of that step. "
             f"99 of 100 {about['control']} directions have no neighbor nearer than {about['chance']:.2f}; those that "
             "are not nearer than that are faint."
         )
-        alike = "".join(_neighbor(other, sheet) for other in about["shares_with"])
-        return f'<p class="note">{escape(note)}</p><div class="alike">{alike}</div>{writes}'
+        similar = [
+            (
+                str(other["unit"]),
+                minus(f"cosine {other['cosine']:.2f}, step {other['effect']:+.2f}"),
+                not other["beyond_chance"],
+            )
+            for other in about["shares_with"]
+        ]
+        rows = [
+            (short(unit), minus(f"{weight:+.3g}"), f"{100 * share:.0f} %") for unit, weight, share in section.writes
+        ]
+        parts = [
+            note(text),
+            unit_grid(similar, sheet),
+            tag("h4", "Channels it writes to"),
+            table(("channel", "weight", "of its length"), rows),
+        ]
+        return join(parts)

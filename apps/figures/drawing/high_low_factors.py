@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
@@ -21,7 +21,7 @@ TILE, CELL = 96.0, 58.0
 
 def frequency_factor_figure(
     found: FrequencyFactors,
-    pictures: pictures.Pictures = NO_PICTURES,
+    pictures: pictures.Crops = NO_CROPS,
     *,
     detectors: Sequence[int] | None = None,
     n: int = 5,

@@ -28,10 +28,10 @@ from circuits.plot.drawing import crops as pictures
 from circuits.plot.drawing.wording import number, short
 from circuits.tracing.circuit import Circuit
 
-NO_PICTURES: Mapping[str, list[pictures.Crop]] = {}
+NO_CROPS: Mapping[str, list[pictures.Crop]] = {}
 
 
-def circuit_graph(circuit: Circuit, pictures: pictures.Pictures = NO_PICTURES) -> Figure:
+def circuit_graph(circuit: Circuit, pictures: pictures.Crops = NO_CROPS) -> Figure:
     """Draw a circuit: layers as columns, pictures of the units, kernels on the lines between them.
 
     Lines are orange with an arrow head where the source excites, blue with a bar where it inhibits; their
@@ -102,7 +102,7 @@ def fitted(box: Box, shape: tuple[int, ...]) -> Box:
     return Box(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
 
 
-def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Pictures) -> None:
+def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Crops) -> None:
     node, box = placed.node, placed.box
     crops = pictures.of(found, node.unit)
     room = max(12, int(box.width / 6.6))

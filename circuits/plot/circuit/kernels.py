@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from circuits.attribution.expanded_weights import ExpandedWeights
-from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
@@ -22,7 +22,7 @@ TILE, GAP = 60, 4
 def draw_unit(
     axes: Axes,
     unit: str,
-    found: pictures.Pictures,
+    found: pictures.Crops,
     x: float,
     y: float,
     *,
@@ -55,9 +55,7 @@ def _draw(axes: Axes, kernel: object, scale: float, x: float, y: float, side: fl
     axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=0.9, zorder=4))
 
 
-def kernel_strip(
-    edges: Sequence[Edge], pictures: pictures.Pictures = NO_PICTURES, *, scale: float | None = None
-) -> Figure:
+def kernel_strip(edges: Sequence[Edge], pictures: pictures.Crops = NO_CROPS, *, scale: float | None = None) -> Figure:
     """One row for each edge: pictures of the source, the kernel, pictures of the target, and what it does.
 
     Args:
@@ -93,7 +91,7 @@ def kernel_strip(
 
 def kernel_grid(
     weights: ExpandedWeights,
-    pictures: pictures.Pictures = NO_PICTURES,
+    pictures: pictures.Crops = NO_CROPS,
     *,
     sources: Sequence[int] | None = None,
     n: int = 10,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
 from circuits.plot.drawing import palette
+from circuits.plot.drawing.html_page import tag
 from zoo.common.files import write_atomically
 
 DPI = 100  # figures are laid out in pixels of this size; `save_figure` writes them at twice that
@@ -96,16 +97,14 @@ def place_image(
     )
 
 
-def embedded(figure: Figure, text: str) -> str:
+def embedded(figure: Figure, text: str) -> Markup:
     """A figure as an HTML image that holds it, at its nominal size; `text` is for those who do not see it."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.bbox": None}):
         figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=palette.PAPER)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = figure.get_figwidth() * DPI
-    return (
-        f'<img class="figure" style="width:{width:.0f}px" alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
-    )
+    return tag("img", class_="figure", style=f"width:{width:.0f}px", alt=text, src=f"data:image/png;base64,{data}")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from circuits.visualization.result import Visualization
 
 Crop = NDArray[np.uint8]
-Pictures = Mapping[str, Sequence[Crop]]
+Crops = Mapping[str, Sequence[Crop]]
 
 _OUTSIDE = 150  # gray beyond the picture's border
 _BATCH = 32
@@ -147,7 +147,7 @@ def _span(start: int, stop: int, size: int) -> tuple[int, int]:
     return (0, size) if stop - start >= size else (start, stop)
 
 
-def of(pictures: Pictures, unit: str) -> Sequence[Crop]:
+def of(pictures: Crops, unit: str) -> Sequence[Crop]:
     """The crops of a unit by full address, else by the address without the model's name; empty when missing."""
     found = pictures.get(unit)
     if found is None:
@@ -198,3 +198,8 @@ def data_uri(pixels: NDArray[np.uint8], *, photograph: bool = False) -> str:
         Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     kind = "jpeg" if photograph else "png"
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def uri(crop: Crop, limit: int, *, photograph: bool = True) -> str:
+    """A crop as a data URI, a square of at most `limit` pixels."""
+    return data_uri(resized(crop, embedded(crop, limit)), photograph=photograph)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.circuit.kernels import draw_unit
 from circuits.plot.drawing import canvas, crops, palette
@@ -23,7 +23,7 @@ MARGIN, GAP = 24, 8
 
 def layer_rows(
     rows: Mapping[str, Sequence[str]],
-    found: crops.Pictures,
+    found: crops.Crops,
     *,
     notes: Mapping[str, str] | None = None,
     title: str = "",
@@ -101,7 +101,7 @@ def weights_page(
     unit: str,
     inputs: Sequence[Edge],
     outputs: Sequence[Edge],
-    found: crops.Pictures = NO_PICTURES,
+    found: crops.Crops = NO_CROPS,
     *,
     columns: int = 5,
     title: str = "",
@@ -144,7 +144,7 @@ def weights_page(
     return figure
 
 
-def kernel_between(edge: Edge, found: crops.Pictures = NO_PICTURES, *, title: str = "", about: str = "") -> Figure:
+def kernel_between(edge: Edge, found: crops.Crops = NO_CROPS, *, title: str = "", about: str = "") -> Figure:
     """One kernel, large, between a picture of what it reads and one of what it feeds.
 
     Args:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph import NO_PICTURES
+from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.circuit.kernels import GAP, draw_unit
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import minus, short
@@ -34,7 +34,7 @@ def _axis(axes: Axes, left: float, wide: float, top: float, bottom: float, low: 
     canvas.write(axes, left + wide / 2, bottom + 34, name, size=11, color=palette.MUTED, align="center")
 
 
-def neighbors_table(found: Neighbors, pictures: crops.Pictures = NO_PICTURES, *, title: str = "") -> Figure:
+def neighbors_table(found: Neighbors, pictures: crops.Crops = NO_CROPS, *, title: str = "") -> Figure:
     """The units most like one, as bars; the dashed line is what one pair in a hundred of the layer reaches.
 
     Args:
@@ -187,7 +187,7 @@ def branch_scatter(
     return figure
 
 
-def match_table(found: Matches, pictures: crops.Pictures = NO_PICTURES, *, n: int = 15, title: str = "") -> Figure:
+def match_table(found: Matches, pictures: crops.Crops = NO_CROPS, *, n: int = 15, title: str = "") -> Figure:
     """Matched units side by side, with their correlation and what the controls offer the same unit.
 
     Args:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from circuits.plot.circuit.kernels import draw_unit
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing.crops import Pictures
+from circuits.plot.drawing.crops import Crops
 from circuits.plot.drawing.wording import short
 from circuits.tracing.circuit import Circuit
 
@@ -16,7 +16,7 @@ TILE, GAP, NAMES = 84, 4, 170
 
 
 def contact_sheet(
-    pictures: Pictures,
+    pictures: Crops,
     units: Sequence[str] | Circuit | None = None,
     *,
     labels: Mapping[str, str] | None = None,

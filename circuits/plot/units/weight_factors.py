@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph import NO_PICTURES, fitted
+from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
@@ -50,7 +50,7 @@ def blend(maps: Any, scale: float) -> NDArray[np.uint8]:
 
 def factor_figure(
     factors: Factors,
-    pictures: pictures.Pictures = NO_PICTURES,
+    pictures: pictures.Crops = NO_CROPS,
     *,
     targets: Sequence[int] | None = None,
     n: int = 5,
@@ -119,7 +119,7 @@ def _about(factors: Factors) -> str:
     return text
 
 
-def _crops(found: pictures.Pictures, unit: str) -> Sequence[pictures.Crop]:
+def _crops(found: pictures.Crops, unit: str) -> Sequence[pictures.Crop]:
     crops = pictures.of(found, unit)
     if crops:
         return crops
@@ -127,7 +127,7 @@ def _crops(found: pictures.Pictures, unit: str) -> Sequence[pictures.Crop]:
 
 
 def _column(
-    axes: Axes, factors: Factors, k: int, x: float, y: float, found: pictures.Pictures, n: int, tiles: int
+    axes: Axes, factors: Factors, k: int, x: float, y: float, found: pictures.Crops, n: int, tiles: int
 ) -> None:
     color = color_of_factor(k)
     axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=color, lw=0))

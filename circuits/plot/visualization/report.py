@@ -1,4 +1,4 @@
-"""What units look for, many at once: a report page and a contact sheet."""
+"""Feature visualizations of many units: a report page and a contact sheet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from matplotlib.patches import Rectangle
 
 from circuits.common.provenance import provenance
 from circuits.plot.drawing import canvas, crops, html_page, palette
-from circuits.plot.drawing.svg import escape
 from circuits.plot.drawing.wording import short
-from circuits.plot.visualization.card import PATH, sizes, tile, why_none
+from circuits.plot.visualization.card import PATH, card, sizes, why_none
 from circuits.visualization.result import Visualization
 
 TILE, GAP = 104, 12
@@ -25,43 +24,46 @@ def visualization_report(
     model: str,
     command: str,
     python: str,
-    photographs: crops.Pictures | None = None,
+    photographs: crops.Crops | None = None,
 ) -> str:
     """Visualizations as one self-contained HTML page, light and dark.
 
-    A tile for each: the picture, its response, and where there is evidence (`circuits.visualization.examine`) how it
-    stands among photographs, those its unit answers to most, and the check of the path. A dead unit gets a mark, never
-    a picture. Nothing in it is fetched.
+    A card for each: the image, its response, and where there is evidence (`circuits.visualization.examine`) its rank
+    among photographs, the top activating ones of its unit, and the similarity along the path. A dead unit gets a mark,
+    never an image. Nothing in it is fetched.
 
     Args:
         results: of `circuits.visualize` or a sweep.
         model: name of the model.
-        command: the shell command that makes this report again.
+        command: the shell command that reproduces this report.
         python: the Python that does.
         photographs: unit address -> crops, as `exemplars` cuts them.
     """
-    shown = list(results)
-    found = photographs or {}
-    wide = any(crops.of(found, r.unit) for r in shown)
-    size = sizes(len(shown))
-    kind = f'class="tiles{" single" * (len(shown) == 1)}" style="{_widths(len(shown), wide)}"'
-    tiles = "".join(tile(r, crops.of(found, r.unit), size) for r in shown)
-    name = what(shown, model)
-    body = "".join(
-        [
-            _header(shown, model, name, wide),
-            f"<h2>Pictures</h2>{_key(shown)}",
-            f"<section {kind}>{tiles}</section>",
-            html_page.again(command, python),
-            html_page.origins(_origin(shown, model)),
-        ]
+    results, cut = list(results), photographs or {}
+    wide = any(crops.of(cut, r.unit) for r in results)
+    size, name = sizes(len(results)), subject(results, model)
+    return html_page.page(
+        "visualizations.html",
+        title=f"Feature visualization of {name} in {model}",
+        results=results,
+        name=name,
+        model=model,
+        lead=_lead(results, wide),
+        facts=_facts(results, model),
+        cards=[card(r, crops.of(cut, r.unit), size) for r in results],
+        widths=_widths(len(results), wide),
+        statuses={r.status for r in results},
+        evidence=any(r.evidence is not None for r in results),
+        history=any(len(r.history) > 1 for r in results),
+        path=PATH,
+        command=command,
+        python=python,
+        provenance=_origin(results, model),
     )
-    title = f"What {name} in {model} look{'s' * (len(shown) == 1)} for"
-    return html_page.page(title, body, html_page.style("visualizations.css"))
 
 
-def what(results: Sequence[Visualization], model: str) -> str:
-    """What was visualized, in a few words: a unit, units of a layer, units."""
+def subject(results: Sequence[Visualization], model: str) -> str:
+    """The units that were visualized, in a few words: a unit, units of a layer, units."""
     units = list(dict.fromkeys(r.unit.removeprefix(f"{model}/") for r in results))
     if len(units) == 1:
         return units[0]
@@ -75,69 +77,36 @@ def what(results: Sequence[Visualization], model: str) -> str:
 def _widths(count: int, wide: bool) -> str:
     """How wide tiles are at least; a single one is as wide as it helps."""
     least = (330 if count > 3 else 420) if wide else (168 if count > 12 else 230)
-    return f"--tile-width:{least}px;--tile-widest:{760 if wide else 460}px"
+    return f"--card-width:{least}px;--card-widest:{760 if wide else 460}px"
 
 
-def _header(results: Sequence[Visualization], model: str, name: str, wide: bool) -> str:
-    dead = [r for r in results if r.status == "dead"]
-    broken = [r for r in results if r.status not in ("ok", "dead")]
-    evidence = next((r.evidence for r in results if r.evidence is not None), None)
+def _lead(results: Sequence[Visualization], wide: bool) -> str:
     several = len(results) != 1
-    lead = f"What {'they look' if several else 'it looks'} for: {'pictures' if several else 'a picture'} made by "
-    lead += "optimization, from noise, so that "
-    lead += f"{'each unit answers' if several else 'the unit answers'} strongly. "
+    text = "Images optimized from noise" if several else "An image optimized from noise"
+    text += f" to activate {'each unit' if several else 'the unit'} strongly. "
     if wide:
-        lead += f"Beside {'each' if several else 'it'} the photographs that the unit answers to most: a picture shows "
-        lead += "what drives a unit, photographs what it meets. "
+        text += f"Beside {'each' if several else 'it'} the top activating photographs of the unit: a visualization "
+        text += "shows what drives a unit, photographs what activates it in data. "
+    dead = sum(r.status == "dead" for r in results)
+    broken = sum(r.status not in ("ok", "dead") for r in results)
     if dead:
-        lead += f"{len(dead)} of {len(results)} answered to no picture that was tried. "
+        text += f"{dead} of {len(results)} were activated by no image that was tried. "
     if broken:
-        lead += f"{len(broken)} gave no number. "
-    steps = _span(r.steps for r in results)
-    seen = "" if evidence is None else f"{evidence.images} ({evidence.count} photographs)"
-    facts = [
+        text += f"{broken} gave no number. "
+    return text.strip()
+
+
+def _facts(results: Sequence[Visualization], model: str) -> list[tuple[str, object]]:
+    evidence = next((r.evidence for r in results if r.evidence is not None), None)
+    steps = sorted({r.steps for r in results})
+    return [
         ("model", model),
-        ("pictures", len(results)),
+        ("visualizations", len(results)),
         ("size", " and ".join(dict.fromkeys(f"{r.image.shape[2]}×{r.image.shape[1]}" for r in results))),
-        ("steps", steps),
-        ("answered", f"{sum(r.status == 'ok' for r in results)} of {len(results)}"),
-        ("photographs", seen),
+        ("steps", " to ".join(map(str, dict.fromkeys(steps[:1] + steps[-1:])))),
+        ("activated", f"{sum(r.status == 'ok' for r in results)} of {len(results)}"),
+        ("photographs", "" if evidence is None else f"{evidence.images} ({evidence.count} photographs)"),
     ]
-    title = f'{escape(name)} <span class="address">{escape(model)}</span>'
-    return (
-        f'<header><p class="eyebrow">Feature visualization</p><h1>{title}</h1>'
-        f'<p class="lead">{escape(lead.strip())}</p>{html_page.facts(facts)}</header>'
-    )
-
-
-def _span(values: Iterable[int]) -> str:
-    known = sorted(set(values))
-    return "" if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
-
-
-def _key(results: Sequence[Visualization]) -> str:
-    """What the marks mean."""
-    text = "Response: the mean over positions of the picture as it is (of a neuron: at its position); peak: the best "
-    text += "position. Hold the pointer over a picture or a drawing for its numbers."
-    items = []
-    if any(r.evidence is not None for r in results):
-        text += " Stronger than: the peak among the strongest responses to photographs."
-        drawn = (
-            '<svg class="path" viewBox="0 0 54 22" aria-hidden="true"><rect x="1" y="5" width="11" height="15"/>'
-            '<rect x="15" y="8" width="11" height="12"/><rect x="29" y="11" width="11" height="9"/>'
-            '<rect class="none" x="43" y="4" width="11" height="16"/>'
-            '<line class="zero" x1="0" x2="54" y1="20" y2="20"/><line class="one" x1="0" x2="54" y1="4" y2="4"/></svg>'
-        )
-        items.append(f"<span>{drawn}{escape(PATH)}; pale: nothing to compare with</span>")
-    if any(len(r.history) > 1 for r in results):
-        drawn = (
-            '<svg class="history" viewBox="0 0 54 22" aria-hidden="true">'
-            '<path d="M0 20L8 19L16 14L24 8L34 5L44 3L54 2"/></svg>'
-        )
-        items.append(f"<span>{drawn}history: what was optimized, step by step</span>")
-    if any(r.status == "dead" for r in results):
-        items.append('<span><span class="dead"></span>dead: no picture that was tried makes it answer</span>')
-    return f'<p class="note">{text}</p><p class="key">{"".join(items)}</p>' if results else "<p>No pictures.</p>"
 
 
 def _origin(results: Sequence[Visualization], model: str) -> dict[str, object]:
@@ -147,11 +116,11 @@ def _origin(results: Sequence[Visualization], model: str) -> dict[str, object]:
 
 
 def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -> Figure:
-    """A contact sheet: the pictures in rows, each with its address and its peak; what is dead is marked.
+    """A contact sheet: visualizations in rows, each with its address and its peak; what is dead is marked.
 
     Args:
         results: of `circuits.visualize` or a sweep.
-        columns: pictures side by side.
+        columns: visualizations side by side.
     """
     shown = list(results)
     columns = max(1, min(columns, len(shown)))
@@ -172,7 +141,7 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         if why is None:
             canvas.write(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, color=palette.MUTED, limit=18)
     if not shown:
-        canvas.write(axes, 24, 60, "no pictures", size=12, color=palette.MUTED)
+        canvas.write(axes, 24, 60, "no visualizations", size=12, color=palette.MUTED)
     return figure
 
 

@@ -30,7 +30,7 @@ def test_an_atlas_fills_a_folder_and_the_same_command_makes_nothing_twice(
     assert json.loads((tmp_path / "new" / "atlas.json").read_text("utf-8")) == first.json
     assert {one["what"] for one in first.json["likeness"]} == {"samples", "cells", "classes", "labels"}
     page = (tmp_path / "new" / "index.html").read_text("utf-8")
-    assert "circuits atlas scenes/mixed4a" in page and "activation_atlas(model, &#x27;mixed4a&#x27;" in page
+    assert "circuits atlas scenes/mixed4a" in page and "activation_atlas(model, &#39;mixed4a&#39;" in page
     monkeypatch.setattr(atlas_builder, "direction_icons", lambda *a, **k: pytest.fail("made again"))
     assert cli(*atlas("--out", tmp_path / "new", "--json")).out == first.out
     shown = cli(*atlas("--out", tmp_path / "new"))

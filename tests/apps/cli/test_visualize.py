@@ -111,6 +111,6 @@ def test_trace_shows_visualizations_when_asked(cli: Cli, tmp_path: Path) -> None
     assert cli(*asked, "--out", tmp_path / "without").code == 0
     assert cli(*asked, "--out", tmp_path / "with", "--visualize", "2").code == 0
     pages = [(tmp_path / name / "index.html").read_text("utf-8") for name in ("without", "with")]
-    assert [page.count("looks for: a picture made by optimization") > 0 for page in pages] == [False, True]
+    assert [page.count("feature visualization of ") > 0 for page in pages] == [False, True]
     assert is_refused(cli(*asked, "--visualize"))
     assert is_refused(cli(*asked, "--out", tmp_path / "never", "--visualize", "many"))

@@ -18,10 +18,10 @@ from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.visualization.modes.caricature import Decomposed, Spectrum, Strip
 from circuits.visualization.result import Visualization
+from tests.circuits.plot.pages import HOSTILE, texts_of
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec
 
-HOSTILE = '<script>alert("x")</script>$\\frac{ & \'\x00\u202e'
 PHOTOGRAPHS = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 SPEC = InputSpec(size=16)
 
@@ -56,18 +56,14 @@ def exaggerated(**changes: Any) -> Strip:
     return replace(whole, **changes)
 
 
-def texts(figure: Figure) -> list[str]:
-    return [t.get_text() for t in figure.axes[0].texts]
-
-
 def images(figure: Figure) -> list[Any]:
     return list(figure.axes[0].get_images())
 
 
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "spectrum": lambda r: plot.spectrum_strip(gathered(negative=r, positive=r), PHOTOGRAPHS, SPEC),
-    "decomposed": lambda r: plot.decomposed_grid(taken_apart(pictures=((None, r), (r, r)))),
-    "strip": lambda r: plot.strip(exaggerated(pictures=(r, r))),
+    "decomposed": lambda r: plot.decomposed_grid(taken_apart(visualizations=((None, r), (r, r)))),
+    "strip": lambda r: plot.strip(exaggerated(visualizations=(r, r))),
 }
 
 
@@ -76,9 +72,9 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
 def test_what_has_no_picture_is_marked_and_never_drawn(name: str, status: str) -> None:
     drawn = len(images(FIGURES[name](made(0))))
     figure = FIGURES[name](made(0, status=status, peak=math.nan, response=math.nan))
-    marks = texts(figure).count(status)
+    marks = texts_of(figure).count(status)
     assert marks >= 2 and len(images(figure)) == drawn - marks
-    assert "nan" not in " ".join(texts(figure))
+    assert "nan" not in " ".join(texts_of(figure))
 
 
 @pytest.mark.parametrize("name", list(FIGURES))
@@ -115,7 +111,7 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
 def test_a_spectrum_shows_optima_crops_and_values() -> None:
     figure = plot.spectrum_strip(gathered(), PHOTOGRAPHS, SPEC)
     assert len(images(figure)) == 2 + 7
-    told = texts(figure)
+    told = texts_of(figure)
     assert {"negative optimum", "minimum examples", "slightly negative", "slightly positive"} <= set(told)
     assert "\N{MINUS SIGN}3 to \N{MINUS SIGN}2" in told and "4" in told and "peak 9" in told
     assert "lowest \N{MINUS SIGN}5" in told
@@ -129,7 +125,7 @@ def test_crops_of_a_spectrum_are_the_receptive_fields() -> None:
 
 
 def test_a_group_without_examples_is_said_to_be_empty() -> None:
-    told = texts(plot.spectrum_strip(gathered(slightly_negative=()), PHOTOGRAPHS, SPEC))
+    told = texts_of(plot.spectrum_strip(gathered(slightly_negative=()), PHOTOGRAPHS, SPEC))
     assert "none" in told and "no value has this sign" in told
 
 
@@ -149,7 +145,7 @@ def test_positions_that_count_less_are_fainter() -> None:
     tiles = [np.asarray(i.get_array()) for i in images(figure)]
     opacities = [int(t[0, 0, 3]) for t in tiles if t.shape[2] == 4]
     assert opacities == [128, 255, 64] and len(tiles) == 3 + 2
-    assert "·" in texts(figure) and "white 0, orange 2" in texts(figure)
+    assert "·" in texts_of(figure) and "white 0, orange 2" in texts_of(figure)
 
 
 def test_the_norms_are_drawn_cell_by_cell() -> None:
@@ -164,7 +160,7 @@ def test_the_norms_are_drawn_cell_by_cell() -> None:
 def test_a_grid_of_any_shape_fits_its_page(shape: tuple[int, int], tmp_path: Path) -> None:
     ones = torch.ones(shape)
     grid = tuple(tuple(made(0) for _ in range(shape[1])) for _ in range(shape[0]))
-    figure = plot.decomposed_grid(taken_apart(norms=ones, excitation=ones, pictures=grid))
+    figure = plot.decomposed_grid(taken_apart(norms=ones, excitation=ones, visualizations=grid))
     width, height = figure.axes[0].get_xlim()[1], figure.axes[0].get_ylim()[0]
     for image in images(figure):
         left, right, bottom, top = image.get_extent()
@@ -174,8 +170,8 @@ def test_a_grid_of_any_shape_fits_its_page(shape: tuple[int, int], tmp_path: Pat
 def test_a_strip_shows_the_photograph_and_each_layer() -> None:
     figure = plot.strip(exaggerated())
     assert len(images(figure)) == 3
-    assert {"photograph", "car.jpg", "conv", "mixed3a"} <= set(texts(figure))
-    assert "2 times as much, cosine \N{MINUS SIGN}0.25" in texts(figure)
+    assert {"photograph", "car.jpg", "conv", "mixed3a"} <= set(texts_of(figure))
+    assert "2 times as much, cosine \N{MINUS SIGN}0.25" in texts_of(figure)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 17])
@@ -184,7 +180,7 @@ def test_a_trajectory_shows_every_frame_in_order(count: int, tmp_path: Path) -> 
     result = made(0, frames=frames, history=tuple(float(i) for i in range(count)))
     figure = plot.trajectory_strip(result, columns=6)
     assert len(images(figure)) == count
-    told = [t for t in texts(figure) if t == "start" or t.startswith("step ")]
+    told = [t for t in texts_of(figure) if t == "start" or t.startswith("step ")]
     assert told == ["start", *(f"step {i}" for i in range(1, count))]
     plot.save_figure(figure, tmp_path / "trajectory.png")
 
@@ -193,7 +189,7 @@ def test_a_trajectory_shows_every_frame_in_order(count: int, tmp_path: Path) -> 
 def test_histories_that_are_short_flat_or_not_finite_are_drawn(history: tuple[float, ...], tmp_path: Path) -> None:
     figure = plot.trajectory_strip(made(0, frames={1: torch.rand(3, 8, 8)}, history=history))
     plot.save_figure(figure, tmp_path / "trajectory.png")
-    assert "nan" not in " ".join(texts(figure)) and "inf" not in " ".join(texts(figure))
+    assert "nan" not in " ".join(texts_of(figure)) and "inf" not in " ".join(texts_of(figure))
 
 
 def test_a_result_without_frames_is_refused() -> None:

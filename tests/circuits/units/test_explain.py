@@ -15,7 +15,9 @@ from circuits.dataset.scan_results import Scan, UnitScan
 from circuits.dataset.scan_store import StoreError
 from circuits.dataset.streaming_statistics import Plan
 from circuits.errors import AddressError, CircuitsError
-from circuits.plot.units.dossier import DRAWN, dossier_page, spread
+from circuits.plot.drawing.svg import spread
+from circuits.plot.units.dossier import dossier_page
+from circuits.plot.units.section_renderers import RENDERERS
 from circuits.units.dossier import SECTIONS, Section, Wires, explain, register, slow_sections, wires
 from circuits.units.dossier.fast_sections import Alike
 from circuits.units.dossier.section_registry import Nothing
@@ -127,7 +129,7 @@ def test_silent_units_and_single_units_have_a_page_too(tmp_path: Path) -> None:
     layer = next(iter(found.layers))
     dossier = explain(model, f"{layer}:0", found, images=pictures)
     assert isinstance(dossier.parts["neighbors"], Nothing)
-    assert "fires on none of the 6 pictures" in dossier_page(dossier, found, command="", python="", images=pictures)
+    assert "active on none of the 6 images" in dossier_page(dossier, found, command="", python="", images=pictures)
     with pytest.raises(StoreError, match="given in memory"):
         dossier_page(dossier, found, command="", python="")
 
@@ -172,7 +174,7 @@ def test_spreading_a_histogram_keeps_its_counts() -> None:
 
 
 def test_every_section_can_be_drawn_and_names_are_given_once() -> None:
-    assert set(DRAWN) == set(SECTIONS)
+    assert set(RENDERERS) == set(SECTIONS)
     with pytest.raises(CircuitsError, match="there is a section 'inputs' already"):
         register(Section("inputs", "again", True, lambda s: Nothing("")))
 

@@ -107,7 +107,7 @@ def test_features_are_json_and_a_page(site: LanguageSite, found: Activity) -> No
     assert document[0]["unit"] == "tales/layers.2.resid~signed:3"
     assert features[0].shares_with[0]["unit"].endswith(":67")  # its own opposite
     page = texts_page(features, title="<b>", facts=[], provenance={}, command="c", python="p")
-    assert "&lt;b&gt;" in page and 'class="meant"' in page and "makes it say" in page
+    assert "&lt;b&gt;" in page and 'class="peak"' in page and "Promoted tokens" in page
 
 
 def test_causes_of_a_linear_target_add_up_and_are_lost_when_taken_out(lm: LanguageModel, site: LanguageSite) -> None:

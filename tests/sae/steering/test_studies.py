@@ -274,7 +274,7 @@ def test_a_dossier_can_say_what_steering_does(tmp_path: Path, site: VisionSite) 
     assert isinstance(part, section.Steered) and part.study.unit == "scenes/mixed3b:8"
     assert {"classes", "downstream"} == set(part.study.side_effects) and part.shown
     page = dossier_page(found, scan, command="circuits explain", python="explain()")
-    assert "Steering" in page and "other classes, factor" in page
+    assert "<h2>Steering</h2>" in page and "other classes, factor" in page
     assert "steering" not in explain(model, "mixed3b:8", scan).parts
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     # no weight of mixed4a reads channel 7

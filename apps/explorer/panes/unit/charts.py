@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from circuits.dataset.scan_results import UnitScan
 from circuits.plot.drawing import palette
-from circuits.plot.units.dossier import spread
+from circuits.plot.drawing.svg import spread
 
 _BARS = 84
 
