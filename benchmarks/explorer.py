@@ -28,9 +28,9 @@ from typing import Any
 from urllib.parse import quote
 
 # the folder of this script has an sae.py, which is not the package
-sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
+sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 PORT = 8677
-ANSWERS = ("explorer_wires", "explorer_gallery", "explorer_graph")
+ANSWERS = ("explorer_weights", "explorer_gallery", "explorer_graph")
 
 
 def main() -> int:
@@ -43,14 +43,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or _made(Path(folder))
+        store = options.store or _new_store(Path(folder))
         os.environ["CIRCUITS_EXPLORER"] = json.dumps({"store": str(store.absolute()), "model": options.model})
         rows = pages(options.model, store, options.units)
         print("\n".join(["", "| | first visit | again |", "|---|---|---|", *rows, ""]), flush=True)
         return load(options.model, store, options.sessions, options.seconds) if options.sessions else 0
 
 
-def _made(folder: Path) -> Path:
+def _new_store(folder: Path) -> Path:
     import circuits
 
     circuits.scan(circuits.load("scenes"), "scenes:300", folder / "store")
@@ -102,13 +102,13 @@ def pages(model: str, store: Path, count: int) -> list[str]:
         units.append(f"{model}/{layer}:{drawn.randrange(scan.layers[layer])}")
     timed("unit", unit=units[0])
     names = f"{len(units)} unit pages", f"wall of {min(512, scan.layers[wall])} units"
-    found = [
+    medians = [
         [_tell(f"{names[0]}, {title}", [timed("unit", unit=unit) for _ in range(n) for unit in units])
          for title, n in (("first", 1), ("again", 2))],
         [_tell(f"{names[1]}, {title}", [timed("layer", unit=f"{model}/{wall}", size=512) for _ in range(n)])
          for title, n in (("first", 1), ("again", 5))],
     ]  # fmt: skip
-    return [f"| {name}, {model} | {a:.0f} ms | {b:.0f} ms |" for name, (a, b) in zip(names, found, strict=True)]
+    return [f"| {name}, {model} | {a:.0f} ms | {b:.0f} ms |" for name, (a, b) in zip(names, medians, strict=True)]
 
 
 def _tell(what: str, spent: list[tuple[float, float]]) -> float:
@@ -132,31 +132,31 @@ def load(model: str, store: Path, sessions: int, seconds: float) -> int:
 
     flags = {name.replace(".", "_"): value for name, value in {**OPTIONS, "server.port": PORT}.items()}
     bootstrap.load_config_options(flags)
-    found: dict[str, Any] = {}
-    visitors = threading.Thread(target=lambda: found.update(_visit(model, store, sessions, seconds)), daemon=True)
+    result: dict[str, Any] = {}
+    visitors = threading.Thread(target=lambda: result.update(_visit(model, store, sessions, seconds)), daemon=True)
     visitors.start()
 
     def over() -> None:
         visitors.join()
-        print(json.dumps(found, indent=1), flush=True)
-        if "memory MB" in found:
-            print(_sentence(found), flush=True)
-        os._exit(0 if found.get("ok") else 1)  # the server has no other end
+        print(json.dumps(result, indent=1), flush=True)
+        if "memory MB" in result:
+            print(_sentence(result), flush=True)
+        os._exit(0 if result.get("ok") else 1)  # the server has no other end
 
     threading.Thread(target=over, daemon=True).start()
     bootstrap.run(_app(), False, [], flags)
     return 1
 
 
-def _sentence(found: dict[str, Any]) -> str:
-    """What docs/benchmarks.md says of it."""
-    memory, same = found["memory MB"], found["hooks"]["before"] == found["hooks"]["after"]
-    kept = "as before" if same and found["weights unchanged"] else "NOT as before"
+def _sentence(result: dict[str, Any]) -> str:
+    """The sentence of docs/benchmarks.md."""
+    memory, same = result["memory MB"], result["hooks"]["before"] == result["hooks"]["after"]
+    unchanged = "as before" if same and result["weights unchanged"] else "NOT as before"
     return (
-        f"{found['sessions']} sessions at once for {found['seconds']:g} s against one server: {found['answers']:,} "
-        f"answers (median {found['median answer ms'] / 1000:.1f} s, of views that are there already and of those that "
-        f"are not), {found['errors']} errors, {found['differences']} different from what a single session gets; hooks "
-        f"and weights {kept}; {memory['alone']} to {memory['most']} MB."
+        f"{result['sessions']} sessions at once for {result['seconds']:g} s against one server: {result['answers']:,} "
+        f"answers (median {result['median answer ms'] / 1000:.1f} s, of cached views and of views computed anew), "
+        f"{result['errors']} errors, {result['differences']} different from those of a single session; "
+        f"hooks and weights {unchanged}; {memory['alone']} to {memory['most']} MB."
     )
 
 
@@ -192,19 +192,19 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
 def _views(model: str, store: Path) -> list[tuple[str, str]]:
     from circuits.dataset.scan_results import read_scan
 
-    scan, drawn = read_scan(store, model), random.Random(1)
+    scan, generator = read_scan(store, model), random.Random(1)
     last = [name for name in scan.layers if name.startswith("mixed") and "_" not in name][:6] or list(scan.layers)[-3:]
-    found = [("layer", f"unit={model}/{name}") for name in last]
+    views = [("layer", f"unit={model}/{name}") for name in last]
     for name in last:
-        units = drawn.sample(range(scan.layers[name]), min(6, scan.layers[name]))
-        found += [("unit", f"unit={model}/{name}:{index}") for index in units]
-        found += [("unit", f"unit={model}/{name}:{units[0]}&section=alike&examples=random")]
+        units = generator.sample(range(scan.layers[name]), min(6, scan.layers[name]))
+        views += [("unit", f"unit={model}/{name}:{index}") for index in units]
+        views += [("unit", f"unit={model}/{name}:{units[0]}&section=similar&examples=random")]
     firing = [i for i in range(scan.layers[last[-1]]) if scan.layer(last[-1]).fires_on[i] > 5][:3]
-    found += [("circuit", f"unit={model}/{last[-1]}:{index}") for index in firing]
-    found += [("unit", f"unit={model}/{last[-1]}:{index}&section=sum&shown=heat") for index in firing]
-    found += [("steering", f"unit={model}/{last[-2]}:{index}&edits={index}:scale:2") for index in range(3)]
-    found += [("steering", f"unit={model}/{last[-1]}:{index}") for index in firing]
-    return [(page, quote(query, safe="=&:/")) for page, query in found]
+    views += [("circuit", f"unit={model}/{last[-1]}:{index}") for index in firing]
+    views += [("unit", f"unit={model}/{last[-1]}:{index}&section=contributions&crop=heatmap") for index in firing]
+    views += [("steering", f"unit={model}/{last[-2]}:{index}&edits={index}:scale:2") for index in range(3)]
+    views += [("steering", f"unit={model}/{last[-1]}:{index}") for index in firing]
+    return [(page, quote(query, safe="=&:/")) for page, query in views]
 
 
 def _hooks(model: Any) -> int:
@@ -240,11 +240,11 @@ class Visitor:
         from streamlit.proto.BackMsg_pb2 import BackMsg
         from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-        asked = BackMsg()
-        asked.rerun_script.query_string = query
-        asked.rerun_script.page_name = page
-        await self.socket.send(asked.SerializeToString())
-        shown: dict[str, Any] = {"data": {}, "working": False, "errors": []}
+        request = BackMsg()
+        request.rerun_script.query_string = query
+        request.rerun_script.page_name = page
+        await self.socket.send(request.SerializeToString())
+        answer: dict[str, Any] = {"data": {}, "working": False, "errors": []}
         while True:
             message = ForwardMsg()
             message.ParseFromString(await asyncio.wait_for(self.socket.recv(), 120))
@@ -255,30 +255,30 @@ class Visitor:
             elif message.metadata.cacheable:
                 self.known[message.hash] = message
             if kind == "script_finished":
-                return shown
+                return answer
             if kind == "delta":
-                _read(message, shown)
+                _read(message, answer)
 
 
-def _read(message: Any, shown: dict[str, Any]) -> None:
+def _read(message: Any, answer: dict[str, Any]) -> None:
     element = message.delta.new_element
     kind = element.WhichOneof("type")
     if kind == "bidi_component" and element.bidi_component.component_name in ANSWERS:
-        place = ".".join(map(str, message.metadata.delta_path))
-        shown["data"][f"{place} {element.bidi_component.component_name}"] = element.bidi_component.json
+        position = ".".join(map(str, message.metadata.delta_path))
+        answer["data"][f"{position} {element.bidi_component.component_name}"] = element.bidi_component.json
     elif kind == "plotly_chart":
-        shown["data"][".".join(map(str, message.metadata.delta_path)) + " chart"] = element.plotly_chart.spec
-    elif kind == "progress" or (kind == "markdown" and "Cutting small" in element.markdown.body):
-        shown["working"] = True
+        answer["data"][".".join(map(str, message.metadata.delta_path)) + " chart"] = element.plotly_chart.spec
+    elif kind == "progress" or (kind == "markdown" and "Making thumbnails" in element.markdown.body):
+        answer["working"] = True
     elif kind == "exception" or (kind == "alert" and element.alert.format == 1):
-        shown["errors"].append(str(element.exception.message or element.alert.body))
+        answer["errors"].append(str(element.exception.message or element.alert.body))
 
 
 async def _settled(visitor: Visitor, page: str, query: str) -> dict[str, Any]:
     for _ in range(600):
-        shown = await visitor.open(page, query)
-        if not shown["working"]:
-            return shown
+        answer = await visitor.open(page, query)
+        if not answer["working"]:
+            return answer
         await asyncio.sleep(0.3)
     raise RuntimeError(f"{page}?{query} does not come to an end")
 
@@ -307,14 +307,14 @@ async def _together(
             while time.monotonic() < end:
                 view = drawn.choice(views)
                 begun = time.perf_counter()
-                shown = await _settled(visitor, *view)
+                answer = await _settled(visitor, *view)
                 spent.append(1000 * (time.perf_counter() - begun))
                 counts["answers"] += 1
-                counts["errors"] += bool(shown["errors"])
-                if shown["data"] != expected[view]["data"]:
+                counts["errors"] += bool(answer["errors"])
+                if answer["data"] != expected[view]["data"]:
                     counts["differences"] += 1
                     if counts["differences"] < 4:
-                        print(f"differs: {view} {_difference(shown['data'], expected[view]['data'])}", file=sys.stderr)
+                        print(f"differs: {view} {_difference(answer['data'], expected[view]['data'])}", file=sys.stderr)
 
     async def watch() -> None:
         while time.monotonic() < end:
@@ -325,10 +325,10 @@ async def _together(
     return {**{k: counts[k] for k in ("answers", "errors", "differences")}, "median": statistics.median(spent)}, memory
 
 
-def _difference(shown: dict[str, str], wanted: dict[str, str]) -> str:
-    if shown.keys() != wanted.keys():
-        return f"elements {sorted(shown.keys() ^ wanted.keys())}"
-    return ", ".join(name for name in shown if shown[name] != wanted[name])
+def _difference(answer: dict[str, str], expected: dict[str, str]) -> str:
+    if answer.keys() != expected.keys():
+        return f"elements {sorted(answer.keys() ^ expected.keys())}"
+    return ", ".join(name for name in answer if answer[name] != expected[name])
 
 
 def _memory() -> int:

@@ -1,4 +1,4 @@
-"""The explorer's entry, which Streamlit runs: `circuits explore`. The pages are listed in `apps.explorer.pages`."""
+"""The explorer's entry, which Streamlit runs: `circuits explore`. Its pages are the scripts of `views/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apps.explorer.pages import PAGES
 from apps.explorer.server import first_run
 from apps.explorer.server.security import guarded
 from apps.explorer.server.settings import settings
-from apps.explorer.session import state
+from apps.explorer.session import links, state
 
 st.set_page_config(page_title="Circuits", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(f"<style>{asset('app.css')}</style>")
@@ -19,11 +19,12 @@ pages = {
     for i, entry in enumerate(PAGES.values())
 }
 page = st.navigation(list(pages.values()), position="sidebar")
-name = next(name for name, one in pages.items() if one == page)
+name = next(name for name, candidate in pages.items() if candidate == page)
+links.update()
 with guarded():
     page_frame.follow_pickers(name)
 if first_run.ready(settings()):
-    state.warmed(str(settings().store))
+    state.warm_up(str(settings().store))
     with st.sidebar, guarded():
         page_frame.pickers()
     st.session_state["page"] = name

@@ -1,4 +1,4 @@
-"""What stands around every page: its address, pickers, title, link, Python and exports."""
+"""The frame around every page: address, pickers, title, link, Python code and exports."""
 
 from __future__ import annotations
 
@@ -9,52 +9,49 @@ from typing import Any
 import streamlit as st
 
 from apps.explorer import tours
-from apps.explorer.components.share import copy_link
+from apps.explorer.components.choose import follow
+from apps.explorer.components.copy_link import copy_link
 from apps.explorer.server.background_work import Task
 from apps.explorer.server.security import plain
 from apps.explorer.server.settings import settings
 from apps.explorer.session import exports, links, state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
+from circuits.network.graph import ReceptiveField
 from circuits.network.model import Model
 from zoo.progress import Progress
 
-_ADDRESS = "unit"
 
-
-def opened() -> Here:
-    """What the page's address means.
+def location() -> Location:
+    """What the page's address names.
 
     Raises:
-        AddressError: nothing that is here.
+        AddressError: no model, layer or unit of this server.
     """
-    return state.here(_wanted())
+    return state.locate(_address())
 
 
-def unit_opened() -> Here:
-    """Like `opened`, of one unit: the first where the address names a layer."""
-    at = opened()
+def unit_location() -> Location:
+    """Like `location`, of one unit: the first unit where the address names a layer."""
+    at = location()
     return at if at.unit.index is not None else replace(at, unit=replace(at.unit, index=0))
 
 
-def _wanted() -> str | None:
-    """The address in the URL, or else the one that this session saw last."""
-    found = links.asked(_ADDRESS, 100_000)
-    if found is None:
-        last: str | None = st.session_state.get("last_unit")
-        return last
-    return found
+def _address() -> str | None:
+    """The unit in the URL, or else the one that this session showed last."""
+    last: str | None = st.session_state.get("last_unit")
+    return links.param("unit", 100_000) or last
 
 
 # -- the side ---------------------------------------------------------------------------------------------------------
 
 
 def pickers() -> None:
-    """The address box, and pickers of model, layer and unit; they follow the URL, and change it."""
-    chosen = settings()
+    """The address box, and pickers of model, layer and unit. They follow the URL and change it."""
+    server = settings()
     try:
-        at: Here | None = opened()
+        at: Location | None = location()
     except CircuitsError:
         at = None
     if at is not None:
@@ -65,41 +62,33 @@ def pickers() -> None:
         placeholder="mixed4a:11 or scenes/mixed3b",
         on_change=_open_typed,
         max_chars=400,
-        help="Any address: model/layer:unit. Branches, dots and case are forgiven.",
+        help="Any address: model/layer:unit. Branch names, dots and upper case are accepted.",
     )
     if at is None:
-        at = state.here(None)
-    known = state.models(chosen)
+        at = state.locate(None)
+    models = state.models(server)
     with st.container(gap="small"):
-        _follow("pick_model", at.model.name)
-        st.selectbox("Model", known, key="pick_model", on_change=_pick_model)
+        follow("pick_model", at.model.name)
+        st.selectbox("Model", models, key="pick_model", on_change=_pick_model)
         layers = _layers(at)
-        _follow("pick_layer", at.unit.space)
+        follow("pick_layer", at.unit.space)
         st.selectbox("Layer", layers, key="pick_layer", on_change=_pick_layer, args=(at.model.name,))
-        _follow("pick_unit", 0 if at.unit.index is None else at.unit.index)
+        follow("pick_unit", 0 if at.unit.index is None else at.unit.index)
         count = _count(at)
         label = f"Unit (0 to {count - 1})"
         st.number_input(label, 0, count - 1, key="pick_unit", step=1, on_change=_pick_unit, args=(str(at.unit),))
-    about = f"{at.scan.count:,} pictures of {at.scan.images}" if at.scan is not None else "not scanned"
-    st.caption(plain(f"{at.model.name}: {about}; {at.model.device.type}; {_mode(chosen.allow_write)}"))
+    about = f"{at.scan.count:,} images of {at.scan.images}" if at.scan is not None else "not scanned"
+    mode = "labels and jobs allowed" if server.allow_write else "read only"
+    st.caption(plain(f"{at.model.name}: {about}; {at.model.device.type}; {mode}"))
 
 
-def _mode(write: bool) -> str:
-    return "labels and jobs allowed" if write else "read only"
-
-
-def _follow(key: str, value: Any) -> None:
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value
-
-
-def _layers(at: Here) -> list[str]:
+def _layers(at: Location) -> list[str]:
     scanned = [] if at.scan is None else list(at.scan.layers)
     bases = [f"{layer}~{name}" for layer, name in at.model.bases]
     return list(dict.fromkeys([*(scanned or at.model.trunk), *bases, at.unit.space]))
 
 
-def _count(at: Here) -> int:
+def _count(at: Location) -> int:
     if at.unit.basis is not None:
         return len(at.model.basis(at.unit.layer, at.unit.basis).read)
     return at.model.layers[at.unit.layer].channels
@@ -109,8 +98,8 @@ def _open_typed() -> None:
     typed = st.session_state.get("address_box", "").strip()
     if typed:
         at = _last_model()
-        known = "/" in typed or at is None
-        st.session_state["go_to"] = typed if known else f"{at}/{typed}"
+        complete = "/" in typed or at is None
+        st.session_state["go_to"] = typed if complete else f"{at}/{typed}"
         st.session_state["address_box"] = ""
 
 
@@ -120,7 +109,7 @@ def _last_model() -> str | None:
 
 
 def _pick_model() -> None:
-    st.session_state["go_to"] = str(state.first_of(st.session_state["pick_model"]))
+    st.session_state["go_to"] = str(state.default_unit_of(st.session_state["pick_model"]))
 
 
 def _pick_layer(model: str) -> None:
@@ -132,22 +121,22 @@ def _pick_unit(address: str) -> None:
 
 
 def follow_pickers(page: str) -> None:
-    """Go where a picker or the address box said, on a page that shows such a thing."""
-    wanted = st.session_state.pop("go_to", None)
-    if wanted is None:
+    """Show the address of a picker or of the address box, on a page for such an address."""
+    address = st.session_state.pop("go_to", None)
+    if address is None:
         return
-    is_layer = ":" not in wanted.rpartition("/")[2]
+    is_layer = ":" not in address.rpartition("/")[2]
     if page in ("unit", "circuit", "layer", "image", "steering"):
         same = page if page in ("image", "circuit", "steering") or is_layer == (page == "layer") else ""
     else:
         same = ""
-    links.go(same or ("layer" if is_layer else "unit"), unit=wanted)
+    links.go(same or ("layer" if is_layer else "unit"), unit=address)
 
 
 # -- the top ----------------------------------------------------------------------------------------------------------
 
 
-def show(
+def header(
     page: str,
     title: str,
     *,
@@ -155,14 +144,14 @@ def show(
     view: dict[str, Any] | None = None,
     python: str = "",
     export: exports.Export | None = None,
-    beside: Sequence[str] = (),
+    neighbors: Sequence[str] = (),
 ) -> None:
     """The top of a page.
 
     Args:
         page: its name; title: its heading, as text; about: a line under it, as text.
-        view: what its address says; python: the code that gives the same; export: what can be taken along.
-        beside: addresses before and after this one, for "previous" and "next" (keys P and N).
+        view: parameters of its link; python: code that gives the same results; export: its files.
+        neighbors: addresses of the units before and after, for "Previous" and "Next" (keys P and N).
     """
     tours.banner()
     left, right = st.columns([5, 6], vertical_alignment="bottom", gap="small")
@@ -171,26 +160,30 @@ def show(
         if about:
             st.caption(plain(about))
     with right, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        if beside:
-            before, after = beside
-            if st.button("Previous", key="previous", shortcut="P", type="tertiary", disabled=not before):
-                links.go(page, keep=("examples", "shown", "by", "tour", "step"), unit=before)
-            if st.button("Next", key="next", shortcut="N", type="tertiary", disabled=not after):
-                links.go(page, keep=("examples", "shown", "by", "tour", "step"), unit=after)
+        if neighbors:
+            before, after = neighbors
+            for text, key, unit in (("Previous", "P", before), ("Next", "N", after)):
+                if st.button(text, key=text.lower(), shortcut=key, type="tertiary", disabled=not unit):
+                    links.go(page, keep=("examples", "crop", "by", *links.TOUR), unit=unit)
         if page in ("unit", "circuit") and view and st.button("Steer", key="steer", type="tertiary"):
             links.go("steering", unit=view["unit"])
-        copy_link(links.path_of(page, {**{k: st.query_params[k] for k in st.query_params}, **(view or {})}))
+        copy_link(links.path_of(page, st.query_params.to_dict() | (view or {})))
         if python:
             with st.popover("Python", icon=":material/code:"):
-                st.caption("The same in Python")
+                st.caption("The same results in Python")
                 st.code(python, language="python")
         if export is not None:
             with st.popover("Export", icon=":material/download:"):
                 exports.buttons(export)
 
 
-def neighbors(at: Here) -> tuple[str, str]:
-    """Addresses of the units before and after; empty at an end."""
+def receptive_field(field: ReceptiveField | None) -> str:
+    """A receptive field in words; None is one without bounds."""
+    return "receptive field: the whole image" if field is None else "receptive field {} x {} pixels".format(*field.size)
+
+
+def neighbors(at: Location) -> tuple[str, str]:
+    """Addresses of the units before and after; empty at the end of a layer."""
     index, count = at.unit.index or 0, _count(at)
     return (
         str(replace(at.unit, index=index - 1, at=None)) if index else "",
@@ -198,40 +191,40 @@ def neighbors(at: Here) -> tuple[str, str]:
     )
 
 
-# -- work that is not done yet ----------------------------------------------------------------------------------------
+# -- background work --------------------------------------------------------------------------------------------------
 
 
-def settled(
+def background_result(
     key: tuple[Any, ...],
-    what: str,
+    description: str,
     function: Callable[[Progress], Any],
     patience: float = 0.4,
     *,
     model: Model | None = None,
 ) -> Any:
-    """What a task gives; while it works, its progress instead, and None.
+    """The result of a task; while it runs, show its progress and return None.
 
     Args:
-        key: everything that the result depends on; what: in words; function: does it, given a `progress=`.
+        key: everything that the result depends on; description: of the task; function: computes it, given `progress`.
         patience: seconds to wait before progress is shown.
-        model: that it runs. Its lock is held meanwhile: not all of the library takes it, and what one task edits
-            must not be in what another one reads.
+        model: whose lock the task holds. Not every function of the library takes it, and the edits of one task must
+            not be active in the forward pass of another.
 
     Raises:
         CircuitsError: the task's own.
     """
-    task = state.desk().ask(key, what, function if model is None else _alone(function, model))
+    task = state.executor().submit(key, description, function if model is None else _with_lock(function, model))
     if task.wait(patience):
         try:
             return task.result()
         except CircuitsError:
-            state.desk().forget(key)
+            state.executor().forget(key)
             raise
     _working(task, key)
     return None
 
 
-def _alone(function: Callable[[Progress], Any], model: Model) -> Callable[[Progress], Any]:
+def _with_lock(function: Callable[[Progress], Any], model: Model) -> Callable[[Progress], Any]:
     def run(report: Progress) -> Any:
         with model.lock:
             return function(report)
@@ -244,16 +237,16 @@ def _working(task: Task[Any], key: tuple[Any, ...]) -> None:
     if task.finished:
         st.rerun()
     share = task.done / task.total if task.total else 0.0
-    number = f" {task.done:,} of {task.total:,}" if task.total else ""
+    count = f" {task.done:,} of {task.total:,}" if task.total else ""
     left, right = st.columns([6, 1], vertical_alignment="center")
-    left.progress(min(1.0, share), text=plain(f"{task.what}{number}"))
+    left.progress(min(1.0, share), text=plain(f"{task.description}{count}"))
     if right.button("Stop", key=f"stop-{hash(key)}", type="tertiary"):
-        state.desk().forget(key)
+        state.executor().forget(key)
         st.session_state["stopped"] = True
 
 
 def refresh() -> None:
-    """Run the page again once the small pictures that it lacks are there."""
+    """Run the page again once its missing thumbnails are ready."""
     awaited = st.session_state.pop("awaited", [])
     if awaited:
         _await(awaited)
@@ -264,4 +257,4 @@ def _await(tasks: list[Task[Any]]) -> None:
     if all(task.finished for task in tasks):
         st.rerun()
     done, total = sum(t.done for t in tasks), sum(t.total for t in tasks)
-    st.caption(f"Cutting small pictures: {done:,} of {total:,}" if total else "Cutting small pictures")
+    st.caption(f"Making thumbnails: {done:,} of {total:,}" if total else "Making thumbnails")

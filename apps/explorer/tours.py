@@ -1,4 +1,4 @@
-"""Guided tours: a few views in a row, with a sentence on what to look at. Where one stands is in the view's address."""
+"""Guided tours: a few views in a row, each with a sentence on what to look at. The step is part of the address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Step:
 
     Attributes:
         title, text: what to look at.
-        page: of the explorer; params: what its address says.
+        page: name of the page; params: of its address.
     """
 
     title: str
@@ -31,15 +31,15 @@ class Tour:
     """A few views in a row.
 
     Attributes:
-        name: in addresses; title, about: on the first page; model: that it is about.
-        face: the unit whose picture stands for it.
+        name: in addresses; title, about: on the home page; model: that the tour needs.
+        icon: the unit whose thumbnail is shown beside the title.
     """
 
     name: str
     title: str
     about: str
     model: str
-    face: str
+    icon: str
     steps: tuple[Step, ...]
 
 
@@ -53,28 +53,28 @@ TOURS: dict[str, Tour] = {
         Tour(
             "car",
             "A car is windows over wheels",
-            "One unit answers to cars. What it reads, and from where, says how it knows.",
+            "One unit detects cars. Its weights show how: which parts it uses, and at which positions.",
             "scenes",
             "mixed4a:11",
             (
                 _unit(
                     "mixed4a:11",
                     "A unit for cars",
-                    "Look at what it answers to most, then at weaker responses: all of them cars? "
+                    "StoredVisualization at what it answers to most, then at weaker responses: all of them cars? "
                     "Trucks and buses share parts, and show up further down.",
                 ),
                 _unit(
                     "mixed4a:11",
                     "Its circuit",
-                    "Three units carry it: a car's body, windows and wheels. Read the kernels: windows excite from "
-                    "above, wheels from below. Click a kernel to see its weights, a picture to choose the unit.",
+                    "Three units matter most: a car's body, windows and wheels. Read the kernels: windows excite from "
+                    "above, wheels from below. Click a kernel to see its weights, an image to select the unit.",
                     "circuit",
                     width="8",
                 ),
                 _unit(
                     "mixed3b:39",
                     "One of the parts",
-                    "A unit for wheels, of whatever has some. Who reads it? Its outputs list the units for cars, "
+                    "A wheel detector, for any object with wheels. Its outgoing weights lead to the units for cars, "
                     "trucks, buses and bicycles.",
                 ),
             ),
@@ -82,54 +82,54 @@ TOURS: dict[str, Tour] = {
         Tour(
             "curves",
             "A curve",
-            "An early unit that wants a bend, in one direction only.",
+            "An early unit that detects a curve of one orientation.",
             "scenes",
             "mixed3a:49",
             (
                 _unit(
                     "mixed3a:49",
-                    "A bend",
-                    "Its strongest examples come from many objects, but the same shape is in all of them.",
+                    "A curve detector",
+                    "Its top activating images show many objects, all with the same curve.",
                 ),
                 _unit(
                     "mixed3a:49",
                     "Its tuning",
-                    "Synthetic arcs, turned step by step: it answers to one direction, and not to the opposite one.",
+                    "Synthetic arcs, rotated step by step: it is active at one orientation, not at the opposite one.",
                     section="tuning",
                 ),
                 _unit(
                     "mixed3a",
                     "Its layer",
-                    "Sorted by likeness to it: which other units fire where it does?",
+                    "Sorted by similarity to it: which other units are active at the same positions?",
                     "layer",
-                    sort="likeness",
-                    like="scenes/mixed3a:49",
+                    sort="similarity",
+                    similar_to="scenes/mixed3a:49",
                 ),
             ),
         ),
         Tour(
             "polysemantic",
-            "One unit, several things",
-            "Some units answer to things that have nothing to do with each other. This one can be taken apart.",
+            "A polysemantic unit",
+            "Some units are active on unrelated objects. The examples of this unit fall into three clusters.",
             "scenes",
             "mixed4a:21",
             (
                 _unit(
                     "mixed4a:21",
                     "Buses, trees and bicycles",
-                    "Nobody would give these one name. Are they one thing to the network?",
+                    "No single label fits these images. Are they one feature to the network?",
                 ),
                 _unit(
                     "mixed4a:21",
-                    "Taken apart",
-                    "Its examples, grouped by the units that made it fire on each: windows and bus bodies, crowns and "
-                    "trunks, bicycle frames. Two controls say that the groups are no accident.",
-                    section="parts",
+                    "Polysemanticity",
+                    "Its examples, clustered by the units that contributed to each: windows and bus bodies, crowns and "
+                    "trunks, bicycle frames. Two controls show that the clusters are not due to chance.",
+                    section="polysemanticity",
                 ),
                 _unit(
                     "mixed4a:21",
                     "Three circuits in one",
-                    "Traced, it has parents of all three kinds. Each speaks on its own pictures only.",
+                    "Traced back, it has parents of all three kinds. Each contributes on images of its own kind only.",
                     "circuit",
                     width="8",
                 ),
@@ -139,12 +139,6 @@ TOURS: dict[str, Tour] = {
 }
 
 
-def path(tour: Tour, number: int) -> str:
-    """The address of a step, counted from 1."""
-    step = tour.steps[number - 1]
-    return links.path_of(step.page, {**step.params, "tour": tour.name, "step": number})
-
-
 def start(tour: Tour, number: int = 1) -> None:
     """Go to a step, counted from 1."""
     step = tour.steps[number - 1]
@@ -152,17 +146,19 @@ def start(tour: Tour, number: int = 1) -> None:
 
 
 def banner() -> None:
-    """Where the tour stands that the address names; nothing without one."""
+    """The step of the tour that the address names; nothing without a tour."""
     tour = TOURS.get(st.query_params.get("tour", ""))
-    said = st.query_params.get("step", "1")
-    if tour is None or not (said.isascii() and said.isdigit() and 1 <= int(said) <= len(tour.steps)):
+    number_text = st.query_params.get("step", "1")
+    if tour is None or not (
+        number_text.isascii() and number_text.isdigit() and 1 <= int(number_text) <= len(tour.steps)
+    ):
         return
-    number = int(said)
+    number = int(number_text)
     step = tour.steps[number - 1]
     with st.container(border=True, key="tour"):
-        words, buttons = st.columns([6, 2], vertical_alignment="center")
-        words.markdown(f"**{plain(step.title)}** &ensp; {number} of {len(tour.steps)}: {plain(tour.title)}")
-        words.markdown(plain(step.text, 600))
+        text_column, buttons = st.columns([6, 2], vertical_alignment="center")
+        text_column.markdown(f"**{plain(step.title)}** &ensp; {number} of {len(tour.steps)}: {plain(tour.title)}")
+        text_column.markdown(plain(step.text, 600))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="small"):
             if st.button("Leave", key="tour-leave", type="tertiary"):
                 links.change(tour=None, step=None)

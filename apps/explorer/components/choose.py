@@ -1,61 +1,79 @@
-"""Choices that are part of the view's address, by short names; what is not in it is at its first choice."""
+"""Choices that are part of the view's address. A choice that the address does not name is its first option."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
+from apps.explorer.server.security import UploadError
 from apps.explorer.session import links
 
 
 def choose(label: str, options: Mapping[str, str], key: str) -> str:
-    """A row of choices, one of which is taken.
+    """A row of buttons, one of which is selected; the selected option.
 
     Args:
-        label: for those who do not see it; options: name in the address -> what stands on it; key: in the address.
+        label: for screen readers; options: name in the address -> text of the button; key: in the address.
     """
-    followed(key, options)
-    st.segmented_control(
-        label,
-        list(options),
-        key=key,
-        format_func=options.__getitem__,
-        required=True,
-        label_visibility="collapsed",
-        on_change=_changed,
-        args=(key, next(iter(options))),
-    )
-    return _taken(key, options)
+    st.segmented_control(label, required=True, label_visibility="collapsed", **_widget(options, key))
+    return _selected(options, key)
 
 
-def pick(label: str, options: Mapping[str, str], key: str, place: Any = st) -> str:
-    """A list of choices to pick from; `place` is where it is drawn."""
-    followed(key, options)
-    place.selectbox(
-        label,
-        list(options),
-        key=key,
-        format_func=options.__getitem__,
-        on_change=_changed,
-        args=(key, next(iter(options))),
-    )
-    return _taken(key, options)
+def pick(label: str, options: Mapping[str, str], key: str, column: Any = st) -> str:
+    """A drop-down list; the selected option. `column` is the container that it is drawn in."""
+    column.selectbox(label, **_widget(options, key))
+    return _selected(options, key)
 
 
-def followed(key: str, options: Mapping[str, str]) -> str:
-    """What the address says, put into the widget; the first choice where it says none that there is."""
-    said = st.query_params.get(key, "")
-    wanted = said if said in options else next(iter(options))
-    if st.session_state.get(key) != wanted:
-        st.session_state[key] = wanted
-    return wanted
+def number(
+    label: str, name: str, low: int, high: int, default: int, column: Any = st, clear: Sequence[str] = ()
+) -> int:
+    """A number of the address, with the widget that changes it.
+
+    Args:
+        label: of the widget; name: of the parameter; low, high: its range; default: where the address has none.
+        column: container that the widget is drawn in; clear: parameters that a change removes.
+
+    Raises:
+        UploadError: the address has something else.
+    """
+    text = links.param(name, 20) or str(default)
+    if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
+        raise UploadError(f"{name} is a number from {low} to {high}; the address has {text}")
+    key = f"{name}_number"
+    follow(key, int(text))
+    column.number_input(
+        label, low, high, key=key,
+        on_change=lambda: links.change(**{name: st.session_state[key]}, **dict.fromkeys(clear)),
+    )  # fmt: skip
+    return int(text)
 
 
-def _taken(key: str, options: Mapping[str, str]) -> str:
-    found = str(st.session_state.get(key))
-    return found if found in options else next(iter(options))
+def follow(key: str, value: Any) -> None:
+    """Set a widget to a value of the address."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+
+
+def _widget(options: Mapping[str, str], key: str) -> dict[str, Any]:
+    """Arguments of the widget, which is set to the option that the address names, or to the first one."""
+    default = next(iter(options))
+    requested = st.query_params.get(key, "")
+    follow(key, requested if requested in options else default)
+    return {
+        "options": list(options),
+        "key": key,
+        "format_func": options.__getitem__,
+        "on_change": _changed,
+        "args": (key, default),
+    }
+
+
+def _selected(options: Mapping[str, str], key: str) -> str:
+    value = str(st.session_state.get(key))
+    return value if value in options else next(iter(options))
 
 
 def _changed(key: str, default: str) -> None:

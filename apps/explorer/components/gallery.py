@@ -1,21 +1,14 @@
-"""Pictures of units, or of examples, in a grid; a click on a unit opens it."""
+"""Images of units, or of examples, in a grid; a click on a unit opens its page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import streamlit as st
-
-from apps.explorer.components import asset
+from apps.explorer.components import component
 from apps.explorer.session import links
 
-_mount = st.components.v2.component(
-    "explorer_gallery",
-    html='<div class="gallery"></div>',
-    css=asset("base.css") + asset("gallery.css"),
-    js=asset("made.js") + asset("gallery.js"),
-)
+_mount = component("gallery")
 
 
 def tile(
@@ -28,33 +21,28 @@ def tile(
     mark: str = "",
     pick: str | None = None,
 ) -> dict[str, Any]:
-    """One picture.
+    """One image of the grid.
 
     Args:
         unit: address that a click opens, or None.
-        src: data URI of the picture, or None for one that is not there.
-        alt: what it is, for those who do not see it.
-        name, note: what stands under it.
-        mark: "here" for the one that the page is about, "faint" for one that chance would give.
-        pick: what a click picks, where it opens nothing.
+        src: data URI, or None for a missing image.
+        alt: description of the image; shown in its place where it is missing.
+        name, note: lines under the image.
+        mark: "here" for the unit of the page, "faint" for one within the range of chance.
+        pick: value that a click returns, where it opens nothing.
     """
     href = None if unit is None else links.unit_path(unit)
     return {"unit": unit, "src": src, "alt": alt, "name": name, "note": note, "mark": mark, "href": href, "pick": pick}
 
 
 def gallery(tiles: Sequence[dict[str, Any]], key: str, *, size: int = 104, label: str = "") -> str | None:
-    """The grid. A click on a unit opens its page; a click on what can be picked is returned.
+    """Show the grid. A click on a unit opens its page; the `pick` of a clicked tile is returned.
 
     Args:
-        tiles: of `tile`; key: of the element; size: pixels of a picture's side.
-        label: what they are, for those who do not see them.
+        tiles: of `tile`; key: of the element; size: pixels of an image's side.
+        label: a description for screen readers.
     """
-    found = _mount(
-        key=key,
-        data={"tiles": list(tiles), "size": size, "label": label},
-        on_open_change=lambda: None,
-        on_pick_change=lambda: None,
-    )
-    if found.open:
-        links.go("unit", keep=("tour", "step"), unit=found.open)
-    return found.pick
+    data = {"tiles": list(tiles), "size": size, "label": label}
+    state = _mount(key=key, data=data, on_open_change=lambda: None, on_pick_change=lambda: None)
+    links.open_unit(state.open)
+    return state.pick

@@ -1,7 +1,6 @@
-"""A circuit as a graph: layers as columns, pictures of units, kernels on edges. Nodes and kernels can be clicked.
+"""A circuit as a graph: layers as columns, images of units, kernels on edges. Nodes and kernels can be clicked.
 
-Places come from `circuits.plot.circuit.graph_layout`, as in the figures, so that nothing moves
-unless the circuit changes.
+The layout is that of the figures (`circuits.plot.circuit.graph_layout`), so nothing moves unless the circuit changes.
 """
 
 from __future__ import annotations
@@ -10,47 +9,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
-from apps.explorer.components import asset
-from apps.explorer.components.wires import kernel_uri
+from apps.explorer.components import component
+from apps.explorer.components.weights import kernel_uri
 from circuits.plot.circuit.graph import fitted, rest_text
 from circuits.plot.circuit.graph_layout import ARROW, PlacedEdge, curve, layout
 from circuits.plot.drawing.wording import kernel_effect, name_of, number, short
 from circuits.tracing.circuit import Circuit
 
-_mount = st.components.v2.component(
-    "explorer_graph",
-    html='<div class="graph"></div>',
-    css=asset("base.css") + asset("graph.css"),
-    js=asset("graph.js"),
-)
+_mount = component("graph")
 SEPARATOR = ">"
 
 
 def graph(
     circuit: Circuit,
-    pictures: Mapping[str, Sequence[str]],
+    images: Mapping[str, Sequence[str]],
     *,
     key: str,
-    chosen: Sequence[str] = (),
+    selected: Sequence[str] = (),
     pins: Sequence[str] = (),
     edge: str = "",
 ) -> tuple[str | None, str | None]:
-    """The graph; what was clicked: a unit, or an edge as `source>target`.
+    """Show the graph; what was clicked: a unit, or an edge as `source>target`.
 
     Args:
-        circuit: to draw; pictures: data URIs of each unit, first to last.
-        key: of the element; chosen, pins: units that are marked; edge: that is marked.
+        circuit: to draw; images: data URIs of each unit, the most activating first.
+        key: of the element; selected, pins: marked units; edge: the marked edge.
     """
-    data = drawn(circuit, pictures)
-    data |= {"chosen": list(chosen), "pins": list(pins), "edge": edge}
-    found = _mount(key=key, data=data, on_node_change=lambda: None, on_edge_change=lambda: None)
-    return found.node, found.edge
+    data = graph_data(circuit, images)
+    data |= {"selected": list(selected), "pins": list(pins), "edge": edge}
+    state = _mount(key=key, data=data, on_node_change=lambda: None, on_edge_change=lambda: None)
+    return state.node, state.edge
 
 
-def drawn(circuit: Circuit, pictures: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A circuit's graph as data: where everything stands, and what it says."""
+def graph_data(circuit: Circuit, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Data of the element: positions, texts and images of all parts of the graph."""
     placed = layout(circuit)
     nodes = {node.unit: node for node in circuit.nodes}
     height = max((n.box.y + n.box.height + 44 for n in placed.nodes), default=0.0)
@@ -65,11 +58,11 @@ def drawn(circuit: Circuit, pictures: Mapping[str, Sequence[str]]) -> dict[str, 
                 "unit": n.node.unit,
                 "address": short(n.node.unit),
                 "label": n.node.label or "",
-                "title": f"{name_of(n.node)}: mean response {n.node.activation:.3g}",
+                "title": f"{name_of(n.node)}: mean activation {n.node.activation:.3g}",
                 "box": [n.box.x, n.box.y, n.box.width, n.box.height],
                 "tile": n.tile,
                 "across": n.columns,
-                "pictures": list(pictures.get(n.node.unit, ()))[: n.rows * n.columns],
+                "images": list(images.get(n.node.unit, ()))[: n.rows * n.columns],
             }
             for n in placed.nodes
         ],
@@ -88,7 +81,7 @@ def drawn(circuit: Circuit, pictures: Mapping[str, Sequence[str]]) -> dict[str, 
 
 def _line(line: PlacedEdge, nodes: Mapping[str, Any], scales: Mapping[str, float]) -> dict[str, Any]:
     (x0, y0), (xs, ys), (xb, yb), (xt, yt), (x1, y1) = curve(line)
-    made: dict[str, Any] = {
+    data: dict[str, Any] = {
         "path": f"M{x0:.1f} {y0:.1f}L{xs:.1f} {ys:.1f}C{xb:.1f} {yb:.1f} {xt:.1f} {yt:.1f} {x1:.1f} {y1:.1f}",
         "width": line.width,
         "kind": "rest"
@@ -109,7 +102,7 @@ def _line(line: PlacedEdge, nodes: Mapping[str, Any], scales: Mapping[str, float
         (sx, sy), (kx, ky) = line.source, (line.kernel.x, line.kernel.middle)
         middle = (sx + kx) / 2
         source, target = nodes[edge.source], nodes[edge.target]
-        made["kernel"] = {
+        data["kernel"] = {
             "edge": f"{edge.source}{SEPARATOR}{edge.target}",
             "src": kernel_uri(kernel, scales[target.layer]),
             "box": [box.x, box.y, box.width, box.height],
@@ -118,4 +111,4 @@ def _line(line: PlacedEdge, nodes: Mapping[str, Any], scales: Mapping[str, float
             "at": [x0 + 5, y0 - line.width / 2 - 4],
             "title": f"{name_of(source)} to {name_of(target)}: {kernel_effect(edge.kernel, edge.sign)}",
         }
-    return made
+    return data

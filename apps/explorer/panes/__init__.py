@@ -1,1 +1,1 @@
-"""Parts of pages: each shows one thing that is known of a unit."""
+"""Parts of pages: each shows one kind of result."""

@@ -1,4 +1,4 @@
-"""Examples cut out of the pictures that were scanned, as small pictures for the screen."""
+"""Crops of dataset examples for the screen, and heatmaps over images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.common.examples import Example
 from circuits.network.address import Unit
 from circuits.network.hooks import capture
@@ -24,26 +24,26 @@ from zoo.images.sources import Images
 from zoo.inputs import InputSpec
 from zoo.progress import Progress
 
-Shown = Literal["field", "whole", "heat"]
+CropKind = Literal["field", "image", "heatmap"]
 SIDE = 176
 _OPAQUE = 0.8
 
 
 @st.cache_resource(max_entries=400, show_spinner=False)
 def _cut(
-    digest: str, examples: tuple[Example, ...], shown: Shown, _images: Images, _spec: InputSpec
+    digest: str, examples: tuple[Example, ...], kind: CropKind, _images: Images, _spec: InputSpec
 ) -> tuple[str, ...]:
-    return tuple(uri(jpeg(crop, SIDE)) for crop in cut_arrays(examples, shown, _images, _spec))
+    return tuple(uri(jpeg(crop, SIDE)) for crop in cut_arrays(examples, kind, _images, _spec))
 
 
-def cut_arrays(examples: Sequence[Example], shown: Shown, images: Images, spec: InputSpec) -> list[crops.Crop]:
-    """The receptive fields of examples, or whole pictures with the fields marked."""
-    if shown == "field":
+def cut_arrays(examples: Sequence[Example], kind: CropKind, images: Images, spec: InputSpec) -> list[crops.Crop]:
+    """The receptive fields of examples, or whole images with the receptive fields outlined."""
+    if kind == "field":
         return crops.cut_examples({"": examples}, images, spec)[""]
-    found = images.tensor(spec, [example.image for example in examples])
+    tensors = images.tensor(spec, [example.image for example in examples])
     return [
-        _marked(crops.pixels(picture, len(picture)), example.box)
-        for picture, example in zip(found, examples, strict=True)
+        _marked(crops.pixels(tensor, len(tensor)), example.box)
+        for tensor, example in zip(tensors, examples, strict=True)
     ]
 
 
@@ -59,28 +59,28 @@ def _marked(pixels: crops.Crop, box: tuple[int, int, int, int]) -> crops.Crop:
     return np.asarray(image)
 
 
-def cut(at: Here, examples: Sequence[Example], shown: Shown) -> tuple[str, ...]:
+def cut(at: Location, examples: Sequence[Example], kind: CropKind) -> tuple[str, ...]:
     """Examples as data URIs."""
     scan = at.scanned
-    return _cut(scan.manifest["digest"], tuple(examples), shown, state.pictures_of(at), scan.input_spec)
+    return _cut(scan.manifest["digest"], tuple(examples), kind, state.images_of(at), scan.input_spec)
 
 
-def heated(
+def heatmaps(
     model: Model, unit: Unit, examples: Sequence[Example], images: Images, spec: InputSpec, progress: Progress = None
 ) -> tuple[str, ...]:
-    """Whole pictures, and over them in orange where the unit responds, against its strongest response among them."""
+    """Whole images under heatmaps of the unit's activations, as shares of its maximum on these images."""
     chosen = [example.image for example in examples]
-    whole = images.tensor(spec, chosen)
+    tensors = images.tensor(spec, chosen)
     maps = unit_maps(model, unit, images.subset(chosen), progress)
     most = float(maps.max()) or 1.0
     return tuple(
-        uri(jpeg(warm(crops.pixels(picture, len(picture)), one / most), SIDE))
-        for picture, one in zip(whole, maps, strict=True)
+        uri(jpeg(heatmap(crops.pixels(tensor, len(tensor)), activation_map / most), SIDE))
+        for tensor, activation_map in zip(tensors, maps, strict=True)
     )
 
 
 def unit_maps(model: Model, unit: Unit, images: Images, progress: Progress = None) -> NDArray[np.float32]:
-    """What a unit says at every position of some pictures, `(N, h, w)`."""
+    """Activations of a unit at every position of images, `(N, h, w)`."""
     acts = capture(model, images, [unit.layer], batch_size=8, progress=progress)[unit.layer].float()
     if unit.basis is not None:
         rows = model.basis(unit.layer, unit.basis).encode(acts.movedim(1, -1).flatten(0, -2))
@@ -88,11 +88,11 @@ def unit_maps(model: Model, unit: Unit, images: Images, progress: Progress = Non
     return np.asarray(acts[:, unit.index].detach().cpu().numpy())
 
 
-def warm(pixels: crops.Crop, heat: NDArray[np.float32]) -> crops.Crop:
-    """A picture in gray with a map over it in the signed colors, as opaque as the map is large; 1 is opaque."""
+def heatmap(pixels: crops.Crop, values: NDArray[np.float32]) -> crops.Crop:
+    """An image in gray under a map in the colors of signs, the more opaque the larger its absolute value, up to 1."""
     height, width = pixels.shape[:2]
     gray = 60 + 0.72 * pixels[..., :3].astype(np.float32).mean(axis=2, keepdims=True)
-    small = Image.fromarray(np.clip(heat, -1, 1).astype(np.float32), mode="F")
+    small = Image.fromarray(np.clip(values, -1, 1).astype(np.float32), mode="F")
     large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))[..., None]
     color = palette.encode(np.where(large[..., 0] < 0, -1.0, 1.0), 1.0).astype(np.float32)
     share = np.clip(np.abs(large), 0, 1) * _OPAQUE
@@ -100,6 +100,6 @@ def warm(pixels: crops.Crop, heat: NDArray[np.float32]) -> crops.Crop:
 
 
 def decoded(src: str) -> crops.Crop:
-    """The pixels of a data URI that was made here, RGB."""
+    """The pixels of one of our data URIs, RGB."""
     data = base64.b64decode(src.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

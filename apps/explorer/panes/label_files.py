@@ -1,4 +1,4 @@
-"""Labels as a file: taken along, and brought in."""
+"""Labels as a file: export and import."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import streamlit as st
 
 from apps.explorer.server.security import MAX_UPLOAD, checked_json
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 
 
-def show(at: Here) -> None:
+def show(at: Location) -> None:
     """Export of all labels of the store; import, where labels can be written."""
     with st.expander("All labels of this store, as a file"):
         st.download_button(
-            "Export", lambda: state.described(at.labels.describe()).encode("utf-8"), "labels.json", "application/json",
+            "Export", lambda: state.to_json(at.labels.describe()).encode("utf-8"), "labels.json", "application/json",
             key="labels-export", icon=":material/download:", on_click="ignore",
         )  # fmt: skip
         if not at.settings.allow_write:
-            st.caption("To bring some in: circuits explore --allow-write")
+            st.caption("To import labels: circuits explore --allow-write")
             return
-        given = st.file_uploader(
-            "Bring labels in", ["json"], key="labels-import", max_upload_size=MAX_UPLOAD // 2**20,
-            help="A file of this kind. Of two labels of one author for one unit the newer stays.",
+        file = st.file_uploader(
+            "Import labels", ["json"], key="labels-import", max_upload_size=MAX_UPLOAD // 2**20,
+            help="A file that Export wrote. Of two labels of one author for one unit the newer is used.",
         )  # fmt: skip
-        if given is not None and st.button("Bring in", key="labels-merge", type="primary"):
-            count = at.labels.merge(checked_json(given.getvalue()))
-            st.success(f"{count:,} labels were new or newer.")
+        if file is not None and st.button("Import", key="labels-merge", type="primary"):
+            count = at.labels.merge(checked_json(file.getvalue()))
+            st.success(f"{count:,} labels were new, or newer than those of the store.")

@@ -1,4 +1,4 @@
-"""The figure of a wall: small pictures in a grid, each with its name."""
+"""A figure of thumbnails in a grid, each with its name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TILE, GAP, MARGIN = 84, 10, 24
 
 
 def wall_figure(tiles: Sequence[tuple[str, Crop]], title: str, *, columns: int = 12) -> Figure:
-    """Pictures in a grid.
+    """Thumbnails in a grid.
 
     Args:
         tiles: name and crop `(h, w, 3)` of each, in order.
-        title: over all of them; columns: side by side.
+        title: of the figure; columns: how many side by side.
     """
     rows = max(1, -(-len(tiles) // columns))
     step = TILE + 26

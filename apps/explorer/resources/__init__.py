@@ -1,1 +1,1 @@
-"""What pages share: SAEs, language models, thumbnails, visualizations, steering runs."""
+"""Resources of the pages: SAEs, language models, thumbnails, visualizations, steering runs."""

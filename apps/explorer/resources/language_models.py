@@ -1,4 +1,4 @@
-"""Language models: which are open here, the SAE of `tales` that the store keeps, and texts read and written."""
+"""Language models of the server, the SAE of `tales` that the explorer trains, and encoded and generated texts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from apps.explorer.resources import saes
-from apps.explorer.resources.control_units import stand_ins
-from apps.explorer.resources.saes import Given
+from apps.explorer.resources.control_units import random_units
+from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.settings import Settings
 from circuits.errors import CircuitsError, shorten
 from sae.architectures.base import SAE
@@ -29,16 +29,16 @@ from zoo.progress import Progress, reporter
 FOLDER, NAMES, OWN = "language", "names.json", "own"
 SITE, TEXTS, READ = "layers.2.resid", "tales:3000@2", "tales:300@3"
 LATENTS, ACTIVE, STEPS, STORIES = 512, 4, 3000, 400
-FIRST = "landmark_due"
-"""The feature of the tales whose latent is shown first: turned up, it brings the landmark."""
-NAMED = 0.9
-"""Area under the ROC curve from which on a latent is called by a feature."""
-WORDS = 6
+DEFAULT_FEATURE = "landmark_due"
+"""The feature of the tales whose latent is shown first: steering it makes the model name the landmark."""
+LABELED = 0.9
+"""Smallest area under the ROC curve at which a latent gets the label of a feature."""
+PROMOTED = 6
 
 
-def known(chosen: Settings) -> dict[str, str]:
-    """Language models that can be opened: what they are called in addresses, and what loads them."""
-    return {TALES: TALES} | {Path(one).name or one: one for one in chosen.lms}
+def available(server: Settings) -> dict[str, str]:
+    """Language models that can be opened: name in addresses -> source for `load_language`."""
+    return {TALES: TALES} | {Path(source).name or source: source for source in server.lms}
 
 
 @lru_cache(maxsize=2)
@@ -46,21 +46,21 @@ def model(source: str) -> LanguageModel:
     """A language model.
 
     Raises:
-        ModelError: the extra `lm` is not installed, or there is no such model; says what to do.
+        ModelError: the extra `lm` is not installed, or there is no such model.
     """
     return load_language(source)
 
 
-# -- dictionaries -----------------------------------------------------------------------------------------------------
+# -- SAEs -------------------------------------------------------------------------------------------------------------
 
 
 def own_folder(store: Path, lm: LanguageModel) -> Path:
-    """Where the store keeps the SAE that the explorer trains on `tales`; other weights, another folder."""
+    """Folder of the SAE that the explorer trains on `tales`; one for each digest of the model's weights."""
     return store / FOLDER / f"{lm.name}-{SITE}-{lm.digest[:12]}"
 
 
 def train(store: Path, progress: Progress) -> None:
-    """Train that SAE, and find out which features of the tales its latents are."""
+    """Train that SAE, and label its latents with known features of the tales."""
     from sae import TopK, save
     from sae import train as trained
     from sae.language import known_features
@@ -72,146 +72,153 @@ def train(store: Path, progress: Progress) -> None:
     stream = site.stream(open_texts(TEXTS), batch_size=1024)
     run = trained(stream, TopK(latents=LATENTS, k=ACTIVE), steps=STEPS, lr=3e-3, progress=progress)[0]
     names = {
-        str(one.latent): one.describe()
-        for one in sorted(known_features(run.sae, site, tales.sample(STORIES, seed=1)), key=lambda one: one.auc)
-        if one.auc >= NAMED
+        str(feature.latent): feature.describe()
+        for feature in sorted(
+            known_features(run.sae, site, tales.sample(STORIES, seed=1)), key=lambda feature: feature.auc
+        )
+        if feature.auc >= LABELED
     }
     save(folder, run)
     report = run.reports[-1].describe()
     write_text_atomically(folder / saes.REPORTS, json.dumps(report) + "\n")
-    write_text_atomically(folder / NAMES, json.dumps(names))  # last: with it the folder is whole
+    write_text_atomically(folder / NAMES, json.dumps(names))  # last, as the sign that the folder is complete
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """A language model, and the SAE that it is read with.
+class LanguageLocation:
+    """A language model, and an SAE of it.
 
     Attributes:
-        lm, site: the model, and the place in it.
-        given: the SAE, or None for the channels.
-        names: of latents, with how well they are known.
+        lm, site: the model, and the position in it that is encoded.
+        loaded: the SAE, or None for the channels.
+        names: known features by latent, with their AUC.
     """
 
     lm: LanguageModel
     site: LanguageSite
-    given: Given | None
+    loaded: LoadedSAE | None
     names: Mapping[int, Mapping[str, Any]]
 
     @property
     def sae(self) -> SAE | None:
         """The SAE itself."""
-        return None if self.given is None else self.given.sae
+        return None if self.loaded is None else self.loaded.sae
 
     @property
     def count(self) -> int:
-        """How many latents, or channels."""
+        """Number of latents, or of channels."""
         return self.site.d if self.sae is None else self.sae.latents
 
     @property
     def space(self) -> str:
-        """What its latents are called by: `tales/layers.2.resid~own`."""
-        return self.site.address + ("" if self.given is None else f"~{self.given.name}")
+        """Address of its latents: `tales/layers.2.resid~own`."""
+        return self.site.address + ("" if self.loaded is None else f"~{self.loaded.name}")
 
     @property
     def key(self) -> tuple[str, str]:
-        """What results depend on."""
-        return self.lm.digest, f"{self.space} {'' if self.given is None else self.given.folder}"
+        """Key of cached results."""
+        return self.lm.digest, f"{self.space} {'' if self.loaded is None else self.loaded.folder}"
 
     @property
-    def first(self) -> int:
-        """The latent that is shown first: one that is known to mean something, where there is any."""
-        ranked = ((v.get("name") == FIRST, float(v.get("auc", 0)), latent) for latent, v in self.names.items())
+    def default_latent(self) -> int:
+        """The latent that is shown first: a labeled one where there is any."""
+        ranked = (
+            (v.get("name") == DEFAULT_FEATURE, float(v.get("auc", 0)), latent) for latent, v in self.names.items()
+        )
         return max(ranked, default=(False, 0.0, 0))[2]
 
     def name(self, latent: int) -> str:
-        """What a latent is called, empty for nothing."""
+        """The label of a latent, or ""."""
         return str(self.names.get(latent, {}).get("name", "")).replace("_", " ")
 
 
-def fitting(chosen: Settings, lm: LanguageModel) -> dict[str, Given]:
-    """The SAEs that read a model, by name: those that were given, and the store's own."""
-    found = {one.name: one for one in saes.given(chosen)[0] if one.of_language and _fits(one, lm)}
-    if lm.name == TALES and (own_folder(chosen.store, lm) / NAMES).is_file():
-        found.setdefault(OWN, saes.opened(OWN, own_folder(chosen.store, lm)))
-    return found
+def fitting(server: Settings, lm: LanguageModel) -> dict[str, LoadedSAE]:
+    """The SAEs of a model, by name: those of the server, and the store's own."""
+    loaded = {sae.name: sae for sae in saes.loaded_saes(server)[0] if sae.of_language and _fits(sae, lm)}
+    if lm.name == TALES and (own_folder(server.store, lm) / NAMES).is_file():
+        loaded.setdefault(OWN, saes.open_sae(OWN, own_folder(server.store, lm)))
+    return loaded
 
 
-def _fits(one: Given, lm: LanguageModel) -> bool:
-    digest = one.sae.metadata.get("weights_digest")
-    return one.sae.d == lm.width and (digest == lm.digest if digest else one.model == lm.name)
+def _fits(sae: LoadedSAE, lm: LanguageModel) -> bool:
+    digest = sae.sae.metadata.get("weights_digest")
+    return sae.sae.d == lm.width and (digest == lm.digest if digest else sae.model == lm.name)
 
 
-def reader(lm: LanguageModel, one: Given | None) -> Reader:
+def location_of(lm: LanguageModel, sae: LoadedSAE | None) -> LanguageLocation:
     """A model with one of its SAEs.
 
     Raises:
-        SAEError: the model has no such place.
+        SAEError: the model has no such site.
     """
-    if one is None:
+    if sae is None:
         layers = int(getattr(lm.config, "num_hidden_layers", 2))
-        return Reader(lm, LanguageSite(lm, f"layers.{layers // 2}.resid"), None, {})
-    said = one.sae.metadata
-    context = said.get("context_size")
-    options: dict[str, Any] = {"bos": said.get("prepend_bos"), "context": context if _whole(context, lm) else None}
-    return Reader(lm, LanguageSite(lm, one.layer, **options), one, _names(one.folder))
+        return LanguageLocation(lm, LanguageSite(lm, f"layers.{layers // 2}.resid"), None, {})
+    metadata = sae.sae.metadata
+    context = metadata.get("context_size")
+    options: dict[str, Any] = {
+        "bos": metadata.get("prepend_bos"),
+        "context": context if _is_length(context, lm) else None,
+    }
+    return LanguageLocation(lm, LanguageSite(lm, sae.layer, **options), sae, _names(sae.folder))
 
 
-def _whole(context: Any, lm: LanguageModel) -> bool:
+def _is_length(context: Any, lm: LanguageModel) -> bool:
     return isinstance(context, int) and not isinstance(context, bool) and 8 <= context <= lm.context
 
 
 def _names(folder: Path) -> Mapping[int, Mapping[str, Any]]:
     try:
-        said = json.loads((folder / NAMES).read_text(encoding="utf-8"))
-        return {int(k): v for k, v in said.items() if isinstance(v, dict)}
+        features = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+        return {int(k): v for k, v in features.items() if isinstance(v, dict)}
     except (OSError, ValueError, AttributeError):
         return {}
 
 
-def texts_of(at: Reader) -> Texts | None:
-    """Texts to look at a model with: drawn ones for `tales`, else those that its SAE was trained with, if known."""
+def texts_of(at: LanguageLocation) -> Texts | None:
+    """Texts for the page: sampled ones for `tales`, else those of the SAE's training; None where they are unknown."""
     if at.lm.name == TALES:
         return open_texts(READ)
     from apps.cli.errors import UsageError
     from apps.cli.sae_sites import trained_on
 
-    if at.given is None:
+    if at.loaded is None:
         return None
     try:
-        found: Texts = trained_on(at.given.folder, at.given.sae.metadata).data
+        texts: Texts = trained_on(at.loaded.folder, at.loaded.sae.metadata).data
     except (CircuitsError, UsageError):
         return None
-    return found[:300]
+    return texts[:300]
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- encoding ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class ReadText:
-    """A text as an SAE reads it.
+class EncodedText:
+    """A text encoded by an SAE.
 
     Attributes:
-        words: its tokens, as stretches of text; indices, values: `(tokens, k)` the latents that fire on each.
+        tokens: as strings; indices, values: `(tokens, k)` active latents of each token.
     """
 
-    words: tuple[str, ...]
+    tokens: tuple[str, ...]
     indices: NDArray[np.int64]
     values: NDArray[np.float32]
 
     def of(self, latent: int) -> NDArray[np.float32]:
-        """A latent on each token, `(tokens,)`."""
+        """Activations of a latent on each token, `(tokens,)`."""
         return np.asarray(np.where(self.indices == latent, self.values, 0).sum(axis=1))
 
     def at(self, token: int) -> list[tuple[int, float]]:
-        """Latents that fire on a token, the strongest first, with how strongly."""
+        """Latents that are active on a token and their activations, the largest first."""
         order = np.argsort(-self.values[token], kind="stable")
         return [(int(self.indices[token, i]), float(self.values[token, i])) for i in order if self.values[token, i] > 0]
 
 
 @torch.no_grad()
-def read(at: Reader, text: str) -> ReadText:
-    """What fires on each token of a text.
+def encode(at: LanguageLocation, text: str) -> EncodedText:
+    """The active latents of each token of a text.
 
     Raises:
         SAEError: an empty text.
@@ -219,96 +226,97 @@ def read(at: Reader, text: str) -> ReadText:
     if at.sae is None:
         raise CircuitsError(f"there is no SAE of {at.lm.name}")
     if not text.strip():
-        raise CircuitsError("the text is empty: write something")
+        raise CircuitsError("the text is empty")
     vectors = next(iter(at.site.blocks([text]))).vectors
     values, indices = at.sae.encode_sparse(vectors)
-    return ReadText(
-        words=pieces(at.site, at.lm.ids(text)),
+    return EncodedText(
+        tokens=pieces(at.site, at.lm.ids(text)),
         indices=indices.cpu().numpy().astype(np.int64),
         values=values.float().clamp_min(0).cpu().numpy(),
     )
 
 
-def firing(at: Reader, texts: Texts, progress: Progress = None) -> tuple[Activity, Maxima]:
-    """Where latents fire on texts, and how strongly at most."""
-    if at.sae is None or at.given is None:
+def latent_activity(at: LanguageLocation, texts: Texts, progress: Progress = None) -> tuple[Activity, Maxima]:
+    """Activations of all latents on texts, and their maxima."""
+    if at.sae is None or at.loaded is None:
         raise CircuitsError(f"there is no SAE of {at.lm.name}")
-    found = activity(at.sae, at.site, texts, name=at.given.name, progress=progress)
-    return found, maxima(at.sae, at.site, texts)
+    active = activity(at.sae, at.site, texts, name=at.loaded.name, progress=progress)
+    return active, maxima(at.sae, at.site, texts)
 
 
-def top(at: Reader, texts: Any, progress: Progress = None) -> Maxima:
-    """How strongly latents, or channels, fire at most on texts."""
+def top(at: LanguageLocation, texts: Any, progress: Progress = None) -> Maxima:
+    """Maxima of latents, or of channels, on texts."""
     return maxima(at.sae, at.site, texts, progress=progress)
 
 
-def recipe(at: Reader, edits: Sequence[LatentEdit], known: Maxima) -> Any:
+def recipe(at: LanguageLocation, edits: Sequence[LatentEdit], peaks: Maxima) -> Any:
     """Edits as the document that `sae.steering.Steering.parse` reads."""
-    return json.loads(steered(at.site, at.sae, list(edits), maxima=known).steering.json())
+    return json.loads(steered(at.site, at.sae, list(edits), maxima=peaks).steering.json())
 
 
-def said(at: Reader, latents: Sequence[int]) -> dict[int, tuple[tuple[str, float], ...]]:
-    """Tokens that each latent makes the model say, with how much it raises their logits; empty without a head."""
+def promoted_tokens(at: LanguageLocation, latents: Sequence[int]) -> dict[int, tuple[tuple[str, float], ...]]:
+    """Tokens whose logits each latent raises most, and by how much; empty for a model without a head."""
     if at.sae is None or not at.lm.has_head:
         return {}
-    return dict(zip(latents, promoted(at.site, at.sae.write[list(latents)], WORDS), strict=True))
+    return dict(zip(latents, promoted(at.site, at.sae.write[list(latents)], PROMOTED), strict=True))
 
 
-# -- writing ----------------------------------------------------------------------------------------------------------
+# -- generating -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """What a model writes after a prompt, unsteered, steered, and with the same edits of random latents.
+class Generations:
+    """Continuations of a prompt: unsteered, steered, and with the same edits of random latents.
 
     Attributes:
-        before, after, random: a few texts each, the same random numbers in each place.
-        stand_ins: for each edited latent the random one that stands in for it.
+        before, after, random: a few texts each, sampled with the same random numbers.
+        random_units: edited latent -> random latent of the control.
     """
 
     before: tuple[Continuation, ...]
     after: tuple[Continuation, ...]
     random: tuple[Continuation, ...]
-    stand_ins: Mapping[int, int]
+    random_units: Mapping[int, int]
 
 
-def write(
-    at: Reader, edits: Sequence[LatentEdit], top: Maxima, prompt: str, *, texts: int, tokens: int, seed: int,
-    draw: int, progress: Progress = None,
-) -> Written:  # fmt: skip
-    """Let a model write.
+def generate(
+    at: LanguageLocation, edits: Sequence[LatentEdit], top: Maxima, prompt: str, *, texts: int, tokens: int, seed: int,
+    control: int, progress: Progress = None,
+) -> Generations:  # fmt: skip
+    """Continue a prompt, unsteered, steered, and with the same edits of random latents.
 
     Args:
         at: the model; edits: of its latents; top: their maxima.
-        prompt: what the texts begin with; texts: how many; tokens: to write at most.
-        seed: of the texts; draw: which of the random latents.
+        prompt: of the texts; texts: how many; tokens: largest number of new tokens.
+        seed: of the sampling; control: which of the random latents.
 
     Raises:
-        SAEError: edits that cannot be made, a prompt that is too long, or a model that writes nothing.
+        SAEError: edits that cannot be applied, a prompt that is too long, or a model without a head.
     """
-    units = stand_ins(edits, top)[draw]
-    other = [replace(one, latent=units[one.latent]) for one in edits]
-    made: list[tuple[Continuation, ...]] = []
-    for number, some in enumerate(([], list(edits), other)):
-        with reporter(progress, "tokens") as told, steer(at.site, at.sae, some, maxima=top if some else None):
+    units = random_units(edits, top)[control]
+    controls = [replace(edit, latent=units[edit.latent]) for edit in edits]
+    groups: list[tuple[Continuation, ...]] = []
+    for applied in ([], list(edits), controls):
+        peaks = top if applied else None
+        with reporter(progress, "tokens") as report, steer(at.site, at.sae, applied, maxima=peaks):
 
-            def report(done: int, total: int, number: int = number, told: Any = told) -> None:
-                told(number * total + done, 3 * total)
+            def of_three(done: int, total: int, before: int = len(groups), report: Any = report) -> None:
+                report(before * total + done, 3 * total)
 
-            found = at.site.generate([prompt] * texts, max_new_tokens=tokens, seed=seed, progress=report)
-        made.append(tuple(found))
-    return Written(made[0], made[1], made[2], units)
+            continuations = at.site.generate([prompt] * texts, max_new_tokens=tokens, seed=seed, progress=of_three)
+        groups.append(tuple(continuations))
+    return Generations(groups[0], groups[1], groups[2], units)
 
 
-def measured(at: Reader, some: Sequence[Continuation]) -> str:
-    """Of texts of the tales: how often the landmark is named, and how many sentences are the grammar's."""
+def landmark_summary(at: LanguageLocation, texts: Sequence[Continuation]) -> str:
+    """How often texts of the tales name the landmark, and the share of grammatical sentences; else ""."""
     if at.lm.name != TALES:
         return ""
     from zoo.tales import THE_LANDMARK, mentions, parses
 
-    named = sum(mentions(one.whole) for one in some)
-    share = sum(parses(one.whole) for one in some) / len(some)
-    return f"{THE_LANDMARK.name} {named} times; {100 * share:.0f} % of sentences are the grammar's"
+    mentioned = sum(mentions(text.whole) for text in texts)
+    share = sum(parses(text.whole) for text in texts) / len(texts)
+    return f"{THE_LANDMARK.name} {mentioned} times; {100 * share:.0f} % of sentences are grammatical"
 
 
 def checked_latent(text: str, count: int) -> int:
@@ -318,5 +326,5 @@ def checked_latent(text: str, count: int) -> int:
         CircuitsError: there is none.
     """
     if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) < count):
-        raise CircuitsError(f"there are latents 0 to {count - 1}; asked for {shorten(text, 40)}")
+        raise CircuitsError(f"there are latents 0 to {count - 1}; the address has {shorten(text, 40)}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The scan of an SAE's latents under the name that the server was given for them."""
+"""The scan of an SAE's latents under the name that they have on the server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from circuits.dataset.scan_results import LayerScan, Samples, Scan
 
 
-class Renamed(Scan):
-    """A scan in which one layer is called otherwise: `circuits sae features` calls latents by their folder.
+class RenamedScan(Scan):
+    """A scan with one layer renamed, since `circuits sae features` names latents after their folder.
 
     Args:
-        scan: as it was written; old, new: names of the layer, `layer~name`.
+        scan: as written; old, new: names of the layer, `layer~name`.
     """
 
     def __init__(self, scan: Scan, old: str, new: str) -> None:
@@ -20,9 +20,9 @@ class Renamed(Scan):
         self.layers = {new if name == old else name: count for name, count in scan.layers.items()}
 
     def layer(self, name: str) -> LayerScan:
-        """What was found of a layer."""
+        """Statistics and examples of a layer."""
         return replace(self._scan.layer(self._old), name=name) if name == self._new else self._scan.layer(name)
 
     def samples(self, layer: str) -> Samples:
-        """Responses at places drawn by lot."""
+        """Activations at randomly sampled positions."""
         return self._scan.samples(self._old if layer == self._new else layer)

@@ -1,4 +1,4 @@
-"""The sparse autoencoders that the server was given: what their files say, and the scans that lie beside them."""
+"""The sparse autoencoders of the server: their files, and the scans of their latents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from apps.explorer.server.settings import Settings
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from sae.architectures.base import SAE
@@ -24,13 +24,13 @@ REPORTS, DENSITIES = "reports.jsonl", "sparsity.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """An SAE as the server was given it.
+class LoadedSAE:
+    """An SAE of the server.
 
     Attributes:
         folder: of its files; name: of its latents, in addresses; sae: itself.
-        report: the last one of its training, empty where there is none.
-        densities: share of inputs on which each latent fires, `(latents,)`, or None where that is not kept.
+        report: the last one of its training, or empty.
+        densities: share of inputs on which each latent fires, `(latents,)`, or None where the files have none.
     """
 
     folder: Path
@@ -41,21 +41,21 @@ class Given:
 
     @property
     def model(self) -> str:
-        """The model that it was trained on, as its metadata say."""
+        """The model that it was trained on, from its metadata."""
         return str(self.sae.metadata.get("model") or self.sae.metadata.get("model_name") or "")
 
     @property
     def layer(self) -> str:
-        """The layer or site, as its metadata say."""
+        """The layer or site, from its metadata."""
         return str(self.sae.metadata.get("layer") or self.sae.metadata.get("hook_name") or "")
 
     @property
     def of_language(self) -> bool:
-        """Whether it reads a language model."""
+        """Whether it is of a language model."""
         return self.sae.metadata.get("site") == "language"
 
     def row(self) -> dict[str, Any]:
-        """What a table says of it; empty where its files say nothing."""
+        """Its row of a table; None where its files have no value."""
         config = self.sae.config
         dead = self.report.get("dead")
         return {
@@ -72,44 +72,44 @@ class Given:
         }
 
 
-def given(chosen: Settings) -> tuple[tuple[Given, ...], dict[str, str]]:
-    """The SAEs that the server was given; and, by name, why some of them cannot be read."""
-    found, broken = [], {}
-    for name, folder in chosen.saes:
+def loaded_saes(server: Settings) -> tuple[tuple[LoadedSAE, ...], dict[str, str]]:
+    """The SAEs of the server, and the errors of those that cannot be read, by name."""
+    loaded, broken = [], {}
+    for name, folder in server.saes:
         try:
-            found.append(opened(name, folder))
+            loaded.append(open_sae(name, folder))
         except CircuitsError as error:
             broken[name] = str(error)
-    return tuple(found), broken
+    return tuple(loaded), broken
 
 
-def opened(name: str, folder: Path) -> Given:
+def open_sae(name: str, folder: Path) -> LoadedSAE:
     """The SAE of a folder.
 
     Raises:
-        FormatError: there is none in it.
+        FormatError: it has none.
     """
     stamps = tuple(int(p.stat().st_mtime_ns) if p.is_file() else 0 for p in (folder / REPORTS, folder / DENSITIES))
-    return _given(name, str(folder), stamps)
+    return _load(name, str(folder), stamps)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _given(name: str, folder: str, stamps: tuple[int, ...]) -> Given:
+def _load(name: str, folder: str, stamps: tuple[int, ...]) -> LoadedSAE:
     path = Path(folder)
-    return Given(path, name, load(path), _report(path / REPORTS), _densities(path / DENSITIES))
+    return LoadedSAE(path, name, load(path), _report(path / REPORTS), _densities(path / DENSITIES))
 
 
 def _report(path: Path) -> dict[str, Any]:
-    """The last whole line of a training's reports; a killed training may have left half of one behind it."""
+    """The last complete line of a training's reports; a killed training may leave half a line after it."""
     if not path.is_file():
         return {}
     for line in reversed(path.read_text("utf-8", "replace").splitlines()):
         try:
-            found = json.loads(line)
+            report = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(report, dict):
+            return report
     return {}
 
 
@@ -120,30 +120,30 @@ def _densities(path: Path) -> NDArray[np.float64] | None:
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path).get("sparsity")
+        logarithms = load_file(path).get("sparsity")
     except (SafetensorError, OSError):
-        return None  # a damaged table of densities makes the SAE no worse
-    return None if found is None else 10.0 ** found.astype(np.float64)
+        return None  # the SAE can be used without its densities
+    return None if logarithms is None else 10.0 ** logarithms.astype(np.float64)
 
 
-def space_of(at: Here, one: Given) -> str | None:
+def space_of(at: Location, sae: LoadedSAE) -> str | None:
     """The space of its latents in this model, `layer~name`, or None where they are not attached to it."""
-    return next((f"{layer}~{name}" for layer, name in at.model.bases if name == one.name), None)
+    return next((f"{layer}~{name}" for layer, name in at.model.bases if name == sae.name), None)
 
 
-def refused(at: Here, one: Given) -> str:
+def refused(at: Location, sae: LoadedSAE) -> str:
     """Why its latents are no units of this model; empty where they are."""
-    if space_of(at, one) is not None:
+    if space_of(at, sae) is not None:
         return ""
-    why = state.attached(at.model.name, at.settings.saes).refused.get(one.name, "")
-    return why or f"it reads {one.model or 'a model that its files do not name'}"
+    reason = state.attached(at.model.name, at.settings.saes).refused.get(sae.name, "")
+    return reason or f"it is of {sae.model or 'a model that its files do not name'}"
 
 
-def scanned(at: Here, one: Given, space: str) -> Here | None:
-    """Where the latents were scanned: in the store, or beside the SAE's files; None where they were not."""
+def scanned(at: Location, sae: LoadedSAE, space: str) -> Location | None:
+    """The latents with their scan, of the store or beside the SAE's files; None where they were not scanned."""
     layer, _, name = space.partition("~")
-    there = replace(at, unit=Unit(layer, None, at.model.name, name))
+    location = replace(at, unit=Unit(layer, None, at.model.name, name))
     if at.scan is not None and space in at.scan.layers:
-        return there
-    scan = state.scan_beside(one.folder, at.model, space)
-    return replace(there, scan=scan) if scan is not None and space in scan.layers else None
+        return location
+    scan = state.scan_beside(sae.folder, at.model, space)
+    return replace(location, scan=scan) if scan is not None and space in scan.layers else None

@@ -1,4 +1,4 @@
-"""A picture before and after edits, and what follows as they are turned up, beside random units turned as far."""
+"""Effects of edits on an image, and dose-response curves beside the same edits of random units."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apps.explorer.resources.control_units import SEED, stand_ins
+from apps.explorer.resources.control_units import random_units
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.attribution.class_scores import class_name
 from circuits.network.basis import Basis, basis_digest
 from circuits.network.hooks import capture
@@ -26,23 +26,23 @@ from zoo.images.sources import Images
 from zoo.progress import Progress
 
 DOSES = tuple(i / 5 for i in range(11))
-"""Shares of the edits that are made: 0 leaves the network as it is, 1 is as they were set."""
+"""Shares of the edits: 0 is the network without edits, 1 is the edits as set."""
 MEASURED = 200
-"""Pictures that maxima are measured on where no scan has them."""
+"""Number of images that maxima are measured on, where no scan has them."""
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SteeringSite:
-    """Where edits are made.
+    """The units that are edited.
 
     Attributes:
-        site: the layer; basis: of an SAE, or None for the channels; name: of the basis, empty for channels.
-        count: how many units; size: of the map, or None for a layer without places.
+        vision: the layer; basis: of an SAE, or None for the channels; name: of the basis, empty for channels.
+        count: number of units; size: of the map, or None for a layer without positions.
     """
 
-    site: VisionSite
+    vision: VisionSite
     basis: Basis | None
     name: str
     count: int
@@ -51,12 +51,12 @@ class SteeringSite:
     @property
     def model(self) -> Model:
         """The model."""
-        return self.site.model
+        return self.vision.model
 
     @property
     def space(self) -> str:
-        """The layer, or its latents, as addresses have it."""
-        return f"{self.site.layer.name}~{self.name}" if self.name else self.site.layer.name
+        """The layer, or its latents, as in addresses."""
+        return f"{self.vision.layer.name}~{self.name}" if self.name else self.vision.layer.name
 
     def address(self, latent: int) -> str:
         """The full address of a unit."""
@@ -70,39 +70,39 @@ class SteeringSite:
         return flat[:, list(latents)].view(*acts.shape[:-1], -1)
 
 
-def bench_of(at: Here) -> SteeringSite:
+def steering_site_of(at: Location) -> SteeringSite:
     """The layer, or the latents of it, that an address names."""
     unit, model = at.unit, at.model
-    site = VisionSite(model, unit.layer)
+    vision = VisionSite(model, unit.layer)
     if unit.basis is None:
-        return SteeringSite(site, None, "", site.d, site.layer.size)
+        return SteeringSite(vision, None, "", vision.d, vision.layer.size)
     basis = model.basis(unit.layer, unit.basis)
-    return SteeringSite(site, basis, unit.basis, len(basis.read), site.layer.size)
+    return SteeringSite(vision, basis, unit.basis, len(basis.read), vision.layer.size)
 
 
-def maxima_of(at: Here, bench: SteeringSite, progress: Progress = None) -> Maxima:
-    """The largest response of each unit: what the scan saw, or measured on some of the pictures."""
-    images = state.pictures_of(at)
-    if at.scan is not None and bench.space in at.scan.layers:
-        found = torch.from_numpy(np.array(at.scan.layer(bench.space).maximum, dtype=np.float32))
-        basis = Channels(bench.site.d) if bench.basis is None else bench.basis
-        return Maxima(found, bench.site.address, basis_digest(basis), describe_inputs(images))
-    return maxima(bench.basis, bench.site, images.spread(MEASURED), progress=progress)
+def maxima_of(at: Location, site: SteeringSite, progress: Progress = None) -> Maxima:
+    """The largest activation of each unit: from the scan, or measured on some of the images."""
+    images = state.images_of(at)
+    if at.scan is not None and site.space in at.scan.layers:
+        values = torch.from_numpy(np.array(at.scan.layer(site.space).maximum, dtype=np.float32))
+        basis = Channels(site.vision.d) if site.basis is None else site.basis
+        return Maxima(values, site.vision.address, basis_digest(basis), describe_inputs(images))
+    return maxima(site.basis, site.vision, images.spread(MEASURED), progress=progress)
 
 
-# -- one picture ------------------------------------------------------------------------------------------------------
+# -- one image --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Sides:
-    """A picture, unsteered and steered.
+class Comparison:
+    """An image, unsteered and steered.
 
     Attributes:
         classes: names; before, after: probability of each by softmax, `(classes,)`.
-        maps: of each edited unit, what it says at each place `(h, w)` before and after.
-        change: `(h, w)` how far the activations were moved at each place, as a share of their mean length.
-        later: a later layer, or empty; moved: numbers of its units that changed most, with their mean response before
-            and after, those that rose first.
+        maps: activations of each edited unit at all positions, `(h, w)`, before and after.
+        change: `(h, w)` L2 norm of the change of all activations, as a share of their mean norm.
+        later: a later layer, or empty; moved: its units that changed most, as number and mean activation before and
+            after, rising ones first.
     """
 
     classes: tuple[str, ...]
@@ -114,7 +114,7 @@ class Sides:
     moved: tuple[tuple[int, float, float], ...]
 
     def most(self, count: int) -> list[int]:
-        """Classes that are likely before or after, the likeliest first."""
+        """Numbers of the classes with the largest probability before or after."""
         order = np.argsort(-np.maximum(self.before, self.after), kind="stable")
         return [int(i) for i in order[:count]]
 
@@ -132,48 +132,47 @@ class Sides:
 
 
 @torch.no_grad()
-def sides(
-    bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima, image: Images, *, later: str, most: int
-) -> Sides:
-    """A picture before and after.
+def compare(
+    site: SteeringSite, edits: Sequence[LatentEdit], peaks: Maxima, image: Images, *, later: str, most: int
+) -> Comparison:
+    """An image before and after edits.
 
     Raises:
-        SAEError: edits in multiples of the maximum of a unit that never fires.
+        SAEError: edits in multiples of the maximum of a unit that is never active.
     """
-    site, model = bench.site, bench.model
-    way = steered(site, bench.basis, list(edits), maxima=known)
-    with model.lock:  # predictions do not take it, and what another thread reads must not be in them
-        return _sides(bench, edits, way, image, later, most)
+    function = steered(site.vision, site.basis, list(edits), maxima=peaks)
+    with site.model.lock:  # `predictions` does not take it, and edits of another thread must not be active in it
+        return _compare(site, edits, function, image, later, most)
 
 
-def _sides(
-    bench: SteeringSite, edits: Sequence[LatentEdit], way: Function, image: Images, later: str, most: int
-) -> Sides:
-    site, model = bench.site, bench.model
-    (clean, edited), _ = next(site.predictions(image, [None, way]))
-    acts = next(site.blocks(image)).acts
-    after = way(acts)
-    latents = sorted({one.latent for one in edits})
-    both = [bench.values(a, latents)[0].float().cpu().numpy() for a in (acts, after)]
+def _compare(
+    site: SteeringSite, edits: Sequence[LatentEdit], function: Function, image: Images, later: str, most: int
+) -> Comparison:
+    vision = site.vision
+    (clean, edited), _ = next(vision.predictions(image, [None, function]))
+    acts = next(vision.blocks(image)).acts
+    after = function(acts)
+    latents = sorted({edit.latent for edit in edits})
+    both = [site.values(a, latents)[0].float().cpu().numpy() for a in (acts, after)]
     length = acts.norm(dim=-1).mean().clamp_min(1e-12)
     rows = torch.stack([clean[0], edited[0]]).double().softmax(dim=1).cpu().numpy()
-    return Sides(
-        classes=tuple(class_name(model, i) for i in range(rows.shape[1])),
+    return Comparison(
+        classes=tuple(class_name(site.model, i) for i in range(rows.shape[1])),
         before=rows[0],
         after=rows[1],
         maps={latent: (both[0][..., i], both[1][..., i]) for i, latent in enumerate(latents)},
         change=((after - acts).norm(dim=-1) / length)[0].float().cpu().numpy(),
         later=later,
-        moved=_moved(site, way, image, later, most) if later else (),
+        moved=_changed(vision, function, image, later, most) if later else (),
     )
 
 
-def _moved(
-    site: VisionSite, way: Function, image: Images, later: str, most: int
+def _changed(
+    vision: VisionSite, function: Function, image: Images, later: str, most: int
 ) -> tuple[tuple[int, float, float], ...]:
-    before = capture(site.model, image, [later])[later][0].flatten(1).mean(dim=1).double().cpu()
-    with site.replaced(way):
-        after = capture(site.model, image, [later])[later][0].flatten(1).mean(dim=1).double().cpu()
+    before = capture(vision.model, image, [later])[later][0].flatten(1).mean(dim=1).double().cpu()
+    with vision.replaced(function):
+        after = capture(vision.model, image, [later])[later][0].flatten(1).mean(dim=1).double().cpu()
     change = after - before
     order = change.argsort(descending=True, stable=True).tolist()
     up = [i for i in order[:most] if float(change[i]) > 0]
@@ -181,21 +180,21 @@ def _moved(
     return tuple((i, float(before[i]), float(after[i])) for i in [*up, *down])
 
 
-# -- more and less of it ----------------------------------------------------------------------------------------------
+# -- dose and response ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Doses:
-    """What follows as edits are turned up, on some pictures.
+class DoseResponse:
+    """Class probabilities over the dose of edits, on some images.
 
     Attributes:
-        doses: shares of the edits that were made, from 0.
+        doses: shares of the edits, from 0.
         values: mean probability of each class, `(doses, classes)`; random: the same for edits of random units,
-            `(draws, doses, classes)`.
-        same, random_same: share of the pictures whose first choice is that of the network as it is, `(doses,)` and
-            `(draws, doses)`.
-        units: of each draw, the units that stand in for those of the edits.
-        pictures: how many.
+            `(controls, doses, classes)`.
+        same, random_same: share of the images whose predicted class is that of the unedited network, `(doses,)` and
+            `(controls, doses)`.
+        units: of each control, the random units in place of the edited ones.
+        images: how many.
     """
 
     doses: tuple[float, ...]
@@ -204,65 +203,58 @@ class Doses:
     same: Numbers
     random_same: Numbers
     units: tuple[tuple[int, ...], ...]
-    pictures: int
-
-    def describe(self, target: int, name: str) -> dict[str, Any]:
-        """For one class, ready for JSON."""
-        return {
-            "class": name, "pictures": self.pictures, "doses": list(self.doses), "seed": SEED,
-            "probability": self.values[:, target].tolist(), "random": self.random[:, :, target].tolist(),
-            "first_choice_kept": self.same.tolist(), "random_first_choice_kept": self.random_same.tolist(),
-            "random_units": [list(row) for row in self.units],
-        }  # fmt: skip
+    images: int
 
 
 @torch.no_grad()
-def doses(
-    bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima, images: Images, progress: Progress = None
-) -> Doses:
-    """The edits made by a share, from none to twice as far; and the same edits of random units.
+def dose_response(
+    site: SteeringSite, edits: Sequence[LatentEdit], peaks: Maxima, images: Images, progress: Progress = None
+) -> DoseResponse:
+    """Effects of the edits at doses from 0 to 2, and of the same edits of random units.
 
-    An activation x that the edits turn into y becomes x + t (y - x). Conditions stay what they are; random units are
-    drawn from those that fire, and edited in multiples of their own maxima where the edits are told so.
+    An activation x that the edits turn into y becomes x + t (y - x). Conditions do not change. Random units are
+    sampled from the active ones, and edited in multiples of their own maxima where the edits have that unit.
 
     Raises:
-        SAEError: edits that cannot be made, or no other unit that fires.
+        SAEError: edits that cannot be applied, or no other unit that is active.
     """
-    units = stand_ins(edits, known)
-    recipes = [list(edits), *([replace(one, latent=row[one.latent]) for one in edits] for row in units)]
-    functions = [steered(bench.site, bench.basis, recipe, maxima=known) for recipe in recipes]
-    ways = [_share(function, t) for function in functions for t in DOSES[1:]]
-    sums: list[Any] = [0.0] * (len(ways) + 1)
-    same = np.zeros(len(ways) + 1)
+    units = random_units(edits, peaks)
+    recipes = [list(edits), *([replace(edit, latent=row[edit.latent]) for edit in edits] for row in units)]
+    functions = [steered(site.vision, site.basis, recipe, maxima=peaks) for recipe in recipes]
+    scaled = [_share(function, t) for function in functions for t in DOSES[1:]]
+    totals: list[Any] = [0.0] * (len(scaled) + 1)
+    same = np.zeros(len(scaled) + 1)
     count = 0
-    for scores in _locked(bench.model, bench.site.predictions(images, [None, *ways], batch_size=4, progress=progress)):
+    for scores in _locked(
+        site.model, site.vision.predictions(images, [None, *scaled], batch_size=4, progress=progress)
+    ):
         first = scores[0].argmax(dim=1)
         count += len(first)
-        for i, found in enumerate(scores):
-            sums[i] = sums[i] + found.double().softmax(dim=1).sum(dim=0).cpu().numpy()
-            same[i] += int((found.argmax(dim=1) == first).sum())
-    rows = np.stack(sums) / count
+        for i, logits in enumerate(scores):
+            totals[i] = totals[i] + logits.double().softmax(dim=1).sum(dim=0).cpu().numpy()
+            same[i] += int((logits.argmax(dim=1) == first).sum())
+    rows = np.stack(totals) / count
     shaped = rows[1:].reshape(len(recipes), len(DOSES) - 1, -1)
-    whole = np.concatenate([np.broadcast_to(rows[0], (len(recipes), 1, rows.shape[1])), shaped], axis=1)
-    kept = np.concatenate([np.ones((len(recipes), 1)), same[1:].reshape(len(recipes), -1) / count], axis=1)
-    drawn = tuple(tuple(row.values()) for row in units)
-    return Doses(DOSES, whole[0], whole[1:], kept[0], kept[1:], drawn, count)
+    curves = np.concatenate([np.broadcast_to(rows[0], (len(recipes), 1, rows.shape[1])), shaped], axis=1)
+    same_shares = np.concatenate([np.ones((len(recipes), 1)), same[1:].reshape(len(recipes), -1) / count], axis=1)
+    replacements = tuple(tuple(row.values()) for row in units)
+    return DoseResponse(DOSES, curves[0], curves[1:], same_shares[0], same_shares[1:], replacements, count)
 
 
 def _locked(model: Model, predictions: Iterator[tuple[list[Tensor], Tensor | None]]) -> Iterator[list[Tensor]]:
-    """Predictions, batch by batch under the model's lock; between two batches others may have it."""
+    """Predictions, each batch under the model's lock; between batches other threads may take it."""
     while True:
         with model.lock:
-            found = next(predictions, None)
-        if found is None:
+            batch = next(predictions, None)
+        if batch is None:
             return
-        yield found[0]
+        yield batch[0]
 
 
 def _share(function: Function, t: float) -> Function:
     return lambda acts: acts + t * (function(acts) - acts)
 
 
-def recipe(bench: SteeringSite, edits: Sequence[LatentEdit], known: Maxima) -> str:
+def recipe(site: SteeringSite, edits: Sequence[LatentEdit], peaks: Maxima) -> str:
     """The edits as the JSON that `sae.steering.Steering.parse` reads."""
-    return steered(bench.site, bench.basis, list(edits), maxima=known).steering.json()
+    return steered(site.vision, site.basis, list(edits), maxima=peaks).steering.json()

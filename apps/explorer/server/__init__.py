@@ -1,1 +1,1 @@
-"""The process behind the pages: settings, security, background work, jobs."""
+"""The server: settings, security, background work and jobs."""

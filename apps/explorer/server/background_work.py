@@ -1,7 +1,7 @@
-"""Work of seconds, done beside the pages: asked for by what it is, done once, remembered for a while.
+"""Work of seconds, in threads beside the pages: submitted by key, done once, its result kept for a while.
 
-Pages never compute for long themselves. They ask here, draw what is there, and look again. Work of minutes is a job
-(`apps.explorer.server.jobs`), which outlives the browser.
+A page that ran long computations itself would block its session. It submits them here, draws what is ready and runs
+again later. Work of minutes is a job (`apps.explorer.server.jobs`), which outlives the browser.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REMEMBERED = 96
-"""Results kept; the one that was not asked for longest goes first."""
+"""Results kept; the least recently used is dropped first."""
 WAITING = 40
-"""Tasks that may wait; more are refused, so that one visitor cannot fill the memory."""
+"""Tasks that may be unfinished; more are refused, so that one visitor cannot fill the memory."""
 
 
 class Busy(CircuitsError):
-    """More is waiting than the server will do."""
+    """Too many tasks are unfinished."""
 
 
 class Cancelled(CircuitsError):
-    """A task that somebody stopped."""
+    """A task that was stopped."""
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Task(Generic[T]):
     """One piece of work.
 
     Attributes:
-        what: in words; done, total: how far it is (0 of 0: not known).
+        description: in a few words; done, total: its progress (0 of 0: unknown).
     """
 
-    what: str
+    description: str
     done: int = 0
     total: int = 0
     _future: Future[T] = field(default_factory=Future, repr=False)
@@ -51,11 +51,11 @@ class Task(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether it has ended, with a result or an error."""
         return self._future.done()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for at most so long; whether it has ended."""
+        """Wait for at most `seconds`; whether it has ended."""
         try:
             self._future.exception(timeout=seconds)
         except NotYet:
@@ -63,59 +63,58 @@ class Task(Generic[T]):
         return True
 
     def result(self) -> T:
-        """What came out, or the error that did."""
+        """Its result; its error is raised."""
         return self._future.result()
 
     def cancel(self) -> None:
-        """Stop it at its next step."""
+        """Stop it at its next report of progress."""
         self._stop.set()
 
     def report(self, done: int, total: int) -> None:
-        """The `progress=` of what is done."""
+        """The `progress` of its function."""
         if self._stop.is_set():
-            raise Cancelled(f"{self.what}: stopped")
+            raise Cancelled(f"{self.description}: stopped")
         self.done, self.total = done, total
 
     def _run(self, function: Callable[[Progress], T]) -> None:
         try:
             self.report(0, 0)
             self._future.set_result(function(self.report))
-        except BaseException as error:  # it belongs to whoever asks for the result
+        except BaseException as error:  # raised again by `result`
             if not isinstance(error, CircuitsError):
-                log.exception("%s", self.what)
+                log.exception("%s", self.description)
             self._future.set_exception(error)
 
 
 class Executor:
-    """Does tasks one after the other, and remembers what came out."""
+    """Runs tasks in a pool of threads, and keeps their results."""
 
     def __init__(self, workers: int = 1) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="explorer")
         self._lock = threading.Lock()
         self._tasks: OrderedDict[Hashable, Task[Any]] = OrderedDict()
 
-    def ask(self, key: Hashable, what: str, function: Callable[[Progress], T]) -> Task[T]:
-        """The task of that key: the one that was asked for before, or a new one.
+    def submit(self, key: Hashable, description: str, function: Callable[[Progress], T]) -> Task[T]:
+        """The task of that key: an earlier one, or a new one.
 
         Args:
-            key: everything that the result depends on.
-            what: in words.
-            function: does it, given a `progress=`.
+            key: everything that the result depends on; description: of the task.
+            function: computes the result, given `progress`.
 
         Raises:
-            Busy: too much is waiting.
+            Busy: too many tasks are unfinished.
         """
         with self._lock:
             task = self._tasks.get(key)
             if task is None:
                 self._make_room()
-                task = self._tasks[key] = Task(what)
+                task = self._tasks[key] = Task(description)
                 self._pool.submit(task._run, function)
             self._tasks.move_to_end(key)
             return task
 
     def forget(self, key: Hashable) -> None:
-        """Let the next one who asks have it done anew."""
+        """Stop the task of that key and drop its result; the next `submit` runs it again."""
         with self._lock:
             task = self._tasks.pop(key, None)
         if task is not None:
@@ -127,6 +126,6 @@ class Executor:
     def _make_room(self) -> None:
         waiting = sum(not t.finished for t in self._tasks.values())
         if waiting >= WAITING:
-            raise Busy(f"{waiting} tasks are waiting already: try again in a moment")
+            raise Busy(f"{waiting} tasks are unfinished: try again in a moment")
         for key in [k for k, t in self._tasks.items() if t.finished][: max(0, len(self._tasks) - REMEMBERED + 1)]:
             del self._tasks[key]

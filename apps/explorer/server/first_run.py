@@ -1,4 +1,4 @@
-"""The first start: without any store, a small one of the built-in model is made, while its progress is shown."""
+"""The first start: where there is no store, make a small one of the built-in model and show the progress."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from apps.explorer.server.settings import BUILT_IN, Settings
 from circuits.dataset.scan_store import models_in
 from circuits.errors import CircuitsError
 
-PICTURES = "scenes:500"
+IMAGES = "scenes:500"
 
 
-def ready(chosen: Settings) -> bool:
-    """Whether there is something to look at; else what is being done about it is shown."""
-    if models_in(chosen.store):
+def ready(server: Settings) -> bool:
+    """Whether the store has a scan; else show the progress of the job that makes one."""
+    if models_in(server.store):
         return True
     try:
-        job = _begun(chosen)
+        job = _job(server)
     except CircuitsError as error:
         st.error(plain(error))
         return False
-    if chosen.model not in (None, BUILT_IN):
-        return True  # that model's pages say how it is scanned
-    _progress(chosen, job.id)
+    if server.model not in (None, BUILT_IN):
+        return True  # the pages of that model show the command that scans it
+    _progress(server, job.id)
     return False
 
 
-def _begun(chosen: Settings) -> Job:
-    """The job that makes the store: the one at work, or a new one."""
-    jobs = Jobs(chosen.store)
+def _job(server: Settings) -> Job:
+    """The job that makes the store: the present one, or a new one."""
+    jobs = Jobs(server.store)
     for job in jobs.all():
         if job.kind == "begin":
             return job if job.state in ("running", "failed") else jobs.resume(job.id)
-    return jobs.start("begin", {"model": BUILT_IN, "images": PICTURES})
+    return jobs.start("begin", {"model": BUILT_IN, "images": IMAGES})
 
 
 @st.fragment(run_every=0.7)
-def _progress(chosen: Settings, identity: str) -> None:
-    job = Jobs(chosen.store).get(identity)
-    if models_in(chosen.store):
+def _progress(server: Settings, identity: str) -> None:
+    job = Jobs(server.store).get(identity)
+    if models_in(server.store):
         st.rerun()
     st.title("Circuits", anchor=False)
-    st.markdown("Looking at every unit of the built-in network on 500 drawn scenes. This happens once.")
+    st.markdown("Scanning every unit of the built-in network on 500 rendered scenes. This happens once.")
     if job.state == "failed":
-        st.error(plain(f"That went wrong: {job.error}"))
+        st.error(plain(f"The scan failed: {job.error}"))
         return
-    st.progress(job.share, text=plain(job.words))
+    st.progress(job.share, text=plain(job.progress_text))

@@ -1,11 +1,11 @@
-"""Work of minutes, in processes of its own: scans and pictures. What was done is kept, whoever is stopped.
+"""Work of minutes, in processes of its own: scans and sweeps. A stopped job can be resumed.
 
-STORE/.jobs/ID/job.json       what is asked, by whom never changed once written
-               progress.json  how far it is; written by the process that does it
-               lock           held by that process: a job is at work as long as it is
-               log.txt        what it said
+STORE/.jobs/ID/job.json       kind and options; never changed once written
+               progress.json  its progress; written by the process of the job
+               lock           held by that process: a job is running as long as it is held
+               log.txt        output of the process
 
-The library's scans and sweeps go on where they were stopped, so resuming a job is starting it again.
+Scans and sweeps of the library resume where they were stopped, so resuming a job is starting it again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from zoo.common.files import write_text_atomically
 KINDS = ("begin", "scan", "visualize", "thumbs", "dictionary")
 State = Literal["running", "done", "failed", "stopped", "interrupted"]
 MOST = 2
-"""Jobs at work at once."""
+"""Largest number of running jobs."""
 PATIENCE = 20.0
-"""Seconds for a process to begin: it takes its lock first of all."""
+"""Seconds for a process to start and take its lock."""
 MEMORY = 200
-"""Jobs remembered."""
+"""Number of jobs that are listed."""
 
 
 class JobError(CircuitsError):
-    """A job that is not there, or that cannot be done as asked."""
+    """A job that does not exist, or cannot be started."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Job:
     """A piece of work.
 
     Attributes:
-        id: its name; kind: one of `KINDS`; asked: what of; begun: when, in seconds since 1970.
-        state: "interrupted" where its process ended without a word.
-        done, total: how far it is; doing: what with; error: why it failed.
+        id: name of its folder; kind: one of `KINDS`; options: of the work; begun: time of its start.
+        state: "interrupted" where its process ended without writing a state.
+        done, total: its progress; doing: the current step; error: why it failed.
         pid: of its process.
     """
 
     id: str
     kind: str
-    asked: Mapping[str, Any]
+    options: Mapping[str, Any]
     begun: float
     state: State
     done: int = 0
@@ -66,21 +66,21 @@ class Job:
 
     @property
     def share(self) -> float:
-        """How much of it is done, from 0 to 1."""
+        """Its progress from 0 to 1."""
         return 1.0 if self.state == "done" else min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
-    def words(self) -> str:
-        """How far it is, in words."""
+    def progress_text(self) -> str:
+        """Its progress in words."""
         count = f", {self.done:,} of {self.total:,}" if self.total else ""
         return f"{self.doing or 'starting'}{count}"
 
     @property
     def title(self) -> str:
-        """What it does, in words."""
-        what = self.asked.get("address") or self.asked.get("model")
-        of = f" on {self.asked['images']}" if self.asked.get("images") else ""
-        return f"{self.kind} {what}{of}"
+        """Kind and subject in words."""
+        subject = self.options.get("address") or self.options.get("model")
+        images = f" on {self.options['images']}" if self.options.get("images") else ""
+        return f"{self.kind} {subject}{images}"
 
 
 class Jobs:
@@ -94,8 +94,8 @@ class Jobs:
         """All jobs, newest first."""
         if not self.folder.is_dir():
             return []
-        found = [self._read(path.parent) for path in self.folder.glob("*/job.json")]
-        return sorted((job for job in found if job is not None), key=lambda job: -job.begun)
+        jobs = [self._read(path.parent) for path in self.folder.glob("*/job.json")]
+        return sorted((job for job in jobs if job is not None), key=lambda job: -job.begun)
 
     def get(self, identity: str) -> Job:
         """One job.
@@ -108,29 +108,29 @@ class Jobs:
             raise JobError(f"there is no job {shorten(identity, 40)}")
         return job
 
-    def start(self, kind: str, asked: Mapping[str, Any]) -> Job:
-        """Begin a job; the same one again, where it is at work or was stopped, is that one.
+    def start(self, kind: str, options: Mapping[str, Any]) -> Job:
+        """Start a job; one of the same kind and options that is not done is resumed instead.
 
         Raises:
-            JobError: unknown, or too many at work. FileError: the store cannot be written.
+            JobError: an unknown kind, or too many running jobs. FileError: the store cannot be written.
         """
         if kind not in KINDS:
-            raise JobError(f"there is no job {shorten(kind)!r}; there are {', '.join(KINDS)}")
+            raise JobError(f"there is no kind of job {shorten(kind)!r}; there are {', '.join(KINDS)}")
         for job in self.all():
-            if job.kind == kind and dict(job.asked) == dict(asked) and job.state != "done":
+            if job.kind == kind and dict(job.options) == dict(options) and job.state != "done":
                 return job if job.state == "running" else self.resume(job.id)
         identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._check_room()
-        said = {"kind": kind, "asked": dict(asked), "begun": time.time()}
-        write_text_atomically(self.folder / identity / "job.json", json.dumps(said))
+        document = {"kind": kind, "asked": dict(options), "begun": time.time()}
+        write_text_atomically(self.folder / identity / "job.json", json.dumps(document))
         self._tidy()
         return self._launch(identity)
 
     def resume(self, identity: str) -> Job:
-        """Go on with a job that is not at work.
+        """Resume a job that is not running.
 
         Raises:
-            JobError: there is none, or too many are at work.
+            JobError: there is none, or too many are running.
         """
         job = self.get(identity)
         if job.state == "running":
@@ -139,18 +139,18 @@ class Jobs:
         return self._launch(job.id)
 
     def cancel(self, identity: str) -> None:
-        """Stop a job; what it did so far is kept.
+        """Stop a job; its work so far is saved.
 
         Raises:
             JobError: there is none.
         """
         job = self.get(identity)
         if job.state == "running" and job.pid:
-            # its lock is held, so the number is still that process's own
+            # its lock is held, so the pid is still that of its process
             os.kill(job.pid, signal.SIGTERM)
 
     def forget(self, identity: str) -> None:
-        """Take a job off the list; what it made stays."""
+        """Remove a job from the list; its results stay."""
         job = self.get(identity)
         if job.state != "running":
             _remove(self.folder / job.id)
@@ -160,44 +160,44 @@ class Jobs:
     def _check_room(self) -> None:
         running = sum(job.state == "running" for job in self.all())
         if running >= MOST:
-            raise JobError(f"{running} jobs are at work already: wait for one, or stop one")
+            raise JobError(f"{running} jobs are running already: wait for one, or stop one")
 
     def _launch(self, identity: str) -> Job:
-        place = self.folder / identity
+        folder = self.folder / identity
         command = [sys.executable, "-m", "apps.explorer.server.worker", str(self.store), identity]
         root = Path(apps.__file__).resolve().parent.parent
         paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE"}
-        with (place / "log.txt").open("ab") as out:
+        with (folder / "log.txt").open("ab") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
             )
         _CHILDREN.append(process)
-        begun = {"state": "interrupted", "doing": "starting", "pid": process.pid}
-        write_text_atomically(place / "progress.json", json.dumps(begun))
+        state = {"state": "interrupted", "doing": "starting", "pid": process.pid}
+        write_text_atomically(folder / "progress.json", json.dumps(state))
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and process.poll() is None and not at_work(place):
+        while time.monotonic() < end and process.poll() is None and not at_work(folder):
             time.sleep(0.02)
         return self.get(identity)
 
-    def _read(self, place: Path) -> Job | None:
+    def _read(self, folder: Path) -> Job | None:
         for old in [p for p in _CHILDREN if p.poll() is not None]:
-            _CHILDREN.remove(old)  # no zombies
+            _CHILDREN.remove(old)  # reaps the process
         try:
-            said = json.loads((place / "job.json").read_text(encoding="utf-8"))
-            kind, asked, begun = str(said["kind"]), dict(said["asked"]), float(said["begun"])
+            document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            kind, options, begun = str(document["kind"]), dict(document["asked"]), float(document["begun"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        alive = at_work(place)
+        alive = at_work(folder)
         try:
-            now = json.loads((place / "progress.json").read_text(encoding="utf-8"))
+            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            now = {}
-        state: State = "running" if alive else now.get("state", "interrupted")
+            progress = {}
+        state: State = "running" if alive else progress.get("state", "interrupted")
         if not alive and state == "running":
             state = "interrupted"
-        known = {k: now[k] for k in ("done", "total", "doing", "error", "pid") if k in now}
-        return Job(place.name, kind, asked, begun, state, **known)
+        fields = {k: progress[k] for k in ("done", "total", "doing", "error", "pid") if k in progress}
+        return Job(folder.name, kind, options, begun, state, **fields)
 
     def _tidy(self) -> None:
         for job in self.all()[MEMORY:]:
@@ -208,7 +208,7 @@ class Jobs:
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 
 
-def _remove(place: Path) -> None:
-    for file in place.iterdir():
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
         file.unlink(missing_ok=True)
-    place.rmdir()
+    folder.rmdir()

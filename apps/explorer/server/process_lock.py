@@ -1,4 +1,4 @@
-"""Who is at a job: its process holds a lock, from its first moment on. Nothing heavy is imported here."""
+"""The lock that the process of a job holds from its start. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from filelock import FileLock, Timeout
 FOLDER = ".jobs"
 
 
-def lock_of(place: Path, seconds: float) -> FileLock:
-    """The lock of a job; entering it waits for at most so long."""
-    return FileLock(place / "lock", timeout=seconds)
+def lock_of(folder: Path, seconds: float) -> FileLock:
+    """The lock of a job; entering it waits for at most `seconds`."""
+    return FileLock(folder / "lock", timeout=seconds)
 
 
-def at_work(place: Path) -> bool:
+def at_work(folder: Path) -> bool:
     """Whether a process holds the lock of a job."""
     try:
-        with lock_of(place, 0):
+        with lock_of(folder, 0):
             return False
     except Timeout:
         return True

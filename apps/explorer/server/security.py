@@ -1,4 +1,4 @@
-"""What comes from the browser is not ours: text, names, pictures and JSON are checked here before they are used."""
+"""Checks of everything that comes from the browser: text, names, images and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MAX_UPLOAD = 10 * 2**20
 """Bytes of an upload."""
 MAX_PIXELS = 40_000_000
-"""Pixels of an uploaded picture: more is a bomb, or nothing that a network would see."""
+"""Pixels of an uploaded image: more is a decompression bomb, or far beyond the input of a network."""
 MAX_TEXT = 2_000
 """Characters of any text from the browser."""
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -47,11 +47,11 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^])")
 
 
 class UploadError(CircuitsError):
-    """Something uploaded, or typed, that is not taken."""
+    """An upload or a text that is refused."""
 
 
-def checked_picture(data: bytes) -> Any:
-    """An uploaded picture, decoded and made anew: RGB, with nothing of the file left.
+def checked_image(data: bytes) -> Any:
+    """An uploaded image, decoded to RGB pixels; nothing else of the file is used.
 
     Raises:
         UploadError: too large, of another kind, or damaged.
@@ -59,19 +59,19 @@ def checked_picture(data: bytes) -> Any:
     from PIL import Image, ImageOps
 
     if len(data) > MAX_UPLOAD:
-        raise UploadError(f"pictures have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
+        raise UploadError(f"images have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
-                    raise UploadError(f"pictures have at most {MAX_PIXELS:,} pixels; this one is {width} x {height}")
+                    raise UploadError(f"images have at most {MAX_PIXELS:,} pixels; this one is {width} x {height}")
                 return ImageOps.exif_transpose(opened).convert("RGB")
     except UploadError:
         raise
-    except Exception as error:  # whatever a decoder makes of a hostile file
-        raise UploadError(f"this is no PNG, JPEG or WebP picture that can be read ({type(error).__name__})") from error
+    except Exception as error:  # decoders raise many kinds of errors on hostile files
+        raise UploadError(f"this is no PNG, JPEG or WebP image that can be read ({type(error).__name__})") from error
 
 
 def checked_json(data: bytes) -> Any:
@@ -94,30 +94,32 @@ def checked_text(text: object, limit: int = MAX_TEXT) -> str:
     Raises:
         UploadError: it is longer.
     """
-    kept = "".join(c for c in str(text) if c in "\n\t" or c.isprintable()).strip()
-    kept = kept.encode("utf-8", "replace").decode("utf-8")
-    if len(kept) > limit:
-        raise UploadError(f"at most {limit} characters, not {len(kept)}: {shorten(kept, 40)}")
-    return kept
+    printable = "".join(c for c in str(text) if c in "\n\t" or c.isprintable()).strip()
+    printable = printable.encode("utf-8", "replace").decode("utf-8")
+    if len(printable) > limit:
+        raise UploadError(f"at most {limit} characters, not {len(printable)}: {shorten(printable, 40)}")
+    return printable
 
 
 def checked_name(text: object) -> str:
-    """A name that may become part of a file's: letters, digits, dots, underscores and hyphens.
+    """A name that may become part of a file name: letters, digits, dots, underscores and hyphens.
 
     Raises:
         UploadError: anything else.
     """
     name = str(text)
     if not _NAME.fullmatch(name) or ".." in name:
-        raise UploadError(f"{shorten(name, 60)!r} is no name: up to 80 letters, digits, dots, underscores or hyphens")
+        raise UploadError(
+            f"{shorten(name, 60)!r} is not a valid name: up to 80 letters, digits, dots, underscores or hyphens"
+        )
     return name
 
 
 def safe_join(root: Path, *names: object) -> Path:
-    """A path inside of `root`, of names that are checked one by one; links that lead out of it are refused.
+    """A path inside of `root`, of names that are checked one by one; symbolic links that lead out of it are refused.
 
     Raises:
-        UploadError: a name is none, or leads out.
+        UploadError: an invalid name, or one that leads out.
     """
     path = root.joinpath(*(checked_name(name) for name in names))
     if not path.resolve().is_relative_to(root.resolve()):
@@ -126,14 +128,14 @@ def safe_join(root: Path, *names: object) -> Path:
 
 
 def plain(text: object, limit: int = 400) -> str:
-    """Text for the places where Streamlit reads Markdown, so that it shows as what it is."""
+    """Text escaped for Streamlit's Markdown, so that it is shown as it is."""
     line = " ".join(str(text).split())
     return _MARKDOWN.sub(r"\\\1", shorten(line, limit) if len(line) > limit else line)
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Errors inside become one line on the page; what nobody expected goes to the log, and only its number is shown."""
+    """Show errors as one line on the page. An unexpected error goes to the log, and the page shows its number only."""
     import streamlit as st
 
     try:
@@ -141,9 +143,11 @@ def guarded() -> Iterator[None]:
     except CircuitsError as error:
         st.error(plain(error), icon=":material/error:")
     except Exception as error:
-        # the ways in which Streamlit itself ends a run are no errors
+        # Streamlit ends a run by exceptions of its own
         if type(error).__module__.startswith("streamlit.runtime"):
             raise
         number = uuid.uuid4().hex[:8]
         log.exception("error %s", number)
-        st.error(f"Something went wrong here. The server's log has it under {number}.", icon=":material/error:")
+        st.error(
+            f"Something went wrong here. The error has number {number} in the server's log.", icon=":material/error:"
+        )

@@ -1,4 +1,4 @@
-"""What the explorer was started with. The browser can change none of it."""
+"""Settings of the server. The browser cannot change them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "CIRCUITS_EXPLORER"
-"""Environment variable through which `circuits explore` tells the server its settings, as JSON."""
+"""Environment variable through which `circuits explore` passes the settings to the server, as JSON."""
 BUILT_IN = "scenes"
-"""The model that needs nothing: what the explorer opens on."""
+"""The built-in model, which the explorer opens on by default."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the explorer was started with.
+    """Settings of the server.
 
     Attributes:
-        store: folder of scans, pictures, labels and jobs; it may hold several models.
+        store: folder of scans, visualizations, labels and jobs, of one or several models.
         model: name of the model to open on, or None.
         saes: name and folder of each sparse autoencoder; those that fit a model become units of it.
         lms: language models, besides `tales`, as `zoo.networks.language.load_language` takes them.
-        images: folder of photographs, where scans can look and concepts be searched, or None.
-        allow_write: whether labels can be written, circuits kept and jobs started from the browser.
+        images: folder with folders of images, for scans and concepts, or None.
+        allow_write: whether the browser can write labels, save circuits and start jobs.
     """
 
     store: Path = Path("store")
@@ -36,15 +36,15 @@ class Settings:
 
     def to_environment(self) -> dict[str, str]:
         """The environment variable that `settings` reads."""
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
-        plain["saes"] = [[name, str(folder)] for name, folder in self.saes]
-        return {VARIABLE: json.dumps(plain)}
+        values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        values["saes"] = [[name, str(folder)] for name, folder in self.saes]
+        return {VARIABLE: json.dumps(values)}
 
 
 def settings() -> Settings:
-    """The settings of this server; those of a fresh start where it was started by hand."""
-    said: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
-    paths: dict[str, Any] = {k: Path(said[k]).expanduser() for k in ("store", "images") if said.get(k)}
-    saes = tuple((str(name), Path(folder).expanduser()) for name, folder in said.get("saes", ()))
-    plain = {k: said[k] for k in ("model", "allow_write") if k in said}
-    return Settings(**plain, **paths, saes=saes, lms=tuple(said.get("lms", ())))
+    """The settings of this server; the defaults where it was not started by `circuits explore`."""
+    document: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
+    paths: dict[str, Any] = {k: Path(document[k]).expanduser() for k in ("store", "images") if document.get(k)}
+    saes = tuple((str(name), Path(folder).expanduser()) for name, folder in document.get("saes", ()))
+    plain = {k: document[k] for k in ("model", "allow_write") if k in document}
+    return Settings(**plain, **paths, saes=saes, lms=tuple(document.get("lms", ())))

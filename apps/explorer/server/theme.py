@@ -1,4 +1,4 @@
-"""How the explorer looks: one theme, light and dark, as options of the server. Orange and blue are kept for signs."""
+"""The theme, light and dark, as options of the server. Orange and blue are used for signs only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of one job: `python -m apps.explorer.server.worker STORE JOB`; it stops when the explorer is gone."""
+"""The process of one job: `python -m apps.explorer.server.worker STORE JOB`; it stops when the explorer ends."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from filelock import Timeout
 from apps.explorer.server.process_lock import FOLDER, lock_of
 
 _EVERY = 0.3
-"""Seconds between two notes of progress."""
+"""Seconds between two writes of the progress."""
 PARTS_AUTHOR = "part masks"
 
 
 class Stopped(BaseException):
-    """Somebody stopped the job, or the explorer that began it is gone."""
+    """The job was stopped, or the explorer that started it has ended."""
 
     def __init__(self, state: str) -> None:
         super().__init__(state)
         self.state = state
 
 
-class Notes:
-    """Writes how far the job is, and ends it when it should stop."""
+class ProgressFile:
+    """Writes the progress of the job, and raises `Stopped` when it should stop."""
 
-    def __init__(self, place: Path) -> None:
-        self.path = place / "progress.json"
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "progress.json"
         self._parent, self._written, self._stop = os.getppid(), 0.0, ""
         self.doing, self.done, self.total = "", 0, 0
         signal.signal(signal.SIGTERM, self._stopped)
@@ -42,8 +42,8 @@ class Notes:
     def _stopped(self, _signal: int, _frame: FrameType | None) -> None:
         self._stop = "stopped"
 
-    def say(self, doing: str) -> None:
-        """What is being done from now on."""
+    def begin(self, doing: str) -> None:
+        """Start a step of the job."""
         self.doing = doing
         self(0, 0)
         self.write("running")
@@ -58,113 +58,113 @@ class Notes:
             self.write("running")
 
     def write(self, state: str, error: str = "") -> None:
-        """Note it."""
+        """Write state and progress."""
         from zoo.common.files import write_text_atomically
 
-        said = {"state": state, "done": self.done, "total": self.total, "doing": self.doing, "error": error}
-        write_text_atomically(self.path, json.dumps({**said, "pid": os.getpid()}))
+        document = {"state": state, "done": self.done, "total": self.total, "doing": self.doing, "error": error}
+        write_text_atomically(self.path, json.dumps({**document, "pid": os.getpid()}))
         self._written = time.monotonic()
 
 
 def main(store: Path, identity: str) -> int:
-    """Do a job; 0 where it is done."""
-    place = store / FOLDER / identity
+    """Run a job; 0 where it is done."""
+    folder = store / FOLDER / identity
     try:
-        with lock_of(place, 5):  # before anything heavy is imported, so that the job is seen to be at work
-            return _work(store, place)
+        with lock_of(folder, 5):  # before any heavy import, so that the job counts as running
+            return _run(store, folder)
     except Timeout:
-        return 3  # another process is at it
+        return 3  # another process runs it
 
 
-def _work(store: Path, place: Path) -> int:
+def _run(store: Path, folder: Path) -> int:
     from circuits.errors import CircuitsError
 
-    notes = Notes(place)
+    progress = ProgressFile(folder)
     try:
-        notes.say("starting")
-        said = json.loads((place / "job.json").read_text(encoding="utf-8"))
-        _DO[said["kind"]](store, said["asked"], notes)
-        notes.write("done")
+        progress.begin("starting")
+        document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        _KINDS[document["kind"]](store, document["asked"], progress)
+        progress.write("done")
         return 0
     except Stopped as stopped:
-        notes.write(stopped.state)
+        progress.write(stopped.state)
         return 2
     except CircuitsError as error:
-        notes.write("failed", str(error))
+        progress.write("failed", str(error))
         return 2
     except Exception as error:
-        notes.write("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        progress.write("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise
 
 
-def _scan(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
+def _scan(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     from apps.pictures import open_pictures
     from circuits.dataset.scan import scan
     from circuits.network.model import load
 
-    model = load(str(asked["model"]))
-    pictures = open_pictures((str(asked["images"]),), asked.get("limit"), 0)
-    notes.say(f"looking at all units of {model.name}")
-    layers = asked.get("layers") or None
-    scan(model, pictures, store, layers=layers, replace=bool(asked.get("replace")), progress=notes)
-    _thumbs(store, asked, notes)
+    model = load(str(options["model"]))
+    images = open_pictures((str(options["images"]),), options.get("limit"), 0)
+    progress.begin(f"scanning all units of {model.name}")
+    layers = options.get("layers") or None
+    scan(model, images, store, layers=layers, replace=bool(options.get("replace")), progress=progress)
+    _thumbs(store, options, progress)
 
 
-def _thumbs(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
+def _thumbs(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     from apps.explorer.resources import thumbnails
     from circuits.dataset.scan_results import read_scan
 
-    found = read_scan(store, str(asked["model"]))
-    notes.say("cutting small pictures")
-    missing = [layer for layer in found.layers if thumbnails.stored(found, layer) is None]
+    scanned = read_scan(store, str(options["model"]))
+    progress.begin("making thumbnails")
+    missing = [layer for layer in scanned.layers if thumbnails.stored(scanned, layer) is None]
     if missing:
-        thumbnails.make(found, found.pictures(check=False), missing, notes)
+        thumbnails.make(scanned, scanned.pictures(check=False), missing, progress)
 
 
-def _visualize(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
+def _visualize(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     from apps.explorer.resources import rendered_units
     from circuits.dataset.scan_store import folder_of
     from circuits.network.address import Unit
     from circuits.network.model import load
     from circuits.visualization.sweeps.sweep import sweep
 
-    at = Unit.parse(str(asked["address"]))
+    at = Unit.parse(str(options["address"]))
     model = load(str(at.model))
-    options: dict[str, Any] = {"steps": int(asked.get("steps", 128))}
-    for kind in asked.get("kinds", ["positive"]):
-        notes.say(f"making {kind} pictures of {at.short}")
-        further: dict[str, Any] = {"positive": {}, "negative": {"optimum": "negative"}, "diverse": {"variants": 4}}
-        place = folder_of(store, model.name) / rendered_units.FOLDER / rendered_units.sweep_name(at, kind)
-        sweep(model, str(at), place, progress=notes, batch_size=16, **options, **further[kind])
+    settings: dict[str, Any] = {"steps": int(options.get("steps", 128))}
+    for kind in options.get("kinds", ["positive"]):
+        progress.begin(f"rendering {kind} visualizations of {at.short}")
+        variants: dict[str, Any] = {"positive": {}, "negative": {"optimum": "negative"}, "diverse": {"variants": 4}}
+        folder = folder_of(store, model.name) / rendered_units.FOLDER / rendered_units.sweep_name(at, kind)
+        sweep(model, str(at), folder, progress=progress, batch_size=16, **settings, **variants[kind])
 
 
-def _begin(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
-    """The small store of the first start: a scan, small pictures, and names of the units that were taught a part."""
-    _scan(store, asked, notes)
+def _begin(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
+    """The small store of the first start: a scan, thumbnails, and labels of the part detectors."""
+    _scan(store, options, progress)
     from apps.explorer.session.labels import Label, Labels
     from circuits.dataset.part_labels import part_labels
     from circuits.network.model import load
     from zoo.images.sources import open_images
 
-    model = load(str(asked["model"]))
-    notes.say("naming units by the parts they answer to")
+    model = load(str(options["model"]))
+    progress.begin("labeling part detectors")
     labels = Labels(store)
     for layer in ("mixed3b",):
-        for found in part_labels(model, layer, open_images("scenes:260"), at_least=0.9):
-            evidence = f"AUC {found.auc:.3f} for {found.part} by the masks of 260 drawn scenes"
-            labels.save(Label(found.unit, PARTS_AUTHOR, found.part, evidence=evidence, weights=model.digest))
-            notes(0, 0)
+        for label in part_labels(model, layer, open_images("scenes:260"), at_least=0.9):
+            evidence = f"AUC {label.auc:.3f} for {label.part} by the masks of 260 rendered scenes"
+            labels.save(Label(label.unit, PARTS_AUTHOR, label.part, evidence=evidence, weights=model.digest))
+            progress(0, 0)
 
 
-def _dictionary(store: Path, asked: Mapping[str, Any], notes: Notes) -> None:
+def _dictionary(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     """The SAE of the built-in language model, for the Language page."""
     from apps.explorer.resources import language_models
 
-    notes.say(f"training an SAE of {asked['address']}")
-    language_models.train(store, notes)
+    progress.begin(f"training an SAE of {options['address']}")
+    language_models.train(store, progress)
 
 
-_DO: dict[str, Callable[[Path, Mapping[str, Any], Notes], None]] = {
+_KINDS: dict[str, Callable[[Path, Mapping[str, Any], ProgressFile], None]] = {
     "begin": _begin,
     "scan": _scan,
     "thumbs": _thumbs,

@@ -1,1 +1,1 @@
-"""What a visitor looks at: address, labels, links, exports."""
+"""State of a visitor's view: its address, labels, links and exports."""

@@ -1,4 +1,4 @@
-"""A circuit as somebody looks at it: weak edges left out, units pinned, units put together. The sums stay whole."""
+"""Views of a circuit: weak edges pruned, units pinned, units grouped. The sums of contributions stay complete."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from circuits.network.address import Unit
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 
 MOST = 24
-"""Groups, and pins, of one view."""
+"""Largest number of groups, and of pins, in a view."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Units that are shown as one.
+    """Units that are shown as one node.
 
     Attributes:
         name: in the graph; units: addresses, all of one layer.
@@ -29,11 +29,11 @@ class Group:
 
 @dataclass(frozen=True)
 class View:
-    """How a circuit is looked at.
+    """How a circuit is shown.
 
     Attributes:
-        prune: edges below this share of their target's strongest are left out, in [0, 1).
-        pins: units that stay whatever their edges are; groups: units shown as one.
+        prune: edges below this share of their target's strongest are pruned, in [0, 1).
+        pins: units that are never pruned; groups: units shown as one node.
     """
 
     prune: float = 0.0
@@ -41,46 +41,46 @@ class View:
     groups: tuple[Group, ...] = field(default_factory=tuple)
 
     @classmethod
-    def read(cls, prune: float, pins: str | None, groups: str | None, model: str) -> View:
+    def of_address(cls, prune: float, pins: str | None, groups: str | None, model: str) -> View:
         """The view of an address: `pin=mixed3b:6,mixed3b:46`, `group=parts=mixed3b:6,mixed3b:39;other=...`.
 
         Raises:
-            AddressError: no unit has such an address. UploadError: too many, or no name.
+            AddressError: no unit has such an address. UploadError: too many groups or pins, or a group without a name.
         """
         pinned = tuple(_full(text, model) for text in (pins or "").split(",") if text)
-        read = []
+        parsed = []
         for part in (groups or "").split(";"):
             if part:
                 name, _, units = part.partition("=")
-                read.append(
+                parsed.append(
                     Group(checked_text(name, 40) or "group", tuple(_full(u, model) for u in units.split(",") if u))
                 )
-        if len(pinned) > MOST or len(read) > MOST:
+        if len(pinned) > MOST or len(parsed) > MOST:
             raise UploadError(f"at most {MOST} pins and {MOST} groups")
-        return cls(prune, pinned, tuple(group for group in read if len(group.units) > 1))
+        return cls(prune, pinned, tuple(group for group in parsed if len(group.units) > 1))
 
     def to_address(self) -> dict[str, str | None]:
-        """What stands in the address, for `links.change`."""
+        """Parameters of the address, for `links.change`."""
         groups = ";".join(f"{g.name}={','.join(_short(u) for u in g.units)}" for g in self.groups)
         return {"pin": ",".join(_short(u) for u in self.pins) or None, "group": groups or None}
 
     def pinned(self, unit: str) -> View:
-        """With a unit pinned, or no longer so."""
+        """With a unit pinned, or unpinned where it was pinned."""
         return replace(self, pins=tuple(u for u in self.pins if u != unit) + ((unit,) if unit not in self.pins else ()))
 
     def grouped(self, name: str, units: Sequence[str]) -> View:
-        """With units put together; each is in one group only.
+        """With units grouped; a unit is in one group at most.
 
         Raises:
-            UploadError: fewer than two, or of several layers, or a name that an address cannot hold.
+            UploadError: fewer than two units, units of several layers, or a name that an address cannot hold.
         """
-        kept = checked_text(name, 40)
-        if not kept or any(c in kept for c in "=;,"):
-            raise UploadError("a group has a name, without = ; and ,")
+        label = checked_text(name, 40)
+        if not label or any(c in label for c in "=;,"):
+            raise UploadError("a group needs a name without = ; and ,")
         if len(units) < 2 or len({Unit.parse(u).space for u in units}) != 1:
-            raise UploadError("a group is of at least two units of one layer")
-        others = (replace(g, units=tuple(u for u in g.units if u not in units)) for g in self.groups if g.name != kept)
-        return replace(self, groups=(*(g for g in others if len(g.units) > 1), Group(kept, tuple(units))))
+            raise UploadError("a group has at least two units, all of one layer")
+        others = (replace(g, units=tuple(u for u in g.units if u not in units)) for g in self.groups if g.name != label)
+        return replace(self, groups=(*(g for g in others if len(g.units) > 1), Group(label, tuple(units))))
 
     def ungrouped(self, name: str) -> View:
         """Without a group."""
@@ -102,53 +102,55 @@ def _short(unit: str) -> str:
 
 
 def pruned(circuit: Circuit, view: View) -> Circuit:
-    """The circuit without its weak edges, and without units that nothing joins to the target any more.
+    """The circuit without its weak edges, and without units that no path connects to the target any more.
 
     An edge stays when its strength is at least a share `view.prune` of the strongest into its target, or its source is
-    pinned. What is left out joins what was not shown before, so that the sums stay whole.
+    pinned. Pruned edges are added to the rest of their target, so that the sums stay complete.
     """
     most: dict[str, float] = {}
     for edge in circuit.edges:
         most[edge.target] = max(most.get(edge.target, 0.0), abs(edge.strength))
     strong = [e for e in circuit.edges if e.source in view.pins or abs(e.strength) >= view.prune * most[e.target]]
     reached = {circuit.target}
-    for _ in circuit.layers:  # as far back as there are layers
+    for _ in circuit.layers:  # a path is no longer than the number of layers
         reached |= {e.source for e in strong if e.target in reached}
     edges = tuple(e for e in strong if e.target in reached)
-    kept = {(e.source, e.target) for e in edges}
-    rests = tuple(_with(rest, circuit, kept) for rest in circuit.rest if rest.target in reached)
+    remaining = {(e.source, e.target) for e in edges}
+    rests = tuple(_with(rest, circuit, remaining) for rest in circuit.rest if rest.target in reached)
     nodes = tuple(node for node in circuit.nodes if node.unit in reached)
     return replace(
         circuit, nodes=nodes, edges=edges, rest=rests, score=circuit.score if nodes == circuit.nodes else None
     )
 
 
-def _with(rest: Rest, circuit: Circuit, kept: set[tuple[str, str]]) -> Rest:
-    gone = [e for e in circuit.edges if e.target == rest.target and (e.source, e.target) not in kept]
-    if not gone:
+def _with(rest: Rest, circuit: Circuit, remaining: set[tuple[str, str]]) -> Rest:
+    removed = [e for e in circuit.edges if e.target == rest.target and (e.source, e.target) not in remaining]
+    if not removed:
         return rest
-    return replace(rest, count=rest.count + len(gone), strength=rest.strength + sum(e.strength for e in gone))
+    return replace(rest, count=rest.count + len(removed), strength=rest.strength + sum(e.strength for e in removed))
 
 
 def merged(circuit: Circuit, view: View) -> Circuit:
     """The circuit with each group as one node: strengths and kernels of its members' edges added up."""
     owner = {unit: group for group in view.groups for unit in group.units}
     inside = {n.unit for n in circuit.nodes}
-    shown = {g.name: [u for u in g.units if u in inside and u != circuit.target] for g in view.groups}
-    face = {u: shown[g.name][0] for u, g in owner.items() if u in inside and u != circuit.target and shown[g.name]}
+    members_of = {g.name: [u for u in g.units if u in inside and u != circuit.target] for g in view.groups}
+    representative = {
+        u: members_of[g.name][0] for u, g in owner.items() if u in inside and u != circuit.target and members_of[g.name]
+    }
 
     def of(unit: str) -> str:
-        return face.get(unit, unit)
+        return representative.get(unit, unit)
 
     nodes: list[Node] = []
     for node in circuit.nodes:
-        if node.unit not in face:
+        if node.unit not in representative:
             nodes.append(node)
-        elif face[node.unit] == node.unit:
+        elif representative[node.unit] == node.unit:
             group = owner[node.unit]
-            members = [circuit.node(u) for u in shown[group.name]]
-            examples = tuple(e for parts in zip(*(m.examples for m in members), strict=False) for e in parts)
-            nodes.append(replace(node, label=f"{group.name} ({len(members)})", examples=examples or node.examples))
+            joined = [circuit.node(u) for u in members_of[group.name]]
+            examples = tuple(e for parts in zip(*(m.examples for m in joined), strict=False) for e in parts)
+            nodes.append(replace(node, label=f"{group.name} ({len(joined)})", examples=examples or node.examples))
     edges: dict[tuple[str, str], Edge] = {}
     for edge in circuit.edges:
         key = (of(edge.source), of(edge.target))
@@ -157,26 +159,26 @@ def merged(circuit: Circuit, view: View) -> Circuit:
     rests: dict[str, Rest] = {}
     for rest in circuit.rest:
         target = of(rest.target)
-        known = rests.get(target)
-        rests[target] = replace(rest, target=target) if known is None else _summed(known, rest)
+        earlier = rests.get(target)
+        rests[target] = replace(rest, target=target) if earlier is None else _summed(earlier, rest)
     return replace(circuit, nodes=tuple(nodes), edges=tuple(edges.values()), rest=tuple(rests.values()))
 
 
-def _added(one: Edge, other: Edge) -> Edge:
-    strength = one.strength + other.strength
-    same = one.kernel.shape == other.kernel.shape and one.offset == other.offset
-    kernel = one.kernel + other.kernel if same else one.kernel
-    weight = one.weight + other.weight
-    return replace(one, sign=1 if strength >= 0 else -1, strength=strength, weight=weight, kernel=kernel)
+def _added(edge: Edge, other: Edge) -> Edge:
+    strength = edge.strength + other.strength
+    same = edge.kernel.shape == other.kernel.shape and edge.offset == other.offset
+    kernel = edge.kernel + other.kernel if same else edge.kernel
+    weight = edge.weight + other.weight
+    return replace(edge, sign=1 if strength >= 0 else -1, strength=strength, weight=weight, kernel=kernel)
 
 
-def _summed(one: Rest, other: Rest) -> Rest:
+def _summed(rest: Rest, other: Rest) -> Rest:
     names = ("count", "strength", "total", "bias", "remainder", "pre_activation")
-    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in names})
+    return replace(rest, **{name: getattr(rest, name) + getattr(other, name) for name in names})
 
 
 def document(circuit: Circuit, view: View) -> dict[str, Any]:
-    """`circuit.json`: the whole circuit, as the library reads it, and how it is looked at."""
+    """`circuit.json`: the whole circuit, as `Circuit.from_json` reads it, and its view."""
     return {**circuit.to_json(), "view": view.describe()}
 
 
@@ -184,23 +186,23 @@ def read_document(data: Any) -> tuple[Circuit, View]:
     """A `circuit.json` of the explorer or of `circuits trace`.
 
     Raises:
-        CircuitsError: it is none.
+        CircuitsError: it cannot be read.
     """
     circuit = Circuit.from_json(data)
-    said: Mapping[str, Any] = data.get("view") if isinstance(data.get("view"), Mapping) else {}
+    stored: Mapping[str, Any] = data.get("view") if isinstance(data.get("view"), Mapping) else {}
     for node in circuit.nodes:
         Unit.parse(node.unit)
     try:
         view = View(
-            min(0.99, max(0.0, float(said.get("prune", 0.0)))),
-            tuple(str(Unit.parse(u)) for u in said.get("pins", ())[:MOST]),
+            min(0.99, max(0.0, float(stored.get("prune", 0.0)))),
+            tuple(str(Unit.parse(u)) for u in stored.get("pins", ())[:MOST]),
             tuple(
                 Group(checked_text(g["name"], 40), tuple(str(Unit.parse(u)) for u in g["units"]))
-                for g in said.get("groups", ())[:MOST]
+                for g in stored.get("groups", ())[:MOST]
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, CircuitsError):
             raise
-        raise UploadError("how the circuit was looked at cannot be read from this file") from error
+        raise UploadError("the view of this circuit cannot be read") from error
     return circuit, view

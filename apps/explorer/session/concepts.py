@@ -1,4 +1,4 @@
-"""Concepts that units can be searched for: classes and parts of labeled pictures, and folders of photographs."""
+"""Concepts that units can be searched for: classes and parts of labeled images, and folders of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apps.explorer.server.security import UploadError, safe_join
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from zoo.errors import ImageError
 from zoo.images.decoding import SUFFIXES
 from zoo.images.sources import Images, open_images
@@ -15,42 +15,44 @@ FOLDER = "folder: "
 MOST_FOLDERS = 500
 
 
-def known(at: Here) -> list[str]:
-    """Names of the concepts: those that the scanned pictures show, and folders of the folder of photographs."""
+def concept_names(at: Location) -> list[str]:
+    """Names of the concepts: classes and parts of the scanned images, and folders of the server's image folder."""
     names: set[str] = set()
     if at.scan is not None:
-        scanned = state.pictures_of(at)
+        scanned = state.images_of(at)
         names |= {scanned.classes[i] for i in set(scanned.labels or ())} if scanned.classes else set()
-        names |= {part.name for one in scanned.annotations or () for part in one.parts}
+        names |= {part.name for annotation in scanned.annotations or () for part in annotation.parts}
     return [*sorted(names), *(f"{FOLDER}{name}" for name in folders(at.settings.images))]
 
 
 def folders(root: Path | None) -> list[str]:
-    """Folders of pictures right inside of the folder that the server was given."""
+    """Folders of images directly inside of the server's image folder."""
     if root is None or not root.is_dir():
         return []
-    found = sorted(p for p in root.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
-    return [p.name for p in found[:MOST_FOLDERS] if any(f.suffix.lower() in SUFFIXES for f in p.iterdir())]
+    paths = sorted(p for p in root.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
+    return [p.name for p in paths[:MOST_FOLDERS] if any(f.suffix.lower() in SUFFIXES for f in p.iterdir())]
 
 
-def pictures(at: Here, name: str, limit: int = 300) -> tuple[Images, Images]:
-    """Pictures with a concept, and pictures without it: the rest of the scanned ones.
+def concept_images(at: Location, name: str, limit: int = 300) -> tuple[Images, Images]:
+    """Images with a concept, and images without it: the rest of the scanned ones.
 
     Raises:
-        UploadError: no such concept. ImageError: no pictures with it, or none without.
+        UploadError: no such concept. ImageError: no images with it, or none without.
     """
     from apps.cli.output.part_names import concept
 
     if not name.startswith(FOLDER):
-        return concept(state.pictures_of(at), name)
+        return concept(state.images_of(at), name)
     folder = name.removeprefix(FOLDER)
     if at.settings.images is None or folder not in folders(at.settings.images):
         raise UploadError(f"there is no folder of that name; there are {', '.join(folders(at.settings.images))}")
     positive = open_images(safe_join(at.settings.images, folder), limit=limit)
-    scanned = state.pictures_of(at)
+    scanned = state.images_of(at)
     ids = set(positive.ids)
-    others = [i for i, one in enumerate(scanned.ids) if one not in ids and one.rpartition("/")[2] not in ids]
+    others = [
+        i for i, identity in enumerate(scanned.ids) if identity not in ids and identity.rpartition("/")[2] not in ids
+    ]
     if not others:
-        raise ImageError(f"all scanned pictures are in {folder}: there is nothing to tell it from")
+        raise ImageError(f"all scanned images are in {folder}: there are none without it")
     step = max(1, len(others) // limit)
     return positive, scanned.subset(others[::step][:limit])

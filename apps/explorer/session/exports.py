@@ -1,4 +1,4 @@
-"""What can be taken along from a page: its figure as PNG, SVG or PDF, its data as JSON, its table as CSV."""
+"""Exports of a page: its figure as PNG, SVG or PDF, its data as JSON, its table as CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from apps.explorer.server.security import checked_name
-from apps.explorer.session.state import described
+from apps.explorer.session.state import to_json
 from circuits import plot
 
 _DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
@@ -23,11 +23,11 @@ _KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 @dataclass(frozen=True)
 class Export:
-    """What a page offers. Everything is made when it is asked for.
+    """The exports of a page. Each is computed when its button is clicked.
 
     Attributes:
         name: of the files, without suffix.
-        figure: gives a matplotlib figure; data: something for JSON; rows: a table.
+        figure: returns a matplotlib figure; data: returns a value for JSON; rows: returns a table.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Export:
 
 
 def figure_bytes(figure: Callable[[], Any], kind: str) -> bytes:
-    """A figure as a file of that kind, as the library writes it."""
+    """A figure as the bytes of a PNG, SVG or PDF file."""
     with _DRAWING, tempfile.TemporaryDirectory(prefix="explorer-") as folder:
         path = Path(folder) / f"figure.{kind}"
         plot.save_figure(figure(), path)
@@ -45,7 +45,7 @@ def figure_bytes(figure: Callable[[], Any], kind: str) -> bytes:
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table as CSV; text that a spreadsheet would take for a formula is kept from being one."""
+    """A table as CSV; text that a spreadsheet would run as a formula is quoted."""
     buffer = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -80,8 +80,8 @@ def buttons(export: Export) -> None:
                 )
     with st.container(horizontal=True, gap="small"):
         if export.data is not None:
-            make: Callable[[], Any] = export.data
-            text: Callable[[], bytes] = lambda: described(make()).encode("utf-8")  # noqa: E731
+            data: Callable[[], Any] = export.data
+            text: Callable[[], bytes] = lambda: to_json(data()).encode("utf-8")  # noqa: E731
             st.download_button("JSON", text, f"{name}.json", "application/json", key="export-json", on_click="ignore")
         if export.rows is not None:
             table: Callable[[], Any] = export.rows

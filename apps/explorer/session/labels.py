@@ -1,4 +1,4 @@
-"""What people call units: one SQLite file per store, written so that a killed server loses nothing that was saved."""
+"""Labels of units: one SQLite file per store, written so that a killed server loses no saved label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = "labels.sqlite"
 SCHEMA = 1
 KIND = "vision-circuits labels"
 MOST = 100_000
-"""Labels that one import may bring."""
+"""Largest number of labels in one import."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS labels (
     model TEXT NOT NULL, unit TEXT NOT NULL, author TEXT NOT NULL, name TEXT NOT NULL, family TEXT NOT NULL,
@@ -36,14 +36,14 @@ class LabelError(CircuitsError):
 
 @dataclass(frozen=True)
 class Label:
-    """What one person says of one unit.
+    """One author's label of one unit.
 
     Attributes:
-        unit: full address; author: who says so.
-        name: of the unit, in a few words; family: of units that do the same kind of thing.
-        polysemantic: whether it answers to several unrelated things.
-        evidence: why: text, picture names, addresses of views.
-        weights: digest of the weights that it was said of.
+        unit: full address; author: of the label.
+        name: the label, in a few words; family: of units of the same kind.
+        polysemantic: whether it is active on unrelated features.
+        evidence: reasons: text, image ids, addresses of views.
+        weights: digest of the weights that were labeled.
         saved: when, in UTC.
     """
 
@@ -60,7 +60,7 @@ class Label:
         """The label with all its text checked.
 
         Raises:
-            AddressError: no unit has that address. UploadError: text that is too long. LabelError: nobody says it.
+            AddressError: no unit has that address. UploadError: text that is too long. LabelError: it has no author.
         """
         at = Unit.parse(self.unit)
         if at.model is None or at.index is None:
@@ -68,7 +68,7 @@ class Label:
         limits = {"author": 80, "name": 120, "family": 80, "evidence": 2000, "weights": 80, "saved": 40}
         texts = {name: checked_text(getattr(self, name), most) for name, most in limits.items()}
         if not texts["author"]:
-            raise LabelError("a label needs an author: whose opinion is it?")
+            raise LabelError("a label needs an author")
         return Label(unit=str(at.channel), polysemantic=bool(self.polysemantic), **texts)
 
 
@@ -79,7 +79,7 @@ class Labels:
         self.path = store / FILE
 
     def save(self, label: Label) -> None:
-        """Write what somebody says of a unit, in place of what they said before.
+        """Write a label, in place of an earlier one of the same author.
 
         Raises:
             LabelError, AddressError, UploadError: see `Label.checked`; or the file cannot be written.
@@ -87,12 +87,12 @@ class Labels:
         self._write([label.checked()], newer=False)
 
     def remove(self, unit: str, author: str) -> None:
-        """Forget what somebody said of a unit."""
+        """Remove an author's label of a unit."""
         with self._open(write=True) as connection:
             connection.execute("DELETE FROM labels WHERE unit = ? AND author = ?", (unit, author))
 
     def of(self, unit: str) -> list[Label]:
-        """What is said of a unit, newest first."""
+        """The labels of a unit, newest first."""
         return self._read("WHERE unit = ? ORDER BY saved DESC, author", (unit,))
 
     def all(self, model: str | None = None) -> list[Label]:
@@ -102,39 +102,39 @@ class Labels:
         return self._read("WHERE model = ? ORDER BY unit, saved DESC", (model,))
 
     def names(self, model: str) -> dict[str, str]:
-        """The newest name of every unit that has one."""
-        found: dict[str, str] = {}
+        """The newest label of every labeled unit, by address."""
+        names: dict[str, str] = {}
         for label in self.all(model):
             if label.name:
-                found.setdefault(label.unit, label.name)
-        return found
+                names.setdefault(label.unit, label.name)
+        return names
 
     def describe(self, model: str | None = None) -> dict[str, Any]:
         """All labels, ready for JSON."""
         return {"kind": KIND, "schema": SCHEMA, "labels": [asdict(label) for label in self.all(model)]}
 
     def merge(self, document: Any) -> int:
-        """Take in what `describe` gave; of two labels of one author for one unit the newer stays.
+        """Add labels of `describe`; of two labels of one author for one unit the newer stays.
 
         Returns:
-            How many were new or newer.
+            Number of labels that were new or newer.
 
         Raises:
-            LabelError: not such a document; nothing was taken in.
+            LabelError: another document; nothing was added.
         """
         if not isinstance(document, Mapping) or document.get("kind") != KIND or document.get("schema") != SCHEMA:
-            raise LabelError(f"this is no file of labels of schema {SCHEMA}: export one to see what they look like")
+            raise LabelError(f"this is no file of labels of schema {SCHEMA}")
         rows = document.get("labels")
         if not isinstance(rows, Sequence) or isinstance(rows, str) or len(rows) > MOST:
             raise LabelError(f"a file of labels holds a list of at most {MOST:,}")
-        known = {f.name for f in fields(Label)}
-        read = []
+        columns = {f.name for f in fields(Label)}
+        labels = []
         for number, row in enumerate(rows):
             try:
-                read.append(Label(**{k: v for k, v in row.items() if k in known}).checked())
+                labels.append(Label(**{k: v for k, v in row.items() if k in columns}).checked())
             except (AttributeError, TypeError, CircuitsError) as error:
                 raise LabelError(f"label {number + 1} cannot be read: {shorten(error, 160)}") from error
-        return self._write(read, newer=True)
+        return self._write(labels, newer=True)
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -146,20 +146,8 @@ class Labels:
             "family = excluded.family, polysemantic = excluded.polysemantic, evidence = excluded.evidence, "
             f"weights = excluded.weights, saved = excluded.saved{only}"
         )
-        rows = [
-            (
-                Unit.parse(x.unit).model,
-                x.unit,
-                x.author,
-                x.name,
-                x.family,
-                int(x.polysemantic),
-                x.evidence,
-                x.weights,
-                x.saved,
-            )
-            for x in labels
-        ]
+        names = ("unit", "author", "name", "family", "polysemantic", "evidence", "weights", "saved")
+        rows = [(Unit.parse(label.unit).model, *(getattr(label, name) for name in names)) for label in labels]
         with self._open(write=True) as connection:
             before = connection.total_changes
             connection.executemany(sql, rows)
@@ -171,7 +159,7 @@ class Labels:
         columns = [f.name for f in fields(Label)]
         with self._open() as connection:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
-                return []  # killed before the first label was in
+                return []  # killed before the first label was written
             rows = connection.execute(f"SELECT {', '.join(columns)} FROM labels {where}", values).fetchall()
         return [Label(**{**dict(zip(columns, row, strict=True)), "polysemantic": bool(row[4])}) for row in rows]
 
@@ -182,10 +170,10 @@ class Labels:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=10)) as connection:
                 if write:
-                    # SQLite waits for nobody when a new file is made a log-keeping one: one does it, others wait here
+                    # switching a new file to WAL ignores the timeout of SQLite, so processes take turns here
                     with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=10):
                         connection.execute("PRAGMA journal_mode = WAL")
-                        connection.execute("PRAGMA synchronous = FULL")  # saved is saved, also when the power fails
+                        connection.execute("PRAGMA synchronous = FULL")  # a saved label survives a power failure
                         connection.execute(_TABLE)
                 with connection:
                     yield connection

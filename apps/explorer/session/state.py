@@ -1,6 +1,6 @@
-"""What all sessions share: models, scans, pictures, and what is known of a unit. All of it is kept within bounds.
+"""State that all sessions share: models, scans, images, and thumbnails of units, in caches of bounded size.
 
-Everything here is read only. What changes a model does so inside `circuits.edit`, which holds the model's lock.
+Everything here is read only. Edits of a model go through `circuits.edit`, which holds the model's lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import streamlit as st
 
 from apps.explorer.resources import rendered_units, thumbnails
-from apps.explorer.resources.renamed_scan import Renamed
+from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.server.background_work import Executor
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session.labels import FILE as LABELS
@@ -32,19 +32,19 @@ from zoo.images.sources import Images
 
 
 @dataclass(frozen=True)
-class Here:
-    """What a page is about: a unit or a layer of a model, and the scan of it.
+class Location:
+    """What an address names: a unit or a layer of a model, and the scan of it.
 
     Attributes:
         settings: of the server; model: loaded; unit: canonical address of a unit or a layer.
-        scan: of the model, or None where the store has none; why: what to do about that.
+        scan: of the model, or None where the store has none; hint: why, and the command that makes one.
     """
 
     settings: Settings
     model: Model
     unit: Unit
     scan: Scan | None
-    why: str = ""
+    hint: str = ""
 
     @property
     def folder(self) -> Path:
@@ -56,14 +56,12 @@ class Here:
         """The scan.
 
         Raises:
-            StoreError: there is none, or not of this layer; says what to do.
+            StoreError: there is none, or not of this layer; the message has the command that makes one.
         """
         if self.scan is None:
-            raise StoreError(self.why)
+            raise StoreError(self.hint)
         if self.unit.space not in self.scan.layers:
-            raise StoreError(
-                f"the scan has not looked at {self.unit.space}; it has {', '.join(list(self.scan.layers)[-6:])}"
-            )
+            raise StoreError(f"{self.unit.space} is not in the scan; it has {', '.join(list(self.scan.layers)[-6:])}")
         return self.scan
 
     @property
@@ -72,43 +70,44 @@ class Here:
         return Labels(self.settings.store)
 
 
-def models(chosen: Settings) -> list[str]:
-    """Names of the models that can be opened: those in the store, the one asked for, and the built-in one."""
-    stored = models_in(chosen.store)
-    first = [chosen.model] if chosen.model else [BUILT_IN] if BUILT_IN in stored else []
+def models(server: Settings) -> list[str]:
+    """Names of the models that can be opened: those in the store, that of the settings, and the built-in one."""
+    stored = models_in(server.store)
+    first = [server.model] if server.model else [BUILT_IN] if BUILT_IN in stored else []
     return list(dict.fromkeys([*first, *stored, BUILT_IN]))
 
 
-def here(address: str | None) -> Here:
-    """What an address from the browser means.
+def locate(address: str | None) -> Location:
+    """What an address from the browser names.
 
     Args:
-        address: of a unit or a layer, in any form; None or empty for where the explorer opens.
+        address: of a unit or a layer, in any form; None or empty for the unit that the explorer opens on.
 
     Raises:
-        AddressError: it means nothing, or a model that is not open here.
+        AddressError: no such unit, or a model that is not open here.
     """
-    chosen = settings()
-    known = models(chosen)
-    asked = Unit.parse(address) if address else None
-    name = known[0] if asked is None or asked.model is None else asked.model
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise AddressError(f"no model {shorten(name)!r} is open here.{hint} There are {', '.join(known)}")
-    model = open_model(name, chosen.saes)
-    scan, why = _scan_of(chosen, model)
-    unit = model.resolve(_first(model, scan) if asked is None else asked)
-    folder = dict(chosen.saes).get(unit.basis or "")
+    server = settings()
+    open_models = models(server)
+    requested = Unit.parse(address) if address else None
+    name = open_models[0] if requested is None or requested.model is None else requested.model
+    if name not in open_models:
+        hint = did_you_mean(name, open_models)
+        raise AddressError(f"no model {shorten(name)!r} is open here.{hint} There are {', '.join(open_models)}")
+    model = open_model(name, server.saes)
+    scan, why = _scan_of(server, model)
+    unit = model.resolve(_default_unit(model, scan) if requested is None else requested)
+    folder = dict(server.saes).get(unit.basis or "")
     if folder is not None and (scan is None or unit.space not in scan.layers):
         beside = scan_beside(folder, model, unit.space)
         if beside is not None and unit.space in beside.layers:
-            return Here(chosen, model, unit, beside)
-    return Here(chosen, model, unit, scan, why)
+            return Location(server, model, unit, beside)
+    return Location(server, model, unit, scan, why)
 
 
 def scan_beside(sae: Path, model: Model, space: str) -> Scan | None:
-    """The scan that `circuits sae features` leaves beside an SAE's files, if it is of this model; it calls latents by
-    the folder, which is changed here to `space`, as they are called on this server.
+    """The scan that `circuits sae features` writes beside an SAE's files, or None where it is of another model.
+
+    It names the latents after the folder; here they get the name `space` that they have on this server.
     """
     folder = folder_of(sae / "scan", model.name)
     try:
@@ -118,11 +117,11 @@ def scan_beside(sae: Path, model: Model, space: str) -> Scan | None:
     if scan.manifest["weights"] != model.digest:
         return None
     own = f"{space.partition('~')[0]}~{sae.resolve().name}"
-    return scan if own == space or own not in scan.layers else Renamed(scan, own, space)
+    return scan if own == space or own not in scan.layers else RenamedScan(scan, own, space)
 
 
-def _first(model: Model, scan: Scan | None) -> Unit:
-    """Where a model opens: in the last layer but one of its trunk that is a map, the most selective unit that fires."""
+def _default_unit(model: Model, scan: Scan | None) -> Unit:
+    """The unit that a model opens on: the most selective one of the second-to-last layer of its trunk with a map."""
     maps = [name for name in model.trunk if model.layers[name].size is not None]
     layer = maps[-2] if len(maps) > 1 else maps[-1] if maps else model.trunk[-1]
     if scan is None or layer not in scan.layers:
@@ -132,7 +131,7 @@ def _first(model: Model, scan: Scan | None) -> Unit:
 
 @dataclass(frozen=True)
 class Attached:
-    """A model with the latents of the dictionaries that fit it; why the others do not, by their names."""
+    """A model with the latents of the SAEs that fit it; `refused` says why the others do not, by their names."""
 
     model: Model
     refused: Mapping[str, str]
@@ -140,23 +139,23 @@ class Attached:
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
-    """A model of the zoo, with the latents of the dictionaries that the server was given."""
+    """A model of the zoo, with the latents of the server's SAEs."""
     model, refused = load(name), {}
-    for own, folder in saes:
+    for label, folder in saes:
         from sae.data.vision_site import attach_folder
         from sae.formats import load as load_sae
 
         try:
-            said = load_sae(folder).metadata
-            of = str(said.get("model") or said.get("model_name") or "")
-            if said.get("site") == "language":
-                refused[own] = "it reads a language model: see the Language page"
+            metadata = load_sae(folder).metadata
+            of = str(metadata.get("model") or metadata.get("model_name") or "")
+            if metadata.get("site") == "language":
+                refused[label] = "it is of a language model: see the Language page"
             elif of not in ("", name):
-                refused[own] = f"it reads {of}"
+                refused[label] = f"it is of {of}"
             else:
-                attach_folder(model, folder, own)
-        except CircuitsError as error:  # one that is damaged, or of other weights, hides no other
-            refused[own] = str(error)
+                attach_folder(model, folder, label)
+        except CircuitsError as error:  # a damaged SAE must not hide the others
+            refused[label] = str(error)
     return Attached(model, refused)
 
 
@@ -165,10 +164,10 @@ def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
     return attached(name, saes).model
 
 
-def _scan_of(chosen: Settings, model: Model) -> tuple[Scan | None, str]:
-    folder = folder_of(chosen.store, model.name)
-    pictures = "scenes:500" if model.name == BUILT_IN else "FOLDER"
-    command = f"circuits scan {model.name} --images {pictures} --store {chosen.store}"
+def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:
+    folder = folder_of(server.store, model.name)
+    source = "scenes:500" if model.name == BUILT_IN else "FOLDER"
+    command = f"circuits scan {model.name} --images {source} --store {server.store}"
     try:
         stamp = (folder / MANIFEST).stat().st_mtime_ns
     except OSError:
@@ -184,12 +183,12 @@ def _scan_of(chosen: Settings, model: Model) -> tuple[Scan | None, str]:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def open_scan(folder: str, stamp: int) -> Scan:
-    """A finished scan; `stamp` is when it was written."""
+    """A finished scan; `stamp` is the time of its manifest."""
     return Scan(Path(folder))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _open_pictures(folder: str, stamp: str, elsewhere: str) -> Images:
+def _open_images(folder: str, stamp: str, elsewhere: str) -> Images:
     scan = open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns)
     try:
         return scan.pictures(check=False)
@@ -199,22 +198,22 @@ def _open_pictures(folder: str, stamp: str, elsewhere: str) -> Images:
         return scan.pictures(elsewhere, check=False)
 
 
-def pictures_of(at: Here) -> Images:
-    """The pictures that were scanned.
+def images_of(at: Location) -> Images:
+    """The images that were scanned.
 
     Raises:
-        StoreError: they are not where they were, nor in the folder that the server was given.
+        StoreError: they are neither where they were nor in the server's image folder.
     """
     scan = at.scan if at.scan is not None else at.scanned
-    return _open_pictures(str(scan.folder), scan.manifest["digest"], str(at.settings.images or ""))
+    return _open_images(str(scan.folder), scan.manifest["digest"], str(at.settings.images or ""))
 
 
-# -- what is known of units -------------------------------------------------------------------------------------------
+# -- units ------------------------------------------------------------------------------------------------------------
 
 
 @st.cache_resource(show_spinner=False)
-def desk() -> Executor:
-    """The one desk at which the server's work is done."""
+def executor() -> Executor:
+    """The threads of the server's background work."""
     return Executor(workers=2)
 
 
@@ -223,9 +222,9 @@ def _stored_thumbs(folder: str, digest: str, layer: str, stamp: int) -> thumbnai
     return thumbnails.stored(open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns), layer)
 
 
-def thumbs_of(at: Here, layer: str) -> thumbnails.Thumbs | None:
-    """The small pictures of a layer's units; None while they are being made, which this call sees to."""
-    if at.scan is None or layer not in at.scan.layers:  # of latents the scan beside the SAE has no other layers
+def thumbs_of(at: Location, layer: str) -> thumbnails.Thumbs | None:
+    """The thumbnails of a layer's units; None while they are made, which this call starts."""
+    if at.scan is None or layer not in at.scan.layers:  # the scan beside an SAE has no other layers
         scan = _scan_of(at.settings, at.model)[0]
         if scan is None or layer not in scan.layers:
             return ()
@@ -233,13 +232,13 @@ def thumbs_of(at: Here, layer: str) -> thumbnails.Thumbs | None:
     assert at.scan is not None
     scan, path = at.scan, at.scan.folder / thumbnails.FOLDER / f"{layer}.safetensors"
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    found = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp) if stamp else None
-    if found is not None:
-        return found
-    task = desk().ask(
+    stored = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp) if stamp else None
+    if stored is not None:
+        return stored
+    task = executor().submit(
         ("thumbs", str(scan.folder), scan.manifest["digest"], layer),
-        f"small pictures of {layer}",
-        lambda report: thumbnails.make(scan, pictures_of(at), [layer], report)[layer],
+        f"thumbnails of {layer}",
+        lambda report: thumbnails.make(scan, images_of(at), [layer], report)[layer],
     )
     if not task.wait(0.15):
         st.session_state.setdefault("awaited", []).append(task)
@@ -247,36 +246,38 @@ def thumbs_of(at: Here, layer: str) -> thumbnails.Thumbs | None:
     try:
         return task.result()
     except CircuitsError:
-        return ()  # the pictures are gone: units are shown by name
+        return ()  # the images are gone: units are shown by name
 
 
-def thumb_of(at: Here, unit: Unit) -> str | None:
-    """The small picture of one unit, where there is one by now."""
-    found = thumbs_of(at, unit.space)
-    return found[unit.index] if found and unit.index is not None and unit.index < len(found) else None
+def thumb_of(at: Location, unit: Unit) -> str | None:
+    """The thumbnail of one unit, or None where it is missing or not ready."""
+    thumbs = thumbs_of(at, unit.space)
+    return thumbs[unit.index] if thumbs and unit.index is not None and unit.index < len(thumbs) else None
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _read_looks(places: tuple[tuple[str, int], ...], weights: str) -> Mapping[str, Sequence[rendered_units.Look]]:
-    return rendered_units.read_looks(places, weights)
+def _read_visualizations(
+    folders: tuple[tuple[str, int], ...], weights: str
+) -> Mapping[str, Sequence[rendered_units.StoredVisualization]]:
+    return rendered_units.read_visualizations(folders, weights)
 
 
-def looks_of(at: Here) -> Mapping[str, Sequence[rendered_units.Look]]:
-    """Pictures made by optimization that the store has, by unit."""
-    return _read_looks(rendered_units.sweeps(at.folder), at.model.digest)
+def visualizations_of(at: Location) -> Mapping[str, Sequence[rendered_units.StoredVisualization]]:
+    """Feature visualizations of the store, by unit."""
+    return _read_visualizations(rendered_units.sweeps(at.folder), at.model.digest)
 
 
 @st.cache_resource(max_entries=1024, show_spinner=False)
-def look_uri(png: str, stamp: int) -> str:
-    """A picture of a sweep as a data URI."""
+def _png_uri(png: str, stamp: int) -> str:
+    """The PNG file of a visualization as a data URI."""
     return thumbnails.uri(Path(png).read_bytes(), "png")
 
 
-def shown(look: rendered_units.Look) -> str | None:
-    """A picture of a sweep as a data URI, or None for a unit that none makes answer."""
-    if look.result.status != "ok" or not look.png.is_file():
+def visualization_uri(visualization: rendered_units.StoredVisualization) -> str | None:
+    """A visualization as a data URI, or None for a unit that no image activates."""
+    if visualization.result.status != "ok" or not visualization.png.is_file():
         return None
-    return look_uri(str(look.png), look.png.stat().st_mtime_ns)
+    return _png_uri(str(visualization.png), visualization.png.stat().st_mtime_ns)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -286,13 +287,15 @@ def _likeness(
     if by == "weights" or _scan is None:
         return by_weights(_model, layer)
     samples = _scan.samples(layer)
-    fired = np.maximum(samples.values, 0) if _model.layers[layer.partition("~")[0]].size is not None else samples.values
-    measure = f"responses at {len(fired)} places of the pictures"
-    return likeness_of(fired.T, unit_names(_model, layer), measure=measure, centerd=True)
+    activations = (
+        np.maximum(samples.values, 0) if _model.layers[layer.partition("~")[0]].size is not None else samples.values
+    )
+    measure = f"activations at {len(activations)} positions of the images"
+    return likeness_of(activations.T, unit_names(_model, layer), measure=measure, centerd=True)
 
 
-def likeness_in(at: Here, by: str) -> Likeness:
-    """How alike the units of this layer are, by "weights" or by "activations".
+def similarity_in(at: Location, by: str) -> Likeness:
+    """Similarities of the units of this layer, by "weights" or by "activations".
 
     Raises:
         CircuitsError: there is nothing to compare.
@@ -309,38 +312,38 @@ def _names(path: str, stamp: tuple[int, int], model: str) -> dict[str, str]:
     return Labels(Path(path).parent).names(model)
 
 
-def names_of(at: Here) -> dict[str, str]:
-    """What units of this model are called, by address; read again when a label was saved."""
+def labels_of(at: Location) -> dict[str, str]:
+    """The newest label of each unit of this model, by address; read again after a label was saved."""
     path = at.settings.store / LABELS
     stamps = [p.stat().st_mtime_ns if p.exists() else 0 for p in (path, path.with_name(path.name + "-wal"))]
     return _names(str(path), (stamps[0], stamps[1]), at.model.name) if stamps[0] else {}
 
 
 @st.cache_resource(show_spinner=False)
-def warmed(chosen: str) -> threading.Thread:
-    """Opens the model and its pictures beside the first page, so that the first click does not wait for them."""
+def warm_up(chosen: str) -> threading.Thread:
+    """Open the model and its images in a thread, so that the first click does not wait for them."""
 
     def warm() -> None:
         try:
-            at = here(None)
+            at = locate(None)
             if at.scan is not None:
-                pictures_of(at)
+                images_of(at)
         except CircuitsError:
-            pass  # the pages say it
+            pass  # the pages show the error
 
     thread = threading.Thread(target=warm, name="explorer-warm", daemon=True)
     thread.start()
     return thread
 
 
-def described(value: Any) -> str:
-    """A result as the JSON that is exported."""
+def to_json(value: Any) -> str:
+    """A value as the text of an exported JSON file."""
     from apps.documents import plain
 
     return json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def first_of(name: str) -> Unit:
-    """Where a model opens, by its name."""
+def default_unit_of(name: str) -> Unit:
+    """The unit that a model opens on, by the name of the model."""
     model = open_model(name, settings().saes)
-    return _first(model, _scan_of(settings(), model)[0])
+    return _default_unit(model, _scan_of(settings(), model)[0])

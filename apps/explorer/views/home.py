@@ -1,4 +1,4 @@
-"""What is loaded, three guided tours, and what is missing."""
+"""Three guided tours, the models that are loaded, and the units that were labeled last."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import streamlit as st
 
 from apps.explorer import page_frame, tours
 from apps.explorer.components.gallery import gallery, tile
+from apps.explorer.pages import Entry
 from apps.explorer.server.security import guarded, plain
 from apps.explorer.session import links, state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.dataset.scan_store import models_in
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 
+PAGE = Entry("Home", ":material/home:", "what is loaded, and three guided tours", order=0)
+
 
 def main() -> None:
     """The page."""
-    at = state.here(None)
-    page_frame.show(
+    at = state.locate(None)
+    page_frame.header(
         "home", "Circuits", about="Take a trained network apart and see how it computes.",
         python=f"import circuits\n\nmodel = circuits.load({at.model.name!r})\nprint(list(model.layers))\n",
     )  # fmt: skip
@@ -32,62 +35,64 @@ def main() -> None:
 
 
 def _tour(tour: tours.Tour) -> None:
-    at = state.here(f"{tour.model}/{tour.face}")
-    picture, words = st.columns([2, 5], vertical_alignment="center")
-    with picture:
+    at = state.locate(f"{tour.model}/{tour.icon}")
+    image_column, text_column = st.columns([2, 5], vertical_alignment="center")
+    with image_column:
         src = state.thumb_of(at, at.unit)
-        gallery([tile(str(at.unit), src, alt=at.unit.short)], f"face-{tour.name}", size=72, label=tour.title)
-    words.markdown(f"**{plain(tour.title)}**")
-    words.caption(plain(tour.about))
+        gallery([tile(str(at.unit), src, alt=at.unit.short)], f"tour-icon-{tour.name}", size=72, label=tour.title)
+    text_column.markdown(f"**{plain(tour.title)}**")
+    text_column.caption(plain(tour.about))
     if at.scan is None:
-        st.caption(plain(f"A tour of {tour.model}, which this store has no scan of; below stands what makes one."))
-    elif st.button("Begin", key=f"begin-{tour.name}", type="primary", width="stretch"):
+        st.caption(plain(f"A tour of {tour.model}, which is not scanned yet. The command is below."))
+    elif st.button("Start", key=f"begin-{tour.name}", type="primary", width="stretch"):
         tours.start(tour)
 
 
-def _loaded(at: Here) -> None:
-    st.markdown("##### What is loaded")
+def _loaded(at: Location) -> None:
+    st.markdown("##### Models")
     for name in state.models(at.settings):
         with st.container(border=True), guarded():
-            _model(state.here(f"{state.first_of(name)}"))
+            _model(state.locate(f"{state.default_unit_of(name)}"))
 
 
-def _model(at: Here) -> None:
+def _model(at: Location) -> None:
     scan, layers = at.scan, at.model.trunk
-    words, numbers = st.columns([5, 4], vertical_alignment="center")
-    about = "not scanned yet" if scan is None else f"scanned on {scan.count:,} pictures of {scan.images}"
-    words.markdown(f"**{plain(at.model.name)}** &ensp; {plain(about)}")
+    text_column, numbers_column = st.columns([5, 4], vertical_alignment="center")
+    about = "not scanned yet" if scan is None else f"scanned on {scan.count:,} images of {scan.images}"
+    text_column.markdown(f"**{plain(at.model.name)}** &ensp; {plain(about)}")
     if scan is None:
-        st.caption(plain(at.why.partition(":")[0]))
-        st.code(at.why.partition(": ")[2], language="sh")
+        st.caption(plain(at.hint.partition(":")[0]))
+        st.code(at.hint.partition(": ")[2], language="sh")
     else:
-        units, made = sum(scan.layers.values()), len(state.looks_of(at))
-        named = len(state.names_of(at))
-        numbers.caption(f"{units:,} units in {len(scan.layers)} layers; {named:,} named; {made:,} with made pictures")
-    shown = [layer for layer in layers if scan is None or layer in scan.layers]
+        units, visualized = sum(scan.layers.values()), len(state.visualizations_of(at))
+        labeled = len(state.labels_of(at))
+        numbers_column.caption(
+            f"{units:,} units in {len(scan.layers)} layers; {labeled:,} labeled; {visualized:,} visualized"
+        )
+    visible = [layer for layer in layers if scan is None or layer in scan.layers]
     with st.container(horizontal=True, gap="small"):
-        for layer in shown:
+        for layer in visible:
             if st.button(layer, key=f"layer-{at.model.name}-{layer}", type="secondary"):
                 links.go("layer", unit=f"{at.model.name}/{layer}")
 
 
-def _newest(at: Here) -> None:
-    """Units that were named last, by anybody."""
+def _newest(at: Location) -> None:
+    """Units that were labeled last, by any author."""
     labels = sorted(at.labels.all(), key=lambda label: label.saved, reverse=True)[:12]
     if not labels:
         return
-    st.markdown("##### Named last")
+    st.markdown("##### Newest labels")
     tiles = []
     for label in labels:
         try:
-            where = state.here(label.unit)
+            location = state.locate(label.unit)
         except CircuitsError:
             continue  # of a model that is not open here
-        src = state.thumb_of(where, Unit.parse(label.unit))
-        tiles.append(tile(label.unit, src, alt=label.unit, name=label.name, note=where.unit.short))
-    gallery(tiles, "newest", size=92, label="units that were named last")
+        src = state.thumb_of(location, Unit.parse(label.unit))
+        tiles.append(tile(label.unit, src, alt=label.unit, name=label.name, note=location.unit.short))
+    gallery(tiles, "newest", size=92, label="units that were labeled last")
     if at.model.name not in models_in(at.settings.store):
-        st.caption(plain(at.why))
+        st.caption(plain(at.hint))
 
 
 main()

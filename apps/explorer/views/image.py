@@ -1,4 +1,4 @@
-"""One picture taken apart: what places say, what speaks for a class, and how a layer sees it."""
+"""One image: activations at a position, class attribution, and the activation grid of a layer."""
 
 from __future__ import annotations
 
@@ -8,61 +8,67 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
+from apps.explorer.pages import Entry
 from apps.explorer.panes import image_analysis
 from apps.explorer.server.security import guarded
 from apps.explorer.session.exports import Export
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits import plot
 
-SECTIONS = {"place": "What a place says", "class": "What speaks for a class", "grid": "Every place as a picture"}
+PAGE = Entry("Image", ":material/image_search:", "one image: activations at a position, class attribution", order=50)
+SECTIONS = {
+    "position": (image_analysis.show_position, "Activations at a position"),
+    "class": (image_analysis.show_class, "Class attribution"),
+    "grid": (image_analysis.show_grid, "Activation grid"),
+}
 
 
 def main() -> None:
     """The page."""
-    at = page_frame.opened()
+    at = page_frame.location()
     top = st.container()
-    shown = None
+    image = None
     with guarded():
-        shown = image_analysis.chosen(at)
+        image = image_analysis.selected_image(at)
     with top:
-        page_frame.show(
-            "image", f"A picture, in {at.unit.space}",
-            about="" if shown is None else f"{shown.name}; the layer is picked on the left",
-            view={"unit": str(at.unit), "picture": None if shown is None else shown.index},
-            python=_python(at, shown), export=None if shown is None else _export(at, shown),
+        page_frame.header(
+            "image", f"An image in {at.unit.space}",
+            about="" if image is None else f"{image.name}; choose the layer on the left",
+            view={"unit": str(at.unit), "image": None if image is None else image.index},
+            python=_python(at, image), export=None if image is None else _export(at, image),
         )  # fmt: skip
-    if shown is None:
+    if image is None:
         return
-    if shown.index is None:
-        st.caption("Your own picture stays in this session: a link to this view shows one of the scanned pictures.")
-    section = choose("Section", SECTIONS, "section")
+    if image.index is None:
+        st.caption("Your own image stays in this session: a link to this view shows one of the scanned images.")
+    section = choose("Section", {name: title for name, (_, title) in SECTIONS.items()}, "section")
     with guarded():
-        {"place": image_analysis.show_place, "class": image_analysis.show_class, "grid": image_analysis.show_grid}[
-            section
-        ](at, shown)
+        SECTIONS[section][0](at, image)
 
 
-def _python(at: Here, shown: image_analysis.Shown | None) -> str:
-    picture = f"pictures.subset([{shown.index}])" if shown is not None and shown.index is not None else '"PICTURE.png"'
+def _python(at: Location, image: image_analysis.SelectedImage | None) -> str:
+    scan = f"circuits.read_scan({str(at.settings.store)!r}, model.name)"
+    index = 0 if image is None else image.index
+    source = '"IMAGE.png"' if index is None else f"{scan}.pictures().subset([{index}])"
     return (
         "import circuits\n\n"
         f"model = circuits.load({at.model.name!r})\n"
-        f"pictures = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
-        f"said = circuits.semantic_dictionary(model, {at.unit.space!r}, {picture}, steps=0)\n"
-        f"given = circuits.attribute(model, {picture}, source={at.unit.layer!r}, target='logits:0')\n"
+        f"image = {source}\n"
+        f"position = circuits.semantic_dictionary(model, {at.unit.space!r}, image, steps=0)\n"
+        f"attribution = circuits.attribute(model, image, source={at.unit.layer!r}, target='logits:0')\n"
     )
 
 
-def _export(at: Here, shown: image_analysis.Shown) -> Export:
+def _export(at: Location, image: image_analysis.SelectedImage) -> Export:
     def rows() -> list[dict[str, Any]]:
-        entry = image_analysis.take(at, shown).entries[0]
-        found = zip(entry.units, entry.values, entry.typical, strict=True)
-        return [{"place": "{},{}".format(*entry.position), "unit": u, "value": v, "typical": t} for u, v, t in found]
+        entry = image_analysis.position_result(at, image).entries[0]
+        rows = zip(entry.units, entry.values, entry.typical, strict=True)
+        return [{"position": "{},{}".format(*entry.position), "unit": u, "value": v, "typical": t} for u, v, t in rows]
 
     return Export(
         f"image-{at.unit.space}",
-        lambda: plot.dictionary_figure(image_analysis.take(at, shown)),
-        lambda: image_analysis.take(at, shown).describe(),
+        lambda: plot.dictionary_figure(image_analysis.position_result(at, image)),
+        lambda: image_analysis.position_result(at, image).describe(),
         rows,
     )
 

@@ -1,4 +1,4 @@
-"""A language model: texts under its latents, what fires on a token, and what it writes when latents are turned up."""
+"""A language model: activations of latents on texts, active latents of a token, and texts with latents steered."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
+from apps.explorer.pages import Entry
 from apps.explorer.panes import language, sae_training
 from apps.explorer.panes.steering import edit_rows
 from apps.explorer.resources import language_models
-from apps.explorer.server.security import UploadError, guarded, plain
+from apps.explorer.resources.language_models import LanguageLocation
+from apps.explorer.server.security import UploadError, guarded
 from apps.explorer.server.settings import settings
 from apps.explorer.session import edit_links
 from apps.explorer.session.exports import Export
@@ -19,14 +21,15 @@ from circuits.errors import shorten
 from sae.language import Texts
 from zoo.networks.language import TALES, LanguageModel
 
-SECTIONS = {"read": "Read", "steer": "Steer"}
+PAGE = Entry("Language", ":material/notes:", "a language model: latents of its tokens, and steered texts", order=80)
+SECTIONS = {"read": "Activations", "steer": "Steering"}
 
 
 def main() -> None:
     """The page."""
     top = st.container()
-    at: language_models.Reader | None = None
-    export: Export | None = None
+    at: LanguageLocation | None = None
+    export = None
     with guarded():
         at = _opened()
         if at is not None:
@@ -34,116 +37,113 @@ def main() -> None:
             section = choose("Section", SECTIONS, "section")
             export = _read(at, texts) if section == "read" else _steer(at, texts)
     with top:
-        page_frame.show(
+        page_frame.header(
             "language", "Language" if at is None else f"Language model {at.lm.name}",
-            about="" if at is None else f"{at.count:,} {'channels' if at.given is None else 'latents'} of {at.space}",
+            about="" if at is None else f"{at.count:,} {'channels' if at.loaded is None else 'latents'} of {at.space}",
             python="" if at is None else _python(at), export=export,
         )  # fmt: skip
 
 
-def _opened() -> language_models.Reader | None:
+def _opened() -> LanguageLocation | None:
     """The model and the SAE of the address; None while they are not ready."""
-    chosen = settings()
-    known = language_models.known(chosen)
-    said = st.query_params.get("lm", "")
-    if said and said not in known:
-        raise UploadError(f"no language model {shorten(said, 60)!r} is open here; there are {', '.join(known)}")
-    one, two = st.columns(2)
-    name = pick("Model", {k: k for k in known}, "lm", one)
-    lm: LanguageModel | None = page_frame.settled(
-        ("language model", known[name]), f"opening {name}", lambda report: language_models.model(known[name])
+    server = settings()
+    sources = language_models.available(server)
+    requested = st.query_params.get("lm", "")
+    if requested and requested not in sources:
+        raise UploadError(f"no language model {shorten(requested, 60)!r} is open here; there are {', '.join(sources)}")
+    left, right = st.columns(2)
+    name = pick("Model", {k: k for k in sources}, "lm", left)
+    lm: LanguageModel | None = page_frame.background_result(
+        ("language model", sources[name]), f"opening {name}", lambda report: language_models.model(sources[name])
     )
     if lm is None:
         return None
-    found = language_models.fitting(chosen, lm)
-    asked = st.query_params.get("sae", "")
-    if asked and found and asked not in found:
-        raise UploadError(f"no SAE {shorten(asked, 60)!r} of {name} is here; there are {', '.join(found)}")
-    if found:
-        latents = {k: f"{k}: {one.layer}, {one.sae.latents:,} latents" for k, one in found.items()}
-        return language_models.reader(lm, found[pick("SAE", latents, "sae", two)])
-    if lm.name == TALES:
-        sae_training.wait_for(lm)
-        return None
-    return language_models.reader(lm, None)
+    fitting = language_models.fitting(server, lm)
+    requested_sae = st.query_params.get("sae", "")
+    if fitting:
+        if requested_sae and requested_sae not in fitting:
+            raise UploadError(f"no SAE {shorten(requested_sae, 60)!r} of {name}; there are {', '.join(fitting)}")
+        latents = {k: f"{k}: {sae.layer}, {sae.sae.latents:,} latents" for k, sae in fitting.items()}
+        return language_models.location_of(lm, fitting[pick("SAE", latents, "sae", right)])
+    if lm.name != TALES:
+        return language_models.location_of(lm, None)
+    sae_training.wait_for(lm)
+    return None
 
 
-def _read(at: language_models.Reader, texts: Texts | None) -> Export | None:
-    if at.given is None:
-        st.info(f"There is no SAE of {plain(at.lm.name)}. Train one on texts, and start the explorer with it:")
-        st.code(
-            f"circuits sae train {at.site.address} --text FILE --latents {8 * at.site.d} --k 16 --out saes/words\n"
-            f"circuits explore --lm {at.lm.name.removeprefix('hf:')} --sae saes/words", language="sh", wrap_lines=True,
-        )  # fmt: skip
+def _read(at: LanguageLocation, texts: Texts | None) -> Export | None:
+    if at.loaded is None:
+        sae_training.show_command(at)
         return None
-    both = None
+    activity = None
     if texts is not None:
-        both = page_frame.settled(
-            ("activity", *at.key, texts.digest), f"reading {len(texts)} texts",
-            lambda report: language_models.firing(at, texts, report),
+        activity = page_frame.background_result(
+            ("activity", *at.key, texts.digest), f"encoding {len(texts)} texts",
+            lambda report: language_models.latent_activity(at, texts, report),
         )  # fmt: skip
-        if both is None:
+        if activity is None:
             return None
-    words, _ = language.text_asked(texts, 0 if both is None else language.first_text(at, both[0]))
-    if not words:
-        st.info("Which texts it was trained with is not known here: type one.")
+    text = language.text_of_address(texts, 0 if activity is None else language.first_text(at, activity[0]))
+    if not text:
+        st.info("The texts of its training are not known here: type a text.")
         return None
-    made = page_frame.settled(("read", *at.key, words), "reading", lambda report: language_models.read(at, words))
-    if made is None:
+    key = ("encode", *at.key, text)
+    encoded = page_frame.background_result(key, "encoding the text", lambda report: language_models.encode(at, text))
+    if encoded is None:
         return None
-    latent, token = language.chosen(at, made)
-    top = None if both is None else both[1]
-    most = max(float(made.of(latent).max()), 0.0 if top is None else float(top.values[latent]))
+    latent, token = language.selection(at, encoded)
+    top = None if activity is None else activity[1]
+    maximum = max(float(encoded.of(latent).max()), 0.0 if top is None else float(top.values[latent]))
     left, right = st.columns([7, 6], gap="large")
     with left:
-        language.text(at, made, latent, token, most)
+        language.show_text(at, encoded, latent, token, maximum)
     with right:
-        language.fires(at, made, latent, token, top)
-    one = None if both is None else language.feature(at, both[0], latent)
-    if one is not None:
-        language.latent_shown(at, one, latent)
-    pairs = zip(made.words, made.of(latent).tolist(), strict=True)
-    rows = [{"token": i, "word": word, "value": value} for i, (word, value) in enumerate(pairs)]
-    data: Any = {"latent": f"{at.space}:{latent}", "tokens": rows, "feature": None if one is None else one.describe()}
+        language.show_active_latents(at, encoded, latent, token, top)
+    feature = None if activity is None else language.feature(at, activity[0], latent)
+    if feature is not None:
+        language.show_latent(at, feature, latent)
+    values = encoded.of(latent).tolist()
+    rows = [{"token": i, "word": token, "value": values[i]} for i, token in enumerate(encoded.tokens)]
+    described = None if feature is None else feature.describe()
+    data: Any = {"latent": f"{at.space}:{latent}", "tokens": rows, "feature": described}
     return Export(f"{at.space}-{latent}", None, lambda: data, lambda: rows)
 
 
-def _steer(at: language_models.Reader, texts: Texts | None) -> Export | None:
-    asked = language.prompt_asked()
-    edits = language.edits_asked(at, asked[0])
+def _steer(at: LanguageLocation, texts: Texts | None) -> Export | None:
+    prompt = language.prompt_of_address()
+    edits = language.edits_of_address(at, prompt[0])
     with st.container(border=True):
-        edit_rows.rows(edits, at.count, at.name, size=None, text=True)
-    top = page_frame.settled(
-        ("maxima", *at.key, texts.digest if texts is not None else asked[0]), "how strongly latents fire at most",
-        lambda report: language_models.top(at, [asked[0]] if texts is None else texts, report),
+        edit_rows.show(edits, at.count, at.name, size=None, text=True)
+    top = page_frame.background_result(
+        ("maxima", *at.key, texts.digest if texts is not None else prompt[0]), "maximum activation of each latent",
+        lambda report: language_models.top(at, [prompt[0]] if texts is None else texts, report),
     )  # fmt: skip
     if top is None or not edits:
         return None
-    made = language.written(at, edits, top, asked)
-    if made is None:
+    generations = language.generations(at, edits, top, prompt)
+    if generations is None:
         return None
-    language.texts_shown(at, made, asked[0])
-    sides = {"unsteered": made.before, "steered": made.after, "random": made.random}
-    rows = [{"side": side, "text": one.whole} for side, some in sides.items() for one in some]
-    data: Any = {"edits": edit_links.written(edits), "steering": language_models.recipe(at, edits, top), "texts": rows}
+    language.show_generations(at, generations, prompt[0])
+    sides = {"unsteered": generations.before, "steered": generations.after, "random": generations.random}
+    rows = [{"side": side, "text": text.whole} for side, group in sides.items() for text in group]
+    steering = language_models.recipe(at, edits, top)
+    data: Any = {"edits": edit_links.format_edits(edits), "steering": steering, "texts": rows}
     return Export(f"steering-{at.space}", None, lambda: data, lambda: rows)
 
 
-def _python(at: language_models.Reader) -> str:
-    lines = ["import sae", "from sae.language import LanguageSite"]
-    lines += [
-        "from sae.steering import LatentEdit, maxima, steer",
-        "from zoo.networks.language import load_language",
-        "",
-        f"lm = load_language({at.lm.name!r})",
-    ]
-    lines += [f"site = LanguageSite(lm, {at.site.site!r})"]
-    lines += ["s = None" if at.given is None else f"s = sae.load({str(at.given.folder)!r})"]
-    latent = st.session_state.get("edit0-latent", 0)
-    texts = language_models.READ if at.lm.name == TALES else "TEXTS.txt"
-    lines += [f"known = maxima(s, site, {texts!r})", f'edits = [LatentEdit({latent}, "add", 0.5, unit="max")]']
-    lines += ["with steer(site, s, edits, maxima=known):", f"    print(site.generate([{language.PROMPT!r}])[0].whole)"]
-    return "\n".join(lines) + "\n"
+def _python(at: LanguageLocation) -> str:
+    latent, texts = (
+        st.session_state.get("edit0-latent", 0),
+        language_models.READ if at.lm.name == TALES else "TEXTS.txt",
+    )
+    return (
+        "import sae\nfrom sae.steering import maxima\nfrom zoo.networks.language import load_language\n\n"
+        f"site = sae.LanguageSite(load_language({at.lm.name!r}), {at.site.site!r})\n"
+        f"s = {'None' if at.loaded is None else f'sae.load({str(at.loaded.folder)!r})'}\n"
+        f'edits = [sae.LatentEdit({latent}, "add", 0.5, unit="max")]\n'
+        f"with sae.steer(site, s, edits, maxima=maxima(s, site, {texts!r})):\n"
+        f"    print(site.generate([{language.PROMPT!r}])[0].whole)\n"
+    )
 
 
 main()

@@ -1,4 +1,4 @@
-"""All units of a layer, as a wall of small pictures."""
+"""All units of a layer, as a grid of thumbnails."""
 
 from __future__ import annotations
 
@@ -11,101 +11,106 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import pick
 from apps.explorer.components.gallery import gallery, tile
+from apps.explorer.pages import Entry
 from apps.explorer.panes.crops import decoded
 from apps.explorer.panes.wall_figure import wall_figure
 from apps.explorer.server.security import checked_text
 from apps.explorer.session import state
 from apps.explorer.session.exports import Export
 from apps.explorer.session.ordering import ORDERS, order, selectivity
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.dataset.scan_results import LayerScan
 from circuits.errors import AddressError
 from circuits.network.address import Unit
 
+PAGE = Entry("Layer", ":material/grid_view:", "all units of a layer, sorted", order=10)
 SIZES = {str(n): str(n) for n in (96, 48, 192, 512)}
 MOST = 192
-"""Pictures of a figure."""
-FACES = {"photograph": "Photograph", "made": "Made by optimization"}
+"""Thumbnails of an exported figure."""
+TILES = {"example": "Top activating image", "visualization": "Feature visualization"}
 
 
 def main() -> None:
     """The page."""
-    at = page_frame.opened()
+    at = page_frame.location()
     at = replace(at, unit=replace(at.unit, index=None, at=None))
     layer = at.model.layers[at.unit.layer]
     count = at.scan.layers.get(at.unit.space) if at.scan is not None else None
-    field = layer.receptive_field
-    sees = "the whole picture" if field is None else f"{field.size[0]} x {field.size[1]} pixels"
-    about = f"{count or layer.channels} units; map {'x'.join(map(str, layer.size or (1, 1)))}; sees {sees}"
+    field = page_frame.receptive_field(layer.receptive_field)
+    about = f"{count or layer.channels} units; map {'x'.join(map(str, layer.size or (1, 1)))}; {field}"
     top = st.container()
-    found = at.scanned.layer(at.unit.space)
-    by, face, size, like = _widgets(at)
-    names = {Unit.parse(u).index or 0: n for u, n in state.names_of(at).items() if Unit.parse(u).space == at.unit.space}
-    ranked, notes = order(found, by, names=names, likeness=_likeness(at, like) if by == "likeness" else None)
+    scanned = at.scanned.layer(at.unit.space)
+    by, kind, size, reference = _widgets(at)
+    units = {Unit.parse(address): label for address, label in state.labels_of(at).items()}
+    labels = {unit.index or 0: label for unit, label in units.items() if unit.space == at.unit.space}
+    similarity = _similarity(at, reference) if by == "similarity" else None
+    ranked, notes = order(scanned, by, labels=labels, similarity=similarity)
     with top:
-        page_frame.show(
-            "layer", f"{at.unit.short}", about=about, view={"unit": str(at.unit)}, python=_python(at),
-            export=_export(at, found, ranked, names),
+        page_frame.header(
+            "layer", at.unit.short, about=about, view={"unit": str(at.unit)}, python=_python(at),
+            export=_export(at, scanned, ranked, labels),
         )  # fmt: skip
     pages = -(-len(ranked) // size)
     number = st.session_state.get("page_number", 1)
     if not isinstance(number, int) or number > pages:
         st.session_state["page_number"] = 1
     number = st.pagination(pages, key="page_number", bind="query-params") if pages > 1 else 1
-    shown = ranked[(number - 1) * size : number * size]
-    gallery(_tiles(at, shown, notes, names, face, like), "wall", size=92, label=f"units of {at.unit.short}")
+    visible = ranked[(number - 1) * size : number * size]
+    gallery(_tiles(at, visible, notes, labels, kind, reference), "wall", size=92, label=f"units of {at.unit.short}")
 
 
-def _widgets(at: Here) -> tuple[str, str, int, Unit]:
-    one, two, three, four = st.columns([3, 3, 2, 3], vertical_alignment="bottom")
-    by = pick("Sort by", ORDERS, "sort", one)
-    face = pick("Pictures", FACES, "face", two)
-    size = pick("On a page", SIZES, "size", three)
-    like = replace(at.unit, index=0)
-    if by == "likeness":
-        said = four.text_input("Like which unit", key="like", placeholder=f"{at.unit.space}:0", bind="query-params")
-        like = at.model.unit(_full(at, said)) if said else like
-        if like.space != at.unit.space:
-            raise AddressError(f"{like.short} is no unit of {at.unit.space}: likeness is within a layer")
-    return by, face, int(size), like
+def _widgets(at: Location) -> tuple[str, str, int, Unit]:
+    columns = st.columns([3, 3, 2, 3], vertical_alignment="bottom")
+    by = pick("Sort by", ORDERS, "sort", columns[0])
+    kind = pick("Images", TILES, "tile", columns[1])
+    size = pick("Units per page", SIZES, "size", columns[2])
+    reference = replace(at.unit, index=0)
+    if by == "similarity":
+        example = f"{at.unit.space}:0"
+        text = columns[3].text_input("Similar to", key="similar_to", placeholder=example, bind="query-params")
+        reference = at.model.unit(_full(at, text)) if text else reference
+        if reference.space != at.unit.space:
+            raise AddressError(f"{reference.short} is no unit of {at.unit.space}: units are compared within a layer")
+    return by, kind, int(size), reference
 
 
-def _full(at: Here, said: str) -> str:
-    text = checked_text(said, 300)
+def _full(at: Location, typed: str) -> str:
+    text = checked_text(typed, 300)
     return f"{at.unit.space}:{text}" if text.isdecimal() else text
 
 
-def _likeness(at: Here, like: Unit) -> np.ndarray:
-    found = state.likeness_in(at, "activations")
-    row = found.matrix[found.index(str(like.channel))].copy()
-    row[like.index or 0] = 1.0  # a unit is most like itself, also one that never fires
+def _similarity(at: Location, reference: Unit) -> np.ndarray:
+    similarity = state.similarity_in(at, "activations")
+    row = similarity.matrix[similarity.index(str(reference.channel))].copy()
+    row[reference.index or 0] = 1.0  # a unit is most similar to itself, also one that is never active
     return row
 
 
 def _tiles(
-    at: Here, shown: list[int], notes: list[str], names: dict[int, str], face: str, like: Unit
+    at: Location, visible: list[int], notes: list[str], labels: dict[int, str], kind: str, reference: Unit
 ) -> list[dict[str, Any]]:
-    thumbs, made = state.thumbs_of(at, at.unit.space) or (), state.looks_of(at) if face == "made" else {}
+    thumbs = state.thumbs_of(at, at.unit.space) or ()
+    visualizations = state.visualizations_of(at) if kind == "visualization" else {}
     tiles = []
-    for index in shown:
+    for index in visible:
         unit = str(replace(at.unit, index=index))
         src = thumbs[index] if index < len(thumbs) else None
-        if face == "made":
-            looks = [look for look in made.get(unit, ()) if look.kind == "positive"] or made.get(unit, ())
-            src = state.shown(looks[0]) if looks else None
-        name = names.get(index, "")
-        missing = "not made yet" if face == "made" else "never fires" if thumbs else "…"
+        if kind == "visualization":
+            results = sorted(visualizations.get(unit, ()), key=lambda result: result.kind != "positive")
+            src = state.visualization_uri(results[0]) if results else None
+        name = labels.get(index, "")
+        missing = "not visualized yet" if kind == "visualization" else "never active" if thumbs else "…"
         alt = f"{at.unit.space}:{index} {name}" if src else missing
-        mark = "here" if st.session_state.get("sort") == "likeness" and index == like.index else ""
+        mark = "here" if st.session_state.get("sort") == "similarity" and index == reference.index else ""
         tiles.append(tile(unit, src, alt=alt, name=name or f":{index}", note=_note(index, name, notes), mark=mark))
     return tiles
 
 
-def _note(index: int, name: str, notes: list[str]) -> str:
-    return " ".join(part for part in (f":{index}" if name else "", notes[index]) if part)
+def _note(index: int, label: str, notes: list[str]) -> str:
+    return " ".join(part for part in (f":{index}" if label else "", notes[index]) if part)
 
 
-def _python(at: Here) -> str:
+def _python(at: Location) -> str:
     return (
         "import circuits\n\n"
         f"scan = circuits.read_scan({str(at.settings.store)!r}, {at.model.name!r})\n"
@@ -114,26 +119,20 @@ def _python(at: Here) -> str:
     )
 
 
-def _export(at: Here, found: LayerScan, ranked: list[int], names: dict[int, str]) -> Export:
+def _export(at: Location, scanned: LayerScan, ranked: list[int], labels: dict[int, str]) -> Export:
     def rows() -> list[dict[str, Any]]:
-        one_sided = selectivity(found)
+        columns = {name: getattr(scanned, name) for name in ("density", "fires_on", "maximum", "mean_if_on")}
+        columns["selectivity"] = selectivity(scanned)
         return [
-            {
-                "unit": str(replace(at.unit, index=i)),
-                "name": names.get(i, ""),
-                "density": float(found.density[i]),
-                "fires_on": int(found.fires_on[i]),
-                "maximum": float(found.maximum[i]),
-                "mean_if_on": float(found.mean_if_on[i]),
-                "selectivity": float(one_sided[i]),
-            }
+            {"unit": str(replace(at.unit, index=i)), "name": labels.get(i, "")}
+            | {name: values[i].item() for name, values in columns.items()}
             for i in ranked
         ]
 
     def figure() -> Any:
         thumbs = state.thumbs_of(at, at.unit.space) or ()
-        there = [(i, src) for i in ranked[:MOST] if i < len(thumbs) and (src := thumbs[i])]
-        tiles = [(f":{i} {names.get(i, '')}".strip(), decoded(src)) for i, src in there]
+        available = [(i, src) for i in ranked[:MOST] if i < len(thumbs) and (src := thumbs[i])]
+        tiles = [(f":{i} {labels.get(i, '')}".strip(), decoded(src)) for i, src in available]
         return wall_figure(tiles, f"{at.unit}, by {ORDERS[str(st.session_state.get('sort', 'number'))].lower()}")
 
     return Export(str(at.unit), figure, lambda: {"layer": str(at.unit), "units": rows()}, rows)

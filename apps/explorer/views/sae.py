@@ -1,4 +1,4 @@
-"""The sparse autoencoders that the server was given: their numbers, their latents, and channels against them."""
+"""The sparse autoencoders of this server: their metrics, their latents, and channels decomposed into latents."""
 
 from __future__ import annotations
 
@@ -9,136 +9,131 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
+from apps.explorer.pages import Entry
 from apps.explorer.panes import latents
 from apps.explorer.resources import saes
-from apps.explorer.resources.saes import Given
+from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import UploadError, guarded, plain
-from apps.explorer.session import exports
+from apps.explorer.server.settings import BUILT_IN
 from apps.explorer.session.exports import Export
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.errors import shorten
 from circuits.plot.sae.channel_dissection import dissection_figure
-from circuits.units.channel_dissection import Dissection
-from zoo.images.sources import Images
 
-SECTIONS = {"latents": "Latents", "channel": "A channel against latents"}
+PAGE = Entry("SAE", ":material/blur_on:", "sparse autoencoders: latents, and channels decomposed into them", order=70)
+SECTIONS = {"latents": "Latents", "channel": "Channel decomposition"}
 _TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out saes/parts\ncircuits explore --sae saes/parts"
 
 
 def main() -> None:
     """The page."""
-    at = page_frame.opened()
+    at = page_frame.location()
     top = st.container()
-    found, broken = saes.given(at.settings)
-    one: Given | None = None
-    made: tuple[Dissection, bytes, Images] | None = None
-    if not found and not broken:
+    loaded, broken = saes.loaded_saes(at.settings)
+    chosen: LoadedSAE | None = None
+    dissected: latents.Dissected | None = None
+    if not loaded and not broken:
         _without(at)
     else:
-        latents.table(at, found, broken)
-    if found:
-        one = _one(at, found)
-        _numbers(one)
-        space = saes.space_of(at, one)
+        latents.table(at, loaded, broken)
+    if loaded:
+        chosen = _chosen(at, loaded)
+        _metrics(chosen)
+        space = saes.space_of(at, chosen)
         if space is None:
-            st.info(plain(f"{one.name}: {saes.refused(at, one)}"))
+            st.info(plain(f"{chosen.name}: {saes.refused(at, chosen)}"))
         else:
             section = choose("Section", SECTIONS, "section")
             with guarded():
-                made = _section(at, one, space, section)
+                dissected = _section(at, chosen, space, section)
     with top:
-        page_frame.show(
-            "sae", "Sparse autoencoders" if one is None else f"Sparse autoencoder {one.name}",
-            about="latents of a layer, which are units like any other", view={"unit": str(at.unit)},
-            python=_python(at, one), export=_export(at, one, made),
+        page_frame.header(
+            "sae", "Sparse autoencoders" if chosen is None else f"Sparse autoencoder {chosen.name}",
+            about="the latents of an SAE are units of its layer, like channels", view={"unit": str(at.unit)},
+            python=_python(at, chosen), export=_export(at, chosen, dissected),
         )  # fmt: skip
 
 
-def _one(at: Here, found: tuple[Given, ...]) -> Given:
-    """The SAE that is looked at: that of the address, or the first that reads the open model."""
-    order = sorted(found, key=lambda one: saes.space_of(at, one) is None)
-    said = st.query_params.get("sae", "")
-    if said and said not in {one.name for one in found}:
-        raise UploadError(f"no SAE {shorten(said)!r} was given; there are {', '.join(one.name for one in found)}")
-    wanted = pick("SAE", {one.name: f"{one.name}: {one.model}/{one.layer}" for one in order}, "sae")
-    return next(one for one in found if one.name == wanted)
+def _chosen(at: Location, loaded: tuple[LoadedSAE, ...]) -> LoadedSAE:
+    """The SAE of the address, or the first one of the open model."""
+    order = sorted(loaded, key=lambda sae: saes.space_of(at, sae) is None)
+    requested = st.query_params.get("sae", "")
+    by_name = {sae.name: sae for sae in order}
+    if requested and requested not in by_name:
+        raise UploadError(f"no SAE {shorten(requested)!r} is loaded; there are {', '.join(by_name)}")
+    return by_name[pick("SAE", {name: f"{name}: {sae.model}/{sae.layer}" for name, sae in by_name.items()}, "sae")]
 
 
-def _without(at: Here) -> None:
+def _without(at: Location) -> None:
     layer = at.unit.layer if at.model.layers[at.unit.layer].size is not None else at.model.trunk[0]
-    built_in = at.model.name == "scenes"
-    st.info("The server was given no sparse autoencoder. Train one on a layer, and start the explorer with it:")
-    command = _TRAIN.format(
-        f"{at.model.name}/{layer}", "scenes:2000" if built_in else "FOLDER", 8 * at.model.layers[layer].channels
-    )
-    st.code(command, language="sh", wrap_lines=True)
+    st.info("No sparse autoencoder is loaded. Train one on a layer, and start the explorer with it:")
+    images, width = "scenes:2000" if at.model.name == BUILT_IN else "FOLDER", 8 * at.model.layers[layer].channels
+    st.code(_TRAIN.format(f"{at.model.name}/{layer}", images, width), language="sh", wrap_lines=True)
 
 
-def _numbers(one: Given) -> None:
-    if one.report:
+def _metrics(chosen: LoadedSAE) -> None:
+    if chosen.report:
         st.caption(
-            "FVU, L0 and dead are those of the last report of its training. "
-            "circuits sae eval measures it on pictures that it has not seen, beside the layer's own channels."
+            "FVU, L0 and dead latents are of the last training report. "
+            "circuits sae eval measures them on held-out images, beside the layer's own channels."
         )
-    if one.densities is not None:
-        st.markdown("##### How often its latents fire")
+    if chosen.densities is not None:
+        st.markdown("##### Activation density of the latents")
         st.plotly_chart(
-            latents.densities(one), key="densities", config={"displayModeBar": False},
-            alt="Histogram of the densities of latents",
+            latents.densities(chosen), key="densities", config={"displayModeBar": False},
+            alt="Histogram of the activation densities of latents",
         )  # fmt: skip
-        st.caption(f"{latents.silent(one):,} of {one.sae.latents:,} latents fired on no input, and are not shown.")
+        dead = latents.never_active(chosen)
+        st.caption(f"{dead:,} of {chosen.sae.latents:,} latents were active on no input, and are not shown.")
 
 
-def _section(at: Here, one: Given, space: str, section: str) -> tuple[Dissection, bytes, Images] | None:
-    there = saes.scanned(at, one, space)
+def _section(at: Location, chosen: LoadedSAE, space: str, section: str) -> latents.Dissected | None:
+    scanned = saes.scanned(at, chosen, space)
     if section == "latents":
-        if there is None:
-            st.info("Its latents have not been scanned. This looks at all of them, once:")
-            st.code(f"circuits sae features {one.folder}", language="sh", wrap_lines=True)
+        if scanned is None:
+            st.info("Its latents are not scanned yet. This command scans all of them:")
+            st.code(f"circuits sae features {chosen.folder}", language="sh", wrap_lines=True)
         else:
-            latents.wall(there)
+            latents.wall(scanned)
         return None
     layer, _, name = space.partition("~")
-    channel = latents.channel_asked(at, layer)
-    made = latents.taken_apart(at, at if there is None else there, layer, name, channel)
-    if made is None:
+    channel = latents.channel_of_address(at, layer)
+    result = latents.dissected(at, at if scanned is None else scanned, layer, name, channel)
+    if result is None:
         return None
-    found, figure, images = made
-    st.caption(plain(f"On {len(images):,} pictures of {images.name}; its {len(found.examples)} strongest examples."))
-    st.image(figure, width="stretch", alt=f"{layer}:{channel} taken apart into latents")
-    st.dataframe(latents.told(found), hide_index=True, alt="latents that write to the channel")
-    return made
+    dissection, figure, images = result
+    examples = f"its {len(dissection.examples)} top activating images"
+    st.caption(plain(f"On {len(images):,} images of {images.name}; {examples}."))
+    st.image(figure, width="stretch", alt=f"{layer}:{channel} decomposed into latents")
+    st.dataframe(latents.writer_rows(dissection), hide_index=True, alt="latents that write to the channel")
+    return result
 
 
-def _python(at: Here, one: Given | None) -> str:
-    if one is None:
+def _python(at: Location, chosen: LoadedSAE | None) -> str:
+    if chosen is None:
         return ""
-    if one.of_language:
-        return f"import sae\n\ns = sae.load({str(one.folder)!r})\n"
+    if chosen.of_language:
+        return f"import sae\n\ns = sae.load({str(chosen.folder)!r})\n"
     channel = st.session_state.get("channel_number", 0)
     return (
-        "import circuits\nfrom circuits.units.channel_dissection import dissect\n"
+        "import circuits\n"
         "from sae.data.vision_site import attach_folder\n\n"
-        f"model = circuits.load({one.model!r})\n"
-        f"site, name = attach_folder(model, {str(one.folder)!r}, {one.name!r})\n"
-        f"pictures = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
-        f"found = dissect(model, f'{{site.layer.name}}:{channel}', name, pictures, n={latents.EXAMPLES})\n"
+        f"model = circuits.load({chosen.model!r})\n"
+        f"site, name = attach_folder(model, {str(chosen.folder)!r}, {chosen.name!r})\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
+        f"dissection = circuits.dissect(model, f'{{site.layer.name}}:{channel}', name, images, n={latents.EXAMPLES})\n"
     )
 
 
-def _export(at: Here, one: Given | None, made: tuple[Dissection, bytes, Images] | None) -> Export | None:
-    if one is None:
+def _export(at: Location, chosen: LoadedSAE | None, dissected: latents.Dissected | None) -> Export | None:
+    if chosen is None:
         return None
-    if made is None:
-        data: Mapping[str, Any] = {**one.row(), "report": dict(one.report)}
-        return exports.Export(f"sae-{one.name}", None, lambda: data, lambda: [one.row()])
-    found, _, images = made
-    return exports.Export(
-        found.unit,
-        lambda: dissection_figure(found, images, at.model.input),
-        found.describe,
-        lambda: latents.told(found),
-    )
+    if dissected is None:
+        data: Mapping[str, Any] = {**chosen.row(), "report": dict(chosen.report)}
+        return Export(f"sae-{chosen.name}", None, lambda: data, lambda: [chosen.row()])
+    dissection, _, images = dissected
+    figure = lambda: dissection_figure(dissection, images, at.model.input)  # noqa: E731
+    return Export(dissection.unit, figure, dissection.describe, lambda: latents.writer_rows(dissection))
 
 
 main()

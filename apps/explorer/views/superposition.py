@@ -1,4 +1,4 @@
-"""Toy models of superposition, trained while you watch: sparse features share dimensions."""
+"""Toy models of superposition, trained as the sliders move: sparse features share dimensions."""
 
 from __future__ import annotations
 
@@ -9,54 +9,60 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
+from apps.explorer.pages import Entry
 from apps.explorer.session import exports
 from apps.explorer.session.exports import Export
-from circuits.plot.superposition import models as drawn
+from circuits.plot.superposition import models as figures_of
 from sae import superposition
 from sae.superposition import Trained
 from zoo.progress import Progress
 
+PAGE = Entry("Superposition", ":material/hub:", "toy models of superposition, trained at once", order=60)
 KINDS = {"relu": "ReLU output", "linear": "Linear", "privileged": "Hidden ReLU", "absolute": "Absolute value"}
 SEEDS, STEPS, BATCH = 3, 1500, 256
-FIGURES = {"gram": "Interference", "planes": "Directions", "graph": "Groups"}
+FIGURES = {"gram": "Interference", "planes": "Directions", "graph": "Feature geometry"}
 
 
 def main() -> None:
     """The page."""
     top = st.container()
     kind = choose("Kind", KINDS, "kind")
-    one, two, three, four = st.columns(4)
-    n = one.slider("Features", 2, 40, 5, key="n", bind="query-params")
-    m = two.slider("Hidden dimensions", 1, 20, 2, key="m", bind="query-params")
-    density = three.slider("Density, % of examples with a feature", 1, 100, 5, key="density", bind="query-params")
-    importance = four.slider("Importance of each next one, %", 50, 100, 100, key="importance", bind="query-params")
+    columns = st.columns(4)
+    n = columns[0].slider("Features", 2, 40, 5, key="n", bind="query-params")
+    m = columns[1].slider("Hidden dimensions", 1, 20, 2, key="m", bind="query-params")
+    density = columns[2].slider("Feature density, % of examples", 1, 100, 5, key="density", bind="query-params")
+    importance = columns[3].slider(
+        "Importance of each next feature, %", 50, 100, 100, key="importance", bind="query-params"
+    )
     settings = {"features": n, "hidden": m, "densities": density / 100, "kind": kind, "importance": importance / 100}
-    found: tuple[Trained, dict[str, bytes]] | None = None
+    result: tuple[Trained, dict[str, bytes]] | None = None
     if m > n:
-        st.info("More dimensions than features: there is nothing to share. Take fewer dimensions.")
+        st.info("With more dimensions than features there is no superposition. Choose fewer dimensions.")
     else:
         key = ("toy", *settings.values())
-        found = page_frame.settled(key, f"training {SEEDS} models", lambda report: trained(settings, report))
+        result = page_frame.background_result(
+            key, f"training {SEEDS} models", lambda report: train_toy(settings, report)
+        )
     with top:
-        page_frame.show(
-            "superposition", "Superposition", about="sparse features share dimensions, because they seldom meet",
-            python=_python(settings), export=None if found is None else _export(found[0]),
+        page_frame.header(
+            "superposition", "Superposition", about="sparse features share dimensions: they are rarely active together",
+            python=_python(settings), export=None if result is None else _export(result[0]),
         )  # fmt: skip
-    if found is not None:
-        _results(*found)
+    if result is not None:
+        _results(*result)
 
 
-def trained(settings: dict[str, Any], progress: Progress) -> tuple[Trained, dict[str, bytes]]:
-    """The best of a few runs, and its figures."""
+def train_toy(settings: dict[str, Any], progress: Progress) -> tuple[Trained, dict[str, bytes]]:
+    """The best of a few toy models, and its figures as PNG."""
     n, ratio = settings["features"], settings["importance"]
     models = superposition.grid(
         n, settings["hidden"], densities=settings["densities"], seeds=SEEDS, kind=settings["kind"],
         importance=superposition.decaying(n, ratio),
     )  # fmt: skip
     best = superposition.train(models, steps=STEPS, lr=3e-3, batch=BATCH, device="cpu", progress=progress).best()
-    figures = {"gram": exports.figure_bytes(lambda: drawn.gram_figure(best), "png")}
+    figures = {"gram": exports.figure_bytes(lambda: figures_of.gram_figure(best), "png")}
     if settings["hidden"] == 2:
-        figures["planes"] = exports.figure_bytes(lambda: drawn.planes_figure(best), "png")
+        figures["planes"] = exports.figure_bytes(lambda: figures_of.planes_figure(best), "png")
     solution = best[0]
     if solution.represented > 1:
         figures["graph"] = exports.figure_bytes(lambda: _graph(best), "png")
@@ -65,21 +71,21 @@ def trained(settings: dict[str, Any], progress: Progress) -> tuple[Trained, dict
 
 def _graph(best: Trained) -> Any:
     solution = best[0]
-    return drawn.graph_figure([("", solution.directions, solution.polytopes)])
+    return figures_of.graph_figure([("", solution.directions, solution.polytopes)])
 
 
 def _results(best: Trained, figures: dict[str, bytes]) -> None:
     solution = best[0]
-    one, two, three, four = st.columns(4)
-    one.metric("Represented", f"{solution.represented} of {solution.model.features}")
-    two.metric("Dimensions per feature", f"{solution.dimensions_per_feature:.2f}")
-    three.metric("Loss", f"{solution.loss:.2g}")
+    columns = st.columns(4)
+    columns[0].metric("Represented features", f"{solution.represented} of {solution.model.features}")
+    columns[1].metric("Dimensions per feature", f"{solution.dimensions_per_feature:.2f}")
+    columns[2].metric("Loss", f"{solution.loss:.2g}")
     counted = Counter(shape.name for shape in solution.polytopes)
     shapes = ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.most_common(3))
-    four.metric("Solids", shapes or "none")
-    there = {name: title for name, title in FIGURES.items() if name in figures}
-    which = choose("Figure", there, "figure")
-    st.image(figures[which], width=720, alt=f"{FIGURES[which]} of the trained model")
+    columns[3].metric("Polytopes", shapes or "none")
+    available = {name: title for name, title in FIGURES.items() if name in figures}
+    chosen = choose("Figure", available, "figure")
+    st.image(figures[chosen], width=720, alt=f"{FIGURES[chosen]} of the trained model")
     roles = solution.roles()
     rows = [
         {
@@ -91,7 +97,7 @@ def _results(best: Trained, figures: dict[str, bytes]) -> None:
         }
         for i in range(solution.model.features)
     ]
-    with st.expander("Feature by feature"):
+    with st.expander("Table of features"):
         st.dataframe(rows, hide_index=True, alt="length, dimensionality and interference of each feature")
 
 
@@ -114,7 +120,7 @@ def _export(best: Trained) -> Export:
             for i in range(solution.model.features)
         ]
 
-    return Export("superposition", lambda: drawn.gram_figure(best), best.describe, rows)
+    return Export("superposition", lambda: figures_of.gram_figure(best), best.describe, rows)
 
 
 main()

@@ -1,4 +1,4 @@
-"""What the explorer's tests share: a small store, and pages run without a browser."""
+"""Fixtures of the explorer's tests: a small store, and pages run without a browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.explorer.session import labels
 from circuits.dataset.scan_store import folder_of
 
 APP = Path(circuits.__file__).parent.parent / "apps" / "explorer" / "app.py"
-PICTURES = "scenes:60"
+IMAGES = "scenes:60"
 Open = Callable[..., Any]
 # without the extra `app` there is nothing here to test
 collect_ignore_glob = [] if importlib.util.find_spec("streamlit") is not None else ["test_*.py"]
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of the built-in model: a scan of sixty scenes, small pictures, one label."""
+    """A store of the built-in model: a scan of sixty scenes, thumbnails, one label."""
     store = tmp_path_factory.mktemp("explorer") / "store"
     model = circuits.load("scenes")
-    scan = circuits.scan(model, PICTURES, store, layers=["conv2d2", "mixed3a", "mixed3b", "mixed4a", "mixed4b"])
+    scan = circuits.scan(model, IMAGES, store, layers=["conv2d2", "mixed3a", "mixed3b", "mixed4a", "mixed4b"])
     thumbnails.make(scan, scan.pictures(check=False), list(scan.layers))
     labels.Labels(store).save(labels.Label("scenes/mixed3b:39", "ann", "wheel", "parts", evidence="its kernel"))
     return store
@@ -49,7 +49,7 @@ def store(made_store: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Sets what the explorer was started with."""
+    """Sets the settings of the explorer."""
 
     def put(store: Path, **more: Any) -> None:
         monkeypatch.setenv(VARIABLE, json.dumps({"store": str(store), **more}))
@@ -59,7 +59,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def opened(made_store: Path, settings: Callable[..., None]) -> Open:
-    """Opens a page by its address, and waits for what it has done beside it."""
+    """Opens a page by its address, and waits for its background work."""
     settings(made_store)
 
     def run(page: str, *, settle: bool = True, **params: object) -> AppTest:
@@ -76,19 +76,19 @@ def opened(made_store: Path, settings: Callable[..., None]) -> Open:
 
 
 def settled(at: AppTest, seconds: float = 60) -> AppTest:
-    """The page once nothing is being worked on any more."""
+    """The page once no background work is running."""
     end = time.monotonic() + seconds
-    while (at.get("progress") or any("Cutting" in c.value for c in at.caption)) and time.monotonic() < end:
+    while (at.get("progress") or any("Making thumbnails" in c.value for c in at.caption)) and time.monotonic() < end:
         time.sleep(0.2)
         at.run()
     return at
 
 
 def texts(at: AppTest) -> str:
-    """All that stands on a page, and all that its elements were given."""
+    """All texts of a page, and the data of its elements."""
     plain = [e.value for kind in (at.markdown, at.caption, at.subheader, at.error, at.info, at.code) for e in kind]
-    given = [e.proto.json for e in at.get("bidi_component") if hasattr(e.proto, "json")]
-    return "\n".join([*map(str, plain), *map(str, given)])
+    data = [e.proto.json for e in at.get("bidi_component") if hasattr(e.proto, "json")]
+    return "\n".join([*map(str, plain), *map(str, data)])
 
 
 def scan_files(store: Path) -> dict[str, bytes]:

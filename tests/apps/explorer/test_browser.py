@@ -1,4 +1,4 @@
-"""The explorer in a real browser: the tour, clicks, the way back, links, keys, exports. Skipped where none is there."""
+"""The explorer in a real browser: the tour, clicks, back button, links, keys, exports. Skipped without a browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 WAIT = 240_000
-PICTURES = """[...document.querySelectorAll("*")].flatMap(
+IMAGES = """[...document.querySelectorAll("*")].flatMap(
   (e) => e.shadowRoot ? [...e.shadowRoot.querySelectorAll("img")].map((i) => i.alt) : [])"""
 _CHROMIUM = next((p for p in (shutil.which("chromium"), shutil.which("google-chrome")) if p), None)
 
@@ -74,9 +74,9 @@ def browser() -> Iterator[Any]:
     if _CHROMIUM is None:
         pytest.skip("needs chromium")
     with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium = play.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -85,13 +85,13 @@ def page(browser: Any, server: str) -> Iterator[Any]:
     context = browser.new_context(
         viewport={"width": 1280, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
     )
-    made = context.new_page()
-    made.set_default_timeout(WAIT)
-    made.asked = []
-    made.on("request", lambda request: made.asked.append(request.url))
-    made.goto(server)
-    quiet(made)
-    yield made
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.requests = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(server)
+    quiet(page)
+    yield page
     context.close()
 
 
@@ -114,7 +114,7 @@ def wait_title(page: Any, text: str) -> None:
 
 
 def test_the_car_tour_from_home_to_a_wheel_and_back(page: Any, server: str) -> None:
-    page.get_by_role("button", name="Begin").first.click()
+    page.get_by_role("button", name="Start").first.click()
     wait_title(page, "mixed4a:11")
     assert "tour=car" in page.url
     page.get_by_role("button", name="Next step").click()
@@ -125,7 +125,7 @@ def test_the_car_tour_from_home_to_a_wheel_and_back(page: Any, server: str) -> N
     wheel.click()
     page.get_by_role("button", name="Open unit").click()
     wait_title(page, "mixed3b:39")
-    assert "wheel" in title(page), "with the name that it was given"
+    assert "wheel" in title(page), "with its label"
     page.go_back()
     page.wait_for_url("**/circuit?**")
     wait_title(page, "mixed4a:11")
@@ -143,54 +143,54 @@ def test_a_click_on_an_input_opens_it_and_back_returns(page: Any, server: str) -
 def test_a_copied_link_opens_the_same_view_in_a_new_session(page: Any, browser: Any, server: str) -> None:
     page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
     wait_title(page, "mixed4a:11")
-    page.get_by_text("By lot", exact=True).click()
+    page.get_by_text("Random sample", exact=True).click()
     quiet(page)
-    page.get_by_text("Alike", exact=True).click()
+    page.get_by_text("Similar units", exact=True).click()
     quiet(page)
     page.get_by_role("button", name="Copy link").click()
     page.get_by_role("button", name="Copied").wait_for()
     link = page.evaluate("navigator.clipboard.readText()")
-    assert link.startswith(server) and "examples=random" in link and "section=alike" in link
+    assert link.startswith(server) and "examples=random" in link and "section=similar" in link
     other = browser.new_context().new_page()
     other.set_default_timeout(WAIT)
     other.goto(link)
     wait_title(other, "mixed4a:11")
-    other.get_by_text("Fire at the same places").wait_for()
+    other.get_by_text("Similar activations").wait_for()
     end = time.monotonic() + 180
-    while other.evaluate(PICTURES) != page.evaluate(PICTURES) and time.monotonic() < end:
-        other.wait_for_timeout(300)  # small pictures are still being cut
-    assert other.evaluate(PICTURES) == page.evaluate(PICTURES)
+    while other.evaluate(IMAGES) != page.evaluate(IMAGES) and time.monotonic() < end:
+        other.wait_for_timeout(300)  # thumbnails are still being made
+    assert other.evaluate(IMAGES) == page.evaluate(IMAGES)
     other.context.close()
 
 
-def test_a_unit_is_steered_taken_along_and_sent_as_a_link(page: Any, browser: Any, server: str, tmp_path: Path) -> None:
+def test_a_unit_is_steered_exported_and_sent_as_a_link(page: Any, browser: Any, server: str, tmp_path: Path) -> None:
     page.goto(f"{server}/unit?unit=scenes/mixed3b:39")
     wait_title(page, "mixed3b:39")
     page.get_by_role("button", name="Steer", exact=True).click()
     wait_title(page, "Steering mixed3b")
-    page.get_by_text("39 is edited at all places").wait_for()
+    page.get_by_text("39 is edited at all positions").wait_for()
     quiet(page)
-    box = page.locator(".brush img").bounding_box()
+    box = page.locator(".image_map img").bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 0.55 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.8 * box["height"])
     page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5)
     page.mouse.up()
-    page.get_by_text("39 is edited at 32 places").wait_for()
+    page.get_by_text("39 is edited at 32 positions").wait_for()
     quiet(page)
     assert "edits=39:ablate@4,0,7,7" in unquote(page.url)
-    page.get_by_role("combobox", name="What").click()
+    page.get_by_role("combobox", name="Edit", exact=True).click()
     page.get_by_role("option", name="Multiply by").click()
     page.wait_for_url(re.compile("edits=39(:|%3A)scale"))
     quiet(page)
-    told = page.get_by_text("edits of random units").inner_text()
+    summary = page.get_by_text("edits of random units").inner_text()
 
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="JSON", exact=True).click()
     waiting.value.save_as(tmp_path / "steering.json")
     edits = Steering.parse((tmp_path / "steering.json").read_bytes()).edits
-    assert [(one.latent, one.kind, len(one.at)) for one in edits] == [(39, "scale", 32)]
+    assert [(edit.latent, edit.kind, len(edit.at)) for edit in edits] == [(39, "scale", 32)]
     page.keyboard.press("Escape")
 
     page.get_by_role("button", name="Copy link").click()
@@ -200,14 +200,14 @@ def test_a_unit_is_steered_taken_along_and_sent_as_a_link(page: Any, browser: An
     other.set_default_timeout(WAIT)
     other.goto(link)
     wait_title(other, "Steering mixed3b")
-    assert other.get_by_text("edits of random units").inner_text() == told
-    assert other.get_by_text("39 is edited at 32 places").is_visible()
+    assert other.get_by_text("edits of random units").inner_text() == summary
+    assert other.get_by_text("39 is edited at 32 positions").is_visible()
     other.context.close()
 
-    page.go_back()  # takes back the last change
+    page.go_back()  # undoes the last change
     page.wait_for_url(re.compile("edits=39(:|%3A)ablate"))
     quiet(page)
-    assert page.get_by_text("39 is edited at 32 places").is_visible()
+    assert page.get_by_text("39 is edited at 32 positions").is_visible()
 
 
 def test_a_token_and_a_latent_of_a_language_model_are_clicked(page: Any, server: str) -> None:
@@ -216,7 +216,7 @@ def test_a_token_and_a_latent_of_a_language_model_are_clicked(page: Any, server:
     wait_title(page, "Language model tales")  # the first visit trains its SAE
     page.locator(".large .token[data-token='4']").click()
     page.wait_for_url(re.compile("token=4"))
-    page.get_by_text("What fires on 'bridge'").wait_for()
+    page.get_by_text("Active latents on 'bridge'").wait_for()
     rows = page.locator("button.latent")
     rows.nth(1).wait_for()
     latent = rows.nth(1).get_attribute("data-latent")
@@ -235,7 +235,7 @@ def test_the_keys_go_through_the_layer(page: Any, server: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "SVG", "PDF", "JSON", "CSV"])
-def test_a_view_is_taken_along(page: Any, server: str, tmp_path: Path, kind: str) -> None:
+def test_a_view_is_exported(page: Any, server: str, tmp_path: Path, kind: str) -> None:
     page.goto(f"{server}/unit?unit=scenes/mixed4a:11")
     wait_title(page, "mixed4a:11")
     page.get_by_role("button", name="Export").click()
@@ -253,17 +253,17 @@ def test_a_view_is_taken_along(page: Any, server: str, tmp_path: Path, kind: str
         assert data.startswith({"PNG": b"\x89PNG", "SVG": b"<?xml", "PDF": b"%PDF"}[kind]) and len(data) > 5_000
 
 
-def test_a_place_of_a_picture_can_be_clicked(page: Any, server: str) -> None:
-    page.goto(f"{server}/unit?unit=scenes/mixed4a:11&section=sum")
+def test_a_position_of_an_image_can_be_clicked(page: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed4a:11&section=contributions")
     wait_title(page, "mixed4a:11")
-    spot = page.locator(".spot")
-    spot.wait_for()
-    spot.click(position={"x": 20, "y": 20})
-    page.wait_for_url(re.compile("place=0(,|%2C)0"))
-    page.get_by_text("add at 0,0").wait_for()
+    image_map = page.locator(".image_map")
+    image_map.wait_for()
+    image_map.click(position={"x": 20, "y": 20})
+    page.wait_for_url(re.compile("position=0(,|%2C)0"))
+    page.get_by_text("mixed3b at 0,0").wait_for()
 
 
-def test_a_kernel_of_a_circuit_can_be_clicked_and_units_put_together(page: Any, server: str) -> None:
+def test_a_kernel_of_a_circuit_can_be_clicked_and_units_grouped(page: Any, server: str) -> None:
     page.goto(f"{server}/circuit?unit=scenes/mixed4a:11")
     wait_title(page, "mixed4a:11")
     page.locator("[data-edge='scenes/mixed3b:6>scenes/mixed4a:11']").click()
@@ -271,15 +271,13 @@ def test_a_kernel_of_a_circuit_can_be_clicked_and_units_put_together(page: Any, 
     page.locator("[data-unit='scenes/mixed3b:6']").first.click()
     quiet(page)
     page.locator("[data-unit='scenes/mixed3b:39']").first.click()
-    page.get_by_label("Put them together as").fill("body and wheels")
+    page.get_by_label("Group them as").fill("body and wheels")
     page.get_by_role("button", name="Group").click()
     page.wait_for_url("**group=**")
     page.get_by_text("body and wheels (2)").first.wait_for()
 
 
-def test_a_picture_of_ones_own_is_taken_apart_and_a_hostile_one_is_refused(
-    page: Any, server: str, tmp_path: Path
-) -> None:
+def test_an_own_image_is_analyzed_and_a_hostile_one_is_refused(page: Any, server: str, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "own.png")
@@ -287,15 +285,15 @@ def test_a_picture_of_ones_own_is_taken_apart_and_a_hostile_one_is_refused(
     page.goto(f"{server}/image?unit=scenes/mixed3b")
     quiet(page)
     page.locator("input[type=file]").set_input_files(tmp_path / "own.png")
-    page.get_by_text("your picture;").wait_for()
+    page.get_by_text("your image;").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "bad.png")
-    page.get_by_text("this is no PNG, JPEG or WebP picture").wait_for()
+    page.get_by_text("this is no PNG, JPEG or WebP image").wait_for()
 
 
 def test_a_label_that_is_written_is_text_for_everybody(page: Any, browser: Any, server: str) -> None:
-    page.goto(f"{server}/unit?unit=scenes/mixed3b:46&section=names")
+    page.goto(f"{server}/unit?unit=scenes/mixed3b:46&section=labels")
     wait_title(page, "mixed3b:46")
-    page.get_by_label("Name", exact=True).fill("<img src=x onerror='window.ran=1'>window")
+    page.get_by_label("Label", exact=True).fill("<img src=x onerror='window.ran=1'>window")
     page.get_by_label("Author").fill("eve")
     page.get_by_role("button", name="Save").click()
     page.wait_for_function("() => (document.querySelector('h3')?.innerText || '').includes('window')")
@@ -307,11 +305,11 @@ def test_a_label_that_is_written_is_text_for_everybody(page: Any, browser: Any, 
     other.context.close()
 
 
-def test_nothing_is_asked_of_any_other_machine(page: Any, server: str) -> None:
+def test_no_request_goes_to_another_machine(page: Any, server: str) -> None:
     for path in ("", "/unit?unit=scenes/mixed4a:11", "/layer?unit=scenes/mixed4a", "/circuit?unit=scenes/mixed4a:11"):
         page.goto(server + path)
         quiet(page)
-    assert not [url for url in page.asked if not url.startswith((server, "data:", "blob:"))]
+    assert not [url for url in page.requests if not url.startswith((server, "data:", "blob:"))]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by its number")
@@ -331,13 +329,13 @@ def test_a_killed_server_leaves_store_and_labels_whole(browser: Any, made_store:
         page.goto(f"{address}/jobs?unit=scenes/mixed4a")
         quiet(page)
         page.get_by_label("New job").click()
-        page.get_by_role("option", name="Pictures of a layer").click()
+        page.get_by_role("option", name="Visualize a layer").click()
         quiet(page)
         page.get_by_role("button", name="Start").click()
-        page.get_by_text("making positive pictures").wait_for()
-        page.goto(f"{address}/unit?unit=scenes/mixed3b:46&section=names")
+        page.get_by_text("rendering positive visualizations").wait_for()
+        page.goto(f"{address}/unit?unit=scenes/mixed3b:46&section=labels")
         quiet(page)
-        page.get_by_label("Name", exact=True).fill("window")
+        page.get_by_label("Label", exact=True).fill("window")
         page.get_by_label("Author").fill("ann")
         page.get_by_role("button", name="Save").click()
         page.wait_for_function("() => (document.querySelector('h3')?.innerText || '').includes('window')")

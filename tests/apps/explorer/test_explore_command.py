@@ -13,10 +13,11 @@ import pytest
 import circuits
 from apps.cli.commands.explore import Explore
 from apps.cli.errors import UsageError
-from apps.explorer.pages import PAGES
+from apps.explorer.pages import FOLDER, PAGES, entries
 from apps.explorer.server.security import OPTIONS
 from apps.explorer.server.settings import VARIABLE, Settings, settings
 from apps.explorer.server.theme import THEME
+from zoo.errors import CircuitsError
 
 ROOT = Path(circuits.__file__).parent.parent
 
@@ -36,7 +37,7 @@ def test_the_settings_arrive_in_the_server(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_line_sets_every_option_of_the_config_file() -> None:
     with (ROOT / ".streamlit" / "config.toml").open("rb") as file:
-        said = tomllib.load(file)
+        options = tomllib.load(file)
     flat: dict[str, object] = {}
 
     def walk(before: str, value: object) -> None:
@@ -46,7 +47,7 @@ def test_the_command_line_sets_every_option_of_the_config_file() -> None:
         else:
             flat[before] = value
 
-    walk("", said)
+    walk("", options)
     assert flat == {**OPTIONS, **THEME}
     line = Explore(port=8612).command()
     assert "--server.address=127.0.0.1" in line and "--server.port=8612" in line
@@ -88,8 +89,24 @@ def test_every_page_is_there_and_short() -> None:
     for entry in PAGES.values():
         lines = entry.file.read_text().splitlines()
         assert len(lines) < 150, f"{entry.name} has {len(lines)} lines"
-    there = {path.stem for path in next(iter(PAGES.values())).file.parent.glob("*.py")}
-    assert there == set(PAGES), "every page is registered"
+        assert entry.title and entry.about and entry.icon.startswith(":material/"), entry.name
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(PAGES)
+    assert list(PAGES)[0] == "home" and len({entry.order for entry in PAGES.values()}) == len(PAGES)
+
+
+def test_a_new_page_is_one_new_file(tmp_path: Path) -> None:
+    for name, order in (("b", 20), ("a", 30), ("c", 10)):
+        line = f'PAGE = Entry("{name.upper()}", ":material/home:", about="a page", order={order})'
+        (tmp_path / f"{name}.py").write_text(f'raise SystemExit("a page is not run to be listed")\n{line}\n')
+    pages = entries(tmp_path)
+    assert list(pages) == ["c", "b", "a"] and pages["a"].title == "A" and pages["a"].file == tmp_path / "a.py"
+
+
+@pytest.mark.parametrize("source", ["", "PAGE = 3", "PAGE = Entry()", "PAGE = Entry(TITLE, 'x', 'y', 1)"])
+def test_a_page_without_an_entry_of_literals_is_refused(tmp_path: Path, source: str) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    with pytest.raises(CircuitsError, match="broken.py"):
+        entries(tmp_path)
 
 
 def test_settings_are_plain_json() -> None:

@@ -30,27 +30,27 @@ def wait(jobs: Jobs, job: Job, until: Callable[[Job], bool], seconds: float = 90
             return job
         time.sleep(0.05)
     raise AssertionError(
-        f"{job.state}: {job.words} {job.error} {(jobs.folder / job.id / 'log.txt').read_text()[-800:]}"
+        f"{job.state}: {job.progress_text} {job.error} {(jobs.folder / job.id / 'log.txt').read_text()[-800:]}"
     )
 
 
 @pytest.mark.slow
-def test_a_job_scans_and_cuts_small_pictures(tmp_path: Path) -> None:
+def test_a_job_scans_and_makes_thumbnails(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = jobs.start("scan", {"model": "scenes", "images": "scenes:40", "layers": ["mixed3b"]})
     assert wait(jobs, job, lambda j: j.state != "running").state == "done"
     from apps.explorer.resources import thumbnails
 
     scan = read_scan(tmp_path, "scenes")
-    found = thumbnails.stored(scan, "mixed3b")
-    assert scan.count == 40 and found is not None and len(found) == 48
+    thumbs = thumbnails.stored(scan, "mixed3b")
+    assert scan.count == 40 and thumbs is not None and len(thumbs) == 48
 
 
 @pytest.mark.slow
 def test_a_stopped_scan_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole, parts = Jobs(tmp_path / "whole"), Jobs(tmp_path / "parts")
     job = parts.start("scan", SCAN)
-    wait(parts, job, lambda j: j.done >= 64 and j.doing.startswith("looking"))
+    wait(parts, job, lambda j: j.done >= 64 and j.doing.startswith("scanning"))
     parts.cancel(job.id)
     stopped = wait(parts, job, lambda j: j.state != "running")
     assert stopped.state == "stopped" and not at_work(parts.folder / job.id)
@@ -116,18 +116,18 @@ def test_the_same_job_twice_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_are_made_and_found(store: Path, opened: Open, settings: Callable[..., None]) -> None:
+def test_visualizations_are_rendered_and_shown(store: Path, opened: Open, settings: Callable[..., None]) -> None:
     jobs = Jobs(store)
-    asked = {"address": "scenes/mixed3b:39", "kinds": ["positive", "negative"], "steps": 4}
-    job = jobs.start("visualize", asked)
+    options = {"address": "scenes/mixed3b:39", "kinds": ["positive", "negative"], "steps": 4}
+    job = jobs.start("visualize", options)
     assert wait(jobs, job, lambda j: j.state != "running").state == "done"
     settings(store, allow_write=True)
     at = opened("unit", unit="scenes/mixed3b:39")
-    assert "keeps it down" in texts(at) and "Make diverse ones" in [b.label for b in at.button]
+    assert "suppressing" in texts(at) and "Render diverse" in [b.label for b in at.button]
 
 
 @pytest.mark.slow
-def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
+def test_a_failed_job_shows_its_error(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = jobs.start("scan", {"model": "scenes", "images": str(tmp_path / "nowhere")})
     failed = wait(jobs, job, lambda j: j.state != "running")

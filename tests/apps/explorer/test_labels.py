@@ -20,9 +20,9 @@ from tests.apps.explorer.conftest import Open, texts
 
 def test_a_label_is_there_after_it_was_saved(tmp_path: Path) -> None:
     labels = Labels(tmp_path)
-    said = Label("scenes/mixed4a:11", "ann", "car", "vehicles", True, "pictures 3, 7", "abc")
-    labels.save(said)
-    assert Labels(tmp_path).of("scenes/mixed4a:11") == [said]
+    label = Label("scenes/mixed4a:11", "ann", "car", "vehicles", True, "pictures 3, 7", "abc")
+    labels.save(label)
+    assert Labels(tmp_path).of("scenes/mixed4a:11") == [label]
     assert labels.names("scenes") == {"scenes/mixed4a:11": "car"}
 
 
@@ -38,13 +38,13 @@ def test_each_author_has_one_opinion_of_a_unit_and_the_newest_names_it(tmp_path:
 
 
 def test_an_export_brings_back_every_label_and_the_newer_stays(tmp_path: Path) -> None:
-    one, other = Labels(tmp_path / "a"), Labels(tmp_path / "b")
-    one.save(Label("scenes/mixed4a:11", "ann", "car", saved="2026-01-02T00:00:00"))
-    one.save(Label("scenes/mixed3b:39", "ann", "wheel"))
+    labels, other = Labels(tmp_path / "a"), Labels(tmp_path / "b")
+    labels.save(Label("scenes/mixed4a:11", "ann", "car", saved="2026-01-02T00:00:00"))
+    labels.save(Label("scenes/mixed3b:39", "ann", "wheel"))
     other.save(Label("scenes/mixed4a:11", "ann", "newer", saved="2026-01-03T00:00:00"))
-    assert other.merge(one.describe()) == 1
+    assert other.merge(labels.describe()) == 1
     assert {x.unit: x.name for x in other.all()} == {"scenes/mixed4a:11": "newer", "scenes/mixed3b:39": "wheel"}
-    assert other.merge(one.describe()) == 0, "bringing it in again changes nothing"
+    assert other.merge(labels.describe()) == 0, "bringing it in again changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_a_killed_writer_loses_nothing_that_it_said_was_saved(tmp_path: Path) ->
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(25)]
+    lines = [process.stdout.readline() for _ in range(25)]
     time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    said += process.stdout.read().splitlines(keepends=True)
+    lines += process.stdout.read().splitlines(keepends=True)
     process.communicate()
-    last = int([line for line in said if line.endswith("\n")][-1])
+    last = int([line for line in lines if line.endswith("\n")][-1])
     names = Labels(tmp_path).names("scenes")
     assert all(names[f"scenes/mixed4a:{i}"] == f"name {i}" for i in range(last + 1))
     Labels(tmp_path).save(Label("scenes/mixed4a:0", "bob", "still writable"))
@@ -120,13 +120,13 @@ def test_a_killed_writer_loses_nothing_that_it_said_was_saved(tmp_path: Path) ->
 def test_labels_are_read_only_unless_they_may_be_written(
     opened: Open, store: Path, settings: Callable[..., None]
 ) -> None:
-    at = opened("unit", unit="scenes/mixed4a:11", section="names")
-    assert not [t for t in at.text_input if t.label == "Name"]
+    at = opened("unit", unit="scenes/mixed4a:11", section="labels")
+    assert not [t for t in at.text_input if t.label == "Label"]
     assert "read only" in texts(at)
     settings(store, allow_write=True)
-    at = opened("unit", unit="scenes/mixed4a:11", section="names")
+    at = opened("unit", unit="scenes/mixed4a:11", section="labels")
     by = {t.label: t for t in at.text_input}
-    by["Name"].input("car")
+    by["Label"].input("car")
     by["Author"].input("ann")
     next(b for b in at.button if b.label == "Save").click().run()
     assert [x.name for x in Labels(store).of("scenes/mixed4a:11")] == ["car"]

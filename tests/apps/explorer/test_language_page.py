@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs the extra lm")
 
-from apps.explorer.components.passages import passage
+from apps.explorer.components.token_activations import token_row
 from apps.explorer.panes import language, sae_training
 from apps.explorer.resources import language_models
-from apps.explorer.resources.language_models import Reader
+from apps.explorer.resources.language_models import LanguageLocation
 from apps.explorer.server.settings import Settings
 from circuits.errors import CircuitsError
 from sae.language import LanguageSite, open_texts
@@ -43,14 +43,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reader(small: Path) -> Reader:
+def reader(small: Path) -> LanguageLocation:
     """The built-in model with that SAE."""
     lm = language_models.model("tales")
-    return language_models.reader(lm, language_models.fitting(Settings(store=small), lm)["own"])
+    return language_models.location_of(lm, language_models.fitting(Settings(store=small), lm)["own"])
 
 
 @pytest.fixture
-def fires(reader: Reader) -> int:
+def fires(reader: LanguageLocation) -> int:
     """The latent that fires most strongly."""
     return int(maxima(reader.sae, reader.site, open_texts("tales:10@3")).values.argmax())
 
@@ -58,70 +58,74 @@ def fires(reader: Reader) -> int:
 def test_a_text_is_read_token_by_token(opened: Open, small: Path) -> None:
     at = opened("language", text=TEXT, token=5, latent=3)
     assert not at.error and not at.exception
-    shown = texts(at)
-    assert "What fires on 'bridge'" in shown.replace("\\", "") or "What fires on" in shown
-    assert '"red"' in shown or " red" in shown
-    assert "Latent 3" in shown
+    page = texts(at)
+    assert "Active latents on" in page
+    assert '"red"' in page or " red" in page
+    assert "Latent 3" in page
 
 
 def test_the_first_view_is_of_a_drawn_text_with_all_that_is_known_of_a_latent(opened: Open, small: Path) -> None:
     at = opened("language")
     assert not at.error and not at.exception
-    assert at.subheader[0].value == "Language model tales" and "fires on" in texts(at)
+    assert at.subheader[0].value == "Language model tales" and "active on" in texts(at)
     at.number_input(key="document_number").set_value(7).run()
     assert at.query_params["document"] in ("7", ["7"]) and not at.error
 
 
-def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: Reader) -> None:
-    found = language_models.read(reader, TEXT)
-    assert "".join(found.words).strip() == TEXT
+def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: LanguageLocation) -> None:
+    encoded = language_models.encode(reader, TEXT)
+    assert "".join(encoded.tokens).strip() == TEXT
     vectors = next(iter(reader.site.blocks([TEXT]))).vectors
     assert reader.sae is not None
     dense = reader.sae.encode(vectors).numpy()
-    assert len(found.words) == len(dense)
+    assert len(encoded.tokens) == len(dense)
     for latent in range(reader.count):
-        assert np.allclose(found.of(latent), np.maximum(dense[:, latent], 0), atol=1e-5)
+        assert np.allclose(encoded.of(latent), np.maximum(dense[:, latent], 0), atol=1e-5)
     for token, row in enumerate(dense):
-        assert [i for i, _ in found.at(token)] == sorted(np.flatnonzero(row > 0), key=lambda i: -row[i])
+        assert [i for i, _ in encoded.at(token)] == sorted(np.flatnonzero(row > 0), key=lambda i: -row[i])
 
 
 def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path, fires: int) -> None:
     edits = f"{fires}:add:2x"
     at = opened("language", section="steer", edits=edits, prompt="One day Anna walked to", tokens=12, seed=4)
     assert not at.error and not at.exception
-    shown = texts(at)
-    assert "Unsteered" in shown and "Steered" in shown and "Random" in shown and f"for {fires}" in shown
-    assert "sentences are the grammar" in shown
+    page = texts(at)
+    assert "Unsteered" in page and "Steered" in page and "Random" in page and f"for {fires}" in page
+    assert "sentences are grammatical" in page
 
 
-def test_the_landmark_is_steered_where_a_place_is_due(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language.links, "asked", lambda *_: None)
-    named = replace(reader, names={5: {"name": language_models.FIRST, "auc": 0.99}})
-    assert language.edits_asked(named, language.PROMPT) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
-    assert language.edits_asked(named, "She saw")[0].at == (2,), "the first token after the prompt, whatever that is"
+def test_the_landmark_is_steered_where_a_place_is_due(
+    reader: LanguageLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language.links, "param", lambda *_: None)
+    named = replace(reader, names={5: {"name": language_models.DEFAULT_FEATURE, "auc": 0.99}})
+    assert language.edits_of_address(named, language.PROMPT) == (LatentEdit(5, "set", 7.0, "max", at=(5,)),)
+    assert language.edits_of_address(named, "She saw")[0].at == (2,), (
+        "the first token after the prompt, whatever that is"
+    )
     known = replace(reader, names={6: {"name": "red", "auc": 0.99}})
-    assert language.edits_asked(known, language.PROMPT) == (LatentEdit(6, "add", 0.5, "max"),)
+    assert language.edits_of_address(known, language.PROMPT) == (LatentEdit(6, "add", 0.5, "max"),)
 
 
-def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: Reader, fires: int) -> None:
+def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: LanguageLocation, fires: int) -> None:
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
-    made = language_models.write(
-        reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, draw=0
+    generated = language_models.generate(
+        reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, control=0
     )
     alone = reader.site.generate(["One day"] * 2, max_new_tokens=8, seed=1)
-    assert [one.whole for one in made.before] == [one.whole for one in alone]
-    assert [one.whole for one in made.after] == [one.whole for one in alone], "times one is nothing"
-    assert set(made.stand_ins) == {fires} and made.stand_ins[fires] != fires
+    assert [text.whole for text in generated.before] == [text.whole for text in alone]
+    assert [text.whole for text in generated.after] == [text.whole for text in alone], "times one is nothing"
+    assert set(generated.random_units) == {fires} and generated.random_units[fires] != fires
 
 
-def test_the_model_is_as_before(reader: Reader, fires: int) -> None:
+def test_the_model_is_as_before(reader: LanguageLocation, fires: int) -> None:
     module = reader.lm.module
     before = digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
-    language_models.write(
-        reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, draw=1
+    language_models.generate(
+        reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, control=1
     )
-    language_models.read(reader, TEXT)
+    language_models.encode(reader, TEXT)
     assert (digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())) == before
 
 
@@ -138,7 +142,7 @@ WRONG_TOO: list[dict[str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("params", [*WRONG, *(pytest.param(one, marks=pytest.mark.slow) for one in WRONG_TOO)])
+@pytest.mark.parametrize("params", [*WRONG, *(pytest.param(params_, marks=pytest.mark.slow) for params_ in WRONG_TOO)])
 def test_what_the_address_cannot_mean_is_one_line(opened: Open, small: Path, params: dict[str, str]) -> None:
     at = opened("language", **params)
     assert not at.exception and len(at.error) == 1, [e.value for e in at.error]
@@ -157,14 +161,14 @@ def test_a_script_in_a_text_is_text(opened: Open, small: Path) -> None:
 
 def test_an_sae_of_other_weights_is_not_used(small: Path) -> None:
     lm = language_models.model("tales")
-    found = language_models.fitting(Settings(store=small), lm)["own"]
-    other = {**found.sae.metadata, "weights_digest": "0" * 64}
-    assert language_models._fits(found, lm)
-    found.sae.metadata = other
+    sae = language_models.fitting(Settings(store=small), lm)["own"]
+    other = {**sae.sae.metadata, "weights_digest": "0" * 64}
+    assert language_models._fits(sae, lm)
+    sae.sae.metadata = other
     try:
-        assert not language_models._fits(found, lm)
+        assert not language_models._fits(sae, lm)
     finally:
-        found.sae.metadata = {**other, "weights_digest": lm.digest}
+        sae.sae.metadata = {**other, "weights_digest": lm.digest}
 
 
 def test_without_the_sae_it_is_made_once_by_a_job(
@@ -187,9 +191,9 @@ def test_without_the_sae_it_is_made_once_by_a_job(
         def get(self, _identity: str) -> Job:
             return self.job
 
-        def start(self, kind: str, asked: dict[str, str]) -> Job:
+        def start(self, kind: str, options: dict[str, str]) -> Job:
             assert kind == "dictionary"
-            started.append(asked)
+            started.append(options)
             return self.job
 
     settings(store)
@@ -211,7 +215,7 @@ def test_without_the_extra_the_page_says_what_to_install(opened: Open, monkeypat
     def missing(_source: str) -> None:
         raise ModelError("language models need transformers: pip install 'vision-circuits[lm]'")
 
-    state.desk().forget(("language model", "tales"))
+    state.executor().forget(("language model", "tales"))
     monkeypatch.setattr(language_models, "model", missing)
     at = opened("language")
     assert len(at.error) == 1 and "circuits\\[lm\\]" in at.error[0].value and not at.exception
@@ -234,23 +238,25 @@ def test_another_language_model_is_opened_by_its_folders_name(
 
 
 def test_colors_are_shares_of_the_maximum() -> None:
-    row = passage(["a", "b", "c"], [0.0, 2.0, 9.0], 4.0, at=1, note="x")
+    row = token_row(["a", "b", "c"], [0.0, 2.0, 9.0], 4.0, at=1, note="x")
     assert row["shares"] == [0.0, 0.5, 1.0] and row["titles"] == ["", "2", "9"] and row["at"] == 1
-    assert passage(["a"], [1.0], 0.0, at=None)["shares"] == [0.0]
+    assert token_row(["a"], [1.0], 0.0, at=None)["shares"] == [0.0]
 
 
-def test_names_of_latents_are_kept_with_how_well_they_are_known(small: Path, reader: Reader) -> None:
+def test_names_of_latents_are_kept_with_how_well_they_are_known(small: Path, reader: LanguageLocation) -> None:
     folder = language_models.own_folder(small, reader.lm)
-    said = json.loads((folder / language_models.NAMES).read_text())
-    assert all(one["auc"] >= language_models.NAMED and int(k) == one["latent"] for k, one in said.items())
+    names = json.loads((folder / language_models.NAMES).read_text())
+    assert all(
+        feature["auc"] >= language_models.LABELED and int(k) == feature["latent"] for k, feature in names.items()
+    )
     (folder / language_models.NAMES).write_text("{damaged")
     try:
         assert language_models._names(folder) == {}, "damaged names are no names"
     finally:
-        (folder / language_models.NAMES).write_text(json.dumps(said))
+        (folder / language_models.NAMES).write_text(json.dumps(names))
 
 
-def test_an_empty_text_says_so(reader: Reader) -> None:
+def test_an_empty_text_says_so(reader: LanguageLocation) -> None:
     with pytest.raises(CircuitsError, match="empty"):
-        language_models.read(reader, "   ")
+        language_models.encode(reader, "   ")
     assert isinstance(reader.site, LanguageSite)

@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from apps.explorer.pages import PAGES
+from apps.explorer.session import links
 from apps.explorer.tours import TOURS
 from tests.apps.explorer.conftest import Open, settled, texts
 
@@ -37,7 +38,7 @@ def test_any_alias_of_a_unit_opens_that_unit(opened: Open) -> None:
 
 def test_the_unit_page_shows_what_the_scan_found(opened: Open) -> None:
     at = opened("unit", unit="scenes/mixed4a:11")
-    assert "of 60 pictures" in texts(at)
+    assert "of 60 images" in texts(at)
     assert "mixed3b:6" in texts(at), "its strongest input"
     assert "others add up to" in texts(at), "what is not shown is added up"
 
@@ -71,38 +72,61 @@ def test_the_kind_of_examples_is_part_of_the_address(opened: Open, examples: str
     assert not at.error
 
 
-def test_heat_and_whole_pictures_are_shown(opened: Open) -> None:
-    for shown in ("whole", "heat"):
-        at = opened("unit", unit="scenes/mixed4a:11", shown=shown)
+def test_heatmaps_and_whole_images_are_shown(opened: Open) -> None:
+    for crop in ("image", "heatmap"):
+        at = opened("unit", unit="scenes/mixed4a:11", crop=crop)
         assert not at.error and "data:image/jpeg" in texts(at)
 
 
-@pytest.mark.parametrize("section", ["sum", "tuning", "alike", "parts", "names"])
+@pytest.mark.parametrize("section", ["contributions", "tuning", "similar", "polysemanticity", "labels"])
 def test_a_section_of_the_unit_page_opens_by_its_address(opened: Open, section: str) -> None:
     at = opened("unit", unit="scenes/mixed4a:11", section=section)
     assert not at.error and not at.exception
 
 
+def test_links_of_version_0_1_open_the_same_views(opened: Open) -> None:
+    old = {"section": "sum", "picture": "3", "place": "2,4", "shown": "heat"}
+    at = opened("unit", unit="scenes/mixed4a:11", **old)
+    assert not at.error and not at.exception
+    assert (at.session_state["section"], at.session_state["crop"]) == ("contributions", "heatmap")
+    assert "mixed3b at 2,4" in texts(at)
+    at = opened("layer", unit="scenes/mixed3b", sort="likeness", like="scenes/mixed3b:39", face="made")
+    assert not at.error and (at.session_state["sort"], at.session_state["tile"]) == ("similarity", "visualization")
+    at = opened("search", **{"way": "name", "words": "wheel"})
+    assert "mixed3b:39" in texts(at)
+
+
+def test_every_renamed_value_of_a_link_is_one_that_its_page_has() -> None:
+    from apps.explorer.panes import latents
+    from apps.explorer.panes.unit import examples
+    from apps.explorer.session.ordering import ORDERS
+
+    views = "".join(entry.file.read_text() for entry in PAGES.values())
+    for (name, old), new in links.RENAMED_VALUES.items():
+        assert f'"{new}"' in views or new in {**ORDERS, **latents.ORDERS, **examples.CROPS}, (name, old)
+    assert links.updated({"place": "1,1", "position": "2,2"}) == {"position": "2,2"}, "what is new already stays"
+
+
 def test_the_terms_of_a_sum_add_up_to_the_value(opened: Open) -> None:
-    from apps.explorer.panes.unit.contribution_sum import summed
+    from apps.explorer.panes.unit.contributions import contributions_at
     from circuits.network.model import load
     from zoo.images.sources import open_images
 
-    model, pictures = load("scenes"), open_images("scenes:4")
-    for place in ((0, 0), (3, 4), (7, 7)):
-        found = summed(model, model.unit("mixed4a:11"), pictures, 1, place)
-        assert found.error < 1e-5
-        ends = [step for step in found.steps if step.kind == "sum"]
-        assert ends[-1].value == pytest.approx(sum(s.value for s in found.steps if s.kind != "sum"), abs=1e-5)
+    model, images = load("scenes"), open_images("scenes:4")
+    for position in ((0, 0), (3, 4), (7, 7)):
+        result = contributions_at(model, model.unit("mixed4a:11"), images, 1, position)
+        assert result.error < 1e-5
+        ends = [step for step in result.steps if step.kind == "sum"]
+        assert ends[-1].value == pytest.approx(sum(s.value for s in result.steps if s.kind != "sum"), abs=1e-5)
 
 
-def test_a_place_that_is_not_there_is_one_line(opened: Open) -> None:
-    for bad in ({"picture": "60"}, {"place": "99,0"}, {"picture": "-1"}, {"place": "a,b"}):
-        at = opened("unit", unit="scenes/mixed4a:11", section="sum", **bad)
+def test_a_position_out_of_range_is_one_line(opened: Open) -> None:
+    for bad in ({"image": "60"}, {"position": "99,0"}, {"image": "-1"}, {"position": "a,b"}):
+        at = opened("unit", unit="scenes/mixed4a:11", section="contributions", **bad)
         assert len(at.error) == 1 and not at.exception, bad
 
 
-@pytest.mark.parametrize("sort", ["number", "density", "selectivity", "maximum", "label", "likeness"])
+@pytest.mark.parametrize("sort", ["number", "density", "selectivity", "maximum", "label", "similarity"])
 def test_the_wall_sorts(opened: Open, sort: str) -> None:
     at = opened("layer", unit="scenes/mixed3b", sort=sort)
     assert not at.error
@@ -114,23 +138,23 @@ def test_the_wall_by_density_is_in_falling_order(made_store: Path) -> None:
     from circuits.dataset.scan_results import read_scan
 
     layer = read_scan(made_store, "scenes").layer("mixed3b")
-    ranked, _ = order(layer, "density", names={})
+    ranked, _ = order(layer, "density", labels={})
     assert sorted(ranked) == list(range(len(layer)))
     assert all(layer.density[a] >= layer.density[b] for a, b in zip(ranked, ranked[1:], strict=False))
 
 
 def test_a_unit_is_found_by_its_name_and_by_a_pattern(opened: Open) -> None:
-    assert "mixed3b:39" in texts(opened("search", words="WHEEL"))
-    at = opened("search", way="address", pattern="mixed4a:1?")
+    assert "mixed3b:39" in texts(opened("search", query="WHEEL"))
+    at = opened("search", search="address", pattern="mixed4a:1?")
     assert "10 units match" in texts(at)
-    assert "0 labels" in texts(opened("search", words="no such thing"))
+    assert "0 labels" in texts(opened("search", query="no such thing"))
 
 
 @pytest.mark.slow
 def test_units_are_found_by_a_concept_against_chance(opened: Open) -> None:
-    at = opened("search", way="concept", concept="car", unit="scenes/mixed4a")
+    at = opened("search", search="concept", concept="car", unit="scenes/mixed4a")
     assert not at.error
-    assert "with pictures shuffled" in texts(at)
+    assert "with labels shuffled" in texts(at)
 
 
 def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
@@ -140,9 +164,9 @@ def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
     assert "random circuits" in texts(at) and not at.error
 
 
-def test_a_picture_is_taken_apart(opened: Open) -> None:
-    for section in ("place", "class"):
-        at = opened("image", unit="scenes/mixed4a", picture=4, section=section)
+def test_an_image_is_analyzed(opened: Open) -> None:
+    for section in ("position", "class"):
+        at = opened("image", unit="scenes/mixed4a", image=4, section=section)
         assert not at.error and not at.exception, section
     assert "shuffled" in texts(at), "the map of a class comes with its control"
 
@@ -150,7 +174,7 @@ def test_a_picture_is_taken_apart(opened: Open) -> None:
 def test_a_toy_model_is_trained_and_shown(opened: Open) -> None:
     at = opened("superposition", n=3, m=2)
     assert not at.error
-    assert at.metric[0].label == "Represented"
+    assert at.metric[0].label == "Represented features"
 
 
 @pytest.mark.slow
@@ -182,7 +206,7 @@ def test_without_a_scan_a_page_says_which_command_makes_one(
 
 def test_a_layer_that_was_not_scanned_says_so(opened: Open) -> None:
     at = opened("layer", unit="scenes/conv2d0")
-    assert len(at.error) == 1 and "not looked at" in at.error[0].value
+    assert len(at.error) == 1 and "not in the scan" in at.error[0].value
 
 
 @pytest.mark.slow
@@ -193,7 +217,7 @@ def test_the_first_start_makes_a_small_store(
     from circuits.dataset.scan_store import models_in
     from tests.apps.explorer.conftest import APP
 
-    monkeypatch.setattr(first_run, "PICTURES", "scenes:30")
+    monkeypatch.setattr(first_run, "IMAGES", "scenes:30")
     settings(tmp_path / "store")
     at = AppTest.from_file(str(APP), default_timeout=60)
     at.run()

@@ -44,7 +44,7 @@ def with_sae(opened: Open, settings: Callable[..., None], made_store: Path, fold
     yield opened
 
 
-def said(at: AppTest) -> str:
+def text_of(at: AppTest) -> str:
     """All that stands on a page, without the marks that keep text from being Markdown."""
     return texts(at).replace("\\", "")
 
@@ -52,7 +52,7 @@ def said(at: AppTest) -> str:
 def test_without_an_sae_the_page_says_which_command_trains_one(opened: Open) -> None:
     at = opened("sae", unit="scenes/mixed4a:11")
     assert not at.error and not at.exception
-    assert "circuits sae train scenes/mixed4a" in said(at)
+    assert "circuits sae train scenes/mixed4a" in text_of(at)
 
 
 def test_what_the_files_say_of_an_sae_is_told(with_sae: Open, folder: Path) -> None:
@@ -61,8 +61,8 @@ def test_what_the_files_say_of_an_sae_is_told(with_sae: Open, folder: Path) -> N
     row = at.dataframe[0].value.iloc[0]
     assert (row["layer"], row["architecture"], row["latents"], row["k"]) == (LAYER, "topk", LATENTS, 4)
     assert (row["FVU"], row["L0"], row["dead"]) == (0.25, 4.0, 7), "of the last whole line of the reports"
-    assert f"7 of {LATENTS} latents fired on no input" in said(at)
-    assert f"circuits sae features {folder}" in said(at), "latents that were not scanned"
+    assert f"7 of {LATENTS} latents were active on no input" in text_of(at)
+    assert f"circuits sae features {folder}" in text_of(at), "latents that were not scanned"
 
 
 def test_scanned_latents_are_shown_and_lead_to_their_units(with_sae: Open, folder: Path) -> None:
@@ -71,12 +71,12 @@ def test_scanned_latents_are_shown_and_lead_to_their_units(with_sae: Open, folde
     space = f"{LAYER}~parts"
     circuits.scan(model, "scenes:20", folder / "scan", layers=[space])
     try:
-        at = with_sae("sae", sort="often")
+        at = with_sae("sae", sort="dense")
         assert not at.error and not at.exception
         layer = circuits.read_scan(folder / "scan", "scenes").layer(space)
-        assert f"{int((layer.fires_on > 0).sum())} of {LATENTS} latents fire on 20 pictures" in said(at)
+        assert f"{int((layer.fires_on > 0).sum())} of {LATENTS} latents are active on 20 images" in text_of(at)
         most = int(np.argmax(layer.density))
-        assert f"scenes/{space}:{most}" in said(at) and "data:image/jpeg" in said(at)
+        assert f"scenes/{space}:{most}" in text_of(at) and "data:image/jpeg" in text_of(at)
     finally:
         import shutil
 
@@ -87,7 +87,7 @@ def test_a_channel_is_taken_apart_into_latents(with_sae: Open) -> None:
     at = with_sae("sae", section="channel", channel=46)
     assert not at.error and not at.exception
     table = at.dataframe[1].value
-    assert all(one.startswith(f"scenes/{LAYER}~parts:") for one in table["latent"])
+    assert all(entry.startswith(f"scenes/{LAYER}~parts:") for entry in table["latent"])
     shares = table["share of the response"].tolist()
     assert shares == sorted(shares, reverse=True)
 
@@ -102,14 +102,14 @@ def test_a_scan_that_calls_latents_by_their_folder_is_found_under_another_name(
     attach_folder(model, tmp_path / "parts")
     circuits.scan(model, "scenes:12", tmp_path / "parts" / "scan", layers=[f"{LAYER}~parts"])
     settings(made_store, saes=[["mine", str(tmp_path / "parts")]])
-    assert "latents fire on 12 pictures" in said(opened("sae"))
-    for section in ("weights", "alike"):
+    assert "latents are active on 12 images" in text_of(opened("sae"))
+    for section in ("weights", "similar"):
         at = opened("unit", unit=f"scenes/{LAYER}~mine:3", section=section)
         assert not at.error and not at.exception, at.error
-        assert "of 12 pictures" in said(at) and "branch" not in said(at)
+        assert "of 12 images" in text_of(at) and "branch" not in text_of(at)
         if section == "weights":
             rows = [json.loads(e.proto.json) for e in at.get("bidi_component") if "kernel" in e.proto.json]
-            assert any(row["src"] for one in rows for row in one.get("rows", [])), "pictures of what it reads"
+            assert any(row["src"] for entry in rows for row in entry.get("rows", [])), "pictures of what it reads"
 
 
 @pytest.mark.parametrize("channel", ["48", "-1", "<script>", "9" * 30])
@@ -124,9 +124,9 @@ def test_damaged_reports_and_densities_leave_the_sae_readable(folder: Path, tmp_
     shutil.copytree(folder, tmp_path / "parts")
     for name in (dictionaries.REPORTS, dictionaries.DENSITIES):
         (tmp_path / "parts" / name).write_bytes(b"\xff\x00 no such thing")
-    found = dictionaries.opened("parts", tmp_path / "parts")
-    assert found.report == {} and found.densities is None
-    assert found.row()["latents"] == LATENTS
+    opened_sae = dictionaries.open_sae("parts", tmp_path / "parts")
+    assert opened_sae.report == {} and opened_sae.densities is None
+    assert opened_sae.row()["latents"] == LATENTS
 
 
 def _copy(folder: Path, to: Path, **metadata: object) -> Path:
@@ -135,10 +135,10 @@ def _copy(folder: Path, to: Path, **metadata: object) -> Path:
 
     shutil.copytree(folder, to)
     path = to / "cfg.json"
-    said = json.loads(path.read_text())
-    found = said if "weights_digest" in said else said["metadata"]
-    found |= metadata
-    path.write_text(json.dumps(said))
+    config = json.loads(path.read_text())
+    metadata_ = config if "weights_digest" in config else config["metadata"]
+    metadata_ |= metadata
+    path.write_text(json.dumps(config))
     return to
 
 
@@ -158,9 +158,9 @@ def test_several_saes_stand_in_one_table_and_those_that_do_not_fit_say_why(
     assert "squeezenet-1.1" in rows["other"] and "another weights" in rows["weights"]
     assert "language model" in rows["words"] and rows["nothing"]
     assert at.selectbox(key="sae").value == "parts", "the one that reads the open model comes first"
-    assert "7 of 96 latents fired" in said(at)
+    assert "7 of 96 latents were active" in text_of(at)
     at = opened("sae", sae="other", unit="scenes/mixed4a")
-    assert not at.error and not at.exception and "it reads squeezenet-1.1" in said(at)
+    assert not at.error and not at.exception and "it is of squeezenet-1.1" in text_of(at)
 
 
 def test_an_sae_that_was_not_given_is_one_line(with_sae: Open) -> None:

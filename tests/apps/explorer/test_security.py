@@ -19,9 +19,9 @@ from PIL import Image
 from apps.explorer.server.security import (
     MAX_UPLOAD,
     UploadError,
+    checked_image,
     checked_json,
     checked_name,
-    checked_picture,
     checked_text,
     plain,
     safe_join,
@@ -69,14 +69,14 @@ def test_a_hostile_address_is_one_line_and_loses_nothing(opened: Open, made_stor
     [
         {"examples": "x" * 5_000},
         {"section": "../.."},
-        {"picture": "9" * 400, "section": "sum"},
-        {"place": "1,2,3", "section": "sum"},
+        {"image": "9" * 400, "section": "contributions"},
+        {"position": "1,2,3", "section": "contributions"},
         {"tour": "../x", "step": "99999999999999999999"},
-        {"ins": "9" * 300},
+        {"incoming": "9" * 300},
         {"sort": "'; DROP TABLE labels; --"},
         {"pin": "../../x", "group": "a=b;c"},
         {"file": "../../../etc/passwd"},
-        {"chosen": "<img src=x onerror=alert(1)>", "edge": "a>b>c"},
+        {"selected": "<img src=x onerror=alert(1)>", "edge": "a>b>c"},
         {"prune": "nan"},
         {"size": "1e9"},
         {"via": "x" * 90},
@@ -104,12 +104,12 @@ def test_a_script_in_a_label_is_text(opened: Open, store: Path, settings: Callab
     bad = "<script>alert(1)</script>![x](http://example.org/x.png)"
     Labels(store).save(Label("scenes/mixed4a:11", "<b>eve</b>", bad, evidence="<img src=x onerror=alert(1)>"))
     settings(store)
-    at = opened("unit", unit="scenes/mixed4a:11", section="names")
+    at = opened("unit", unit="scenes/mixed4a:11", section="labels")
     # nothing is given to an element as HTML but our own style sheet
     assert all("<script" not in block.proto.body for block in at.get("html"))
-    shown = "\n".join(m.value for m in at.markdown) + "\n".join(c.value for c in at.caption)
-    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(", shown)
-    assert "\\<script\\>" in shown, "it is there, as text"
+    text = "\n".join(m.value for m in at.markdown) + "\n".join(c.value for c in at.caption)
+    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(", text)
+    assert "\\<script\\>" in text, "it is there, as text"
 
 
 def test_no_element_is_given_html_that_runs() -> None:
@@ -132,8 +132,8 @@ def test_text_for_markdown_stays_what_it_is() -> None:
 def test_a_picture_is_made_anew_from_its_pixels() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (20, 10), (255, 0, 0, 128)).save(buffer, format="PNG")
-    found = checked_picture(buffer.getvalue() + b"<script>trailing</script>")
-    assert found.size == (20, 10) and found.mode == "RGB"
+    image = checked_image(buffer.getvalue() + b"<script>trailing</script>")
+    assert image.size == (20, 10) and image.mode == "RGB"
 
 
 def _bomb(width: int, height: int) -> bytes:
@@ -163,7 +163,7 @@ def _bomb(width: int, height: int) -> bytes:
 )
 def test_a_file_that_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(UploadError):
-        checked_picture(data)
+        checked_image(data)
 
 
 @pytest.mark.parametrize("data", [b"{", b"\xff\xfe", b"[" * 100_000, b"x" * (MAX_UPLOAD + 1)])
@@ -191,10 +191,10 @@ def test_a_link_out_of_the_store_is_refused(tmp_path: Path) -> None:
 @given(st.text(max_size=300))
 @hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_text_that_is_taken_can_be_written_and_shown(text: str) -> None:
-    found = checked_text(text)
-    json.dumps(found).encode("utf-8")
-    found.encode("utf-8")
-    assert all(c in "\n\t" or c.isprintable() for c in found)
+    checked = checked_text(text)
+    json.dumps(checked).encode("utf-8")
+    checked.encode("utf-8")
+    assert all(c in "\n\t" or c.isprintable() for c in checked)
 
 
 def test_an_error_that_nobody_expected_shows_its_number_only(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

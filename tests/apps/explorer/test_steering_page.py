@@ -30,7 +30,7 @@ UNIT = "scenes/mixed3b:39"
 
 
 @pytest.fixture(scope="module")
-def bench() -> SteeringSite:
+def site() -> SteeringSite:
     """The layer `mixed3b` of the built-in model."""
     site = VisionSite(circuits.load("scenes"), "mixed3b")
     return SteeringSite(site, None, "", site.d, site.layer.size)
@@ -38,16 +38,16 @@ def bench() -> SteeringSite:
 
 def _url(at: AppTest, name: str) -> str:
     """A part of the address, as it stands."""
-    found: Any = at.query_params[name]
-    return str(found[0] if isinstance(found, list) else found)
+    value: Any = at.query_params[name]
+    return str(value[0] if isinstance(value, list) else value)
 
 
-def test_the_page_opens_on_its_unit_ablated_on_the_picture_that_it_answers_to_most(opened: Open) -> None:
+def test_the_page_opens_on_its_unit_ablated_on_its_top_activating_image(opened: Open) -> None:
     at = opened("steering", unit=UNIT)
     assert not at.error and not at.exception
     assert at.selectbox(key="edit0-kind").value == "ablate" and at.number_input(key="edit0-latent").value == 39
     top = circuits.read_scan(Path(_store(at)), "scenes").unit("mixed3b:39").top[0]
-    assert at.number_input(key="picture_number").value == top.image
+    assert at.number_input(key="image_number").value == top.image
     assert "5 edits of random units" in texts(at), "beside a control"
 
 
@@ -60,7 +60,7 @@ def _store(at: AppTest) -> str:
 
 
 def test_edits_of_the_address_are_shown_and_what_is_changed_goes_into_it(opened: Open) -> None:
-    at = opened("steering", unit=UNIT, edits="39:set:2x@4,0,7,7~11:above:0.1x/7:ablate", picture=3)
+    at = opened("steering", unit=UNIT, edits="39:set:2x@4,0,7,7~11:above:0.1x/7:ablate", image=3)
     assert [at.number_input(key=f"edit{i}-latent").value for i in (0, 1)] == [39, 7]
     assert at.number_input(key="edit0-value").value == 2.0 and at.selectbox(key="edit0-where").value == "some"
     at.number_input(key="edit0-value").set_value(-1.5).run()
@@ -79,11 +79,11 @@ def test_edits_of_the_address_are_shown_and_what_is_changed_goes_into_it(opened:
 
 
 def test_a_condition_is_set_and_taken_away(opened: Open) -> None:
-    at = opened("steering", unit=UNIT, edits="39:scale:2", picture=3)
+    at = opened("steering", unit=UNIT, edits="39:scale:2", image=3)
     at.number_input(key="when0-latent").set_value(11)
     at.number_input(key="when0-value").set_value(0.4)
     at.checkbox(key="when0-anywhere").set_value(True)
-    next(b for b in at.button if b.label == "Only then").click().run()
+    next(b for b in at.button if b.label == "Set condition").click().run()
     assert _url(at, "edits") == "39:scale:2~11:above:0.4x:anywhere" and not at.error
     at.button(key="when0-always").click().run()
     assert _url(at, "edits") == "39:scale:2" and not at.error and not at.exception
@@ -111,11 +111,13 @@ def test_edits_that_are_none_are_one_line_and_lose_nothing(opened: Open, made_st
     assert scan_files(made_store) == before
 
 
-def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(bench: SteeringSite) -> None:
-    known = maxima(None, bench.site, "scenes:4")
+def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(site: SteeringSite) -> None:
+    known = maxima(None, site.vision, "scenes:4")
     known.values[3] = 0
     with pytest.raises(circuits.CircuitsError, match="never fired"):
-        steering_runs.sides(bench, [LatentEdit(3, "set", 1.0, "max")], known, open_images("scenes:1"), later="", most=3)
+        steering_runs.compare(
+            site, [LatentEdit(3, "set", 1.0, "max")], known, open_images("scenes:1"), later="", most=3
+        )
 
 
 @pytest.mark.parametrize("space", ["mixed3b", "mixed4a", "conv2d2"])
@@ -123,55 +125,61 @@ def test_the_scan_knows_the_maxima_that_the_library_measures(opened: Open, made_
     from apps.explorer.session import state
 
     opened("home", settle=False)  # puts the settings
-    at = state.here(f"scenes/{space}")
-    found = steering_runs.maxima_of(at, steering_runs.bench_of(at))
-    measured = maxima(None, VisionSite(at.model, space), state.pictures_of(at))
-    assert torch.allclose(found.values.clamp_min(0), measured.values.clamp_min(0), atol=1e-5)
-    assert (found.site, found.dictionary) == (measured.site, measured.dictionary)
-    assert found.inputs["digest"] == measured.inputs["digest"]
+    at = state.locate(f"scenes/{space}")
+    scanned = steering_runs.maxima_of(at, steering_runs.steering_site_of(at))
+    measured = maxima(None, VisionSite(at.model, space), state.images_of(at))
+    assert torch.allclose(scanned.values.clamp_min(0), measured.values.clamp_min(0), atol=1e-5)
+    assert (scanned.site, scanned.dictionary) == (measured.site, measured.dictionary)
+    assert scanned.inputs["digest"] == measured.inputs["digest"]
 
 
-def test_what_is_shown_is_what_the_network_says_when_it_is_edited(bench: SteeringSite) -> None:
+def test_what_is_shown_is_what_the_network_says_when_it_is_edited(site: SteeringSite) -> None:
     image = open_images("scenes:40").subset([11])
-    known = maxima(None, bench.site, "scenes:20")
-    made = steering_runs.sides(bench, [LatentEdit(39, "ablate")], known, image, later="mixed4a", most=4)
+    known = maxima(None, site.vision, "scenes:20")
+    comparison = steering_runs.compare(site, [LatentEdit(39, "ablate")], known, image, later="mixed4a", most=4)
     module = circuits.load("scenes")
     with edit(module, [Ablate("mixed3b:39")]):
         scores = circuits.capture(module, image, "logits")["logits"].flatten(1)
-    assert np.allclose(made.after, scores.double().softmax(1)[0].numpy(), atol=1e-6)
+    assert np.allclose(comparison.after, scores.double().softmax(1)[0].numpy(), atol=1e-6)
     clean = circuits.capture(module, image, "logits")["logits"].flatten(1)
-    assert np.allclose(made.before, clean.double().softmax(1)[0].numpy(), atol=1e-6)
-    assert np.all(made.maps[39][1] == 0) and made.maps[39][0].shape == bench.size
+    assert np.allclose(comparison.before, clean.double().softmax(1)[0].numpy(), atol=1e-6)
+    assert np.all(comparison.maps[39][1] == 0) and comparison.maps[39][0].shape == site.size
 
 
-def test_doses_begin_at_nothing_and_one_is_the_edit_itself(bench: SteeringSite) -> None:
+def test_doses_begin_at_nothing_and_one_is_the_edit_itself(site: SteeringSite) -> None:
     images = open_images("scenes:6")
-    known = maxima(None, bench.site, "scenes:40")
+    known = maxima(None, site.vision, "scenes:40")
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3), (6, 3))), LatentEdit(6, "scale", 1.5)]
-    found = steering_runs.doses(bench, edits, known, images)
+    response = steering_runs.dose_response(site, edits, known, images)
     each = [
-        steering_runs.sides(bench, edits, known, images.subset([i]), later="", most=1) for i in range(len(images))
+        steering_runs.compare(site, edits, known, images.subset([i]), later="", most=1) for i in range(len(images))
     ]  # fmt: skip
-    assert np.allclose(found.values[0], np.mean([one.before for one in each], axis=0), atol=1e-6)
-    assert np.allclose(found.values[found.doses.index(1.0)], np.mean([one.after for one in each], axis=0), atol=1e-6)
-    assert np.allclose(found.random[:, 0], found.values[0]), "random ones begin at the same place"
-    assert found.same[0] == 1 and found.pictures == 6
-    assert not {unit for row in found.units for unit in row} & {39, 6}
+    assert np.allclose(response.values[0], np.mean([comparison.before for comparison in each], axis=0), atol=1e-6)
+    assert np.allclose(
+        response.values[response.doses.index(1.0)],
+        np.mean([comparison.after for comparison in each], axis=0),
+        atol=1e-6,
+    )
+    assert np.allclose(response.random[:, 0], response.values[0]), "random ones begin at the same probabilities"
+    assert response.same[0] == 1 and response.images == 6
+    assert not {unit for row in response.units for unit in row} & {39, 6}
 
 
-def test_an_edit_that_sets_nothing_changes_nothing_to_the_bit(bench: SteeringSite) -> None:
+def test_an_edit_that_sets_nothing_changes_nothing_to_the_bit(site: SteeringSite) -> None:
     image = open_images("scenes:3").subset([2])
-    known = maxima(None, bench.site, "scenes:20")
-    made = steering_runs.sides(bench, [LatentEdit(39, "scale", 1.0)], known, image, later="mixed4a", most=4)
-    assert np.array_equal(made.before, made.after) and made.moved == () and not made.change.any()
+    known = maxima(None, site.vision, "scenes:20")
+    comparison = steering_runs.compare(site, [LatentEdit(39, "scale", 1.0)], known, image, later="mixed4a", most=4)
+    assert (
+        np.array_equal(comparison.before, comparison.after) and comparison.moved == () and not comparison.change.any()
+    )
 
 
-def test_hooks_and_weights_are_as_before(bench: SteeringSite) -> None:
-    module = bench.model.module
+def test_hooks_and_weights_are_as_before(site: SteeringSite) -> None:
+    module = site.model.module
     before = digest(module.state_dict()), _hooks(module)
-    known = maxima(None, bench.site, "scenes:20")
-    steering_runs.sides(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:1"), later="mixed4b", most=4)
-    steering_runs.doses(bench, [LatentEdit(39, "ablate")], known, open_images("scenes:2"))
+    known = maxima(None, site.vision, "scenes:20")
+    steering_runs.compare(site, [LatentEdit(39, "ablate")], known, open_images("scenes:1"), later="mixed4b", most=4)
+    steering_runs.dose_response(site, [LatentEdit(39, "ablate")], known, open_images("scenes:2"))
     assert (digest(module.state_dict()), _hooks(module)) == before
 
 
@@ -180,22 +188,22 @@ def _hooks(module: Any) -> int:
     return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
 
 
-def test_two_sessions_steer_one_model_without_mixing(bench: SteeringSite) -> None:
+def test_two_sessions_steer_one_model_without_mixing(site: SteeringSite) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    image, known = open_images("scenes:9").subset([8]), maxima(None, bench.site, "scenes:40")
+    image, known = open_images("scenes:9").subset([8]), maxima(None, site.vision, "scenes:40")
     recipes = [[LatentEdit(unit, "set", 2.0, "max")] for unit in (39, 6, 46, 11)]
-    alone = [steering_runs.sides(bench, one, known, image, later="mixed4a", most=3) for one in recipes]
+    alone = [steering_runs.compare(site, item, known, image, later="mixed4a", most=3) for item in recipes]
     with ThreadPoolExecutor(4) as pool:
-        found = list(
-            pool.map(lambda one: steering_runs.sides(bench, one, known, image, later="mixed4a", most=3), recipes * 4)
+        results = list(
+            pool.map(lambda item: steering_runs.compare(site, item, known, image, later="mixed4a", most=3), recipes * 4)
         )
-    for i, one in enumerate(found):
-        assert np.array_equal(one.after, alone[i % 4].after) and one.moved == alone[i % 4].moved
+    for i, item in enumerate(results):
+        assert np.array_equal(item.after, alone[i % 4].after) and item.moved == alone[i % 4].moved
 
 
 def test_the_python_of_the_page_prints_what_the_page_shows(opened: Open) -> None:
-    at = opened("steering", unit=UNIT, edits="39:set:2x@4,0,7,7", picture=5)
+    at = opened("steering", unit=UNIT, edits="39:set:2x@4,0,7,7", image=5)
     text = io.StringIO()
     with redirect_stdout(text):
         exec(compile(at.code[0].value, "copied", "exec"), {})
@@ -203,9 +211,9 @@ def test_the_python_of_the_page_prints_what_the_page_shows(opened: Open) -> None
     chart = json.loads(next(e.proto for e in at.get("plotly_chart") if "before" in e.proto.spec).spec)
     after = next(trace for trace in chart["data"] if trace["name"] == "after")
     values = after["x"]["_inputArray"] if "_inputArray" in after["x"] else after["x"]
-    shown = dict(zip(after["y"], _numbers(values), strict=True))
-    assert max(shown, key=lambda name: shown[name]) == max(printed, key=lambda name: printed[name])
-    for name, value in shown.items():
+    plotted = dict(zip(after["y"], _numbers(values), strict=True))
+    assert max(plotted, key=lambda name: plotted[name]) == max(printed, key=lambda name: printed[name])
+    for name, value in plotted.items():
         assert value / 100 == pytest.approx(printed[name], abs=1e-3), name
 
 
@@ -218,9 +226,9 @@ def _numbers(values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def test_the_exported_json_is_a_steering_of_this_layer(bench: SteeringSite) -> None:
+def test_the_exported_json_is_a_steering_of_this_layer(site: SteeringSite) -> None:
     edits = [LatentEdit(39, "set", 2.0, "max", at=((5, 3),)), LatentEdit(7, "ablate")]
-    read = Steering.parse(steering_runs.recipe(bench, edits, maxima(None, bench.site, "scenes:20")))
+    read = Steering.parse(steering_runs.recipe(site, edits, maxima(None, site.vision, "scenes:20")))
     assert read.edits == tuple(edits) and read.site == "scenes/mixed3b" and set(read.strengths) == {39}
 
 
@@ -231,8 +239,8 @@ def _given(at: AppTest, name: str, data: bytes) -> AppTest:
     return settled(at)
 
 
-def test_edits_are_opened_from_a_file(opened: Open, bench: SteeringSite) -> None:
-    text = steering_runs.recipe(bench, [LatentEdit(11, "add", 0.25)], maxima(None, bench.site, "scenes:4"))
+def test_edits_are_opened_from_a_file(opened: Open, site: SteeringSite) -> None:
+    text = steering_runs.recipe(site, [LatentEdit(11, "add", 0.25)], maxima(None, site.vision, "scenes:4"))
     at = _given(opened("steering", unit=UNIT), "steering.json", text.encode())
     assert not at.error and _url(at, "edits") == "11:add:0.25"
 
@@ -249,7 +257,7 @@ WRONG_TOO = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("data", [*WRONG, *(pytest.param(one, marks=pytest.mark.slow) for one in WRONG_TOO)])
+@pytest.mark.parametrize("data", [*WRONG, *(pytest.param(data_, marks=pytest.mark.slow) for data_ in WRONG_TOO)])
 def test_a_file_with_wrong_edits_is_one_line_and_the_view_stays(opened: Open, data: bytes) -> None:
     at = _given(opened("steering", unit=UNIT, edits="7:ablate"), "steering.json", data)
     assert not at.exception and len(at.error) == 1, [e.value for e in at.error]

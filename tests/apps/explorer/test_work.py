@@ -1,4 +1,4 @@
-"""Work beside the pages, small pictures, circuits as they are looked at, and what is taken along."""
+"""Background work, thumbnails, views of circuits, and exports."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ def total(circuit: Circuit) -> dict[str, float]:
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.99])
 def test_pruning_keeps_every_sum_whole(circuit: Circuit, share: float) -> None:
-    found = pruned(circuit, View(prune=share))
+    result = pruned(circuit, View(prune=share))
     whole = total(circuit)
-    assert all(value == pytest.approx(whole[unit], abs=1e-6) for unit, value in total(found).items())
+    assert all(value == pytest.approx(whole[unit], abs=1e-6) for unit, value in total(result).items())
     most = {e.target: max(abs(x.strength) for x in circuit.into(e.target)) for e in circuit.edges}
-    assert all(abs(e.strength) >= share * most[e.target] for e in found.edges)
-    assert {e.source for e in found.edges} | {e.target for e in found.edges} <= {n.unit for n in found.nodes}
+    assert all(abs(e.strength) >= share * most[e.target] for e in result.edges)
+    assert {e.source for e in result.edges} | {e.target for e in result.edges} <= {n.unit for n in result.nodes}
 
 
 def test_a_pinned_unit_stays_however_weak(circuit: Circuit) -> None:
     weakest = circuit.into(circuit.target)[-1].source
     assert weakest not in {n.unit for n in pruned(circuit, View(prune=0.9)).nodes}
-    kept = pruned(circuit, View(prune=0.9, pins=(weakest,)))
-    assert weakest in {n.unit for n in kept.nodes}
+    result = pruned(circuit, View(prune=0.9, pins=(weakest,)))
+    assert weakest in {n.unit for n in result.nodes}
 
 
-def test_units_put_together_add_up(circuit: Circuit) -> None:
+def test_grouped_units_add_up(circuit: Circuit) -> None:
     units = [e.source for e in circuit.into(circuit.target)[:3]]
-    found = merged(circuit, View().grouped("parts", units))
-    edges = found.into(circuit.target)
+    result = merged(circuit, View().grouped("parts", units))
+    edges = result.into(circuit.target)
     joined = next(e for e in edges if e.source == units[0])
-    apart = [e for e in circuit.into(circuit.target) if e.source in units]
-    assert joined.strength == pytest.approx(sum(e.strength for e in apart))
-    assert np.allclose(joined.kernel, sum(e.kernel for e in apart))
+    separate = [e for e in circuit.into(circuit.target) if e.source in units]
+    assert joined.strength == pytest.approx(sum(e.strength for e in separate))
+    assert np.allclose(joined.kernel, sum(e.kernel for e in separate))
     assert len(edges) == len(circuit.into(circuit.target)) - 2
-    assert found.node(units[0]).label == "parts (3)"
-    assert total(found)[circuit.target] == pytest.approx(total(circuit)[circuit.target], abs=1e-6)
+    assert result.node(units[0]).label == "parts (3)"
+    assert total(result)[circuit.target] == pytest.approx(total(circuit)[circuit.target], abs=1e-6)
 
 
 def test_a_view_comes_back_from_its_address_and_from_its_file(circuit: Circuit) -> None:
     units = [e.source for e in circuit.into(circuit.target)[:2]]
     view = View(0.1).pinned(units[0]).grouped("two of them", units)
-    said = view.to_address()
-    assert View.read(0.1, said["pin"], said["group"], "scenes") == view
+    address = view.to_address()
+    assert View.of_address(0.1, address["pin"], address["group"], "scenes") == view
     text = json.dumps(document(circuit, view))
-    again, seen = read_document(json.loads(text))
-    assert seen == view and again.nodes == circuit.nodes and again.edges == circuit.edges
+    again, read = read_document(json.loads(text))
+    assert read == view and again.nodes == circuit.nodes and again.edges == circuit.edges
 
 
 @pytest.mark.parametrize("name", ["", "a=b", "a;b", "x" * 60])
@@ -84,58 +84,58 @@ def test_a_group_needs_a_name_that_an_address_can_hold(circuit: Circuit, name: s
 @pytest.mark.parametrize(
     "data", [None, {}, {"schema": 1}, {"schema": 1, "view": "x"}, [], {"schema": 99}, {"schema": 1, "nodes": [{}]}]
 )
-def test_a_file_that_is_no_circuit_is_told(data: object) -> None:
+def test_a_file_that_is_no_circuit_is_refused(data: object) -> None:
     with pytest.raises(CircuitsError):
         read_document(data)
 
 
-def test_a_damaged_view_of_a_good_circuit_is_told(circuit: Circuit) -> None:
+def test_a_damaged_view_of_a_good_circuit_is_refused(circuit: Circuit) -> None:
     for view in ({"prune": "x"}, {"pins": ["../x"]}, {"groups": [{"name": "a"}]}, {"groups": [7]}):
         with pytest.raises(CircuitsError):
             read_document({**circuit.to_json(), "view": view})
 
 
 def test_a_task_is_done_once_for_all_who_ask() -> None:
-    desk, count = Executor(), []
+    executor, count = Executor(), []
 
     def work(report: object) -> int:
         count.append(1)
         time.sleep(0.05)
         return 7
 
-    asked: list[int] = []
-    threads = [threading.Thread(target=lambda: asked.append(_done(desk, work))) for _ in range(12)]
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(_done(executor, work))) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert asked == [7] * 12 and len(count) == 1
+    assert results == [7] * 12 and len(count) == 1
 
 
-def _done(desk: Executor, work: object) -> int:
-    task = desk.ask("key", "work", work)  # type: ignore[arg-type]
+def _done(executor: Executor, work: object) -> int:
+    task = executor.submit("key", "work", work)  # type: ignore[arg-type]
     assert task.wait(5)
     return int(task.result())  # type: ignore[call-overload]
 
 
-def test_what_a_desk_remembers_is_bounded() -> None:
-    desk = Executor()
+def test_the_results_of_an_executor_are_bounded() -> None:
+    executor = Executor()
     for i in range(REMEMBERED + 60):
-        assert desk.ask(i, "work", lambda report, i=i: i).wait(5)  # type: ignore[misc]
-    assert len(desk) <= REMEMBERED
+        assert executor.submit(i, "work", lambda report, i=i: i).wait(5)  # type: ignore[misc]
+    assert len(executor) <= REMEMBERED
 
 
 def test_more_than_can_wait_is_refused() -> None:
-    desk, stop = Executor(), threading.Event()
-    tasks = [desk.ask(i, "work", lambda report: stop.wait(20)) for i in range(WAITING)]
+    executor, stop = Executor(), threading.Event()
+    tasks = [executor.submit(i, "work", lambda report: stop.wait(20)) for i in range(WAITING)]
     with pytest.raises(Busy):
-        desk.ask("one more", "work", lambda report: 1)
+        executor.submit("one more", "work", lambda report: 1)
     stop.set()
     assert all(task.wait(5) for task in tasks)
 
 
 def test_a_task_can_be_stopped_and_its_error_is_its_own() -> None:
-    desk, begun = Executor(), threading.Event()
+    executor, begun = Executor(), threading.Event()
 
     def long(report: object) -> None:
         for i in range(1000):
@@ -143,22 +143,22 @@ def test_a_task_can_be_stopped_and_its_error_is_its_own() -> None:
             report(i, 1000)  # type: ignore[operator]
             time.sleep(0.01)
 
-    task = desk.ask("long", "long work", long)
+    task = executor.submit("long", "long work", long)
     begun.wait(5)
-    desk.forget("long")
+    executor.forget("long")
     assert task.wait(5)
     with pytest.raises(Cancelled):
         task.result()
-    assert desk.ask("next", "work", lambda report: 3).wait(5), "the desk goes on"
+    assert executor.submit("next", "work", lambda report: 3).wait(5), "the executor goes on"
 
 
-def test_small_pictures_are_kept_read_back_and_bound_to_their_scan(store: Path) -> None:
+def test_thumbnails_are_saved_read_back_and_bound_to_their_scan(store: Path) -> None:
     scan = read_scan(store, "scenes")
-    found = thumbnails.stored(scan, "mixed4a")
-    assert found is not None and len(found) == 48
+    thumbs = thumbnails.stored(scan, "mixed4a")
+    assert thumbs is not None and len(thumbs) == 48
     fires = [bool(scan.layer("mixed4a").unit(i).top) for i in range(48)]
-    assert [src is not None for src in found] == fires
-    assert all(len(src) < 12_000 for src in found if src)
+    assert [src is not None for src in thumbs] == fires
+    assert all(len(src) < 12_000 for src in thumbs if src)
     scan.manifest["digest"] = "another"
     assert thumbnails.stored(scan, "mixed4a") is None
     path = scan.folder / thumbnails.FOLDER / "mixed3b.safetensors"
@@ -167,7 +167,7 @@ def test_small_pictures_are_kept_read_back_and_bound_to_their_scan(store: Path) 
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_a_figure_is_taken_along_in_each_format(circuit: Circuit, kind: str) -> None:
+def test_a_figure_is_exported_in_each_format(circuit: Circuit, kind: str) -> None:
     from circuits import plot
 
     head = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind]

@@ -1,4 +1,4 @@
-"""The edits of a view as rows of widgets. They say what its address says; what is changed goes into the address."""
+"""The edits of a view as rows of widgets, which follow its address and change it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from apps.explorer.components.choose import follow
 from apps.explorer.server.security import plain
 from apps.explorer.session import edit_links, links
 from apps.explorer.session.edit_links import Edits
@@ -21,93 +22,103 @@ WIDTHS = [2.1, 2, 1.7, 2.3, 2.7, 2.8, 0.8]
 _STEP = 0.25
 
 
-def rows(edits: Edits, count: int, names: Callable[[int], str], *, size: tuple[int, int] | None, text: bool) -> None:
-    """The widgets, one row for each edit, and what adds one.
+def show(edits: Edits, count: int, label_of: Callable[[int], str], *, size: tuple[int, int] | None, text: bool) -> None:
+    """The widgets, one row for each edit, and buttons to add and remove edits.
 
     Args:
-        edits: of the view; count: how many units there are; names: what a unit is called, empty for nothing.
-        size: of the map, None where there are no places to choose; text: whether the places are tokens.
+        edits: of the view; count: number of units; label_of: gives the label of a unit, or "".
+        size: of the map, None where there are no positions to select; text: whether the edits are of a text.
     """
-    for i, one in enumerate(edits):
-        _row(i, one, edits, count, names(one.latent), size, text)
+    for i, edit in enumerate(edits):
+        _row(i, edit, edits, count, label_of(edit.latent), size, text)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        if len(edits) < edit_links.MOST and st.button("Another edit", key="edit-add", icon=":material/add:"):
+        if len(edits) < edit_links.MOST and st.button("Add edit", key="edit-add", icon=":material/add:"):
             put(added(edits, edits[-1].latent if edits else 0))
-        if edits and st.button("None", key="edit-none", type="tertiary", help="The network as it is"):
+        if edits and st.button("Remove all", key="edit-none", type="tertiary", help="The network without edits"):
             put(())
-        st.caption("The way back in the browser takes back the last change.", width="content")
+        st.caption("The browser's back button undoes the last change.", width="content")
 
 
 def _row(
-    i: int, one: LatentEdit, edits: Edits, count: int, name: str, size: tuple[int, int] | None, text: bool
+    i: int, edit: LatentEdit, edits: Edits, count: int, name: str, size: tuple[int, int] | None, text: bool
 ) -> None:
     columns = st.columns(WIDTHS, vertical_alignment="bottom", gap="small")
-    shown: Any = "visible" if i == 0 else "collapsed"
+    visibility: Any = "visible" if i == 0 else "collapsed"
     changed: dict[str, Any] = {"on_change": _changed, "args": (i, edits, text)}
-    follow(f"edit{i}-latent", one.latent)
+    follow(f"edit{i}-latent", edit.latent)
     columns[0].number_input(
-        f"Unit (0 to {count - 1})", 0, count - 1, key=f"edit{i}-latent", label_visibility=shown,
+        f"Unit (0 to {count - 1})", 0, count - 1, key=f"edit{i}-latent", label_visibility=visibility,
         help=plain(name) or None, **changed,
     )  # fmt: skip
-    follow(f"edit{i}-kind", one.kind)
+    follow(f"edit{i}-kind", edit.kind)
     columns[1].selectbox(
-        "What", list(KINDS), key=f"edit{i}-kind", format_func=KINDS.__getitem__, label_visibility=shown, **changed
+        "Edit", list(KINDS), key=f"edit{i}-kind", format_func=KINDS.__getitem__, label_visibility=visibility, **changed
     )
-    bare = one.kind in ("scale", "ablate")
-    follow(f"edit{i}-value", 0.0 if one.value is None else float(one.value))
+    bare = edit.kind in ("scale", "ablate")
+    follow(f"edit{i}-value", 0.0 if edit.value is None else float(edit.value))
     columns[2].number_input(
         "Value", -edit_links.LARGEST, edit_links.LARGEST, step=_STEP, key=f"edit{i}-value", format="%.4g",
-        label_visibility=shown, disabled=one.kind == "ablate", **changed,
+        label_visibility=visibility, disabled=edit.kind == "ablate", **changed,
     )  # fmt: skip
-    follow(f"edit{i}-unit", "absolute" if bare else one.unit)
-    words = BARE.get(one.kind)
+    follow(f"edit{i}-unit", "absolute" if bare else edit.unit)
+    bare_text = BARE.get(edit.kind)
     columns[3].selectbox(
-        "In", list(UNITS), key=f"edit{i}-unit", format_func=lambda u: words or UNITS[u],
-        label_visibility=shown, disabled=bare, **changed,
+        "In", list(UNITS), key=f"edit{i}-unit", format_func=lambda u: bare_text or UNITS[u],
+        label_visibility=visibility, disabled=bare, **changed,
     )  # fmt: skip
-    _where(columns[4], i, one, size, text, shown, changed)
-    with columns[5].popover(_when_words(one), width="stretch", disabled=False):
-        _when(i, one, edits, count, text)
-    if columns[6].button("", key=f"edit{i}-remove", icon=":material/close:", help="Take this edit away"):
+    _where(columns[4], i, edit, size, text, visibility, changed)
+    with columns[5].popover(_when_text(edit), width="stretch"):
+        _when(i, edit, edits, count, text)
+    if columns[6].button("", key=f"edit{i}-remove", icon=":material/close:", help="Remove this edit"):
         put(edits[:i] + edits[i + 1 :])
 
 
 def _where(
-    place: Any, i: int, one: LatentEdit, size: tuple[int, int] | None, text: bool, shown: Any, changed: dict[str, Any]
+    column: Any,
+    i: int,
+    edit: LatentEdit,
+    size: tuple[int, int] | None,
+    text: bool,
+    visibility: Any,
+    changed: dict[str, Any],
 ) -> None:
     options = {"all": "Everywhere"}
     if text:
         options["last"] = "At the last token"
     elif size is not None:
-        options["some"] = f"At {len(one.at)} of {size[0] * size[1]} places" if one.on_map else "At some places"
-    here = "some" if one.on_map else "all" if isinstance(one.at, tuple) else one.at
-    if isinstance(one.at, tuple) and text:
-        options["tokens"], here = f"At tokens {', '.join(map(str, one.at))}"[:40], "tokens"
-    follow(f"edit{i}-where", here)
-    place.selectbox(
-        "Where", list(options), key=f"edit{i}-where", format_func=options.__getitem__, label_visibility=shown,
+        options["some"] = f"At {len(edit.at)} of {size[0] * size[1]} positions" if edit.on_map else "At some positions"
+    current = "some" if edit.on_map else "all" if isinstance(edit.at, tuple) else edit.at
+    if isinstance(edit.at, tuple) and text:
+        options["tokens"], current = f"At tokens {', '.join(map(str, edit.at))}"[:40], "tokens"
+    follow(f"edit{i}-where", current)
+    column.selectbox(
+        "Where", list(options), key=f"edit{i}-where", format_func=options.__getitem__, label_visibility=visibility,
         disabled=len(options) == 1, **changed,
     )  # fmt: skip
 
 
-def _when_words(one: LatentEdit) -> str:
-    if not one.conditions:
+def _when_text(edit: LatentEdit) -> str:
+    if not edit.conditions:
         return "Always"
-    words = [f"{c.latent} {_bound(c)}" for c in one.conditions]
-    return "When " + " and ".join(words)
+    conditions = [f"{c.latent} {_bound(c)}" for c in edit.conditions]
+    return "When " + " and ".join(conditions)
 
 
-def _bound(one: When) -> str:
-    unit = " × max" if one.unit == "max" else ""
-    parts = [f"{sign} {bound:g}{unit}" for sign, bound in ((">", one.above), ("<", one.below)) if bound is not None]
-    return minus(" and ".join(parts)) + (" somewhere" if one.anywhere else "")
+def _bound(condition: When) -> str:
+    unit = " × max" if condition.unit == "max" else ""
+    parts = [
+        f"{sign} {bound:g}{unit}"
+        for sign, bound in ((">", condition.above), ("<", condition.below))
+        if bound is not None
+    ]
+    return minus(" and ".join(parts)) + (" somewhere" if condition.anywhere else "")
 
 
-def _when(i: int, one: LatentEdit, edits: Edits, count: int, text: bool) -> None:
-    st.caption("Only where another unit, as the network has it before any edit, is above or below a value.")
-    now = one.conditions[0] if one.conditions else None
+def _when(i: int, edit: LatentEdit, edits: Edits, count: int, text: bool) -> None:
+    st.caption("Edit only where the activation of a unit, before any edit, is above or below a value.")
+    now = edit.conditions[0] if edit.conditions else None
     with st.form(f"when{i}", border=False):
-        latent = st.number_input("Unit", 0, count - 1, now.latent if now else one.latent, key=f"when{i}-latent")
+        latent = st.number_input("Unit", 0, count - 1, now.latent if now else edit.latent, key=f"when{i}-latent")
         sides = ["above", "below"]
         side = st.selectbox("is", sides, 0 if now is None or now.above is not None else 1, key=f"when{i}-side")
         bound = (now.above if now.above is not None else now.below) if now else 0.1
@@ -116,51 +127,51 @@ def _when(i: int, one: LatentEdit, edits: Edits, count: int, text: bool) -> None
         )
         unit = st.selectbox("In", list(UNITS), 0 if now is None or now.unit == "max" else 1, key=f"when{i}-unit",
                             format_func=UNITS.__getitem__)  # fmt: skip
-        anywhere = not text and st.checkbox("Somewhere in the picture is enough", now is not None and now.anywhere,
+        anywhere = not text and st.checkbox("Anywhere in the image is enough", now is not None and now.anywhere,
                                             key=f"when{i}-anywhere")  # fmt: skip
-        if st.form_submit_button("Only then"):
+        if st.form_submit_button("Set condition"):
             bounds: dict[str, float] = {side: float(value or 0.0)}
             when = When(int(latent), unit=unit, anywhere=anywhere, **bounds)  # type: ignore[arg-type]
-            put(_replaced(edits, i, replace(one, when=when)))
-    if one.conditions and st.button("Always", key=f"when{i}-always", type="tertiary"):
-        put(_replaced(edits, i, replace(one, when=())))
+            put(_replaced(edits, i, replace(edit, when=when)))
+    if edit.conditions and st.button("Always", key=f"when{i}-always", type="tertiary"):
+        put(_replaced(edits, i, replace(edit, when=())))
 
 
 def _changed(i: int, edits: Edits, text: bool) -> None:
-    """What the widgets of a row say goes into the address."""
+    """Put the values of a row's widgets into the address."""
     if i >= len(edits):
         return
-    said: dict[str, Any] = {k: st.session_state[f"edit{i}-{k}"] for k in ("latent", "kind", "value", "unit", "where")}
-    before, kind = edits[i], said["kind"]
+    values: dict[str, Any] = {k: st.session_state[f"edit{i}-{k}"] for k in ("latent", "kind", "value", "unit", "where")}
+    before, kind = edits[i], values["kind"]
     unit = before.unit if before.kind in ("set", "add") else "max"
     if kind in ("set", "add") and before.kind in ("set", "add"):
-        unit = said["unit"]
-    value = None if kind == "ablate" else float(said["value"])
+        unit = values["unit"]
+    value = None if kind == "ablate" else float(values["value"])
     if before.kind == "ablate" and kind != "ablate":
         value = 1.0 if kind != "scale" else 2.0
     at = before.at
-    if said["where"] == "all" or (text and said["where"] == "last"):
-        at = said["where"]
-    elif said["where"] == "some" and not before.on_map:
+    if values["where"] == "all" or (text and values["where"] == "last"):
+        at = values["where"]
+    elif values["where"] == "some" and not before.on_map:
         height, width = st.session_state.get("edit-map", (1, 1))
-        at = tuple(edit_links.filled((height // 4, width // 4, (3 * height - 1) // 4, (3 * width - 1) // 4)))
+        at = tuple(edit_links.positions_in((height // 4, width // 4, (3 * height - 1) // 4, (3 * width - 1) // 4)))
     unit = unit if kind in ("set", "add") else "absolute"
-    _put(_replaced(edits, i, LatentEdit(int(said["latent"]), kind, value, unit, at=at, when=before.when)))
+    _put(_replaced(edits, i, LatentEdit(int(values["latent"]), kind, value, unit, at=at, when=before.when)))
 
 
-def _replaced(edits: Edits, i: int, one: LatentEdit) -> Edits:
-    return (*edits[:i], one, *edits[i + 1 :])
+def _replaced(edits: Edits, i: int, edit: LatentEdit) -> Edits:
+    return (*edits[:i], edit, *edits[i + 1 :])
 
 
 def added(edits: Edits, latent: int) -> Edits:
-    """One more edit: a unit set to its maximum, everywhere."""
+    """With one edit more: a unit set to its maximum, everywhere."""
     return (*edits, LatentEdit(latent, "set", 1.0, "max"))[: edit_links.MOST]
 
 
 def _put(edits: Sequence[LatentEdit]) -> None:
-    text = edit_links.written(edits)
+    text = edit_links.format_edits(edits)
     if len(text) > links.LONGEST:
-        st.toast("So many separate places have no room in an address: choose boxes.")
+        st.toast("Too many separate positions for an address: select boxes.")
     else:
         links.change(edits=text or "none")
 
@@ -169,9 +180,3 @@ def put(edits: Sequence[LatentEdit]) -> None:
     """Show the view with other edits."""
     _put(edits)
     st.rerun()
-
-
-def follow(key: str, value: Any) -> None:
-    """Let a widget say what the address says."""
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value

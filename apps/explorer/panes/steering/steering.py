@@ -1,8 +1,9 @@
-"""What edits do: the picture with its maps, class probabilities side by side, the dose curve, and a later layer."""
+"""Effects of edits: maps over the image, class probabilities, the dose-response curve, and a later layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,119 +11,118 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from apps.explorer import page_frame
-from apps.explorer.components.brush import brush
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.components.gallery import gallery
+from apps.explorer.components.image_map import Box, pick_box
 from apps.explorer.panes import crops as crop_panes
-from apps.explorer.panes.image_analysis import Shown
+from apps.explorer.panes.image_analysis import SelectedImage
 from apps.explorer.panes.steering import edit_rows
 from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.resources import steering_runs
-from apps.explorer.resources.steering_runs import Doses, Sides, SteeringSite
+from apps.explorer.resources.steering_runs import Comparison, DoseResponse, SteeringSite
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import edit_links, links, state
 from apps.explorer.session.edit_links import Edits
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.wording import minus
 from sae.steering import Maxima, inspect
 from zoo.images.sources import Images
 from zoo.progress import Progress
 
-CLASSES, MOVED, SUGGESTED = 8, 6, 14
-OVER = {"this": "This picture", "some": "24 pictures"}
+CLASSES, CHANGED, SUGGESTED = 8, 6, 14
+OVER = {"this": "This image", "some": "24 images"}
 SOME, SIDE = 24, 250
 
 
-def asked(at: Here, bench: SteeringSite) -> Edits:
-    """The edits of the address; where it says nothing of them, the page's unit is ablated.
+def edits_of_address(at: Location, site: SteeringSite) -> Edits:
+    """The edits of the address; where it has none, the page's unit is ablated.
 
     Raises:
-        UploadError: edits that are none.
+        UploadError: edits that cannot be read.
     """
-    said = links.asked("edits", 2 * links.LONGEST)
-    if said is None:
-        return () if at.unit.index is None else edit_links.parsed(f"{at.unit.index}:ablate", bench.count, bench.size)
-    return () if said == "none" else edit_links.parsed(said, bench.count, bench.size)
+    text = links.param("edits", 2 * links.LONGEST)
+    if text is None:
+        return () if at.unit.index is None else edit_links.parse_edits(f"{at.unit.index}:ablate", site.count, site.size)
+    return () if text == "none" else edit_links.parse_edits(text, site.count, site.size)
 
 
-def first_picture(at: Here) -> int:
-    """The picture that the page's unit answers to most."""
+def default_image(at: Location) -> int:
+    """The top activating image of the page's unit."""
     if at.scan is None or at.unit.index is None or at.unit.space not in at.scan.layers:
         return 0
     top = at.scan.unit(at.unit.channel).top
     return top[0].image if top else 0
 
 
-# -- the picture ------------------------------------------------------------------------------------------------------
+# -- the image --------------------------------------------------------------------------------------------------------
 
 
-def picture(bench: SteeringSite, edits: Edits, shown: Shown, made: Sides | None) -> None:
-    """The picture, on which places can be chosen for an edit, and what the edited unit says before and after."""
-    pixels = crops.pixels(shown.images.tensor(bench.model.input)[0], bench.model.input.channels)
+def show_image(site: SteeringSite, edits: Edits, image: SelectedImage, comparison: Comparison | None) -> None:
+    """The image, on which positions of an edit can be selected, and the unit's activations before and after."""
+    pixels = crops.pixels(image.images.tensor(site.model.input)[0], site.model.input.channels)
     active = _active(edits)
-    if bench.size is None or not edits:
-        st.image(np.asarray(pixels), width=SIDE, alt=shown.name)
+    if site.size is None or not edits:
+        st.image(np.asarray(pixels), width=SIDE, alt=image.name)
     else:
-        st.session_state["edit-map"] = bench.size
-        one = edits[active]
-        alt = f"{shown.name}; places of the edit of {bench.space}:{one.latent}"
-        drawn = brush(uri(jpeg(pixels, 2 * SIDE)), bench.size, one.at if one.on_map else None, key="brush", alt=alt,
-                      width=SIDE)  # fmt: skip
-        what = f"unit {one.latent} is edited at {len(one.at) if one.on_map else 'all'} places"
-        st.caption(f"Drag over the picture to choose places: {what}.")
-        if drawn is not None:
-            _brushed(edits, active, drawn)
-    if made is not None and edits and bench.size is not None:
-        _maps(bench, pixels, edits[active].latent, made)
+        st.session_state["edit-map"] = site.size
+        edit = edits[active]
+        alt = f"{image.name}; positions of the edit of {site.space}:{edit.latent}"
+        selected = edit.at if edit.on_map else None
+        src = uri(jpeg(pixels, 2 * SIDE))
+        dragged = pick_box(src, site.size, selected, key="edit-positions", alt=alt, width=SIDE)
+        summary = f"unit {edit.latent} is edited at {len(edit.at) if edit.on_map else 'all'} positions"
+        st.caption(f"Drag over the image to select positions: {summary}.")
+        if dragged is not None:
+            _dragged(edits, active, dragged)
+    if comparison is not None and edits and site.size is not None:
+        _maps(site, pixels, edits[active].latent, comparison)
 
 
 def _active(edits: Edits) -> int:
-    """The edit whose places and maps are shown."""
+    """The edit whose positions and maps are shown."""
     if len(edits) < 2:
         return 0
-    options = {str(i): f"{i + 1}: unit {one.latent}" for i, one in enumerate(edits)}
+    options = {str(i): f"{i + 1}: unit {edit.latent}" for i, edit in enumerate(edits)}
     return int(choose("Edit", options, "edit"))
 
 
-def _brushed(edits: Edits, active: int, drawn: tuple[tuple[int, int, int, int], bool]) -> None:
-    from dataclasses import replace
-
-    box, on = drawn
-    one = edits[active]
-    before = set(one.at) if one.on_map else set()
-    places = before | set(edit_links.filled(box)) if on else before - set(edit_links.filled(box))
-    new = replace(one, at=tuple(sorted(places)) if places else "all")
-    edit_rows.put((*edits[:active], new, *edits[active + 1 :]))
+def _dragged(edits: Edits, active: int, dragged: tuple[Box, bool]) -> None:
+    box, add = dragged
+    edit = edits[active]
+    before = set(edit.at) if edit.on_map else set()
+    positions = before | set(edit_links.positions_in(box)) if add else before - set(edit_links.positions_in(box))
+    edited = replace(edit, at=tuple(sorted(positions)) if positions else "all")
+    edit_rows.put((*edits[:active], edited, *edits[active + 1 :]))
 
 
-def _maps(bench: SteeringSite, pixels: crops.Crop, latent: int, made: Sides) -> None:
-    before, after = made.maps[latent]
+def _maps(site: SteeringSite, pixels: crops.Crop, latent: int, comparison: Comparison) -> None:
+    before, after = comparison.maps[latent]
     most = max(float(np.abs(before).max()), float(np.abs(after).max())) or 1.0
-    titles = (f"{bench.space}:{latent} before", "after", "how far all moved")
-    heats = (before / most, after / most, made.change / (float(made.change.max()) or 1.0))
-    notes = (f"{before.max():.3g}", f"{after.max():.3g}", f"{100 * float(made.change.max()):.0f} %")
-    for place, title, heat, note in zip(st.columns(3, gap="small"), titles, heats, notes, strict=True):
-        place.image(crop_panes.warm(pixels, heat), width="stretch", alt=title)
-        place.caption(minus(f"{title}, at most {note}"))
+    titles = (f"{site.space}:{latent} before", "after", "change of all units")
+    maps = (before / most, after / most, comparison.change / (float(comparison.change.max()) or 1.0))
+    notes = (f"{before.max():.3g}", f"{after.max():.3g}", f"{100 * float(comparison.change.max()):.0f} %")
+    for column, title, values, note in zip(st.columns(3, gap="small"), titles, maps, notes, strict=True):
+        column.image(crop_panes.heatmap(pixels, values), width="stretch", alt=title)
+        column.caption(minus(f"{title}, maximum {note}"))
 
 
-def suggested(at: Here, bench: SteeringSite, edits: Edits, shown: Shown, known: Maxima) -> None:
-    """Units that say most on the picture, measured by their maxima; a click edits one more."""
-    key = ("fires", bench.model.digest, bench.space, shown.key)
-    found = page_frame.settled(
-        key, "what fires here",
-        lambda report: inspect(bench.basis, bench.site, shown.images, top=SUGGESTED, maxima=known).rows[0],
+def suggested(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage, peaks: Maxima) -> None:
+    """The most active units on the image, as shares of their maxima; a click adds an edit."""
+    key = ("active units", site.model.digest, site.space, image.key)
+    active = page_frame.background_result(
+        key, "most active units",
+        lambda report: inspect(site.basis, site.vision, image.images, top=SUGGESTED, maxima=peaks).rows[0],
     )  # fmt: skip
-    if not found:
+    if not active:
         return
-    with st.expander("Units that say most here, for another edit", expanded=not edits):
-        names = state.names_of(at)
+    with st.expander("Most active units here, to add an edit", expanded=not edits):
+        labels = state.labels_of(at)
         tiles = [
-            unit_tile(at, bench.address(one.latent), names, f"{100 * (one.share or 0):.0f} % of max", pick=True)
-            for one in found
+            unit_tile(at, site.address(entry.latent), labels, f"{100 * (entry.share or 0):.0f} % of max", pick=True)
+            for entry in active
         ]
-        clicked = gallery(tiles, "suggested", size=84, label="units that say most on this picture")
+        clicked = gallery(tiles, "suggested", size=84, label="most active units on this image")
         if clicked:
             edit_rows.put(edit_rows.added(edits, int(clicked.rpartition(":")[2])))
 
@@ -130,14 +130,14 @@ def suggested(at: Here, bench: SteeringSite, edits: Edits, shown: Shown, known: 
 # -- classes ----------------------------------------------------------------------------------------------------------
 
 
-def probabilities(made: Sides) -> Any:
+def probabilities(comparison: Comparison) -> Any:
     """Probability of classes, before (gray) and after (orange where it rises, blue where it falls)."""
-    order = made.most(CLASSES)[::-1]
-    names = [made.classes[i].split(",")[0] for i in order]
-    rises = [made.after[i] >= made.before[i] for i in order]
+    order = comparison.most(CLASSES)[::-1]
+    names = [comparison.classes[i].split(",")[0] for i in order]
+    rises = [comparison.after[i] >= comparison.before[i] for i in order]
     bars = [
-        ("before", made.before[order], palette.REST),
-        ("after", made.after[order], [palette.EXCITES if up else palette.INHIBITS for up in rises]),
+        ("before", comparison.before[order], palette.REST),
+        ("after", comparison.after[order], [palette.EXCITES if up else palette.INHIBITS for up in rises]),
     ]
     figure = go.Figure(
         [
@@ -160,34 +160,38 @@ def probabilities(made: Sides) -> Any:
 # -- doses ------------------------------------------------------------------------------------------------------------
 
 
-def found_doses(at: Here, bench: SteeringSite, edits: Edits, known: Maxima, shown: Shown, over: str) -> Doses | None:
-    """The dose curves, on the picture or on some of those that were scanned; None while they are being made."""
-    images = shown.images if over == "this" else some_of(state.pictures_of(at))
+def dose_curves(
+    at: Location, site: SteeringSite, edits: Edits, peaks: Maxima, image: SelectedImage, over: str
+) -> DoseResponse | None:
+    """Dose-response curves on the image, or on some of the scanned images; None while they are computed."""
+    images = image.images if over == "this" else evenly_spaced(state.images_of(at))
 
-    def work(report: Progress) -> Doses:
-        return steering_runs.doses(bench, edits, known, images, report)
+    def work(report: Progress) -> DoseResponse:
+        return steering_runs.dose_response(site, edits, peaks, images, report)
 
-    key = ("doses", bench.model.digest, bench.space, edit_links.written(edits), images.digest)
-    made: Doses | None = page_frame.settled(key, "turning the edits up, and those of random units", work)
-    return made
+    key = ("doses", site.model.digest, site.space, edit_links.format_edits(edits), images.digest)
+    result: DoseResponse | None = page_frame.background_result(
+        key, "scaling the edits, and those of random units", work
+    )
+    return result
 
 
-def some_of(images: Images) -> Images:
-    """Pictures spread over all."""
+def evenly_spaced(images: Images) -> Images:
+    """At most `SOME` images, evenly spaced."""
     step = max(1, len(images) // SOME)
     return images.subset(range(0, len(images), step)[:SOME])
 
 
-def target_of(made: Sides) -> int:
+def target_of(comparison: Comparison) -> int:
     """The class of the address, or the one whose probability changes most; with the widget that changes it."""
-    order = list(dict.fromkeys([made.target, *made.most(CLASSES)]))
-    options = {str(i): made.classes[i].split(",")[0] for i in order}
+    order = list(dict.fromkeys([comparison.target, *comparison.most(CLASSES)]))
+    options = {str(i): comparison.classes[i].split(",")[0] for i in order}
     return int(pick("Class", options, "class"))
 
 
-def dose_chart(found: Doses, target: int, name: str, of: str) -> Any:
-    """Probability of a class as the edits are turned up: theirs, and the band of random units."""
-    x, random = list(found.doses), 100 * found.random[:, :, target]
+def dose_chart(doses: DoseResponse, target: int, name: str, of: str) -> Any:
+    """Probability of a class over the dose: of the edits, and of the same edits of random units as a band."""
+    x, random = list(doses.doses), 100 * doses.random[:, :, target]
     low, high = random.min(axis=0), random.max(axis=0)
     gray = {"color": palette.REST, "width": 0.8}
     traces: list[Any] = [
@@ -198,7 +202,7 @@ def dose_chart(found: Doses, target: int, name: str, of: str) -> Any:
             for row in random
         ),
         go.Scatter(
-            x=x, y=100 * found.values[:, target], mode="lines+markers", name=of,
+            x=x, y=100 * doses.values[:, target], mode="lines+markers", name=of,
             line={"color": palette.EXCITES, "width": 2.4}, marker={"size": 6},
             hovertemplate="dose %{x:.1f}: %{y:.1f} %<extra></extra>",
         ),
@@ -207,28 +211,28 @@ def dose_chart(found: Doses, target: int, name: str, of: str) -> Any:
     figure.add_vline(x=1, line={"color": palette.REST, "width": 1, "dash": "dot"})
     figure.update_layout(
         height=300, margin={"l": 4, "r": 8, "t": 6, "b": 4},
-        xaxis={"title": "dose (1: as set, 0: nothing)", "dtick": 0.5},
+        xaxis={"title": "dose (0: no edit, 1: as set)", "dtick": 0.5},
         yaxis={"title": f"probability of {name}, %", "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )  # fmt: skip
     return figure
 
 
-def told(found: Doses, target: int, name: str) -> str:
-    """What the curves say, in words."""
-    at = found.doses.index(1.0)
-    own, random = found.values[at, target], found.random[:, at, target]
-    clean = found.values[0, target]
-    beaten = int((np.abs(random - clean) < abs(own - clean)).sum())
-    kept, low, high = found.same[at], found.random_same[:, at].min(), found.random_same[:, at].max()
-    pictures_ = "this picture" if found.pictures == 1 else f"{found.pictures} pictures"
+def dose_summary(doses: DoseResponse, target: int, name: str) -> str:
+    """The curves at dose 1, in words."""
+    at = doses.doses.index(1.0)
+    own, random = doses.values[at, target], doses.random[:, at, target]
+    clean = doses.values[0, target]
+    weaker = int((np.abs(random - clean) < abs(own - clean)).sum())
+    same, low, high = doses.same[at], doses.random_same[:, at].min(), doses.random_same[:, at].max()
+    images = "this image" if doses.images == 1 else f"{doses.images} images"
     text = (
-        f"On {pictures_}: {name} from {100 * clean:.1f} to {100 * own:.1f} %. {beaten} of {len(random)} edits of "
-        f"random units, each as far in multiples of its own maximum, change it less ({100 * random.min():.1f} to "
+        f"On {images}: {name} from {100 * clean:.1f} to {100 * own:.1f} %. {weaker} of {len(random)} edits of "
+        f"random units, each at the same multiple of its own maximum, change it less ({100 * random.min():.1f} to "
         f"{100 * random.max():.1f} %)."
     )
-    if found.pictures > 1:
-        text += f" The first choice stays on {100 * kept:.0f} % of them; with random units on {100 * low:.0f}"
+    if doses.images > 1:
+        text += f" The predicted class stays on {100 * same:.0f} % of them; with random units on {100 * low:.0f}"
         text += f" to {100 * high:.0f} %."
     return minus(text)
 
@@ -236,26 +240,26 @@ def told(found: Doses, target: int, name: str) -> str:
 # -- a later layer ----------------------------------------------------------------------------------------------------
 
 
-def moved(at: Here, made: Sides) -> None:
+def show_changed(at: Location, comparison: Comparison) -> None:
     """Units of a later layer that changed most."""
-    if not made.moved:
-        st.caption(f"Nothing changes in {made.later}.")
+    if not comparison.moved:
+        st.caption(f"No unit of {comparison.later} changes.")
         return
-    names = state.names_of(at)
-    up = [row for row in made.moved if row[2] > row[1]]
-    down = [row for row in made.moved if row[2] < row[1]]
-    for place, title, some in zip(st.columns(2, gap="large"), ("rise", "fall"), (up, down), strict=True):
-        with place:
-            st.caption(f"{made.later}: units that {title} most, mean over the picture")
+    labels = state.labels_of(at)
+    up = [row for row in comparison.moved if row[2] > row[1]]
+    down = [row for row in comparison.moved if row[2] < row[1]]
+    for column, title, rows in zip(st.columns(2, gap="large"), ("rise", "fall"), (up, down), strict=True):
+        with column:
+            st.caption(f"{comparison.later}: units that {title} most, mean over the image")
             tiles = [
-                unit_tile(at, f"{at.model.name}/{made.later}:{i}", names, minus(f"{b:.2g} → {a:.2g}"))
-                for i, b, a in some
+                unit_tile(at, f"{at.model.name}/{comparison.later}:{i}", labels, minus(f"{b:.2g} → {a:.2g}"))
+                for i, b, a in rows
             ]
-            gallery(tiles, f"moved-{title}", size=92, label=f"units of {made.later} that {title} most")
+            gallery(tiles, f"moved-{title}", size=92, label=f"units of {comparison.later} that {title} most")
 
 
-def later_layers(at: Here) -> Mapping[str, str]:
-    """Layers behind the page's own, the next one first; without the class scores, which are shown above."""
+def later_layers(at: Location) -> Mapping[str, str]:
+    """Layers after the page's own, in order; without the class scores, which are shown above."""
     trunk: Sequence[str] = at.model.trunk
     if at.unit.layer not in trunk:
         return {}
@@ -265,22 +269,21 @@ def later_layers(at: Here) -> Mapping[str, str]:
 # -- the same in Python ------------------------------------------------------------------------------------------------
 
 
-def script(at: Here, bench: SteeringSite, edits: Edits, shown: Shown | None) -> str:
-    """The Python that gives the same probabilities."""
-    basis = "None" if bench.basis is None else f"model.basis({bench.site.layer.name!r}, {bench.name!r})"
-    attach = dict(at.settings.saes).get(bench.name)
-    lines = ["import circuits", "from sae.steering import LatentEdit, When, maxima, steer"]
-    lines.append("from sae.data.vision_site import VisionSite" + ("" if attach is None else ", attach_folder"))
-    lines += ["", f"model = circuits.load({at.model.name!r})"]
-    lines += [] if attach is None else [f"attach_folder(model, {str(attach)!r}, {bench.name!r})"]
-    number = 0 if shown is None or shown.index is None else shown.index
-    lines += [
-        f"site, units = VisionSite(model, {bench.site.layer.name!r}), {basis}",
-        f"pictures = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()",
-        f"edits = {edit_links.as_python(edits)}",
-        "with steer(site, units, edits, maxima=maxima(units, site, pictures)):",
-        f'    scores = circuits.capture(model, pictures.subset([{number}]), "logits")["logits"].flatten(1)',
-        "for name, share in zip(model.classes, scores.softmax(1)[0].tolist()):",
-        '    print(f"{name:20} {share:.3f}")',
-    ]
-    return "\n".join(lines) + "\n"
+def script(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage | None) -> str:
+    """Python code that gives the same probabilities."""
+    basis = "None" if site.basis is None else f"model.basis({site.vision.layer.name!r}, {site.name!r})"
+    folder = dict(at.settings.saes).get(site.name)
+    attach = "" if folder is None else f"attach_folder(model, {str(folder)!r}, {site.name!r})\n"
+    index = 0 if image is None or image.index is None else image.index
+    return (
+        "import circuits\nfrom sae import LatentEdit, VisionSite, When, steer\nfrom sae.steering import maxima\n"
+        f"{'from sae.data.vision_site import attach_folder' + chr(10) if attach else ''}\n"
+        f"model = circuits.load({at.model.name!r})\n{attach}"
+        f"site, units = VisionSite(model, {site.vision.layer.name!r}), {basis}\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
+        f"edits = {edit_links.as_python(edits)}\n"
+        "with steer(site, units, edits, maxima=maxima(units, site, images)):\n"
+        f'    scores = circuits.capture(model, images.subset([{index}]), "logits")["logits"].flatten(1)\n'
+        "for name, probability in zip(model.classes, scores.softmax(1)[0].tolist()):\n"
+        '    print(f"{name:20} {probability:.3f}")\n'
+    )

@@ -2,9 +2,9 @@
 
 from apps.explorer.panes.unit import (
     charts,
-    contribution_sum,
+    contributions,
     examples,
-    examples_wall,
+    feature_visualization,
     label_form,
     polysemanticity,
     similar_units,
@@ -14,9 +14,9 @@ from apps.explorer.panes.unit import (
 
 __all__ = [
     "charts",
-    "contribution_sum",
+    "contributions",
     "examples",
-    "examples_wall",
+    "feature_visualization",
     "label_form",
     "polysemanticity",
     "similar_units",

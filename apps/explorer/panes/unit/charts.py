@@ -13,17 +13,17 @@ from circuits.plot.drawing.svg import spread
 _BARS = 84
 
 
-def histogram(found: UnitScan) -> Any:
-    """How often a unit says what: responses along, positions up in a logarithmic scale."""
-    counts, low, high = spread(found.edges, found.counts, _BARS)
+def histogram(scanned: UnitScan) -> Any:
+    """Activation histogram of a unit: number of positions on a logarithmic scale."""
+    counts, low, high = spread(scanned.edges, scanned.counts, _BARS)
     step = (high - low) / _BARS
     middles = [low + (i + 0.5) * step for i in range(_BARS)]
-    # below one position is what spreading a bin leaves over
-    shown = [float(n) if n >= 0.5 else None for n in counts]
+    # rebinning leaves fractions of a position in empty bins
+    heights = [float(n) if n >= 0.5 else None for n in counts]
     figure = go.Figure(
         go.Bar(
             x=middles,
-            y=shown,
+            y=heights,
             width=step,
             marker={"color": [palette.EXCITES if m > 0 else palette.INHIBITS for m in middles], "line": {"width": 0}},
             opacity=0.75,
@@ -34,7 +34,7 @@ def histogram(found: UnitScan) -> Any:
         height=190,
         margin={"l": 4, "r": 4, "t": 6, "b": 4},
         bargap=0.08,
-        xaxis={"title": "response" + (", before the rectifier" if found.signed else ""), "zeroline": True},
+        xaxis={"title": "activation" + (", before the ReLU" if scanned.signed else ""), "zeroline": True},
         yaxis={"type": "log", "title": "positions", "dtick": 1, "exponentformat": "power"},
         showlegend=False,
     )

@@ -1,4 +1,4 @@
-"""Units like one: by when they fire, and by what they read, against what pairs of units reach by chance."""
+"""Similar units, by activations and by incoming weights, against the similarity of pairs of units by chance."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from apps.explorer.components.gallery import gallery
 from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.server.security import plain
 from apps.explorer.session import state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.errors import CircuitsError
 from circuits.plot.drawing.wording import minus
 
-WORDS = {"activations": "Fire at the same places", "weights": "Read the same"}
+MEASURES = {"activations": "Similar activations", "weights": "Similar incoming weights"}
 
 
-def show(at: Here) -> None:
-    """Both lists."""
-    names = state.names_of(at)
-    for by, title in WORDS.items():
+def show(at: Location) -> None:
+    """Show both lists."""
+    labels = state.labels_of(at)
+    for by, title in MEASURES.items():
         st.markdown(f"##### {title}")
         try:
-            found = state.likeness_in(at, by).neighbors(str(at.unit.channel), 12)
+            neighbors = state.similarity_in(at, by).neighbors(str(at.unit.channel), 12)
         except CircuitsError as error:
             st.caption(plain(error))
             continue
-        chance = minus(f"{found.chance:.2f}")
-        st.caption(plain(f"{found.measure}; 99 of 100 pairs of units lie below {chance}, and are faint here"))
-        if found.silent:
-            st.caption("It has nothing to compare.")
+        chance = minus(f"{neighbors.chance:.2f}")
+        st.caption(plain(f"{neighbors.measure}; 99 % of pairs of units are below {chance}; units below it are faint"))
+        if neighbors.silent:
+            st.caption("It is never active: there is nothing to compare.")
             continue
         tiles = [
-            unit_tile(at, unit, names, minus(f"{value:.2f}"), mark="" if value > found.chance else "faint")
-            for unit, value in found.rows
+            unit_tile(at, unit, labels, minus(f"{value:.2f}"), mark="" if value > neighbors.chance else "faint")
+            for unit, value in neighbors.rows
         ]
-        gallery(tiles, f"alike-{by}", size=96, label=title)
+        gallery(tiles, f"similar-{by}", size=96, label=title)

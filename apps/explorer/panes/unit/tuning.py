@@ -1,4 +1,4 @@
-"""What a unit is tuned to: responses to synthetic stimuli, turned step by step."""
+"""Tuning curves: activations on synthetic stimuli over their parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.session.exports import figure_bytes
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits import plot, stimuli
 from circuits.plot.drawing.wording import minus
 from circuits.tuning import tune
@@ -25,27 +25,27 @@ KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
-def show(at: Here) -> None:
-    """Curves of one kind of stimuli, and the numbers read off them."""
+def show(at: Location) -> None:
+    """Tuning curves of one kind of stimuli, and the position of the maximum."""
     kinds = [k for k in KINDS if k != "colors" or at.model.input.channels == 3]
     kind = choose("Stimuli", {k: KINDS[k][0] for k in kinds}, "stimuli")
     model, unit = at.model, at.unit.channel
 
     def work(progress: Progress) -> dict[str, Any]:
-        found = tune(model, str(unit), stimuli=KINDS[kind][1]())
-        row = found.rows()[0]
-        figure = figure_bytes(lambda: plot.tuning_curves(found), "png") if row.peak > 0 else None
+        curves = tune(model, str(unit), stimuli=KINDS[kind][1]())
+        row = curves.rows()[0]
+        figure = figure_bytes(lambda: plot.tuning_curves(curves), "png") if row.peak > 0 else None
         return {"figure": figure, "row": row.describe()}
 
-    made = page_frame.settled(
-        ("tune", model.digest, str(unit), kind), f"showing {KINDS[kind][0].lower()}", work, model=model
+    result = page_frame.background_result(
+        ("tune", model.digest, str(unit), kind), f"activations on {KINDS[kind][0].lower()}", work, model=model
     )
-    if made is None:
+    if result is None:
         return
-    row = made["row"]
-    if made["figure"] is None:
-        st.caption("It answers to none of them.")
+    row = result["row"]
+    if result["figure"] is None:
+        st.caption("None of these stimuli activates it.")
         return
-    where = ", ".join(f"{axis} {v:g}" if isinstance(v, float) else f"{axis} {v}" for axis, v in row["at"].items())
-    st.caption(f"Strongest response {minus(format(row['peak'], '.3g'))} at {where}.")
-    st.image(made["figure"], width=760, alt=f"Tuning of {unit.short} to {KINDS[kind][0].lower()}")
+    position = ", ".join(f"{axis} {v:g}" if isinstance(v, float) else f"{axis} {v}" for axis, v in row["at"].items())
+    st.caption(f"Maximum {minus(format(row['peak'], '.3g'))} at {position}.")
+    st.image(result["figure"], width=760, alt=f"Tuning of {unit.short} to {KINDS[kind][0].lower()}")

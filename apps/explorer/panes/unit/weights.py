@@ -1,4 +1,4 @@
-"""What a unit reads and who reads it: kernels between pictures, and what is not shown in one number."""
+"""Incoming and outgoing weights of a unit: the strongest kernels, and the sum of all others."""
 
 from __future__ import annotations
 
@@ -6,97 +6,99 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from apps.explorer.components.wires import wire_rows, wires
+from apps.explorer.components.weights import weight_list, weight_rows
 from apps.explorer.server.security import plain
 from apps.explorer.session import links, state
-from apps.explorer.session.state import Here
+from apps.explorer.session.state import Location
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.plot.drawing.wording import minus
 from circuits.tracing.circuit import Edge
 from circuits.units.dossier.neighbor_weights import Wires
-from circuits.units.dossier.neighbor_weights import wires as find_wires
+from circuits.units.dossier.neighbor_weights import wires as neighbor_weights
 
 MOST = 96
 """Kernels shown at most."""
+NAMES = {"in": "incoming", "out": "outgoing"}
+"""Names of the directions in addresses."""
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _found(digest: str, unit: str, direction: Literal["in", "out"], n: int, _model: Model) -> Wires:
-    return find_wires(_model, unit, direction, n)
+def _strongest_weights(digest: str, unit: str, direction: Literal["in", "out"], n: int, _model: Model) -> Wires:
+    return neighbor_weights(_model, unit, direction, n)
 
 
-def found(at: Here, direction: Literal["in", "out"], n: int = 12) -> Wires:
-    """The strongest kernels into a unit, or out of it.
+def strongest_weights(at: Location, direction: Literal["in", "out"], n: int = 12) -> Wires:
+    """The strongest incoming ("in") or outgoing ("out") kernels of a unit.
 
     Raises:
         CircuitsError: there is no layer before or after.
     """
-    return _found(at.model.digest, str(at.unit.channel), direction, n, at.model)
+    return _strongest_weights(at.model.digest, str(at.unit.channel), direction, n, at.model)
 
 
-def show(at: Here, direction: Literal["in", "out"]) -> None:
-    """One direction."""
+def show(at: Location, direction: Literal["in", "out"]) -> None:
+    """Show the weights of one direction."""
     n = _count(direction)
     try:
-        rows = found(at, direction, n)
+        weights = strongest_weights(at, direction, n)
     except CircuitsError as error:  # the first and the last layer
         st.caption(plain(error))
         return
-    pictures = {wire.unit: state.thumb_of(at, Unit.parse(wire.unit)) for wire in rows.rows}
+    images = {row.unit: state.thumb_of(at, Unit.parse(row.unit)) for row in weights.rows}
+    st.caption(plain(_about(weights)))
+    rows = weight_rows(weights, images, state.labels_of(at))
     own = state.thumb_of(at, at.unit)
-    st.caption(plain(_words(rows)))
-    shown = wire_rows(rows, pictures, state.names_of(at))
-    wires(shown, own, at.unit.short, into=direction == "in", key=f"wires-{direction}")
-    if rows.rest is not None and rows.count > len(rows.rows):
-        left = 1 - sum(wire.share for wire in rows.rows)
-        total = minus(f"{float(rows.rest.sum()):+.3g}")
+    weight_list(rows, own, at.unit.short, incoming=direction == "in", key=f"weights-{direction}")
+    if weights.rest is not None and weights.count > len(rows):
+        share = max(0.0, 1 - sum(row.share for row in weights.rows))
+        total = minus(f"{float(weights.rest.sum()):+.3g}")
         st.caption(
-            f"The {rows.count - len(rows.rows):,} others add up to {total}, and hold {100 * max(left, 0):.2g} % of all "
-            "squared weights."
+            f"The {weights.count - len(rows):,} others add up to {total}, and have {100 * share:.2g} % of the squared "
+            "weights."
         )
-    faint = len(rows.rows) < n
-    if not faint and rows.count > n and n < MOST and st.button("Show more", key=f"more-{direction}", type="tertiary"):
-        links.change(**{f"{direction}s": 2 * n})
+    more = len(rows) == n < min(weights.count, MOST)  # fewer rows than n: the others are faint
+    if more and st.button("Show more", key=f"more-{direction}", type="tertiary"):
+        links.change(**{NAMES[direction]: 2 * n})
         st.rerun()
 
 
-def _count(direction: str) -> int:
-    """How many kernels the address asks for; a button below the list asks for more."""
-    said = links.asked(f"{direction}s") or "12"
-    return min(int(said), MOST) if said.isdecimal() and len(said) < 6 and int(said) else 12
+def _count(direction: Literal["in", "out"]) -> int:
+    """Number of kernels that the address asks for."""
+    text = links.param(NAMES[direction]) or "12"
+    return min(int(text), MOST) if text.isdecimal() and len(text) < 6 and int(text) else 12
 
 
-def _words(rows: Wires) -> str:
-    where = "" if rows.start == rows.layer else f", read at {rows.start}"
-    if rows.direction == "in":
-        return f"The {len(rows.rows)} strongest of {rows.count:,} kernels from {rows.layer}{where}."
+def _about(weights: Wires) -> str:
+    n, count, layer = len(weights.rows), weights.count, weights.layer
+    if weights.direction == "in":
+        start = "" if weights.start == layer else f", at {weights.start}"
+        return f"The {n} strongest of {count:,} kernels from {layer}{start}; shares are of the squared weights."
     return (
-        f"The {len(rows.rows)} units of {rows.layer} that read it most, of {rows.count:,}; shares are of what they read"
+        f"The {n} strongest of {count:,} kernels to {layer}; shares are of the squared incoming weights of each target."
     )
 
 
-def edges(rows: Wires) -> list[Edge]:
-    """Wires as edges, which figures are made of."""
+def edges(weights: Wires) -> list[Edge]:
+    """The weights as edges of a circuit, for figures."""
+    incoming = weights.direction == "in"
     return [
         Edge(
-            source=wire.unit if rows.direction == "in" else rows.unit,
-            target=rows.unit if rows.direction == "in" else wire.unit,
-            sign=1 if wire.weight >= 0 else -1,
-            weight=wire.weight,
-            strength=wire.weight,
-            kernel=wire.kernel,
-            offset=rows.offset,
-            stride=rows.stride,
+            source=row.unit if incoming else weights.unit,
+            target=weights.unit if incoming else row.unit,
+            sign=1 if row.weight >= 0 else -1,
+            weight=row.weight,
+            strength=row.weight,
+            kernel=row.kernel,
+            offset=weights.offset,
+            stride=weights.stride,
         )
-        for wire in rows.rows
+        for row in weights.rows
     ]
 
 
-def table(rows: Wires) -> list[dict[str, Any]]:
-    """Wires as a table."""
-    return [
-        {"direction": rows.direction, "unit": w.unit, "weight": w.weight, "sum": w.sum, "share": w.share}
-        for w in rows.rows
-    ]
+def table(weights: Wires) -> list[dict[str, Any]]:
+    """The weights as rows of a table."""
+    columns = ("unit", "weight", "sum", "share")
+    return [{"direction": weights.direction} | {name: getattr(row, name) for name in columns} for row in weights.rows]

@@ -1,13 +1,11 @@
 export default function ({ parentElement, data, setTriggerValue }) {
-  const root = parentElement.querySelector(".passages");
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", data.label);
-  root.className = "passages" + (data.large ? " large" : "");
+  const root = parentElement.querySelector(".token_activations");
+  group(root, "token_activations" + (data.large ? " large" : ""), data.label);
   root.replaceChildren(...data.rows.map((row, number) => {
-    const line = made("div", "row"), text = made("span", "text");
-    if (row.note) line.append(made("span", "note", row.note));
-    row.words.forEach((word, i) => {
-      const token = made("span", "token" + (i === row.at ? " at" : ""), word);
+    const line = element("div", "row"), text = element("span", "text");
+    if (row.note) line.append(element("span", "note", row.note));
+    row.tokens.forEach((string, i) => {
+      const token = element("span", "token" + (i === row.at ? " at" : ""), string);
       token.setAttribute("role", "button");
       token.dataset.token = i;
       if (data.large) token.tabIndex = 0;

@@ -1,6 +1,6 @@
 // Going to another page with other parameters, the server's client writes two entries into the browser's history: the
-// old page with the new parameters, then the new page. The first is a view that nobody saw: the second takes its place,
-// so that "back" leads where one came from.
+// old page with the new parameters, then the new page. The first is a view that was never shown, so the second replaces it
+// and "back" leads to the page before.
 function keepHistoryWhole() {
   if (window.circuitsHistory) return;
   window.circuitsHistory = { at: 0, search: "" };
@@ -21,8 +21,8 @@ function keepHistoryWhole() {
 export default function ({ parentElement, data }) {
   keepHistoryWhole();
   const button = parentElement.querySelector(".link");
-  const say = (text) => { button.textContent = text; };
-  say("Copy link");
+  const label = (text) => { button.textContent = text; };
+  label("Copy link");
   button.onclick = async () => {
     // pages lie beside each other under the app's own folder
     const folder = window.location.pathname.replace(/[^/]*$/, "");
@@ -30,10 +30,10 @@ export default function ({ parentElement, data }) {
     button.dataset.link = link;
     try {
       await navigator.clipboard.writeText(link);
-      say("Copied");
+      label("Copied");
     } catch {
       window.prompt("Copy this link", link);
     }
-    setTimeout(() => say("Copy link"), 1500);
+    setTimeout(() => label("Copy link"), 1500);
   };
 }

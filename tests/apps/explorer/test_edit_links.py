@@ -1,4 +1,4 @@
-"""Edits as parts of an address, and the random units that stand in for edited ones."""
+"""Edits as parts of an address, and the random units as their control."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.explorer.resources.control_units import RANDOM, stand_ins
+from apps.explorer.resources.control_units import RANDOM, random_units
 from apps.explorer.server.security import UploadError
-from apps.explorer.session.edit_links import LARGEST, MOST, as_python, boxes, filled, parsed, written
+from apps.explorer.session.edit_links import LARGEST, MOST, as_python, boxes, format_edits, parse_edits, positions_in
 from circuits.errors import CircuitsError
 from sae.steering import LatentEdit, Maxima, When
 
 SIZE, COUNT = (8, 6), 50
-_places = st.sets(st.tuples(st.integers(0, SIZE[0] - 1), st.integers(0, SIZE[1] - 1)), min_size=1)
+_positions = st.sets(st.tuples(st.integers(0, SIZE[0] - 1), st.integers(0, SIZE[1] - 1)), min_size=1)
 _values = st.integers(-4_000, 4_000).map(lambda n: n / 8)
 _whens = st.builds(
     When, st.integers(0, COUNT - 1), above=_values, unit=st.sampled_from(["max", "absolute"]), anywhere=st.booleans()
@@ -28,7 +28,7 @@ _edits = st.one_of(
         st.sampled_from(["set", "add"]),
         _values,
         unit=st.sampled_from(["max", "absolute"]),
-        at=st.one_of(st.just("all"), _places.map(lambda found: tuple(sorted(found)))),
+        at=st.one_of(st.just("all"), _positions.map(lambda result: tuple(sorted(result)))),
         when=st.lists(_whens, max_size=2).map(tuple),
     ),
     st.builds(LatentEdit, st.integers(0, COUNT - 1), st.just("scale"), _values),
@@ -39,24 +39,24 @@ _edits = st.one_of(
 @given(st.lists(_edits, max_size=MOST))
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_edits_come_back_from_an_address_as_they_went_in(edits: list[LatentEdit]) -> None:
-    assert parsed(written(edits), COUNT, SIZE) == tuple(edits)
+    assert parse_edits(format_edits(edits), COUNT, SIZE) == tuple(edits)
 
 
-@given(_places)
+@given(_positions)
 @hypothesis_settings(max_examples=100, deadline=None)
-def test_boxes_hold_the_places_and_nothing_else_once(places: set[tuple[int, int]]) -> None:
-    found = [place for box in boxes(places) for place in filled(box)]
-    assert sorted(found) == sorted(places)
+def test_boxes_hold_exactly_the_positions_once(positions: set[tuple[int, int]]) -> None:
+    result = [position for box in boxes(positions) for position in positions_in(box)]
+    assert sorted(result) == sorted(positions)
 
 
 def test_a_full_map_is_one_box() -> None:
     assert boxes([(y, x) for y in range(8) for x in range(6)]) == [(0, 0, 7, 5)]
 
 
-def test_edits_of_texts_have_tokens_for_places() -> None:
-    edits = parsed("3:add:0.5x@last/4:set:2@0,5", COUNT, None)
-    assert [one.at for one in edits] == ["last", (0, 5)]
-    assert parsed(written(edits), COUNT, None) == edits
+def test_edits_of_texts_have_tokens_for_positions() -> None:
+    edits = parse_edits("3:add:0.5x@last/4:set:2@0,5", COUNT, None)
+    assert [edit.at for edit in edits] == ["last", (0, 5)]
+    assert parse_edits(format_edits(edits), COUNT, None) == edits
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_edits_of_texts_have_tokens_for_places() -> None:
         "11:scale:2x", "٣:ablate", "11:set:2x@0,0,0,0@9,9,9,9", "11:set:2x@0,0,0,99999",
     ],
 )  # fmt: skip
-def test_what_is_no_edit_is_told_in_one_short_line(text: str) -> None:
+def test_what_is_no_edit_is_refused_in_one_short_line(text: str) -> None:
     with pytest.raises(CircuitsError) as error:
-        parsed(text, COUNT, SIZE)
+        parse_edits(text, COUNT, SIZE)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
@@ -80,14 +80,14 @@ def test_what_is_no_edit_is_told_in_one_short_line(text: str) -> None:
 def test_no_text_breaks_the_reading_of_edits(text: str) -> None:
     for size in (SIZE, None):
         try:
-            found = parsed(text, COUNT, size)
+            result = parse_edits(text, COUNT, size)
         except CircuitsError:
             continue
-        assert parsed(written(found), COUNT, size) == found
+        assert parse_edits(format_edits(result), COUNT, size) == result
 
 
 def test_the_python_of_edits_makes_those_edits() -> None:
-    edits = parsed("11:set:2x@4,0,6,5@0,0,0,0~39:above:0.5x:anywhere~3:below:1/7:ablate/3:scale:-1.5", COUNT, SIZE)
+    edits = parse_edits("11:set:2x@4,0,6,5@0,0,0,0~39:above:0.5x:anywhere~3:below:1/7:ablate/3:scale:-1.5", COUNT, SIZE)
     assert tuple(eval(as_python(edits), {"LatentEdit": LatentEdit, "When": When})) == edits
 
 
@@ -97,23 +97,23 @@ def _maxima(values: list[float]) -> Maxima:
 
 def test_random_units_are_others_that_fire_and_none_comes_twice() -> None:
     known = _maxima([1.0 if i % 3 else 0.0 for i in range(60)])
-    edits = parsed("1:ablate/2:set:1x~4:above:1/2:add:1", 60, SIZE)
-    drawn = stand_ins(edits, known)
-    assert len(drawn) == RANDOM and all(set(row) == {1, 2} for row in drawn), "one for each edited unit"
-    units = [unit for row in drawn for unit in row.values()]
+    edits = parse_edits("1:ablate/2:set:1x~4:above:1/2:add:1", 60, SIZE)
+    controls = random_units(edits, known)
+    assert len(controls) == RANDOM and all(set(row) == {1, 2} for row in controls), "one for each edited unit"
+    units = [unit for row in controls for unit in row.values()]
     assert len(set(units)) == len(units)
     assert not set(units) & {1, 2, 4} and all(unit % 3 for unit in units)
-    assert stand_ins(edits, known) == drawn, "the same every time"
+    assert random_units(edits, known) == controls, "the same every time"
 
 
 def test_with_few_units_random_ones_come_again_and_with_none_it_is_said() -> None:
-    drawn = stand_ins([LatentEdit(0, "ablate")], _maxima([1.0, 1.0, 1.0]))
-    assert {unit for row in drawn for unit in row.values()} <= {1, 2} and len(drawn) == RANDOM
+    controls = random_units([LatentEdit(0, "ablate")], _maxima([1.0, 1.0, 1.0]))
+    assert {unit for row in controls for unit in row.values()} <= {1, 2} and len(controls) == RANDOM
     with pytest.raises(CircuitsError, match="too few other units"):
-        stand_ins([LatentEdit(0, "ablate")], _maxima([1.0, 0.0]))
-    assert not np.isnan(drawn[0][0])
+        random_units([LatentEdit(0, "ablate")], _maxima([1.0, 0.0]))
+    assert not np.isnan(controls[0][0])
 
 
 def test_too_many_edits_are_refused() -> None:
     with pytest.raises(UploadError, match="at most"):
-        parsed("/".join(f"{i}:ablate" for i in range(MOST + 1)), COUNT, SIZE)
+        parse_edits("/".join(f"{i}:ablate" for i in range(MOST + 1)), COUNT, SIZE)

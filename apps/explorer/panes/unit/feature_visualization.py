@@ -1,0 +1,51 @@
+"""Feature visualizations of a unit: one that activates it, a diverse set, and one that suppresses it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from apps.explorer.components.gallery import gallery, tile
+from apps.explorer.server.jobs import Jobs
+from apps.explorer.server.security import plain
+from apps.explorer.session import state
+from apps.explorer.session.state import Location
+from circuits.plot.drawing.wording import number
+
+TITLES = {"positive": "activating", "diverse": "activating, diverse", "negative": "suppressing"}
+
+
+def show(at: Location) -> None:
+    """The visualizations of the store, or the command that renders them."""
+    stored = state.visualizations_of(at).get(str(at.unit.channel), ())
+    order = {kind: i for i, kind in enumerate(TITLES)}
+    tiles = []
+    for visualization in sorted(stored, key=lambda item: (order[item.kind], item.result.variant))[:9]:
+        title = TITLES[visualization.kind]
+        src = state.visualization_uri(visualization)
+        alt = f"{title}: feature visualization, seed {visualization.result.seed}, {visualization.result.steps} steps"
+        note = "" if src is None else number(visualization.result.response)
+        tiles.append(tile(None, src, alt=alt if src else "no image activates it", name=title, note=note))
+    if tiles:
+        size = 118 if len(tiles) > 1 else 180
+        gallery(tiles, "visualizations", size=size, label=f"feature visualizations of {at.unit.short}")
+    kinds = {visualization.kind for visualization in stored}
+    missing = [kind for kind in TITLES if kind not in kinds]
+    if missing:
+        _offer(at, missing, bool(tiles))
+
+
+def _offer(at: Location, missing: list[str], any_yet: bool) -> None:
+    command = f"circuits visualize {at.unit.channel} --out {at.folder}/sweeps/{at.unit.layer}-{at.unit.index}.positive"
+    if not any_yet:
+        st.caption("Not rendered yet.")
+    if at.settings.allow_write:
+        label = "Render" if not any_yet else f"Render {' and '.join(missing)}"
+        if st.button(label, key="visualize", icon=":material/auto_awesome:"):
+            options = {"address": str(at.unit.channel), "kinds": missing, "steps": 192}
+            Jobs(at.settings.store).start("visualize", options)
+            st.toast("Rendering. The Jobs page shows the progress.")
+    elif not any_yet:
+        st.code(command, language="sh", wrap_lines=True)
+    for job in Jobs(at.settings.store).all()[:5]:
+        if job.state == "running" and job.options.get("address") == str(at.unit.channel):
+            st.caption(plain(job.progress_text))
