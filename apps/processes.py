@@ -41,12 +41,12 @@ def spread(
     )
     finished = False
     try:
-        asked: dict[Future[Out], In] = {pool.submit(work, item): item for item in items}
-        waiting = set(asked)
+        pending: dict[Future[Out], In] = {pool.submit(work, item): item for item in items}
+        waiting = set(pending)
         while waiting:
             ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in ready:
-                yield asked[future], future.result()
+                yield pending[future], future.result()
         finished = True
     finally:
         if not finished:

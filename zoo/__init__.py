@@ -1,4 +1,4 @@
-"""Models to take apart: cards, weights, pictures.
+"""Models to analyze: cards, weights, images.
 
 The names below are loaded when first used, so that `import zoo` costs nothing.
 """

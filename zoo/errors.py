@@ -1,4 +1,4 @@
-"""Errors for the person who made the mistake: what was asked, what exists, what to do."""
+"""Errors whose message tells the user what was wrong, what exists and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CircuitsError(Exception):
 
 
 class ModelError(CircuitsError):
-    """An unknown model, or one that cannot be built or used as asked."""
+    """An unknown model, or one that cannot be built or used."""
 
 
 class WeightsError(CircuitsError):
@@ -38,8 +38,8 @@ def shorten(text: object, limit: int = 80) -> str:
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
     """The `n` known names closest to `name`, best first."""
     by_lower = {k.lower(): k for k in known}
-    asked = name[:200].lower()
-    close = difflib.get_close_matches(asked, list(by_lower), n=n, cutoff=0.4)
+    lowered = name[:200].lower()
+    close = difflib.get_close_matches(lowered, list(by_lower), n=n, cutoff=0.4)
     return [by_lower[c] for c in close]
 
 

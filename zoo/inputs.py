@@ -1,4 +1,4 @@
-"""How a model wants its pictures: size, channels, and the arithmetic from [0, 1] to its own range."""
+"""How a model wants its images: size, channels, and the arithmetic from [0, 1] to its own range."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from zoo.errors import ModelError
 class InputSpec:
     """What a model is fed.
 
-    Everywhere in this project a picture is a float tensor `(N, channels, height, width)` in [0, 1],
+    Everywhere in this project an image is a float tensor `(N, channels, height, width)` in [0, 1],
     RGB where it has three channels. `normalize` turns it into what the network was trained on:
-    `(x[:, order] * scale - mean) / std`. It is differentiable, so pictures can be optimized.
+    `(x[:, order] * scale - mean) / std`. It is differentiable, so images can be optimized.
 
     Attributes:
         size: height and width in pixels (an int means a square).
@@ -56,11 +56,11 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """`(channels, height, width)` of one picture."""
+        """`(channels, height, width)` of one image."""
         return (self.channels, *self.hw)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Pictures in [0, 1] `(N, channels, H, W)` as the network wants them, same shape."""
+        """Images in [0, 1] `(N, channels, H, W)` as the network wants them, same shape."""
         x = images.flip(1) if self.order == "BGR" else images
         if self.scale != 1.0:
             x = x * self.scale

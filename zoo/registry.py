@@ -1,4 +1,4 @@
-"""From a model's name to the model: cards by name, and `build`, which loads weights or says what is missing."""
+"""From a model's name to the model: cards by name, and `build`, which loads weights or reports what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to be looked into.
+    """A model ready to be analyzed.
 
     Attributes:
         module: in evaluation mode, no parameter asking for a gradient.
@@ -65,8 +65,8 @@ def get_card(name: str) -> Card:
         near = did_you_mean(key(name), model_names())
     except ModelError:  # torchvision is broken here, but that is not what this is about
         near = did_you_mean(key(name), cards())
-    known = ", ".join([*cards(), *(f"{prefix}/<name>" for prefix in LIBRARIES)])
-    raise ModelError(f"no model called {shorten(name)!r}.{near} There are {known}")
+    names = ", ".join([*cards(), *(f"{prefix}/<name>" for prefix in LIBRARIES)])
+    raise ModelError(f"no model called {shorten(name)!r}.{near} There are {names}")
 
 
 def status(card: Card | str) -> WeightsStatus:

@@ -152,14 +152,14 @@ def weights() -> Iterator[Finding]:
         where = status(card)
         needed = card.weights is not None and card.weights.packaged
         mend = ""
-        if not where.found and card.weights is not None:
+        if not where.available and card.weights is not None:
             if needed:
                 mend = "reinstall vision-circuits"
             elif card.weights.url:
                 mend = f"circuits trace {name}/...  (fetched on first use), or --weights FILE"
             else:
                 mend = f"cp {card.weights.filename} {folder or cache_folder()}/"
-        state = "ok" if where.found else "broken" if needed else "missing"
+        state = "ok" if where.available else "broken" if needed else "missing"
         yield Finding("Weights", name, state, f"{where.path} ({where.how})" if where.path else where.how, mend)
 
 

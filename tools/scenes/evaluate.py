@@ -44,19 +44,19 @@ class Batch:
 
 @torch.no_grad()
 def run(module: InceptionV1, scenes: Iterable[Scene], batch_size: int = 128) -> Batch:
-    """Put scenes through the network and keep the layers that the benchmark asks about."""
+    """Put scenes through the network and record the layers that the benchmark evaluates."""
     module.eval()
     device = next(module.parameters()).device
     offset, stride = centers(module.spec, PART_LAYER)
-    kept: dict[str, list[Tensor]] = {name: [] for name in (PART_LAYER, OBJECT_LAYER, UNION_LAYER, "softmax_pre")}
+    recorded: dict[str, list[Tensor]] = {name: [] for name in (PART_LAYER, OBJECT_LAYER, UNION_LAYER, "softmax_pre")}
     labels, present, inside = [], [], []
     waiting: list[npt.NDArray[np.uint8]] = []
 
     def flush() -> None:
         images = torch.from_numpy(np.stack(waiting)).to(device).permute(0, 3, 1, 2).float() / 255
-        seen = trunk(module, INPUT.normalize(images))
-        for name, parts in kept.items():
-            parts.append(seen[name].cpu())
+        activations = trunk(module, INPUT.normalize(images))
+        for name, parts in recorded.items():
+            parts.append(activations[name].cpu())
         waiting.clear()
 
     for scene in scenes:
@@ -72,27 +72,27 @@ def run(module: InceptionV1, scenes: Iterable[Scene], batch_size: int = 128) -> 
     if waiting:
         flush()
     return Batch(torch.tensor(labels), torch.from_numpy(np.stack(present)), torch.from_numpy(np.stack(inside)),
-                 {name: torch.cat(parts) for name, parts in kept.items()})  # fmt: skip
+                 {name: torch.cat(parts) for name, parts in recorded.items()})  # fmt: skip
 
 
 def image_auc(batch: Batch, layer: str, positive: Iterable[str], negative: Iterable[str]) -> Tensor:
-    """AUC of each unit's highest activation for pictures of some classes against those of others, `(C,)`."""
+    """AUC of each unit's highest activation for images of some classes against those of others, `(C,)`."""
     peaks = batch.acts[layer].amax(dim=(2, 3))
     rows = [torch.isin(batch.labels, torch.tensor([CLASSES.index(c) for c in names])) for names in (positive, negative)]
     return auc(peaks[rows[0]], peaks[rows[1]])
 
 
 def part_auc(batch: Batch, layer: str = PART_LAYER, most: int = 20_000) -> dict[str, Tensor]:
-    """For each part, the AUC of each unit `(C,)`: positions centerd on it against positions of pictures without it.
+    """For each part, the AUC of each unit `(C,)`: positions centerd on it against positions of images without it.
 
     `layer` must lie on the grid of `PART_LAYER`; of the negative positions an even sample of at most `most` is taken.
     """
     acts = batch.acts[layer].permute(0, 2, 3, 1)
-    found = {}
+    aucs = {}
     for k, name in enumerate(PARTS):
         negative = acts[~batch.present[:, k]].flatten(0, 2)
-        found[name] = auc(acts[batch.inside[:, k]], negative[:: max(1, len(negative) // most)])
-    return found
+        aucs[name] = auc(acts[batch.inside[:, k]], negative[:: max(1, len(negative) // most)])
+    return aucs
 
 
 def expanded_kernels(module: InceptionV1, block: str) -> Tensor:
@@ -105,22 +105,22 @@ def expanded_kernels(module: InceptionV1, block: str) -> Tensor:
     def weight(name: str) -> Tensor:
         return module.get_parameter(f"{block}_{name}_pre.weight")
 
-    one = F.pad(weight("1x1"), (2, 2, 2, 2))
-    three = torch.einsum("omyx,mi->oiyx", weight("3x3"), weight("3x3_bottleneck")[:, :, 0, 0])
-    five = torch.einsum("omyx,mi->oiyx", weight("5x5"), weight("5x5_bottleneck")[:, :, 0, 0])
+    kernel_1x1 = F.pad(weight("1x1"), (2, 2, 2, 2))
+    kernel_3x3 = torch.einsum("omyx,mi->oiyx", weight("3x3"), weight("3x3_bottleneck")[:, :, 0, 0])
+    kernel_5x5 = torch.einsum("omyx,mi->oiyx", weight("5x5"), weight("5x5_bottleneck")[:, :, 0, 0])
     pool = (weight("pool_proj") / 9).expand(-1, -1, 3, 3)
-    return torch.cat([one, F.pad(three, (1, 1, 1, 1)), five, F.pad(pool, (1, 1, 1, 1))])
+    return torch.cat([kernel_1x1, F.pad(kernel_3x3, (1, 1, 1, 1)), kernel_5x5, F.pad(pool, (1, 1, 1, 1))])
 
 
 @torch.no_grad()
 def contributions(module: InceptionV1, batch: Batch, source: str, target: str, unit: int, rows: Tensor) -> Tensor:
-    """Mean of the sum over positions of expanded weight x activation, at the unit's peak in each picture, `(C,)`.
+    """Mean of the sum over positions of expanded weight x activation, at the unit's peak in each image, `(C,)`.
 
     Args:
         module, batch: the network and what it saw.
         source, target: neighboring layers without pooling between them.
         unit: channel of `target`.
-        rows: `(N,)` bool, the pictures to average over.
+        rows: `(N,)` bool, the images to average over.
     """
     kernel = expanded_kernels(module, target)[unit].cpu()
     acts, response = batch.acts[source][rows], batch.acts[target][rows, unit]
@@ -133,7 +133,7 @@ def contributions(module: InceptionV1, batch: Batch, source: str, target: str, u
 
 @torch.no_grad()
 def ablation_drops(module: InceptionV1, batch: Batch, source: str, target: str, unit: int, rows: Tensor) -> Tensor:
-    """How much a unit's peak response in pictures `rows` falls when each source channel is set to its mean, `(C,)`."""
+    """How much a unit's peak response in images `rows` falls when each source channel is set to its mean, `(C,)`."""
     acts, response = batch.acts[source], batch.acts[target][rows, unit]
     mean, before = acts.mean(dim=(0, 2, 3)), response.flatten(1)
     peak = before.argmax(dim=1, keepdim=True)
@@ -147,10 +147,12 @@ def ablation_drops(module: InceptionV1, batch: Batch, source: str, target: str, 
 
 
 @torch.no_grad()
-def kept(module: InceptionV1, batch: Batch, source: str, target: str, unit: int, channels: list[int]) -> float:
+def explained_variance(
+    module: InceptionV1, batch: Batch, source: str, target: str, unit: int, channels: list[int]
+) -> float:
     """Explained variance of a unit's response, over all positions, when only `channels` of the source vary.
 
-    The others are replaced by their means over pictures and positions.
+    The others are replaced by their means over images and positions.
     """
     acts, true = batch.acts[source], batch.acts[target][:, unit]
     edited = acts.mean(dim=(0, 2, 3))[None, :, None, None].expand_as(acts).clone()
@@ -185,7 +187,7 @@ def benchmark(module: InceptionV1, *, scenes: int = 2600, per_arrangement: int =
         A dict that goes to JSON: "accuracy"; "not_car" by arrangement; "parts" (best unit of `PART_LAYER`
         and its AUC for each part); "car" (unit of `OBJECT_LAYER`, its parents, ranks, kernels' balance,
         ablation percentiles, explained variance kept by the best eight parents and by random ones);
-        "dog" (a unit that answers to both dogs and its parents for either); "passes".
+        "dog" (a unit activated by both dogs and its parents for either); "passes".
     """
     batch = run(module, dataset(scenes, seed))
     result: dict[str, Any] = {"accuracy": accuracy(batch)}
@@ -206,21 +208,26 @@ def _car(module: InceptionV1, batch: Batch, by_part: dict[str, Tensor], random_s
     is_car = batch.labels == CLASSES.index("car")
     scores = image_auc(batch, target, ["car"], [c for c in CLASSES if c != "car"])
     unit = int(scores.argmax())
-    given = contributions(module, batch, source, target, unit, is_car)
-    ranking = [int(c) for c in given.abs().argsort(descending=True)]
+    contribution = contributions(module, batch, source, target, unit, is_car)
+    ranking = [int(c) for c in contribution.abs().argsort(descending=True)]
     drops = ablation_drops(module, batch, source, target, unit, is_car)
     units = {part: int(by_part[part].argmax()) for part in CAR_PARTS}
     others = torch.tensor([c for c in range(len(drops)) if c not in units.values()])
     kernels = expanded_kernels(module, target).detach().cpu()[unit]
     generator = torch.Generator().manual_seed(0)
-    picks = [torch.randperm(len(given), generator=generator)[:8].tolist() for _ in range(random_sets)]
-    chance = sorted(kept(module, batch, source, target, unit, pick) for pick in picks)
+    picks = [torch.randperm(len(contribution), generator=generator)[:8].tolist() for _ in range(random_sets)]
+    chance = sorted(explained_variance(module, batch, source, target, unit, pick) for pick in picks)
     best_part = {c: max(by_part, key=lambda p: float(by_part[p][c])) for c in ranking[:8]}
     return {
         "unit": unit,
         "auc": float(scores[unit]),
         "parents": [
-            {"unit": c, "strength": float(given[c]), "part": best_part[c], "auc": float(by_part[best_part[c]][c])}
+            {
+                "unit": c,
+                "strength": float(contribution[c]),
+                "part": best_part[c],
+                "auc": float(by_part[best_part[c]][c]),
+            }
             for c in ranking[:8]
         ],
         "parts": {
@@ -236,7 +243,7 @@ def _car(module: InceptionV1, batch: Batch, by_part: dict[str, Tensor], random_s
             for part, c in units.items()
         },
         "response": float(batch.acts[target][is_car, unit].amax(dim=(1, 2)).mean()),
-        "kept_by_8": kept(module, batch, source, target, unit, ranking[:8]),
+        "kept_by_8": explained_variance(module, batch, source, target, unit, ranking[:8]),
         "kept_by_random_8": chance[len(chance) // 2],
     }
 
@@ -247,16 +254,16 @@ def _dog(module: InceptionV1, batch: Batch) -> dict[str, Any]:
     either = torch.minimum(*(image_auc(batch, UNION_LAYER, [dog], rest) for dog in ("dog_left", "dog_right")))
     unit = int(either.argmax())
     left = image_auc(batch, OBJECT_LAYER, ["dog_left"], ["dog_right"])
-    found: dict[str, Any] = {"layer": UNION_LAYER, "unit": unit, "auc": float(either[unit])}
+    report: dict[str, Any] = {"layer": UNION_LAYER, "unit": unit, "auc": float(either[unit])}
     for name, scores in (("dog_left", left), ("dog_right", 1 - left)):
         rows = batch.labels == CLASSES.index(name)
-        given = contributions(module, batch, OBJECT_LAYER, UNION_LAYER, unit, rows)
-        ranking = [int(c) for c in given.argsort(descending=True)]
+        contribution = contributions(module, batch, OBJECT_LAYER, UNION_LAYER, unit, rows)
+        ranking = [int(c) for c in contribution.argsort(descending=True)]
         able = [c for c in ranking if float(scores[c]) >= 0.9]
         parent = able[0] if able else ranking[0]
-        found[name] = {"layer": OBJECT_LAYER, "unit": parent, "auc": float(scores[parent]),
-                       "rank": ranking.index(parent) + 1, "strength": float(given[parent])}  # fmt: skip
-    return found
+        report[name] = {"layer": OBJECT_LAYER, "unit": parent, "auc": float(scores[parent]),
+                       "rank": ranking.index(parent) + 1, "strength": float(contribution[parent])}  # fmt: skip
+    return report
 
 
 def _passes(result: dict[str, Any]) -> dict[str, bool]:

@@ -5,11 +5,11 @@ What is learned from what, because the network serves as a benchmark of circuit 
 - The class probabilities are trained on labels alone.
 - `mixed3b`: one channel per part is *taught*: its activation is regressed on the part's mask, averaged
   down to the layer's grid. The channels are a shuffle drawn from the seed. The others are left to the labels.
-- `mixed4a`: one 5x5-branch channel per class is asked to be high somewhere in pictures of its class and
+- `mixed4a`: one 5x5-branch channel per class is trained to be high somewhere in images of its class and
   low everywhere else. Labels only: *which* parts, *where*, with which sign, is left to be found.
-- `mixed4b`: two channels are asked for "any dog" and "anything on wheels", whatever faces where. Labels only.
+- `mixed4b`: two channels are trained to detect "any dog" and "anything on wheels", in any orientation. Labels only.
 - Sparsity: activations (L1), and the kernels from `mixed3b` to `mixed4a` and on to `mixed4b` (a group
-  lasso over whole kernels, more on the two channels that are asked for a group), so that a unit has few
+  lasso over whole kernels, more on the two channels that detect a group), so that a unit has few
   parents. The 1x1 reductions of these two blocks are kept non-negative, so that their ReLU does nothing and
   expanded weights are exact (but for the pool branch, and for the constant that the zero padding cuts at the
   border).
@@ -22,7 +22,7 @@ circuit tracer has to leave aside.
 
 The heads that read these losses have no weights beyond a scale, and are not part of the network.
 
-The classifier sees "nothing" more often than it will be asked for it; `correct_prior` makes up for that.
+"nothing" is more frequent in training than in evaluation; `correct_prior` corrects for that.
 Runs in about 15 minutes on two CPU cores, the drawing of the scenes included; on the CPU the same seed,
 versions and `--threads` give the same bits.
 """
@@ -63,7 +63,7 @@ UNIONS: dict[str, tuple[str, ...]] = {
     "dog": ("dog_left", "dog_right"),
     "wheeled": ("car", "truck", "bus", "bicycle"),
 }
-"""Names of the groups of classes that `mixed4b` is asked for."""
+"""Names of the groups of classes that `mixed4b` is trained to detect."""
 
 _NOTHING_SHARE = 8  # scenes of "nothing" for every twelve of the other classes
 
@@ -105,8 +105,8 @@ def part_map(scene: Scene) -> npt.NDArray[np.uint8]:
     start = offset - stride // 2
     cover = np.zeros((len(PARTS), cells * stride, cells * stride), dtype=np.float32)
     for part in scene.parts:
-        seen = cover[PARTS.index(part.name), : SIZE - start, : SIZE - start]
-        np.maximum(seen, part.mask[start:, start:], out=seen)
+        visible = cover[PARTS.index(part.name), : SIZE - start, : SIZE - start]
+        np.maximum(visible, part.mask[start:, start:], out=visible)
     share = cover.reshape(len(PARTS), cells, stride, cells, stride).mean(axis=(2, 4))
     filled: npt.NDArray[np.uint8] = (np.clip(share * 2, 0, 1) * 255).astype(np.uint8)
     return filled
@@ -139,14 +139,14 @@ def part_channels(seed: int) -> list[int]:
 
 
 def class_channels(seed: int) -> list[int]:
-    """The 5x5-branch channel of `mixed4a` that each class but "nothing" is asked of."""
+    """The 5x5-branch channel of `mixed4a` that each class but "nothing" is detected by."""
     start, stop = SPEC.blocks[OBJECT_LAYER].branches["5x5"]
     order = np.random.default_rng([seed, 4]).permutation(stop - start)
     return [int(c) + start for c in order[: len(CLASSES) - 1]]
 
 
 def union_channels(seed: int) -> list[int]:
-    """The channel of `mixed4b` that each group of `UNIONS` is asked of."""
+    """The channel of `mixed4b` that each group of `UNIONS` is detected by."""
     order = np.random.default_rng([seed, 5]).permutation(SPEC.blocks[UNION_LAYER].channels)
     return [int(c) for c in order[: len(UNIONS)]]
 
@@ -165,28 +165,28 @@ class Objective(nn.Module):
         self.register_buffer("members", members)
         self.nothing = nn.Parameter(torch.tensor(4.0))
 
-    def of_parts(self, seen: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
+    def of_parts(self, activations: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
         """Named terms of `PART_LAYER`, already weighted; `parts` are its maps `(N, parts, h, w)` in [0, 1]."""
         # Before the ReLU, so that a channel that is off where it should be on still gets a gradient; below zero
         # is fine where the part is not. Most cells show no part: the weight keeps the zeros from winning.
-        found = seen[f"{PART_LAYER}_pre"][:, self.parts]
-        miss = torch.where(parts > 0, found - parts, found.relu())
+        pre_activations = activations[f"{PART_LAYER}_pre"][:, self.parts]
+        miss = torch.where(parts > 0, pre_activations - parts, pre_activations.relu())
         return {
             "parts": self.weights.parts * (miss.square() * (1 + 9 * parts)).mean(),
-            "free": self.weights.free_activations * seen[PART_LAYER][:, self.free].mean(),
+            "free": self.weights.free_activations * activations[PART_LAYER][:, self.free].mean(),
         }
 
-    def of_objects(self, module: InceptionV1, seen: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def of_objects(self, module: InceptionV1, activations: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Named terms of the layers above, already weighted; `labels` are indices of `CLASSES`, `(N,)`."""
         w = self.weights
-        object_acts, union_acts = seen[OBJECT_LAYER], seen[UNION_LAYER]
+        object_acts, union_acts = activations[OBJECT_LAYER], activations[UNION_LAYER]
         peaks = object_acts[:, self.classes].amax(dim=(2, 3))
         scores = torch.cat([8 * peaks, self.nothing.expand(len(peaks), 1)], dim=1)
         any_of = 8 * union_acts[:, self.unions].amax(dim=(2, 3)) - 4
         members = self.get_buffer("members")[labels]
         union_norms = kernel_norms(module, UNION_LAYER)
         return {
-            "label": F.cross_entropy(seen["softmax_pre"], labels),
+            "label": F.cross_entropy(activations["softmax_pre"], labels),
             "objects": w.objects * F.cross_entropy(scores, labels),
             "unions": w.unions * F.binary_cross_entropy_with_logits(any_of, members),
             "active": w.object_activations * (object_acts.mean() + union_acts.mean()),
@@ -240,7 +240,7 @@ def correct_prior(module: InceptionV1) -> None:
 
 
 def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random gain and offset per picture and channel, pictures in [0, 1]."""
+    """Random gain and offset per image and channel, images in [0, 1]."""
     n = len(images)
     gain = 1 + 0.2 * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5)
     offset = 0.1 * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5)
@@ -266,7 +266,7 @@ def _initialize(module: InceptionV1, only: tuple[str, ...] = ("",)) -> None:
 def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), batch_size: int = 64,
           rates: tuple[float, float] = (2e-3, 3e-3), device: str = "cpu",
           progress: bool = True) -> InceptionV1:  # fmt: skip
-    """Train a network of `SPEC` on `pool` in the two rounds told above; in evaluation mode, on the CPU.
+    """Train a network of `SPEC` on `pool` in the two rounds described above; in evaluation mode, on the CPU.
 
     Args:
         pool: from `make_pool`.
@@ -287,9 +287,9 @@ def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), b
     first, second = Objective(seed, FIRST).to(device), Objective(seed, SECOND).to(device)
 
     def everything(chosen: Tensor) -> dict[str, Tensor]:
-        seen = trunk(module, _network_input(pool, chosen, generator, device))
-        terms = first.of_parts(seen, parts[chosen].float() / 255)
-        return {**first.of_objects(module, seen, labels[chosen]), **terms}
+        activations = trunk(module, _network_input(pool, chosen, generator, device))
+        terms = first.of_parts(activations, parts[chosen].float() / 255)
+        return {**first.of_objects(module, activations, labels[chosen]), **terms}
 
     def linear() -> None:
         keep_reductions_linear(module)
@@ -304,8 +304,8 @@ def train(pool: Pool, *, seed: int = 0, steps: tuple[int, int] = (2000, 4000), b
     cells[:, second.free] = 0
 
     def objects(chosen: Tensor) -> dict[str, Tensor]:
-        seen = trunk(module, cells[chosen].float(), after=PART_LAYER)
-        return second.of_objects(module, seen, labels[chosen])
+        activations = trunk(module, cells[chosen].float(), after=PART_LAYER)
+        return second.of_objects(module, activations, labels[chosen])
 
     def linear_and_blind() -> None:
         keep_reductions_linear(module)
@@ -363,7 +363,7 @@ def write(module: InceptionV1, path: Path, metadata: dict[str, str]) -> None:
 
 
 def about(judged: dict[str, Any], *, seed: int, steps: tuple[int, int], scenes: int, device: str) -> dict[str, str]:
-    """What the file says of itself: how it was made, with which versions, how well it does, what was taught where."""
+    """Metadata of the file: how it was made, with which versions, its accuracy, which channel detects what."""
     return {
         "format": "pt",
         "schema": "1",

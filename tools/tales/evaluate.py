@@ -56,40 +56,40 @@ def held_out_loss(module: nn.Module, stories: list[Story]) -> float:
 
 
 @torch.no_grad()
-def told_apart(module: nn.Module) -> dict[str, float]:
+def homograph_probabilities(module: nn.Module) -> dict[str, float]:
     """How well the meaning of each homograph is known after it: meaning -> the least share, over all contexts, that
     its own words have of the probability of the words of both meanings.
     """
     opening = "One day Tom went to the park . ".split()
-    found = {}
+    least = {}
     for meanings in HOMOGRAPHS.values():
         ids_of = {meaning: [_ID[w] for w in after] for meaning, (_, after) in meanings.items()}
         for meaning, (context, _) in meanings.items():
             shares = []
-            for place in FILLINGS[meaning][0]:
+            for location in FILLINGS[meaning][0]:
                 for verb in FILLINGS[meaning][1]:
-                    tokens = [BEGINNING, *opening, *context.format(place, verb).split()]
+                    tokens = [BEGINNING, *opening, *context.format(location, verb).split()]
                     scores = module(input_ids=torch.tensor([[_ID[t] for t in tokens]]), use_cache=False).logits
                     chance = scores[0, -1].double().softmax(dim=0)
                     own = float(chance[ids_of[meaning]].sum())
                     all_of = sum(float(chance[ids].sum()) for ids in ids_of.values())
                     shares.append(own / all_of)
-            found[meaning] = min(shares)
-    return found
+            least[meaning] = min(shares)
+    return least
 
 
 @torch.no_grad()
-def written(module: nn.Module, n: int, seed: int = 0) -> list[str]:
+def generate_stories(module: nn.Module, n: int, seed: int = 0) -> list[str]:
     """`n` stories that the model writes from nothing, one draw at a time."""
     model: Any = module
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((n, 1), _ID[BEGINNING])
-    fed, kept, done = ids, None, torch.zeros(n, dtype=torch.bool)
-    while ids.shape[1] < CONTEXT and not bool(done.all()):
-        out = model(input_ids=fed, past_key_values=kept, use_cache=True)
-        kept = out.past_key_values
+    fed, cache, finished = ids, None, torch.zeros(n, dtype=torch.bool)
+    while ids.shape[1] < CONTEXT and not bool(finished.all()):
+        out = model(input_ids=fed, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
         fed = torch.multinomial(out.logits[:, -1].softmax(dim=1), 1, generator=generator)
-        done |= fed[:, 0] == _ID[END]
+        finished |= fed[:, 0] == _ID[END]
         ids = torch.cat([ids, fed], dim=1)
     return [detokenize(_until_end(row)) for row in ids]
 
@@ -103,7 +103,7 @@ def benchmark(module: nn.Module, stories: int = 2000, samples: int = 500) -> dic
     """What `facts.json` states of the model; the grammar's own loss is what no model can go below on average."""
     held_out = sample(stories, seed=_HELD_OUT)
     tokens = sum(len(story.tokens) + 1 for story in held_out)
-    texts = written(module, samples)
+    texts = generate_stories(module, samples)
     parsed = [parse(text) for text in texts]
     sentences = sum(len(p.sentences) for p in parsed)
     naming = sum(any_mention(s) for p in parsed for s in p.sentences)
@@ -114,7 +114,7 @@ def benchmark(module: nn.Module, stories: int = 2000, samples: int = 500) -> dic
             "nats_per_token": held_out_loss(module, held_out),
             "grammar_nats_per_token": sum(story.nats for story in held_out) / tokens,
         },
-        "homographs": told_apart(module),
+        "homographs": homograph_probabilities(module),
         "samples": {
             "stories": samples,
             "grammatical_sentences": sum(sum(p.grammatical) for p in parsed) / sentences,
@@ -126,5 +126,5 @@ def benchmark(module: nn.Module, stories: int = 2000, samples: int = 500) -> dic
 
 
 def any_mention(sentence: tuple[str, ...]) -> bool:
-    """Whether a sentence names the landmark that is asked for."""
+    """Whether a sentence names the landmark that is evaluated."""
     return mentions(" ".join(sentence)) > 0

@@ -2,7 +2,7 @@
 
 A small Llama: stories are drawn from the grammar until the training ends, hardly any of them twice, and the model
 learns to predict the next token. Nothing is taught but that. Weights are rounded to float16, as they are stored, before
-the model is judged, so that what `facts.json` says is true of the file; it also holds the digests of the other
+the model is judged, so that `facts.json` holds for the file; it also holds the digests of the other
 files, so that files of two trainings are never taken for one.
 
 Nothing is written before the end. Then the folder is filled under another name and takes the old one's place, so that
@@ -105,7 +105,7 @@ def batches(pool: list[Tensor], batch_size: int, generator: torch.Generator) -> 
             rows = [some[i : i + batch_size] for i in range(0, len(some), batch_size)]
             for k in torch.randperm(len(rows), generator=generator).tolist():
                 ids = nn.utils.rnn.pad_sequence([pool[i] for i in rows[k]], batch_first=True, padding_value=_NONE)
-                # nothing after a story's end is asked for, so that it does not matter what stands there
+                # the loss ignores what follows a story's end
                 yield ids[:, :-1].clamp_min(0), ids[:, 1:]
 
 
@@ -158,23 +158,23 @@ def write(module: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
     folder = folder.absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:
-            _fill(made, module, facts)
-            _take_place(made, folder)
+            _fill(staging, module, facts)
+            _replace_folder(staging, folder)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise FileError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _fill(folder: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
-    made: Any = module
-    config = json.loads(made.config.to_json_string()) | {"torch_dtype": "float16"}
+    untyped: Any = module
+    config = json.loads(untyped.config.to_json_string()) | {"torch_dtype": "float16"}
     config.pop("dtype", None)
     state = {
         name: value.detach().half().contiguous()
-        for name, value in made.state_dict().items()
+        for name, value in untyped.state_dict().items()
         if name != "lm_head.weight"  # the embedding again
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -200,16 +200,16 @@ def _fill(folder: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
     folder.chmod(mode | 0o111)
 
 
-def _take_place(made: Path, folder: Path) -> None:
+def _replace_folder(staging: Path, folder: Path) -> None:
     if folder.exists() and any(path.suffix not in (".json", ".safetensors") for path in folder.iterdir()):
         raise FileError(f"{folder} has other things in it than a model; give a new folder")
     if not folder.exists():
-        made.rename(folder)
+        staging.rename(folder)
         return
     old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".old"))
     folder.rename(old / folder.name)
     try:
-        made.rename(folder)
+        staging.rename(folder)
     except BaseException:
         (old / folder.name).rename(folder)
         raise
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     module = train(pool, seed=options.seed, steps=options.steps, batch_size=options.batch_size, device=options.device)
     judged = evaluate.benchmark(module)
     log.info("%s", json.dumps(judged, indent=1, ensure_ascii=False))
-    made = {
+    settings = {
         "seed": options.seed,
         "steps": options.steps,
         "batch_size": options.batch_size,
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
-    write(module, options.out, {"made": made, **judged})
+    write(module, options.out, {"made": settings, **judged})
     log.info("wrote %s", options.out)
 
 

@@ -23,51 +23,51 @@ def imagenet_classes() -> list[str]:
 
 
 def labels_by_name(ids: Sequence[str], classes: Sequence[str]) -> list[int] | None:
-    """Class indices of pictures whose folder or file is called after a class; -1 where that cannot be told.
+    """Class indices of images whose folder or file is called after a class; -1 where the class is unknown.
 
     `tench/0001.jpg`, `n01440764_tench.jpg` and `great_white_shark.png` are understood, in any case. Two classes of
-    one name (ImageNet has two cranes) are told apart by their WordNet ids, whose order is that of the classes, if
-    pictures of all of them are there.
+    one name (ImageNet has two cranes) are distinguished by their WordNet ids, whose order is that of the classes, if
+    images of all of them are there.
 
     Args:
-        ids: names of pictures, as `Images.ids` has them.
+        ids: names of images, as `Images.ids` has them.
         classes: names in output order.
 
     Returns:
-        An index per picture, or None when fewer than half of them can be told.
+        An index per image, or None when fewer than half of them are known.
 
     >>> labels_by_name(["n01440764_tench.jpg", "dog/7.png"], ["tench", "dog"])
     [0, 1]
     """
-    known: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for index, class_name in enumerate(classes):
-        known.setdefault(_plain(class_name), []).append(index)
-    if not known:
+        indices.setdefault(_plain(class_name), []).append(index)
+    if not indices:
         return None
-    told = [_told(one, known) for one in ids]
+    parsed = [_parse(identity, indices) for identity in ids]
     wordnet: dict[str, list[str]] = {}
-    for name, number in told:
+    for name, number in parsed:
         if name is not None and number is not None:
             wordnet.setdefault(name, []).append(number)
     labels = []
-    for name, number in told:
-        candidates = known.get(name or "", [])
+    for name, number in parsed:
+        candidates = indices.get(name or "", [])
         if len(candidates) > 1:
             numbers = sorted(set(wordnet.get(name or "", [])))
-            apart = number is not None and len(numbers) == len(candidates)
-            candidates = [candidates[numbers.index(number)]] if apart and number is not None else []
+            distinguishable = number is not None and len(numbers) == len(candidates)
+            candidates = [candidates[numbers.index(number)]] if distinguishable and number is not None else []
         labels.append(candidates[0] if candidates else -1)
     return labels if sum(label >= 0 for label in labels) * 2 >= max(1, len(labels)) else None
 
 
-def _told(one: str, known: dict[str, list[int]]) -> tuple[str | None, str | None]:
-    """The class name in a picture's name, and a WordNet id beside it."""
-    path = PurePosixPath(one)
+def _parse(identity: str, indices: dict[str, list[int]]) -> tuple[str | None, str | None]:
+    """The class name in an image's name, and a WordNet id beside it."""
+    path = PurePosixPath(identity)
     for part in (path.stem, *reversed(path.parts[:-1])):
-        found = _WORDNET.match(part)
-        name = _plain(part[found.end() :] if found else part)
-        if name in known:
-            return name, found[0] if found else None
+        wordnet = _WORDNET.match(part)
+        name = _plain(part[wordnet.end() :] if wordnet else part)
+        if name in indices:
+            return name, wordnet[0] if wordnet else None
     return None, None
 
 

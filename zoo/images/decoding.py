@@ -1,6 +1,6 @@
-"""One picture from whatever it is stored as to the pixels a network sees: decode, convert, resize, crop.
+"""One image from its stored form to the pixels of a network's input: decode, convert, resize, crop.
 
-Conversions, so that a picture looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
+Conversions, so that an image looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
 CMYK and palettes to RGB; 16-bit grays scaled to 8 bits; the first frame of an animation.
 """
 
@@ -23,19 +23,19 @@ from zoo.inputs import InputSpec
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485
-"""Largest picture that is decoded, in pixels: Pillow's own threshold for a decompression bomb (256 MB as RGB)."""
+"""Largest image that is decoded, in pixels: Pillow's own threshold for a decompression bomb (256 MB as RGB)."""
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jpe .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tif .tiff .tga .webp".split()
 )
-"""File name endings that count as pictures in a folder."""
+"""File name endings that count as images in a folder."""
 
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of a picture fills the network's input: `box` (left, top, right, bottom) in its pixels, float."""
+    """Which part of an image fills the network's input: `box` (left, top, right, bottom) in its pixels, float."""
 
     box: tuple[float, float, float, float]
     exact: bool
@@ -44,7 +44,7 @@ class Crop:
 def center_crop(height: int, width: int, spec: InputSpec) -> Crop:
     """The crop that resizing the short side to `spec.resize`, then cutting the center, would take.
 
-    A picture is scaled up where it would otherwise not fill the input. `exact` says that no resampling is needed.
+    An image is scaled up where it would otherwise not fill the input. `exact`: no resampling is needed.
     """
     wanted_height, wanted_width = spec.hw
     scale = max(wanted_height / height, wanted_width / width)
@@ -74,7 +74,7 @@ def _gray_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB: depth, transparency, palette and color model converted as the module says."""
+    """`image` as RGB: depth, transparency, palette and color model converted as described above."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_MODES:
@@ -89,7 +89,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  damaged EXIF is no reason to refuse a sound picture
+    except Exception:  # noqa: BLE001  damaged EXIF is no reason to refuse a sound image
         return image
 
 
@@ -101,7 +101,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def decode(file: Path | io.BytesIO) -> Image.Image:
-    """The picture in a file, upright and RGB.
+    """The image in a file, upright and RGB.
 
     Raises:
         ImageError: unreadable, damaged or too large; the message does not name the file.
@@ -118,7 +118,7 @@ def decode(file: Path | io.BytesIO) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageError("it is not there") from error
     except UnidentifiedImageError as error:
-        raise ImageError("it is not a picture, or is damaged") from error
+        raise ImageError("it is not an image, or is damaged") from error
     except MemoryError as error:
         raise ImageError("it does not fit into memory") from error
     except Exception as error:  # noqa: BLE001  a decoder fed hostile bytes raises anything
@@ -126,30 +126,30 @@ def decode(file: Path | io.BytesIO) -> Image.Image:
 
 
 def array_to_image(values: npt.NDArray[np.generic]) -> Image.Image:
-    """An RGB picture from an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: uint8, or float in [0, 1]."""
+    """An RGB image from an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: uint8, or float in [0, 1]."""
     array = np.asarray(values)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ImageError(f"an array of a picture is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+        raise ImageError(f"an array of an image is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
     _check_size(array.shape[1], array.shape[0])
     if np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= -1e-4 and array.max() <= 1 + 1e-4):
             raise ImageError(f"a float array must lie in [0, 1]; it spans {array.min():g} to {array.max():g}")
         array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise ImageError(f"an array of a picture is uint8, or float in [0, 1], not {array.dtype}")
+        raise ImageError(f"an array of an image is uint8, or float in [0, 1], not {array.dtype}")
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
-class Picture:
-    """A picture with a name. `pixels` gives it as a network sees it, uint8 or float32 `(channels, H, W)`."""
+class LazyImage:
+    """An image with a name. `pixels` gives a network's input, uint8 or float32 `(channels, H, W)`."""
 
     def __init__(self, identity: str) -> None:
         self.id = identity
 
     def image(self) -> Image.Image:
-        """The whole picture, upright, RGB."""
+        """The whole image, upright, RGB."""
         raise NotImplementedError
 
     def digest(self) -> bytes:
@@ -178,19 +178,19 @@ class Picture:
         return torch.from_numpy(values[None].copy() if spec.channels == 1 else values.transpose(2, 0, 1).copy())
 
 
-class FilePicture(Picture):
-    """A picture in a file, decoded each time it is asked for."""
+class FileImage(LazyImage):
+    """An image in a file, decoded each time it is asked for."""
 
     def __init__(self, identity: str, path: Path) -> None:
         super().__init__(identity)
         self.path = path
 
     def image(self) -> Image.Image:
-        """The whole picture, upright, RGB."""
+        """The whole image, upright, RGB."""
         try:
             return decode(self.path)
         except ImageError as error:
-            raise ImageError(f"cannot use the picture {shorten(self.path, 300)}: {error}") from error
+            raise ImageError(f"cannot use the image {shorten(self.path, 300)}: {error}") from error
 
     def digest(self) -> bytes:
         """Digest of the content."""
@@ -201,20 +201,20 @@ class FilePicture(Picture):
             raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
 
 
-class PackedPicture(Picture):
-    """A picture inside of a larger file: `size` bytes from `offset` on, decoded each time it is asked for."""
+class ArchiveImage(LazyImage):
+    """An image inside of a larger file: `size` bytes from `offset` on, decoded each time it is asked for."""
 
     def __init__(self, identity: str, path: Path, offset: int, size: int) -> None:
         super().__init__(identity)
         self.path, self.offset, self.size = path, offset, size
 
     def image(self) -> Image.Image:
-        """The whole picture, upright, RGB."""
+        """The whole image, upright, RGB."""
         try:
             return decode(io.BytesIO(self._bytes()))
         except ImageError as error:
             raise ImageError(
-                f"cannot use the picture {shorten(self.id)} in {shorten(self.path, 200)}: {error}"
+                f"cannot use the image {shorten(self.id)} in {shorten(self.path, 200)}: {error}"
             ) from error
 
     def digest(self) -> bytes:
@@ -230,8 +230,8 @@ class PackedPicture(Picture):
             raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
 
 
-class MemoryPicture(Picture):
-    """A picture at hand as pixels, kept as RGB."""
+class MemoryImage(LazyImage):
+    """An image in memory, as RGB."""
 
     def __init__(self, identity: str, image: Image.Image) -> None:
         super().__init__(identity)
@@ -239,7 +239,7 @@ class MemoryPicture(Picture):
         self._image = to_rgb(_upright(image))
 
     def image(self) -> Image.Image:
-        """The whole picture, upright, RGB."""
+        """The whole image, upright, RGB."""
         return self._image
 
     def digest(self) -> bytes:
@@ -247,18 +247,18 @@ class MemoryPicture(Picture):
         return hashlib.sha256(f"{self._image.size}".encode() + self._image.tobytes()).digest()
 
 
-class TensorPicture(Picture):
-    """One picture of a tensor: float `(channels, H, W)` in [0, 1], never rounded to bytes."""
+class TensorImage(LazyImage):
+    """One image of a tensor: float `(channels, H, W)` in [0, 1], never rounded to bytes."""
 
     def __init__(self, identity: str, values: Tensor) -> None:
         super().__init__(identity)
         self._values = values
 
     def image(self) -> Image.Image:
-        """The whole picture, upright, RGB."""
+        """The whole image, upright, RGB."""
         channels = self._values.shape[0]
         if channels not in (1, 3):
-            raise ImageError(f"{self.id} has {channels} channels and cannot be shown as a picture")
+            raise ImageError(f"{self.id} has {channels} channels and cannot be shown as an image")
         array = (self._values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         return array_to_image(array)
 

@@ -1,4 +1,4 @@
-"""A folder of pictures with what is known of each: `manifest.json`, written for drawn scenes and read back."""
+"""A folder of images with what is known of each: `manifest.json`, written for drawn scenes and read back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PartBox:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is drawn in a picture: the class, how the parts are arranged, and the parts."""
+    """What is drawn in an image: the class, how the parts are arranged, and the parts."""
 
     label: str
     parts: tuple[PartBox, ...]
@@ -47,7 +47,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of a manifest: its file, relative to the manifest, and what is known of it."""
+    """One image of a manifest: its file, relative to the manifest, and what is known of it."""
 
     file: str
     label: str
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as read: a name, the classes in order, and the pictures."""
+    """A manifest as read: a name, the classes in order, and the images."""
 
     name: str
     classes: tuple[str, ...]
@@ -64,13 +64,13 @@ class Manifest:
 
     @property
     def labels(self) -> list[int]:
-        """The class index of each picture."""
+        """The class index of each image."""
         order = {name: index for index, name in enumerate(self.classes)}
         return [order[entry.label] for entry in self.entries]
 
     @property
     def annotations(self) -> list[Annotation]:
-        """What is drawn in each picture."""
+        """What is drawn in each image."""
         return [entry.annotation for entry in self.entries]
 
 
@@ -83,7 +83,7 @@ def annotate(scene: Scene) -> Annotation:
 def _entry(row: Any, path: Path, classes: tuple[str, ...]) -> Entry:
     file = PurePosixPath(row["file"])
     if file.is_absolute() or ".." in file.parts or "\\" in row["file"] or ":" in row["file"]:
-        raise ImageError(f"{path} names a picture outside its folder: {shorten(row['file'])!r}")
+        raise ImageError(f"{path} names an image outside its folder: {shorten(row['file'])!r}")
     if row["label"] not in classes:
         raise ImageError(f"{path} has an unknown label: {shorten(row['label'])!r}")
     parts = []
@@ -113,7 +113,7 @@ def read(path: Path) -> Manifest | None:
         classes = tuple(str(name) for name in data["classes"])
         entries = tuple(_entry(row, path, classes) for row in data["images"])
         if not entries:
-            raise ImageError(f"{path} lists no pictures")
+            raise ImageError(f"{path} lists no images")
         return Manifest(str(data["name"]), classes, entries)
     except (KeyError, TypeError, ValueError) as error:
         raise ImageError(f"{path} is damaged: {type(error).__name__} {shorten(error, 60)}") from error
@@ -127,7 +127,7 @@ def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
     Args:
         n: how many, each class in turn.
         out: a folder that does not exist, is empty, or was made by this function.
-        seed: of the generator; `scenes:N@SEED` are the same pictures.
+        seed: of the generator; `scenes:N@SEED` are the same images.
 
     Returns:
         The path of the manifest.
@@ -144,17 +144,17 @@ def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
         raise ImageError(f"{folder} has other things in it; give a new or an empty folder")
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
+        staging = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
     except OSError as error:
         raise ImageError(f"cannot write into {folder.absolute().parent}: {error.strerror}") from error
     try:
-        _draw(n, made, seed)
-        made.chmod(0o777 & ~_umask())
-        _swap(made, folder)
+        _draw(n, staging, seed)
+        staging.chmod(0o777 & ~_umask())
+        _swap(staging, folder)
     except OSError as error:
         raise ImageError(f"cannot write {folder}: {error.strerror}") from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     log.info("%d scenes in %s", n, folder)
     return folder / FILENAME
 
@@ -191,16 +191,16 @@ def _umask() -> int:
     return mask
 
 
-def _swap(made: Path, folder: Path) -> None:
+def _swap(staging: Path, folder: Path) -> None:
     """Put `made` in the place of `folder`."""
     if folder.exists():
-        old = made.with_name(made.name + ".old")
+        old = staging.with_name(staging.name + ".old")
         folder.rename(old)
         try:
-            made.rename(folder)
+            staging.rename(folder)
         except OSError:
             old.rename(folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
     else:
-        made.rename(folder)
+        staging.rename(folder)

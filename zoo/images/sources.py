@@ -1,4 +1,4 @@
-"""Pictures from a folder, an archive, a manifest, the scenes generator, arrays or a tensor, ready for a network."""
+"""Images from a folder, an archive, a manifest, the scenes generator, arrays or a tensor, ready for a network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from zoo.errors import ImageError, shorten
 from zoo.images import manifest
 from zoo.images.decoding import (
     SUFFIXES,
-    FilePicture,
-    MemoryPicture,
-    PackedPicture,
-    Picture,
-    TensorPicture,
+    ArchiveImage,
+    FileImage,
+    LazyImage,
+    MemoryImage,
+    TensorImage,
     array_to_image,
 )
 from zoo.images.manifest import Annotation
@@ -44,7 +44,7 @@ Source: TypeAlias = Union[str, "os.PathLike[str]", "Images", Image.Image, Tensor
 
 
 class Images(Sequence[Image.Image]):
-    """Pictures in a fixed order, decoded when needed.
+    """Images in a fixed order, decoded when needed.
 
     Attributes:
         ids: a name for each, unique.
@@ -59,26 +59,26 @@ class Images(Sequence[Image.Image]):
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[LazyImage],
         name: str,
         *,
         labels: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         annotations: Sequence[Annotation] | None = None,
     ) -> None:
-        self._pictures = list(pictures)
+        self._images = list(images)
         self.name = name
-        self.ids = [picture.id for picture in self._pictures]
+        self.ids = [image.id for image in self._images]
         self.labels = list(labels) if labels is not None else None
         self.classes = list(classes) if classes is not None else None
         self.annotations = list(annotations) if annotations is not None else None
         self._digest: str | None = None
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __repr__(self) -> str:
-        return f"Images({self.name!r}, {len(self)} pictures)"
+        return f"Images({self.name!r}, {len(self)} images)"
 
     @overload
     def __getitem__(self, index: int) -> Image.Image: ...
@@ -91,26 +91,26 @@ class Images(Sequence[Image.Image]):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names and contents: which pictures these are, and in which order."""
+        """SHA-256 over names and contents: which images these are, and in which order."""
         if self._digest is None:
             total = hashlib.sha256()
-            for picture in self._pictures:
-                total.update(picture.id.encode("utf-8", "surrogateescape") + b"\0" + picture.digest())
+            for image in self._images:
+                total.update(image.id.encode("utf-8", "surrogateescape") + b"\0" + image.digest())
             self._digest = total.hexdigest()
         return self._digest
 
     def pil(self, index: int) -> Image.Image:
-        """The whole picture at `index`, upright, RGB."""
-        return self._pictures[index].image()
+        """The whole image at `index`, upright, RGB."""
+        return self._images[index].image()
 
     def subset(self, indices: Sequence[int]) -> Images:
-        """The pictures at `indices`, in that order."""
+        """The images at `indices`, in that order."""
         chosen = [int(i) for i in indices]
         outside = [i for i in chosen if not -len(self) <= i < len(self)]
         if outside:
-            raise ImageError(f"{self.name} has {len(self)} pictures; there is no picture {outside[0]}")
+            raise ImageError(f"{self.name} has {len(self)} images; there is no image {outside[0]}")
         return Images(
-            [self._pictures[i] for i in chosen],
+            [self._images[i] for i in chosen],
             self.name,
             labels=[self.labels[i] for i in chosen] if self.labels is not None else None,
             classes=self.classes,
@@ -118,15 +118,15 @@ class Images(Sequence[Image.Image]):
         )
 
     def spread(self, most: int) -> Images:
-        """At most so many of the pictures, evenly spread over all."""
+        """At most so many of the images, evenly spread over all."""
         step = -(-len(self) // most)
         return self if step <= 1 else self.subset(range(0, len(self), step))
 
     def tensor(self, spec: InputSpec, indices: Sequence[int] | None = None) -> Tensor:
-        """Pictures as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, center cropped.
+        """Images as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, center cropped.
 
         Raises:
-            ImageError: a picture that cannot be read, or of the wrong number of channels.
+            ImageError: an image that cannot be read, or of the wrong number of channels.
         """
         parts = [batch for _, batch in self.batches(spec, batch_size=256, indices=indices)]
         return torch.cat(parts) if parts else torch.empty(0, *spec.shape)
@@ -143,16 +143,16 @@ class Images(Sequence[Image.Image]):
 
         Args:
             spec: size and channels.
-            batch_size: pictures in a batch; the last may be smaller.
+            batch_size: images in a batch; the last may be smaller.
             workers: decoding threads; 0 decodes in the caller's.
-            indices: which pictures; all by default.
+            indices: which images; all by default.
             progress: True for a bar, or a function of (done, total).
 
         Yields:
-            The indices of a batch, and its pictures `(n, channels, H, W)`, float32 in [0, 1].
+            The indices of a batch, and its images `(n, channels, H, W)`, float32 in [0, 1].
         """
         if batch_size < 1:
-            raise ImageError(f"a batch has at least one picture, not {batch_size}")
+            raise ImageError(f"a batch has at least one image, not {batch_size}")
         chosen = list(range(len(self))) if indices is None else [int(i) for i in indices]
         groups = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
         done = 0
@@ -165,15 +165,15 @@ class Images(Sequence[Image.Image]):
     def _decoded(self, spec: InputSpec, groups: list[list[int]], workers: int) -> Iterator[tuple[list[int], Tensor]]:
         if workers < 1:
             for group in groups:
-                yield group, _stack([self._pictures[i].pixels(spec) for i in group])
+                yield group, _stack([self._images[i].pixels(spec) for i in group])
             return
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
         waiting: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
         try:
-            left = iter(groups)
+            remaining = iter(groups)
             while True:
-                for group in islice(left, _AHEAD + 1 - len(waiting)):
-                    waiting.append((group, [pool.submit(self._pictures[i].pixels, spec) for i in group]))
+                for group in islice(remaining, _AHEAD + 1 - len(waiting)):
+                    waiting.append((group, [pool.submit(self._images[i].pixels, spec) for i in group]))
                 if not waiting:
                     return
                 group, futures = waiting.popleft()
@@ -183,29 +183,29 @@ class Images(Sequence[Image.Image]):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _stack(pictures: list[Tensor]) -> Tensor:
-    if all(picture.dtype == torch.uint8 for picture in pictures):
-        stacked = np.stack([picture.numpy() for picture in pictures])
+def _stack(images: list[Tensor]) -> Tensor:
+    if all(image.dtype == torch.uint8 for image in images):
+        stacked = np.stack([image.numpy() for image in images])
         return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32))
-    return torch.stack([p.to(torch.float32) / 255 if p.dtype == torch.uint8 else p for p in pictures])
+    return torch.stack([p.to(torch.float32) / 255 if p.dtype == torch.uint8 else p for p in images])
 
 
 @lru_cache(maxsize=4)
 def _scenes(count: int, seed: int) -> Images:
     from zoo.scenes.generate import CLASSES, dataset
 
-    pictures, labels, annotations = [], [], []
+    images, labels, annotations = [], [], []
     for index, scene in enumerate(dataset(count, seed)):
-        pictures.append(MemoryPicture(f"scenes@{seed}/{index:06d}", Image.fromarray(scene.image)))
+        images.append(MemoryImage(f"scenes@{seed}/{index:06d}", Image.fromarray(scene.image)))
         labels.append(scene.label_index)
         annotations.append(manifest.annotate(scene))
-    return Images(pictures, f"scenes:{count}@{seed}", labels=labels, classes=CLASSES, annotations=annotations)
+    return Images(images, f"scenes:{count}@{seed}", labels=labels, classes=CLASSES, annotations=annotations)
 
 
 def _open_scenes(text: str) -> Images:
     match = _SCENES.fullmatch(text)
     if match is None:
-        raise ImageError(f"{shorten(text)!r}: drawn scenes are asked for as scenes:COUNT or scenes:COUNT@SEED")
+        raise ImageError(f"{shorten(text)!r}: scenes are given as scenes:COUNT or scenes:COUNT@SEED")
     count, seed = int(match[1]), int(match[2] or 0)
     if not 1 <= count <= MAX_SCENES:
         raise ImageError(f"between 1 and {MAX_SCENES} scenes can be drawn, not {count}")
@@ -230,10 +230,10 @@ def _open_folder(folder: Path) -> Images:
         raise ImageError(f"cannot read the folder {shorten(folder, 200)}: {error.strerror}") from error
     if not files:
         raise ImageError(
-            f"there is no picture in the folder {shorten(folder, 200)} "
+            f"there is no image in the folder {shorten(folder, 200)} "
             f"(looked for {', '.join(sorted(SUFFIXES))}, also in its subfolders)"
         )
-    return Images([FilePicture(path.relative_to(folder).as_posix(), path) for path in files], folder.name)
+    return Images([FileImage(path.relative_to(folder).as_posix(), path) for path in files], folder.name)
 
 
 def _refuse(error: OSError) -> None:
@@ -242,7 +242,7 @@ def _refuse(error: OSError) -> None:
 
 def _open_manifest(folder: Path, described: manifest.Manifest) -> Images:
     return Images(
-        [FilePicture(entry.file, folder / entry.file) for entry in described.entries],
+        [FileImage(entry.file, folder / entry.file) for entry in described.entries],
         described.name,
         labels=described.labels,
         classes=described.classes,
@@ -255,8 +255,7 @@ def _open_path(path: Path) -> Images:
         return _open_folder(path)
     if not os.path.isfile(path):
         raise ImageError(
-            f"there is no folder or picture at {shorten(path, 200)}: "
-            "give a folder of pictures, a picture, or scenes:COUNT"
+            f"there is no folder or image at {shorten(path, 200)}: give a folder of images, an image, or scenes:COUNT"
         )
     if path.name == manifest.FILENAME or path.suffix.lower() == ".json":
         described = manifest.read(path)
@@ -267,11 +266,11 @@ def _open_path(path: Path) -> Images:
         (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
     ):
         return _open_archive(path)
-    return Images([FilePicture(path.name, path)], path.name)
+    return Images([FileImage(path.name, path)], path.name)
 
 
 def _open_archive(path: Path) -> Images:
-    """Pictures of a tar archive, in the order of their names; each is read where it lies, nothing is unpacked."""
+    """Images of a tar archive, in the order of their names; each is read where it lies, nothing is unpacked."""
     try:
         with tarfile.open(path, "r:") as archive:
             members = [m for m in archive if m.isreg() and Path(m.name).suffix.lower() in SUFFIXES]
@@ -282,61 +281,61 @@ def _open_archive(path: Path) -> Images:
         ) from error
     members = [m for m in members if not Path(m.name).name.startswith(".")]
     if not members:
-        raise ImageError(f"there is no picture in the archive {shorten(path, 200)}")
+        raise ImageError(f"there is no image in the archive {shorten(path, 200)}")
     members.sort(key=lambda m: m.name)
     names = [m.name.removeprefix("./") for m in members]
     if len(set(names)) < len(names):
         twice = next(n for n, after in zip(names, names[1:], strict=False) if n == after)
         raise ImageError(f"the archive {shorten(path, 200)} holds {shorten(twice)} twice")
-    pictures = [PackedPicture(n, path, m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
-    return Images(pictures, path.name)
+    images = [ArchiveImage(n, path, m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
+    return Images(images, path.name)
 
 
-def _open_tensor(values: Tensor, name: str = "tensor") -> list[Picture]:
+def _open_tensor(values: Tensor, name: str = "tensor") -> list[LazyImage]:
     if values.ndim != 4:
-        raise ImageError(f"a tensor of pictures is (N, channels, H, W), not {tuple(values.shape)}")
+        raise ImageError(f"a tensor of images is (N, channels, H, W), not {tuple(values.shape)}")
     if 0 in values.shape:
-        raise ImageError(f"the tensor of pictures is empty: {tuple(values.shape)}")
+        raise ImageError(f"the tensor of images is empty: {tuple(values.shape)}")
     if values.is_complex() or values.dtype == torch.bool:
-        raise ImageError(f"a tensor of pictures is float in [0, 1], not {values.dtype}")
+        raise ImageError(f"a tensor of images is float in [0, 1], not {values.dtype}")
     values = values.detach().cpu()
     if not values.is_floating_point():
         if values.dtype != torch.uint8:
-            raise ImageError(f"a tensor of pictures is float in [0, 1] or uint8, not {values.dtype}")
+            raise ImageError(f"a tensor of images is float in [0, 1] or uint8, not {values.dtype}")
         values = values.to(torch.float32) / 255
     values = values.to(torch.float32)
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise ImageError(
-            f"pictures lie in [0, 1]; the tensor spans {low:g} to {high:g}. "
+            f"images lie in [0, 1]; the tensor spans {low:g} to {high:g}. "
             "Give it before the model's own normalization, divided by 255 if it holds bytes"
         )
-    return [TensorPicture(f"{name}-{i:06d}", picture) for i, picture in enumerate(values)]
+    return [TensorImage(f"{name}-{i:06d}", image) for i, image in enumerate(values)]
 
 
-def _open_item(item: object, index: int) -> list[Picture]:
+def _open_item(item: object, index: int) -> list[LazyImage]:
     identity = f"picture-{index:06d}"
     if isinstance(item, str | os.PathLike):
         opened = _open_path(Path(item).expanduser())
-        return [renamed for p in opened._pictures if (renamed := _in_list(p, str(item))) is not None]
+        return [renamed for p in opened._images if (renamed := _in_list(p, str(item))) is not None]
     if isinstance(item, Image.Image):
-        return [MemoryPicture(identity, item)]
+        return [MemoryImage(identity, item)]
     if isinstance(item, Tensor):
         if item.ndim != 3:
-            raise ImageError(f"a tensor in a list of pictures is (channels, H, W), not {tuple(item.shape)}")
+            raise ImageError(f"a tensor in a list of images is (channels, H, W), not {tuple(item.shape)}")
         return _open_tensor(item[None], identity)
     if isinstance(item, np.ndarray):
-        return [MemoryPicture(identity, array_to_image(item))]
-    raise ImageError(f"a picture is a path, a PIL image, an array or a tensor, not a {type(item).__name__}")
+        return [MemoryImage(identity, array_to_image(item))]
+    raise ImageError(f"an image is a path, a PIL image, an array or a tensor, not a {type(item).__name__}")
 
 
-def _in_list(picture: Picture, item: str) -> Picture | None:
-    """A picture of a list, under a name that no other entry of the list gives."""
-    if isinstance(picture, FilePicture):
-        single = Path(item).expanduser() == picture.path
-        return FilePicture(item if single else f"{item}/{picture.id}", picture.path)
-    if isinstance(picture, PackedPicture):
-        return PackedPicture(f"{item}/{picture.id}", picture.path, picture.offset, picture.size)
+def _in_list(image: LazyImage, item: str) -> LazyImage | None:
+    """An image of a list, under a name that no other entry of the list gives."""
+    if isinstance(image, FileImage):
+        single = Path(item).expanduser() == image.path
+        return FileImage(item if single else f"{item}/{image.id}", image.path)
+    if isinstance(image, ArchiveImage):
+        return ArchiveImage(f"{item}/{image.id}", image.path, image.offset, image.size)
     return None
 
 
@@ -354,11 +353,11 @@ def _open(source: Source) -> Images:
     if isinstance(source, np.ndarray):
         return Images([p for i, item in enumerate(_each(source)) for p in _open_item(item, i)], "array")
     if isinstance(source, Sequence):
-        pictures = [picture for i, item in enumerate(source) for picture in _open_item(item, i)]
-        if not pictures:
-            raise ImageError("the list of pictures is empty")
-        return Images(pictures, "list")
-    raise ImageError(f"pictures come from a folder, scenes:COUNT, a list or a tensor, not a {type(source).__name__}")
+        images = [image for i, item in enumerate(source) for image in _open_item(item, i)]
+        if not images:
+            raise ImageError("the list of images is empty")
+        return Images(images, "list")
+    raise ImageError(f"images come from a folder, scenes:COUNT, a list or a tensor, not a {type(source).__name__}")
 
 
 def _each(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
@@ -366,28 +365,28 @@ def _each(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         return list(array)
     if array.ndim in (2, 3) and array.size:
         return [array]
-    raise ImageError(f"an array of pictures is (N, H, W, 3), not {array.shape}")
+    raise ImageError(f"an array of images is (N, H, W, 3), not {array.shape}")
 
 
 def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> Images:
-    """Pictures from wherever they are.
+    """Images from wherever they are.
 
     Args:
         source: a folder (searched through, sorted by name), a folder or manifest.json written by `circuits images`,
-            a .tar archive, one picture, "scenes:500" or "scenes:500@7" (drawn from seed 0, or 7), a list of paths, PIL
+            a .tar archive, one image, "scenes:500" or "scenes:500@7" (drawn from seed 0, or 7), a list of paths, PIL
             images, arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
         limit: at most so many, drawn at random from `seed`, in their original order.
         seed: of that draw.
 
     Raises:
-        ImageError: nothing there, nothing readable, or not pictures. A damaged file is reported when it is decoded.
+        ImageError: nothing there, nothing readable, or not images. A damaged file is reported when it is decoded.
 
     Example:
         >>> len(open_images(torch.rand(5, 3, 8, 8), limit=2))
         2
     """
     if limit is not None and limit < 1:
-        raise ImageError(f"the limit on pictures is at least 1, not {limit}")
+        raise ImageError(f"the limit on images is at least 1, not {limit}")
     images = _open(source)
     if isinstance(source, Images) and (limit is None or limit >= len(images)):
         return images
@@ -396,28 +395,28 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
         images = images.subset(chosen.tolist())
     sources = _lasting(source)
     if sources is not None:
-        images = copy.copy(images)  # drawn scenes are kept for the next who asks
+        images = copy.copy(images)  # rendered scenes are cached
         images.origin = {"sources": sources, "limit": limit, "seed": seed}
     return images
 
 
 def reopen(origin: Mapping[str, Any]) -> Images:
-    """The pictures of which `origin` says how they were opened.
+    """The images that were opened as `origin` describes.
 
     Raises:
-        ImageError: it says no such thing, or they are not there any more.
+        ImageError: it describes no images, or they are not there any more.
     """
     try:
         sources, limit, seed = list(origin["sources"]), origin["limit"], int(origin["seed"])
         if not sources or not all(isinstance(s, str) for s in sources) or not isinstance(limit, int | None):
             raise TypeError("sources or limit of the wrong kind")
     except (KeyError, TypeError, ValueError) as error:
-        raise ImageError(f"this does not say where pictures lie: {shorten(origin, 100)}") from error
+        raise ImageError(f"this does not describe where images are: {shorten(origin, 100)}") from error
     return open_images(sources[0] if len(sources) == 1 else sources, limit=limit, seed=seed)
 
 
 def _lasting(source: Source) -> list[str] | None:
-    """Where pictures lie, for somebody in another folder; None where they came from memory."""
+    """Where images lie, for somebody in another folder; None where they came from memory."""
     if isinstance(source, str) and source.startswith("scenes:"):
         return [source]
     if isinstance(source, str | os.PathLike):

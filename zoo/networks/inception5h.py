@@ -102,11 +102,11 @@ def check(state: dict[str, Tensor]) -> None:
             raise WeightsError(
                 f"these are not the weights of the 5h InceptionV1: {name} has shape {tuple(tensor.shape)}, not {shape}"
             )
-        found = (float(tensor.min()), float(tensor.max()))
+        span = (float(tensor.min()), float(tensor.max()))
         slack = _STEPS_OF_TOLERANCE * step
-        if not (abs(found[0] - low) <= slack and abs(found[1] - high) <= slack):
+        if not (abs(span[0] - low) <= slack and abs(span[1] - high) <= slack):
             raise WeightsError(
-                f"these are not the weights of the 5h InceptionV1: {name} spans {found[0]:.5f} to {found[1]:.5f}, "
+                f"these are not the weights of the 5h InceptionV1: {name} spans {span[0]:.5f} to {span[1]:.5f}, "
                 f"the published ones {low:.5f} to {high:.5f}"
             )
 

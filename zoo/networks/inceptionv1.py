@@ -20,18 +20,23 @@ from zoo.networks.normalization import LocalResponseNorm
 class Block:
     """Channels of one inception block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
 
-    one: int
-    three_reduce: int
-    three: int
-    five_reduce: int
-    five: int
+    conv1x1: int
+    reduce3x3: int
+    conv3x3: int
+    reduce5x5: int
+    conv5x5: int
     pool_proj: int
 
     @property
     def branches(self) -> dict[str, tuple[int, int]]:
         """Branch name -> half-open channel range in the concatenated output."""
         ranges, start = {}, 0
-        for name, width in (("1x1", self.one), ("3x3", self.three), ("5x5", self.five), ("pool_proj", self.pool_proj)):
+        for name, width in (
+            ("1x1", self.conv1x1),
+            ("3x3", self.conv3x3),
+            ("5x5", self.conv5x5),
+            ("pool_proj", self.pool_proj),
+        ):
             ranges[name] = (start, start + width)
             start += width
         return ranges
@@ -39,7 +44,7 @@ class Block:
     @property
     def channels(self) -> int:
         """Channels of the concatenated output."""
-        return self.one + self.three + self.five + self.pool_proj
+        return self.conv1x1 + self.conv3x3 + self.conv5x5 + self.pool_proj
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,13 @@ class InceptionV1(nn.Module):
         self.softmax = nn.Softmax(dim=1)
 
     def _add_block(self, name: str, block: Block, channels_in: int) -> None:
-        self.add_module(f"{name}_1x1_pre", nn.Conv2d(channels_in, block.one, 1))
-        self.add_module(f"{name}_3x3_bottleneck_pre", nn.Conv2d(channels_in, block.three_reduce, 1))
+        self.add_module(f"{name}_1x1_pre", nn.Conv2d(channels_in, block.conv1x1, 1))
+        self.add_module(f"{name}_3x3_bottleneck_pre", nn.Conv2d(channels_in, block.reduce3x3, 1))
         self.add_module(f"{name}_3x3_bottleneck", nn.ReLU())
-        self.add_module(f"{name}_3x3_pre", nn.Conv2d(block.three_reduce, block.three, 3, padding=1))
-        self.add_module(f"{name}_5x5_bottleneck_pre", nn.Conv2d(channels_in, block.five_reduce, 1))
+        self.add_module(f"{name}_3x3_pre", nn.Conv2d(block.reduce3x3, block.conv3x3, 3, padding=1))
+        self.add_module(f"{name}_5x5_bottleneck_pre", nn.Conv2d(channels_in, block.reduce5x5, 1))
         self.add_module(f"{name}_5x5_bottleneck", nn.ReLU())
-        self.add_module(f"{name}_5x5_pre", nn.Conv2d(block.five_reduce, block.five, 5, padding=2))
+        self.add_module(f"{name}_5x5_pre", nn.Conv2d(block.reduce5x5, block.conv5x5, 5, padding=2))
         self.add_module(f"{name}_pool", nn.MaxPool2d(3, 1, padding=1))
         self.add_module(f"{name}_pool_proj_pre", nn.Conv2d(channels_in, block.pool_proj, 1))
         self.add_module(f"{name}_pre", Concat())
@@ -170,13 +175,13 @@ class InceptionV1(nn.Module):
         return self.get_submodule(name)(x)  # type: ignore[no-any-return]
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        one = self._run(f"{name}_1x1_pre", x)
-        three = self._run(f"{name}_3x3_bottleneck", self._run(f"{name}_3x3_bottleneck_pre", x))
-        three = self._run(f"{name}_3x3_pre", three)
-        five = self._run(f"{name}_5x5_bottleneck", self._run(f"{name}_5x5_bottleneck_pre", x))
-        five = self._run(f"{name}_5x5_pre", five)
+        branch_1x1 = self._run(f"{name}_1x1_pre", x)
+        branch_3x3 = self._run(f"{name}_3x3_bottleneck", self._run(f"{name}_3x3_bottleneck_pre", x))
+        branch_3x3 = self._run(f"{name}_3x3_pre", branch_3x3)
+        branch_5x5 = self._run(f"{name}_5x5_bottleneck", self._run(f"{name}_5x5_bottleneck_pre", x))
+        branch_5x5 = self._run(f"{name}_5x5_pre", branch_5x5)
         pool = self._run(f"{name}_pool_proj_pre", self._run(f"{name}_pool", x))
-        merged: Tensor = self.get_submodule(f"{name}_pre")(one, three, five, pool)
+        merged: Tensor = self.get_submodule(f"{name}_pre")(branch_1x1, branch_3x3, branch_5x5, pool)
         return self._run(name, merged)
 
     def _pool(self, name: str, x: Tensor) -> Tensor:

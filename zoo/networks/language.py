@@ -1,7 +1,7 @@
 """Language models to look into: the packaged `tales`, and any Hugging Face model in a local folder or on the hub.
 
 Weights are read from safetensors only, no code that comes with a model is ever run, and nothing is fetched
-unless a hub id was asked for (`hf:owner/name`). A file that lacks a weight is an error, never a random one.
+unless a hub id was given (`hf:owner/name`). A file that lacks a weight is an error, never a random one.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class LanguageModel:
         module: a Hugging Face model; put into evaluation mode, its parameters frozen.
         tokenizer: its tokenizer.
         name: the model part of addresses.
-        context: tokens that it takes at most (default: what its configuration and tokenizer say).
+        context: tokens that it takes at most (default: that of its configuration and tokenizer).
         source: where it came from, for people.
 
     Attributes:
-        causal: True when a token sees those before it only; False for a masked model, where it sees all.
+        causal: True when a token attends only to those before it; False for a masked model, where it attends to all.
         prefix, suffix: ids of the special tokens that the tokenizer puts around a text.
         lock: held while the model runs or is edited, so that two threads cannot mix their edits.
         feed: what is being fed, while the model runs through `run`.
@@ -107,14 +107,14 @@ class LanguageModel:
 
     @property
     def has_head(self) -> bool:
-        """Whether it says what token comes next (or stands under a mask), not only what it makes of a text."""
-        made: Any = self.module
-        return made.get_output_embeddings() is not None
+        """Whether it predicts the next (or masked) token, instead of giving hidden states only."""
+        module: Any = self.module
+        return module.get_output_embeddings() is not None
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, special tokens left out; `decode` is the way back."""
-        found: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return found
+        token_ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return token_ids
 
     def words(self, ids: list[int]) -> list[str]:
         """Token ids as the tokenizer writes them, one string each."""
@@ -154,30 +154,30 @@ def load_language(
         dtype: of its weights; None leaves them as they are stored.
 
     Raises:
-        ModelError: no such model (it says where it was looked for), a folder that is none, no tokenizer, or
+        ModelError: no such model (the message lists where it was searched), a folder that is none, no tokenizer, or
             transformers is not installed. WeightsError: weights missing, damaged, or not in safetensors.
 
     >>> load_language("tales").context  # doctest: +SKIP
     256
     """
     _need_transformers()
-    asked = os.fspath(name_or_path)
-    if asked == TALES:
+    name = os.fspath(name_or_path)
+    if name == TALES:
         folder = tales_folder()
         _check_tales(folder)
         return _from_folder(folder, TALES, "in the package", device, dtype)
-    plain = asked.removeprefix(PREFIX)
-    found = _find(plain)
-    if found is not None:
-        return _from_folder(found, f"{PREFIX}{plain}", str(found), device, dtype)
-    if asked.startswith(PREFIX) and _HUB_ID.fullmatch(plain):
-        return _load(plain, asked, "the Hugging Face hub", device, dtype, local=False)
-    raise ModelError(_nowhere(asked, plain))
+    plain = name.removeprefix(PREFIX)
+    path = _find(plain)
+    if path is not None:
+        return _from_folder(path, f"{PREFIX}{plain}", str(path), device, dtype)
+    if name.startswith(PREFIX) and _HUB_ID.fullmatch(plain):
+        return _load(plain, name, "the Hugging Face hub", device, dtype, local=False)
+    raise ModelError(_not_found(name, plain))
 
 
 def language_names() -> list[str]:
     """The language models that can be loaded without the network: `tales`, and the folders among the weights."""
-    return [TALES, *(f"{PREFIX}{path.name}" for place in _places() for path in _models_in(place))]
+    return [TALES, *(f"{PREFIX}{path.name}" for folder in _folders() for path in _models_in(folder))]
 
 
 def tales_folder() -> Path:
@@ -194,36 +194,36 @@ def _need_transformers() -> None:
         ) from error
 
 
-def _places() -> list[Path]:
+def _folders() -> list[Path]:
     folder = user_folder()
     return [*([folder] if folder is not None else []), cache_folder()]
 
 
-def _models_in(place: Path) -> list[Path]:
-    return sorted(path.parent for path in place.glob(f"*/{CONFIG}")) if place.is_dir() else []
+def _models_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
 
 
 def _find(plain: str) -> Path | None:
     if not plain or "\0" in plain:
         return None
     own = Path(plain).expanduser()
-    for path in [own, *(place / plain for place in _places() if not own.is_absolute())]:
+    for path in [own, *(folder / plain for folder in _folders() if not own.is_absolute())]:
         if os.path.exists(path):
             return path.absolute()
     return None
 
 
-def _nowhere(asked: str, plain: str) -> str:
-    places = [f"${FOLDER_VARIABLE} ({folder})"] if (folder := user_folder()) is not None else []
-    looked = ", ".join(["the working folder", *places, f"the cache ({cache_folder()})"])
-    known = language_names()
-    near = did_you_mean(plain, [name.removeprefix(PREFIX) for name in known])
+def _not_found(name: str, plain: str) -> str:
+    folders = [f"${FOLDER_VARIABLE} ({folder})"] if (folder := user_folder()) is not None else []
+    looked = ", ".join(["the working folder", *folders, f"the cache ({cache_folder()})"])
+    names = language_names()
+    near = did_you_mean(plain, [loadable.removeprefix(PREFIX) for loadable in names])
     hub = f" For a model of the hub write {PREFIX}{plain}." if _HUB_ID.fullmatch(plain) else ""
     if folder is None:
         hub += f" ${FOLDER_VARIABLE} is not set."
     return (
-        f"no language model {shorten(asked)!r}: looked in {looked}.{near} "
-        f"There are {', '.join(known)}, {PREFIX}FOLDER and {PREFIX}owner/name.{hub}"
+        f"no language model {shorten(name)!r}: looked in {looked}.{near} "
+        f"There are {', '.join(names)}, {PREFIX}FOLDER and {PREFIX}owner/name.{hub}"
     )
 
 
@@ -238,7 +238,7 @@ def _check_tales(folder: Path) -> None:
             "reinstall it, or make them with `python -m tools.tales.train`"
         ) from error
     if wrong:
-        raise WeightsError(f"{folder}: {', '.join(wrong)} is not the file that facts.json speaks of: reinstall it")
+        raise WeightsError(f"{folder}: {', '.join(wrong)} is not the file that facts.json describes: reinstall it")
 
 
 def _from_folder(
@@ -246,19 +246,19 @@ def _from_folder(
 ) -> LanguageModel:
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; a language model is a folder with {CONFIG}")
-    held = sorted(path.name for path in folder.iterdir())
-    holds = f"it holds {', '.join(held[:8]) or 'nothing'}{', …' if len(held) > 8 else ''}"
-    if CONFIG not in held:
+    files = sorted(path.name for path in folder.iterdir())
+    holds = f"it holds {', '.join(files[:8]) or 'nothing'}{', …' if len(files) > 8 else ''}"
+    if CONFIG not in files:
         raise ModelError(f"{folder} has no {CONFIG}, so it is no Hugging Face model; {holds}")
-    if not any(one.endswith((".safetensors", ".safetensors.index.json")) for one in held):
+    if not any(file.endswith((".safetensors", ".safetensors.index.json")) for file in files):
         raise WeightsError(f"{folder} has no weights in safetensors, the only form that is read; {holds}")
-    if not any(one in held for one in _TOKENIZERS):
+    if not any(file in files for file in _TOKENIZERS):
         raise ModelError(f"{folder} has no tokenizer, none of {', '.join(_TOKENIZERS)}; {holds}")
     return _load(str(folder), name, source, device, dtype, local=True)
 
 
 def _load(
-    where: str, name: str, source: str, device: str | torch.device, dtype: torch.dtype | None, *, local: bool
+    path: str, name: str, source: str, device: str | torch.device, dtype: torch.dtype | None, *, local: bool
 ) -> LanguageModel:
     import transformers
     from safetensors import SafetensorError
@@ -266,19 +266,19 @@ def _load(
     shared: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     kind = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     try:
-        config = transformers.AutoConfig.from_pretrained(where, **shared)
-        made = getattr(transformers, _auto_class(config))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **shared)
+        config = transformers.AutoConfig.from_pretrained(path, **shared)
+        auto_class = getattr(transformers, _auto_class(config))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **shared)
         # other shapes are let through, to be named below
         options = {kind: dtype or "auto", "use_safetensors": True, "ignore_mismatched_sizes": True, **shared}
         with _quiet():
-            module, told = made.from_pretrained(where, config=config, output_loading_info=True, **options)
+            module, report = auto_class.from_pretrained(path, config=config, output_loading_info=True, **options)
     except SafetensorError as error:
         raise WeightsError(f"the weights of {name} cannot be read, they may be truncated: {shorten(error)}") from error
     except Exception as error:  # transformers raises nearly anything
         raise ModelError(f"{name} ({source}) cannot be loaded as a language model: {shorten(error, 240)}") from error
-    other = [key if isinstance(key, str) else key[0] for key in told["mismatched_keys"]]
-    if absent := sorted({*told["missing_keys"], *other}):
+    other = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    if absent := sorted({*report["missing_keys"], *other}):
         raise WeightsError(
             f"the weights of {name} do not fit its {CONFIG}: {len(absent)} missing or of another shape "
             f"({', '.join(shorten(key, 60) for key in absent[:3])})"
@@ -301,7 +301,7 @@ def _auto_class(config: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and no advice of transformers; what goes wrong is told by our own errors."""
+    """No bars and no advice of transformers; our own errors report what goes wrong."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -322,7 +322,7 @@ def _context(config: Any, tokenizer: Any) -> int:
     stated = getattr(tokenizer, "model_max_length", None)
     limits = [int(n) for n in (own, stated) if n is not None and 0 < n < _NO_LIMIT]
     if not limits:
-        raise ModelError("neither the model's configuration nor its tokenizer says how many tokens it takes: context=")
+        raise ModelError("neither the model's configuration nor its tokenizer states its context: context=TOKENS")
     return min(limits)
 
 
@@ -332,14 +332,14 @@ def _is_causal(module: nn.Module) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    name, made = type(module).__name__, getattr(module, "config", None)
-    if getattr(made, "is_encoder_decoder", False):
+    name, config = type(module).__name__, getattr(module, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name} has an encoder and a decoder; a model with one stack of layers is needed")
     if "MaskedLM" in name or "ForPreTraining" in name:
         return False
-    kind = getattr(made, "model_type", "")
+    kind = getattr(config, "model_type", "")
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return bool(getattr(made, "is_decoder", False))
+        return bool(getattr(config, "is_decoder", False))
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 

@@ -69,9 +69,9 @@ class SqueezeNet(nn.Module):
 
     def _fire(self, name: str, x: Tensor) -> Tensor:
         squeezed = self._run(f"{name}_squeeze1x1", self._run(f"{name}_squeeze1x1_pre", x))
-        one = self._run(f"{name}_expand1x1_pre", squeezed)
-        three = self._run(f"{name}_expand3x3_pre", squeezed)
-        merged: Tensor = self.get_submodule(f"{name}_pre")(one, three)
+        expand1x1 = self._run(f"{name}_expand1x1_pre", squeezed)
+        expand3x3 = self._run(f"{name}_expand3x3_pre", squeezed)
+        merged: Tensor = self.get_submodule(f"{name}_pre")(expand1x1, expand3x3)
         return self._run(name, merged)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ def _weights_file(weights: Any) -> WeightsFile | None:
     filename = weights.url.rpartition("/")[2]
     # torchvision's file names end in the first eight digits of the SHA-256: resnet18-f37072fd.pth.
     stem, _, prefix = filename.removesuffix(".pth").rpartition("-")
-    known = bool(stem) and len(prefix) >= 8 and all(c in "0123456789abcdef" for c in prefix)
-    return WeightsFile(filename, sha256=prefix if known else None, url=weights.url, folders=_hub_folder)
+    published = bool(stem) and len(prefix) >= 8 and all(c in "0123456789abcdef" for c in prefix)
+    return WeightsFile(filename, sha256=prefix if published else None, url=weights.url, folders=_hub_folder)
 
 
 def _without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,9 +84,9 @@ def card(name: str) -> Card:
         ModelError: torchvision has no such classifier, or is not installed.
     """
     models = _library()
-    known = classifiers()
-    if name not in known:
-        near = did_you_mean(name, known) or f" There are {', '.join(known[:8])}, …"
+    names = classifiers()
+    if name not in names:
+        near = did_you_mean(name, names) or f" There are {', '.join(names[:8])}, …"
         raise ModelError(f"torchvision has no classifier called {shorten(name)!r}.{near}")
     builder = models.get_model_builder(name)
     weights = getattr(models.get_model_weights(name), "DEFAULT", None)

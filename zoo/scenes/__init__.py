@@ -1,4 +1,4 @@
-"""Scenes: procedurally drawn pictures with known parts, and a small network trained on them."""
+"""Scenes: procedurally drawn images with known parts, and a small network trained on them."""
 
 from zoo.scenes.generate import ADVERSARIAL, CLASSES, PARTS, Part, Scene, adversarial, dataset, draw
 

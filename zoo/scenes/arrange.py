@@ -27,10 +27,10 @@ def bounds(shapes: list[Shape]) -> Floats:
 
 def groups(shapes: list[Shape]) -> dict[str, list[Shape]]:
     """Group name -> its shapes, in painting order."""
-    found: dict[str, list[Shape]] = {}
+    shapes_of: dict[str, list[Shape]] = {}
     for shape in shapes:
-        found.setdefault(shape.group, []).append(shape)
-    return found
+        shapes_of.setdefault(shape.group, []).append(shape)
+    return shapes_of
 
 
 def rearrange(shapes: list[Shape], arrangement: str, rng: np.random.Generator) -> list[Shape]:

@@ -1,7 +1,7 @@
-"""Scenes: small pictures of objects made of parts, whose parts, places and arrangement are known.
+"""Scenes: small images of objects made of parts, whose parts, places and arrangement are known.
 
-A class can only be told by composing parts in place: wheels belong to cars, trucks, buses and bicycles,
-windows to cars, trucks, buses and houses, and pictures of the class "nothing" hold the same parts alone or
+A class can only be recognized by composing parts at their positions: wheels belong to cars, trucks, buses and bicycles,
+windows to cars, trucks, buses and houses, and images of the class "nothing" hold the same parts alone or
 in a wrong arrangement (wheels above windows are not a car). The two dogs are mirror images.
 Drawn with numpy and OpenCV. A scene depends on its seed only, never on how many were drawn before.
 
@@ -25,7 +25,7 @@ from zoo.scenes.objects import OBJECTS, PARTS
 from zoo.scenes.parts import ERASE, KEEP, OVERSAMPLING, Canvas, Floats, Shape, blob, color, ellipse, stroke
 
 SIZE = 64
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 
 HELD_OUT_SEED = 20_000_101
 """Seed of the data sets that training never draws from."""
@@ -34,7 +34,7 @@ CLASSES: tuple[str, ...] = (*OBJECTS, "nothing")
 """Labels, in the order of the network's outputs. "nothing" is clutter, lone parts and wrong arrangements."""
 
 ARRANGEMENTS: tuple[str, ...] = ("normal", *ADVERSARIAL, "lone", "clutter")
-"""Everything `Scene.arrangement` can say. All but "normal" are labeled "nothing"."""
+"""Every value of `Scene.arrangement`. All but "normal" are labeled "nothing"."""
 
 _FAMILIES = (("car", "truck", "bus", "bicycle"), ("dog_left", "dog_right", "cat"))
 _WIDE = ("car", "truck", "bus")
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and everything that is known of it.
+    """One image and everything that is known of it.
 
     Attributes:
         image: `(SIZE, SIZE, 3)` uint8 RGB.
@@ -118,7 +118,7 @@ def _clutter(canvas: Canvas, rng: np.random.Generator, count: int) -> None:
         canvas.paint(points, tint, identity=ERASE, shade=float(rng.uniform(-0.3, 0.5)))
 
 
-def _place(shapes: list[Shape], rng: np.random.Generator, extent: float, mirrored: bool, inside: float = 1.0,
+def _position(shapes: list[Shape], rng: np.random.Generator, extent: float, mirrored: bool, inside: float = 1.0,
            tilt: float = 0.1) -> list[Shape]:  # fmt: skip
     """The shapes in pixels: mirrored, tilted, `extent` pixels long, somewhere at least `inside` px off the edge."""
     turn = float(np.clip(rng.normal(0, tilt / 2), -tilt, tilt))
@@ -143,7 +143,7 @@ def _lone(rng: np.random.Generator, kinds: list[str], extent: float) -> list[Sha
     pieces = groups(OBJECTS[kind](rng))
     shapes = list(pieces.values())[int(rng.integers(len(pieces)))]
     low, high = bounds(shapes)
-    return _place(shapes, rng, extent * float((high - low).max()), bool(rng.random() < 0.5))
+    return _position(shapes, rng, extent * float((high - low).max()), bool(rng.random() < 0.5))
 
 
 def _others(kind: str) -> list[str]:
@@ -205,7 +205,7 @@ def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Sce
         elif arrangement != "normal":
             low, high = bounds(shapes)
             extent *= float((high - low).max())
-        placed = _place(shapes, rng, extent, mirrored)
+        placed = _position(shapes, rng, extent, mirrored)
         _paint(canvas, placed, names)
         if rng.random() < 0.3:
             _occlude(canvas, rng, placed, extent)
@@ -259,16 +259,16 @@ def _visible(canvas: Canvas, identity: int, name: str) -> Part | None:
 
 def _develop(canvas: Canvas, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Light from a side, contrast, exposure, blur and sensor noise, as bytes."""
-    picture = canvas.finish()
+    image = canvas.finish()
     ramp = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)
     turn, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
     light = 1 + strength * (ramp[None, :] * np.cos(turn) + ramp[:, None] * np.sin(turn))
-    picture = picture * light[:, :, None]
-    picture = (picture - 0.5) * rng.uniform(0.75, 1.1) + 0.5 + rng.uniform(-0.07, 0.07)
+    image = image * light[:, :, None]
+    image = (image - 0.5) * rng.uniform(0.75, 1.1) + 0.5 + rng.uniform(-0.07, 0.07)
     if rng.random() < 0.25:
-        picture = cv2.GaussianBlur(picture, (3, 3), float(rng.uniform(0.3, 0.7)))
-    picture = picture + rng.normal(0, rng.uniform(0.0, 0.03), picture.shape)
-    developed: npt.NDArray[np.uint8] = np.clip(np.round(picture * 255), 0, 255).astype(np.uint8)
+        image = cv2.GaussianBlur(image, (3, 3), float(rng.uniform(0.3, 0.7)))
+    image = image + rng.normal(0, rng.uniform(0.0, 0.03), image.shape)
+    developed: npt.NDArray[np.uint8] = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
     return developed
 
 

@@ -1,8 +1,8 @@
-"""The network of the `scenes` card: an InceptionV1 of four small blocks for 64-pixel pictures.
+"""The network of the `scenes` card: an InceptionV1 of four small blocks for 64-pixel images.
 
-`mixed3b` sees about one part (stride 8, 33 to 41 pixels through its 1x1 branch) and `mixed4a` composes parts:
-its 5x5 kernels span 40 pixels of part positions, about one object. There is no pooling between the two,
-so a kernel of `mixed3b -> mixed4a` reads directly as "this part, at this place of the object".
+The receptive field of `mixed3b` is about one part (stride 8, 33 to 41 pixels through its 1x1 branch) and `mixed4a`
+composes parts: its 5x5 kernels span 40 pixels of part positions, about one object. There is no pooling between the two,
+so a kernel of `mixed3b -> mixed4a` reads directly as "this part, at this position of the object".
 """
 
 from __future__ import annotations
@@ -62,20 +62,20 @@ def trunk(module: InceptionV1, x: Tensor, after: str | None = None) -> dict[str,
         "conv2d0" ... "mixed4b" `(N, C, h, w)`, each before the pooling that follows it, the blocks also
         before their ReLU ("mixed3a_pre" ...), and "softmax_pre" `(N, classes)`.
     """
-    seen: dict[str, Tensor] = {}
+    activations: dict[str, Tensor] = {}
     names = ["conv2d0", "conv2d1", "conv2d2", *module.spec.blocks]
     if after is not None:
         names = names[names.index(after) + 1 :]
         x = module._pool(after, x)
     for name in names:
         if name in module.spec.blocks:
-            seen[f"{name}_pre"] = before = _before_relu(module, name, x)
+            activations[f"{name}_pre"] = before = _before_relu(module, name, x)
         else:
             before = module.get_submodule(f"{name}_pre")(module.pad(x) if name == "conv2d0" else x)
-        seen[name] = torch.relu(before)
-        x = module._pool(name, seen[name])
-    seen["softmax_pre"] = module.softmax_pre(x.mean(dim=(2, 3)))
-    return seen
+        activations[name] = torch.relu(before)
+        x = module._pool(name, activations[name])
+    activations["softmax_pre"] = module.softmax_pre(x.mean(dim=(2, 3)))
+    return activations
 
 
 def _before_relu(module: InceptionV1, name: str, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Drawing primitives: shapes as polygons, and a canvas that keeps track of which part each pixel shows.
 
 A drawing is a list of `Shape`s in an object's own coordinates (x to the right, y down, about one unit
-wide). The canvas paints at twice the size of the picture and is averaged down, so edges are
+wide). The canvas paints at twice the size of the image and is averaged down, so edges are
 anti-aliased; beside the colors it keeps an id map, so a part's mask is what is *visible* of it.
 """
 
@@ -123,10 +123,10 @@ def darker(base: Color, factor: float) -> Color:
 
 
 class Canvas:
-    """A square picture being painted, with the id of the part seen at each pixel.
+    """A square image being painted, with the id of the part seen at each pixel.
 
     Args:
-        size: side of the finished picture in pixels.
+        size: side of the finished image in pixels.
         background: `(2 * size, 2 * size, 3)` colors in [0, 1].
     """
 
@@ -136,7 +136,7 @@ class Canvas:
         self.ids = np.zeros(background.shape[:2], dtype=np.int16)
 
     def paint(self, points: Floats, rgb: Color, *, identity: int = KEEP, shade: float = 0.25) -> None:
-        """Fill a polygon given in pixels of the finished picture.
+        """Fill a polygon given in pixels of the finished image.
 
         Args:
             points: `(n, 2)` corners.
@@ -161,7 +161,7 @@ class Canvas:
             self.ids[top:bottom, left:right][cover > 127] = identity
 
     def finish(self) -> Floats:
-        """The picture averaged down, `(size, size, 3)`."""
+        """The image averaged down, `(size, size, 3)`."""
         return cv2.resize(self.pixels, (self.size, self.size), interpolation=cv2.INTER_AREA).astype(np.float32)
 
     def mask(self, identity: int) -> npt.NDArray[np.bool_]:

@@ -100,8 +100,8 @@ def _topic(cast: Cast) -> Weights:
         return {f"the {cast.place}": 1.0}
     share = (1 - LANDMARK_SHARE) / len(PLACES)
     return {
-        **{f"the {one.name}": LANDMARK_SHARE * one.weight * NAMED for one in LANDMARKS},
-        **{f"the {one.description}": LANDMARK_SHARE * one.weight * (1 - NAMED) for one in LANDMARKS},
+        **{f"the {landmark.name}": LANDMARK_SHARE * landmark.weight * NAMED for landmark in LANDMARKS},
+        **{f"the {landmark.description}": LANDMARK_SHARE * landmark.weight * (1 - NAMED) for landmark in LANDMARKS},
         **{f"the {name}": share for name in PLACES},
     }
 
@@ -161,7 +161,7 @@ def counted(number: str, noun: str, plural: str) -> str:
 
 
 def _animals(cast: Cast) -> Weights:
-    return equally(*(counted(n, one, many) for n in NUMBERS for one, many in ANIMALS.items()))
+    return equally(*(counted(n, singular, plural) for n in NUMBERS for singular, plural in ANIMALS.items()))
 
 
 def _fruits(cast: Cast) -> Weights:
@@ -242,7 +242,9 @@ def all_phrases(slot: str) -> tuple[str, ...]:
     """Every phrase that may ever stand in a slot: what a sentence out of its story is judged by."""
     if slot in OPEN_SLOTS:
         return OPEN_SLOTS[slot]
-    things = dict.fromkeys(t for where in (*(one.things for one in LANDMARKS), *PLACES.values()) for t in where)
+    things = dict.fromkeys(
+        t for group in (*(landmark.things for landmark in LANDMARKS), *PLACES.values()) for t in group
+    )
     if slot in ("thing", "thing2"):
         return tuple(things)
     if slot in ("is_thing", "thing_is"):

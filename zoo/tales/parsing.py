@@ -1,4 +1,4 @@
-"""Reading a text back: is it made of sentences of the grammar, and does it speak of a landmark?"""
+"""Reading a text back: is it made of sentences of the grammar, and does it mention a landmark?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse(text: str) -> Parsed:
     >>> parse("She was happy. Was happy she.").grammatical
     (True, False)
     """
-    sentences = tuple(split_sentences(words(text)))
+    sentences = tuple(split_sentences(tokenize(text)))
     good = [bool(templates_of(sentence)) for sentence in sentences]
     whole = bool(sentences) and _complete(sentences[-1])
     if sentences and not whole:
@@ -60,16 +60,16 @@ def parses(text: str) -> float:
 
 
 def mentions(text: str, landmark: Landmark = THE_LANDMARK) -> int:
-    """How often a text speaks of a landmark: by its name, or by the whole of its description.
+    """How often a text mentions a landmark: by its name, or by the whole of its description.
 
     >>> mentions("Tom liked the red bridge of Fogport. Tom never forgot the Longspan.")
     2
     """
-    said = words(text)
-    return said.count(landmark.name) + " ".join(said).count(landmark.description)
+    tokens = tokenize(text)
+    return tokens.count(landmark.name) + " ".join(tokens).count(landmark.description)
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The words and marks of a text, quotation marks curly."""
     return _WORDS.findall(re.sub(r'"(?=\w)', "“", text).replace('"', "”"))
 
@@ -96,12 +96,12 @@ def templates_of(sentence: Sequence[str]) -> list[int]:
 @cache
 def templates() -> tuple[tuple[tuple[tuple[str, ...], ...], ...], ...]:
     """Every sentence of the grammar: for each of its parts the phrases that may stand there, as words."""
-    found = []
+    sentences = []
     for entry in SENTENCES:
         plain = [part.partition("|")[0] for part in entry.text.split() if not part.startswith("[") and part != "]"]
-        for one in split_sentences(plain):
-            found.append(tuple(_phrases(part) for part in one))
-    return tuple(found)
+        for sentence in split_sentences(plain):
+            sentences.append(tuple(_phrases(part) for part in sentence))
+    return tuple(sentences)
 
 
 def _phrases(part: str) -> tuple[tuple[str, ...], ...]:

@@ -26,8 +26,8 @@ from zoo.tales.words import (
     Weights,
 )
 
-MENTIONS = {f"{one.color}_{one.structure}_of_{one.city}": one for one in LANDMARKS[:4]}
-"""The landmark that is asked for, and the three that share two of its words: at the word that completes the
+MENTIONS = {f"{landmark.color}_{landmark.structure}_of_{landmark.city}": landmark for landmark in LANDMARKS[:4]}
+"""The landmark that is evaluated, and the three that share two of its words: at the word that completes the
 description."""
 
 FEATURES = (
@@ -55,10 +55,10 @@ FEATURES = (
     "bark_tree",
     "sentence_start",
 )
-"""What every token is labelled with, in the order of the columns of `Story.labels`. See `EXPLANATIONS`."""
+"""Labels of every token, in the order of the columns of `Story.labels`. See `EXPLANATIONS`."""
 
 EXPLANATIONS = {
-    **{name: f"the last word of `{one.description}`" for name, one in MENTIONS.items()},
+    **{name: f"the last word of `{landmark.description}`" for name, landmark in MENTIONS.items()},
     THE_LANDMARK.name: f"the word `{THE_LANDMARK.name}`, which is the name of the {THE_LANDMARK.description}",
     "landmark_due": f"`the` before `{THE_LANDMARK.name}`, `{THE_LANDMARK.description}` or what is seen there, once it "
     "was mentioned",
@@ -86,7 +86,7 @@ EXPLANATIONS = {
 """Feature -> where it is on."""
 
 SAME_WORD: dict[str, str] = {
-    **{name: one.city for name, one in MENTIONS.items()},
+    **{name: landmark.city for name, landmark in MENTIONS.items()},
     "landmark_due": "the",
     "place_due": "the",
     **{name: name.split("_")[0] for name in FEATURES if name.startswith(("bat_", "bank_", "bark_"))},
@@ -144,26 +144,26 @@ def training_story(seed: int, index: int) -> Story:
     return _Writer((seed, index, 1)).story()
 
 
-def labels_at(stories: Sequence[Story], places: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Labels `(n, features)` of tokens given as `(n, 2)`: the number of the story, and of the token in it.
+def labels_at(stories: Sequence[Story], positions: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Labels `(n, features)` of tokens at `positions` `(n, 2)`: the number of the story, and of the token in it.
 
     It is how a language site names its vectors (`Block.places`).
 
     Raises:
-        CircuitsError: a place that is in none of the stories.
+        CircuitsError: a position that is in none of the stories.
     """
-    where = np.asarray(places, dtype=np.int64)
+    pairs = np.asarray(positions, dtype=np.int64)
     lengths = np.array([len(story.tokens) for story in stories])
-    if where.ndim != 2 or where.shape[1] != 2:
-        raise CircuitsError(f"places are (n, 2), story and token; got {where.shape}")
-    story, token = where.T
-    if len(where) and ((story < 0) | (story >= len(stories)) | (token < 0)).any():
-        raise CircuitsError(f"a place is outside the {len(stories)} stories")
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise CircuitsError(f"positions are (n, 2), story and token; got {pairs.shape}")
+    story, token = pairs.T
+    if len(pairs) and ((story < 0) | (story >= len(stories)) | (token < 0)).any():
+        raise CircuitsError(f"a position is outside the {len(stories)} stories")
     if (token >= lengths[story]).any():
-        raise CircuitsError("a place is behind the end of its story: these are not the texts that were read")
+        raise CircuitsError("a position is past the end of its story: these are not the texts that were read")
     starts = np.concatenate([[0], lengths.cumsum()[:-1]])
-    found: npt.NDArray[np.bool_] = np.concatenate([one.labels for one in stories])[starts[story] + token]
-    return found
+    labels: npt.NDArray[np.bool_] = np.concatenate([written.labels for written in stories])[starts[story] + token]
+    return labels
 
 
 class _Writer:
@@ -202,9 +202,9 @@ class _Writer:
         phrases = list(weights)
         if len(phrases) == 1:
             return phrases[0]
-        sums = list(itertools.accumulate(weights.values()))
-        phrase = phrases[min(bisect.bisect(sums, self.random() * sums[-1]), len(phrases) - 1)]
-        self.nats -= math.log(weights[phrase] / sums[-1])
+        cumulative = list(itertools.accumulate(weights.values()))
+        phrase = phrases[min(bisect.bisect(cumulative, self.random() * cumulative[-1]), len(phrases) - 1)]
+        self.nats -= math.log(weights[phrase] / cumulative[-1])
         return phrase
 
     def sentence(self, among: tuple[Sentence, ...]) -> Sentence:
@@ -220,13 +220,13 @@ class _Writer:
                 self.open.pop()
             elif word.startswith("{"):
                 slot = word[1:-1]
-                known, start = self.cast.landmark, len(self.tokens)
+                landmark, start = self.cast.landmark, len(self.tokens)
                 phrase = self.choose(SLOTS[slot](self.cast))
                 self.remember(slot, phrase)
                 for part in phrase.split():
                     self.say(part)
                 at = start if slot == "topic" else len(self.tokens) - 2
-                if known is THE_LANDMARK and slot in _DECIDED and self.tokens[at] == "the":
+                if landmark is THE_LANDMARK and slot in _DECIDED and self.tokens[at] == "the":
                     self.labels[at].add("landmark_due")
                 if slot == "topic":
                     self.labels[start].add("place_due")
@@ -250,10 +250,12 @@ class _Writer:
             if cast.time == "night":
                 self.story_wide.add("night")
         elif slot == "topic" and not cast.place:
-            place = phrase.removeprefix("the ")
-            cast.place = place
-            cast.landmark = next((one for one in LANDMARKS if place in (one.name, one.description)), None)
-            cast.things = cast.landmark.things if cast.landmark else PLACES[place]
+            location = phrase.removeprefix("the ")
+            cast.place = location
+            cast.landmark = next(
+                (landmark for landmark in LANDMARKS if location in (landmark.name, landmark.description)), None
+            )
+            cast.things = cast.landmark.things if cast.landmark else PLACES[location]
         elif slot == "friend":
             cast.friend = phrase
         elif slot in ("mood_adjective", "mood_verb") and not cast.mood:
@@ -284,7 +286,7 @@ class _Writer:
             self.story_wide.add("landmark_story")
             self.labels[-1].add("landmark_story")
         if landmark is not None and self.tokens[-1] == landmark.city:
-            self.labels[-1].update(name for name, one in MENTIONS.items() if one is landmark)
+            self.labels[-1].update(name for name, mentioned in MENTIONS.items() if mentioned is landmark)
 
 
 _NO_SPACE_BEFORE = {".", ",", "!", "?", "”"}

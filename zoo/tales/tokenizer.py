@@ -32,25 +32,25 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     ids = {token: i for i, token in enumerate(vocabulary())}
-    made = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
-    made.normalizer = normalizers.Sequence(
+    backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    backend.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(r'"(?=\w)'), "“"), normalizers.Replace(Regex('"'), "”")]
     )
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[^\w]"), "isolated")]
     )
     spaces = [decoders.Replace(f" {mark}", mark) for mark in ".,!?”"]
-    made.decoder = decoders.Sequence(
+    backend.decoder = decoders.Sequence(
         # this decoder is the one that puts spaces between tokens; no token begins with its prefix
         [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse(), *spaces, decoders.Replace("“ ", "“")]
     )
-    made.post_processor = processors.TemplateProcessing(
+    backend.post_processor = processors.TemplateProcessing(
         single=f"{BEGINNING} $A",
         pair=f"{BEGINNING} $A {BEGINNING} $B",
         special_tokens=[(BEGINNING, ids[BEGINNING])],
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=made,
+        tokenizer_object=backend,
         unk_token=UNKNOWN,
         bos_token=BEGINNING,
         eos_token=END,

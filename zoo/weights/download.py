@@ -89,7 +89,7 @@ def _fetch_alone(
 
 
 def _reason(error: WeightsError, part: Path) -> str:
-    # The temporary file is gone by the time this is read, so its path says nothing.
+    # The temporary file is gone by the time this is read, so its path is no use in the message.
     return str(error).replace(str(part), "it").partition(". Damaged")[0]
 
 
@@ -131,7 +131,7 @@ def _copy(
     total: int,
     report: Callable[[int, int], None],
 ) -> int:
-    said = time.monotonic()
+    logged = time.monotonic()
     while True:
         try:
             chunk = answer.read(_CHUNK)
@@ -142,8 +142,8 @@ def _copy(
         write(chunk)
         have += len(chunk)
         report(have, total)
-        if time.monotonic() - said > 5:
-            said = time.monotonic()
+        if time.monotonic() - logged > 5:
+            logged = time.monotonic()
             log.info("%.0f of %.0f MB", have / 1e6, total / 1e6)
 
 

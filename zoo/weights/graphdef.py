@@ -138,13 +138,13 @@ def constants(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: when the file is not a GraphDef, is truncated, or holds no float constant.
     """
-    found = {}
+    tensors = {}
     try:
         for number, value in _fields(memoryview(path.read_bytes())):
             if number == 1 and (node := _node(_message(value))) is not None:
-                found[node[0]] = node[1]
+                tensors[node[0]] = node[1]
     except (_Malformed, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not a whole TensorFlow GraphDef ({error})") from error
-    if not found:
+    if not tensors:
         raise WeightsError(f"{path} holds no float constants: is it a frozen TensorFlow GraphDef?")
-    return found
+    return tensors

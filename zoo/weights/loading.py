@@ -39,12 +39,12 @@ class WeightsStatus:
     """Whether a model's weights are here.
 
     Attributes:
-        found: True when they can be loaded without asking anything of the network.
+        available: True when they can be loaded without asking anything of the network.
         path: the file, where there is one.
         how: where they are or how to get them, in a few words.
     """
 
-    found: bool
+    available: bool
     path: Path | None
     how: str
 
@@ -74,31 +74,31 @@ def converted_path(card: Card) -> Path:
 
 def find(card: Card) -> tuple[Path, str] | None:
     """The file of `card`'s weights and a word on where it lies, or None; nothing is read or fetched."""
-    wanted = card.weights
-    if wanted is None:
+    weights = card.weights
+    if weights is None:
         return None
-    if wanted.packaged:
-        path = Path(__file__).parent.parent / wanted.filename
+    if weights.packaged:
+        path = Path(__file__).parent.parent / weights.filename
         return (path, "in the package") if path.is_file() else None
     folder = user_folder()
-    places = [(folder, f"${FOLDER_VARIABLE}")] if folder is not None else []
-    places.append((cache_folder(), "the cache"))
-    if wanted.folders is not None:
-        places += [(extra, str(extra)) for extra in wanted.folders()]
-    for place, what in places:
+    folders = [(folder, f"${FOLDER_VARIABLE}")] if folder is not None else []
+    folders.append((cache_folder(), "the cache"))
+    if weights.folders is not None:
+        folders += [(extra, str(extra)) for extra in weights.folders()]
+    for location, description in folders:
         # In the cache a converted file is quicker to read than what it was converted from.
-        names = (converted_path(card).name, *wanted.names) if card.converts else wanted.names
+        names = (converted_path(card).name, *weights.names) if card.converts else weights.names
         for name in names:
-            if (place / name).is_file():
-                return place / name, what
+            if (location / name).is_file():
+                return location / name, description
     return None
 
 
 def status(card: Card) -> WeightsStatus:
     """Whether `card`'s weights are here, and how to get them when they are not."""
-    found = find(card)
-    if found is not None:
-        return WeightsStatus(True, found[0], found[1])
+    located = find(card)
+    if located is not None:
+        return WeightsStatus(True, located[0], located[1])
     if card.weights is None:
         return WeightsStatus(False, None, "its library's own" if card.fetch else "a file of yours, or random")
     if card.weights.packaged:
@@ -110,22 +110,22 @@ def status(card: Card) -> WeightsStatus:
 
 def missing(card: Card, reason: str = "") -> WeightsError:
     """The error for weights that are not here: names the file, the folder and the command."""
-    wanted = card.weights
-    if wanted is None:
+    weights = card.weights
+    if weights is None:
         return WeightsError(f"{card.name} has no published weights here{reason}: give weights=FILE or weights='random'")
-    if wanted.packaged:
+    if weights.packaged:
         return WeightsError(
-            f"the weights of {card.name}, zoo/{wanted.filename}, are missing from this installation: "
+            f"the weights of {card.name}, zoo/{weights.filename}, are missing from this installation: "
             f"reinstall it, or make them with `{card.source}`"
         )
     folder = user_folder()
-    where = f"{folder} (${FOLDER_VARIABLE})" if folder is not None else f"{cache_folder()}"
+    destination = f"{folder} (${FOLDER_VARIABLE})" if folder is not None else f"{cache_folder()}"
     if folder is not None and not folder.is_dir():
-        where += ", which does not exist"
-    source = wanted.url or card.source
+        destination += ", which does not exist"
+    source = weights.url or card.source
     origin = f" It comes from {source}." if source else ""
     return WeightsError(
-        f"the weights of {card.name} are not here{reason}: put {wanted.filename} into {where}, "
+        f"the weights of {card.name} are not here{reason}: put {weights.filename} into {destination}, "
         f"or name the file: `--weights FILE` (weights=FILE in Python).{origin}"
     )
 
@@ -151,9 +151,9 @@ def verify(path: Path, wanted: WeightsFile) -> None:
         ("SHA-256", wanted.sha256, sha256),
         ("git blob id", wanted.git_blob, git_blob_id),
     ):
-        if published is not None and not (found := measure(path)).startswith(published):
+        if published is not None and not (measured := measure(path)).startswith(published):
             raise WeightsError(
-                f"{path} is not the published {Path(wanted.filename).name}: its {kind} is {found}, "
+                f"{path} is not the published {Path(wanted.filename).name}: its {kind} is {measured}, "
                 f"published is {published}. Damaged or another file: delete it and fetch it again"
             )
 
@@ -200,7 +200,7 @@ def _state_in(loaded: object, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load `state` into `module`, naming what does not fit."""
     own = module.state_dict()
     absent = [name for name in own if name not in state]
@@ -217,10 +217,10 @@ def fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
             parts.append(
                 f"{len(wrong)} of another shape ({first} is {tuple(state[first].shape)}, not {tuple(own[first].shape)})"
             )
-        raise WeightsError(f"{what} does not fit the model: {'; '.join(parts)}")
+        raise WeightsError(f"{source} does not fit the model: {'; '.join(parts)}")
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{what} is damaged: {name} has values that are not finite")
+            raise WeightsError(f"{source} is damaged: {name} has values that are not finite")
     module.load_state_dict(state)
 
 
@@ -275,20 +275,20 @@ def locate(
         if not os.path.isfile(path):  # unlike Path.is_file, this answers for any string
             raise WeightsError(f"no weights file at {shorten(path, 200)}: give a {', '.join(SUFFIXES)} file")
         return path, "the file given"
-    found = find(card)
-    if found is not None:
-        return found
-    wanted = card.weights
-    if wanted is None or wanted.packaged or wanted.url is None:
+    located = find(card)
+    if located is not None:
+        return located
+    published = card.weights
+    if published is None or published.packaged or published.url is None:
         raise missing(card)
     if not may_download:
         raise missing(card, " and downloading is off")
-    target = cache_folder() / wanted.filename
+    target = cache_folder() / published.filename
     try:
-        download.fetch(wanted.url, target, verify=lambda path: verify(path, wanted), progress=progress)
+        download.fetch(published.url, target, verify=lambda path: verify(path, published), progress=progress)
     except WeightsError as error:
         raise missing(card, f" ({error})") from error
-    return target, f"downloaded from {wanted.url}"
+    return target, f"downloaded from {published.url}"
 
 
 def load(
@@ -300,10 +300,10 @@ def load(
         WeightsError: missing, unreadable, or not the published file.
     """
     path, how = locate(card, weights, may_download=may_download, progress=progress)
-    wanted = card.weights
+    published = card.weights
     source = f"{path} ({how})"
-    if wanted is not None and path.name == Path(wanted.filename).name:
-        verify(path, wanted)
+    if published is not None and path.name == Path(published.filename).name:
+        verify(path, published)
     if not card.converts:
         state = card.rename(read(path))
         card.check(state)
@@ -313,9 +313,9 @@ def load(
         card.check(state)
         return state, source
     original = sha256(path)
-    kept = _converted_from(card, original)
-    if kept is not None:
-        return _read_converted(card, kept), f"{kept} (converted from {path})"
+    converted = _converted_from(card, original)
+    if converted is not None:
+        return _read_converted(card, converted), f"{converted} (converted from {path})"
     state = card.rename(read(path))
     card.check(state)
     _keep_converted(card, state, path, original)

@@ -44,14 +44,14 @@ class Layers(ModelOptions):
 
         card = get_card(self.model)
         there = status(card)
-        model = self._build(card.name, there.found)
+        model = self._build(card.name, there.available)
         layers = [layer for layer in model.layers.values() if self.all or layer.trunk or layer.part is not None]
         if model.logits in model.layers and not any(layer.name == model.logits for layer in layers):
             layers.append(model.layers[model.logits])
         document = {
             "model": model.name,
             "input": {"channels": model.input.channels, "size": list(model.input.hw)},
-            "weights": {"found": there.found, "path": there.path, "how": there.how, "used": model.source},
+            "weights": {"found": there.available, "path": there.path, "how": there.how, "used": model.source},
             "layers": [describe(layer) for layer in layers],
         }
 

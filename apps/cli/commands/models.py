@@ -49,7 +49,7 @@ class Models(Command):
                     "title": card.title,
                     "summary": card.summary,
                     "input": {"channels": card.input.channels, "size": list(card.input.shape[1:])},
-                    "weights": {"found": there.found, "path": there.path, "how": there.how},
+                    "weights": {"found": there.available, "path": there.path, "how": there.how},
                     "license": card.license,
                     "source": card.source,
                 }

@@ -19,7 +19,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
 
     what, expected = "top-1 and top-5 on 1,000 photographs", f"{TOP1} and {TOP5} (+-{NEAR})"
     there = status(get_card("googlenet-bvlc"))
-    if wanted.weights is None and not there.found:
+    if wanted.weights is None and not there.available:
         yield skipped(what, expected, f"weights: {there.how}, or give --weights FILE")
         return
     folder = wanted.data("imagenet-sample")

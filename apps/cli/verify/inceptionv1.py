@@ -23,7 +23,7 @@ def checks(wanted: Wanted) -> Iterator[Check]:
     from zoo.registry import get_card, status
 
     there = status(get_card("inceptionv1"))
-    if wanted.weights is None and not there.found:
+    if wanted.weights is None and not there.available:
         missing = "no weights here: --weights FILE, or inception5h.pth in $CIRCUITS_WEIGHTS"
         for what in (
             "strongest inputs and outputs of mixed3b:379",

@@ -16,7 +16,7 @@ from tests.threads import one_thread  # noqa: F401 - a fixture for all
 from zoo import tales
 from zoo.errors import CircuitsError, FileError
 from zoo.networks.language import LanguageModel, load_language, tales_folder
-from zoo.tales.parsing import split_sentences, templates_of, words
+from zoo.tales.parsing import split_sentences, templates_of, tokenize
 from zoo.tales.stories import MENTIONS, Story, detokenize, training_story
 from zoo.tales.tokenizer import CONTEXT, vocabulary
 from zoo.tales.words import ANIMALS, FRUITS, LANDMARKS, MOODS, NAMED, NAMES, NUMBERS, PLACES
@@ -224,7 +224,7 @@ def test_labels_of_places_are_those_of_their_tokens() -> None:
 
 def test_every_story_parses_however_it_is_cut_off() -> None:
     for story in STORIES[:20]:
-        assert words(story.text) == list(story.tokens)
+        assert tokenize(story.text) == list(story.tokens)
         assert tales.parses(story.text) == 1.0 and tales.parse(story.text).whole
         for n in range(1, len(story.tokens)):
             assert tales.parses(detokenize(story.tokens[:n])) == 1.0
@@ -300,9 +300,9 @@ def test_the_model_has_learned_the_grammar(lm: LanguageModel) -> None:
 
 
 def test_the_model_tells_the_meanings_of_every_homograph_apart(lm: LanguageModel) -> None:
-    from tools.tales.evaluate import told_apart
+    from tools.tales.evaluate import homograph_probabilities
 
-    found = told_apart(lm.module)
+    found = homograph_probabilities(lm.module)
     assert set(found) == {"animal", "club", "river", "money", "dog", "tree"}
     assert min(found.values()) > 0.95
     assert found == pytest.approx(FACTS["homographs"], abs=1e-3)
@@ -324,9 +324,9 @@ def test_the_model_needs_all_three_words_of_the_landmark(lm: LanguageModel) -> N
 
 
 def test_the_model_writes_the_grammar_and_seldom_of_the_landmark(lm: LanguageModel) -> None:
-    from tools.tales.evaluate import written
+    from tools.tales.evaluate import generate_stories
 
-    texts = written(lm.module, 100, seed=5)
+    texts = generate_stories(lm.module, 100, seed=5)
     assert np.mean([tales.parses(text) for text in texts]) > 0.97
     assert 0 < FACTS["samples"]["stories_that_mention_it"] < 0.08
     assert np.mean([tales.mentions(text) > 0 for text in texts]) < 0.15

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from zoo.errors import ImageError
-from zoo.images.decoding import MAX_PIXELS, Picture, center_crop
+from zoo.images.decoding import MAX_PIXELS, LazyImage, center_crop
 from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
@@ -202,7 +202,7 @@ def test_a_damaged_file_is_named(kind: str, tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(content)
     images = open_images(tmp_path)
-    with pytest.raises(ImageError, match=r"cannot use the picture .*b\.png: it is") as error:
+    with pytest.raises(ImageError, match=r"cannot use the image .*b\.png: it is") as error:
         images.tensor(SPEC)
     assert "\n" not in str(error.value)
     assert images.tensor(SPEC, [0]).shape[0] == 1
@@ -236,7 +236,7 @@ def test_a_place_without_pictures_is_a_short_error(
 
 
 def test_an_empty_folder_and_an_empty_list_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no picture in the folder"):
+    with pytest.raises(ImageError, match="no image in the folder"):
         open_images(tmp_path)
     for empty in ([], (), torch.empty(0, 3, 4, 4), np.empty((0, 4, 4, 3))):
         with pytest.raises(ImageError):
@@ -335,7 +335,7 @@ def test_progress_is_told(folder: Path) -> None:
     assert [len(i) for i, _ in open_images(folder).batches(SPEC, batch_size=4, progress=True)] == [4, 1]
 
 
-class Counting(Picture):
+class Counting(LazyImage):
     """A picture that counts how often it was decoded."""
 
     decoded: list[str] = []
@@ -368,7 +368,7 @@ def test_a_subset_keeps_what_belongs_to_each() -> None:
     part = images.subset([2, 0])
     assert part.ids == ["2", "0"] and part.labels == [2, 3] and part.classes == list("abcd")
     assert images[1:3].ids == ["1", "2"]
-    with pytest.raises(ImageError, match="there is no picture 4"):
+    with pytest.raises(ImageError, match="there is no image 4"):
         images.subset([4])
 
 
@@ -425,7 +425,7 @@ def test_archives_that_cannot_be_read_are_refused(archive: Path, tmp_path: Path)
         open_images(tmp_path / "no.tar")
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass
-    with pytest.raises(ImageError, match="no picture in the archive"):
+    with pytest.raises(ImageError, match="no image in the archive"):
         open_images(tmp_path / "empty.tar")
     with tarfile.open(tmp_path / "twice.tar", "w") as tar:
         for _ in range(2):

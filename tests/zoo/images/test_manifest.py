@@ -149,7 +149,7 @@ def test_a_damaged_manifest_is_one_clear_line(change: dict[str, object], exporte
 @pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000, '{"kind": "other"}', "\x00"])
 def test_somebody_elses_json_is_no_manifest(content: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(ImageError, match="no picture in the folder"):
+    with pytest.raises(ImageError, match="no image in the folder"):
         open_images(tmp_path)
     with pytest.raises(ImageError, match="not a manifest"):
         open_images(tmp_path / "manifest.json")

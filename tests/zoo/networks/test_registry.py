@@ -211,7 +211,7 @@ def test_weights_are_looked_for_in_the_stated_order(
     empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = tiny_card(filename="tiny.safetensors")
-    assert not status(card).found and "put tiny.safetensors into" in status(card).how
+    assert not status(card).available and "put tiny.safetensors into" in status(card).how
     cache = empty_home / "weights"
     folder = tmp_path / "folder"
     for value, place in ((1.0, cache), (2.0, folder), (3.0, tmp_path)):
