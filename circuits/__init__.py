@@ -8,7 +8,7 @@ Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
 """
 
 from circuits import stimuli
-from circuits.activations.atlas import Atlas
+from circuits.activations.atlas import Atlas, AtlasSettings
 from circuits.activations.atlas_builder import activation_atlas
 from circuits.activations.neuron_groups import Groups, neuron_groups
 from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
@@ -45,6 +45,7 @@ __all__ = [
     "Ablate",
     "Add",
     "Atlas",
+    "AtlasSettings",
     "Attribution",
     "Basis",
     "Circuit",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
-from circuits.activations.layout import Likeness
+from circuits.activations.layout import NeighborSimilarity
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
@@ -36,14 +36,14 @@ def load_atlas(store: str | os.PathLike[str]) -> Atlas:
         CircuitsError: no atlas there, of another schema, or damaged; says which file.
     """
     folder = Path(store)
-    found = _read(folder)
-    if found is None:
+    atlas = _read(folder)
+    if atlas is None:
         raise CircuitsError(f"{named(folder)} holds no atlas: there is no {INDEX}")
-    return found
+    return atlas
 
 
 def save_atlas(atlas: Atlas, store: str | os.PathLike[str]) -> None:
-    """Write an atlas into a folder; made if need be.
+    """Write an atlas into a folder, which is created if need be.
 
     Raises:
         CircuitsError: nothing can be written there, or another atlas lies there.
@@ -59,16 +59,16 @@ def save_atlas(atlas: Atlas, store: str | os.PathLike[str]) -> None:
 
 
 def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
-    """The atlas of a folder that a call goes on with; None where there is none.
+    """The atlas of a folder that a call resumes; None where there is none.
 
     Raises:
         CircuitsError: it was made with other settings, is damaged, or nothing can be written there.
     """
     _ATLASES.check_writable(folder)
-    found = _read(folder)
-    if found is None:
+    atlas = _read(folder)
+    if atlas is None:
         return None
-    before = found.settings
+    before = atlas.settings
     for name in [*settings, *before]:
         if before.get(name) != settings.get(name):
             raise CircuitsError(
@@ -76,7 +76,7 @@ def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
                 f"{shorten(settings.get(name), 60)}: give what it was made with, or another folder"
             )
     tidy(folder)
-    return found
+    return atlas
 
 
 def begin(folder: Path, atlas: Atlas) -> None:
@@ -87,7 +87,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
         "positions": torch.from_numpy(atlas.positions),
         "numbers": torch.from_numpy(atlas.numbers),
         "directions": atlas.directions.contiguous(),
-        "drawn": atlas.drawn.contiguous(),
+        "drawn": atlas.icon_directions.contiguous(),
     }
     for old in folder.glob("icons-*.safetensors"):
         old.unlink()
@@ -103,7 +103,7 @@ def begin(folder: Path, atlas: Atlas) -> None:
             {**vars(c), "examples": [{**vars(e), "position": list(e.position), "box": list(e.box)} for e in c.examples]}
             for c in atlas.cells
         ],
-        "likeness": [vars(one) for one in atlas.likeness],
+        "likeness": [s.describe() for s in atlas.similarity],
         "settings": dict(atlas.settings),
         "provenance": dict(atlas.provenance),
     }
@@ -141,10 +141,10 @@ def _read(folder: Path) -> Atlas | None:
             numbers=arrays["numbers"].numpy(),
             cells=cells,
             directions=arrays["directions"],
-            drawn=arrays["drawn"],
+            icon_directions=arrays["drawn"],
             icons=torch.zeros(len(cells), int(data["channels"]), side, side),
             statuses=("missing",) * len(cells),
-            likeness=tuple(Likeness(**one) for one in data["likeness"]),
+            similarity=tuple(_similarity(entry) for entry in data["likeness"]),
             settings=settings,
             provenance=dict(data["provenance"]),
         )
@@ -160,11 +160,11 @@ def _with_icons(folder: Path, atlas: Atlas, most: int) -> Atlas:
         path = folder / f"icons-{number:05d}.safetensors"
         if not path.is_file():
             continue
-        found = _tensors(path, ("icons", "statuses"))
-        if found["icons"].shape != icons[start : start + most].shape:
-            raise _ATLASES.damaged(path, f"it holds icons of shape {tuple(found['icons'].shape)}")
-        icons[start : start + most] = found["icons"]
-        statuses[start : start + most] = [_STATUSES[int(s)] for s in found["statuses"]]
+        tensors = _tensors(path, ("icons", "statuses"))
+        if tensors["icons"].shape != icons[start : start + most].shape:
+            raise _ATLASES.damaged(path, f"it holds icons of shape {tuple(tensors['icons'].shape)}")
+        icons[start : start + most] = tensors["icons"]
+        statuses[start : start + most] = [_STATUSES[int(s)] for s in tensors["statuses"]]
     return replace(atlas, icons=icons, statuses=tuple(statuses))
 
 
@@ -173,6 +173,12 @@ def _tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     if missing := [name for name in names if name not in tensors]:
         raise _ATLASES.damaged(path, f"it holds no {', '.join(missing)}")
     return tensors
+
+
+def _similarity(data: Mapping[str, Any]) -> NeighborSimilarity:
+    return NeighborSimilarity(
+        str(data["what"]), data["neighbors"], data["random"], data["shuffled"], int(data["pairs"])
+    )
 
 
 def _cell(data: Mapping[str, Any]) -> Cell:

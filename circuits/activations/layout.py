@@ -1,13 +1,15 @@
-"""Points of many dimensions laid out in a square, a grid over it, and how far neighbors there are alike."""
+"""Vectors laid out in the unit square by t-SNE, a grid over it, and how similar neighbors on it are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
+from zoo.common.checks import whole_number
+from zoo.common.results import Result, called
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -19,19 +21,19 @@ _MARGIN, _PERCENT = 0.1, 1.0
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How much more alike neighbors of a layout are than what lies anywhere.
+class NeighborSimilarity(Result):
+    """How much more similar neighbors on a layout are than random pairs.
 
     Attributes:
-        what: of what; see `circuits.activations.atlas`.
+        quantity: what is compared; see `circuits.activations.atlas`.
         neighbors: mean over pairs of neighbors.
-        random: mean over pairs drawn at random: the control of what any two have in common.
+        random: mean over pairs sampled at random: the control for what any two have in common.
         shuffled: as `neighbors`, of data whose channels were shuffled independently and laid out anew: the control
-            of what a layout makes of noise. None where it was not asked for.
+            for what a layout makes of noise. None without `controls`.
         pairs: how many pairs of neighbors.
     """
 
-    what: str
+    quantity: str = field(metadata=called("what"))
     neighbors: float
     random: float
     shuffled: float | None
@@ -41,9 +43,9 @@ class Likeness:
 def square_layout(vectors: Floats, *, perplexity: float = 30.0, seed: int = 0) -> Floats:
     """Vectors laid out in the unit square by t-SNE of their directions, `(n, 2)`: x to the right, y down.
 
-    Vectors are brought to length one (so that distances are those of angles), to at most 50 principal components,
-    and laid out by scikit-learn's t-SNE, which starts from the first two. The few points farthest out are drawn in to
-    the border, else they would take the room of all others.
+    Vectors are normalized (so that distances are those of angles), reduced to at most 50 principal components, and laid
+    out by scikit-learn's t-SNE, which starts from the first two. The few outermost points are clipped to the border,
+    else they would compress all others.
 
     Args:
         vectors: `(n, C)`, none of them zero.
@@ -57,7 +59,7 @@ def square_layout(vectors: Floats, *, perplexity: float = 30.0, seed: int = 0) -
     from sklearn.manifold import TSNE
 
     if len(vectors) < FEWEST:
-        raise CircuitsError(f"a layout needs at least {FEWEST} points; there are {len(vectors)}: give more pictures")
+        raise CircuitsError(f"a layout needs at least {FEWEST} points; there are {len(vectors)}: give more images")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.min() > 0):
         raise CircuitsError("a vector that is zero, or not finite, has no direction to lay out")
@@ -70,8 +72,7 @@ def square_layout(vectors: Floats, *, perplexity: float = 30.0, seed: int = 0) -
     if components == 1:  # nothing to embed: a line
         reduced = np.concatenate([reduced, np.zeros_like(reduced)], axis=1)
     spread = min(perplexity, (len(units) - 1) / 3)
-    found = TSNE(perplexity=spread, init=_start(reduced), random_state=seed).fit_transform(reduced)
-    return squared(found)
+    return squared(TSNE(perplexity=spread, init=_start(reduced), random_state=seed).fit_transform(reduced))
 
 
 def _start(reduced: Floats) -> Floats:
@@ -81,7 +82,7 @@ def _start(reduced: Floats) -> Floats:
 
 
 def squared(points: Floats) -> Floats:
-    """Points `(n, 2)` in the unit square: what lies far beyond the middle 98 % is drawn in to its border."""
+    """Points `(n, 2)` in the unit square: points far outside of the middle 98 % are clipped to its border."""
     low, high = np.percentile(points, _PERCENT, axis=0), np.percentile(points, 100 - _PERCENT, axis=0)
     room = (high - low) * _MARGIN
     low, high = low - room, high + room
@@ -92,35 +93,34 @@ def squared(points: Floats) -> Floats:
 
 def cell_numbers(xy: Floats, grid: int) -> Integers:
     """The cell of an n x n grid that each point of the unit square lies in, `(n,)`: `row * grid + column`."""
-    if isinstance(grid, bool) or not isinstance(grid, int) or not 1 <= grid <= 1000:
-        raise CircuitsError(f"a grid has 1 to 1000 cells a side, not {grid!r}")
+    whole_number("grid", grid, most=1000)
     if xy.size and not (xy.min() >= 0 and xy.max() <= 1):
         raise CircuitsError("points of a layout lie in the unit square")
-    places = np.minimum((xy * grid).astype(np.int64), grid - 1)
-    return np.asarray(places[:, 1] * grid + places[:, 0])
+    column, row = np.minimum((xy * grid).astype(np.int64), grid - 1).T
+    return np.asarray(row * grid + column)
 
 
-def means_by(numbers: Integers, values: Floats, wanted: Integers) -> Floats:
-    """Means of the rows `(n, C)` whose number is each of `wanted`, `(len(wanted), C)`; zero where there is none."""
-    where = np.full(int(max(numbers.max(initial=0), wanted.max(initial=0))) + 1, -1)
-    where[wanted] = np.arange(len(wanted))
-    rows = where[numbers]
-    kept = rows >= 0
-    totals = np.zeros((len(wanted), values.shape[1]))
-    np.add.at(totals, rows[kept], values[kept].astype(np.float64))
-    counts = np.bincount(rows[kept], minlength=len(wanted))
+def means_by(numbers: Integers, values: Floats, cells: Integers) -> Floats:
+    """Means of the rows `(n, C)` whose number is each of `cells`, `(len(cells), C)`; zero where there is none."""
+    index = np.full(int(max(numbers.max(initial=0), cells.max(initial=0))) + 1, -1)
+    index[cells] = np.arange(len(cells))
+    rows = index[numbers]
+    inside = rows >= 0
+    totals = np.zeros((len(cells), values.shape[1]))
+    np.add.at(totals, rows[inside], values[inside].astype(np.float64))
+    counts = np.bincount(rows[inside], minlength=len(cells))
     return np.asarray(totals / np.maximum(counts, 1)[:, None], dtype=np.float32)
 
 
 def side_by_side(numbers: Integers, grid: int) -> Integers:
-    """Pairs of places in `numbers` whose cells share an edge, `(pairs, 2)`."""
-    place = {int(cell): i for i, cell in enumerate(numbers)}
+    """Pairs of indices into `numbers` whose cells share an edge, `(pairs, 2)`."""
+    index = {int(cell): i for i, cell in enumerate(numbers)}
     pairs = []
-    for cell, i in place.items():
-        if (cell + 1) % grid and cell + 1 in place:
-            pairs.append((i, place[cell + 1]))
-        if cell + grid in place:
-            pairs.append((i, place[cell + grid]))
+    for cell, i in index.items():
+        if (cell + 1) % grid and cell + 1 in index:
+            pairs.append((i, index[cell + 1]))
+        if cell + grid in index:
+            pairs.append((i, index[cell + grid]))
     return np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
 
 
@@ -129,11 +129,11 @@ def nearest_from_another(xy: Floats, owners: Integers) -> Integers:
     from sklearn.neighbors import NearestNeighbors
 
     most = int(np.bincount(owners).max()) + 1
-    found = NearestNeighbors(n_neighbors=min(most, len(xy))).fit(xy).kneighbors(return_distance=False, X=xy)
-    other = owners[found] != owners[:, None]
-    first = other.argmax(axis=1)
-    rows = np.flatnonzero(other.any(axis=1))
-    return np.stack([rows, found[rows, first[rows]]], axis=1)
+    nearest = NearestNeighbors(n_neighbors=min(most, len(xy))).fit(xy).kneighbors(return_distance=False, X=xy)
+    foreign = owners[nearest] != owners[:, None]
+    first = foreign.argmax(axis=1)
+    rows = np.flatnonzero(foreign.any(axis=1))
+    return np.stack([rows, nearest[rows, first[rows]]], axis=1)
 
 
 def random_pairs(owners: Integers, count: int, generator: np.random.Generator) -> Integers:
@@ -143,14 +143,14 @@ def random_pairs(owners: Integers, count: int, generator: np.random.Generator) -
 
 
 def mean_cosine(vectors: Floats, pairs: Integers) -> float:
-    """Mean cosine over pairs of rows, about the mean of all rows: 0 where nothing but the common is alike."""
+    """Mean cosine over pairs of rows, about the mean of all rows: 0 where rows have nothing in common but that mean."""
     if len(pairs) == 0:
         return float("nan")
-    about = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    units = about / np.maximum(np.linalg.norm(about, axis=1, keepdims=True), 1e-12)
+    centered = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    units = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
     return float((units[pairs[:, 0]] * units[pairs[:, 1]]).sum(axis=1).mean())
 
 
 def shuffled_channels(vectors: Floats, generator: np.random.Generator) -> Floats:
-    """Each channel's values in another order, each its own: the channels as they are, what they share gone."""
+    """The values of each channel in an order of its own: every channel's distribution stays, correlations are gone."""
     return np.stack([column[generator.permutation(len(vectors))] for column in vectors.T], axis=1)

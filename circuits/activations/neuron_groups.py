@@ -1,7 +1,7 @@
-"""Neuron groups: a picture's activations as a few parts, each a map over the picture and a direction.
+"""Neuron groups: the activations on an image as a sum of a few groups, each a map over the image times a direction.
 
-Non-negative factors of the activations put channels that fire together into one group, so that what a layer makes of
-a picture can be read off a handful of maps (Olah et al., *The Building Blocks of Interpretability*, Distill 2018).
+Non-negative matrix factorization puts channels that are active together into one group, so that the activations of a
+layer on an image are summarized by a few maps (Olah et al., *The Building Blocks of Interpretability*, Distill 2018).
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ _MOST_STEPS = 1000
 class Groups:
     """A layer's activations on pictures as a sum of groups; see `neuron_groups`.
 
-    `maps` times `directions`, summed over groups, is what the groups hold of the activations.
+    `maps` times `directions`, summed over groups, approximates the activations.
 
     Attributes:
         layer: address of the layer.
-        ids: names of the pictures.
-        maps: `(k, N, h, w)` how strongly each group is there at each position of each picture, at least 0.
+        ids: names of the images.
+        maps: `(k, N, h, w)` strength of each group at each position of each image, at least 0.
         directions: `(k, C)` of each group, at least 0, of length one.
-        explained: share of the activations' variance about zero that the groups hold, in [0, 1].
-        shuffled: the same of as many groups for activations whose channels were each shuffled over positions: what
-            is held without any channels firing together.
+        explained: share of the activations' variance about zero that the groups explain, in [0, 1].
+        shuffled: the same of as many groups for activations whose channels were each shuffled over positions: the
+            control, in which no channels are active together.
         classes: addresses of class scores; names: of these classes.
-        pushes: `(k, N, classes)` what each group adds to each class score, to first order: gradient times what the
-            group holds, summed over positions and channels.
+        pushes: `(k, N, classes)` what each group adds to each class score, to first order: gradient times the group's
+            part of the activations, summed over positions and channels.
         total: `(N, classes)` the same of the whole activations.
         scores: `(N, classes)` the class scores themselves.
-        icons: a picture of each group's direction; empty where not asked for.
-        provenance: weights, pictures, seed, versions.
+        icons: visualization of each group's direction; empty with steps=0.
+        provenance: weights, images, seed, versions.
     """
 
     layer: str
@@ -87,7 +87,7 @@ class Groups:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Everything but maps and pixels, ready for JSON; pushes are means over pictures."""
+        """Everything but maps and pixels, ready for JSON; pushes are means over images."""
         pushes, total = self.pushes.mean(1), self.total.mean(0)
         return {
             "layer": self.layer,
@@ -132,63 +132,63 @@ def neuron_groups(
     progress: Progress = None,
     **options: Any,
 ) -> Groups:
-    """The activations of a layer on one picture, or several, as `k` groups of channels that fire together.
+    """The activations of a layer on one image, or several, as `k` groups of channels that are active together.
 
     Non-negative matrix factorization (scikit-learn's, from a deterministic start) of the table of positions by
-    channels. Groups are in the order of what they hold, the largest first.
+    channels. Groups are in the order of their squared norm, the largest first.
 
     Args:
         model: the model.
         layer: a whole layer whose activations are nowhere below zero.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         k: how many groups.
-        classes: class scores to tell the groups' pushes of: class indices or names, or how many of those that the
-            pictures' mean scores are largest for; 0 for none.
+        classes: class scores to attribute to the groups: class indices or names, or how many of those with the
+            largest mean scores; 0 for none.
         steps: of the optimization of icons; 0 for none.
         seed: of icons, and of the shuffled control.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total) in steps of the icons.
         **options: of `circuits.activations.direction_icons.direction_icons`.
 
     Raises:
-        AddressError: an unknown layer. CircuitsError: negative or silent activations, more groups than there are
+        AddressError: an unknown layer. CircuitsError: negative or zero activations, more groups than there are
         positions or channels, an unknown class.
 
     >>> neuron_groups(load("scenes"), "mixed3b", "scenes:2", k=3).maps.shape
     torch.Size([3, 2, 16, 16])
     """
-    found = model.layer(layer)
-    pictures = open_images(images)
-    acts = capture(model, pictures, [found.name], batch_size=batch_size)[found.name].float().cpu()
+    site = model.layer(layer)
+    source = open_images(images)
+    acts = capture(model, source, [site.name], batch_size=batch_size)[site.name].float().cpu()
     n, c, h, w = acts.shape
     table = acts.movedim(1, -1).reshape(-1, c).numpy()
-    _check(found.name, table, k)
+    _check(site.name, table, k)
     strengths, directions, explained = factors(table, k)
-    noise = shuffled_channels(table, np.random.default_rng(seed))
+    shuffled = shuffled_channels(table, np.random.default_rng(seed))
     maps = torch.from_numpy(strengths).T.reshape(k, n, h, w)
-    turned = torch.from_numpy(directions)
-    chosen = chosen_classes(model, classes, pictures, batch_size=batch_size)
+    units = torch.from_numpy(directions)
+    chosen = chosen_classes(model, classes, source, batch_size=batch_size)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     if chosen:
-        rest = ClassScores(model, found.name, chosen)
-        for indices, batch in pictures.batches(model.input, batch_size=batch_size):
-            seen, context = rest.begin(batch)
-            scores, gradient = rest.gradients(seen, context)
-            gradient, there = gradient.float().cpu(), seen.float().cpu()
-            along = torch.einsum("knchw,gc->gknhw", gradient, turned)
-            held = (along * maps[:, indices][:, None]).sum(dim=(3, 4)).transpose(1, 2)
-            parts.append((held, (gradient * there).sum(dim=(2, 3, 4)).T, scores.float().cpu()))
+        class_scores = ClassScores(model, site.name, chosen)
+        for indices, batch in source.batches(model.input, batch_size=batch_size):
+            activations, context = class_scores.begin(batch)
+            scores, gradient = class_scores.gradients(activations, context)
+            gradient, activations = gradient.float().cpu(), activations.float().cpu()
+            along = torch.einsum("knchw,gc->gknhw", gradient, units)
+            pushes = (along * maps[:, indices][:, None]).sum(dim=(3, 4)).transpose(1, 2)
+            parts.append((pushes, (gradient * activations).sum(dim=(2, 3, 4)).T, scores.float().cpu()))
     parts = parts or [(torch.zeros(k, n, 0), torch.zeros(n, 0), torch.zeros(n, 0))]
     icons: list[Visualization] = []
     if steps:
-        icons = direction_icons(model, found.name, turned, steps=steps, seed=seed, progress=progress, **options)
+        icons = direction_icons(model, site.name, units, steps=steps, seed=seed, progress=progress, **options)
     return Groups(
-        layer=f"{model.name}/{found.name}",
-        ids=tuple(pictures.ids),
+        layer=f"{model.name}/{site.name}",
+        ids=tuple(source.ids),
         maps=maps.contiguous(),
-        directions=turned,
+        directions=units,
         explained=explained,
-        shuffled=factors(noise, k)[2],
+        shuffled=factors(shuffled, k)[2],
         classes=tuple(str(model.unit(Unit(model.logits, i))) for i in chosen),
         names=tuple(class_name(model, i) for i in chosen),
         pushes=torch.cat([p[0] for p in parts], dim=1),
@@ -196,29 +196,29 @@ def neuron_groups(
         scores=torch.cat([p[2] for p in parts]),
         icons=tuple(icons),
         provenance=provenance(
-            weights=model.digest, images=pictures.name, images_digest=pictures.digest, seed=seed, groups=k
+            weights=model.digest, images=source.name, images_digest=source.digest, seed=seed, groups=k
         ),
     )
 
 
 def factors(table: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """`(n, C)` as `strengths (n, k)` times `directions (k, C)` of length one, and the share of squares held."""
+    """`(n, C)` as `strengths (n, k)` times `directions (k, C)` of length one, and the share of squares explained."""
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
-    # nndsvda: a start without zeros from the singular vectors; its solver draws, so that draw is fixed
+    # nndsvda: a start without zeros from the singular vectors, whose randomized solver has a fixed seed
     solver = NMF(n_components=k, init="nndsvda", max_iter=_MOST_STEPS, tol=1e-5, random_state=0)
     with warnings.catch_warnings():
-        # at the tolerance of float32 the last digits may go on moving; what is held is reported as it is
+        # at the tolerance of float32 the last digits may go on moving; the explained share is measured, not assumed
         warnings.simplefilter("ignore", ConvergenceWarning)
         strengths = solver.fit_transform(table.astype(np.float64))
     directions = solver.components_
-    left = float(np.square(table - strengths @ directions).sum() / np.square(table, dtype=np.float64).sum())
+    residual = float(np.square(table - strengths @ directions).sum() / np.square(table, dtype=np.float64).sum())
     lengths = np.linalg.norm(directions, axis=1)
     strengths = strengths * lengths
     directions = directions / np.maximum(lengths, 1e-30)[:, None]
     order = np.argsort(-np.square(strengths).sum(axis=0), kind="stable")
-    return strengths[:, order].astype(np.float32), directions[order].astype(np.float32), 1.0 - left
+    return strengths[:, order].astype(np.float32), directions[order].astype(np.float32), 1.0 - residual
 
 
 def _check(layer: str, table: NDArray[np.float32], k: int) -> None:
@@ -228,6 +228,6 @@ def _check(layer: str, table: NDArray[np.float32], k: int) -> None:
             f"groups, not {k!r}"
         )
     if float(table.min()) < 0:
-        raise CircuitsError(f"{layer} goes below zero; groups need a layer behind a rectifier: give the one after it")
+        raise CircuitsError(f"{layer} goes below zero; groups need activations after a ReLU: give the layer after it")
     if not np.isfinite(table).all() or not table.any():
-        raise CircuitsError(f"{layer} says nothing to these pictures, or something that is no number")
+        raise CircuitsError(f"{layer} is all zero on these images, or not finite")

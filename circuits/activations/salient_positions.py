@@ -24,16 +24,18 @@ def salient_positions(acts: Tensor, n: int, *, separation: int = 1) -> list[Pair
     [(0, 0), (0, 3)]
     """
     if acts.ndim != 3 or n < 1 or separation < 0:
-        raise CircuitsError(f"places are of a map (C, h, w), at least one; got {tuple(acts.shape)}, {n}, {separation}")
+        raise CircuitsError(
+            f"positions are of a map (C, h, w), at least one; got {tuple(acts.shape)}, {n}, {separation}"
+        )
     lengths = acts.norm(dim=0)
-    found: list[Pair] = []
+    positions: list[Pair] = []
     for flat in lengths.flatten().argsort(descending=True, stable=True).tolist():
         y, x = flat // acts.shape[2], flat % acts.shape[2]
-        if all(max(abs(y - a), abs(x - b)) > separation for a, b in found):
-            found.append((y, x))
-        if len(found) == n:
+        if all(max(abs(y - a), abs(x - b)) > separation for a, b in positions):
+            positions.append((y, x))
+        if len(positions) == n:
             break
-    return found
+    return positions
 
 
 def share_of_strongest(vectors: Tensor, k: int) -> Tensor:
@@ -43,6 +45,6 @@ def share_of_strongest(vectors: Tensor, k: int) -> Tensor:
 
 
 def chance_share(vector: Tensor, k: int, draws: int = 200, seed: int = 0) -> float:
-    """Mean `share_of_strongest` of a vector in a basis turned at random: what any direction has."""
-    turned = torch.randn(draws, vector.numel(), generator=torch.Generator().manual_seed(seed))
-    return float(share_of_strongest(turned, k).mean())
+    """Mean `share_of_strongest` of a random direction: the control for a vector of as many channels."""
+    random = torch.randn(draws, vector.numel(), generator=torch.Generator().manual_seed(seed))
+    return float(share_of_strongest(random, k).mean())

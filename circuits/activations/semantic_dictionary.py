@@ -1,8 +1,8 @@
-"""One picture taken apart by where things are: what a layer says at each position, and what that looks like.
+"""The activation vectors of a layer at positions of one image, and visualizations of them.
 
 The semantic dictionary and the activation grid of Olah et al., *The Building Blocks of Interpretability*, Distill
 2018. Its neuron groups are in `circuits.activations.neuron_groups`; its attribution to a class is
-`circuits.attribute` (`places` and `units` of what it gives), that between positions of two layers in
+`circuits.attribute` (`places` and `units` of its result), that between positions of two layers in
 `circuits.activations.spatial_attribution`.
 """
 
@@ -24,6 +24,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from zoo.common.checks import whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -32,15 +33,15 @@ from zoo.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What a layer says at one position, by its strongest units.
+    """The most active units of a layer at one position.
 
     Attributes:
         position: row and column on the layer's map.
         box: `(top, left, bottom, right)` of the receptive field there, in pixels of the model's input.
-        units: addresses, strongest first; values: what they say here.
-        typical: what each says on average over the positions of the picture: the control.
-        share: of the squares of all units here that those listed hold, in [0, 1].
-        icons: what each unit looks for; empty where not asked for.
+        units: addresses, strongest first; values: their activations here.
+        typical: mean activation of each over the positions of the image: the control.
+        share: of the squared norm of the activation vector here that the listed units hold, in [0, 1].
+        icons: visualization of each unit; empty with steps=0.
     """
 
     position: Pair
@@ -54,14 +55,14 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class SemanticDictionary:
-    """Positions of a picture in the words of a layer; see `semantic_dictionary`.
+    """Positions of an image by the most active units of a layer; see `semantic_dictionary`.
 
     Attributes:
         layer: address of the layer (and basis).
-        id: name of the picture; image: `(C, H, W)` in [0, 1], as the network was shown it.
+        id: name of the image; image: `(C, H, W)` in [0, 1], at the network's input size.
         size: rows and columns of the layer's map.
         entries: one per position.
-        provenance: weights, picture, seed, versions.
+        provenance: weights, image, seed, versions.
     """
 
     layer: str
@@ -95,7 +96,7 @@ class SemanticDictionary:
 def semantic_dictionary(
     model: Model,
     layer: str,
-    picture: Any,
+    image: Any,
     *,
     at: Sequence[Pair] | Pair | None = None,
     top: int = 4,
@@ -104,13 +105,13 @@ def semantic_dictionary(
     progress: Progress = None,
     **options: Any,
 ) -> SemanticDictionary:
-    """What a layer says at positions of a picture, by the units that say most, each with its icon.
+    """The most active units of a layer at positions of an image, each with its visualization.
 
     Args:
         model: the model.
         layer: a layer, or `layer~basis` for the latents of a basis.
-        picture: one picture in any form that `capture` takes.
-        at: one `(row, column)` or several; by default where the layer says most.
+        image: one image in any form that `capture` takes.
+        at: one `(row, column)` or several; by default where the activation vector is longest.
         top: units of each position.
         steps: of the optimization of icons; 0 for none.
         seed: of icons.
@@ -118,7 +119,7 @@ def semantic_dictionary(
         **options: of `visualize`.
 
     Raises:
-        AddressError: an unknown layer. CircuitsError: not one picture, or a position outside of the map.
+        AddressError: an unknown layer. CircuitsError: not one image, or a position outside of the map.
 
     >>> len(semantic_dictionary(load("scenes"), "mixed4a", "scenes:1", top=3, steps=0).entries[0].units)
     3
@@ -126,44 +127,42 @@ def semantic_dictionary(
     unit = model.resolve(layer)
     if unit.index is not None:
         raise CircuitsError(f"name a layer, for example {unit.layer}; {unit.short} is one of its units")
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise CircuitsError(f"top is a whole number from 1, not {top!r}")
-    pictures = single_image(picture)
-    acts = capture(model, pictures, [unit.layer])[unit.layer].float().cpu()
+    whole_number("top", top)
+    source = single_image(image)
+    acts = capture(model, source, [unit.layer])[unit.layer].float().cpu()
     size = (acts.shape[2], acts.shape[3])
-    places = _asked(at, size, unit.layer) or [strongest_position(acts[0])]
+    positions = [strongest_position(acts[0])] if at is None else _checked(at, size, unit.layer)
     values = acts[0].movedim(0, -1).flatten(0, 1)
     if unit.basis is not None:
         with torch.no_grad():
             values = model.basis(unit.layer, unit.basis).encode(values).float()
-    chosen = [(place, values[place[0] * size[1] + place[1]]) for place in places]
-    ranked = [said.argsort(descending=True, stable=True)[:top].tolist() for _, said in chosen]
+    vectors = [values[y * size[1] + x] for y, x in positions]
+    ranked = [vector.argsort(descending=True, stable=True)[:top].tolist() for vector in vectors]
     names = {i: str(replace(unit, index=i)) for row in ranked for i in row}
     icons: dict[int, Visualization] = {}
     if steps:
-        made = visualize(model, list(names.values()), steps=steps, seed=seed, progress=progress, **options)
-        icons = dict(zip(names, made, strict=True))
+        results = visualize(model, list(names.values()), steps=steps, seed=seed, progress=progress, **options)
+        icons = dict(zip(names, results, strict=True))
     mean = values.mean(0)
-    entries = []
-    for (place, said), row in zip(chosen, ranked, strict=True):
-        entries.append(
-            Entry(
-                position=place,
-                box=_box(model, unit.layer, place),
-                units=tuple(names[i] for i in row),
-                values=tuple(said[row].tolist()),
-                typical=tuple(mean[row].tolist()),
-                share=float(said[row].square().sum() / said.square().sum().clamp(min=1e-30)),
-                icons=tuple(icons[i] for i in row) if icons else (),
-            )
+    entries = [
+        Entry(
+            position=position,
+            box=_box(model, unit.layer, position),
+            units=tuple(names[i] for i in row),
+            values=tuple(vector[row].tolist()),
+            typical=tuple(mean[row].tolist()),
+            share=float(vector[row].square().sum() / vector.square().sum().clamp(min=1e-30)),
+            icons=tuple(icons[i] for i in row) if icons else (),
         )
+        for position, vector, row in zip(positions, vectors, ranked, strict=True)
+    ]
     return SemanticDictionary(
         layer=str(unit),
-        id=pictures.ids[0],
-        image=pictures.tensor(model.input)[0],
+        id=source.ids[0],
+        image=source.tensor(model.input)[0],
         size=size,
         entries=tuple(entries),
-        provenance=provenance(weights=model.digest, images_digest=pictures.digest, seed=seed, steps=steps),
+        provenance=provenance(weights=model.digest, images_digest=source.digest, seed=seed, steps=steps),
     )
 
 
@@ -172,16 +171,16 @@ def semantic_dictionary(
 
 @dataclass(frozen=True, eq=False)
 class ActivationGrid:
-    """A picture as a layer sees it, position by position; see `activation_grid`.
+    """The activation vectors of a layer on one image, position by position; see `activation_grid`.
 
     Attributes:
         layer: address of the layer.
-        id: name of the picture; image: `(C, H, W)` in [0, 1], as the network was shown it.
+        id: name of the image; image: `(C, H, W)` in [0, 1], at the network's input size.
         norms: `(h, w)` length of the activation vector of each cell of the grid.
-        icons: by row and column; None where nothing is said.
-        pooled: how many positions a side one icon stands for: the mean of their vectors is shown.
-        whitened: whether the icons show what tells a position from the layer's activations in general.
-        provenance: weights, picture, seed, versions.
+        icons: by row and column; None where the activation vector is zero.
+        pooled: how many positions a side one icon stands for, of the mean of their vectors.
+        whitened: whether the icons visualize how a position differs from the layer's activations in general.
+        provenance: weights, image, seed, versions.
     """
 
     layer: str
@@ -195,14 +194,14 @@ class ActivationGrid:
 
     @property
     def scales(self) -> Tensor:
-        """`(h, w)` how large to draw each icon's side, 1 for the strongest: areas go with the norms."""
+        """`(h, w)` side of each icon relative to the largest: areas are proportional to the norms."""
         return (self.norms / self.norms.max().clamp(min=1e-30)).sqrt()
 
 
 def activation_grid(
     model: Model,
     layer: str,
-    picture: Any,
+    image: Any,
     *,
     whitening: Whitening | None = None,
     pooled: int = 1,
@@ -212,14 +211,15 @@ def activation_grid(
     progress: Progress = None,
     **options: Any,
 ) -> ActivationGrid:
-    """Every position's activation vector as an icon, all made in one run.
+    """An icon of the activation vector at every position, all optimized in one run.
 
     Args:
         model: the model.
         layer: a layer.
-        picture: one picture in any form that `capture` takes.
-        whitening: of `circuits.activations.whitening.measure_whitening`, to show what tells a position from others.
-        pooled: one icon for so many rows by so many columns, of their mean vector: fewer icons, sooner made.
+        image: one image in any form that `capture` takes.
+        whitening: of `circuits.activations.whitening.measure_whitening`, to visualize how a position differs from
+            others.
+        pooled: one icon for so many rows by so many columns, of their mean vector: fewer icons, in less time.
         steps: of the optimization.
         size: pixels of an icon.
         seed: of everything random.
@@ -227,73 +227,71 @@ def activation_grid(
         **options: of `circuits.activations.direction_icons.direction_icons`.
 
     Raises:
-        AddressError: an unknown layer. CircuitsError: not one picture, or a layer that says nothing to it.
+        AddressError: an unknown layer. CircuitsError: not one image, or a layer that is all zero on it.
 
     >>> activation_grid(load("scenes"), "mixed4a", "scenes:1", pooled=4, steps=2).norms.shape
     torch.Size([4, 4])
     """
-    found = model.layer(layer)
-    if isinstance(pooled, bool) or not isinstance(pooled, int) or pooled < 1:
-        raise CircuitsError(f"pooled is a whole number from 1, not {pooled!r}")
-    pictures = single_image(picture)
-    acts = capture(model, pictures, [found.name])[found.name].float().cpu()
+    site = model.layer(layer)
+    whole_number("pooled", pooled)
+    source = single_image(image)
+    acts = capture(model, source, [site.name])[site.name].float().cpu()
     # ceil_mode: the last rows and columns count too where the grid does not divide the map
     pool = torch.nn.functional.avg_pool2d(acts, pooled, ceil_mode=True)[0]
     norms = pool.norm(dim=0)
     if not bool(torch.isfinite(norms).all()) or float(norms.max()) == 0:
-        raise CircuitsError(f"{found.name} says nothing to this picture, or something that is no number")
-    speaks = (norms > 0).nonzero().tolist()
-    vectors = torch.stack([pool[:, y, x] for y, x in speaks])
-    made = direction_icons(
-        model, found.name, vectors, whitening=whitening, steps=steps, size=size, seed=seed, progress=progress, **options
+        raise CircuitsError(f"{site.name} is all zero on this image, or not finite")
+    active = [(y, x) for y, x in (norms > 0).nonzero().tolist()]
+    vectors = torch.stack([pool[:, y, x] for y, x in active])
+    icons = direction_icons(
+        model, site.name, vectors, whitening=whitening, steps=steps, size=size, seed=seed, progress=progress, **options
     )
-    by_place = {(y, x): icon for (y, x), icon in zip(map(tuple, speaks), made, strict=True)}
+    by_position = dict(zip(active, icons, strict=True))
     return ActivationGrid(
-        layer=f"{model.name}/{found.name}",
-        id=pictures.ids[0],
-        image=pictures.tensor(model.input)[0],
+        layer=f"{model.name}/{site.name}",
+        id=source.ids[0],
+        image=source.tensor(model.input)[0],
         norms=norms,
-        icons=tuple(tuple(by_place.get((y, x)) for x in range(norms.shape[1])) for y in range(norms.shape[0])),
+        icons=tuple(tuple(by_position.get((y, x)) for x in range(norms.shape[1])) for y in range(norms.shape[0])),
         pooled=pooled,
         whitened=whitening is not None,
-        provenance=provenance(weights=model.digest, images_digest=pictures.digest, seed=seed, steps=steps),
+        provenance=provenance(weights=model.digest, images_digest=source.digest, seed=seed, steps=steps),
     )
 
 
-# -- what they share ----------------------------------------------------------------------------------------------
+# -- shared ---------------------------------------------------------------------------------------------------------
 
 
-def single_image(picture: Any) -> Images:
-    """The picture.
+def single_image(image: Any) -> Images:
+    """An image source of one image; a tensor `(C, H, W)` is one.
 
     Raises:
-        CircuitsError: none, or several.
+        CircuitsError: no image, or several.
     """
-    if isinstance(picture, Tensor) and picture.ndim == 3:
-        picture = picture[None]
-    pictures = open_images(picture)
-    if len(pictures) != 1:
-        raise CircuitsError(f"one picture is taken apart at a time; {pictures.name} holds {len(pictures)}")
-    return pictures
+    if isinstance(image, Tensor) and image.ndim == 3:
+        image = image[None]
+    images = open_images(image)
+    if len(images) != 1:
+        raise CircuitsError(f"give one image; {images.name} holds {len(images)}")
+    return images
 
 
 def strongest_position(acts: Tensor) -> Pair:
-    """Where the activation vector of `(C, h, w)` is longest."""
+    """Row and column at which the activation vector of `(C, h, w)` is longest."""
     flat = int(acts.norm(dim=0).flatten().argmax())
     return flat // acts.shape[2], flat % acts.shape[2]
 
 
-def _asked(at: Sequence[Pair] | Pair | None, size: Pair, layer: str) -> list[Pair]:
-    if at is None:
-        return []
-    given: list[Any] = [at] if len(at) == 2 and all(isinstance(v, int) for v in at) else list(at)
-    asked: list[Pair] = [(int(y), int(x)) for y, x in given]
-    for y, x in asked:
+def _checked(at: Sequence[Pair] | Pair, size: Pair, layer: str) -> list[Pair]:
+    """One position, or several, as a list."""
+    several: list[Any] = [at] if len(at) == 2 and all(isinstance(v, int) for v in at) else list(at)
+    positions: list[Pair] = [(int(y), int(x)) for y, x in several]
+    for y, x in positions:
         if not (0 <= y < size[0] and 0 <= x < size[1]):
             raise CircuitsError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {layer}")
-    return asked
+    return positions
 
 
-def _box(model: Model, layer: str, place: Pair) -> tuple[int, int, int, int]:
-    found = model.layer(layer).receptive_field
-    return (0, 0, *model.input.hw) if found is None else found.box(*place, within=model.input.hw)
+def _box(model: Model, layer: str, position: Pair) -> tuple[int, int, int, int]:
+    field = model.layer(layer).receptive_field
+    return (0, 0, *model.input.hw) if field is None else field.box(*position, within=model.input.hw)

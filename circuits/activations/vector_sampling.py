@@ -1,4 +1,4 @@
-"""Activation vectors at random positions of pictures."""
+"""Activation vectors at random positions of images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from circuits.activations.whitening import Moments, Whitening
 from circuits.errors import CircuitsError
 from circuits.network.hooks import stream
 from circuits.network.model import Model
+from zoo.common.checks import whole_number
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What `sample_activations` drew.
+    """Activation vectors, as `sample_activations` returns them.
 
     Attributes:
         layer: name of the layer.
         acts: `(n, C)` float32, none of them zero.
-        images: `(n,)` which picture each is of; positions: `(n, 2)` row and column on the layer's map.
-        silent: how many more were drawn that say nothing: all channels zero.
-        whitening: of all positions of all pictures.
-        ids: names of the pictures; digest: which they were.
+        images: `(n,)` index of each vector's image; positions: `(n, 2)` row and column on the layer's map.
+        silent: how many more were sampled at which all channels are zero.
+        whitening: of all positions of all images.
+        ids: names of the images; digest: of the set of images.
     """
 
     layer: str
@@ -51,62 +52,62 @@ def sample_activations(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Samples:
-    """Activation vectors of a layer at random positions of pictures, in one pass.
+    """Activation vectors of a layer at random positions of images, in one pass.
 
     Args:
         model: the model.
         layer: a layer.
-        images: pictures in any form that `capture` takes.
-        per_image: positions of each picture, drawn without replacement; fewer where the map has fewer.
-        margin: rows and columns along the border that are left out where the map is large enough: what is said
-            there is of the padding too.
+        images: images in any form that `capture` takes.
+        per_image: positions of each image, sampled without replacement; fewer where the map has fewer.
+        margin: rows and columns along the border that are left out where the map is large enough, as activations
+            there depend on the padding too.
         shrinkage: of the whitening.
-        seed: of the draw; what is drawn of a picture depends on its place in `images` and on nothing else.
-        batch_size: pictures per forward pass.
+        seed: of the sampling; the positions of an image depend on its index in `images` and on nothing else.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        AddressError: an unknown layer. ImageError: no readable pictures. CircuitsError: no position says anything.
+        AddressError: an unknown layer. ImageError: no readable images. CircuitsError: all sampled vectors are zero.
 
     >>> sample_activations(load("scenes"), "mixed4a", "scenes:4", per_image=2).positions.shape
     (8, 2)
     """
-    if isinstance(per_image, bool) or not isinstance(per_image, int) or per_image < 1 or margin < 0:
-        raise CircuitsError(f"per_image is a whole number from 1 and margin from 0, not {per_image!r}, {margin!r}")
-    found, pictures = model.layer(layer), open_images(images)
-    moments = Moments(found.channels)
-    acts_, images_, places_ = [], [], []
+    whole_number("per_image", per_image)
+    whole_number("margin", margin, least=0)
+    site, source = model.layer(layer), open_images(images)
+    moments = Moments(site.channels)
+    vectors, indices_, positions = [], [], []
     silent = 0
-    for indices, seen in stream(model, pictures, [found.name], batch_size=batch_size, progress=progress):
-        acts = seen[found.name]
+    for indices, batch in stream(model, source, [site.name], batch_size=batch_size, progress=progress):
+        acts = batch[site.name]
         moments.add(acts)
         for i, index in enumerate(indices):
-            rows = _places((acts.shape[2], acts.shape[3]), per_image, margin, (seed, index))
-            drawn = acts[i, :, rows[:, 0], rows[:, 1]].T.float().cpu().numpy()
-            speaks = drawn.any(axis=1)
-            silent += int((~speaks).sum())
-            acts_.append(drawn[speaks])
-            places_.append(rows[speaks])
-            images_.append(np.full(int(speaks.sum()), index))
-    if not any(len(rows) for rows in acts_):
+            sampled = _positions((acts.shape[2], acts.shape[3]), per_image, margin, (seed, index))
+            rows = acts[i, :, sampled[:, 0], sampled[:, 1]].T.float().cpu().numpy()
+            active = rows.any(axis=1)
+            silent += int((~active).sum())
+            vectors.append(rows[active])
+            positions.append(sampled[active])
+            indices_.append(np.full(int(active.sum()), index))
+    if not any(len(rows) for rows in vectors):
         raise CircuitsError(
-            f"{model.name}/{found.name} says nothing at any of the {silent} positions drawn from {pictures.name}"
+            f"{model.name}/{site.name} is zero at all of the {silent} positions sampled from {source.name}"
         )
     return Samples(
-        layer=found.name,
-        acts=np.concatenate(acts_),
-        images=np.concatenate(images_).astype(np.int64),
-        positions=np.concatenate(places_),
+        layer=site.name,
+        acts=np.concatenate(vectors),
+        images=np.concatenate(indices_).astype(np.int64),
+        positions=np.concatenate(positions),
         silent=silent,
-        whitening=moments.whitening(found.name, shrinkage=shrinkage, images=pictures.digest),
-        ids=tuple(pictures.ids),
-        digest=pictures.digest,
+        whitening=moments.whitening(site.name, shrinkage=shrinkage, images=source.digest),
+        ids=tuple(source.ids),
+        digest=source.digest,
     )
 
 
-def _places(size: tuple[int, int], count: int, margin: int, seed: tuple[int, int]) -> NDArray[np.int64]:
+def _positions(size: tuple[int, int], count: int, margin: int, seed: tuple[int, int]) -> NDArray[np.int64]:
     """`(n, 2)` different positions of a map, off its border where there is an inside."""
     edge = [margin if side > 2 * margin else 0 for side in size]
     height, width = (side - 2 * e for side, e in zip(size, edge, strict=True))
-    chosen = np.random.default_rng(seed).permutation(height * width)[:count]
-    return np.stack([chosen // width + edge[0], chosen % width + edge[1]], axis=1)
+    flat = np.random.default_rng(seed).permutation(height * width)[:count]
+    return np.stack([flat // width + edge[0], flat % width + edge[1]], axis=1)

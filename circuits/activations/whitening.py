@@ -1,8 +1,12 @@
-"""Whitening: directions of a layer's activation space, freed of what all its activations have in common.
+"""Whitening: directions of a layer's activation space without what all its activations have in common.
 
-Channels fire together, so an activation vector points mostly where every other one does too. What tells it apart is
-that vector multiplied by the inverse of the second moment of all activations (Carter et al., *Exploring Neural
-Networks with Activation Atlases*, Distill 2019).
+Channels are active together, so an activation vector v points mostly where all others do. Its whitened direction
+
+    S^-1 v,  S = mean of a a^T over all activations a
+
+is how it differs from them (Carter et al., *Exploring Neural Networks with Activation Atlases*, Distill 2019). S is
+estimated from few vectors and often singular, so it is shrunk towards a multiple of the identity first (as by Ledoit
+and Wolf, 2004, with a fixed weight).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from torch.nn import functional as F
 from circuits.errors import CircuitsError
 from circuits.network.hooks import stream
 from circuits.network.model import Model
+from zoo.common.checks import number
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -30,9 +35,10 @@ class Whitening:
         count: activation vectors counted.
         mean: `(C,)` float64.
         second: `(C, C)` float64, the mean of `a aᵀ`: about zero, not about the mean, as in the published atlases.
-        shrinkage: in [0, 1]: how far `second` is drawn towards a multiple of the identity before it is inverted.
-            Some is needed: channels that never fire, and more channels than vectors, leave no inverse.
-        images: digest of the pictures.
+        shrinkage: in [0, 1]: weight of the multiple of the identity that `second` is shrunk towards before it is
+            inverted. Some is needed: with channels that are never active, or more channels than vectors, there is no
+            inverse.
+        images: digest of the images.
     """
 
     layer: str
@@ -43,8 +49,7 @@ class Whitening:
     images: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shrinkage <= 1:
-            raise CircuitsError(f"shrinkage is a share from 0 to 1, not {self.shrinkage!r}")
+        number("shrinkage", self.shrinkage, least=0, most=1)
 
     @property
     def shrunk(self) -> Tensor:
@@ -57,7 +62,7 @@ class Whitening:
         """Vectors `(n, C)` times the inverse of `shrunk`, each of length one, float32.
 
         Raises:
-            CircuitsError: vectors of another layer, or a moment that has no inverse: ask for more shrinkage.
+            CircuitsError: vectors of another layer, or a moment that has no inverse: give more shrinkage.
         """
         if vectors.ndim != 2 or vectors.shape[1] != len(self.second):
             raise CircuitsError(
@@ -69,8 +74,8 @@ class Whitening:
                 f"the second moment of {self.layer} has no inverse with shrinkage {self.shrinkage:g}: give more, "
                 "for example 0.3"
             )
-        found: Tensor = torch.linalg.solve(shrunk, vectors.detach().cpu().double().T).T
-        return F.normalize(found, dim=1).float()
+        whitened: Tensor = torch.linalg.solve(shrunk, vectors.detach().cpu().double().T).T
+        return F.normalize(whitened, dim=1).float()
 
 
 class Moments:
@@ -82,7 +87,7 @@ class Moments:
         self._products = torch.zeros(channels, channels, dtype=torch.float64)
 
     def add(self, acts: Tensor) -> None:
-        """Take in activations `(n, C, h, w)`, every position."""
+        """Add activations `(n, C, h, w)`, every position."""
         rows = acts.detach().movedim(1, -1).flatten(0, -2)
         self.count += len(rows)
         self._sum += rows.sum(0).double().cpu()
@@ -90,7 +95,7 @@ class Moments:
         self._products += (rows.T @ rows).double().cpu()
 
     def whitening(self, layer: str, *, shrinkage: float = 0.3, images: str = "") -> Whitening:
-        """What they come to."""
+        """The whitening of all activations added so far."""
         if self.count == 0:
             raise CircuitsError(f"no activations of {layer} were counted")
         return Whitening(layer, self.count, self._sum / self.count, self._products / self.count, shrinkage, images)
@@ -105,25 +110,24 @@ def measure_whitening(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Whitening:
-    """The whitening of a layer, from all positions of pictures.
+    """The whitening of a layer, from all positions of images.
 
     Args:
         model: the model.
         layer: a layer.
-        images: pictures in any form that `capture` takes; a few hundred do.
+        images: images in any form that `capture` takes; a few hundred suffice.
         shrinkage: see `Whitening`.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        AddressError: an unknown layer. ImageError: no readable pictures.
+        AddressError: an unknown layer. ImageError: no readable images.
 
     >>> measure_whitening(load("scenes"), "mixed3a", "scenes:4").second.shape
     torch.Size([68, 68])
     """
-    found = model.layer(layer)
-    pictures = open_images(images)
-    moments = Moments(found.channels)
-    for _, acts in stream(model, pictures, [found.name], batch_size=batch_size, progress=progress):
-        moments.add(acts[found.name])
-    return moments.whitening(found.name, shrinkage=shrinkage, images=pictures.digest)
+    site, source = model.layer(layer), open_images(images)
+    moments = Moments(site.channels)
+    for _, acts in stream(model, source, [site.name], batch_size=batch_size, progress=progress):
+        moments.add(acts[site.name])
+    return moments.whitening(site.name, shrinkage=shrinkage, images=source.digest)

@@ -93,7 +93,7 @@ class DrawAtlas(PictureOptions):
         def show(console: Console) -> None:
             cells = document["cells"]
             console.print(Text.assemble((f"{model.name}/{atlas.layer}", "bold"), f"  {len(cells)} cells"))
-            rows = [[one.what, one.neighbors, one.random, one.shuffled, one.pairs] for one in atlas.likeness]
+            rows = [[one.quantity, one.neighbors, one.random, one.shuffled, one.pairs] for one in atlas.similarity]
             columns = ["how alike", "neighbors", "any two", "shuffled", "pairs"]
             console.print(table(columns, rows, right=" rrrr"))
             fullest = sorted(cells, key=lambda c: -c["count"])[:8]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from circuits.activations.atlas import Atlas
-from circuits.activations.layout import Likeness
+from circuits.activations.layout import NeighborSimilarity
 from circuits.plot.drawing import canvas, crops, html_page, palette
 from circuits.plot.drawing.wording import minus
 from circuits.plot.visualization.modes import mark
@@ -60,7 +60,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
             limit = max(4, int(tile / 5))
             canvas.write(axes, at, top + cell.row * row + tile + 9, name, size=8.5, align="center", limit=limit)
     below = ["size: number of samples in a cell"] if density else []
-    below += [_similarity(row) for row in atlas.likeness if row.what in _SIMILARITY]
+    below += [_similarity(row) for row in atlas.similarity if row.quantity in _SIMILARITY]
     for i, text in enumerate(below):
         canvas.write(axes, MARGIN, top + height + 18 + 17 * i, text, size=11, color=palette.MUTED, limit=room)
     return figure
@@ -76,9 +76,9 @@ def sizes(atlas: Atlas) -> NDArray[np.float64]:
 _SIMILARITY = {"cells": "cosine of neighboring cells", "classes": "cosine of the class attributions of neighbors"}
 
 
-def _similarity(row: Likeness) -> str:
+def _similarity(row: NeighborSimilarity) -> str:
     shuffled = "" if row.shuffled is None else f"; in shuffled data {row.shuffled:.2f}"
-    return minus(f"{_SIMILARITY[row.what]}: {row.neighbors:.2f} (any two {row.random:.2f}{shuffled})")
+    return minus(f"{_SIMILARITY[row.quantity]}: {row.neighbors:.2f} (any two {row.random:.2f}{shuffled})")
 
 
 def atlas_page(
@@ -109,8 +109,8 @@ def atlas_page(
         icon=lambda i: crops.data_uri(crops.pixels(atlas.icons[i], atlas.icons.shape[1]), photograph=True),
         photographs=photographs or {},
         likeness=[
-            (LIKENESS.get(row.what, row.what), [*map(_number, (row.neighbors, row.random, row.shuffled)), row.pairs])
-            for row in atlas.likeness
+            (LIKENESS.get(row.quantity, row.quantity), [*map(_number, (row.neighbors, row.random, row.shuffled)), row.pairs])
+            for row in atlas.similarity
         ],
         command=command,
         python=python,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ def opened(model: Model, images: Source, size: Size | None = None) -> tuple[Tens
     return source.tensor(spec), source.ids, source.digest
 
 
-def refuse(options: dict[str, Any], *names: str) -> None:
+def refuse(options: Mapping[str, Any], *names: str) -> None:
     """Raise where options of `visualize` are given that a mode sets itself, or that it has no use for."""
     for name in names:
         if name in options:

@@ -110,7 +110,7 @@ def test_look_draws_what_it_found(cli: Cli, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["scenes/mixed4a:3"], "is a unit"),
-        (["scenes/mixed4a", "--images", "scenes:2"], "one picture"),
+        (["scenes/mixed4a", "--images", "scenes:2"], "give one image"),
         (["scenes/mixed4a", "--at", "5"], "row,column"),
         (["scenes/mixed4a", "--at", "50,1"], "outside"),
         (["scenes/mixed4a", "--classes", "dragon"], "no class 'dragon'"),

@@ -13,7 +13,7 @@ import torch
 
 import circuits
 from circuits.activations import atlas_builder, atlas_store
-from circuits.activations.atlas import Atlas
+from circuits.activations.atlas import Atlas, atlas_settings
 from circuits.activations.atlas_builder import activation_atlas
 from circuits.activations.atlas_store import load_atlas, save_atlas
 from circuits.activations.layout import (
@@ -111,7 +111,7 @@ def test_every_point_lies_in_exactly_one_cell() -> None:
     numbers = cell_numbers(many, 7)
     assert np.bincount(numbers, minlength=49).sum() == 400 and numbers.max() < 49
     for bad in (0, 2.5, True, 5000):
-        with pytest.raises(CircuitsError, match="1 to 1000"):
+        with pytest.raises(CircuitsError, match="from 1 to 1000"):
             cell_numbers(many, bad)  # type: ignore[arg-type]
     with pytest.raises(CircuitsError, match="unit square"):
         cell_numbers(many + 0.5, 4)
@@ -172,7 +172,7 @@ def test_vectors_that_say_nothing_are_left_out_and_counted(planted: circuits.Mod
     images[1] = nets.car_picture()
     drawn = sample_activations(planted, "parts", images, per_image=50)
     assert set(drawn.images.tolist()) == {1} and drawn.silent == 150 - len(drawn.acts) > 100
-    with pytest.raises(CircuitsError, match="says nothing at any of the 6 positions"):
+    with pytest.raises(CircuitsError, match="is zero at all of the 6 positions"):
         sample_activations(planted, "parts", torch.zeros(3, 3, 32, 32), per_image=2)
 
 
@@ -205,9 +205,9 @@ def test_cells_hold_the_averages_of_their_samples(atlas: Atlas, planted: circuit
 
 def test_icons_show_the_whitened_averages(atlas: Atlas, planted: circuits.Model) -> None:
     drawn = sample_activations(planted, "parts", nets.clutter(20))
-    torch.testing.assert_close(atlas.drawn, drawn.whitening.directions(atlas.directions))
+    torch.testing.assert_close(atlas.icon_directions, drawn.whitening.directions(atlas.directions))
     plain = made(planted, whiten=False)
-    torch.testing.assert_close(plain.drawn, torch.nn.functional.normalize(plain.directions, dim=1))
+    torch.testing.assert_close(plain.icon_directions, torch.nn.functional.normalize(plain.directions, dim=1))
     assert atlas.icons.shape[1:] == (3, 16, 16) and 0 <= float(atlas.icons.min()) <= float(atlas.icons.max()) <= 1
 
 
@@ -222,7 +222,7 @@ def test_labels_are_what_directions_push_above_the_mean_of_all_cells(atlas: Atla
 
 
 def test_neighbors_of_planted_kinds_are_alike_and_the_controls_are_there(atlas: Atlas) -> None:
-    found = {one.what: one for one in atlas.likeness}
+    found = {one.quantity: one for one in atlas.similarity}
     assert found["samples"].neighbors > 0.5 > abs(found["samples"].random)
     assert found["samples"].shuffled is not None and found["samples"].shuffled < found["samples"].neighbors
     assert found["cells"].pairs == len(side_by_side(np.array([c.row * 4 + c.column for c in atlas.cells]), 4))
@@ -230,7 +230,7 @@ def test_neighbors_of_planted_kinds_are_alike_and_the_controls_are_there(atlas: 
 
 def test_labels_of_scenes_agree_between_neighbors_more_than_by_chance() -> None:
     found = activation_atlas(circuits.load("scenes"), "mixed4b", "scenes:60", **{**FEW, "least": 3})
-    labels = {one.what: one for one in found.likeness}["labels"]
+    labels = {one.quantity: one for one in found.similarity}["labels"]
     assert labels.neighbors > 3 * labels.random
     assert {n for c in found.cells for n, _ in c.labels} <= set(circuits.load("scenes").classes)
 
@@ -253,6 +253,15 @@ def test_an_atlas_is_the_same_each_time_and_leaves_the_network_as_it_was() -> No
     assert not np.array_equal(made(model, seed=3).positions, first.positions)
 
 
+def test_settings_give_what_their_keywords_give(planted: circuits.Model) -> None:
+    options: dict[str, Any] = {**FEW, "transforms": []}
+    settings = atlas_settings(None, options)
+    assert settings.grid == options["grid"] and settings.icons == {"retries": 0, "transforms": []}
+    by_keywords = activation_atlas(planted, "parts", nets.clutter(20), **options)
+    by_settings = activation_atlas(planted, "parts", nets.clutter(20), settings=settings)
+    assert torch.equal(by_settings.icons, by_keywords.icons) and by_settings.settings == by_keywords.settings
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
@@ -261,13 +270,15 @@ def test_an_atlas_is_the_same_each_time_and_leaves_the_network_as_it_was() -> No
         ({"images": nets.clutter(1)}, CircuitsError, "at least 8 points"),
         ({"images": []}, ImageError, "empty"),
         ({"least": 999}, CircuitsError, "no cell of the 4x4 grid holds 999"),
-        ({"grid": 0}, CircuitsError, "grid is a whole number"),
-        ({"steps": 1.5}, CircuitsError, "steps is a whole number"),
-        ({"batch_size": 0}, CircuitsError, "batch_size is a whole number"),
+        ({"grid": 0}, CircuitsError, "grid=0 must be a whole number"),
+        ({"steps": 1.5}, CircuitsError, "steps=1.5 must be a whole number"),
+        ({"batch_size": 0}, CircuitsError, "batch_size=0 must be a whole number"),
         ({"per_image": 0}, CircuitsError, "per_image"),
-        ({"classes": -1}, CircuitsError, "number of pictures"),
-        ({"shrinkage": -1}, CircuitsError, "share from 0 to 1"),
+        ({"classes": -1}, CircuitsError, "classes=-1 must be a whole number of at least 0"),
+        ({"shrinkage": -1}, CircuitsError, "shrinkage=-1 must be .* at most 1"),
         ({"variants": 2}, CircuitsError, "no meaning"),
+        ({"perplexty": 5}, CircuitsError, "no option 'perplexty'. Nearest: perplexity"),
+        ({"settings": 3}, CircuitsError, "settings= takes a AtlasSettings"),
     ],
 )
 def test_atlases_that_cannot_be_made_are_refused(
@@ -287,7 +298,11 @@ def test_an_atlas_is_read_back_as_it_was(planted: circuits.Model, tmp_path: Path
         again = load_atlas(path)
         assert again.describe() == json.loads(json.dumps(one.describe()))
         assert torch.equal(again.icons, one.icons) and torch.equal(again.directions, one.directions)
-        assert torch.equal(again.drawn, one.drawn) and again.cells == one.cells and again.statuses == one.statuses
+        assert (
+            torch.equal(again.icon_directions, one.icon_directions)
+            and again.cells == one.cells
+            and again.statuses == one.statuses
+        )
         np.testing.assert_array_equal(again.xy, one.xy)
         np.testing.assert_array_equal(again.positions, one.positions)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -401,5 +416,5 @@ def test_neighbors_in_an_atlas_of_googlenet_push_the_same_classes(weights_dir: P
     model = circuits.load("googlenet-bvlc")
     images = open_images(data_dir / "imagenet-sample", limit=200)
     found = activation_atlas(model, "mixed4c", images, grid=6, steps=1, size=32, controls=False)
-    likeness = {one.what: one for one in found.likeness}
+    likeness = {one.quantity: one for one in found.similarity}
     assert likeness["classes"].neighbors > 0.2 > likeness["classes"].random + 0.1

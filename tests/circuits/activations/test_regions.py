@@ -70,7 +70,7 @@ def test_a_moment_without_an_inverse_asks_for_shrinkage(planted: circuits.Model)
         silent.directions(torch.ones(1, 2))
     with pytest.raises(CircuitsError, match=r"takes vectors \(n, 2\)"):
         silent.directions(torch.ones(1, 3))
-    with pytest.raises(CircuitsError, match="share from 0 to 1"):
+    with pytest.raises(CircuitsError, match="at least 0 and at most 1"):
         measure_whitening(planted, "parts", nets.clutter(1), shrinkage=2)
 
 
@@ -144,7 +144,7 @@ def test_groups_are_the_same_each_time(planted: circuits.Model) -> None:
         ({"k": 0}, "make 1 to 24 groups"),
         ({"k": 25}, "make 1 to 24 groups"),
         ({"layer": "parts_pre"}, "below zero"),
-        ({"images": torch.zeros(1, 3, 32, 32), "layer": "parts"}, "says nothing"),
+        ({"images": torch.zeros(1, 3, 32, 32), "layer": "parts"}, "is all zero"),
         ({"classes": [2]}, "classes 0 to 1; asked for 2"),
         ({"classes": ["car"]}, "no class 'car'"),
         ({"classes": -1}, "number of classes"),
@@ -231,11 +231,11 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
 
 def test_other_attributions_cannot_be_checked_by_place(planted: circuits.Model) -> None:
     of_channels = circuits.attribute(planted, CAR[None], source="parts", target="objects:0", method="ablation")
-    with pytest.raises(CircuitsError, match="one picture, attributed to a layer"):
+    with pytest.raises(CircuitsError, match="one image, attributed to a layer"):
         check_positions(planted, CAR[None], of_channels)
     with pytest.raises(CircuitsError, match="does not come after"):
         spatial_attribution(planted, CAR[None], source="objects", target="parts")
-    with pytest.raises(CircuitsError, match="one picture is taken apart at a time"):
+    with pytest.raises(CircuitsError, match="give one image; .* holds"):
         spatial_attribution(planted, nets.clutter(2), source="parts", target="objects", batch_size=128)
 
 
@@ -274,7 +274,7 @@ def test_without_a_place_the_strongest_is_taken_and_latents_are_units_too() -> N
     [
         ("parts", {"at": (40, 1)}, CircuitsError, "outside the 32x32 map"),
         ("parts", {"at": [(1, 1), (-1, 0)]}, CircuitsError, "outside"),
-        ("parts", {"top": 0}, CircuitsError, "top is a whole number"),
+        ("parts", {"top": 0}, CircuitsError, "top=0 must be a whole number"),
         ("parts:3", {}, CircuitsError, "name a layer"),
         ("nowhere", {}, AddressError, "no layer"),
     ],
@@ -298,11 +298,11 @@ def test_an_icon_raises_its_own_direction_more_than_others_do(planted: circuits.
 @pytest.mark.parametrize(
     ("vectors", "options", "says"),
     [
-        (torch.zeros(1, nets.PARTS), {}, "looks for nothing"),
+        (torch.zeros(1, nets.PARTS), {}, "direction is zero"),
         (torch.ones(1, 3), {}, "directions of parts are"),
         (torch.ones(0, nets.PARTS), {}, "at least one"),
         (torch.full((1, nets.PARTS), float("nan")), {}, "not finite"),
-        (torch.ones(1, nets.PARTS), {"at": "left"}, "center or mean"),
+        (torch.ones(1, nets.PARTS), {"at": "left"}, "at='left': use one of 'center', 'mean'"),
         (torch.ones(1, nets.PARTS), {"variants": 2}, "no meaning"),
     ],
 )
@@ -322,9 +322,9 @@ def test_an_activation_grid_shows_every_place_that_speaks(planted: circuits.Mode
     shown = torch.tensor([[icon is not None for icon in row] for row in found.icons])
     assert torch.equal(shown, norms > 0)
     assert float(found.scales.max()) == 1 and not found.whitened
-    with pytest.raises(CircuitsError, match="pooled is a whole number"):
+    with pytest.raises(CircuitsError, match="pooled=0 must be a whole number"):
         activation_grid(planted, "objects", picture, pooled=0)
-    with pytest.raises(CircuitsError, match="says nothing"):
+    with pytest.raises(CircuitsError, match="is all zero"):
         activation_grid(planted, "parts", torch.zeros(3, 32, 32), steps=1)
 
 

@@ -42,14 +42,14 @@ def draw(context: FigureContext) -> FigureResult:
     told = len(set(labels)) <= len(labels) / 2  # one picture of each class has none of its own beside it
     claims = [
         Claim(
-            words.get(one.what, one.what),
+            words.get(one.quantity, one.quantity),
             one.neighbors,
             one.random if one.shuffled is None else max(one.random, one.shuffled),
             one.neighbors > (one.random if one.shuffled is None else max(one.random, one.shuffled)),
             "pairs at random" if one.shuffled is None else "the larger of pairs at random and shuffled channels",
         )
-        for one in atlas.likeness
-        if one.neighbors == one.neighbors and (told or one.what != "labels")
+        for one in atlas.similarity
+        if one.neighbors == one.neighbors and (told or one.quantity != "labels")
     ]
     caption = (
         f"{len(atlas.cells)} cells of {layer}, by t-SNE of {len(atlas.xy)} activation vectors; each icon shows what "
