@@ -34,7 +34,7 @@ _MOST_STEPS = 1000
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """A layer's activations on pictures as a sum of groups; see `neuron_groups`.
+    """A layer's activations on images as a sum of groups; see `neuron_groups`.
 
     `maps` times `directions`, summed over groups, approximates the activations.
 

@@ -1,9 +1,9 @@
-"""Synthetic stimuli: drawn pictures whose every property is known, to ask units what they are tuned to::
+"""Synthetic stimuli: rendered images whose every property is known, to measure the tuning of units::
 
     tuning = circuits.tune(model, "mixed3b", stimuli=circuits.stimuli.curves())
 
-Angles are in degrees counter-clockwise as seen, 0 to the right. A line at 0 is horizontal; a curve at 0 opens to the
-right, like "("; a boundary at 0 has its fine, lit or first-colored side to the right.
+Angles are in degrees counter-clockwise in the image, 0 to the right. A line at 0 is horizontal; a curve at 0 opens to
+the right, like "("; a boundary at 0 has its fine, lit or first-colored side to the right.
 """
 
 from circuits.stimuli.base import Axis, Stimuli, StimuliError, gray

@@ -1,4 +1,4 @@
-"""Drawn pictures whose every property is known: axes of what varies, and a painter called only when needed."""
+"""Rendered images whose every property is known: axes of what varies, and a function that renders when needed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.errors import CircuitsError, did_you_mean, shorten
+from zoo.common.checks import one_of, whole_number
 from zoo.inputs import InputSpec
 
 Pair = tuple[float, float]
@@ -22,7 +23,7 @@ Ink = NDArray[np.float64]
 
 
 class StimuliError(CircuitsError):
-    """Stimuli that cannot be drawn as asked."""
+    """Stimuli that cannot be rendered: an option out of range, or a model that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Axis:
 
     Attributes:
         name: orientation, radius, frequency, ...
-        values: its values, in order; numbers (a radius may be infinite: straight) or words.
+        values: its values, in order; numbers (a radius may be infinite: straight) or strings.
         unit: of numbers: degrees, pixels, cycles per pixel, ...
         period: of angles, 360 or 180 degrees; None for what is no angle.
-        average: whether the values are draws of the same thing, to be averaged over rather than compared.
+        average: whether the values are random samples of the same stimulus, to be averaged over.
     """
 
     name: str
@@ -55,22 +56,22 @@ class Axis:
         return all(math.isclose(v, self.values[0] + i * step, abs_tol=1e-6) for i, v in enumerate(self.values))
 
     def index(self, value: Any) -> int:
-        """Where `value` stands.
+        """Index of `value`.
 
         Raises:
             StimuliError: it is none of the values.
         """
-        for i, known in enumerate(self.values):
-            if known == value or (
-                isinstance(known, float) and isinstance(value, int | float) and math.isclose(known, value, rel_tol=1e-6)
+        for i, own in enumerate(self.values):
+            if own == value or (
+                isinstance(own, float) and isinstance(value, int | float) and math.isclose(own, value, rel_tol=1e-6)
             ):
                 return i
-        shown = ", ".join(self.labels[:12])
-        raise StimuliError(f"the axis {self.name} has no value {shorten(value)}; it has {shown}")
+        values = ", ".join(self.labels[:12])
+        raise StimuliError(f"the axis {self.name} has no value {shorten(value)}; it has {values}")
 
     @property
     def labels(self) -> list[str]:
-        """The values as words."""
+        """The values as strings."""
         return [v if isinstance(v, str) else "straight" if math.isinf(v) else f"{v:.4g}" for v in self.values]
 
     def describe(self) -> dict[str, Any]:
@@ -81,11 +82,12 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the pixels of a picture lie, seen from the stimulus.
+    """Coordinates of the pixels of an image, relative to the center of the stimulus.
 
     Attributes:
-        x, y: `(H, W)` pixels to the right of and above its center; y grows upwards, as angles are seen.
-        channels: of the picture.
+        x, y: `(H, W)` pixels to the right of and above its center; y grows upwards, so that angles are
+            counter-clockwise.
+        channels: of the image.
     """
 
     x: Ink
@@ -110,8 +112,8 @@ def covered(distance: Ink) -> Ink:
 def gray(spec: InputSpec) -> NDArray[np.float64]:
     """The model's own mean gray, `(channels,)` in [0, 1]: what its normalization takes to zero.
 
-    Half gray where that leaves no room for contrast of both signs (below 0.1 or above 0.9), as for a model that is
-    fed [0, 1] as it is.
+    Half gray where that leaves no room for contrast of both signs (below 0.1 or above 0.9), as for a model whose input
+    is [0, 1] without normalization.
     """
     mean = np.broadcast_to(np.asarray(spec.mean, dtype=np.float64) / spec.scale, (spec.channels,)).copy()
     mean = mean[::-1].copy() if spec.order == "BGR" else mean
@@ -120,16 +122,16 @@ def gray(spec: InputSpec) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Stimuli:
-    """Drawn pictures along known axes, drawn when they are asked for, at any size and number of channels.
+    """Rendered images along known axes, at any size and number of channels.
 
-    Angles are in degrees counter-clockwise as the picture is seen, 0 pointing to the right. Every stimulus is centerd
-    on a point (by default the middle of the picture) and drawn with smooth edges from exact distances, about the
-    model's own mean gray (see `gray`) with the same contrast to either side.
+    Angles are in degrees counter-clockwise in the image, 0 pointing to the right. Every stimulus is centered on a point
+    (by default the middle of the image) and rendered with smooth edges from exact distances, about the model's own mean
+    gray (see `gray`) with the same contrast to either side.
 
     Attributes:
         name: of the kind.
         axes: what varies; the stimuli are all combinations, the last axis fastest.
-        paint: draws one.
+        paint: renders one.
         contrast: in (0, 1]; 1 goes as far from gray as both signs allow.
         settings: what all have in common.
 
@@ -171,8 +173,8 @@ class Stimuli:
 
     def values(self, index: int) -> dict[str, Any]:
         """Axis name -> value of one stimulus."""
-        places = np.unravel_index(index, self.shape)
-        return {axis.name: axis.values[int(i)] for axis, i in zip(self.axes, places, strict=True)}
+        indices = np.unravel_index(index, self.shape)
+        return {axis.name: axis.values[int(i)] for axis, i in zip(self.axes, indices, strict=True)}
 
     def only(self, **values: Any) -> Stimuli:
         """The same stimuli with some axes cut down to one value or a few: `only(radius=40, orientation=(0, 90))`.
@@ -181,24 +183,24 @@ class Stimuli:
             StimuliError: no such axis or value.
         """
         axes = {axis.name: axis for axis in self.axes}
-        for name, kept in values.items():
+        for name, value in values.items():
             axis = self.axis(name)
-            chosen = kept if isinstance(kept, tuple | list) else (kept,)
+            chosen = value if isinstance(value, tuple | list) else (value,)
             axes[name] = replace(axis, values=tuple(axis.values[axis.index(v)] for v in chosen))
         return replace(self, axes=tuple(axes.values()))
 
     def tensor(
         self, spec: InputSpec | None = None, *, indices: Sequence[int] | None = None, center: Pair | None = None
     ) -> Tensor:
-        """The stimuli as pictures, float32 `(N, channels, H, W)` in [0, 1]: what `capture` and `open_images` take.
+        """The stimuli as images, float32 `(N, channels, H, W)` in [0, 1]: what `capture` and `open_images` take.
 
         Args:
             spec: size, channels and mean gray (default: 224 pixels, RGB).
             indices: which, by default all in order.
-            center: row and column, in pixels and parts of pixels, that they are centerd on; by default the middle.
+            center: row and column, in pixels and fractions of pixels, of their center; by default the middle.
 
         Raises:
-            StimuliError: an index out of range, or colors asked of a model that has none.
+            StimuliError: an index out of range, or colors for a model without three channels.
         """
         spec = InputSpec() if spec is None else spec
         chosen = range(len(self)) if indices is None else [int(i) for i in indices]
@@ -211,12 +213,12 @@ class Stimuli:
         middle = gray(spec)
         room = self.contrast * np.minimum(middle, 1 - middle)
         out = np.empty((len(chosen), *spec.shape), dtype=np.float32)
-        for place, i in enumerate(chosen):
+        for row, i in enumerate(chosen):
             ink = self.paint(self.values(i), grid)
             ink = ink[None] if ink.ndim == 2 else ink
             if ink.shape[0] not in (1, spec.channels):
-                raise StimuliError(f"{self.name} is drawn in {ink.shape[0]} channels; the model takes {spec.channels}")
-            out[place] = middle[:, None, None] + room[:, None, None] * ink
+                raise StimuliError(f"{self.name} has {ink.shape[0]} channels; the model takes {spec.channels}")
+            out[row] = middle[:, None, None] + room[:, None, None] * ink
         # 0.5 +- 0.5 may miss [0, 1] by a rounding
         return torch.from_numpy(np.clip(out, 0.0, 1.0))
 
@@ -235,8 +237,8 @@ class Stimuli:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
 
 
-def axis_of(axes: Sequence[Axis], name: str, what: str) -> Axis:
-    """The axis called `name` among `axes` of `what`.
+def axis_of(axes: Sequence[Axis], name: str, owner: str) -> Axis:
+    """The axis called `name` among `axes` of `owner`.
 
     Raises:
         StimuliError: there is none.
@@ -244,17 +246,16 @@ def axis_of(axes: Sequence[Axis], name: str, what: str) -> Axis:
     for axis in axes:
         if axis.name == name:
             return axis
-    known = [axis.name for axis in axes]
-    raise StimuliError(f"{what} has no axis {shorten(name)!r}.{did_you_mean(name, known)} It has {', '.join(known)}")
+    names = [axis.name for axis in axes]
+    raise StimuliError(f"{owner} has no axis {shorten(name)!r}.{did_you_mean(name, names)} It has {', '.join(names)}")
 
 
-def angles(asked: int | Sequence[float], period: float, name: str = "orientation") -> Axis:
-    """An axis of angles: as many even steps as asked for over the period, or the very angles given."""
-    if isinstance(asked, int):
-        if isinstance(asked, bool) or asked < 1:
-            raise StimuliError(f"{name}s: ask for at least one, not {asked}")
-        return Axis(name, tuple(i * period / asked for i in range(asked)), "degrees", period)
-    return Axis(name, numbers(asked, name, low=None), "degrees", period)
+def angles(values: int | Sequence[float], period: float, name: str = "orientation") -> Axis:
+    """An axis of angles: a number of even steps over the period, or the angles themselves."""
+    if isinstance(values, int):
+        count = whole_number(f"{name}s", values, error=StimuliError)
+        return Axis(name, tuple(i * period / count for i in range(count)), "degrees", period)
+    return Axis(name, numbers(values, name, low=None), "degrees", period)
 
 
 def numbers(
@@ -268,26 +269,25 @@ def numbers(
 ) -> tuple[float, ...]:
     """Values as floats, checked: above `low` (or at it, where `closed`), at most `high`, finite unless `infinite`."""
     try:
-        made = tuple(float(v) for v in values)
+        result = tuple(float(v) for v in values)
     except (TypeError, ValueError) as error:
         raise StimuliError(f"{name}: a list of numbers, not {shorten(values)}") from error
-    for v in made:
+    for v in result:
         under = low is not None and (v < low or (v == low and not closed))
         if math.isnan(v) or (math.isinf(v) and not infinite) or under or v > high:
             below = "" if math.isinf(high) else f" and at most {high:g}"
             above = "finite" if low is None else f"{'at least' if closed else 'above'} {low:g}{below}"
             raise StimuliError(f"{name} must be {above}, not {v:g}")
-    if not made or len(set(made)) < len(made):
+    if not result or len(set(result)) < len(result):
         raise StimuliError(f"{name}: at least one value, none twice")
-    return made
+    return result
 
 
 def choices(values: Sequence[str] | str, known: Sequence[str], name: str) -> tuple[str, ...]:
-    """Words, each one of those known."""
-    made = (values,) if isinstance(values, str) else tuple(values)
-    for v in made:
-        if v not in known:
-            raise StimuliError(f"{name}: use {' or '.join(known)}, not {shorten(v)!r}")
-    if not made or len(set(made)) < len(made):
+    """One string or several, each among `known`."""
+    result = (values,) if isinstance(values, str) else tuple(values)
+    for v in result:
+        one_of(name, v, known, error=StimuliError)
+    if not result or len(set(result)) < len(result):
         raise StimuliError(f"{name}: at least one of {', '.join(known)}, none twice")
-    return made
+    return result

@@ -1,4 +1,4 @@
-"""Colors of the same mean over channels, so that only their hue tells them apart."""
+"""Colors with the same mean over channels, so that they differ in hue only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HUES = {
     "red": 0, "orange": 30, "yellow": 60, "chartreuse": 90, "green": 120, "spring": 150,
     "cyan": 180, "azure": 210, "blue": 240, "violet": 270, "magenta": 300, "rose": 330,
 }  # fmt: skip
-_GREYS = {"light": 1.0, "gray": 0.0, "dark": -1.0}
+_GRAYS = {"light": 1.0, "gray": 0.0, "dark": -1.0}
 
 
 def hue(degrees: float) -> Ink:
@@ -31,11 +31,11 @@ def color(name: str | Sequence[float], channels: int) -> Ink:
         StimuliError: an unknown name, a hue where there are not three channels, or numbers that do not fit.
     """
     if isinstance(name, str):
-        if name in _GREYS:
-            return np.full(channels, _GREYS[name])
+        if name in _GRAYS:
+            return np.full(channels, _GRAYS[name])
         if name not in HUES:
-            known = [*HUES, *_GREYS]
-            raise StimuliError(f"no color called {shorten(name)!r}.{did_you_mean(name, known)} Use {', '.join(known)}")
+            names = [*HUES, *_GRAYS]
+            raise StimuliError(f"no color {shorten(name)!r}.{did_you_mean(name, names)} Use {', '.join(names)}")
         if channels != 3:
             raise StimuliError(
                 f"{name} is a color of three channels, the model takes {channels}: "

@@ -1,4 +1,4 @@
-"""Stimuli that fill the picture: gratings, a fine texture beside a coarse one, one color beside another."""
+"""Stimuli that fill the image: gratings, a fine texture next to a coarse one, one color next to another."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from circuits.stimuli.base import Axis, Grid, Ink, Stimuli, StimuliError, angles, covered, numbers
 from circuits.stimuli.hues import color
+from zoo.common.checks import one_of, whole_number
 
 FREQUENCIES = (1 / 32, 1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4)
 PAIRS = (
     "red-cyan", "orange-azure", "yellow-blue", "chartreuse-violet", "green-magenta", "spring-rose", "light-dark"
 )  # fmt: skip
-_WAVES = 24  # plane waves that make a texture: enough to look alike in all directions
+_WAVES = 24  # plane waves that make a texture: enough to be isotropic
 
 Color = str | Sequence[float]
 
@@ -27,7 +28,7 @@ def gratings(
     *,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """Sinusoidal gratings that fill the picture.
+    """Sinusoidal gratings that fill the image.
 
     Args:
         orientations: how many over 180 degrees, or which: of the stripes, 0 horizontal, 90 vertical.
@@ -61,10 +62,10 @@ def high_low(
     seed: int = 0,
     contrast: float = 1.0,
 ) -> Stimuli:
-    """A fine texture beside a coarse one, with a straight boundary through the center.
+    """A fine texture next to a coarse one, with a straight boundary through the center.
 
-    The orientation points from the boundary to the fine side. At ratio 1 both sides are alike: the control. Textures
-    turn with their stimulus, so that only the orientation changes.
+    The orientation points from the boundary to the fine side. At ratio 1 both sides are equal: the control. Textures
+    rotate with their stimulus, so that only the orientation changes.
 
     After Schubert et al., *High-Low Frequency Detectors*, Distill 2021.
 
@@ -72,18 +73,17 @@ def high_low(
         orientations: how many over 360 degrees, or which.
         ratios: coarse over fine wavelength, at least 1.
         wavelength: of the fine side, in pixels, at least 2.
-        texture: "waves" are sums of plane waves in random directions, alike in all directions; "grating" is one wave,
+        texture: "waves" are isotropic sums of plane waves in random directions; "grating" is one wave,
             its stripes across the boundary.
-        samples: draws of each texture; responses to them are averaged.
-        seed: of the draws.
-        contrast: in (0, 1]; of "waves" what goes beyond is cut off.
+        samples: random samples of each texture; responses to them are averaged.
+        seed: of the samples.
+        contrast: in (0, 1]; "waves" are clipped to it.
     """
     if not (math.isfinite(wavelength) and wavelength >= 2):
         raise StimuliError(f"a wavelength is at least 2 pixels, not {wavelength:g}")
-    if texture not in ("waves", "grating"):
-        raise StimuliError(f"texture={texture!r}: use 'waves' or 'grating'")
-    if samples < 1 or seed < 0:
-        raise StimuliError("samples are at least 1, and a seed is not negative")
+    one_of("texture", texture, ("waves", "grating"), error=StimuliError)
+    whole_number("samples", samples, error=StimuliError)
+    whole_number("seed", seed, least=0, error=StimuliError)
     axes = (
         angles(orientations, 360),
         Axis("ratio", numbers(ratios, "ratio", low=1.0, closed=True), "times as coarse"),
@@ -92,10 +92,10 @@ def high_low(
 
     def paint(values: Mapping[str, Any], grid: Grid) -> Ink:
         turn = values["orientation"]
-        # the draws are those of the sample, whatever the orientation and ratio
+        # random numbers depend on the sample alone, not on the orientation and ratio
         generator = np.random.default_rng([seed, int(values["sample"])])
-        draw = _waves if texture == "waves" else _stripes
-        fine, coarse = (draw(grid, turn, w, generator) for w in (wavelength, wavelength * values["ratio"]))
+        render = _waves if texture == "waves" else _stripes
+        fine, coarse = (render(grid, turn, w, generator) for w in (wavelength, wavelength * values["ratio"]))
         side = covered(-grid.along(turn)[0])
         return np.clip(side * fine + (1 - side) * coarse, -1.0, 1.0)
 
@@ -112,7 +112,8 @@ def color_contrast(
     """Two colors side by side, with a straight boundary through the center.
 
     The orientation points to the side of the first color. Hues have the same mean over channels, so that a unit that
-    only minds brightness sees nothing; "light-dark" is the control that it does see. "red-red" is plain red.
+    is sensitive to brightness only does not respond; "light-dark" is the control that it responds to. "red-red" is
+    plain red.
 
     Args:
         orientations: how many over 360 degrees, or which.
@@ -121,7 +122,7 @@ def color_contrast(
         contrast: in (0, 1].
 
     Raises:
-        StimuliError: an unknown color; when drawn, a hue for a model that has not three channels.
+        StimuliError: an unknown color; when rendered, a hue for a model without three channels.
     """
     both: dict[str, tuple[Color, Color]] = {}
     for pair in pairs:
@@ -146,7 +147,7 @@ def _pair(pair: str | tuple[Color, Color]) -> tuple[str, Color, Color]:
         if not dash:
             raise StimuliError(f"a pair of colors is written red-cyan, not {pair!r}")
         for name in (first, second):
-            color(name, 3)  # an unknown name is told at once
+            color(name, 3)  # an unknown name is refused at once
         return pair, first, second
     try:
         a, b = pair

@@ -1,4 +1,4 @@
-"""What units are tuned to: responses to drawn stimuli along known axes, and to photographs that are turned."""
+"""Tuning curves: responses of units to synthetic stimuli along known axes, and to images that are rotated."""
 
 from circuits.tuning.curves import Curve, Tuning, UnitTuning
 from circuits.tuning.joint_tuning import JointTuning, joint_tuning

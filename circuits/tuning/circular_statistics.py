@@ -1,6 +1,6 @@
 """Statistics of angles: means, spreads and gaps on a circle of 360 degrees, or of 180 for lines.
 
-All angles are in degrees. Where responses stand at angles, both run along the last axis of a tensor.
+All angles are in degrees. Responses at several angles run along the last axis of a tensor.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 def vector_mean(responses: Tensor, angles: Sequence[float], period: float = 360.0) -> tuple[Tensor, Tensor]:
-    """The direction that responses point to together, and how much they agree.
+    """The circular mean of responses, and how concentrated they are.
 
-    Angles are stretched so that the period is a full turn, as usual for lines (Batschelet 1981). Negative responses
-    count as none.
+    Angles are scaled so that the period is a full turn, as usual for lines (Batschelet, *Circular Statistics in
+    Biology*, 1981): `sum r exp(2 pi i angle / period) / sum r`. Negative responses count as zero.
 
     Args:
         responses: `(..., A)`.
@@ -25,7 +25,7 @@ def vector_mean(responses: Tensor, angles: Sequence[float], period: float = 360.
 
     Returns:
         Degrees in [0, period), `(...)`, NaN where there is no response, and the length of the mean vector: 0 for
-        responses alike all round, 1 for a response at one angle only. One minus it is the circular variance.
+        equal responses at all angles, 1 for a response at one angle only. One minus it is the circular variance.
     """
     weights = responses.clamp_min(0).double()
     turn = torch.tensor(list(angles), dtype=torch.float64) * (2 * math.pi / period)

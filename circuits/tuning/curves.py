@@ -1,4 +1,4 @@
-"""What a layer's units are tuned to: responses along known axes, and what follows from them."""
+"""Tuning of a layer's units: responses along known axes, and statistics of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
+from circuits.errors import AddressError, did_you_mean, shorten
 from circuits.stimuli.base import Axis, axis_of
 from circuits.tuning.circular_statistics import half_width, vector_mean
+from zoo.common.checks import one_of
 
 Reduce = Literal["max", "mean"]
 
@@ -23,13 +24,13 @@ class UnitTuning:
 
     Attributes:
         unit: address.
-        peak: its strongest response; at: the stimulus, axis name -> value (draws of the same thing averaged).
+        peak: its strongest response; at: the stimulus, axis name -> value (random samples averaged).
         baseline: its response to plain gray.
-        modulation: 1 - lowest / highest response over all stimuli: 0 where it does not care, 1 where one of them
-            silences it (above 1 where one drives it below zero). NaN without a response above zero.
+        modulation: 1 - lowest / highest response over all stimuli: 0 where all give the same response, 1 where one
+            gives none (above 1 where one gives a negative one). NaN without a response above zero.
         orientation: degrees at the peak; None for stimuli without orientation.
-        direction: degrees that the responses around the circle point to together, finer than `orientation`.
-        concentration: how much they agree, 0 to 1; one minus it is the circular variance.
+        direction: circular mean of the responses over orientations, degrees, finer than `orientation`.
+        concentration: length of the mean vector, 0 to 1; one minus it is the circular variance.
         width: half width at half maximum, degrees.
         echo: response at the opposite orientation over the peak; None where opposites are the same.
 
@@ -48,7 +49,7 @@ class UnitTuning:
     echo: float | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Ready for JSON; an infinite radius is the string "straight"."""
         at = {k: "straight" if isinstance(v, float) and math.isinf(v) else v for k, v in self.at.items()}
         return {**vars(self), "at": at}
 
@@ -79,7 +80,7 @@ class Tuning:
         layer: of the units; stimuli: name of the stimuli.
         pre: whether responses are pre-activations.
         reach: positions around the stimulus over which the strongest response was taken; None for the whole map.
-        size: pixels of the pictures that were shown.
+        size: height and width of the stimuli in pixels.
         provenance: digests, settings, versions.
     """
 
@@ -109,20 +110,20 @@ class Tuning:
         return axis_of(self.axes, name, self.stimuli)
 
     def row(self, unit: str) -> int:
-        """Where a unit stands, by its address with or without the model's name.
+        """Row of a unit, by its address with or without the model's name.
 
         Raises:
             AddressError: its tuning was not measured.
         """
-        for i, known in enumerate(self.units):
-            if unit in (known, known.rpartition("/")[2]):
+        for i, address in enumerate(self.units):
+            if unit in (address, address.rpartition("/")[2]):
                 return i
         hint = did_you_mean(unit, self.units) if len(self.units) < 2000 else ""
         raise AddressError(f"the tuning of {shorten(unit)!r} was not measured.{hint}")
 
     @property
     def settled(self) -> Tensor:
-        """Responses with draws of the same thing averaged: those axes have length one."""
+        """Responses averaged over random samples of the same stimulus: those axes have length one."""
         out = self.responses
         for i, axis in enumerate(self.axes):
             if axis.average:
@@ -130,26 +131,22 @@ class Tuning:
         return out
 
     def over(self, *names: str, reduce: Reduce = "max") -> Tensor:
-        """Responses `(units, *the axes named)`: over all other axes the maximum or mean; over draws always the mean.
+        """Responses `(units, *axes)` along some axes: maximum or mean over all others; over random samples the mean.
 
         >>> tuning.over("orientation", "radius").shape  # doctest: +SKIP
         torch.Size([480, 24, 7])
         """
-        if reduce not in ("max", "mean"):
-            raise CircuitsError(f"reduce={reduce!r}: use 'max' or 'mean'")
-        wanted = [self.axes.index(self.axis(name)) for name in names]
+        one_of("reduce", reduce, ("max", "mean"))
+        order = [self.axes.index(self.axis(name)) for name in names]
+        rest = [i for i in range(len(self.axes)) if i not in order]
+        means = [i + 1 for i in rest if self.axes[i].average or reduce == "mean"]
         out = self.responses
-        for i, axis in enumerate(self.axes):
-            if i not in wanted:
-                mean = axis.average or reduce == "mean"
-                out = out.mean(dim=i + 1, keepdim=True) if mean else out
-        for i, axis in enumerate(self.axes):
-            if i not in wanted and not axis.average and reduce == "max":
-                out = out.amax(dim=i + 1, keepdim=True)
-        rest = [i + 1 for i in range(len(self.axes)) if i not in wanted]
-        out = out.squeeze(dim=tuple(rest)) if rest else out
-        kept = sorted(wanted)
-        return out.permute(0, *(kept.index(i) + 1 for i in wanted))
+        for dim in means:  # before the maximum, which is over the means of random samples
+            out = out.mean(dim=dim, keepdim=True)
+        for dim in (i + 1 for i in rest if i + 1 not in means):
+            out = out.amax(dim=dim, keepdim=True)
+        out = out.squeeze(dim=tuple(i + 1 for i in rest)) if rest else out
+        return out.permute(0, *(sorted(order).index(i) + 1 for i in order))
 
     @property
     def peaks(self) -> Tensor:
@@ -159,27 +156,26 @@ class Tuning:
     def preferred(self, name: str) -> list[Any]:
         """The value of an axis at every unit's strongest response."""
         axis = self.axis(name)
-        place = self._best()[:, self.axes.index(axis)]
-        return [axis.values[int(i)] for i in place]
+        return [axis.values[int(i)] for i in self._best()[:, self.axes.index(axis)]]
 
     def along(self, unit: str, axis: str = "orientation", **at: Any) -> Curve:
-        """Responses of one unit along one axis, all others held.
+        """Responses of one unit along one axis, with all others fixed.
 
         Args:
             unit: its address.
             axis: the axis to go along.
-            at: values of other axes; those not named are held where the unit responds most.
+            at: values of other axes; the rest are fixed where the unit responds most.
 
         Raises:
             AddressError: not measured. StimuliError: no such axis or value.
         """
-        row, wanted = self.row(unit), self.axis(axis)
+        row, along = self.row(unit), self.axis(axis)
         best = [int(i) for i in self._best()[row]]
         for name, value in at.items():
             best[self.axes.index(self.axis(name))] = self.axis(name).index(value)
-        place = tuple(slice(None) if a is wanted else i for a, i in zip(self.axes, best, strict=True))
-        held = [(a, i) for a, i in zip(self.axes, best, strict=True) if a is not wanted and not a.average]
-        return Curve(self.units[row], wanted, self.settled[row][place], {a.name: a.values[i] for a, i in held})
+        index = tuple(slice(None) if a is along else i for a, i in zip(self.axes, best, strict=True))
+        fixed = {a.name: a.values[i] for a, i in zip(self.axes, best, strict=True) if a is not along and not a.average}
+        return Curve(self.units[row], along, self.settled[row][index], fixed)
 
     def radial(self, unit: str, **at: Any) -> Curve:
         """The radial tuning curve: responses around the circle of orientations, other axes at the unit's best."""
@@ -201,7 +197,7 @@ class Tuning:
         peak, low = flat.amax(dim=1), flat.amin(dim=1)
         best = self._best()
         angular = self._angular()
-        made = []
+        rows = []
         for i, unit in enumerate(self.units):
             at = {a.name: a.values[int(k)] for a, k in zip(self.axes, best[i], strict=True) if not a.average}
             top = float(peak[i])
@@ -209,8 +205,8 @@ class Tuning:
             numbers = {name: _number(values[i]) for name, values in angular.items()}
             if "orientation" in at:
                 numbers["orientation"] = float(at["orientation"])
-            made.append(UnitTuning(unit, top, at, float(self.baseline[i]), modulation, **numbers))
-        return made
+            rows.append(UnitTuning(unit, top, at, float(self.baseline[i]), modulation, **numbers))
+        return rows
 
     def _angular(self) -> dict[str, Tensor]:
         axis = next((a for a in self.axes if a.name == "orientation" and a.is_full_circle), None)
@@ -219,25 +215,21 @@ class Tuning:
         around = self.around()
         direction, length = vector_mean(around, axis.values, axis.period)
         ordered = [v % axis.period for v in axis.values]
-        found = {
+        values = {
             "direction": direction,
             "concentration": length,
             "width": half_width(around, ordered, axis.period),
         }
         opposite = opposites(axis)
         if opposite is not None:
-            found["echo"] = echo_of(around, opposite)
-        return found
+            values["echo"] = echo_of(around, opposite)
+        return values
 
     def _best(self) -> Tensor:
-        """Indices of every unit's strongest response along each axis, `(units, axes)`; 0 along draws."""
+        """Indices of every unit's strongest response along each axis, `(units, axes)`; 0 along random samples."""
         settled = self.settled
         flat = settled.flatten(1).argmax(dim=1)
-        places = []
-        for size in reversed(settled.shape[1:]):
-            places.append(flat % size)
-            flat = flat // size
-        return torch.stack(places[::-1], dim=1)
+        return torch.stack(torch.unravel_index(flat, settled.shape[1:]), dim=1)
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON: every unit's numbers; the responses themselves stay out."""
@@ -264,8 +256,8 @@ def opposites(axis: Axis) -> Tensor | None:
 def echo_of(around: Tensor, opposite: Tensor) -> Tensor:
     """Response at the opposite orientation over the peak, `(units,)`; NaN without a response above zero."""
     peak, at = around.max(dim=1)
-    there = around[torch.arange(len(around)), opposite[at]]
-    return torch.where(peak > 0, there / peak.clamp_min(1e-30), torch.full_like(peak, math.nan))
+    echo = around[torch.arange(len(around)), opposite[at]]
+    return torch.where(peak > 0, echo / peak.clamp_min(1e-30), torch.full_like(peak, math.nan))
 
 
 def _number(value: Tensor) -> float | None:

@@ -1,4 +1,4 @@
-"""Joint tuning: turn photographs of what units look for, and see which unit answers when."""
+"""Joint tuning: responses of several units while the top activating images of one of them are rotated."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from zoo.progress import Progress, reporter
 
 @dataclass(frozen=True, eq=False)
 class JointTuning:
-    """Responses of units while pictures of one of them are turned.
+    """Responses of units while examples of one of them are rotated.
 
     Attributes:
-        unit: whose examples were turned; units: those read, that one first.
-        angles: degrees that each picture was turned by, counter-clockwise; 0 is as it was.
+        unit: whose examples were rotated; units: those read, that one first.
+        angles: degrees that each image was rotated by, counter-clockwise.
         responses: `(units, examples, angles)`.
-        examples: the places in the pictures.
+        examples: positions in images.
         provenance: digests, versions.
     """
 
@@ -46,36 +46,36 @@ class JointTuning:
 
     @property
     def mean(self) -> Tensor:
-        """Mean over examples as they were found, `(units, angles)`: the published joint tuning curves."""
+        """Mean over examples, `(units, angles)`: the published joint tuning curves."""
         return self.responses.mean(dim=1)
 
     @property
     def aligned(self) -> Tensor:
-        """Mean over examples, each first turned so that `unit` answers it most at 0, `(units, angles)`.
+        """Mean over examples, each first rotated so that `unit` responds most at 0, `(units, angles)`.
 
-        Examples that it does not answer to at any angle are left out; NaN where none is left.
+        Examples without a response at any angle are left out; NaN where none is left.
         """
         own = self.responses[0]
-        kept = [i for i in range(own.shape[0]) if float(own[i].max()) > 0]
-        if not kept:
+        active = [i for i in range(own.shape[0]) if float(own[i].max()) > 0]
+        if not active:
             return torch.full_like(self.mean, math.nan)
-        shifted = [self.responses[:, i].roll(-int(own[i].argmax()), dims=1) for i in kept]
+        shifted = [self.responses[:, i].roll(-int(own[i].argmax()), dims=1) for i in active]
         return torch.stack(shifted).mean(dim=0)
 
     @property
     def directions(self) -> Tensor:
-        """The turn that each unit answers to most, by its mean curve as a vector, degrees `(units,)`."""
+        """Circular mean of each unit's mean curve, degrees `(units,)`."""
         return vector_mean(self.mean, self.angles.values, 360.0)[0]
 
     def curve(self, unit: str) -> Curve:
-        """The mean curve of one unit, to be drawn like any radial tuning curve.
+        """The mean curve of one unit, for `plot.radial_tuning`.
 
         Raises:
             CircuitsError: it was not read.
         """
-        for i, known in enumerate(self.units):
-            if unit in (known, known.rpartition("/")[2]):
-                return Curve(known, self.angles, self.mean[i], {"examples": len(self.examples)})
+        for i, address in enumerate(self.units):
+            if unit in (address, address.rpartition("/")[2]):
+                return Curve(address, self.angles, self.mean[i], {"examples": len(self.examples)})
         raise CircuitsError(f"{shorten(unit)} was not read; read were {', '.join(self.units[:8])}")
 
 
@@ -91,46 +91,44 @@ def joint_tuning(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> JointTuning:
-    """Turn photographs about the place where a unit fires, and read it (and others of its layer) at every angle.
+    """Rotate images about a position at which a unit is active, and read it (and others of its layer) at every angle.
 
-    Each photograph is turned about the middle of the receptive field of the example's position, mirrored beyond its
-    border, and shown so that this point lies in the middle of the units' field. After Cammarata et al., *Curve
+    Each image is rotated about the center of the receptive field of the example's position, reflected at its border,
+    and placed so that this point is the center of the units' receptive field. After Cammarata et al., *Curve
     Detectors*, Distill 2020.
 
     Args:
         model: the model.
         unit: whose examples these are.
-        examples: places in pictures, from a traced circuit, `Evidence`, a scan, or made by hand.
-        images: the pictures that `Example.image` counts, in any form that `capture` takes.
+        examples: positions in images, from a traced circuit, `Evidence`, a scan, or your own.
+        images: the images that `Example.image` counts, in any form that `capture` takes.
         units: further units of the same layer to read.
         turns: how many angles over 360 degrees, or which.
-        reach: positions around the middle that are read too; the strongest counts.
-        batch_size: pictures per forward pass.
+        reach: positions around the center that are read too; the maximum counts.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        AddressError: units of several layers. CircuitsError: no examples, examples of other pictures, or of
+        AddressError: units of several layers. CircuitsError: no examples, examples of other images, or of
             positions that the layer does not have.
     """
     first = model.unit(unit).channel
     layer, read_units = units_of(model, [first, *units])
-    pictures = open_images(images)
+    source = open_images(images)
     view = view_of(model, layer, reach)
-    _check(examples, pictures, layer)
+    _check(examples, source, layer)
     steps = angles(turns, 360, "turn")
     rows, total = [], len(examples) * len(steps)
     with reporter(progress, "img") as report:
         for k, example in enumerate(examples):
-            picture = pictures.tensor(model.input, [example.image])
-            middle = _middle(model, layer, example.position)
+            image = source.tensor(model.input, [example.image])
+            center = _center(model, layer, example.position)
             if layer.receptive_field is None:
-                # where a position looks is not known: the picture turns in its place, and is not moved
-                view = replace(view, place=example.position, center=middle)
+                # the receptive field of a position is not known: the image is rotated in place, and not moved
+                view = replace(view, position=example.position, center=center)
             reader = Reader(model, layer, read_units, view)
-            made = []
-            for start in range(0, len(steps), batch_size):
-                made.append(reader(_turned(picture, steps.values[start : start + batch_size], middle, view)))
-            rows.append(torch.cat(made).T)
+            batches = [steps.values[i : i + batch_size] for i in range(0, len(steps), batch_size)]
+            rows.append(torch.cat([reader(_rotated(image, degrees, center, view)) for degrees in batches]).T)
             report((k + 1) * len(steps), total)
     return JointTuning(
         unit=str(first),
@@ -138,36 +136,36 @@ def joint_tuning(
         angles=steps,
         responses=torch.stack(rows, dim=1),
         examples=tuple(examples),
-        provenance=provenance(**digests(model, images=pictures.name, reach=reach)),
+        provenance=provenance(**digests(model, images=source.name, reach=reach)),
     )
 
 
-def _check(examples: Sequence[Example], pictures: Images, layer: Layer) -> None:
+def _check(examples: Sequence[Example], images: Images, layer: Layer) -> None:
     if not examples:
-        raise CircuitsError("joint tuning needs at least one example: a place in a picture where the unit fires")
+        raise CircuitsError("joint tuning needs at least one example: a position at which the unit is active")
     size = layer.size or (1, 1)
     for e in examples:
-        if not 0 <= e.image < len(pictures) or pictures.ids[e.image] != e.id:
+        if not 0 <= e.image < len(images) or images.ids[e.image] != e.id:
             raise CircuitsError(
-                f"there is no picture {shorten(e.id)!r} at place {e.image} of {shorten(pictures.name)}: "
-                "give the images that the examples were found on"
+                f"image {e.image} of {shorten(images.name)} is not {shorten(e.id)!r}: give the images that the "
+                "examples are from"
             )
         if not (0 <= e.position[0] < size[0] and 0 <= e.position[1] < size[1]):
-            raise CircuitsError(f"{layer.name} is {size[0]}x{size[1]} positions; an example lies at {e.position}")
+            raise CircuitsError(f"{layer.name} is {size[0]}x{size[1]} positions; an example is at {e.position}")
 
 
-def _middle(model: Model, layer: Layer, position: tuple[int, int]) -> tuple[float, float]:
-    """Row and column of the middle of a position's receptive field in the model's input."""
+def _center(model: Model, layer: Layer, position: tuple[int, int]) -> tuple[float, float]:
+    """Row and column of the center of a position's receptive field in the model's input."""
     field, hw = layer.receptive_field, model.input.hw
     if field is None or layer.size is None:
         size = layer.size or (1, 1)
         return ((position[0] + 0.5) / size[0] * hw[0] - 0.5, (position[1] + 0.5) / size[1] * hw[1] - 0.5)
-    middle = [position[a] * field.stride[a] + field.offset[a] + (field.size[a] - 1) / 2 for a in range(2)]
-    return middle[0], middle[1]
+    center = [position[a] * field.stride[a] + field.offset[a] + (field.size[a] - 1) / 2 for a in range(2)]
+    return center[0], center[1]
 
 
-def _turned(picture: Tensor, turns: Sequence[float], middle: tuple[float, float], view: View) -> Tensor:
-    """`picture` `(1, C, H, W)` turned about `middle`, which comes to lie at the view's center: `(turns, C, h, w)`."""
+def _rotated(image: Tensor, degrees: Sequence[float], center: tuple[float, float], view: View) -> Tensor:
+    """`image` `(1, C, H, W)` rotated about `center`, which is moved to the view's center: `(degrees, C, h, w)`."""
     height, width = view.spec.hw
     rows, columns = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) - view.center[0],
@@ -175,15 +173,14 @@ def _turned(picture: Tensor, turns: Sequence[float], middle: tuple[float, float]
         indexing="ij",
     )
     grids = []
-    for degrees in turns:
-        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        # rows grow downwards, so that a counter-clockwise turn as seen has these signs
-        x, y = c * columns - s * rows + middle[1], s * columns + c * rows + middle[0]
-        grids.append(torch.stack([_scaled(x, picture.shape[3]), _scaled(y, picture.shape[2])], dim=-1))
-    grid = torch.stack(grids).to(picture.dtype)
-    source = picture.expand(len(turns), -1, -1, -1)
-    turned = F.grid_sample(source, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
-    return turned.clamp(0, 1)
+    for turn in map(math.radians, degrees):
+        c, s = math.cos(turn), math.sin(turn)
+        # rows grow downwards, so that a counter-clockwise rotation in the image has these signs
+        x, y = c * columns - s * rows + center[1], s * columns + c * rows + center[0]
+        grids.append(torch.stack([_scaled(x, image.shape[3]), _scaled(y, image.shape[2])], dim=-1))
+    grid = torch.stack(grids).to(image.dtype)
+    batch = image.expand(len(degrees), -1, -1, -1)
+    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=True).clamp(0, 1)
 
 
 def _scaled(values: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Show stimuli, read units: `circuits.tune`."""
+"""Responses of units to stimuli: `circuits.tune`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from circuits.network.model import Model
 from circuits.stimuli.base import Stimuli, gray
 from circuits.tuning.curves import Tuning
 from circuits.tuning.placement import Pair, Reader, digests, units_of, view_of
+from zoo.common.checks import whole_number
 from zoo.progress import Progress, reporter
 
 
@@ -29,9 +30,9 @@ def tune(
 ) -> Tuning:
     """Responses of units to stimuli whose every property is known.
 
-    Each stimulus is centerd on the receptive field of one position of the layer, and units are read there; `reach`
-    also reads the positions around and takes the strongest, since what a unit looks for need not lie in the very
-    middle of its field.
+    Each stimulus is centered on the receptive field of one position of the layer, and units are read there; `reach`
+    also reads the positions around it and takes the maximum, since a unit's preferred stimulus need not lie in the
+    very center of its field.
 
     After Cammarata et al., *Curve Detectors*, Distill 2020, and Schubert et al., *High-Low Frequency Detectors*, 2021.
 
@@ -39,28 +40,27 @@ def tune(
         model: the model.
         what: a layer (all of its units), a unit, a latent of an attached basis, or several of one layer.
         stimuli: from `circuits.stimuli`.
-        pre: read before the rectifier, so that what inhibits a unit shows too.
+        pre: read pre-activations, in which inhibition is visible too.
         reach: positions around that one; 0 for it alone, None for the whole map.
-        size: pixels of the pictures shown; by default what the receptive field needs, at most the model's input.
-        batch_size: pictures per forward pass, which stops at the layer.
+        size: pixels of the stimuli; by default what the receptive field needs, at most the model's input.
+        batch_size: images per forward pass, which stops at the layer.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
         AddressError: unknown units, units of several layers, or of a position of their own.
         CircuitsError: pre-activations that cannot be reached, or a size too small.
-        StimuliError: colors asked of a model without three channels.
+        StimuliError: colors for a model without three channels.
 
     >>> tune(load("scenes"), "mixed3b:4", stimuli=stimuli.lines(orientations=6)).responses.shape
     torch.Size([1, 6, 1, 2])
     """
     if not isinstance(stimuli, Stimuli):
-        raise CircuitsError(f"stimuli= takes what circuits.stimuli makes, not a {type(stimuli).__name__}")
-    if batch_size < 1:
-        raise CircuitsError(f"a batch has at least one picture, not {batch_size}")
+        raise CircuitsError(f"stimuli= takes Stimuli of circuits.stimuli, not a {type(stimuli).__name__}")
+    whole_number("batch_size", batch_size)
     layer, units = units_of(model, what)
     view = view_of(model, layer, reach, size)
     reader = Reader(model, layer, units, view, pre=pre)
-    middle = torch.from_numpy(gray(view.spec)).float()[None, :, None, None].expand(1, *view.spec.shape)
+    background = torch.from_numpy(gray(view.spec)).float()[None, :, None, None].expand(1, *view.spec.shape)
     parts, total = [], len(stimuli)
     with reporter(progress, "img") as report:
         for start in range(0, total, batch_size):
@@ -71,7 +71,7 @@ def tune(
         units=tuple(str(u) for u in units),
         axes=stimuli.axes,
         responses=torch.cat(parts).T.reshape(len(units), *stimuli.shape).contiguous(),
-        baseline=reader(middle)[0],
+        baseline=reader(background)[0],
         layer=layer.name,
         stimuli=stimuli.name,
         pre=pre,

@@ -1,4 +1,4 @@
-"""Where a stimulus is shown and where the units are read, so that each lies in the middle of the other's field."""
+"""Size and center of a stimulus and the position at which units are read, so that their receptive field is centered."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from circuits.network.graph import Graph
 from circuits.network.hooks import check_images, graph_edits, read
 from circuits.network.layer import Layer
 from circuits.network.model import Model
+from zoo.common.checks import whole_number
 from zoo.inputs import InputSpec
 
 Pair = tuple[int, int]
@@ -22,17 +23,17 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """A picture size and the position whose receptive field is centerd on the stimulus.
+    """An image size and the position whose receptive field is centered on the stimulus.
 
     Attributes:
-        spec: how the model is fed, with the size of the pictures shown.
-        place: `(y, x)` on the layer's map.
-        center: row and column in the picture, in pixels and parts of pixels, of the middle of its receptive field.
-        reach: positions around `place` that are read too; None for the whole map.
+        spec: the model's input, at the size of the stimuli.
+        position: `(y, x)` on the layer's map.
+        center: row and column of the center of its receptive field, in pixels and fractions of pixels.
+        reach: positions around `position` that are read too; None for the whole map.
     """
 
     spec: InputSpec
-    place: Pair
+    position: Pair
     center: tuple[float, float]
     reach: int | None
 
@@ -40,24 +41,24 @@ class View:
         """The positions that are read: `(N, C, h, w)` -> `(N, C, positions)`."""
         if self.reach is None:
             return acts.flatten(2)
-        (y, x), r = self.place, self.reach
+        (y, x), r = self.position, self.reach
         return acts[:, :, max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1].flatten(2)
 
 
 def view_of(model: Model, layer: Layer, reach: int | None, size: int | Pair | None = None) -> View:
-    """Where to show stimuli to a layer and where to read it.
+    """The size and center of stimuli for a layer, and the position at which it is read.
 
-    The picture is just large enough that what is read sees no padding, and at most the model's input: a smaller
-    picture gives the same responses for less work. Where the receptive field is unknown or the whole picture, the
-    model's own input is shown and the middle of the map is read.
+    The image is just large enough that the positions read are not affected by padding, and at most the model's input: a
+    smaller image gives the same responses for less work. Where the receptive field is unknown or the whole image, the
+    model's own input size is used and the middle of the map is read.
 
     Raises:
         CircuitsError: a reach below 0, or a size that is no number of pixels.
     """
-    if reach is not None and (isinstance(reach, bool) or not isinstance(reach, int) or reach < 0):
-        raise CircuitsError(f"reach is a number of positions from 0, or None for the whole map; not {shorten(reach)}")
+    if reach is not None:
+        whole_number("reach", reach, least=0)
     full, field = model.input.hw, layer.receptive_field
-    hw = _asked(size)
+    hw = _pair(size)
     if hw is None:
         hw = full
         if field is not None and layer.size is not None:
@@ -67,17 +68,17 @@ def view_of(model: Model, layer: Layer, reach: int | None, size: int | Pair | No
     if layer.size is None or field is None:
         grid = layer.size or (1, 1)
         return View(spec, ((grid[0] - 1) // 2, (grid[1] - 1) // 2), ((hw[0] - 1) / 2, (hw[1] - 1) / 2), reach)
-    place, center = [], []
+    position, center = [], []
     for a in range(2):
         first = field.offset[a] + (field.size[a] - 1) / 2
         p = max(0, round(((hw[a] - 1) / 2 - first) / field.stride[a]))
         p = min(p, layer.size[a] - 1) if hw[a] == full[a] else p
-        place.append(p)
+        position.append(p)
         center.append(first + p * field.stride[a])
-    return View(spec, (place[0], place[1]), (center[0], center[1]), reach)
+    return View(spec, (position[0], position[1]), (center[0], center[1]), reach)
 
 
-def _asked(size: int | Pair | None) -> Pair | None:
+def _pair(size: int | Pair | None) -> Pair | None:
     if size is None:
         return None
     pair = (size, size) if isinstance(size, int) else tuple(size)
@@ -87,15 +88,14 @@ def _asked(size: int | Pair | None) -> Pair | None:
 
 
 def units_of(model: Model, what: str | Unit | Sequence[str | Unit]) -> tuple[Layer, list[Unit]]:
-    """The units asked for, one by one, and the layer that they all belong to.
+    """The units of addresses, one by one, and the layer that they all belong to.
 
     Raises:
         AddressError: unknown, of several layers, at a position of its own, or none at all.
     """
-    asked = [what] if isinstance(what, (str, Unit)) else list(what)
     units: list[Unit] = []
-    for one in asked:
-        unit = model.resolve(one)
+    for address in [what] if isinstance(what, (str, Unit)) else what:
+        unit = model.resolve(address)
         if unit.at is not None:
             raise AddressError(
                 f"tuning centers the stimulus on the unit: write {unit.channel.short}, without a position"
@@ -113,10 +113,10 @@ def units_of(model: Model, what: str | Unit | Sequence[str | Unit]) -> tuple[Lay
 
 
 class Reader:
-    """Reads units of one layer at the positions of a view, before or after their rectifier.
+    """Reads units of one layer at the positions of a view, before or after their ReLU.
 
     Raises:
-        CircuitsError: pre-activations asked of a model without a graph, or of latents.
+        CircuitsError: pre-activations of a model without a graph, or of latents.
     """
 
     def __init__(self, model: Model, layer: Layer, units: Sequence[Unit], view: View, *, pre: bool = False) -> None:
@@ -130,28 +130,28 @@ class Reader:
             self._before = _before(model.graph, model.node(layer.name))
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Responses `(N, units)` to pictures of the view's size: the strongest within reach, on the CPU."""
+        """Responses `(N, units)` to images of the view's size: the maximum within reach, on the CPU."""
         with torch.no_grad():
             acts = self.view.cut(self._acts(batch))
         if acts.shape[2] == 0:
             height, width = self.view.spec.hw
             raise CircuitsError(
-                f"pictures of {height}x{width} pixels are too small for {self.layer.name}: "
-                "its map does not reach the position to be read; leave size= out"
+                f"images of {height}x{width} pixels are too small for {self.layer.name}: "
+                "its map does not contain the position that is read; leave size= out"
             )
         out = acts.new_empty((len(acts), len(self.units)))
         by_basis: dict[str | None, list[int]] = {}
         for i, unit in enumerate(self.units):
             by_basis.setdefault(unit.basis, []).append(i)
-        for name, places in by_basis.items():
-            indices = [self.units[i].index or 0 for i in places]
+        for name, columns in by_basis.items():
+            indices = [self.units[i].index or 0 for i in columns]
             if name is None:
-                out[:, places] = acts[:, indices].amax(dim=2)
+                out[:, columns] = acts[:, indices].amax(dim=2)
                 continue
             rows = acts.movedim(1, -1)
             with torch.no_grad():
                 latents = self.model.basis(self.layer.name, name).encode(rows.reshape(-1, rows.shape[-1]))
-            out[:, places] = latents[:, indices].view(*rows.shape[:2], -1).amax(dim=1).to(out)
+            out[:, columns] = latents[:, indices].view(*rows.shape[:2], -1).amax(dim=1).to(out)
         return out.float().cpu()
 
     def _acts(self, batch: Tensor) -> Tensor:
@@ -175,5 +175,5 @@ def _before(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def digests(model: Model, **more: Any) -> dict[str, Any]:
-    """What every tuning notes about where it came from."""
+    """The provenance of every tuning."""
     return {"weights": model.digest, "model": model.name, **more}

@@ -1,10 +1,15 @@
-"""Rectifiers that let a gradient through where all of it would be blocked, in any network.
+"""ReLUs that let a gradient through where all of it would be blocked, in any network.
 
-A unit that is off everywhere in the first picture gets no gradient, and its picture stays gray noise. Lucid's
-remedy is to redirect: where a rectifier would block the gradient of a *whole picture*, let through what would raise
-its input. It is wanted in the first steps only, and per picture: one blocked picture does not change the others.
+A unit that is inactive at all positions of the first image gets no gradient, and its image stays gray noise. Lucid's
+remedy (`lucid.misc.redirected_relu_grad`) is to redirect the gradient g of the loss at a ReLU of input x:
 
-Works on the functions themselves, so modules, `F.relu(x, inplace=True)` and `x.relu_()` are all the same to it.
+    x > 0:   g        as usual
+    x <= 0:  g where g < 0 (a descent step raises x), else 0; but only for images whose usual gradient is 0 everywhere
+
+It is used in the first steps only, and image by image: one blocked image does not change the others.
+
+It acts on the functions themselves, so that modules, `F.relu(x, inplace=True)` and `x.relu_()` are all covered; ReLU6
+and hardtanh are redirected at both bounds.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_RECTIFIERS = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
+_RELUS = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
 _CLIPPED = {F.relu6, F.hardtanh, F.hardtanh_}
 
 
@@ -34,12 +39,12 @@ class _Redirected(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         (grad,) = grads
         inside = (x > ctx.low) & (x < ctx.high)
-        plain = torch.where(inside, grad, 0.0)
-        # What is minimized falls where the gradient is negative and x rises: back towards the open side.
+        usual = torch.where(inside, grad, 0.0)
+        # descent raises x where the gradient is negative, lowers it where it is positive: back inside the bounds
         inward = torch.where(x <= ctx.low, grad < 0, grad > 0)
         redirected = torch.where(inside | inward, grad, 0.0)
-        blocked = plain.flatten(1).abs().amax(1) == 0
-        return torch.where(blocked.view(-1, *[1] * (x.ndim - 1)), redirected, plain), None, None
+        blocked = usual.flatten(1).abs().amax(1) == 0
+        return torch.where(blocked.view(-1, *[1] * (x.ndim - 1)), redirected, usual), None, None
 
 
 class _Redirecting(TorchFunctionMode):
@@ -47,7 +52,7 @@ class _Redirecting(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _RECTIFIERS or func in _CLIPPED:
+        if func in _RELUS or func in _CLIPPED:
             x = args[0] if args else kwargs["input"]
             if x.requires_grad and x.ndim >= 2:
                 low, high = 0.0, float("inf")
@@ -65,9 +70,9 @@ def _bounds(min_val: float = -1.0, max_val: float = 1.0, **_: Any) -> tuple[floa
 
 @contextmanager
 def redirected() -> Iterator[None]:
-    """Inside, rectifiers redirect the gradient of pictures that would get none. What they compute stays the same.
+    """Inside, ReLUs redirect the gradient of images that would get none. Their forward pass stays the same.
 
-    Gradients must be those of something to be *minimized*: minus the objective.
+    Gradients must be those of a loss, which is *minimized*: minus the objective.
     """
     with _Redirecting():
         yield

@@ -62,7 +62,7 @@ def test_a_circuit_is_read_and_is_still_what_a_trace_finds(scenes: circuits.Mode
 def test_a_sweep_is_read_and_not_made_again(
     scenes: circuits.Model, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "_made", made_again)
+    monkeypatch.setattr(sweeping, "_render_batch", made_again)
     found = sweep(scenes, ["mixed4a:11", "mixed4a:3"], written / "sweep", steps=3, size=24)
     assert [v.unit for v in found] == [v.unit for v in read_sweep(written / "sweep")]
 

@@ -109,7 +109,10 @@ def atlas_page(
         icon=lambda i: crops.data_uri(crops.pixels(atlas.icons[i], atlas.icons.shape[1]), photograph=True),
         photographs=photographs or {},
         likeness=[
-            (LIKENESS.get(row.quantity, row.quantity), [*map(_number, (row.neighbors, row.random, row.shuffled)), row.pairs])
+            (
+                LIKENESS.get(row.quantity, row.quantity),
+                [*map(_number, (row.neighbors, row.random, row.shuffled)), row.pairs],
+            )
             for row in atlas.similarity
         ],
         command=command,

@@ -1,9 +1,9 @@
-"""Detectors found by what they are tuned to: curves, lines, high-low frequency, color contrast.
+"""Detectors by their tuning: curves, lines, high-low frequency, color contrast.
 
-Published unit numbers hold for one set of weights. In any other network the units have to be found::
+Published unit numbers hold for one set of weights. In any other network the units have to be searched for::
 
-    found = circuits.detectors.find_detectors(model, "curve", layers=["mixed3b"])
-    for detector in found.rows:
+    detectors = circuits.detectors.find_detectors(model, "curve", layers=["mixed3b"])
+    for detector in detectors.rows:
         print(detector.unit, detector.score, detector.orientation)
 """
 

@@ -1,8 +1,8 @@
 """What makes a curve detector, a line detector, a high-low frequency detector, a color contrast detector.
 
-Each kind shows stimuli of its own and their controls, and puts a unit to a few tests, each a number from 0 to 1. What
-the tests have in common: a detector answers to one orientation and not to the opposite one, and to none of the
-simpler things that its stimulus is made of.
+Each kind has stimuli of its own with controls, and scores a unit by a few tests, each a number from 0 to 1. What the
+tests have in common: a detector responds to one orientation and not to the opposite one, and to none of the simpler
+parts of its stimulus.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from circuits import stimuli
-from circuits.errors import CircuitsError, did_you_mean, shorten
 from circuits.stimuli import Axis, Stimuli
 from circuits.stimuli.textures import FREQUENCIES, PAIRS
 from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Tuning, echo_of, opposites
+from zoo.common.registries import Registry
 
 NEAR = 15.0
 """Degrees within which a control counts as having the same orientation."""
@@ -31,7 +31,7 @@ _FINE = 4.0  # pixels
 
 @dataclass(frozen=True)
 class Extent:
-    """What stimuli are sized by.
+    """The size of stimuli.
 
     Attributes:
         field: pixels of the layer's receptive field, or of the model's input where that is smaller or unknown.
@@ -56,7 +56,7 @@ class Judgment:
     Attributes:
         tests: name of a test -> `(units,)` in [0, 1].
         peak: `(units,)` strongest response to a stimulus of the kind.
-        rivals: `(units,)` strongest response to anything else that was shown.
+        rivals: `(units,)` strongest response to any other stimulus.
         direction: `(units,)` degrees, NaN where there is no response.
         preferred: name -> the preferred value of each unit.
         around: `(units, orientations)` responses at the preferred values; axis: of these orientations.
@@ -76,11 +76,11 @@ class Kind:
     """A kind of detector.
 
     Attributes:
-        name: as it is asked for.
+        name: of the kind.
         period: of its orientation, 360 or 180 degrees.
-        stimuli: what it is shown: name -> stimuli.
+        stimuli: name -> stimuli.
         judge: from the tunings, under the same names, to the tests.
-        means: test -> what it asks, for people.
+        means: test -> its definition, in words.
     """
 
     name: str
@@ -96,11 +96,7 @@ def kind_of(name: str) -> Kind:
     Raises:
         CircuitsError: there is none.
     """
-    plain = name.replace("_", "-").lower() if isinstance(name, str) else ""
-    if plain not in KINDS:
-        hint = did_you_mean(plain, KINDS)
-        raise CircuitsError(f"no kind of detector {shorten(name)!r}.{hint} There are {', '.join(KINDS)}")
-    return KINDS[plain]
+    return KINDS[name.replace("_", "-").lower() if isinstance(name, str) else name]
 
 
 # -- the tests ------------------------------------------------------------------------------------------------
@@ -129,7 +125,7 @@ def _near(responses: Tensor, turn: Tensor, count: int) -> Tensor:
 
 def _one_sided(tuning: Tuning, around: Tensor, peak: Tensor) -> Tensor:
     opposite = opposites(tuning.axis("orientation"))
-    assert opposite is not None  # searches ask for an even number of orientations
+    assert opposite is not None  # searches use an even number of orientations
     return _share(echo_of(around, opposite).nan_to_num(1.0) * peak, peak)
 
 
@@ -154,19 +150,19 @@ def _gratings(extent: Extent) -> Stimuli:
 
 
 def _curve(tunings: Mapping[str, Tuning]) -> Judgment:
-    shown, filled = tunings["outlines"], tunings["discs"]
-    # a curve is a curve, light or dark, as a line or as the edge of a disc: a unit that minds has less of a peak
+    tuning, discs = tunings["outlines"], tunings["discs"]
+    # a curve may be light or dark, a line or the edge of a disc: a unit that distinguishes them has a lower peak
     table = (
-        shown.over("orientation", "radius", reduce="mean") + filled.over("orientation", "radius", reduce="mean")
+        tuning.over("orientation", "radius", reduce="mean") + discs.over("orientation", "radius", reduce="mean")
     ) / 2
     curved, straight = table[:, :, :-1], table[:, :, -1]
     peak, turn, radius, around = _at_best(curved)
     count = curved.shape[1]
-    axis = shown.axis("orientation")
+    axis = tuning.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
     return Judgment(
         {
-            "one-sided": _one_sided(shown, around, peak),
+            "one-sided": _one_sided(tuning, around, peak),
             "bent": _share(_near(straight, turn, count), peak),
             "sized": _share(_near(curved[:, :, 0], turn, count), peak),
             "oriented": agreement.float(),
@@ -175,7 +171,7 @@ def _curve(tunings: Mapping[str, Tuning]) -> Judgment:
         peak,
         torch.stack([t.peaks for t in tunings.values()]).amax(dim=0),
         direction,
-        {"radius": [shown.axis("radius").values[int(r)] for r in radius]},
+        {"radius": [tuning.axis("radius").values[int(r)] for r in radius]},
         around,
         axis,
     )
@@ -192,12 +188,12 @@ def _line_stimuli(extent: Extent) -> dict[str, Stimuli]:
 
 
 def _line(tunings: Mapping[str, Tuning]) -> Judgment:
-    shown = tunings["lines"]
-    table = shown.over("orientation", "width")
+    tuning = tunings["lines"]
+    table = tuning.over("orientation", "width")
     peak, turn, width, around = _at_best(table)
     count = table.shape[1]
     rows = torch.arange(len(table))
-    axis = shown.axis("orientation")
+    axis = tuning.axis("orientation")
     direction, agreement = vector_mean(around, axis.values, 180.0)
     bent = tunings["curves"].over("orientation")
     # a curve of orientation t touches the line of orientation t + 90, from either side
@@ -213,35 +209,35 @@ def _line(tunings: Mapping[str, Tuning]) -> Judgment:
         peak,
         tunings["gratings"].peaks,
         direction,
-        {"width": [shown.axis("width").values[int(w)] for w in width]},
+        {"width": [tuning.axis("width").values[int(w)] for w in width]},
         around,
         axis,
     )
 
 
 def _high_low_stimuli(extent: Extent) -> dict[str, Stimuli]:
-    made = {
+    sets = {
         "high-low": stimuli.high_low(extent.orientations, _RATIOS, wavelength=_FINE, seed=extent.seed),
         "edges": stimuli.edges(extent.orientations, polarity=("light", "dark")),
     }
     for ratio in _RATIOS[1:]:
-        # turned about, a texture without a boundary is only another draw of itself
-        made[f"coarse {ratio:g}"] = stimuli.high_low(4, (1.0,), wavelength=_FINE * ratio, seed=extent.seed)
-    return made
+        # rotated, a texture without a boundary is another sample of the same texture
+        sets[f"coarse {ratio:g}"] = stimuli.high_low(4, (1.0,), wavelength=_FINE * ratio, seed=extent.seed)
+    return sets
 
 
 def _high_low(tunings: Mapping[str, Tuning]) -> Judgment:
-    shown = tunings["high-low"]
-    table = shown.over("orientation", "ratio")
+    tuning = tunings["high-low"]
+    table = tuning.over("orientation", "ratio")
     peak, turn, ratio, around = _at_best(table[:, :, 1:])
     fine = table[:, :, 0].mean(dim=1)
     coarse = torch.stack([tunings[f"coarse {r:g}"].over(reduce="mean") for r in _RATIOS[1:]], dim=1)
     alone = torch.maximum(fine, coarse[torch.arange(len(coarse)), ratio])
-    axis = shown.axis("orientation")
+    axis = tuning.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
     return Judgment(
         {
-            "one-sided": _one_sided(shown, around, peak),
+            "one-sided": _one_sided(tuning, around, peak),
             "needs both": _share(alone, peak),
             "oriented": agreement.float(),
             "steady": _steady(around, turn, peak),
@@ -264,21 +260,21 @@ def _color_stimuli(extent: Extent) -> dict[str, Stimuli]:
 
 
 def _color(tunings: Mapping[str, Tuning]) -> Judgment:
-    shown = tunings["contrast"]
-    names = list(shown.axis("pair").values)
+    tuning = tunings["contrast"]
+    names = list(tuning.axis("pair").values)
     gray = names.index("light-dark")
-    table = shown.over("orientation", "pair")
+    table = tuning.over("orientation", "pair")
     colored = [i for i in range(len(names)) if i != gray]
     peak, turn, pair, around = _at_best(table[:, :, colored])
     plain = tunings["plain"].over("pair")
-    known = list(tunings["plain"].axis("pair").values)
-    sides = [[known.index(f"{hue}-{hue}") for hue in names[c].split("-")] for c in colored]
+    pairs = list(tunings["plain"].axis("pair").values)
+    sides = [[pairs.index(f"{hue}-{hue}") for hue in names[c].split("-")] for c in colored]
     alone = plain[torch.arange(len(plain))[:, None], torch.tensor(sides)[pair]].amax(dim=1)
-    axis = shown.axis("orientation")
+    axis = tuning.axis("orientation")
     direction, agreement = vector_mean(around, axis.values)
     return Judgment(
         {
-            "one-sided": _one_sided(shown, around, peak),
+            "one-sided": _one_sided(tuning, around, peak),
             "color": _share(table[:, :, gray].amax(dim=1), peak),
             "needs both": _share(alone, peak),
             "oriented": agreement.float(),
@@ -294,55 +290,56 @@ def _color(tunings: Mapping[str, Tuning]) -> Judgment:
 
 
 _COMMON = {
-    "strong": "peak over what natural pictures arouse (without pictures: over the strongest response to any stimulus)",
+    "strong": "peak over the response to natural images (without images: over the strongest response to any stimulus)",
     "oriented": "length of the mean vector around the circle of orientations",
     "steady": "response at the orientations next to the best one over the peak",
 }
 _ONE_SIDED = {"one-sided": "1 - response to the opposite orientation over the peak"}
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "curve",
-            360.0,
-            _curve_stimuli,
-            _curve,
-            {
-                **_COMMON,
-                **_ONE_SIDED,
-                "bent": "1 - response to the straight line that the curve touches over the peak",
-                "sized": "1 - response to the tightest curve over the peak",
-            },
-        ),
-        Kind(
-            "line",
-            180.0,
-            _line_stimuli,
-            _line,
-            {
-                **_COMMON,
-                "one way": "1 - response to the line at right angles over the peak",
-                "straight": "1 - response to tight curves that touch the line over the peak",
-            },
-        ),
-        Kind(
-            "high-low",
-            360.0,
-            _high_low_stimuli,
-            _high_low,
-            {**_COMMON, **_ONE_SIDED, "needs both": "1 - response to either texture alone over the peak"},
-        ),
-        Kind(
-            "color-contrast",
-            360.0,
-            _color_stimuli,
-            _color,
-            {
-                **_COMMON,
-                **_ONE_SIDED,
-                "color": "1 - response to light beside dark over the peak",
-                "needs both": "1 - response to either color alone over the peak",
-            },
-        ),
-    )
-}
+KINDS: Registry[Kind] = Registry("kind of detector", group="vision_circuits.detectors")
+"""Name -> kind; packages add theirs through entry points of `vision_circuits.detectors`."""
+
+for _kind in (
+    Kind(
+        "curve",
+        360.0,
+        _curve_stimuli,
+        _curve,
+        {
+            **_COMMON,
+            **_ONE_SIDED,
+            "bent": "1 - response to the straight line that the curve touches over the peak",
+            "sized": "1 - response to the tightest curve over the peak",
+        },
+    ),
+    Kind(
+        "line",
+        180.0,
+        _line_stimuli,
+        _line,
+        {
+            **_COMMON,
+            "one way": "1 - response to the line at right angles over the peak",
+            "straight": "1 - response to tight curves that touch the line over the peak",
+        },
+    ),
+    Kind(
+        "high-low",
+        360.0,
+        _high_low_stimuli,
+        _high_low,
+        {**_COMMON, **_ONE_SIDED, "needs both": "1 - response to either texture alone over the peak"},
+    ),
+    Kind(
+        "color-contrast",
+        360.0,
+        _color_stimuli,
+        _color,
+        {
+            **_COMMON,
+            **_ONE_SIDED,
+            "color": "1 - response to light beside dark over the peak",
+            "needs both": "1 - response to either color alone over the peak",
+        },
+    ),
+):
+    KINDS.add(_kind.name, _kind)

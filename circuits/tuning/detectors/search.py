@@ -1,4 +1,4 @@
-"""Search a network for detectors by their tuning, and an untrained network of the same make for chance."""
+"""Search a network for detectors by their tuning, with untrained networks of the same architecture as the control."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.common.statistics import permutation_p
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, shorten
 from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
 from circuits.network.untrained import Untrained, untrained
@@ -20,11 +20,12 @@ from circuits.tuning.circular_statistics import largest_gap
 from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of
 from circuits.tuning.measure import tune
+from zoo.common.checks import number, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
 NATURAL = 0.99
-"""Quantile over pictures of a unit's strongest response to each: its natural range, outliers left out."""
+"""Quantile over natural images of a unit's maximum activation on each: its natural range without outliers."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Detector:
     Attributes:
         unit: address; layer: its layer; kind: of detector.
         score: the least of its tests, in [0, 1].
-        tests: each by name; what they ask stands in `Kind.means`.
+        tests: each by name; `Kind.means` defines them.
         orientation: preferred, degrees counter-clockwise, by the conventions of `circuits.stimuli`.
-        preferred: what else it prefers (radius in pixels, width, ratio, pair).
+        preferred: its other preferred values (radius in pixels, width, ratio, pair).
         peak: response to its best stimulus.
         p: share of untrained units of the same layer that score as high, the detector itself counted among them; None
             without a control.
@@ -63,7 +64,7 @@ class Detector:
 
 @dataclass(frozen=True, eq=False)
 class Detectors:
-    """What a search found.
+    """The result of `find_detectors`.
 
     Attributes:
         kind: of detector; layers: searched, in order; threshold: the score from which a unit counts.
@@ -100,7 +101,7 @@ class Detectors:
         return largest_gap([r.orientation for r in self.of(layer)], self.period)
 
     def chance(self, layer: str) -> tuple[float, float] | None:
-        """Of untrained units of a layer: the best score, and the share that counts as detectors; None if not looked."""
+        """Of untrained units of a layer: the best score, and the share of detectors; None without a control."""
         if layer not in self.control:
             return None
         scores = self.control[layer]
@@ -148,78 +149,78 @@ def find_detectors(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Detectors:
-    """Search for units of a kind by what they answer to, where no published list of units holds.
+    """Search for units of a kind by their tuning, for networks without a published list of units.
 
     A unit's score is the least of its tests (`circuits.detectors.KINDS`), so that a detector passes every one of them.
-    The same search on an untrained copy of the network shows what chance gives.
+    The same search on an untrained copy of the network is the control.
 
     Args:
         model: the model.
         kind: "curve", "line", "high-low" or "color-contrast".
         layers: where to look; by default every trunk layer with a map.
-        images: natural pictures, in any form that `capture` takes: then responses are measured by what these arouse.
-            Without them, by the unit's best stimulus.
-        orientations: shown over 360 degrees; a multiple of 4.
+        images: natural images, in any form that `capture` takes: responses are then relative to those to the images.
+            Without them, to the unit's best stimulus.
+        orientations: how many over 360 degrees; a multiple of 4.
         threshold: score from which a unit counts as a detector.
         control: "random" weights, trained weights "shuffled", or None.
         controls: how many untrained networks.
-        reach: positions around the middle that are read too.
+        reach: positions around the center that are read too.
         seed: of textures and untrained weights.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total) stimuli.
 
     Raises:
         CircuitsError: an unknown kind, or numbers out of range. AddressError: an unknown layer.
-        StimuliError: color contrast asked of a model without three channels.
+        StimuliError: color contrast for a model without three channels.
 
     >>> find_detectors(load("scenes"), "line", layers="conv2d1", control=None).kind
     'line'
     """
-    asked = kind_of(kind)
+    detector = kind_of(kind)
     _check(orientations, threshold, controls)
-    wanted = _layers(model, layers)
-    pictures = None if images is None else open_images(images)
+    names = _layers(model, layers)
+    source = None if images is None else open_images(images)
     models = [model]
     if control is not None:
         models += [untrained(model, control, seed=seed + i) for i in range(controls)]
-    shown = {layer: asked.stimuli(_extent(model, layer, orientations, seed)) for layer in wanted}
-    total = len(models) * sum(len(s) for sets in shown.values() for s in sets.values())
+    stimuli = {layer: detector.stimuli(_extent(model, layer, orientations, seed)) for layer in names}
+    total = len(models) * sum(len(s) for sets in stimuli.values() for s in sets.values())
     judged: list[dict[str, Judgment]] = []
     natural: list[dict[str, Tensor]] = []
     with reporter(progress, "img") as report:
-        done = 0
-        for one in models:
+        count = 0
+        for network in models:
             judged.append({})
-            for layer in wanted:
+            for layer in names:
                 tunings = {}
-                for name, stimuli in shown[layer].items():
-                    tunings[name] = tune(one, layer, stimuli=stimuli, reach=reach, batch_size=batch_size)
-                    done += len(stimuli)
-                    report(done, total)
-                judged[-1][layer] = asked.judge(tunings)
-            natural.append({} if pictures is None else _natural(one, pictures, wanted, batch_size))
-    tests = [{layer: _tests(j[layer], n.get(layer)) for layer in wanted} for j, n in zip(judged, natural, strict=True)]
-    scores = [{layer: _score(t[layer]) for layer in wanted} for t in tests]
-    chance = {layer: torch.cat([s[layer] for s in scores[1:]]) for layer in wanted} if len(models) > 1 else {}
+                for name, stimulus in stimuli[layer].items():
+                    tunings[name] = tune(network, layer, stimuli=stimulus, reach=reach, batch_size=batch_size)
+                    count += len(stimulus)
+                    report(count, total)
+                judged[-1][layer] = detector.judge(tunings)
+            natural.append({} if source is None else _natural(network, source, names, batch_size))
+    tests = [{layer: _tests(j[layer], n.get(layer)) for layer in names} for j, n in zip(judged, natural, strict=True)]
+    scores = [{layer: _score(t[layer]) for layer in names} for t in tests]
+    chance = {layer: torch.cat([s[layer] for s in scores[1:]]) for layer in names} if len(models) > 1 else {}
     rows = [
         row
-        for layer in wanted
-        for row in _rows(model, layer, asked, judged[0][layer], tests[0][layer], scores[0][layer], threshold, chance)
+        for layer in names
+        for row in _rows(model, layer, detector, judged[0][layer], tests[0][layer], scores[0][layer], threshold, chance)
     ]
     return Detectors(
-        kind=asked.name,
-        layers=tuple(wanted),
+        kind=detector.name,
+        layers=tuple(names),
         threshold=threshold,
         rows=tuple(sorted(rows, key=lambda r: -r.score)),
         scores=scores[0],
         control=chance,
         control_kind=control,
-        period=asked.period,
+        period=detector.period,
         provenance=provenance(
             weights=model.digest,
             model=model.name,
-            images=None if pictures is None else pictures.name,
-            images_digest=None if pictures is None else pictures.digest,
+            images=None if source is None else source.name,
+            images_digest=None if source is None else source.digest,
             orientations=orientations,
             controls=controls if control is not None else 0,
             reach=reach,
@@ -230,21 +231,19 @@ def find_detectors(
 
 def _check(orientations: int, threshold: float, controls: int) -> None:
     if isinstance(orientations, bool) or not isinstance(orientations, int) or orientations < 8 or orientations % 4:
-        raise CircuitsError(f"orientations is a multiple of 4, at least 8; not {orientations}")
-    if not 0 < threshold <= 1:
-        raise CircuitsError(f"a threshold on scores lies in (0, 1], not {threshold}")
-    if controls < 1:
-        raise CircuitsError(f"controls is at least 1, not {controls}; control=None leaves them out")
+        raise CircuitsError(f"orientations={shorten(orientations)} must be a multiple of 4, at least 8")
+    number("threshold", threshold, above=0, most=1)
+    whole_number("controls", controls)
 
 
 def _layers(model: Model, layers: Sequence[str] | str | None) -> list[str]:
     if layers is None:
-        found = [n for n in model.trunk if model.layers[n].size is not None]
+        names = [n for n in model.trunk if model.layers[n].size is not None]
     else:
-        found = [model.layer(n).name for n in ([layers] if isinstance(layers, str) else layers)]
-    if not found:
+        names = [model.layer(n).name for n in ([layers] if isinstance(layers, str) else layers)]
+    if not names:
         raise CircuitsError(f"name at least one layer of {model.name} to search, for example layers=['mixed3b']")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(names))
 
 
 def _extent(model: Model, layer: str, orientations: int, seed: int) -> Extent:
@@ -252,9 +251,9 @@ def _extent(model: Model, layer: str, orientations: int, seed: int) -> Extent:
     return Extent(float(most if field is None else min(most, *field.size)), orientations, seed)
 
 
-def _natural(model: Model, pictures: Images, layers: list[str], batch_size: int) -> dict[str, Tensor]:
-    """How strongly pictures drive every unit: a high quantile of its peaks."""
-    peaks = pooled_responses(model, pictures, layers, pool="max", batch_size=batch_size)
+def _natural(model: Model, images: Images, layers: list[str], batch_size: int) -> dict[str, Tensor]:
+    """A high quantile of every unit's maximum activations on natural images."""
+    peaks = pooled_responses(model, images, layers, pool="max", batch_size=batch_size)
     return {layer: values.float().quantile(NATURAL, dim=0) for layer, values in peaks.items()}
 
 
@@ -263,7 +262,7 @@ def _tests(judged: Judgment, natural: Tensor | None) -> dict[str, Tensor]:
     most = torch.maximum(judged.peak, judged.rivals if natural is None else natural)
     strong = torch.where(judged.peak > 0, judged.peak / most.clamp_min(1e-30), torch.zeros_like(most))
     if natural is not None:
-        # what no picture rouses is no detector of anything in pictures
+        # a unit that no natural image activates detects nothing in natural images
         strong = torch.where(natural > 0, strong, torch.zeros_like(strong))
     return {"strong": strong, **judged.tests}
 
@@ -282,7 +281,7 @@ def _rows(
     threshold: float,
     chance: Mapping[str, Tensor],
 ) -> list[Detector]:
-    made = []
+    rows = []
     for i in (scores >= threshold).nonzero().flatten().tolist():
         orientation = float(judged.direction[i])
         if math.isnan(orientation):
@@ -292,7 +291,7 @@ def _rows(
             p = permutation_p(float(scores[i]), chance[layer])
         unit = str(model.resolve(f"{layer}:{i}"))
         preferred = {name: values[i] for name, values in judged.preferred.items()}
-        made.append(
+        rows.append(
             Detector(
                 unit=unit,
                 layer=layer,
@@ -306,4 +305,4 @@ def _rows(
                 curve=Curve(unit, judged.axis, judged.around[i], preferred),
             )
         )
-    return made
+    return rows

@@ -1,4 +1,4 @@
-"""Do detectors of one layer read those of the layer below as their orientations say they should?
+"""The sign rule: weights between detectors of two layers follow the angle between their preferred orientations.
 
 In InceptionV1 curve detectors are excited by earlier curve detectors of the same orientation and inhibited by those of
 the opposite one (Cammarata et al., *Curve Circuits*, Distill 2021). Here this is one number: the correlation of the
@@ -23,6 +23,7 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tuning.detectors.search import Detector
+from zoo.common.checks import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class SignRule:
         angles: `(targets, sources)` degrees from the target's orientation to the source's, in [-period/2, period/2).
         weights: `(targets, sources)` expanded weights, summed over positions.
         correlation: of the weights with the cosine of the angle (of twice the angle for lines).
-        shuffled: the same with the sources' orientations dealt out anew, one number a shuffle.
+        shuffled: the same with the sources' orientations shuffled, one number a shuffle.
         p: share of shuffles that correlate at least as much, the real one counted among them.
         period: 360 or 180 degrees.
         provenance: digests, seed, versions.
@@ -82,11 +83,11 @@ def sign_rule(
     """Correlation of the weights between two families of detectors with the cosine of the angle between them.
 
     Args:
-        model: the model that they were found in.
-        sources: detectors of an earlier layer, for example `found.of("mixed3a")`; at least 3.
+        model: the model that they are from.
+        sources: detectors of an earlier layer, for example `detectors.of("mixed3a")`; at least 3.
         targets: detectors of a later layer, at least 2.
         period: of their orientations.
-        shuffles: how often the sources' orientations are dealt out anew, for the control.
+        shuffles: how often the sources' orientations are shuffled, for the control.
         seed: of the shuffles.
 
     Raises:
@@ -96,8 +97,7 @@ def sign_rule(
         raise CircuitsError(
             f"the sign rule needs at least 3 detectors below and 2 above; got {len(sources)} and {len(targets)}"
         )
-    if shuffles < 1:
-        raise CircuitsError(f"shuffles is at least 1, not {shuffles}")
+    whole_number("shuffles", shuffles)
     below, above = [model.unit(d.unit) for d in sources], [model.unit(d.unit) for d in targets]
     layers = {u.layer for u in below}
     if len(layers) != 1:
@@ -106,7 +106,7 @@ def sign_rule(
     first, second = (np.array([d.orientation for d in side]) for side in (sources, targets))
     angles = (first[None, :] - second[:, None] + period / 2) % period - period / 2
     turn = 2 * math.pi / period
-    found = correlation(np.cos(turn * angles), weights)
+    observed = correlation(np.cos(turn * angles), weights)
     rng = np.random.default_rng(seed)
     shuffled = np.array(
         [
@@ -119,9 +119,9 @@ def sign_rule(
         targets=tuple(str(u) for u in above),
         angles=angles,
         weights=weights,
-        correlation=found,
+        correlation=observed,
         shuffled=shuffled,
-        p=permutation_p(found, shuffled),
+        p=permutation_p(observed, shuffled),
         period=period,
         provenance=provenance(weights=model.digest, model=model.name, shuffles=shuffles, seed=seed),
     )

@@ -4,10 +4,10 @@
 
     from circuits.visualization.lucent import render, param, transform, objectives
 
-What stays: `render.render_vis(model, "mixed4a:476", param_f, ...)`, objectives and their algebra, parametrizations
-and transforms, and functions of one's own for each. Objects of torch-lucent itself work too. What is better: no hook
-is left behind, errors are errors, weights stay as they are, only the layers needed run, a batch draws its
-transformations picture by picture, and pictures are returned, not popped up in a window.
+The same: `render.render_vis(model, "mixed4a:476", param_f, ...)`, objectives and their algebra, parametrizations
+and transforms, and functions of your own for each. Objects of torch-lucent itself work too. Different: all hooks are
+removed, errors are raised, weights stay as they are, only the layers needed run, the images of a batch are transformed
+independently, and images are returned, not displayed in a window.
 """
 
 from circuits.visualization.lucent import objectives, param, render, transform

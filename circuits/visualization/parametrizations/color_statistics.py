@@ -1,4 +1,4 @@
-"""How the colors and the frequencies of natural pictures go together, published or measured from one's own."""
+"""Statistics of the colors and frequencies of natural images, published or measured."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.inputs import InputSpec
 
 @dataclass(frozen=True)
 class Colors:
-    """How channels go together in a set of pictures.
+    """Mean and covariance of the color channels of a set of images.
 
     Attributes:
-        mean: per channel, in [0, 1]: the color of a picture whose parameters are all zero.
+        mean: per channel, in [0, 1]: the color of an image whose parameters are all zero.
         matrix: square, `matrix[channel][component]`: a square root of the covariance of the channels. Used divided
             by its largest column norm, as Lucid does.
     """
@@ -47,16 +47,16 @@ NATURAL = Colors((0.5, 0.5, 0.5), ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.2
 
 
 def measure_colors(images: Source, input: InputSpec, *, limit: int = 500) -> Colors:
-    """Mean and covariance root of the channels of pictures.
+    """Mean and covariance root of the channels of images.
 
     Args:
         images: anything `open_images` takes.
         input: size and channels to read them at.
-        limit: at most so many pictures, drawn at random.
+        limit: at most so many images, sampled at random.
 
     Raises:
-        ImageError: no pictures, or unreadable ones.
-        VisualizationError: pictures of one color only.
+        ImageError: no images, or unreadable ones.
+        VisualizationError: images of one color only.
 
     >>> Fourier(colors=measure_colors("scenes:100", model.input))  # doctest: +SKIP
     """
@@ -67,7 +67,7 @@ def measure_colors(images: Source, input: InputSpec, *, limit: int = 500) -> Col
     mean = total / count
     covariance = square / count - mean.outer(mean)
     if float(covariance.diagonal().max()) < 1e-12:
-        raise VisualizationError("the pictures are all of one color: there is no covariance to measure")
+        raise VisualizationError("the images are all of one color: there is no covariance to measure")
     values, vectors = torch.linalg.eigh(covariance)
     vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
     root = (vectors * values.clamp_min(0).sqrt()).flip(1)  # the largest first
@@ -76,12 +76,12 @@ def measure_colors(images: Source, input: InputSpec, *, limit: int = 500) -> Col
 
 
 def measure_spectrum(images: Source, input: InputSpec, *, limit: int = 500) -> Tensor:
-    """Mean magnitude `(C, H, W // 2 + 1)` of rfft2 (orthonormal) over pictures; arguments as `measure_colors`'.
+    """Mean magnitude `(C, H, W // 2 + 1)` of rfft2 (orthonormal) over images; arguments as `measure_colors`'.
 
     >>> Maco(measure_spectrum("scenes:100", model.input))  # doctest: +SKIP
     """
-    pictures = open_images(images, limit=limit)
+    source = open_images(images, limit=limit)
     total = torch.zeros(())
-    for _, batch in pictures.batches(input):
+    for _, batch in source.batches(input):
         total = total + torch.fft.rfft2(batch, norm="ortho").abs().sum(0)
-    return total / len(pictures)
+    return total / len(source)

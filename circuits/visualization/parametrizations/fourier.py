@@ -79,7 +79,7 @@ class Photograph:
 
     Attributes:
         images: `(N, C, H, W)` in [0, 1], one per seed, or one for all; kept within [0.01, 0.99], and resized if of
-            another size than the one asked for.
+            another size.
         decay, colors: as `Fourier`'s; the color matrix must have an inverse.
 
     From Hamblin et al., "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024.
@@ -94,12 +94,12 @@ class Photograph:
         shape = tuple(self.images.shape)
         if len(shape) != 4 or shape[0] not in (1, len(seeds)) or shape[1] != channels or 0 in shape:
             raise VisualizationError(
-                f"photographs for {len(seeds)} seeds are ({len(seeds)}, {channels}, H, W) or (1, {channels}, H, W); "
+                f"images for {len(seeds)} seeds are ({len(seeds)}, {channels}, H, W) or (1, {channels}, H, W); "
                 f"got {shape}"
             )
         low, high = float(self.images.min()), float(self.images.max())
         if not (low >= -1e-4 and high <= 1 + 1e-4):
-            raise VisualizationError(f"photographs lie in [0, 1]; these span {low:g} to {high:g}")
+            raise VisualizationError(f"images lie in [0, 1]; these span {low:g} to {high:g}")
         images = self.images.detach().cpu().double()
         if shape[2:] != tuple(size):
             images = F.interpolate(images, tuple(size), mode="bilinear", antialias=True)

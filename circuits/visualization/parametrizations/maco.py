@@ -67,7 +67,7 @@ class Maco:
 
     Attributes:
         spectrum: magnitudes `(C, H', W' // 2 + 1)` as `measure_spectrum` gives them, or the same for every channel
-            `(1, ...)`; taken to the size asked for. Default: 1 / frequency.
+            `(1, ...)`; interpolated to the size of the images. Default: 1 / frequency.
         colors: as `Fourier`'s.
 
     Before the colors an image has mean 0 and variance 1.

@@ -1,7 +1,4 @@
-"""The files of a sweep: an index, and for each picture a PNG and a safetensors file, each whole or not there.
-
-`sweep` says what a store holds and why; here is how it is written and read.
-"""
+"""The files of a sweep: an index, and for each image a PNG and a safetensors file, each whole or not there."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.visualization.result import Evidence, Path, Visualization
 from zoo.common.files import write_atomically
+from zoo.common.results import plain
 from zoo.common.stored import Stored
 
 SCHEMA = 1
@@ -37,8 +35,8 @@ SWEEPS = Stored(
 )
 _LONGEST = 180
 """Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
-_DRAWN = ((1, 1), (1, 2), (3, 3), (3, 4))
-"""Channels of a model and of its pictures that a PNG can hold: gray or colors, with an opacity or without."""
+_PNG_CHANNELS = ((1, 1), (1, 2), (3, 3), (3, 4))
+"""Channels of a model and of its images that a PNG can hold: gray or colors, with an opacity or without."""
 
 
 def file_name(unit: str | Unit, variant: int = 0) -> str:
@@ -52,7 +50,7 @@ def file_name(unit: str | Unit, variant: int = 0) -> str:
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
     if unit.index is None:
         raise VisualizationError(f"{unit} is a layer; a file holds one of its units, for example {unit.short}:0")
-    # "+", "@" and "," are in no layer's and no basis's name, and behind the last "-" there are numbers only
+    # "+", "@" and "," are in no layer's and no basis's name, and after the last "-" there are numbers only
     name = unit.layer if unit.basis is None else f"{unit.layer}+{unit.basis}"
     name += f"-{unit.index}"
     if unit.at is not None:
@@ -67,8 +65,8 @@ class Index:
     """The index of a store.
 
     Attributes:
-        head: schema, model, weights, settings, batch_size, evidence (of which photographs) and provenance.
-        results: those finished, in the order asked; without pixels when they were read.
+        head: schema, model, weights, settings, batch_size, evidence (of which images) and provenance.
+        results: those finished, in the order of the call; without pixels when they were read.
     """
 
     head: dict[str, Any]
@@ -76,9 +74,7 @@ class Index:
 
     def write(self, folder: File) -> None:
         """Write it into the store."""
-        entries = [
-            {**_finite(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results
-        ]
+        entries = [{**plain(r.describe()), "file": f"{file_name(r.unit, r.variant)}.safetensors"} for r in self.results]
         SWEEPS.write_json(folder / INDEX, {**self.head, "results": entries})
 
 
@@ -98,14 +94,6 @@ def read_index(folder: File) -> Index | None:
         if head["batch_size"] < 1:
             raise ValueError("batch_size")
         return Index(head, [_read_entry(entry) for entry in data["results"]])
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _number(value: Any) -> float:
@@ -138,16 +126,16 @@ def _read_entry(entry: Mapping[str, Any]) -> Visualization:
     )
 
 
-def _read_evidence(said: Mapping[str, Any]) -> Evidence:
+def _read_evidence(entry: Mapping[str, Any]) -> Evidence:
     examples = (
         Example(int(e["image"]), str(e["id"]), _pair(e["position"]), _number(e["value"]), _box(e["box"]))
-        for e in said["examples"]
+        for e in entry["examples"]
     )
     path = (
-        Path(str(p["layer"]), _number(p["picture"]), _number(p["natural"]), _number(p["others"])) for p in said["path"]
+        Path(str(p["layer"]), _number(p["picture"]), _number(p["natural"]), _number(p["others"])) for p in entry["path"]
     )
-    numbers = (_number(said["percentile"]), _number(said["strongest"]))
-    return Evidence(str(said["images"]), int(said["count"]), *numbers, tuple(examples), tuple(path))
+    numbers = (_number(entry["percentile"]), _number(entry["strongest"]))
+    return Evidence(str(entry["images"]), int(entry["count"]), *numbers, tuple(examples), tuple(path))
 
 
 def _box(value: Any) -> tuple[int, int, int, int]:
@@ -155,29 +143,29 @@ def _box(value: Any) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-# -- the files of a picture -----------------------------------------------------------------------------------------
+# -- the files of an image ------------------------------------------------------------------------------------------
 
 
 def write_files(folder: File, result: Visualization, channels: int) -> None:
-    """Write the files of a picture; the PNG only where the model's `channels` are gray or colors."""
+    """Write the files of an image; the PNG only where the model's `channels` are gray or colors."""
     name = file_name(result.unit, result.variant)
     tensors = {
         "picture": result.image.contiguous(),
         "history": torch.tensor(result.history, dtype=torch.float64),
         **{f"frame.{step}": frame.detach().cpu().contiguous() for step, frame in result.frames.items()},
     }
-    about = {k: v for k, v in _finite(result.describe()).items() if k not in ("history", "evidence")}
+    about = {k: v for k, v in plain(result.describe()).items() if k not in ("history", "evidence")}
     # one entry only: several have no fixed order in the file
     metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
     write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
-    if (channels, len(result.image)) in _DRAWN:
+    if (channels, len(result.image)) in _PNG_CHANNELS:
         rounded = (result.image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
         write_atomically(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
 
 
 def with_pixels(folder: File, result: Visualization) -> Visualization:
-    """A result of the index with its picture, history and frames.
+    """A result of the index with its image, history and frames.
 
     Raises:
         VisualizationError: the file is missing or damaged.
@@ -185,9 +173,9 @@ def with_pixels(folder: File, result: Visualization) -> Visualization:
     path = folder / f"{file_name(result.unit, result.variant)}.safetensors"
     tensors = SWEEPS.read_tensors(path)
     with SWEEPS.parsing(path):
-        picture, history = tensors["picture"], tensors["history"]
+        image, history = tensors["picture"], tensors["history"]
         frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
-        if picture.ndim != 3 or picture.shape[1:] != result.image.shape[1:] or len(history) != len(result.history):
-            raise ValueError(f"it holds a picture {tuple(picture.shape)} after {len(history)} steps")
+        if image.ndim != 3 or image.shape[1:] != result.image.shape[1:] or len(history) != len(result.history):
+            raise ValueError(f"it holds an image {tuple(image.shape)} after {len(history)} steps")
     ordered = dict(sorted(frames.items()))
-    return replace(result, image=picture, history=tuple(history.tolist()), frames=ordered)
+    return replace(result, image=image, history=tuple(history.tolist()), frames=ordered)

@@ -111,7 +111,7 @@ def sweep(
             def tick(step: int, total: int, before: int = before) -> None:
                 report(before + step, len(groups) * steps)
 
-            for result in _made(model, plan, group, tick):
+            for result in _render_batch(model, plan, group, tick):
                 write_files(folder, result, model.input.channels)
                 results[result.unit, result.variant] = result
             index.results = [results[k] for k in map(_key, plan.jobs) if k in results]
@@ -217,7 +217,7 @@ def _try(model: Model, plan: _Plan) -> None:
                 raise VisualizationError(f"{job.name} does not depend on the image: no gradient can reach it")
 
 
-def _made(model: Model, plan: _Plan, group: list[Job], tick: Callable[[int, int], None]) -> list[Visualization]:
+def _render_batch(model: Model, plan: _Plan, group: list[Job], tick: Callable[[int, int], None]) -> list[Visualization]:
     names = list(dict.fromkeys(job.name for job in group))
     return visualize(model, names, settings=replace(plan.settings, batch_size=len(names)), progress=tick)
 

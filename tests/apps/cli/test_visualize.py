@@ -47,7 +47,7 @@ def test_visualize_fills_a_folder_and_the_same_command_makes_nothing_twice(
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "circuits visualize scenes/mixed3b:1" in page and "visualize(model, units, steps=2" in page
     assert json.loads((tmp_path / "visualize.json").read_text("utf-8")) == first.json
-    monkeypatch.setattr(sweep, "_made", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(sweep, "_render_batch", lambda *a: pytest.fail("made again"))
     assert cli(*looks("--out", tmp_path, *FEW, "--json")).out == first.out
     ran = cli(*looks("--out", tmp_path, "--seed", "3"))
     assert is_refused(ran) and "seed 0, not 3" in ran.err and "another folder" in ran.err
@@ -58,7 +58,7 @@ def test_visualize_keeps_what_is_finished_when_interrupted_and_goes_on(
 ) -> None:
     from circuits.visualization.sweeps import sweep
 
-    make, calls = sweep._made, []
+    make, calls = sweep._render_batch, []
 
     def made(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -66,7 +66,7 @@ def test_visualize_keeps_what_is_finished_when_interrupted_and_goes_on(
             raise KeyboardInterrupt
         return make(*arguments)
 
-    monkeypatch.setattr(sweep, "_made", made)
+    monkeypatch.setattr(sweep, "_render_batch", made)
     ran = cli(*looks("--out", tmp_path / "new"))
     assert is_refused(ran) and "the same command goes on" in ran.err
     assert len(list((tmp_path / "new").glob("*.png"))) == 2 and not (tmp_path / "new" / "index.html").exists()

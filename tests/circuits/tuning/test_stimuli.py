@@ -153,12 +153,12 @@ def test_what_counts_as_all_the_way_round() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: stimuli.lines(0), "at least one"),
-        (lambda: stimuli.lines(True), "at least one"),
+        (lambda: stimuli.lines(0), "must be a whole number of at least 1"),
+        (lambda: stimuli.lines(True), "must be a whole number of at least 1"),
         (lambda: stimuli.lines((0, 0)), "none twice"),
         (lambda: stimuli.lines(4, (0.5,)), "at least 1"),
         (lambda: stimuli.lines(4, length=-1), "above 0"),
-        (lambda: stimuli.lines(4, polarity=("bright",)), "light or dark"),  # type: ignore[arg-type]
+        (lambda: stimuli.lines(4, polarity=("bright",)), "use one of .light., .dark."),  # type: ignore[arg-type]
         (lambda: stimuli.curves(4, (-3,)), "above 0"),
         (lambda: stimuli.curves(4, (math.nan,)), "above 0"),
         (lambda: stimuli.curves(4, ()), "at least one"),
@@ -177,7 +177,7 @@ def test_what_counts_as_all_the_way_round() -> None:
         (lambda: stimuli.color_contrast(pairs=("red-cyan", "red-cyan")), "twice"),
         (lambda: stimuli.color_contrast(pairs=("red-cyan",)).tensor(GREY), "three channels"),
         (lambda: stimuli.color_contrast(pairs=(((1, 0), (0, 1)),)).tensor(GREY), "1 numbers"),
-        (lambda: stimuli.curves(4, variant="colored").tensor(GREY), "drawn in 3 channels"),
+        (lambda: stimuli.curves(4, variant="colored").tensor(GREY), "curves has 3 channels; the model takes 1"),
         (lambda: stimuli.lines(4).tensor(GREY, indices=[99]), "0 to 7"),
         (lambda: stimuli.lines(4).axis("radius"), "no axis"),
         (lambda: stimuli.lines(4).only(width=7), "no value"),

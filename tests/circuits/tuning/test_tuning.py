@@ -244,7 +244,7 @@ def test_pre_activations_of_a_concatenation_of_rectified_branches_are_read(incep
         ("lines", {"reach": True}, CircuitsError, "reach"),
         ("lines", {"size": 0}, CircuitsError, "size"),
         ("lines", {"size": (3, 4, 5)}, CircuitsError, "size"),
-        ("lines", {"batch_size": 0}, CircuitsError, "at least one"),
+        ("lines", {"batch_size": 0}, CircuitsError, "batch_size=0 must be a whole number"),
         ("lines", {"stimuli": "curves"}, CircuitsError, "circuits.stimuli"),
         ("lines", {"stimuli": stimuli.color_contrast(2)}, CircuitsError, "three channels"),
     ],
@@ -306,7 +306,7 @@ def test_joint_tuning_refuses_examples_of_other_pictures(curved: circuits.Model)
     found, pictures = examples_of(curved, stimuli.curves((45.0,), (12,), polarity="light"), 1)
     wrong = Example(0, "other", (3, 3), 1.0, (0, 0, 1, 1))
     outside = Example(0, "tensor-000000", (99, 3), 1.0, (0, 0, 1, 1))
-    for some, says in (([], "at least one"), ([wrong], "no picture"), ([outside], "72x72")):
+    for some, says in (([], "at least one"), ([wrong], "is not .other.: give the images"), ([outside], "72x72")):
         with pytest.raises(CircuitsError, match=says):
             joint_tuning(curved, "curves:1", some, pictures)
     with pytest.raises(CircuitsError, match="was not read"):

@@ -144,7 +144,7 @@ def test_what_is_there_is_read_back_and_not_made_again(
     def never(*args: object, **options: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(sweeping, "_made", never)
+    monkeypatch.setattr(sweeping, "_render_batch", never)
     assert all(same(a, b) for a, b in zip(first, sweep(model, LAYER, tmp_path, **QUICK), strict=True))
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == stamps
 
