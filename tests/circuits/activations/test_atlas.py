@@ -37,13 +37,13 @@ from zoo.images.sources import open_images
 FEW: dict[str, Any] = {"grid": 4, "steps": 1, "size": 16, "retries": 0, "least": 2, "batch_size": 4, "controls": False}
 
 
-def made(model: circuits.Model, store: Path | None = None, **changes: Any) -> Atlas:
+def small_atlas(model: circuits.Model, store: Path | None = None, **changes: Any) -> Atlas:
     return activation_atlas(model, "parts", nets.clutter(20), store=store, **{**FEW, **changes})
 
 
 @pytest.fixture(scope="module")
 def atlas() -> Atlas:
-    return made(nets.planted(), classes=3, controls=True)
+    return small_atlas(nets.planted(), classes=3, controls=True)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_neighbors_share_an_edge_and_not_a_row_break() -> None:
     assert side_by_side(np.array([4]), 3).shape == (0, 2)
 
 
-def test_the_nearest_is_of_another_picture() -> None:
+def test_the_nearest_is_of_another_image() -> None:
     xy = np.array([[0, 0], [0.01, 0], [0.02, 0], [0.5, 0], [1, 0]], np.float32)
     pairs = nearest_from_another(xy, np.array([0, 0, 0, 1, 2]))
     assert pairs.tolist() == [[0, 3], [1, 3], [2, 3], [3, 2], [4, 3]]
@@ -176,7 +176,7 @@ def test_vectors_that_say_nothing_are_left_out_and_counted(planted: circuits.Mod
         sample_activations(planted, "parts", torch.zeros(3, 3, 32, 32), per_image=2)
 
 
-def test_a_layer_without_a_map_has_one_position_a_picture(planted: circuits.Model) -> None:
+def test_a_layer_without_a_map_has_one_position_per_image(planted: circuits.Model) -> None:
     drawn = sample_activations(planted, "logits", nets.clutter(4), per_image=9)
     assert drawn.positions.tolist() == [[0, 0]] * 4
 
@@ -206,7 +206,7 @@ def test_cells_hold_the_averages_of_their_samples(atlas: Atlas, planted: circuit
 def test_icons_show_the_whitened_averages(atlas: Atlas, planted: circuits.Model) -> None:
     drawn = sample_activations(planted, "parts", nets.clutter(20))
     torch.testing.assert_close(atlas.icon_directions, drawn.whitening.directions(atlas.directions))
-    plain = made(planted, whiten=False)
+    plain = small_atlas(planted, whiten=False)
     torch.testing.assert_close(plain.icon_directions, torch.nn.functional.normalize(plain.directions, dim=1))
     assert atlas.icons.shape[1:] == (3, 16, 16) and 0 <= float(atlas.icons.min()) <= float(atlas.icons.max()) <= 1
 
@@ -218,39 +218,39 @@ def test_labels_are_what_directions_push_above_the_mean_of_all_cells(atlas: Atla
     for cell, push in zip(atlas.cells, pushes - pushes.mean(0), strict=True):
         assert [n for n, _ in cell.labels] == [f"logits:{k}" for k in push.argsort(descending=True).tolist()]
         assert [p for _, p in cell.labels] == pytest.approx(push.sort(descending=True).values.tolist(), abs=1e-6)
-    assert not any(c.labels for c in made(planted).cells)
+    assert not any(c.labels for c in small_atlas(planted).cells)
 
 
-def test_neighbors_of_planted_kinds_are_alike_and_the_controls_are_there(atlas: Atlas) -> None:
-    found = {one.quantity: one for one in atlas.similarity}
-    assert found["samples"].neighbors > 0.5 > abs(found["samples"].random)
-    assert found["samples"].shuffled is not None and found["samples"].shuffled < found["samples"].neighbors
-    assert found["cells"].pairs == len(side_by_side(np.array([c.row * 4 + c.column for c in atlas.cells]), 4))
+def test_neighbors_of_planted_kinds_are_similar_and_have_controls(atlas: Atlas) -> None:
+    result = {item.quantity: item for item in atlas.similarity}
+    assert result["samples"].neighbors > 0.5 > abs(result["samples"].random)
+    assert result["samples"].shuffled is not None and result["samples"].shuffled < result["samples"].neighbors
+    assert result["cells"].pairs == len(side_by_side(np.array([c.row * 4 + c.column for c in atlas.cells]), 4))
 
 
 def test_labels_of_scenes_agree_between_neighbors_more_than_by_chance() -> None:
-    found = activation_atlas(circuits.load("scenes"), "mixed4b", "scenes:60", **{**FEW, "least": 3})
-    labels = {one.quantity: one for one in found.similarity}["labels"]
+    result = activation_atlas(circuits.load("scenes"), "mixed4b", "scenes:60", **{**FEW, "least": 3})
+    labels = {item.quantity: item for item in result.similarity}["labels"]
     assert labels.neighbors > 3 * labels.random
-    assert {n for c in found.cells for n, _ in c.labels} <= set(circuits.load("scenes").classes)
+    assert {n for c in result.cells for n, _ in c.labels} <= set(circuits.load("scenes").classes)
 
 
 def test_latents_of_a_basis_are_the_units_of_an_atlas_and_cells_are_a_basis() -> None:
     model = nets.planted()
     model.attach("parts", "half", nets.LinearBasis(torch.eye(nets.PARTS)[:7]))
-    found = activation_atlas(model, "parts~half", nets.clutter(20), **FEW)
-    assert all(u.startswith("planted/parts~half:") for c in found.cells for u, _ in c.units)
-    model.attach("parts", "atlas", found.basis())
-    assert model.unit(f"parts~atlas:{len(found.cells) - 1}").basis == "atlas"
+    result = activation_atlas(model, "parts~half", nets.clutter(20), **FEW)
+    assert all(u.startswith("planted/parts~half:") for c in result.cells for u, _ in c.units)
+    model.attach("parts", "atlas", result.basis())
+    assert model.unit(f"parts~atlas:{len(result.cells) - 1}").basis == "atlas"
 
 
 def test_an_atlas_is_the_same_each_time_and_leaves_the_network_as_it_was() -> None:
     model = nets.planted()
     before = nets.state(model)
-    first, second = made(model, seed=2), made(model, seed=2)
+    first, second = small_atlas(model, seed=2), small_atlas(model, seed=2)
     assert torch.equal(first.icons, second.icons) and np.array_equal(first.xy, second.xy)
     assert first.describe() == second.describe() and nets.state(model) == before
-    assert not np.array_equal(made(model, seed=3).positions, first.positions)
+    assert not np.array_equal(small_atlas(model, seed=3).positions, first.positions)
 
 
 def test_settings_give_what_their_keywords_give(planted: circuits.Model) -> None:
@@ -284,9 +284,9 @@ def test_settings_give_what_their_keywords_give(planted: circuits.Model) -> None
 def test_atlases_that_cannot_be_made_are_refused(
     planted: circuits.Model, changes: dict[str, Any], error: type[Exception], says: str
 ) -> None:
-    asked: dict[str, Any] = {"layer": "parts", "images": nets.clutter(8), **FEW, **changes}
+    options: dict[str, Any] = {"layer": "parts", "images": nets.clutter(8), **FEW, **changes}
     with pytest.raises(error, match=says):
-        activation_atlas(planted, asked.pop("layer"), asked.pop("images"), **asked)
+        activation_atlas(planted, options.pop("layer"), options.pop("images"), **options)
 
 
 # -- the store --------------------------------------------------------------------------------------------------
@@ -294,24 +294,27 @@ def test_atlases_that_cannot_be_made_are_refused(
 
 def test_an_atlas_is_read_back_as_it_was(planted: circuits.Model, tmp_path: Path, atlas: Atlas) -> None:
     save_atlas(atlas, tmp_path / "saved")
-    for path, one in ((tmp_path / "saved", atlas), (tmp_path / "made", made(planted, tmp_path / "made", classes=2))):
+    for path, item in (
+        (tmp_path / "saved", atlas),
+        (tmp_path / "made", small_atlas(planted, tmp_path / "made", classes=2)),
+    ):
         again = load_atlas(path)
-        assert again.describe() == json.loads(json.dumps(one.describe()))
-        assert torch.equal(again.icons, one.icons) and torch.equal(again.directions, one.directions)
+        assert again.describe() == json.loads(json.dumps(item.describe()))
+        assert torch.equal(again.icons, item.icons) and torch.equal(again.directions, item.directions)
         assert (
-            torch.equal(again.icon_directions, one.icon_directions)
-            and again.cells == one.cells
-            and again.statuses == one.statuses
+            torch.equal(again.icon_directions, item.icon_directions)
+            and again.cells == item.cells
+            and again.statuses == item.statuses
         )
-        np.testing.assert_array_equal(again.xy, one.xy)
-        np.testing.assert_array_equal(again.positions, one.positions)
+        np.testing.assert_array_equal(again.xy, item.xy)
+        np.testing.assert_array_equal(again.positions, item.positions)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     planted: circuits.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = made(planted, tmp_path / "whole")
+    whole = small_atlas(planted, tmp_path / "whole")
     assert len(whole.cells) > 4  # more than one batch
     make, calls = atlas_builder.direction_icons, []
 
@@ -323,35 +326,35 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(atlas_builder, "direction_icons", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        made(planted, tmp_path / "stopped")
+        small_atlas(planted, tmp_path / "stopped")
     partial = load_atlas(tmp_path / "stopped")
     assert partial.statuses.count("missing") == len(whole.cells) - 4
     monkeypatch.setattr(atlas_builder, "sample_activations", lambda *a, **k: pytest.fail("sampled again"))
-    again = made(planted, tmp_path / "stopped")
+    again = small_atlas(planted, tmp_path / "stopped")
     assert torch.equal(again.icons, whole.icons) and again.statuses == whole.statuses
     for file in (tmp_path / "whole").glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "stopped" / file.name).read_bytes()
     count = len(calls)
-    made(planted, tmp_path / "stopped")
+    small_atlas(planted, tmp_path / "stopped")
     assert len(calls) == count  # nothing was left to do
 
 
 @pytest.mark.parametrize("change", [{"steps": 2}, {"seed": 1}, {"grid": 3}, {"shrinkage": 0.5}])
 def test_another_atlas_is_not_written_over(planted: circuits.Model, tmp_path: Path, change: dict[str, Any]) -> None:
-    made(planted, tmp_path)
+    small_atlas(planted, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(CircuitsError, match=f"holds an atlas with {next(iter(change))}.*another folder"):
-        made(planted, tmp_path, **change)
+        small_atlas(planted, tmp_path, **change)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_damaged_or_foreign_store_is_told(planted: circuits.Model, tmp_path: Path) -> None:
+def test_a_damaged_or_foreign_store_is_refused(planted: circuits.Model, tmp_path: Path) -> None:
     with pytest.raises(CircuitsError, match="holds no atlas"):
         load_atlas(tmp_path)
-    made(planted, tmp_path)
+    small_atlas(planted, tmp_path)
     icons, index = tmp_path / "icons-00000.safetensors", tmp_path / atlas_store.INDEX
-    kept = icons.read_bytes()
-    icons.write_bytes(kept[:40])
+    stored = icons.read_bytes()
+    icons.write_bytes(stored[:40])
     with pytest.raises(CircuitsError, match="icons-00000.safetensors is damaged"):
         load_atlas(tmp_path)
     icons.unlink()
@@ -371,13 +374,13 @@ def test_a_damaged_or_foreign_store_is_told(planted: circuits.Model, tmp_path: P
         load_atlas(tmp_path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CircuitsError, match="is a file"):
-        made(planted, tmp_path / "file")
+        small_atlas(planted, tmp_path / "file")
 
 
 # -- the picture and the page -----------------------------------------------------------------------------------
 
 
-def test_the_picture_shows_every_cell_where_it_lies(atlas: Atlas, tmp_path: Path) -> None:
+def test_the_figure_has_every_cell_at_its_position(atlas: Atlas, tmp_path: Path) -> None:
     figure = atlas_figure(atlas, tile=40, labels=True)
     ok = atlas.statuses.count("ok")
     assert len(figure.axes[0].get_images()) == ok > 0
@@ -391,7 +394,7 @@ def test_the_picture_shows_every_cell_where_it_lies(atlas: Atlas, tmp_path: Path
     assert not atlas_figure(unfinished).axes[0].get_images()
 
 
-def test_fuller_cells_are_drawn_larger(atlas: Atlas) -> None:
+def test_cells_with_more_samples_are_larger(atlas: Atlas) -> None:
     scale, counts = sizes(atlas), [c.count for c in atlas.cells]
     assert scale.max() == 1 and scale.min() >= 0.45
     assert [counts[i] for i in np.argsort(scale, kind="stable")] == sorted(counts)
@@ -415,6 +418,6 @@ def test_the_page_tells_what_is_in_every_cell_and_fetches_nothing(atlas: Atlas) 
 def test_neighbors_in_an_atlas_of_googlenet_push_the_same_classes(weights_dir: Path, data_dir: Path) -> None:
     model = circuits.load("googlenet-bvlc")
     images = open_images(data_dir / "imagenet-sample", limit=200)
-    found = activation_atlas(model, "mixed4c", images, grid=6, steps=1, size=32, controls=False)
-    likeness = {one.quantity: one for one in found.similarity}
+    result = activation_atlas(model, "mixed4c", images, grid=6, steps=1, size=32, controls=False)
+    likeness = {item.quantity: item for item in result.similarity}
     assert likeness["classes"].neighbors > 0.2 > likeness["classes"].random + 0.1

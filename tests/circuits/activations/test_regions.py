@@ -41,10 +41,10 @@ def texts(figure: Figure) -> list[str]:
 
 def test_whitening_is_the_inverse_of_the_second_moment() -> None:
     second = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
-    found = Whitening("x", 9, torch.zeros(2), second, shrinkage=0.0).directions(torch.tensor([[1.0, 0.0], [2.0, 5.0]]))
+    result = Whitening("x", 9, torch.zeros(2), second, shrinkage=0.0).directions(torch.tensor([[1.0, 0.0], [2.0, 5.0]]))
     # the inverse is [[3, -1], [-1, 2]] / 5
     expected = torch.tensor([[3.0, -1.0], [1.0, 8.0]])
-    torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(result, expected / expected.norm(dim=1, keepdim=True))
 
 
 def test_shrinkage_draws_the_moment_to_its_mean_level_and_all_of_it_leaves_vectors_as_they_are() -> None:
@@ -58,10 +58,10 @@ def test_shrinkage_draws_the_moment_to_its_mean_level_and_all_of_it_leaves_vecto
 def test_measured_moments_are_those_of_all_positions(planted: circuits.Model) -> None:
     images = nets.clutter(5)
     acts = circuits.capture(planted, images, "parts")["parts"].movedim(1, -1).reshape(-1, nets.PARTS).double()
-    found = measure_whitening(planted, "parts", images, batch_size=2)
-    assert found.count == len(acts) == 5 * 32 * 32
-    torch.testing.assert_close(found.mean, acts.mean(0), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.second, acts.T @ acts / len(acts), rtol=1e-4, atol=1e-6)
+    result = measure_whitening(planted, "parts", images, batch_size=2)
+    assert result.count == len(acts) == 5 * 32 * 32
+    torch.testing.assert_close(result.mean, acts.mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(result.second, acts.T @ acts / len(acts), rtol=1e-4, atol=1e-6)
 
 
 def test_a_moment_without_an_inverse_asks_for_shrinkage(planted: circuits.Model) -> None:
@@ -90,46 +90,46 @@ def planted_table(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_planted_groups_are_recovered() -> None:
     table, directions = planted_table()
-    strengths, found, explained = factors(table, 3)
-    cosines = found @ (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
+    strengths, result, explained = factors(table, 3)
+    cosines = result @ (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
     assert (cosines.max(axis=1) > 0.999).all() and len(set(cosines.argmax(axis=1))) == 3
     assert explained > 0.9999
-    np.testing.assert_allclose(strengths @ found, table, atol=0.02)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(strengths @ result, table, atol=0.02)
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), 1, rtol=1e-5)
     held = np.square(strengths).sum(axis=0)
     assert list(held) == sorted(held, reverse=True)
 
 
 def test_a_car_falls_into_the_groups_of_its_parts(planted: circuits.Model) -> None:
     """Channels of the three parts lie where the parts are; each group's map is that of its part."""
-    found = neuron_groups(planted, "parts", CAR[None], k=6)
-    heaviest = {max(units, key=lambda u: u[1])[0] for units in found.units()}
+    result = neuron_groups(planted, "parts", CAR[None], k=6)
+    heaviest = {max(units, key=lambda u: u[1])[0] for units in result.units()}
     assert {f"planted/parts:{c}" for c in (nets.WINDOW, nets.BODY)} <= heaviest
     acts = circuits.capture(planted, CAR[None], "parts")["parts"]
-    group = next(g for g, u in enumerate(found.units()) if u[0][0].endswith(f":{nets.WINDOW}"))
-    of_part = np.corrcoef(found.maps[group, 0].flatten(), acts[0, nets.WINDOW].flatten())[0, 1]
+    group = next(g for g, u in enumerate(result.units()) if u[0][0].endswith(f":{nets.WINDOW}"))
+    of_part = np.corrcoef(result.maps[group, 0].flatten(), acts[0, nets.WINDOW].flatten())[0, 1]
     assert of_part > 0.9
-    assert 0 <= found.shuffled < found.explained <= 1
-    assert float(found.maps.min()) >= 0 and float(found.directions.min()) >= 0
+    assert 0 <= result.shuffled < result.explained <= 1
+    assert float(result.maps.min()) >= 0 and float(result.directions.min()) >= 0
 
 
 def test_what_groups_push_and_what_they_leave_out_is_all_that_is_attributed(planted: circuits.Model) -> None:
     images = nets.clutter(4)
-    found = neuron_groups(planted, "parts", images, k=4, classes=[0, 1], batch_size=3)
+    result = neuron_groups(planted, "parts", images, k=4, classes=[0, 1], batch_size=3)
     for k in (0, 1):
         whole = circuits.attribute(planted, images, source="parts", target=f"logits:{k}", method="grad*act")
-        torch.testing.assert_close(found.pushes[:, :, k].sum(0) + found.rest[:, k], whole.values.sum(dim=(1, 2, 3)))
-        torch.testing.assert_close(found.scores[:, k], whole.response)
-    assert found.pushes.shape == (4, 4, 2) and found.classes == ("planted/logits:0", "planted/logits:1")
+        torch.testing.assert_close(result.pushes[:, :, k].sum(0) + result.rest[:, k], whole.values.sum(dim=(1, 2, 3)))
+        torch.testing.assert_close(result.scores[:, k], whole.response)
+    assert result.pushes.shape == (4, 4, 2) and result.classes == ("planted/logits:0", "planted/logits:1")
 
 
 def test_a_group_attached_as_a_basis_is_a_unit_like_any_other() -> None:
     model = nets.planted()
-    found = neuron_groups(model, "parts", CAR[None], k=3, classes=0)
-    model.attach("parts", "groups", found.basis())
+    results = neuron_groups(model, "parts", CAR[None], k=3, classes=0)
+    model.attach("parts", "groups", results.basis())
     result = circuits.visualize(model, "parts~groups:1", steps=1, retries=0)
     assert result[0].unit == "planted/parts~groups:1"
-    assert found.pushes.shape == (3, 1, 0) and found.describe()["classes"] == []
+    assert results.pushes.shape == (3, 1, 0) and results.describe()["classes"] == []
 
 
 def test_groups_are_the_same_each_time(planted: circuits.Model) -> None:
@@ -151,9 +151,9 @@ def test_groups_are_the_same_each_time(planted: circuits.Model) -> None:
     ],
 )
 def test_groups_that_cannot_be_made_are_refused(planted: circuits.Model, changes: dict[str, Any], says: str) -> None:
-    asked: dict[str, Any] = {"layer": "parts", "images": CAR[None], "k": 2, **changes}
+    options: dict[str, Any] = {"layer": "parts", "images": CAR[None], "k": 2, **changes}
     with pytest.raises(CircuitsError, match=says):
-        neuron_groups(planted, asked.pop("layer"), asked.pop("images"), **asked)
+        neuron_groups(planted, options.pop("layer"), options.pop("images"), **options)
 
 
 def test_the_classes_with_the_largest_mean_scores_are_chosen_or_those_that_are_named(planted: circuits.Model) -> None:
@@ -183,12 +183,12 @@ def test_a_network_without_a_graph_is_pushed_the_same_way() -> None:
     inner = nets.sequential(*parts)
     plain, opaque = nets.wrap(inner), nets.wrap(nets.Undecided(inner))
     assert plain.graph is not None and opaque.graph is None
-    found = []
+    result = []
     for model, layer in ((plain, "1"), (opaque, "inner.1")):
         scores = ClassScores(model, layer)
         acts, context = scores.begin(nets.pictures(3))
-        found.append(scores.pushes(acts, context, torch.eye(4)))
-    torch.testing.assert_close(found[0], found[1])
+        result.append(scores.pushes(acts, context, torch.eye(4)))
+    torch.testing.assert_close(result[0], result[1])
 
 
 def test_between_layers_that_are_linear_nothing_remains() -> None:
@@ -198,23 +198,23 @@ def test_between_layers_that_are_linear_nothing_remains() -> None:
         net[0].bias.abs_()
         net[2].weight.abs_()
     model = circuits.wrap(net.eval(), circuits.InputSpec(size=8))
-    found = spatial_attribution(model, nets.pictures(1, 8), source="1", target="2", batch_size=7)
-    assert found.positions.shape == (8, 8, 8, 8) and found.units.shape == (8, 8, 4)
-    torch.testing.assert_close(found.remainder, torch.zeros(8, 8), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.positions.sum(dim=(2, 3)), found.units.sum(2))
+    result = spatial_attribution(model, nets.pictures(1, 8), source="1", target="2", batch_size=7)
+    assert result.positions.shape == (8, 8, 8, 8) and result.units.shape == (8, 8, 4)
+    torch.testing.assert_close(result.remainder, torch.zeros(8, 8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.positions.sum(dim=(2, 3)), result.units.sum(2))
     # a 3x3 kernel reaches one place away and no farther
     away = (torch.arange(8)[:, None] - torch.arange(8)).abs()
     outside = (away[:, None, :, None] > 1) | (away[None, :, None, :] > 1)
-    assert float(found.positions[outside].abs().max()) == 0 and float(found.positions[4, 4, 3:6, 3:6].min()) > 0
+    assert float(result.positions[outside].abs().max()) == 0 and float(result.positions[4, 4, 3:6, 3:6].min()) > 0
 
 
-def test_a_car_is_told_by_where_its_parts_are(planted: circuits.Model) -> None:
+def test_a_car_is_attributed_to_the_positions_of_its_parts(planted: circuits.Model) -> None:
     """The car unit reads windows above and wheels below: its place in `objects` has them from there."""
-    found = spatial_attribution(planted, CAR[None], source="parts", target="objects", batch_size=128)
+    result = spatial_attribution(planted, CAR[None], source="parts", target="objects", batch_size=128)
     y, x = nets.CAR_AT
-    rows = found.positions[y, x].sum(1)
+    rows = result.positions[y, x].sum(1)
     assert float(rows[y - 2 : y].sum()) > 0 and float(rows[y + 1 : y + 3].sum()) > 0
-    assert int(found.units[y, x].abs().argsort(descending=True)[0]) in (nets.WINDOW, nets.BODY, nets.WHEEL)
+    assert int(result.units[y, x].abs().argsort(descending=True)[0]) in (nets.WINDOW, nets.BODY, nets.WHEEL)
 
 
 def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
@@ -222,14 +222,14 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     model = circuits.wrap(nets.randomized(net).eval(), circuits.InputSpec(size=8))
-    picture = nets.pictures(1, 8)
-    found = circuits.attribute(model, picture, source="1", target="4:1", method="grad*act")
-    check = check_positions(model, picture, found, batch_size=5)
-    torch.testing.assert_close(check.drops, found.places[0].view_as(check.drops), atol=1e-5, rtol=1e-4)
+    image = nets.pictures(1, 8)
+    result = circuits.attribute(model, image, source="1", target="4:1", method="grad*act")
+    check = check_positions(model, image, result, batch_size=5)
+    torch.testing.assert_close(check.drops, result.places[0].view_as(check.drops), atol=1e-5, rtol=1e-4)
     assert check.correlation == pytest.approx(1, abs=1e-4) and 0 < check.shuffled < 0.5
 
 
-def test_other_attributions_cannot_be_checked_by_place(planted: circuits.Model) -> None:
+def test_other_attributions_cannot_be_checked_by_position(planted: circuits.Model) -> None:
     of_channels = circuits.attribute(planted, CAR[None], source="parts", target="objects:0", method="ablation")
     with pytest.raises(CircuitsError, match="one image, attributed to a layer"):
         check_positions(planted, CAR[None], of_channels)
@@ -242,12 +242,12 @@ def test_other_attributions_cannot_be_checked_by_place(planted: circuits.Model) 
 # -- dictionary, icons and grid ---------------------------------------------------------------------------------
 
 
-def test_a_semantic_dictionary_lists_the_strongest_units_of_a_place(planted: circuits.Model) -> None:
+def test_a_semantic_dictionary_lists_the_most_active_units_of_a_position(planted: circuits.Model) -> None:
     y, x = nets.CAR_AT[0] - 2, nets.CAR_AT[1]  # in the windows
-    found = semantic_dictionary(planted, "parts", CAR, at=(y, x), top=3, steps=0)
+    result = semantic_dictionary(planted, "parts", CAR, at=(y, x), top=3, steps=0)
     acts = circuits.capture(planted, CAR[None], "parts")["parts"][0]
     values, order = acts[:, y, x].sort(descending=True, stable=True)
-    entry = found.entries[0]
+    entry = result.entries[0]
     assert entry.units == tuple(f"planted/parts:{i}" for i in order[:3].tolist())
     assert entry.units[0].endswith(f":{nets.WINDOW}")
     assert entry.values == pytest.approx(values[:3].tolist())
@@ -255,7 +255,7 @@ def test_a_semantic_dictionary_lists_the_strongest_units_of_a_place(planted: cir
     assert entry.share == pytest.approx(float(values[:3].square().sum() / values.square().sum()), rel=1e-5)
 
 
-def test_without_a_place_the_strongest_is_taken_and_latents_are_units_too() -> None:
+def test_the_default_position_is_the_strongest_and_latents_are_units() -> None:
     model = nets.planted()
     model.attach("parts", "mine", nets.LinearBasis(torch.eye(nets.PARTS).flip(0)))
     acts = circuits.capture(model, CAR[None], "parts")["parts"][0]
@@ -288,11 +288,11 @@ def test_dictionaries_that_cannot_be_made_are_refused(
 
 def test_an_icon_raises_its_own_direction_more_than_others_do(planted: circuits.Model) -> None:
     vectors = torch.eye(nets.PARTS)[[nets.WINDOW, nets.BODY, nets.TREE]]
-    made = direction_icons(planted, "parts", vectors, steps=40, size=16, cossim_pow=0)
-    assert [v.status for v in made] == ["ok"] * 3
-    acts = circuits.capture(planted, torch.stack([v.image for v in made]), "parts")["parts"]
-    said = acts.mean(dim=(2, 3)) @ vectors.T
-    assert said.argmax(dim=0).tolist() == [0, 1, 2]
+    result = direction_icons(planted, "parts", vectors, steps=40, size=16, cossim_pow=0)
+    assert [v.status for v in result] == ["ok"] * 3
+    acts = circuits.capture(planted, torch.stack([v.image for v in result]), "parts")["parts"]
+    values = acts.mean(dim=(2, 3)) @ vectors.T
+    assert values.argmax(dim=0).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -313,17 +313,17 @@ def test_icons_that_cannot_be_made_are_refused(
         direction_icons(planted, "parts", vectors, steps=1, **options)
 
 
-def test_an_activation_grid_shows_every_place_that_speaks(planted: circuits.Model) -> None:
-    picture = CAR.clone()
-    found = activation_grid(planted, "objects", picture, pooled=8, steps=1, size=16, retries=0)
-    acts = circuits.capture(planted, picture[None], "objects")["objects"]
+def test_an_activation_grid_has_an_icon_for_every_nonzero_position(planted: circuits.Model) -> None:
+    image = CAR.clone()
+    result = activation_grid(planted, "objects", image, pooled=8, steps=1, size=16, retries=0)
+    acts = circuits.capture(planted, image[None], "objects")["objects"]
     norms = torch.nn.functional.avg_pool2d(acts, 8)[0].norm(dim=0)
-    torch.testing.assert_close(found.norms, norms)
-    shown = torch.tensor([[icon is not None for icon in row] for row in found.icons])
-    assert torch.equal(shown, norms > 0)
-    assert float(found.scales.max()) == 1 and not found.whitened
+    torch.testing.assert_close(result.norms, norms)
+    output = torch.tensor([[icon is not None for icon in row] for row in result.icons])
+    assert torch.equal(output, norms > 0)
+    assert float(result.scales.max()) == 1 and not result.whitened
     with pytest.raises(CircuitsError, match="pooled=0 must be a whole number"):
-        activation_grid(planted, "objects", picture, pooled=0)
+        activation_grid(planted, "objects", image, pooled=0)
     with pytest.raises(CircuitsError, match="is all zero"):
         activation_grid(planted, "parts", torch.zeros(3, 32, 32), steps=1)
 
@@ -338,16 +338,16 @@ def groups() -> Groups:
 
 def test_figures_hold_what_they_speak_of_and_are_the_same_each_time(groups: Groups, tmp_path: Any) -> None:
     model = nets.planted()
-    said = semantic_dictionary(model, "parts", CAR, at=[(10, 16), (20, 3)], top=2, steps=1, size=16, retries=0)
-    found = [circuits.attribute(model, CAR[None], source="parts", target=c, method="grad*act") for c in groups.classes]
-    checks = [check_positions(model, CAR, one, draws=20) for one in found]
+    values = semantic_dictionary(model, "parts", CAR, at=[(10, 16), (20, 3)], top=2, steps=1, size=16, retries=0)
+    result = [circuits.attribute(model, CAR[None], source="parts", target=c, method="grad*act") for c in groups.classes]
+    checks = [check_positions(model, CAR, item, draws=20) for item in result]
     flow = spatial_attribution(model, CAR, source="parts", target="objects", batch_size=128)
     grid = activation_grid(model, "objects", CAR, pooled=8, steps=1, size=16, retries=0)
 
     def drawn() -> list[Figure]:
         return [
-            groups_figure(groups, CAR), dictionary_figure(said), grid_figure(grid),
-            attribution_figure(found, CAR, names=["a $class$", "<b>"], checks=checks),
+            groups_figure(groups, CAR), dictionary_figure(values), grid_figure(grid),
+            attribution_figure(result, CAR, names=["a $class$", "<b>"], checks=checks),
             spatial_figure(flow, CAR, [nets.CAR_AT, (0, 0)]),
         ]  # fmt: skip
 
@@ -364,7 +364,7 @@ def test_figures_hold_what_they_speak_of_and_are_the_same_each_time(groups: Grou
         spatial_figure(flow, CAR, [(99, 0)])
 
 
-def test_a_figure_of_attributions_on_several_pictures_is_refused(planted: circuits.Model) -> None:
-    found = circuits.attribute(planted, nets.clutter(2), source="parts", target="objects:0")
+def test_a_figure_of_attributions_on_several_images_is_refused(planted: circuits.Model) -> None:
+    result = circuits.attribute(planted, nets.clutter(2), source="parts", target="objects:0")
     with pytest.raises(CircuitsError, match="one picture"):
-        attribution_figure(found, CAR)
+        attribution_figure(result, CAR)

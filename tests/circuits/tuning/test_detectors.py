@@ -54,37 +54,37 @@ def test_the_largest_gap_is_that_of_the_orientations_planted(curves: circuits.de
 def test_planted_lines_are_found_and_are_no_curves() -> None:
     model = oriented.lined()
     faint = stimuli.lines(12, (4.0,), contrast=0.5).tensor(model.input)
-    found = find_detectors(model, "line", layers="units", images=faint)
-    assert {d.unit for d in found.rows} == {"lined/units:0", "lined/units:1"}
-    chance = found.chance("units")
-    assert chance is not None and chance[0] < min(d.score for d in found.rows)
-    for d in found.rows:
+    result = find_detectors(model, "line", layers="units", images=faint)
+    assert {d.unit for d in result.rows} == {"lined/units:0", "lined/units:1"}
+    chance = result.chance("units")
+    assert chance is not None and chance[0] < min(d.score for d in result.rows)
+    for d in result.rows:
         assert near(d.orientation, oriented.Lined.TURNS[int(d.unit.rpartition(":")[2])], 2, 180)
-    assert found.period == 180 and found.gap("units") == pytest.approx(105, abs=3)
+    assert result.period == 180 and result.gap("units") == pytest.approx(105, abs=3)
     assert not find_detectors(model, "curve", layers="units", images=faint, orientations=16, control=None).rows
 
 
 def test_planted_high_low_frequency_detectors_are_found() -> None:
-    found = find_detectors(oriented.sided(), "high-low", layers="sides", orientations=16)
-    assert len(found.rows) == 3
-    chance = found.chance("sides")
-    assert chance is not None and chance[0] < min(d.score for d in found.rows)
-    for d in found.rows:
+    result = find_detectors(oriented.sided(), "high-low", layers="sides", orientations=16)
+    assert len(result.rows) == 3
+    chance = result.chance("sides")
+    assert chance is not None and chance[0] < min(d.score for d in result.rows)
+    for d in result.rows:
         assert near(d.orientation, (0.0, 90.0, 200.0)[int(d.unit.rpartition(":")[2])], 6)
 
 
 def test_planted_color_contrast_is_found_and_brightness_and_plain_color_are_not() -> None:
-    found = find_detectors(oriented.colored(), "color_contrast", layers="units", orientations=16)
-    assert {d.unit for d in found.rows} == {"colored/units:0", "colored/units:1"}
-    chance = found.chance("units")
-    assert chance is not None and chance[0] < min(d.score for d in found.rows)
-    for d in found.rows:
+    result = find_detectors(oriented.colored(), "color_contrast", layers="units", orientations=16)
+    assert {d.unit for d in result.rows} == {"colored/units:0", "colored/units:1"}
+    chance = result.chance("units")
+    assert chance is not None and chance[0] < min(d.score for d in result.rows)
+    for d in result.rows:
         assert near(d.orientation, oriented.Colored.TURNS[int(d.unit.rpartition(":")[2])], 4)
         assert d.preferred["pair"] == "red-cyan"
-    assert float(found.scores["units"][2:].max()) < 0.1
+    assert float(result.scores["units"][2:].max()) < 0.1
 
 
-def test_a_unit_that_pictures_rouse_more_is_no_detector() -> None:
+def test_a_unit_that_natural_images_activate_more_is_no_detector() -> None:
     """The same unit measured by natural pictures: faint ones, and ones that drive it further than hues can."""
     model = oriented.colored()
     options: dict[str, Any] = {"layers": "units", "orientations": 24, "control": None}
@@ -99,15 +99,15 @@ def test_a_unit_that_pictures_rouse_more_is_no_detector() -> None:
         assert d.tests["strong"] == pytest.approx(0.75, abs=0.02)
 
 
-def test_a_silent_unit_is_no_detector_and_no_error() -> None:
+def test_an_inactive_unit_is_no_detector_and_no_error() -> None:
     module = nets.sequential(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 32 * 32, 2))
     with torch.no_grad():
         module[0].weight.zero_()
         module[0].bias.fill_(-1.0)
     model = nets.wrap(module, 32)
     for kind in KINDS:
-        found = find_detectors(model, kind, layers="1", orientations=8, control=None)
-        assert not found.rows and float(found.scores["1"].abs().max()) == 0
+        result = find_detectors(model, kind, layers="1", orientations=8, control=None)
+        assert not result.rows and float(result.scores["1"].abs().max()) == 0
 
 
 def test_the_same_seed_finds_the_same_and_the_model_is_left_alone() -> None:
@@ -120,12 +120,12 @@ def test_the_same_seed_finds_the_same_and_the_model_is_left_alone() -> None:
 
 
 def test_several_controls_are_pooled_and_branches_keep_the_blocks_addresses(inception: circuits.Model) -> None:
-    found = find_detectors(
+    result = find_detectors(
         inception, "line", layers="mixed3b_5x5", orientations=8, threshold=0.01, controls=2, control="shuffled"
     )
-    assert len(found.control["mixed3b_5x5"]) == 2 * len(found.scores["mixed3b_5x5"]) == 8
-    assert all(d.unit.startswith("model/mixed3b:") for d in found.rows)
-    assert found.describe()["layers"][0]["control_best"] == found.chance("mixed3b_5x5")[0]  # type: ignore[index]
+    assert len(result.control["mixed3b_5x5"]) == 2 * len(result.scores["mixed3b_5x5"]) == 8
+    assert all(d.unit.startswith("model/mixed3b:") for d in result.rows)
+    assert result.describe()["layers"][0]["control_best"] == result.chance("mixed3b_5x5")[0]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -229,15 +229,15 @@ def test_the_factors_of_planted_high_low_detectors_like_high_and_low_frequencies
     model = oriented.sided()
     frequency = preferred_frequencies(model, "energy")
     assert frequency[:4].min() > 1.5 * frequency[4:].max()
-    found = [detector(f"sides:{i}", turn) for i, turn in enumerate((0.0, 90.0, 200.0))]
-    factors = frequency_factors(model, found, source="energy")
+    result = [detector(f"sides:{i}", turn) for i, turn in enumerate((0.0, 90.0, 200.0))]
+    factors = frequency_factors(model, result, source="energy")
     assert {c for c, _, _ in factors.top(0, 4)} == {0, 1, 2, 3}
     assert {c for c, _, _ in factors.top(1, 4)} == {4, 5, 6, 7}
     assert factors.high > 1.5 * factors.low and factors.p < 0.05 and factors.explained > 0.99
     assert factors.alignment.min() > 0.9
-    turned = [detector(d.unit, d.orientation + 180) for d in found]
+    turned = [detector(d.unit, d.orientation + 180) for d in result]
     assert frequency_factors(model, turned, source="energy").alignment.max() < -0.9
-    assert frequency_factors(model, found).source == "energy"
+    assert frequency_factors(model, result).source == "energy"
     assert math.isfinite(factors.describe()["octaves"])
     for wrong, says in (([], "none"), ([detector("sides:0", 0), detector("energy:0", 0)], "one layer")):
         with pytest.raises(CircuitsError, match=says):
@@ -256,9 +256,9 @@ def test_googlenet_has_curve_detectors_that_read_earlier_ones_by_the_sign_rule(w
 
     model = circuits.load("googlenet-bvlc", weights=path)
     images = open_images(data_dir / "imagenet-sample", limit=40, seed=0)
-    found = find_detectors(model, "curve", layers=["mixed3a", "mixed3b"], images=images)
+    result = find_detectors(model, "curve", layers=["mixed3a", "mixed3b"], images=images)
     for layer, least, widest in (("mixed3a", 6, 120), ("mixed3b", 15, 70)):
-        chance = found.chance(layer)
+        chance = result.chance(layer)
         assert chance is not None and chance[1] < 0.01
-        assert len(found.of(layer)) >= least and found.gap(layer) <= widest
-    assert sign_rule(model, found.of("mixed3a"), found.of("mixed3b")).p < 0.01
+        assert len(result.of(layer)) >= least and result.gap(layer) <= widest
+    assert sign_rule(model, result.of("mixed3a"), result.of("mixed3b")).p < 0.01

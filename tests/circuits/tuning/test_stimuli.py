@@ -22,20 +22,20 @@ EVERY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("made", EVERY, ids=lambda s: s.name)
-def test_a_quarter_turn_of_a_stimulus_is_the_stimulus_of_that_orientation(made: stimuli.Stimuli) -> None:
-    pictures = made.tensor(GREY).view(*made.shape, 65, 65)
-    quarter = 2 if made.axis("orientation").period == 180 else 1
-    turned = torch.rot90(pictures[0], 1, dims=(-2, -1))  # counter-clockwise as seen
-    torch.testing.assert_close(pictures[quarter], turned, atol=2e-6, rtol=0)
+@pytest.mark.parametrize("stimulus", EVERY, ids=lambda s: s.name)
+def test_a_quarter_turn_of_a_stimulus_is_the_stimulus_of_that_orientation(stimulus: stimuli.Stimuli) -> None:
+    images = stimulus.tensor(GREY).view(*stimulus.shape, 65, 65)
+    quarter = 2 if stimulus.axis("orientation").period == 180 else 1
+    turned = torch.rot90(images[0], 1, dims=(-2, -1))  # counter-clockwise as seen
+    torch.testing.assert_close(images[quarter], turned, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("angle", [0.0, 33.0, 90.0, 201.0])
 def test_a_small_turn_changes_no_pixel_by_more_than_the_edge_moves(angle: float) -> None:
     """At 30 pixels from the center one degree is half a pixel: an edge that jumped would change a pixel fully."""
     for turn in (1.0, 0.1):
-        made = stimuli.curves((angle, angle + turn), (20,), polarity="light").tensor(GREY)
-        most = float((made[0] - made[1]).abs().max())
+        result = stimuli.curves((angle, angle + turn), (20,), polarity="light").tensor(GREY)
+        most = float((result[0] - result[1]).abs().max())
         assert 0 < most <= 0.5 * math.radians(turn) * 45, (turn, most)
 
 
@@ -75,15 +75,15 @@ def test_a_straight_curve_is_the_line_that_the_curve_touches() -> None:
 
 
 def test_a_morph_goes_from_a_corner_to_an_arc() -> None:
-    made = (
+    result = (
         stimuli.angle_to_curve((0,), (0.0, 0.5, 1.0), turning=90, radius=20, polarity="light").tensor(GREY)[:, 0] - 0.5
     )
     for k in range(3):
-        assert made[k, 32, 32] > 0.4  # the corner stays on the center
+        assert result[k, 32, 32] > 0.4  # the corner stays on the center
     arc = stimuli.curves((0,), (20,), arc=89, polarity="light").tensor(GREY)[0, 0] - 0.5
     drawn = arc > 0.45
-    assert bool((made[2][drawn] > 0.4).all()) and not bool((made[0][drawn] > 0.4).all())
-    on_arms = [made[0, 32 - d, 32 + d] for d in (5, 10, 20)]  # the sharp corner's arms lie on the diagonals
+    assert bool((result[2][drawn] > 0.4).all()) and not bool((result[0][drawn] > 0.4).all())
+    on_arms = [result[0, 32 - d, 32 + d] for d in (5, 10, 20)]  # the sharp corner's arms lie on the diagonals
     assert min(on_arms) > 0.4
 
 
@@ -120,19 +120,19 @@ def test_hues_differ_in_nothing_but_hue() -> None:
     assert float(drawn[-1].mean(dim=0).std()) > 0.3  # but for light beside dark
 
 
-def test_stimuli_are_pictures_like_any_others() -> None:
-    made = stimuli.curves(4, (8,), polarity="light")
-    opened = open_images(made.tensor(InputSpec(size=32)))
-    assert len(opened) == len(made) == 4 and opened.tensor(InputSpec(size=32)).shape == (4, 3, 32, 32)
+def test_stimuli_are_images_like_any_others() -> None:
+    result = stimuli.curves(4, (8,), polarity="light")
+    opened = open_images(result.tensor(InputSpec(size=32)))
+    assert len(opened) == len(result) == 4 and opened.tensor(InputSpec(size=32)).shape == (4, 3, 32, 32)
 
 
 def test_stimuli_can_be_moved_picked_and_cut_down() -> None:
-    made = stimuli.curves(8, (6, 12), polarity="light")
-    whole = made.tensor(GREY)
-    assert made.values(3) == {"orientation": 45.0, "radius": 12.0, "polarity": "light"}
-    torch.testing.assert_close(made.tensor(GREY, indices=[3]), whole[3:4])
-    torch.testing.assert_close(made.only(orientation=45, radius=12).tensor(GREY), whole[3:4])
-    moved = made.tensor(GREY, indices=[3], center=(22.0, 42.0))
+    result = stimuli.curves(8, (6, 12), polarity="light")
+    whole = result.tensor(GREY)
+    assert result.values(3) == {"orientation": 45.0, "radius": 12.0, "polarity": "light"}
+    torch.testing.assert_close(result.tensor(GREY, indices=[3]), whole[3:4])
+    torch.testing.assert_close(result.only(orientation=45, radius=12).tensor(GREY), whole[3:4])
+    moved = result.tensor(GREY, indices=[3], center=(22.0, 42.0))
     torch.testing.assert_close(moved[0, :, 5:45, 25:60], whole[3, :, 15:55, 15:50], atol=1e-6, rtol=0)
 
 
@@ -183,11 +183,11 @@ def test_what_counts_as_all_the_way_round() -> None:
         (lambda: stimuli.lines(4).only(width=7), "no value"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(make: Any, says: str) -> None:
+def test_stimuli_that_cannot_be_rendered_are_refused(make: Any, says: str) -> None:
     with pytest.raises(StimuliError, match=says):
         make()
 
 
 def test_colors_of_any_channels_are_given_as_numbers() -> None:
-    made = stimuli.color_contrast((0,), (((1, -1), "gray"),)).tensor(InputSpec(size=9, channels=2))
-    assert made[0, :, 0, 8].tolist() == [1.0, 0.0] and made[0, :, 0, 0].tolist() == [0.5, 0.5]
+    result = stimuli.color_contrast((0,), (((1, -1), "gray"),)).tensor(InputSpec(size=9, channels=2))
+    assert result[0, :, 0, 8].tolist() == [1.0, 0.0] and result[0, :, 0, 0].tolist() == [0.5, 0.5]

@@ -54,9 +54,9 @@ def test_the_vector_mean_of_a_cosine_is_its_center(period: float, center: float)
 
 
 def test_one_angle_alone_has_length_one_and_a_circle_of_equals_has_no_direction() -> None:
-    one = torch.zeros(36)
-    one[7] = 2.5
-    mean, length = vector_mean(torch.stack([one, torch.ones(36), torch.zeros(36), -one]), ROUND)
+    item = torch.zeros(36)
+    item[7] = 2.5
+    mean, length = vector_mean(torch.stack([item, torch.ones(36), torch.zeros(36), -item]), ROUND)
     assert float(mean[0]) == pytest.approx(70) and float(length[0]) == pytest.approx(1)
     assert torch.isnan(mean[1:]).all() and length[1:].abs().max() < 1e-9
 
@@ -85,8 +85,8 @@ def test_gaps_are_counted_across_zero() -> None:
 
 
 def test_planted_lines_prefer_the_orientation_they_were_given(curved: circuits.Model) -> None:
-    found = tune(curved, "lines", stimuli=stimuli.lines(36))
-    for i, row in enumerate(found.rows()):
+    result = tune(curved, "lines", stimuli=stimuli.lines(36))
+    for i, row in enumerate(result.rows()):
         assert row.direction is not None and row.echo is None
         assert abs((row.direction - 15 * i + 90) % 180 - 90) < 2
         assert row.baseline == pytest.approx(0, abs=1e-5)
@@ -110,12 +110,12 @@ def test_echoes_fall_when_negative_weights_are_added(tuned: Tuning) -> None:
         assert before > 0.15 and row.echo < 0.4 * before
 
 
-def test_before_the_rectifier_the_opposite_curve_inhibits() -> None:
-    found = tune(oriented.curved(1.0), "curves", stimuli=ARCS, pre=True)
-    assert found.pre and float(found.responses.min()) < 0
-    assert all(r.echo is not None and r.echo < 0 and r.modulation > 1 for r in found.rows())
+def test_the_opposite_curve_inhibits_the_pre_activation() -> None:
+    result = tune(oriented.curved(1.0), "curves", stimuli=ARCS, pre=True)
+    assert result.pre and float(result.responses.min()) < 0
+    assert all(r.echo is not None and r.echo < 0 and r.modulation > 1 for r in result.rows())
     after = tune(oriented.curved(1.0), "curves", stimuli=ARCS)
-    torch.testing.assert_close(found.responses.clamp_min(0), after.responses, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result.responses.clamp_min(0), after.responses, atol=1e-5, rtol=1e-5)
 
 
 def test_the_radial_curve_and_the_reductions_agree_with_the_responses(tuned: Tuning) -> None:
@@ -136,25 +136,25 @@ def test_the_radial_curve_and_the_reductions_agree_with_the_responses(tuned: Tun
 
 
 def test_draws_of_the_same_thing_are_averaged() -> None:
-    found = tune(oriented.sided(), "sides", stimuli=stimuli.high_low(8, (1, 4), wavelength=4, samples=3))
-    torch.testing.assert_close(found.over("orientation", "ratio"), found.responses.mean(dim=3))
-    assert "sample" not in found.rows()[0].at and "sample" not in found.radial("sides:0").at
+    result = tune(oriented.sided(), "sides", stimuli=stimuli.high_low(8, (1, 4), wavelength=4, samples=3))
+    torch.testing.assert_close(result.over("orientation", "ratio"), result.responses.mean(dim=3))
+    assert "sample" not in result.rows()[0].at and "sample" not in result.radial("sides:0").at
 
 
 def test_gratings_find_the_frequency_of_a_gabor(curved: circuits.Model) -> None:
-    shown = stimuli.gratings((0, 15, 90), (1 / 12, 1 / 6, 1 / 3), 4)
-    found = tune(curved, ["gabors:0", "gabors:24"], stimuli=shown)
-    assert found.preferred("frequency") == [1 / 6, 1 / 6] and found.preferred("orientation") == [0, 90]
+    output = stimuli.gratings((0, 15, 90), (1 / 12, 1 / 6, 1 / 3), 4)
+    result = tune(curved, ["gabors:0", "gabors:24"], stimuli=output)
+    assert result.preferred("frequency") == [1 / 6, 1 / 6] and result.preferred("orientation") == [0, 90]
 
 
 # -- where units are read -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", ["conv2d2", "mixed3a_5x5"])
-def test_a_smaller_picture_gives_the_responses_of_the_whole_one(layer: str) -> None:
+def test_a_smaller_image_gives_the_responses_of_the_full_one(layer: str) -> None:
     model = circuits.load("scenes")
-    shown = stimuli.lines(4)
-    small, whole = tune(model, layer, stimuli=shown), tune(model, layer, stimuli=shown, size=160)
+    output = stimuli.lines(4)
+    small, whole = tune(model, layer, stimuli=output), tune(model, layer, stimuli=output, size=160)
     assert small.size < whole.size
     torch.testing.assert_close(small.responses, whole.responses, atol=1e-4, rtol=1e-4)
 
@@ -192,10 +192,10 @@ def test_directions_of_a_basis_are_tuned_like_channels(curved: circuits.Model) -
     mixed = torch.zeros(2, oriented.TURNS)
     mixed[0, 4], mixed[1, 2], mixed[1, 3] = 1, 1, 1
     model.attach("lines", "mixed", circuits.Directions(mixed))
-    found = tune(model, ["lines~mixed:0", "lines:4", "lines~mixed:1"], stimuli=stimuli.lines(36))
-    assert found.units == ("curved/lines~mixed:0", "curved/lines:4", "curved/lines~mixed:1")
-    torch.testing.assert_close(found.responses[0], found.responses[1])
-    assert found.rows()[2].direction == pytest.approx(37.5, abs=2)
+    result = tune(model, ["lines~mixed:0", "lines:4", "lines~mixed:1"], stimuli=stimuli.lines(36))
+    assert result.units == ("curved/lines~mixed:0", "curved/lines:4", "curved/lines~mixed:1")
+    torch.testing.assert_close(result.responses[0], result.responses[1])
+    assert result.rows()[2].direction == pytest.approx(37.5, abs=2)
     assert tune(model, "lines~mixed", stimuli=stimuli.lines(4)).units == (
         "curved/lines~mixed:0",
         "curved/lines~mixed:1",
@@ -258,7 +258,7 @@ def test_bad_questions_are_refused(
     assert nets.state(curved) == before
 
 
-def test_what_was_not_measured_is_told(tuned: Tuning) -> None:
+def test_units_that_were_not_measured_are_refused(tuned: Tuning) -> None:
     for ask in (lambda: tuned.radial("lines:0"), lambda: tuned.along("curves:0", "width"), lambda: tuned.over("width")):
         with pytest.raises(CircuitsError):
             ask()
@@ -271,46 +271,46 @@ def test_what_was_not_measured_is_told(tuned: Tuning) -> None:
 
 def examples_of(model: circuits.Model, shown: Stimuli, unit: int) -> tuple[list[Example], torch.Tensor]:
     """Pictures of curves, and where a unit fires on them."""
-    pictures = shown.tensor(model.input, center=(30.0, 40.0))
-    acts = circuits.capture(model, pictures, "curves")["curves"][:, unit]
-    found = []
+    images = shown.tensor(model.input, center=(30.0, 40.0))
+    acts = circuits.capture(model, images, "curves")["curves"][:, unit]
+    result = []
     for i, values in enumerate(acts):
         at = int(values.argmax())
         y, x = at // values.shape[1], at % values.shape[1]
-        found.append(Example(i, f"tensor-{i:06d}", (y, x), float(values[y, x]), (0, 0, 1, 1)))
-    return found, pictures
+        result.append(Example(i, f"tensor-{i:06d}", (y, x), float(values[y, x]), (0, 0, 1, 1)))
+    return result, images
 
 
-def test_turning_a_photograph_by_the_angle_between_two_detectors_rouses_the_other(curved: circuits.Model) -> None:
-    found, pictures = examples_of(curved, stimuli.curves((45.0,), (oriented.RADIUS,), polarity="light"), 1)
+def test_rotating_an_image_by_the_angle_between_two_detectors_activates_the_other(curved: circuits.Model) -> None:
+    results, images = examples_of(curved, stimuli.curves((45.0,), (oriented.RADIUS,), polarity="light"), 1)
     names = [f"curves:{i}" for i in range(8)]
-    result = joint_tuning(curved, "curves:1", found, pictures, units=names, turns=36)
+    result = joint_tuning(curved, "curves:1", results, images, units=names, turns=36)
     assert result.units[0] == "curved/curves:1" and result.responses.shape == (8, 1, 36)
     # at no turn the unit sees what it saw
-    assert float(result.responses[0, 0, 0]) == pytest.approx(found[0].value, rel=1e-4)
+    assert float(result.responses[0, 0, 0]) == pytest.approx(results[0].value, rel=1e-4)
     for unit, direction in zip(result.units, result.directions, strict=True):
         turn = oriented.CURVES[int(unit.rpartition(":")[2])] - 45
         assert abs((float(direction) - turn + 180) % 360 - 180) < 6, unit
     assert result.curve("curves:4").responses.shape == (36,)
 
 
-def test_examples_are_aligned_at_what_the_unit_answers_to_most(curved: circuits.Model) -> None:
-    shown = stimuli.curves((45.0, 65.0), (oriented.RADIUS,), polarity="light")
-    found, pictures = examples_of(curved, shown, 1)
-    result = joint_tuning(curved, "curves:1", found, pictures, turns=36)
+def test_examples_are_aligned_at_the_maximum_of_the_unit(curved: circuits.Model) -> None:
+    output = stimuli.curves((45.0, 65.0), (oriented.RADIUS,), polarity="light")
+    results, images = examples_of(curved, output, 1)
+    result = joint_tuning(curved, "curves:1", results, images, turns=36)
     assert int(result.aligned[0].argmax()) == 0
     assert float(result.aligned[0, 0]) >= float(result.mean[0].max()) - 1e-6
 
 
-def test_joint_tuning_refuses_examples_of_other_pictures(curved: circuits.Model) -> None:
-    found, pictures = examples_of(curved, stimuli.curves((45.0,), (12,), polarity="light"), 1)
+def test_joint_tuning_refuses_examples_of_other_images(curved: circuits.Model) -> None:
+    result, images = examples_of(curved, stimuli.curves((45.0,), (12,), polarity="light"), 1)
     wrong = Example(0, "other", (3, 3), 1.0, (0, 0, 1, 1))
     outside = Example(0, "tensor-000000", (99, 3), 1.0, (0, 0, 1, 1))
     for some, says in (([], "at least one"), ([wrong], "is not .other.: give the images"), ([outside], "72x72")):
         with pytest.raises(CircuitsError, match=says):
-            joint_tuning(curved, "curves:1", some, pictures)
+            joint_tuning(curved, "curves:1", some, images)
     with pytest.raises(CircuitsError, match="was not read"):
-        joint_tuning(curved, "curves:1", found, pictures, turns=4).curve("curves:0")
+        joint_tuning(curved, "curves:1", result, images, turns=4).curve("curves:0")
 
 
 # -- a trained network --------------------------------------------------------------------------------------------
@@ -323,14 +323,14 @@ def test_a_curve_detector_of_googlenet_keeps_its_orientation_under_any_drawing(w
     if not path.exists():
         pytest.skip(f"{path.name} is not in $CIRCUITS_WEIGHTS")
     model = circuits.load("googlenet-bvlc", weights=path)
-    found = []
+    result = []
     for variant in ("outline", "filled"):
         for polarity in ("light", "dark"):
-            shown = stimuli.curves(24, (34.1, 45.5), variant=variant, polarity=polarity)  # type: ignore[arg-type]
-            row = tune(model, "mixed3b:394", stimuli=shown).rows()[0]
+            output = stimuli.curves(24, (34.1, 45.5), variant=variant, polarity=polarity)  # type: ignore[arg-type]
+            row = tune(model, "mixed3b:394", stimuli=output).rows()[0]
             assert row.echo is not None and row.echo < 0.1 and row.direction is not None
-            found.append(row.direction)
-    assert max(found) - min(found) < 25 and 95 < sum(found) / 4 < 140, found
+            result.append(row.direction)
+    assert max(result) - min(result) < 25 and 95 < sum(result) / 4 < 140, result
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------
@@ -372,12 +372,12 @@ def test_the_radial_figure_puts_a_units_number_where_it_points(tuned: Tuning) ->
 
 def test_the_map_shows_the_responses(tuned: Tuning) -> None:
     figure = figures.tuning_map(tuned, "curves:3", rows="radius", columns="orientation")
-    shown = figure.axes[0].images[0].get_array()
+    output = figure.axes[0].images[0].get_array()
     values = tuned.over("radius", "orientation")[3].numpy()
-    assert np.abs(decode(shown, values.max()) - values).max() < values.max() / 200
+    assert np.abs(decode(output, values.max()) - values).max() < values.max() / 200
 
 
-def test_weights_against_angles_are_drawn_with_their_correlation() -> None:
+def test_a_figure_of_weights_against_angles_has_their_correlation() -> None:
     rng = np.random.default_rng(0)
     spread = rng.uniform(-180, 180, (3, 5))
     rule = SignRule((), (), spread, np.cos(np.radians(spread)), 1.0, rng.uniform(-0.3, 0.3, 50), 0.02, 360.0)

@@ -92,10 +92,10 @@ def value_of_ours(net: nn.Module, objective: Any, pictures: Tensor) -> float:
     from circuits.visualization.optimization import layer_names
 
     model = render._wrapped(net, preprocess=True)
-    found = as_objective(objective)
-    names = layer_names(model, found)
+    result = as_objective(objective)
+    names = layer_names(model, result)
     acts = read(model, pictures, [model.layers[n] for n in names.values()]) if names else {}
-    return float(found(lambda n: pictures if n == "input" else acts[names[n]]).sum())
+    return float(result(lambda n: pictures if n == "input" else acts[names[n]]).sum())
 
 
 _PER_PICTURE = {"text", "channel", "neuron", "neuron at a place", "direction", "direction at the center",
@@ -103,13 +103,13 @@ _PER_PICTURE = {"text", "channel", "neuron", "neuron at a place", "direction", "
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
-def test_the_same_value_on_the_same_pictures_for_its_objects_and_ours(net: nn.Module, name: str) -> None:
+def test_objectives_of_lucent_and_ours_have_the_same_value(net: nn.Module, name: str) -> None:
     o, _, _, _ = theirs()
-    pictures = nets.pictures(3, 224)
+    images = nets.pictures(3, 224)
     with torch.no_grad():
-        expected = -loss_of_lucent(net, OBJECTIVES[name](o), pictures)
-        borrowed = value_of_ours(net, OBJECTIVES[name](o), pictures)
-        own = value_of_ours(net, OBJECTIVES[name](objectives), pictures)
+        expected = -loss_of_lucent(net, OBJECTIVES[name](o), images)
+        borrowed = value_of_ours(net, OBJECTIVES[name](o), images)
+        own = value_of_ours(net, OBJECTIVES[name](objectives), images)
     if name in _PER_PICTURE:  # a value per picture here, and their sum is raised; Lucent takes the mean
         own /= 3
     if name == "text":  # there is nothing of Lucent's in it
@@ -120,7 +120,7 @@ def test_the_same_value_on_the_same_pictures_for_its_objects_and_ours(net: nn.Mo
     assert own == pytest.approx(expected, abs=1e-4)
 
 
-def test_render_vis_answers_as_lucent_does(net: nn.Module, tmp_path: Any) -> None:
+def test_render_vis_returns_what_lucent_returns(net: nn.Module, tmp_path: Any) -> None:
     images = render.render_vis(
         net, "features_2:3", lambda: param.image(32, batch=2), thresholds=(1, 3), progress=False, show_image=False,
         save_image=True, image_name=str(tmp_path / "a.png"),
@@ -152,7 +152,7 @@ def test_lucents_own_objects_work_in_our_loop(net: nn.Module) -> None:
 
 def test_without_transformations_both_loops_take_the_same_steps(net: nn.Module) -> None:
     _, p, r, _ = theirs()
-    pictures = []
+    batch = []
     for call, objective in ((r.render_vis, "features_2:3"), (render.render_vis, objectives.channel("features_2", 3))):
         torch.manual_seed(0)
         with warnings.catch_warnings():
@@ -162,11 +162,11 @@ def test_without_transformations_both_loops_take_the_same_steps(net: nn.Module) 
                 net, objective, lambda: p.image(48), lambda ps: torch.optim.SGD(ps, lr=300.0), [], (1, 12),
                 progress=False, show_image=False,
             )  # fmt: skip
-        pictures.append(images)
+        batch.append(images)
         for m in net.modules():
             m._forward_hooks.clear()  # Lucent leaves them behind
-    assert np.abs(pictures[0][0] - pictures[0][1]).max() > 0.05
-    np.testing.assert_allclose(pictures[0], pictures[1], atol=1e-4)
+    assert np.abs(batch[0][0] - batch[0][1]).max() > 0.05
+    np.testing.assert_allclose(batch[0], batch[1], atol=1e-4)
 
 
 def test_an_optimizer_that_needs_a_closure_runs(net: nn.Module) -> None:
@@ -205,10 +205,10 @@ def test_parametrizations_have_lucents_shapes() -> None:
 
 
 def test_transforms_compose_as_functions() -> None:
-    pictures = nets.pictures(1, 8)
-    grown = transform.compose([transform.pad(2), transform.pad(1, mode="constant", constant_value=0.0)])(pictures)
+    images = nets.pictures(1, 8)
+    grown = transform.compose([transform.pad(2), transform.pad(1, mode="constant", constant_value=0.0)])(images)
     assert grown.shape == (1, 3, 14, 14) and float(grown[0, 0, 0, 0]) == 0
-    assert torch.equal(grown[..., 3:-3, 3:-3], pictures)
+    assert torch.equal(grown[..., 3:-3, 3:-3], images)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def acts() -> Tensor:
     return torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
 
 
-def test_channel_is_the_mean_and_neuron_the_value_at_a_place(acts: Tensor) -> None:
+def test_channel_is_the_mean_and_neuron_the_value_at_a_position(acts: Tensor) -> None:
     torch.testing.assert_close(objectives.channel("a", 2)(seen(acts)), acts[:, 2].mean((1, 2)))
     torch.testing.assert_close(objectives.neuron("a", 1, x=5, y=0)(seen(acts)), acts[:, 1, 0, 5])
     torch.testing.assert_close(objectives.neuron("a", 1)(seen(acts)), acts[:, 1, 2, 3])
@@ -42,11 +42,11 @@ def test_the_cosine_power_multiplies_by_the_cosine_but_never_by_less_than_a_tent
 
 
 def test_norms_and_total_variation_by_hand() -> None:
-    picture = torch.tensor([[[[0.5, 1.0], [0.0, 0.5]]]])
-    assert float(objectives.total_variation()(seen(picture))) == pytest.approx(0.5 + 0.5 + 0.5 + 0.5)
-    assert float(objectives.l1()(seen(picture))) == pytest.approx(1.0)
-    assert float(objectives.l2()(seen(picture))) == pytest.approx(0.5**0.5, abs=1e-5)
-    assert float(objectives.deepdream("a")(seen(picture))) == pytest.approx((0.25 + 1 + 0.25) / 4)
+    image = torch.tensor([[[[0.5, 1.0], [0.0, 0.5]]]])
+    assert float(objectives.total_variation()(seen(image))) == pytest.approx(0.5 + 0.5 + 0.5 + 0.5)
+    assert float(objectives.l1()(seen(image))) == pytest.approx(1.0)
+    assert float(objectives.l2()(seen(image))) == pytest.approx(0.5**0.5, abs=1e-5)
+    assert float(objectives.deepdream("a")(seen(image))) == pytest.approx((0.25 + 1 + 0.25) / 4)
 
 
 def test_diversity_is_the_cosine_of_gram_matrices_with_the_others(acts: Tensor) -> None:
@@ -78,7 +78,7 @@ def test_algebra_is_that_of_the_values(acts: Tensor) -> None:
     assert (a + objectives.neuron("b", 0)).layers == ("a", "b")
 
 
-def test_stacked_objectives_ask_each_picture_its_own(acts: Tensor) -> None:
+def test_stacked_objectives_give_each_image_its_own(acts: Tensor) -> None:
     several = [2 * objectives.channel("a", i) - objectives.neuron("a", 3 - i, i, i) for i in range(3)]
     expected = torch.stack([o(seen(acts))[i] for i, o in enumerate(several)])
     torch.testing.assert_close(stack(several)(seen(acts)), expected)

@@ -52,36 +52,36 @@ def climb(pictures: Parametrization, steps: int = 3) -> torch.Tensor:
 
 @every
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (33, 31), (1, 1), (1, 6)])
-def test_pictures_have_the_size_asked_for_and_lie_in_0_to_1(factory: Factory, size: tuple[int, int]) -> None:
-    pictures = factory([3, 4], size)
-    shown = pictures().detach()
-    assert shown.shape == (2, 3 + pictures.alpha, *size)
-    assert shown.dtype == torch.float32
-    assert float(shown.min()) >= 0
-    assert float(shown.max()) <= 1
+def test_images_have_the_given_size_and_lie_in_0_to_1(factory: Factory, size: tuple[int, int]) -> None:
+    images = factory([3, 4], size)
+    output = images().detach()
+    assert output.shape == (2, 3 + images.alpha, *size)
+    assert output.dtype == torch.float32
+    assert float(output.min()) >= 0
+    assert float(output.max()) <= 1
 
 
 @every
 @pytest.mark.parametrize("size", [(16, 16), (7, 5), (33, 31)])
-def test_a_picture_is_the_same_to_the_bit_whatever_batch_it_is_in(factory: Factory, size: tuple[int, int]) -> None:
+def test_an_image_is_the_same_to_the_bit_whatever_batch_it_is_in(factory: Factory, size: tuple[int, int]) -> None:
     together = climb(factory([5, 6, 7, -1, 2**60], size))
     for i, seed in enumerate([5, 6, 7, -1, 2**60]):
         assert torch.equal(climb(factory([seed], size))[0], together[i])
 
 
 @every
-def test_every_parameter_holds_one_row_per_picture_and_gets_a_gradient(factory: Factory) -> None:
-    pictures = factory([0, 1, 2], (9, 8))
-    (pictures() * torch.rand(pictures().shape, generator=torch.Generator().manual_seed(0))).sum().backward()
-    assert list(pictures.parameters())
-    for parameter in pictures.parameters():
+def test_every_parameter_has_one_row_per_image_and_gets_a_gradient(factory: Factory) -> None:
+    images = factory([0, 1, 2], (9, 8))
+    (images() * torch.rand(images().shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert list(images.parameters())
+    for parameter in images.parameters():
         assert len(parameter) == 3
         assert parameter.grad is not None
         assert bool((parameter.grad.flatten(1).abs().amax(1) > 0).all())
 
 
 @pytest.mark.parametrize("factory", [f for name, f in FACTORIES.items() if name != "photograph"])
-def test_other_seeds_give_other_pictures(factory: Factory) -> None:
+def test_other_seeds_give_other_images(factory: Factory) -> None:
     first, second = factory([0, 1], (16, 16))()
     assert not torch.equal(first, second)
 
@@ -95,8 +95,8 @@ def test_any_number_of_channels(make: Callable[[], Factory], channels: int) -> N
 def test_fourier_is_the_formula_of_lucid() -> None:
     """Its own words in NumPy: an inverse FFT that divides by H W, of coefficients times sqrt(H W), over 4."""
     height, width = 6, 5
-    pictures = Fourier(sd=1.0, decay=1.5)([0], (height, width))
-    (parameter,) = pictures.parameters()
+    images = Fourier(sd=1.0, decay=1.5)([0], (height, width))
+    (parameter,) = images.parameters()
     coefficients = torch.view_as_complex(parameter.detach()[0].double()).numpy()
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     scale = math.sqrt(height * width) / np.maximum(frequency, 1 / max(height, width)) ** 1.5
@@ -110,44 +110,44 @@ def test_fourier_is_the_formula_of_lucid() -> None:
     root = np.array(NATURAL.matrix)
     root /= np.linalg.norm(root, axis=0).max()
     logits = np.einsum("dc,chw->dhw", root, plain / 4)
-    assert np.allclose(pictures().detach()[0].numpy(), 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert np.allclose(images().detach()[0].numpy(), 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
 def test_pixels_without_colors_are_logits() -> None:
-    pictures = Pixels(sd=1.0)([0], (4, 4), 2)
-    (parameter,) = pictures.parameters()
-    assert torch.equal(pictures(), parameter.sigmoid())
+    images = Pixels(sd=1.0)([0], (4, 4), 2)
+    (parameter,) = images.parameters()
+    assert torch.equal(images(), parameter.sigmoid())
 
 
 def test_zero_parameters_show_the_mean_color() -> None:
     colors = Colors((0.2, 0.7), ((1.0, 0.0), (0.0, 1.0)))
-    shown = Pixels(sd=0.0, colors=colors)([0], (2, 2), 2)().detach()
-    assert torch.allclose(shown[0, :, 0, 0], torch.tensor([0.2, 0.7]))
+    output = Pixels(sd=0.0, colors=colors)([0], (2, 2), 2)().detach()
+    assert torch.allclose(output[0, :, 0, 0], torch.tensor([0.2, 0.7]))
 
 
 @pytest.mark.parametrize(("channels", "colors"), [(3, None), (1, None), (5, FIVE)])
 @pytest.mark.parametrize("size", [(16, 16), (9, 7)])
-def test_a_photograph_starts_as_it_is(channels: int, colors: Colors | None, size: tuple[int, int]) -> None:
+def test_a_photograph_starts_as_the_image_itself(channels: int, colors: Colors | None, size: tuple[int, int]) -> None:
     photos = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(1))
-    shown = Photograph(photos, colors=colors)([0, 1], size, channels)().detach()
-    assert torch.allclose(shown, photos.clamp(0.01, 0.99), atol=1e-4)
+    output = Photograph(photos, colors=colors)([0, 1], size, channels)().detach()
+    assert torch.allclose(output, photos.clamp(0.01, 0.99), atol=1e-4)
 
 
 def test_one_photograph_serves_every_seed() -> None:
     photo = torch.full((1, 3, 8, 8), 0.3)
-    pictures = Photograph(photo)([0, 1, 2], (12, 10))
-    assert torch.allclose(pictures(), torch.tensor(0.3), atol=1e-4)
+    images = Photograph(photo)([0, 1, 2], (12, 10))
+    assert torch.allclose(images(), torch.tensor(0.3), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (8, 7)])
 def test_maco_keeps_the_magnitude_of_every_frequency(size: tuple[int, int]) -> None:
     spectrum = torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0))
     for maco in (Maco(), Maco(spectrum)):
-        pictures = maco([0, 1], size)
-        before = torch.fft.rfft2(pictures.raw().detach(), norm="ortho").abs()
-        shown = pictures().detach()
-        assert not torch.allclose(climb(pictures), shown)
-        raw = pictures.raw().detach()
+        images = maco([0, 1], size)
+        before = torch.fft.rfft2(images.raw().detach(), norm="ortho").abs()
+        output = images().detach()
+        assert not torch.allclose(climb(images), output)
+        raw = images.raw().detach()
         assert torch.allclose(torch.fft.rfft2(raw, norm="ortho").abs(), before, atol=1e-5)
         assert torch.allclose(raw.mean((2, 3)), torch.zeros(2, 3), atol=1e-6)
         assert torch.allclose(raw.square().mean((1, 2, 3)), torch.ones(2), atol=1e-5)
@@ -158,17 +158,17 @@ def test_maco_takes_the_measured_spectrum_of_its_size_as_it_is_and_others_by_fre
     falling = (-6 * frequency).exp()[None]
     for size in ((32, 32), (16, 24)):
         raw = Maco(falling)([0], size, 1).raw().detach()
-        found = torch.fft.rfft2(raw, norm="ortho").abs()[0, 0]
+        result = torch.fft.rfft2(raw, norm="ortho").abs()[0, 0]
         own = torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None, :])
-        share = (found / (-6 * own).exp()).flatten()[1:]
+        share = (result / (-6 * own).exp()).flatten()[1:]
         assert float(share.std() / share.mean()) < (1e-5 if size == (32, 32) else 0.05)
 
 
-def test_a_cppn_is_drawn_at_any_size() -> None:
-    pictures = Cppn(width=6, layers=2)([0, 1], (16, 16))
-    large = pictures.render((64, 64)).detach()
-    assert torch.allclose(F.avg_pool2d(large, 4), pictures().detach(), atol=5e-3)
-    assert pictures.render((3, 40)).shape == (2, 3, 3, 40)
+def test_a_cppn_is_rendered_at_any_size() -> None:
+    images = Cppn(width=6, layers=2)([0, 1], (16, 16))
+    large = images.render((64, 64)).detach()
+    assert torch.allclose(F.avg_pool2d(large, 4), images().detach(), atol=5e-3)
+    assert images.render((3, 40)).shape == (2, 3, 3, 40)
 
 
 def test_measured_colors_give_back_the_covariance() -> None:

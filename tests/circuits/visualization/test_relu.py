@@ -33,7 +33,7 @@ def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) ->
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_blocked_pictures_are_pulled_up_and_others_left_alone(form: str) -> None:
+def test_blocked_images_are_redirected_and_others_are_not(form: str) -> None:
     x = torch.tensor([[-1.0, -2.0], [3.0, -4.0]]).view(2, 2, 1, 1)
     weight = torch.tensor([[2.0, -5.0], [7.0, 1.0]]).view(2, 2, 1, 1)
     plain, before = gradient(FORMS[form], x, weight)
@@ -46,7 +46,7 @@ def test_blocked_pictures_are_pulled_up_and_others_left_alone(form: str) -> None
 
 
 @pytest.mark.parametrize("form", list(SIX))
-def test_a_rectifier_that_is_shut_above_lets_down(form: str) -> None:
+def test_a_relu6_at_its_upper_bound_is_redirected_down(form: str) -> None:
     x = torch.tensor([8.0, -3.0]).view(2, 1, 1, 1)
     with redirected():
         out, after = gradient(SIX[form], x, torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1))

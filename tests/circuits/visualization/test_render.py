@@ -36,7 +36,7 @@ NETS: dict[str, Callable[[], circuits.Model]] = {
 def test_any_network_is_rendered_and_left_as_it_was(name: str, unchanged: list[circuits.Model]) -> None:
     model = NETS[name]()
     unchanged.append(model)
-    layer = [n for n, found in model.layers.items() if found.size not in (None, (1, 1))][-1]
+    layer = [n for n, evidence in model.layers.items() if evidence.size not in (None, (1, 1))][-1]
     results = visualize(model, [f"{layer}:0", f"{layer}:1"], steps=6)
     for result in results:
         assert result.image.shape[0] == model.input.channels
@@ -49,7 +49,7 @@ def test_hooks_and_weights_are_as_before_also_after_an_error(
 ) -> None:
     unchanged.append(inception)
 
-    def fails(pictures: Tensor) -> Tensor:
+    def fails(images: Tensor) -> Tensor:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
@@ -76,7 +76,7 @@ def test_settings_give_what_their_keywords_give(inception: circuits.Model) -> No
     assert torch.equal(by_settings.image, by_keywords.image) and torch.equal(by_settings.image, replaced.image)
 
 
-def test_a_picture_does_not_depend_on_its_batch(inception: circuits.Model) -> None:
+def test_an_image_does_not_depend_on_its_batch(inception: circuits.Model) -> None:
     units = [f"mixed3a:{i}" for i in (4, 0, 7)]
     together = visualize(inception, units, steps=5)
     for unit, result in zip(units, together, strict=True):
@@ -95,14 +95,14 @@ def test_a_layer_is_all_of_its_units_and_a_branch_those_of_the_branch(inception:
     assert branch[0].unit.endswith(f"{base}:{start}") and len(branch) == inception.layers["mixed3a_5x5"].channels
 
 
-def test_the_response_is_what_the_model_says_to_the_picture(inception: circuits.Model) -> None:
+def test_the_response_is_the_activation_on_the_image(inception: circuits.Model) -> None:
     result = visualize(inception, "mixed3a:2", steps=8, size=64)[0]
     acts = circuits.capture(inception, result.image[None], "mixed3a")["mixed3a"][0, 2]
     assert result.response == pytest.approx(float(acts.mean()), rel=1e-5)
     assert result.peak == pytest.approx(float(acts.max()), rel=1e-5)
 
 
-def test_a_neuron_is_raised_at_its_place(inception: circuits.Model) -> None:
+def test_a_neuron_is_maximized_at_its_position(inception: circuits.Model) -> None:
     result = visualize(inception, "mixed3a:2@1,6", steps=8, size=64)[0]
     acts = circuits.capture(inception, result.image[None], "mixed3a")["mixed3a"][0, 2]
     assert result.response == pytest.approx(float(acts[1, 6]), rel=1e-5)
@@ -118,7 +118,7 @@ def test_a_direction_of_a_basis_is_a_unit_like_any_other() -> None:
     assert result.history[-1] > result.history[0]
 
 
-def test_the_negative_optimum_goes_below_the_rectifier(inception: circuits.Model) -> None:
+def test_the_negative_optimum_is_below_zero_before_the_relu(inception: circuits.Model) -> None:
     low = visualize(inception, "mixed3a:2", steps=20, optimum="negative", size=64, transforms=[])[0]
     assert low.history[-1] > low.history[0]
     acts = circuits.capture(inception, low.image[None], "mixed3a")["mixed3a"][0, 2]
@@ -136,7 +136,7 @@ def _silent(bias: float) -> circuits.Model:
     return nets.wrap(net, 16)
 
 
-def test_a_unit_that_starts_silent_is_woken_and_one_that_cannot_answer_is_reported_dead() -> None:
+def test_an_inactive_unit_is_retried_and_a_dead_one_reported() -> None:
     asleep = visualize(_silent(-0.8), "1:0", steps=40)[0]
     assert asleep.status == "ok" and asleep.peak > 0.1
     without = visualize(_silent(-0.8), "1:0", steps=40, redirect=0, retries=0)[0]
@@ -146,7 +146,7 @@ def test_a_unit_that_starts_silent_is_woken_and_one_that_cannot_answer_is_report
     assert [r.status for r in visualize(_silent(-1.5), "1:0", steps=3, variants=2)] == ["dead", "dead"]
 
 
-def test_a_unit_that_photographs_wake_is_not_reported_dead() -> None:
+def test_a_unit_that_natural_images_activate_is_not_reported_dead() -> None:
     model = circuits.load("scenes", device="cpu")
     first = visualize(model, "mixed4a:11", steps=48, retries=0)[0]
     assert first.status == "dead"  # in gray noise its parents are silent too
@@ -155,18 +155,18 @@ def test_a_unit_that_photographs_wake_is_not_reported_dead() -> None:
     assert woken.peak > float(circuits.capture(model, "scenes:26", "mixed4a")["mixed4a"][:, 11].max())
 
 
-def test_variants_of_a_unit_are_less_alike_than_without_diversity() -> None:
+def test_variants_of_a_unit_are_less_similar_than_without_diversity() -> None:
     model = circuits.load("scenes", device="cpu")
-    apart = visualize(model, "mixed4a:11", steps=40, variants=3)
-    assert [r.variant for r in apart] == [0, 1, 2]
+    diverse = visualize(model, "mixed4a:11", steps=40, variants=3)
+    assert [r.variant for r in diverse] == [0, 1, 2]
     single = [visualize(model, "mixed4a:11", steps=40, seed=s)[0] for s in range(3)]
-    alike = objectives.diversity("mixed4a")
+    similarity = objectives.diversity("mixed4a")
 
     def likeness(results: list[circuits.visualization.Visualization]) -> float:
         acts = circuits.capture(model, torch.stack([r.image for r in results]), "mixed4a")["mixed4a"]
-        return float(alike(lambda _: acts).mean())
+        return float(similarity(lambda _: acts).mean())
 
-    assert likeness(apart) < likeness(single)
+    assert likeness(diverse) < likeness(single)
 
 
 def test_frames_are_kept_and_a_plateau_ends_the_run(inception: circuits.Model) -> None:
@@ -184,7 +184,7 @@ def test_alpha_gives_an_opacity_and_leaves_transparent_what_does_not_matter() ->
     assert float(opacity[13:20, 13:20].mean()) > 0.5 > float(opacity[:8].mean())
 
 
-def test_half_precision_is_used_when_asked_and_comes_near(inception: circuits.Model) -> None:
+def test_half_precision_is_used_and_comes_near(inception: circuits.Model) -> None:
     seen: list[torch.dtype] = []
     handle = inception.module.get_submodule("mixed3a_1x1_pre").register_forward_hook(
         lambda _m, _i, out: seen.append(out.dtype)
@@ -197,7 +197,7 @@ def test_half_precision_is_used_when_asked_and_comes_near(inception: circuits.Mo
     assert half.response == pytest.approx(visualize(inception, "mixed3a:2", steps=6, size=64)[0].response, rel=0.2)
 
 
-def test_gradients_that_are_no_numbers_are_left_out_and_said() -> None:
+def test_gradients_that_are_not_finite_are_skipped_and_reported() -> None:
     class Breaks(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(x[:, :1] > 0.5, x[:, :1], torch.sqrt(x[:, :1] - 2)).flatten(1).mean(1)[:, None]
@@ -213,10 +213,10 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     real = rendering.ascend
 
-    def small(model: circuits.Model, objective: object, pictures: nn.Module, *args: object, **kwargs: object) -> object:
-        if len(next(pictures.parameters())) > 2:
+    def small(model: circuits.Model, objective: object, images: nn.Module, *args: object, **kwargs: object) -> object:
+        if len(next(images.parameters())) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, objective, pictures, *args, **kwargs)  # type: ignore[arg-type]
+        return real(model, objective, images, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rendering, "ascend", small)
     results = visualize(inception, [f"mixed3a:{i}" for i in range(5)], steps=1, size=32, retries=0)
@@ -232,29 +232,29 @@ def test_other_errors_are_not_swallowed(inception: circuits.Model, monkeypatch: 
         visualize(inception, "mixed3a:0", steps=1)
 
 
-def test_evidence_says_how_a_picture_stands_among_photographs(inception: circuits.Model) -> None:
+def test_evidence_compares_an_image_with_natural_images(inception: circuits.Model) -> None:
     photographs = nets.pictures(20, 64)
     results = visualize(inception, ["mixed3a:2", "mixed3b:3@2,2"], steps=30, size=64)
     for result in examine(inception, results, photographs, top=4):
-        found = result.evidence
-        assert found is not None and found.count == 20 and len(found.examples) == 4
+        evidence = result.evidence
+        assert evidence is not None and evidence.count == 20 and len(evidence.examples) == 4
         layer, _, rest = result.unit.rpartition("/")[2].partition(":")
         acts = circuits.capture(inception, photographs, layer)[layer][:, int(rest.split("@")[0])]
         values = acts.flatten(1).amax(1) if "@" not in rest else acts[:, 2, 2]
-        assert found.percentile == pytest.approx(100 * float((values < result.peak).float().mean()))
-        assert found.strongest == pytest.approx(float(values.max()), rel=1e-5)
-        assert [p.layer for p in found.path][-1] == layer and found.path[0].layer == "conv2d0"
+        assert evidence.percentile == pytest.approx(100 * float((values < result.peak).float().mean()))
+        assert evidence.strongest == pytest.approx(float(values.max()), rel=1e-5)
+        assert [p.layer for p in evidence.path][-1] == layer and evidence.path[0].layer == "conv2d0"
 
 
-def test_the_path_of_a_top_photograph_itself_is_natural(inception: circuits.Model) -> None:
+def test_the_path_of_a_top_activating_image_itself_is_natural(inception: circuits.Model) -> None:
 
     photographs = nets.pictures(30, 64)
     acts = circuits.capture(inception, photographs, "mixed3b")["mixed3b"][:, 3].flatten(1).amax(1)
     result = visualize(inception, "mixed3b:3", steps=1, size=64)[0]
     same = replace(result, image=photographs[int(acts.argmax())], peak=float(acts.max()), input_size=(64, 64))
-    found = examine(inception, [same], photographs, top=5)[0].evidence
-    assert found is not None
-    for path in found.path:
+    results = examine(inception, [same], photographs, top=5)[0].evidence
+    assert results is not None
+    for path in results.path:
         assert path.visualization > path.natural  # it is one of them, and likest to itself
 
 
@@ -288,7 +288,7 @@ def test_what_makes_no_sense_is_refused(
         visualize(inception, **given)  # type: ignore[arg-type]
 
 
-def test_pictures_too_small_for_the_network_are_refused() -> None:
+def test_images_too_small_for_the_network_are_refused() -> None:
     model = nets.wrap(nets.sequential(nn.Conv2d(3, 2, 9), nn.ReLU(), nn.Conv2d(2, 2, 9)), 32)
     with pytest.raises(VisualizationError, match="cannot take images of 8x8"):
         visualize(model, "2:0", steps=1, size=8)

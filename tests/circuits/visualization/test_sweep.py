@@ -68,24 +68,24 @@ def index(folder: Path) -> Any:
 
 
 def test_a_sweep_holds_what_visualize_makes(model: circuits.Model, tmp_path: Path) -> None:
-    found = sweep(model, LAYER, tmp_path, frames=[1, 2], **QUICK)
+    result = sweep(model, LAYER, tmp_path, frames=[1, 2], **QUICK)
     alone = visualize(model, LAYER, frames=[1, 2], **QUICK)
-    assert len(found) == 8 and all(same(a, b) for a, b in zip(found, alone, strict=True))
-    assert all(same(a, b) for a, b in zip(read_sweep(tmp_path), found, strict=True))
+    assert len(result) == 8 and all(same(a, b) for a, b in zip(result, alone, strict=True))
+    assert all(same(a, b) for a, b in zip(read_sweep(tmp_path), result, strict=True))
     assert set(files(tmp_path)) == {f"2-{i}.{end}" for i in range(8) for end in ("png", "safetensors")}
     written = index(tmp_path)
     assert written["schema"] == 1 and written["weights"] == model.digest and written["settings"]["steps"] == 3
     assert [r["unit"] for r in written["results"]] == [f"{model.name}/2:{i}" for i in range(8)]
     with Image.open(tmp_path / "2-5.png") as image:
         pixels = np.asarray(image)
-    assert np.abs(pixels.transpose(2, 0, 1) / 255 - found[5].image.numpy()).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(pixels.transpose(2, 0, 1) / 255 - result[5].image.numpy()).max() <= 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize(
     ("channels", "alpha", "mode"),
     [(1, False, "L"), (1, True, "LA"), (3, False, "RGB"), (3, True, "RGBA"), (5, False, "")],
 )
-def test_the_png_has_the_channels_of_the_picture(tmp_path: Path, channels: int, alpha: bool, mode: str) -> None:
+def test_the_png_has_the_channels_of_the_image(tmp_path: Path, channels: int, alpha: bool, mode: str) -> None:
     sweep(make(channels), f"{LAYER}:1", tmp_path, params=parametrizations.Fourier(alpha=alpha), **QUICK)
     assert len(read_sweep(tmp_path)[0].image) == channels + alpha
     png = tmp_path / "2-1.png"
@@ -97,21 +97,21 @@ def test_the_png_has_the_channels_of_the_picture(tmp_path: Path, channels: int, 
 
 def test_variants_neurons_and_latents_have_files_of_their_own(model: circuits.Model, tmp_path: Path) -> None:
     model.attach(LAYER, "sae-1", circuits.Directions(torch.eye(8)[:3]))
-    asked = [f"{LAYER}:1", f"{LAYER}:1@3,5", f"{LAYER}~sae-1:1"]
-    found = sweep(model, asked, tmp_path, variants=2, **QUICK)
+    options = [f"{LAYER}:1", f"{LAYER}:1@3,5", f"{LAYER}~sae-1:1"]
+    result = sweep(model, options, tmp_path, variants=2, **QUICK)
     assert set(files(tmp_path)) == {
         f"{name}.{end}"
         for name in ("2-1", "2-1.1", "2-1@3,5", "2-1@3,5.1", "2+sae-1-1", "2+sae-1-1.1")
         for end in ("png", "safetensors")
     }
-    assert all(same(a, b) for a, b in zip(read_sweep(tmp_path), found, strict=True))
+    assert all(same(a, b) for a, b in zip(read_sweep(tmp_path), result, strict=True))
 
 
 def test_file_names_are_safe_and_no_two_units_share_one() -> None:
     layers = ["a", "a-1", "a-1.2", "a.1", "a_1", "a-1-2", "L" * 200, "L" * 201]
     bases = [None, "b", "b-1", "1", "b.2"]
-    places = [None, (1, 2), (12, 3)]
-    units = [Unit(la, i, None, b, p) for la, b, p, i in product(layers, bases, places, (0, 1, 2, 12))]
+    positions = [None, (1, 2), (12, 3)]
+    units = [Unit(la, i, None, b, p) for la, b, p, i in product(layers, bases, positions, (0, 1, 2, 12))]
     names = [file_name(u, v) for u in units for v in (0, 1, 2, 12)]
     assert len(set(names)) == len(names)
     assert all(set(n) <= set("abcdefghijklmnopqrstuvwxyzL0123456789._-+@,=") and len(n) < 200 for n in names)
@@ -119,16 +119,16 @@ def test_file_names_are_safe_and_no_two_units_share_one() -> None:
 
 
 def test_a_unit_named_twice_is_made_once(model: circuits.Model, tmp_path: Path) -> None:
-    found = sweep(model, [f"{LAYER}:1", Unit(LAYER, 1), f"{LAYER}:0"], tmp_path, **QUICK)
-    assert [r.unit.rpartition(":")[2] for r in found] == ["1", "0"]
+    result = sweep(model, [f"{LAYER}:1", Unit(LAYER, 1), f"{LAYER}:0"], tmp_path, **QUICK)
+    assert [r.unit.rpartition(":")[2] for r in result] == ["1", "0"]
 
 
 def test_numbers_that_are_none_survive(model: circuits.Model, tmp_path: Path) -> None:
     with torch.no_grad():
         model.module[2].bias[1] = float("nan")  # type: ignore[index]
-    found = sweep(model, [f"{LAYER}:0", f"{LAYER}:1"], tmp_path, **QUICK)
+    result = sweep(model, [f"{LAYER}:0", f"{LAYER}:1"], tmp_path, **QUICK)
     again = read_sweep(tmp_path)
-    assert [r.status for r in again] == [r.status for r in found] and again[1].status == "not finite"
+    assert [r.status for r in again] == [r.status for r in result] and again[1].status == "not finite"
     assert np.isnan(again[1].peak) and np.isnan(again[1].history).all()
 
 
@@ -198,11 +198,11 @@ def test_a_sweep_killed_half_way_goes_on_to_the_same_bytes(tmp_path: Path) -> No
     assert child.returncode == -signal.SIGKILL
     scenes = circuits.load("scenes")
     options: dict[str, Any] = {"steps": 4, "retries": 0, "redirect": 4, "batch_size": 6}
-    kept = len(read_sweep(broken))
-    assert 0 < kept < scenes.layers["mixed3a"].channels and kept % 6 == 0
-    found = sweep(scenes, "mixed3a", broken, **options)
+    stored = len(read_sweep(broken))
+    assert 0 < stored < scenes.layers["mixed3a"].channels and stored % 6 == 0
+    result = sweep(scenes, "mixed3a", broken, **options)
     unbroken = sweep(scenes, "mixed3a", whole, **options)
-    assert all(same(a, b) for a, b in zip(found, unbroken, strict=True))
+    assert all(same(a, b) for a, b in zip(result, unbroken, strict=True))
     assert files(broken) == files(whole)
     assert not list(broken.glob("*.tmp")) and not list(broken.glob(".*.tmp"))
 
@@ -216,7 +216,7 @@ def test_what_a_killed_run_left_half_written_is_taken_away(model: circuits.Model
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
-def test_a_picture_that_was_damaged_is_named_and_made_again(model: circuits.Model, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_image_is_reported_and_made_again(model: circuits.Model, tmp_path: Path, damage: str) -> None:
     sweep(model, LAYER, tmp_path, **QUICK)
     before = files(tmp_path)
     path = tmp_path / "2-4.safetensors"
@@ -320,7 +320,7 @@ def test_another_batch_size_goes_on(model: circuits.Model, tmp_path: Path) -> No
 # -- photographs --------------------------------------------------------------------------------------------------
 
 
-def test_evidence_is_gathered_kept_and_gathered_anew_for_other_photographs(
+def test_evidence_is_stored_and_replaced_for_other_images(
     model: circuits.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = sweep(model, LAYER, tmp_path, **QUICK)
@@ -382,7 +382,7 @@ def test_a_unit_that_no_gradient_reaches_is_refused_before_anything_is_written(t
     assert not (tmp_path / "new").exists()
 
 
-def test_a_place_that_cannot_be_written_to_is_named(model: circuits.Model, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_named(model: circuits.Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for store in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(VisualizationError, match="is a file"):
