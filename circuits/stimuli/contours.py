@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from circuits.stimuli.base import Axis, Grid, Ink, Stimuli, StimuliError, angles, choices, covered, numbers
 from circuits.stimuli.hues import hue
+from zoo.common.checks import number, one_of
 
 Polarity = Literal["light", "dark"]
 BOTH: tuple[Polarity, ...] = ("light", "dark")
 _SIGN = {"light": 1.0, "dark": -1.0}
+_pixels = partial(number, error=StimuliError)
 RADII = (6.0, 10.0, 16.0, 25.0, 40.0, 63.0, math.inf)
 
 
@@ -38,7 +41,7 @@ def lines(
     >>> lines(orientations=4).shape
     (4, 1, 2)
     """
-    half = math.inf if length is None else _positive(length, "length") / 2
+    half = math.inf if length is None else _pixels("length", length, above=0) / 2
     axes = (
         angles(orientations, 180),
         Axis("width", numbers(widths, "width", low=1.0, closed=True), "pixels"),
@@ -86,11 +89,9 @@ def curves(
     >>> curves(orientations=36, radii=(20,)).axis("orientation").values[:3]
     (0.0, 10.0, 20.0)
     """
-    if variant not in ("outline", "filled", "colored"):
-        raise StimuliError(f"variant={variant!r}: use 'outline', 'filled' or 'colored'")
-    if not 0 < arc <= 360:
-        raise StimuliError(f"an arc covers up to 360 degrees, not {arc}")
-    _positive(width, "width", least=1)
+    one_of("variant", variant, ("outline", "filled", "colored"), error=StimuliError)
+    number("arc", arc, above=0, most=360, error=StimuliError)
+    _pixels("width", width, least=1)
     axes = (
         angles(orientations, 360),
         Axis("radius", numbers(radii, "radius", infinite=True), "pixels"),
@@ -152,8 +153,8 @@ def angle_to_curve(
     """
     if not 0 < turning < 180:
         raise StimuliError(f"turning lies between 0 and 180 degrees, not {turning}")
-    _positive(radius, "radius")
-    _positive(width, "width", least=1)
+    _pixels("radius", radius, above=0)
+    _pixels("width", width, least=1)
     half = math.radians(180 - turning) / 2
     axes = (
         angles(orientations, 360),
@@ -189,7 +190,7 @@ def circles(
         polarity: light, dark or both.
         contrast: in (0, 1].
     """
-    _positive(width, "width", least=1)
+    _pixels("width", width, least=1)
     axes = (
         Axis("radius", numbers(radii, "radius"), "pixels"),
         Axis("variant", choices(variants, ("outline", "filled"), "variants")),
@@ -225,9 +226,3 @@ def _from_wedge(u: Ink, v: Ink, half: float) -> Ink:
     along = np.maximum(u * c + v * s, 0.0)
     distance = np.hypot(u - along * c, v - along * s)
     return np.where(v * c - u * s < 0, -distance, distance)
-
-
-def _positive(value: float, name: str, least: float = 0.0) -> float:
-    if not (math.isfinite(value) and value > 0 and value >= least):
-        raise StimuliError(f"{name} is {f'at least {least:g}' if least else 'above 0'} pixels, not {value:g}")
-    return value

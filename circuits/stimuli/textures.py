@@ -10,7 +10,7 @@ import numpy as np
 
 from circuits.stimuli.base import Axis, Grid, Ink, Stimuli, StimuliError, angles, covered, numbers
 from circuits.stimuli.hues import color
-from zoo.common.checks import one_of, whole_number
+from zoo.common.checks import number, one_of, whole_number
 
 FREQUENCIES = (1 / 32, 1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4)
 PAIRS = (
@@ -79,8 +79,7 @@ def high_low(
         seed: of the samples.
         contrast: in (0, 1]; "waves" are clipped to it.
     """
-    if not (math.isfinite(wavelength) and wavelength >= 2):
-        raise StimuliError(f"a wavelength is at least 2 pixels, not {wavelength:g}")
+    number("wavelength", wavelength, least=2, error=StimuliError)
     one_of("texture", texture, ("waves", "grating"), error=StimuliError)
     whole_number("samples", samples, error=StimuliError)
     whole_number("seed", seed, least=0, error=StimuliError)

@@ -82,6 +82,28 @@ class Objective:
 
 
 @dataclass(frozen=True, eq=False)
+class OfLayer(Objective):
+    """Base of objectives that read one layer."""
+
+    layer: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
+
+@dataclass(frozen=True, eq=False)
+class OfObjective(Objective):
+    """Base of objectives that change the value of another."""
+
+    of: Objective
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.of.layers
+
+
+@dataclass(frozen=True, eq=False)
 class Constant(Objective):
     """The same number for every image."""
 
@@ -114,22 +136,17 @@ class Sum(Objective):
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled(Objective):
+class Scaled(OfObjective):
     """A multiple."""
 
-    of: Objective
     factor: float
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.of.layers
 
     def __call__(self, activations: Activations) -> Tensor:
         return self.factor * self.of(activations)
 
 
 @dataclass(frozen=True, eq=False)
-class Reading(Objective):
+class Reading(OfLayer):
     """The activation of a channel or along a direction, over all positions or at one.
 
     Attributes:
@@ -140,15 +157,10 @@ class Reading(Objective):
         cosine: exponent of the cosine similarity, at least 0.1, that the inner product is multiplied with.
     """
 
-    layer: str
     index: Tensor | None = None
     along: Tensor | None = None
     at: str | Tensor = "mean"
     cosine: float = 0.0
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
 
     def __call__(self, activations: Activations) -> Tensor:
         acts = at_position(as_maps(activations(self.layer)), self.at, self.layer)
@@ -165,16 +177,11 @@ class Reading(Objective):
 
 
 @dataclass(frozen=True, eq=False)
-class Caricature(Objective):
+class Caricature(OfLayer):
     """Inner product of a layer's activations with those of an image, position by position."""
 
-    layer: str
     acts: Tensor
     cosine: float = 1.0
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
 
     def __call__(self, activations: Activations) -> Tensor:
         acts, target = as_maps(activations(self.layer)), as_maps(self.acts)
@@ -189,15 +196,10 @@ class Caricature(Objective):
 
 
 @dataclass(frozen=True, eq=False)
-class Function(Objective):
+class Function(OfLayer):
     """A function of one layer (or of the images) to a value per image."""
 
-    layer: str
     of: Callable[[Tensor], Tensor]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
 
     def __call__(self, activations: Activations) -> Tensor:
         return self.of(activations(self.layer))

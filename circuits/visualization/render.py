@@ -21,6 +21,7 @@ from circuits.network.model import Model
 from circuits.visualization.objectives import (
     Activations,
     Objective,
+    OfObjective,
     Reading,
     as_maps,
     as_objective,
@@ -277,36 +278,41 @@ def _batch(
         objective = _Diverse(objective)
     background = _Backgrounds(seeds) if parametrization.alpha else None
     ascent = ascend(model, objective, parametrization, pipeline, settings, background=background, on_step=tick)
+    results = dict(zip(group, visualizations(model, group, ascent, show), strict=True))
+    for job, result in results.items():
+        if result.status == "ok" and job.unit is not None and not job.negative and result.peak == 0:
+            results[job] = replace(result, status="dead")  # zero exactly: a ReLU that nothing came through
+    return results
+
+
+def visualizations(model: Model, group: Sequence[Job], ascent: Ascent, show: Size) -> list[Visualization]:
+    """The results of a batch; "dead" where no gradient reached the image, "not finite" where too many steps failed."""
+    lowest = group[0].negative
     readings = stack_objectives([job.reading for job in group])
-    means, peaks = responses(model, readings, ascent.images, show, lowest=settings.negative)
-    return {
-        job: Visualization(
-            unit=job.name,
-            variant=job.variant,
-            image=ascent.images[i].cpu(),
-            response=float(means[i]),
-            peak=float(peaks[i]),
-            transformed=float(ascent.values[-16:, i].mean()),
-            history=tuple(ascent.values[:, i].tolist()),
-            status=_status(ascent, i, job, float(peaks[i])),
-            optimum=settings.optimum,
-            channels=model.input.channels,
-            frames={s: f[i] for s, f in ascent.frames.items()},
-            steps=len(ascent.values),
-            input_size=show,
-            seed=job.seed,
-            digest=model.digest,
+    means, peaks = responses(model, readings, ascent.images[: len(group)], show, lowest=lowest)
+    results = []
+    for i, job in enumerate(group):
+        finite = math.isfinite(float(peaks[i])) and int(ascent.skipped[i]) <= len(ascent.values) // 10
+        results.append(
+            Visualization(
+                unit=job.name,
+                variant=job.variant,
+                image=ascent.images[i].cpu(),
+                response=float(means[i]),
+                peak=float(peaks[i]),
+                transformed=float(ascent.values[-16:, i].mean()),
+                history=tuple(ascent.values[:, i].tolist()),
+                status="not finite" if not finite else "ok" if bool(ascent.reached[i]) else "dead",
+                optimum="negative" if lowest else "positive",
+                channels=model.input.channels,
+                frames={s: f[i] for s, f in ascent.frames.items()},
+                steps=len(ascent.values),
+                input_size=show,
+                seed=job.seed,
+                digest=model.digest,
+            )
         )
-        for i, job in enumerate(group)
-    }
-
-
-def _status(ascent: Ascent, i: int, job: Job, peak: float) -> str:
-    if not math.isfinite(peak) or int(ascent.skipped[i]) > len(ascent.values) // 10:
-        return "not finite"
-    if job.unit is not None and not job.negative and peak == 0:  # exactly: a ReLU that nothing came through
-        return "dead"
-    return "ok" if bool(ascent.reached[i]) else "dead"
+    return results
 
 
 @torch.no_grad()
@@ -335,20 +341,12 @@ def responses(
     return values, unit_maps.amin(1) if lowest else unit_maps.amax(1)
 
 
-class _Diverse(Objective):
+class _Diverse(OfObjective):
     """A unit's objective less the similarity of its images, scaled to the objective's present value."""
 
-    def __init__(self, of: Objective) -> None:
-        self.of = of
-        self.similarity = diversity(of.layers[0])
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.of.layers
-
     def __call__(self, activations: Activations) -> Tensor:
-        value = self.of(activations)
-        return value - value.detach().abs().mean() * self.similarity(activations) / (len(value) - 1)
+        value, similarity = self.of(activations), diversity(self.layers[0])(activations)
+        return value - value.detach().abs().mean() * similarity / (len(value) - 1)
 
 
 class _Backgrounds:

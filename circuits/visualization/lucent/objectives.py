@@ -33,15 +33,10 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class _OfImage(Objective):
+class _OfImage(ours.OfObjective):
     """An objective of one image of the batch."""
 
-    of: Objective
     number: int
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.of.layers
 
     def __call__(self, activations: Activations) -> Tensor:
         values = self.of(activations)
@@ -95,16 +90,11 @@ def neuron_weight(
 
 
 @dataclass(frozen=True, eq=False)
-class _Cosine(Objective):
+class _Cosine(ours.OfLayer):
     """The mean cosine similarity to a direction, over positions or at one."""
 
-    layer: str
     vector: Tensor
     at: str | Tensor = "mean"
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
 
     def __call__(self, activations: Activations) -> Tensor:
         acts = ours.at_position(ours.as_maps(activations(self.layer)), self.at, self.layer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from circuits.visualization.objectives import Activations, Objective
 from circuits.visualization.objectives import stack as stack_objectives
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Parametrization, Photograph
-from circuits.visualization.render import default_batch_size, jobs_of, responses
+from circuits.visualization.render import default_batch_size, jobs_of, visualizations
 from circuits.visualization.result import Visualization
 from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline, standard
@@ -89,7 +89,7 @@ def accentuate(
     total = steps * -(-len(jobs) // most)
     with reporter(progress, "step") as report:
         for i in range(0, len(jobs), most):
-            group, n, before = jobs[i : i + most], len(jobs[i : i + most]), steps * (i // most)
+            group, before = jobs[i : i + most], steps * (i // most)
             seeds = [job.seed for job in group]
             parametrization = Photograph(originals[i : i + most])(seeds, size, model.input.channels, model.device)
             with torch.no_grad():
@@ -102,28 +102,8 @@ def accentuate(
                 model, goal, parametrization, Pipeline(changes, out=size, seeds=seeds, device=model.device), settings,
                 on_step=lambda step, before=before: report(before + step, total),  # type: ignore[misc]
             )  # fmt: skip
-            final = ascent.images[:n]
-            means, peaks = responses(model, stack_objectives([job.reading for job in group]), final, size)
-            for j, job in enumerate(group):
-                finite = math.isfinite(float(peaks[j])) and int(ascent.skipped[j]) <= steps // 10
-                results.append(
-                    Visualization(
-                        unit=job.name,
-                        variant=job.variant,
-                        image=final[j].cpu(),
-                        response=float(means[j]),
-                        peak=float(peaks[j]),
-                        transformed=float(ascent.values[-16:, j].mean()),
-                        history=tuple(ascent.values[:, j].tolist()),
-                        status="not finite" if not finite else "ok" if bool(ascent.reached[j]) else "dead",
-                        channels=model.input.channels,
-                        frames={0: start[j].cpu(), **{s: f[j] for s, f in ascent.frames.items()}},
-                        steps=steps,
-                        input_size=size,
-                        seed=job.seed,
-                        digest=model.digest,
-                    )
-                )
+            for j, result in enumerate(visualizations(model, group, ascent, size)):
+                results.append(replace(result, frames={0: start[j].cpu(), **result.frames}))
     return results
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol, TypeAlias
@@ -118,12 +117,6 @@ def checked_colors(seeds: Sequence[int], size: Size, channels: int, colors: Colo
             "measure them with measure_colors(images, model.input)"
         )
     return colors
-
-
-def check_sd(sd: float) -> None:
-    """Raise unless `sd` is a standard deviation."""
-    if not 0 <= sd < math.inf:
-        raise VisualizationError(f"the standard deviation of the start is 0 or more; got {sd}")
 
 
 def frequencies(size: Size) -> Tensor:

@@ -21,12 +21,12 @@ from circuits.visualization.parametrizations.base import (
     Device,
     Parametrization,
     Size,
-    check_sd,
     checked_colors,
     frequencies,
     normal,
 )
 from circuits.visualization.parametrizations.color_statistics import Colors
+from zoo.common.checks import number
 from zoo.common.results import called
 
 _SPECTRUM_SHARE = 4.0  # Lucid divides what comes out of the inverse FFT by 4; its step sizes suit that
@@ -67,7 +67,7 @@ class Fourier:
     alpha: bool = False
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
-        check_sd(self.sd)
+        number("sd", self.sd, least=0, error=VisualizationError)
         colors = checked_colors(seeds, size, channels, self.colors)
         start = self.sd * normal(seeds, "fourier", channels + self.alpha, size[0], size[1] // 2 + 1, 2)
         return _FourierImages(start, size, channels, colors, self.alpha, self.decay).to(device)

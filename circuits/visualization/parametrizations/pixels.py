@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from circuits.errors import VisualizationError
 from circuits.visualization.parametrizations.base import (
     Colored,
     Device,
     Parametrization,
     Size,
-    check_sd,
     checked_colors,
     normal,
 )
 from circuits.visualization.parametrizations.color_statistics import Colors
+from zoo.common.checks import number
 
 
 class _PixelImages(Colored):
@@ -41,7 +42,7 @@ class Pixels:
     alpha: bool = False
 
     def __call__(self, seeds: Sequence[int], size: Size, channels: int = 3, device: Device = "cpu") -> Parametrization:
-        check_sd(self.sd)
+        number("sd", self.sd, least=0, error=VisualizationError)
         colors = checked_colors(seeds, size, channels, self.colors)
         start = self.sd * normal(seeds, "pixels", channels + self.alpha, *size)
         return _PixelImages(start, size, channels, colors, self.alpha).to(device)
