@@ -33,8 +33,9 @@ import sae  # noqa: E402
 from sae.architectures import kernels  # noqa: E402
 from sae.data.streams import TensorStream  # noqa: E402
 from sae.training.input_normalization import statistics_of  # noqa: E402
-from sae.training.sae_trainer import SAETrainer, TrainingConfig  # noqa: E402
-from sae.training.schedule import Schedule, default_lr  # noqa: E402
+from sae.training.sae_trainer import SAETrainer  # noqa: E402
+from sae.training.schedule import default_lr  # noqa: E402
+from sae.training.settings import Precision, TrainingSettings  # noqa: E402
 from zoo.images.sources import open_images  # noqa: E402
 
 WARMUP = 5
@@ -113,11 +114,12 @@ def quality(contender: Contender, train: Tensor, held_out: Tensor) -> tuple[floa
 def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
     """Train all in turn and print a table; of speed alone, if asked."""
     torch.set_num_threads(threads)
-    places = torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))
-    held = places[: len(acts) // 10]
-    raw = acts[places[len(acts) // 10 :]].flatten(0, 1)
-    known = statistics_of(raw[:65536])
-    train, held_out = (((x - known.mean) * known.scale) for x in (raw, acts[held].flatten(0, 1)))
+    order = torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))
+    raw, raw_held_out = (
+        acts[indices].flatten(0, 1) for indices in (order[len(acts) // 10 :], order[: len(acts) // 10])
+    )
+    normalization = statistics_of(raw[:65536])
+    train, held_out = (((x - normalization.mean) * normalization.scale) for x in (raw, raw_held_out))
     ours = Ours(shape, raw)
     others, missing = peers(shape)
     contenders: list[Contender] = [ours, PlainDense(shape), *others]
@@ -134,8 +136,8 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
     wall, cpu = product.seconds
     rows = {}
     for contender in contenders:
-        found = (math.nan,) * 3 if speed else quality(contender, train, held_out)
-        rows[contender.name] = (*clocks[contender.name].seconds, *found)
+        measured = (math.nan,) * 3 if speed else quality(contender, train, held_out)
+        rows[contender.name] = (*clocks[contender.name].seconds, *measured)
     ours.close()
     lr = f"{shape.lr:.1e}"
     print(f"\nd={shape.d}, m={shape.m}, k={shape.k}, batch {shape.batch}, {shape.steps} steps, {len(raw):,} vectors,")
@@ -155,13 +157,15 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
         print(line)
 
 
-def trainee(shape: Shape, precision: str = "float32") -> tuple[SAETrainer, Tensor]:
+def trainer_of(shape: Shape, precision: Precision = "float32") -> tuple[SAETrainer, Tensor]:
     """An SAE in training, and a batch of noise."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(shape.batch, shape.d, generator=g)
-    training = TrainingConfig(Schedule(10**6, 0, 0.0, 0), shape.lr, 1.0, 10**12, 10**12, precision)
-    place = torch.device(shape.device)
-    return SAETrainer(sae.TopK(latents=shape.m, k=shape.k), "sae", statistics_of(x), training, place), x.to(place)
+    settings = TrainingSettings(
+        steps=10**6, warmup=0, decay=0.0, lr=shape.lr, dead_after=10**12, precision=precision
+    ).resolved(shape.batch)
+    device = torch.device(shape.device)
+    return SAETrainer(sae.TopK(latents=shape.m, k=shape.k), "sae", statistics_of(x), settings, device), x.to(device)
 
 
 def paths(threads: int, rounds: int) -> None:
@@ -173,14 +177,14 @@ def paths(threads: int, rounds: int) -> None:
         for m, k in ((64, 32), (96, 32), (128, 32), (256, 32), (512, 32), (1024, 32), (4096, 32), (1024, 4)):
             shape = Shape(d, m, k, 2048, rounds, 1e-3)
             clocks = {name: Clock("cpu") for name in ("dense", "bags")}
-            made = {name: trainee(shape) for name in clocks}
+            trainers = {name: trainer_of(shape) for name in clocks}
             for _ in range(rounds + WARMUP):
-                for name, (one, x) in made.items():
+                for name, (trainer, x) in trainers.items():
                     with kernels.using(name):
-                        clocks[name](lambda one=one, x=x: one.learn(x))  # type: ignore[misc]
+                        clocks[name](lambda trainer=trainer, x=x: trainer.learn(x))  # type: ignore[misc]
             dense, sparse = (clocks[name].seconds[1] for name in ("dense", "bags"))
-            chosen = kernels.choose(d, m, k).path
-            lines.append(f"{d}; {m}; {k}; {m / k:g}; {dense:.4f}; {sparse:.4f}; {dense / sparse:.2f}; {chosen}")
+            rule = kernels.choose(d, m, k).path
+            lines.append(f"{d}; {m}; {k}; {m / k:g}; {dense:.4f}; {sparse:.4f}; {dense / sparse:.2f}; {rule}")
     table("d; m; k; m / k; dense; sparse; dense / sparse; rule", *lines)
 
 
@@ -204,16 +208,16 @@ def gpu(device: str, steps: int) -> None:
             torch.cuda.reset_peak_memory_stats()
             clock = Clock(device)
             with kernels.using(path):
-                one, x = trainee(shape, "bfloat16")
+                trainer, x = trainer_of(shape, "bfloat16")
                 for _ in range(WARMUP):
-                    one.learn(x)
-                clock(lambda one=one, x=x: [one.learn(x) for _ in range(steps)])  # type: ignore[misc]
+                    trainer.learn(x)
+                clock(lambda trainer=trainer, x=x: [trainer.learn(x) for _ in range(steps)])  # type: ignore[misc]
             seconds = clock.wall[0] / steps
             peak = torch.cuda.max_memory_allocated() / 2**30
             share = ceiling(d, m, k, batch) / seconds
             speed = f"{batch / seconds:,.0f}; {seconds * 1e3:.2f}; {share:.0%}; {peak:.1f}"
             lines.append(f"{d}; {m}; {k}; {batch}; {path}; {speed}")
-            del one, x
+            del trainer, x
     table("d; m; k; batch; path; vectors/s; ms/step; of the ceiling; peak GiB", *lines)
 
 

@@ -33,6 +33,7 @@ from sae.steering import LatentEdit, Steering, When, steer
 from sae.superposition import geometry
 from sae.training import sweeps
 from sae.training.reporting import Report, tensorboard, wandb
+from sae.training.settings import TrainingSettings
 from sae.training.sweeps import sweep
 from sae.training.train import Run, train
 
@@ -64,6 +65,7 @@ __all__ = [
     "TensorStream",
     "TopK",
     "TrainingError",
+    "TrainingSettings",
     "VisionSite",
     "When",
     "build",

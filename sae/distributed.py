@@ -1,12 +1,12 @@
-"""One training shared by several processes, each with vectors of its own and all with the same weights.
+"""One training by several processes, each with vectors of its own and all with the same weights.
 
-Under `torchrun`, or in any process group, the ranks add up gradients, counts and statistics of inputs, so that two
-of them with batches of B train the SAE that one trains with batches of 2B::
+Under `torchrun`, or in any process group, the ranks sum gradients, counts and statistics of inputs, so that two of them
+with batches of B train the SAE that one trains with batches of 2B::
 
     torchrun --nproc-per-node 8 my_training.py  # which calls sae.train(...)
 
-What is shared out are vectors; every rank holds whole dictionaries. Latents spread over ranks would need other sums
-(of reconstructions, in the forward pass): they belong here, too, beside `Ranks.add`.
+The vectors are divided among the ranks; every rank holds whole dictionaries. Latents divided among ranks would need
+other sums (of reconstructions, in the forward pass): they belong here, too, beside `Ranks.add`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from torch import Tensor
 from sae.errors import CircuitsError, TrainingError
 
 LARGE = 2**18
-"""Elements from which on a tensor is added up in place, in a message of its own, without being copied."""
+"""Number of elements from which a tensor is summed in place, in a message of its own, without being copied."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Message:
-    """What ranks tell each other before every step; of all of them, the sums.
+    """A message that ranks exchange before every step: each receives the sums over all of them.
 
     Attributes:
         rows: vectors of this step.
-        ended, interrupted, failed: how many have no more vectors, were asked to stop, or met an error.
+        ended, interrupted, failed: number of ranks that have no more vectors, received Ctrl-C, or have an error.
     """
 
     rows: int = 0
@@ -48,14 +48,14 @@ class Message:
 class Ranks:
     """The processes that share a training: those of `torch.distributed`, or this one alone.
 
-    A context: where `torchrun` started several processes and no group is there yet, it is made on the way in (gloo,
-    and nccl for tensors on CUDA devices) and taken down on the way out.
+    A context: if `torchrun` started several processes and there is no process group yet, it is initialized on entry
+    (gloo, and nccl for tensors on CUDA devices) and destroyed on exit.
 
     Args:
-        shared: False leaves this process alone, whatever there is.
+        shared: False is this process alone, whatever group there is.
 
     Attributes:
-        rank, world: this process' number, and how many there are.
+        rank, world: the number of this process, and the number of processes.
 
     >>> with Ranks() as ranks:
     ...     ranks.rank, ranks.world, ranks.gathered("mine")
@@ -65,7 +65,7 @@ class Ranks:
     def __init__(self, shared: bool = True) -> None:
         self.shared = shared
         self.rank, self.world = 0, 1
-        self._made = False
+        self._initialized = False
         self._control: Any = None
 
     def __enter__(self) -> Self:
@@ -77,11 +77,11 @@ class Ranks:
         if not distributed.is_initialized() and launched:
             several = torch.cuda.is_available() and distributed.is_nccl_available()
             distributed.init_process_group("cpu:gloo,cuda:nccl" if several else "gloo")
-            self._made = True
+            self._initialized = True
         _CURRENT.set(self)
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
-            # words between ranks must not wait for an accelerator, whatever the group's own backend
+            # messages between ranks must not wait for an accelerator, whatever the group's own backend
             self._control = distributed.new_group(backend="gloo", timeout=datetime.timedelta(minutes=30))
         return self
 
@@ -89,11 +89,11 @@ class Ranks:
         from torch import distributed
 
         _CURRENT.set(ALONE)
-        if self._made:
+        if self._initialized:
             distributed.destroy_process_group()
         elif self._control is not None:
             distributed.destroy_process_group(self._control)
-        self._made, self._control, self.rank, self.world = False, None, 0, 1
+        self._initialized, self._control, self.rank, self.world = False, None, 0, 1
 
     @property
     def first(self) -> bool:
@@ -101,11 +101,11 @@ class Ranks:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """The device itself, or for a bare "cuda" the one that is this rank's."""
+        """The device itself, or for a bare "cuda" the device of this rank."""
         if self.world == 1 or device.type != "cuda" or device.index is not None:
             return device
         own = int(os.environ.get("LOCAL_RANK", self.rank % max(1, torch.cuda.device_count())))
-        torch.cuda.set_device(own)  # nccl goes by the current device
+        torch.cuda.set_device(own)  # nccl uses the current device
         return torch.device("cuda", own)
 
     # -- sums ---------------------------------------------------------------------------------------------
@@ -142,19 +142,19 @@ class Ranks:
 
         self._connected(send)
 
-    # -- words --------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------
 
-    def exchange(self, word: Message) -> Message:
-        """The sum of every rank's word."""
+    def exchange(self, message: Message) -> Message:
+        """The sum of the messages of all ranks."""
         if self.world == 1:
-            return word
-        numbers = torch.tensor([word.rows, word.ended, word.interrupted, word.failed])
+            return message
+        numbers = torch.tensor([message.rows, message.ended, message.interrupted, message.failed])
         self._all_reduce([numbers])
         return Message(*numbers.tolist())
 
-    def everywhere(self, true: bool) -> bool:
-        """Whether something is true on all ranks."""
-        return self.exchange(Message(failed=int(not true))).failed == 0
+    def everywhere(self, condition: bool) -> bool:
+        """Whether a condition holds on all ranks."""
+        return self.exchange(Message(failed=int(not condition))).failed == 0
 
     def gathered(self, value: T) -> list[T]:
         """The value of every rank, in their order; something small that can be pickled."""
@@ -178,7 +178,7 @@ class Ranks:
         return everyone
 
     def agreed(self, work: Callable[[], T]) -> T:
-        """What `work` gives here, once it has gone well on every rank.
+        """The result of `work` here, after it has succeeded on every rank.
 
         Raises:
             Exception: what `work` raised here.
@@ -190,17 +190,17 @@ class Ranks:
             result, error = work(), None
         except Exception as caught:
             result, error = None, caught
-        others = self.gathered(None if error is None else describe(error))
+        errors = self.gathered(None if error is None else describe(error))
         if error is not None:
             raise error
-        self.check(others)
+        self.check(errors)
         return result  # type: ignore[return-value]
 
     def check(self, errors: Sequence[str | None]) -> None:
-        """Raise what another rank met, where any did.
+        """Raise the error of another rank, if there is one.
 
         Raises:
-            TrainingError: with the number of the rank and its words.
+            TrainingError: with the number of the rank and its message.
         """
         for rank, error in enumerate(errors):
             if error is not None:
@@ -219,47 +219,48 @@ class Ranks:
 
 
 def describe(error: BaseException) -> str:
-    """An error for other ranks: its message where it is meant for users, else with its kind."""
+    """The text of an error for other ranks: its message if it is one for users, else with its type."""
     return str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"
 
 
 def fingerprint(x: Tensor) -> str:
-    """SHA-256 of vectors, to tell whether two ranks read the same."""
+    """SHA-256 of vectors, by which two ranks compare what they read."""
     return hashlib.sha256(x.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
-def check_alike(ranks: Ranks, stream: Any, first: str, settings: Mapping[str, Any], step: int | None) -> None:
-    """Raise where processes that train together do not agree on what, or read the same vectors.
+def check_agreement(ranks: Ranks, stream: Any, first: str, settings: Mapping[str, Any], step: int | None) -> None:
+    """Raise if processes that train together have different settings or checkpoints, or read the same vectors.
 
     Args:
-        ranks: the processes; stream: this one's. first: fingerprint of its first batch.
-        settings: of the training; step: of the checkpoint it goes on from, or None.
+        ranks: the processes; stream: of this one. first: fingerprint of its first batch.
+        settings: of the training; step: of the checkpoint that it resumes, or None.
 
     Raises:
-        TrainingError: with what differs and what to do.
+        TrainingError: it names the difference and the remedy.
     """
     if ranks.world == 1:
         return
-    digest = told_by(stream, "digest") if told_by(stream, "told") is False else None
-    found = ranks.gathered((dict(settings), step, digest, first))
-    others = {name for given, *_ in found for name in given if given.get(name) != found[0][0].get(name)}
-    others |= {name for name in found[0][0] if any(name not in given for given, *_ in found)}
-    if others:
-        raise TrainingError(f"the {ranks.world} ranks were called with different settings: {', '.join(sorted(others))}")
-    steps = [step for _, step, *_ in found]
+    shared = stream_attribute(stream, "fixed_share") is False
+    everyone = ranks.gathered((dict(settings), step, stream_attribute(stream, "digest") if shared else None, first))
+    first_rank = everyone[0][0].items()
+    differing = {name for own, *_ in everyone for name, _ in own.items() ^ first_rank}
+    if differing:
+        names = ", ".join(sorted(differing))
+        raise TrainingError(f"the {ranks.world} ranks were called with different settings: {names}")
+    steps = [step for _, step, *_ in everyone]
     if len(set(steps)) > 1:
         raise TrainingError(
             f"not all ranks see the same checkpoint (steps {steps}): it must lie where all of them can read it"
         )
-    if len({digest for *_, digest, _ in found}) > 1:
+    if len({digest for *_, digest, _ in everyone}) > 1:
         raise TrainingError(
-            "the ranks share out one tensor, but hold different ones; where each has vectors of its own, give "
+            "the ranks divide one tensor among them, but hold different ones; if each has vectors of its own, give "
             "TensorStream(x, batch_size, rank=0, world=1)"
         )
-    if len({first for *_, first in found}) < ranks.world:
+    if len({first for *_, first in everyone}) < ranks.world:
         raise TrainingError(
-            "two ranks read the same vectors, and nothing would be won. A tensor is shared out by itself; a stream "
-            "needs a method share(rank, world), or sae.data.streams.RankShare around it"
+            "two ranks read the same vectors, which gains nothing. A tensor is divided by itself; a stream needs a "
+            "method share(rank, world), or sae.data.streams.RankShare around it"
         )
 
 
@@ -272,7 +273,7 @@ _CURRENT: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)
 def variance(x: Tensor) -> Tensor:
     """Mean squared distance of rows `(n, d)` from their mean, per dimension: of the rows of all ranks that train now.
 
-    For what a loss is relative to, so that ranks weigh it alike; no gradient goes through the others' rows.
+    For losses relative to a variance, so that all ranks divide by the same. The rows of other ranks get no gradient.
 
     >>> variance(torch.tensor([[0.0], [2.0]]))
     tensor(1.)
@@ -288,7 +289,7 @@ def variance(x: Tensor) -> Tensor:
     return (about_zero - total.square().sum() / count) / (count * x.shape[1])
 
 
-def told_by(stream: Any, name: str) -> Any:
+def stream_attribute(stream: Any, name: str) -> Any:
     """An attribute of a stream, or of the one inside it; None where neither has it."""
     while stream is not None:
         if (value := getattr(stream, name, None)) is not None:

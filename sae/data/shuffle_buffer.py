@@ -31,7 +31,7 @@ class WindowStream(ABC):
         whole("batch_size", batch_size)
         self.batch_size, self.seed = batch_size, seed
         self.epoch, self.window, self.cursor = 0, 0, 0
-        self.rank, self.world, self.told = 0, 1, False
+        self.rank, self.world, self.fixed_share = 0, 1, False
         self._held: tuple[tuple[int, int], Tensor] | None = None
         self._order: Tensor | None = None
 

@@ -71,7 +71,7 @@ class TensorStream:
         if (rank is None) != (world is None):
             raise SAEError("give rank= and world= both, or neither")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.told = rank is not None
+        self.fixed_share = rank is not None
         self.rank, self.world = checked_share(rank or 0, 1 if world is None else world)
         self.epoch, self.cursor = 0, 0
         self._order: Tensor | None = None
@@ -95,7 +95,7 @@ class TensorStream:
 
     def share(self, rank: int, world: int) -> None:
         """Give the `rank`-th of `world` parts from now on, unless it was told its part when it was made."""
-        if not self.told:
+        if not self.fixed_share:
             self.rank, self.world = checked_share(rank, world)
 
     def order(self) -> Tensor:
@@ -209,7 +209,7 @@ class RankShare:
     def __init__(self, inner: Stream, rank: int | None = None, world: int | None = None) -> None:
         if (rank is None) != (world is None):
             raise SAEError("give rank= and world= both, or neither")
-        self.inner, self.told = inner, rank is not None
+        self.inner, self.fixed_share = inner, rank is not None
         self.rank, self.world = checked_share(rank or 0, 1 if world is None else world)
 
     def __iter__(self) -> Self:
@@ -221,7 +221,7 @@ class RankShare:
 
     def share(self, rank: int, world: int) -> None:
         """Keep the `rank`-th of every `world` batches from now on, unless it was told when it was made."""
-        if not self.told:
+        if not self.fixed_share:
             self.rank, self.world = checked_share(rank, world)
 
     def tell(self) -> dict[str, Any]:

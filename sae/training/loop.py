@@ -1,16 +1,15 @@
-"""The steps of a training, and what is written meanwhile."""
+"""The loop of a training: steps, reports, checkpoints, and agreement among ranks."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,69 +22,70 @@ from sae.training.checkpoint import Checkpoint, write_checkpoint
 from sae.training.input_normalization import InputStatistics
 from sae.training.reporting import Callback, Report
 from sae.training.sae_trainer import SAETrainer
+from sae.training.settings import ResolvedSettings
 
 log = logging.getLogger(__name__)
 
 POSITIONS = "positions of ranks"
+"""Key of a checkpoint's position where each rank has a stream of its own."""
 
 
 class Loop:
-    """The steps of a training, and what is written meanwhile.
+    """The loop of a training.
 
-    Ranks talk at the same places of every step. What fails in between on one of them alone (its vectors, a callback,
-    the disk) is kept until the next such place, where all learn of it and stop.
+    Ranks exchange messages at the same points of every step. An error of one rank alone in between (its vectors, a
+    callback, the disk) waits until the next such point, where all receive it and stop.
     """
 
     def __init__(
-        self, stream: Stream, trainers: list[SAETrainer], statistics: InputStatistics, settings: Mapping[str, Any],
-        device: torch.device, count: int, size: int, file: Path | None, every: int, reports: list[Report], ranks: Ranks,
+        self, stream: Stream, trainers: list[SAETrainer], statistics: InputStatistics, settings: ResolvedSettings,
+        device: torch.device, file: Path | None, checkpoint_every: int, reports: list[Report], ranks: Ranks,
     ) -> None:  # fmt: skip
         self.stream, self.trainers, self.statistics, self.settings = stream, trainers, statistics, settings
-        self.device, self.count, self.size, self.file, self.every = device, count, size, file, every
+        self.device, self.file, self.checkpoint_every = device, file, checkpoint_every
         self.reports, self.ranks = reports, ranks
         self.listeners: list[Callback] = []
         self.mean = statistics.mean.to(device)
         self.failure: Exception | None = None
 
-    def run(self, step: int, report_every: int, told: Any) -> str:
-        """From `step` to the end: "finished", or why not."""
-        ended = "finished"
-        with deferred() as interrupted:
-            while step < self.count:
+    def run(self, step: int, progress: Callable[[int, int], object]) -> str:
+        """Train from `step` to the end; returns "finished", or the reason why it ended earlier."""
+        status, steps, size = "finished", self.settings.steps, self.settings.batch_size
+        with deferred_interrupts() as interrupted:
+            while step < steps:
                 x = self._read(step)
-                mine = Message(
-                    len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure))
+                total = self.ranks.exchange(
+                    Message(len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure)))
                 )
-                word = self.ranks.exchange(mine)
-                if word.failed:
+                if total.failed:
                     self._fail(step)
-                if x is None or word.ended:
+                if x is None or total.ended:
                     self._report()
                     self._write(step)
-                    log.warning("the stream ended after %d of %d steps", step, self.count)
-                    ended = f"the stream ended after {step} of {self.count} steps"
+                    status = f"the stream ended after {step} of {steps} steps"
+                    log.warning(status)
                     break
                 for trainer in self.trainers:
                     if trainer.collapse is None:
-                        trainer.learn(x, word.rows)
+                        trainer.learn(x, total.rows)
                 step += 1
-                self._alone(partial(told, step * self.size, self.count * self.size))
-                if step % report_every == 0 or step == self.count:
+                self._alone(partial(progress, step * size, steps * size))
+                if step % self.settings.report_every == 0 or step == steps:
                     self._report()
-                over = all(t.collapse for t in self.trainers)
-                stop = bool(word.interrupted) if self.ranks.world > 1 else interrupted()
-                if step % self.every == 0 or step == self.count or stop or over:
+                collapsed = all(t.collapse for t in self.trainers)
+                stop = bool(total.interrupted) if self.ranks.world > 1 else interrupted()
+                if step % self.checkpoint_every == 0 or step == steps or stop or collapsed:
                     self._write(step)
-                if over:
-                    ended = "collapsed"
-                if over or stop:
+                if collapsed:
+                    status = "collapsed"
+                if collapsed or stop:
                     break
-            word = self.ranks.exchange(Message(interrupted=int(interrupted()), failed=int(bool(self.failure))))
-            if word.failed:
+            total = self.ranks.exchange(Message(interrupted=int(interrupted()), failed=int(bool(self.failure))))
+            if total.failed:
                 self._fail(step)
-            if word.interrupted and ended == "finished":
+            if total.interrupted and status == "finished":
                 raise KeyboardInterrupt
-        return ended
+        return status
 
     def _read(self, step: int) -> Tensor | None:
         """The next vectors, normalized; None where the stream has ended, or failed."""
@@ -111,7 +111,7 @@ class Loop:
         return (x - self.mean) * self.statistics.scale
 
     def _alone(self, work: Callable[[], object]) -> None:
-        """What this rank does by itself; an error waits until the others can be told."""
+        """Do the work of this rank alone; an error waits until the next exchange of messages."""
         if self.ranks.world == 1:
             work()
             return
@@ -124,7 +124,7 @@ class Loop:
         """Raise what failed, here or on another rank."""
         bad = isinstance(self.failure, _BadVectors)
         if not self.ranks.everywhere(not bad):
-            self._write(step)  # what was learned until here is good
+            self._write(step)  # the weights of this step are good
         errors = self.ranks.gathered(None if self.failure is None else describe(self.failure))
         if self.failure is not None:
             raise self.failure
@@ -144,7 +144,7 @@ class Loop:
         if not self.ranks.first:
             return
         checkpoint = Checkpoint(
-            settings=self.settings,
+            settings=self.settings.stored([t.config for t in self.trainers]),
             step=step,
             position=positions[0] if self.ranks.world == 1 else {POSITIONS: positions},
             counters=tuple(t.counters() for t in self.trainers),
@@ -159,14 +159,14 @@ class Loop:
 
 
 class _BadVectors(TrainingError):
-    """Vectors that cannot be learned from, in the middle of a stream."""
+    """Vectors in the middle of a stream that cannot be trained on."""
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C was pressed; a second one stops at once.
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """While open, Ctrl-C is deferred; yields a function that returns whether it was pressed. A second one interrupts.
 
-    Signals belong to the main thread: in any other, it always says no.
+    Signals are delivered to the main thread: in any other, the function always returns False.
     """
     pressed = False
 

@@ -1,11 +1,10 @@
-"""One SAE in training: its weights, its optimizer, its counters, and all of that as tensors for a checkpoint."""
+"""One SAE in training: weights, optimizer, counters, and their state for a checkpoint."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,32 +18,13 @@ from sae.seeding import RESAMPLING, generator
 from sae.training import optimizer
 from sae.training.input_normalization import InputStatistics
 from sae.training.reporting import Report
-from sae.training.schedule import Schedule, default_lr
+from sae.training.schedule import default_lr
+from sae.training.settings import ResolvedSettings
 
 log = logging.getLogger(__name__)
 
 LOSS, ERROR, VARIANCE, STEPS, SAMPLES = range(5)
-"""Places in the sums kept between reports."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What is common to all SAEs of a training.
-
-    Attributes:
-        schedule: of learning rate and penalty; lr: peak rate, or None for each SAE's default.
-        clip: largest norm of a gradient, of the loss summed over dimensions.
-        dead_after: a latent silent for this many samples is dead.
-        resample_every: samples between two restarts of dead latents, where asked for.
-        precision: "float32" or "bfloat16" (products only; weights, thresholds and Adam stay float32).
-    """
-
-    schedule: Schedule
-    lr: float | None
-    clip: float
-    dead_after: int
-    resample_every: int
-    precision: str
+"""Positions in `SAETrainer.totals`, the sums since the last report."""
 
 
 class SAETrainer:
@@ -52,46 +32,47 @@ class SAETrainer:
 
     Attributes:
         sae: the model; name: of the run.
-        step, samples: what it has behind it.
-        collapse: why it was stopped, or None.
+        step, samples: steps and vectors until now.
+        collapse: the reason why it was stopped, or None.
     """
 
     def __init__(
-        self, config: SAEConfig, name: str, statistics: InputStatistics, training: TrainingConfig, device: torch.device,
-        ranks: Ranks = ALONE,
+        self, config: SAEConfig, name: str, statistics: InputStatistics, settings: ResolvedSettings,
+        device: torch.device, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
-        self.config, self.name, self.training, self.device, self.ranks = config, name, training, device, ranks
+        self.config, self.name, self.settings, self.device, self.ranks = config, name, settings, device, ranks
+        self.schedule = settings.schedule
         self.sae: SAE = build(config, len(statistics.mean))
         statistics.apply(self.sae)
         self.sae.to(device).train()
         self.optimizer = optimizer.adam(self.sae)
-        for parameter in self.sae.parameters():  # all there from the start, so that a checkpoint has one form
+        for parameter in self.sae.parameters():  # from the start, so that every checkpoint has the same tensors
             self.optimizer.state[parameter] = {
                 "step": torch.zeros((), device=device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         self.generator = generator(config.seed, RESAMPLING)
-        self.peak = config.lr or training.lr or default_lr(config.latents)
+        self.peak = config.lr or settings.lr or default_lr(config.latents)
         self.step, self.samples, self.resampled_at, self.strikes = 0, 0, 0, 0
         self.collapse: str | None = None
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.silent = torch.zeros(config.latents, dtype=torch.int64, device=device)
         self.dead = torch.zeros(0, dtype=torch.int64, device=device)
         self.fired = torch.zeros(config.latents, dtype=torch.int64, device=device)
-        self.sums = torch.zeros(5, dtype=precise, device=device)
+        self.totals = torch.zeros(5, dtype=precise, device=device)
         self.parts: dict[str, Tensor] = {}
         self.last: tuple[Tensor, Tensor] | None = None
 
     @property
     def lr(self) -> float:
-        """Learning rate of the coming step."""
-        return self.peak * self.training.schedule.lr(self.step)
+        """Learning rate of the next step."""
+        return self.peak * self.schedule.lr(self.step)
 
     @property
     def unreported(self) -> bool:
-        """Whether anything was learned since the last report."""
-        return float(self.sums[STEPS]) > 0
+        """Whether there were steps since the last report."""
+        return float(self.totals[STEPS]) > 0
 
     def learn(self, x: Tensor, together: int | None = None) -> None:
         """One step on normalized inputs `(N, d)`. Nothing here waits for an accelerator.
@@ -100,14 +81,13 @@ class SAETrainer:
             x: this rank's inputs.
             together: how many inputs all ranks have in this step (default: these are all).
         """
-        schedule = self.training.schedule
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            state = TrainingState(self.step, schedule.steps, schedule.sparsity(self.step), self.dead)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            state = TrainingState(self.step, self.schedule.steps, self.schedule.sparsity(self.step), self.dead)
             losses = self.sae.losses(x, x, state)
         if self.device.type == "cpu" and not self.ranks.everywhere(math.isfinite(float(losses.total.detach()))):
             loss = float(losses.total.detach())
-            where = f"{loss} at" if not math.isfinite(loss) else "not finite on another rank at"
-            self._stop(f"the loss is {where} step {self.step + 1}; the weights are those before it")
+            value = f"{loss}" if not math.isfinite(loss) else "not finite on another rank"
+            self._stop(f"the loss is {value} at step {self.step + 1}; the weights are those before it")
             self.optimizer.zero_grad(set_to_none=True)
             return
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -115,7 +95,7 @@ class SAETrainer:
         squares = torch.linalg.vector_norm(x).square()
         if self.ranks.world > 1:
             losses, squares = self._averaged(losses, squares, len(x) / n)
-        optimizer.step(self.sae, self.optimizer, self.lr, self.training.clip)
+        optimizer.step(self.sae, self.optimizer, self.lr, self.settings.clip)
         self.step += 1
         self.samples += n
         self._count(losses, squares, n)
@@ -123,7 +103,7 @@ class SAETrainer:
 
     @torch.no_grad()
     def _averaged(self, losses: Losses, squares: Tensor, share: float) -> tuple[Losses, Tensor]:
-        """Make gradients and moving thresholds the mean over the inputs of all ranks; and what a step reports."""
+        """Average gradients and moving thresholds over the inputs of all ranks; returns losses and squares of all."""
         means = [p.grad for p in self.sae.parameters() if p.grad is not None]
         means += [b for name, b in self.sae.named_buffers() if name not in ("mean", "scale")]
         total, fired = losses.total.detach().clone(), losses.fired.clone()
@@ -140,31 +120,31 @@ class SAETrainer:
         self.silent.mul_(losses.fired == 0)
         self.fired += losses.fired
         now = [losses.total.detach(), losses.squared_error, squares, squares.new_ones(()), squares.new_full((), n)]
-        self.sums += torch.stack([value.to(self.sums.dtype) for value in now])
+        self.totals += torch.stack([value.to(self.totals.dtype) for value in now])
         for name, value in losses.parts.items():
-            self.parts[name] = self.parts.get(name, torch.zeros_like(self.sums[0])) + value
+            self.parts[name] = self.parts.get(name, torch.zeros_like(self.totals[0])) + value
 
     @torch.no_grad()
     def report(self) -> Report:
-        """What happened since the last report; also the moment when dead latents are looked for and revived."""
-        self.dead = (self.silent >= self.training.dead_after).nonzero()[:, 0]
-        sums = self.sums.tolist()
-        steps, samples = max(sums[STEPS], 1.0), max(sums[SAMPLES], 1.0)
+        """The report since the last one; dead latents are counted and revived at the same time."""
+        self.dead = (self.silent >= self.settings.dead_after).nonzero()[:, 0]
+        totals = self.totals.tolist()
+        steps, samples = max(totals[STEPS], 1.0), max(totals[SAMPLES], 1.0)
         report = Report(
             name=self.name,
             step=self.step,
             samples=self.samples,
-            loss=sums[LOSS] / steps,
-            fvu=sums[ERROR] / sums[VARIANCE] if sums[VARIANCE] > 0 else math.nan,
+            loss=totals[LOSS] / steps,
+            fvu=totals[ERROR] / totals[VARIANCE] if totals[VARIANCE] > 0 else math.nan,
             l0=float(self.fired.sum()) / samples,
             dead=len(self.dead) / self.sae.latents,
             alive=float((self.fired > 0).double().mean()),
-            lr=self.peak * self.training.schedule.lr(max(0, self.step - 1)),
+            lr=self.peak * self.schedule.lr(max(0, self.step - 1)),
             parts={name: float(self.parts[name]) / steps for name in sorted(self.parts)},
         )
         self._look_for_collapse(report)
         self._revive()
-        self.sums.zero_()
+        self.totals.zero_()
         self.fired.zero_()
         self.parts = {}
         return report
@@ -175,29 +155,29 @@ class SAETrainer:
             return
         trouble = None
         if report.l0 == 0:
-            trouble = f"no latent fired on the last {int(self.sums[SAMPLES]):,} inputs"
+            trouble = f"no latent is active on the last {int(self.totals[SAMPLES]):,} inputs"
         elif self.last is not None:
             x = self.last[0][:256]
             out = self.sae.decode(self.sae.activate(self.sae.dense_pre(x))) if len(x) > 1 else x
             same = len(x) > 1 and float(out.float().std(dim=0).mean()) <= 1e-5 * float(x.std(dim=0).mean())
             if self.ranks.everywhere(same):
                 trouble = "every input gets the same reconstruction"
-        # once may be a bad start; twice in a row is where it stays
+        # one report may be a bad start; a second one in a row is where it stays
         self.strikes = self.strikes + 1 if trouble else 0
         if trouble and self.strikes == 1:
             log.warning("%s: %s (step %d)", self.name, trouble, self.step)
         elif trouble:
             self._stop(f"{trouble} (step {self.step}): less sparsity penalty, or a lower learning rate")
 
-    def _stop(self, why: str) -> None:
-        self.collapse = why
-        log.warning("%s collapsed and is stopped: %s", self.name, why)
+    def _stop(self, reason: str) -> None:
+        self.collapse = reason
+        log.warning("%s collapsed and is stopped: %s", self.name, reason)
 
     def _revive(self) -> None:
-        due = self.samples - self.resampled_at >= self.training.resample_every
+        due = self.samples - self.resampled_at >= self.settings.resample_every
         if self.config.revive != "resample" or not due or self.last is None or self.collapse:
             return
-        x, error = (self.ranks.rows(value) for value in self.last)  # so that all draw the same
+        x, error = (self.ranks.rows(value) for value in self.last)  # so that all ranks sample the same
         resample(self.sae, self.optimizer, x, error, self.dead, self.generator)
         self.silent[self.dead] = 0
         self.dead = self.dead[:0]
@@ -206,23 +186,23 @@ class SAETrainer:
     # -- checkpoints ----------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on and that is a tensor."""
+        """The tensors that the next step depends on."""
         state = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"adam.{name}.{key}"] = value
         state |= {f"parts.{name}": value for name, value in self.parts.items()}
-        state |= {"silent": self.silent, "dead": self.dead, "fired": self.fired, "sums": self.sums}
+        state |= {"silent": self.silent, "dead": self.dead, "fired": self.fired, "sums": self.totals}
         return {**state, "generator": self.generator.get_state()}
 
     def counters(self) -> dict[str, Any]:
-        """The rest of it, as JSON."""
+        """The numbers that the next step depends on, as JSON."""
         names = ("step", "samples", "resampled_at", "strikes", "collapse")
         return {"name": self.name, "config": self.config.to_dict(), **{n: getattr(self, n) for n in names}}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
-        """Take up what `tensors` and `counters` gave.
+        """Restore the state that `tensors` and `counters` gave.
 
         Raises:
             TrainingError: parts are missing or of another shape.
@@ -236,8 +216,8 @@ class SAETrainer:
         for name, parameter in self.sae.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 value.copy_(tensors[f"adam.{name}.{key}"])
-        for name in ("silent", "dead", "fired", "sums"):
-            setattr(self, name, tensors[name].to(self.device))
+        for key, name in (("silent", "silent"), ("dead", "dead"), ("fired", "fired"), ("sums", "totals")):
+            setattr(self, name, tensors[key].to(self.device))
         self.parts = {n[6:]: v.to(self.device) for n, v in tensors.items() if n.startswith("parts.")}
         self.generator.set_state(tensors["generator"])
         for name in ("step", "samples", "resampled_at", "strikes", "collapse"):

@@ -33,8 +33,8 @@ from sae.data.streams import TensorStream
 from sae.evaluation import metrics
 from sae.training.checkpoint import read_checkpoint
 from sae.training.input_normalization import statistics_of
-from sae.training.sae_trainer import SAETrainer, TrainingConfig
-from sae.training.schedule import Schedule
+from sae.training.sae_trainer import SAETrainer
+from sae.training.settings import TrainingSettings
 from tests.sae.planted import ARCHITECTURES, acts, features, name_of, scrambled, small, sparse_sums
 
 SETTINGS: dict[str, Any] = {"steps": 24, "batch_size": 64, "report_every": 4, "lr": 3e-3, "statistics_samples": 256}
@@ -125,18 +125,18 @@ def test_auxk_and_resampling_change_no_bit_while_nothing_is_dead(kind: type[sae.
 def test_rows_have_length_one_after_every_step(config: sae.SAEConfig) -> None:
     x = sparse_sums(features(n=20, d=10), 2000, offset=3.0)
     statistics = statistics_of(x)
-    training = TrainingConfig(Schedule(20, 2, 0.2, 2), 0.05, 1.0, 300, 300, "float32")
-    trainee = SAETrainer(
-        dataclasses.replace(config, revive="resample"), "one", statistics, training, torch.device("cpu")
+    settings = TrainingSettings(steps=20, warmup=2, lr=0.05, dead_after=300).resolved(100)
+    trainer = SAETrainer(
+        dataclasses.replace(config, revive="resample"), "one", statistics, settings, torch.device("cpu")
     )
-    before = trainee.sae.decoder.detach().clone()
+    before = trainer.sae.decoder.detach().clone()
     for step in range(20):
-        trainee.learn((x[100 * step :][:100] - statistics.mean) * statistics.scale)
+        trainer.learn((x[100 * step :][:100] - statistics.mean) * statistics.scale)
         if step % 4 == 3:
-            trainee.report()  # and after resampling
-        off = float((trainee.sae.decoder.detach().norm(dim=1) - 1).abs().max())
-        assert off < 1e-6 if trainee.sae.unit_decoder else off >= 0
-    assert float((trainee.sae.decoder.detach() - before).norm(dim=1).mean()) > 0.05
+            trainer.report()  # and after resampling
+        off = float((trainer.sae.decoder.detach().norm(dim=1) - 1).abs().max())
+        assert off < 1e-6 if trainer.sae.unit_decoder else off >= 0
+    assert float((trainer.sae.decoder.detach() - before).norm(dim=1).mean()) > 0.05
 
 
 # -- 8 ------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ import sae
 from sae.architectures import dead_latents as dead
 from sae.data.streams import RankShare, Rebatched, TensorStream
 from sae.distributed import ALONE, Ranks
-from sae.training import checkpoint as checkpoints
 from sae.training.checkpoint import read_checkpoint
 from sae.training.input_normalization import geometric_median, statistics_of
 from tests.sae.planted import acts, features, sparse_sums
+from zoo.common import stored
 from zoo.errors import FileError
 
 ROOT = Path(__file__).parents[3]
@@ -154,17 +154,17 @@ def scenes(folder: Path, rank: int) -> dict[str, Any]:
         raise OSError(5, "Input/output error")
 
     run("unreadable", config, Odd(0, 9, fails), statistics_samples=48)
-    full = checkpoints.save_file
+    full = stored._save
     try:
 
         def no_space(tensors: object, path: Path, about: object) -> None:
             Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-        checkpoints.save_file = no_space
+        stored._save = no_space
         run("full", checkpoint=folder / "full.safetensors", checkpoint_every=4)
     finally:
-        checkpoints.save_file = full
+        stored._save = full
     run("settings", lr=1e-3 if rank else 2e-3)
     run("bias", bias="mean" if rank else "geometric_median")
     run("tensors", stream=TensorStream(x + rank, SIZE))

@@ -274,7 +274,7 @@ def test_what_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
         (good, {"samples": 5}, "say how long to train"),
         (good, {"steps": 0}, "steps=0"),
         (good, {"batch_size": -1}, "batch_size=-1"),
-        (good, {"precision": "float16"}, "use 'float32' or 'bfloat16'"),
+        (good, {"precision": "float16"}, "use one of 'float32', 'bfloat16'"),
         (good, {"bias": "median"}, "use 'geometric_median', 'mean' or 'zeros'"),
         (good, {"decay": 2.0}, "decay=2.0"),
         (good, {"warmup": 41}, "warmup=41"),
@@ -292,7 +292,7 @@ def test_what_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
         short([])
     with pytest.raises(sae.SAEError, match="got str"):
         short(["topk"])
-    with pytest.raises(sae.SAEError, match="two runs are called 'a'"):
+    with pytest.raises(sae.SAEError, match="two runs have the name 'a'"):
         short([dataclasses.replace(config, name="a")] * 2)
     with pytest.raises(sae.TrainingError, match="something else than reports"):
         (tmp_path / "notes.txt").write_text("mine\n")
@@ -330,7 +330,7 @@ def test_a_collapse_is_reported_early_and_leaves_the_others_alone(caplog: pytest
     )
     assert runs[1].status.startswith("collapsed: ") and runs[1].steps < 200
     assert "collapsed and is stopped" in caplog.text
-    with pytest.raises(sae.TrainingError, match="no latent fired|same reconstruction") as caught:
+    with pytest.raises(sae.TrainingError, match="no latent is active|same reconstruction") as caught:
         short(hopeless, steps=400, lr=1e-2)
     assert caught.value.runs[0].steps == runs[1].steps
 
@@ -379,3 +379,21 @@ def test_equal_reconstructions_of_everything_are_a_collapse() -> None:
 def test_nan_is_never_a_number_in_a_report() -> None:
     run = short(sae.TopK(latents=24, k=3))[0]
     assert all(math.isfinite(v) for r in run.reports for v in (r.loss, r.fvu, r.l0, r.dead, r.alive, r.lr))
+
+
+def test_settings_are_an_object_or_keywords_and_files_have_the_keys_of_before() -> None:
+    x, config = sparse_sums(features(n=20, d=10), 4000), sae.TopK(latents=24, k=3)
+    settings = sae.TrainingSettings(steps=40, batch_size=128, lr=1e-3, report_every=10, dead_after=600)
+    by_object, by_keyword = sae.train(x, config, settings)[0], short(config, x)[0]
+    assert by_object.reports == by_keyword.reports and by_object.provenance == by_keyword.provenance
+    assert torch.equal(by_object.sae.decoder, by_keyword.sae.decoder)
+    assert sae.train(x, config, settings, steps=3)[0].steps == 3  # a keyword has precedence
+    assert by_object.provenance["settings"] == {
+        "schedule": {"steps": 40, "warmup": 2, "decay": 0.2, "sparsity_warmup": 2}, "lr": 1e-3, "clip": 1.0,
+        "dead_after": 600, "resample_every": 600, "precision": "float32", "normalise": True,
+        "bias": "geometric_median", "batch_size": 128, "statistics_samples": 65536, "report_every": 10,
+    }  # fmt: skip
+    with pytest.raises(sae.SAEError, match="train has no setting 'stepps'. Nearest: steps"):
+        sae.train(x, config, stepps=3)
+    with pytest.raises(sae.SAEError, match="say how long to train"):
+        sae.train(x, config, settings, samples=100)
