@@ -283,7 +283,7 @@ def test_what_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
         (good, {"dead_after": 0}, "dead_after=0"),
         (good, {"resample_every": 1.5}, "resample_every=1.5"),
         (good, {"statistics_samples": 0}, "statistics_samples=0"),
-        (iter([good]), {"batch_size": None, "checkpoint": tmp_path / "c"}, "find its place again"),
+        (iter([good]), {"batch_size": None, "checkpoint": tmp_path / "c"}, "restore its position"),
         (iter([good]), {"batch_size": 50}, "batch_size= needs a tensor"),
     ):
         with pytest.raises(sae.SAEError, match=message):
