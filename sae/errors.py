@@ -10,14 +10,14 @@ __all__ = ["CircuitsError", "FileError", "FormatError", "SAEError", "TrainingErr
 
 
 class SAEError(CircuitsError):
-    """A dictionary that cannot be built or used as asked, or activations it cannot take."""
+    """An SAE with invalid settings or an invalid use, or activations that it cannot encode."""
 
 
 class TrainingError(SAEError):
-    """A training that cannot start, go on, or be resumed.
+    """A training that cannot start, continue, or be resumed.
 
     Attributes:
-        runs: what was trained until then, where anything was.
+        runs: the SAEs trained until then, if there are any.
     """
 
     def __init__(self, message: str, runs: Any = ()) -> None:

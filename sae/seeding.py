@@ -1,4 +1,4 @@
-"""Random numbers: one seed, many independent draws."""
+"""Random numbers: independent generators from one seed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 INITIAL, ORDER, RESAMPLING, CONTROL, SAMPLING, WINDOW = range(6)
-"""What random numbers are drawn for; draws for one never repeat those for another, nor those of a bare seed."""
+"""Purposes of random numbers. The generators of two purposes, and of a bare seed, are independent."""
 
 
 def generator(seed: int, *purpose: int) -> torch.Generator:
-    """A generator on the CPU for one purpose under a seed."""
+    """A generator on the CPU for a seed and a purpose."""
     state = np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

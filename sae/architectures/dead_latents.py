@@ -1,4 +1,4 @@
-"""Dead latents: counting them in samples, and two ways to bring them back."""
+"""Dead latents: two ways to revive them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from sae.architectures.base import SAE
 
 
 def default_aux_k(d: int) -> int:
-    """How many dead latents explain a residual: the power of two next below d / 2, at most 512."""
+    """How many dead latents reconstruct a residual: the largest power of two up to d / 2, at most 512."""
     return min(512, 1 << (max(1, d // 2).bit_length() - 1))
 
 
 def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
-    """AuxK: what the dead latents leave unexplained of the residual, relative to its variance.
+    """The AuxK loss: mean squared error of the dead latents' reconstruction of the residual, over its variance.
 
-    The `aux_k` largest of the dead latents reconstruct the residual, without bias (the residual has none of
-    it left). The residual is a constant here: gradients go to the encoder and decoder rows of dead latents.
+    `|e - e_hat|^2 / |e - mean(e)|^2`, where `e` is the residual and `e_hat` the sum of the decoder rows of the `aux_k`
+    largest dead latents, without the decoder's bias, which the residual no longer contains. `e` is a constant, so that
+    gradients reach the encoder and decoder rows of dead latents alone.
     Source: Gao et al. 2024, appendix A.2.
 
     Args:
@@ -32,7 +33,7 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
         pre = torch.zeros_like(pre).scatter(1, indices, values)
     error = (residual - pre @ model.decoder[dead]).square().mean()
     variance = distributed.variance(residual)
-    # a perfect reconstruction leaves nothing to explain
+    # a perfect reconstruction leaves a residual of zero, whose variance is zero
     return error / variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5)
 
 
@@ -40,10 +41,10 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
 def resample(
     model: SAE, optimizer: torch.optim.Optimizer, x: Tensor, error: Tensor, dead: Tensor, generator: torch.Generator
 ) -> None:
-    """Restart dead latents at inputs that are badly explained, drawn in proportion to their squared loss.
+    """Restart dead latents at inputs with a large error, sampled in proportion to their squared loss.
 
-    The decoder row becomes the input's direction, the encoder row the same at 0.2 times the mean length of
-    the living ones, the bias zero; the optimizer forgets those rows.
+    The decoder row becomes the input's direction, the encoder row the same at 0.2 times the mean length of the living
+    ones, the bias zero; Adam's moments of those rows are reset.
     Source: Bricken et al., Towards Monosemanticity, 2023.
 
     Args:
@@ -54,9 +55,9 @@ def resample(
     weights = error.double().square().cpu()
     if len(dead) == 0 or not float(weights.sum()) > 0:
         return
-    often = len(dead) > int((weights > 0).sum())
-    drawn = torch.multinomial(weights, len(dead), replacement=often, generator=generator).to(x.device)
-    directions = torch.nn.functional.normalize(x[drawn] - model.decoder_bias)
+    replacement = len(dead) > int((weights > 0).sum())
+    indices = torch.multinomial(weights, len(dead), replacement=replacement, generator=generator).to(x.device)
+    directions = torch.nn.functional.normalize(x[indices] - model.decoder_bias)
     alive = torch.ones(model.latents, dtype=torch.bool, device=x.device)
     alive[dead] = False
     length = model.encoder[alive].norm(dim=1).mean() if bool(alive.any()) else model.encoder.new_ones(())

@@ -1,8 +1,8 @@
-"""Products with few active latents: the sparse half of a training step, forward and backward.
+"""Products with few active latents: the sparse part of a training step, forward and backward.
 
 With k of m latents active, only the encoder's product needs all m: a step costs about `2dm + 8kd` operations per
-input instead of `12dm`. `encode` and `decode` are differentiable; what they are computed with is chosen in
-`sae.architectures.kernels`.
+input instead of `12dm` (Gao et al. 2024, appendix D). `encode` and `decode` are differentiable; the kernels that they
+call are chosen in `sae.architectures.kernels`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ __all__ = ["Pattern", "Select", "batch_topk", "decode", "encode", "topk"]
 
 
 def topk(k: int) -> Select:
-    """Keep the k largest of every input; negative ones become zero."""
+    """Select the k largest of every input; negative ones become zero."""
     return Select(k)
 
 
 def batch_topk(k: int) -> Select:
-    """Keep the `k * N` largest of the whole batch, however they spread over the inputs (Bussmann et al. 2024)."""
+    """Select the `k * N` largest of the whole batch, however they spread over the inputs (Bussmann et al. 2024)."""
     return Select(k, across="batch")
 
 
 def encode(
     x: Tensor, encoder: Tensor, encoder_bias: Tensor, decoder_bias: Tensor, select: Select
 ) -> tuple[Tensor, Pattern]:
-    """The kept latents `(nnz,)` of `x` `(N, d)`, differentiable, and which they are.
+    """The active latents `(nnz,)` of `x` `(N, d)`, differentiable, and their pattern.
 
-    The dense pre-activations are never kept for the backward pass; the gradient of the decoder's bias, which
-    is subtracted from `x` first, comes from the summed gradients of the latents.
+    The dense pre-activations are not saved for the backward pass. With g the gradients of the active latents and s
+    their sum for each latent, `dL/d encoder = g.T @ x - s * decoder_bias` and `dL/d decoder_bias = -s @ encoder`:
+    `decoder_bias` is subtracted from `x` first.
     """
     m, d = encoder.shape
     path = path_of(d, m, select.k, x.device)
@@ -42,12 +43,12 @@ def encode(
             bias = encoder_bias - encoder @ decoder_bias
         values, pattern = path.select(x, encoder, bias, select)
         values = values.to(x.dtype)
-    kept: Tensor = _Encode.apply(x, encoder, encoder_bias, decoder_bias, values, pattern, path)
-    return kept, pattern
+    latents: Tensor = _Encode.apply(x, encoder, encoder_bias, decoder_bias, values, pattern, path)
+    return latents, pattern
 
 
 def decode(values: Tensor, pattern: Pattern, decoder: Tensor) -> Tensor:
-    """Sum of the decoder's rows `(m, d)` weighted by the kept latents: `(N, d)`, differentiable."""
+    """Sum of the decoder's rows `(m, d)` weighted by the active latents: `(N, d)`, differentiable."""
     k = max(1, len(values) // max(1, len(pattern.starts)))
     out: Tensor = _Decode.apply(values, pattern, decoder, path_of(decoder.shape[1], pattern.latents, k, values.device))
     return out

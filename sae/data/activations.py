@@ -1,4 +1,4 @@
-"""Activations to train on: which positions of an input, gathered once or streamed in windows that fit in memory."""
+"""Activations to train on: which positions of an input, in memory at once or streamed in windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from sae.checks import whole
 from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Block, Site, chosen, digest_of
 from sae.data.streams import DEFAULT_BATCH
-from sae.errors import SAEError, shorten
+from sae.errors import SAEError
 from sae.seeding import SAMPLING, generator
+from zoo.common.checks import one_of, whole_number
 from zoo.progress import Progress, reporter
 
 Rule = Literal["uniform", "magnitude"]
@@ -27,15 +28,15 @@ MEMORY = 2 * 2**30
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which positions of an input become training vectors; recorded with what was trained on them.
+    """Which positions of an input are training vectors; saved with the SAEs trained on them.
 
-    Metrics are always taken on all positions or on uniform ones: vectors drawn by magnitude flatter or punish.
+    Metrics are always of all positions, or of uniform ones: vectors sampled by magnitude bias them.
 
     Attributes:
-        per_input: how many positions of each input, drawn without replacement (default: all).
+        per_input: positions of each input, sampled at random without replacement (default: all).
         rule: "uniform", or "magnitude": in proportion to the length of the vector, as is done for early vision.
-        margin: positions at the border of a map that are left out, where padding shows.
-        seed: of the draw; every input has its own draw under it, whatever the batches.
+        margin: positions at the border of a map that are left out, because padding affects them.
+        seed: of the sample; every input has its own, whatever the batches.
     """
 
     per_input: int | None = None
@@ -46,21 +47,19 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.per_input is not None:
             whole("per_input", self.per_input)
-        if self.rule not in ("uniform", "magnitude"):
-            raise SAEError(f"sampling rule {shorten(self.rule)!r}: use 'uniform' or 'magnitude'")
+        one_of("rule", self.rule, get_args(Rule), error=SAEError)
         if self.rule == "magnitude" and self.per_input is None:
             raise SAEError("sampling by magnitude needs per_input=, how many positions of each input")
-        if not isinstance(self.margin, int) or self.margin < 0:
-            raise SAEError(f"margin={shorten(self.margin)} is a number of positions, not below zero")
+        whole_number("margin", self.margin, least=0, error=SAEError)
 
     def pick(self, block: Block, indices: Sequence[int] | None = None, again: int = 0) -> tuple[Tensor, Tensor]:
-        """Vectors `(n, d)` of a block and their places `(n, axes)`, input by input.
+        """Vectors `(n, d)` of a block and their positions `(n, axes)`, input by input.
 
         Args:
             block: activations of some inputs.
-            indices: by position in the stream, the number of each input (default: its position); draws and
-                places go by it.
-            again: another draw for the same inputs.
+            indices: the index of each input of the stream, on which samples and positions depend (default: its
+                number in the stream).
+            again: another number is another sample of the same inputs.
 
         Raises:
             SAEError: the margin leaves no position.
@@ -77,23 +76,23 @@ class Sampling:
                 there.narrow(axis, size - self.margin, self.margin).fill_(False)
         there = there.flatten(1)
         if self.per_input is not None:
-            there = self._drawn(acts.flatten(1, -2), there, numbers, again)
+            there = self._sampled(acts.flatten(1, -2), there, numbers, again)
         rows = there.flatten().nonzero()[:, 0]
         vectors = acts.reshape(-1, acts.shape[-1])[rows.to(acts.device)]
-        places = Block(torch.empty(*shape, 0), 0).places[rows]
-        places[:, 0] = torch.tensor(numbers)[places[:, 0]]
-        return vectors, places
+        positions = Block(torch.empty(*shape, 0), 0).positions[rows]
+        positions[:, 0] = torch.tensor(numbers)[positions[:, 0]]
+        return vectors, positions
 
-    def _drawn(self, acts: Tensor, there: Tensor, numbers: Sequence[int], again: int) -> Tensor:
+    def _sampled(self, acts: Tensor, there: Tensor, numbers: Sequence[int], again: int) -> Tensor:
         weights = acts.detach().norm(dim=-1).double().cpu() if self.rule == "magnitude" else torch.ones(there.shape)
         weights = torch.where(there, weights.double(), 0.0)
-        kept = torch.zeros_like(there)
+        sampled = torch.zeros_like(there)
         for row, (weight, number) in enumerate(zip(weights, numbers, strict=True)):
-            wanted = min(self.per_input or 0, int((weight > 0).sum()))
-            if wanted:
-                drawn = generator(self.seed, SAMPLING, number, again)
-                kept[row, torch.multinomial(weight, wanted, generator=drawn)] = True
-        return kept
+            count = min(self.per_input or 0, int((weight > 0).sum()))
+            if count:
+                random = generator(self.seed, SAMPLING, number, again)
+                sampled[row, torch.multinomial(weight, count, generator=random)] = True
+        return sampled
 
     def describe(self) -> dict[str, Any]:
         """The rule as JSON."""
@@ -105,18 +104,18 @@ class Activations:
     """Vectors of a site in memory.
 
     Attributes:
-        vectors: `(n, d)`; places: `(n, axes)` where each comes from.
-        axes: what `places` counts; metadata: site, inputs and sampling, JSON.
+        vectors: `(n, d)`; positions: `(n, axes)` of each.
+        axes: names of the columns of `positions`; metadata: site, inputs and sampling, JSON.
     """
 
     vectors: Tensor
-    places: Tensor
+    positions: Tensor
     axes: tuple[str, ...]
     metadata: dict[str, Any]
 
 
 def about(site: Site, inputs: Any, sampling: Sampling) -> dict[str, Any]:
-    """Metadata of vectors: of the site, which inputs, and how positions were drawn."""
+    """Metadata of vectors: the site, the inputs, and the sampling of positions."""
     return {
         **site.metadata,
         "inputs": {"digest": digest_of(inputs), "count": len(inputs), "name": getattr(inputs, "name", None)},
@@ -137,10 +136,10 @@ def collect(
 
     Args:
         site: a `VisionSite` or `LanguageSite`.
-        inputs: pictures or texts.
+        inputs: images or texts.
         sampling: which positions (default: all).
         batch_size: inputs per forward pass.
-        device: where to keep them (default: where they arise).
+        device: of the vectors (default: that of the network).
         progress: True for a bar, or a function of (done, total).
 
     Raises:
@@ -151,8 +150,8 @@ def collect(
     """
     inputs = opened(site, inputs)
     sampling = sampling or Sampling()
-    vectors, places = _gather(site, inputs, None, sampling, 0, batch_size, device, progress)
-    return Activations(vectors, places, site.axes, about(site, inputs, sampling))
+    vectors, positions = _gather(site, inputs, None, sampling, 0, batch_size, device, progress)
+    return Activations(vectors, positions, site.axes, about(site, inputs, sampling))
 
 
 def fitting(site: Site, inputs: Any, *, vectors: int, seed: int = 0) -> Sampling:
@@ -160,8 +159,8 @@ def fitting(site: Site, inputs: Any, *, vectors: int, seed: int = 0) -> Sampling
 
     Args:
         site: where they are read; inputs: that it has opened.
-        vectors: how many are wanted; at least one of each input is taken.
-        seed: of the draw.
+        vectors: how many; there is at least one of each input.
+        seed: of the sample.
     """
     whole("vectors", vectors)
     some = site.blocks(chosen(inputs, range(min(len(inputs), 4))), batch_size=4)
@@ -171,7 +170,7 @@ def fitting(site: Site, inputs: Any, *, vectors: int, seed: int = 0) -> Sampling
 
 
 def opened(site: Site, inputs: Any) -> Any:
-    """Inputs that can be counted and chosen from, of whatever the site takes."""
+    """Inputs with a length and a subset, of whatever the site takes."""
     opens = getattr(site, "open", None)
     return opens(inputs) if callable(opens) else inputs
 
@@ -181,29 +180,29 @@ def _gather(
     device: str | torch.device | None, progress: Progress,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     some = inputs if indices is None else chosen(inputs, indices)
-    parts, where = [], []
+    parts, all_positions = [], []
     for block in site.blocks(some, batch_size=batch_size, progress=progress):
-        vectors, places = sampling.pick(block, indices, again)
+        vectors, positions = sampling.pick(block, indices, again)
         parts.append(vectors.to(device or vectors.device))
-        where.append(places)
+        all_positions.append(positions)
     if not sum(len(p) for p in parts):
         raise SAEError(f"{site.address}: no activations on {len(some)} inputs")
-    return torch.cat(parts), torch.cat(where)
+    return torch.cat(parts), torch.cat(all_positions)
 
 
 class SiteStream(WindowStream):
-    """Training vectors straight from a network, window by window; all at once where memory allows.
+    """Training vectors from a network, window by window; in one window if memory allows.
 
-    Where everything fits, each input is run once, and epochs shuffle what is held. Otherwise every epoch runs the
-    inputs again, in a new order, and draws new positions. The window may lie on a GPU.
+    With one window each input is run once, and every epoch shuffles its vectors. Otherwise every epoch runs the inputs
+    again, in a new order, and samples new positions. The window may be on a GPU.
 
     Args:
         site: where to read.
-        inputs: pictures or texts that the site has opened (`site.open`).
+        inputs: images or texts that the site has opened (`site.open`).
         sampling: which positions (default: all).
         batch_size: vectors per batch; seed: of the order.
         memory: bytes that a window may take.
-        device: where windows are kept (default: where activations arise).
+        device: of the windows (default: that of the network).
         forward_batch: inputs per forward pass.
         progress: of filling a window: True for a bar, or a function of (done, total).
 
@@ -238,12 +237,12 @@ class SiteStream(WindowStream):
 
     @property
     def windows(self) -> int:
-        """How many windows make an epoch; 1 when everything is held."""
+        """Windows per epoch; 1 if all vectors fit into one."""
         return self._windows
 
     @property
     def digest(self) -> str:
-        """Which vectors these are: SHA-256 of site, inputs and sampling."""
+        """SHA-256 of site, inputs and sampling."""
         return hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
@@ -256,8 +255,8 @@ class SiteStream(WindowStream):
         indices = self._split(len(self.inputs), epoch, window)
         if not indices:
             return torch.empty(0, self.site.d, device=self.device)
-        with reporter(self.progress, "inputs") as told:
+        with reporter(self.progress, "inputs") as advance:
             vectors, _ = _gather(
-                self.site, self.inputs, indices, self.sampling, epoch, self.forward_batch, self.device, told
+                self.site, self.inputs, indices, self.sampling, epoch, self.forward_batch, self.device, advance
             )
         return vectors

@@ -46,7 +46,7 @@ class Shard:
     """One file of a store.
 
     Attributes:
-        file: its name; vectors: how many it holds; stop: the first input behind it; sha256: of the file.
+        file: its name; vectors: their number; stop: index of the first input after it; sha256: of the file.
     """
 
     file: str
@@ -56,10 +56,10 @@ class Shard:
 
 
 class Shards:
-    """Stored activations: what `store` leaves behind and `open_shards` finds.
+    """Stored activations, as `store` and `open_shards` return them.
 
     Attributes:
-        folder: where they lie; metadata: site, inputs, sampling; axes: what places count.
+        folder: of the shards; metadata: site, inputs, sampling; axes: names of the columns of positions.
         shards: in the order of the inputs; d: width of a vector; dtype: on disk.
     """
 
@@ -81,16 +81,16 @@ class Shards:
 
     @property
     def complete(self) -> bool:
-        """Whether all inputs are in."""
+        """Whether all inputs are stored."""
         return bool(self.shards) and self.shards[-1].stop == self.inputs
 
     @property
     def digest(self) -> str:
-        """Which vectors these are: SHA-256 over the digests of the shards."""
+        """SHA-256 of the digests of the shards."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:
-        """Vectors `(n, d)` and places `(n, axes)` of a shard; its digest is checked when it is first read.
+        """Vectors `(n, d)` and positions `(n, axes)` of a shard; its digest is checked when it is first read.
 
         Raises:
             FormatError: it is missing or damaged.
@@ -102,8 +102,8 @@ class Shards:
             self._checked.add(shard.file)
         tensors = _SHARDS.read_tensors(path)
         with _SHARDS.parsing(path):
-            vectors, places = tensors["vectors"], tensors["places"]
-        return vectors, places
+            vectors, positions = tensors["vectors"], tensors["places"]
+        return vectors, positions
 
     def tensor(self) -> Tensor:
         """All vectors `(n, d)`, float32."""
@@ -128,7 +128,7 @@ class ShardStream(WindowStream):
         shards: a complete store.
         batch_size: vectors per batch; seed: of the order.
         memory: bytes that a group of shards may take.
-        device: where groups are kept (default: the CPU).
+        device: of the groups (default: the CPU).
     """
 
     def __init__(
@@ -186,7 +186,7 @@ def store(
 
     Args:
         site: a `VisionSite` or `LanguageSite`.
-        inputs: pictures or texts.
+        inputs: images or texts.
         folder: of the store; each question gets a folder of its own in it.
         sampling: which positions (default: all).
         dtype: on disk; halves lose digits that no training needs, and halve the disk.
@@ -215,11 +215,11 @@ def store(
     }  # fmt: skip
     own.mkdir(parents=True, exist_ok=True)
     with FileLock(own / ".lock"):
-        found = open_shards(own) if (own / MANIFEST).exists() else None
-        if found is not None:
-            if found.complete:
-                return found
-            manifest["shards"] = [vars(shard) for shard in found.shards]
+        existing = open_shards(own) if (own / MANIFEST).exists() else None
+        if existing is not None:
+            if existing.complete:
+                return existing
+            manifest["shards"] = [vars(shard) for shard in existing.shards]
         _fill(site, inputs, own, manifest, sampling, shard_bytes, batch_size, progress)
         return open_shards(own)
 
@@ -235,27 +235,27 @@ def _fill(
     parts: list[tuple[Tensor, Tensor]] = []
     held = 0
     rest = range(first, total)
-    with reporter(progress, "inputs") as told:
-        told(first, total)
+    with reporter(progress, "inputs") as advance:
+        advance(first, total)
         for block in site.blocks(chosen(inputs, rest), batch_size=batch_size):
-            vectors, places = sampling.pick(block, rest)
+            vectors, positions = sampling.pick(block, rest)
             if not bool(torch.isfinite(vectors).all()):
                 raise SAEError(f"{site.address}: activations that are not finite, on inputs from {first + block.first}")
-            parts.append((vectors.to(dtype).cpu(), places))
+            parts.append((vectors.to(dtype).cpu(), positions))
             held += vectors.numel() * dtype.itemsize
             stop = first + block.first + len(block.acts)
             if held >= shard_bytes or stop == total:
                 _write_shard(own, manifest, parts, stop)
                 parts, held = [], 0
-            told(stop, total)
+            advance(stop, total)
     if not sum(shard["vectors"] for shard in done):
         raise SAEError(f"{site.address}: no activations on {total} inputs")
 
 
 def _write_shard(own: Path, manifest: dict[str, Any], parts: list[tuple[Tensor, Tensor]], stop: int) -> None:
-    vectors, places = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
+    vectors, positions = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
     path = own / f"shard-{len(manifest['shards']):05d}.safetensors"
-    _SHARDS.write_tensors(path, {"vectors": vectors, "places": places})
+    _SHARDS.write_tensors(path, {"vectors": vectors, "places": positions})
     manifest["shards"].append(vars(Shard(path.name, len(vectors), stop, sha256(path))))
     _SHARDS.write_json(own / MANIFEST, manifest)
 

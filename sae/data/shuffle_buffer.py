@@ -1,4 +1,4 @@
-"""Streams over more vectors than memory holds: one window of them at a time, shuffled, drawn from, and let go."""
+"""Streams over more vectors than memory holds: one shuffled window at a time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from sae.checks import whole
-from sae.data.streams import DEFAULT_BATCH, checked_share
-from sae.errors import SAEError, TrainingError, shorten
+from sae.data.streams import DEFAULT_BATCH, check_position, checked_share
+from sae.errors import SAEError, TrainingError
 from sae.seeding import ORDER, WINDOW, generator
 
 
 class WindowStream(ABC):
-    """Batches without end from windows of vectors, each held in memory while it is drawn from.
+    """Batches without end from windows of vectors, one of which is in memory at a time.
 
-    An epoch goes through all windows; what goes into which window, and the order within, are drawn anew every
-    epoch. Where one window holds everything it stays, and only the order changes. A batch that a window's end
-    would cut short is filled from the next.
+    An epoch goes through all windows. Their contents and the order within are random and different in every epoch. If
+    one window holds everything it stays in memory, and only the order changes. The last batch of a window is filled
+    from the next one.
 
     Args:
         batch_size: vectors per batch.
@@ -38,7 +38,7 @@ class WindowStream(ABC):
     @property
     @abstractmethod
     def windows(self) -> int:
-        """How many windows make an epoch."""
+        """Windows per epoch."""
 
     @abstractmethod
     def load(self, epoch: int, window: int) -> Tensor:
@@ -46,10 +46,10 @@ class WindowStream(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What tells this stream from others, as JSON; a position belongs to one identity."""
+        """The identity of the stream, as JSON; a position is valid for one identity."""
 
     def share(self, rank: int, world: int) -> None:
-        """Give the vectors of every `world`-th thing (input, shard) only, from the `rank`-th on."""
+        """Give the vectors of every `world`-th input or shard only, from the `rank`-th on."""
         self.rank, self.world = checked_share(rank, world)
         self._held, self._order = None, None
 
@@ -57,12 +57,12 @@ class WindowStream(ABC):
         return self
 
     def __next__(self) -> Tensor:
-        parts, wanted, empty = [], self.batch_size, 0
-        while wanted:
+        parts, missing, empty = [], self.batch_size, 0
+        while missing:
             vectors, order = self._current()
-            picked = order[self.cursor : self.cursor + wanted]
+            picked = order[self.cursor : self.cursor + missing]
             parts.append(vectors[picked])
-            wanted -= len(picked)
+            missing -= len(picked)
             self.cursor += len(picked)
             empty = 0 if len(picked) else empty + 1  # a window of few inputs may hold none
             if empty > self.windows:
@@ -81,19 +81,19 @@ class WindowStream(ABC):
         # a window that holds everything is the same in every epoch
         key = (0, 0) if self.windows == 1 else (self.epoch, self.window)
         if self._held is None or self._held[0] != key:
-            self._held = None  # let the old one go before the new one is there
+            self._held = None  # frees the old window before the new one is loaded
             self._held = (key, self.load(*key))
         vectors = self._held[1]
         if self._order is None:
-            drawn = generator(self.seed, ORDER, self.epoch, self.window)
-            self._order = torch.randperm(len(vectors), generator=drawn).to(vectors.device)
+            random = generator(self.seed, ORDER, self.epoch, self.window)
+            self._order = torch.randperm(len(vectors), generator=random).to(vectors.device)
         return vectors, self._order
 
     def _split(self, count: int, epoch: int, window: int) -> list[int]:
-        """Which of `count` things (inputs, shards) are in a window of this rank.
+        """The indices, of `count` inputs or shards, that are in a window of this rank.
 
         Raises:
-            SAEError: fewer things than ranks share them.
+            SAEError: there are fewer than ranks.
         """
         mine = range(self.rank, count, self.world)
         if not mine:
@@ -106,9 +106,9 @@ class WindowStream(ABC):
 
     def tell(self) -> dict[str, Any]:
         """The position, as JSON."""
-        return {"epoch": self.epoch, "window": self.window, "cursor": self.cursor, **self._whose()}
+        return {"epoch": self.epoch, "window": self.window, "cursor": self.cursor, **self._identity()}
 
-    def _whose(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         return {**self.identity(), "rank": self.rank, "world": self.world}
 
     def seek(self, position: Mapping[str, Any]) -> None:
@@ -117,10 +117,6 @@ class WindowStream(ABC):
         Raises:
             TrainingError: it belongs to another stream.
         """
-        own = self._whose()
-        other = [name for name, value in own.items() if position.get(name) != value]
-        if other:
-            what = "; ".join(f"{n} is {shorten(own[n], 20)}, was {shorten(position.get(n), 20)}" for n in other)
-            raise TrainingError(f"the position belongs to another stream of vectors: {what}")
+        check_position(position, self._identity())
         self.epoch, self.window, self.cursor = (int(position[n]) for n in ("epoch", "window", "cursor"))
         self._order = None

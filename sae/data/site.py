@@ -1,6 +1,6 @@
-"""Where an SAE meets a network: one protocol for a layer of a CNN and for a stream of a transformer.
+"""Sites: one protocol for a layer of a CNN and for an activation stream of a transformer.
 
-The core sees vectors `(N, d)`; a site turns what a network does into such vectors and back.
+The core sees vectors `(N, d)`; a site converts the activations of a network into such vectors and back.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sae.errors import SAEError, shorten
 from zoo.progress import Progress
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
-"""From activations `(N, *positions, d)` to what stands in their place, of the same shape."""
+"""From activations `(N, *positions, d)` to their replacement, of the same shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Activations of some inputs that follow each other.
+    """Activations of consecutive inputs.
 
     Attributes:
         acts: `(N, *positions, d)`.
         first: index of the first input.
-        mask: `(N, *positions)`, False where there is nothing (padding); None where all is there.
+        mask: `(N, *positions)`, False at padding; None without padding.
     """
 
     acts: Tensor
@@ -39,28 +39,28 @@ class Block:
 
     @property
     def vectors(self) -> Tensor:
-        """The activations `(n, d)` of all positions there are, input by input."""
+        """The activations `(n, d)` of all positions without padding, input by input."""
         flat = self.acts.reshape(-1, self.acts.shape[-1])
         return flat if self.mask is None else flat[self.mask.flatten()]
 
     @property
-    def places(self) -> Tensor:
-        """Where each vector comes from: `(n, 1 + positions)` int64, the index of the input first."""
+    def positions(self) -> Tensor:
+        """Input and position of each vector: `(n, 1 + axes)` int64, the index of the input first."""
         shape = self.acts.shape[:-1]
-        where = torch.cartesian_prod(*[torch.arange(size) for size in shape]).view(-1, len(shape))
-        where[:, 0] += self.first
-        return where if self.mask is None else where[self.mask.flatten().cpu()]
+        indices = torch.cartesian_prod(*[torch.arange(size) for size in shape]).view(-1, len(shape))
+        indices[:, 0] += self.first
+        return indices if self.mask is None else indices[self.mask.flatten().cpu()]
 
 
 @runtime_checkable
 class Site(Protocol):
-    """A place in a network whose activations an SAE reads and may replace.
+    """A layer or stream of a network whose activations an SAE encodes and may replace.
 
     Attributes:
-        address: of the place, "scenes/mixed4a" or "hf:PATH/layers.2.resid".
+        address: of the site, "scenes/mixed4a" or "hf:PATH/layers.2.resid".
         d: width of its vectors.
-        axes: what `Block.places` counts: ("image", "y", "x") or ("document", "token").
-        metadata: model, digest of its weights, layer, ...: JSON, kept with the SAEs trained here.
+        axes: names of the columns of `Block.positions`: ("image", "y", "x") or ("document", "token").
+        metadata: model, digest of its weights, layer, ...: JSON, saved with the SAEs trained here.
     """
 
     @property
@@ -73,43 +73,41 @@ class Site(Protocol):
     def metadata(self) -> Mapping[str, Any]: ...
 
     def blocks(self, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> Iterator[Block]:
-        """Activations on `inputs` (pictures, texts), in their order and in constant memory."""
+        """Activations on `inputs` (images, texts), in their order and in constant memory."""
 
     def replaced(self, function: Function) -> AbstractContextManager[None]:
-        """While open, the network goes on from `function(acts)` instead of its own activations here."""
+        """While open, the network continues from `function(acts)` instead of its own activations here."""
 
     def predictions(
         self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
     ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
-        """Scores of what the network predicts, once per way: batches of `(n, classes)` each, and the right classes.
+        """Scores of the network's predictions, once per function: batches `(n, classes)`, and the right classes.
 
         Args:
-            inputs: pictures or texts.
-            ways: functions that stand in for the activations here (None: the network as it is).
+            inputs: images or texts.
+            ways: functions that replace the activations here (None: the network itself).
 
         Yields:
-            A tensor of scores per way, and `(n,)` right classes where they are known (a picture's label, the token
-            that follows).
+            A tensor of scores per function, and `(n,)` right classes where they are known (the label of an image, the
+            next token).
         """
 
 
 def chosen(inputs: Any, indices: Sequence[int]) -> Any:
-    """Some of the inputs of a site: of pictures, or of a list."""
+    """Some of the inputs of a site: of images, or of a list."""
     subset = getattr(inputs, "subset", None)
     return subset(list(indices)) if callable(subset) else [inputs[i] for i in indices]
 
 
 def digest_of(inputs: Any) -> str:
-    """Which inputs these are: their own digest, or that of a list of texts."""
+    """Digest of inputs: their own, or that of a list of texts."""
     own = getattr(inputs, "digest", None)
     if isinstance(own, str):
         return own
     try:
         return hashlib.sha256(json.dumps(list(inputs)).encode()).hexdigest()
     except (TypeError, ValueError) as error:
-        raise SAEError(
-            f"inputs are pictures or texts; got {shorten(type(inputs).__name__)}: {shorten(error)}"
-        ) from error
+        raise SAEError(f"inputs are images or texts; got {shorten(type(inputs).__name__)}: {shorten(error)}") from error
 
 
 ROWS = 8192
@@ -117,12 +115,12 @@ ROWS = 8192
 
 
 def reconstructing(decoded: Function, *, keep_error: bool = False) -> Function:
-    """What splices a dictionary into a network: activations become their reconstruction.
+    """The function that splices a dictionary into a network: activations become their reconstruction.
 
     Args:
         decoded: from vectors `(n, d)` to their reconstruction, an `SAE` for example.
-        keep_error: add what is left over as a constant: values are then those of the clean network, to the bit, but
-            gradients go through the dictionary.
+        keep_error: add the reconstruction error as a constant: values are then those of the clean network, to the bit,
+            but gradients pass through the dictionary.
     """
 
     def function(acts: Tensor) -> Tensor:
@@ -136,21 +134,21 @@ def reconstructing(decoded: Function, *, keep_error: bool = False) -> Function:
 
 
 def constant(vector: Tensor) -> Function:
-    """What sets every activation to one vector `(d,)`: mean ablation, or zero ablation."""
+    """The function that sets every activation to one vector `(d,)`: mean ablation, or zero ablation."""
     return lambda acts: vector.to(acts).expand_as(acts)
 
 
 def check_fits(sae: SAE, site: Site) -> None:
-    """Raise unless an SAE can have been trained at this site.
+    """Raise if an SAE cannot have been trained at this site.
 
     Raises:
         SAEError: another width, or its metadata name another layer or other weights.
     """
     if sae.d != site.d:
         raise SAEError(f"this SAE reads {sae.d} channels; {site.address} has {site.d}")
-    for key, what in (("layer", "layer"), ("weights_digest", "weights")):
+    for key, label in (("layer", "layer"), ("weights_digest", "weights")):
         stated, own = sae.metadata.get(key), site.metadata.get(key)
         if stated is not None and own is not None and stated != own:
             raise SAEError(
-                f"this SAE was trained on another {what} ({str(stated)[:16]}); {site.address} is {str(own)[:16]}"
+                f"this SAE was trained on another {label} ({str(stated)[:16]}); {site.address} is {str(own)[:16]}"
             )

@@ -1,4 +1,4 @@
-"""Streams: where training vectors come from, and how a broken run finds its place again."""
+"""Streams of training vectors, whose position can be saved and restored."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DEFAULT_BATCH = 4096
 
 @runtime_checkable
 class Stream(Protocol):
-    """An iterator over float tensors `(n, d)` that can tell its position and go back to it.
+    """An iterator over float tensors `(n, d)` whose position can be saved and restored.
 
-    Where several processes share a training, each reads a stream of its own. One that would give all of them the
-    same vectors has a method `share(rank, world)`, called before anything is read: from then on it gives this rank's
-    part of them (as `TensorStream` does), or is wrapped in `RankShare`.
+    If several processes train together, each reads a stream of its own. A stream that would give all of them the same
+    vectors has a method `share(rank, world)`, which is called before anything is read and selects the vectors of this
+    rank (as in `TensorStream`), or is wrapped in `RankShare`.
     """
 
     def __iter__(self) -> Iterator[Tensor]: ...
@@ -34,26 +34,26 @@ class Stream(Protocol):
         """The position, as JSON."""
 
     def seek(self, position: Mapping[str, Any]) -> None:
-        """Go on as if all that came before `position` had been read.
+        """Continue from a position that `tell` returned.
 
         Raises:
-            CircuitsError: it is no position of this stream.
+            CircuitsError: it is not a position of this stream.
         """
 
 
 class TensorStream:
-    """Batches of vectors held in memory, without end, in a new random order every epoch.
+    """Batches of vectors in memory, without end, in a new random order every epoch.
 
-    A batch that an epoch's end would cut short is filled from the next epoch.
+    The last batch of an epoch is filled from the next epoch.
 
     Args:
         x: `(n, d)` float tensor, on any device; batches are on the same.
         batch_size: vectors per batch.
         seed: of the order.
         shuffle: False gives the vectors in their own order.
-        rank, world: give the `rank`-th of `world` parts of every `world * batch_size` vectors. Left out, `train` says
-            which, so that processes that train together see different vectors of one tensor; 0 and 1 where each has
-            a tensor of its own.
+        rank, world: give the `rank`-th of `world` parts of every `world * batch_size` vectors. By default `train` sets
+            them, so that processes that train together see different vectors of one tensor; 0 and 1 if each has a
+            tensor of its own.
 
     Raises:
         SAEError: no `(n, d)` float tensor, empty, or with values that are not finite; no such rank.
@@ -94,12 +94,12 @@ class TensorStream:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def share(self, rank: int, world: int) -> None:
-        """Give the `rank`-th of `world` parts from now on, unless it was told its part when it was made."""
+        """Give the `rank`-th of `world` parts from now on, unless `rank` was an argument of the stream."""
         if not self.fixed_share:
             self.rank, self.world = checked_share(rank, world)
 
     def order(self) -> Tensor:
-        """The order of this epoch: `(n,)` indices."""
+        """The order of the vectors in this epoch: `(n,)` indices."""
         if self._order is None:
             n = len(self.x)
             if self.shuffle:
@@ -112,7 +112,7 @@ class TensorStream:
 
     @property
     def digest(self) -> str:
-        """Which vectors these are: SHA-256 of their number, width and up to 1,024 of them."""
+        """SHA-256 of number, width and up to 1,024 of the vectors."""
         if self._digest is None:
             n, d = self.x.shape
             some = self.x[torch.linspace(0, n - 1, min(n, 1024)).long().to(self.x.device)]
@@ -123,7 +123,7 @@ class TensorStream:
         return self._digest
 
     def _identity(self) -> dict[str, Any]:
-        # of all ranks: the same position holds for another number of them with as many vectors together
+        # of all ranks: a position is valid for any number of ranks with as many vectors together
         together = self.batch_size * self.world
         return {"digest": self.digest, "batch_size": together, "seed": self.seed, "shuffle": self.shuffle}
 
@@ -131,16 +131,24 @@ class TensorStream:
         return {"epoch": self.epoch, "cursor": self.cursor, **self._identity()}
 
     def seek(self, position: Mapping[str, Any]) -> None:
-        own = self._identity()
-        other = [name for name, value in own.items() if position.get(name) != value]
-        if other:
-            what = "; ".join(f"{n} is {shorten(own[n], 20)}, was {shorten(position.get(n), 20)}" for n in other)
-            raise TrainingError(f"the position belongs to another stream of vectors: {what}")
+        check_position(position, self._identity())
         self.epoch, self.cursor, self._order = int(position["epoch"]), int(position["cursor"]), None
 
 
+def check_position(position: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise if a position belongs to a stream of another identity.
+
+    Raises:
+        TrainingError: it names the differences.
+    """
+    differing = [name for name, value in identity.items() if position.get(name) != value]
+    if differing:
+        listed = "; ".join(f"{n} is {shorten(identity[n], 20)}, was {shorten(position.get(n), 20)}" for n in differing)
+        raise TrainingError(f"the position belongs to another stream of vectors: {listed}")
+
+
 def checked_share(rank: int, world: int) -> tuple[int, int]:
-    """`rank` and `world` when the one is a part of the other.
+    """`rank` and `world`, if `rank` is a number from 0 to `world - 1`.
 
     Raises:
         SAEError: it is not.
@@ -152,7 +160,7 @@ def checked_share(rank: int, world: int) -> tuple[int, int]:
 
 
 class Rebatched:
-    """Another stream cut into batches of one size; the vectors and their order stay.
+    """Another stream in batches of one size, with the same vectors in the same order.
 
     >>> next(Rebatched(TensorStream(torch.randn(10, 3), batch_size=4), batch_size=7)).shape
     torch.Size([7, 3])
@@ -169,20 +177,20 @@ class Rebatched:
         return self
 
     def __next__(self) -> Tensor:
-        parts, wanted = [], self.batch_size
-        while wanted:
+        parts, missing = [], self.batch_size
+        while missing:
             if self._chunk is None or self._used == len(self._chunk):
                 self._before, self._used = self.inner.tell(), 0
-                self._chunk = next(self.inner)  # at the stream's end a rest shorter than a batch is left
+                self._chunk = next(self.inner)  # at the end of the stream vectors that fill no batch are dropped
                 check_activations(self._chunk)
-            part = self._chunk[self._used : self._used + wanted]
+            part = self._chunk[self._used : self._used + missing]
             parts.append(part)
             self._used += len(part)
-            wanted -= len(part)
+            missing -= len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def share(self, rank: int, world: int) -> None:
-        """Hand on which part is wanted."""
+        """Pass the rank on to the inner stream."""
         share(self.inner, rank, world)
         self._before = self.inner.tell()
 
@@ -198,9 +206,9 @@ class Rebatched:
 
 
 class RankShare:
-    """Another stream whose batches are dealt out to ranks in turn: each reads all and keeps its own.
+    """Another stream whose batches go to the ranks in turn: each rank reads all batches and uses its own.
 
-    For streams that can be read anywhere and cost little to read, compared with a step.
+    For streams that every rank can read and that cost little to read, compared with a step.
 
     >>> next(RankShare(TensorStream(torch.arange(8.0)[:, None], 2, shuffle=False), rank=1, world=2))[:, 0]
     tensor([2., 3.])
@@ -216,11 +224,11 @@ class RankShare:
         return self
 
     def __next__(self) -> Tensor:
-        batches = [next(self.inner) for _ in range(self.world)]  # a last round that is not whole is left
+        batches = [next(self.inner) for _ in range(self.world)]  # an incomplete last round is dropped
         return batches[self.rank]
 
     def share(self, rank: int, world: int) -> None:
-        """Keep the `rank`-th of every `world` batches from now on, unless it was told when it was made."""
+        """Use the `rank`-th of every `world` batches from now on, unless `rank` was an argument of the stream."""
         if not self.fixed_share:
             self.rank, self.world = checked_share(rank, world)
 
@@ -232,23 +240,22 @@ class RankShare:
 
 
 def share(stream: Stream, rank: int, world: int) -> None:
-    """Tell a stream which part of its vectors is wanted, if it can be told."""
+    """Set the rank of a stream, if it has a method for that."""
     method = getattr(stream, "share", None)
     if callable(method):
         method(rank, world)
 
 
 class Replayed:
-    """A plain iterable as a stream that can go back to its start, for as long as it is `keeping` its batches.
+    """A plain iterable as a stream that can go back to its start while it is `keeping` its batches.
 
-    It is enough to look at the first batches before training; a checkpoint needs a stream that can restore any
-    position.
+    That is enough for the statistics before training; a checkpoint needs a stream that can restore any position.
     """
 
     def __init__(self, source: Iterable[Tensor]) -> None:
         self.source = iter(source)
         self.count = 0
-        self._kept: list[Tensor] = []
+        self._read: list[Tensor] = []
         self._ahead: list[Tensor] = []
         self.keeping = True
 
@@ -259,7 +266,7 @@ class Replayed:
         batch = self._ahead.pop(0) if self._ahead else next(self.source)
         self.count += 1
         if self.keeping:
-            self._kept.append(batch)
+            self._read.append(batch)
         return batch
 
     def tell(self) -> dict[str, Any]:
@@ -268,15 +275,15 @@ class Replayed:
     def seek(self, position: Mapping[str, Any]) -> None:
         if position.get("batches") != 0 or not self.keeping:
             raise TrainingError("a plain iterable cannot go back; give a stream with tell() and seek()")
-        self._ahead, self._kept, self.count = self._kept + self._ahead, [], 0
+        self._ahead, self._read, self.count = self._read + self._ahead, [], 0
 
 
 def open_stream(data: Stream | Tensor | Iterable[Tensor], batch_size: int | None, seed: int) -> Stream:
-    """What `train` takes, as a stream.
+    """The data of `train` as a stream.
 
     Args:
         data: a stream, a tensor `(n, d)`, or any iterable over such tensors.
-        batch_size: vectors per step (default: 4,096 of a tensor, of a stream what it gives).
+        batch_size: vectors per step (default: 4,096 of a tensor, else the size of the stream's own batches).
         seed: of a tensor's order.
     """
     if isinstance(data, Tensor):

@@ -1,4 +1,4 @@
-"""A layer of a convolutional network as a place for SAEs: every position of its map is a vector."""
+"""A layer of a convolutional network as a site of SAEs: every position of its map is a vector."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from zoo.progress import Progress
 
 
 class VisionSite:
-    """A layer of a CNN, or a branch of one, as vectors `(N, d)`: one for each position of each picture.
+    """A layer of a CNN, or a branch of one, as vectors `(N, d)`: one for each position of each image.
 
-    Cutting a map into positions, applying an SAE and putting it together again equals two 1x1 convolutions.
+    An SAE applied to every position of a map equals two 1x1 convolutions.
 
     Args:
         model: a model of `circuits.load` or `circuits.wrap`.
         layer: a layer, or a branch such as `mixed4c_5x5` (its channels only).
 
     Raises:
-        AddressError: there is no such layer. SAEError: one unit is named.
+        AddressError: there is no such layer. SAEError: the address is that of one unit.
 
     >>> site = VisionSite(circuits.load("scenes"), "mixed3b")  # doctest: +SKIP
     >>> next(iter(site.blocks("scenes:4"))).vectors.shape  # doctest: +SKIP
@@ -65,7 +65,7 @@ class VisionSite:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What an SAE trained here must be told, JSON-ready; the keys that SAELens knows among them."""
+        """Metadata of SAEs trained here, JSON-ready, with the keys of SAELens among them."""
         field = self.layer.receptive_field
         spec = self.model.input
         return {
@@ -90,15 +90,15 @@ class VisionSite:
         }
 
     def open(self, images: Any) -> Images:
-        """The pictures, in whatever form `zoo.images.sources.open_images` takes them."""
+        """The images, in whatever form `zoo.images.sources.open_images` takes them."""
         return open_images(images)
 
     def blocks(self, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> Iterator[Block]:
-        """Activations `(n, h, w, d)` batch by batch, in the order of the pictures.
+        """Activations `(n, h, w, d)` batch by batch, in the order of the images.
 
         Args:
-            inputs: pictures: a folder, a tensor in [0, 1], `scenes:500`, ...
-            batch_size: pictures per forward pass.
+            inputs: images: a folder, a tensor in [0, 1], `scenes:500`, ...
+            batch_size: images per forward pass.
             progress: True for a bar, or a function of (done, total).
         """
         name = self.layer.name
@@ -109,33 +109,33 @@ class VisionSite:
             first += len(maps)
 
     def stream(self, images: Any, **settings: Any) -> SiteStream:
-        """Training vectors from pictures, shuffled and without end; for the settings see `SiteStream`."""
+        """Training vectors from images, shuffled and without end; for the settings see `SiteStream`."""
         return SiteStream(self, self.open(images), **settings)
 
     @contextmanager
     def replaced(self, function: Function) -> Iterator[None]:
-        """While open, the network goes on from `function(acts)`, acts `(N, h, w, d)`, of the same shape.
+        """While open, the network continues from `function(acts)`, acts `(N, h, w, d)`, of the same shape.
 
         Raises:
             SAEError: while running, when the function gives another shape.
         """
-        base, channels = self._where()
+        base, channels = self._channels()
         with editing(self.model, [(base, _on_channels(function, channels))]):
             yield
 
     def predictions(
         self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
     ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
-        """Class scores `(n, classes)` before any softmax, once per way, and the pictures' labels where known.
+        """Class scores `(n, classes)` before any softmax, once per function, and the labels of the images where known.
 
-        Pictures are decoded, and run up to this layer, once for all ways. See `sae.data.site.Site.predictions`.
+        Images are decoded, and run up to this layer, once for all functions. See `sae.data.site.Site.predictions`.
         """
-        pictures = self.open(inputs)
-        labels = None if pictures.labels is None else torch.tensor(pictures.labels)
-        base, channels = self._where()
+        images = self.open(inputs)
+        labels = None if images.labels is None else torch.tensor(images.labels)
+        base, channels = self._channels()
         rest = ClassScores(self.model, base)
         functions = [None if way is None else _on_channels(way, channels) for way in ways]
-        for indices, batch in pictures.batches(self.model.input, batch_size=batch_size, progress=progress):
+        for indices, batch in images.batches(self.model.input, batch_size=batch_size, progress=progress):
             with torch.no_grad():
                 acts, context = rest.begin(batch)
                 scores = [rest.scores(acts if f is None else f(acts), context) for f in functions]
@@ -144,17 +144,17 @@ class VisionSite:
     def attach(self, name: str, sae: SAE) -> None:
         """Make the SAE's latents units of the model, `layer~name:index`.
 
-        Of a branch's SAE the latents read and write the branch's channels of the whole layer.
+        The latents of a branch's SAE encode and decode the branch's channels of the whole layer.
 
         Raises:
             SAEError: it was trained on another layer or other weights, or has another width.
         """
         check_fits(sae, self)
-        base, channels = self._where()
+        base, channels = self._channels()
         width = self.model.layers[base].channels
         self.model.attach(base, name, sae if self.layer.part is None else OnBranch(sae, channels, width))
 
-    def _where(self) -> tuple[str, slice]:
+    def _channels(self) -> tuple[str, slice]:
         if self.layer.part is None:
             return self.layer.name, slice(None)
         base, start = self.layer.part
@@ -188,7 +188,7 @@ def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> 
 
 @dataclass(frozen=True, eq=False)
 class OnBranch:
-    """An SAE of a branch as a basis of the whole layer: it reads and writes the branch's channels.
+    """An SAE of a branch as a basis of the whole layer: it encodes and decodes the branch's channels.
 
     Attributes:
         sae: of the branch; channels: which of the layer's they are; width: channels of the layer.
@@ -213,9 +213,9 @@ class OnBranch:
         return self.sae.encode(acts[:, self.channels])
 
     def _padded(self, rows: Tensor) -> Tensor:
-        whole = rows.new_zeros((len(rows), self.width))
-        whole[:, self.channels] = rows
-        return whole
+        padded = rows.new_zeros((len(rows), self.width))
+        padded[:, self.channels] = rows
+        return padded
 
 
 def _layout(maps: Tensor) -> torch.memory_format:
@@ -234,9 +234,9 @@ def _on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tens
         # laid out as before: convolutions round differently on another layout
         new = after.movedim(-1, 1).contiguous(memory_format=_layout(maps))
         if channels != slice(None):
-            whole = maps.clone()
-            whole[:, channels] = new
-            new = whole
+            layer = maps.clone()
+            layer[:, channels] = new
+            new = layer
         return new.reshape(acts.shape)
 
     return apply

@@ -186,7 +186,7 @@ def _read(
             raise SAEError(f"{site.lm.name} has other tokens than the tales; their labels fit the model `tales` only")
     acts = collect(site, Texts(tuple(story.text for story in stories)), batch_size=batch_size, progress=progress)
     x = acts.vectors.float().cpu()
-    return x, torch.cat([sae.encode(part) for part in torch.split(x, 8192)]).cpu(), acts.places.numpy()
+    return x, torch.cat([sae.encode(part) for part in torch.split(x, 8192)]).cpu(), acts.positions.numpy()
 
 
 def _signed(values: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ def activity(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     count = 0
     for block in site.blocks(opened, batch_size=batch_size, progress=progress):
-        vectors, places = block.vectors, block.places
+        vectors, places = block.vectors, block.positions
         count += len(vectors)
         for rows, where in zip(torch.split(vectors, ROWS), torch.split(places, ROWS), strict=True):
             values, indices = sae.encode_sparse(rows)

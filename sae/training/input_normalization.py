@@ -1,9 +1,9 @@
-"""How inputs are normalized: their mean and scale, and where the decoder's bias starts."""
+"""Normalization of inputs: their mean and scale, and the initial decoder bias."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,18 +13,19 @@ from sae.checks import check_activations
 from sae.data.streams import Stream, TensorStream
 from sae.distributed import ALONE, Message, Ranks
 from sae.errors import TrainingError
+from zoo.common.checks import one_of
 
 Bias = Literal["geometric_median", "mean", "zeros"]
 
 
 @dataclass(frozen=True, eq=False)
 class InputStatistics:
-    """What training found out about its inputs before it began.
+    """Statistics of the inputs, computed before training.
 
     Attributes:
         mean: `(d,)`; scale: one over the root of the mean variance of a dimension.
-        bias: `(d,)` start of the decoder's bias, in normalized inputs.
-        samples: from how many vectors.
+        bias: `(d,)` initial decoder bias, in normalized inputs.
+        samples: number of vectors that they are from.
     """
 
     mean: Tensor
@@ -34,7 +35,7 @@ class InputStatistics:
 
     @torch.no_grad()
     def apply(self, sae: SAE) -> None:
-        """Make an SAE normalize its inputs like this."""
+        """Set mean, scale and decoder bias of an SAE."""
         sae.mean.copy_(self.mean)
         sae.scale.fill_(self.scale)
         sae.decoder_bias.copy_(self.bias)
@@ -51,17 +52,17 @@ def input_statistics(
     bias: Bias = "geometric_median",
     ranks: Ranks = ALONE,
 ) -> InputStatistics:
-    """Look at the first vectors of a stream, then put it back where it was.
+    """Statistics of the first vectors of a stream; its position stays the same.
 
-    Post-rectifier activations lie around a mean that is long compared with their spread; without centering most
-    latents die (their encoder rows all see the same large offset).
+    The mean of activations after a ReLU is long compared with their spread. Without centering most latents die, because
+    every pre-activation contains the same large offset.
 
     Args:
         stream: see `Stream`.
         samples: at least this many vectors, or all there are.
-        normalize: False leaves inputs as they are (mean 0, scale 1).
-        bias: where the decoder's bias starts: the geometric median of the vectors, their mean, or zero.
-        ranks: the processes that look, each at its share of the vectors; all get the same.
+        normalize: False is mean 0 and scale 1.
+        bias: the initial decoder bias: the geometric median of the vectors, their mean, or zero.
+        ranks: the processes, each of which reads its share of the vectors; all get the same statistics.
 
     Raises:
         TrainingError: no vectors, or all the same.
@@ -89,7 +90,7 @@ def input_statistics(
 def statistics_of(
     x: Tensor, *, normalize: bool = True, bias: Bias = "geometric_median", ranks: Ranks = ALONE
 ) -> InputStatistics:
-    """`input_statistics` of vectors `(n, d)` at hand, and of those that other ranks have at theirs."""
+    """`input_statistics` of vectors `(n, d)`, together with those of the other ranks."""
     x = x.float()
     n = ranks.exchange(Message(rows=len(x))).rows
     mean = _mean(x.double(), n, ranks).float()
@@ -100,15 +101,14 @@ def statistics_of(
         mean, scale = torch.zeros_like(mean), 1.0
     else:
         scale = float(torch.tensor(variance**-0.5))  # as float32 keeps it
-    centerd = (x - mean) * scale
+    centered = (x - mean) * scale
+    one_of("bias", bias, get_args(Bias), error=TrainingError)
     if bias == "geometric_median":
-        start = geometric_median(centerd[: -(-MEDIAN_SAMPLES // ranks.world)], ranks=ranks)
+        start = geometric_median(centered[: -(-MEDIAN_SAMPLES // ranks.world)], ranks=ranks)
     elif bias == "mean":
-        start = _mean(centerd.double(), n, ranks).float()
-    elif bias == "zeros":
-        start = torch.zeros_like(mean)
+        start = _mean(centered.double(), n, ranks).float()
     else:
-        raise TrainingError(f"bias={bias!r}: use 'geometric_median', 'mean' or 'zeros'")
+        start = torch.zeros_like(mean)
     return InputStatistics(mean, scale, start, n)
 
 
@@ -120,9 +120,11 @@ def _mean(x: Tensor, n: int, ranks: Ranks) -> Tensor:
 
 
 def geometric_median(x: Tensor, *, iterations: int = 100, tolerance: float = 1e-5, ranks: Ranks = ALONE) -> Tensor:
-    """The point `(d,)` with the least sum of distances to `x` `(n, d)`: Weiszfeld's iteration from the mean.
+    """The point `(d,)` with the least sum of distances to `x` `(n, d)`, over the rows of all ranks.
 
-    With `ranks`, of the rows of all of them.
+    Weiszfeld's iteration from the mean: `p <- sum(x_i / |x_i - p|) / sum(1 / |x_i - p|)`. At a row itself the weight
+    would be infinite, hence the least distance, relative to the mean distance. By hand because SciPy has none, and
+    because the sums must be over all ranks.
 
     >>> geometric_median(torch.tensor([[0.0], [0.0], [9.0]])).abs() < 0.01
     tensor([True])

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: reports, a JSONL file of them, and adapters for other people's boards."""
+"""Reports of a training, a JSONL file of them, and callbacks for TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Report:
     """One SAE over the steps since its last report.
 
     Attributes:
-        name: of the run; step, samples: how many it has behind it.
-        loss: mean of what is minimized.
+        name: of the run; step, samples: steps and vectors until now.
+        loss: mean of the total loss.
         fvu: fraction of the variance unexplained, on the training batches.
-        l0: latents that fire per input.
-        dead: share of the latents silent for longer than `dead_after` samples.
-        alive: share that fired since the last report.
+        l0: active latents per input.
+        dead: share of the latents that were inactive for more than `dead_after` samples.
+        alive: share that was active since the last report.
         lr: learning rate.
         parts: named terms of the loss.
     """
@@ -49,25 +49,25 @@ Callback = Callable[[Report], None]
 class ReportFile:
     """Reports as JSON lines, one per run and report.
 
-    Lines beyond `from_step` are dropped, so that a resumed training leaves the file of an unbroken one.
+    Lines beyond `from_step` are dropped, so that the file of a resumed training is that of an uninterrupted one.
 
     Raises:
-        TrainingError: the file holds something else, or cannot be written.
+        TrainingError: the file holds other lines than reports, or cannot be written.
     """
 
     def __init__(self, path: str | Path, from_step: int) -> None:
         self.path = Path(path).expanduser()
-        kept = []
+        lines = []
         try:
             if self.path.exists():
                 for line in self.path.read_text(encoding="utf-8").splitlines():
                     if (step := _step_of(line)) is None:
-                        # the last line may be half written; anything else is not ours to drop
+                        # the last line may be half written; any other belongs to another program
                         if not line.startswith('{"name"'):
                             raise TrainingError(f"{self.path} holds something else than reports: {shorten(line, 40)!r}")
                     elif step <= from_step:
-                        kept.append(line + "\n")
-            write_text_atomically(self.path, "".join(kept))
+                        lines.append(line + "\n")
+            write_text_atomically(self.path, "".join(lines))
         except (OSError, UnicodeDecodeError) as error:
             raise TrainingError(f"cannot keep reports in {self.path}: {shorten(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Learning rate and sparsity penalty over a training: linear up, flat, linear down."""
+"""Learning rate and sparsity penalty over a training: linear rise, constant, linear fall."""
 
 from __future__ import annotations
 

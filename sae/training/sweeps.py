@@ -1,4 +1,4 @@
-"""Sweeps: many configurations from one, to be trained on one stream, and a table of what came of them."""
+"""Sweeps: a grid of configurations, to be trained on one stream."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import itertools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sae.architectures.base import SAEConfig, list_architectures
 from sae.errors import SAEError, did_you_mean, shorten
-
-if TYPE_CHECKING:
-    pass
 
 Values = Mapping[str, Sequence[Any]]
 
@@ -21,17 +18,17 @@ Values = Mapping[str, Sequence[Any]]
 def sweep(base: SAEConfig, **values: Sequence[Any]) -> list[SAEConfig]:
     """The grid of configurations that differ from `base` in some of its settings.
 
-    In the order of the settings as they are given; the last one changes fastest. Names are those of the
-    configurations themselves (`topk-2048-k16`), with whatever else is swept behind (`topk-2048-k16-seed1`); where
-    `base` has a name, that and all that is swept (`mine-k16-seed1`).
+    The last setting changes fastest. Names are the titles of the configurations (`topk-2048-k16`), followed by the
+    swept settings that the title does not have (`topk-2048-k16-seed1`). If `base` has a name, they are that name and
+    all swept settings (`mine-k16-seed1`).
 
     Args:
-        base: what they have in common.
-        values: per setting, the values it takes.
+        base: the configuration from which they differ.
+        values: the values of each setting.
 
     Raises:
-        SAEError: a setting that the architecture does not have, no or repeated values, or a combination that makes
-            no configuration (more `k` than `latents`): it says which.
+        SAEError: a setting that the architecture does not have, no or repeated values, or an invalid combination (more
+            `k` than `latents`); the message names it.
 
     >>> [c.name for c in sweep(sae.TopK(latents=64, k=4), k=[2, 4], seed=[0, 1])]  # doctest: +SKIP
     ['topk-64-k2-seed0', 'topk-64-k2-seed1', 'topk-64-k4-seed0', 'topk-64-k4-seed1']
@@ -39,18 +36,18 @@ def sweep(base: SAEConfig, **values: Sequence[Any]) -> list[SAEConfig]:
     if not isinstance(base, SAEConfig):
         raise SAEError(f"a sweep starts from a configuration such as sae.TopK(...); got {type(base).__name__}")
     kind = type(base)
-    for name, given in values.items():
-        _known(name, _fields([kind]), kind.__name__)
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            raise SAEError(f"{name}={shorten(given)}: give the values as a list, {name}=[...]")
-    grid = {name: list(given) for name, given in values.items()}
+    for name, listed in values.items():
+        _check_setting(name, _fields([kind]), kind.__name__)
+        if isinstance(listed, str) or not isinstance(listed, Iterable):
+            raise SAEError(f"{name}={shorten(listed)}: give the values as a list, {name}=[...]")
+    grid = {name: list(listed) for name, listed in values.items()}
     for name, listed in grid.items():
         _distinct(name, listed)
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
-    plain = [_made(dataclasses.replace, base, point, name=None) for point in points]
+    plain = [_configuration(dataclasses.replace, base, point, name=None) for point in points]
     varied = [name for name, listed in grid.items() if len(listed) > 1]
     if base.name is None:
-        varied = [name for name in varied if not _shown(name, grid[name], base, plain)]
+        varied = [name for name in varied if not _in_titles(name, grid[name], base, plain)]
     configs = []
     for config, point in zip(plain, points, strict=True):
         stem = config.title if base.name is None else base.name
@@ -60,17 +57,17 @@ def sweep(base: SAEConfig, **values: Sequence[Any]) -> list[SAEConfig]:
 
 
 def parse(texts: Sequence[str], config: SAEConfig | type[SAEConfig] | None = None) -> dict[str, list[Any]]:
-    """Values of a sweep as a command line has them: `["k=16,32", "seed=0,1"]` -> `{"k": [16, 32], "seed": [0, 1]}`.
+    """The values of a sweep on a command line: `["k=16,32", "seed=0,1"]` -> `{"k": [16, 32], "seed": [0, 1]}`.
 
-    Numbers are read as the setting has them; a tuple's are joined by `+` (`groups=4+8+12,8+16`), and `none` stands
-    for no value where a setting may have none.
+    Values have the type of their setting. Those of a tuple are joined by `+` (`groups=4+8+12,8+16`), and `none` is no
+    value where a setting may have none.
 
     Args:
-        texts: a setting with its values each.
-        config: a configuration, or its class, whose settings are meant (default: those of any architecture).
+        texts: settings, each with its values.
+        config: a configuration, or its class, whose settings are swept (default: those of any architecture).
 
     Raises:
-        SAEError: something else than `setting=value,value`, an unknown setting, or a value that it cannot have.
+        SAEError: a text that is not `setting=value,value`, an unknown setting, or an invalid value.
 
     >>> parse(["k=16,32", "lr=1e-3,none"])
     {'k': [16, 32], 'lr': [0.001, None]}
@@ -79,32 +76,32 @@ def parse(texts: Sequence[str], config: SAEConfig | type[SAEConfig] | None = Non
     if config is not None:
         kinds = [config if isinstance(config, type) else type(config)]
     fields = _fields(kinds)
-    found: dict[str, list[Any]] = {}
+    parsed: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, listed = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name or not listed.strip():
             raise SAEError(f"{shorten(text)!r} is no sweep: write setting=value,value, say k=16,32")
-        _known(name, fields, kinds[0].__name__ if config is not None else "any architecture")
-        if name in found:
+        _check_setting(name, fields, kinds[0].__name__ if config is not None else "any architecture")
+        if name in parsed:
             raise SAEError(f"{name} is swept twice: write its values in one list, {name}=value,value")
-        found[name] = [_read(name, value.strip(), fields[name]) for value in listed.split(",")]
-        _distinct(name, found[name])
-    return found
+        parsed[name] = [_read(name, value.strip(), fields[name]) for value in listed.split(",")]
+        _distinct(name, parsed[name])
+    return parsed
 
 
 # -- settings -----------------------------------------------------------------------------------------
 
 
 def _fields(kinds: Sequence[type[SAEConfig]]) -> dict[str, Any]:
-    """Settings that can be swept, with their types."""
-    found: dict[str, Any] = {}
+    """Settings that can be swept, and their types."""
+    hints: dict[str, Any] = {}
     for kind in kinds:
-        found = typing.get_type_hints(kind) | found
-    return {name: hint for name, hint in found.items() if name not in ("name", "architecture")}
+        hints = typing.get_type_hints(kind) | hints
+    return {name: hints[name] for name in hints if name not in ("name", "architecture", "penalty_weight")}
 
 
-def _known(name: str, fields: Mapping[str, Any], kind: str) -> None:
+def _check_setting(name: str, fields: Mapping[str, Any], kind: str) -> None:
     if name == "name":
         raise SAEError("names are made by the sweep; give the configuration it starts from a name")
     if name not in fields:
@@ -122,18 +119,18 @@ def _distinct(name: str, values: Sequence[Any]) -> None:
             raise SAEError(f"{name} has {_text(value)} twice")
 
 
-def _made(make: Any, base: SAEConfig, point: Mapping[str, Any], **more: Any) -> SAEConfig:
+def _configuration(make: Any, base: SAEConfig, point: Mapping[str, Any], **more: Any) -> SAEConfig:
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in point.items()}
     try:
         config: SAEConfig = make(base, **settings, **more)
     except (SAEError, TypeError) as error:
-        where = ", ".join(f"{name}={_text(value)}" for name, value in point.items())
-        raise SAEError(f"the sweep's {where} is no configuration: {shorten(error, 200)}") from error
+        combination = ", ".join(f"{name}={_text(value)}" for name, value in point.items())
+        raise SAEError(f"the sweep's {combination} is no configuration: {shorten(error, 200)}") from error
     return config
 
 
-def _shown(name: str, values: Sequence[Any], base: SAEConfig, configs: Sequence[SAEConfig]) -> bool:
-    """Whether every configuration's title tells the values of a setting apart."""
+def _in_titles(name: str, values: Sequence[Any], base: SAEConfig, configs: Sequence[SAEConfig]) -> bool:
+    """Whether the titles of all configurations differ for different values of a setting."""
     for config in configs:
         titles = set()
         for value in values:
@@ -147,20 +144,20 @@ def _shown(name: str, values: Sequence[Any], base: SAEConfig, configs: Sequence[
 
 
 def _text(value: Any) -> str:
-    """A value in a name: short, and without anything that a folder's name could not have."""
+    """A value in a name: short, without characters that a folder's name cannot have."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, (tuple, list)):
-        return "+".join(_text(one) for one in value)
+        return "+".join(map(_text, value))
     return "none" if value is None else shorten(value, 20)
 
 
 def _read(name: str, text: str, hint: Any) -> Any:
-    """A value of a type: int, float, one of some words, a tuple of any of these, or none."""
+    """A value of a type: int, float, a literal, a tuple of these, or None."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if text.lower() == "none" and type(None) in options:
         return None
-    option = next(one for one in options if one is not type(None))
+    option = next(option for option in options if option is not type(None))
     try:
         if typing.get_origin(option) is tuple:
             return tuple(_read(name, part, typing.get_args(option)[0]) for part in text.split("+"))
@@ -170,7 +167,7 @@ def _read(name: str, text: str, hint: Any) -> Any:
             return text
         return option(text)
     except (TypeError, ValueError):
-        words = typing.get_args(option) if typing.get_origin(option) is Literal else ()
-        what = " or ".join(words) or {int: "a whole number", float: "a number"}.get(option, str(option))
+        choices = typing.get_args(option) if typing.get_origin(option) is Literal else ()
+        kind = " or ".join(choices) or {int: "a whole number", float: "a number"}.get(option, str(option))
         none = " or none" if type(None) in options else ""
-        raise SAEError(f"{name}={shorten(text, 40)!r}: {name} is {what}{none}") from None
+        raise SAEError(f"{name}={shorten(text, 40)!r}: {name} is {kind}{none}") from None

@@ -1,4 +1,4 @@
-"""What a path is: one way to compute the five operations that a TopK step is made of."""
+"""The protocol of a path: one way to compute the five operations of a TopK step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sae.architectures.kernels.sparse_pattern import Pattern
 
 @dataclass(frozen=True)
 class Select:
-    """Which latents are kept: k of every input, or `k * N` of the whole batch.
+    """Which latents are active: the k largest of every input, or the `k * N` largest of the whole batch.
 
-    Called with pre-activations `(N, m)` it gives the values kept `(nnz,)`, negative ones as zero, and their pattern.
+    Called with pre-activations `(N, m)`, returns the selected values `(nnz,)`, none below zero, and their pattern.
     """
 
     k: int
@@ -26,9 +26,9 @@ class Select:
         if self.across == "input":
             values, indices = pre.topk(self.k, dim=1, sorted=False)
             return values.relu().flatten(), Pattern.regular(indices, m)
-        values, places = pre.relu().flatten().topk(self.k * n, sorted=False)
-        places, order = places.sort()
-        return values[order], Pattern.flat(places, n, m)
+        values, positions = pre.relu().flatten().topk(self.k * n, sorted=False)
+        positions, order = positions.sort()
+        return values[order], Pattern.flat(positions, n, m)
 
 
 class Path(Protocol):
@@ -37,7 +37,7 @@ class Path(Protocol):
     name: str
 
     def select(self, x: Tensor, weight: Tensor, bias: Tensor, keep: Select) -> tuple[Tensor, Pattern]:
-        """The latents kept of `x @ weight.T + bias`: values `(nnz,)`, none below zero, and their pattern."""
+        """The selected latents of `x @ weight.T + bias`: values `(nnz,)`, none below zero, and their pattern."""
 
     def by_input(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
         """Latents times `table` `(m, d)`: for every input the weighted sum of its latents' rows `(N, d)`."""
@@ -46,13 +46,13 @@ class Path(Protocol):
         """Latents transposed times `table` `(N, d)`: for every latent the weighted sum of its inputs' rows `(m, d)`."""
 
     def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
-        """Sum of the values of every latent `(m,)`."""
+        """Sum of the values of every latent, `(m,)`."""
 
     def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
         """Inner products of rows of `left` `(N, d)` with rows of `right` `(m, d)` where the pattern is `(nnz,)`."""
 
 
 def low_precision(x: Tensor) -> torch.dtype | None:
-    """The type that autocast asks the large product to be in, or None."""
+    """The type in which autocast computes the large product, or None."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

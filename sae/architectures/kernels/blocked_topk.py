@@ -1,10 +1,10 @@
-"""The largest latents of a product, exactly, without ever holding the whole product (CPU).
+"""Blocked top-k: the largest latents of a product, exactly, without the whole product in memory (CPU).
 
-A matrix of 4,096 inputs by 4,096 latents is 64 MB: writing it, adding a bias and looking for the 32 largest of
-every row costs as much as two thirds of the product itself. Here the product is made some rows at a time in one
-buffer that stays in the cache, and the search reads it twice. The columns are cut into groups, and the k-th
-largest of a row's group maxima is at most its k-th largest value, as k groups hold a value at least that large.
-So few values pass that bar (34 of 4,096 for k=32 and groups of 16) that the rest is cheap.
+A matrix of 4,096 inputs by 4,096 latents is 64 MB: writing it, adding a bias and finding the 32 largest of every row
+costs two thirds of the product itself. Here the product is computed some rows at a time in one buffer that stays in
+the cache, and the search reads it twice. The columns are divided into groups. Let b be the k-th largest of the group
+maxima of a row: k groups hold a value of at least b, so that at least k values of the row reach b, and the k largest
+are among them. Few others do (34 of 4,096 values for k=32 and groups of 16): the exact selection among them is cheap.
 
 Ties go to the lower latent.
 """
@@ -21,7 +21,7 @@ BYTES = 16 << 20
 
 GROUPS = (16, 8, 4, 2)
 DEGENERATE = 4
-"""With more than so many times k values of a row above the bar (all equal, say), the row is sorted instead."""
+"""With more than this many times k values of a row at or above its bound (all equal, say), the rows are sorted."""
 
 
 def largest_of_product(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -48,67 +48,67 @@ def largest_of_product(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple
 def largest(pre: Tensor, k: int, above: Tensor, values: Tensor, columns: Tensor) -> None:
     """Write the k largest of every row of `pre` `(r, m)` to `values` and `columns` `(r, k)`; `above` is scratch."""
     r, m = pre.shape
-    places = _places_above(pre, _bar(pre, k), above)
-    first = np.searchsorted(places, np.arange(r + 1) * m)
+    positions = _positions_above(pre, _bound(pre, k), above)
+    first = np.searchsorted(positions, np.arange(r + 1) * m)
     counts = np.diff(first)
-    if counts.min() < k or counts.max() > DEGENERATE * k:  # fewer: not all are numbers
+    if counts.min() < k or counts.max() > DEGENERATE * k:  # fewer: there are NaNs, which no bound orders
         order = pre.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
         columns.copy_(order)
         torch.gather(pre, 1, order, out=values)
         return
-    found = pre.view(-1).index_select(0, torch.from_numpy(places)).numpy()
-    keep = _first_k(found, first, counts, k)
-    values.copy_(torch.from_numpy(found[keep]).view(r, k))
-    columns.copy_(torch.from_numpy(places[keep] - np.repeat(np.arange(r) * m, k)).view(r, k))
+    candidates = pre.view(-1).index_select(0, torch.from_numpy(positions)).numpy()
+    keep = _first_k(candidates, first, counts, k)
+    values.copy_(torch.from_numpy(candidates[keep]).view(r, k))
+    columns.copy_(torch.from_numpy(positions[keep] - np.repeat(np.arange(r) * m, k)).view(r, k))
 
 
 def largest_of_all(pre: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of `pre` `(N, m)`: values and rising places `(count,)` in the flattened matrix."""
+    """The `count` largest of `pre` `(N, m)`: values and rising positions `(count,)` in the flattened matrix."""
     flat = pre.flatten()
     group = next((g for g in GROUPS if len(flat) // g >= 4 * count), 1)
     cut = len(flat) // group
     maxima = flat[: cut * group].view(group, cut).amax(dim=0) if group > 1 else flat
-    bar = float(np.partition(maxima.numpy(), len(maxima) - count)[len(maxima) - count])
-    places = np.flatnonzero((flat >= bar).numpy())
-    if len(places) < count:  # not all are numbers
+    bound = float(np.partition(maxima.numpy(), len(maxima) - count)[len(maxima) - count])
+    positions = np.flatnonzero((flat >= bound).numpy())
+    if len(positions) < count:  # there are NaNs
         values, order = flat.topk(count, sorted=False)
         order, by = order.sort()
         return values[by], order
-    found = flat[torch.from_numpy(places)].numpy()
-    keep = _first_k(found, np.array([0, len(found)]), np.array([len(found)]), count)
-    return torch.from_numpy(found[keep]), torch.from_numpy(places[keep])
+    candidates = flat[torch.from_numpy(positions)].numpy()
+    keep = _first_k(candidates, np.array([0, len(candidates)]), np.array([len(candidates)]), count)
+    return torch.from_numpy(candidates[keep]), torch.from_numpy(positions[keep])
 
 
-def _bar(pre: Tensor, k: int) -> Tensor:
-    """A bar `(r, 1)` that at least k values of each row reach, few more if the row is long."""
+def _bound(pre: Tensor, k: int) -> Tensor:
+    """A bound `(r, 1)` that at least k values of each row reach, and few more if the row is long."""
     r, m = pre.shape
     group = next((g for g in GROUPS if m // g >= 4 * k), 1)
     cut = m // group
-    # of each group the members are `cut` columns apart: a maximum over rows of a view, which is vectorized
+    # the members of a group are `cut` columns apart: the maximum over the rows of a view, which is vectorized
     maxima = pre[:, : cut * group].view(r, group, cut).amax(dim=1) if group > 1 else pre
     return torch.from_numpy(np.partition(maxima.numpy(), cut - k, axis=1)[:, cut - k, None])
 
 
-def _places_above(pre: Tensor, bar: Tensor, above: Tensor) -> NDArray[np.int64]:
-    """Rising places in the flattened matrix of the values that reach the bar of their row."""
-    torch.ge(pre, bar, out=above)
+def _positions_above(pre: Tensor, bound: Tensor, above: Tensor) -> NDArray[np.int64]:
+    """Rising positions in the flattened matrix of the values that reach the bound of their row."""
+    torch.ge(pre, bound, out=above)
     return np.flatnonzero(above.numpy())
 
 
 def _first_k(
-    found: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], k: int
+    candidates: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], k: int
 ) -> NDArray[np.bool_]:
-    """Which of the values found, row after row, are the k largest of their row."""
+    """Which of the candidates, row after row, are the k largest of their row."""
     most = int(counts.max())
     if most == k:
-        return np.ones(len(found), dtype=bool)
+        return np.ones(len(candidates), dtype=bool)
     start = first[:-1]
-    rank = np.arange(len(found)) - np.repeat(start, counts)
-    padded = np.full((len(counts), most), -np.inf, dtype=found.dtype)
+    rank = np.arange(len(candidates)) - np.repeat(start, counts)
+    padded = np.full((len(counts), most), -np.inf, dtype=candidates.dtype)
     row = np.repeat(np.arange(len(counts)), counts)
-    padded[row, rank] = found
+    padded[row, rank] = candidates
     least = np.partition(padded, most - k, axis=1)[:, most - k][row]
-    greater, equal = found > least, found == least
+    greater, equal = candidates > least, candidates == least
     free = k - np.add.reduceat(greater, start, dtype=np.int64)
     before = np.cumsum(equal)
     before -= np.repeat((before - equal)[start], counts)

@@ -1,4 +1,4 @@
-"""The dense path: every product in full, as one would write it down. The oracle, and the faster one when m is small."""
+"""The dense path: every product in full. It is the oracle of the tests, and the faster path when m is small."""
 
 from __future__ import annotations
 

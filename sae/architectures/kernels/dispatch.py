@@ -1,4 +1,4 @@
-"""Which path is taken where."""
+"""The choice of a path by shape and device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import torch
 from sae.architectures.kernels.backend import Path
 from sae.architectures.kernels.dense import Dense
 from sae.architectures.kernels.embedding_bag import Bags
-from sae.errors import SAEError, did_you_mean, shorten
+from sae.errors import SAEError
+from zoo.common.checks import one_of
 
 PATHS = ("dense", "bags", "triton")
 
 SPARSE_FROM = {"cpu": 4, "cuda": 64}
-"""Latents per active latent, m / k, from which the sparse path is taken."""
+"""Latents per active latent, m / k, from which the sparse path is chosen."""
 
 SHAPES = ((256, 4096, 32), (512, 4096, 32), (512, 8192, 32), (832, 8192, 64), (768, 32768, 32), (2304, 65536, 32))
 
@@ -33,7 +34,7 @@ class Choice:
 
     Attributes:
         d, m, k: width of an input, latents, active latents; device: "cpu", "cuda", ...
-        path: one of `PATHS`; reason: in words.
+        path: one of `PATHS`; reason: of the choice.
         dense, sparse: operations per input of a dense step and of the sparse one.
     """
 
@@ -73,7 +74,7 @@ def choose(d: int, m: int, k: int, device: str | torch.device = "cpu") -> Choice
     forced = _forced.get()
     ratio = m / k
     if forced is not None:
-        path, reason = forced, "asked for"
+        path, reason = forced, "set by using()"
     elif kind == "cpu":
         path = "bags" if ratio >= SPARSE_FROM["cpu"] else "dense"
         reason = f"m / k = {ratio:.4g}; measured: sparse from {SPARSE_FROM['cpu']}"
@@ -94,7 +95,7 @@ def path_of(d: int, m: int, k: int, device: str | torch.device = "cpu") -> Path:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Take this path whatever the rule says, while the context is open.
+    """While open, use this path instead of the rule's.
 
     Raises:
         SAEError: there is no such path, or it cannot be used here.
@@ -103,8 +104,7 @@ def using(name: str) -> Iterator[None]:
     ...     choose(512, 4096, 32).path
     'dense'
     """
-    if name not in PATHS:
-        raise SAEError(f"no path {shorten(name)!r}.{did_you_mean(str(name), PATHS)} There are {', '.join(PATHS)}")
+    one_of("path", name, PATHS, error=SAEError)
     _path(name)
     token = _forced.set(name)
     try:
@@ -114,13 +114,13 @@ def using(name: str) -> Iterator[None]:
 
 
 def describe(device: str | torch.device | None = None) -> list[dict[str, Any]]:
-    """What is chosen for a few usual shapes, as JSON-ready rows; on the GPU if there is one.
+    """The choices for a few usual shapes, as JSON-ready rows; on the GPU if there is one.
 
     >>> describe("cpu")[1]["path"]
     'bags'
     """
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return [asdict(choose(d, m, k, where)) for d, m, k in SHAPES]
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return [asdict(choose(d, m, k, target)) for d, m, k in SHAPES]
 
 
 @cache

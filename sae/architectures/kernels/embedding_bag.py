@@ -1,8 +1,8 @@
-"""The CPU's path: a selection that stays in the cache, and embedding bags for everything sparse.
+"""The path for the CPU: a selection that stays in the cache, and embedding bags for all sparse products.
 
-An embedding bag adds weighted rows of a table in a fixed order: rows of the decoder for the reconstruction, and,
-by the transposed pattern, rows of the batch for the gradients of both matrices. Nothing is added atomically, so
-the same inputs give the same bits.
+An embedding bag sums weighted rows of a table in a fixed order: rows of the decoder for the reconstruction, and, by the
+transposed pattern, rows of the batch for the gradients of both matrices. There are no atomic additions, so that the
+same inputs give the same bits.
 
 Measured against it on the same machine and slower: sparse CSR products (MKL) for the sums, and gathered rows with
 batched products for the inner products.
@@ -33,8 +33,8 @@ class Bags:
             values, indices = blocked_topk.largest_of_product(x, weight, bias, keep.k)
             return values.flatten().relu_(), Pattern.regular(indices, m)
         pre = torch.addmm(bias, x, weight.T).float() if low is not None else torch.addmm(bias, x, weight.T)
-        values, places = blocked_topk.largest_of_all(pre, keep.k * n)
-        return values.relu_(), Pattern.flat(places, n, m)
+        values, positions = blocked_topk.largest_of_all(pre, keep.k * n)
+        return values.relu_(), Pattern.flat(positions, n, m)
 
     def by_input(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
         return F.embedding_bag(pattern.columns, table.detach(), pattern.starts, per_sample_weights=values, mode="sum")

@@ -1,4 +1,4 @@
-"""Which latents are active for which inputs: the matrix of latents, without its zeros."""
+"""Which latents are active for which inputs: the sparsity pattern of the matrix of latents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Which latents are kept for which inputs, input by input.
+    """Which latents are active for which inputs, input by input.
 
     Attributes:
-        rows, columns: `(nnz,)` input and latent of every kept value, ordered by input.
+        rows, columns: `(nnz,)` input and latent of every value, ordered by input.
         starts: `(N,)` where the values of each input begin.
         latents: m.
 
@@ -36,11 +36,11 @@ class Pattern:
         return cls(rows, indices.flatten(), torch.arange(0, n * k, k, device=indices.device), latents)
 
     @classmethod
-    def flat(cls, places: Tensor, n: int, latents: int) -> Pattern:
-        """The pattern of rising places `(nnz,)` in a matrix `(n, latents)` read row by row."""
-        rows = torch.div(places, latents, rounding_mode="floor")
-        starts = torch.searchsorted(rows, torch.arange(n, device=places.device))
-        return cls(rows, places - rows * latents, starts, latents)
+    def flat(cls, positions: Tensor, n: int, latents: int) -> Pattern:
+        """The pattern of rising positions `(nnz,)` in a matrix `(n, latents)` read row by row."""
+        rows = torch.div(positions, latents, rounding_mode="floor")
+        starts = torch.searchsorted(rows, torch.arange(n, device=positions.device))
+        return cls(rows, positions - rows * latents, starts, latents)
 
     @cached_property
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:

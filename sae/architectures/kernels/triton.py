@@ -83,12 +83,12 @@ def largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
         r, m = pre.shape
         tile = min(max(TILE, triton.next_power_of_2(2 * k)), triton.next_power_of_2(m))
         tiles = triton.cdiv(m, tile)
-        kept = min(k, m - (tiles - 1) * tile)  # the last tile may be short
-        width = k * (tiles - 1) + kept
+        selected = min(k, m - (tiles - 1) * tile)  # the last tile may be short
+        width = k * (tiles - 1) + selected
         values = torch.empty(r, width, dtype=torch.float32, device=pre.device)
-        places = torch.empty(r, width, dtype=torch.int64, device=pre.device)
-        _largest[(r, tiles)](pre, values, places, m, k, width, TILE=tile, num_warps=8)
-        columns = places if columns is None else columns.gather(1, places)
+        positions = torch.empty(r, width, dtype=torch.int64, device=pre.device)
+        _largest[(r, tiles)](pre, values, positions, m, k, width, TILE=tile, num_warps=8)
+        columns = positions if columns is None else columns.gather(1, positions)
         if tiles == 1:
             return values, columns
         pre = values
@@ -132,7 +132,7 @@ def _width(d: int) -> int:
 
 
 @triton.jit
-def _largest(pre, values, places, m, k, width, TILE: tl.constexpr):
+def _largest(pre, values, positions, m, k, width, TILE: tl.constexpr):
     """The k largest of one tile of one row, by the bits of the k-th largest, found from the highest down."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tile * TILE + tl.arange(0, TILE)
@@ -140,21 +140,21 @@ def _largest(pre, values, places, m, k, width, TILE: tl.constexpr):
     value = tl.load(pre + row * m + column, mask=there, other=0.0).to(tl.float32) + 0.0  # -0 and 0 are one value
     bits = value.to(tl.int32, bitcast=True)
     key = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the floats
-    wanted = tl.minimum(k, m - tile * TILE)
+    count = tl.minimum(k, m - tile * TILE)
     reach = tl.sum((there & (key >= 0)).to(tl.int32), 0)
-    least = tl.where(reach >= wanted, 0, LOWEST)
+    least = tl.where(reach >= count, 0, LOWEST)
     step = 1 << 30
-    while (step > 0) & (reach != wanted):
+    while (step > 0) & (reach != count):
         reach = tl.sum((there & (key >= least + step)).to(tl.int32), 0)
-        least = tl.where(reach >= wanted, least + step, least)
+        least = tl.where(reach >= count, least + step, least)
         step = step >> 1
     greater = there & (key > least)
     equal = there & (key == least)
-    free = wanted - tl.sum(greater.to(tl.int32), 0)
+    free = count - tl.sum(greater.to(tl.int32), 0)
     keep = greater | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= free))
     to = row * width + tile * k + tl.cumsum(keep.to(tl.int32), 0) - 1
     tl.store(values + to, value, mask=keep)
-    tl.store(places + to, column.to(tl.int64), mask=keep)
+    tl.store(positions + to, column.to(tl.int64), mask=keep)
 
 
 @triton.jit

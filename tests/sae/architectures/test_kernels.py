@@ -242,9 +242,9 @@ def test_the_rule_takes_the_sparse_path_where_few_latents_are_active() -> None:
     assert kernels.choose(512, 4096, 32, "mps").path == "dense"
     assert kernels.choose(512, 256, 32, "cuda").path == "dense"
     with kernels.using("dense"):
-        assert kernels.choose(512, 4096, 32).reason == "asked for"
+        assert kernels.choose(512, 4096, 32).reason == "set by using()"
     assert kernels.choose(512, 4096, 32).path == "bags"
-    with pytest.raises(sae.SAEError, match="no path 'bag'.*bags"), kernels.using("bag"):
+    with pytest.raises(sae.SAEError, match="path='bag': use one of .*'bags'"), kernels.using("bag"):
         pass
 
 

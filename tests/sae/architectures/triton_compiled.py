@@ -28,7 +28,7 @@ def assembly(kernel: Any, kinds: dict[str, str], fixed: dict[str, Any], warps: i
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("pre", ["*fp32", "*bf16"])
 def test_the_selection_compiles(pre: str) -> None:
-    kinds = {"pre": pre, "values": NUMBERS, "places": INDICES}
+    kinds = {"pre": pre, "values": NUMBERS, "positions": INDICES}
     assert "_largest" in assembly(gpu._largest, kinds, {"TILE": gpu.TILE}, warps=8)
 
 

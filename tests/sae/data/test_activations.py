@@ -53,7 +53,7 @@ class Numbered:
 def test_places_say_where_vectors_come_from() -> None:
     found = collect(Numbered(), [0, 1, 2, 3, 4, 5, 6], batch_size=3)
     assert found.vectors.shape == (7 * 30, 4)
-    assert torch.equal(found.vectors[:, :3].long(), found.places)
+    assert torch.equal(found.vectors[:, :3].long(), found.positions)
     assert found.axes == ("image", "y", "x")
 
 
@@ -63,12 +63,12 @@ def test_draws_do_not_depend_on_batches(batch_size: int) -> None:
     found = collect(Numbered(), list(range(7)), sampling=sampling, batch_size=batch_size)
     whole = collect(Numbered(), list(range(7)), sampling=sampling, batch_size=100)
     assert torch.equal(found.vectors, whole.vectors)
-    assert torch.equal(found.vectors[:, :3].long(), found.places)
-    assert [int((found.places[:, 0] == i).sum()) for i in range(7)] == [4] * 7
+    assert torch.equal(found.vectors[:, :3].long(), found.positions)
+    assert [int((found.positions[:, 0] == i).sum()) for i in range(7)] == [4] * 7
 
 
 def test_positions_are_drawn_once_each_and_not_from_the_margin() -> None:
-    places = collect(Numbered(), [0, 1], sampling=Sampling(per_input=12, margin=1)).places
+    places = collect(Numbered(), [0, 1], sampling=Sampling(per_input=12, margin=1)).positions
     assert len({tuple(p) for p in places.tolist()}) == 24
     assert places[:, 1].min() == 1 and places[:, 1].max() == 3
     assert places[:, 2].min() == 1 and places[:, 2].max() == 4
@@ -77,7 +77,7 @@ def test_positions_are_drawn_once_each_and_not_from_the_margin() -> None:
 @pytest.mark.parametrize(("rule", "power"), [("uniform", 0), ("magnitude", 1)])
 def test_positions_are_drawn_in_proportion_to_their_length(rule: Any, power: int) -> None:
     site = Numbered(2, 3)
-    places = collect(site, [0] * 3000, sampling=Sampling(per_input=1, rule=rule)).places
+    places = collect(site, [0] * 3000, sampling=Sampling(per_input=1, rule=rule)).positions
     counts = torch.bincount(places[:, 1] * 3 + places[:, 2], minlength=6)
     lengths = site.map(0).double().norm(dim=-1).flatten() ** power
     assert chisquare(counts.numpy(), (3000 * lengths / lengths.sum()).numpy()).pvalue > 1e-3
@@ -89,9 +89,9 @@ def test_padding_gives_no_vectors() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     block = Block(torch.arange(12.0).view(2, 3, 2), 5, mask)
     assert block.vectors.tolist() == [[0, 1], [2, 3], [6, 7]]
-    assert block.places.tolist() == [[5, 0], [5, 1], [6, 0]]
+    assert block.positions.tolist() == [[5, 0], [5, 1], [6, 0]]
     vectors, places = Sampling(per_input=3).pick(block)
-    assert torch.equal(vectors, block.vectors) and torch.equal(places, block.places)
+    assert torch.equal(vectors, block.vectors) and torch.equal(places, block.positions)
 
 
 def test_a_silent_vector_is_not_drawn_by_magnitude() -> None:
@@ -216,7 +216,7 @@ def test_a_store_holds_what_was_gathered(tmp_path: Path) -> None:
     assert len(shards.shards) > 3 and len(shards) == 600 and shards.complete
     assert torch.equal(shards.tensor(), collect(Numbered(), inputs).vectors)
     assert torch.equal(
-        torch.cat([shards.read(i)[1] for i in range(len(shards.shards))]), collect(Numbered(), inputs).places
+        torch.cat([shards.read(i)[1] for i in range(len(shards.shards))]), collect(Numbered(), inputs).positions
     )
 
 

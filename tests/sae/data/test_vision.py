@@ -63,7 +63,7 @@ def test_vectors_are_the_positions_of_the_map(model: circuits.Model, site: Visio
     assert torch.equal(found.vectors, acts.movedim(1, -1).flatten(0, 2))
     rows = torch.randperm(len(found.vectors), generator=torch.Generator().manual_seed(0))[:50]
     for row in rows.tolist():
-        image, y, x = found.places[row].tolist()
+        image, y, x = found.positions[row].tolist()
         assert torch.equal(found.vectors[row], acts[image, :, y, x])
 
 

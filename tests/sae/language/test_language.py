@@ -158,7 +158,7 @@ def test_texts_read_together_are_as_if_each_were_read_alone(lm: LanguageModel) -
 def test_places_count_the_tokens_of_each_text_and_leave_out_padding_and_special_tokens(lm: LanguageModel) -> None:
     block = next(LanguageSite(lm, "layers.0.resid").blocks(TEXTS))
     counts = [len(lm.ids(text)) for text in TEXTS]
-    assert block.places.tolist() == [[i, t] for i, count in enumerate(counts) for t in range(count)]
+    assert block.positions.tolist() == [[i, t] for i, count in enumerate(counts) for t in range(count)]
     assert len(block.vectors) == sum(counts)
 
 
@@ -172,9 +172,9 @@ def test_a_long_text_is_read_in_pieces_that_know_nothing_of_each_other(lm: Langu
     hidden = [lm.module(input_ids=ids, output_hidden_states=True).hidden_states[2][0] for ids in fed]
     wanted = torch.cat([h[first : first + len(piece)] for h, piece in zip(hidden, pieces, strict=True)])
     blocks = list(site.blocks(["She was happy.", " ".join(TEXTS), "She was happy."]))
-    both = torch.cat([b.vectors[b.places[:, 0] == 1] for b in blocks])
+    both = torch.cat([b.vectors[b.positions[:, 0] == 1] for b in blocks])
     assert torch.allclose(both, wanted, atol=1e-5)
-    assert torch.cat([b.places for b in blocks])[:, 0].unique_consecutive().tolist() == [0, 1, 2]
+    assert torch.cat([b.positions for b in blocks])[:, 0].unique_consecutive().tolist() == [0, 1, 2]
     with pytest.raises(SAEError, match="takes .* at once"):
         next(LanguageSite(lm, "layers.1.resid", context=10, long="refuse").blocks([" ".join(TEXTS)]))
 

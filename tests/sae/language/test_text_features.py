@@ -57,7 +57,7 @@ def test_the_sparse_table_holds_every_active_latent(site: LanguageSite, found: A
     assert found.tokens == len(vectors)
     assert np.allclose(found.density, (latents > 0).double().mean(dim=0).numpy())
     document, token, value = found.of(5)
-    places = torch.cat([block.places for block in site.blocks(STORIES)])
+    places = torch.cat([block.positions for block in site.blocks(STORIES)])
     fires = latents[:, 5] > 0
     assert np.array_equal(np.stack([document, token], 1), places[fires].numpy())
     assert np.allclose(value, latents[fires, 5].numpy())
@@ -140,7 +140,7 @@ def test_what_made_it_name_the_city_lies_in_the_name(lm: LanguageModel, site: La
     [
         ({"target": "Fogport bridge"}, SAEError, "no single token"),
         ({"target": "Fogport", "token": 99}, AddressError, "tokens"),
-        ({"target": "Fogport", "n": 0}, SAEError, "above zero"),
+        ({"target": "Fogport", "n": 0}, SAEError, "of at least 1"),
         ({"target": "Fogport", "text": "the " * 400}, SAEError, "takes at once"),
     ],
 )

@@ -275,7 +275,7 @@ def test_what_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
         (good, {"steps": 0}, "steps=0"),
         (good, {"batch_size": -1}, "batch_size=-1"),
         (good, {"precision": "float16"}, "use one of 'float32', 'bfloat16'"),
-        (good, {"bias": "median"}, "use 'geometric_median', 'mean' or 'zeros'"),
+        (good, {"bias": "median"}, "use one of 'geometric_median', 'mean', 'zeros'"),
         (good, {"decay": 2.0}, "decay=2.0"),
         (good, {"warmup": 41}, "warmup=41"),
         (good, {"lr": -1.0}, "lr=-1.0"),
