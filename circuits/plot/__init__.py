@@ -1,11 +1,11 @@
-"""Pictures of results: pure functions from what the library returns to matplotlib figures, and the report.
+"""Figures of results: pure functions from what the library returns to matplotlib figures, and HTML pages.
 
 Figures are made without pyplot, so that drawing changes nothing outside of them. `import circuits` does not
 import this package::
 
     from circuits import plot
-    found = plot.crops(circuit, images, model.input)
-    plot.save_figure(plot.circuit_graph(circuit, found), "circuit.png")
+    crops = plot.crops(circuit, images, model.input)
+    plot.save_figure(plot.circuit_graph(circuit, crops), "circuit.png")
 """
 
 from circuits.plot.activations.atlas import atlas_figure, atlas_page, example_crops

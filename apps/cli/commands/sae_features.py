@@ -276,7 +276,7 @@ class ShowFeatures(ModelOptions):
 
             for one in found:
                 made = self._made(model, one)
-                figure = dissection_figure(one, pictures, model.input, made=made, columns=self.examples)
+                figure = dissection_figure(one, pictures, model.input, visualizations=made, columns=self.examples)
                 plot.save_figure(figure, folder / f"{layer}-{one.unit.rpartition(':')[2]}.png")
 
         return CommandResult(document, show, write)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from circuits.plot.circuit.graph import fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.unit_rows import MARGIN, picture
+from circuits.plot.drawing.unit_rows import MARGIN, draw_crop
 from circuits.plot.drawing.wording import short
 from circuits.tuning.curves import Tuning
 from circuits.tuning.joint_tuning import JointTuning
@@ -56,10 +56,10 @@ def argument_strip(
         canvas.write(axes, x, y, name, size=12.5, bold=True, limit=40)
         at.append((x, y + 14))
     made = shown.get(unit, ())
-    picture(axes, made[0] if len(made) else None, *at[0], HIGH - 6)
+    draw_crop(axes, made[0] if len(made) else None, *at[0], HIGH - 6)
     tile = (HIGH - 6 - 8) / 3
     for i, crop in enumerate(photographs[:9]):
-        picture(axes, crop, at[1][0] + (i % 3) * (tile + 4), at[1][1] + (i // 3) * (tile + 4), tile)
+        draw_crop(axes, crop, at[1][0] + (i % 3) * (tile + 4), at[1][1] + (i // 3) * (tile + 4), tile)
     _map(axes, drawn, unit, *at[2])
     _turned(axes, turned, *at[3])
     scale = palette.shared_scale([k for _, k in (*inputs, *clients)])
@@ -124,7 +124,7 @@ def _edges(
         top = y + i * (tile + 6)
         at_picture, at_kernel = (x, x + tile + 24) if first else (x + tile + 24, x)
         made = shown.get(name, ())
-        picture(axes, made[0] if len(made) else None, at_picture, top, tile)
+        draw_crop(axes, made[0] if len(made) else None, at_picture, top, tile)
         rgb = palette.encode(kernel, scale)
         box = fitted(Box(at_kernel, top, tile, tile), rgb.shape[:2])
         color = palette.color_of(float(np.asarray(kernel).sum()))

@@ -11,7 +11,7 @@ from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
-from circuits.plot.drawing.unit_rows import MARGIN, picture
+from circuits.plot.drawing.unit_rows import MARGIN, draw_crop
 from circuits.plot.drawing.wording import short
 from circuits.plot.units.weight_factors import color_of_factor
 from circuits.units.high_low_factors import FrequencyFactors
@@ -59,7 +59,7 @@ def frequency_factor_figure(
             x = MARGIN + i * (TILE + 8)
             unit = f"{model}/{found.source}:{channel}"
             crops = pictures.get(unit, ())
-            picture(axes, crops[0] if len(crops) else None, x, y + 12, TILE)
+            draw_crop(axes, crops[0] if len(crops) else None, x, y + 12, TILE)
             canvas.write(axes, x, y + TILE + 27, short(unit), size=10.5, mono=True, limit=15)
             note = f"{frequency:.3f}, {100 * share:.0f} %"
             canvas.write(axes, x, y + TILE + 42, note, size=10.5, color=palette.MUTED, limit=18)

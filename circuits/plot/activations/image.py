@@ -1,4 +1,4 @@
-"""Figures of one picture taken apart: the semantic dictionary, the activation grid, groups, and attributions."""
+"""Figures of one image, decomposed: the semantic dictionary, the activation grid, groups, and attributions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.modes import draw_result, mark, number
 
 MARGIN = 24
-_OPAQUE = 0.85  # of the strongest place of a map over a picture: the picture is still to be seen
+_OPAQUE = 0.85  # of the strongest position of a map over an image, which stays visible
 
 
 def dictionary_figure(result: SemanticDictionary) -> Figure:
-    """A picture with places marked, and for each what the layer says there: its strongest units with their icons.
+    """An image with positions marked, and for each the most active units of the layer there, with their icons.
 
     Args:
         result: of `circuits.activations.semantic_dictionary.semantic_dictionary`.
@@ -38,8 +38,8 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
     left = MARGIN + side + 34
     width = left + crop + 26 + most * (tile + 14) + MARGIN
     figure, axes = canvas.page(width, MARGIN + 44 + max(side + 40, rows * step))
-    _title(axes, f"{short(result.layer)} at {rows} place{'s' * (rows != 1)}", "the units that say most, with what "
-           "they look for; below: what each says here, and on average over the picture")  # fmt: skip
+    _title(axes, f"{short(result.layer)} at {rows} position{'s' * (rows != 1)}", "the most active units and their "
+           "feature visualizations; below: activation here, and on average over the image")  # fmt: skip
     top = MARGIN + 54
     pixels = crops.pixels(result.image, len(result.image))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
@@ -57,15 +57,15 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
             else:
                 mark(axes, x, y, tile, "no icon")
             canvas.write(axes, x, y + tile + 16, short(unit).rpartition(":")[2], size=12, mono=True, bold=True)
-            said = f"{number(entry.values[k])}, average {number(entry.typical[k])}"
-            canvas.write(axes, x, y + tile + 31, said, size=10, color=palette.MUTED, limit=26)
+            text = f"{number(entry.values[k])}, average {number(entry.typical[k])}"
+            canvas.write(axes, x, y + tile + 31, text, size=10, color=palette.MUTED, limit=26)
     return figure
 
 
 def _spot(
     axes: Axes, result: SemanticDictionary, entry: Entry, x: float, y: float, wide: float, high: float, name: str
 ) -> None:
-    """A place of the map on the picture, with its number, and around it the receptive field where it is smaller."""
+    """A position of the map on the image, with its number, and around it the receptive field where it is smaller."""
     height, width = result.image.shape[1:]
     top, left, bottom, right = entry.box
     if (bottom - top, right - left) < (height, width):
@@ -81,21 +81,21 @@ def _spot(
 
 
 def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
-    """A picture, and beside it the same as a layer sees it: an icon for each place.
+    """An image, and beside it the activation grid of a layer: an icon for each position.
 
     Args:
         result: of `circuits.activations.semantic_dictionary.activation_grid`.
-        magnitude: draw icons the smaller the less is said there.
+        magnitude: draw icons in proportion to the magnitude of the activations there.
     """
     rows, columns = result.norms.shape
     tile = max(30.0, min(84.0, 620 / max(rows, columns)))
     height, width = rows * tile, columns * tile
     side = min(340.0, max(220.0, height))
     figure, axes = canvas.page(2 * MARGIN + side + 34 + width, MARGIN + 60 + max(height, side + 30) + 12)
-    what = "what tells each place from the layer's activations in general" if result.whitened else "all it says"
-    size = "; size: how much is said" if magnitude else ""
-    each = "place" if result.pooled == 1 else f"{result.pooled} by {result.pooled} places"
-    _title(axes, f"What {short(result.layer)} sees", f"one icon for each {each}: {what}{size}")
+    content = "activations whitened by the layer's covariance" if result.whitened else "activations"
+    size = "; size: magnitude" if magnitude else ""
+    each = "position" if result.pooled == 1 else f"{result.pooled} by {result.pooled} positions"
+    _title(axes, f"Activation grid of {short(result.layer)}", f"one icon for each {each}: {content}{size}")
     top = MARGIN + 54
     pixels = crops.pixels(result.image, len(result.image))
     canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
@@ -105,19 +105,19 @@ def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
         for j, icon in enumerate(row):
             if icon is None:
                 continue
-            drawn = tile * (float(result.scales[i, j]) if magnitude else 1.0) * 0.97
-            x, y = MARGIN + side + 34 + (j + 0.5) * tile - drawn / 2, top + (i + 0.5) * tile - drawn / 2
-            draw_result(axes, icon, x, y, drawn)
+            extent = tile * (float(result.scales[i, j]) if magnitude else 1.0) * 0.97
+            x, y = MARGIN + side + 34 + (j + 0.5) * tile - extent / 2, top + (i + 0.5) * tile - extent / 2
+            draw_result(axes, icon, x, y, extent)
     return figure
 
 
-def groups_figure(result: Groups, picture: Tensor, *, index: int = 0) -> Figure:
-    """Each group of channels: where it is on a picture, what it looks for, and what it adds to classes.
+def groups_figure(result: Groups, image: Tensor, *, index: int = 0) -> Figure:
+    """Each group of channels: its map on an image, its feature visualization, and its attribution to classes.
 
     Args:
         result: of `circuits.activations.neuron_groups.neuron_groups`.
-        picture: `(C, H, W)` in [0, 1], as the network was shown it.
-        index: which of the pictures of `result` that is.
+        image: `(C, H, W)` in [0, 1], as the network gets it.
+        index: which of the images of `result` that is.
     """
     k, tile, bars = len(result.directions), 132, 210
     has_icons, step = bool(result.icons), 176
@@ -133,10 +133,10 @@ def groups_figure(result: Groups, picture: Tensor, *, index: int = 0) -> Figure:
         rest = ", ".join(
             f"{n} {signed(float(result.rest[index, c]))}" for c, n in enumerate(_plain_names(result.names))
         )
-        canvas.write(axes, MARGIN, MARGIN + 50, f"bars: what a group adds to a class score, to first order; what the "
-                     f"groups leave out: {rest}", size=11, color=palette.MUTED, limit=178)  # fmt: skip
+        canvas.write(axes, MARGIN, MARGIN + 50, f"bars: attribution of a group to a class score, to first order; "
+                     f"remainder: {rest}", size=11, color=palette.MUTED, limit=178)  # fmt: skip
     largest = float(result.pushes[:, index].abs().max()) if result.classes else 1.0
-    gray = _gray(picture)
+    gray = _gray(image)
     strongest = float(result.maps[:, index].max())
     for g in range(k):
         x, y = MARGIN + (g % columns) * across, top + (g // columns) * step
@@ -154,63 +154,63 @@ def groups_figure(result: Groups, picture: Tensor, *, index: int = 0) -> Figure:
 
 
 def attribution_figure(
-    found: Sequence[Attribution] | Attribution,
-    picture: Tensor,
+    attributions: Sequence[Attribution] | Attribution,
+    image: Tensor,
     *,
     names: Sequence[str] = (),
     checks: Sequence[PositionCheck] = (),
     top: int = 6,
 ) -> Figure:
-    """Which places and which channels of a layer speak for a class and against it, on one picture; a row for each.
+    """Attribution of a class to the positions and channels of a layer, on one image; a row for each.
 
     Args:
-        found: of `circuits.attribute` on that picture alone, from the same layer.
-        picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        attributions: of `circuits.attribute` on that image alone, from the same layer.
+        image: `(C, H, W)` in [0, 1], as the network gets it.
         names: of the targets.
-        checks: of `circuits.activations.spatial_attribution.check_positions`: what silencing each place does.
+        checks: of `circuits.activations.spatial_attribution.check_positions`: the effect of ablating each position.
         top: channels of each.
 
     Raises:
-        CircuitsError: attributions on several pictures.
+        CircuitsError: attributions on several images.
     """
-    shown = [found] if isinstance(found, Attribution) else list(found)
-    if not shown or any(len(f.values) != 1 for f in shown):
-        raise CircuitsError("a figure of attribution is of one picture: attribute one alone")
+    rows = [attributions] if isinstance(attributions, Attribution) else list(attributions)
+    if not rows or any(len(f.values) != 1 for f in rows):
+        raise CircuitsError("a figure of attribution is of one image: attribute one alone")
     side, step = 190, 190 + 62
     bars = 250
     across = side + 18 + (side + 18 if checks else 0) + bars
-    figure, axes = canvas.page(2 * MARGIN + across, MARGIN + 58 + len(shown) * step)
-    about = "left by place, middle lost when one place is silenced, right" if checks else "left by place, right"
-    _title(axes, f"What {shown[0].source} gives to classes", f"orange for it, blue against it; {about} by channel")
-    gray = _gray(picture)
-    for i, one in enumerate(shown):
+    figure, axes = canvas.page(2 * MARGIN + across, MARGIN + 58 + len(rows) * step)
+    about = "left by position, middle lost when one position is ablated, right" if checks else "left by position, right"
+    _title(axes, f"Attribution of classes to {rows[0].source}", f"orange for it, blue against it; {about} by channel")
+    gray = _gray(image)
+    for i, row in enumerate(rows):
         y = MARGIN + 78 + i * step
-        name = names[i] if i < len(names) else short(one.target)
-        score = f"{name}: score {signed(float(one.response[0]))}, attributed {signed(float(one.values.sum()))}"
+        name = names[i] if i < len(names) else short(row.target)
+        score = f"{name}: score {signed(float(row.response[0]))}, attributed {signed(float(row.values.sum()))}"
         canvas.write(axes, MARGIN, y - 8, score, size=12, bold=True, limit=70)
-        places = one.places[0].float().cpu().numpy()
-        _over(axes, gray, places, float(np.abs(places).max()), MARGIN, y, side)
+        positions = row.places[0].float().cpu().numpy()
+        _over(axes, gray, positions, float(np.abs(positions).max()), MARGIN, y, side)
         canvas.write(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5, color=palette.MUTED)
         x = MARGIN + side + 18
         if checks:
             drops = checks[i].drops.numpy()
             _over(axes, gray, drops, float(np.abs(drops).max()), x, y, side)
-            text = f"silenced: r = {checks[i].correlation:.2f} (chance {checks[i].shuffled:.2f})"
+            text = f"ablated: r = {checks[i].correlation:.2f} (chance {checks[i].shuffled:.2f})"
             canvas.write(axes, x, y + side + 17, text, size=10.5, color=palette.MUTED, limit=36)
             x += side + 18
-        ranked = one.top(top)
+        ranked = row.top(top)
         largest = max((abs(v) for _, v in ranked), default=1.0)
         for k, (channel, value) in enumerate(ranked):
-            _bar(axes, f"{one.source}:{channel}", value, largest, x, y + 12 + k * (side / top), bars - 36, mono=True)
+            _bar(axes, f"{row.source}:{channel}", value, largest, x, y + 12 + k * (side / top), bars - 36, mono=True)
     return figure
 
 
-def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pair]) -> Figure:
-    """For some positions of the later layer: where in the earlier one what they say comes from.
+def spatial_figure(result: SpatialAttribution, image: Tensor, at: Sequence[Pair]) -> Figure:
+    """For some positions of a later layer: the attribution of their activations to positions of an earlier one.
 
     Args:
         result: of `circuits.activations.spatial_attribution.spatial_attribution`.
-        picture: `(C, H, W)` in [0, 1], as the network was shown it.
+        image: `(C, H, W)` in [0, 1], as the network gets it.
         at: positions of the later layer, `(row, column)`.
 
     Raises:
@@ -218,22 +218,22 @@ def spatial_figure(result: SpatialAttribution, picture: Tensor, at: Sequence[Pai
     """
     side = 190
     figure, axes = canvas.page(max(2 * MARGIN + len(at) * (side + 16), 480), MARGIN + 60 + side + 40)
-    _title(axes, f"Where {short(result.target)} has it from", f"what the places of {short(result.source)} give to "
-           "the place that is marked")  # fmt: skip
-    gray = _gray(picture)
+    _title(axes, f"Spatial attribution of {short(result.target)}", f"contributions of positions of "
+           f"{short(result.source)} to the marked position")  # fmt: skip
+    gray = _gray(image)
     height, width = result.response.shape
     for i, (y, x) in enumerate(at):
         if not (0 <= y < height and 0 <= x < width):
             raise CircuitsError(f"position {y},{x} is outside the {height}x{width} map of {result.target}")
         left, top = MARGIN + i * (side + 16), MARGIN + 52
-        places = result.positions[y, x].numpy()
-        _over(axes, gray, places, float(np.abs(places).max()), left, top, side)
+        positions = result.positions[y, x].numpy()
+        _over(axes, gray, positions, float(np.abs(positions).max()), left, top, side)
         high, wide = side / max(gray.shape[:2]) * gray.shape[0], side / max(gray.shape[:2]) * gray.shape[1]
         axes.add_patch(
             Rectangle((left + x / width * wide, top + y / height * high), wide / width, high / height, fill=False,
                       edgecolor=palette.INK, lw=1.6, zorder=6)
         )  # fmt: skip
-        share = float(places.sum()) / max(float(result.response[y, x]), 1e-30)
+        share = float(positions.sum()) / max(float(result.response[y, x]), 1e-30)
         canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {number(float(result.response[y, x]))}",
                      size=10.5, color=palette.MUTED)  # fmt: skip
     return figure
@@ -247,16 +247,16 @@ def _title(axes: Axes, title: str, about: str) -> None:
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
 
 
-def _gray(picture: Tensor) -> crops.Crop:
-    """A picture in light gray, to be drawn over."""
-    pixels = crops.pixels(picture, len(picture)).astype(np.float32)[..., :3].mean(axis=2, keepdims=True)
+def _gray(image: Tensor) -> crops.Crop:
+    """An image in light gray, to be drawn over."""
+    pixels = crops.pixels(image, len(image)).astype(np.float32)[..., :3].mean(axis=2, keepdims=True)
     return np.asarray(np.repeat(70 + pixels * 0.7, 3, axis=2).round().astype(np.uint8))
 
 
 def _over(
     axes: Axes, gray: crops.Crop, values: NDArray[np.float32], scale: float, x: float, y: float, side: float
 ) -> None:
-    """A signed map over a picture within a square of `side`: the color is the sign, how opaque it is the size."""
+    """A signed map over an image within a square of `side`: the color is the sign, how opaque it is the size."""
     high, wide = (side * s / max(gray.shape[:2]) for s in gray.shape[:2])
     canvas.place_image(axes, gray, x, y, wide, high)
     part = np.clip(values / (scale or 1.0), -1, 1)

@@ -1,4 +1,4 @@
-"""Edges in columns: what a unit reads, by which kernel, and what it feeds."""
+"""Edges in columns: source, kernel and target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from circuits.plot.circuit.graph import fitted
 from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, picture
+from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, draw_crop
 
 GAP = 22
 
@@ -24,7 +24,7 @@ class EdgeLook:
     """What is shown of an edge.
 
     Attributes:
-        source: the unit read; target: the unit that reads it, or None where the column says which.
+        source: the unit; target: the unit with the incoming weight, or None where the heading names it.
         kernel: `(kh, kw)` weights.
         notes: a line or two below.
     """
@@ -42,21 +42,21 @@ def edge_columns(
     title: str,
     about: str = "",
     notes: int = 260,
-    apart: bool = False,
+    own_scales: bool = False,
 ) -> Figure:
-    """A column for each group of edges: the source's picture, the kernel, the target's picture, and notes.
+    """A column for each group of edges: the source's image, the kernel, the target's image, and notes.
 
     All kernels share one color scale, unless columns are to have one each.
 
     Args:
         columns: heading -> edges, from above.
-        tile: pixels of a picture.
+        tile: pixels of an image.
         title: what they are; about: a line below it.
-        notes: pixels that notes take where pictures leave less.
-        apart: whether each column has a color scale of its own.
+        notes: pixels that notes take where images leave less.
+        own_scales: whether each column has a color scale of its own.
     """
     scales = {name: palette.shared_scale(e.kernel for e in edges) for name, edges in columns.items()}
-    if not apart:
+    if not own_scales:
         scales = dict.fromkeys(scales, max(scales.values(), default=1.0))
     tiles = 3 if any(e.target is not None for edges in columns.values() for e in edges) else 2
     wide = max(tiles * tile + (tiles - 1) * GAP, notes)
@@ -73,7 +73,7 @@ def edge_columns(
         canvas.write(axes, x, head - 14, name, size=12.5, bold=True, limit=int(wide / 6.6))
         for i, edge in enumerate(edges):
             _edge(axes, edge, x, head + i * step, tile, scales[name])
-        if apart or c == 0:
+        if own_scales or c == 0:
             canvas.color_bar(axes, x, head + deep * step + 4, scales[name], "weight: excites, inhibits")
     return figure
 
@@ -81,12 +81,12 @@ def edge_columns(
 def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: float) -> None:
     sign = float(edge.kernel.sum())
     color = palette.color_of(sign)
-    shown = [edge.source, None, edge.target] if edge.target is not None else [edge.source, None]
-    for k, one in enumerate(shown):
+    looks = [edge.source, None, edge.target] if edge.target is not None else [edge.source, None]
+    for k, look in enumerate(looks):
         left = x + k * (tile + GAP)
         if k:
             axes.plot([left - GAP + 4, left - 4], [y + tile / 2] * 2, color=color, lw=1.8, solid_capstyle="butt")
-        if one is None:
+        if look is None:
             box = fitted(Box(left, y, tile, tile), edge.kernel.shape)
             rgb = palette.encode(edge.kernel, scale)
             canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
@@ -94,7 +94,13 @@ def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: fl
                 Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1.1, zorder=4)
             )
             continue
-        picture(axes, one.pictures[0] if one.pictures else one.crops[0] if one.crops else None, left, y, tile)
-        canvas.write(axes, left, y + tile + 15, one.name, size=10.5, mono=True, limit=int((tile + GAP) / 6.4))
+        draw_crop(
+            axes,
+            look.visualizations[0] if look.visualizations else look.crops[0] if look.crops else None,
+            left,
+            y,
+            tile,
+        )
+        canvas.write(axes, left, y + tile + 15, look.name, size=10.5, mono=True, limit=int((tile + GAP) / 6.4))
     for i, line in enumerate(edge.notes):
         canvas.write(axes, x, y + tile + 31 + 15 * i, line, size=10.5, color=palette.MUTED, limit=60)

@@ -23,16 +23,15 @@ from circuits.plot.circuit.graph_layout import (
     curve,
     layout,
 )
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import number, short
 from circuits.tracing.circuit import Circuit
 
-NO_CROPS: Mapping[str, list[pictures.Crop]] = {}
+NO_CROPS: Mapping[str, list[crops.Crop]] = {}
 
 
-def circuit_graph(circuit: Circuit, pictures: pictures.Crops = NO_CROPS) -> Figure:
-    """Draw a circuit: layers as columns, pictures of the units, kernels on the lines between them.
+def circuit_graph(circuit: Circuit, images: crops.Crops = NO_CROPS) -> Figure:
+    """Draw a circuit: layers as columns, images of the units, kernels on the lines between them.
 
     Lines are orange with an arrow head where the source excites, blue with a bar where it inhibits; their
     width is the source's share of the strongest input of that target. A gray box is the sum of all units
@@ -40,7 +39,7 @@ def circuit_graph(circuit: Circuit, pictures: pictures.Crops = NO_CROPS) -> Figu
 
     Args:
         circuit: from `circuits.trace` or a file.
-        pictures: unit address -> crops `(h, w, 3)` uint8, as `crops` cuts them; a missing unit is a gray tile.
+        images: unit address -> crops `(h, w, 3)` uint8, as `images` cuts them; a missing unit is a gray tile.
     """
     placed = layout(circuit)
     figure, axes = canvas.page(placed.width, placed.height)
@@ -53,7 +52,7 @@ def circuit_graph(circuit: Circuit, pictures: pictures.Crops = NO_CROPS) -> Figu
         if line.edge is not None and line.kernel is not None:
             _draw_kernel(axes, line, placed.scales[layer[line.edge.target]])
     for node in placed.nodes:
-        _draw_node(axes, node, pictures)
+        _draw_node(axes, node, images)
     for rest in placed.rests:
         _draw_rest(axes, rest)
     _legend(axes, placed)
@@ -102,13 +101,13 @@ def fitted(box: Box, shape: tuple[int, ...]) -> Box:
     return Box(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
 
 
-def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Crops) -> None:
+def _draw_node(axes: Axes, placed: PlacedNode, images: crops.Crops) -> None:
     node, box = placed.node, placed.box
-    crops = pictures.of(found, node.unit)
+    tiles = crops.of(images, node.unit)
     room = max(12, int(box.width / 6.6))
-    if crops:
+    if tiles:
         side, gap = round(placed.tile * 2), 6
-        sheet = pictures.montage(crops, placed.rows, placed.columns, side, gap)
+        sheet = crops.montage(tiles, placed.rows, placed.columns, side, gap)
         canvas.place_image(axes, sheet, box.x, box.y, box.width, box.height)
     else:
         axes.add_patch(
@@ -140,7 +139,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, found: pictures.Crops) -> None:
     if node.label:
         canvas.write(axes, box.x, y, node.label, size=12.5, bold=True, limit=room)
         y += 16
-    if crops:
+    if tiles:
         canvas.write(axes, box.x, y, short(node.unit), size=11, mono=True, color=palette.MUTED, limit=room)
 
 

@@ -1,6 +1,6 @@
 """Where everything of a circuit graph goes, in pixels; drawn by `graph` (matplotlib) and `svg` (the report).
 
-Layers are columns, sources to the left of what they feed. The kernels of a unit stand in a stack right
+Layers are columns, sources to the left of their targets. The kernels of a unit stand in a stack right
 behind it, one per target, each at the start of its own line, so that no two of them can overlap. What a
 node receives from units not shown is a gray box in the column of its sources.
 """
@@ -18,7 +18,7 @@ MARGIN, HEAD, FOOT = 28.0, 58.0, 48.0
 TILE_GAP = 3.0
 ROW_GAP = 13.0
 LINE_HEIGHT = 16.0
-STUB, NUMBER = 14.0, 54.0  # from a picture to its kernel; room for the number behind the kernel
+STUB, NUMBER = 14.0, 54.0  # from an image to its kernel; room for the number behind the kernel
 REST_HEIGHT = 30.0
 SCALE_HEIGHT, SCALE_WIDTH = 24.0, 290.0  # one color bar of the legend
 THICK, THIN = 7.0, 1.3
@@ -62,7 +62,7 @@ class PlacedNode:
 class PlacedEdge:
     """A line from `start` to `end`, `width` thick; `kernel` is its thumbnail (None for what is not shown).
 
-    `source` is where the line leaves the picture, left of the kernel; up to `bend` it runs level, past all
+    `source` is where the line leaves the image, left of the kernel; up to `bend` it runs level, past all
     kernels and numbers of its column. `strength` is what the line carries.
     """
 
@@ -112,7 +112,7 @@ class _Item:
     rest: Rest | None
     out: list[Edge]
     height: float
-    anchor: float  # from the item's top to the middle of its picture
+    anchor: float  # from the item's top to the middle of its image
     rank: float = 0.0
     y: float = 0.0
 
@@ -131,7 +131,7 @@ class _Column:
     items: list[_Item]
 
     @property
-    def picture(self) -> tuple[float, float]:
+    def size(self) -> tuple[float, float]:
         return (
             self.columns * (self.tile + TILE_GAP) - TILE_GAP,
             self.rows * (self.tile + TILE_GAP) - TILE_GAP,
@@ -149,21 +149,21 @@ def scales(circuit: Circuit) -> dict[str, float]:
 
 
 def layout(circuit: Circuit) -> Layout:
-    """Place the nodes, kernels and lines of a circuit."""
+    """Lay out the nodes, kernels and lines of a circuit."""
     columns = _columns(circuit)
     height = _place_rows(columns)
     # columns[0] holds the target, on the right; x runs from the deepest column on
     x, lefts = MARGIN, [0.0] * len(columns)
     for i in range(len(columns) - 1, -1, -1):
         lefts[i] = x
-        x += columns[i].picture[0]
+        x += columns[i].size[0]
         if i:
             # steep lines are hard to follow: the taller the column, the more room to bend
             x += STUB + columns[i].kernel + NUMBER + min(150.0, 70.0 + 0.1 * height)
     boxes: dict[str, Box] = {}
     nodes, rests = [], []
     for column, left in zip(columns, lefts, strict=True):
-        width, tall = column.picture
+        width, tall = column.size
         for item in column.items:
             if item.node is not None:
                 box = Box(left, item.middle - tall / 2, width, tall)
@@ -186,13 +186,13 @@ def bars_per_row(width: float) -> int:
 
 def _columns(circuit: Circuit) -> list[_Column]:
     order = {layer: i for i, layer in enumerate(circuit.layers)}
-    place = {n.unit: order.get(n.layer, n.depth) for n in circuit.nodes}
-    used = sorted(set(place.values()))
+    column_number = {n.unit: order.get(n.layer, n.depth) for n in circuit.nodes}
+    used = sorted(set(column_number.values()))
     dense = {p: i for i, p in enumerate(used)}
-    column_of = {unit: dense[p] for unit, p in place.items()}
-    known = [e for e in circuit.edges if e.source in column_of and e.target in column_of]
+    column_of = {unit: dense[p] for unit, p in column_number.items()}
+    edges = [e for e in circuit.edges if e.source in column_of and e.target in column_of]
     out: dict[str, list[Edge]] = {}
-    for edge in known:
+    for edge in edges:
         out.setdefault(edge.source, []).append(edge)
     rests_in: dict[int, list[Rest]] = {}
     for rest in circuit.rest:
@@ -226,10 +226,10 @@ def _tile(count: int) -> float:
 
 def _node_item(node: Node, out: list[Edge], column: _Column, ranks: dict[str, float]) -> _Item:
     below = LINE_HEIGHT * (2 if node.label else 1) + 6
-    picture = column.picture[1]
+    tall = column.size[1]
     stack = len(out) * (column.kernel + 6) - 6 if out else 0.0
-    anchor = max(picture, stack) / 2
-    height = max(anchor + picture / 2 + below, stack)
+    anchor = max(tall, stack) / 2
+    height = max(anchor + tall / 2 + below, stack)
     weight = sum(abs(e.strength) for e in out)
     if weight > 0:
         rank = sum(abs(e.strength) * ranks.get(e.target, 0.0) for e in out) / weight
@@ -239,7 +239,7 @@ def _node_item(node: Node, out: list[Edge], column: _Column, ranks: dict[str, fl
 
 
 def _order(item: _Item) -> tuple[float, bool, float]:
-    """By the targets' places; those that excite before those that inhibit, the strong before the weak."""
+    """By the targets' positions; those that excite before those that inhibit, the strong before the weak."""
     total = sum(e.strength for e in item.out)
     return (round(item.rank, 6), total < 0, -abs(total))
 
@@ -254,17 +254,17 @@ def _place_rows(columns: Sequence[_Column]) -> float:
         item.y, y = y, y + item.height + ROW_GAP
     for c in [*range(first - 1, -1, -1), *range(first + 1, len(columns))]:
         other = columns[c + 1] if c < first else columns[c - 1]
-        wanted = [_wanted(item, other, forward=c < first) for item in columns[c].items]
-        _settle(columns[c].items, wanted, HEAD, HEAD + longest)
+        heights = [_preferred_height(item, other, forward=c < first) for item in columns[c].items]
+        _settle(columns[c].items, heights, HEAD, HEAD + longest)
     return HEAD + longest
 
 
-def _wanted(item: _Item, other: _Column, *, forward: bool) -> float:
+def _preferred_height(item: _Item, other: _Column, *, forward: bool) -> float:
     """The mean height of the neighbors that are placed already."""
     if forward:  # `other` holds the sources
         unit = item.node.unit if item.node else ""
-        feeds = [{e.target for e in o.out} | ({o.rest.target} if o.rest else set()) for o in other.items]
-        near = [o.middle for o, targets in zip(other.items, feeds, strict=True) if unit in targets]
+        readers = [{e.target for e in o.out} | ({o.rest.target} if o.rest else set()) for o in other.items]
+        near = [o.middle for o, targets in zip(other.items, readers, strict=True) if unit in targets]
     else:
         targets = {e.target for e in item.out} | ({item.rest.target} if item.rest else set())
         near = [o.middle for o in other.items if o.node and o.node.unit in targets]
@@ -272,14 +272,14 @@ def _wanted(item: _Item, other: _Column, *, forward: bool) -> float:
     return (min(near) + max(near)) / 2 if forward and near else sum(near) / len(near) if near else 0.0
 
 
-def _settle(items: Sequence[_Item], wanted: Sequence[float], top: float, bottom: float) -> None:
+def _settle(items: Sequence[_Item], heights: Sequence[float], top: float, bottom: float) -> None:
     """Move items as little as possible so that they keep their order and do not touch (pool adjacent violators)."""
     offsets, y = [], 0.0
     for item in items:
         offsets.append(y)
         y += item.height + ROW_GAP
     blocks: list[tuple[float, int]] = []
-    for item, at, offset in zip(items, wanted, offsets, strict=True):
+    for item, at, offset in zip(items, heights, offsets, strict=True):
         mean, count = at - item.anchor - offset, 1
         while blocks and blocks[-1][0] > mean:
             before, n = blocks.pop()
@@ -297,8 +297,8 @@ def _lines(
     """All lines; those into one node share its left side, in the order of their starts."""
     raw: list[tuple[str, PlacedEdge]] = []
     for column, left in zip(columns, lefts, strict=True):
-        picture = column.picture[0]
-        bend = left + picture + STUB + column.kernel + NUMBER
+        width = column.size[0]
+        bend = left + width + STUB + column.kernel + NUMBER
         for item in column.items:
             if item.rest is not None:
                 box = rest_boxes[id(item.rest)]
@@ -309,8 +309,8 @@ def _lines(
             step = column.kernel + 6
             y = item.middle - (len(stack) * step - 6) / 2
             for edge in stack:
-                kernel = Box(left + picture + STUB, y, column.kernel, column.kernel)
-                leave = (left + picture, item.middle)
+                kernel = Box(left + width + STUB, y, column.kernel, column.kernel)
+                leave = (left + width, item.middle)
                 start = (kernel.right, kernel.middle)
                 raw.append((edge.target, PlacedEdge(edge, None, edge.strength, kernel, leave, start, bend, (0, 0), 0)))
                 y += step

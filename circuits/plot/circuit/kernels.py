@@ -1,4 +1,4 @@
-"""Kernels, always between the pictures of what they read and what they feed."""
+"""Kernels, always between images of their source and their target."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, number, short
 from circuits.tracing.circuit import Edge
 
@@ -22,7 +21,7 @@ TILE, GAP = 60, 4
 def draw_unit(
     axes: Axes,
     unit: str,
-    found: pictures.Crops,
+    images: crops.Crops,
     x: float,
     y: float,
     *,
@@ -32,9 +31,9 @@ def draw_unit(
 ) -> None:
     """The montage of a unit at `(x, y)`, or a gray tile with its address."""
     width, height = columns * (tile + GAP) - GAP, rows * (tile + GAP) - GAP
-    crops = pictures.of(found, unit)
-    if crops:
-        canvas.place_image(axes, pictures.montage(crops, rows, columns, tile * 2, GAP * 2), x, y, width, height)
+    unit_crops = crops.of(images, unit)
+    if unit_crops:
+        canvas.place_image(axes, crops.montage(unit_crops, rows, columns, tile * 2, GAP * 2), x, y, width, height)
         return
     tiled = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=5", facecolor=palette.TILE, lw=0)
     axes.add_patch(tiled)
@@ -55,12 +54,12 @@ def _draw(axes: Axes, kernel: object, scale: float, x: float, y: float, side: fl
     axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=0.9, zorder=4))
 
 
-def kernel_strip(edges: Sequence[Edge], pictures: pictures.Crops = NO_CROPS, *, scale: float | None = None) -> Figure:
-    """One row for each edge: pictures of the source, the kernel, pictures of the target, and what it does.
+def kernel_strip(edges: Sequence[Edge], images: crops.Crops = NO_CROPS, *, scale: float | None = None) -> Figure:
+    """One row for each edge: images of the source, the kernel, images of the target, and its effect.
 
     Args:
-        edges: of a circuit, in the order wanted.
-        pictures: unit address -> crops.
+        edges: of a circuit, in the order given.
+        images: unit address -> crops.
         scale: the weight that is fully colored; default the largest among `edges`, one scale for all rows.
     """
     scale = palette.shared_scale(e.kernel for e in edges) if scale is None else scale
@@ -75,9 +74,9 @@ def kernel_strip(edges: Sequence[Edge], pictures: pictures.Crops = NO_CROPS, *, 
         middle = y + TILE / 2
         for x in (left + strip + 4, at_kernel + TILE + 4):
             axes.plot([x, x + 22], [middle, middle], color=color, lw=1.8, solid_capstyle="butt")
-        draw_unit(axes, edge.source, pictures, left, y, columns=3)
+        draw_unit(axes, edge.source, images, left, y, columns=3)
         _draw(axes, edge.kernel, scale, at_kernel, y, TILE, color)
-        draw_unit(axes, edge.target, pictures, at_target, y, columns=3)
+        draw_unit(axes, edge.target, images, at_target, y, columns=3)
         for x, unit in ((left, edge.source), (at_target, edge.target)):
             canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, color=palette.MUTED, limit=26)
         x = at_target + strip + 22
@@ -91,21 +90,21 @@ def kernel_strip(edges: Sequence[Edge], pictures: pictures.Crops = NO_CROPS, *, 
 
 def kernel_grid(
     weights: ExpandedWeights,
-    pictures: pictures.Crops = NO_CROPS,
+    images: crops.Crops = NO_CROPS,
     *,
     sources: Sequence[int] | None = None,
     n: int = 10,
     model: str | None = None,
     scale: float | None = None,
 ) -> Figure:
-    """Kernels of a layer as a table: a column for each source under its picture, a row for each target beside its.
+    """Kernels of a layer as a table: a column for each source under its image, a row for each target beside its.
 
     Args:
         weights: from `circuits.expanded_weights`.
-        pictures: unit address (with or without the model's name) -> crops.
+        images: unit address (with or without the model's name) -> crops.
         sources: source channels to show; default the `n` with the largest norm over all targets.
         n: how many sources when they are not given.
-        model: name of the model, where `pictures` is keyed by full addresses.
+        model: name of the model, where `images` is keyed by full addresses.
         scale: the weight that is fully colored; default the largest shown.
     """
     kernels = weights.kernels.detach().cpu().double().numpy()
@@ -120,11 +119,11 @@ def kernel_grid(
     canvas.write(axes, 24, 24 + TILE / 2, weights.source, size=10, mono=True, color=palette.MUTED, limit=12)
     for j, channel in enumerate(sources):
         x = left + j * step
-        draw_unit(axes, f"{before}{weights.source}:{channel}", pictures, x, 24)
+        draw_unit(axes, f"{before}{weights.source}:{channel}", images, x, 24)
         canvas.write(axes, x, 24 + TILE + 15, f":{channel}", size=11, mono=True, color=palette.MUTED)
     for i, target in enumerate(weights.targets):
         y = top + i * (step + 16)
-        draw_unit(axes, before + target, pictures, 24, y)
+        draw_unit(axes, before + target, images, 24, y)
         canvas.write(axes, 24, y + TILE + 14, target, size=9.5, mono=True, color=palette.MUTED, limit=14)
         for j, channel in enumerate(sources):
             _draw(axes, kernels[i, channel], scale, left + j * step, y, TILE, palette.LINE)

@@ -30,7 +30,7 @@ def trace_report(
 
     Holds the graph, a plain reading, the scores beside those of random circuits, a card for each unit (its crops, its
     kernels between the images they join, its contributions), the provenance, and how to reproduce it. Nothing in it is
-    fetched; it reads well without its script.
+    fetched; its script only adds buttons.
 
     Args:
         circuit: traced, and scored or not.

@@ -1,4 +1,4 @@
-"""Figures of numbers: units ranked for a concept, a circuit against chance, and the sum that makes a response."""
+"""Figures of numbers: units ranked for a concept, a circuit against chance, and contributions to a response."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def _rule(axes: Axes, x: float, top: float, bottom: float, color: str = palette.
     axes.plot([x, x], [top, bottom], color=color, lw=width, zorder=0)
 
 
-def auc_table(found: Findings | Sequence[Finding], *, n: int = 20, title: str = "") -> Figure:
-    """Units ranked by how well they tell a concept's pictures from others: bars from chance (0.5), with intervals.
+def auc_table(findings: Findings | Sequence[Finding], *, n: int = 20, title: str = "") -> Figure:
+    """Units ranked by how well they separate images of a concept from others: bars from chance (0.5), with intervals.
 
     A dashed line marks the best unit for shuffled labels, the control of `circuits.find`.
 
     Args:
-        found: from `circuits.find`, or some of its rows, best first.
+        findings: from `circuits.find`, or some of its rows, best first.
         n: at most so many.
         title: what the concept is.
     """
-    shown = list(found.rows if isinstance(found, Findings) else found)[:n]
-    shuffled = found.chance if isinstance(found, Findings) else None
+    rows = list(findings.rows if isinstance(findings, Findings) else findings)[:n]
+    shuffled = findings.chance if isinstance(findings, Findings) else None
     head, step, left, wide = 62, 26, 220, 380
-    figure, axes = canvas.page(left + wide + 110, head + max(1, len(shown)) * step + 44)
-    low = min([0.5, *(r.auc if r.low is None else r.low for r in shown)])
+    figure, axes = canvas.page(left + wide + 110, head + max(1, len(rows)) * step + 44)
+    low = min([0.5, *(r.auc if r.low is None else r.low for r in rows)])
     low = max(0.0, int(low * 10) / 10)
 
     def across(v: float) -> float:
         return left + (min(max(v, low), 1.0) - low) / (1.0 - low) * wide
 
-    bottom = head + max(1, len(shown)) * step
+    bottom = head + max(1, len(rows)) * step
     canvas.write(axes, 24, 32, title or "Units by AUC", size=14, bold=True, limit=70)
     for tick in (v / 10 for v in range(round(low * 10), 11)):
         _rule(axes, across(tick), head - 8, bottom)
@@ -53,7 +53,7 @@ def auc_table(found: Findings | Sequence[Finding], *, n: int = 20, title: str = 
         axes.plot([at, at], [head - 8, bottom], color=palette.INK, lw=1, ls=(0, (4, 3)), zorder=3)
         side = "center" if at > across(0.5) + 120 else "left"
         canvas.write(axes, at, bottom + 34, "best for shuffled labels", size=10, color=palette.MUTED, align=side)
-    for i, row in enumerate(shown):
+    for i, row in enumerate(rows):
         y = head + i * step
         color = palette.color_of(row.auc - 0.5)
         canvas.write(axes, 24, y + 9, short(row.unit), size=11, mono=True, middle=True, limit=28)
@@ -64,7 +64,7 @@ def auc_table(found: Findings | Sequence[Finding], *, n: int = 20, title: str = 
                 axes.plot([across(end)] * 2, [y + 5, y + 13], color=palette.INK, lw=1.1, zorder=2)
         text = f"{row.auc:.3f}"
         canvas.write(axes, left + wide + 24, y + 9, text, size=11, middle=True)
-    if not shown:
+    if not rows:
         canvas.write(axes, 24, head + 14, "no units", size=12, color=palette.MUTED)
     return figure
 
@@ -80,9 +80,9 @@ def score_figure(score: Score, *, labels: dict[str, str] | None = None, n: int =
     ranked = sorted(score.minimality.items(), key=lambda item: -item[1])[:n]
     height = 250 + (44 + 22 * len(ranked) if ranked else 0)
     figure, axes = canvas.page(760, height)
-    kept, lost = ("Faithfulness", "kept by the circuit alone"), ("Completeness", "lost without the circuit")
-    _histogram(axes, 30, kept, score.faithfulness, score.random_faithfulness, score.faithfulness_percentile)
-    _histogram(axes, 400, lost, score.completeness, score.random_completeness, score.completeness_percentile)
+    alone, without = ("Faithfulness", "of the circuit alone"), ("Completeness", "lost without the circuit")
+    _histogram(axes, 30, alone, score.faithfulness, score.random_faithfulness, score.faithfulness_percentile)
+    _histogram(axes, 400, without, score.completeness, score.random_completeness, score.completeness_percentile)
     if ranked:
         _minimality(axes, ranked, labels or {}, 262)
     return figure
@@ -91,11 +91,11 @@ def score_figure(score: Score, *, labels: dict[str, str] | None = None, n: int =
 def _histogram(
     axes: Axes, x: float, names: tuple[str, str], value: float, random: Sequence[float], percentile: float
 ) -> None:
-    y, width, (name, what) = 24.0, 330.0, names
+    y, width, (name, about) = 24.0, 330.0, names
     counts, low, high = bins(random, value)
     most, step, base = max(1, int(counts.max(initial=0))), width / len(counts), y + 160
     canvas.write(axes, x, y + 12, name, size=14, bold=True)
-    canvas.write(axes, x + 8.8 * len(name) + 12, y + 12, what, size=11, color=palette.MUTED)
+    canvas.write(axes, x + 8.8 * len(name) + 12, y + 12, about, size=11, color=palette.MUTED)
     for i, count in enumerate(counts.tolist()):
         if count:
             tall = count / most * 92
@@ -131,7 +131,7 @@ def _minimality(axes: Axes, ranked: Sequence[tuple[str, float]], labels: dict[st
 
 
 def waterfall(circuit: Circuit, unit: str | None = None) -> Figure:
-    """The sum behind a response: sources shown, all others, bias and remainder, up to the pre-activation.
+    """Contributions to a response: sources shown, all others, bias and remainder, up to the pre-activation.
 
     Args:
         circuit: the circuit.
@@ -150,7 +150,7 @@ def waterfall(circuit: Circuit, unit: str | None = None) -> Figure:
     span = (high - low) or 1.0
     left, wide, step, head = 250, 380, 26, 62
     figure, axes = canvas.page(left + wide + 110, head + len(steps) * step + 20)
-    canvas.write(axes, 24, 32, f"What makes {name_of(node)} respond", size=14, bold=True, limit=70)
+    canvas.write(axes, 24, 32, f"Contributions to {name_of(node)}", size=14, bold=True, limit=70)
 
     def across(v: float) -> float:
         return left + (v - low) / span * wide

@@ -48,8 +48,8 @@ def printable(text: str, limit: int = 200, family: str = FONT) -> str:
     line = " ".join(text.split())
     if len(line) > limit:
         line = line[: max(1, limit - 1)].rstrip() + "…"
-    known = _glyphs(family)
-    return "".join(c if ord(c) in known else "?" for c in line)
+    glyphs = _glyphs(family)
+    return "".join(c if ord(c) in glyphs else "?" for c in line)
 
 
 def write(
@@ -98,7 +98,7 @@ def place_image(
 
 
 def embedded(figure: Figure, text: str) -> Markup:
-    """A figure as an HTML image that holds it, at its nominal size; `text` is for those who do not see it."""
+    """A figure as an HTML image that holds it, at its nominal size; `text` is its description."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.bbox": None}):
         figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=palette.PAPER)

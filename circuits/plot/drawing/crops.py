@@ -1,4 +1,4 @@
-"""Pictures of units: what to cut out of the images, and how to put it together."""
+"""Crops of images: the receptive fields of examples, and how to put them together."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 Crop = NDArray[np.uint8]
 Crops = Mapping[str, Sequence[Crop]]
 
-_OUTSIDE = 150  # gray beyond the picture's border
+_OUTSIDE = 150  # gray beyond the image's border
 _BATCH = 32
 
 
 def crops(circuit: Circuit, images: Images, spec: InputSpec, n: int = 6) -> dict[str, list[Crop]]:
-    """Cut where the units of a circuit fire: the receptive field of each example.
+    """Cut the receptive field of each example of the units of a circuit.
 
-    A crop is a square: centerd on a box that reaches beyond the picture, gray out there; moved inwards for a
-    box that was cut off at the border. A field larger than the picture gives the whole picture.
+    A crop is a square: centered on a box that reaches beyond the image, gray out there; moved inwards for a
+    box that was cut off at the border. A field larger than the image gives the whole image.
 
     Args:
-        circuit: the circuit; its examples say which image and which box.
+        circuit: the circuit; its examples hold the image and the box.
         images: the images it was traced on.
         spec: the model's input, in whose pixels boxes are given.
         n: at most so many crops a unit.
@@ -46,12 +46,12 @@ def crops(circuit: Circuit, images: Images, spec: InputSpec, n: int = 6) -> dict
     Raises:
         CircuitsError: these are not the images that the circuit was traced on.
     """
-    shown = {node.unit: node.examples[:n] for node in circuit.nodes}
-    return _cut_all(shown, images, spec, "the circuit was", "traced")
+    examples = {node.unit: node.examples[:n] for node in circuit.nodes}
+    return _cut_all(examples, images, spec, "the circuit was", "traced")
 
 
 def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec, n: int = 9) -> dict[str, list[Crop]]:
-    """Cut the photographs that visualized units answer to most, as `crops` does for a circuit.
+    """Cut the top activating photographs of visualized units, as `crops` does for a circuit.
 
     Args:
         results: with their evidence, as `circuits.visualization.examine` gives it; those without are left out.
@@ -62,79 +62,79 @@ def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec,
     Raises:
         CircuitsError: these are not the photographs that the evidence was gathered on.
     """
-    shown = {r.unit: r.evidence.examples[:n] for r in results if r.evidence is not None}
-    return _cut_all(shown, images, spec, "the evidence was", "gathered")
+    examples = {r.unit: r.evidence.examples[:n] for r in results if r.evidence is not None}
+    return _cut_all(examples, images, spec, "the evidence was", "gathered")
 
 
 def cut_examples(examples: Mapping[str, Sequence[Example]], images: Source, spec: InputSpec) -> dict[str, list[Crop]]:
     """Cut the receptive fields of examples, as `crops` does: name -> crops, in the order given.
 
     Raises:
-        CircuitsError: an example is of a picture that is not at its place in `images`.
+        CircuitsError: an example is of an image that is not at its position in `images`.
     """
     return _cut_all(examples, open_images(images), spec, "the examples were", "found")
 
 
 def _cut_all(
-    examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *what: str
+    examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *verbs: str
 ) -> dict[str, list[Crop]]:
-    wanted: dict[int, list[tuple[str, int, Example]]] = {}
-    found: dict[str, list[Crop]] = {}
-    for unit, shown in examples.items():
-        found[unit] = [np.zeros((0, 0, 3), np.uint8)] * len(shown)
-        for place, example in enumerate(shown):
-            _check(images, example, *what)
-            wanted.setdefault(example.image, []).append((unit, place, example))
-    for indices, batch in images.batches(spec, batch_size=_BATCH, indices=sorted(wanted)):
-        for index, picture in zip(indices, batch.numpy(), strict=True):
-            pixels = _rgb(picture)
-            for unit, place, example in wanted[index]:
-                found[unit][place] = cut(pixels, example.box)
-    return found
+    by_image: dict[int, list[tuple[str, int, Example]]] = {}
+    results: dict[str, list[Crop]] = {}
+    for unit, items in examples.items():
+        results[unit] = [np.zeros((0, 0, 3), np.uint8)] * len(items)
+        for slot, example in enumerate(items):
+            _check(images, example, *verbs)
+            by_image.setdefault(example.image, []).append((unit, slot, example))
+    for indices, batch in images.batches(spec, batch_size=_BATCH, indices=sorted(by_image)):
+        for index, image in zip(indices, batch.numpy(), strict=True):
+            pixels = _rgb(image)
+            for unit, slot, example in by_image[index]:
+                results[unit][slot] = cut(pixels, example.box)
+    return results
 
 
 def _check(images: Images, example: Example, subject: str, verb: str) -> None:
     if not 0 <= example.image < len(images) or images.ids[example.image] != example.id:
         raise CircuitsError(
-            f"{subject} {verb} on a picture {shorten(example.id)!r} at place {example.image}, which is not in "
-            f"{shorten(images.name)} ({len(images)} pictures): give the images that it was {verb} on"
+            f"{subject} {verb} on an image {shorten(example.id)!r} at position {example.image}, which is not in "
+            f"{shorten(images.name)} ({len(images)} images): give the images that it was {verb} on"
         )
 
 
-def pixels(picture: Any, channels: int = 3) -> Crop:
-    """A picture `(channels [+ 1], H, W)` in [0, 1], a tensor or an array, as bytes `(H, W, 3 or 4)`.
+def pixels(image: Any, channels: int = 3) -> Crop:
+    """An image `(channels [+ 1], H, W)` in [0, 1], a tensor or an array, as bytes `(H, W, 3 or 4)`.
 
     One channel more is an opacity. Other numbers of channels than three are shown as their mean in gray.
     """
-    values = np.asarray(picture, dtype=np.float32)
+    values = np.asarray(image, dtype=np.float32)
     if len(values) == channels:
         return _rgb(values)
     opacity = np.asarray(np.rint(np.clip(values[-1:], 0, 1) * 255).transpose(1, 2, 0), dtype=np.uint8)
     return np.concatenate([_rgb(values[:-1]), opacity], axis=2)
 
 
-def _rgb(picture: NDArray[np.float32]) -> Crop:
-    """A picture `(C, H, W)` in [0, 1] as RGB bytes; other numbers of channels are shown as their mean in gray."""
-    three = picture if picture.shape[0] == 3 else np.repeat(picture.mean(axis=0, keepdims=True), 3, axis=0)
+def _rgb(image: NDArray[np.float32]) -> Crop:
+    """An image `(C, H, W)` in [0, 1] as RGB bytes; other numbers of channels are shown as their mean in gray."""
+    three = image if image.shape[0] == 3 else np.repeat(image.mean(axis=0, keepdims=True), 3, axis=0)
     return np.asarray(np.rint(np.clip(three, 0, 1) * 255).transpose(1, 2, 0), dtype=np.uint8)
 
 
-def cut(picture: Crop, box: tuple[int, int, int, int]) -> Crop:
-    """The square around `box` `(top, left, bottom, right)` of a picture `(H, W, 3)`; see `crops`."""
-    top, bottom = _span(box[0], box[2], picture.shape[0])
-    left, right = _span(box[1], box[3], picture.shape[1])
+def cut(image: Crop, box: tuple[int, int, int, int]) -> Crop:
+    """The square around `box` `(top, left, bottom, right)` of an image `(H, W, 3)`; see `crops`."""
+    top, bottom = _span(box[0], box[2], image.shape[0])
+    left, right = _span(box[1], box[3], image.shape[1])
     side = max(bottom - top, right - left)
-    top, left = _widen(top, bottom, side, picture.shape[0]), _widen(left, right, side, picture.shape[1])
+    top, left = _widen(top, bottom, side, image.shape[0]), _widen(left, right, side, image.shape[1])
     square = np.full((side, side, 3), _OUTSIDE, np.uint8)
     y0, x0 = max(0, top), max(0, left)
-    y1, x1 = min(picture.shape[0], top + side), min(picture.shape[1], left + side)
+    y1, x1 = min(image.shape[0], top + side), min(image.shape[1], left + side)
     if y1 > y0 and x1 > x0:
-        square[y0 - top : y1 - top, x0 - left : x1 - left] = picture[y0:y1, x0:x1]
+        square[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
     return square
 
 
 def _widen(start: int, stop: int, side: int, size: int) -> int:
-    """Where a range of length `side` around `start` to `stop` starts: inside of the picture if the range was."""
+    """Where a range of length `side` around `start` to `stop` starts: inside of the image if the range was."""
     widened = start - (side - (stop - start)) // 2
     if side > stop - start and side <= size and start >= 0 and stop <= size:
         return min(max(widened, 0), size - side)
@@ -147,12 +147,12 @@ def _span(start: int, stop: int, size: int) -> tuple[int, int]:
     return (0, size) if stop - start >= size else (start, stop)
 
 
-def of(pictures: Crops, unit: str) -> Sequence[Crop]:
+def of(images: Crops, unit: str) -> Sequence[Crop]:
     """The crops of a unit by full address, else by the address without the model's name; empty when missing."""
-    found = pictures.get(unit)
-    if found is None:
-        found = pictures.get(unit.rpartition("/")[2], ())
-    return [crop for crop in found if crop.ndim == 3 and crop.size]
+    unit_crops = images.get(unit)
+    if unit_crops is None:
+        unit_crops = images.get(unit.rpartition("/")[2], ())
+    return [crop for crop in unit_crops if crop.ndim == 3 and crop.size]
 
 
 def resized(crop: Crop, side: int) -> Crop:
@@ -172,7 +172,7 @@ def embedded(crop: Crop, limit: int) -> int:
 
 
 def montage(crops_: Sequence[Crop], rows: int, columns: int, side: int, gap: int) -> NDArray[np.uint8]:
-    """Crops in a grid with clear gaps: RGBA `(rows * side + gaps, columns * side + gaps, 4)`, empty places clear."""
+    """Crops in a grid with clear gaps: RGBA `(rows * side + gaps, columns * side + gaps, 4)`, empty cells clear."""
     height, width = rows * (side + gap) - gap, columns * (side + gap) - gap
     sheet = np.zeros((height, width, 4), np.uint8)
     for i, crop in enumerate(crops_[: rows * columns]):

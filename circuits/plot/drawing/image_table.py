@@ -1,4 +1,4 @@
-"""A table of small pictures: rows and columns with names, and under each picture what was measured of it."""
+"""A table of small images: rows and columns with names, and measurements under each image."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ MARGIN, GAP = 24, 10
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A picture and what is said of it.
+    """An image and its measurements.
 
     Attributes:
-        pixels: `(H, W, 3 or 4)` bytes; empty where there is none, which `word` explains.
+        pixels: `(H, W, 3 or 4)` bytes; empty where there is none, which `status` explains.
         lines: below it; the first is in ink, others are muted.
-        word: written on an empty tile.
+        status: written on an empty tile.
         heading: above it.
     """
 
     pixels: Crop
     lines: tuple[str, ...] = ()
-    word: str = "dead"
+    status: str = "dead"
     heading: str = ""
 
 
 def tile_of(result: Visualization, *lines: str, heading: str = "") -> Tile:
-    """The tile of a visualization; an empty one where no picture makes the unit answer."""
+    """The tile of a visualization; an empty one for a dead unit."""
     if why_none(result) is not None:
         return Tile(np.zeros((0, 0, 3), np.uint8), lines, result.status, heading)
     return Tile(crops.pixels(result.image, result.channels), lines, heading=heading)
 
 
-def picture_table(
+def image_table(
     rows: Sequence[Sequence[Tile | None]],
     *,
     title: str,
@@ -52,21 +52,21 @@ def picture_table(
     columns: Sequence[str] = (),
     side: int = 132,
 ) -> Figure:
-    """Pictures in rows.
+    """Images in rows.
 
     Args:
         rows: tiles, None for a gap.
         title: of the figure; about: a line below it.
         names: lines of text left of each row, the first bold.
         columns: a heading for each column.
-        side: pixels of a picture.
+        side: pixels of an image.
 
     Raises:
         CircuitsError: no tiles.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
     if not tiles:
-        raise CircuitsError("there are no pictures to draw")
+        raise CircuitsError("there are no images to draw")
     across = max(len(row) for row in rows)
     left = MARGIN + (150 if names else 0)
     above = 20 if any(t.heading for t in tiles) else 0
@@ -74,11 +74,11 @@ def picture_table(
     top = MARGIN + (46 if about else 26) + (22 if columns else 0)
     width = max(left + across * (side + GAP) - GAP + MARGIN, 560)
     room = int((width - 2 * MARGIN) / 5.9)
-    said = _wrapped(about, room)
-    top += 15 * max(0, len(said) - 1)
+    lines = _wrapped(about, room)
+    top += 15 * max(0, len(lines) - 1)
     figure, axes = canvas.page(width, top + len(rows) * (above + side + below) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=max(30, int(room * 0.7)))
-    for i, line in enumerate(said):
+    for i, line in enumerate(lines):
         canvas.write(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, color=palette.MUTED, limit=room + 8)
     for j, column in enumerate(columns):
         canvas.write(axes, left + j * (side + GAP), top - 8, column, size=11.5, bold=True, limit=int(side / 6.4))
@@ -97,7 +97,7 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, side: int) -> None:
     if tile.heading:
         canvas.write(axes, x, y - 6, tile.heading, size=11.5, bold=True, limit=int(side / 6.2))
     if not tile.pixels.size:
-        mark(axes, x, y, side, tile.word)
+        mark(axes, x, y, side, tile.status)
     else:
         high, wide = (side * s / max(tile.pixels.shape[:2]) for s in tile.pixels.shape[:2])
         canvas.place_image(axes, tile.pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)

@@ -1,4 +1,4 @@
-"""Walls of small pictures: layers in rows, first kernels, and the page of all that a unit reads and feeds."""
+"""Walls of small images: layers in rows, first kernels, and a unit's incoming and outgoing weights."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MARGIN, GAP = 24, 8
 
 def layer_rows(
     rows: Mapping[str, Sequence[str]],
-    found: crops.Crops,
+    images: crops.Crops,
     *,
     notes: Mapping[str, str] | None = None,
     title: str = "",
     about: str = "",
 ) -> Figure:
-    """A row for each layer: its name, and pictures of some of its units.
+    """A row for each layer: its name, and images of some of its units.
 
     Args:
         rows: layer -> addresses of units.
-        found: unit -> pictures, of which the first is shown.
+        images: unit -> crops, of which the first is shown.
         notes: layer -> a line below its name.
         title: what they are; about: a line below it.
 
@@ -55,7 +55,7 @@ def layer_rows(
                      limit=26)  # fmt: skip
         for j, unit in enumerate(units):
             x = left + j * (tile + GAP)
-            draw_unit(axes, unit, found, x, y, tile=int(tile))
+            draw_unit(axes, unit, images, x, y, tile=int(tile))
             text = f":{unit.rpartition(':')[2]}"
             canvas.write(axes, x, y + tile + 14, text, size=10.5, mono=True, color=palette.MUTED)
     return figure
@@ -70,7 +70,7 @@ def kernel_wall(
     title: str = "",
     about: str = "",
 ) -> Figure:
-    """Kernels that read a picture, each as a small picture: gray is zero, the largest weight of each is full contrast.
+    """Kernels over input channels, each as a small image: gray is zero, the largest weight of each is full contrast.
 
     Args:
         kernels: `(units, channels, kh, kw)`; of three channels in color, of others their mean.
@@ -101,41 +101,41 @@ def weights_page(
     unit: str,
     inputs: Sequence[Edge],
     outputs: Sequence[Edge],
-    found: crops.Crops = NO_CROPS,
+    images: crops.Crops = NO_CROPS,
     *,
     columns: int = 5,
     title: str = "",
     about: Sequence[str] = ("", ""),
 ) -> Figure:
-    """The weights page of a unit: what it reads and what it feeds, each beside its kernel, strongest first.
+    """The weights page of a unit: incoming and outgoing weights, each unit beside its kernel, strongest first.
 
     Args:
         unit: address.
-        inputs, outputs: edges into and out of it, in the order wanted.
-        found: unit -> pictures: four of each are shown.
+        inputs, outputs: edges into and out of it, in the order given.
+        images: unit -> crops: four of each are shown.
         columns: edges side by side.
         title: default the unit's address.
         about: a line for the inputs, one for the outputs.
     """
     tile, wide, step = 64.0, 64.0 * 2 + 22.0, 64.0 + 44.0
-    sections = [part for part in (("reads", inputs, about[0]), ("feeds", outputs, about[1])) if part[1]]
+    sections = [part for part in (("incoming", inputs, about[0]), ("outgoing", outputs, about[1])) if part[1]]
     rows = sum(-(-len(edges) // columns) for _, edges, _ in sections)
     head = 148.0
     width = max(2 * MARGIN + columns * (wide + 18) - 18, 640)
     figure, axes = canvas.page(width, head + rows * step + len(sections) * 44)
-    draw_unit(axes, unit, found, MARGIN, MARGIN, columns=2, rows=2, tile=46)
+    draw_unit(axes, unit, images, MARGIN, MARGIN, columns=2, rows=2, tile=46)
     canvas.write(axes, MARGIN + 116, MARGIN + 26, title or short(unit), size=17, bold=True, limit=60)
     y = head
     for name, edges, note in sections:
         canvas.write(axes, MARGIN, y, name, size=13, bold=True)
-        canvas.write(axes, MARGIN + 52, y, note, size=11, color=palette.MUTED, limit=int((width - 380) / 5.6))
+        canvas.write(axes, MARGIN + 78, y, note, size=11, color=palette.MUTED, limit=int((width - 380) / 5.6))
         scale = palette.shared_scale(e.kernel for e in edges)
         canvas.color_bar(axes, width - 250, y - 9, scale, "weight")
         y += 16
         for i, edge in enumerate(edges):
             x, top = MARGIN + (i % columns) * (wide + 18), y + (i // columns) * step
             other = edge.source if edge.target == unit else edge.target
-            draw_unit(axes, other, found, x, top, columns=2, rows=2, tile=30)
+            draw_unit(axes, other, images, x, top, columns=2, rows=2, tile=30)
             _kernel(axes, edge.kernel, scale, x + tile + 8, top, tile, palette.LINE)
             canvas.write(axes, x, top + tile + 14, short(other), size=10, mono=True, limit=17)
             canvas.write(axes, x + wide - 14, top + tile + 28, minus(f"{edge.weight:+.2g}"), size=10,
@@ -144,12 +144,12 @@ def weights_page(
     return figure
 
 
-def kernel_between(edge: Edge, found: crops.Crops = NO_CROPS, *, title: str = "", about: str = "") -> Figure:
-    """One kernel, large, between a picture of what it reads and one of what it feeds.
+def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "", about: str = "") -> Figure:
+    """One kernel, large, between an image of its source and one of its target.
 
     Args:
         edge: with its kernel.
-        found: unit -> pictures, of which the first is shown.
+        images: unit -> crops, of which the first is shown.
         title: what they are; about: a line below it.
     """
     side, gap, top = 220.0, 58.0, 84.0
@@ -161,7 +161,7 @@ def kernel_between(edge: Edge, found: crops.Crops = NO_CROPS, *, title: str = ""
     scale = palette.shared_scale([edge.kernel])
     for i, unit in ((0, edge.source), (2, edge.target)):
         x = MARGIN + i * (side + gap)
-        draw_unit(axes, unit, found, x, top, tile=int(side))
+        draw_unit(axes, unit, images, x, top, tile=int(side))
         canvas.write(axes, x, top + side + 18, short(unit), size=12, mono=True, limit=28)
     _kernel(axes, edge.kernel, scale, MARGIN + side + gap, top, side, ink)
     for x in (MARGIN + side + 8, MARGIN + 2 * side + gap + 8):

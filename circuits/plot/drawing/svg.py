@@ -35,7 +35,7 @@ def kernel_svg(kernel: NDArray[np.float32], scale: float, side: float, text: str
         kernel: `(kh, kw)`.
         scale: the weight that is fully colored.
         side: pixels of its longer side.
-        text: what it is, for those who do not see it.
+        text: its description.
     """
     values = np.atleast_2d(kernel)
     high, wide = values.shape

@@ -1,4 +1,4 @@
-"""Units beside each other: what each looks for, how it is tuned, and the photographs that it answers to."""
+"""Units beside each other: feature visualizations, tuning, and top activating photographs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.modes import mark
@@ -23,18 +22,18 @@ _DIAL, _LINE = 54, 15
 
 @dataclass(frozen=True, eq=False)
 class UnitLook:
-    """What is shown of a unit.
+    """What a figure shows of a unit.
 
     Attributes:
         unit: address.
-        pictures: made by optimization; an empty one stands for a unit that no picture makes answer.
+        visualizations: optimized images; an empty one stands for a dead unit.
         crops: photographs, strongest first.
         curve: its radial tuning curve, drawn as a dial.
         notes: short lines beside it; heading: instead of its address.
     """
 
     unit: str
-    pictures: Sequence[Crop] = ()
+    visualizations: Sequence[Crop] = ()
     crops: Sequence[Crop] = ()
     curve: Curve | None = None
     notes: Sequence[str] = field(default=())
@@ -47,7 +46,7 @@ class UnitLook:
 
 
 def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168, title: str, about: str = "") -> Figure:
-    """A tile for each unit: its picture, and below it its dial and notes.
+    """A tile for each unit: its visualization, and below it its dial and notes.
 
     Args:
         looks: the units, in the order of reading.
@@ -55,24 +54,24 @@ def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168,
         title: what they are; about: a line below it.
     """
     columns = max(1, min(columns, len(looks)))
-    dial = any(one.curve is not None for one in looks)
-    lines = max((len(one.notes) for one in looks), default=0)
+    dial = any(look.curve is not None for look in looks)
+    lines = max((len(look.notes) for look in looks), default=0)
     foot = max(_DIAL + 8 if dial else 0, 18 + _LINE * lines)
     rows, head = -(-len(looks) // columns), MARGIN + 44
     width = max(2 * MARGIN + columns * (tile + GAP) - GAP, 560)
     figure, axes = canvas.page(width, head + rows * (tile + foot + GAP + 6) + MARGIN - GAP)
     _heading(axes, title, about, width)
-    for i, one in enumerate(looks):
+    for i, look in enumerate(looks):
         x, y = MARGIN + (i % columns) * (tile + GAP), head + (i // columns) * (tile + foot + GAP + 6)
-        picture(axes, one.pictures[0] if one.pictures else None, x, y, tile)
+        draw_crop(axes, look.visualizations[0] if look.visualizations else None, x, y, tile)
         left = x
-        if one.curve is not None:
-            dial_of(axes, one.curve, x + _DIAL / 2, y + tile + 8 + _DIAL / 2, _DIAL / 2)
+        if look.curve is not None:
+            dial_of(axes, look.curve, x + _DIAL / 2, y + tile + 8 + _DIAL / 2, _DIAL / 2)
         if dial:
             left += _DIAL + 8
         room = int((tile - (left - x)) / 5.9)
-        canvas.write(axes, left, y + tile + 20, one.name, size=11.5, bold=True, limit=room)
-        for k, line in enumerate(one.notes):
+        canvas.write(axes, left, y + tile + 20, look.name, size=11.5, bold=True, limit=room)
+        for k, line in enumerate(look.notes):
             canvas.write(
                 axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=room + 3
             )
@@ -82,48 +81,48 @@ def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168,
 def unit_rows(
     looks: Sequence[UnitLook], *, columns: int = 6, rows: int = 1, tile: float = 96, title: str, about: str = ""
 ) -> Figure:
-    """A row for each unit: its pictures large, its dial and notes, and photographs.
+    """A row for each unit: its visualizations large, its dial and notes, and photographs.
 
     Args:
         looks: the units, from above.
         columns, rows: photographs beside each other and below (no columns: none); tile: pixels of one.
         title: what they are; about: a line below it.
     """
-    made = max((len(one.pictures) for one in looks), default=0)
+    count = max((len(look.visualizations) for look in looks), default=0)
     high = max(rows * (tile + 4) - 4, tile)
     side = min(high, 190.0)
-    wide = made * (side + 6) - 6 if made else 0
+    wide = count * (side + 6) - 6 if count else 0
     notes = 132.0
-    left, at_crops = MARGIN, MARGIN + notes + (wide + 22 if made else 0)
+    left, at_crops = MARGIN, MARGIN + notes + (wide + 22 if count else 0)
     head = MARGIN + 50
     width = max(at_crops + max(0, columns * (tile + 4) - 4) + MARGIN, 560)
     step = high + 22
     figure, axes = canvas.page(width, head + len(looks) * step + 6)
     _heading(axes, title, about, width)
-    for i, one in enumerate(looks):
+    for i, look in enumerate(looks):
         y = head + i * step
-        canvas.write(axes, left, y + 12, one.name, size=12, bold=True, limit=20)
-        for k, line in enumerate(one.notes):
+        canvas.write(axes, left, y + 12, look.name, size=12, bold=True, limit=20)
+        for k, line in enumerate(look.notes):
             canvas.write(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=24)
-        if one.curve is not None:
-            below = y + 20 + _LINE * len(one.notes)
-            dial_of(axes, one.curve, left + _DIAL / 2, min(below, y + high - _DIAL) + _DIAL / 2, _DIAL / 2)
-        for k, shown in enumerate(one.pictures):
-            picture(axes, shown, left + notes + k * (side + 6), y, side)
-        for k, crop in enumerate(one.crops[: columns * rows]):
+        if look.curve is not None:
+            below = y + 20 + _LINE * len(look.notes)
+            dial_of(axes, look.curve, left + _DIAL / 2, min(below, y + high - _DIAL) + _DIAL / 2, _DIAL / 2)
+        for k, visualization in enumerate(look.visualizations):
+            draw_crop(axes, visualization, left + notes + k * (side + 6), y, side)
+        for k, crop in enumerate(look.crops[: columns * rows]):
             row, column = divmod(k, columns)
-            picture(axes, crop, at_crops + column * (tile + 4), y + row * (tile + 4), tile)
-        if columns and not one.crops:
-            canvas.write(axes, at_crops, y + 30, "fires on no picture", size=11, color=palette.MUTED)
+            draw_crop(axes, crop, at_crops + column * (tile + 4), y + row * (tile + 4), tile)
+        if columns and not look.crops:
+            canvas.write(axes, at_crops, y + 30, "active on no image", size=11, color=palette.MUTED)
     return figure
 
 
-def picture(axes: Axes, crop: Crop | None, x: float, y: float, side: float) -> None:
-    """A picture in a square; without one a hatched tile, which nobody takes for a picture."""
+def draw_crop(axes: Axes, crop: Crop | None, x: float, y: float, side: float) -> None:
+    """A crop in a square; without one a hatched tile, which cannot be mistaken for an image."""
     if crop is None or not crop.size:
         mark(axes, x, y, side, "dead")
         return
-    canvas.place_image(axes, pictures.resized(crop, pictures.embedded(crop, round(2 * side))), x, y, side, side)
+    canvas.place_image(axes, crops.resized(crop, crops.embedded(crop, round(2 * side))), x, y, side, side)
 
 
 def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None:

@@ -1,7 +1,7 @@
 """Kernels and circuits in plain words: which half of a kernel is heavier, and what a circuit comes to.
 
 A weight that multiplies what lies above the target's position sits in the upper rows of the kernel, so
-"heavier above" means: the source counts most when it fires above the target.
+"heavier above" means: the source counts most when it is active above the target.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def kernel_reading(kernel: Any, sign: int | None = None) -> str:
 
     Returns:
         "heavier above", "heavier below", "heavier left", "heavier right", two of them joined as in
-        "heavier above left", "heavier in the center", "everywhere" (evenly spread), "same place" (a single
+        "heavier above left", "heavier in the center", "everywhere" (evenly spread), "same position" (a single
         weight), or "zero".
 
     >>> kernel_reading([[2.0, 2.0, 2.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
@@ -98,28 +98,32 @@ def kernel_reading(kernel: Any, sign: int | None = None) -> str:
     if not np.any(values):
         return "zero"
     if values.size == 1:
-        return "same place"
+        return "same position"
     chosen = sign if sign is not None else (1 if values.sum() >= 0 else -1)
-    found = halves(values, chosen)
-    if found.mass == 0:
+    shares = halves(values, chosen)
+    if shares.mass == 0:
         return "zero"
-    words = []
-    if max(found.above, found.below) >= HALF - 1e-9:
-        words.append("above" if found.above > found.below else "below")
-    if max(found.left, found.right) >= HALF - 1e-9:
-        words.append("left" if found.left > found.right else "right")
-    if words:
-        return "heavier " + " ".join(words)
-    return "heavier in the center" if found.center >= CENTRE else "everywhere"
+    sides = []
+    if max(shares.above, shares.below) >= HALF - 1e-9:
+        sides.append("above" if shares.above > shares.below else "below")
+    if max(shares.left, shares.right) >= HALF - 1e-9:
+        sides.append("left" if shares.left > shares.right else "right")
+    if sides:
+        return "heavier " + " ".join(sides)
+    return "heavier in the center" if shares.center >= CENTRE else "everywhere"
 
 
-_PLACES = {"same place": "at the same place", "heavier in the center": "in the center", "everywhere": "everywhere"}
+_POSITIONS = {
+    "same position": "at the same position",
+    "heavier in the center": "in the center",
+    "everywhere": "everywhere",
+}
 
 
-def place(reading: str) -> str:
+def position_phrase(reading: str) -> str:
     """A reading as the end of a sentence: "heavier above left" -> "from above left"."""
     side = reading.removeprefix("heavier ")
-    return _PLACES.get(reading) or (f"from the {side}" if side in ("left", "right") else f"from {side}")
+    return _POSITIONS.get(reading) or (f"from the {side}" if side in ("left", "right") else f"from {side}")
 
 
 def kernel_effect(kernel: Any, sign: int | None = None) -> str:
@@ -132,13 +136,13 @@ def kernel_effect(kernel: Any, sign: int | None = None) -> str:
     if total == 0:
         return "no weight"
     lead = sign if sign is not None else (1 if values.sum() >= 0 else -1)
-    words = {1: "excites", -1: "inhibits"}
+    verbs = {1: "excites", -1: "inhibits"}
     parts = []
     for s in (lead, -lead):
         mass = halves(values, s).mass
         if mass > 0 and (s == lead or mass >= MIXED * total):
-            parts.append(f"{words[s]} {place(kernel_reading(values, s))}")
-    return ", ".join(parts) or f"{words[-lead]} {place(kernel_reading(values, -lead))}"
+            parts.append(f"{verbs[s]} {position_phrase(kernel_reading(values, s))}")
+    return ", ".join(parts) or f"{verbs[-lead]} {position_phrase(kernel_reading(values, -lead))}"
 
 
 def minus(text: str) -> str:
@@ -189,26 +193,26 @@ def circuit_reading(circuit: Circuit) -> str:
     if minus:
         counts.append(f"{_count(len(minus), 'unit')} that {'inhibits' if len(minus) == 1 else 'inhibit'} it")
     sentences = [f"{target} is shown with {_listed(counts)}, from {_listed(source_layers)}."]
-    sentences += _by_place(circuit, plus, "Excited") + _by_place(circuit, minus, "Inhibited")
+    sentences += _by_position(circuit, plus, "Excited") + _by_position(circuit, minus, "Inhibited")
     sentences += _share(circuit) + _scores(circuit)
     return " ".join(sentences)
 
 
-def _by_place(circuit: Circuit, edges: list[Edge], verb: str) -> list[str]:
+def _by_position(circuit: Circuit, edges: list[Edge], verb: str) -> list[str]:
     groups: dict[str, list[str]] = {}
     for edge in edges:
-        where = place(kernel_reading(edge.kernel, edge.sign))
-        groups.setdefault(where, []).append(name_of(circuit.node(edge.source)))
+        position = position_phrase(kernel_reading(edge.kernel, edge.sign))
+        groups.setdefault(position, []).append(name_of(circuit.node(edge.source)))
     if not groups:
         return []
-    return [f"{verb} " + "; ".join(f"{where} by {_listed(names)}" for where, names in groups.items()) + "."]
+    return [f"{verb} " + "; ".join(f"{position} by {_listed(names)}" for position, names in groups.items()) + "."]
 
 
 def _share(circuit: Circuit) -> list[str]:
     for rest in circuit.rest:
         if rest.target == circuit.target and rest.count > 0:
-            shown = rest.total - rest.strength
-            return [f"On average the units shown add {number(shown)} to its input, the others {number(rest.strength)}."]
+            listed, others = number(rest.total - rest.strength), number(rest.strength)
+            return [f"On average the units shown add {listed} to its input, the others {others}."]
     return []
 
 
@@ -216,14 +220,14 @@ def _scores(circuit: Circuit) -> list[str]:
     score = circuit.score
     if score is None:
         return ["It has not been scored against random circuits."]
-    kept = minus(f"{score.faithfulness:.2f}")
-    found = (
-        f"With every other unit of the source layers held at its mean, the circuit keeps {kept} "
-        f"of the target's response (explained variance, {_count(score.n_images, 'picture')})"
+    share = minus(f"{score.faithfulness:.2f}")
+    text = (
+        f"With every other unit of the source layers held at its mean, the circuit retains {share} "
+        f"of the target's response (explained variance, {_count(score.n_images, 'image')})"
     )
     if score.n_random:
         chance = median(score.random_faithfulness)
-        found += (
-            f"; the median of {_count(score.n_random, 'random circuit')} of its size keeps {minus(f'{chance:.2f}')}"
+        text += (
+            f"; the median of {_count(score.n_random, 'random circuit')} of its size retains {minus(f'{chance:.2f}')}"
         )
-    return [found + "."]
+    return [text + "."]

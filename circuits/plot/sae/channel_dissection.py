@@ -1,4 +1,4 @@
-"""The figure of a channel taken apart: its examples, and below them the latents that write to it, each with its own."""
+"""The figure of a decomposed channel: its examples, and below them the latents that write to it, each with its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from circuits.attribution.contributions import checked_examples
 from circuits.common.examples import Example
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import minus, number, short
 from circuits.units.channel_dissection import Dissection, Writer
@@ -27,55 +26,55 @@ def dissection_figure(
     images: Source,
     spec: InputSpec,
     *,
-    made: Mapping[str, Crop] | None = None,
+    visualizations: Mapping[str, Crop] | None = None,
     columns: int = 9,
 ) -> Figure:
-    """A channel taken apart: a row of its strongest examples, then a row for each latent that writes to it.
+    """A channel decomposed: a row of its strongest examples, then a row for each latent that writes to it.
 
-    Under the channel's examples a strip per example says what they are made of: each latent's part in its own shade,
-    the other latents and the rest in grays.
+    Under the channel's examples a strip per example shows the contributions: each latent's in its own shade,
+    those of other latents and the rest in grays.
 
     Args:
         result: of `circuits.units.channel_dissection.dissect`.
-        images: the pictures it was found on.
+        images: the images it was computed on.
         spec: the model's input.
-        made: address -> a picture made by feature visualization, shown before the examples.
+        visualizations: address -> its feature visualization, before the examples.
         columns: crops in a row.
 
     Raises:
-        CircuitsError: these are not the pictures that it was found on.
+        CircuitsError: these are not the images that it was computed on.
     """
     opened = open_images(images)
-    made = made or {}
+    visualizations = visualizations or {}
     groups = {result.unit: result.examples[:columns]} | {w.unit: w.examples[:columns] for w in result.writers}
-    for unit, shown in groups.items():
-        checked_examples(shown, opened, unit)
-    crops = pictures.cut_examples(groups, opened, spec)
+    for unit, examples in groups.items():
+        checked_examples(examples, opened, unit)
+    cut = crops.cut_examples(groups, opened, spec)
     wide = TILE + GAP
-    left = MARGIN + NAMES + (wide + 10 if made else 0)
+    left = MARGIN + NAMES + (wide + 10 if visualizations else 0)
     width = left + columns * wide + MARGIN
     top = MARGIN + 62
     below = top + TILE + 10 + _STRIP + 62
     figure, axes = canvas.page(width, below + len(result.writers) * (TILE + 14) + 34)
-    canvas.write(axes, MARGIN, MARGIN + 12, f"{short(result.unit)}, taken apart", size=15, bold=True, limit=60)
+    canvas.write(axes, MARGIN, MARGIN + 12, f"{short(result.unit)}, decomposed", size=15, bold=True, limit=60)
     shares = result.shares
-    told = (
-        f"on its {len(result.examples)} strongest examples the {len(result.writers)} latents shown give "
+    text = (
+        f"on its {len(result.examples)} strongest examples the {len(result.writers)} latents shown contribute "
         f"{100 * shares['writers']:.0f} % of its response, other latents {100 * shares['others']:.0f} %, "
-        f"what the dictionary leaves over {100 * shares['rest']:.0f} %"
+        f"the error of the SAE {100 * shares['rest']:.0f} %"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, minus(told), size=11, color=palette.MUTED, limit=170)
-    _row(axes, crops[result.unit], made.get(result.unit), left, top, bool(made))
+    canvas.write(axes, MARGIN, MARGIN + 32, minus(text), size=11, color=palette.MUTED, limit=170)
+    _row(axes, cut[result.unit], visualizations.get(result.unit), left, top, bool(visualizations))
     canvas.write(axes, MARGIN, top + 18, "the channel", size=13, bold=True)
     canvas.write(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11, color=palette.MUTED)
     _strip(axes, result, left, top + TILE + 10, columns)
-    canvas.write(axes, MARGIN, top + TILE + 10 + 14, "what each is made of", size=11, color=palette.MUTED)
+    canvas.write(axes, MARGIN, top + TILE + 10 + 14, "contributions to each", size=11, color=palette.MUTED)
     canvas.write(axes, MARGIN, below - 14, "latents that write to it", size=12, bold=True)
-    canvas.write(axes, left, below - 14, "pictures on which the latent itself fires most", size=11, color=palette.MUTED)
+    canvas.write(axes, left, below - 14, "top activating images of the latent itself", size=11, color=palette.MUTED)
     for i, writer in enumerate(result.writers):
         y = below + i * (TILE + 14)
-        _row(axes, crops[writer.unit], made.get(writer.unit), left, y, bool(made))
-        _named(axes, writer, i, len(result.examples), MARGIN, y)
+        _row(axes, cut[writer.unit], visualizations.get(writer.unit), left, y, bool(visualizations))
+        _label(axes, writer, i, len(result.examples), MARGIN, y)
     return figure
 
 
@@ -83,25 +82,25 @@ def _span(examples: tuple[Example, ...]) -> str:
     return f"{number(examples[-1].value)} to {number(examples[0].value)}"
 
 
-def _row(axes: Axes, crops: list[Crop], made: Crop | None, left: float, y: float, space: bool) -> None:
-    if space and made is not None:
-        canvas.place_image(axes, pictures.resized(made, 2 * TILE), left - TILE - GAP - 10, y, TILE, TILE)
-    for i, crop in enumerate(crops):
-        pixels = pictures.resized(crop, pictures.embedded(crop, 2 * TILE))
+def _row(axes: Axes, examples: list[Crop], visualization: Crop | None, left: float, y: float, space: bool) -> None:
+    if space and visualization is not None:
+        canvas.place_image(axes, crops.resized(visualization, 2 * TILE), left - TILE - GAP - 10, y, TILE, TILE)
+    for i, crop in enumerate(examples):
+        pixels = crops.resized(crop, crops.embedded(crop, 2 * TILE))
         canvas.place_image(axes, pixels, left + i * (TILE + GAP), y, TILE, TILE)
 
 
-def _named(axes: Axes, writer: Writer, i: int, count: int, x: float, y: float) -> None:
+def _label(axes: Axes, writer: Writer, i: int, count: int, x: float, y: float) -> None:
     axes.bar(x + 6, 14, width=12, bottom=y + 4, color=shade(i))
     canvas.write(axes, x + 20, y + 15, short(writer.unit), size=12, mono=True, limit=24)
     canvas.write(axes, x, y + 36, minus(f"{100 * writer.share:.0f} % of the response"), size=11)
     canvas.write(axes, x, y + 53, minus(f"weight {writer.weight:.2g}"), size=11, color=palette.MUTED)
-    text = f"gives most on {writer.leads} of {count}"
+    text = f"largest on {writer.leads} of {count}"
     canvas.write(axes, x, y + 70, text, size=11, color=palette.MUTED)
 
 
 def shade(i: int) -> str:
-    """The color of the i-th writer: as far apart as a strip of bars needs."""
+    """The color of the i-th writer: as distinct as a strip of bars needs."""
     return _SHADES[i % len(_SHADES)]
 
 
@@ -114,9 +113,9 @@ def _strip(axes: Axes, result: Dissection, left: float, y: float, columns: int) 
         x, at = left + k * (TILE + GAP), y + _STRIP
         parts = [*zip(result.contributions[k], map(shade, range(len(result.writers))), strict=True)]
         parts += [(result.others[k], palette.REST), (result.rest[k], palette.LINE)]
-        whole = max(float(np.sum([max(0.0, float(v)) for v, _ in parts])), 1e-9)
+        total = max(float(np.sum([max(0.0, float(v)) for v, _ in parts])), 1e-9)
         for value, color in parts:
-            height = max(0.0, float(value)) / whole * _STRIP
+            height = max(0.0, float(value)) / total * _STRIP
             axes.bar(x + TILE / 2, -height, width=TILE, bottom=at, color=color, linewidth=0)
             at -= height
         label = result.labels[k] if result.labels is not None else example.id.rpartition("/")[2]

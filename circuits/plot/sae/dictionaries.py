@@ -1,6 +1,6 @@
-"""Figures of sparse autoencoders: one vector taken apart, how often latents fire, what size and data are worth.
+"""Figures of sparse autoencoders: one vector decomposed, densities of latents, and scaling with size and data.
 
-They take numbers and pictures: nothing of `sae` is imported here.
+They take numbers and images: nothing of `sae` is imported here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.sae.channel_dissection import shade
 from circuits.plot.superposition.charts import head, plain
@@ -32,7 +31,7 @@ class Part:
     Attributes:
         name: of the latent; value: how active.
         share: of the reconstruction's length about the offset that it gives, along it.
-        crops: pictures on which it fires most.
+        crops: its top activating images.
     """
 
     name: str
@@ -42,28 +41,28 @@ class Part:
 
 
 def schematic_figure(
-    picture: Crop,
-    place: tuple[float, float, float, float],
+    image: Crop,
+    box: tuple[float, float, float, float],
     vector: Numbers,
     parts: Sequence[Part],
     reconstruction: Numbers,
     *,
     title: str,
     about: str,
-    others: int = 0,
+    remaining: int = 0,
 ) -> Figure:
-    """A vector of many channels, the few latents that it is made of, and what they add up to.
+    """A vector of many channels, the few latents that it is made of, and their sum.
 
     Args:
-        picture: `(H, W, 3)` bytes; place: `(top, left, bottom, right)` of what the vector is of, in shares of it.
+        image: `(H, W, 3)` bytes; box: `(top, left, bottom, right)` of what the vector is of, in shares of it.
         vector, reconstruction: `(d,)`.
-        parts: latents to show, strongest first; others: how many more are active.
+        parts: latents to show, strongest first; remaining: how many more are active.
         title: of the figure; about: a line below it.
     """
-    tile, gap, crops = 62, 5, max((len(p.crops) for p in parts), default=0)
+    tile, gap, most = 62, 5, max((len(p.crops) for p in parts), default=0)
     left, wide, step = MARGIN, 232, 78
     middle = left + wide + 56
-    across = 118 + crops * (tile + gap)
+    across = 118 + most * (tile + gap)
     right = middle + across + 52
     rows = max(len(parts), 4)
     top = MARGIN + 72
@@ -71,10 +70,10 @@ def schematic_figure(
     figure, axes = canvas.page(right + wide + MARGIN, height)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
-    canvas.write(axes, left, top - 14, "a place of a picture", size=12, bold=True)
+    canvas.write(axes, left, top - 14, "a position of an image", size=12, bold=True)
     side = 150.0
-    canvas.place_image(axes, picture, left, top, side, side)
-    a, b, c, d = place
+    canvas.place_image(axes, image, left, top, side, side)
+    a, b, c, d = box
     axes.add_patch(
         Rectangle((left + b * side, top + a * side), (d - b) * side, (c - a) * side, fill=False,
                   edgecolor=palette.EXCITES, lw=1.8, zorder=5)
@@ -85,21 +84,21 @@ def schematic_figure(
     signed = min(float(vector.min(initial=0.0)), float(reconstruction.min(initial=0.0))) < -0.02 * scale
     _bars(axes, vector, scale, left, bars, wide, 63 if signed else 84)
     canvas.write(axes, left, bars + 104, f"up to {number(float(np.max(vector)))}", size=10.5, color=palette.MUTED)
-    canvas.write(axes, middle, top - 14, f"{len(parts) + others} active latents", size=12, bold=True)
+    canvas.write(axes, middle, top - 14, f"{len(parts) + remaining} active latents", size=12, bold=True)
     for i, part in enumerate(parts):
         y = top + i * step
         axes.bar(middle + 5, 12, width=10, bottom=y + 10, color=shade(i))
         canvas.write(axes, middle + 16, y + 20, part.name, size=12, mono=True, bold=True, limit=12)
-        said = (f"{number(part.value)} active", f"{100 * part.share:.0f} % of it")
-        for k, line in enumerate(said):
+        lines = (f"{number(part.value)} active", f"{100 * part.share:.0f} % of it")
+        for k, line in enumerate(lines):
             canvas.write(axes, middle, y + 38 + 15 * k, line, size=10.5, color=palette.MUTED, limit=18)
         for k, crop in enumerate(part.crops):
-            pixels = pictures.resized(crop, pictures.embedded(crop, 2 * tile))
+            pixels = crops.resized(crop, crops.embedded(crop, 2 * tile))
             canvas.place_image(axes, pixels, middle + 118 + k * (tile + gap), y, tile, tile)
-    if others:
+    if remaining:
         y = top + len(parts) * step + 12
-        canvas.write(axes, middle, y, f"and {others} more", size=11, color=palette.MUTED)
-    canvas.write(axes, right, top - 14, "what they add up to", size=12, bold=True)
+        canvas.write(axes, middle, y, f"and {remaining} more", size=11, color=palette.MUTED)
+    canvas.write(axes, right, top - 14, "their sum", size=12, bold=True)
     _stack(axes, parts, right, top, wide)
     canvas.write(axes, right, bars - 10, f"{len(vector)} channels, reconstructed", size=12, bold=True)
     _bars(axes, reconstruction, scale, right, bars, wide, 63 if signed else 84)
@@ -130,12 +129,12 @@ def _stack(axes: Axes, parts: Sequence[Part], x: float, y: float, width: float) 
 
 
 def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, floor: float) -> Figure:
-    """Histograms of how often units fire, one curve for each group.
+    """Histograms of the densities of units, one curve for each group.
 
     Args:
-        groups: name -> share of places at which each unit fires, `(units,)`; the first is drawn in full color.
+        groups: name -> share of positions at which each unit is active, `(units,)`; the first is drawn in full color.
         title: of the figure; about: a line below it.
-        floor: smallest share that can be told apart from never.
+        floor: smallest share that can be distinguished from never.
     """
     figure = Figure(figsize=(8.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.085, 0.135, 0.89, 0.66))
@@ -144,8 +143,8 @@ def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, f
     edges = np.linspace(low - 0.35, 0.0, 46)
     tones = (palette.EXCITES, palette.INHIBITS, palette.REST)
     for i, (name, shares) in enumerate(groups.items()):
-        seen = np.log10(np.maximum(np.asarray(shares, dtype=np.float64), floor / 2))
-        counts, _ = np.histogram(np.clip(seen, edges[0], 0.0), bins=edges)
+        logs = np.log10(np.maximum(np.asarray(shares, dtype=np.float64), floor / 2))
+        counts, _ = np.histogram(np.clip(logs, edges[0], 0.0), bins=edges)
         tone = tones[i % len(tones)]
         silent = int((np.asarray(shares) == 0).sum())
         label = f"{name}: {len(shares)}" + (f", {silent} silent" if silent else "")
@@ -153,7 +152,7 @@ def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, f
         axes.stairs(100 * counts / len(shares), edges, color=tone, fill=True, alpha=0.14, zorder=3 - i)
     ticks = [t for t in range(int(np.ceil(low)), 1)]
     axes.set_xticks(ticks, [_percent(10.0**t) for t in ticks])
-    axes.set_xlabel("share of places at which a unit fires (logarithmic)", fontsize=9.5)
+    axes.set_xlabel("density: share of positions at which a unit is active (logarithmic)", fontsize=9.5)
     axes.set_ylabel("units, %", fontsize=9.5)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=8.5, frameon=False)
     plain(axes)
@@ -168,7 +167,7 @@ def scaling_figure(
     sizes: Sequence[int], unexplained: Mapping[str, Sequence[float]], baselines: Mapping[str, Sequence[float]],
     *, title: str, about: str,
 ) -> Figure:  # fmt: skip
-    """What dictionaries of growing size leave unexplained, a line for each amount of data, baselines dashed.
+    """Variance that SAEs of growing size leave unexplained, a line for each amount of data, baselines dashed.
 
     Args:
         sizes: latents; unexplained: name -> fraction of variance for each size; baselines: the same.
@@ -189,7 +188,7 @@ def scaling_figure(
     axes.minorticks_off()
     axes.set_ylim(0, None)
     axes.set_xlabel("latents", fontsize=9.5)
-    axes.set_ylabel("variance unexplained, pictures held out", fontsize=9.5)
+    axes.set_ylabel("variance unexplained, held-out images", fontsize=9.5)
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8.5, frameon=False)
     plain(axes)
     return figure

@@ -31,20 +31,20 @@ def part_dots(
 
     Args:
         parts: names.
-        series: kind -> measure ("auc", "iou") -> one list of scores, a part each, for every dictionary of the kind. At
+        series: kind -> measure ("auc", "iou") -> one list of scores, a part each, for every SAE of the kind. At
             most four kinds, the channels first.
         title: what they are.
 
     Raises:
-        CircuitsError: nothing to draw, more kinds than can be told apart, or lists of other lengths.
+        CircuitsError: nothing to draw, more kinds than can be distinguished, or lists of other lengths.
     """
     if not parts or not series or len(series) > len(_MARKS):
         raise CircuitsError(f"part_dots draws at least one part and 1 to {len(_MARKS)} kinds of units")
     measures = list(next(iter(series.values())))
-    if any(len(one) != len(parts) for kinds in series.values() for rows in kinds.values() for one in rows):
+    if any(len(scores) != len(parts) for kinds in series.values() for rows in kinds.values() for scores in rows):
         raise CircuitsError(f"a score for each of {len(parts)} parts is asked for")
     first = next(iter(series.values()))[measures[-1]]
-    order = np.argsort([-np.mean([one[k] for one in first]) for k in range(len(parts))], kind="stable").tolist()
+    order = np.argsort([-np.mean([scores[k] for scores in first]) for k in range(len(parts))], kind="stable").tolist()
     step, left, wide, gap, head = 19, 120, 300, 40, 96
     bottom = head + step * (len(parts) + 1.6)
     figure, axes = canvas.page(left + len(measures) * (wide + gap) + MARGIN - 16, bottom + 40)
@@ -67,7 +67,7 @@ def part_dots(
     canvas.write(axes, left - 12, mean_at, "mean", size=11, bold=True, align="right", middle=True)
     for j, measure in enumerate(measures):
         start = left + j * (wide + gap)
-        values = [v for kinds in series.values() for one in kinds[measure] for v in one]
+        values = [v for kinds in series.values() for scores in kinds[measure] for v in scores]
         low = min(_CHANCE.get(measure, 0.0), math.floor(min(values) * 10) / 10)
         ticks = np.linspace(low, 1, round((1 - low) * 10) + 1) if low >= 0.4 else np.linspace(low, 1, 6)
 
@@ -85,10 +85,10 @@ def part_dots(
                 canvas.write(axes, at(tick), bottom + 30, "chance", size=10, color=palette.MUTED, align="center")
         for i in reversed(range(len(series))):
             rows = list(series.values())[i][measure]
-            for one in rows:
+            for scores in rows:
                 for row, k in enumerate(order):
-                    _mark(axes, at(one[k]), head + (row + 0.5) * step, i)
-                _mark(axes, at(float(np.mean(one))), mean_at, i)
+                    _mark(axes, at(scores[k]), head + (row + 0.5) * step, i)
+                _mark(axes, at(float(np.mean(scores))), mean_at, i)
     return figure
 
 
@@ -138,12 +138,12 @@ def orientation_dials(
         fits = max(7.5, min(11.0, 118 / max(1, len(name))))  # within the inner ticks
         canvas.write(axes, x, y - 8, name, size=fits, bold=True, align="center", middle=True, limit=18)
         canvas.write(axes, x, y + 9, f"{len(degrees)} detectors", size=10.5, align="center", middle=True)
-        note = (notes or {}).get(name) or _said(own, degrees, is_reference, reference)
+        note = (notes or {}).get(name) or _note(own, degrees, is_reference, reference)
         canvas.write(axes, x, y + side / 2 + 12, note, size=10.5, color=palette.MUTED, align="center", limit=44)
     return figure
 
 
-def _said(own: Sequence[float], degrees: Sequence[float], is_reference: bool, reference: str) -> str:
+def _note(own: Sequence[float], degrees: Sequence[float], is_reference: bool, reference: str) -> str:
     if is_reference:
         return f"largest gap {_gap(own):.0f}°"
     return f"largest gap {_gap(degrees):.0f}°, with {reference} {_gap([*own, *degrees]):.0f}°"

@@ -19,21 +19,21 @@ from circuits.plot.superposition.charts import head, plain
 
 _WIDE, _TOP, _LOW = 960, 330, 330
 _LEFT, _GAP, _RIGHT = 64, 76, 24
-_NAMED = 6
+_LABELED = 6
 _EFFECTS = {
-    "latents": ("Other latents of the layer", "from geometry: read · write", "latent"),
+    "latents": ("Other latents of the layer", "from geometry: encoder · decoder", "latent"),
     "classes": ("Other classes", "to first order", "score"),
     "tokens": ("Other tokens", "to first order", "score"),
     "downstream": ("A later layer", "to first order", "unit"),
 }
-_WHAT = {
+_MEASURES = {
     "probability": "probability of the target",
     "log_probability": "log-probability of the target, nats",
     "score": "score of the target",
-    "top1": "right first choices",
+    "top1": "top-1 accuracy",
     "loss": "loss, nats",
     "agreement": "same first choice as unsteered",
-    "grammar": "sentences that the grammar has",
+    "grammar": "grammatical sentences",
 }
 
 
@@ -51,7 +51,7 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
         title: by default the unit's address.
         labels: unit address -> a name, for side effects.
     """
-    effects = {name: one for name, one in study.side_effects.items() if len(one.units) > 1}
+    effects = {name: effect for name, effect in study.side_effects.items() if len(effect.units) > 1}
     height = 62 + _TOP + (_LOW if effects else 0)
     figure = Figure(figsize=(_WIDE / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
     head(figure, title or short(study.unit), _about(study))
@@ -63,12 +63,12 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     _capability(row[1], study)
     for axes, curve in zip(row[2:], beside, strict=True):
         _by_factor(axes, study, curve)
-        axes.set_ylabel(_what(curve), fontsize=9.5)
+        axes.set_ylabel(_measure(curve), fontsize=9.5)
         _title(axes, "Besides")
     each = (_WIDE - _LEFT - _RIGHT - _GAP * (len(effects) - 1)) / max(2, len(effects))
-    for i, (name, one) in enumerate(effects.items()):
+    for i, (name, effect) in enumerate(effects.items()):
         axes = _axes(figure, _LEFT + i * (each + _GAP), 62 + _TOP + 66, each, _LOW - 122)
-        _side(axes, name, one, labels or {}, _kind(study))
+        _side(axes, name, effect, labels or {}, _kind(study))
     return figure
 
 
@@ -81,11 +81,11 @@ def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
 def _about(study: Any) -> str:
     how = {"set": "set to", "add": "raised by", "scale": "multiplied by"}[study.kind]
     unit = "the factor" if study.kind == "scale" else f"factor × its maximum of {study.maximum:.3g}"
-    where = "everywhere" if study.everywhere else "at some places"
+    extent = "everywhere" if study.everywhere else "at some positions"
     target = ", ".join(study.targets[:4]) + ("" if len(study.targets) <= 4 else ", …")
     chosen = " (most increased; each random one has its own)" if study.chosen else ""
     return (
-        f"{how} {unit} {where}; target {target}{chosen}; {study.inputs.get('count')} inputs, "
+        f"{how} {unit} {extent}; target {target}{chosen}; {study.inputs.get('count')} inputs, "
         f"{len(study.control)} random {_kind(study)}"
     )
 
@@ -104,19 +104,19 @@ def _by_factor(axes: Axes, study: Any, curve: Any) -> None:
     axes.axhline(curve.clean, color=palette.INK, lw=0.9, ls=(0, (4, 3)), zorder=2, label="unsteered")
     axes.plot(factors, curve.values, color=palette.EXCITES, lw=2, marker="o", ms=4, zorder=4, label=short(study.unit))
     axes.set_xlabel("factor", fontsize=9.5)
-    axes.set_xticks(factors, _apart(factors))
+    axes.set_xticks(factors, _tick_labels(factors))
     plain(axes)
 
 
-def _apart(factors: Any) -> list[str]:
+def _tick_labels(factors: Any) -> list[str]:
     """Names of factors, without those that would touch another; zero is always named, then the largest."""
     letter = 0.026 * (factors[-1] - factors[0])  # of its width, in the narrowest axes
-    kept: dict[float, str] = {}
+    labels: dict[float, str] = {}
     for f in [f for f in (0.0, *sorted(factors, key=abs, reverse=True)) if f in factors]:
         name = minus(f"{f:g}")
-        if all(abs(f - other) >= letter * ((len(name) + len(said)) / 2 + 0.8) for other, said in kept.items()):
-            kept[f] = name
-    return [kept.get(f, "") for f in factors]
+        if all(abs(f - other) >= letter * ((len(name) + len(label)) / 2 + 0.8) for other, label in labels.items()):
+            labels[f] = name
+    return [labels.get(f, "") for f in factors]
 
 
 def _dose(axes: Axes, study: Any) -> None:
@@ -124,8 +124,8 @@ def _dose(axes: Axes, study: Any) -> None:
     if study.first_order is not None:
         low, high = axes.get_ylim()
         axes.plot(study.factors, study.first_order, color=palette.INHIBITS, lw=1, zorder=3, label="first order")
-        axes.set_ylim(low, high)  # where the estimate leaves the picture it says nothing
-    axes.set_ylabel(_what(study.effect), fontsize=9.5)
+        axes.set_ylim(low, high)  # the estimate does not set the range
+    axes.set_ylabel(_measure(study.effect), fontsize=9.5)
     _title(axes, "Effect on target")
     _legend(axes, 1.13)
 
@@ -136,7 +136,7 @@ def _capability(axes: Axes, study: Any) -> None:
         low, high = study.sweet_spot
         half = 0.012 * (study.factors[-1] - study.factors[0])  # one factor alone is to be seen, too
         axes.axvspan(low - half, high + half, color="#3B8F5A", alpha=0.16, lw=0, zorder=0, label="sweet spot")
-    axes.set_ylabel(_what(study.capability), fontsize=9.5)
+    axes.set_ylabel(_measure(study.capability), fontsize=9.5)
     spot = "nowhere" if study.sweet_spot is None else "from {:g} to {:g}".format(*study.sweet_spot)
     within = f"Within {100 * study.tolerance:g} % of unsteered {minus(spot)}"
     _title(axes, within if getattr(study, "beside", ()) else f"Capability: w{within[1:]}")
@@ -145,8 +145,8 @@ def _capability(axes: Axes, study: Any) -> None:
         axes.legend(handles[-1:], names[-1:], loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
 
 
-def _what(curve: Any) -> str:
-    return shorten(_WHAT.get(curve.what, curve.what), 40)
+def _measure(curve: Any) -> str:
+    return shorten(_MEASURES.get(curve.what, curve.what), 40)
 
 
 def _title(axes: Axes, text: str, up: float = 24) -> None:
@@ -163,10 +163,10 @@ def _legend(axes: Axes, y: float) -> None:
     )  # fmt: skip
 
 
-def _side(axes: Axes, name: str, one: Any, labels: dict[str, str], kind: str) -> None:
-    title, how, what = _EFFECTS.get(one.on, (name, "", "unit"))
-    predicted, measured = np.asarray(one.predicted), np.asarray(one.measured)
-    near = np.asarray(one.near, dtype=bool)
+def _side(axes: Axes, name: str, effect: Any, labels: dict[str, str], kind: str) -> None:
+    title, how, unit = _EFFECTS.get(effect.on, (name, "", "unit"))
+    predicted, measured = np.asarray(effect.predicted), np.asarray(effect.measured)
+    near = np.asarray(effect.near, dtype=bool)
     axes.axhline(0, color=palette.LINE, lw=0.8, zorder=0)
     axes.axvline(0, color=palette.LINE, lw=0.8, zorder=0)
     low = min(float(predicted.min()), float(measured.min()), 0.0)
@@ -176,19 +176,19 @@ def _side(axes: Axes, name: str, one: Any, labels: dict[str, str], kind: str) ->
     axes.scatter(predicted[near], measured[near], s=40, facecolor="none", edgecolor=palette.EXCITES, lw=1, zorder=4)
     _pad(axes.set_xlim, predicted)
     _pad(axes.set_ylim, measured)
-    _name(axes, one, labels, predicted, measured)
+    _name(axes, effect, labels, predicted, measured)
     axes.set_xlabel(f"predicted change, {how}", fontsize=9)
-    axes.set_ylabel(f"measured change per {what}", fontsize=9)
+    axes.set_ylabel(f"measured change per {unit}", fontsize=9)
     axes.locator_params(nbins=5)
     plain(axes, grid=False)
-    control = np.asarray(one.control, dtype=np.float64)
+    control = np.asarray(effect.control, dtype=np.float64)
     control = control[np.isfinite(control)]
-    told = f"rank correlation {one.correlation:.2f}"
+    text = f"rank correlation {effect.correlation:.2f}"
     if len(control):
-        told += f"\nrandom {kind} predict it with {control.min():.2f} to {control.max():.2f}"
-    _title(axes, f"{title}, factor {minus(f'{one.factor:g}')}", 32)
+        text += f"\nrandom {kind} predict it with {control.min():.2f} to {control.max():.2f}"
+    _title(axes, f"{title}, factor {minus(f'{effect.factor:g}')}", 32)
     axes.annotate(
-        minus(told), (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=8,
+        minus(text), (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=8,
         color=palette.MUTED, annotation_clip=False,
     )  # fmt: skip
 
@@ -199,20 +199,20 @@ def _pad(limit: Any, values: Any) -> None:
     limit(low - room, high + room)
 
 
-def _name(axes: Axes, one: Any, labels: dict[str, str], predicted: Any, measured: Any) -> None:
+def _name(axes: Axes, effect: Any, labels: dict[str, str], predicted: Any, measured: Any) -> None:
     """Names of the largest changes, those that would cover another left out."""
     size = axes.get_window_extent()
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    taken: list[tuple[float, float]] = []
-    for i in one.strongest(_NAMED):
+    placed: list[tuple[float, float]] = []
+    for i in effect.strongest(_LABELED):
         x = (predicted[i] - left) / (right - left) * size.width
         y = (measured[i] - low) / (high - low) * size.height
-        if any(abs(x - a) < 90 and abs(y - b) < 13 for a, b in taken):
+        if any(abs(x - a) < 90 and abs(y - b) < 13 for a, b in placed):
             continue
-        taken.append((x, y))
+        placed.append((x, y))
         before = x > size.width * 0.6
         axes.annotate(
-            canvas.printable(labels.get(one.units[i], _tail(one.units[i])), 22), (predicted[i], measured[i]),
+            canvas.printable(labels.get(effect.units[i], _tail(effect.units[i])), 22), (predicted[i], measured[i]),
             (-6 if before else 6, 0), textcoords="offset points", fontsize=8, color=palette.INK,
             ha="right" if before else "left", va="center", parse_math=False, zorder=5,
         )  # fmt: skip

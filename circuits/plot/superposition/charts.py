@@ -36,20 +36,20 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
 
     As in "The geometry of superposition" of Elhage et al. 2022.
     """
-    shown = sorted(listed(solutions), key=lambda s: -density_of(s))
+    models = sorted(listed(solutions), key=lambda s: -density_of(s))
     figure = Figure(figsize=(8.6, 5.0), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.085, 0.125, 0.70, 0.735))
     head(figure, title or "Dimensions per feature", "dots: D of each feature; line: D* = m / |W|², of each model")
     _plateau_lines(axes, plateaus)
     generator = np.random.default_rng(0)
-    sparsity = [1 / density_of(s) for s in shown]
-    for x, solution in zip(sparsity, shown, strict=True):
+    sparsity = [1 / density_of(s) for s in models]
+    for x, solution in zip(sparsity, models, strict=True):
         norms = np.linalg.norm(as_array(solution.weights), axis=0)
         dims = np.where(norms > 0.1, as_array(solution.dimensionality), 0.0)
         # spread sideways so that features on one plateau can be counted
         spread = x * np.exp(generator.uniform(-0.05, 0.05, len(dims)))
         axes.plot(spread, dims, ls="none", marker="o", ms=2.6, mew=0, color=palette.INHIBITS, alpha=0.45, zorder=2)
-    star = [s.dimensions_per_feature for s in shown]
+    star = [s.dimensions_per_feature for s in models]
     axes.plot(sparsity, star, color=palette.EXCITES, lw=1.8, marker="o", ms=4, zorder=3)
     log_axis(axes, sparsity)
     axes.set_ylim(-0.03, 1.08)
@@ -73,9 +73,9 @@ def _plateau_lines(axes: Axes, plateaus: Mapping[str, float]) -> None:
 
 
 def _fraction(value: float) -> str:
-    for whole in range(1, 9):
-        if abs(value * whole - round(value * whole)) < 1e-9:
-            return f"{round(value * whole)}/{whole}" if whole > 1 else f"{round(value)}"
+    for denominator in range(1, 9):
+        if abs(value * denominator - round(value * denominator)) < 1e-9:
+            return f"{round(value * denominator)}/{denominator}" if denominator > 1 else f"{round(value)}"
     return f"{value:.2f}"
 
 
@@ -105,15 +105,15 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
             full = blue + (orange - blue) * met
             blends[i, j] = white + (full - white) * length
     flat = np.stack([white, blue, orange])[np.asarray(diagram.expected)]
-    for place, (pixels, name) in enumerate(((blends, "trained, best of the runs"), (flat, "closed forms"))):
-        axes = figure.add_axes((0.085 + 0.445 * place, 0.215, 0.40, 0.60))
+    for panel, (pixels, name) in enumerate(((blends, "trained, best of the runs"), (flat, "closed forms"))):
+        axes = figure.add_axes((0.085 + 0.445 * panel, 0.215, 0.40, 0.60))
         axes.pcolormesh(xs, ys, pixels, shading="flat", edgecolors=palette.LINE, linewidth=0.3)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.invert_xaxis()
         axes.set_title(name, fontsize=10, loc="left")
         axes.set_xlabel("density", fontsize=9.5)
-        if place == 0:
+        if panel == 0:
             axes.set_ylabel("importance r of the extra feature", fontsize=9.5)
         if m == 1:
             r = np.geomspace(ys.min(), ys.max(), 400)
@@ -176,58 +176,60 @@ def dynamics_figure(
     return figure
 
 
-def vulnerability_figure(found: Any, *, title: str = "") -> Figure:
+def vulnerability_figure(result: Any, *, title: str = "") -> Figure:
     """How much a small change of the input does, in the worst direction and in a random one, against superposition.
 
     Args:
-        found: of `sae.superposition.vulnerability`.
+        result: of `sae.superposition.vulnerability`.
         title: what it is.
     """
     figure = Figure(figsize=(9.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
     about = (
-        f"changes of length {found.radius:g}; 1 is a model without superposition; correlation {found.correlation:.2f}"
+        f"changes of length {result.radius:g}; 1 is a model without superposition; correlation {result.correlation:.2f}"
     )
     head(figure, title or "Superposition is vulnerable", about)
-    sparsity = 1 / np.asarray(found.densities)
-    per = np.asarray(found.features_per_dimension)
+    sparsity = 1 / np.asarray(result.densities)
+    per = np.asarray(result.features_per_dimension)
     order = np.argsort(sparsity)
     left, right = figure.add_axes((0.075, 0.14, 0.40, 0.68)), figure.add_axes((0.575, 0.14, 0.40, 0.68))
     left.axhline(1, color=palette.LINE, lw=0.9)
-    left.plot(sparsity[order], found.attacked[order], color=palette.EXCITES, marker="o", ms=4, lw=1.6, label="attacked")
     left.plot(
-        sparsity[order], found.random[order], color=palette.REST, marker="s", ms=3.5, lw=1.3, label="random change"
+        sparsity[order], result.attacked[order], color=palette.EXCITES, marker="o", ms=4, lw=1.6, label="attacked"
+    )
+    left.plot(
+        sparsity[order], result.random[order], color=palette.REST, marker="s", ms=3.5, lw=1.3, label="random change"
     )
     log_axis(left, sparsity)
     left.set_xlabel("1 / density", fontsize=9.5)
     left.set_ylabel("change of output / change of input", fontsize=9.5)
     left.legend(fontsize=8.5, frameon=True, edgecolor="none", loc="upper left")
-    right.plot(per, found.attacked, ls="none", marker="o", ms=5, color=palette.EXCITES)
-    right.plot(per, found.random, ls="none", marker="s", ms=4, color=palette.REST)
+    right.plot(per, result.attacked, ls="none", marker="o", ms=5, color=palette.EXCITES)
+    right.plot(per, result.random, ls="none", marker="s", ms=4, color=palette.REST)
     right.set_xlabel("features per dimension  |W|² / m", fontsize=9.5)
     right.set_ylabel("change of output / change of input", fontsize=9.5)
     for axes in (left, right):
-        axes.set_ylim(0, 1.15 * float(np.max(found.attacked)))
+        axes.set_ylim(0, 1.15 * float(np.max(result.attacked)))
         plain(axes)
     return figure
 
 
-def geometry_figure(found: Any, *, title: str = "") -> Figure:
+def geometry_figure(result: Any, *, title: str = "") -> Figure:
     """Dimensionality and nearest cosine of a set of directions, beside directions that mean nothing.
 
     Args:
-        found: of `sae.superposition.geometry`.
+        result: of `sae.superposition.geometry`.
         title: what the directions are.
     """
     figure = Figure(figsize=(9.6, 4.2), dpi=canvas.DPI, facecolor=palette.PAPER)
-    about = f"{len(found.units)} directions in {found.dimensions} dimensions; gray: {found.control.kind} directions"
+    about = f"{len(result.units)} directions in {result.dimensions} dimensions; gray: {result.control.kind} directions"
     head(figure, title or "How directions share their space", about)
-    near = np.abs(found.cosines[:, 0])
+    near = np.abs(result.cosines[:, 0])
     pairs = (
-        (found.dimensionality, found.control.dimensionality, "dimensionality D of a direction", None),
-        (near, found.control.nearest, "largest cosine (its size) with another", found.chance),
+        (result.dimensionality, result.control.dimensionality, "dimensionality D of a direction", None),
+        (near, result.control.nearest, "largest cosine (its size) with another", result.chance),
     )
-    for place, (values, control, name, mark) in enumerate(pairs):
-        axes = figure.add_axes((0.075 + 0.5 * place, 0.155, 0.41, 0.62))
+    for i, (values, control, name, mark) in enumerate(pairs):
+        axes = figure.add_axes((0.075 + 0.5 * i, 0.155, 0.41, 0.62))
         low, high = min(values.min(), control.min()), max(values.max(), control.max())
         bins = np.linspace(low - 1e-6, high + 1e-6, 50)
         axes.hist(control, bins.tolist(), color=palette.REST, alpha=0.55, lw=0)
@@ -263,8 +265,8 @@ def log_axis(axes: Axes, values: Iterable[float]) -> None:
     low, high = min(values), max(values)
     axes.set_xscale("log")
     ticks = [lead * 10.0**power for power in range(-6, 7) for lead in (1, 2, 5)]
-    shown = [t for t in ticks if low * 0.99 <= t <= high * 1.01]
-    axes.set_xticks(shown, [f"{t:g}" for t in shown])
+    labeled = [t for t in ticks if low * 0.99 <= t <= high * 1.01]
+    axes.set_xticks(labeled, [f"{t:g}" for t in labeled])
     axes.minorticks_off()
 
 

@@ -71,10 +71,10 @@ def listed(solutions: Iterable[Solved]) -> list[Solved]:
     Raises:
         CircuitsError: there is none.
     """
-    found = list(solutions)
-    if not found:
+    models = list(solutions)
+    if not models:
         raise CircuitsError("there is no trained model to draw")
-    return found
+    return models
 
 
 def density_of(solution: Solved) -> float:
@@ -112,14 +112,14 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
 
     As in "Demonstrating superposition" of Elhage et al. 2022.
     """
-    shown = listed(solutions)
-    if len(shown) > 12:
-        raise CircuitsError(f"{len(shown)} models do not fit into one figure: give at most 12")
-    largest = max(len(as_array(s.bias)) for s in shown)
+    models = listed(solutions)
+    if len(models) > 12:
+        raise CircuitsError(f"{len(models)} models do not fit into one figure: give at most 12")
+    largest = max(len(as_array(s.bias)) for s in models)
     cell = max(2.0, min(22.0, 190.0 / largest))
     wide = cell * (largest + 2)
     step, bars, left = wide + 26, 130, MARGIN + 78
-    width = max(left + len(shown) * step + MARGIN - 26, 584)
+    width = max(left + len(models) * step + MARGIN - 26, 584)
     about = ["what of each feature (column) arrives at each output (row), and the bias b; ", "features by importance"]
     about = about if width < _ONE_LINE else ["".join(about)]
     top = MARGIN + 68 + 16 * len(about)
@@ -127,13 +127,13 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Superposition by density", size=15, bold=True, limit=100)
     for i, line in enumerate(about):
         canvas.write(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, color=palette.MUTED, limit=130)
-    scale = max(1.0, *(float(np.abs(as_array(s.gram)).max()) for s in shown))
+    scale = max(1.0, *(float(np.abs(as_array(s.gram)).max()) for s in models))
     base = top + cell * largest + 46 + bars
-    reach = max(1.2, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in shown))
+    reach = max(1.2, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in models))
     canvas.write(axes, left - 14, top + cell * largest / 2, "W\u1d40W, b", size=12, align="right", middle=True)
     canvas.write(axes, left - 22, base - bars / 2 - 8, "length", size=11, align="right", middle=True)
     canvas.write(axes, left - 22, base - bars / 2 + 8, "of W\u1d62", size=11, align="right", middle=True)
-    for i, solution in enumerate(shown):
+    for i, solution in enumerate(models):
         x = left + i * step
         n = len(as_array(solution.bias))
         canvas.write(axes, x, top - 24, f"density {_percent(density_of(solution))}", size=11.5, bold=True, limit=24)
@@ -189,23 +189,23 @@ def planes_figure(solutions: Iterable[Solved], *, columns: int = 4, title: str =
     Raises:
         CircuitsError: none, or a model with other than two hidden dimensions.
     """
-    shown = listed(solutions)
-    for solution in shown:
+    models = listed(solutions)
+    for solution in models:
         if as_array(solution.weights).shape[0] != 2:
             m = as_array(solution.weights).shape[0]
             raise CircuitsError(f"features in {m} hidden dimensions are not drawn in a plane: that takes 2")
-    across = min(columns, len(shown))
+    across = min(columns, len(models))
     side, gap, top = 190, 26, MARGIN + 66
-    rows = math.ceil(len(shown) / across)
+    rows = math.ceil(len(models) / across)
     width = max(2 * MARGIN + across * (side + gap) - gap, 560)
     figure, axes = canvas.page(width, top + rows * (side + 58) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Features in two dimensions", size=15, bold=True, limit=90)
-    reach = 1.12 * max(1.0, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in shown))
-    sets = any(s.model.correlated or s.model.exclusive for s in shown)
+    reach = 1.12 * max(1.0, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in models))
+    sets = any(s.model.correlated or s.model.exclusive for s in models)
     about = "each line is the direction of one feature"
     about += "; features of one set share a color" if sets else ", darkest the most important"
     canvas.write(axes, MARGIN, MARGIN + 32, f"{about}; the ring has length 1", size=11, color=palette.MUTED, limit=110)
-    for i, solution in enumerate(shown):
+    for i, solution in enumerate(models):
         row, column = divmod(i, across)
         _plane(axes, solution, MARGIN + column * (side + gap), top + row * (side + 58), side, reach, sets)
     return figure
@@ -239,8 +239,8 @@ def _set_names(solution: Solved) -> str:
 
 def _set_color(solution: Solved, feature: int) -> str:
     groups = (*solution.model.correlated, *solution.model.exclusive)
-    place = next((i for i, group in enumerate(groups) if feature in group), None)
-    return palette.REST if place is None else FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
+    index = next((i for i, group in enumerate(groups) if feature in group), None)
+    return palette.REST if index is None else FACTOR_COLOURS[index % len(FACTOR_COLOURS)]
 
 
 # -- solids ---------------------------------------------------------------------------------------
@@ -284,16 +284,16 @@ def graph_figure(
     )
     about += f"of more than {_CROWD} (orange +, blue −)"
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=160)
-    for i, (caption, directions, found) in enumerate(groups):
+    for i, (caption, directions, shapes) in enumerate(groups):
         row, column = divmod(i, across)
         x, y = MARGIN + column * (side + gap), top + row * (side + 62)
         canvas.write(axes, x, y + 12, caption, size=11.5, bold=True, limit=46)
-        canvas.write(axes, x, y + 28, _counted(found), size=10, color=palette.MUTED, limit=62)
-        _rings(axes, as_array(directions), found, x, y + 38, side, least)
+        canvas.write(axes, x, y + 28, _counted(shapes), size=10, color=palette.MUTED, limit=62)
+        _rings(axes, as_array(directions), shapes, x, y + 38, side, least)
     y = top + rows * (side + 62) + 8
     across_at = float(MARGIN)
-    for place, name in enumerate(dict.fromkeys(name for _, _, found in groups for name in _shape_names(found))):
-        if place > 7:
+    for k, name in enumerate(dict.fromkeys(name for _, _, shapes in groups for name in _shape_names(shapes))):
+        if k > 7:
             break
         axes.plot([across_at + 5], [y], marker="o", ms=6, color=_shape_color(name), mew=0)
         canvas.write(axes, across_at + 15, y, name, size=10.5, middle=True, limit=20)
@@ -301,13 +301,13 @@ def graph_figure(
     return figure
 
 
-def _counted(found: Sequence[Shape]) -> str:
+def _counted(shapes: Sequence[Shape]) -> str:
     counts: dict[str, int] = {}
-    for shape in found:
+    for shape in shapes:
         counts[shape.name] = counts.get(shape.name, 0) + 1
-    whole = [f"{count} {name}{_plural(name, count)}" for name, count in counts.items() if name != "unrecognized"]
-    others = [len(shape.members) for shape in found if shape.name == "unrecognized"]
-    return ", ".join([*whole, *(f"a group of {size}" for size in others)]) or "no feature"
+    recognized = [f"{count} {name}{_plural(name, count)}" for name, count in counts.items() if name != "unrecognized"]
+    unrecognized = [len(shape.members) for shape in shapes if shape.name == "unrecognized"]
+    return ", ".join([*recognized, *(f"a group of {size}" for size in unrecognized)]) or "no feature"
 
 
 def _plural(name: str, count: int) -> str:
@@ -315,26 +315,26 @@ def _plural(name: str, count: int) -> str:
 
 
 def _shape_color(name: str) -> str:
-    known = ("dedicated", "digon", "triangle", "pentagon", "tetrahedron", "square antiprism", "hexagon", "heptagon")
+    names = ("dedicated", "digon", "triangle", "pentagon", "tetrahedron", "square antiprism", "hexagon", "heptagon")
     order = (5, 0, 1, 3, 2, 4, 6, 7)
-    return FACTOR_COLOURS[order[known.index(name)]] if name in known else palette.REST
+    return FACTOR_COLOURS[order[names.index(name)]] if name in names else palette.REST
 
 
 def _rings(
-    axes: Axes, rows: NDArray[np.float64], found: Sequence[Shape], x: float, y: float, side: float, least: float
+    axes: Axes, rows: NDArray[np.float64], shapes: Sequence[Shape], x: float, y: float, side: float, least: float
 ) -> None:
     """Groups packed in rows, largest first, each on a circle whose size goes with its number of members."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    ordered = sorted(found, key=lambda s: -len(s.members))
+    ordered = sorted(shapes, key=lambda s: -len(s.members))
     # room for one member, made smaller until all groups fit the square
     for spacing in np.linspace(34, 2, 65):
         radii = [max(spacing * 0.6, spacing * len(s.members) / (2 * math.pi) * 1.25) for s in ordered]
-        places = _packed(radii, side, spacing)
-        if places is not None:
+        centers = _packed(radii, side, spacing)
+        if centers is not None:
             break
     else:
         return
-    for shape, radius, (cx, cy) in zip(ordered, radii, places, strict=True):
+    for shape, radius, (cx, cy) in zip(ordered, radii, centers, strict=True):
         ring = _around(unit[list(shape.members)])
         count = len(shape.members)
         spread = 0.0 if count == 1 else radius * 0.92
@@ -346,8 +346,8 @@ def _rings(
             for k, member in enumerate(shape.members[i] for i in ring)
         }
         lines, tints, widths = [], [], []
-        for a_place, a in enumerate(shape.members):
-            for b in shape.members[a_place + 1 :]:
+        for position, a in enumerate(shape.members):
+            for b in shape.members[position + 1 :]:
                 cosine = float(unit[a] @ unit[b])
                 if abs(cosine) > (least if count <= _CROWD else max(least, _CROWD_LEAST)):
                     lines.append([at[a], at[b]])
@@ -360,20 +360,20 @@ def _rings(
 
 
 def _packed(radii: Sequence[float], side: float, gap: float) -> list[tuple[float, float]] | None:
-    places: list[tuple[float, float]] = []
+    centers: list[tuple[float, float]] = []
     cx, cy, tall = 0.0, 0.0, 0.0
     for radius in radii:
         if 2 * radius > side:
             return None
         if cx + 2 * radius > side:
             cx, cy, tall = 0.0, cy + tall + gap, 0.0
-        places.append((cx + radius, cy + radius))
+        centers.append((cx + radius, cy + radius))
         cx, tall = cx + 2 * radius + gap, max(tall, 2 * radius)
-    return places if cy + tall <= side else None
+    return centers if cy + tall <= side else None
 
 
-def _shape_names(found: Sequence[Shape]) -> list[str]:
-    return list(dict.fromkeys(shape.name for shape in found))
+def _shape_names(shapes: Sequence[Shape]) -> list[str]:
+    return list(dict.fromkeys(shape.name for shape in shapes))
 
 
 def _around(unit: NDArray[np.float64]) -> list[int]:
@@ -395,17 +395,17 @@ def neurons_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         solutions: with neurons: kinds "absolute" and "privileged".
         title: what they are.
     """
-    shown = listed(solutions)
-    n = max(as_array(s.weights).shape[1] for s in shown)
+    models = listed(solutions)
+    n = max(as_array(s.weights).shape[1] for s in models)
     cell = max(6.0, min(20.0, 220.0 / n))
     top, step = MARGIN + 84, cell * n + 30
-    tall = max(cell * as_array(s.weights).shape[0] for s in shown)
-    figure, axes = canvas.page(max(2 * MARGIN + 24 + len(shown) * step, 560), top + tall + 70)
+    tall = max(cell * as_array(s.weights).shape[0] for s in models)
+    figure, axes = canvas.page(max(2 * MARGIN + 24 + len(models) * step, 560), top + tall + 70)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Weights of neurons", size=15, bold=True, limit=100)
     about = "weights into each neuron (row) of each feature (column, most important first)"
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
-    scale = palette.shared_scale([as_array(s.weights) for s in shown])
-    for i, solution in enumerate(shown):
+    scale = palette.shared_scale([as_array(s.weights) for s in models])
+    for i, solution in enumerate(models):
         weights = as_array(solution.weights)
         x = MARGIN + 24 + i * step
         order = np.argsort(np.abs(weights).argmax(axis=1), kind="stable")

@@ -1,4 +1,4 @@
-"""Figures of structure: neighbors, families against branches, what singular vectors know, matched units."""
+"""Figures of structure: neighbors, families against branches, branches in singular vectors, matched units."""
 
 from __future__ import annotations
 
@@ -34,65 +34,67 @@ def _axis(axes: Axes, left: float, wide: float, top: float, bottom: float, low: 
     canvas.write(axes, left + wide / 2, bottom + 34, name, size=11, color=palette.MUTED, align="center")
 
 
-def neighbors_table(found: Neighbors, pictures: crops.Crops = NO_CROPS, *, title: str = "") -> Figure:
-    """The units most like one, as bars; the dashed line is what one pair in a hundred of the layer reaches.
+def neighbors_table(neighbors: Neighbors, images: crops.Crops = NO_CROPS, *, title: str = "") -> Figure:
+    """The units most similar to one, as bars; the dashed line is what one pair in a hundred of the layer reaches.
 
     Args:
-        found: from `circuits.units.similarity`.
-        pictures: unit address -> crops, shown beside the names.
+        neighbors: from `circuits.units.similarity`.
+        images: unit address -> crops, shown beside the names.
         title: default the unit's name.
     """
-    tile = 44 if pictures else 0
+    tile = 44 if images else 0
     head, step, left, wide = MARGIN + 66, 26 if not tile else tile + 8, MARGIN + 190 + (tile + 8 if tile else 0), 360
-    rows = found.rows
+    rows = neighbors.rows
     figure, axes = canvas.page(left + wide + 90, head + max(1, len(rows)) * step + 62)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or f"Units like {short(found.unit)}", size=15, bold=True, limit=70)
-    about = f"by {found.measure}, among {found.count} units"
+    canvas.write(
+        axes, MARGIN, MARGIN + 12, title or f"Units like {short(neighbors.unit)}", size=15, bold=True, limit=70
+    )
+    about = f"by {neighbors.measure}, among {neighbors.count} units"
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=100)
     bottom = head + max(1, len(rows)) * step
-    low = -1.0 if any(v < 0 for _, v in rows) or found.chance < 0 else 0.0
+    low = -1.0 if any(v < 0 for _, v in rows) or neighbors.chance < 0 else 0.0
 
     def across(value: float) -> float:
         return left + (value - low) / (1 - low) * wide
 
-    _axis(axes, left, wide, head - 6, bottom, low, 1.0, "likeness")
+    _axis(axes, left, wide, head - 6, bottom, low, 1.0, "similarity")
     for i, (unit, value) in enumerate(rows):
         y = head + i * step + (step - 8) / 2
         if tile:
-            draw_unit(axes, unit, pictures, MARGIN, head + i * step, tile=tile)
+            draw_unit(axes, unit, images, MARGIN, head + i * step, tile=tile)
         canvas.write(axes, left - 14, y, short(unit), size=11, mono=True, align="right", middle=True, limit=26)
-        color = palette.color_of(value) if value > found.chance or value < 0 else palette.REST
+        color = palette.color_of(value) if value > neighbors.chance or value < 0 else palette.REST
         axes.barh(y, across(value) - across(0), left=across(0), height=12, color=color, alpha=0.8, zorder=1)
         canvas.write(axes, left + wide + 60, y, minus(f"{value:.2f}"), size=11, align="right", middle=True)
-    at = across(found.chance)
+    at = across(neighbors.chance)
     axes.plot([at, at], [head - 6, bottom], color=palette.INK, lw=1, ls=(0, (4, 3)), zorder=3)
-    text = f"1 pair in 100 reaches {minus(f'{found.chance:.2f}')}"
+    text = f"1 pair in 100 reaches {minus(f'{neighbors.chance:.2f}')}"
     canvas.write(axes, at, head - 12, text, size=10, align="center")
-    if not rows or found.silent:
+    if not rows or neighbors.silent:
         canvas.write(
             axes, left + 8, head + 14, "nothing to compare: it is zero everywhere", size=12, color=palette.MUTED
         )
     return figure
 
 
-def enrichment_bars(found: Enrichments, *, n: int = 16, title: str = "") -> Figure:
-    """Families against branches: the share of a family that lives in a branch, chance, and the corrected p.
+def enrichment_bars(enrichments: Enrichments, *, n: int = 16, title: str = "") -> Figure:
+    """Families against branches: the share of a family that lies in a branch, chance, and the corrected p.
 
     Args:
-        found: from `circuits.units.branch_specialization.branch_enrichment`; of one family every branch is
+        enrichments: from `circuits.units.branch_specialization.branch_enrichment`; of one family every branch is
             shown in its order, of several the `n` pairs least likely by chance.
         n: at most so many rows.
         title: what is tested.
     """
-    families = dict.fromkeys(r.family for r in found.rows)
-    one = len(families) == 1
-    rows = sorted(found.rows, key=lambda r: list(found.branches).index(r.branch)) if one else list(found.rows)
-    rows = rows[:n]
-    head, step, left, wide = MARGIN + 66, 27, MARGIN + (130 if one else 330), 300
+    single = len({row.family for row in enrichments.rows}) == 1
+    order = list(enrichments.branches)
+    rows = list(enrichments.rows)
+    rows = (sorted(rows, key=lambda row: order.index(row.branch)) if single else rows)[:n]
+    head, step, left, wide = MARGIN + 66, 27, MARGIN + (130 if single else 330), 300
     figure, axes = canvas.page(left + wide + 210, head + len(rows) * step + 62)
-    text = title or ("Where the family lives" if one else "Where families live")
+    text = title or ("Branch of the family" if single else "Branches of families")
     canvas.write(axes, MARGIN, MARGIN + 12, text, size=15, bold=True, limit=80)
-    tests = len(found.rows)
+    tests = len(enrichments.rows)
     about = f"share of a family in a branch; hypergeometric test, {tests} tests corrected by Holm's rule"
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
     bottom = head + len(rows) * step
@@ -101,7 +103,7 @@ def enrichment_bars(found: Enrichments, *, n: int = 16, title: str = "") -> Figu
     canvas.write(axes, left + wide + 84, head - 12, "corrected p", size=10, color=palette.MUTED)
     for i, row in enumerate(rows):
         y = head + i * step + 10
-        if not one:
+        if not single:
             canvas.write(axes, MARGIN, y, row.family, size=11, middle=True, limit=32)
         canvas.write(axes, left - 14, y, row.branch, size=11, mono=True, align="right", middle=True, limit=18)
         share, chance = row.inside / row.members, row.expected / row.members
@@ -126,12 +128,12 @@ def p_value(p: float) -> str:
 
 
 def branch_scatter(
-    found: BranchStructure, side: str | None = None, *, vectors: tuple[int, int] = (1, 2), title: str = ""
+    structure: BranchStructure, side: str | None = None, *, vectors: tuple[int, int] = (1, 2), title: str = ""
 ) -> Figure:
     """Channels at their entries in two singular vectors of `|W|`, each branch in its color and shape.
 
     Args:
-        found: from `circuits.units.branch_specialization.branch_structure`.
+        structure: from `circuits.units.branch_specialization.branch_structure`.
         side: "sources" or "targets"; default the first that has branches.
         vectors: which singular vectors, 0 being the trivial first.
         title: default the layer.
@@ -139,14 +141,18 @@ def branch_scatter(
     Raises:
         CircuitsError: no such side or vector.
     """
-    one = found.side(side)
-    points = found.sources if one.side == "sources" else found.targets
+    branches = structure.side(side)
+    points = structure.sources if branches.side == "sources" else structure.targets
     if not all(0 <= v < points.shape[1] for v in vectors) or vectors[0] == vectors[1]:
         raise CircuitsError(f"vectors={vectors}: two different ones of 0 to {points.shape[1] - 1}")
     size, left, top = 400, MARGIN + 48, MARGIN + 62
     figure, axes = canvas.page(left + size + 250, top + size + 64)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or f"Branches of {one.layer}", size=15, bold=True, limit=70)
-    role = f"as {found.target} reads them" if one.side == "sources" else f"by what they read of {found.source}"
+    canvas.write(axes, MARGIN, MARGIN + 12, title or f"Branches of {branches.layer}", size=15, bold=True, limit=70)
+    role = (
+        f"by their weights to {structure.target}"
+        if branches.side == "sources"
+        else f"by their weights from {structure.source}"
+    )
     canvas.write(axes, MARGIN, MARGIN + 32, f"channels {role}", size=11, color=palette.MUTED, limit=90)
     spans = []
     for v in vectors:
@@ -155,20 +161,20 @@ def branch_scatter(
     axes.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=palette.LINE, lw=1, zorder=0))
     axes.plot([left, left + size], [top + size / 2] * 2, color=palette.LINE, lw=0.8, zorder=0)
     axes.plot([left + size / 2] * 2, [top, top + size], color=palette.LINE, lw=0.8, zorder=0)
-    for place, (name, channels) in enumerate(one.groups.items()):
+    for i, (name, channels) in enumerate(branches.groups.items()):
         xs = [left + size / 2 * (1 + points[c, vectors[0]] / spans[0]) for c in channels]
         ys = [top + size / 2 * (1 - points[c, vectors[1]] / spans[1]) for c in channels]
-        color, shape = FACTOR_COLOURS[place % len(FACTOR_COLOURS)], "os^Dvp"[place % 6]
+        color, shape = FACTOR_COLOURS[i % len(FACTOR_COLOURS)], "os^Dvp"[i % 6]
         axes.plot(xs, ys, ls="none", marker=shape, ms=5, mew=0.4, mec=palette.PAPER, color=color, alpha=0.8, zorder=2)
-        y = top + 14 + place * 38
+        y = top + 14 + i * 38
         x = left + size + 24
         axes.plot([x], [y - 4], ls="none", marker=shape, ms=7, mew=0, color=color)
         canvas.write(axes, x + 13, y, name, size=11.5, mono=True, limit=24)
-        apart = one.each.get(name)
-        text = f"{len(channels)} channels" + ("" if apart is None else f", AUC {apart:.2f}")
+        auc = branches.each.get(name)
+        text = f"{len(channels)} channels" + ("" if auc is None else f", AUC {auc:.2f}")
         canvas.write(axes, x + 13, y + 16, text, size=10.5, color=palette.MUTED)
     for axis, v in enumerate(vectors):
-        text = f"singular vector {v + 1} (value {found.values[v]:.2f})"
+        text = f"singular vector {v + 1} (value {structure.values[v]:.2f})"
         if axis == 0:
             canvas.write(axes, left + size / 2, top + size + 22, text, size=11, color=palette.MUTED, align="center")
         else:
@@ -177,105 +183,105 @@ def branch_scatter(
             )
     y = top + size - 66
     x = left + size + 24
-    canvas.write(axes, x, y, f"apart by AUC {one.auc:.2f}", size=13, bold=True)
-    if one.shuffled:
-        low, high = min(one.shuffled), max(one.shuffled)
+    canvas.write(axes, x, y, f"separated: AUC {branches.auc:.2f}", size=13, bold=True)
+    if branches.shuffled:
+        low, high = min(branches.shuffled), max(branches.shuffled)
         canvas.write(axes, x, y + 20, f"weights shuffled: {low:.2f} to {high:.2f}", size=11, color=palette.MUTED)
-    if one.untrained is not None:
-        canvas.write(axes, x, y + 38, f"untrained network: {one.untrained:.2f}", size=11, color=palette.MUTED)
-    canvas.write(axes, x, y + 56, f"in vectors 2 to {len(found.values)}", size=11, color=palette.MUTED)
+    if branches.untrained is not None:
+        canvas.write(axes, x, y + 38, f"untrained network: {branches.untrained:.2f}", size=11, color=palette.MUTED)
+    canvas.write(axes, x, y + 56, f"in vectors 2 to {len(structure.values)}", size=11, color=palette.MUTED)
     return figure
 
 
-def match_table(found: Matches, pictures: crops.Crops = NO_CROPS, *, n: int = 15, title: str = "") -> Figure:
+def match_table(matches: Matches, images: crops.Crops = NO_CROPS, *, n: int = 15, title: str = "") -> Figure:
     """Matched units side by side, with their correlation and what the controls offer the same unit.
 
     Args:
-        found: from `circuits.units.universality`.
-        pictures: unit address -> crops of either network.
+        matches: from `circuits.units.universality`.
+        images: unit address -> crops of either network.
         n: at most so many pairs, the closest first.
         title: default what was compared.
     """
-    shown, summary = found.pairs[:n], found.summary()
-    tile = 44 if pictures else 0
+    pairs, summary = matches.pairs[:n], matches.summary()
+    tile = 44 if images else 0
     strip = 3 * (tile + GAP) + 6 if tile else 0
     step = tile + 12 if tile else 26
     head, wide = MARGIN + 84, 300
     left = MARGIN + 2 * (130 + strip) + 10
-    figure, axes = canvas.page(left + wide + 150, head + max(1, len(shown)) * step + 66)
+    figure, axes = canvas.page(left + wide + 150, head + max(1, len(pairs)) * step + 66)
     canvas.write(
-        axes, MARGIN, MARGIN + 12, title or f"{found.first}  and  {found.second}", size=15, bold=True, limit=90
+        axes, MARGIN, MARGIN + 12, title or f"{matches.first}  and  {matches.second}", size=15, bold=True, limit=90
     )
-    kind = "assigned one to one" if found.assignment else "each unit's best match"
+    kind = "assigned one to one" if matches.assignment else "each unit's best match"
     about = (
         f"{kind}: median correlation {summary['median']:.2f} over {summary['matched']} units, "
-        f"{summary['mutual']} mutual; {found.samples} samples"
+        f"{summary['mutual']} mutual; {matches.samples} samples"
     )
     canvas.write(axes, MARGIN, MARGIN + 32, minus(about), size=11, color=palette.MUTED, limit=130)
     chance = "; ".join(
         f"{name}: median {v['median']:.2f}, {v['mutual']} mutual" for name, v in summary["controls"].items()
     )
     canvas.write(axes, MARGIN, MARGIN + 50, minus(chance), size=11, color=palette.MUTED, limit=130)
-    bottom = head + max(1, len(shown)) * step
+    bottom = head + max(1, len(pairs)) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "correlation")
-    for i, pair in enumerate(shown):
+    for i, pair in enumerate(pairs):
         y = head + i * step + (tile or 18) / 2
-        for place, unit in enumerate((pair.unit, pair.other)):
-            x = MARGIN + place * (130 + strip)
+        for side, unit in enumerate((pair.unit, pair.other)):
+            x = MARGIN + side * (130 + strip)
             if tile:
-                draw_unit(axes, unit, pictures, x, head + i * step, columns=3, tile=tile)
+                draw_unit(axes, unit, images, x, head + i * step, columns=3, tile=tile)
             canvas.write(axes, x + strip, y, short(unit), size=11, mono=True, middle=True, limit=19)
         axes.barh(
             y, max(0.0, pair.correlation) * wide, left=left, height=12, color=palette.EXCITES, alpha=0.75, zorder=1
         )
-        for place, value in enumerate(pair.chance.values()):
-            _mark(axes, left + max(0.0, value) * wide, y, place)
+        for control, value in enumerate(pair.chance.values()):
+            _mark(axes, left + max(0.0, value) * wide, y, control)
         text = f"{pair.correlation:.2f}" + ("  mutual" if pair.mutual else "")
         canvas.write(axes, left + wide + 18, y, minus(text), size=11, middle=True)
     at = float(MARGIN)
-    for place, name in enumerate(found.controls):
-        _mark(axes, at + 6, bottom + 50, place)
+    for control, name in enumerate(matches.controls):
+        _mark(axes, at + 6, bottom + 50, control)
         canvas.write(axes, at + 18, bottom + 50, f"best in {name}", size=10.5, color=palette.MUTED, middle=True)
         at += 40 + 6.6 * len(f"best in {name}")
     return figure
 
 
-def _mark(axes: Axes, x: float, y: float, place: int) -> None:
-    if place % 2 == 0:
+def _mark(axes: Axes, x: float, y: float, kind: int) -> None:
+    if kind % 2 == 0:
         axes.add_patch(Circle((x, y), 4, facecolor=palette.PAPER, edgecolor=_CONTROLS[1], lw=1.2, zorder=4))
     else:
         axes.plot([x], [y], marker="x", ms=6, mew=1.4, color=_CONTROLS[1], ls="none", zorder=4)
 
 
-def match_matrix(found: Matches, *, n: int = 60, title: str = "") -> Figure:
+def match_matrix(matches: Matches, *, n: int = 60, title: str = "") -> Figure:
     """The correlations of matched units with each other's: a diagonal where every unit has one counterpart.
 
     Args:
-        found: from `circuits.units.universality`.
+        matches: from `circuits.units.universality`.
         n: at most so many pairs; mutual ones, closest first, then the rest.
         title: default what was compared.
     """
-    pairs = sorted(found.pairs, key=lambda p: (not p.mutual, -p.correlation))[:n]
-    rows = [found.units.index(p.unit) for p in pairs]
-    columns = list(dict.fromkeys(found.others.index(p.other) for p in pairs))
+    pairs = sorted(matches.pairs, key=lambda p: (not p.mutual, -p.correlation))[:n]
+    rows = [matches.units.index(p.unit) for p in pairs]
+    columns = list(dict.fromkeys(matches.others.index(p.other) for p in pairs))
     size = 460
     cell = size / max(1, len(rows), len(columns))
     left, top = MARGIN + 30, MARGIN + 62
     figure, axes = canvas.page(left + size + MARGIN + 10, top + size + 70)
     canvas.write(
-        axes, MARGIN, MARGIN + 12, title or f"{found.first}  and  {found.second}", size=14, bold=True, limit=64
+        axes, MARGIN, MARGIN + 12, title or f"{matches.first}  and  {matches.second}", size=14, bold=True, limit=64
     )
     mutual = sum(p.mutual for p in pairs)
     about = f"{len(rows)} closest pairs, {mutual} mutual; each row is a unit of the first network"
     canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=90)
     if rows:
-        values = found.correlations[np.ix_(rows, columns)]
+        values = matches.correlations[np.ix_(rows, columns)]
         wide, high = cell * len(columns), cell * len(rows)
         canvas.place_image(axes, palette.encode(values, 1.0), left, top, wide, high, sharp=True)
         axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
-    canvas.write(axes, left + size / 2, top + size + 20, f"units of {found.second}", size=11, color=palette.MUTED,
+    canvas.write(axes, left + size / 2, top + size + 20, f"units of {matches.second}", size=11, color=palette.MUTED,
                  align="center", limit=70)  # fmt: skip
-    canvas.write(axes, MARGIN + 14, top + size / 2, f"units of {found.first}", size=11, color=palette.MUTED,
+    canvas.write(axes, MARGIN + 14, top + size / 2, f"units of {matches.first}", size=11, color=palette.MUTED,
                  align="center", limit=60, rotation=90)  # fmt: skip
     canvas.color_bar(axes, left, top + size + 38, 1.0, "correlation")
     return figure

@@ -1,4 +1,4 @@
-"""Contact sheets: what units look for, one row each."""
+"""Contact sheets: crops of units, one row each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TILE, GAP, NAMES = 84, 4, 170
 
 
 def contact_sheet(
-    pictures: Crops,
+    images: Crops,
     units: Sequence[str] | Circuit | None = None,
     *,
     labels: Mapping[str, str] | None = None,
@@ -25,8 +25,8 @@ def contact_sheet(
     """Rows of crops, one for each unit, its name beside them.
 
     Args:
-        pictures: unit address -> crops; a unit without any gets a gray tile.
-        units: which, in order; a circuit gives its nodes and their labels; default all of `pictures`.
+        images: unit address -> crops; a unit without any gets a gray tile.
+        units: which, in order; a circuit gives its nodes and their labels; default all of `images`.
         labels: unit address -> a name.
         columns: at most so many crops a row.
     """
@@ -34,7 +34,7 @@ def contact_sheet(
     if isinstance(units, Circuit):
         names = {**{n.unit: n.label for n in units.nodes if n.label}, **names}
         units = [n.unit for n in units.nodes]
-    rows = list(pictures) if units is None else list(units)
+    rows = list(images) if units is None else list(units)
     step = TILE + 14
     width = 24 + NAMES + columns * (TILE + GAP) - GAP + 24
     figure, axes = canvas.page(width, 24 + max(1, len(rows)) * step + 10)
@@ -45,7 +45,7 @@ def contact_sheet(
             canvas.write(axes, 24, y + 32, label, size=13, bold=True, limit=20)
         below = y + (52 if label else 44)
         canvas.write(axes, 24, below, short(unit), size=11, mono=True, color=palette.MUTED, limit=22)
-        draw_unit(axes, unit, pictures, 24 + NAMES, y, columns=columns, tile=TILE)
+        draw_unit(axes, unit, images, 24 + NAMES, y, columns=columns, tile=TILE)
     if not rows:
         canvas.write(axes, 24, 60, "no units", size=12, color=palette.MUTED)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of curve detectors: responses above the stimuli that aroused them, and radial curves side by side."""
+"""Figures of curve detectors: responses above their stimuli, and radial curves side by side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def orientation_plot(
 
     Args:
         curves: along one axis of orientations all the way round; each line bears its unit's number at its peak.
-        stimuli: pictures of stimuli, at even steps from 0 degrees.
+        stimuli: images of stimuli, at even steps from 0 degrees.
         shares: in shares of each unit's peak; otherwise responses as they are.
         control: further curves, drawn thin and gray.
         title: what they are; about: a line below it.
@@ -72,9 +72,9 @@ def orientation_plot(
     axes.set_xlabel("")
     axes.set_ylabel("response / its peak" if shares else "response (activation)", fontsize=9.5)
     _numbers(page, peaks, left, wide, period, top, height - foot, low, high)
-    for i, picture in enumerate(stimuli):
+    for i, stimulus in enumerate(stimuli):
         middle = left + wide * i / len(stimuli)
-        canvas.place_image(page, picture, middle - tile / 2, height - foot + 28, tile, tile)
+        canvas.place_image(page, stimulus, middle - tile / 2, height - foot + 28, tile, tile)
     canvas.write(
         page, left + wide / 2, height - 28, "orientation (degrees counter-clockwise), and the stimuli there",
         size=11, align="center", limit=90,

@@ -88,11 +88,11 @@ def _sheet(dossier: Dossier, scan: Scan, images: Any) -> Sheet:
         "most_negative": unit.most_negative[:FEW],
         **{f"band {i}": band.examples for i, band in enumerate(unit.bands)},
     }
-    others = {other: _first(scan, other) for part in dossier.parts.values() for other in _units(part)}
-    groups |= {other: (example,) for other, example in others.items() if example is not None}
+    examples = {other: _first(scan, other) for part in dossier.parts.values() for other in _units(part)}
+    groups |= {other: (example,) for other, example in examples.items() if example is not None}
     opened = scan.pictures(images, check=scan.count <= CHECKED)
     cut = crops.cut_examples(groups, opened, scan.input_spec)
-    thumbs = {other: cut[other][0] for other, example in others.items() if example is not None}
+    thumbs = {other: cut[other][0] for other, example in examples.items() if example is not None}
     return Sheet(cut, thumbs, opened, scan.input_spec)
 
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from circuits.attribution.contributions import checked_examples
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import minus, short
 from circuits.units.polysemanticity import Cluster, Parent, Polysemanticities, Polysemanticity
 from circuits.units.pure_units import ClusterAblation
@@ -33,13 +32,13 @@ def polysemantic_unit(
 
     Args:
         result: of `circuits.units.polysemanticity.polysemantic`.
-        images: the pictures it was found on.
+        images: the images it was computed on.
         spec: the model's input.
         columns: crops side by side, in two rows.
         labels: unit address -> a name, for parents.
 
     Raises:
-        CircuitsError: these are not the pictures that it was found on.
+        CircuitsError: these are not the images that it was computed on.
     """
     step = 2 * (TILE + GAP) + 30
     left, right = MARGIN + NAMES, MARGIN + NAMES + columns * (TILE + GAP) + 22
@@ -48,14 +47,14 @@ def polysemantic_unit(
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
     canvas.write(axes, MARGIN, MARGIN + 31, _summary(result), size=11, color=palette.MUTED, limit=170)
     _legend(axes, right, top - 14, result, len(result.clusters) > 1)
-    crops = _crops(result, images, spec, 2 * columns)
+    rows = _crops(result, images, spec, 2 * columns)
     largest = max((abs(v) for c in result.clusters for p in c.parents for v in (p.here, p.elsewhere)), default=1.0)
     for k, cluster in enumerate(result.clusters):
         y = top + k * step
-        _named(axes, k, cluster, MARGIN, y, len(result.clusters))
-        for i, crop in enumerate(crops[k]):
+        _label(axes, k, cluster, MARGIN, y, len(result.clusters))
+        for i, crop in enumerate(rows[k]):
             row, column = divmod(i, columns)
-            pixels = pictures.resized(crop, pictures.embedded(crop, 2 * TILE))
+            pixels = crops.resized(crop, crops.embedded(crop, 2 * TILE))
             canvas.place_image(
                 axes, pixels, left + column * (TILE + GAP), y + row * (TILE + GAP), TILE, TILE
             )  # fmt: skip
@@ -70,15 +69,15 @@ def polysemantic_unit(
 
 
 def _summary(result: Polysemanticity) -> str:
-    told = (
+    text = (
         f"{result.n_examples} examples, {_clusters(len(result.clusters))}; score {result.score:.2f}: "
-        f"parents apart {result.apart:.2f}, clear of shuffled {result.clear:.2f}"
+        f"parents differ {result.apart:.2f}, margin over shuffled {result.clear:.2f}"
     )
     if result.confirmed is not None and result.agreement is not None:
         agreement = minus(f"{result.agreement:.2f}")
         beaten = f"{100 * result.confirmed:.0f} % of random groups"
-        told += f"; {result.deeper} tells them better than {beaten} (agreement {agreement})"
-    return told
+        text += f"; {result.deeper} separates them better than {beaten} (agreement {agreement})"
+    return text
 
 
 def _clusters(count: int) -> str:
@@ -96,7 +95,7 @@ def _legend(axes: Axes, x: float, y: float, result: Polysemanticity, several: bo
         canvas.write(axes, at + 75, y, "elsewhere", size=10, color=palette.MUTED)
 
 
-def _named(axes: Axes, k: int, cluster: Cluster, x: float, y: float, count: int) -> None:
+def _label(axes: Axes, k: int, cluster: Cluster, x: float, y: float, count: int) -> None:
     canvas.write(axes, x, y + 16, f"cluster {chr(65 + k)}" if count > 1 else "all", size=13, bold=True)
     canvas.write(axes, x, y + 34, f"{len(cluster.examples)} examples", size=11, color=palette.MUTED)
     axes.barh(y + 46, 96, left=x, height=7, color=palette.LINE)
@@ -152,47 +151,47 @@ def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: fl
         at += 30 + 6.0 * len(text)
 
 
-def _crops(result: Polysemanticity, images: Source, spec: InputSpec, n: int) -> list[list[pictures.Crop]]:
+def _crops(result: Polysemanticity, images: Source, spec: InputSpec, n: int) -> list[list[crops.Crop]]:
     opened = open_images(images)
-    shown = [checked_examples(c.examples[:n], opened, result.unit) for c in result.clusters]
-    wanted = sorted({e.image for examples in shown for e in examples})
-    seen = {i: pictures.pixels(p, len(p)) for i, p in zip(wanted, opened.tensor(spec, wanted), strict=True)}
-    return [[pictures.cut(seen[e.image], e.box) for e in examples] for examples in shown]
+    groups = [checked_examples(c.examples[:n], opened, result.unit) for c in result.clusters]
+    indices = sorted({e.image for examples in groups for e in examples})
+    cut = {i: crops.pixels(p, len(p)) for i, p in zip(indices, opened.tensor(spec, indices), strict=True)}
+    return [[crops.cut(cut[e.image], e.box) for e in examples] for examples in groups]
 
 
 def polysemantic_ranking(
-    found: Polysemanticities | Sequence[Polysemanticity], *, n: int = 20, title: str = ""
+    results: Polysemanticities | Sequence[Polysemanticity], *, n: int = 20, title: str = ""
 ) -> Figure:
     """Units by score: filled bars are units split into clusters, hollow ones did not beat the controls.
 
-    The columns: how far apart the clusters' parents are, how clear they are of the shuffled control, how many random
+    The columns: how much the clusters' parents differ, their margin over the shuffled control, how many random
     assignments they beat in the deeper layer, and how many clusters survive.
 
     Args:
-        found: of `circuits.units.polysemanticity.polysemantic`, or some of its rows.
+        results: of `circuits.units.polysemanticity.polysemantic`, or some of its rows.
         n: at most so many.
         title: what is ranked.
     """
-    rows = list(found.rows if isinstance(found, Polysemanticities) else found)
-    shown = rows[:n]
+    rows = list(results.rows if isinstance(results, Polysemanticities) else results)
+    ranked = rows[:n]
     head, step, left, wide = 62, 24, 200, 340
     right = left + wide + 70
-    figure, axes = canvas.page(right + 330, head + max(1, len(shown)) * step + 48)
+    figure, axes = canvas.page(right + 330, head + max(1, len(ranked)) * step + 48)
     split = sum(r.split for r in rows)
     heading = title or "Units by polysemanticity"
     canvas.write(axes, MARGIN, 32, heading, size=14, bold=True, limit=60)
     text = f"{split} of {len(rows)} units are split"
     canvas.write(axes, right + 306, 32, text, size=11, color=palette.MUTED, align="right")
-    bottom = head + max(1, len(shown)) * step
+    bottom = head + max(1, len(ranked)) * step
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = left + tick * wide
         axes.plot([at, at], [head - 8, bottom], color=palette.LINE, lw=0.8, zorder=0)
         canvas.write(axes, at, bottom + 18, f"{tick:g}", size=10, color=palette.MUTED, align="center")
     canvas.write(axes, left + wide / 2, bottom + 36, "score", size=11, color=palette.MUTED, align="center")
-    names = ("apart", "clear", "witness", "clusters")
+    names = ("parents differ", "margin", "confirmed", "clusters")
     for i, name in enumerate(names):
         canvas.write(axes, right + 50 + i * 82, head - 14, name, size=11, color=palette.MUTED, align="right")
-    for i, row in enumerate(shown):
+    for i, row in enumerate(ranked):
         y = head + i * step + 9
         canvas.write(axes, MARGIN, y, short(row.unit), size=11, mono=True, middle=True, limit=26)
         face = palette.EXCITES if row.split else palette.PAPER
@@ -201,15 +200,15 @@ def polysemantic_ranking(
         )
         canvas.write(axes, left + wide + 12, y, f"{row.score:.2f}", size=11, middle=True)
         witness = "" if row.confirmed is None else f"{100 * row.confirmed:.0f} %"
-        for j, told in enumerate((f"{row.apart:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
-            canvas.write(axes, right + 50 + j * 82, y, told, size=11, align="right", middle=True)
-    if not shown:
+        for j, text in enumerate((f"{row.apart:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
+            canvas.write(axes, right + 50 + j * 82, y, text, size=11, align="right", middle=True)
+    if not ranked:
         canvas.write(axes, MARGIN, head + 14, "no units", size=12, color=palette.MUTED)
     return figure
 
 
 def ablation_table(result: ClusterAblation) -> Figure:
-    """What is lost on each cluster's examples (columns) when a cluster's parents are silenced (rows), and by chance.
+    """What is lost on each cluster's examples (columns) when a cluster's parents are ablated (rows), and by chance.
 
     Args:
         result: of `circuits.units.pure_units.ablate_clusters`.
@@ -225,8 +224,8 @@ def ablation_table(result: ClusterAblation) -> Figure:
         for i in range(k):
             y, count = top + (g * k + i) * step + g * 16, result.counts[i]
             parents = "parent" if count == 1 else "parents"
-            words = f"without the {count} {parents} of {chr(65 + i)}" if g == 0 else f"without {count} random {parents}"
-            canvas.write(axes, MARGIN, y + 23, words, size=11.5, middle=True, limit=40)
+            text = f"without the {count} {parents} of {chr(65 + i)}" if g == 0 else f"without {count} random {parents}"
+            canvas.write(axes, MARGIN, y + 23, text, size=11.5, middle=True, limit=40)
             for j in range(k):
                 x, value = left + j * (cell + GAP), float(table[i, j])
                 shade = palette.encode([[min(1.0, max(-1.0, value))]], 1.0)

@@ -23,7 +23,7 @@ from circuits.tuning.detectors.sign_rule import SignRule
 from zoo.inputs import InputSpec
 
 MARGIN = 24
-_MOST = 24  # curves in one figure; more cannot be told apart
+_MOST = 24  # curves in one figure; more cannot be distinguished
 
 
 def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None = None, *, title: str = "") -> Figure:
@@ -102,8 +102,8 @@ def tuning_curves(
     if any(isinstance(v, str) for v in axis.values):
         raise CircuitsError(f"the axis {axis.name} has words for values: draw tuning_map instead")
     figure, axes = _plot(760, 400, title or _title(tuning, f"tuning to {axis.name}"))
-    places = [float(v) if math.isfinite(v) else math.nan for v in axis.values]
-    logarithmic = axis.period is None and min(v for v in places if v == v) > 0
+    positions = [float(v) if math.isfinite(v) else math.nan for v in axis.values]
+    logarithmic = axis.period is None and min(v for v in positions if v == v) > 0
     ends: list[tuple[float, float, str, str]] = []
     for curve in curves:
         values = curve.responses.double().numpy()
@@ -113,15 +113,15 @@ def tuning_curves(
         direction = _direction(curve) if axis.period else 360.0 * len(ends) / len(curves)
         color = _hue(direction, axis.period or 360.0)
         if axis.is_full_circle and axis.period:
-            axes.plot([*places, places[0] + axis.period], [*values, values[0]], color=color, lw=1.7)
+            axes.plot([*positions, positions[0] + axis.period], [*values, values[0]], color=color, lw=1.7)
         else:
-            axes.plot(places, values, color=color, lw=1.7)
-        at = int(np.nanargmax(np.where(np.isnan(places), -np.inf, values)))
-        ends.append((places[at], float(values[at]), curve.unit.rpartition(":")[2], color))
+            axes.plot(positions, values, color=color, lw=1.7)
+        at = int(np.nanargmax(np.where(np.isnan(positions), -np.inf, values)))
+        ends.append((positions[at], float(values[at]), curve.unit.rpartition(":")[2], color))
     if logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(
-            [p for p in places if p == p], [label for label, p in zip(axis.labels, places, strict=True) if p == p]
+            [p for p in positions if p == p], [label for label, p in zip(axis.labels, positions, strict=True) if p == p]
         )
         axes.minorticks_off()
     if axis.period:
@@ -129,7 +129,7 @@ def tuning_curves(
         axes.set_xticks(np.arange(0, axis.period + 1, axis.period / 8))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0), high + 0.12 * (high - low))
-    for px, py, text, color in _apart(ends, axes):
+    for px, py, text, color in _stacked(ends, axes):
         axes.text(
             px, py, canvas.printable(text), color=color, fontsize=8.5, fontweight="bold", ha="center", va="bottom"
         )
@@ -200,13 +200,13 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
         title: by default the name of the stimuli.
 
     Raises:
-        CircuitsError: pictures of another number of channels.
+        CircuitsError: images of another number of channels.
     """
     spec = InputSpec(size=96) if spec is None else spec
     if spec.channels not in (1, 3):
-        raise CircuitsError(f"pictures of {spec.channels} channels cannot be shown; those of 1 or 3 can")
-    shown = [a for a in stimuli.axes if not a.average and len(a) > 1][:2] or list(stimuli.axes[:1])
-    picks = [_few(len(a), most) for a, most in zip(shown, (columns, 8), strict=False)]
+        raise CircuitsError(f"images of {spec.channels} channels cannot be shown; those of 1 or 3 can")
+    varied = [a for a in stimuli.axes if not a.average and len(a) > 1][:2] or list(stimuli.axes[:1])
+    picks = [_few(len(a), most) for a, most in zip(varied, (columns, 8), strict=False)]
     across, down = picks[0], picks[1] if len(picks) > 1 else [0]
     side, gap, left, top = 64, 6, 100 if len(picks) > 1 else MARGIN, 78
     figure, axes = canvas.page(
@@ -217,21 +217,21 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
     canvas.write(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, color=palette.MUTED, limit=100)
     for i, r in enumerate(down):
         for j, c in enumerate(across):
-            place = {shown[0].name: c} | ({shown[1].name: r} if len(shown) > 1 else {})
-            index = int(np.ravel_multi_index([place.get(a.name, 0) for a in stimuli.axes], stimuli.shape))
-            picture = stimuli.tensor(spec, indices=[index])[0]
+            indices = {varied[0].name: c} | ({varied[1].name: r} if len(varied) > 1 else {})
+            index = int(np.ravel_multi_index([indices.get(a.name, 0) for a in stimuli.axes], stimuli.shape))
+            image = stimuli.tensor(spec, indices=[index])[0]
             x, y = left + j * (side + gap), top + i * (side + gap)
-            canvas.place_image(axes, pixels(picture, spec.channels), x, y, side, side)
+            canvas.place_image(axes, pixels(image, spec.channels), x, y, side, side)
             if i == 0:
-                label = shown[0].labels[c]
+                label = varied[0].labels[c]
                 canvas.write(axes, x + side / 2, top - 7, label, size=10, align="center", limit=14)
-        if len(shown) > 1:
+        if len(varied) > 1:
             canvas.write(
-                axes, left - 10, y + side / 2, shown[1].labels[r], size=10, align="right", middle=True, limit=16
+                axes, left - 10, y + side / 2, varied[1].labels[r], size=10, align="right", middle=True, limit=16
             )
-    foot = f"across: {shown[0].name} ({shown[0].unit})" if shown[0].unit else f"across: {shown[0].name}"
-    if len(shown) > 1:
-        foot += f"; down: {shown[1].name}" + (f" ({shown[1].unit})" if shown[1].unit else "")
+    foot = f"across: {varied[0].name} ({varied[0].unit})" if varied[0].unit else f"across: {varied[0].name}"
+    if len(varied) > 1:
+        foot += f"; down: {varied[1].name}" + (f" ({varied[1].unit})" if varied[1].unit else "")
     canvas.write(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, color=palette.MUTED, limit=110)
     return figure
 
@@ -258,8 +258,8 @@ def sign_rule_scatter(rule: SignRule, *, title: str = "") -> Figure:
     axes.set_xlabel("source's orientation less target's (degrees)", fontsize=9.5)
     axes.set_ylabel("expanded weight, summed", fontsize=9.5)
     level = float(np.quantile(rule.shuffled, 0.95))
-    said = minus(f"r = {rule.correlation:.2f} with the cosine; 95 % of {len(rule.shuffled)} shuffles below {level:.2f}")
-    axes.set_title(said, fontsize=9, color=palette.MUTED, loc="left")
+    text = minus(f"r = {rule.correlation:.2f} with the cosine; 95 % of {len(rule.shuffled)} shuffles below {level:.2f}")
+    axes.set_title(text, fontsize=9, color=palette.MUTED, loc="left")
     return figure
 
 
@@ -279,14 +279,14 @@ def _curves(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None, *, cl
     if not curves:
         raise CircuitsError("there is no curve to draw")
     if len(curves) > _MOST:
-        raise CircuitsError(f"{len(curves)} curves cannot be told apart in one figure; name at most {_MOST} units")
+        raise CircuitsError(f"{len(curves)} curves cannot be distinguished in one figure; name at most {_MOST} units")
     if closed and not all(c.axis.is_full_circle for c in curves):
         raise CircuitsError("a radial figure needs orientations at even steps all the way round")
     return curves
 
 
-def _title(tuning: Tuning | Sequence[Curve], what: str) -> str:
-    return f"{tuning.layer}: {what}, {tuning.stimuli}" if isinstance(tuning, Tuning) else what.capitalize()
+def _title(tuning: Tuning | Sequence[Curve], kind: str) -> str:
+    return f"{tuning.layer}: {kind}, {tuning.stimuli}" if isinstance(tuning, Tuning) else kind.capitalize()
 
 
 def _direction(curve: Curve) -> float:
@@ -318,26 +318,26 @@ def _dial(axes: Axes, x: float, y: float, radius: float) -> None:
 
 
 def _spread(labels: Sequence[tuple[float, str, str]], room: float = 6.5) -> list[tuple[float, float, str, str]]:
-    """Angles for labels around a circle, moved apart where they would overlap: `(angle, direction, unit, color)`."""
+    """Angles for labels around a circle, spread where they would overlap: `(angle, direction, unit, color)`."""
     ordered = sorted(labels)
-    places = [d for d, _, _ in ordered]
+    angles = [d for d, _, _ in ordered]
     for _ in range(200):
         moved = False
-        for i in range(len(places)):
-            j = (i + 1) % len(places)
+        for i in range(len(angles)):
+            j = (i + 1) % len(angles)
             if i == j:
                 continue
-            gap = (places[j] - places[i] + (360 if j == 0 else 0)) - room
+            gap = (angles[j] - angles[i] + (360 if j == 0 else 0)) - room
             if gap < -1e-6:
-                places[i] += gap / 2
-                places[j] -= gap / 2
+                angles[i] += gap / 2
+                angles[j] -= gap / 2
                 moved = True
         if not moved:
             break
-    return [(p, d, u, c) for p, (d, u, c) in zip(places, ordered, strict=True)]
+    return [(p, d, u, c) for p, (d, u, c) in zip(angles, ordered, strict=True)]
 
 
-def _apart(ends: Sequence[tuple[float, float, str, str]], axes: Axes) -> list[tuple[float, float, str, str]]:
+def _stacked(ends: Sequence[tuple[float, float, str, str]], axes: Axes) -> list[tuple[float, float, str, str]]:
     """Labels at peaks, those that would cover each other stacked."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()

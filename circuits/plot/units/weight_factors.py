@@ -14,26 +14,25 @@ from numpy.typing import NDArray
 from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph import NO_CROPS, fitted
 from circuits.plot.circuit.graph_layout import Box
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, minus, short
 from circuits.units.weight_factors import Factors
 
 FACTOR_COLOURS = ("#1B8A5A", "#8A3FB0", "#C9A200", "#D0356B", "#2AA7B5", "#7A5230", "#5B6ABF", "#8FA31E")
-"""By place, apart from the orange and blue of signs: `circuits.units.weight_factors.align` keeps a factor's place,
+"""By index, distinct from the orange and blue of signs: `circuits.units.weight_factors.align` keeps a factor's index,
 so its color."""
 
 MARGIN, CELL, GAP = 24, 66, 12
 _LIST, _BETWEEN = 216, 24  # width of a column, and between two
 
 
-def color_of_factor(place: int) -> str:
-    """Hex color of the factor at a place; they come round again after eight."""
-    return FACTOR_COLOURS[place % len(FACTOR_COLOURS)]
+def color_of_factor(index: int) -> str:
+    """Hex color of of a factor by its index; they come round again after eight."""
+    return FACTOR_COLOURS[index % len(FACTOR_COLOURS)]
 
 
 def blend(maps: Any, scale: float) -> NDArray[np.uint8]:
-    """Maps of several factors in one picture: white where there is nothing, a factor's color where it has weight.
+    """Maps of several factors in one image: white where there is nothing, a factor's color where it has weight.
 
     Args:
         maps: `(k, h, w)`, at or above zero.
@@ -50,7 +49,7 @@ def blend(maps: Any, scale: float) -> NDArray[np.uint8]:
 
 def factor_figure(
     factors: Factors,
-    pictures: pictures.Crops = NO_CROPS,
+    images: crops.Crops = NO_CROPS,
     *,
     targets: Sequence[int] | None = None,
     n: int = 5,
@@ -62,34 +61,34 @@ def factor_figure(
 
     Args:
         factors: from `circuits.units.weight_factors.one_sided_nmf`.
-        pictures: unit address (with or without the model's name) -> crops; shown above the sources' names.
-        targets: which targets to show, by place; default the first eight.
+        images: unit address (with or without the model's name) -> crops; shown above the sources' names.
+        targets: which targets to show, by index; default the first eight.
         n: sources named for each factor.
         title: default the targets' names.
 
     Raises:
         CircuitsError: no such target.
     """
-    shown = list(range(min(8, len(factors.targets)))) if targets is None else list(targets)
-    if any(not 0 <= t < len(factors.targets) for t in shown) or not shown:
-        raise CircuitsError(f"targets={shown}: there are {len(factors.targets)} targets, from 0")
-    with_pictures = any(_crops(pictures, unit) for k in range(len(factors)) for unit, _ in factors.top(k, n))
-    head, tiles = MARGIN + 62, (46 if with_pictures else 0)
+    rows = list(range(min(8, len(factors.targets)))) if targets is None else list(targets)
+    if any(not 0 <= t < len(factors.targets) for t in rows) or not rows:
+        raise CircuitsError(f"targets={rows}: there are {len(factors.targets)} targets, from 0")
+    with_images = any(_crops(images, unit) for k in range(len(factors)) for unit, _ in factors.top(k, n))
+    head, tiles = MARGIN + 62, (46 if with_images else 0)
     listed = head + 26 + tiles + n * 19 + 14
     left = MARGIN + 132
     start = left + 2 * (CELL + GAP) + 26
     width = start + len(factors) * (_LIST + _BETWEEN) - _BETWEEN + MARGIN
-    height = listed + 24 + len(shown) * (CELL + GAP) + 44
+    height = listed + 24 + len(rows) * (CELL + GAP) + 44
     figure, axes = canvas.page(max(width, 560), height)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or _named(factors), size=15, bold=True, limit=90)
+    canvas.write(axes, MARGIN, MARGIN + 12, title or _heading(factors), size=15, bold=True, limit=90)
     canvas.write(axes, MARGIN, MARGIN + 32, _about(factors), size=11, color=palette.MUTED, limit=160)
-    scale = palette.shared_scale([factors.spatial[:, shown]])
+    scale = palette.shared_scale([factors.spatial[:, rows]])
     for k in range(len(factors)):
-        _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, pictures, n, tiles)
+        _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, images, n, tiles)
     top = listed + 24
     for name, x in (("excited by", left), ("inhibited by", left + CELL + GAP)):
         canvas.write(axes, x + CELL / 2, top - 9, name, size=10.5, color=palette.MUTED, align="center")
-    for row, t in enumerate(shown):
+    for row, t in enumerate(rows):
         y = top + row * (CELL + GAP)
         canvas.write(axes, left - 14, y + CELL / 2, short(factors.targets[t]), size=11, mono=True, align="right",
                      middle=True, limit=18)  # fmt: skip
@@ -99,11 +98,11 @@ def factor_figure(
             x = start + k * (_LIST + _BETWEEN)
             _map(axes, palette.encode(factors.spatial[k, t], scale), x, y, color_of_factor(k))
             _effect(axes, factors.spatial[k, t], scale, x + CELL + 8, y + CELL / 2)
-    canvas.color_bar(axes, start, top + len(shown) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
+    canvas.color_bar(axes, start, top + len(rows) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
     return figure
 
 
-def _named(factors: Factors) -> str:
+def _heading(factors: Factors) -> str:
     count = len(factors.targets)
     return f"{short(factors.targets[0])}" if count == 1 else f"{short(factors.targets[0])} and {count - 1} more"
 
@@ -113,22 +112,20 @@ def _about(factors: Factors) -> str:
     text = f"{len(factors)} factors of the weights"
     if source:
         text += f" from {short(source)}"
-    text += f" tell {100 * factors.explained:.0f} % of their sum of squares"
+    text += f" explain {100 * factors.explained:.0f} % of their sum of squares"
     if factors.shuffled:
         text += f"; {100 * float(np.mean(factors.shuffled)):.1f} % where channels are shuffled"
     return text
 
 
-def _crops(found: pictures.Crops, unit: str) -> Sequence[pictures.Crop]:
-    crops = pictures.of(found, unit)
-    if crops:
-        return crops
-    return next((pictures.of(found, full) for full in found if full.rpartition("/")[2] == unit), ())
+def _crops(images: crops.Crops, unit: str) -> Sequence[crops.Crop]:
+    unit_crops = crops.of(images, unit)
+    if unit_crops:
+        return unit_crops
+    return next((crops.of(images, full) for full in images if full.rpartition("/")[2] == unit), ())
 
 
-def _column(
-    axes: Axes, factors: Factors, k: int, x: float, y: float, found: pictures.Crops, n: int, tiles: int
-) -> None:
+def _column(axes: Axes, factors: Factors, k: int, x: float, y: float, images: crops.Crops, n: int, tiles: int) -> None:
     color = color_of_factor(k)
     axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=color, lw=0))
     canvas.write(axes, x + 19, y, f"factor {k + 1}", size=12, bold=True)
@@ -137,9 +134,9 @@ def _column(
     top = factors.top(k, n)
     if tiles:
         for i, (unit, _) in enumerate(top[: _LIST // 44]):
-            crops = _crops(found, unit)
-            if crops:
-                canvas.place_image(axes, pictures.resized(crops[0], 80), x + i * 44, y + 12, 40, 40)
+            unit_crops = _crops(images, unit)
+            if unit_crops:
+                canvas.place_image(axes, crops.resized(unit_crops[0], 80), x + i * 44, y + 12, 40, 40)
     largest = top[0][1] if top else 1.0
     for i, (unit, value) in enumerate(top):
         at = y + 26 + tiles + i * 19
@@ -149,7 +146,7 @@ def _column(
 
 
 def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: float) -> None:
-    """What a factor does to a target in words, where it does much."""
+    """The effect of a factor on a target in words, where it is large."""
     if np.abs(kernel).max() < 0.25 * scale:
         return
     lines = kernel_effect(kernel).split(", ")

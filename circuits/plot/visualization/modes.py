@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.visualization.card import why_none
 from circuits.visualization.modes.caricature import SLIGHTLY, Decomposed, Spectrum, Strip
@@ -26,7 +25,7 @@ _FAINTEST = 0.15  # opacity of a tile that hardly counts: still to be seen
 
 
 def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
-    """What a unit answers to from low to high: a picture, four groups of photographs, a picture; below, the values.
+    """The spectrum of a unit, from low to high: visualization, four groups of photographs, visualization; the values.
 
     Args:
         result: of `circuits.visualization.spectrum`.
@@ -39,23 +38,23 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
     side, step = 168, 168 + GAP
     figure, axes = canvas.page(2 * MARGIN + 6 * step - GAP, MARGIN + 60 + side + 136)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
-    about = f"from what it answers to least to what it answers to most; photographs: {result.images} ({result.count})"
+    about = f"from most negative to most positive; photographs: {result.images} ({result.count})"
     canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=150)
     top = MARGIN + 62
-    found = pictures.cut_examples(result.examples, images, spec)
-    names = ["negative optimum", *(f"{n} examples" if n[0] == "m" else n for n in found), "positive optimum"]
+    cut = crops.cut_examples(result.examples, images, spec)
+    names = ["negative optimum", *(f"{n} examples" if n[0] == "m" else n for n in cut), "positive optimum"]
     for i, name in enumerate(names):
         x = MARGIN + i * step
         canvas.write(axes, x, top - 8, name, size=11.5, bold=i in (0, 5), limit=26)
         if i in (0, 5):
             optimum = result.negative if i == 0 else result.positive
             draw_result(axes, optimum, x, top, side)
-            said = "" if why_none(optimum) else f"{_lowest(i)} {number(optimum.peak)}"
+            text = "" if why_none(optimum) else f"{_lowest(i)} {number(optimum.peak)}"
         else:
-            shown = result.examples[list(found)[i - 1]]
-            _quilt(axes, list(found.values())[i - 1], x, top, side)
-            said = _range([e.value for e in shown]) if shown else "no value has this sign"
-        canvas.write(axes, x, top + side + 18, said, size=11, color=palette.MUTED, limit=28)
+            examples = result.examples[list(cut)[i - 1]]
+            _quilt(axes, list(cut.values())[i - 1], x, top, side)
+            text = _range([e.value for e in examples]) if examples else "no value has this sign"
+        canvas.write(axes, x, top + side + 18, text, size=11, color=palette.MUTED, limit=28)
     _number_line(axes, result, MARGIN, top + side + 58, 6 * step - GAP)
     return figure
 
@@ -69,23 +68,23 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _quilt(axes: Axes, crops: Sequence[pictures.Crop], x: float, y: float, side: float) -> None:
+def _quilt(axes: Axes, examples: Sequence[crops.Crop], x: float, y: float, side: float) -> None:
     """Crops in a square of `side`, as many rows as columns."""
-    if not crops:
+    if not examples:
         mark(axes, x, y, side, "none")
         return
-    across = math.ceil(math.sqrt(len(crops)))
+    across = math.ceil(math.sqrt(len(examples)))
     gap = 4
     tile = (side - (across - 1) * gap) / across
-    for i, crop in enumerate(crops):
+    for i, crop in enumerate(examples):
         row, column = divmod(i, across)
-        pixels = pictures.resized(crop, pictures.embedded(crop, round(2 * tile)))
+        pixels = crops.resized(crop, crops.embedded(crop, round(2 * tile)))
         canvas.place_image(axes, pixels, x + column * (tile + gap), y + row * (tile + gap), tile, tile)
 
 
 def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float) -> None:
     """All values on one line, in standard deviations, the optima too: how far they lie beyond photographs."""
-    groups = [(e.value, 0) for shown in result.examples.values() for e in shown]
+    groups = [(e.value, 0) for examples in result.examples.values() for e in examples]
     optima = [(v.peak, 1) for v in (result.negative, result.positive) if v.status == "ok" and math.isfinite(v.peak)]
     values = [(v, kind) for v, kind in [*groups, *optima] if math.isfinite(v)] or [(0.0, 0)]
     low, high = min(0.0, *(v for v, _ in values)), max(0.0, *(v for v, _ in values))
@@ -117,7 +116,7 @@ def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float)
 
 
 def decomposed_grid(result: Decomposed) -> Figure:
-    """A picture for each position, fainter the less what it shows counts, and beside them the norms as small maps.
+    """A visualization for each position, fainter the smaller its weights, and beside them the norms as small maps.
 
     Args:
         result: of `circuits.visualization.decomposed`.
@@ -130,23 +129,23 @@ def decomposed_grid(result: Decomposed) -> Figure:
     tall = 2 * (room * rows / max(rows, columns) + 64) + 30
     figure, axes = canvas.page(max(MARGIN + width + 34 + key + MARGIN, 470), top + max(height, tall) + MARGIN)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.target), size=15, bold=True, limit=40)
-    about = f"what it looks for where, in the features of {result.source}"
+    about = f"feature visualization by position, in the features of {result.source}"
     canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=70)
     for i, row in enumerate(result.visualizations):
-        for j, picture in enumerate(row):
+        for j, visualization in enumerate(row):
             x, y = MARGIN + j * (side + gap), top + i * (side + gap)
-            if picture is None:
+            if visualization is None:
                 axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=2))
                 canvas.write(axes, x + side / 2, y + side / 2, "·", size=13, color=palette.REST, align="center")
             else:
-                draw_result(axes, picture, x, y, side, opacity=max(_FAINTEST, float(result.opacity[i, j])))
+                draw_result(axes, visualization, x, y, side, opacity=max(_FAINTEST, float(result.opacity[i, j])))
     x = MARGIN + width + 34
     end = _heat_map(axes, "norms of all weights", result.norms.numpy(), x, top, room)
     text = f"white 0, orange {number(result.largest)}"
     canvas.write(axes, x, end, text, size=10.5, color=palette.MUTED, limit=28)
     if not result.inhibition:
         end = _heat_map(axes, "of those that excite", result.excitation.numpy(), x, end + 28, room)
-        canvas.write(axes, x, end, "the fainter a picture, the less", size=10.5, color=palette.MUTED, limit=34)
+        canvas.write(axes, x, end, "the fainter an image, the less", size=10.5, color=palette.MUTED, limit=34)
     if any(p is None for row in result.visualizations for p in row):
         text = "·  too small, or only inhibits"
         canvas.write(axes, x, end + 22, text, size=10.5, color=palette.MUTED, limit=32)
@@ -158,9 +157,9 @@ def _heat_map(axes: Axes, name: str, values: NDArray[np.float32], x: float, y: f
     rows, columns = values.shape
     cell = room / max(rows, columns)
     canvas.write(axes, x, y + 9, name, size=11, limit=24)
-    place = (x, y + 20, cell * columns, cell * rows)
-    canvas.place_image(axes, palette.encode(values, 1.0), *place, sharp=True)
-    axes.add_patch(Rectangle(place[:2], *place[2:], fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
+    box = (x, y + 20, cell * columns, cell * rows)
+    canvas.place_image(axes, palette.encode(values, 1.0), *box, sharp=True)
+    axes.add_patch(Rectangle(box[:2], *box[2:], fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
     return y + 38 + float(cell * rows)
 
 
@@ -175,23 +174,23 @@ def strip(result: Strip) -> Figure:
     figure, axes = canvas.page(2 * MARGIN + (1 + len(result.layers)) * step - GAP, MARGIN + 20 + side + 52)
     top = MARGIN + 20
     canvas.write(axes, MARGIN, top - 9, "photograph", size=12, limit=24)
-    _draw(axes, pictures.pixels(result.image, len(result.image)), MARGIN, top, side)
+    _draw(axes, crops.pixels(result.image, len(result.image)), MARGIN, top, side)
     canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, color=palette.MUTED, limit=30)
-    for i, (layer, made) in enumerate(zip(result.layers, result.visualizations, strict=True)):
+    for i, (layer, visualization) in enumerate(zip(result.layers, result.visualizations, strict=True)):
         x = MARGIN + (i + 1) * step
         canvas.write(axes, x, top - 9, layer, size=12, bold=True, limit=24)
-        draw_result(axes, made, x, top, side)
-        said = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.similarity[i]:.2f}')}"
-        canvas.write(axes, x, top + side + 18, said, size=10.5, color=palette.MUTED, limit=34)
+        draw_result(axes, visualization, x, top, side)
+        text = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.similarity[i]:.2f}')}"
+        canvas.write(axes, x, top + side + 18, text, size=10.5, color=palette.MUTED, limit=34)
     return figure
 
 
 def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
-    """The pictures of a run in the order of their steps, and what was optimized below them.
+    """The images of a run in the order of their steps, and the objective below them.
 
     Args:
         result: with frames: of `circuits.visualization.trajectory`, `accentuate`, or `visualize(..., frames=...)`.
-        columns: pictures side by side.
+        columns: images side by side.
 
     Raises:
         CircuitsError: it has no frames.
@@ -208,7 +207,7 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
     for i, at in enumerate(steps):
         x, y = MARGIN + (i % across) * step, top + (i // across) * (step + 18)
-        _draw(axes, pictures.pixels(result.frames[at], result.channels), x, y, side)
+        _draw(axes, crops.pixels(result.frames[at], result.channels), x, y, side)
         name = "start" if at == 0 else f"step {at}"
         canvas.write(axes, x, y + side + 15, name, size=10.5, color=palette.MUTED, limit=16)
     _history(axes, result, steps, MARGIN, below + 12, max(width, 312), 62)
@@ -218,24 +217,24 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
 def _history(
     axes: Axes, result: Visualization, steps: Sequence[int], x: float, y: float, width: float, height: float
 ) -> None:
-    """What was optimized against the logarithm of the step, the steps of the pictures marked."""
+    """The objective against the logarithm of the step, the steps of the images marked."""
     values = np.asarray(result.history, dtype=np.float64)
     finite = values[np.isfinite(values)]
     if finite.size < 2:
         return
     low, high = float(finite.min()), float(finite.max())
 
-    def place(step: int) -> tuple[float, float]:
+    def point(step: int) -> tuple[float, float]:
         share = math.log(step) / math.log(len(values))
         return x + share * width, y + height - (values[step - 1] - low) / ((high - low) or 1.0) * height
 
-    line = np.array([place(s) for s in range(1, len(values) + 1) if math.isfinite(values[s - 1])])
+    line = np.array([point(s) for s in range(1, len(values) + 1) if math.isfinite(values[s - 1])])
     axes.plot(line[:, 0], line[:, 1], color=palette.REST, lw=1.1, zorder=2)
     marked = np.array(
-        [place(s) for s in steps if 1 <= s <= len(values) and math.isfinite(values[s - 1])] or [(x, y + height)]
+        [point(s) for s in steps if 1 <= s <= len(values) and math.isfinite(values[s - 1])] or [(x, y + height)]
     )
     axes.plot(marked[:, 0], marked[:, 1], color=palette.EXCITES, marker="o", ms=4, ls="none", zorder=3)
-    text = f"what was optimized, step 1 to {len(values)} (logarithmic): {number(low)} to {number(high)}"
+    text = f"objective, step 1 to {len(values)} (logarithmic): {number(low)} to {number(high)}"
     canvas.write(axes, x, y + height + 24, text, size=10.5, color=palette.MUTED, limit=max(20, int(width / 6)))
 
 
@@ -245,32 +244,32 @@ def _history(
 def draw_result(
     axes: Axes, result: Visualization, x: float, y: float, side: float, *, opacity: float | None = None
 ) -> None:
-    """A visualization within a square, or the mark of one that has no picture; `opacity` fades it to the paper."""
+    """A visualization within a square, or the mark of one that has no image; `opacity` fades it to the paper."""
     if why_none(result) is not None:
         mark(axes, x, y, side, result.status)
         return
-    pixels = pictures.pixels(result.image, result.channels)
+    pixels = crops.pixels(result.image, result.channels)
     if opacity is not None:
         solid = pixels if pixels.shape[2] == 4 else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         pixels = np.concatenate([solid[..., :3], np.rint(solid[..., 3:] * opacity).astype(np.uint8)], axis=2)
     _draw(axes, pixels, x, y, side)
 
 
-def _draw(axes: Axes, pixels: pictures.Crop, x: float, y: float, side: float) -> None:
+def _draw(axes: Axes, pixels: crops.Crop, x: float, y: float, side: float) -> None:
     """Pixels in the middle of a square, not distorted."""
     high, wide = (side * s / max(pixels.shape[:2]) for s in pixels.shape[:2])
     canvas.place_image(axes, pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)
 
 
-def mark(axes: Axes, x: float, y: float, side: float, word: str) -> None:
-    """A hatched tile with a word, which nobody takes for a picture."""
+def mark(axes: Axes, x: float, y: float, side: float, status: str) -> None:
+    """A hatched tile with a word, which cannot be mistaken for an image."""
     axes.add_patch(
         Rectangle((x, y), side, side, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
     )
     axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
     size = 11 if side >= 80 else 8
     canvas.write(
-        axes, x + side / 2, y + side / 2, word, size=size, bold=True, align="center", middle=True, limit=12, zorder=4
+        axes, x + side / 2, y + side / 2, status, size=size, bold=True, align="center", middle=True, limit=12, zorder=4
     )
 
 

@@ -111,8 +111,8 @@ def _facts(results: Sequence[Visualization], model: str) -> list[tuple[str, obje
 
 def _origin(results: Sequence[Visualization], model: str) -> dict[str, object]:
     digests = list(dict.fromkeys(r.digest for r in results if r.digest))
-    shown = dict.fromkeys(f"{r.input_size[1]}×{r.input_size[0]}" for r in results if r.input_size != (0, 0))
-    return provenance(model=model, weights=", ".join(digests), shown_to_the_network=" and ".join(shown))
+    input_sizes = dict.fromkeys(f"{r.input_size[1]}×{r.input_size[0]}" for r in results if r.input_size != (0, 0))
+    return provenance(model=model, weights=", ".join(digests), shown_to_the_network=" and ".join(input_sizes))
 
 
 def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -> Figure:
@@ -122,12 +122,12 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         results: of `circuits.visualize` or a sweep.
         columns: visualizations side by side.
     """
-    shown = list(results)
-    columns = max(1, min(columns, len(shown)))
+    results = list(results)
+    columns = max(1, min(columns, len(results)))
     step = TILE + GAP
-    rows = -(-len(shown) // columns)
+    rows = -(-len(results) // columns)
     figure, axes = canvas.page(24 + columns * step - GAP + 24, 24 + max(1, rows) * (step + _LABEL) - GAP + 12)
-    for i, result in enumerate(shown):
+    for i, result in enumerate(results):
         x, y = 24 + (i % columns) * step, 24 + (i // columns) * (step + _LABEL)
         why = why_none(result)
         if why is not None:
@@ -140,13 +140,13 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         canvas.write(axes, x, y + TILE + 14, name, size=10, mono=True, limit=17)
         if why is None:
             canvas.write(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, color=palette.MUTED, limit=18)
-    if not shown:
+    if not results:
         canvas.write(axes, 24, 60, "no visualizations", size=12, color=palette.MUTED)
     return figure
 
 
 def _mark(axes: Axes, x: float, y: float, status: str) -> None:
-    """A hatched tile with a word, which nobody takes for a picture."""
+    """A hatched tile with a word, which cannot be mistaken for an image."""
     axes.add_patch(
         Rectangle((x, y), TILE, TILE, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
     )

@@ -23,7 +23,7 @@ from circuits.activations.salient_positions import chance_share, salient_positio
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, VisualizationError
 from circuits.network.basis import Directions
-from circuits.plot.drawing.image_table import Tile, picture_table
+from circuits.plot.drawing.image_table import Tile, image_table
 from circuits.plot.sae.dictionaries import densities_figure, scaling_figure
 from circuits.units.example_coherence import coherence
 from circuits.visualization.modes.alignment import direction_agreement, gram_similarity
@@ -198,9 +198,9 @@ def test_more_latents_leave_less_unexplained(context: FigureContext) -> None:
 
 def test_a_table_without_pictures_is_refused_and_empty_tiles_are_marked() -> None:
     with pytest.raises(CircuitsError):
-        picture_table([[None]], title="nothing")
+        image_table([[None]], title="nothing")
     empty = Tile(np.zeros((0, 0, 3), np.uint8), ("response 0",), "dead")
-    texts = {t.get_text() for t in picture_table([[empty, None]], title="a unit").axes[0].texts}
+    texts = {t.get_text() for t in image_table([[empty, None]], title="a unit").axes[0].texts}
     assert {"dead", "response 0", "a unit"} <= texts
 
 

@@ -410,7 +410,7 @@ def test_the_page_tells_what_is_in_every_cell_and_fetches_nothing(atlas: Atlas) 
     assert "http" not in page.replace("http-equiv", "") and "shuffled" in page and "circuits atlas" in page
     for cell in cells:
         assert f'id="cell-{cell.row}-{cell.column}"' in page and f"{cell.count} samples" in page
-    with pytest.raises(CircuitsError, match="the examples were found on a picture"):
+    with pytest.raises(CircuitsError, match="the examples were found on an image"):
         example_crops(atlas, images.subset([0]), nets.planted().input)
 
 

@@ -366,5 +366,5 @@ def test_figures_hold_what_they_speak_of_and_are_the_same_each_time(groups: Grou
 
 def test_a_figure_of_attributions_on_several_images_is_refused(planted: circuits.Model) -> None:
     result = circuits.attribute(planted, nets.clutter(2), source="parts", target="objects:0")
-    with pytest.raises(CircuitsError, match="one picture"):
+    with pytest.raises(CircuitsError, match="one image"):
         attribution_figure(result, CAR)

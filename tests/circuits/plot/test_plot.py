@@ -115,7 +115,7 @@ def test_the_shared_scale_is_the_largest_finite_weight() -> None:
         ([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], "heavier in the center"),
         (np.ones((5, 5)), "everywhere"),
         (np.zeros((3, 3)), "zero"),
-        ([[0.7]], "same place"),
+        ([[0.7]], "same position"),
         ([[2.0], [1.0]], "heavier above"),
     ],
 )

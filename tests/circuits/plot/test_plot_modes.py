@@ -130,7 +130,7 @@ def test_a_group_without_examples_is_said_to_be_empty() -> None:
 
 
 def test_the_spectrum_of_other_photographs_is_refused() -> None:
-    with pytest.raises(CircuitsError, match="found on a picture 'tensor-000003' at place 3"):
+    with pytest.raises(CircuitsError, match="found on an image 'tensor-000003' at position 3"):
         plot.spectrum_strip(gathered(), PHOTOGRAPHS[:3], SPEC)
     others = open_images(PHOTOGRAPHS).subset([1, 0, 2, 3, 4, 5])
     with pytest.raises(CircuitsError, match="give the images that it was found on"):

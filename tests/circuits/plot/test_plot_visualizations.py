@@ -179,7 +179,7 @@ def test_exemplars_are_cut_at_the_receptive_field() -> None:
 
 
 def test_exemplars_of_other_photographs_are_refused() -> None:
-    with pytest.raises(CircuitsError, match="evidence was gathered on a picture 'p0'"):
+    with pytest.raises(CircuitsError, match="evidence was gathered on an image 'p0'"):
         plot.exemplars([made(0, evidence=True)], open_images(torch.rand(3, 3, 16, 16)), InputSpec(size=16))
 
 

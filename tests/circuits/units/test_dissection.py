@@ -86,7 +86,7 @@ def test_it_is_json_and_a_figure(model: circuits.Model, found: Dissection) -> No
     assert document["unit"] == "scenes/mixed3b:0" and len(document["writers"]) == 3
     figure = dissection_figure(found, PICTURES, model.input, columns=5)
     written = [text.get_text() for text in figure.axes[0].texts]
-    assert any("taken apart" in text for text in written) and any("gives most on" in text for text in written)
+    assert any("decomposed" in text for text in written) and any("largest on" in text for text in written)
     with pytest.raises(CircuitsError, match="give the images that it was found on"):
         dissection_figure(found, open_images("scenes:60@5"), model.input)
 

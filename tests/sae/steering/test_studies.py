@@ -200,13 +200,13 @@ def test_the_figure_is_drawn_for_all_kinds_of_studies(tmp_path: Path, wheels: St
 
 
 def test_names_of_factors_do_not_touch_and_long_names_are_cut() -> None:
-    from circuits.plot.sae.steering import _apart, _what
+    from circuits.plot.sae.steering import _measure, _tick_labels
     from sae.steering.study_result import Curve
 
-    assert _apart((-2.0, -1.0, 0.0, 1.0, 2.0)) == ["−2", "−1", "0", "1", "2"]
-    assert _apart((0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 5.0, 10.0)) == ["0", "", "", "1", "", "", "2", "5", "10"]
+    assert _tick_labels((-2.0, -1.0, 0.0, 1.0, 2.0)) == ["−2", "−1", "0", "1", "2"]
+    assert _tick_labels((0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 5.0, 10.0)) == ["0", "", "", "1", "", "", "2", "5", "10"]
     curve = Curve("share of texts with “Longspan” or “red bridge of Fogport”", 0.0, np.zeros(1), np.zeros((1, 1)))
-    assert len(_what(curve)) <= 40 and _what(curve).endswith("…")
+    assert len(_measure(curve)) <= 40 and _measure(curve).endswith("…")
 
 
 def test_without_targets_the_class_most_increased_is_meant_of_each_latent_its_own(planted: VisionSite) -> None:

@@ -68,7 +68,7 @@ def draw(context: FigureContext) -> FigureResult:
         for t in targets
     }
     drawing = edge_columns(
-        columns, tile=92, apart=True, title="Where the car feature goes",
+        columns, tile=92, own_scales=True, title="Where the car feature goes",
         about=f"{layer} to {after[0]} of {model.name}: the units that {short(role.unit)} excites most, and their other "
         "strongest inputs; each with the photograph it answers to most",
     )  # fmt: skip

@@ -29,7 +29,7 @@ def draw(context: FigureContext) -> FigureResult:
     from circuits.attribution.contributions import deeper_layer, top_examples
     from circuits.common.examples import Example
     from circuits.plot.drawing.crops import cut_examples
-    from circuits.plot.drawing.image_table import Tile, picture_table
+    from circuits.plot.drawing.image_table import Tile, image_table
     from circuits.units.example_coherence import coherence
     from sae.evaluation.metrics import density
 
@@ -56,7 +56,7 @@ def draw(context: FigureContext) -> FigureResult:
     shown = [u for kind in of.values() for u in kind[:4]]
     crops = cut_examples({u: examples[u] for u in shown}, pictures, context.model.input)
     middle = {kind: float(np.median([alike[u] for u in units])) for kind, units in of.items()}
-    drawing = picture_table(
+    drawing = image_table(
         [[Tile(c) for c in crops[u]] for u in shown],
         title=f"Latents and channels of {found.layer}, drawn by lot",
         about=f"the {_SHOWN} pictures on which each fires most; alike: mean cosine of what {later} says to them",

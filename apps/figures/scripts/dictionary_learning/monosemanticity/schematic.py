@@ -67,7 +67,7 @@ def draw(context: FigureContext) -> FigureResult:
         about=f"cosine of the vector with its reconstruction "
         f"{float(torch.nn.functional.cosine_similarity(vector, rebuilt, dim=0)):.2f}; right: pictures on which each "
         "latent fires most",
-        others=active - len(order),
+        remaining=active - len(order),
     )
     claims = [
         Claim(

@@ -25,7 +25,7 @@ def draw(context: FigureContext) -> FigureResult:
     """Make four pictures of each unit with the diversity term, and four that differ by their seed only."""
     import torch
 
-    from circuits.plot.drawing.image_table import picture_table, tile_of
+    from circuits.plot.drawing.image_table import image_table, tile_of
     from circuits.plot.visualization.modes import number
     from circuits.visualization import objectives, visualize
     from circuits.visualization.modes.alignment import gram_similarity
@@ -71,5 +71,5 @@ def draw(context: FigureContext) -> FigureResult:
         f"Four pictures for each of {len(units)} unit(s), {how}: with the diversity term, and with other seeds. Alike "
         "is the mean cosine of channel correlations at the unit's layer."
     )
-    drawing = picture_table(rows, title="Facets of a unit", names=names, side=124)
+    drawing = image_table(rows, title="Facets of a unit", names=names, side=124)
     return FigureResult({"": drawing}, {"units": numbers}, caption, claims)

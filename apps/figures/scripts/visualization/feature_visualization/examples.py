@@ -25,7 +25,7 @@ _SHOWN = 5
 def draw(context: FigureContext) -> FigureResult:
     """Put the optimized picture of some units beside the photographs they answer to most."""
     from apps.figures.helpers.unit_images import photographs
-    from circuits.plot.drawing.image_table import Tile, picture_table, tile_of
+    from circuits.plot.drawing.image_table import Tile, image_table, tile_of
     from circuits.plot.visualization.modes import number
 
     layer = layer_of(context, "mixed4a")
@@ -51,7 +51,7 @@ def draw(context: FigureContext) -> FigureResult:
         )
     ]
     how = "the published ones" if context.published else f"drawn by lot from the half of {layer} that fires most often"
-    drawing = picture_table(
+    drawing = image_table(
         rows,
         title="What drives a unit, and what it meets",
         about="responses below; photographs are cut to the receptive field",

@@ -25,7 +25,7 @@ def draw(context: FigureContext) -> FigureResult:
     """Make a picture for each of five objectives, and measure all five of each picture."""
     import torch
 
-    from circuits.plot.drawing.image_table import picture_table, tile_of
+    from circuits.plot.drawing.image_table import image_table, tile_of
     from circuits.plot.visualization.modes import number
     from circuits.visualization import objectives, visualize
     from circuits.visualization.objectives import Function
@@ -58,7 +58,7 @@ def draw(context: FigureContext) -> FigureResult:
         own_first = [name, *(other for other in goals if other != name)]
         lines = [f"{other} {number(table[other][i])}" for other in own_first]
         tiles.append(tile_of(one, *lines, heading=name))
-    drawing = picture_table(
+    drawing = image_table(
         [tiles],
         title="What is raised decides what is seen",
         about=f"{layer}:{index}; class: {about.names[0]}; below: the score by its own objective, then by others",

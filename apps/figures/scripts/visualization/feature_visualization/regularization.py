@@ -28,7 +28,7 @@ def draw(context: FigureContext) -> FigureResult:
     import torch
 
     from apps.figures.analysis.high_frequency_share import high_frequency_share
-    from circuits.plot.drawing.image_table import picture_table, tile_of
+    from circuits.plot.drawing.image_table import image_table, tile_of
     from circuits.plot.visualization.modes import number
     from circuits.visualization import RenderSettings, objectives, parametrizations, transforms, visualize
     from circuits.visualization.parametrizations import Colors
@@ -80,7 +80,7 @@ def draw(context: FigureContext) -> FigureResult:
         [tile_of(made[n], f"response {number(said[n])}", f"fine grain {100 * shares[n]:.0f} %", heading=n) for n in row]
         for row in rows
     ]
-    drawing = picture_table(
+    drawing = image_table(
         tiles,
         title=f"Regularization of {layer}:{unit.rpartition(':')[2]}",
         about="fine grain: share of a picture's variance above 0.25 cycles per pixel; of photographs "
