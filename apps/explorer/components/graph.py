@@ -12,8 +12,9 @@ import numpy as np
 
 from apps.explorer.components import component
 from apps.explorer.components.weights import kernel_uri
-from circuits.plot.circuit.graph import fitted, rest_text
+from circuits.plot.circuit.graph import rest_text
 from circuits.plot.circuit.graph_layout import ARROW, PlacedEdge, curve, layout
+from circuits.plot.drawing.canvas import fitted
 from circuits.plot.drawing.wording import kernel_effect, name_of, number, short
 from circuits.tracing.circuit import Circuit
 

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.circuit.graph import fitted
-from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, crops, palette
+from circuits.plot.drawing.canvas import Box, fitted
 from circuits.plot.drawing.unit_rows import MARGIN, draw_crop
 from circuits.plot.drawing.wording import short
 from circuits.tuning.curves import Tuning

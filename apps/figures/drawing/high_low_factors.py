@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from circuits.plot.circuit.graph import NO_CROPS, fitted
-from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing import crops as pictures
+from circuits.plot.drawing.canvas import Box, fitted
 from circuits.plot.drawing.unit_rows import MARGIN, draw_crop
 from circuits.plot.drawing.wording import short
 from circuits.plot.units.weight_factors import color_of_factor

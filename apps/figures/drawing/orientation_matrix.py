@@ -37,13 +37,12 @@ def orientation_matrix(
     down = max(11.0, min(30.0, 420 / len(rows)))
     wide, high, left, top, gap = across * len(columns), down * len(rows), 150.0, 112.0, 64.0
     figure, axes = canvas.page(left + 2 * wide + gap + MARGIN + 20, top + high + 100)
-    canvas.write(axes, MARGIN, 32, title or "Weights between detectors, by orientation", size=15, bold=True, limit=80)
     level = float(np.quantile(rule.shuffled, 0.95))
     about = (
         f"r = {minus(f'{rule.correlation:.2f}')} with the cosine of the angle between them; 95 % of "
         f"{len(rule.shuffled)} shuffles below {minus(f'{level:.2f}')}"
     )
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=110)
+    canvas.heading(axes, title or "Weights between detectors, by orientation", about, limit=80, room=110, y=32)
     for name, values, x in (
         ("in the order of orientation", ordered, left),
         ("sources shuffled", shuffled, left + wide + gap),

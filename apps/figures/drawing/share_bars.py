@@ -34,8 +34,7 @@ def share_bars(
     between, key = 34.0, 22.0
     height = head + sum(len(g) * step + between + key for g in shares.values()) + 12
     figure, axes = canvas.page(left + wide + MARGIN + 10, height)
-    canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=95)
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=150)
+    canvas.heading(axes, title, about, limit=95, room=150, y=32)
     y = head
     for group, rows in shares.items():
         parts = list(dict.fromkeys(p for bar in rows.values() for p in bar))

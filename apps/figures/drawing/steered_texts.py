@@ -45,9 +45,8 @@ def written_figure(groups: Sequence[Written], *, marks: Sequence[str], title: st
     lines = [[line for text in one.texts for line in _wrapped(text)] for one in groups]
     heights = [max(56, 16 * len(some) + 22) for some in lines]
     figure, axes = canvas.page(WIDE, MARGIN + 62 + sum(heights) + 8)
-    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=90)
     told = f"{about}; orange: share of texts that name it; blue: share of sentences that are right"
-    canvas.write(axes, MARGIN, MARGIN + 32, told, size=11, color=palette.MUTED, limit=150)
+    canvas.heading(axes, title, told, limit=90, room=150)
     y = MARGIN + 62.0
     for one, some, height in zip(groups, lines, heights, strict=True):
         axes.plot([MARGIN, WIDE - MARGIN], [y - 12, y - 12], color=palette.LINE, lw=0.8)

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing.wording import short
-from circuits.plot.visualization.modes import number
+from circuits.plot.drawing.wording import amount, short
 from circuits.tuning.curves import Tuning
 
 MARGIN, GAP = 24, 30
@@ -53,7 +52,7 @@ def tuning_maps(
         y = head + (i // across) * step
         peak = float(values.max())
         canvas.write(axes, x, y - 8, short(unit), size=12, bold=True, limit=24)
-        canvas.write(axes, x + wide, y - 8, f"peak {number(peak)}", size=10.5, color=palette.MUTED, align="right")
+        canvas.write(axes, x + wide, y - 8, f"peak {amount(peak)}", size=10.5, color=palette.MUTED, align="right")
         canvas.place_image(axes, palette.encode(values[::-1], peak or 1.0), x, y, wide, high, sharp=True)
         axes.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
         for k, label in enumerate(reversed(down.labels)):

@@ -13,7 +13,6 @@ from circuits.activations.atlas import Atlas
 from circuits.activations.layout import NeighborSimilarity
 from circuits.plot.drawing import canvas, crops, html_page, palette
 from circuits.plot.drawing.wording import minus
-from circuits.plot.visualization.modes import mark
 from zoo.images.sources import Source, open_images
 from zoo.inputs import InputSpec
 
@@ -43,8 +42,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
     room = int((max(2 * MARGIN + width, 560) - 2 * MARGIN) / 5.8)
     count = len(np.unique(atlas.images))
     about = f"{len(atlas.xy)} activation vectors of {count} images, averaged over a {atlas.grid}×{atlas.grid} grid"
-    canvas.write(axes, MARGIN, MARGIN + 12, f"Atlas of {atlas.layer} in {atlas.model}", size=15, bold=True, limit=60)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=room)
+    canvas.heading(axes, f"Atlas of {atlas.layer} in {atlas.model}", about, limit=60, room=room)
     top = MARGIN + 46
     scale = sizes(atlas) if density else np.ones(len(atlas.cells))
     for i, cell in enumerate(atlas.cells):
@@ -52,7 +50,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
         x = MARGIN + cell.column * tile + (tile - side) / 2
         y = top + cell.row * row + (tile - side) / 2
         if atlas.statuses[i] != "ok":
-            mark(axes, x, y, side, atlas.statuses[i])
+            canvas.mark(axes, x, y, side, atlas.statuses[i])
         else:
             canvas.place_image(axes, crops.pixels(atlas.icons[i], atlas.icons.shape[1]), x, y, side, side)
         if labels and cell.labels:

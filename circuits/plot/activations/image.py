@@ -18,9 +18,9 @@ from circuits.attribution.attribute import Attribution
 from circuits.errors import CircuitsError
 from circuits.network.operations import Pair
 from circuits.plot.drawing import canvas, crops, palette
+from circuits.plot.drawing.wording import amount, short
 from circuits.plot.drawing.wording import number as signed
-from circuits.plot.drawing.wording import short
-from circuits.plot.visualization.modes import draw_result, mark, number
+from circuits.plot.visualization.modes import draw_result
 
 MARGIN = 24
 _OPAQUE = 0.85  # of the strongest position of a map over an image, which stays visible
@@ -55,9 +55,9 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
             if entry.icons:
                 draw_result(axes, entry.icons[k], x, y, tile)
             else:
-                mark(axes, x, y, tile, "no icon")
+                canvas.mark(axes, x, y, tile, "no icon")
             canvas.write(axes, x, y + tile + 16, short(unit).rpartition(":")[2], size=12, mono=True, bold=True)
-            text = f"{number(entry.values[k])}, average {number(entry.typical[k])}"
+            text = f"{amount(entry.values[k])}, average {amount(entry.typical[k])}"
             canvas.write(axes, x, y + tile + 31, text, size=10, color=palette.MUTED, limit=26)
     return figure
 
@@ -234,7 +234,7 @@ def spatial_figure(result: SpatialAttribution, image: Tensor, at: Sequence[Pair]
                       edgecolor=palette.INK, lw=1.6, zorder=6)
         )  # fmt: skip
         share = float(positions.sum()) / max(float(result.response[y, x]), 1e-30)
-        canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {number(float(result.response[y, x]))}",
+        canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {amount(float(result.response[y, x]))}",
                      size=10.5, color=palette.MUTED)  # fmt: skip
     return figure
 
@@ -243,8 +243,7 @@ def spatial_figure(result: SpatialAttribution, image: Tensor, at: Sequence[Pair]
 
 
 def _title(axes: Axes, title: str, about: str) -> None:
-    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
+    canvas.heading(axes, title, about, limit=80, room=150)
 
 
 def _gray(image: Tensor) -> crops.Crop:

@@ -8,11 +8,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.circuit.graph import fitted
-from circuits.plot.circuit.graph_layout import Box
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, draw_crop
 
@@ -87,12 +84,8 @@ def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: fl
         if k:
             axes.plot([left - GAP + 4, left - 4], [y + tile / 2] * 2, color=color, lw=1.8, solid_capstyle="butt")
         if look is None:
-            box = fitted(Box(left, y, tile, tile), edge.kernel.shape)
             rgb = palette.encode(edge.kernel, scale)
-            canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
-            axes.add_patch(
-                Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1.1, zorder=4)
-            )
+            canvas.place_whole(axes, rgb, left, y, tile, sharp=True, edge=color, lw=1.1)
             continue
         draw_crop(
             axes,

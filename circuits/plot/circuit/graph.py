@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
+from matplotlib.patches import PathPatch, Polygon, Rectangle
 from matplotlib.path import Path as Curve
 
 from circuits.plot.circuit.graph_layout import (
@@ -14,7 +15,6 @@ from circuits.plot.circuit.graph_layout import (
     MARGIN,
     SCALE_HEIGHT,
     SCALE_WIDTH,
-    Box,
     Layout,
     PlacedEdge,
     PlacedNode,
@@ -87,18 +87,8 @@ def _head(x: float, y: float, length: float, half: float, color: str) -> Polygon
 
 def _draw_kernel(axes: Axes, line: PlacedEdge, scale: float) -> None:
     assert line.edge is not None and line.kernel is not None
-    box = fitted(line.kernel, line.edge.kernel.shape)
-    canvas.place_image(axes, palette.encode(line.edge.kernel, scale), box.x, box.y, box.width, box.height, sharp=True)
-    color = palette.color_of(line.strength)
-    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, lw=1.1, zorder=4))
-
-
-def fitted(box: Box, shape: tuple[int, ...]) -> Box:
-    """The largest rectangle of a kernel's proportions `(kh, kw)` in the middle of a box."""
-    high, wide = shape[-2:]
-    times = min(box.width / wide, box.height / high)
-    width, height = max(4.0, wide * times), max(4.0, high * times)
-    return Box(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
+    box, rgb, color = line.kernel, palette.encode(line.edge.kernel, scale), palette.color_of(line.strength)
+    canvas.place_whole(axes, rgb, box.x, box.y, box.width, box.height, sharp=True, edge=color, lw=1.1)
 
 
 def _draw_node(axes: Axes, placed: PlacedNode, images: crops.Crops) -> None:
@@ -110,31 +100,10 @@ def _draw_node(axes: Axes, placed: PlacedNode, images: crops.Crops) -> None:
         sheet = crops.montage(tiles, placed.rows, placed.columns, side, gap)
         canvas.place_image(axes, sheet, box.x, box.y, box.width, box.height)
     else:
-        axes.add_patch(
-            FancyBboxPatch(
-                (box.x, box.y),
-                box.width,
-                box.height,
-                boxstyle="round,pad=0,rounding_size=5",
-                facecolor=palette.TILE,
-                lw=0,
-                zorder=2,
-            )
-        )
+        canvas.rounded(axes, box.x, box.y, box.width, box.height)
         middle = box.x + box.width / 2
-        canvas.write(
-            axes,
-            middle,
-            box.middle,
-            short(node.unit),
-            size=11,
-            mono=True,
-            color=palette.MUTED,
-            align="center",
-            middle=True,
-            limit=room,
-            zorder=4,
-        )
+        style: dict[str, Any] = {"mono": True, "color": palette.MUTED, "align": "center", "middle": True, "zorder": 4}
+        canvas.write(axes, middle, box.middle, short(node.unit), size=11, limit=room, **style)
     y = box.y + box.height + 16
     if node.label:
         canvas.write(axes, box.x, y, node.label, size=12.5, bold=True, limit=room)
@@ -145,17 +114,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, images: crops.Crops) -> None:
 
 def _draw_rest(axes: Axes, placed: PlacedRest) -> None:
     box, rest = placed.box, placed.rest
-    axes.add_patch(
-        FancyBboxPatch(
-            (box.x, box.y),
-            box.width,
-            box.height,
-            boxstyle="round,pad=0,rounding_size=6",
-            facecolor=palette.TILE,
-            lw=0,
-            zorder=2,
-        )
-    )
+    canvas.rounded(axes, box.x, box.y, box.width, box.height, 6)
     canvas.write(axes, box.x + 10, box.middle, rest_text(placed), size=11, color=palette.MUTED, middle=True, zorder=4)
     canvas.write(axes, box.right - 10, box.middle, number(rest.strength), size=11, align="right", middle=True, zorder=4)
 

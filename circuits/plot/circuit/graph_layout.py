@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from circuits.plot.drawing.canvas import Box
 from circuits.plot.drawing.palette import shared_scale
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 
@@ -25,26 +26,6 @@ THICK, THIN = 7.0, 1.3
 ARROW = 9.0
 
 Point: TypeAlias = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle: its top left corner and its size."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def middle(self) -> float:
-        """Height of its middle."""
-        return self.y + self.height / 2
-
-    @property
-    def right(self) -> float:
-        """Its right side."""
-        return self.x + self.width
 
 
 @dataclass(frozen=True)

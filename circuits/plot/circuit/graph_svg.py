@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup
 
-from circuits.plot.circuit.graph import fitted, rest_text
-from circuits.plot.circuit.graph_layout import ARROW, TILE_GAP, Box, PlacedEdge, PlacedNode, PlacedRest, curve, layout
+from circuits.plot.circuit.graph import rest_text
+from circuits.plot.circuit.graph_layout import ARROW, TILE_GAP, PlacedEdge, PlacedNode, PlacedRest, curve, layout
 from circuits.plot.drawing import crops, palette
+from circuits.plot.drawing.canvas import Box, fitted
 from circuits.plot.drawing.html_page import cropped, join, tag
 from circuits.plot.drawing.svg import anchor, numbers, sign_class
 from circuits.plot.drawing.wording import kernel_effect, name_of, number, short

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from circuits.attribution.expanded_weights import ExpandedWeights
-from circuits.plot.circuit.graph import NO_CROPS, fitted
-from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, number, short
 from circuits.tracing.circuit import Edge
@@ -35,23 +34,15 @@ def draw_unit(
     if unit_crops:
         canvas.place_image(axes, crops.montage(unit_crops, rows, columns, tile * 2, GAP * 2), x, y, width, height)
         return
-    tiled = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=5", facecolor=palette.TILE, lw=0)
-    axes.add_patch(tiled)
-    style = {"size": 9.5, "mono": True, "color": palette.MUTED, "align": "center", "middle": True}
+    canvas.rounded(axes, x, y, width, height)
+    style: dict[str, Any] = {"size": 9.5, "mono": True, "color": palette.MUTED, "align": "center", "middle": True}
     layer, colon, index = short(unit).rpartition(":")
     room = max(6, int(width / 6))
     if colon and len(short(unit)) > room:
-        canvas.write(axes, x + width / 2, y + height / 2 - 7, layer, limit=room, **style)  # type: ignore[arg-type]
-        canvas.write(axes, x + width / 2, y + height / 2 + 7, f":{index}", limit=room, **style)  # type: ignore[arg-type]
+        canvas.write(axes, x + width / 2, y + height / 2 - 7, layer, limit=room, zorder=4, **style)
+        canvas.write(axes, x + width / 2, y + height / 2 + 7, f":{index}", limit=room, zorder=4, **style)
     else:
-        canvas.write(axes, x + width / 2, y + height / 2, short(unit), limit=room, **style)  # type: ignore[arg-type]
-
-
-def _draw(axes: Axes, kernel: object, scale: float, x: float, y: float, side: float, edge: str) -> None:
-    rgb = palette.encode(kernel, scale)
-    box = fitted(Box(x, y, side, side), rgb.shape[:2])
-    canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
-    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=0.9, zorder=4))
+        canvas.write(axes, x + width / 2, y + height / 2, short(unit), limit=room, zorder=4, **style)
 
 
 def kernel_strip(edges: Sequence[Edge], images: crops.Crops = NO_CROPS, *, scale: float | None = None) -> Figure:
@@ -75,7 +66,7 @@ def kernel_strip(edges: Sequence[Edge], images: crops.Crops = NO_CROPS, *, scale
         for x in (left + strip + 4, at_kernel + TILE + 4):
             axes.plot([x, x + 22], [middle, middle], color=color, lw=1.8, solid_capstyle="butt")
         draw_unit(axes, edge.source, images, left, y, columns=3)
-        _draw(axes, edge.kernel, scale, at_kernel, y, TILE, color)
+        canvas.place_whole(axes, palette.encode(edge.kernel, scale), at_kernel, y, TILE, sharp=True, edge=color, lw=0.9)
         draw_unit(axes, edge.target, images, at_target, y, columns=3)
         for x, unit in ((left, edge.source), (at_target, edge.target)):
             canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, color=palette.MUTED, limit=26)
@@ -126,6 +117,7 @@ def kernel_grid(
         draw_unit(axes, before + target, images, 24, y)
         canvas.write(axes, 24, y + TILE + 14, target, size=9.5, mono=True, color=palette.MUTED, limit=14)
         for j, channel in enumerate(sources):
-            _draw(axes, kernels[i, channel], scale, left + j * step, y, TILE, palette.LINE)
+            rgb = palette.encode(kernels[i, channel], scale)
+            canvas.place_whole(axes, rgb, left + j * step, y, TILE, sharp=True, edge=palette.LINE, lw=0.9)
     canvas.color_bar(axes, 24, top + len(weights.targets) * (step + 16) + 12, scale, "weight")
     return figure

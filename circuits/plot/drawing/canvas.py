@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
-from circuits.plot.drawing import palette
+from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.html_page import tag
 from zoo.common.files import write_atomically
 
@@ -36,6 +37,34 @@ def page(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     return figure, axes
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle: its top left corner and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        """Height of its middle."""
+        return self.y + self.height / 2
+
+    @property
+    def right(self) -> float:
+        """Its right side."""
+        return self.x + self.width
+
+
+def fitted(box: Box, shape: tuple[int, ...]) -> Box:
+    """The largest rectangle of the proportions `(..., height, width)` in the middle of a box."""
+    high, wide = shape[-2:]
+    times = min(box.width / wide, box.height / high)
+    width, height = max(4.0, wide * times), max(4.0, high * times)
+    return Box(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
 
 
 @lru_cache(maxsize=2)
@@ -95,6 +124,70 @@ def place_image(
         aspect="auto",
         zorder=3,
     )
+
+
+def place_whole(
+    axes: Axes,
+    pixels: NDArray[np.uint8],
+    x: float,
+    y: float,
+    width: float,
+    height: float | None = None,
+    *,
+    sharp: bool = False,
+    edge: str | None = None,
+    lw: float = 1.0,
+) -> None:
+    """Pixels in the middle of a rectangle (a square without `height`), as large as they fit undistorted.
+
+    Args:
+        axes: of `page`.
+        pixels: `(H, W, 3 or 4)`.
+        x, y: top left corner of the rectangle; width, height: its size.
+        sharp: keeps whole pixels, as kernels need.
+        edge: color of a frame around them, `lw` points wide.
+    """
+    box = fitted(Box(x, y, width, width if height is None else height), pixels.shape[:2])
+    place_image(axes, pixels, box.x, box.y, box.width, box.height, sharp=sharp)
+    if edge is not None:
+        frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=lw, zorder=4)
+        axes.add_patch(frame)
+
+
+def place_crop(axes: Axes, crop: crops.Crop, x: float, y: float, side: float) -> None:
+    """A crop in a square, at twice the resolution of the page where it has that."""
+    place_image(axes, crops.resized(crop, crops.embedded(crop, round(2 * side))), x, y, side, side)
+
+
+def mark(axes: Axes, x: float, y: float, side: float, text: str) -> None:
+    """A hatched tile with a word, which cannot be mistaken for an image."""
+    axes.add_patch(
+        Rectangle((x, y), side, side, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
+    )
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
+    style: dict[str, Any] = {"bold": True, "align": "center", "middle": True, "limit": 12, "zorder": 4}
+    write(axes, x + side / 2, y + side / 2, text, size=11 if side >= 80 else 8, **style)
+
+
+def rounded(axes: Axes, x: float, y: float, width: float, height: float, radius: int = 5) -> None:
+    """A gray tile with round corners."""
+    style = f"round,pad=0,rounding_size={radius}"
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=palette.TILE, lw=0, zorder=2))
+
+
+def heading(axes: Axes, title: str, about: str = "", *, limit: int = 90, room: int = 120, y: float = 36) -> None:
+    """A figure's title with its baseline at `y`, and a line on what is drawn; `limit`, `room`: letters of each."""
+    write(axes, 24, y, title, size=15, bold=True, limit=limit)
+    write(axes, 24, y + 20, about, size=11, color=palette.MUTED, limit=room)
+
+
+def strip_spines(axes: Axes, color: str = palette.REST, size: float = 9) -> None:
+    """Axes of a chart without a frame: the left and the bottom line stay, and `size` points for the numbers."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(color)
+    axes.tick_params(labelsize=size, colors=palette.MUTED)
 
 
 def embedded(figure: Figure, text: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.visualization.card import why_none
-from circuits.plot.visualization.modes import mark
 from circuits.visualization.result import Visualization
 
 MARGIN, GAP = 24, 10
@@ -74,7 +74,7 @@ def image_table(
     top = MARGIN + (46 if about else 26) + (22 if columns else 0)
     width = max(left + across * (side + GAP) - GAP + MARGIN, 560)
     room = int((width - 2 * MARGIN) / 5.9)
-    lines = _wrapped(about, room)
+    lines = textwrap.wrap(about, room, break_long_words=False, break_on_hyphens=False)
     top += 15 * max(0, len(lines) - 1)
     figure, axes = canvas.page(width, top + len(rows) * (above + side + below) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=max(30, int(room * 0.7)))
@@ -97,21 +97,9 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, side: int) -> None:
     if tile.heading:
         canvas.write(axes, x, y - 6, tile.heading, size=11.5, bold=True, limit=int(side / 6.2))
     if not tile.pixels.size:
-        mark(axes, x, y, side, tile.status)
+        canvas.mark(axes, x, y, side, tile.status)
     else:
-        high, wide = (side * s / max(tile.pixels.shape[:2]) for s in tile.pixels.shape[:2])
-        canvas.place_image(axes, tile.pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)
+        canvas.place_whole(axes, tile.pixels, x, y, side)
     for k, line in enumerate(tile.lines):
         canvas.write(axes, x, y + side + 15 + 15 * k, line, size=10.5, limit=int(side / 5.3),
                      color=palette.MUTED if k else palette.INK)  # fmt: skip
-
-
-def _wrapped(text: str, room: int) -> list[str]:
-    """Text in lines of at most so many characters."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= room:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph import NO_CROPS, fitted
-from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.circuit.kernels import draw_unit
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, minus, number, short
@@ -46,8 +43,7 @@ def layer_rows(
     most = max(len(units) for units in rows.values())
     width = max(left + most * (tile + GAP) + MARGIN, 640)
     figure, axes = canvas.page(width, head + len(rows) * step + 8)
-    canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=90)
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 6))
+    canvas.heading(axes, title, about, limit=90, room=int(width / 6), y=32)
     for i, (layer, units) in enumerate(rows.items()):
         y = head + i * step
         canvas.write(axes, MARGIN, y + tile / 2 - 4, layer, size=13, bold=True, limit=18)
@@ -84,8 +80,7 @@ def kernel_wall(
     rows = -(-len(values) // columns)
     width = max(2 * MARGIN + columns * (tile + GAP) - GAP, 560)
     figure, axes = canvas.page(width, head + rows * step + 10)
-    canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=int(width / 9))
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 6))
+    canvas.heading(axes, title, about, limit=int(width / 9), room=int(width / 6), y=32)
     for i, kernel in enumerate(values):
         x, y = MARGIN + (i % columns) * (tile + GAP), head + (i // columns) * step
         largest = float(np.abs(kernel).max()) or 1.0
@@ -136,7 +131,8 @@ def weights_page(
             x, top = MARGIN + (i % columns) * (wide + 18), y + (i // columns) * step
             other = edge.source if edge.target == unit else edge.target
             draw_unit(axes, other, images, x, top, columns=2, rows=2, tile=30)
-            _kernel(axes, edge.kernel, scale, x + tile + 8, top, tile, palette.LINE)
+            rgb = palette.encode(edge.kernel, scale)
+            canvas.place_whole(axes, rgb, x + tile + 8, top, tile, sharp=True, edge=palette.LINE)
             canvas.write(axes, x, top + tile + 14, short(other), size=10, mono=True, limit=17)
             canvas.write(axes, x + wide - 14, top + tile + 28, minus(f"{edge.weight:+.2g}"), size=10,
                          color=palette.color_of(edge.weight), align="right", bold=True)  # fmt: skip
@@ -163,7 +159,8 @@ def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "
         x = MARGIN + i * (side + gap)
         draw_unit(axes, unit, images, x, top, tile=int(side))
         canvas.write(axes, x, top + side + 18, short(unit), size=12, mono=True, limit=28)
-    _kernel(axes, edge.kernel, scale, MARGIN + side + gap, top, side, ink)
+    rgb = palette.encode(edge.kernel, scale)
+    canvas.place_whole(axes, rgb, MARGIN + side + gap, top, side, sharp=True, edge=ink)
     for x in (MARGIN + side + 8, MARGIN + 2 * side + gap + 8):
         axes.annotate("", (x + gap - 16, top + side / 2), (x, top + side / 2),
                       arrowprops={"arrowstyle": "-|>", "color": ink, "lw": 1.6})  # fmt: skip
@@ -175,10 +172,3 @@ def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "
     canvas.write(axes, x, below, f"sum of the weights {number(edge.strength)}", size=11, color=palette.MUTED)
     canvas.color_bar(axes, x, below + 12, scale, "weight")
     return figure
-
-
-def _kernel(axes: Axes, kernel: object, scale: float, x: float, y: float, side: float, edge: str) -> None:
-    rgb = palette.encode(kernel, scale)
-    box = fitted(Box(x, y, side, side), rgb.shape[:2])
-    canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
-    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=1.0, zorder=4))

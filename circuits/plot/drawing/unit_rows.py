@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas, crops, palette
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
 from circuits.plot.drawing.wording import short
-from circuits.plot.visualization.modes import mark
+from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Curve
 
 MARGIN, GAP = 24, 14
@@ -120,25 +122,46 @@ def unit_rows(
 def draw_crop(axes: Axes, crop: Crop | None, x: float, y: float, side: float) -> None:
     """A crop in a square; without one a hatched tile, which cannot be mistaken for an image."""
     if crop is None or not crop.size:
-        mark(axes, x, y, side, "dead")
+        canvas.mark(axes, x, y, side, "dead")
         return
-    canvas.place_image(axes, crops.resized(crop, crops.embedded(crop, round(2 * side))), x, y, side, side)
+    canvas.place_crop(axes, crop, x, y, side)
+
+
+def radial_line(
+    curve: Curve, x: float, y: float, radius: float, *, peak_up: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """A radial tuning curve as a closed line around `(x, y)`, in shares of its peak; None for one without responses.
+
+    Orientations that repeat after 180 degrees are drawn twice; `peak_up` turns the curve so that its peak points up.
+    """
+    values = curve.responses.clamp_min(0).double().numpy()
+    if not values.max() > 0:
+        return None
+    turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
+    if peak_up:
+        turns = turns - turns[int(values.argmax())] + math.pi / 2
+    elif curve.axis.period == 180:
+        turns, values = np.concatenate([turns, turns + math.pi]), np.concatenate([values, values])
+    size, around = np.append(values, values[0]) / values.max() * radius, np.append(turns, turns[0])
+    return x + size * np.cos(around), y - size * np.sin(around)
+
+
+def direction_of(curve: Curve) -> float:
+    """Where a curve points, in degrees: its mean direction on a full circle, else its peak."""
+    if curve.axis.is_full_circle and curve.axis.period:
+        mean = float(vector_mean(curve.responses, curve.axis.values, curve.axis.period)[0])
+        if not math.isnan(mean):
+            return mean
+    return float(curve.axis.values[int(curve.responses.argmax())])
 
 
 def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None:
     """A small radial tuning curve: responses around the circle in shares of the peak."""
     axes.add_patch(Circle((x, y), radius, facecolor=palette.PAPER, edgecolor=palette.LINE, lw=1, zorder=2))
-    values = curve.responses.clamp_min(0).double().numpy()
-    if not values.max() > 0:
-        return
-    turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
-    if curve.axis.period == 180:
-        turns, values = np.concatenate([turns, turns + np.pi]), np.concatenate([values, values])
-    size = np.append(values, values[0]) / values.max() * (radius - 2)
-    around = np.append(turns, turns[0])
-    line = (x + size * np.cos(around), y - size * np.sin(around))
-    axes.fill(*line, color=palette.EXCITES, alpha=0.25, zorder=3, lw=0)
-    axes.plot(*line, color=palette.EXCITES, lw=1.3, zorder=3, solid_joinstyle="round")
+    line = radial_line(curve, x, y, radius - 2)
+    if line is not None:
+        axes.fill(*line, color=palette.EXCITES, alpha=0.25, zorder=3, lw=0)
+        axes.plot(*line, color=palette.EXCITES, lw=1.3, zorder=3, solid_joinstyle="round")
 
 
 def _heading(axes: Axes, title: str, about: str, width: float) -> None:

@@ -155,6 +155,13 @@ def number(value: float) -> str:
     return minus(f"{value:+.0f}" if 9.95 <= abs(value) < 1e5 else f"{value:+.2g}")
 
 
+def amount(value: float) -> str:
+    """A value as figures show it: three digits, or whole where it is large; "no number" where it is not finite."""
+    if not math.isfinite(value):
+        return "no number"
+    return minus(f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}")
+
+
 def decimals(values: Iterable[float]) -> int:
     """Decimals to write a column with, so that its largest number has four digits and all add up to the eye."""
     largest = max((abs(v) for v in values), default=0.0)

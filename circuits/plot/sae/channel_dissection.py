@@ -56,14 +56,13 @@ def dissection_figure(
     top = MARGIN + 62
     below = top + TILE + 10 + _STRIP + 62
     figure, axes = canvas.page(width, below + len(result.writers) * (TILE + 14) + 34)
-    canvas.write(axes, MARGIN, MARGIN + 12, f"{short(result.unit)}, decomposed", size=15, bold=True, limit=60)
     shares = result.shares
     text = (
         f"on its {len(result.examples)} strongest examples the {len(result.writers)} latents shown contribute "
         f"{100 * shares['writers']:.0f} % of its response, other latents {100 * shares['others']:.0f} %, "
         f"the error of the SAE {100 * shares['rest']:.0f} %"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, minus(text), size=11, color=palette.MUTED, limit=170)
+    canvas.heading(axes, f"{short(result.unit)}, decomposed", minus(text), limit=60, room=170)
     _row(axes, cut[result.unit], visualizations.get(result.unit), left, top, bool(visualizations))
     canvas.write(axes, MARGIN, top + 18, "the channel", size=13, bold=True)
     canvas.write(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11, color=palette.MUTED)
@@ -86,8 +85,7 @@ def _row(axes: Axes, examples: list[Crop], visualization: Crop | None, left: flo
     if space and visualization is not None:
         canvas.place_image(axes, crops.resized(visualization, 2 * TILE), left - TILE - GAP - 10, y, TILE, TILE)
     for i, crop in enumerate(examples):
-        pixels = crops.resized(crop, crops.embedded(crop, 2 * TILE))
-        canvas.place_image(axes, pixels, left + i * (TILE + GAP), y, TILE, TILE)
+        canvas.place_crop(axes, crop, left + i * (TILE + GAP), y, TILE)
 
 
 def _label(axes: Axes, writer: Writer, i: int, count: int, x: float, y: float) -> None:

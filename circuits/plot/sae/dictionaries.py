@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from circuits.plot.drawing import canvas, crops, palette
+from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
+from circuits.plot.drawing.wording import amount
 from circuits.plot.sae.channel_dissection import shade
 from circuits.plot.superposition.charts import head, plain
-from circuits.plot.visualization.modes import number
 
 MARGIN = 24
 Numbers = NDArray[np.float64]
@@ -68,8 +68,7 @@ def schematic_figure(
     top = MARGIN + 72
     height = top + rows * step + 34
     figure, axes = canvas.page(right + wide + MARGIN, height)
-    canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=80)
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=150)
+    canvas.heading(axes, title, about, limit=80, room=150)
     canvas.write(axes, left, top - 14, "a position of an image", size=12, bold=True)
     side = 150.0
     canvas.place_image(axes, image, left, top, side, side)
@@ -83,18 +82,17 @@ def schematic_figure(
     canvas.write(axes, left, bars - 10, f"{len(vector)} channels", size=12, bold=True)
     signed = min(float(vector.min(initial=0.0)), float(reconstruction.min(initial=0.0))) < -0.02 * scale
     _bars(axes, vector, scale, left, bars, wide, 63 if signed else 84)
-    canvas.write(axes, left, bars + 104, f"up to {number(float(np.max(vector)))}", size=10.5, color=palette.MUTED)
+    canvas.write(axes, left, bars + 104, f"up to {amount(float(np.max(vector)))}", size=10.5, color=palette.MUTED)
     canvas.write(axes, middle, top - 14, f"{len(parts) + remaining} active latents", size=12, bold=True)
     for i, part in enumerate(parts):
         y = top + i * step
         axes.bar(middle + 5, 12, width=10, bottom=y + 10, color=shade(i))
         canvas.write(axes, middle + 16, y + 20, part.name, size=12, mono=True, bold=True, limit=12)
-        lines = (f"{number(part.value)} active", f"{100 * part.share:.0f} % of it")
+        lines = (f"{amount(part.value)} active", f"{100 * part.share:.0f} % of it")
         for k, line in enumerate(lines):
             canvas.write(axes, middle, y + 38 + 15 * k, line, size=10.5, color=palette.MUTED, limit=18)
         for k, crop in enumerate(part.crops):
-            pixels = crops.resized(crop, crops.embedded(crop, 2 * tile))
-            canvas.place_image(axes, pixels, middle + 118 + k * (tile + gap), y, tile, tile)
+            canvas.place_crop(axes, crop, middle + 118 + k * (tile + gap), y, tile)
     if remaining:
         y = top + len(parts) * step + 12
         canvas.write(axes, middle, y, f"and {remaining} more", size=11, color=palette.MUTED)

@@ -121,9 +121,8 @@ def orientation_dials(
     columns = min(4, len(dials))
     rows = math.ceil(len(dials) / columns)
     figure, axes = canvas.page(2 * MARGIN + columns * side, head + rows * (side + foot))
-    canvas.write(axes, MARGIN, 32, title or "Preferred orientations", size=15, bold=True, limit=30 * columns)
     about = f"gray: farther than {within:g}° from every one of the {reference}, which are the inner ticks"
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=34 * columns)
+    canvas.heading(axes, title or "Preferred orientations", about, limit=30 * columns, room=34 * columns, y=32)
     own = [d % 360 for d in dials[reference]]
     for i, (name, degrees) in enumerate(dials.items()):
         x = MARGIN + (i % columns + 0.5) * side

@@ -272,11 +272,8 @@ def log_axis(axes: Axes, values: Iterable[float]) -> None:
 
 def plain(axes: Axes, *, grid: bool = True) -> None:
     """Axes without what a chart does not need."""
-    axes.tick_params(labelsize=8.5, colors=palette.MUTED, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(palette.LINE)
+    canvas.strip_spines(axes, palette.LINE, 8.5)
+    axes.tick_params(length=3)
     if grid:
         axes.grid(axis="y", color=palette.LINE, lw=0.5, alpha=0.6)
         axes.set_axisbelow(True)

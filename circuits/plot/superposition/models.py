@@ -199,12 +199,11 @@ def planes_figure(solutions: Iterable[Solved], *, columns: int = 4, title: str =
     rows = math.ceil(len(models) / across)
     width = max(2 * MARGIN + across * (side + gap) - gap, 560)
     figure, axes = canvas.page(width, top + rows * (side + 58) + 8)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or "Features in two dimensions", size=15, bold=True, limit=90)
     reach = 1.12 * max(1.0, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in models))
     sets = any(s.model.correlated or s.model.exclusive for s in models)
     about = "each line is the direction of one feature"
     about += "; features of one set share a color" if sets else ", darkest the most important"
-    canvas.write(axes, MARGIN, MARGIN + 32, f"{about}; the ring has length 1", size=11, color=palette.MUTED, limit=110)
+    canvas.heading(axes, title or "Features in two dimensions", f"{about}; the ring has length 1", limit=90, room=110)
     for i, solution in enumerate(models):
         row, column = divmod(i, across)
         _plane(axes, solution, MARGIN + column * (side + gap), top + row * (side + 58), side, reach, sets)
@@ -278,12 +277,11 @@ def graph_figure(
     side, gap, top = 330, 28, MARGIN + 66
     rows = math.ceil(len(groups) / across)
     figure, axes = canvas.page(max(2 * MARGIN + across * (side + gap) - gap, 560), top + rows * (side + 62) + 34)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or "Features that share dimensions", size=15, bold=True, limit=90)
     about = (
         f"points are features; lines join those whose cosine is above {least:g} in size, {_CROWD_LEAST:g} in groups "
     )
     about += f"of more than {_CROWD} (orange +, blue −)"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=160)
+    canvas.heading(axes, title or "Features that share dimensions", about, limit=90, room=160)
     for i, (caption, directions, shapes) in enumerate(groups):
         row, column = divmod(i, across)
         x, y = MARGIN + column * (side + gap), top + row * (side + 62)
@@ -401,9 +399,8 @@ def neurons_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     top, step = MARGIN + 84, cell * n + 30
     tall = max(cell * as_array(s.weights).shape[0] for s in models)
     figure, axes = canvas.page(max(2 * MARGIN + 24 + len(models) * step, 560), top + tall + 70)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or "Weights of neurons", size=15, bold=True, limit=100)
     about = "weights into each neuron (row) of each feature (column, most important first)"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
+    canvas.heading(axes, title or "Weights of neurons", about, limit=100, room=120)
     scale = palette.shared_scale([as_array(s.weights) for s in models])
     for i, solution in enumerate(models):
         weights = as_array(solution.weights)

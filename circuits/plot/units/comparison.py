@@ -46,11 +46,8 @@ def neighbors_table(neighbors: Neighbors, images: crops.Crops = NO_CROPS, *, tit
     head, step, left, wide = MARGIN + 66, 26 if not tile else tile + 8, MARGIN + 190 + (tile + 8 if tile else 0), 360
     rows = neighbors.rows
     figure, axes = canvas.page(left + wide + 90, head + max(1, len(rows)) * step + 62)
-    canvas.write(
-        axes, MARGIN, MARGIN + 12, title or f"Units like {short(neighbors.unit)}", size=15, bold=True, limit=70
-    )
     about = f"by {neighbors.measure}, among {neighbors.count} units"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=100)
+    canvas.heading(axes, title or f"Units similar to {short(neighbors.unit)}", about, limit=70, room=100)
     bottom = head + max(1, len(rows)) * step
     low = -1.0 if any(v < 0 for _, v in rows) or neighbors.chance < 0 else 0.0
 
@@ -93,10 +90,9 @@ def enrichment_bars(enrichments: Enrichments, *, n: int = 16, title: str = "") -
     head, step, left, wide = MARGIN + 66, 27, MARGIN + (130 if single else 330), 300
     figure, axes = canvas.page(left + wide + 210, head + len(rows) * step + 62)
     text = title or ("Branch of the family" if single else "Branches of families")
-    canvas.write(axes, MARGIN, MARGIN + 12, text, size=15, bold=True, limit=80)
     tests = len(enrichments.rows)
     about = f"share of a family in a branch; hypergeometric test, {tests} tests corrected by Holm's rule"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=120)
+    canvas.heading(axes, text, about, limit=80, room=120)
     bottom = head + len(rows) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "share of the family in the branch")
     canvas.write(axes, left + wide + 66, head - 12, "units", size=10, color=palette.MUTED, align="right")
@@ -209,15 +205,12 @@ def match_table(matches: Matches, images: crops.Crops = NO_CROPS, *, n: int = 15
     head, wide = MARGIN + 84, 300
     left = MARGIN + 2 * (130 + strip) + 10
     figure, axes = canvas.page(left + wide + 150, head + max(1, len(pairs)) * step + 66)
-    canvas.write(
-        axes, MARGIN, MARGIN + 12, title or f"{matches.first}  and  {matches.second}", size=15, bold=True, limit=90
-    )
     kind = "assigned one to one" if matches.assignment else "each unit's best match"
     about = (
         f"{kind}: median correlation {summary['median']:.2f} over {summary['matched']} units, "
         f"{summary['mutual']} mutual; {matches.samples} samples"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, minus(about), size=11, color=palette.MUTED, limit=130)
+    canvas.heading(axes, title or f"{matches.first}  and  {matches.second}", minus(about), limit=90, room=130)
     chance = "; ".join(
         f"{name}: median {v['median']:.2f}, {v['mutual']} mutual" for name, v in summary["controls"].items()
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
-from circuits.tuning.circular_statistics import vector_mean
+from circuits.plot.drawing.unit_rows import direction_of, radial_line
 from circuits.tuning.curves import Curve
 
 MARGIN = 24
@@ -58,11 +57,12 @@ def orientation_plot(
     peaks = []
     for curve in curves:
         x, y = _closed(curve, shares, period)
-        color = curve_color(curve)
+        color = palette.hue(direction_of(curve), curve.axis.period or 360.0)
         axes.plot(x, y, color=color, lw=2.0 if len(curves) == 1 else 1.7, zorder=3)
         at = int(np.argmax(y[:-1]))
         peaks.append((float(x[at]), float(y[at]), curve.unit.rpartition(":")[2], color))
-    _plain(axes)
+    axes.set_facecolor("none")
+    canvas.strip_spines(axes)
     axes.axhline(0, color=palette.LINE, lw=0.8, zorder=0)
     axes.set_xlim(0, period)
     low, high = axes.get_ylim()
@@ -104,8 +104,7 @@ def radial_panels(
     side, head, foot = 236.0, 92.0, 40.0
     width = max(2 * MARGIN + side * len(panels), 560)
     figure, axes = canvas.page(width, head + side + foot)
-    canvas.write(axes, MARGIN, 32, title, size=15, bold=True, limit=int(width / 8.6))
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=int(width / 5.8))
+    canvas.heading(axes, title, about, limit=int(width / 8.6), room=int(width / 5.8), y=32)
     for i, (name, rows) in enumerate(panels.items()):
         x, y, radius = MARGIN + (i + 0.5) * side, head + side / 2, side / 2 - 30
         canvas.write(axes, x, head - 4, name, size=12, bold=True, align="center", limit=32)
@@ -119,28 +118,15 @@ def radial_panels(
             at = y - (radius + out) * s + (4 if s > 0 else 0)
             canvas.write(axes, x, at, text, size=9.5, color=palette.MUTED, align="center")
         for curve in rows:
-            values = curve.responses.clamp_min(0).double().numpy()
-            if not values.max() > 0:
+            line = radial_line(curve, x, y, radius, peak_up=True)
+            if line is None:
                 continue
-            turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
-            turns = turns - turns[int(values.argmax())] + math.pi / 2
-            closed, around = np.append(values, values[0]) / values.max() * radius, np.append(turns, turns[0])
-            line = (x + closed * np.cos(around), y - closed * np.sin(around))
-            color = curve_color(curve)
+            color = palette.hue(direction_of(curve), curve.axis.period or 360.0)
             axes.plot(*line, color=color, lw=1.4, zorder=3, solid_joinstyle="round")
             axes.fill(*line, color=color, alpha=0.06, zorder=2)
         note = (notes or {}).get(name, "")
         canvas.write(axes, x, head + side + 14, note, size=11, align="center", limit=36)
     return figure
-
-
-def curve_color(curve: Curve) -> str:
-    """A color for where a curve points: round the hues once a period, dark enough for text on white."""
-    period = curve.axis.period or 360.0
-    mean = float(vector_mean(curve.responses, curve.axis.values, period)[0])
-    share = 0.0 if math.isnan(mean) else (mean / period) % 1.0
-    r, g, b = colorsys.hls_to_rgb(share, 0.36 if 0.08 < share < 0.55 else 0.45, 0.85)
-    return f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}"
 
 
 def _closed(curve: Curve, shares: bool, period: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -164,12 +150,3 @@ def _numbers(
             y -= 12
         placed.append((x, y))
         canvas.write(page, x, y, text, size=11, bold=True, color=color, align="center", zorder=6)
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(palette.REST)
-    axes.tick_params(labelsize=9, colors=palette.MUTED)

@@ -54,10 +54,7 @@ def polysemantic_unit(
         _label(axes, k, cluster, MARGIN, y, len(result.clusters))
         for i, crop in enumerate(rows[k]):
             row, column = divmod(i, columns)
-            pixels = crops.resized(crop, crops.embedded(crop, 2 * TILE))
-            canvas.place_image(
-                axes, pixels, left + column * (TILE + GAP), y + row * (TILE + GAP), TILE, TILE
-            )  # fmt: skip
+            canvas.place_crop(axes, crop, left + column * (TILE + GAP), y + row * (TILE + GAP), TILE)
         for i, parent in enumerate(cluster.parents[:_PARENTS]):
             _bar(axes, parent, right, y + 8 + i * 28, largest, labels or {}, len(result.clusters) > 1)
         hidden = len(cluster.parents) - _PARENTS

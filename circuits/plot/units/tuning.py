@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Sequence
 
@@ -14,10 +13,9 @@ from matplotlib.patches import Circle, Rectangle
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import pixels
-from circuits.plot.drawing.wording import minus, short
-from circuits.plot.visualization.modes import number
+from circuits.plot.drawing.unit_rows import direction_of, radial_line
+from circuits.plot.drawing.wording import amount, minus, short
 from circuits.stimuli import Stimuli
-from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Curve, Tuning
 from circuits.tuning.detectors.sign_rule import SignRule
 from zoo.inputs import InputSpec
@@ -44,26 +42,18 @@ def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None 
     curves = _curves(tuning, units)
     size, head = 560.0, 70
     figure, axes = canvas.page(size + 2 * MARGIN, head + size + MARGIN)
-    canvas.write(axes, MARGIN, 32, title or _title(tuning, "radial tuning"), size=15, bold=True, limit=60)
     about = "response in shares of each unit's peak; degrees counter-clockwise, 0 to the right"
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=90)
+    canvas.heading(axes, title or _title(tuning, "radial tuning"), about, limit=60, room=90, y=32)
     x, y, radius = MARGIN + size / 2, head + size / 2, size / 2 - 68
     _dial(axes, x, y, radius)
     labels = []
     for curve in curves:
         period = curve.axis.period or 360.0
-        values = curve.responses.clamp_min(0).double().numpy()
-        peak = values.max()
-        if not peak > 0:
+        line = radial_line(curve, x, y, radius)
+        if line is None:
             continue
-        turns = np.radians(np.asarray(curve.axis.values, dtype=np.float64))
-        if period == 180:
-            turns, values = np.concatenate([turns, turns + math.pi]), np.concatenate([values, values])
-        direction = _direction(curve)
-        color = _hue(direction, period)
-        closed = np.append(values, values[0]) / peak * radius
-        around = np.append(turns, turns[0])
-        line = (x + closed * np.cos(around), y - closed * np.sin(around))
+        direction = direction_of(curve)
+        color = palette.hue(direction, period)
         axes.plot(*line, color=color, lw=1.6, zorder=3, solid_joinstyle="round")
         axes.fill(*line, color=color, alpha=0.07, zorder=2)
         labels.append((direction, curve.unit, color))
@@ -110,8 +100,8 @@ def tuning_curves(
         peak = values.max()
         if shares:
             values = values / peak if peak > 0 else values * 0
-        direction = _direction(curve) if axis.period else 360.0 * len(ends) / len(curves)
-        color = _hue(direction, axis.period or 360.0)
+        direction = direction_of(curve) if axis.period else 360.0 * len(ends) / len(curves)
+        color = palette.hue(direction, axis.period or 360.0)
         if axis.is_full_circle and axis.period:
             axes.plot([*positions, positions[0] + axis.period], [*values, values[0]], color=color, lw=1.7)
         else:
@@ -163,8 +153,9 @@ def tuning_map(
     left, top = 110, 84
     width, height = cell_w * len(across), cell_h * len(down)
     figure, axes = canvas.page(max(left + width + 2 * MARGIN, 470), top + height + 96)
-    canvas.write(axes, MARGIN, 32, title or short(tuning.units[tuning.row(unit)]), size=15, bold=True, limit=50)
-    canvas.write(axes, MARGIN, 52, f"response to {tuning.stimuli}", size=11, color=palette.MUTED, limit=60)
+    canvas.heading(
+        axes, title or short(tuning.units[tuning.row(unit)]), f"response to {tuning.stimuli}", limit=50, room=60, y=32
+    )
     scale = palette.shared_scale([values])
     canvas.place_image(axes, palette.encode(values, scale), left, top, width, height, sharp=True)
     axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
@@ -186,7 +177,7 @@ def tuning_map(
         canvas.write(axes, left, y + 5, "0", size=10, middle=True)
         canvas.place_image(axes, ramp, left + 12, y, 90, 10)
         axes.add_patch(Rectangle((left + 12, y), 90, 10, fill=False, edgecolor=palette.LINE, lw=0.6, zorder=4))
-        canvas.write(axes, left + 110, y + 5, f"{number(float(values.max()))} response", size=10, middle=True, limit=30)
+        canvas.write(axes, left + 110, y + 5, f"{amount(float(values.max()))} response", size=10, middle=True, limit=30)
     return figure
 
 
@@ -289,21 +280,6 @@ def _title(tuning: Tuning | Sequence[Curve], kind: str) -> str:
     return f"{tuning.layer}: {kind}, {tuning.stimuli}" if isinstance(tuning, Tuning) else kind.capitalize()
 
 
-def _direction(curve: Curve) -> float:
-    if curve.axis.is_full_circle and curve.axis.period:
-        mean = float(vector_mean(curve.responses, curve.axis.values, curve.axis.period)[0])
-        if not math.isnan(mean):
-            return mean
-    return float(curve.axis.values[int(curve.responses.argmax())])
-
-
-def _hue(direction: float, period: float) -> str:
-    """A color for an angle: round the hues once a period, dark enough for text on white."""
-    share = (direction / period) % 1.0
-    r, g, b = colorsys.hls_to_rgb(share, 0.36 if 0.08 < share < 0.55 else 0.45, 0.85)
-    return f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}"
-
-
 def _dial(axes: Axes, x: float, y: float, radius: float) -> None:
     for share in (0.25, 0.5, 0.75, 1.0):
         axes.add_patch(Circle((x, y), share * radius, fill=False, edgecolor=palette.LINE, lw=0.8, zorder=0))
@@ -371,9 +347,5 @@ def _plot(width: float, height: float, title: str) -> tuple[Figure, Axes]:
         MARGIN / width, 1 - 30 / height, canvas.printable(title, 70), fontsize=11, fontweight="bold",
         color=palette.INK, parse_math=False,
     )  # fmt: skip
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(palette.REST)
-    axes.tick_params(labelsize=9, colors=palette.MUTED)
+    canvas.strip_spines(axes)
     return figure, axes

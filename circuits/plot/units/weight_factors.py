@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph import NO_CROPS, fitted
-from circuits.plot.circuit.graph_layout import Box
+from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, minus, short
 from circuits.units.weight_factors import Factors
@@ -80,8 +79,7 @@ def factor_figure(
     width = start + len(factors) * (_LIST + _BETWEEN) - _BETWEEN + MARGIN
     height = listed + 24 + len(rows) * (CELL + GAP) + 44
     figure, axes = canvas.page(max(width, 560), height)
-    canvas.write(axes, MARGIN, MARGIN + 12, title or _heading(factors), size=15, bold=True, limit=90)
-    canvas.write(axes, MARGIN, MARGIN + 32, _about(factors), size=11, color=palette.MUTED, limit=160)
+    canvas.heading(axes, title or _heading(factors), _about(factors), limit=90, room=160)
     scale = palette.shared_scale([factors.spatial[:, rows]])
     for k in range(len(factors)):
         _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, images, n, tiles)
@@ -93,10 +91,12 @@ def factor_figure(
         canvas.write(axes, left - 14, y + CELL / 2, short(factors.targets[t]), size=11, mono=True, align="right",
                      middle=True, limit=18)  # fmt: skip
         for sign, x in ((1, left), (-1, left + CELL + GAP)):
-            _map(axes, blend((sign * factors.spatial[:, t]).clip(min=0), scale), x, y, palette.LINE)
+            rgb = blend((sign * factors.spatial[:, t]).clip(min=0), scale)
+            canvas.place_whole(axes, rgb, x, y, CELL, sharp=True, edge=palette.LINE)
         for k in range(len(factors)):
             x = start + k * (_LIST + _BETWEEN)
-            _map(axes, palette.encode(factors.spatial[k, t], scale), x, y, color_of_factor(k))
+            rgb = palette.encode(factors.spatial[k, t], scale)
+            canvas.place_whole(axes, rgb, x, y, CELL, sharp=True, edge=color_of_factor(k))
             _effect(axes, factors.spatial[k, t], scale, x + CELL + 8, y + CELL / 2)
     canvas.color_bar(axes, start, top + len(rows) * (CELL + GAP) + 8, scale, "weight: excites, inhibits")
     return figure
@@ -153,9 +153,3 @@ def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: 
     for i, line in enumerate(lines):
         at = y + 14 * (i - (len(lines) - 1) / 2)
         canvas.write(axes, x, at, line, size=9.5, color=palette.MUTED, middle=True, limit=28)
-
-
-def _map(axes: Axes, rgb: NDArray[np.uint8], x: float, y: float, edge: str) -> None:
-    box = fitted(Box(x, y, CELL, CELL), rgb.shape[:2])
-    canvas.place_image(axes, rgb, box.x, box.y, box.width, box.height, sharp=True)
-    axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=edge, lw=1.0, zorder=4))

@@ -13,7 +13,7 @@ from PIL import Image
 from circuits.plot.circuit.unit_cards import DEAD
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.html_page import render, tag
-from circuits.plot.drawing.wording import minus, short
+from circuits.plot.drawing.wording import amount, minus, short
 from circuits.visualization.result import Evidence, Path, Visualization
 
 PATH = "path: similarity to its photographs, layer by layer (1 = as they are among each other)"
@@ -56,8 +56,8 @@ def card(result: Visualization, photographs: Sequence[crops.Crop], size: Sizes) 
         image=image(result, size),
         photographs=_photographs(result, photographs, size),
         across=size.across,
-        response=_number(result.response),
-        peak=_number(result.peak),
+        response=amount(result.response),
+        peak=amount(result.peak),
         rank="" if result.evidence is None else _rank(result, result.evidence),
         traces=_traces(result),
     )
@@ -101,7 +101,7 @@ def _photographs(result: Visualization, photographs: Sequence[crops.Crop], size:
             if result.status == "dead" and examples[i].value <= 0:
                 continue  # it does not activate the unit either
             y, x = examples[i].position
-            about += f": {_number(examples[i].value)} at {y},{x} of {examples[i].id}"
+            about += f": {amount(examples[i].value)} at {y},{x} of {examples[i].id}"
         rows.append((crops.uri(crop, size.crop), about))
     return rows
 
@@ -109,13 +109,13 @@ def _photographs(result: Visualization, photographs: Sequence[crops.Crop], size:
 def _rank(result: Visualization, evidence: Evidence) -> str:
     several = f"{evidence.count} photograph{'s' * (evidence.count != 1)}"
     if result.status == "dead":
-        reached = f"but photographs activate it: up to {_number(evidence.strongest)} among {several}"
+        reached = f"but photographs activate it: up to {amount(evidence.strongest)} among {several}"
         return reached if evidence.strongest > 0 else f"nor does any of {several} activate it"
     if evidence.percentile == 100:
-        return f"stronger than all {several} (up to {_number(evidence.strongest)})"
+        return f"stronger than all {several} (up to {amount(evidence.strongest)})"
     # rounded down, as "100 %" is for all of them
     percent = math.floor(10 * evidence.percentile) / 10
-    return f"stronger than {percent:g} % of {several} (up to {_number(evidence.strongest)})"
+    return f"stronger than {percent:g} % of {several} (up to {amount(evidence.strongest)})"
 
 
 def _traces(result: Visualization) -> list[tuple[Markup, list[str]]]:
@@ -176,10 +176,4 @@ def history_svg(history: Sequence[float]) -> Markup:
     parts = [tag("line", class_="zero", x1=0, x2=_WIDTH, y1=down(0), y2=down(0))] if low <= 0 <= high else []
     if points:
         parts.append(tag("path", d="M" + "L".join(points)))
-    return _trace("history", f"the objective, step by step: from {_number(low)} to {_number(high)}", parts)
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "no number"
-    return minus(f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}")
+    return _trace("history", f"the objective, step by step: from {amount(low)} to {amount(high)}", parts)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError, shorten
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import minus, short
+from circuits.plot.drawing.wording import amount, minus, short
 from circuits.plot.visualization.card import why_none
 from circuits.visualization.modes.caricature import SLIGHTLY, Decomposed, Spectrum, Strip
 from circuits.visualization.result import Visualization
@@ -49,7 +49,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
         if i in (0, 5):
             optimum = result.negative if i == 0 else result.positive
             draw_result(axes, optimum, x, top, side)
-            text = "" if why_none(optimum) else f"{_lowest(i)} {number(optimum.peak)}"
+            text = "" if why_none(optimum) else f"{_lowest(i)} {amount(optimum.peak)}"
         else:
             examples = result.examples[list(cut)[i - 1]]
             _quilt(axes, list(cut.values())[i - 1], x, top, side)
@@ -64,22 +64,21 @@ def _lowest(i: int) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = number(min(values)), number(max(values))
+    low, high = amount(min(values)), amount(max(values))
     return low if low == high else f"{low} to {high}"
 
 
 def _quilt(axes: Axes, examples: Sequence[crops.Crop], x: float, y: float, side: float) -> None:
     """Crops in a square of `side`, as many rows as columns."""
     if not examples:
-        mark(axes, x, y, side, "none")
+        canvas.mark(axes, x, y, side, "none")
         return
     across = math.ceil(math.sqrt(len(examples)))
     gap = 4
     tile = (side - (across - 1) * gap) / across
     for i, crop in enumerate(examples):
         row, column = divmod(i, across)
-        pixels = crops.resized(crop, crops.embedded(crop, round(2 * tile)))
-        canvas.place_image(axes, pixels, x + column * (tile + gap), y + row * (tile + gap), tile, tile)
+        canvas.place_crop(axes, crop, x + column * (tile + gap), y + row * (tile + gap), tile)
 
 
 def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float) -> None:
@@ -111,7 +110,7 @@ def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float)
             color=palette.color_of(value), zorder=4, ls="none",
         )  # fmt: skip
     canvas.write(axes, x, y + 46, f"values of {result.layer}: circles photographs, diamonds optima at their best "
-                 f"position; 1 sd = {number(result.spread)}; slightly: nearest to ±{SLIGHTLY:g} sd",
+                 f"position; 1 sd = {amount(result.spread)}; slightly: nearest to ±{SLIGHTLY:g} sd",
                  size=10.5, color=palette.MUTED, limit=190)  # fmt: skip
 
 
@@ -141,7 +140,7 @@ def decomposed_grid(result: Decomposed) -> Figure:
                 draw_result(axes, visualization, x, y, side, opacity=max(_FAINTEST, float(result.opacity[i, j])))
     x = MARGIN + width + 34
     end = _heat_map(axes, "norms of all weights", result.norms.numpy(), x, top, room)
-    text = f"white 0, orange {number(result.largest)}"
+    text = f"white 0, orange {amount(result.largest)}"
     canvas.write(axes, x, end, text, size=10.5, color=palette.MUTED, limit=28)
     if not result.inhibition:
         end = _heat_map(axes, "of those that excite", result.excitation.numpy(), x, end + 28, room)
@@ -174,7 +173,7 @@ def strip(result: Strip) -> Figure:
     figure, axes = canvas.page(2 * MARGIN + (1 + len(result.layers)) * step - GAP, MARGIN + 20 + side + 52)
     top = MARGIN + 20
     canvas.write(axes, MARGIN, top - 9, "photograph", size=12, limit=24)
-    _draw(axes, crops.pixels(result.image, len(result.image)), MARGIN, top, side)
+    canvas.place_whole(axes, crops.pixels(result.image, len(result.image)), MARGIN, top, side)
     canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, color=palette.MUTED, limit=30)
     for i, (layer, visualization) in enumerate(zip(result.layers, result.visualizations, strict=True)):
         x = MARGIN + (i + 1) * step
@@ -207,7 +206,7 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
     for i, at in enumerate(steps):
         x, y = MARGIN + (i % across) * step, top + (i // across) * (step + 18)
-        _draw(axes, crops.pixels(result.frames[at], result.channels), x, y, side)
+        canvas.place_whole(axes, crops.pixels(result.frames[at], result.channels), x, y, side)
         name = "start" if at == 0 else f"step {at}"
         canvas.write(axes, x, y + side + 15, name, size=10.5, color=palette.MUTED, limit=16)
     _history(axes, result, steps, MARGIN, below + 12, max(width, 312), 62)
@@ -234,7 +233,7 @@ def _history(
         [point(s) for s in steps if 1 <= s <= len(values) and math.isfinite(values[s - 1])] or [(x, y + height)]
     )
     axes.plot(marked[:, 0], marked[:, 1], color=palette.EXCITES, marker="o", ms=4, ls="none", zorder=3)
-    text = f"objective, step 1 to {len(values)} (logarithmic): {number(low)} to {number(high)}"
+    text = f"objective, step 1 to {len(values)} (logarithmic): {amount(low)} to {amount(high)}"
     canvas.write(axes, x, y + height + 24, text, size=10.5, color=palette.MUTED, limit=max(20, int(width / 6)))
 
 
@@ -246,35 +245,10 @@ def draw_result(
 ) -> None:
     """A visualization within a square, or the mark of one that has no image; `opacity` fades it to the paper."""
     if why_none(result) is not None:
-        mark(axes, x, y, side, result.status)
+        canvas.mark(axes, x, y, side, result.status)
         return
     pixels = crops.pixels(result.image, result.channels)
     if opacity is not None:
         solid = pixels if pixels.shape[2] == 4 else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         pixels = np.concatenate([solid[..., :3], np.rint(solid[..., 3:] * opacity).astype(np.uint8)], axis=2)
-    _draw(axes, pixels, x, y, side)
-
-
-def _draw(axes: Axes, pixels: crops.Crop, x: float, y: float, side: float) -> None:
-    """Pixels in the middle of a square, not distorted."""
-    high, wide = (side * s / max(pixels.shape[:2]) for s in pixels.shape[:2])
-    canvas.place_image(axes, pixels, x + (side - wide) / 2, y + (side - high) / 2, wide, high)
-
-
-def mark(axes: Axes, x: float, y: float, side: float, status: str) -> None:
-    """A hatched tile with a word, which cannot be mistaken for an image."""
-    axes.add_patch(
-        Rectangle((x, y), side, side, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
-    )
-    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
-    size = 11 if side >= 80 else 8
-    canvas.write(
-        axes, x + side / 2, y + side / 2, status, size=size, bold=True, align="center", middle=True, limit=12, zorder=4
-    )
-
-
-def number(value: float) -> str:
-    """A value for people: three digits, or whole where it is large; a true minus sign."""
-    if not math.isfinite(value):
-        return "no number"
-    return minus(f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}")
+    canvas.place_whole(axes, pixels, x, y, side)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from circuits.common.provenance import provenance
 from circuits.plot.drawing import canvas, crops, html_page, palette
@@ -131,11 +129,9 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         x, y = 24 + (i % columns) * step, 24 + (i // columns) * (step + _LABEL)
         why = why_none(result)
         if why is not None:
-            _mark(axes, x, y, result.status)
+            canvas.mark(axes, x, y, TILE, result.status)
         else:
-            values = crops.pixels(result.image, result.channels)
-            high, wide = (TILE * s / max(values.shape[:2]) for s in values.shape[:2])
-            canvas.place_image(axes, values, x + (TILE - wide) / 2, y + (TILE - high) / 2, wide, high)
+            canvas.place_whole(axes, crops.pixels(result.image, result.channels), x, y, TILE)
         name = short(result.unit) + (f".{result.variant}" if result.variant else "")
         canvas.write(axes, x, y + TILE + 14, name, size=10, mono=True, limit=17)
         if why is None:
@@ -143,14 +139,3 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
     if not results:
         canvas.write(axes, 24, 60, "no visualizations", size=12, color=palette.MUTED)
     return figure
-
-
-def _mark(axes: Axes, x: float, y: float, status: str) -> None:
-    """A hatched tile with a word, which cannot be mistaken for an image."""
-    axes.add_patch(
-        Rectangle((x, y), TILE, TILE, facecolor=palette.TILE, edgecolor=palette.PAPER, hatch="///", lw=0, zorder=2)
-    )
-    axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, edgecolor=palette.REST, lw=0.8, ls="--", zorder=3))
-    canvas.write(
-        axes, x + TILE / 2, y + TILE / 2, status, size=11, bold=True, align="center", middle=True, limit=12, zorder=4
-    )

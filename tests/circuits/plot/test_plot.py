@@ -19,8 +19,9 @@ from circuits import ExpandedWeights, plot
 from circuits.common.examples import Example
 from circuits.dataset.concept_search import Finding, Findings
 from circuits.errors import CircuitsError
-from circuits.plot.circuit.graph_layout import Box, curve, layout
+from circuits.plot.circuit.graph_layout import curve, layout
 from circuits.plot.circuit.waterfall import sum_steps
+from circuits.plot.drawing.canvas import Box
 from circuits.plot.drawing.crops import cut, data_uri, montage, resized
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest, Score
 from tests.circuits.plot.pages import HOSTILE, Page, check_safe, texts_of

@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     import torch
 
     from circuits.plot.drawing.image_table import image_table, tile_of
-    from circuits.plot.visualization.modes import number
+    from circuits.plot.drawing.wording import amount
     from circuits.visualization import objectives, visualize
     from circuits.visualization.modes.alignment import gram_similarity
 
@@ -45,7 +45,7 @@ def draw(context: FigureContext) -> FigureResult:
             gram_similarity(context.model, torch.stack([v.image for v in some]), at.layer) for some in (apart, alone)
         ]
         for what, some, alike in zip(("diversity", "seeds only"), (apart, alone), likeness, strict=True):
-            rows.append([tile_of(v, f"response {number(v.response)}") for v in some])
+            rows.append([tile_of(v, f"response {amount(v.response)}") for v in some])
             names.append((str(at).partition("/")[2], what, f"alike {alike:.2f}"))
         diverse, seeds = diverse + likeness[:1], seeds + likeness[1:]
         numbers.append(

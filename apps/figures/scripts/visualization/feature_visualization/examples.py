@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     """Put the optimized picture of some units beside the photographs they answer to most."""
     from apps.figures.helpers.unit_images import photographs
     from circuits.plot.drawing.image_table import Tile, image_table, tile_of
-    from circuits.plot.visualization.modes import number
+    from circuits.plot.drawing.wording import amount
 
     layer = layer_of(context, "mixed4a")
     units = [str(context.model.unit(u)) for u in PUBLISHED] if context.published else drawn_units(context, layer, 4)
@@ -36,8 +36,8 @@ def draw(context: FigureContext) -> FigureResult:
     rows, numbers = [], []
     for unit, one in zip(units, made, strict=True):
         top = seen[unit].top[:_SHOWN]
-        photos = [Tile(c, (number(e.value),), heading="") for c, e in zip(crops[unit], top, strict=True)]
-        rows.append([tile_of(one, f"peak {number(one.peak)}"), *photos])
+        photos = [Tile(c, (amount(e.value),), heading="") for c, e in zip(crops[unit], top, strict=True)]
+        rows.append([tile_of(one, f"peak {amount(one.peak)}"), *photos])
         numbers.append({"unit": unit, "peak": one.peak, "status": one.status, "top": [vars(e) for e in top]})
     beyond = [one.peak > seen[u].maximum for u, one in zip(units, made, strict=True)]
     factors = sorted(one.peak / max(seen[u].maximum, 1e-9) for u, one in zip(units, made, strict=True))

@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     import torch
 
     from circuits.plot.drawing.image_table import image_table, tile_of
-    from circuits.plot.visualization.modes import number
+    from circuits.plot.drawing.wording import amount
     from circuits.visualization import objectives, visualize
     from circuits.visualization.objectives import Function
     from circuits.visualization.render import responses
@@ -56,7 +56,7 @@ def draw(context: FigureContext) -> FigureResult:
     tiles = []
     for i, (name, one) in enumerate(zip(goals, made, strict=True)):
         own_first = [name, *(other for other in goals if other != name)]
-        lines = [f"{other} {number(table[other][i])}" for other in own_first]
+        lines = [f"{other} {amount(table[other][i])}" for other in own_first]
         tiles.append(tile_of(one, *lines, heading=name))
     drawing = image_table(
         [tiles],

@@ -29,7 +29,7 @@ def draw(context: FigureContext) -> FigureResult:
 
     from apps.figures.analysis.high_frequency_share import high_frequency_share
     from circuits.plot.drawing.image_table import image_table, tile_of
-    from circuits.plot.visualization.modes import number
+    from circuits.plot.drawing.wording import amount
     from circuits.visualization import RenderSettings, objectives, parametrizations, transforms, visualize
     from circuits.visualization.parametrizations import Colors
     from circuits.visualization.render import default_size, jobs_of, responses
@@ -77,7 +77,7 @@ def draw(context: FigureContext) -> FigureResult:
     natural = float(torch.tensor([high_frequency_share(p) for p in some]).median())
     rows = [["none", *penalties], ["jitter", "rotate", "scale", "all three"], ["decorrelated", "decorrelated, all"]]
     tiles = [
-        [tile_of(made[n], f"response {number(said[n])}", f"fine grain {100 * shares[n]:.0f} %", heading=n) for n in row]
+        [tile_of(made[n], f"response {amount(said[n])}", f"fine grain {100 * shares[n]:.0f} %", heading=n) for n in row]
         for row in rows
     ]
     drawing = image_table(
