@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from circuits.activations.atlas import Atlas
 from circuits.activations.layout import NeighborSimilarity
-from circuits.plot.drawing import canvas, crops, html_page, palette
+from circuits.plot.drawing import canvas, crops, html_page
 from circuits.plot.drawing.wording import minus
 from zoo.images.sources import Source, open_images
 from zoo.inputs import InputSpec
@@ -60,7 +60,7 @@ def atlas_figure(atlas: Atlas, *, tile: int = 64, density: bool = True, labels: 
     below = ["size: number of samples in a cell"] if density else []
     below += [_similarity(row) for row in atlas.similarity if row.quantity in _SIMILARITY]
     for i, text in enumerate(below):
-        canvas.write(axes, MARGIN, top + height + 18 + 17 * i, text, size=11, color=palette.MUTED, limit=room)
+        canvas.note(axes, MARGIN, top + height + 18 + 17 * i, text, size=11, limit=room)
     return figure
 
 

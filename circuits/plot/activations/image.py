@@ -41,13 +41,10 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
     _title(axes, f"{short(result.layer)} at {rows} position{'s' * (rows != 1)}", "the most active units and their "
            "feature visualizations; below: activation here, and on average over the image")  # fmt: skip
     top = MARGIN + 54
-    pixels = crops.pixels(result.image, len(result.image))
-    canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
-    canvas.write(axes, MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id, size=10.5,
-                 color=palette.MUTED, limit=44)  # fmt: skip
+    pixels, high = _input_image(axes, result, top, side)
     for i, entry in enumerate(result.entries):
         y = top + i * step
-        _spot(axes, result, entry, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1], f"{i + 1}")
+        _spot(axes, result, entry, MARGIN, top, side, high, f"{i + 1}")
         canvas.place_image(axes, crops.resized(crops.cut(pixels, entry.box), 2 * crop), left, y, crop, crop)
         canvas.write(axes, left, y + crop + 16, f"{i + 1}  at {entry.position[0]},{entry.position[1]}", size=11)
         for k, unit in enumerate(entry.units):
@@ -58,8 +55,19 @@ def dictionary_figure(result: SemanticDictionary) -> Figure:
                 canvas.mark(axes, x, y, tile, "no icon")
             canvas.write(axes, x, y + tile + 16, short(unit).rpartition(":")[2], size=12, mono=True, bold=True)
             text = f"{amount(entry.values[k])}, average {amount(entry.typical[k])}"
-            canvas.write(axes, x, y + tile + 31, text, size=10, color=palette.MUTED, limit=26)
+            canvas.note(axes, x, y + tile + 31, text, size=10, limit=26)
     return figure
+
+
+def _input_image(
+    axes: Axes, result: SemanticDictionary | ActivationGrid, top: float, side: float
+) -> tuple[crops.Crop, float]:
+    """The image that was decomposed, its name below it; its pixels, and its height on the page."""
+    pixels = crops.pixels(result.image, len(result.image))
+    high = side * pixels.shape[0] / pixels.shape[1]
+    canvas.place_image(axes, pixels, MARGIN, top, side, high)
+    canvas.note(axes, MARGIN, top + high + 18, result.id, size=10.5, limit=int(side / 6.1))
+    return pixels, high
 
 
 def _spot(
@@ -97,10 +105,7 @@ def grid_figure(result: ActivationGrid, *, magnitude: bool = True) -> Figure:
     each = "position" if result.pooled == 1 else f"{result.pooled} by {result.pooled} positions"
     _title(axes, f"Activation grid of {short(result.layer)}", f"one icon for each {each}: {content}{size}")
     top = MARGIN + 54
-    pixels = crops.pixels(result.image, len(result.image))
-    canvas.place_image(axes, pixels, MARGIN, top, side, side * pixels.shape[0] / pixels.shape[1])
-    text = (MARGIN, top + side * pixels.shape[0] / pixels.shape[1] + 18, result.id)
-    canvas.write(axes, *text, size=10.5, color=palette.MUTED, limit=int(side / 6.5))
+    _input_image(axes, result, top, side)
     for i, row in enumerate(result.icons):
         for j, icon in enumerate(row):
             if icon is None:
@@ -133,8 +138,8 @@ def groups_figure(result: Groups, image: Tensor, *, index: int = 0) -> Figure:
         rest = ", ".join(
             f"{n} {signed(float(result.rest[index, c]))}" for c, n in enumerate(_plain_names(result.names))
         )
-        canvas.write(axes, MARGIN, MARGIN + 50, f"bars: attribution of a group to a class score, to first order; "
-                     f"remainder: {rest}", size=11, color=palette.MUTED, limit=178)  # fmt: skip
+        canvas.note(axes, MARGIN, MARGIN + 50, f"bars: attribution of a group to a class score, to first order; "
+                     f"remainder: {rest}", size=11, limit=178)  # fmt: skip
     largest = float(result.pushes[:, index].abs().max()) if result.classes else 1.0
     gray = _gray(image)
     strongest = float(result.maps[:, index].max())
@@ -143,7 +148,7 @@ def groups_figure(result: Groups, image: Tensor, *, index: int = 0) -> Figure:
         _over(axes, gray, result.maps[g, index].numpy(), strongest, x, y, tile)
         units = ", ".join(unit.rpartition(":")[2] for unit, _ in result.units(4)[g])
         canvas.write(axes, x, y + tile + 17, f"group {g}", size=12, bold=True)
-        canvas.write(axes, x + 62, y + tile + 17, f"channels {units}", size=10, color=palette.MUTED, limit=44)
+        canvas.note(axes, x + 62, y + tile + 17, f"channels {units}", size=10, limit=44)
         x += tile + 14
         if has_icons:
             draw_result(axes, result.icons[g], x, y, tile)
@@ -190,13 +195,13 @@ def attribution_figure(
         canvas.write(axes, MARGIN, y - 8, score, size=12, bold=True, limit=70)
         positions = row.places[0].float().cpu().numpy()
         _over(axes, gray, positions, float(np.abs(positions).max()), MARGIN, y, side)
-        canvas.write(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5, color=palette.MUTED)
+        canvas.note(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5)
         x = MARGIN + side + 18
         if checks:
             drops = checks[i].drops.numpy()
             _over(axes, gray, drops, float(np.abs(drops).max()), x, y, side)
             text = f"ablated: r = {checks[i].correlation:.2f} (chance {checks[i].shuffled:.2f})"
-            canvas.write(axes, x, y + side + 17, text, size=10.5, color=palette.MUTED, limit=36)
+            canvas.note(axes, x, y + side + 17, text, size=10.5, limit=36)
             x += side + 18
         ranked = row.top(top)
         largest = max((abs(v) for _, v in ranked), default=1.0)
@@ -234,8 +239,8 @@ def spatial_figure(result: SpatialAttribution, image: Tensor, at: Sequence[Pair]
                       edgecolor=palette.INK, lw=1.6, zorder=6)
         )  # fmt: skip
         share = float(positions.sum()) / max(float(result.response[y, x]), 1e-30)
-        canvas.write(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {amount(float(result.response[y, x]))}",
-                     size=10.5, color=palette.MUTED)  # fmt: skip
+        canvas.note(axes, left, top + high + 17, f"{y},{x}: {share:.0%} of {amount(float(result.response[y, x]))}",
+                     size=10.5)  # fmt: skip
     return figure
 
 

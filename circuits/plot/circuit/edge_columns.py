@@ -64,7 +64,7 @@ def edge_columns(
     figure, axes = canvas.page(width, head + deep * step + 34)
     room = int((width - 2 * MARGIN) / 5.6)
     canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=room)
+    canvas.note(axes, MARGIN, MARGIN + 29, about, size=11, limit=room)
     for c, (name, edges) in enumerate(columns.items()):
         x = MARGIN + c * (wide + 40)
         canvas.write(axes, x, head - 14, name, size=12.5, bold=True, limit=int(wide / 6.6))
@@ -96,4 +96,4 @@ def _edge(axes: Axes, edge: EdgeLook, x: float, y: float, tile: float, scale: fl
         )
         canvas.write(axes, left, y + tile + 15, look.name, size=10.5, mono=True, limit=int((tile + GAP) / 6.4))
     for i, line in enumerate(edge.notes):
-        canvas.write(axes, x, y + tile + 31 + 15 * i, line, size=10.5, color=palette.MUTED, limit=60)
+        canvas.note(axes, x, y + tile + 31 + 15 * i, line, size=10.5, limit=60)

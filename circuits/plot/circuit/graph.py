@@ -44,7 +44,7 @@ def circuit_graph(circuit: Circuit, images: crops.Crops = NO_CROPS) -> Figure:
     placed = layout(circuit)
     figure, axes = canvas.page(placed.width, placed.height)
     for x, name in placed.headings:
-        canvas.write(axes, x, 34, name, size=12, color=palette.MUTED, mono=True, limit=28)
+        canvas.note(axes, x, 34, name, size=12, mono=True, limit=28)
     layer = {n.unit: n.layer for n in circuit.nodes}
     for line in sorted(placed.edges, key=lambda line: abs(line.strength)):
         _draw_line(axes, line)
@@ -109,13 +109,13 @@ def _draw_node(axes: Axes, placed: PlacedNode, images: crops.Crops) -> None:
         canvas.write(axes, box.x, y, node.label, size=12.5, bold=True, limit=room)
         y += 16
     if tiles:
-        canvas.write(axes, box.x, y, short(node.unit), size=11, mono=True, color=palette.MUTED, limit=room)
+        canvas.note(axes, box.x, y, short(node.unit), size=11, mono=True, limit=room)
 
 
 def _draw_rest(axes: Axes, placed: PlacedRest) -> None:
     box, rest = placed.box, placed.rest
     canvas.rounded(axes, box.x, box.y, box.width, box.height, 6)
-    canvas.write(axes, box.x + 10, box.middle, rest_text(placed), size=11, color=palette.MUTED, middle=True, zorder=4)
+    canvas.note(axes, box.x + 10, box.middle, rest_text(placed), size=11, middle=True, zorder=4)
     canvas.write(axes, box.right - 10, box.middle, number(rest.strength), size=11, align="right", middle=True, zorder=4)
 
 
@@ -136,7 +136,7 @@ def _legend(axes: Axes, placed: Layout) -> None:
             axes.add_patch(_head(x + 31, y, 10, 6, color))
         else:
             axes.add_patch(Rectangle((x + 22, y - 6), 3.5, 12, facecolor=color, lw=0))
-        canvas.write(axes, x + 38, y, text, size=11, color=palette.MUTED, middle=True)
+        canvas.note(axes, x + 38, y, text, size=11, middle=True)
         x += 58 + 7 * len(text)
     for i, (layer, scale) in enumerate(placed.scales.items()):
         x, row = MARGIN + (i % per_row) * SCALE_WIDTH, i // per_row

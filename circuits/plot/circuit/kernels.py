@@ -69,12 +69,12 @@ def kernel_strip(edges: Sequence[Edge], images: crops.Crops = NO_CROPS, *, scale
         canvas.place_whole(axes, palette.encode(edge.kernel, scale), at_kernel, y, TILE, sharp=True, edge=color, lw=0.9)
         draw_unit(axes, edge.target, images, at_target, y, columns=3)
         for x, unit in ((left, edge.source), (at_target, edge.target)):
-            canvas.write(axes, x, y + TILE + 16, short(unit), size=11, mono=True, color=palette.MUTED, limit=26)
+            canvas.note(axes, x, y + TILE + 16, short(unit), size=11, mono=True, limit=26)
         x = at_target + strip + 22
         canvas.write(axes, x, middle - 2, number(edge.strength), size=15, bold=True, color=color)
         canvas.write(axes, x, middle + 17, kernel_effect(edge.kernel, edge.sign), size=11, limit=46)
     if not edges:
-        canvas.write(axes, left, head + 30, "no edges", size=12, color=palette.MUTED)
+        canvas.note(axes, left, head + 30, "no edges", size=12)
     canvas.color_bar(axes, left, head + max(1, len(edges)) * row + 8, scale, "weight")
     return figure
 
@@ -107,15 +107,15 @@ def kernel_grid(
     left, top, step = 24 + TILE + 24, 24 + TILE + 34, TILE + 12
     width = left + max(1, len(sources)) * step + 20
     figure, axes = canvas.page(max(width, 300), top + max(1, len(weights.targets)) * (step + 16) + 44)
-    canvas.write(axes, 24, 24 + TILE / 2, weights.source, size=10, mono=True, color=palette.MUTED, limit=12)
+    canvas.note(axes, 24, 24 + TILE / 2, weights.source, size=10, mono=True, limit=12)
     for j, channel in enumerate(sources):
         x = left + j * step
         draw_unit(axes, f"{before}{weights.source}:{channel}", images, x, 24)
-        canvas.write(axes, x, 24 + TILE + 15, f":{channel}", size=11, mono=True, color=palette.MUTED)
+        canvas.note(axes, x, 24 + TILE + 15, f":{channel}", size=11, mono=True)
     for i, target in enumerate(weights.targets):
         y = top + i * (step + 16)
         draw_unit(axes, before + target, images, 24, y)
-        canvas.write(axes, 24, y + TILE + 14, target, size=9.5, mono=True, color=palette.MUTED, limit=14)
+        canvas.note(axes, 24, y + TILE + 14, target, size=9.5, mono=True, limit=14)
         for j, channel in enumerate(sources):
             rgb = palette.encode(kernels[i, channel], scale)
             canvas.place_whole(axes, rgb, left + j * step, y, TILE, sharp=True, edge=palette.LINE, lw=0.9)

@@ -45,14 +45,14 @@ def auc_table(findings: Findings | Sequence[Finding], *, n: int = 20, title: str
     canvas.write(axes, 24, 32, title or "Units by AUC", size=14, bold=True, limit=70)
     for tick in (v / 10 for v in range(round(low * 10), 11)):
         _rule(axes, across(tick), head - 8, bottom)
-        canvas.write(axes, across(tick), bottom + 18, f"{tick:.1f}", size=10, color=palette.MUTED, align="center")
+        canvas.note(axes, across(tick), bottom + 18, f"{tick:.1f}", size=10, align="center")
     _rule(axes, across(0.5), head - 8, bottom, palette.MUTED, 1.0)
-    canvas.write(axes, across(0.5), bottom + 34, "chance", size=10, color=palette.MUTED, align="center")
+    canvas.note(axes, across(0.5), bottom + 34, "chance", size=10, align="center")
     if shuffled is not None:
         at = across(shuffled)
         axes.plot([at, at], [head - 8, bottom], color=palette.INK, lw=1, ls=(0, (4, 3)), zorder=3)
         side = "center" if at > across(0.5) + 120 else "left"
-        canvas.write(axes, at, bottom + 34, "best for shuffled labels", size=10, color=palette.MUTED, align=side)
+        canvas.note(axes, at, bottom + 34, "best for shuffled labels", size=10, align=side)
     for i, row in enumerate(rows):
         y = head + i * step
         color = palette.color_of(row.auc - 0.5)
@@ -65,7 +65,7 @@ def auc_table(findings: Findings | Sequence[Finding], *, n: int = 20, title: str
         text = f"{row.auc:.3f}"
         canvas.write(axes, left + wide + 24, y + 9, text, size=11, middle=True)
     if not rows:
-        canvas.write(axes, 24, head + 14, "no units", size=12, color=palette.MUTED)
+        canvas.note(axes, 24, head + 14, "no units", size=12)
     return figure
 
 
@@ -95,7 +95,7 @@ def _histogram(
     counts, low, high = bins(random, value)
     most, step, base = max(1, int(counts.max(initial=0))), width / len(counts), y + 160
     canvas.write(axes, x, y + 12, name, size=14, bold=True)
-    canvas.write(axes, x + 8.8 * len(name) + 12, y + 12, about, size=11, color=palette.MUTED)
+    canvas.note(axes, x + 8.8 * len(name) + 12, y + 12, about, size=11)
     for i, count in enumerate(counts.tolist()):
         if count:
             tall = count / most * 92
@@ -104,7 +104,7 @@ def _histogram(
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
         if low <= tick <= high:
             at = x + (tick - low) / (high - low) * width
-            canvas.write(axes, at, base + 16, f"{tick:g}", size=10, color=palette.MUTED, align="center")
+            canvas.note(axes, at, base + 16, f"{tick:g}", size=10, align="center")
     at = x + (min(max(value, low), high) - low) / (high - low) * width
     axes.plot([at, at], [y + 38, base], color=palette.INK, lw=2)
     near_end = at > x + width - 80
@@ -112,7 +112,7 @@ def _histogram(
     canvas.write(axes, at + shift, y + 46, minus(f"{value:.2f}"), size=13, bold=True, align=align)
     if random:
         text = f"above {percentile:.0f} % of {len(random)} random circuits, median {median(random):.2f}"
-        canvas.write(axes, x, base + 38, minus(text), size=11, color=palette.MUTED)
+        canvas.note(axes, x, base + 38, minus(text), size=11)
 
 
 def _minimality(axes: Axes, ranked: Sequence[tuple[str, float]], labels: dict[str, str], y: float) -> None:
@@ -123,7 +123,7 @@ def _minimality(axes: Axes, ranked: Sequence[tuple[str, float]], labels: dict[st
         zero, wide = 400, 230
     for i, (unit, value) in enumerate(ranked):
         at = y + 26 + i * 22
-        canvas.write(axes, 30, at, short(unit), size=11, mono=True, color=palette.MUTED, middle=True, limit=18)
+        canvas.note(axes, 30, at, short(unit), size=11, mono=True, middle=True, limit=18)
         canvas.write(axes, 165, at, labels.get(unit, ""), size=11, middle=True, limit=18)
         axes.barh(at, value / largest * wide, left=zero, height=11, color=palette.REST, zorder=1)
         canvas.write(axes, 740, at, number(value), size=11, align="right", middle=True)

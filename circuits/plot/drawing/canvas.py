@@ -113,6 +113,11 @@ def write(
     )
 
 
+def note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    """A line of muted text; see `write`."""
+    write(axes, x, y, text, color=palette.MUTED, **options)
+
+
 def place_image(
     axes: Axes, pixels: NDArray[np.uint8], x: float, y: float, width: float, height: float, *, sharp: bool = False
 ) -> None:

@@ -79,7 +79,7 @@ def image_table(
     figure, axes = canvas.page(width, top + len(rows) * (above + side + below) + 8)
     canvas.write(axes, MARGIN, MARGIN + 12, title, size=15, bold=True, limit=max(30, int(room * 0.7)))
     for i, line in enumerate(lines):
-        canvas.write(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, color=palette.MUTED, limit=room + 8)
+        canvas.note(axes, MARGIN, MARGIN + 32 + 15 * i, line, size=11, limit=room + 8)
     for j, column in enumerate(columns):
         canvas.write(axes, left + j * (side + GAP), top - 8, column, size=11.5, bold=True, limit=int(side / 6.4))
     for i, row in enumerate(rows):

@@ -47,13 +47,13 @@ def layer_rows(
     for i, (layer, units) in enumerate(rows.items()):
         y = head + i * step
         canvas.write(axes, MARGIN, y + tile / 2 - 4, layer, size=13, bold=True, limit=18)
-        canvas.write(axes, MARGIN, y + tile / 2 + 14, (notes or {}).get(layer, ""), size=10.5, color=palette.MUTED,
+        canvas.note(axes, MARGIN, y + tile / 2 + 14, (notes or {}).get(layer, ""), size=10.5,
                      limit=26)  # fmt: skip
         for j, unit in enumerate(units):
             x = left + j * (tile + GAP)
             draw_unit(axes, unit, images, x, y, tile=int(tile))
             text = f":{unit.rpartition(':')[2]}"
-            canvas.write(axes, x, y + tile + 14, text, size=10.5, mono=True, color=palette.MUTED)
+            canvas.note(axes, x, y + tile + 14, text, size=10.5, mono=True)
     return figure
 
 
@@ -88,7 +88,7 @@ def kernel_wall(
                            sharp=True)  # fmt: skip
         canvas.write(axes, x, y + tile + 13, names[i], size=10.5, mono=True, limit=9)
         if notes:
-            canvas.write(axes, x, y + tile + 25, notes[i], size=9.5, color=palette.MUTED, limit=13)
+            canvas.note(axes, x, y + tile + 25, notes[i], size=9.5, limit=13)
     return figure
 
 
@@ -123,7 +123,7 @@ def weights_page(
     y = head
     for name, edges, note in sections:
         canvas.write(axes, MARGIN, y, name, size=13, bold=True)
-        canvas.write(axes, MARGIN + 78, y, note, size=11, color=palette.MUTED, limit=int((width - 380) / 5.6))
+        canvas.note(axes, MARGIN + 78, y, note, size=11, limit=int((width - 380) / 5.6))
         scale = palette.shared_scale(e.kernel for e in edges)
         canvas.color_bar(axes, width - 250, y - 9, scale, "weight")
         y += 16
@@ -152,7 +152,7 @@ def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "
     width = 2 * MARGIN + 3 * side + 2 * gap
     figure, axes = canvas.page(width, top + side + 96)
     canvas.write(axes, MARGIN, 32, title or f"{short(edge.source)} into {short(edge.target)}", size=15, bold=True)
-    canvas.write(axes, MARGIN, 52, about, size=11, color=palette.MUTED, limit=130)
+    canvas.note(axes, MARGIN, 52, about, size=11, limit=130)
     ink = palette.color_of(edge.strength)
     scale = palette.shared_scale([edge.kernel])
     for i, unit in ((0, edge.source), (2, edge.target)):
@@ -169,6 +169,6 @@ def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "
     for i, line in enumerate(lines):
         canvas.write(axes, x, top + side + 18 + 16 * i, line, size=11.5, limit=38)
     below = top + side + 20 + 16 * len(lines)
-    canvas.write(axes, x, below, f"sum of the weights {number(edge.strength)}", size=11, color=palette.MUTED)
+    canvas.note(axes, x, below, f"sum of the weights {number(edge.strength)}", size=11)
     canvas.color_bar(axes, x, below + 12, scale, "weight")
     return figure

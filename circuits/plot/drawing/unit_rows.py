@@ -74,9 +74,7 @@ def unit_grid(looks: Sequence[UnitLook], *, columns: int = 5, tile: float = 168,
         room = int((tile - (left - x)) / 5.9)
         canvas.write(axes, left, y + tile + 20, look.name, size=11.5, bold=True, limit=room)
         for k, line in enumerate(look.notes):
-            canvas.write(
-                axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=room + 3
-            )
+            canvas.note(axes, left, y + tile + 20 + _LINE * (k + 1), line, size=10.5, limit=room + 3)
     return figure
 
 
@@ -105,7 +103,7 @@ def unit_rows(
         y = head + i * step
         canvas.write(axes, left, y + 12, look.name, size=12, bold=True, limit=20)
         for k, line in enumerate(look.notes):
-            canvas.write(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, color=palette.MUTED, limit=24)
+            canvas.note(axes, left, y + 12 + _LINE * (k + 1), line, size=10.5, limit=24)
         if look.curve is not None:
             below = y + 20 + _LINE * len(look.notes)
             dial_of(axes, look.curve, left + _DIAL / 2, min(below, y + high - _DIAL) + _DIAL / 2, _DIAL / 2)
@@ -115,7 +113,7 @@ def unit_rows(
             row, column = divmod(k, columns)
             draw_crop(axes, crop, at_crops + column * (tile + 4), y + row * (tile + 4), tile)
         if columns and not look.crops:
-            canvas.write(axes, at_crops, y + 30, "active on no image", size=11, color=palette.MUTED)
+            canvas.note(axes, at_crops, y + 30, "active on no image", size=11)
     return figure
 
 
@@ -167,4 +165,4 @@ def dial_of(axes: Axes, curve: Curve, x: float, y: float, radius: float) -> None
 def _heading(axes: Axes, title: str, about: str, width: float) -> None:
     room = int((width - 2 * MARGIN) / 5.6)
     canvas.write(axes, MARGIN, MARGIN + 10, title, size=15, bold=True, limit=int(room * 0.66))
-    canvas.write(axes, MARGIN, MARGIN + 29, about, size=11, color=palette.MUTED, limit=room)
+    canvas.note(axes, MARGIN, MARGIN + 29, about, size=11, limit=room)

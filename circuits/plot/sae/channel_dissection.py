@@ -65,11 +65,11 @@ def dissection_figure(
     canvas.heading(axes, f"{short(result.unit)}, decomposed", minus(text), limit=60, room=170)
     _row(axes, cut[result.unit], visualizations.get(result.unit), left, top, bool(visualizations))
     canvas.write(axes, MARGIN, top + 18, "the channel", size=13, bold=True)
-    canvas.write(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11, color=palette.MUTED)
+    canvas.note(axes, MARGIN, top + 36, f"responses {_span(result.examples)}", size=11)
     _strip(axes, result, left, top + TILE + 10, columns)
-    canvas.write(axes, MARGIN, top + TILE + 10 + 14, "contributions to each", size=11, color=palette.MUTED)
+    canvas.note(axes, MARGIN, top + TILE + 10 + 14, "contributions to each", size=11)
     canvas.write(axes, MARGIN, below - 14, "latents that write to it", size=12, bold=True)
-    canvas.write(axes, left, below - 14, "top activating images of the latent itself", size=11, color=palette.MUTED)
+    canvas.note(axes, left, below - 14, "top activating images of the latent itself", size=11)
     for i, writer in enumerate(result.writers):
         y = below + i * (TILE + 14)
         _row(axes, cut[writer.unit], visualizations.get(writer.unit), left, y, bool(visualizations))
@@ -92,9 +92,9 @@ def _label(axes: Axes, writer: Writer, i: int, count: int, x: float, y: float) -
     axes.bar(x + 6, 14, width=12, bottom=y + 4, color=shade(i))
     canvas.write(axes, x + 20, y + 15, short(writer.unit), size=12, mono=True, limit=24)
     canvas.write(axes, x, y + 36, minus(f"{100 * writer.share:.0f} % of the response"), size=11)
-    canvas.write(axes, x, y + 53, minus(f"weight {writer.weight:.2g}"), size=11, color=palette.MUTED)
+    canvas.note(axes, x, y + 53, minus(f"weight {writer.weight:.2g}"), size=11)
     text = f"largest on {writer.leads} of {count}"
-    canvas.write(axes, x, y + 70, text, size=11, color=palette.MUTED)
+    canvas.note(axes, x, y + 70, text, size=11)
 
 
 def shade(i: int) -> str:
@@ -117,4 +117,4 @@ def _strip(axes: Axes, result: Dissection, left: float, y: float, columns: int) 
             axes.bar(x + TILE / 2, -height, width=TILE, bottom=at, color=color, linewidth=0)
             at -= height
         label = result.labels[k] if result.labels is not None else example.id.rpartition("/")[2]
-        canvas.write(axes, x, y + _STRIP + 14, label, size=9, color=palette.MUTED, limit=15)
+        canvas.note(axes, x, y + _STRIP + 14, label, size=9, limit=15)

@@ -82,7 +82,7 @@ def schematic_figure(
     canvas.write(axes, left, bars - 10, f"{len(vector)} channels", size=12, bold=True)
     signed = min(float(vector.min(initial=0.0)), float(reconstruction.min(initial=0.0))) < -0.02 * scale
     _bars(axes, vector, scale, left, bars, wide, 63 if signed else 84)
-    canvas.write(axes, left, bars + 104, f"up to {amount(float(np.max(vector)))}", size=10.5, color=palette.MUTED)
+    canvas.note(axes, left, bars + 104, f"up to {amount(float(np.max(vector)))}", size=10.5)
     canvas.write(axes, middle, top - 14, f"{len(parts) + remaining} active latents", size=12, bold=True)
     for i, part in enumerate(parts):
         y = top + i * step
@@ -90,12 +90,12 @@ def schematic_figure(
         canvas.write(axes, middle + 16, y + 20, part.name, size=12, mono=True, bold=True, limit=12)
         lines = (f"{amount(part.value)} active", f"{100 * part.share:.0f} % of it")
         for k, line in enumerate(lines):
-            canvas.write(axes, middle, y + 38 + 15 * k, line, size=10.5, color=palette.MUTED, limit=18)
+            canvas.note(axes, middle, y + 38 + 15 * k, line, size=10.5, limit=18)
         for k, crop in enumerate(part.crops):
             canvas.place_crop(axes, crop, middle + 118 + k * (tile + gap), y, tile)
     if remaining:
         y = top + len(parts) * step + 12
-        canvas.write(axes, middle, y, f"and {remaining} more", size=11, color=palette.MUTED)
+        canvas.note(axes, middle, y, f"and {remaining} more", size=11)
     canvas.write(axes, right, top - 14, "their sum", size=12, bold=True)
     _stack(axes, parts, right, top, wide)
     canvas.write(axes, right, bars - 10, f"{len(vector)} channels, reconstructed", size=12, bold=True)
@@ -123,7 +123,7 @@ def _stack(axes: Axes, parts: Sequence[Part], x: float, y: float, width: float) 
         axes.add_patch(Rectangle((at, y), length, 26, color=shade(i), lw=0))
         at += length
     axes.add_patch(Rectangle((at, y), max(0.0, x + width - at), 26, color=palette.TILE, lw=0))
-    canvas.write(axes, x, y + 44, "shares of the reconstruction, by latent", size=10.5, color=palette.MUTED)
+    canvas.note(axes, x, y + 44, "shares of the reconstruction, by latent", size=10.5)
 
 
 def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, floor: float) -> Figure:

@@ -80,9 +80,9 @@ def part_dots(
         for tick in ticks.tolist():
             chance = math.isclose(tick, _CHANCE.get(measure, -1))
             axes.plot([at(tick)] * 2, [head, bottom], color=palette.MUTED if chance else palette.LINE, lw=0.8, zorder=1)
-            canvas.write(axes, at(tick), bottom + 16, f"{tick:.1f}", size=10, color=palette.MUTED, align="center")
+            canvas.note(axes, at(tick), bottom + 16, f"{tick:.1f}", size=10, align="center")
             if chance:
-                canvas.write(axes, at(tick), bottom + 30, "chance", size=10, color=palette.MUTED, align="center")
+                canvas.note(axes, at(tick), bottom + 30, "chance", size=10, align="center")
         for i in reversed(range(len(series))):
             rows = list(series.values())[i][measure]
             for scores in rows:
@@ -138,7 +138,7 @@ def orientation_dials(
         canvas.write(axes, x, y - 8, name, size=fits, bold=True, align="center", middle=True, limit=18)
         canvas.write(axes, x, y + 9, f"{len(degrees)} detectors", size=10.5, align="center", middle=True)
         note = (notes or {}).get(name) or _note(own, degrees, is_reference, reference)
-        canvas.write(axes, x, y + side / 2 + 12, note, size=10.5, color=palette.MUTED, align="center", limit=44)
+        canvas.note(axes, x, y + side / 2 + 12, note, size=10.5, align="center", limit=44)
     return figure
 
 
@@ -166,9 +166,7 @@ def _dial(axes: Axes, x: float, y: float, radius: float, own: Sequence[float], w
     for turn in range(0, 360, 90):
         out = radius + 16
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        canvas.write(
-            axes, x + out * c, y - out * s, f"{turn}°", size=10, color=palette.MUTED, align="center", middle=True
-        )
+        canvas.note(axes, x + out * c, y - out * s, f"{turn}°", size=10, align="center", middle=True)
 
 
 def _tick(axes: Axes, x: float, y: float, turn: float, inner: float, outer: float, color: str, width: float) -> None:

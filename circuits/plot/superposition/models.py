@@ -126,7 +126,7 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
     figure, axes = canvas.page(width, top + cell * largest + 46 + bars + 118)
     canvas.write(axes, MARGIN, MARGIN + 12, title or "Superposition by density", size=15, bold=True, limit=100)
     for i, line in enumerate(about):
-        canvas.write(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, color=palette.MUTED, limit=130)
+        canvas.note(axes, MARGIN, MARGIN + 32 + 16 * i, line, size=11, limit=130)
     scale = max(1.0, *(float(np.abs(as_array(s.gram)).max()) for s in models))
     base = top + cell * largest + 46 + bars
     reach = max(1.2, *(float(np.linalg.norm(as_array(s.weights), axis=0).max()) for s in models))
@@ -139,7 +139,7 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         canvas.write(axes, x, top - 24, f"density {_percent(density_of(solution))}", size=11.5, bold=True, limit=24)
         represented = int((np.linalg.norm(as_array(solution.weights), axis=0) > _REPRESENTED).sum())
         text = f"{represented} features, D* {solution.dimensions_per_feature:.2f}"
-        canvas.write(axes, x, top - 9, text, size=10, color=palette.MUTED, limit=30)
+        canvas.note(axes, x, top - 9, text, size=10, limit=30)
         side = cell * n
         canvas.place_image(axes, palette.encode(as_array(solution.gram), scale), x, top, side, side, sharp=True)
         _frame(axes, x, top, side, side)
@@ -151,8 +151,8 @@ def gram_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         if i == 0:
             for tick in (0.0, 1.0):
                 y = base - tick / reach * bars
-                canvas.write(axes, x - 6, y, f"{tick:g}", size=10, color=palette.MUTED, align="right", middle=True)
-    canvas.write(axes, left, base + 20, "features, most important first", size=10.5, color=palette.MUTED)
+                canvas.note(axes, x - 6, y, f"{tick:g}", size=10, align="right", middle=True)
+    canvas.note(axes, left, base + 20, "features, most important first", size=10.5)
     y = base + 44
     canvas.color_bar(axes, left, y, scale, "weight, bias")
     ramp = np.array([[_towards(v / 60) for v in range(61)]])
@@ -217,7 +217,7 @@ def _plane(axes: Axes, solution: Solved, x: float, y: float, side: float, reach:
     weights = as_array(solution.weights)
     represented = int((np.linalg.norm(weights, axis=0) > _REPRESENTED).sum())
     text = names if sets else f"{represented} of {weights.shape[1]} features, D* {solution.dimensions_per_feature:.2f}"
-    canvas.write(axes, x, y + 27, text, size=10, color=palette.MUTED, limit=40)
+    canvas.note(axes, x, y + 27, text, size=10, limit=40)
     scale = side / 2 / reach
     axes.add_patch(Circle(middle, scale, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=0))
     axes.plot([middle[0] - 3, middle[0] + 3], [middle[1]] * 2, color=palette.MUTED, lw=0.7, zorder=1)
@@ -286,7 +286,7 @@ def graph_figure(
         row, column = divmod(i, across)
         x, y = MARGIN + column * (side + gap), top + row * (side + 62)
         canvas.write(axes, x, y + 12, caption, size=11.5, bold=True, limit=46)
-        canvas.write(axes, x, y + 28, _counted(shapes), size=10, color=palette.MUTED, limit=62)
+        canvas.note(axes, x, y + 28, _counted(shapes), size=10, limit=62)
         _rings(axes, as_array(directions), shapes, x, y + 38, side, least)
     y = top + rows * (side + 62) + 8
     across_at = float(MARGIN)
@@ -411,13 +411,11 @@ def neurons_figure(solutions: Iterable[Solved], *, title: str = "") -> Figure:
         single = int(((share > 0.8) & alive).sum())
         canvas.write(axes, x, top - 24, f"density {_percent(density_of(solution))}", size=11.5, bold=True, limit=24)
         text = f"{single} of {int(alive.sum())} for one feature"
-        canvas.write(axes, x, top - 9, text, size=10, color=palette.MUTED, limit=34)
+        canvas.note(axes, x, top - 9, text, size=10, limit=34)
         wide, high = cell * weights.shape[1], cell * weights.shape[0]
         canvas.place_image(axes, palette.encode(weights[order], scale), x, top, wide, high, sharp=True)
         _frame(axes, x, top, wide, high)
-    canvas.write(
-        axes, MARGIN + 10, top + tall / 2, "neurons", size=11, color=palette.MUTED, align="center", rotation=90
-    )
-    canvas.write(axes, MARGIN + 24, top + tall + 18, "features", size=11, color=palette.MUTED)
+    canvas.note(axes, MARGIN + 10, top + tall / 2, "neurons", size=11, align="center", rotation=90)
+    canvas.note(axes, MARGIN + 24, top + tall + 18, "features", size=11)
     canvas.color_bar(axes, MARGIN + 24, top + tall + 38, scale, "weight")
     return figure

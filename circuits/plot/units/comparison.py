@@ -30,8 +30,8 @@ def _axis(axes: Axes, left: float, wide: float, top: float, bottom: float, low: 
         x = left + (i * step - low) / (high - low) * wide
         axes.plot([x, x], [top, bottom], color=palette.MUTED if i == 0 else palette.LINE, lw=0.8, zorder=0)
         text = minus(f"{i * step:.1f}")
-        canvas.write(axes, x, bottom + 16, text, size=10, color=palette.MUTED, align="center")
-    canvas.write(axes, left + wide / 2, bottom + 34, name, size=11, color=palette.MUTED, align="center")
+        canvas.note(axes, x, bottom + 16, text, size=10, align="center")
+    canvas.note(axes, left + wide / 2, bottom + 34, name, size=11, align="center")
 
 
 def neighbors_table(neighbors: Neighbors, images: crops.Crops = NO_CROPS, *, title: str = "") -> Figure:
@@ -68,9 +68,7 @@ def neighbors_table(neighbors: Neighbors, images: crops.Crops = NO_CROPS, *, tit
     text = f"1 pair in 100 reaches {minus(f'{neighbors.chance:.2f}')}"
     canvas.write(axes, at, head - 12, text, size=10, align="center")
     if not rows or neighbors.silent:
-        canvas.write(
-            axes, left + 8, head + 14, "nothing to compare: it is zero everywhere", size=12, color=palette.MUTED
-        )
+        canvas.note(axes, left + 8, head + 14, "nothing to compare: it is zero everywhere", size=12)
     return figure
 
 
@@ -95,8 +93,8 @@ def enrichment_bars(enrichments: Enrichments, *, n: int = 16, title: str = "") -
     canvas.heading(axes, text, about, limit=80, room=120)
     bottom = head + len(rows) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "share of the family in the branch")
-    canvas.write(axes, left + wide + 66, head - 12, "units", size=10, color=palette.MUTED, align="right")
-    canvas.write(axes, left + wide + 84, head - 12, "corrected p", size=10, color=palette.MUTED)
+    canvas.note(axes, left + wide + 66, head - 12, "units", size=10, align="right")
+    canvas.note(axes, left + wide + 84, head - 12, "corrected p", size=10)
     for i, row in enumerate(rows):
         y = head + i * step + 10
         if not single:
@@ -110,7 +108,7 @@ def enrichment_bars(enrichments: Enrichments, *, n: int = 16, title: str = "") -
         canvas.write(axes, left + wide + 84, y, p_value(row.adjusted), size=11, middle=True, bold=row.significant)
     y = bottom + 48
     axes.plot([MARGIN + 4, MARGIN + 4], [y - 14, y], color=palette.INK, lw=1.6)
-    canvas.write(axes, MARGIN + 13, y - 7, "chance", size=10.5, color=palette.MUTED, middle=True)
+    canvas.note(axes, MARGIN + 13, y - 7, "chance", size=10.5, middle=True)
     return figure
 
 
@@ -149,7 +147,7 @@ def branch_scatter(
         if branches.side == "sources"
         else f"by their weights from {structure.source}"
     )
-    canvas.write(axes, MARGIN, MARGIN + 32, f"channels {role}", size=11, color=palette.MUTED, limit=90)
+    canvas.note(axes, MARGIN, MARGIN + 32, f"channels {role}", size=11, limit=90)
     spans = []
     for v in vectors:
         largest = float(np.abs(points[:, v]).max()) or 1.0
@@ -168,24 +166,22 @@ def branch_scatter(
         canvas.write(axes, x + 13, y, name, size=11.5, mono=True, limit=24)
         auc = branches.each.get(name)
         text = f"{len(channels)} channels" + ("" if auc is None else f", AUC {auc:.2f}")
-        canvas.write(axes, x + 13, y + 16, text, size=10.5, color=palette.MUTED)
+        canvas.note(axes, x + 13, y + 16, text, size=10.5)
     for axis, v in enumerate(vectors):
         text = f"singular vector {v + 1} (value {structure.values[v]:.2f})"
         if axis == 0:
-            canvas.write(axes, left + size / 2, top + size + 22, text, size=11, color=palette.MUTED, align="center")
+            canvas.note(axes, left + size / 2, top + size + 22, text, size=11, align="center")
         else:
-            canvas.write(
-                axes, MARGIN + 26, top + size / 2, text, size=11, color=palette.MUTED, align="center", rotation=90
-            )
+            canvas.note(axes, MARGIN + 26, top + size / 2, text, size=11, align="center", rotation=90)
     y = top + size - 66
     x = left + size + 24
     canvas.write(axes, x, y, f"separated: AUC {branches.auc:.2f}", size=13, bold=True)
     if branches.shuffled:
         low, high = min(branches.shuffled), max(branches.shuffled)
-        canvas.write(axes, x, y + 20, f"weights shuffled: {low:.2f} to {high:.2f}", size=11, color=palette.MUTED)
+        canvas.note(axes, x, y + 20, f"weights shuffled: {low:.2f} to {high:.2f}", size=11)
     if branches.untrained is not None:
-        canvas.write(axes, x, y + 38, f"untrained network: {branches.untrained:.2f}", size=11, color=palette.MUTED)
-    canvas.write(axes, x, y + 56, f"in vectors 2 to {len(structure.values)}", size=11, color=palette.MUTED)
+        canvas.note(axes, x, y + 38, f"untrained network: {branches.untrained:.2f}", size=11)
+    canvas.note(axes, x, y + 56, f"in vectors 2 to {len(structure.values)}", size=11)
     return figure
 
 
@@ -214,7 +210,7 @@ def match_table(matches: Matches, images: crops.Crops = NO_CROPS, *, n: int = 15
     chance = "; ".join(
         f"{name}: median {v['median']:.2f}, {v['mutual']} mutual" for name, v in summary["controls"].items()
     )
-    canvas.write(axes, MARGIN, MARGIN + 50, minus(chance), size=11, color=palette.MUTED, limit=130)
+    canvas.note(axes, MARGIN, MARGIN + 50, minus(chance), size=11, limit=130)
     bottom = head + max(1, len(pairs)) * step
     _axis(axes, left, wide, head - 6, bottom, 0.0, 1.0, "correlation")
     for i, pair in enumerate(pairs):
@@ -234,7 +230,7 @@ def match_table(matches: Matches, images: crops.Crops = NO_CROPS, *, n: int = 15
     at = float(MARGIN)
     for control, name in enumerate(matches.controls):
         _mark(axes, at + 6, bottom + 50, control)
-        canvas.write(axes, at + 18, bottom + 50, f"best in {name}", size=10.5, color=palette.MUTED, middle=True)
+        canvas.note(axes, at + 18, bottom + 50, f"best in {name}", size=10.5, middle=True)
         at += 40 + 6.6 * len(f"best in {name}")
     return figure
 
@@ -266,15 +262,15 @@ def match_matrix(matches: Matches, *, n: int = 60, title: str = "") -> Figure:
     )
     mutual = sum(p.mutual for p in pairs)
     about = f"{len(rows)} closest pairs, {mutual} mutual; each row is a unit of the first network"
-    canvas.write(axes, MARGIN, MARGIN + 32, about, size=11, color=palette.MUTED, limit=90)
+    canvas.note(axes, MARGIN, MARGIN + 32, about, size=11, limit=90)
     if rows:
         values = matches.correlations[np.ix_(rows, columns)]
         wide, high = cell * len(columns), cell * len(rows)
         canvas.place_image(axes, palette.encode(values, 1.0), left, top, wide, high, sharp=True)
         axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=palette.LINE, lw=0.9, zorder=4))
-    canvas.write(axes, left + size / 2, top + size + 20, f"units of {matches.second}", size=11, color=palette.MUTED,
+    canvas.note(axes, left + size / 2, top + size + 20, f"units of {matches.second}", size=11,
                  align="center", limit=70)  # fmt: skip
-    canvas.write(axes, MARGIN + 14, top + size / 2, f"units of {matches.first}", size=11, color=palette.MUTED,
+    canvas.note(axes, MARGIN + 14, top + size / 2, f"units of {matches.first}", size=11,
                  align="center", limit=60, rotation=90)  # fmt: skip
     canvas.color_bar(axes, left, top + size + 38, 1.0, "correlation")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from circuits.plot.circuit.kernels import draw_unit
-from circuits.plot.drawing import canvas, palette
+from circuits.plot.drawing import canvas
 from circuits.plot.drawing.crops import Crops
 from circuits.plot.drawing.wording import short
 from circuits.tracing.circuit import Circuit
@@ -44,8 +44,8 @@ def contact_sheet(
         if label:
             canvas.write(axes, 24, y + 32, label, size=13, bold=True, limit=20)
         below = y + (52 if label else 44)
-        canvas.write(axes, 24, below, short(unit), size=11, mono=True, color=palette.MUTED, limit=22)
+        canvas.note(axes, 24, below, short(unit), size=11, mono=True, limit=22)
         draw_unit(axes, unit, images, 24 + NAMES, y, columns=columns, tile=TILE)
     if not rows:
-        canvas.write(axes, 24, 60, "no units", size=12, color=palette.MUTED)
+        canvas.note(axes, 24, 60, "no units", size=12)
     return figure

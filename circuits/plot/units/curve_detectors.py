@@ -49,7 +49,7 @@ def orientation_plot(
     width, height, left, tile = 900.0, 470.0, 78.0, 44.0
     figure, page = canvas.page(width, height)
     canvas.write(page, MARGIN, 32, title, size=15, bold=True, limit=90)
-    canvas.write(page, MARGIN, 52, about, size=11, color=palette.MUTED, limit=150)
+    canvas.note(page, MARGIN, 52, about, size=11, limit=150)
     wide, top, foot = width - left - 40, 84.0, 124.0
     axes = figure.add_axes((left / width, foot / height, wide / width, 1 - (foot + top) / height))
     for curve in control:
@@ -77,10 +77,10 @@ def orientation_plot(
         canvas.place_image(page, stimulus, middle - tile / 2, height - foot + 28, tile, tile)
     canvas.write(
         page, left + wide / 2, height - 28, "orientation (degrees counter-clockwise), and the stimuli there",
-        size=11, align="center", limit=90,
+        size=11, align="center", limit=90
     )  # fmt: skip
     if control:
-        canvas.write(page, width - 40, 72, label, size=10.5, color=palette.MUTED, align="right", limit=90)
+        canvas.note(page, width - 40, 72, label, size=10.5, align="right", limit=90)
     return figure
 
 
@@ -116,7 +116,7 @@ def radial_panels(
         for degrees, text, out in ((90, "preferred", 11), (270, "opposite", 15)):
             s = math.sin(math.radians(degrees))
             at = y - (radius + out) * s + (4 if s > 0 else 0)
-            canvas.write(axes, x, at, text, size=9.5, color=palette.MUTED, align="center")
+            canvas.note(axes, x, at, text, size=9.5, align="center")
         for curve in rows:
             line = radial_line(curve, x, y, radius, peak_up=True)
             if line is None:

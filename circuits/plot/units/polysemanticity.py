@@ -45,7 +45,7 @@ def polysemantic_unit(
     top = MARGIN + 88
     figure, axes = canvas.page(right + BARS + MARGIN, top + len(result.clusters) * step + 74)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
-    canvas.write(axes, MARGIN, MARGIN + 31, _summary(result), size=11, color=palette.MUTED, limit=170)
+    canvas.note(axes, MARGIN, MARGIN + 31, _summary(result), size=11, limit=170)
     _legend(axes, right, top - 14, result, len(result.clusters) > 1)
     rows = _crops(result, images, spec, 2 * columns)
     largest = max((abs(v) for c in result.clusters for p in c.parents for v in (p.here, p.elsewhere)), default=1.0)
@@ -60,7 +60,7 @@ def polysemantic_unit(
         hidden = len(cluster.parents) - _PARENTS
         if hidden > 0:
             text = f"and {hidden} more"
-            canvas.write(axes, right, y + 12 + _PARENTS * 28, text, size=10, color=palette.MUTED)
+            canvas.note(axes, right, y + 12 + _PARENTS * 28, text, size=10)
     _controls(axes, result, left, top + len(result.clusters) * step + 18, columns * (TILE + GAP) - GAP)
     return figure
 
@@ -83,31 +83,31 @@ def _clusters(count: int) -> str:
 
 def _legend(axes: Axes, x: float, y: float, result: Polysemanticity, several: bool) -> None:
     canvas.write(axes, x, y - 15, f"parents in {result.source}", size=11, bold=True, limit=40)
-    canvas.write(axes, x, y, "share of what excites the unit", size=10, color=palette.MUTED)
+    canvas.note(axes, x, y, "share of what excites the unit", size=10)
     if several:
         at = x + 172
         axes.barh(y - 4, 16, left=at, height=8, color=palette.EXCITES)
-        canvas.write(axes, at + 21, y, "here", size=10, color=palette.MUTED)
+        canvas.note(axes, at + 21, y, "here", size=10)
         axes.barh(y - 4, 16, left=at + 54, height=4, color=palette.REST)
-        canvas.write(axes, at + 75, y, "elsewhere", size=10, color=palette.MUTED)
+        canvas.note(axes, at + 75, y, "elsewhere", size=10)
 
 
 def _label(axes: Axes, k: int, cluster: Cluster, x: float, y: float, count: int) -> None:
     canvas.write(axes, x, y + 16, f"cluster {chr(65 + k)}" if count > 1 else "all", size=13, bold=True)
-    canvas.write(axes, x, y + 34, f"{len(cluster.examples)} examples", size=11, color=palette.MUTED)
+    canvas.note(axes, x, y + 34, f"{len(cluster.examples)} examples", size=11)
     axes.barh(y + 46, 96, left=x, height=7, color=palette.LINE)
     axes.barh(y + 46, 96 * cluster.share, left=x, height=7, color=palette.INK)
-    canvas.write(axes, x, y + 66, f"{100 * cluster.share:.0f} %", size=11, color=palette.MUTED)
+    canvas.note(axes, x, y + 66, f"{100 * cluster.share:.0f} %", size=11)
     if count > 1:
         text = minus(f"cohesion {cluster.cohesion:.2f}")
-        canvas.write(axes, x, y + 84, text, size=11, color=palette.MUTED)
+        canvas.note(axes, x, y + 84, text, size=11)
 
 
 def _bar(axes: Axes, parent: Parent, x: float, y: float, largest: float, labels: dict[str, str], several: bool) -> None:
     label = labels.get(parent.unit)
     if label:
         canvas.write(axes, x, y - 1, label, size=11, limit=15)
-        canvas.write(axes, x, y + 11, short(parent.unit), size=9, mono=True, color=palette.MUTED, limit=18)
+        canvas.note(axes, x, y + 11, short(parent.unit), size=9, mono=True, limit=18)
     else:
         canvas.write(axes, x, y + 4, short(parent.unit), size=11, mono=True, middle=True, limit=16)
     zero = x + 122
@@ -117,7 +117,7 @@ def _bar(axes: Axes, parent: Parent, x: float, y: float, largest: float, labels:
         axes.barh(y + 9, max(0.0, parent.elsewhere) / largest * _WITHIN, left=zero, height=4, color=palette.REST)
     axes.plot([zero, zero], [y - 8, y + 13], color=palette.MUTED, lw=0.7)
     text = minus(f"{100 * parent.here:.0f} %")
-    canvas.write(axes, zero + max(0.0, width) + 6, y, text, size=10, color=palette.MUTED, middle=True)
+    canvas.note(axes, zero + max(0.0, width) + 6, y, text, size=10, middle=True)
 
 
 def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: float) -> None:
@@ -126,11 +126,11 @@ def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: fl
     def along(value: float) -> float:
         return x + min(max(value, 0.0), 1.0) * width
 
-    canvas.write(axes, MARGIN, y + 4, "mean silhouette", size=11, color=palette.MUTED)
+    canvas.note(axes, MARGIN, y + 4, "mean silhouette", size=11)
     axes.plot([x, x + width], [y, y], color=palette.LINE, lw=1.4, solid_capstyle="butt", zorder=1)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         axes.plot([along(tick)] * 2, [y - 4, y + 4], color=palette.MUTED, lw=0.8)
-        canvas.write(axes, along(tick), y + 18, f"{tick:g}", size=10, color=palette.MUTED, align="center")
+        canvas.note(axes, along(tick), y + 18, f"{tick:g}", size=10, align="center")
     for value, mark, color in (
         (result.shuffled, "s", palette.REST), (result.single, "^", palette.REST),
         (result.quality, "o", palette.EXCITES if result.quality > max(result.shuffled, result.single) else palette.INK),
@@ -144,7 +144,7 @@ def _controls(axes: Axes, result: Polysemanticity, x: float, y: float, width: fl
     for mark, text in keys:
         color = palette.EXCITES if mark == "o" else palette.REST
         axes.plot([at + 4], [y + 34], marker=mark, ms=6, color=color, ls="none")
-        canvas.write(axes, at + 13, y + 38, text, size=10, color=palette.MUTED)
+        canvas.note(axes, at + 13, y + 38, text, size=10)
         at += 30 + 6.0 * len(text)
 
 
@@ -178,16 +178,16 @@ def polysemantic_ranking(
     heading = title or "Units by polysemanticity"
     canvas.write(axes, MARGIN, 32, heading, size=14, bold=True, limit=60)
     text = f"{split} of {len(rows)} units are split"
-    canvas.write(axes, right + 306, 32, text, size=11, color=palette.MUTED, align="right")
+    canvas.note(axes, right + 306, 32, text, size=11, align="right")
     bottom = head + max(1, len(ranked)) * step
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = left + tick * wide
         axes.plot([at, at], [head - 8, bottom], color=palette.LINE, lw=0.8, zorder=0)
-        canvas.write(axes, at, bottom + 18, f"{tick:g}", size=10, color=palette.MUTED, align="center")
-    canvas.write(axes, left + wide / 2, bottom + 36, "score", size=11, color=palette.MUTED, align="center")
+        canvas.note(axes, at, bottom + 18, f"{tick:g}", size=10, align="center")
+    canvas.note(axes, left + wide / 2, bottom + 36, "score", size=11, align="center")
     names = ("parents differ", "margin", "confirmed", "clusters")
     for i, name in enumerate(names):
-        canvas.write(axes, right + 50 + i * 82, head - 14, name, size=11, color=palette.MUTED, align="right")
+        canvas.note(axes, right + 50 + i * 82, head - 14, name, size=11, align="right")
     for i, row in enumerate(ranked):
         y = head + i * step + 9
         canvas.write(axes, MARGIN, y, short(row.unit), size=11, mono=True, middle=True, limit=26)
@@ -200,7 +200,7 @@ def polysemantic_ranking(
         for j, text in enumerate((f"{row.apart:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
             canvas.write(axes, right + 50 + j * 82, y, text, size=11, align="right", middle=True)
     if not ranked:
-        canvas.write(axes, MARGIN, head + 14, "no units", size=12, color=palette.MUTED)
+        canvas.note(axes, MARGIN, head + 14, "no units", size=12)
     return figure
 
 
@@ -213,7 +213,7 @@ def ablation_table(result: ClusterAblation) -> Figure:
     k, cell, left, top, step = len(result.lost), 96, 236, 100, 52
     figure, axes = canvas.page(max(left + k * (cell + GAP) + MARGIN, 520), top + 2 * k * step + 16 + MARGIN)
     canvas.write(axes, MARGIN, 34, f"{short(result.unit)}: share of the response lost", size=14, bold=True, limit=60)
-    canvas.write(axes, left, top - 30, "on the examples of cluster", size=11, color=palette.MUTED)
+    canvas.note(axes, left, top - 30, "on the examples of cluster", size=11)
     for j in range(k):
         x = left + j * (cell + GAP) + cell / 2
         canvas.write(axes, x, top - 10, chr(65 + j), size=12, bold=True, align="center")

@@ -68,7 +68,7 @@ def radial_tuning(tuning: Tuning | Sequence[Curve], units: Sequence[str] | None 
         )  # fmt: skip
         canvas.write(
             axes, x + out * math.cos(turn), y - out * math.sin(turn), text,
-            size=12, bold=True, color=color, align="center", middle=True, zorder=5,
+            size=12, bold=True, color=color, align="center", middle=True, zorder=5
         )  # fmt: skip
     return figure
 
@@ -167,8 +167,8 @@ def tuning_map(
             x = left + (j + 0.5) * cell_w
             canvas.write(axes, x, top + height + 16, label, size=10.5, align="center", limit=12)
     about = [f"{a.name} ({a.unit})" if a.unit else a.name for a in (down, across)]
-    canvas.write(axes, MARGIN, top - 8, about[0], size=10.5, color=palette.MUTED, limit=40)
-    canvas.write(axes, left + width / 2, top + height + 34, about[1], size=10.5, color=palette.MUTED, align="center")
+    canvas.note(axes, MARGIN, top - 8, about[0], size=10.5, limit=40)
+    canvas.note(axes, left + width / 2, top + height + 34, about[1], size=10.5, align="center")
     y = top + height + 56
     if values.min() < 0:
         canvas.color_bar(axes, left, y, scale, "response")
@@ -205,7 +205,7 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
     )
     canvas.write(axes, MARGIN, 30, title or stimuli.name, size=15, bold=True, limit=60)
     about = " × ".join(f"{len(a)} {a.name}" for a in stimuli.axes)
-    canvas.write(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, color=palette.MUTED, limit=100)
+    canvas.note(axes, MARGIN, 48, f"{len(stimuli)} stimuli: {about}", size=10.5, limit=100)
     for i, r in enumerate(down):
         for j, c in enumerate(across):
             indices = {varied[0].name: c} | ({varied[1].name: r} if len(varied) > 1 else {})
@@ -223,7 +223,7 @@ def stimuli_strip(stimuli: Stimuli, spec: InputSpec | None = None, *, columns: i
     foot = f"across: {varied[0].name} ({varied[0].unit})" if varied[0].unit else f"across: {varied[0].name}"
     if len(varied) > 1:
         foot += f"; down: {varied[1].name}" + (f" ({varied[1].unit})" if varied[1].unit else "")
-    canvas.write(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, color=palette.MUTED, limit=110)
+    canvas.note(axes, MARGIN, top + len(down) * (side + gap) + 18, foot, size=10.5, limit=110)
     return figure
 
 
@@ -288,9 +288,7 @@ def _dial(axes: Axes, x: float, y: float, radius: float) -> None:
         c, s = math.cos(turn), math.sin(turn)
         axes.plot([x, x + radius * c], [y, y - radius * s], color=palette.LINE, lw=0.8, zorder=0)
         out = radius + 58
-        canvas.write(
-            axes, x + out * c, y - out * s, f"{degrees}°", size=10, color=palette.MUTED, align="center", middle=True
-        )
+        canvas.note(axes, x + out * c, y - out * s, f"{degrees}°", size=10, align="center", middle=True)
 
 
 def _spread(labels: Sequence[tuple[float, str, str]], room: float = 6.5) -> list[tuple[float, float, str, str]]:

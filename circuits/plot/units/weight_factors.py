@@ -85,7 +85,7 @@ def factor_figure(
         _column(axes, factors, k, start + k * (_LIST + _BETWEEN), head, images, n, tiles)
     top = listed + 24
     for name, x in (("excited by", left), ("inhibited by", left + CELL + GAP)):
-        canvas.write(axes, x + CELL / 2, top - 9, name, size=10.5, color=palette.MUTED, align="center")
+        canvas.note(axes, x + CELL / 2, top - 9, name, size=10.5, align="center")
     for row, t in enumerate(rows):
         y = top + row * (CELL + GAP)
         canvas.write(axes, left - 14, y + CELL / 2, short(factors.targets[t]), size=11, mono=True, align="right",
@@ -130,7 +130,7 @@ def _column(axes: Axes, factors: Factors, k: int, x: float, y: float, images: cr
     axes.add_patch(Rectangle((x, y - 10), 12, 12, facecolor=color, lw=0))
     canvas.write(axes, x + 19, y, f"factor {k + 1}", size=12, bold=True)
     lost = f"without it {minus(f'{-100 * factors.each[k]:.0f}')} %"
-    canvas.write(axes, x + _LIST, y, lost, size=11, color=palette.MUTED, align="right")
+    canvas.note(axes, x + _LIST, y, lost, size=11, align="right")
     top = factors.top(k, n)
     if tiles:
         for i, (unit, _) in enumerate(top[: _LIST // 44]):
@@ -142,7 +142,7 @@ def _column(axes: Axes, factors: Factors, k: int, x: float, y: float, images: cr
         at = y + 26 + tiles + i * 19
         canvas.write(axes, x, at, short(unit), size=10.5, mono=True, middle=True, limit=16)
         axes.barh(at, 76 * value / largest, left=x + 108, height=9, color=color, zorder=1)
-        canvas.write(axes, x + _LIST, at, f"{value:.2f}", size=10.5, color=palette.MUTED, align="right", middle=True)
+        canvas.note(axes, x + _LIST, at, f"{value:.2f}", size=10.5, align="right", middle=True)
 
 
 def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: float) -> None:
@@ -152,4 +152,4 @@ def _effect(axes: Axes, kernel: NDArray[np.float64], scale: float, x: float, y: 
     lines = kernel_effect(kernel).split(", ")
     for i, line in enumerate(lines):
         at = y + 14 * (i - (len(lines) - 1) / 2)
-        canvas.write(axes, x, at, line, size=9.5, color=palette.MUTED, middle=True, limit=28)
+        canvas.note(axes, x, at, line, size=9.5, middle=True, limit=28)

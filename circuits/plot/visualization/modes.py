@@ -39,7 +39,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
     figure, axes = canvas.page(2 * MARGIN + 6 * step - GAP, MARGIN + 60 + side + 136)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.unit), size=15, bold=True, limit=40)
     about = f"from most negative to most positive; photographs: {result.images} ({result.count})"
-    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=150)
+    canvas.note(axes, MARGIN, MARGIN + 31, about, size=11, limit=150)
     top = MARGIN + 62
     cut = crops.cut_examples(result.examples, images, spec)
     names = ["negative optimum", *(f"{n} examples" if n[0] == "m" else n for n in cut), "positive optimum"]
@@ -54,7 +54,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
             examples = result.examples[list(cut)[i - 1]]
             _quilt(axes, list(cut.values())[i - 1], x, top, side)
             text = _range([e.value for e in examples]) if examples else "no value has this sign"
-        canvas.write(axes, x, top + side + 18, text, size=11, color=palette.MUTED, limit=28)
+        canvas.note(axes, x, top + side + 18, text, size=11, limit=28)
     _number_line(axes, result, MARGIN, top + side + 58, 6 * step - GAP)
     return figure
 
@@ -101,17 +101,15 @@ def _number_line(axes: Axes, result: Spectrum, x: float, y: float, width: float)
                 axes.plot([along(sign * result.spread)] * 2, [y - 5, y + 5], color=palette.REST, lw=1, zorder=2)
                 text = minus(f"{sign:+d} sd")
                 if result.spread / room > 0.04:
-                    canvas.write(
-                        axes, along(sign * result.spread), y + 24, text, size=10, color=palette.MUTED, align="center"
-                    )
+                    canvas.note(axes, along(sign * result.spread), y + 24, text, size=10, align="center")
     for value, kind in values:
         axes.plot(
             [along(value)], [y], marker="D" if kind else "o", ms=6 if kind else 5, mew=0.8, mec=palette.PAPER,
             color=palette.color_of(value), zorder=4, ls="none",
         )  # fmt: skip
-    canvas.write(axes, x, y + 46, f"values of {result.layer}: circles photographs, diamonds optima at their best "
+    canvas.note(axes, x, y + 46, f"values of {result.layer}: circles photographs, diamonds optima at their best "
                  f"position; 1 sd = {amount(result.spread)}; slightly: nearest to ±{SLIGHTLY:g} sd",
-                 size=10.5, color=palette.MUTED, limit=190)  # fmt: skip
+                 size=10.5, limit=190)  # fmt: skip
 
 
 def decomposed_grid(result: Decomposed) -> Figure:
@@ -129,7 +127,7 @@ def decomposed_grid(result: Decomposed) -> Figure:
     figure, axes = canvas.page(max(MARGIN + width + 34 + key + MARGIN, 470), top + max(height, tall) + MARGIN)
     canvas.write(axes, MARGIN, MARGIN + 12, short(result.target), size=15, bold=True, limit=40)
     about = f"feature visualization by position, in the features of {result.source}"
-    canvas.write(axes, MARGIN, MARGIN + 31, about, size=11, color=palette.MUTED, limit=70)
+    canvas.note(axes, MARGIN, MARGIN + 31, about, size=11, limit=70)
     for i, row in enumerate(result.visualizations):
         for j, visualization in enumerate(row):
             x, y = MARGIN + j * (side + gap), top + i * (side + gap)
@@ -141,13 +139,13 @@ def decomposed_grid(result: Decomposed) -> Figure:
     x = MARGIN + width + 34
     end = _heat_map(axes, "norms of all weights", result.norms.numpy(), x, top, room)
     text = f"white 0, orange {amount(result.largest)}"
-    canvas.write(axes, x, end, text, size=10.5, color=palette.MUTED, limit=28)
+    canvas.note(axes, x, end, text, size=10.5, limit=28)
     if not result.inhibition:
         end = _heat_map(axes, "of those that excite", result.excitation.numpy(), x, end + 28, room)
-        canvas.write(axes, x, end, "the fainter an image, the less", size=10.5, color=palette.MUTED, limit=34)
+        canvas.note(axes, x, end, "the fainter an image, the less", size=10.5, limit=34)
     if any(p is None for row in result.visualizations for p in row):
         text = "·  too small, or only inhibits"
-        canvas.write(axes, x, end + 22, text, size=10.5, color=palette.MUTED, limit=32)
+        canvas.note(axes, x, end + 22, text, size=10.5, limit=32)
     return figure
 
 
@@ -174,13 +172,13 @@ def strip(result: Strip) -> Figure:
     top = MARGIN + 20
     canvas.write(axes, MARGIN, top - 9, "photograph", size=12, limit=24)
     canvas.place_whole(axes, crops.pixels(result.image, len(result.image)), MARGIN, top, side)
-    canvas.write(axes, MARGIN, top + side + 18, result.id, size=10.5, color=palette.MUTED, limit=30)
+    canvas.note(axes, MARGIN, top + side + 18, result.id, size=10.5, limit=30)
     for i, (layer, visualization) in enumerate(zip(result.layers, result.visualizations, strict=True)):
         x = MARGIN + (i + 1) * step
         canvas.write(axes, x, top - 9, layer, size=12, bold=True, limit=24)
         draw_result(axes, visualization, x, top, side)
         text = f"{result.exaggeration[i]:.3g} times as much, cosine {minus(f'{result.similarity[i]:.2f}')}"
-        canvas.write(axes, x, top + side + 18, text, size=10.5, color=palette.MUTED, limit=34)
+        canvas.note(axes, x, top + side + 18, text, size=10.5, limit=34)
     return figure
 
 
@@ -208,7 +206,7 @@ def trajectory_strip(result: Visualization, *, columns: int = 8) -> Figure:
         x, y = MARGIN + (i % across) * step, top + (i // across) * (step + 18)
         canvas.place_whole(axes, crops.pixels(result.frames[at], result.channels), x, y, side)
         name = "start" if at == 0 else f"step {at}"
-        canvas.write(axes, x, y + side + 15, name, size=10.5, color=palette.MUTED, limit=16)
+        canvas.note(axes, x, y + side + 15, name, size=10.5, limit=16)
     _history(axes, result, steps, MARGIN, below + 12, max(width, 312), 62)
     return figure
 
@@ -234,7 +232,7 @@ def _history(
     )
     axes.plot(marked[:, 0], marked[:, 1], color=palette.EXCITES, marker="o", ms=4, ls="none", zorder=3)
     text = f"objective, step 1 to {len(values)} (logarithmic): {amount(low)} to {amount(high)}"
-    canvas.write(axes, x, y + height + 24, text, size=10.5, color=palette.MUTED, limit=max(20, int(width / 6)))
+    canvas.note(axes, x, y + height + 24, text, size=10.5, limit=max(20, int(width / 6)))
 
 
 # -- what they share --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from matplotlib.figure import Figure
 
 from circuits.common.provenance import provenance
-from circuits.plot.drawing import canvas, crops, html_page, palette
+from circuits.plot.drawing import canvas, crops, html_page
 from circuits.plot.drawing.wording import short
 from circuits.plot.visualization.card import PATH, card, sizes, why_none
 from circuits.visualization.result import Visualization
@@ -135,7 +135,7 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
         name = short(result.unit) + (f".{result.variant}" if result.variant else "")
         canvas.write(axes, x, y + TILE + 14, name, size=10, mono=True, limit=17)
         if why is None:
-            canvas.write(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, color=palette.MUTED, limit=18)
+            canvas.note(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, limit=18)
     if not results:
-        canvas.write(axes, 24, 60, "no visualizations", size=12, color=palette.MUTED)
+        canvas.note(axes, 24, 60, "no visualizations", size=12)
     return figure

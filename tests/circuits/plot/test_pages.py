@@ -27,8 +27,8 @@ ID = '"><img src=x onerror=alert(1)>\udce9'
 @pytest.fixture(scope="module")
 def images() -> Images:
     pixels = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    pictures = [TensorPicture(f"{ID[:-1]}\u202e{i}", values) for i, values in enumerate(pixels)]
-    return Images(pictures, HOSTILE, labels=[0] * 6, classes=[HOSTILE])
+    items = [TensorPicture(f"{ID[:-1]}\u202e{i}", values) for i, values in enumerate(pixels)]
+    return Images(items, HOSTILE, labels=[0] * 6, classes=[HOSTILE])
 
 
 @pytest.fixture(scope="module")

@@ -35,28 +35,28 @@ def make_circuit(width: int = 4, depth: int = 2, *, shared: bool = True, score: 
     """A circuit with `width` sources a node; neighbors share a source when `shared`."""
     rng = np.random.default_rng(0)
     layers = tuple(f"mixed{4 - d}a" for d in range(depth + 1))
-    places = tuple(Example(i, f"p{i}", (i, 1), 9.0 - i, (i, i, i + 12, i + 12)) for i in range(4))
+    examples = tuple(Example(i, f"p{i}", (i, 1), 9.0 - i, (i, i, i + 12, i + 12)) for i in range(4))
     target = f"net/{layers[0]}:0"
-    nodes, edges, rests = [Node(target, layers[0], 0, "target", 0, 4.0, places, "car")], [], []
+    nodes, edges, rests = [Node(target, layers[0], 0, "target", 0, 4.0, examples, "car")], [], []
     frontier = [target]
     for d in range(1, depth + 1):
-        found: list[str] = []
+        sources_so_far: list[str] = []
         for t in frontier:
-            sources = [f"net/{layers[d]}:{len(found) + k}" for k in range(width)]
-            if shared and found and d > 1:
-                sources[0] = found[-1]
+            sources = [f"net/{layers[d]}:{len(sources_so_far) + k}" for k in range(width)]
+            if shared and sources_so_far and d > 1:
+                sources[0] = sources_so_far[-1]
             for k, source in enumerate(dict.fromkeys(sources)):
-                if source not in found:
-                    found.append(source)
-                    label = "window" if len(found) == 1 else None
+                if source not in sources_so_far:
+                    sources_so_far.append(source)
+                    label = "window" if len(sources_so_far) == 1 else None
                     index = int(source.rpartition(":")[2])
-                    nodes.append(Node(source, layers[d], index, "parent", d, 1.0, places, label))
+                    nodes.append(Node(source, layers[d], index, "parent", d, 1.0, examples, label))
                 sign = -1 if k == 1 else 1
                 kernel = (rng.random((3, 5)) * 0.2 * sign).astype(np.float32)
                 edges.append(Edge(source, t, sign, float(np.linalg.norm(kernel)), sign * 2.0 / (k + 1), kernel))
-            shown = sum(e.strength for e in edges if e.target == t)
-            rests.append(Rest(t, 100 - width, 0.25, shown + 0.25, -0.5, 0.125, shown - 0.125))
-        frontier = found
+            strength = sum(e.strength for e in edges if e.target == t)
+            rests.append(Rest(t, 100 - width, 0.25, strength + 0.25, -0.5, 0.125, strength - 0.125))
+        frontier = sources_so_far
     random = tuple(np.linspace(-3, 0.4, 50).tolist())
     drops = {n.unit: 0.3 - 0.1 * i for i, n in enumerate(nodes[1:])}
     scored = Score(0.81, 0.7, 100.0, 98.0, random, random, drops, 20, 0) if score else None
@@ -78,8 +78,8 @@ def images_of(figure: Figure) -> list[AxesImage]:
 
 def test_a_color_says_its_weight_to_one_part_in_255() -> None:
     weights = np.linspace(-0.3, 0.3, 2001)
-    found = plot.decode(plot.encode(weights, 0.3), 0.3)
-    assert np.abs(found - weights).max() <= 0.3 / 255
+    decoded = plot.decode(plot.encode(weights, 0.3), 0.3)
+    assert np.abs(decoded - weights).max() <= 0.3 / 255
 
 
 def test_zero_is_white_and_the_signs_are_orange_and_blue() -> None:
@@ -130,9 +130,9 @@ def test_a_half_is_heavier_from_sixty_percent_on() -> None:
 
 
 def test_the_middle_row_counts_half_to_each_side() -> None:
-    found = plot.halves([[3.0], [2.0], [1.0]])
-    assert found.above == pytest.approx(4 / 6) and found.below == pytest.approx(2 / 6)
-    assert found.mass == 6.0
+    shares = plot.halves([[3.0], [2.0], [1.0]])
+    assert shares.above == pytest.approx(4 / 6) and shares.below == pytest.approx(2 / 6)
+    assert shares.mass == 6.0
 
 
 def test_a_kernel_of_both_signs_is_read_for_each() -> None:
@@ -154,15 +154,15 @@ def test_the_reading_of_a_circuit_counts_its_signs_and_names_its_control() -> No
 
 
 def test_a_crop_is_square_centerd_and_gray_beyond_the_border() -> None:
-    picture = np.arange(100, dtype=np.uint8).reshape(10, 10, 1).repeat(3, axis=2)
-    assert np.array_equal(cut(picture, (2, 3, 6, 7)), picture[2:6, 3:7])
-    corner = cut(picture, (-2, -2, 2, 2))
-    assert corner.shape == (4, 4, 3) and np.array_equal(corner[2:, 2:], picture[:2, :2])
+    image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1).repeat(3, axis=2)
+    assert np.array_equal(cut(image, (2, 3, 6, 7)), image[2:6, 3:7])
+    corner = cut(image, (-2, -2, 2, 2))
+    assert corner.shape == (4, 4, 3) and np.array_equal(corner[2:, 2:], image[:2, :2])
     assert (corner[:2] == 150).all() and (corner[:, :2] == 150).all()
     # cut off at the border by the tracer: moved inwards
-    assert np.array_equal(cut(picture, (0, 0, 4, 2)), picture[:4, :4])
-    assert np.array_equal(cut(picture, (6, 3, 10, 5)), picture[6:, 2:6])
-    assert np.array_equal(cut(picture, (-50, -50, 60, 60)), picture)
+    assert np.array_equal(cut(image, (0, 0, 4, 2)), image[:4, :4])
+    assert np.array_equal(cut(image, (6, 3, 10, 5)), image[6:, 2:6])
+    assert np.array_equal(cut(image, (-50, -50, 60, 60)), image)
 
 
 def test_crops_are_cut_from_the_images_the_circuit_was_traced_on() -> None:
@@ -177,10 +177,10 @@ def test_crops_are_cut_from_the_images_the_circuit_was_traced_on() -> None:
         tuple(Example(i, images.ids[i], (0, 0), 1.0, (2, 2, 10, 10)) for i in (3, 1)),
     )
     circuit = Circuit(node.unit, "net", (node,), (), (), ("a",))
-    found = plot.crops(circuit, images, InputSpec(size=16))
+    cut_crops = plot.crops(circuit, images, InputSpec(size=16))
     expected = np.rint(images.tensor(InputSpec(size=16), [3])[0, :, 2:10, 2:10].numpy().transpose(1, 2, 0) * 255)
-    assert [c.shape for c in found[node.unit]] == [(8, 8, 3)] * 2
-    assert np.array_equal(found[node.unit][0], expected)
+    assert [c.shape for c in cut_crops[node.unit]] == [(8, 8, 3)] * 2
+    assert np.array_equal(cut_crops[node.unit][0], expected)
     assert len(plot.crops(circuit, images, InputSpec(size=16), n=1)[node.unit]) == 1
     with pytest.raises(CircuitsError, match="give the images"):
         plot.crops(circuit, images[2:], InputSpec(size=16))
@@ -189,8 +189,8 @@ def test_crops_are_cut_from_the_images_the_circuit_was_traced_on() -> None:
 def test_crops_of_a_gray_model_are_shown_in_gray() -> None:
     images = open_images(torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     node = Node("net/a:0", "a", 0, "target", 0, 1.0, (Example(0, images.ids[0], (0, 0), 1.0, (0, 0, 8, 8)),))
-    found = plot.crops(Circuit(node.unit, "net", (node,), (), (), ("a",)), images, InputSpec(size=8, channels=1))
-    assert np.array_equal(found[node.unit][0][..., 0], found[node.unit][0][..., 2])
+    cut_crops = plot.crops(Circuit(node.unit, "net", (node,), (), (), ("a",)), images, InputSpec(size=8, channels=1))
+    assert np.array_equal(cut_crops[node.unit][0][..., 0], cut_crops[node.unit][0][..., 2])
 
 
 def test_a_montage_is_clear_where_there_is_no_crop() -> None:
@@ -270,11 +270,11 @@ def test_every_circuit_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 def test_a_unit_without_pictures_is_a_tile_with_its_address() -> None:
     circuit = make_circuit(2, 1)
-    found = make_pictures(circuit)
-    whole = plot.circuit_graph(circuit, found)
-    del found[circuit.nodes[1].unit]
-    assert len(images_of(plot.circuit_graph(circuit, found))) == len(images_of(whole)) - 1
-    assert "mixed3a:0" in texts_of(plot.circuit_graph(circuit, found))
+    images = make_pictures(circuit)
+    complete = plot.circuit_graph(circuit, images)
+    del images[circuit.nodes[1].unit]
+    assert len(images_of(plot.circuit_graph(circuit, images))) == len(images_of(complete)) - 1
+    assert "mixed3a:0" in texts_of(plot.circuit_graph(circuit, images))
 
 
 def test_pictures_may_be_named_without_the_model() -> None:
@@ -286,10 +286,10 @@ def test_pictures_may_be_named_without_the_model() -> None:
 def test_kernels_in_a_figure_carry_their_weights_in_one_scale() -> None:
     circuit = make_circuit(3, 1)
     scale = plot.shared_scale(e.kernel for e in circuit.edges)
-    drawn = [np.asarray(i.get_array()) for i in images_of(plot.circuit_graph(circuit))]
+    images = [np.asarray(i.get_array()) for i in images_of(plot.circuit_graph(circuit))]
     for edge in circuit.edges:
-        found = [plot.decode(d, scale) for d in drawn if d.shape[:2] == edge.kernel.shape]
-        assert min(np.abs(f - edge.kernel).max() for f in found) <= scale / 255
+        kernels = [plot.decode(d, scale) for d in images if d.shape[:2] == edge.kernel.shape]
+        assert min(np.abs(f - edge.kernel).max() for f in kernels) <= scale / 255
 
 
 # -- other figures ------------------------------------------------------------------------------------
@@ -323,8 +323,8 @@ def test_an_auc_table_shows_the_best_with_their_numbers() -> None:
     rows += (Finding("net/a:9", 0.35, "max", 0.0, 1.0),)  # an interval was not asked for
     texts = texts_of(plot.auc_table(rows, n=3, title="car"))
     assert [t for t in texts if t in ("0.900", "0.800", "0.700", "0.600")] == ["0.900", "0.800", "0.700"]
-    whole = texts_of(plot.auc_table(Findings(rows, ("a",), 5, 5, chance=0.68)))
-    assert "0.350" in whole and "best for shuffled labels" in whole
+    findings = texts_of(plot.auc_table(Findings(rows, ("a",), 5, 5, chance=0.68)))
+    assert "0.350" in findings and "best for shuffled labels" in findings
     assert isinstance(plot.auc_table([]), Figure)
 
 
@@ -419,8 +419,8 @@ def test_labels_and_ids_are_text_whatever_they_hold() -> None:
 
 def test_the_report_is_the_same_each_time() -> None:
     circuit = make_circuit(2, 1)
-    pictures = make_pictures(circuit)
-    assert plot.trace_report(circuit, pictures, "c", "p") == plot.trace_report(circuit, pictures, "c", "p")
+    images = make_pictures(circuit)
+    assert plot.trace_report(circuit, images, "c", "p") == plot.trace_report(circuit, images, "c", "p")
 
 
 def test_a_kernel_of_the_report_tells_its_weights() -> None:

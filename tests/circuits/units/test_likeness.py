@@ -261,7 +261,7 @@ def test_the_figure_shows_neighbors_with_and_without_pictures() -> None:
     near = neighbors(twins(), "middle:0", n=7)
     figure = neighbors_table(near)
     said = [t.get_text() for t in figure.axes[0].texts]
-    assert "Units like middle:0" in said and sum(t.startswith("middle:") for t in said) == 7
+    assert "Units similar to middle:0" in said and sum(t.startswith("middle:") for t in said) == 7
     assert any(t.startswith("1 pair in 100 reaches") for t in said)
     shown = neighbors_table(near, {near.rows[0][0]: [np.zeros((8, 8, 3), np.uint8)]})
     assert len(shown.axes[0].get_images()) == 1
