@@ -18,7 +18,7 @@ from circuits.common.examples import Example
 from circuits.plot.drawing.html_page import printable, render, tag
 from circuits.units.dossier import explain
 from tests.circuits.plot.pages import HOSTILE, check_safe
-from zoo.images.decoding import TensorPicture
+from zoo.images.decoding import TensorImage
 from zoo.images.sources import Images
 
 ID = '"><img src=x onerror=alert(1)>\udce9'
@@ -27,7 +27,7 @@ ID = '"><img src=x onerror=alert(1)>\udce9'
 @pytest.fixture(scope="module")
 def images() -> Images:
     pixels = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    items = [TensorPicture(f"{ID[:-1]}\u202e{i}", values) for i, values in enumerate(pixels)]
+    items = [TensorImage(f"{ID[:-1]}\u202e{i}", values) for i, values in enumerate(pixels)]
     return Images(items, HOSTILE, labels=[0] * 6, classes=[HOSTILE])
 
 
