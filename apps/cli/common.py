@@ -17,7 +17,7 @@ from rich.console import Console
 
 from apps.cli.errors import UsageError
 from apps.cli.output.console import Report, progress_bar
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from circuits.network.address import Unit
@@ -31,7 +31,7 @@ Many = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command found out.
+    """What a command returns.
 
     Attributes:
         document: goes to stdout with `--json`, and into `<command>.json` of `--out`.
@@ -104,8 +104,8 @@ class ModelOptions(Command):
         if self.sae:
             from sae.data.vision_site import attach_folder
 
-            for one in self.sae:
-                own, _, folder = one.rpartition("=")
+            for option in self.sae:
+                own, _, folder = option.rpartition("=")
                 attach_folder(model, folder, own or None)
         return model
 
@@ -117,7 +117,7 @@ class ModelOptions(Command):
         unit = Unit.parse(address)
         if unit.model is None:
             raise AddressError(
-                f"{shorten(address)!r} does not say which model: write scenes/{shorten(unit)}, for example"
+                f"{shorten(address)!r} does not name its model: write scenes/{shorten(unit)}, for example"
             )
         model = self.load(unit.model)
         return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
@@ -130,20 +130,20 @@ def _renamed(unit: Unit, model: str) -> Unit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions(ModelOptions):
-    """Options of commands that look at pictures."""
+class ImageOptions(ModelOptions):
+    """Options of commands that need images."""
 
     images: Many = field(default=())
-    """Pictures: a folder, a picture, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
+    """Images: a folder, an image, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
     May be repeated. By default scenes:500 for the model `scenes`."""
     limit: int | None = None
-    """At most so many pictures, drawn at random with --seed."""
+    """At most so many images, drawn at random with --seed."""
 
-    def pictures(self, model: str) -> Images:
-        """The pictures asked for."""
+    def open_images(self, model: str) -> Images:
+        """The chosen images."""
         if not self.images and model != "scenes":
-            raise UsageError(f"{model} needs pictures to look at: --images FOLDER (or --images scenes:500)")
-        return open_pictures(self.images or ("scenes:500",), self.limit, self.seed)
+            raise UsageError(f"{model} needs images: --images FOLDER (or --images scenes:500)")
+        return open_sources(self.images or ("scenes:500",), self.limit, self.seed)
 
 
 def reporting(report: Report | None) -> dict[str, Any]:

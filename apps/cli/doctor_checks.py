@@ -1,4 +1,4 @@
-"""What `circuits doctor` looks at: each function yields what it found, and the command that mends it."""
+"""The checks of `circuits doctor`: each function yields findings, with the command that fixes what is broken."""
 
 from __future__ import annotations
 
@@ -29,13 +29,26 @@ SCARCE = 2 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: state is ok, missing (something optional is not there) or broken (something fails)."""
+    """One line of the report.
+
+    Attributes:
+        group: heading.
+        name: what is checked.
+        state: "ok", "missing" (something optional is not installed) or "broken" (something fails).
+        detail: version, path or reason.
+        fix: command that fixes it.
+    """
 
     group: str
-    what: str
+    name: str
     state: str
-    found: str
-    mend: str = ""
+    detail: str
+    fix: str = ""
+
+    def describe(self) -> dict[str, str]:
+        """Ready for JSON. By hand: the base of results imports torch, which may be what is broken."""
+        entries = {"what": self.name, "state": self.state, "found": self.detail, "mend": self.fix}
+        return {"group": self.group, **entries}
 
 
 def _version(distribution: str) -> str | None:
@@ -126,9 +139,9 @@ def extras() -> Iterator[Finding]:
     """The optional extras."""
     for extra, modules in EXTRAS.items():
         absent = [name for name in modules if util.find_spec(name) is None]
-        found = ", ".join(modules) if not absent else f"without {', '.join(absent)}"
-        mend = f"pip install 'vision-circuits[{extra}]'" if absent else ""
-        yield Finding("Extras", extra, "missing" if absent else "ok", found, mend)
+        detail = ", ".join(modules) if not absent else f"without {', '.join(absent)}"
+        fix = f"pip install 'vision-circuits[{extra}]'" if absent else ""
+        yield Finding("Extras", extra, "missing" if absent else "ok", detail, fix)
 
 
 def weights() -> Iterator[Finding]:
@@ -140,27 +153,35 @@ def weights() -> Iterator[Finding]:
         yield Finding("Weights", "models", "broken", f"{type(error).__name__}: {error}"[:200])
         return
     folder = user_folder()
-    named = Finding("Weights", "$CIRCUITS_WEIGHTS", "ok", "not set; only the cache is searched")
+    variable = Finding("Weights", "$CIRCUITS_WEIGHTS", "ok", "not set; only the cache is searched")
     if folder is not None:
         there = folder.is_dir()
-        named = replace(
-            named, found=str(folder) + ("" if there else ": no such folder"), state="ok" if there else "broken"
+        variable = replace(
+            variable, detail=str(folder) + ("" if there else ": no such folder"), state="ok" if there else "broken"
         )
-        named = replace(named, mend="" if there else f"mkdir -p {folder}, or export CIRCUITS_WEIGHTS=another folder")
-    yield named
+        variable = replace(
+            variable, fix="" if there else f"mkdir -p {folder}, or export CIRCUITS_WEIGHTS=another folder"
+        )
+    yield variable
     for name, card in cards().items():
-        where = status(card)
+        card_status = status(card)
         needed = card.weights is not None and card.weights.packaged
-        mend = ""
-        if not where.available and card.weights is not None:
+        fix = ""
+        if not card_status.available and card.weights is not None:
             if needed:
-                mend = "reinstall vision-circuits"
+                fix = "reinstall vision-circuits"
             elif card.weights.url:
-                mend = f"circuits trace {name}/...  (fetched on first use), or --weights FILE"
+                fix = f"circuits trace {name}/...  (fetched on first use), or --weights FILE"
             else:
-                mend = f"cp {card.weights.filename} {folder or cache_folder()}/"
-        state = "ok" if where.available else "broken" if needed else "missing"
-        yield Finding("Weights", name, state, f"{where.path} ({where.how})" if where.path else where.how, mend)
+                fix = f"cp {card.weights.filename} {folder or cache_folder()}/"
+        state = "ok" if card_status.available else "broken" if needed else "missing"
+        yield Finding(
+            "Weights",
+            name,
+            state,
+            f"{card_status.path} ({card_status.how})" if card_status.path else card_status.how,
+            fix,
+        )
 
 
 def folders() -> Iterator[Finding]:
@@ -176,14 +197,14 @@ def folders() -> Iterator[Finding]:
             pass
         yield Finding("Folders", "cache", "ok", f"{cache}, can be written")
     except OSError as error:
-        mend = "export CIRCUITS_HOME=a folder that can be written to"
-        yield Finding("Folders", "cache", "broken", f"{cache}: {error.strerror}", mend)
-    for what, place in (("disk of the cache", existing), ("disk of this folder", Path.cwd())):
-        free = shutil.disk_usage(place).free
+        fix = "export CIRCUITS_HOME=a folder that can be written to"
+        yield Finding("Folders", "cache", "broken", f"{cache}: {error.strerror}", fix)
+    for label, folder in (("disk of the cache", existing), ("disk of this folder", Path.cwd())):
+        free = shutil.disk_usage(folder).free
         plenty = free > SCARCE
         yield Finding(
             "Folders",
-            what,
+            label,
             "ok" if plenty else "missing",
             f"{free / 2**30:.1f} GiB free",
             "" if plenty else "free some space",

@@ -23,29 +23,29 @@ def parse(command: type[Command], prog: str, arguments: Sequence[str]) -> Comman
         UsageError: options that cannot be read. SystemExit: after `--help`.
     """
     _own_options_first(command)
-    said = io.StringIO()
+    errors = io.StringIO()
     description = inspect.cleandoc(command.__doc__ or "")
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(command, prog=prog, description=description, args=list(arguments), config=_CONFIG)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(f"{_in_one_line(said.getvalue())}; see `{prog} --help`") from None
+        raise UsageError(f"{_in_one_line(errors.getvalue())}; see `{prog} --help`") from None
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro's box says, without the frame, the title and the advice."""
+    """The message in tyro's box, without the frame, the title and the advice."""
     lines = [line.translate(_FRAME).strip() for line in box.splitlines()]
     body = [line for line in lines[1:] if line]  # the first line is the frame with the title
     while body and _is_rule(body[0]):  # a terminal without box characters has one more
         body.pop(0)
     rule = next((i for i, line in enumerate(body) if _is_rule(line)), len(body))
-    said, advice = body[:rule], body[rule + 1 :]
-    if said and said[0].startswith("Missing from"):
+    message_lines, advice = body[:rule], body[rule + 1 :]
+    if message_lines and message_lines[0].startswith("Missing from"):
         # then come, for each argument, its name and its help
-        return f"{said[1].split()[0]} is missing" if len(said) > 1 else "an argument is missing"
-    message = " ".join(said) or "the options cannot be read"
+        return f"{message_lines[1].split()[0]} is missing" if len(message_lines) > 1 else "an argument is missing"
+    message = " ".join(message_lines) or "the options cannot be read"
     near = next((line.split()[0].rstrip(",") for line in advice[1:] if line.startswith("--")), None)
     if advice and advice[0].startswith("Perhaps you meant") and near:
         message += f"; perhaps {near}"

@@ -57,7 +57,7 @@ def _write(result: CommandResult, document: dict[str, Any], folder: Path, name: 
 def staged(out: Path | None) -> Iterator[Path | None]:
     """A hidden folder whose files are moved into `out` when all went well, and removed when not.
 
-    It is made before the work starts, so that a place that cannot be written to is known at once.
+    It is made before the work starts, so that a folder that cannot be written to is reported at once.
 
     Raises:
         CircuitsError: `out` is a file, or nothing can be written there.
@@ -69,10 +69,10 @@ def staged(out: Path | None) -> Iterator[Path | None]:
 
     out = out.expanduser().absolute()
     try:
-        place = out if out.is_dir() else next(p for p in out.parents if p.exists())
+        parent = out if out.is_dir() else next(p for p in out.parents if p.exists())
         if out.exists() and not out.is_dir():
             raise CircuitsError(f"--out {shorten(out, 200)} is a file; give a folder")
-        folder = Path(tempfile.mkdtemp(dir=place, prefix=".circuits-"))
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=".circuits-"))
     except (OSError, ValueError) as error:
         raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock
 
-from apps.pictures import open_pictures
+from apps.images import open_sources
 from zoo.common.files import write_text_atomically
 from zoo.errors import CircuitsError
 from zoo.images.sources import Images
@@ -97,7 +97,7 @@ class FigureContext:
         if not sources:
             raise NotApplicable("needs images: --images FOLDER")
         most = [n for n in (self.settings.limit, self.size(None, 300, 90)) if n is not None]
-        images = open_pictures(sources, min(most, default=None), self.seed)
+        images = open_sources(sources, min(most, default=None), self.seed)
         return _labeled(images, self.model.classes) if images.labels is None and self.model.classes else images
 
     def size(self, full: T, quick: T, test: T) -> T:

@@ -1,4 +1,4 @@
-"""`circuits atlas`: what a layer can say, on a map."""
+"""`circuits atlas`: the activation atlas of a layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, PictureOptions, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=140, summary="activation atlas of a layer: a map of feature visualizations")
 @dataclass(frozen=True, kw_only=True)
-class DrawAtlas(PictureOptions):
-    """Lay out what a layer says to many pictures, and draw each region of it.
+class DrawAtlas(ImageOptions):
+    """Map the activations of a layer on many images, with a feature visualization for each region.
 
-    Activation vectors at random positions of the pictures are laid out in a square so that what is alike lies
-    together, averaged over the cells of a grid, and each average is shown by a picture made by optimization. Beside it
-    stands how alike neighboring cells are, against any two cells and against shuffled data.
+    Activation vectors at random positions of the images are projected to two dimensions so that similar
+    vectors are near each other, averaged over the cells of a grid, and each average is visualized by optimization. The
+    similarity of neighboring cells is compared with that of any two cells and of shuffled data.
 
-    The folder gets atlas.png and a page, index.html, on which each cell tells its samples, units and classes.
+    The folder gets atlas.png and a page, index.html, which lists the samples, units and classes of each cell.
     The same command again goes on where it was stopped.
 
     Example:
@@ -52,18 +52,18 @@ class DrawAtlas(PictureOptions):
     steps: int = 128
     """Steps of the optimization of icons; the published atlases took 512."""
     per_image: int = 4
-    """Positions sampled of each picture."""
+    """Positions sampled of each image."""
     least: int = 4
     """Cells with fewer samples are left empty."""
     plain_directions: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Draw all that a cell says, not what tells it from the others (no whitening)."""
+    """Visualize the mean activation of a cell without whitening."""
     batch_size: int | None = None
     """Icons at once."""
 
     keeps_out: ClassVar[bool] = True
 
     def run(self, session: Session) -> CommandResult:
-        """Make the atlas, its picture and its page."""
+        """Make the atlas, its image and its page."""
         from circuits.activations.atlas_builder import activation_atlas
 
         if self.out is None:
@@ -80,8 +80,8 @@ class DrawAtlas(PictureOptions):
                 raise UsageError(f"--{name} is at least 1, not {number}")
         elapsed = clock()
         model, unit = self.address_of(self.address)
-        images = self.pictures(model.name)
-        with _kept(self.out), session.progress(f"atlas of {unit.short}") as report:
+        images = self.open_images(model.name)
+        with _resumable(self.out), session.progress(f"atlas of {unit.short}") as report:
             atlas = activation_atlas(
                 model, unit.short, images, **self._options(), store=self.out, seed=self.seed, **reporting(report)
             )
@@ -93,8 +93,8 @@ class DrawAtlas(PictureOptions):
         def show(console: Console) -> None:
             cells = document["cells"]
             console.print(Text.assemble((f"{model.name}/{atlas.layer}", "bold"), f"  {len(cells)} cells"))
-            rows = [[one.quantity, one.neighbors, one.random, one.shuffled, one.pairs] for one in atlas.similarity]
-            columns = ["how alike", "neighbors", "any two", "shuffled", "pairs"]
+            rows = [[row.quantity, row.neighbors, row.random, row.shuffled, row.pairs] for row in atlas.similarity]
+            columns = ["similarity of", "neighbors", "any two", "shuffled", "pairs"]
             console.print(table(columns, rows, right=" rrrr"))
             fullest = sorted(cells, key=lambda c: -c["count"])[:8]
             lines = [
@@ -108,8 +108,8 @@ class DrawAtlas(PictureOptions):
             ]
             console.print()
             console.print(table(["fullest cells", "samples", "units", "classes pushed"], lines, right=" r"))
-            said = f"{document['samples']} samples of {document['pictures']} pictures, {seconds:.1f} s"
-            console.print(Text(said, style="dim"))
+            summary = f"{document['samples']} samples of {document['pictures']} images, {seconds:.1f} s"
+            console.print(Text(summary, style="dim"))
             console.print(Text(f"written: {out / 'index.html'}", style="dim"))
 
         return CommandResult(document, show)
@@ -145,21 +145,21 @@ class DrawAtlas(PictureOptions):
 
 
 @contextmanager
-def _kept(out: Path) -> Iterator[None]:
-    """Ctrl-C says what is kept."""
+def _resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C reports what is finished."""
     try:
         yield
     except KeyboardInterrupt:
         if not (out / "index.json").is_file():
             raise
-        kept = f"interrupted: what is finished is kept in {out}, and the same command goes on"
-        raise UsageError(kept) from None
+        message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
+        raise UsageError(message) from None
 
 
 def _write(
     out: Path, model: Model, atlas: Atlas, images: Images, document: dict[str, Any], command: str, python: str
 ) -> None:
-    """The picture, the page and the document; the atlas itself is there already."""
+    """The image, the page and the document; the atlas itself is there already."""
     from circuits import plot
     from circuits.plot.activations.atlas import atlas_figure, atlas_page, example_crops
     from zoo.common.files import write_text_atomically

@@ -1,4 +1,4 @@
-"""`circuits attribute`: what each unit of a layer contributes to a unit, on pictures; and the sum that it makes."""
+"""`circuits attribute`: what each unit of a layer contributes to a unit, on images, and their sum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, PictureOptions, Session
+from apps.cli.common import CommandResult, ImageOptions, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
 from apps.cli.registry import command
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from circuits.attribution.attribute import Attribution
     from zoo.images.sources import Images
 
-SHOWN_PICTURES = 8
+SHOWN_IMAGES = 8
 
 
 @command(group="Analysis", order=50, summary="what each unit of a layer contributes to a unit, on images")
 @dataclass(frozen=True, kw_only=True)
-class Attribute(PictureOptions):
-    """Say what each unit of a layer contributes to a unit's response, picture by picture and on average.
+class Attribute(ImageOptions):
+    """Compute what each unit of a layer contributes to a unit's response, image by image and on average.
 
-    The response is taken at the unit's peak on each picture, or at the position of the address (@y,x), before its own
-    rectifier. weight*act multiplies expanded weights with activations; with the biases it sums up to the response
-    where nothing nonlinear lies between. grad*act uses the gradient on the picture, integrated averages it on the way
+    The response is taken at the unit's peak on each image, or at the position of the address (@y,x), before its own
+    ReLU. weight*act multiplies expanded weights with activations; with the biases it sums up to the response
+    where nothing nonlinear lies between. grad*act uses the gradient on the image, integrated averages it on the way
     from zero, ablation measures what is lost without the unit. All units + biases + the nonlinear rest = the response.
 
     Example:
@@ -41,7 +41,7 @@ class Attribute(PictureOptions):
     address: tyro.conf.Positional[str]
     """The unit: model/layer:unit, with @y,x to read it at one position."""
     source: str | None = None
-    """Layer whose units are asked; `input` for the picture itself. By default the trunk layer before."""
+    """Layer of the contributing units; `input` for the image itself. By default the trunk layer before."""
     method: Literal["weight*act", "grad*act", "integrated", "ablation"] = "weight*act"
     """How contributions are measured."""
     top: int = 10
@@ -59,86 +59,89 @@ class Attribute(PictureOptions):
         source = self.source or model.before(unit.layer)
         if source is None:
             raise GraphError(
-                f"{unit.short} reads the picture itself: --source input, with --method grad*act or integrated"
+                f"{unit.short} has only the image before it: --source input, with --method grad*act or integrated"
             )
-        images = self.pictures(model.name)
+        images = self.open_images(model.name)
         with session.progress(f"attributing {unit.short} to {source}"):
-            found = attribute(model, images, source=source, target=unit, method=self.method)
+            attribution = attribute(model, images, source=source, target=unit, method=self.method)
         seconds = elapsed()
-        units = _units(found, self.top)
-        total = float(found.units.sum(dim=1).mean())
-        sums = {
+        units = _units(attribution, self.top)
+        total = float(attribution.units.sum(dim=1).mean())
+        contributions = {
             "shown": sum(u["contribution"] for u in units),
             "others": total - sum(u["contribution"] for u in units),
             "all": total,
-            "bias": float(found.bias.mean()),
-            "remainder": float(found.remainder.mean()),
-            "response": float(found.response.mean()),
+            "bias": float(attribution.bias.mean()),
+            "remainder": float(attribution.remainder.mean()),
+            "response": float(attribution.response.mean()),
         }
         document: dict[str, Any] = {
-            "target": found.target,
-            "source": found.source,
-            "start": found.start,
-            "method": found.method,
+            "target": attribution.target,
+            "source": attribution.source,
+            "start": attribution.start,
+            "method": attribution.method,
             "units": units,
-            "sum": sums,
-            "pictures": _pictures(found, images),
-            "provenance": found.provenance,
+            "sum": contributions,
+            "pictures": _rows_of_images(attribution, images),
+            "provenance": attribution.provenance,
         }
 
         def show(console: Console) -> None:
-            console.print(Text.assemble((found.target, "bold"), f"  from {found.source} by {found.method}"))
-            rows = [[u["unit"], signed(u["contribution"]), u["share"], u["pictures"]] for u in units]
             console.print(
-                table(["unit", "contributes", "share of |all|", "pictures on which it adds"], rows, right=" rrr")
+                Text.assemble((attribution.target, "bold"), f"  from {attribution.source} by {attribution.method}")
             )
+            rows = [[u["unit"], signed(u["contribution"]), u["share"], u["pictures"]] for u in units]
+            console.print(table(["unit", "contributes", "share of |all|", "images where positive"], rows, right=" rrr"))
             console.print()
-            columns = ["the sum (mean)", "shown", "+ others", "= all", "+ biases", "+ nonlinear", "= response"]
+            columns = ["contributions (mean)", "listed", "+ others", "= all", "+ biases", "+ nonlinear", "= response"]
             names = ("shown", "others", "all", "bias", "remainder", "response")
-            console.print(table(columns, [["", *(signed(sums[n]) for n in names)]], right=" rrrrrr"))
+            console.print(table(columns, [["", *(signed(contributions[n]) for n in names)]], right=" rrrrrr"))
             console.print()
-            _show_pictures(console, document["pictures"])
-            console.print(Text(f"{len(images)} pictures of {images.name}, {seconds:.1f} s", style="dim"))
+            _show_images(console, document["pictures"])
+            console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
             import numpy as np
 
-            np.save(folder / "contributions.npy", found.units.cpu().numpy())
+            np.save(folder / "contributions.npy", attribution.units.cpu().numpy())
 
         return CommandResult(document, show, write)
 
 
-def _units(found: Attribution, top: int) -> list[dict[str, Any]]:
-    mean = found.units.mean(dim=0)
+def _units(attribution: Attribution, top: int) -> list[dict[str, Any]]:
+    mean = attribution.units.mean(dim=0)
     size = float(mean.abs().sum()) or 1.0
     return [
         {
-            "unit": f"{found.source}:{channel}",
+            "unit": f"{attribution.source}:{channel}",
             "contribution": value,
             "share": abs(value) / size,
-            "pictures": int((found.units[:, channel] > 0).sum()),
+            "pictures": int((attribution.units[:, channel] > 0).sum()),
         }
-        for channel, value in found.top(top)
+        for channel, value in attribution.top(top)
     ]
 
 
-def _pictures(found: Attribution, images: Images) -> list[dict[str, Any]]:
-    """One row a picture, strongest response first: where the unit was read, what it says, and who said most."""
+def _rows_of_images(attribution: Attribution, images: Images) -> list[dict[str, Any]]:
+    """One row an image, strongest response first: the unit's position, its response, and the strongest contribution."""
     rows = []
-    for i in found.response.argsort(descending=True, stable=True).tolist():
-        best = int(found.units[i].abs().argmax())
+    for i in attribution.response.argsort(descending=True, stable=True).tolist():
+        best = int(attribution.units[i].abs().argmax())
         rows.append(
             {
                 "id": images.ids[i],
-                "position": found.positions[i],
-                "response": float(found.response[i]),
-                "strongest": {"unit": f"{found.source}:{best}", "contribution": float(found.units[i, best])},
+                "position": attribution.positions[i],
+                "response": float(attribution.response[i]),
+                "strongest": {
+                    "unit": f"{attribution.source}:{best}",
+                    "contribution": float(attribution.units[i, best]),
+                },
             }
         )
     return rows
 
 
-def _show_pictures(console: Console, rows: list[dict[str, Any]]) -> None:
+def _show_images(console: Console, rows: list[dict[str, Any]]) -> None:
     lines = [
         [
             r["id"],
@@ -147,8 +150,8 @@ def _show_pictures(console: Console, rows: list[dict[str, Any]]) -> None:
             r["strongest"]["unit"],
             signed(r["strongest"]["contribution"]),
         ]
-        for r in rows[:SHOWN_PICTURES]
+        for r in rows[:SHOWN_IMAGES]
     ]
-    console.print(table(["picture", "at", "response", "most by", ""], lines, right="  r r"))
-    if len(rows) > SHOWN_PICTURES:
-        console.print(Text(f"and {len(rows) - SHOWN_PICTURES} more pictures; --json lists them all", style="dim"))
+    console.print(table(["image", "at", "response", "most by", ""], lines, right="  r r"))
+    if len(rows) > SHOWN_IMAGES:
+        console.print(Text(f"and {len(rows) - SHOWN_IMAGES} more images; --json lists them all", style="dim"))

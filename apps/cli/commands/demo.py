@@ -20,7 +20,7 @@ from apps.cli.output.part_names import SURE
 from apps.cli.registry import command
 
 WIDTH = 8
-"""Parents shown at most."""
+"""Most parents to list."""
 THRESHOLD = 0.01
 """Share of the strongest below which a parent is left to the rest."""
 
@@ -28,11 +28,11 @@ THRESHOLD = 0.01
 @command(group="Models and images", order=10, summary="trace the car detector of the built-in network, with its report")
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
-    """Take a car detector apart: find it, trace its parents, name them, and try the circuit.
+    """Trace a car detector: find it, trace its parents, label them, and score the circuit.
 
     The built-in network was trained on drawn scenes. A car is windows above a body above wheels, and the same parts in
     another order are no car; so a unit that knows cars must know where its parts are. The demo finds that unit, traces
-    the units that make it fire, names them by the masks of the parts, reads their kernels, and compares the circuit
+    the units that activate it, labels them by the masks of the parts, describes their kernels, and compares the circuit
     with random ones. With --out the report is written. Offline, under a minute on two cores.
 
     Example:
@@ -123,7 +123,7 @@ def _parent(edge: Any, labels: dict[str, str], scores: dict[str, dict[str, float
 
 
 def _verdict(parents: list[dict[str, Any]]) -> str:
-    """What the table says about the three parts, in a sentence."""
+    """The result for the three parts, in a sentence."""
     named = {p["part"]: p for p in reversed(parents) if p["auc"] is not None and p["auc"] >= SURE and p["strength"] > 0}
     seen = [part for part in CAR_PARTS if part in named]
     if len(seen) < len(CAR_PARTS):

@@ -1,4 +1,4 @@
-"""`circuits doctor`: what is installed, what is missing, and the command that mends it."""
+"""`circuits doctor`: what is installed, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.cli.registry import command
 class Doctor(Command):
     """Say what is installed, which devices there are, where weights are, and what is missing.
 
-    Every missing thing comes with the command that mends it. Nothing is downloaded and nothing is changed. The exit
+    Every missing thing comes with the command that fixes it. Nothing is downloaded and nothing is changed. The exit
     code is 1 when something is broken; optional things that are merely missing do not count.
 
     Example:
@@ -41,7 +41,7 @@ class Doctor(Command):
         broken = [f for f in findings if f.state == "broken"]
         document: dict[str, Any] = {
             "healthy": not broken,
-            "findings": [vars(f) for f in findings],
+            "findings": [f.describe() for f in findings],
             "environment": {
                 name: os.environ.get(name) for name in ("CIRCUITS_WEIGHTS", "CIRCUITS_HOME", "CIRCUITS_DATA")
             },
@@ -51,7 +51,7 @@ class Doctor(Command):
             for group in dict.fromkeys(f.group for f in findings):
                 console.print(Text(group, style="bold"))
                 rows = [_row(f) for f in findings if f.group == group]
-                console.print(table(["", "what", "found", "to mend it"], rows))
+                console.print(table(["", "check", "result", "fix"], rows))
                 console.print()
             missing = sum(f.state == "missing" for f in findings)
             verdict = f"{len(broken)} broken" if broken else "all that is needed is here"
@@ -62,4 +62,4 @@ class Doctor(Command):
 
 def _row(finding: Finding) -> list[object]:
     marks = {"ok": Text("ok", "green"), "missing": Text("--", "yellow"), "broken": Text("!!", "bold red")}
-    return [marks[finding.state], finding.what, finding.found, finding.mend]
+    return [marks[finding.state], finding.name, finding.detail, finding.fix]

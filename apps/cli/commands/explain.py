@@ -16,7 +16,7 @@ from apps.cli.common import CommandResult, Many, ModelOptions, Session, reportin
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
 from apps.cli.registry import command
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from circuits.dataset.scan_results import Scan
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 @command(group="Analysis", order=80, summary="the dossier of one unit, from a scan")
 @dataclass(frozen=True, kw_only=True)
 class Explain(ModelOptions):
-    """Gather all that is known of one unit, on one page: what it answers to from strong to weak, its histogram, what
-    it reads and who reads it, and which units are like it.
+    """Compile the dossier of one unit on one page: examples from strong to weak activation, activation histogram,
+    incoming and outgoing weights, and similar units.
 
-    It stands on a scan (`circuits scan`). Where the store holds none of the model yet, the pictures given with --images
-    are scanned first, and the scan is kept. Sections that take longer are made when they are asked for. With --out the
+    It stands on a scan (`circuits scan`). Where the store holds none of the model yet, the images given with --images
+    are scanned first, and the scan is kept. Slow sections are computed on request (--sections). With --out the
     page is written as index.html; without, what matters most is printed.
 
     Example:
@@ -49,8 +49,8 @@ class Explain(ModelOptions):
     sections: Many = ()
     """A section to make besides the quick ones; may be repeated; `all` for all there are."""
     images: Many = ()
-    """Pictures to scan, where the store holds no scan of the model; where it does, the scanned pictures, should they
-    not be where they were. May be repeated."""
+    """Images to scan, where the store holds no scan of the model; where it does, the scanned images, if they
+    have been moved. May be repeated."""
 
     def run(self, session: Session) -> CommandResult:
         """The dossier."""
@@ -63,24 +63,26 @@ class Explain(ModelOptions):
         from circuits.units.dossier.section_registry import section
 
         elapsed = clock()
-        asked = Unit.parse(self.address)
-        if asked.model is None:
-            raise UsageError(f"{self.address!r} does not say which model: write scenes/{self.address}, for example")
-        images = open_pictures(self.images, None, self.seed) if self.images else None
+        address = Unit.parse(self.address)
+        if address.model is None:
+            raise UsageError(f"{self.address!r} does not name its model: write scenes/{self.address}, for example")
+        images = open_sources(self.images, None, self.seed) if self.images else None
         sections = list(SECTIONS) if "all" in self.sections else [section(name).name for name in self.sections]
-        fresh = images is not None and read_manifest(folder_of(self.store, asked.model)) is None
-        scan = None if fresh else read_scan(self.store, asked.model)  # before the weights are read: it may not be there
+        fresh = images is not None and read_manifest(folder_of(self.store, address.model)) is None
+        scan = (
+            None if fresh else read_scan(self.store, address.model)
+        )  # before the weights are read: it may not be there
         model, unit = self.address_of(self.address)
         unit = model.unit(unit)
         if scan is None:
             scan = self._scanned(session, model, unit, images)
         with session.progress(f"explaining {unit.short}") as report:
-            found = explain(model, unit, scan, sections=sections, images=images, seed=self.seed, **reporting(report))
-        document: dict[str, Any] = {**found.describe(), "store": str(self.store)}
+            dossier = explain(model, unit, scan, sections=sections, images=images, seed=self.seed, **reporting(report))
+        document: dict[str, Any] = {**dossier.describe(), "store": str(self.store)}
 
         def show(console: Console) -> None:
-            _show(console, found)
-            console.print(Text(f"{elapsed():.1f} s; --out DIR writes the page with its pictures", style="dim"))
+            _show(console, dossier)
+            console.print(Text(f"{elapsed():.1f} s; --out DIR writes the page with its images", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot.units.dossier import dossier_page
@@ -91,13 +93,13 @@ class Explain(ModelOptions):
                 f"scan = circuits.read_scan({str(self.store)!r}, model.name)\n"
                 f"dossier = explain(model, {unit.short!r}, scan, sections={sections!r})"
             )
-            page = dossier_page(found, scan, command=shlex.join(_words(session)), python=python, images=images)
+            page = dossier_page(dossier, scan, command=shlex.join(_arguments(session)), python=python, images=images)
             (folder / "index.html").write_text(page, encoding="utf-8")
 
         return CommandResult(document, show, write)
 
     def _scanned(self, session: Session, model: Model, unit: Unit, images: Images | None) -> Scan:
-        """A scan of all layers that units are drawn from, and of the dictionary that the unit is of."""
+        """A scan of the layers that have units, and of the unit's own dictionary."""
         from circuits.dataset.scan import scan
         from circuits.dataset.scan_targets import sites_of
 
@@ -110,7 +112,7 @@ class Explain(ModelOptions):
             return scan(model, images, self.store, layers=layers, seed=self.seed, **reporting(report))
 
 
-def _words(session: Session) -> list[str]:
+def _arguments(session: Session) -> list[str]:
     return shlex.split(session.invocation)
 
 
@@ -118,15 +120,17 @@ def _show(console: Console, dossier: Dossier) -> None:
     from circuits.dataset.scan_results import UnitScan
     from circuits.units.dossier import Wires
 
-    found = dossier.parts["responses"]
-    assert isinstance(found, UnitScan)
+    responses = dossier.parts["responses"]
+    assert isinstance(responses, UnitScan)
     console.print(Text(dossier.unit, style="bold"))
-    fires = f"fires at {100 * found.density:.3g} % of positions, on {found.fires_on} of {found.images} pictures"
-    console.print(f"{fires}; strongest {found.maximum:.4g}, mean where it fires {found.mean_if_on:.4g}")
-    if found.top:
-        rows = [[e.id, f"{e.value:.4g}", "{},{}".format(*e.position)] for e in found.top[:10]]
-        console.print(table(["answers most to", "response", "at"], rows, right=" rr"))
-    for name, title in (("inputs", "reads"), ("outputs", "read by")):
+    fires = (
+        f"active at {100 * responses.density:.3g} % of positions, on {responses.fires_on} of {responses.images} images"
+    )
+    console.print(f"{fires}; strongest {responses.maximum:.4g}, mean where active {responses.mean_if_on:.4g}")
+    if responses.top:
+        rows = [[e.id, f"{e.value:.4g}", "{},{}".format(*e.position)] for e in responses.top[:10]]
+        console.print(table(["top activating images", "response", "at"], rows, right=" rr"))
+    for name, title in (("inputs", "incoming weights"), ("outputs", "outgoing weights")):
         part = dossier.parts[name]
         if isinstance(part, Wires):
             wired: list[list[object]] = [[w.unit, signed(w.weight), f"{100 * w.share:.1f} %"] for w in part.rows[:6]]

@@ -39,7 +39,7 @@ class Explore(Command):
     """
 
     store: Path = STORE
-    """Folder of scans, labels and pictures; made at the first start."""
+    """Folder of scans, labels and images; made at the first start."""
     model: str | None = None
     """Model to open on; by default the built-in one, or the first of the store."""
     sae: Many = ()
@@ -79,21 +79,21 @@ class Explore(Command):
             if not folder.is_dir():
                 raise UsageError(f"--sae {folder} is no folder")
             if names.count(name) > 1:
-                raise UsageError(f"two SAEs are called {name}: give them names, --sae one={folder}")
+                raise UsageError(f"two SAEs are called {name}: give them names, --sae NAME={folder}")
         if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
             raise UsageError(f"--store {self.store} is a file; give a folder")
         if self.model is not None:
             from circuits.network.model import load
 
-            load(self.model)  # a wrong name, or weights that are not here, are told now
-        for one in self.lm:
+            load(self.model)  # a wrong name, or weights that are not here, are reported now
+        for language_model in self.lm:
             from zoo.networks.language import load_language
 
-            load_language(one)
+            load_language(language_model)
 
     def _saes(self) -> list[tuple[str, Path]]:
         """Name and folder of each SAE."""
-        parts = [one.rpartition("=") for one in self.sae]
+        parts = [sae.rpartition("=") for sae in self.sae]
         folders = [Path(folder).expanduser().absolute() for _, _, folder in parts]
         return [(name or folder.resolve().name, folder) for (name, _, _), folder in zip(parts, folders, strict=True)]
 
@@ -103,9 +103,9 @@ class Explore(Command):
         from apps.explorer.server.theme import THEME
 
         options = {**OPTIONS, **THEME, "server.port": self.port}
-        said = [f"--{name}={_said(value)}" for name, value in options.items()]
+        settings = [f"--{name}={_setting(value)}" for name, value in options.items()]
         app = Path(importlib.import_module("apps.explorer").__file__ or "").parent / "app.py"
-        return [sys.executable, "-m", "streamlit", "run", str(app), *said]
+        return [sys.executable, "-m", "streamlit", "run", str(app), *settings]
 
     def environment(self) -> dict[str, str]:
         """The environment of the server: its settings, and where the packages are."""
@@ -125,7 +125,7 @@ class Explore(Command):
         return {**os.environ, **chosen.to_environment(), "PYTHONPATH": paths}
 
 
-def _said(value: Any) -> str:
+def _setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True, kw_only=True)
 class ShowFactors(ModelOptions):
-    """Tell the weights into a unit, a family or a branch as a few groups of channels and their places.
+    """Factor the weights into a unit, a family or a branch into a few channel groups and their spatial weights.
 
     One-sided NMF (Voss et al., Visualizing Weights, 2021): the channel side of each factor is not negative, its
-    place is signed. The same share for weights with shuffled channels stands beside as the control.
+    spatial weight is signed. The same share for weights with shuffled channels stands beside as the control.
 
     Example:
         circuits factors scenes/mixed4a:11 --factors 3
@@ -60,11 +60,11 @@ class ShowFactors(ModelOptions):
         model, unit = self.address_of(self.address)
         source = self.source or model.before(unit.layer)
         if source is None:
-            raise GraphError(f"{unit.short} reads the picture itself; no layer with weights lies before it")
+            raise GraphError(f"{unit.short} has no layer before it but the image; no layer with weights lies before it")
         with session.progress(f"factors of {source} -> {unit.short}") as report:
             weights = expanded_weights(model, source=source, target=[unit, *self.also])
-            found = one_sided_nmf(weights, self.factors, seed=self.seed, **reporting(report))
-        document = {"model": model.name, "source": weights.source, **found.describe(self.top)}
+            result = one_sided_nmf(weights, self.factors, seed=self.seed, **reporting(report))
+        document = {"model": model.name, "source": weights.source, **result.describe(self.top)}
         document["provenance"] = {**document["provenance"], "weights": model.digest}
 
         def write(folder: Path) -> None:
@@ -73,26 +73,26 @@ class ShowFactors(ModelOptions):
             from circuits.plot.drawing.canvas import save_figure
             from circuits.plot.units.weight_factors import factor_figure
 
-            save_figure(factor_figure(found, n=self.top), folder / "factors.png")
-            np.savez(folder / "factors.npz", channels=found.channels, spatial=found.spatial)
+            save_figure(factor_figure(result, n=self.top), folder / "factors.png")
+            np.savez(folder / "factors.npz", channels=result.channels, spatial=result.spatial)
 
-        return CommandResult(document, lambda console: _show_factors(console, found, self.top), write)
+        return CommandResult(document, lambda console: _show_factors(console, result, self.top), write)
 
 
-def _show_factors(console: Console, found: Factors, top: int) -> None:
+def _show_factors(console: Console, result: Factors, top: int) -> None:
     from statistics import mean
 
-    for k in range(len(found)):
-        lost = f"  {found.each[k]:.1%} of the weights is lost without it"
+    for k in range(len(result)):
+        lost = f"  {result.each[k]:.1%} of the weights is lost without it"
         console.print(Text.assemble((f"factor {k + 1}", "bold"), lost))
-        named = "  ".join(f"{unit} {value:.2f}" for unit, value in found.top(k, top))
-        console.print(Text(f"  {named}"))
+        channels = "  ".join(f"{unit} {value:.2f}" for unit, value in result.top(k, top))
+        console.print(Text(f"  {channels}"))
         rows = [
-            [Text(f"  {target}"), reading(found.spatial[k, i]), sketch(found.spatial[k, i])]
-            for i, target in enumerate(found.targets[:6])
+            [Text(f"  {target}"), reading(result.spatial[k, i]), sketch(result.spatial[k, i])]
+            for i, target in enumerate(result.targets[:6])
         ]
         console.print(table(["  target", "what it does", "kernel, row by row"], rows))
-    more = f"; {len(found.targets) - 6} more targets, --json lists them all" if len(found.targets) > 6 else ""
-    chance = f"{mean(found.shuffled):.1%} with channels shuffled"
-    text = f"{found.explained:.1%} of the weights' sum of squares; {chance}{more}"
+    more = f"; {len(result.targets) - 6} more targets, --json lists them all" if len(result.targets) > 6 else ""
+    chance = f"{mean(result.shuffled):.1%} with channels shuffled"
+    text = f"{result.explained:.1%} of the weights' sum of squares; {chance}{more}"
     console.print(Text(text, style="dim"))

@@ -1,4 +1,4 @@
-"""`circuits figures`: the papers' figures, made again."""
+"""`circuits figures`: the papers' figures, regenerated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.cli.common import CommandResult, Many, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from apps.figures.figure import Figure
@@ -30,7 +30,7 @@ _STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold 
 class Figures(CommandOptions):
     """Make the figures of the papers again, on any model.
 
-    `list` says which there are, `show ID` what one is about, `make ID...` makes them: pictures as PNG and SVG, the
+    `list` says which there are, `show ID` what one is about, `make ID...` makes them: images as PNG and SVG, the
     numbers in them as JSON, and a gallery (index.html). An id (Z11), a name (car-circuit), a paper (zoom-in) or `all`
     says which. What a paper shows of one unit is shown of the unit that was found to correspond to it; the caption says
     how it was found. A run that was stopped goes on where it was, and what is there and still right is kept.
@@ -52,11 +52,11 @@ class Figures(CommandOptions):
     weights: str | None = None
     """Weights file of the model; by default where its card looks."""
     images: Many = ()
-    """Pictures: a folder, a manifest, scenes:500; may be repeated. By default scenes:500 for the model `scenes`."""
+    """Images: a folder, a manifest, scenes:500; may be repeated. By default scenes:500 for the model `scenes`."""
     limit: int | None = None
-    """At most so many pictures, drawn at random with --seed."""
+    """At most so many images, drawn at random with --seed."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Fewer pictures and steps: a first look."""
+    """Fewer images and steps: a first look."""
     jobs: int | None = None
     """Figures made at once; by default one for each core, up to four."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -67,22 +67,22 @@ class Figures(CommandOptions):
         from apps.figures.registry import select
 
         if self.action == "list":
-            return _listed(select(self.which))
+            return _list(select(self.which))
         if not self.which:
             raise UsageError(
                 f"figures {self.action} needs to know which: an id, a name or a paper of `circuits figures list`"
             )
-        found = select(self.which)
-        return _shown(found) if self.action == "show" else self._made(found, session)
+        figures = select(self.which)
+        return _describe(figures) if self.action == "show" else self._regenerated(figures, session)
 
-    def _made(self, found: list[Figure], session: Session) -> CommandResult:
+    def _regenerated(self, chosen: list[Figure], session: Session) -> CommandResult:
         from apps.figures.context import Settings
         from apps.figures.gallery import write_gallery
         from apps.figures.registry import figures
         from apps.figures.runner import make
 
         if self.out is None:
-            raise UsageError("figures make writes pictures: say where with --out FOLDER")
+            raise UsageError("figures make writes images: give --out FOLDER")
         for name, number in (("jobs", self.jobs), ("limit", self.limit)):
             if number is not None and number < 1:
                 raise UsageError(f"--{name} is at least 1, not {number}")
@@ -100,23 +100,25 @@ class Figures(CommandOptions):
         finished: list[FigureOutcome] = []
         with session.progress(f"figures on {self.model}") as report:
 
-            def done(made: FigureOutcome) -> None:
-                finished.append(made)
+            def on_done(outcome: FigureOutcome) -> None:
+                finished.append(outcome)
                 if report is not None:
-                    report(len(finished), len(found))
+                    report(len(finished), len(chosen))
 
-            made = make(found, settings, self.out, command=self._command(), jobs=jobs, again=self.again, on_done=done)
-        index = write_gallery(self.out, figures(), made, f"Figures on {self.model}")
-        counts = {status: sum(m.status == status for m in made) for status in _STYLES}
-        titles = {one.id: one.title for one in found}
+            outcomes = make(
+                chosen, settings, self.out, command=self._command(), jobs=jobs, again=self.again, on_done=on_done
+            )
+        index = write_gallery(self.out, figures(), outcomes, f"Figures on {self.model}")
+        counts = {status: sum(m.status == status for m in outcomes) for status in _STYLES}
+        titles = {figure.id: figure.title for figure in chosen}
         document: dict[str, Any] = {
             "gallery": str(index),
             "counts": counts,
-            "figures": [{**vars(m), "claims_failed": list(m.claims_failed), "title": titles[m.id]} for m in made],
+            "figures": [{**vars(m), "claims_failed": list(m.claims_failed), "title": titles[m.id]} for m in outcomes],
         }
 
         def show(console: Console) -> None:
-            rows = [[m.id, titles[m.id], Text(m.status, style=_STYLES[m.status]), _fate(m)] for m in made]
+            rows = [[m.id, titles[m.id], Text(m.status, style=_STYLES[m.status]), _status(m)] for m in outcomes]
             console.print(table(["figure", "what", "", ""], rows))
             console.print(Text(", ".join(f"{n} {status}" for status, n in counts.items() if n) + f": {index}"))
 
@@ -128,36 +130,36 @@ class Figures(CommandOptions):
 
         load(settings.model, weights=settings.weights, device=settings.device)
         if settings.images:
-            open_pictures(settings.images, settings.limit, settings.seed)
+            open_sources(settings.images, settings.limit, settings.seed)
 
     def _command(self) -> str:
         """The options with which a figure is made again, but for its id and the folder."""
-        words = ["--model", self.model]
+        arguments = ["--model", self.model]
         for option, value in (("--weights", self.weights), ("--limit", self.limit), ("--seed", self.seed or None)):
-            words += [option, str(value)] if value is not None else []
-        for one in self.images:
-            words += ["--images", one]
-        words += ["--quick"] if self.quick else []
-        return shlex.join(words)
+            arguments += [option, str(value)] if value is not None else []
+        for image in self.images:
+            arguments += ["--images", image]
+        arguments += ["--quick"] if self.quick else []
+        return shlex.join(arguments)
 
 
-def _fate(made: FigureOutcome) -> str:
-    if made.claims_failed:
-        return "does not hold here: " + "; ".join(made.claims_failed)
-    return made.why or (f"{made.seconds:.1f} s" if made.status == "made" else "")
+def _status(outcome: FigureOutcome) -> str:
+    if outcome.claims_failed:
+        return "does not hold here: " + "; ".join(outcome.claims_failed)
+    return outcome.why or (f"{outcome.seconds:.1f} s" if outcome.status == "made" else "")
 
 
-def _listed(found: list[Figure]) -> CommandResult:
+def _list(figures: list[Figure]) -> CommandResult:
     from apps.figures.papers import PAPERS
 
     rows = [
         {"id": f.id, "also": list(f.also), "name": f.name, "title": f.title, "paper": f.paper, "fits": f.fits}
-        for f in found
+        for f in figures
     ]
 
     def show(console: Console) -> None:
         for key, paper in PAPERS.items():
-            of = [f for f in found if f.paper == key]
+            of = [f for f in figures if f.paper == key]
             if not of:
                 continue
             console.print(Text.assemble((paper.title, "bold"), f"  {paper.authors}, {paper.year}  ", (key, "dim")))
@@ -167,7 +169,7 @@ def _listed(found: list[Figure]) -> CommandResult:
     return CommandResult({"figures": rows}, show)
 
 
-def _shown(found: list[Figure]) -> CommandResult:
+def _describe(figures: list[Figure]) -> CommandResult:
     from apps.figures.papers import PAPERS
 
     rows = [
@@ -184,15 +186,17 @@ def _shown(found: list[Figure]) -> CommandResult:
             "script": f.module,
             "make": f"circuits figures make {f.id} --out figures",
         }
-        for f in found
+        for f in figures
     ]
 
     def show(console: Console) -> None:
-        for one, row in zip(found, rows, strict=True):
-            console.print(Text.assemble((f"{', '.join((one.id, *one.also))}  {one.title}", "bold")))
-            console.print(Text(f"{PAPERS[one.paper].title}, {PAPERS[one.paper].url}", style="dim"))
-            console.print(Text(one.shows))
-            console.print(Text(f"fits: {one.fits}; about {one.cost} CPU-seconds on GoogLeNet; script: {one.module}"))
+        for figure, row in zip(figures, rows, strict=True):
+            console.print(Text.assemble((f"{', '.join((figure.id, *figure.also))}  {figure.title}", "bold")))
+            console.print(Text(f"{PAPERS[figure.paper].title}, {PAPERS[figure.paper].url}", style="dim"))
+            console.print(Text(figure.shows))
+            console.print(
+                Text(f"fits: {figure.fits}; about {figure.cost} CPU-seconds on GoogLeNet; script: {figure.module}")
+            )
             console.print(Text(str(row["make"])))
             console.print()
 

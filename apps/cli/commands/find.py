@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.output.part_names import concept
 from apps.cli.registry import command
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from zoo.images.sources import Images
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=10, summary="units that separate images of a concept from images without it, by AUC")
 @dataclass(frozen=True, kw_only=True)
-class Find(PictureOptions):
-    """Find the units that tell pictures of a concept from pictures without it.
+class Find(ImageOptions):
+    """Find the units that separate images of a concept from images without it.
 
-    Every unit of every layer asked for is read on both sets, in one pass, and ranked by its AUC: how often a picture
-    of the concept makes it respond more than a picture without it (0.5 is chance, 1 is always). The interval says
-    how much of that is luck. Give two sets of pictures; or, where pictures have labels (drawn scenes do), one set
+    Every unit of the chosen layers is evaluated on both sets, in one pass, and ranked by its AUC: how often an image
+    of the concept activates it more than an image without it (0.5 is chance, 1 is always). The interval is
+    the uncertainty of the AUC. Give two sets of images; or, where images have labels (drawn scenes do), one set
     and the name of a class or part.
 
     Example:
@@ -39,15 +39,15 @@ class Find(PictureOptions):
     model: tyro.conf.Positional[str]
     """Name of a model, as `circuits models` lists them."""
     positive: Many = ()
-    """Pictures of the concept: a folder, picture or manifest; may be repeated."""
+    """Images of the concept: a folder, image or manifest; may be repeated."""
     negative: Many = ()
-    """Pictures without it; may be repeated."""
+    """Images without it; may be repeated."""
     concept: str | None = None
     """A class or part in the labels of --images, instead of --positive and --negative."""
     layers: Many = ()
     """Layers to search; may be repeated. By default the whole trunk."""
     pool: Literal["max", "mean"] = "max"
-    """A unit's response to a picture: its maximum over positions, or its mean."""
+    """A unit's response to an image: its maximum over positions, or its mean."""
     top: int = 10
     """How many units to show."""
 
@@ -63,7 +63,7 @@ class Find(PictureOptions):
         layers = [model.resolve(name).space for name in self.layers] or model.trunk
         positive, negative = self._sets(model.name)
         with session.progress(f"searching {len(layers)} layers of {model.name}") as report:
-            found = find(
+            findings = find(
                 model,
                 positive=positive,
                 negative=negative,
@@ -74,17 +74,17 @@ class Find(PictureOptions):
                 **reporting(report),
             )
         seconds = elapsed()
-        rows = [row.describe() for row in found.rows[: self.top]]
+        rows = [row.describe() for row in findings.rows[: self.top]]
         document: dict[str, Any] = {
             "model": model.name,
             "layers": layers,
             "pool": self.pool,
             "positive": {"name": positive.name, "count": len(positive)},
             "negative": {"name": negative.name, "count": len(negative)},
-            "units": len(found.rows),
-            "chance": found.chance,
+            "units": len(findings.rows),
+            "chance": findings.chance,
             "rows": rows,
-            "provenance": found.provenance,
+            "provenance": findings.provenance,
         }
 
         def show(console: Console) -> None:
@@ -101,15 +101,15 @@ class Find(PictureOptions):
             columns = ["unit", "AUC", "95 % interval", "mean with", "mean without"]
             console.print(table(columns, lines, right=" r rr"))
             sets = (
-                f"{len(positive)} pictures with, {len(negative)} without; {len(found.rows)} units by their {self.pool}"
+                f"{len(positive)} images with, {len(negative)} without; {len(findings.rows)} units by their {self.pool}"
             )
-            chance = f"with pictures shuffled the best AUC is {found.chance:.3f}"
+            chance = f"with images shuffled the best AUC is {findings.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {seconds:.1f} s", style="dim"))
             if rows:
                 console.print(Text(f"next: circuits trace {rows[0]['unit']}", style="dim"))
 
         title = f"{self.concept or positive.name} in {model.name}"
-        ranked: Any = found.rows[: self.top]  # these have intervals
+        ranked: Any = findings.rows[: self.top]  # these have intervals
 
         def write(folder: Path) -> None:
             from circuits import plot
@@ -122,14 +122,14 @@ class Find(PictureOptions):
         if self.concept is not None and (self.positive or self.negative):
             raise UsageError("give either --concept with --images, or --positive and --negative")
         if self.concept is None and not (self.positive and self.negative):
-            raise UsageError("find needs --positive and --negative pictures, or --concept NAME with labeled --images")
+            raise UsageError("find needs --positive and --negative images, or --concept NAME with labeled --images")
         if self.concept is None and self.images:
             raise UsageError("--images goes with --concept; with --positive and --negative leave it out")
 
     def _sets(self, model: str) -> tuple[Images, Images]:
         if self.concept is not None:
-            return concept(self.pictures(model), self.concept)
+            return concept(self.open_images(model), self.concept)
         return (
-            open_pictures(self.positive, self.limit, self.seed),
-            open_pictures(self.negative, self.limit, self.seed),
+            open_sources(self.positive, self.limit, self.seed),
+            open_sources(self.negative, self.limit, self.seed),
         )

@@ -1,4 +1,4 @@
-"""`circuits images`: pictures to look at, with everything that is known of them."""
+"""`circuits images`: images to look at, with everything that is known of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DrawImages(Command):
 
     The scenes are what the model `scenes` was trained on: cars, houses, dogs and more, made of known parts, and the
     same parts in wrong arrangements. The folder can be given to --images, --positive and --negative of every
-    command; so can scenes:500, which draws the same pictures on the fly. The same seed draws the same pictures.
+    command; so can scenes:500, which draws the same images on the fly. The same seed draws the same images.
 
     Example:
         circuits images scenes --n 500 --out scenes500
@@ -50,6 +50,6 @@ class DrawImages(Command):
 
         def show(console: Console) -> None:
             console.print(Text(f"{self.n} scenes in {path.parent}, described in {path.name}"))
-            console.print(table(["class", "pictures"], sorted(counts.items()), right=" r"))
+            console.print(table(["class", "images"], sorted(counts.items()), right=" r"))
 
         return CommandResult(document, show)

@@ -1,4 +1,4 @@
-"""`circuits layers`: where a model can be looked into."""
+"""`circuits layers`: the layers of a model."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class Layers(ModelOptions):
 
         return CommandResult(document, show)
 
-    def _build(self, name: str, found: bool) -> Model:
+    def _build(self, name: str, available: bool) -> Model:
         from circuits.network.model import load
         from zoo.errors import WeightsError
 
-        if self.weights is not None or found:
+        if self.weights is not None or available:
             return self.load(name)
         try:
             return load(name, weights="random", device=self.device)
@@ -108,5 +108,5 @@ def _row(layer: Layer) -> list[object]:
     kind = layer.kind if layer.part is None else f"{layer.part[0]}:{layer.part[1]}-{layer.part[1] + layer.channels - 1}"
     size = "" if layer.size is None else f"{layer.size[0]}x{layer.size[1]}"
     if field is None:
-        return [mark, name, kind, layer.channels, size, "", "whole picture" if layer.size is None else "", ""]
+        return [mark, name, kind, layer.channels, size, "", "whole image" if layer.size is None else "", ""]
     return [mark, name, kind, layer.channels, size, _pair(field.stride), _pair(field.size), _pair(field.offset)]

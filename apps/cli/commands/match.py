@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
 from apps.cli.registry import command
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from circuits.units.universality import Matches
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     summary="the unit of another network that correlates most with a unit, against controls",
 )
 @dataclass(frozen=True, kw_only=True)
-class MatchUnits(PictureOptions):
-    """Match the units of a layer with those of another network: which one fires at the same places.
+class MatchUnits(ImageOptions):
+    """Match the units of a layer with those of another network: the most correlated one.
 
-    Both networks see the same pictures and are read at the same places; each unit is given the unit of the other
-    that correlates most with it. Two controls stand beside: an untrained network of the other's shape, and
-    the other network on other pictures.
+    Both networks get the same images and are compared at the same positions; each unit is matched with the
+    unit of the other that correlates most with it. There are two controls: an untrained network of the other's shape,
+    and the other network on other images.
 
     Example:
         circuits match scenes/mixed4a scenes/mixed4b --images scenes:100
@@ -50,7 +50,7 @@ class MatchUnits(PictureOptions):
     assignment: bool = False
     """Give every unit a partner of its own, instead of its best match."""
     positions: int = 16
-    """Places read per picture."""
+    """Positions per image."""
     top: int = 15
     """How many pairs to show."""
 
@@ -65,16 +65,16 @@ class MatchUnits(PictureOptions):
             raise UsageError(f"--top is at least 1, not {self.top}")
         at = Unit.parse(self.second)
         if at.model is None:
-            raise AddressError(f"{shorten(self.second)!r} does not say which model: write squeezenet-1.1/fire5, say")
-        for one in (Unit.parse(self.first), at):
-            if one.index is not None:
-                raise UsageError(f"match takes layers, not the unit {shorten(one.short)}: leave its number out")
-        images = self._pictures(Unit.parse(self.first).model, at.model)
+            raise AddressError(f"{shorten(self.second)!r} does not name its model: write squeezenet-1.1/fire5, say")
+        for given_unit in (Unit.parse(self.first), at):
+            if given_unit.index is not None:
+                raise UsageError(f"match takes layers, not the unit {shorten(given_unit.short)}: leave its number out")
+        images = self._open_images(Unit.parse(self.first).model, at.model)
         model, layer = self.address_of(self.first)
         other = load(at.model, weights=self.other_weights, device=self.device)
         spaces = [at.short, *self.layers]
         with session.progress(f"{layer} and {self.second}") as report:
-            found = match(
+            matches = match(
                 model,
                 layer.short,
                 other,
@@ -90,19 +90,19 @@ class MatchUnits(PictureOptions):
             from circuits.plot.drawing.canvas import save_figure
             from circuits.plot.units.comparison import match_matrix, match_table
 
-            save_figure(match_table(found, n=self.top), folder / "pairs.png")
-            save_figure(match_matrix(found), folder / "matrix.png")
+            save_figure(match_table(matches, n=self.top), folder / "pairs.png")
+            save_figure(match_matrix(matches), folder / "matrix.png")
 
-        return CommandResult(found.describe(), lambda console: _show_match(console, found, self.top), write)
+        return CommandResult(matches.describe(), lambda console: _show_match(console, matches, self.top), write)
 
-    def _pictures(self, first: str | None, second: str) -> Any:
+    def _open_images(self, first: str | None, second: str) -> Any:
         if not self.images and {first, second} != {"scenes"}:
-            raise UsageError("match needs pictures to look at: --images FOLDER (or --images scenes:500)")
-        return open_pictures(self.images or ("scenes:200",), self.limit, self.seed)
+            raise UsageError("match needs images to look at: --images FOLDER (or --images scenes:500)")
+        return open_sources(self.images or ("scenes:200",), self.limit, self.seed)
 
 
-def _show_match(console: Console, found: Matches, top: int) -> None:
-    controls = list(found.controls)
+def _show_match(console: Console, matches: Matches, top: int) -> None:
+    controls = list(matches.controls)
     rows = [
         [
             Text(short(p.unit), style="bold"),
@@ -111,11 +111,11 @@ def _show_match(console: Console, found: Matches, top: int) -> None:
             "yes" if p.mutual else "",
             *(f"{p.chance[name]:.3f}" for name in controls),
         ]
-        for p in found.pairs[:top]
+        for p in matches.pairs[:top]
     ]
-    columns = [found.first, found.second, "correlation", "mutual", *controls]
+    columns = [matches.first, matches.second, "correlation", "mutual", *controls]
     console.print(table(columns, rows, right="  r rr"))
-    summary = found.summary()
+    summary = matches.summary()
     text = (
         f"{summary['matched']} of {summary['units']} units matched, {summary['mutual']} mutual, "
         f"median {summary['median']:.3f}"

@@ -1,4 +1,4 @@
-"""`circuits models`: what can be looked into."""
+"""`circuits models`: the models that can be loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apps.cli.registry import command
 @command(group="Models and images", order=20, summary="models that can be loaded, and whether their weights are here")
 @dataclass(frozen=True, kw_only=True)
 class Models(Command):
-    """List the models that can be looked into, and whether their weights are here.
+    """List the models that can be loaded, and whether their weights are here.
 
     A model's name is the first part of every address: scenes/mixed4a:11. Weights are looked for in the file given
     with --weights, then in the folder $CIRCUITS_WEIGHTS, then in the cache, then fetched where the card knows from
@@ -76,11 +76,11 @@ class Models(Command):
 
 def _row(row: dict) -> list[object]:
     there = row["weights"]
-    where = Text("here: " if there["found"] else "not here: ", style="green" if there["found"] else "yellow")
+    status = Text("here: " if there["found"] else "not here: ", style="green" if there["found"] else "yellow")
     height, width = row["input"]["size"]
     return [
         Text(row["name"], style="bold"),
         row["summary"],
         f"{row['input']['channels']}x{height}x{width}",
-        where + there["how"],
+        status + there["how"],
     ]

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=100, summary="units of a layer most similar to a unit, by weights or by activations")
 @dataclass(frozen=True, kw_only=True)
-class ShowNeighbors(PictureOptions):
+class ShowNeighbors(ImageOptions):
     """Show the units of a layer that are most like one of them.
 
-    Like by what they read (the weights from the layer before), by what reads them (the weights into the layer
-    after), or by when they fire on pictures. Beside them stands what one pair in a hundred of the layer reaches.
+    Similar by incoming weights (from the layer before), by outgoing weights (into the layer after), or by activations
+    on images. The similarity that one pair in a hundred of the layer reaches is the reference.
 
     Example:
         circuits neighbors scenes/mixed4a:11
@@ -40,7 +40,7 @@ class ShowNeighbors(PictureOptions):
     top: int = 10
     """How many neighbors to show."""
     positions: int = 16
-    """Places read per picture, with --by activations."""
+    """Positions per image, with --by activations."""
 
     def run(self, session: Session) -> CommandResult:
         """The neighbors of the unit."""
@@ -49,29 +49,29 @@ class ShowNeighbors(PictureOptions):
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
         if self.images and self.by != "activations":
-            raise UsageError("--images goes with --by activations; weights need no pictures")
+            raise UsageError("--images goes with --by activations; weights need no images")
         model, unit = self.address_of(self.address)
         options: dict[str, Any] = {}
         with session.progress(f"neighbors of {unit.short}") as report:
             if self.by == "activations":
-                options = {"images": self.pictures(model.name), "positions": self.positions, "seed": self.seed}
+                options = {"images": self.open_images(model.name), "positions": self.positions, "seed": self.seed}
                 options |= reporting(report)
-            found = neighbors(model, unit, by=self.by, n=self.top, **options)
+            result = neighbors(model, unit, by=self.by, n=self.top, **options)
 
         def show(console: Console) -> None:
-            console.print(Text.assemble((found.unit, "bold"), f"  by {found.measure}"))
-            if found.silent:
+            console.print(Text.assemble((result.unit, "bold"), f"  by {result.measure}"))
+            if result.silent:
                 console.print(Text("it has nothing to compare: zero everywhere", style="yellow"))
-            rows = [[Text(short(u), style="bold"), f"{v:+.3f}", "" if v > found.chance else "as chance"]
-                    for u, v in found.rows]  # fmt: skip
+            rows = [[Text(short(u), style="bold"), f"{v:+.3f}", "" if v > result.chance else "as chance"]
+                    for u, v in result.rows]  # fmt: skip
             console.print(table(["unit", "likeness", ""], rows, right=" r"))
-            text = f"{found.count} units compared; one pair in a hundred reaches {found.chance:.3f}"
+            text = f"{result.count} units compared; one pair in a hundred reaches {result.chance:.3f}"
             console.print(Text(text, style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot.drawing.canvas import save_figure
             from circuits.plot.units.comparison import neighbors_table
 
-            save_figure(neighbors_table(found), folder / "neighbors.png")
+            save_figure(neighbors_table(result), folder / "neighbors.png")
 
-        return CommandResult(found.describe(), show, write)
+        return CommandResult(result.describe(), show, write)

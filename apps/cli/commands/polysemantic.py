@@ -1,4 +1,4 @@
-"""`circuits polysemantic`: which units answer to several unrelated things."""
+"""`circuits polysemantic`: units that respond to several unrelated features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=130, summary="polysemantic units, and the clusters of images that activate them")
 @dataclass(frozen=True, kw_only=True)
-class Polysemantic(PictureOptions):
-    """Rank the units of a layer by how polysemantic they are; or take one unit apart.
+class Polysemantic(ImageOptions):
+    """Rank the units of a layer by how polysemantic they are; or decompose one unit.
 
-    The pictures on which a unit fires most are grouped by the units of the layer before that made it fire. Groups
-    count when they beat the same procedure on parents shuffled over pictures and on one cloud of the same shape. The
+    The top activating images of a unit are clustered by the contributions of the layer before. Clusters
+    count when they beat the same procedure on parents shuffled over images and on one cloud of the same shape. The
     score combines how little the groups' parents have in common, how clear they are of the shuffled control, and a
-    witness: how many random assignments of the pictures to groups tell a deeper layer less. For one unit the parents
-    of each group are also silenced: its response should fall on that group's pictures, and on no others.
+    witness: the share of random assignments of the images to clusters that a deeper layer separates less well. For one
+    unit the parents of each cluster are also ablated: its response should fall on that cluster's images only.
 
     Example:
         circuits polysemantic scenes/mixed4a --images scenes:1000 --out polysemantic
@@ -41,7 +41,7 @@ class Polysemantic(PictureOptions):
     top: int = 20
     """How many units to show."""
     n: int = 64
-    """Pictures looked at for each unit: those on which it fires most."""
+    """Top activating images to cluster for each unit."""
     clusters: int = 4
     """At most so many groups a unit."""
     draws: int = 50
@@ -50,7 +50,7 @@ class Polysemantic(PictureOptions):
     """How many of the best units get a figure in --out."""
 
     def run(self, session: Session) -> CommandResult:
-        """Units ranked, or one unit taken apart."""
+        """Units ranked, or one unit decomposed."""
         from circuits.units.polysemanticity import polysemantic
 
         for name in ("top", "draws"):
@@ -60,59 +60,59 @@ class Polysemantic(PictureOptions):
             raise UsageError("--n is at least 10, --clusters at least 2, and --figures not below 0")
         elapsed = clock()
         model, unit = self.address_of(self.address)
-        pictures = self.pictures(model.name)
-        with session.progress(f"looking at {unit.short}") as report:
-            found = polysemantic(
-                model, unit, images=pictures, n=self.n, most=self.clusters, draws=self.draws, seed=self.seed,
+        images = self.open_images(model.name)
+        with session.progress(f"clustering {unit.short}") as report:
+            result = polysemantic(
+                model, unit, images=images, n=self.n, most=self.clusters, draws=self.draws, seed=self.seed,
                 **reporting(report),
             )  # fmt: skip
         ablation = None
         if unit.index is not None:
-            if not found.rows:
+            if not result.rows:
                 raise UsageError(
-                    f"{unit} is active on fewer than 10 of the {len(pictures)} pictures of {pictures.name}: give more"
+                    f"{unit} is active on fewer than 10 of the {len(images)} images of {images.name}: give more"
                 )
-            if found.best.split:
+            if result.best.split:
                 from circuits.units.pure_units import ablate_clusters
 
-                ablation = ablate_clusters(model, found.best, pictures, seed=self.seed)
+                ablation = ablate_clusters(model, result.best, images, seed=self.seed)
         seconds = elapsed()
-        shown = found.rows[: self.top]
+        top_rows = result.rows[: self.top]
         document: dict[str, Any] = {
             "address": str(unit),
-            "images": {"name": pictures.name, "count": len(pictures)},
-            "units": len(found.rows),
-            "split": found.split,
-            "silent": list(found.silent),
-            "rows": [row.describe() for row in shown],
+            "images": {"name": images.name, "count": len(images)},
+            "units": len(result.rows),
+            "split": result.split,
+            "silent": list(result.silent),
+            "rows": [row.describe() for row in top_rows],
             "ablation": None if ablation is None else ablation.describe(),
-            "provenance": found.provenance,
+            "provenance": result.provenance,
         }
 
         def show(console: Console) -> None:
             if unit.index is not None:
-                _show_unit(console, found.best, ablation)
+                _show_unit(console, result.best, ablation)
             else:
-                _show_ranking(console, found, shown)
-            console.print(Text(f"{len(pictures)} pictures; {seconds:.1f} s", style="dim"))
+                _show_ranking(console, result, top_rows)
+            console.print(Text(f"{len(images)} images; {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits import plot
             from circuits.plot.units.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 
             if unit.index is None:
-                figure = polysemantic_ranking(found, n=self.top, title=f"Polysemanticity in {unit}")
+                figure = polysemantic_ranking(result, n=self.top, title=f"Polysemanticity in {unit}")
                 plot.save_figure(figure, folder / "ranking.png")
-            for row in found.rows[: max(self.figures, 1 if unit.index is not None else 0)]:
+            for row in result.rows[: max(self.figures, 1 if unit.index is not None else 0)]:
                 name = row.unit.rpartition("/")[2].replace(":", "-").replace("~", "-")
-                plot.save_figure(polysemantic_unit(row, pictures, model.input), folder / f"{name}.png")
+                plot.save_figure(polysemantic_unit(row, images, model.input), folder / f"{name}.png")
             if ablation is not None:
                 plot.save_figure(ablation_table(ablation), folder / "ablation.png")
 
         return CommandResult(document, show, write)
 
 
-def _show_ranking(console: Console, found: Polysemanticities, shown: tuple[Polysemanticity, ...]) -> None:
+def _show_ranking(console: Console, result: Polysemanticities, top_rows: tuple[Polysemanticity, ...]) -> None:
     lines = [
         [
             Text(r.unit, style="bold" if r.split else ""),
@@ -124,16 +124,16 @@ def _show_ranking(console: Console, found: Polysemanticities, shown: tuple[Polys
             " + ".join(str(len(c.examples)) for c in r.clusters),
             " | ".join(_parents(c, 2) for c in r.clusters),
         ]
-        for r in shown
+        for r in top_rows
     ]
-    columns = ["unit", "score", "clusters", "apart", "clear", "witness", "examples", "parents"]
+    columns = ["unit", "score", "clusters", "separation", "clear", "witness", "examples", "parents"]
     console.print(table(columns, lines, right=" rrrrr"))
-    text = f"{found.split} of {len(found.rows)} units are split"
-    if found.silent:
-        text += f"; {len(found.silent)} fire on too few pictures to tell"
+    text = f"{result.split} of {len(result.rows)} units are split"
+    if result.silent:
+        text += f"; {len(result.silent)} are active on too few images"
     console.print(Text(text, style="dim"))
-    if shown:
-        console.print(Text(f"next: circuits polysemantic {shown[0].unit}", style="dim"))
+    if top_rows:
+        console.print(Text(f"next: circuits polysemantic {top_rows[0].unit}", style="dim"))
 
 
 def _show_unit(console: Console, row: Polysemanticity, ablation: ClusterAblation | None) -> None:
@@ -143,12 +143,12 @@ def _show_unit(console: Console, row: Polysemanticity, ablation: ClusterAblation
         [chr(65 + k), len(c.examples), f"{100 * c.share:.0f} %", f"{c.cohesion:.2f}", _parents(c, 6)]
         for k, c in enumerate(row.clusters)
     ]
-    columns = ["cluster", "examples", "share", "cohesion", "parents, and their share of what excites it"]
+    columns = ["cluster", "examples", "share", "cohesion", "parents, and their share of the excitation"]
     console.print(table(columns, lines, right=" rrr"))
     controls = f"mean silhouette {row.quality:.2f}; parents shuffled {row.shuffled:.2f}, one cloud {row.single:.2f}"
     console.print(Text(f"{controls} (95th percentiles)", style="dim"))
     if row.agreement is not None and row.confirmed is not None:
-        beaten = f"{row.deeper} tells them apart better than {100 * row.confirmed:.0f} % of random assignments"
+        beaten = f"{row.deeper} separates them better than {100 * row.confirmed:.0f} % of random assignments"
         text = f"{beaten}; clusters found there alone agree: adjusted Rand index {row.agreement:.2f}"
         console.print(Text(text, style="dim"))
     if ablation is None:
@@ -160,7 +160,7 @@ def _show_unit(console: Console, row: Polysemanticity, ablation: ClusterAblation
         for table_, i in [(ablation.lost, i) for i in range(len(names))]
     ]
     lost += [[f"{ablation.counts[i]} at random", *(_percent(v) for v in random[i])] for i in range(len(names))]
-    titles = ["parents silenced", *(f"lost on {n}" for n in names)]
+    titles = ["parents ablated", *(f"lost on {n}" for n in names)]
     console.print(table(titles, lost, right=" " + "r" * len(names)))
 
 

@@ -14,7 +14,7 @@ from apps.cli.common import CommandResult, Many, ModelOptions, Session, reportin
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.cli.sae_sites import described, drawn, inputs_for, reconstructions_table, site_at, split, trained_on
+from apps.cli.sae_sites import input_kind, inputs_for, random_indices, reconstructions_table, site_at, split, trained_on
 
 if TYPE_CHECKING:
     from sae.data.site import Site
@@ -33,7 +33,7 @@ class EvaluateSAE(ModelOptions):
     their place everywhere. Beside it stand the network as it is, the layer's mean, zero, and the layer's own channels
     and random directions with as many active.
 
-    By default on the pictures or texts it was trained on and, apart from them, on those held out.
+    By default on the images or texts it was trained on and, apart from them, on those held out.
 
     Example:
         circuits sae eval saes/mixed4c
@@ -45,34 +45,34 @@ class EvaluateSAE(ModelOptions):
     address: str | None = None
     """Where it reads, model/layer, if its file does not say."""
     images: Many = ()
-    """Pictures to evaluate on, instead of those it was trained with; may be repeated."""
+    """Images to evaluate on, instead of those it was trained with; may be repeated."""
     text: str | None = None
     """A file of texts to evaluate a language model's SAE on, instead of those it was trained with."""
     limit: int | None = None
     """At most so many of a kind, drawn at random with --seed."""
     labels: Literal["auto", "order", "none"] = "auto"
-    """The right classes: told by the pictures' names or manifest, in order (one picture per class), or unknown."""
+    """The right classes: told by the images' names or manifest, in order (one image per class), or unknown."""
 
     def run(self, session: Session) -> CommandResult:
-        """The figures, on each set of pictures."""
+        """The figures, on each set of images."""
         from sae.evaluation.evaluate import evaluate
         from sae.formats import load
 
         elapsed = clock()
         loaded = load(self.folder)
         site = site_at(self, self._address(loaded.metadata))
-        found: dict[str, Evaluation] = {}
+        evaluations: dict[str, Evaluation] = {}
         for name, (inputs, labels) in self._sets(loaded.metadata, site).items():
-            with session.progress(f"evaluating on {name} {described(site)}") as report:
-                found[name] = evaluate(loaded, site, inputs, labels=labels, seed=self.seed, **reporting(report))
+            with session.progress(f"evaluating on {name} {input_kind(site)}") as report:
+                evaluations[name] = evaluate(loaded, site, inputs, labels=labels, seed=self.seed, **reporting(report))
         document = {
             "sae": str(self.folder), "site": site.address,
-            "evaluations": {name: one.describe() for name, one in found.items()},
+            "evaluations": {name: evaluation.describe() for name, evaluation in evaluations.items()},
         }  # fmt: skip
 
         def show(console: Console) -> None:
-            for name, one in found.items():
-                _show_evaluation(console, f"{name} {described(site)}", one)
+            for name, evaluation in evaluations.items():
+                _show_evaluation(console, f"{name} {input_kind(site)}", evaluation)
             console.print(Text(f"{elapsed():.0f} s", style="dim"))
 
         return CommandResult(document, show)
@@ -87,25 +87,25 @@ class EvaluateSAE(ModelOptions):
         return f"{model}/{layer}"
 
     def _sets(self, metadata: dict[str, Any], site: Site) -> dict[str, tuple[Any, list[int] | None]]:
-        """What to evaluate on, by name, with the right classes of pictures."""
-        given = self.images if self.text is None else (self.text,)
-        if given:
-            data = inputs_for(str(site.metadata["model"]), given, self.limit, self.seed).data
+        """What to evaluate on, by name, with the right classes of images."""
+        sources = self.images if self.text is None else (self.text,)
+        if sources:
+            data = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed).data
             return {"given": (data, self._labels(data, site))}
-        known = metadata.get("data", {})
+        training_data = metadata.get("data", {})
         data = trained_on(self.folder, metadata).data
         labels = self._labels(data, site)
         if labels is not None:
             data = _with_labels(data, labels)
-        shown, kept = split(data, float(known["held_out"]), int(known["seed"]))
-        sets = {"training": shown} | ({} if kept is None else {"held-out": kept})
+        training, held_out = split(data, float(training_data["held_out"]), int(training_data["seed"]))
+        sets = {"training": training} | ({} if held_out is None else {"held-out": held_out})
         if self.limit is not None:
-            few = {n: drawn(len(some), min(len(some), self.limit), self.seed) for n, some in sets.items()}
+            few = {n: random_indices(len(some), min(len(some), self.limit), self.seed) for n, some in sets.items()}
             sets = {n: some.subset(few[n]) for n, some in sets.items()}
         return {name: (some, None if labels is None else some.labels) for name, some in sets.items()}
 
     def _labels(self, data: Any, site: Site) -> list[int] | None:
-        """The right class of each picture, -1 where unknown; None for texts, which have their own."""
+        """The right class of each image, -1 where unknown; None for texts, which have their own."""
         from zoo.images.classes import labels_by_name
 
         model = getattr(site, "model", None)
@@ -115,8 +115,8 @@ class EvaluateSAE(ModelOptions):
             return [-1] * len(data)
         if self.labels == "order":
             if len(data) != len(model.classes):
-                counts = f"{len(data)} pictures, {len(model.classes)} classes"
-                raise UsageError(f"--labels order takes one picture per class; {counts}")
+                counts = f"{len(data)} images, {len(model.classes)} classes"
+                raise UsageError(f"--labels order takes one image per class; {counts}")
             return list(range(len(data)))
         if data.labels is not None:
             fitting = data.classes is None or list(data.classes) == list(model.classes)
@@ -124,32 +124,35 @@ class EvaluateSAE(ModelOptions):
         return labels_by_name(data.ids, model.classes) or [-1] * len(data)
 
 
-def _with_labels(pictures: Images, labels: list[int]) -> Images:
+def _with_labels(images: Images, labels: list[int]) -> Images:
     import copy
 
-    same = copy.copy(pictures)
+    same = copy.copy(images)
     same.labels = labels
     return same
 
 
-def _show_evaluation(console: Console, name: str, one: Evaluation) -> None:
-    found = one.reconstruction
-    console.print(Text.assemble((name, "bold"), f"  {one.inputs['count']}, {found.samples:,} positions"))
-    console.print(reconstructions_table({name: found}))
+def _show_evaluation(console: Console, name: str, evaluation: Evaluation) -> None:
+    fidelity = evaluation.reconstruction
+    console.print(Text.assemble((name, "bold"), f"  {evaluation.inputs['count']}, {fidelity.samples:,} positions"))
+    console.print(reconstructions_table({name: fidelity}))
     rows = []
-    for way, said in one.ways.items():
-        kept = "" if way in ("clean", "mean", "zero") else f"{100 * one.recovered('top1', way):.1f} %"
-        loss = "" if way in ("clean", "mean", "zero") else f"{100 * one.recovered('loss', way):.1f} %"
-        rows.append([way, f"{said.top1:.3f}", f"{said.top5:.3f}", kept, f"{said.loss:.3f}", loss,
-                     f"{said.agreement:.3f}", f"{said.kl:.3f}"])  # fmt: skip
-    columns = ["activations", "top-1", "top-5", "of it kept", "loss", "of it kept", "same choice", "KL"]
+    for way, behavior in evaluation.ways.items():
+        recovered = "" if way in ("clean", "mean", "zero") else f"{100 * evaluation.recovered('top1', way):.1f} %"
+        loss = "" if way in ("clean", "mean", "zero") else f"{100 * evaluation.recovered('loss', way):.1f} %"
+        rows.append([way, f"{behavior.top1:.3f}", f"{behavior.top5:.3f}", recovered, f"{behavior.loss:.3f}", loss,
+                     f"{behavior.agreement:.3f}", f"{behavior.kl:.3f}"])  # fmt: skip
+    columns = ["activations", "top-1", "top-5", "recovered", "loss", "recovered", "agreement", "KL"]
     console.print(table(columns, rows, right=" rrrrrrr"))
-    if one.branches:
+    if evaluation.branches:
         console.print(
             table(
                 ["branch", "FVU", "channels"],
-                [[b, f"{v['sae']:.3f}", f"{v.get('channels', float('nan')):.3f}"] for b, v in one.branches.items()],
+                [
+                    [b, f"{v['sae']:.3f}", f"{v.get('channels', float('nan')):.3f}"]
+                    for b, v in evaluation.branches.items()
+                ],
                 right=" rr",
             )
         )
-    console.print(Text("kept: of what replacing the layer by its mean loses", style="dim"))
+    console.print(Text("recovered: of the loss from replacing the layer by its mean", style="dim"))

@@ -1,4 +1,4 @@
-"""`circuits sae features`: what the latents of an SAE answer to."""
+"""`circuits sae features`: top activating examples of an SAE's latents."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from apps.cli.common import CommandResult, Many, ModelOptions, Session, reportin
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.cli.sae_sites import drawn, inputs_for, is_language, model_of, site_at, trained_on
-from apps.pictures import open_pictures
+from apps.cli.sae_sites import inputs_for, is_language, model_of, random_indices, site_at, trained_on
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 @command(group="Sparse autoencoders", order=30, summary="top activating examples of latents, on a page")
 @dataclass(frozen=True, kw_only=True)
 class ShowFeatures(ModelOptions):
-    """What the latents of an SAE answer to: so many drawn by lot from those that fire at all, or those asked for, each
-    with the pictures on which it fires most. With --dossiers each gets a page of its own: histogram, examples from
-    strong to weak, what it reads and who reads it, which latents share its space.
+    """Show the top activating examples of an SAE's latents: a random sample of those that are ever active, or those
+    named. With --dossiers each gets a page of its own: histogram, examples from strong to weak, incoming and outgoing
+    weights, and nearby latents.
 
-    With --channel a channel of the layer is taken apart instead: which latents write to it, each with its own examples.
+    With --channel a channel of the layer is decomposed instead: which latents write to it, each with its own examples.
 
-    Of a language model's SAE each latent is shown with passages, from strong to weak, and with the tokens that it makes
-    the model say.
+    Of a language model's SAE each latent is shown with passages, from strong to weak, and with its promoted tokens.
 
     The responses of all latents are scanned once and kept in --store, by default the folder `scan` beside the SAE's
     files.
@@ -47,34 +46,34 @@ class ShowFeatures(ModelOptions):
     Example:
         circuits sae features saes/mixed4c --out features
         circuits sae features saes/mixed4c --latent 1021 --latent 7 --dossiers --out two
-        circuits sae features saes/mixed4c --channel 436 --out taken-apart
+        circuits sae features saes/mixed4c --channel 436 --out decomposed
     """
 
     folder: tyro.conf.Positional[Path]
     """Folder of the SAE."""
     latents: int = 20
-    """How many latents to draw, from those that fire on any picture."""
+    """How many latents to sample at random, from those that are ever active."""
     latent: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """Number of a latent to show instead; may be repeated."""
     channel: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
-    """Number of a channel to take apart; may be repeated."""
+    """Number of a channel to decompose; may be repeated."""
     examples: int = 9
-    """Pictures shown of each."""
+    """Images shown of each."""
     dossiers: tyro.conf.FlagCreatePairsOff[bool] = False
     """A page for each latent."""
     visualize: int = 0
     """With --channel: steps of feature visualization for the channel and its latents; 0 makes none."""
     images: Many = ()
-    """Pictures to show, instead of those it was trained with; may be repeated."""
+    """Images to show, instead of those it was trained with; may be repeated."""
     text: str | None = None
     """For a language model: a file of texts, instead of those it was trained with."""
     limit: int | None = None
-    """At most so many pictures or texts, drawn at random with --seed."""
+    """At most so many images or texts, drawn at random with --seed."""
     store: Path | None = None
     """Folder of the scan."""
 
     def run(self, session: Session) -> CommandResult:
-        """Latents, and what they answer to; or channels taken apart."""
+        """Latents and their examples; or channels decomposed."""
         for name in ("latents", "examples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
@@ -85,21 +84,21 @@ class ShowFeatures(ModelOptions):
         elapsed = clock()
         loaded = load(self.folder)
         metadata = loaded.metadata
-        named = model_of(self.folder, metadata)
-        if is_language(named):
+        model_name = model_of(self.folder, metadata)
+        if is_language(model_name):
             return self._texts(session, loaded, elapsed)
         if self.images:
-            pictures = open_pictures(self.images, self.limit, self.seed)
+            images = open_sources(self.images, self.limit, self.seed)
         else:
-            pictures = open_images(trained_on(self.folder, metadata).data, limit=self.limit, seed=self.seed)
-        model = self.load(named)
+            images = open_images(trained_on(self.folder, metadata).data, limit=self.limit, seed=self.seed)
+        model = self.load(model_name)
         site, own = attach_folder(model, self.folder)
         layer = site.layer.name if site.layer.part is None else site.layer.part[0]
         if self.channel:
-            return self._dissected(session, model, layer, own, pictures)
+            return self._dissected(session, model, layer, own, images)
         space = f"{layer}~{own}"
-        scanned = self._scan(session, model, space, pictures)
-        return self._shown(session, model, space, scanned, pictures, elapsed)
+        scanned = self._scan(session, model, space, images)
+        return self._result(session, model, space, scanned, images, elapsed)
 
     # -- texts ------------------------------------------------------------------------------------------
 
@@ -110,7 +109,7 @@ class ShowFeatures(ModelOptions):
 
         if self.channel:
             raise UsageError(
-                "--channel takes channels of a CNN apart; of a language model there are --latent and --latents"
+                "--channel decomposes channels of a CNN; for a language model there are --latent and --latents"
             )
         site = site_at(self, f"{loaded.metadata['model']}/{loaded.metadata['layer']}")
         assert isinstance(site, LanguageSite)
@@ -119,19 +118,19 @@ class ShowFeatures(ModelOptions):
         else:
             inputs = inputs_for(site.lm.name, (self.text,), None, self.seed).data
         if self.limit is not None and self.limit < len(inputs):
-            inputs = inputs.subset(drawn(len(inputs), self.limit, self.seed))
+            inputs = inputs.subset(random_indices(len(inputs), self.limit, self.seed))
         own = self.folder.resolve().name
         with session.progress(f"latents of {site.address}") as report:
-            found = activity(loaded, site, inputs, name=own, **reporting(report))
+            activities = activity(loaded, site, inputs, name=own, **reporting(report))
         if self.latent:
             chosen = list(self.latent)
         else:
-            live = found.live
-            chosen = sorted(live[drawn(len(live), min(self.latents, len(live)), self.seed)].tolist())
-        features = text_features(loaded, found, chosen, top=self.examples, seed=self.seed)
+            live = activities.live
+            chosen = sorted(live[random_indices(len(live), min(self.latents, len(live)), self.seed)].tolist())
+        features = text_features(loaded, activities, chosen, top=self.examples, seed=self.seed)
         space = f"{site.address}~{own}"
         document = {
-            "sae": str(self.folder), "space": space, "latents": loaded.latents, "live": len(found.live),
+            "sae": str(self.folder), "space": space, "latents": loaded.latents, "live": len(activities.live),
             "texts": {"name": inputs.name, "count": len(inputs), "digest": inputs.digest},
             "features": [feature.describe() for feature in features],
         }  # fmt: skip
@@ -139,23 +138,23 @@ class ShowFeatures(ModelOptions):
         def show(console: Console) -> None:
             rows = [
                 [f.unit.rpartition("~")[2], f"{100 * f.density:.3g} %", f"{f.maximum:.3g}",
-                 " ".join(_meant(p) for p in f.top[:6]), " ".join(word.strip() for word, _ in f.promoted[:5])]
+                 " ".join(_token(p) for p in f.top[:6]), " ".join(word.strip() for word, _ in f.promoted[:5])]
                 for f in features
             ]  # fmt: skip
             console.print(
-                table(["latent", "of tokens", "strongest", "answers most to", "makes it say"], rows, right=" rr  ")
+                table(["latent", "of tokens", "strongest", "top tokens", "promoted tokens"], rows, right=" rr  ")
             )
-            text = f"{len(found.live)} of {loaded.latents} latents fire on {found.tokens:,} tokens; {elapsed():.0f} s"
-            console.print(Text(text, style="dim"))
+            text = f"{len(activities.live)} of {loaded.latents} latents are active on {activities.tokens:,} tokens"
+            console.print(Text(f"{text}; {elapsed():.0f} s", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot.sae.text_latent_page import texts_page
 
             facts = [
                 ("latents", f"{loaded.latents:,}"),
-                ("fire on any token", f"{len(found.live):,}"),
-                ("active at a token, on average", f"{float(np.sum(found.density)):.1f}"),
-                ("tokens", f"{found.tokens:,}"),
+                ("active on any token", f"{len(activities.live):,}"),
+                ("active at a token, on average", f"{float(np.sum(activities.density)):.1f}"),
+                ("tokens", f"{activities.tokens:,}"),
             ]
             python = (
                 "import sae\nfrom sae.language import LanguageSite, activity, text_features\n"
@@ -165,7 +164,7 @@ class ShowFeatures(ModelOptions):
                 f"features = text_features(s, activity(s, site, TEXTS), {chosen})"
             )
             page = texts_page(
-                features, title=space, facts=facts, provenance=found.provenance, command=session.invocation,
+                features, title=space, facts=facts, provenance=activities.provenance, command=session.invocation,
                 python=python,
             )  # fmt: skip
             (folder / "index.html").write_text(page, encoding="utf-8")
@@ -174,16 +173,16 @@ class ShowFeatures(ModelOptions):
 
     # -- latents ------------------------------------------------------------------------------------
 
-    def _scan(self, session: Session, model: Model, space: str, pictures: Images) -> Scan:
+    def _scan(self, session: Session, model: Model, space: str, images: Images) -> Scan:
         from circuits.dataset.scan import scan
         from circuits.dataset.streaming_statistics import Plan
 
         store = self.folder / "scan" if self.store is None else self.store
         with session.progress(f"scanning {space}") as report:
-            return scan(model, pictures, store, layers=[space], plan=Plan(seed=self.seed), **reporting(report))
+            return scan(model, images, store, layers=[space], plan=Plan(seed=self.seed), **reporting(report))
 
-    def _shown(
-        self, session: Session, model: Model, space: str, scanned: Scan, pictures: Images, elapsed: Any
+    def _result(
+        self, session: Session, model: Model, space: str, scanned: Scan, images: Images, elapsed: Any
     ) -> CommandResult:  # fmt: skip
         import numpy as np
 
@@ -192,13 +191,13 @@ class ShowFeatures(ModelOptions):
         if self.latent:
             chosen = [model.unit(f"{space}:{i}").index or 0 for i in self.latent]
         else:
-            drawn = np.random.default_rng(self.seed).permutation(live)[: self.latents]
-            chosen = sorted(int(i) for i in drawn)
+            sample = np.random.default_rng(self.seed).permutation(live)[: self.latents]
+            chosen = sorted(int(i) for i in sample)
         units = [layer.unit(i) for i in chosen]
         document: dict[str, Any] = {
             "sae": str(self.folder),
             "space": f"{model.name}/{space}",
-            "images": {"name": pictures.name, "count": len(pictures), "digest": pictures.digest},
+            "images": {"name": images.name, "count": len(images), "digest": images.digest},
             "latents": len(layer),
             "live": len(live),
             "features": [u.describe(self.examples) for u in units],
@@ -206,9 +205,9 @@ class ShowFeatures(ModelOptions):
 
         def show(console: Console) -> None:
             rows = [[u.unit, f"{100 * u.density:.3g} %", u.fires_on, f"{u.maximum:.3g}", _ids(u.top)] for u in units]
-            columns = ["latent", "of positions", "pictures", "strongest", "answers most to"]
+            columns = ["latent", "of positions", "images", "strongest", "top activating images"]
             console.print(table(columns, rows, right=" rrr "))
-            text = f"{len(live)} of {len(layer)} latents fire on {len(pictures)} pictures; {elapsed():.0f} s"
+            text = f"{len(live)} of {len(layer)} latents are active on {len(images)} images; {elapsed():.0f} s"
             console.print(Text(text, style="dim"))
 
         def write(folder: Path) -> None:
@@ -222,7 +221,7 @@ class ShowFeatures(ModelOptions):
                     links[unit.unit] = name
             page = latents_page(
                 scanned, space, chosen, examples=self.examples, links=links, command=session.invocation,
-                python=_python(model.name, self.folder, space), images=pictures,
+                python=_python(model.name, self.folder, space), images=images,
             )  # fmt: skip
             (folder / "index.html").write_text(page, encoding="utf-8")
 
@@ -234,30 +233,30 @@ class ShowFeatures(ModelOptions):
         from circuits.plot.units.dossier import dossier_page
         from circuits.units.dossier import explain
 
-        found = explain(model, unit, scanned, seed=self.seed)
+        dossier = explain(model, unit, scanned, seed=self.seed)
         space = unit.rpartition("/")[2].rpartition(":")[0]
         return dossier_page(
-            found, scanned, command=session.invocation, python=_python(model.name, self.folder, space)
+            dossier, scanned, command=session.invocation, python=_python(model.name, self.folder, space)
         )  # fmt: skip
 
     # -- channels -----------------------------------------------------------------------------------
 
-    def _dissected(self, session: Session, model: Model, layer: str, own: str, pictures: Images) -> CommandResult:
+    def _dissected(self, session: Session, model: Model, layer: str, own: str, images: Images) -> CommandResult:
         from circuits.units.channel_dissection import dissect
 
-        found: list[Dissection] = []
+        dissections: list[Dissection] = []
         for channel in self.channel:
-            with session.progress(f"taking {layer}:{channel} apart") as report:
-                found.append(
-                    dissect(model, f"{layer}:{channel}", own, pictures, each=self.examples, **reporting(report))
+            with session.progress(f"decomposing {layer}:{channel}") as report:
+                dissections.append(
+                    dissect(model, f"{layer}:{channel}", own, images, each=self.examples, **reporting(report))
                 )
-        document = {"sae": str(self.folder), "channels": [one.describe() for one in found]}
+        document = {"sae": str(self.folder), "channels": [dissection.describe() for dissection in dissections]}
 
         def show(console: Console) -> None:
-            for one in found:
-                shares = one.shares
-                told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
-                console.print(Text.assemble((one.unit, "bold"), f"  {told}"))
+            for dissection in dissections:
+                shares = dissection.shares
+                summary = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+                console.print(Text.assemble((dissection.unit, "bold"), f"  {summary}"))
                 rows = [
                     [
                         w.unit,
@@ -266,33 +265,37 @@ class ShowFeatures(ModelOptions):
                         w.leads,
                         ", ".join(e.id for e in w.examples[:3]),
                     ]
-                    for w in one.writers
+                    for w in dissection.writers
                 ]
-                console.print(table(["latent", "share", "weight", "leads on", "answers most to"], rows, right=" rrr "))
+                console.print(
+                    table(["latent", "share", "weight", "leads on", "top activating images"], rows, right=" rrr ")
+                )
 
         def write(folder: Path) -> None:
             from circuits import plot
             from circuits.plot.sae.channel_dissection import dissection_figure
 
-            for one in found:
-                made = self._made(model, one)
-                figure = dissection_figure(one, pictures, model.input, visualizations=made, columns=self.examples)
-                plot.save_figure(figure, folder / f"{layer}-{one.unit.rpartition(':')[2]}.png")
+            for dissection in dissections:
+                optimized = self._visualized(model, dissection)
+                figure = dissection_figure(
+                    dissection, images, model.input, visualizations=optimized, columns=self.examples
+                )
+                plot.save_figure(figure, folder / f"{layer}-{dissection.unit.rpartition(':')[2]}.png")
 
         return CommandResult(document, show, write)
 
-    def _made(self, model: Model, one: Dissection) -> dict[str, Any]:
+    def _visualized(self, model: Model, dissection: Dissection) -> dict[str, Any]:
         if not self.visualize:
             return {}
         from circuits.plot.drawing.crops import pixels
         from circuits.visualization import visualize
 
-        units = [one.unit, *(w.unit for w in one.writers)]
+        units = [dissection.unit, *(w.unit for w in dissection.writers)]
         results = visualize(model, units, steps=self.visualize, seed=self.seed)
         return {r.unit: pixels(r.image, r.channels) for r in results if r.status == "ok"}
 
 
-def _meant(passage: Any) -> str:
+def _token(passage: Any) -> str:
     return str(passage.words[passage.at]).strip() or "_"
 
 

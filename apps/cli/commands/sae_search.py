@@ -1,4 +1,4 @@
-"""`circuits sae search`: which latents of a language model's SAE tell texts about something from others."""
+"""`circuits sae search`: latents of a language model's SAE that separate two sets of texts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @command(group="Sparse autoencoders", order=40, summary="latents that separate some texts from others, by AUC")
 @dataclass(frozen=True, kw_only=True)
 class SearchLatents(ModelOptions):
-    """Latents that tell texts about something from other texts: which to steer, or to look at.
+    """Find latents that separate texts about something from other texts, to steer or inspect.
 
-    Every latent is read on all texts and ranked by the AUC of its largest activation on each (0.5 is chance, 1 is
+    Every latent is evaluated on all texts and ranked by the AUC of its largest activation on each (0.5 is chance, 1 is
     always). Give two files of texts; or one, and words: then those with any of the words stand against those without.
     For latents of a CNN there is `circuits find MODEL --sae FOLDER`.
 
@@ -62,44 +62,46 @@ class SearchLatents(ModelOptions):
 
         elapsed = clock()
         loaded = load(self.folder)
-        named = model_of(self.folder, loaded.metadata)
-        if not is_language(named):
+        model_name = model_of(self.folder, loaded.metadata)
+        if not is_language(model_name):
             raise UsageError(
-                f"{self.folder} is of {named}, which reads pictures: circuits find {named} --sae {self.folder}"
+                f"{self.folder} is of {model_name}, which reads images: circuits find {model_name} --sae {self.folder}"
             )
-        site = site_at(self, f"{named}/{loaded.metadata['layer']}")
+        site = site_at(self, f"{model_name}/{loaded.metadata['layer']}")
         assert isinstance(site, LanguageSite)
         own = self.folder.resolve().name
-        positive, negative = self._sets(named)
+        positive, negative = self._sets(model_name)
         with session.progress(f"searching {site.address}") as report:
-            found = search(
+            result = search(
                 loaded.to(site.lm.device), site, positive, negative, top=self.top, name=own, seed=self.seed,
                 **reporting(report),
             )  # fmt: skip
-        says = promoted(site, loaded.write[[one.latent for one in found.rows]])
+        promotions = promoted(site, loaded.write[[row.latent for row in result.rows]])
         rows = [
-            {**one.describe(), "latent": one.latent, "promoted": [list(pair) for pair in words]}
-            for one, words in zip(found.rows, says, strict=True)
+            {**row.describe(), "latent": row.latent, "promoted": [list(pair) for pair in tokens]}
+            for row, tokens in zip(result.rows, promotions, strict=True)
         ]
         document: dict[str, Any] = {
             "sae": str(self.folder), "site": site.address, "latents": loaded.latents, "says": list(self.says),
             "positive": {"name": positive.name, "count": len(positive)},
             "negative": {"name": negative.name, "count": len(negative)},
-            "chance": found.chance, "rows": rows, "provenance": found.provenance,
+            "chance": result.chance, "rows": rows, "provenance": result.provenance,
         }  # fmt: skip
 
         def show(console: Console) -> None:
             lines = [
-                [Text(one.unit, style="bold"), f"{one.auc:.3f}", f"{one.mean_positive:.3g}", f"{one.mean_negative:.3g}",
-                 " ".join(word.strip() for word, _ in words)]
-                for one, words in zip(found.rows, says, strict=True)
+                [Text(row.unit, style="bold"), f"{row.auc:.3f}", f"{row.mean_positive:.3g}", f"{row.mean_negative:.3g}",
+                 " ".join(word.strip() for word, _ in tokens)]
+                for row, tokens in zip(result.rows, promotions, strict=True)
             ]  # fmt: skip
-            console.print(table(["latent", "AUC", "mean with", "mean without", "makes it say"], lines, right=" rrr "))
+            console.print(
+                table(["latent", "AUC", "mean with", "mean without", "promoted tokens"], lines, right=" rrr ")
+            )
             sets = f"{len(positive)} texts with, {len(negative)} without; {loaded.latents} latents by their maximum"
-            chance = f"with texts shuffled the best AUC is {found.chance:.3f}"
+            chance = f"with texts shuffled the best AUC is {result.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {elapsed():.1f} s", style="dim"))
             console.print(
-                Text(f"next: circuits steer {found.best.unit} --sae {self.folder} --prompt TEXT", style="dim")
+                Text(f"next: circuits steer {result.best.unit} --sae {self.folder} --prompt TEXT", style="dim")
             )
 
         return CommandResult(document, show, named="search.json")
@@ -111,9 +113,9 @@ class SearchLatents(ModelOptions):
             return texts, self._opened(model, self.against)
         holds = [any(word in text for word in self.says) for text in texts]
         if all(holds) or not any(holds):
-            words = " or ".join(map(repr, self.says))
-            raise UsageError(f"{'all' if all(holds) else 'none'} of {len(texts)} texts of {texts.name} say {words}")
-        with_it, without = ([i for i, one in enumerate(holds) if one is wanted] for wanted in (True, False))
+            searched = " or ".join(map(repr, self.says))
+            raise UsageError(f"{'all' if all(holds) else 'none'} of {len(texts)} texts of {texts.name} say {searched}")
+        with_it, without = ([i for i, hit in enumerate(holds) if hit is value] for value in (True, False))
         return texts.subset(with_it), texts.subset(without)
 
     def _opened(self, model: str, source: str | None) -> Any:

@@ -15,7 +15,7 @@ from apps.cli.common import CommandResult, Many, ModelOptions, Session, reportin
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock
 from apps.cli.registry import command
-from apps.cli.sae_sites import described, inputs_for, reconstructions_table, sampled, site_at, split
+from apps.cli.sae_sites import input_kind, inputs_for, reconstructions_table, sampled, site_at, split
 
 if TYPE_CHECKING:
     from sae.architectures.base import SAEConfig
@@ -31,7 +31,7 @@ class TrainSAE(ModelOptions):
 
     --out is the folder of the SAE (SAELens reads it, too); of a sweep, each SAE has a folder in it. What is needed to
     go on after Ctrl-C or a crash lies beside it, in OUT.training, until the training is done: give the same command
-    again. A share of the pictures or texts is held out, and every figure is given for both.
+    again. A share of the images or texts is held out, and every figure is given for both.
 
     Example:
         circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
@@ -45,12 +45,12 @@ class TrainSAE(ModelOptions):
     address: tyro.conf.Positional[str]
     """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ..."""
     images: Many = ()
-    """Pictures: a folder, a picture, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
+    """Images: a folder, an image, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
     May be repeated. By default scenes:500 for the model `scenes`."""
     text: str | None = None
     """For a language model: a file of texts, <|endoftext|> between them, or tales:2000."""
     limit: int | None = None
-    """At most so many pictures or texts, drawn at random with --seed."""
+    """At most so many images or texts, drawn at random with --seed."""
     architecture: str = "topk"
     """topk, batchtopk, matryoshka, jumprelu, relu, gated, or any other that a package registers with `sae.register`."""
     latents: int = 4096
@@ -69,9 +69,9 @@ class TrainSAE(ModelOptions):
     lr: float | None = None
     """Peak learning rate; by default 0.001 * sqrt(16384 / latents), five times what long trainings take."""
     held_out: float = 0.1
-    """Share of the pictures or texts that is not trained on."""
+    """Share of the images or texts that is not trained on."""
     per_input: int | None = None
-    """Positions drawn from each picture, or tokens from each text; all by default."""
+    """Positions drawn from each image, or tokens from each text; all by default."""
     sampling: Literal["uniform", "magnitude"] = "uniform"
     """How they are drawn: all alike, or in proportion to the length of the activation vector."""
     margin: int = 0
@@ -96,13 +96,13 @@ class TrainSAE(ModelOptions):
         configs = self._configs()
         sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
         site = site_at(self, self.address)
-        given = self.images if self.text is None else (self.text,)
-        inputs = inputs_for(str(site.metadata["model"]), given, self.limit, self.seed)
-        shown, kept = split(inputs.data, self.held_out, self.seed)
+        sources = self.images if self.text is None else (self.text,)
+        inputs = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed)
+        training, held_out = split(inputs.data, self.held_out, self.seed)
         folder = out.with_name(out.name + ".training")
         if self.replace and folder.exists():
             shutil.rmtree(folder)
-        stream = self._stream(site, shown, sampling, session)
+        stream = self._stream(site, training, sampling, session)
         data = {
             "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
             "held_out": self.held_out, "seed": self.seed,
@@ -120,25 +120,29 @@ class TrainSAE(ModelOptions):
         from sae.data.activations import collect
         from sae.evaluation.metrics import reconstruction
 
-        found: dict[str, dict[str, Reconstruction]] = {}
-        sets = {"training": shown, **({} if kept is None else {"held out": kept})}
+        reconstructions: dict[str, dict[str, Reconstruction]] = {}
+        sets = {"training": training, **({} if held_out is None else {"held out": held_out})}
         vectors = {n: collect(site, some, sampling=sampled(site, some, self.seed)).vectors for n, some in sets.items()}
         for run in runs:
-            found[run.name] = {name: reconstruction(run.sae, one, seed=self.seed) for name, one in vectors.items()}
-            place = out if len(runs) == 1 else out / run.name
-            save(place, run, density=found[run.name]["training"].density)
-            shutil.copyfile(folder / "reports.jsonl", place / "reports.jsonl")
+            reconstructions[run.name] = {
+                name: reconstruction(run.sae, split_vectors, seed=self.seed) for name, split_vectors in vectors.items()
+            }
+            run_folder = out if len(runs) == 1 else out / run.name
+            save(run_folder, run, density=reconstructions[run.name]["training"].density)
+            shutil.copyfile(folder / "reports.jsonl", run_folder / "reports.jsonl")
         shutil.rmtree(folder)
         document: dict[str, Any] = {
             "site": site.address,
             "d": site.d,
-            "inputs": {"training": len(shown), "held_out": 0 if kept is None else len(kept)},
+            "inputs": {"training": len(training), "held_out": 0 if held_out is None else len(held_out)},
             "seconds": round(seconds, 2),
             "runs": [
                 {
                     **run.describe(),
                     "folder": str(out if len(runs) == 1 else out / run.name),
-                    "reconstruction": {name: one.describe() for name, one in found[run.name].items()},
+                    "reconstruction": {
+                        name: split_vectors.describe() for name, split_vectors in reconstructions[run.name].items()
+                    },
                 }
                 for run in runs
             ],
@@ -147,8 +151,8 @@ class TrainSAE(ModelOptions):
         def show(console: Console) -> None:
             for run in runs:
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
-                console.print(reconstructions_table(found[run.name]))
-            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(shown)} {described(site)}", style="dim"))
+                console.print(reconstructions_table(reconstructions[run.name]))
+            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
             console.print(Text(f"next: circuits sae eval {out if len(runs) == 1 else out / runs[0].name}", style="dim"))
 
         return CommandResult(document, show)
@@ -190,12 +194,12 @@ class TrainSAE(ModelOptions):
         # a training of minutes sees each vector a few times, and is over long before a small rate has got anywhere
         return [c if c.lr or self.lr else replace(c, lr=1e-3 * (2**14 / c.latents) ** 0.5) for c in configs]
 
-    def _stream(self, site: Any, shown: Any, sampling: Sampling, session: Session) -> Any:
+    def _stream(self, site: Any, training: Any, sampling: Sampling, session: Session) -> Any:
         memory = int(self.memory * 2**30)
         if self.activations is None:
-            return site.stream(shown, sampling=sampling, batch_size=self.batch_size, seed=self.seed, memory=memory)
+            return site.stream(training, sampling=sampling, batch_size=self.batch_size, seed=self.seed, memory=memory)
         from sae.data.disk_shards import store
 
         with session.progress(f"activations of {site.address}") as report:
-            shards = store(site, shown, self.activations, sampling=sampling, **reporting(report))
+            shards = store(site, training, self.activations, sampling=sampling, **reporting(report))
         return shards.stream(self.batch_size, self.seed, memory=memory)

@@ -1,4 +1,4 @@
-"""`circuits scan`: what every unit answers to."""
+"""`circuits scan`: top activating images of every unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
@@ -23,13 +23,13 @@ STORE = Path("store")
     group="Analysis", order=70, summary="top activating images and activation histograms of every unit, in one pass"
 )
 @dataclass(frozen=True, kw_only=True)
-class ScanImages(PictureOptions):
-    """Look at all units of a model on all pictures, in one pass, and keep what was found in a store.
+class ScanImages(ImageOptions):
+    """Scan all units of a model on all images, in one pass, and write the results to a store.
 
-    Per unit: how often it fires, its histogram, the pictures and places where it responds most, in bands between
-    quantiles, at random, about zero and most negatively. `circuits explain` shows it, unit by unit. A scan that was
+    Per unit: density, activation histogram, and example images with positions: the most activating, between quantiles,
+    at random, near zero and the most negative. `circuits explain` shows it, unit by unit. A scan that was
     stopped goes on where it was; the same command again reads what is there. Under `torchrun` each process takes its
-    share of the pictures.
+    share of the images.
 
     Example:
         circuits scan scenes --images scenes:500
@@ -45,18 +45,18 @@ class ScanImages(PictureOptions):
     layers: Many = ()
     """A layer to scan; may be repeated. By default every rectified layer and the trunk."""
     top: int = 100
-    """Pictures with the strongest responses to keep, per unit."""
+    """Images with the strongest responses to keep, per unit."""
     samples: int = 2048
-    """Places, drawn by lot, at which the responses of all units are kept."""
+    """Positions, sampled at random, at which the activations of all units are recorded."""
     batch_size: int = 8
-    """Pictures per forward pass."""
+    """Images per forward pass."""
     workers: int = 2
-    """Threads that decode pictures."""
+    """Threads that decode images."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan again, whatever the store holds of this model."""
 
     def run(self, session: Session) -> CommandResult:
-        """The layers, how many units each has, and how they fire."""
+        """The layers, how many units each has, and how active they are."""
         from circuits.dataset.scan import scan
         from circuits.dataset.streaming_statistics import Plan
 
@@ -66,11 +66,11 @@ class ScanImages(PictureOptions):
         if self.workers < 0:
             raise UsageError(f"--workers is not negative, not {self.workers}")
         model = self.load(self.model)
-        pictures = self.pictures(model.name)
+        images = self.open_images(model.name)
         with session.progress(f"scanning {model.name}") as report:
-            found = scan(
+            result = scan(
                 model,
-                pictures,
+                images,
                 self.store,
                 layers=list(self.layers) or None,
                 plan=Plan(top=self.top, samples=self.samples, seed=self.seed),
@@ -79,18 +79,18 @@ class ScanImages(PictureOptions):
                 replace=self.replace,
                 **reporting(report),
             )
-        layers = [_row(name, found.layer(name)) for name in found.layers]
-        units = sum(found.layers.values())
-        made = found.seconds > 0
+        layers = [_row(name, result.layer(name)) for name in result.layers]
+        units = sum(result.layers.values())
+        new = result.seconds > 0
         document: dict[str, Any] = {
             "model": model.name,
             "store": str(self.store),
-            "images": {"name": pictures.name, "count": len(pictures), "digest": pictures.digest},
+            "images": {"name": images.name, "count": len(images), "digest": images.digest},
             "units": units,
             "layers": layers,
-            "made": made,
-            "seconds": round(found.seconds, 2),
-            "waited": round(found.waited, 2),
+            "made": new,
+            "seconds": round(result.seconds, 2),
+            "waited": round(result.waited, 2),
         }
 
         def show(console: Console) -> None:
@@ -107,10 +107,12 @@ class ScanImages(PictureOptions):
             console.print(
                 table(["layer", "units", "of positions fire", "never fire", "strongest"], rows, right=" rrrr")
             )
-            what = f"{units} units, {len(pictures)} pictures"
-            console.print(Text(f"{what}, {found.seconds:.1f} s" if made else f"{what}: was there already", style="dim"))
-            if made:
-                console.print(Text(_bound(found.waited, found.seconds), style="dim"))
+            summary = f"{units} units, {len(images)} images"
+            console.print(
+                Text(f"{summary}, {result.seconds:.1f} s" if new else f"{summary}: was there already", style="dim")
+            )
+            if new:
+                console.print(Text(_bound(result.waited, result.seconds), style="dim"))
             console.print(
                 Text(f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}", style="dim")
             )
@@ -131,5 +133,5 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
 def _bound(waited: float, seconds: float) -> str:
     share = waited / max(seconds, 1e-9)
     if share > 0.3:
-        return f"{100 * share:.0f} % of it waiting for pictures: decoding is the bound, more --workers may help"
-    return f"{100 * share:.0f} % of it waiting for pictures: the network is the bound"
+        return f"{100 * share:.0f} % of it waiting for images: decoding is the bound, more --workers may help"
+    return f"{100 * share:.0f} % of it waiting for images: the network is the bound"

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, PictureOptions, Session
+from apps.cli.common import CommandResult, ImageOptions, Session
 from apps.cli.output.circuit_text import show_score
 from apps.cli.registry import command
 
@@ -24,10 +24,10 @@ from apps.cli.commands.trace import check_random, scored
     group="Analysis", order=30, summary="faithfulness and completeness of a traced circuit, against random circuits"
 )
 @dataclass(frozen=True, kw_only=True)
-class ScoreCircuit(PictureOptions):
-    """Try a traced circuit on pictures: how much of its target's response does it carry?
+class ScoreCircuit(ImageOptions):
+    """Try a traced circuit on images: how much of its target's response does it carry?
 
-    Faithfulness: the share of the response's variance, over positions and pictures, that is left when every unit
+    Faithfulness: the share of the response's variance, over positions and images, that is left when every unit
     outside the circuit is set to its mean. Completeness: the share that is lost when only the circuit's units are.
     Minimality: what each unit is worth. All beside random circuits with as many units in each layer, because a
     number alone says little.
@@ -43,7 +43,7 @@ class ScoreCircuit(PictureOptions):
     """How many random circuits to compare with."""
 
     def run(self, session: Session) -> CommandResult:
-        """Score again, on these pictures."""
+        """Score again, on these images."""
         from circuits.errors import CircuitsError
         from circuits.tracing.circuit import Circuit
 
@@ -57,7 +57,7 @@ class ScoreCircuit(PictureOptions):
                 f"{path} was traced with other weights of {model.name} ({digest[:12]}, here {model.digest[:12]}); "
                 "trace it again, or name the file with --weights"
             )
-        images = self.pictures(model.name)
+        images = self.open_images(model.name)
         circuit = scored(session, model, circuit, images, self.random, self.seed)
         score: dict[str, Any] = circuit.to_json()["score"]
 

@@ -1,4 +1,4 @@
-"""`circuits steer`: turn a latent or a channel up and down, and see what the network makes of it."""
+"""`circuits steer`: scale a latent or a channel and measure the effect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.pictures import open_pictures
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from sae.steering import LatentEdit
@@ -31,9 +31,9 @@ _TEXTS, _MANY = "tales:40@1", "tales:500@2"
     summary="scale a unit or latent: effect on the target, side effects, capability",
 )
 @dataclass(frozen=True, kw_only=True)
-class Steer(PictureOptions):
-    """Turn a latent of an SAE, or a channel, up and down, and measure what that does: to the classes or tokens it is
-    meant for, to what the network can do, and to everything else, beside random latents that are turned as far.
+class Steer(ImageOptions):
+    """Steer a latent of an SAE, or a channel, and measure the effect on the target classes or tokens, on the network's
+    capability, and on everything else, against random latents steered as strongly.
 
     A factor is a multiple of the latent's largest activation (on --maxima); the latent is set to it. Of a
     language model also what it writes after --prompt is shown, before and after. --out writes study.json, study.png
@@ -51,20 +51,20 @@ class Steer(PictureOptions):
     factors: tuple[float, ...] = ()
     """Multiples of its maximum; several may follow. By default -20 to 20 in steps of 5."""
     kind: Literal["set", "add", "scale"] = "set"
-    """Set it to that, add that, or multiply it by the bare factor where it fires."""
+    """Set it to that, add that, or multiply it by the bare factor where it is active."""
     at: tuple[str, ...] = ()
     """Where to steer: positions y,x of the map, or tokens of the texts by number, from 0; several may follow. By
     default everywhere."""
     when: Many = ()
-    """Steer only where another latent fires: 128:above:0.1x, in multiples of its maximum, or below; behind it
-    :anywhere, where somewhere in the picture will do. May be repeated: all must hold."""
+    """Steer only where another latent is active: 128:above:0.1x, in multiples of its maximum, or below; followed by
+    :anywhere, where somewhere in the image will do. May be repeated: all must hold."""
     target_class: Many = ()
     """Class (or token) that it is meant to bring about; may be repeated. By default the one it increases most."""
     measure: Literal["probability", "log_probability", "score"] = "probability"
     """What of the targets is measured."""
     capability: Literal["top1", "loss", "agreement", "grammar"] | None = None
     """By what the network's ability is measured: agreement (with itself, unsteered) needs no labels; grammar is of what
-    tales writes, with --says. By default top1 for pictures with labels, loss for texts."""
+    tales writes, with --says. By default top1 for images with labels, loss for texts."""
     tolerance: float = 0.05
     """Share of it that may be lost in the sweet spot."""
     downstream: str | None = None
@@ -74,8 +74,8 @@ class Steer(PictureOptions):
     text: str | None = None
     """Texts, of a language model: a file, or tales:100. By default tales:40@1 for the model tales."""
     maxima: str | None = None
-    """Pictures or texts that the largest activations are measured on: enough for what the latent answers to to be among
-    them. By default those that are steered, for the model tales tales:500@2."""
+    """Images or texts that the largest activations are measured on: enough for the latent to be active on
+    some. By default those that are steered, for the model tales tales:500@2."""
     prompt: Many = ()
     """What a language model is to continue, unsteered and steered; may be repeated."""
     tokens: int = 40
@@ -96,16 +96,16 @@ class Steer(PictureOptions):
         for name, number in (("tokens", self.tokens), ("samples", self.samples)):
             if number < 1:
                 raise UsageError(f"--{name} is at least 1, not {number}")
-        asked = Unit.parse(self.address)
-        if asked.index is None:
+        unit = Unit.parse(self.address)
+        if unit.index is None:
             raise UsageError(f"{self.address} is a whole layer: name one unit, {self.address}:7 for example")
-        if asked.model is None:
-            raise UsageError(f"{self.address!r} does not say which model: write scenes/{self.address}, for example")
-        return self._texts(session, asked) if _writes(asked.model) else self._pictures(session)
+        if unit.model is None:
+            raise UsageError(f"{self.address!r} does not name its model: write scenes/{self.address}, for example")
+        return self._on_texts(session, unit) if _writes(unit.model) else self._on_images(session)
 
-    # -- pictures -----------------------------------------------------------------------------------
+    # -- images -----------------------------------------------------------------------------------
 
-    def _pictures(self, session: Session) -> CommandResult:
+    def _on_images(self, session: Session) -> CommandResult:
         if self.prompt or self.says or self.text is not None:
             raise UsageError("--prompt, --says and --text are for language models; a CNN is steered on --images")
         from sae.data.vision_site import VisionSite
@@ -114,20 +114,20 @@ class Steer(PictureOptions):
         unit = model.unit(unit)
         site = VisionSite(model, unit.layer)
         basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
-        pictures = self.pictures(model.name)
+        images = self.open_images(model.name)
         if self.capability == "grammar":
             raise UsageError("--capability grammar is of the language model tales")
         later = None if self.downstream is None else (VisionSite(model, self.downstream), None)
         assert unit.index is not None
-        labeled = pictures.labels is not None and pictures.classes in (None, model.classes)
+        labeled = images.labels is not None and images.classes in (None, model.classes)
         able = self.capability or ("top1" if labeled else "agreement")
-        places = tuple(map(_position, self.at)) or "all"
-        many = pictures if self.maxima is None else open_pictures((self.maxima,), None, self.seed)
-        return self._studied(session, site, basis, unit.index, pictures, many, places, unit.basis or "", able, later)
+        positions = tuple(map(_position, self.at)) or "all"
+        many = images if self.maxima is None else open_sources((self.maxima,), None, self.seed)
+        return self._studied(session, site, basis, unit.index, images, many, positions, unit.basis or "", able, later)
 
     # -- texts --------------------------------------------------------------------------------------
 
-    def _texts(self, session: Session, unit: Any) -> CommandResult:
+    def _on_texts(self, session: Session, unit: Any) -> CommandResult:
         if self.images:
             raise UsageError("--images is for CNNs; a language model is steered on --text")
         if self.says and not (all(map(str.strip, self.says)) and self.prompt):
@@ -148,10 +148,19 @@ class Steer(PictureOptions):
         basis = self._dictionary(unit)
         if basis is not None:
             basis = basis.to(lm.device)
-        places = tuple(map(_token, self.at)) or "all"
+        positions = tuple(map(_token, self.at)) or "all"
         many = site.open(self.maxima or (_MANY if lm.name == "tales" else texts))
         return self._studied(
-            session, site, basis, unit.index, site.open(texts), many, places, unit.basis or "", self.capability, later
+            session,
+            site,
+            basis,
+            unit.index,
+            site.open(texts),
+            many,
+            positions,
+            unit.basis or "",
+            self.capability,
+            later,
         )
 
     def _dictionary(self, unit: Any) -> Any:
@@ -160,8 +169,8 @@ class Steer(PictureOptions):
             return None
         from sae.formats import load
 
-        for one in self.sae:
-            own, _, folder = one.rpartition("=")
+        for option in self.sae:
+            own, _, folder = option.rpartition("=")
             if (own or Path(folder).resolve().name) == unit.basis:
                 return load(folder)
         raise UsageError(f"which SAE is {unit.basis}? Give its folder: --sae {unit.basis}=FOLDER")
@@ -169,7 +178,7 @@ class Steer(PictureOptions):
     # -- both ---------------------------------------------------------------------------------------
 
     def _studied(
-        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, many: Any, places: Any,
+        self, session: Session, site: Any, basis: Dictionary, latent: int, inputs: Any, many: Any, positions: Any,
         name: str, able: Any, later: Any,
     ) -> CommandResult:  # fmt: skip
         from sae.steering import LatentEdit, When, maxima, steered
@@ -178,35 +187,35 @@ class Steer(PictureOptions):
         elapsed = clock()
         when = tuple(map(When.parse, self.when))
         factors = self.factors or FACTORS
-        known = maxima(basis, site, many)
+        maximum = maxima(basis, site, many)
         with session.progress(f"steering {self.address}") as report:
-            found = study(
-                site, basis, latent, inputs, factors=factors, kind=self.kind, positions=places, when=when,
+            result = study(
+                site, basis, latent, inputs, factors=factors, kind=self.kind, positions=positions, when=when,
                 targets=self._writing(site) or list(self.target_class) or None, measure=self.measure, capability=able,
-                tolerance=self.tolerance, maxima=known, random=self.random, downstream=later, name=name,
+                tolerance=self.tolerance, maxima=maximum, random=self.random, downstream=later, name=name,
                 seed=self.seed, **reporting(report),
             )  # fmt: skip
         unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
 
         def edit(factor: float) -> LatentEdit:
-            return LatentEdit(latent, self.kind, factor, unit, at=places, when=when)
+            return LatentEdit(latent, self.kind, factor, unit, at=positions, when=when)
 
-        steering = steered(site, basis, [edit(found.at)], maxima=known).steering
-        written = self._written(session, site, basis, edit, known, found)
-        document: dict[str, Any] = {**found.describe(), "texts": written}
+        steering = steered(site, basis, [edit(result.at)], maxima=maximum).steering
+        written = self._written(session, site, basis, edit, maximum, result)
+        document: dict[str, Any] = {**result.describe(), "texts": written}
 
         def show(console: Console) -> None:
-            _show(console, found)
-            for one in written:
-                factor = "unsteered" if one["factor"] is None else f"factor {one['factor']:g}"
-                console.print(Text.assemble((factor.rjust(12) + "  ", "bold"), (one["prompt"], "dim"), one["text"]))
+            _show(console, result)
+            for row in written:
+                factor = "unsteered" if row["factor"] is None else f"factor {row['factor']:g}"
+                console.print(Text.assemble((factor.rjust(12) + "  ", "bold"), (row["prompt"], "dim"), row["text"]))
             console.print(Text(f"{elapsed():.0f} s; --out DIR writes the figure and the edit", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot import save_figure
             from circuits.plot.sae.steering import steering_figure
 
-            save_figure(steering_figure(found), folder / "study.png")
+            save_figure(steering_figure(result), folder / "study.png")
             (folder / "steering.json").write_text(steering.json(), encoding="utf-8")
 
         return CommandResult(document, show, write, named="study.json")
@@ -218,18 +227,18 @@ class Steer(PictureOptions):
         from sae.steering.study import Writing
         from zoo.tales import parses
 
-        said = self.says
+        searched = self.says
         return Writing(
-            lambda text: float(any(one in text for one in said)),
+            lambda text: float(any(word in text for word in searched)),
             tuple(prompt for prompt in self.prompt for _ in range(self.samples)),
-            name="share of texts with " + " or ".join(f"“{one}”" for one in said),
+            name="share of texts with " + " or ".join(f"“{word}”" for word in searched),
             max_new_tokens=self.tokens,
             beside={"grammar": parses} if site.lm.name == "tales" else {},
         )
 
     def _written(
-        self, session: Session, site: Any, basis: Dictionary, edit: Callable[[float], LatentEdit], known: Any,
-        found: Study,
+        self, session: Session, site: Any, basis: Dictionary, edit: Callable[[float], LatentEdit], maximum: Any,
+        result: Study,
     ) -> list[dict[str, Any]]:  # fmt: skip
         if not self.prompt:
             return []
@@ -237,13 +246,16 @@ class Steer(PictureOptions):
 
         rows: list[dict[str, Any]] = []
         with session.progress("writing") as report:
-            for done, factor in enumerate([None, *found.factors]):
+            for index, factor in enumerate([None, *result.factors]):
                 edits = [] if factor is None else [edit(factor)]
-                with steer(site, basis, edits, maxima=known):
-                    made = site.generate(list(self.prompt), max_new_tokens=self.tokens, seed=self.seed)
-                rows += [{"prompt": one.prompt, "factor": factor, "text": one.text} for one in made]
+                with steer(site, basis, edits, maxima=maximum):
+                    continuations = site.generate(list(self.prompt), max_new_tokens=self.tokens, seed=self.seed)
+                rows += [
+                    {"prompt": continuation.prompt, "factor": factor, "text": continuation.text}
+                    for continuation in continuations
+                ]
                 if report is not None:
-                    report(done + 1, 1 + len(found.factors))
+                    report(index + 1, 1 + len(result.factors))
         return sorted(rows, key=lambda row: list(self.prompt).index(row["prompt"]))
 
 
@@ -267,30 +279,33 @@ def _token(text: str) -> int:
     return int(text)
 
 
-def _show(console: Console, found: Study) -> None:
+def _show(console: Console, result: Study) -> None:
     import numpy as np
 
-    measured = f"  largest activation {found.maximum:.4g} on {found.measured_on['count']} inputs"
-    console.print(Text.assemble((found.unit, "bold"), measured))
-    target = ", ".join(found.targets)
+    measured = f"  largest activation {result.maximum:.4g} on {result.measured_on['count']} inputs"
+    console.print(Text.assemble((result.unit, "bold"), measured))
+    target = ", ".join(result.targets)
     rows: list[list[object]] = []
-    for i, factor in enumerate(found.factors):
-        low, high = np.quantile(found.effect.random[:, i], [0.05, 0.95])
-        able_low, able_high = np.quantile(found.capability.random[:, i], [0.05, 0.95])
-        spot = found.sweet_spot
+    for i, factor in enumerate(result.factors):
+        low, high = np.quantile(result.effect.random[:, i], [0.05, 0.95])
+        able_low, able_high = np.quantile(result.capability.random[:, i], [0.05, 0.95])
+        spot = result.sweet_spot
         inside = spot is not None and spot[0] <= factor <= spot[1]
         rows.append([
-            f"{factor:g}", f"{found.effect.values[i]:.3f}", f"{low:.3f} .. {high:.3f}",
-            f"{found.capability.values[i]:.3f}", f"{able_low:.3f} .. {able_high:.3f}", "yes" if inside else "",
+            f"{factor:g}", f"{result.effect.values[i]:.3f}", f"{low:.3f} .. {high:.3f}",
+            f"{result.capability.values[i]:.3f}", f"{able_low:.3f} .. {able_high:.3f}", "yes" if inside else "",
         ])  # fmt: skip
-    rows.append(["unsteered", f"{found.effect.clean:.3f}", "", f"{found.capability.clean:.3f}", "", ""])
-    what = target if found.effect.what == target else f"{found.effect.what} of {target}"
-    columns = ["factor", what, "random", found.capability.what, "random", "sweet spot"]
+    rows.append(["unsteered", f"{result.effect.clean:.3f}", "", f"{result.capability.clean:.3f}", "", ""])
+    label = target if result.effect.what == target else f"{result.effect.what} of {target}"
+    columns = ["factor", label, "random", result.capability.what, "random", "sweet spot"]
     console.print(table(columns, rows, right="rrrrr "))
-    for name, one in found.side_effects.items():
-        control = one.control[np.isfinite(one.control)]
+    for name, effects in result.side_effects.items():
+        control = effects.control[np.isfinite(effects.control)]
         beside = f", by random latents {control.min():.2f} to {control.max():.2f}" if len(control) else ""
-        told = f"side effects on {name}, factor {one.factor:g}: rank correlation with what was predicted "
-        console.print(Text(f"{told}{one.correlation:.2f}{beside}", style="dim"))
-        moved = [[one.units[i], f"{one.measured[i]:+.3g}", f"{one.predicted[i]:+.3g}"] for i in one.strongest(4)]
+        summary = f"side effects on {name}, factor {effects.factor:g}: rank correlation with what was predicted "
+        console.print(Text(f"{summary}{effects.correlation:.2f}{beside}", style="dim"))
+        moved = [
+            [effects.units[i], f"{effects.measured[i]:+.3g}", f"{effects.predicted[i]:+.3g}"]
+            for i in effects.strongest(4)
+        ]
         console.print(table([f"most changed {name}", "measured", "predicted"], moved, right=" rr"))

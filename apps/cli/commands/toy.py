@@ -31,7 +31,7 @@ _PANELS = 6
 class Toy(Command):
     """Train toy models of superposition: sparse features squeezed through a few dimensions.
 
-    `list` says which experiments there are, `run NAME` trains one and prints what came of it, `figure NAME` also draws
+    `list` lists the experiments, `run NAME` trains one and prints the results, `figure NAME` also draws
     it into --out (by default the folder toy). `figure all` draws every one, in a few minutes. All models of an
     experiment, densities and seeds, are trained at once; of each setting the run with the least loss counts.
 
@@ -61,27 +61,29 @@ class Toy(Command):
         if self.name is None:
             raise UsageError(f"toy {self.action} needs the name of an experiment: circuits toy list, or all")
         if self.action == "figure" and self.out is None:
-            raise UsageError("toy figure writes pictures: say where with --out FOLDER")
+            raise UsageError("toy figure writes images: give --out FOLDER")
         from sae.superposition import EXPERIMENTS, experiment
 
         chosen = list(EXPERIMENTS) if self.name == "all" else [experiment(self.name).name]
         elapsed = clock()
         got = self._together(chosen, session) if self._jobs(len(chosen)) > 1 else self._in_turn(chosen, session)
-        found = [(EXPERIMENTS[name], got[name][0], got[name][1]) for name in chosen]
+        trainings = [(EXPERIMENTS[name], got[name][0], got[name][1]) for name in chosen]
         seconds = elapsed()
-        documents = {one.name: {"what": one.what, **_described(trained, attacked)} for one, trained, attacked in found}
+        documents = {
+            entry.name: {"what": entry.what, **_document(trained, attacked)} for entry, trained, attacked in trainings
+        }
         document = {"experiments": documents}
 
         def show(console: Console) -> None:
-            for one, trained, attacked in found:
-                console.print(Text(f"{one.name}: {one.what}", style="bold"))
-                console.print(_shown(trained, attacked))
+            for entry, trained, attacked in trainings:
+                console.print(Text(f"{entry.name}: {entry.what}", style="bold"))
+                console.print(_table(trained, attacked))
                 console.print()
             console.print(Text(f"{seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
-            for one, trained, attacked in found:
-                _draw(one, trained, attacked, folder)
+            for entry, trained, attacked in trainings:
+                _draw(entry, trained, attacked, folder)
 
         return CommandResult(document, show, write if self.action == "figure" else None)
 
@@ -91,8 +93,8 @@ class Toy(Command):
         if self.name is not None:
             raise UsageError("toy list takes no name")
         rows: list[dict[str, Any]] = []
-        for one in EXPERIMENTS.values():
-            rows.append({"name": one.name, "what": one.what, "models": one.count, "figure": one.figure})
+        for entry in EXPERIMENTS.values():
+            rows.append({"name": entry.name, "what": entry.what, "models": entry.count, "figure": entry.figure})
 
         def show(console: Console) -> None:
             lines = [[Text(r["name"], style="bold"), r["models"], r["what"]] for r in rows]
@@ -110,30 +112,30 @@ class Toy(Command):
     def _options(self) -> _Options:
         return self.seeds, self.steps, self.seed, self.device
 
-    def _in_turn(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
-        found: dict[str, _Found] = {}
+    def _in_turn(self, names: Sequence[str], session: Session) -> dict[str, _Result]:
+        results: dict[str, _Result] = {}
         for group in _groups(names):
             with session.progress(f"training {' and '.join(group)}") as report:
-                found.update(_train_several(group, self._options, **reporting(report)))
-        return found
+                results.update(_train_several(group, self._options, **reporting(report)))
+        return results
 
-    def _together(self, names: Sequence[str], session: Session) -> dict[str, _Found]:
+    def _together(self, names: Sequence[str], session: Session) -> dict[str, _Result]:
         from apps.processes import spread
 
         work = functools.partial(_train_several, options=self._options)
         groups = _groups(names)
-        found: dict[str, _Found] = {}
+        results: dict[str, _Result] = {}
         with session.progress("training toy models") as report:
             for _, some in spread(work, groups, min(self._jobs(len(names)), len(groups))):
-                found.update(some)
+                results.update(some)
                 if report is not None:
-                    report(len(found), len(names))
-        return found
+                    report(len(results), len(names))
+        return results
 
 
-_Found = tuple["Trained | PhaseDiagram | Recovery", "Vulnerability | None"]
+_Result = tuple["Trained | PhaseDiagram | Recovery", "Vulnerability | None"]
 _Options = tuple[int | None, int | None, int, str | None]
-"""Seeds, steps, seed and device, as asked."""
+"""Seeds, steps, seed and device, of the command line."""
 
 
 def _groups(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -142,13 +144,13 @@ def _groups(names: Sequence[str]) -> list[tuple[str, ...]]:
 
     groups: dict[Any, list[str]] = {}
     for name in names:
-        one = EXPERIMENTS[name]
-        models = tuple(one.models(one.seeds)) if one.models else name
-        groups.setdefault((models, repr(sorted(one.options.items()))), []).append(name)
+        entry = EXPERIMENTS[name]
+        models = tuple(entry.models(entry.seeds)) if entry.models else name
+        groups.setdefault((models, repr(sorted(entry.options.items()))), []).append(name)
     return sorted(map(tuple, groups.values()), key=lambda group: -max(EXPERIMENTS[name].cost for name in group))
 
 
-def _train_several(names: tuple[str, ...], options: _Options, progress: Any = None) -> dict[str, _Found]:
+def _train_several(names: tuple[str, ...], options: _Options, progress: Any = None) -> dict[str, _Result]:
     """Train the models that some experiments look at, once, and attack them for those that ask for that."""
     from sae.superposition import EXPERIMENTS, vulnerability
 
@@ -158,11 +160,11 @@ def _train_several(names: tuple[str, ...], options: _Options, progress: Any = No
     return {name: (trained, vulnerability(trained.best(), seed=seed) if attacked[name] else None) for name in names}
 
 
-def _described(trained: Trained | PhaseDiagram | Recovery, attacked: Vulnerability | None) -> dict[str, Any]:
+def _document(trained: Trained | PhaseDiagram | Recovery, attacked: Vulnerability | None) -> dict[str, Any]:
     return attacked.describe() if attacked is not None else trained.describe()
 
 
-def _shown(trained: Any, attacked: Vulnerability | None) -> Any:
+def _table(trained: Any, attacked: Vulnerability | None) -> Any:
     if attacked is not None:
         columns = ["density", "features a dimension", "attacked", "random change"]
         values = (attacked.densities, attacked.features_per_dimension, attacked.attacked, attacked.random)
@@ -194,63 +196,63 @@ def _row(solution: Solution) -> list[object]:
 def _phases(diagram: PhaseDiagram) -> Any:
     """One letter a cell: i ignored, D a dimension of its own, s superposed; in color where closed forms disagree."""
     lines = []
-    for r, row, wanted in zip(diagram.importances, diagram.phases, diagram.expected, strict=True):
+    for r, row, expected_row in zip(diagram.importances, diagram.phases, diagram.expected, strict=True):
         cells = Text()
-        for found, expected in zip(row.tolist(), wanted.tolist(), strict=True):
-            cells.append("iDs"[found] + " ", style="" if found == expected else "bold red")
+        for phase, expected in zip(row.tolist(), expected_row.tolist(), strict=True):
+            cells.append("iDs"[phase] + " ", style="" if phase == expected else "bold red")
         lines.append([r, cells])
     about = f"densities {diagram.densities[0]:g} .. {diagram.densities[-1]:g}; {diagram.agreement:.0%} as closed forms"
     return table(["importance", about], lines, right="r")
 
 
-def _recovered(found: Recovery) -> Any:
+def _recovered(recovery: Recovery) -> Any:
     """By density: mean cosine with the nearest latent, and the share of features recovered, beside the controls."""
-    columns = ["density", "represented", "active", *found.names, *found.controls]
+    columns = ["density", "represented", "active", *recovery.names, *recovery.controls]
     lines = []
-    for d, density in enumerate(found.densities):
-        pairs = [*zip(found.mmcs[:, d], found.recovered[:, d], strict=True)]
-        pairs += zip(found.control_mmcs[:, d], found.control_recovered[:, d], strict=True)
+    for d, density in enumerate(recovery.densities):
+        pairs = [*zip(recovery.mmcs[:, d], recovery.recovered[:, d], strict=True)]
+        pairs += zip(recovery.control_mmcs[:, d], recovery.control_recovered[:, d], strict=True)
         cells = [f"{mmcs.mean():.2f} {share.mean():4.0%}" for mmcs, share in pairs]
-        lines.append([density, f"{found.represented[d].mean():.3g}", f"{found.active[d].mean():.2g}", *cells])
+        lines.append([density, f"{recovery.represented[d].mean():.3g}", f"{recovery.active[d].mean():.2g}", *cells])
     return table(columns, lines, right="r" * len(columns))
 
 
-def _draw(one: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
+def _draw(entry: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
     from circuits.plot import save_figure
     from circuits.plot.superposition import charts
     from circuits.plot.superposition import models as superposition
     from sae.superposition import PLATEAUS, feature_dimensionality
 
-    file = folder / f"{one.name}.png"
+    file = folder / f"{entry.name}.png"
     if attacked is not None:
         save_figure(charts.vulnerability_figure(attacked), file)
         return
-    if one.figure == "recovery":
+    if entry.figure == "recovery":
         from circuits.plot.superposition.recovery import recovery_figure
 
         save_figure(recovery_figure(trained), file)
         return
-    if one.figure == "phases":
+    if entry.figure == "phases":
         save_figure(charts.phase_figure(trained), file)
         return
     best: Sequence[Solution] = list(trained.best())
-    if one.figure == "dynamics":
+    if entry.figure == "dynamics":
         index = min(range(len(trained)), key=lambda i: float(trained.losses[i]))
         losses, weights = trained.history(index)
         dims = feature_dimensionality(weights)
         save_figure(charts.dynamics_figure(trained.steps, losses, dims, PLATEAUS), file)
-    elif one.figure == "dimensions":
+    elif entry.figure == "dimensions":
         save_figure(charts.dimensions_figure(best, PLATEAUS), file)
         panels = [best[i] for i in _telling(best)]
         captions = [f"density {100 * sum(s.model.densities) / s.model.features:.3g} %" for s in panels]
         groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, panels, strict=True)]
-        save_figure(superposition.graph_figure(groups), folder / f"{one.name}-graph.png")
+        save_figure(superposition.graph_figure(groups), folder / f"{entry.name}-graph.png")
     else:
         draw = {
             "gram": superposition.gram_figure,
             "planes": superposition.planes_figure,
             "neurons": superposition.neurons_figure,
-        }[one.figure]
+        }[entry.figure]
         save_figure(draw(best), file)
 
 

@@ -1,4 +1,4 @@
-"""`circuits trace`: the circuit behind a unit."""
+"""`circuits trace`: the circuit of a unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import show_circuit
 from apps.cli.output.console import clock
@@ -27,10 +27,10 @@ STEPS = 128
 """Steps of visualizations where none are given."""
 
 
-def _steps(words: list[str]) -> int:
-    if len(words) > 1 or not all(word.isdecimal() for word in words):
-        raise ValueError(f"a number of steps, not {' '.join(words)!r}")
-    return int(words[0]) if words else STEPS
+def _steps(arguments: list[str]) -> int:
+    if len(arguments) > 1 or not all(word.isdecimal() for word in arguments):
+        raise ValueError(f"a number of steps, not {' '.join(arguments)!r}")
+    return int(arguments[0]) if arguments else STEPS
 
 
 OptionalSteps = Annotated[
@@ -49,12 +49,12 @@ OptionalSteps = Annotated[
     group="Analysis", order=20, summary="the circuit of a unit: its parents, their weights and contributions, a report"
 )
 @dataclass(frozen=True, kw_only=True)
-class Trace(PictureOptions):
-    """Trace the circuit behind a unit: the units that make it fire, and the weights between them.
+class Trace(ImageOptions):
+    """Trace the circuit of a unit: the units that activate it, and the weights between them.
 
-    On the pictures where the unit fires most, each unit of the layer before is credited with expanded weight x
+    On the unit's top activating images, each unit of the layer before is credited with expanded weight x
     activation; the strongest, exciting or inhibiting, become its parents, and theirs theirs for --depth steps. What
-    is not shown is summed up, so that shown + others = all. The circuit is then tried: all other units are set to
+    is not listed is summed up, so that traced + others = all. The circuit is then scored: all other units are set to
     their means, and the same is done with random circuits of the same size (--no-score skips that). With --out
     comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
 
@@ -77,9 +77,9 @@ class Trace(PictureOptions):
     random: int = 50
     """How many random circuits to compare with."""
     score_images: int = 100
-    """Pictures to try them on, at most; `circuits score` takes twice as many by default."""
+    """Images to try them on, at most; `circuits score` takes twice as many by default."""
     visualize: OptionalSteps = 0
-    """With --out: show on each unit of the report what it looks for, made in so many steps (128 where no number
+    """With --out: add a feature visualization to each unit of the report, of so many steps (128 where no number
     follows)."""
 
     def run(self, session: Session) -> CommandResult:
@@ -95,7 +95,7 @@ class Trace(PictureOptions):
             raise UsageError("--visualize takes steps from 1, and draws into the report of --out DIR")
         elapsed = clock()
         model, unit = self.address_of(self.address)
-        images = self.pictures(model.name)
+        images = self.open_images(model.name)
         with session.progress(f"tracing {unit}") as report:
             circuit = trace(
                 model, unit, images=images, depth=self.depth, width=self.width, by=self.by, **reporting(report)
@@ -103,15 +103,15 @@ class Trace(PictureOptions):
         circuit = label_parts(model, circuit, images)
         if self.score:
             circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images)
-        made = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
+        visualizations = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
         seconds = elapsed()
 
         def show(console: Console) -> None:
             show_circuit(console, circuit)
-            console.print(Text(f"{len(images)} pictures of {images.name}, {seconds:.1f} s", style="dim"))
+            console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
-            write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)), made)
+            write_report(folder, model, circuit, images, session.invocation, self.python(str(unit)), visualizations)
 
         return CommandResult(circuit.to_json(), show, write, named="")
 
@@ -139,13 +139,13 @@ class Trace(PictureOptions):
             lines += [
                 "from circuits.visualization import visualize",
                 "units = [node.unit for node in circuit.nodes]",
-                f"pictures = visualize(model, units, steps={self.visualize}, seed={self.seed})",
+                f"images = visualize(model, units, steps={self.visualize}, seed={self.seed})",
             ]
         return "\n".join(lines) + "\n"
 
 
 def check_random(random: int) -> None:
-    """Refuse numbers of random circuits that say nothing or never end."""
+    """Refuse numbers of random circuits that are too few or never end."""
     if not 1 <= random <= 10_000:
         raise UsageError(f"--random is between 1 and 10000, not {random}")
 
@@ -157,12 +157,12 @@ def scored(
     from circuits.tracing.score import score
 
     with session.progress(f"scoring against {random} random circuits") as report:
-        found = score(model, circuit, images=images, random=random, limit=limit, seed=seed, **reporting(report))
-    return replace(circuit, score=found)
+        result = score(model, circuit, images=images, random=random, limit=limit, seed=seed, **reporting(report))
+    return replace(circuit, score=result)
 
 
 def visualized(session: Session, model: Model, circuit: Circuit, steps: int, seed: int) -> dict[str, Any]:
-    """Unit address -> a picture made for it, for the units of a circuit that answer to one."""
+    """Unit address -> its feature visualization, for the units of a circuit that have one."""
     from circuits import plot
     from circuits.visualization import visualize
 
@@ -179,15 +179,18 @@ def write_report(
     images: Images,
     command: str,
     python: str,
-    made: dict[str, Any] | None = None,
+    visualizations: dict[str, Any] | None = None,
 ) -> None:
-    """The report of a circuit: index.html, circuit.json, circuit.png; `made` holds visualizations of its units."""
+    """The report of a circuit: index.html, circuit.json, circuit.png; with `visualizations` of its units."""
     from circuits import plot
 
-    found = plot.crops(circuit, images, model.input)
-    page = plot.trace_report(circuit, found, command, python, made)
+    image_crops = plot.crops(circuit, images, model.input)
+    page = plot.trace_report(circuit, image_crops, command, python, visualizations)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    if made is not None:
-        found = {unit: [made[unit], *crops] if unit in made else crops for unit, crops in found.items()}
-    plot.save_figure(plot.circuit_graph(circuit, found), folder / "circuit.png")
+    if visualizations is not None:
+        image_crops = {
+            unit: [visualizations[unit], *crops] if unit in visualizations else crops
+            for unit, crops in image_crops.items()
+        }
+    plot.save_figure(plot.circuit_graph(circuit, image_crops), folder / "circuit.png")
     circuit.save(folder / "circuit.json")

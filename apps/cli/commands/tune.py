@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=90, summary="tuning curves of units, and a search for detectors by their tuning")
 @dataclass(frozen=True, kw_only=True)
-class Tune(PictureOptions):
-    """Show units drawn stimuli whose every property is known, and say which they prefer.
+class Tune(ImageOptions):
+    """Measure the tuning of units with parametric stimuli: which values they prefer.
 
     Takes units, latents (layer~basis:unit), or a layer for all its units. Angles are in degrees counter-clockwise as
     seen, 0 to the right: a line at 0 is horizontal, a curve at 0 opens to the right, like "(".
@@ -46,15 +46,15 @@ class Tune(PictureOptions):
     stimuli: Literal["curves", "lines", "edges", "angles", "circles", "gratings", "high-low", "color-contrast"] = (
         "curves"
     )
-    """What is shown."""
+    """The stimuli."""
     search: Literal["curve", "line", "high-low", "color-contrast"] | None = None
     """Look for detectors of this kind instead."""
     orientations: int = 24
-    """How many orientations are shown over the whole circle; with --search a multiple of 4."""
+    """How many orientations over the whole circle; with --search a multiple of 4."""
     reach: int = 1
-    """Positions around the stimulus at which a unit is read too; the strongest counts."""
+    """Positions around the stimulus at which a unit is recorded too; the strongest counts."""
     pre: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read units before their rectifier, so that inhibition shows."""
+    """Record units before their ReLU, so that inhibition is visible."""
     threshold: float = 0.5
     """Score from which a unit counts as a detector."""
     control: Literal["random", "shuffled", "none"] = "random"
@@ -62,7 +62,7 @@ class Tune(PictureOptions):
     top: int = 12
     """How many units to show."""
     images: Many = field(default=())
-    """Photographs to measure responses by in a search: a folder, a picture, a manifest of `circuits images`, or
+    """Photographs to measure responses by in a search: a folder, an image, a manifest of `circuits images`, or
     scenes:500. May be repeated. By default none."""
 
     def run(self, session: Session) -> CommandResult:
@@ -76,23 +76,23 @@ class Tune(PictureOptions):
 
         stimuli = _stimuli(self.stimuli, self.orientations)
         with session.progress(f"tuning {', '.join(map(short, self.addresses))[:40]}") as report:
-            found = tune(
+            tuning = tune(
                 model, self._named(model), stimuli=stimuli, pre=self.pre, reach=self.reach, **reporting(report)
             )
-        rows = found.rows()
+        rows = tuning.rows()
         ranked = sorted(rows, key=lambda r: -r.peak)[: self.top]
         seconds = elapsed()
-        document = {"model": model.name, **found.describe()}
+        document = {"model": model.name, **tuning.describe()}
 
         def show(console: Console) -> None:
             console.print(_tuned(ranked))
             silent = sum(r.peak <= 0 for r in rows)
-            text = f"{len(rows)} units, {len(stimuli)} stimuli of {found.size[0]}x{found.size[1]} pixels"
-            text += f"; {silent} answered to none" if silent else ""
+            text = f"{len(rows)} units, {len(stimuli)} stimuli of {tuning.size[0]}x{tuning.size[1]} pixels"
+            text += f"; {silent} responded to none" if silent else ""
             console.print(Text(f"{text}; {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
-            _draw(found, [r.unit for r in ranked if r.peak > 0], stimuli, model, folder)
+            _draw(tuning, [r.unit for r in ranked if r.peak > 0], stimuli, model, folder)
 
         return CommandResult(document, show, write)
 
@@ -100,10 +100,10 @@ class Tune(PictureOptions):
         from circuits.tuning.detectors import find_detectors
 
         layers = self._layers(model)
-        images = self.pictures(model.name) if self.images else None
+        images = self.open_images(model.name) if self.images else None
         assert self.search is not None
         with session.progress(f"searching {', '.join(layers)[:40]} for {self.search} detectors") as report:
-            found = find_detectors(
+            result = find_detectors(
                 model,
                 self.search,
                 layers=layers,
@@ -116,12 +116,12 @@ class Tune(PictureOptions):
                 **reporting(report),
             )
         seconds = elapsed()
-        document = {"model": model.name, **found.describe()}
+        document = {"model": model.name, **result.describe()}
 
         def show(console: Console) -> None:
-            console.print(_detectors(found, self.top))
-            console.print(_by_layer(found))
-            more = len(found.rows) - self.top
+            console.print(_detectors(result, self.top))
+            console.print(_by_layer(result))
+            more = len(result.rows) - self.top
             text = f"{more} more; " if more > 0 else ""
             beside = "" if images is not None else "; with --images responses are measured by what photographs arouse"
             console.print(Text(f"{text}{seconds:.1f} s{beside}", style="dim"))
@@ -130,10 +130,10 @@ class Tune(PictureOptions):
             from circuits import plot
             from circuits.plot.units.tuning import radial_tuning
 
-            for layer in found.layers:
-                curves = [d.curve for d in found.of(layer)[: min(self.top, 24)] if d.curve is not None]
+            for layer in result.layers:
+                curves = [d.curve for d in result.of(layer)[: min(self.top, 24)] if d.curve is not None]
                 if curves:
-                    title = f"{model.name} {layer}: {found.kind} detectors"
+                    title = f"{model.name} {layer}: {result.kind} detectors"
                     plot.save_figure(radial_tuning(curves, title=title), folder / f"{layer}.png")
 
         return CommandResult(document, show, write)
@@ -165,13 +165,13 @@ class Tune(PictureOptions):
         return [model.resolve(replace(u, model=model.name)) for u in units]
 
     def _layers(self, model: Model) -> list[str]:
-        named = self._named(model)
-        single = next((u for u in named if u.index is not None or u.basis is not None), None)
+        units = self._named(model)
+        single = next((u for u in units if u.index is not None or u.basis is not None), None)
         if single is not None:
             raise UsageError(
                 f"--search looks through whole layers: {model.name}/{single.layer}, not {short(str(single))}"
             )
-        return [u.layer for u in named]
+        return [u.layer for u in units]
 
 
 def _stimuli(name: str, orientations: int) -> Stimuli:
@@ -188,8 +188,8 @@ def _stimuli(name: str, orientations: int) -> Stimuli:
         "high-low": lambda: stimuli.high_low(orientations),
         "color-contrast": lambda: stimuli.color_contrast(orientations),
     }
-    made: Stimuli = makers[name]()
-    return made
+    chosen: Stimuli = makers[name]()
+    return chosen
 
 
 def _degrees(value: float | None) -> str:
@@ -217,23 +217,23 @@ def _tuned(rows: Sequence[UnitTuning]) -> Any:
     return table([*columns, *others], lines, right=" rrr" + "rrrr" * oriented + "r" * len(others))
 
 
-def _detectors(found: Detectors, top: int) -> Any:
-    names = list(found.rows[0].tests) if found.rows else []
-    others = list(found.rows[0].preferred) if found.rows else []
+def _detectors(result: Detectors, top: int) -> Any:
+    names = list(result.rows[0].tests) if result.rows else []
+    others = list(result.rows[0].preferred) if result.rows else []
     lines = [
         [
             Text(d.unit, style="bold"), f"{d.score:.2f}", _degrees(d.orientation), *(d.preferred[n] for n in others),
             *(f"{d.tests[n]:.2f}" for n in names), d.p,
         ]
-        for d in found.rows[:top]
+        for d in result.rows[:top]
     ]  # fmt: skip
     columns = ["unit", "score", "degrees", *others, *names, "p"]
     return table(columns, lines, right=" rr" + "r" * (len(others) + len(names) + 1))
 
 
-def _by_layer(found: Detectors) -> Any:
+def _by_layer(result: Detectors) -> Any:
     lines = []
-    for entry in found.describe()["layers"]:
+    for entry in result.describe()["layers"]:
         share = entry["control_share"]
         chance = ["", ""] if share is None else [f"{entry['control_best']:.2f}", f"{100 * share:.1f} %"]
         lines.append(
@@ -246,20 +246,20 @@ def _by_layer(found: Detectors) -> Any:
     return table(columns, lines, right=" rrrrrr")
 
 
-def _draw(found: Tuning, units: list[str], stimuli: Stimuli, model: Model, folder: Path) -> None:
+def _draw(result: Tuning, units: list[str], stimuli: Stimuli, model: Model, folder: Path) -> None:
     from circuits import plot
     from circuits.plot.units import tuning as figures
 
     if model.input.channels in (1, 3):
-        plot.save_figure(figures.stimuli_strip(stimuli, replace(model.input, size=found.size)), folder / "stimuli.png")
+        plot.save_figure(figures.stimuli_strip(stimuli, replace(model.input, size=result.size)), folder / "stimuli.png")
     if not units:
         return
     few = units[:24]
-    axes = {a.name: a for a in found.axes}
+    axes = {a.name: a for a in result.axes}
     if "orientation" in axes and axes["orientation"].is_full_circle:
-        plot.save_figure(figures.radial_tuning(found, few), folder / "radial.png")
-        plot.save_figure(figures.tuning_curves(found, few), folder / "orientations.png")
-    if sum(not a.average for a in found.axes) > 1:
+        plot.save_figure(figures.radial_tuning(result, few), folder / "radial.png")
+        plot.save_figure(figures.tuning_curves(result, few), folder / "orientations.png")
+    if sum(not a.average for a in result.axes) > 1:
         for unit in few:
             name = unit.rpartition("/")[2].replace(":", "-").replace("~", "-")
-            plot.save_figure(figures.tuning_map(found, unit), folder / f"{name}.png")
+            plot.save_figure(figures.tuning_map(result, unit), folder / f"{name}.png")

@@ -13,7 +13,7 @@ from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.cli.verify.checks import FAIL, PASS, SKIPPED, SUITES, Check, Wanted
+from apps.cli.verify.checks import FAIL, PASS, SKIPPED, SUITES, Check, Options
 
 
 @command(group="Installation", order=10, summary="known answers, published or planted, beside what is computed here")
@@ -23,7 +23,7 @@ class Verify(Command):
 
     The suite `library` needs no weights: nets set by hand, published tables, one computation done three ways.
     `scenes` checks the built-in network, whose parts are known. `inceptionv1` and `googlenet-bvlc` check published
-    facts and run where the weights are; what they lack is said. The exit code is 1 when a check failed.
+    facts and run where the weights are; what is missing is reported. The exit code is 1 when a check failed.
 
     Example:
         circuits verify
@@ -36,7 +36,7 @@ class Verify(Command):
     weights: str | None = None
     """Weights file of the model; by default where its card looks."""
     images: str | None = None
-    """Folder of pictures: 1,000 photographs, one per class in order (googlenet-bvlc), or the six of The Building
+    """Folder of images: 1,000 photographs, one per class in order (googlenet-bvlc), or the six of The Building
     Blocks of Interpretability (inceptionv1). By default below $CIRCUITS_DATA."""
     limit: int | None = None
     """At most so many drawn scenes or photographs: quicker, less certain."""
@@ -54,22 +54,22 @@ class Verify(Command):
             raise UsageError("--weights goes with one model: circuits verify inceptionv1 --weights FILE")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is at least 1, not {self.limit}")
-        wanted = Wanted(self.weights, self.images, self.device, self.seed, self.limit)
-        found: dict[str, list[Check]] = {}
+        options = Options(self.weights, self.images, self.device, self.seed, self.limit)
+        results: dict[str, list[Check]] = {}
         elapsed = clock()
         with session.progress("checking") as report:
             for name in chosen:
-                for done in _run(name, wanted, alone=len(chosen) == 1):
-                    found.setdefault(name, []).append(done)
+                for result in _run(name, options, alone=len(chosen) == 1):
+                    results.setdefault(name, []).append(result)
                     if report is not None:
-                        report(sum(map(len, found.values())), 0)
+                        report(sum(map(len, results.values())), 0)
         seconds = elapsed()
-        checks = [check for suite in found.values() for check in suite]
+        checks = [check for suite in results.values() for check in suite]
         counts = {verdict: sum(c.verdict == verdict for c in checks) for verdict in (PASS, FAIL, SKIPPED)}
-        document = {"counts": counts, "suites": {name: [vars(c) for c in suite] for name, suite in found.items()}}
+        document = {"counts": counts, "suites": {name: [vars(c) for c in suite] for name, suite in results.items()}}
 
         def show(console: Console) -> None:
-            for name, suite in found.items():
+            for name, suite in results.items():
                 console.print(Text.assemble((name, "bold"), f"  {SUITES[name].what}"))
                 console.print(table(["verdict", "what", "expected", "ours"], [_row(c) for c in suite]))
                 console.print()
@@ -79,16 +79,16 @@ class Verify(Command):
         return CommandResult(document, show, code=1 if counts[FAIL] else 0)
 
 
-def _run(name: str, wanted: Wanted, alone: bool) -> Iterator[Check]:
+def _run(name: str, options: Options, alone: bool) -> Iterator[Check]:
     """The checks of a suite; one that cannot start is a failed check when there are others to go on with."""
     from zoo.errors import CircuitsError
 
     try:
-        yield from SUITES[name].checks(wanted)
+        yield from SUITES[name].checks(options)
     except CircuitsError as error:
         if alone:
             raise
-        yield Check("can be looked into", "yes", str(error), FAIL)
+        yield Check("can be loaded", "yes", str(error), FAIL)
 
 
 def _row(check: Check) -> list[object]:

@@ -1,4 +1,4 @@
-"""`circuits visualize`: pictures of what units look for."""
+"""`circuits visualize`: feature visualization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, Many, PictureOptions, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @command(group="Analysis", order=60, summary="feature visualization: images optimized to activate units")
 @dataclass(frozen=True, kw_only=True)
-class Visualize(PictureOptions):
-    """Make pictures of what units look for, by optimization: each drives its unit as far as it goes.
+class Visualize(ImageOptions):
+    """Visualize features: images optimized to activate each unit as much as possible.
 
     Takes units, neurons (layer:unit@y,x), latents (layer~basis:unit), or a whole layer for all its units; all of one
-    model, many at once. Such pictures can mislead, so with --images they come beside the photographs that the units
-    answer to most, with how they stand among them. A unit that no picture makes answer is reported as dead.
+    model, many at once. Such images can mislead, so with --images they come beside the photographs that activate the
+    units most, with their percentile among them. A unit that no visualization activates is reported as dead.
 
-    With --out each batch is written as it ends: PNGs, the exact pictures as safetensors, then a report, index.html.
+    With --out each batch is written as it ends: PNGs, the exact images as safetensors, then a report, index.html.
     The same command again goes on where it was stopped, and makes nothing twice.
 
     Example:
@@ -52,35 +52,35 @@ class Visualize(PictureOptions):
     steps: int = 256
     """Steps of the optimization."""
     size: int | None = None
-    """Pixels of the pictures; by default what the receptive field needs, at most 128."""
+    """Pixels of the images; by default what the receptive field needs, at most 128."""
     optimum: Literal["positive", "negative"] = "positive"
-    """What the unit answers to most, or (before its rectifier) least."""
+    """Maximize the unit, or (before its ReLU) minimize it."""
     variants: int = 1
-    """Pictures of each unit; several are pushed apart."""
+    """Images of each unit; several are made diverse."""
     params: Literal["fourier", "pixels", "cppn", "maco"] = "fourier"
-    """What a picture is made of: frequencies, pixels, a small network, or phases under natural magnitudes."""
+    """What an image is made of: frequencies, pixels, a small network, or phases under natural magnitudes."""
     batch_size: int | None = None
-    """Pictures at once; by default what memory allows."""
+    """Images at once; by default what memory allows."""
     precision: Literal["bf16", "fp16"] | None = None
     """Half precision for the network; by default its own."""
     retries: int = 2
     """Further attempts, from other seeds, for a unit that stays silent."""
     frames: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
-    """A step after which to keep the picture too; may be repeated."""
+    """A step after which to keep the image too; may be repeated."""
     images: Many = field(default=())
-    """Photographs to compare with: a folder, a picture, a manifest of `circuits images`, or scenes:500.
+    """Photographs to compare with: a folder, an image, a manifest of `circuits images`, or scenes:500.
     May be repeated. By default none."""
 
     keeps_out: ClassVar[bool] = True
 
     def run(self, session: Session) -> CommandResult:
-        """Make the pictures, compare them with photographs, and write the report."""
+        """Make the images, compare them with photographs, and write the report."""
         self._check()
         elapsed = clock()
         model, units = self._units()
-        images = self.pictures(model.name) if self.images else None
-        with _kept(self.out):
-            results = self._made(session, model, units, images)
+        images = self.open_images(model.name) if self.images else None
+        with _resumable(self.out):
+            results = self._visualized(session, model, units, images)
             document: dict[str, Any] = {
                 "model": model.name,
                 "weights": model.digest,
@@ -97,9 +97,9 @@ class Visualize(PictureOptions):
             columns = ["unit", "status", "response", "peak"] + ["stronger than"] * (images is not None)
             console.print(table(columns, [_row(r) for r in results], right="  rrr"))
             answered = sum(r.status == "ok" for r in results)
-            pictures = f"{len(results)} picture{'s' * (len(results) != 1)}"
-            console.print(Text(f"{pictures}, {answered} answered, {seconds:.1f} s", style="dim"))
-            end = "--out DIR writes the pictures and a report" if self.out is None else f"written: {self.out / _PAGE}"
+            count = f"{len(results)} image{'s' * (len(results) != 1)}"
+            console.print(Text(f"{count}, {answered} activated their unit, {seconds:.1f} s", style="dim"))
+            end = "--out DIR writes the images and a report" if self.out is None else f"written: {self.out / _PAGE}"
             console.print(Text(end, style="dim"))
 
         return CommandResult(document, show)
@@ -119,7 +119,7 @@ class Visualize(PictureOptions):
         if any(not 1 <= step <= self.steps for step in self.frames):
             raise UsageError(f"--frames are steps from 1 to {self.steps}, not {', '.join(map(str, self.frames))}")
         if self.images and self.optimum == "negative":
-            raise UsageError("--images are compared by what units answer to most: leave them out with negative")
+            raise UsageError("--images are compared by their top activations: leave them out with negative")
         if self.limit is not None and not self.images:
             raise UsageError("--limit goes with --images")
         if self.out is not None:
@@ -131,17 +131,19 @@ class Visualize(PictureOptions):
         """The model, and what was asked of it."""
         from circuits.network.address import Unit
 
-        asked = [Unit.parse(address) for address in self.addresses]
-        names = dict.fromkeys(str(unit.model) for unit in asked if unit.model is not None)
+        addresses = [Unit.parse(address) for address in self.addresses]
+        names = dict.fromkeys(str(unit.model) for unit in addresses if unit.model is not None)
         if len(names) > 1:
             raise UsageError(f"visualize takes units of one model at a time, not of {' and '.join(names)}")
         model, _ = self.address_of(self.addresses[0])
-        found = [model.resolve(replace(u, model=model.name)) for u in asked]
+        units = [model.resolve(replace(u, model=model.name)) for u in addresses]
         if self.layer:
-            found = [replace(u, index=None, at=None) for u in found]
-        return model, list(dict.fromkeys(map(str, found)))
+            units = [replace(u, index=None, at=None) for u in units]
+        return model, list(dict.fromkeys(map(str, units)))
 
-    def _made(self, session: Session, model: Model, units: list[str], images: Images | None) -> list[Visualization]:
+    def _visualized(
+        self, session: Session, model: Model, units: list[str], images: Images | None
+    ) -> list[Visualization]:
         from circuits.visualization import examine, params, visualize
         from circuits.visualization.sweeps.sweep import sweep
 
@@ -202,19 +204,19 @@ class Visualize(PictureOptions):
 _PAGE = "index.html"
 _PARAMS = {"fourier": "Fourier", "pixels": "Pixels", "cppn": "Cppn", "maco": "Maco"}
 _MOST = 512
-"""Pictures on a contact sheet; more make a figure too large to look at."""
+"""Images on a contact sheet; more make a figure too large to look at."""
 
 
 @contextmanager
-def _kept(out: Path | None) -> Iterator[None]:
-    """Ctrl-C says what is kept."""
+def _resumable(out: Path | None) -> Iterator[None]:
+    """Ctrl-C reports what is finished."""
     try:
         yield
     except KeyboardInterrupt:
         if out is None or not (out / "index.json").is_file():
             raise
-        kept = f"interrupted: what is finished is kept in {out}, and the same command goes on"
-        raise UsageError(kept) from None
+        message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
+        raise UsageError(message) from None
 
 
 def _row(result: Visualization) -> list[Any]:
@@ -232,12 +234,12 @@ def _write(
     command: str,
     python: str,
 ) -> None:
-    """The report, the contact sheet and the document; the pictures are there already."""
+    """The report, the contact sheet and the document; the images are there already."""
     from circuits import plot
     from zoo.common.files import write_text_atomically
 
-    found = None if images is None else plot.exemplars(results, images, model.input)
-    page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=found)
+    exemplars = None if images is None else plot.exemplars(results, images, model.input)
+    page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=exemplars)
     text = json.dumps(
         plain({"schema": SCHEMA, "command": "visualize", **document}), indent=1, allow_nan=False, ensure_ascii=False
     )

@@ -1,4 +1,4 @@
-"""`circuits weights`: the kernels between two layers, read as numbers."""
+"""`circuits weights`: the kernels between two layers, as numbers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Weights(ModelOptions):
     """Show the kernels from the channels of one layer to a unit of a later one, the strongest first.
 
-    Where several layers lie between the two, these are expanded weights: the kernels composed as if the rectifiers
+    Where several layers lie between the two, these are expanded weights: the kernels composed as if the ReLUs
     in between were not there and max pools averaged (Voss et al., Visualizing Weights, 2021). A kernel is read as a
-    picture: the unit is excited by the source where it is positive, inhibited where it is negative. The option
+    image: the unit is excited by the source where it is positive, inhibited where it is negative. The option
     --weights, as everywhere, names the file of the model's own weights.
 
     Example:
@@ -62,26 +62,26 @@ class Weights(ModelOptions):
             unit = model.resolve(self.target)
         source = self.source or model.before(unit.layer)
         if source is None:
-            raise GraphError(f"{unit.short} reads the picture itself; no layer with weights lies before it")
+            raise GraphError(f"{unit.short} has no layer before it but the image; no layer with weights lies before it")
         with session.progress(f"weights {source} -> {unit.short}"):
-            found = expanded_weights(model, source=source, target=unit, method=self.method)
-        shown = [_target(found, i, self.top) for i in range(len(found.targets))]
+            result = expanded_weights(model, source=source, target=unit, method=self.method)
+        targets = [_target(result, i, self.top) for i in range(len(result.targets))]
         document = {
             "model": model.name,
-            "source": found.source,
-            "start": found.start,
-            "method": found.method,
-            "offset": found.offset,
-            "stride": found.stride,
-            "targets": shown,
+            "source": result.source,
+            "start": result.start,
+            "method": result.method,
+            "offset": result.offset,
+            "stride": result.stride,
+            "targets": targets,
             "provenance": {"weights": model.digest, "source": model.source},
         }
 
         def show(console: Console) -> None:
-            for target in shown[:4]:
-                heading = f"{target['unit']}  from {found.source}"
-                if found.start != found.source:
-                    heading += f" (activations read at {found.start})"
+            for target in targets[:4]:
+                heading = f"{target['unit']}  from {result.source}"
+                if result.start != result.source:
+                    heading += f" (activations read at {result.start})"
                 console.print(Text(heading, style="bold"))
                 rows = [
                     [
@@ -94,38 +94,42 @@ class Weights(ModelOptions):
                     ]
                     for s in target["sources"]
                 ]
-                columns = ["source", "weight", "share", "sum", "what it does", "kernel, row by row"]
+                columns = ["source", "weight", "share", "sum", "effect", "kernel, row by row"]
                 console.print(table(columns, rows, right=" rrr"))
                 console.print(
                     Text(f"rest: {target['rest']['count']} sources, sum {target['rest']['sum']:+.3g}\n", style="dim")
                 )
-            if len(shown) > 4:
-                console.print(Text(f"and {len(shown) - 4} more targets; --json lists them all", style="dim"))
+            if len(targets) > 4:
+                console.print(Text(f"and {len(targets) - 4} more targets; --json lists them all", style="dim"))
 
         def write(folder: Path) -> None:
             import numpy as np
 
-            np.save(folder / "kernels.npy", found.kernels.cpu().numpy())
+            np.save(folder / "kernels.npy", result.kernels.cpu().numpy())
 
         return CommandResult(document, show, write)
 
 
-def _target(found: ExpandedWeights, index: int, top: int) -> dict:
-    norms = found.norms[index]
+def _target(result: ExpandedWeights, index: int, top: int) -> dict:
+    norms = result.norms[index]
     total = float(norms.square().sum()) or 1.0
     sources = []
-    for channel, weight in found.top(index, top):
-        kernel = found.kernels[index, channel].tolist()
+    for channel, weight in result.top(index, top):
+        kernel = result.kernels[index, channel].tolist()
         sources.append(
             {
-                "unit": f"{found.source}:{channel}",
+                "unit": f"{result.source}:{channel}",
                 "weight": weight,
                 "share": weight**2 / total,
-                "sum": float(found.sums[index, channel]),
+                "sum": float(result.sums[index, channel]),
                 "halves": halves(kernel),
                 "kernel": kernel,
             }
         )
-    shown = [channel for channel, _ in found.top(index, top)]
-    rest = float(found.rest(shown, index).sum())
-    return {"unit": found.targets[index], "sources": sources, "rest": {"count": len(norms) - len(shown), "sum": rest}}
+    channels = [channel for channel, _ in result.top(index, top)]
+    rest = float(result.rest(channels, index).sum())
+    return {
+        "unit": result.targets[index],
+        "sources": sources,
+        "rest": {"count": len(norms) - len(channels), "sum": rest},
+    }

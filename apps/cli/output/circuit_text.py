@@ -1,4 +1,4 @@
-"""Circuits on a terminal: the tree of parents, the sum, the score."""
+"""Circuits on a terminal: the tree of parents, the contributions, the score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def short(address: str) -> str:
 
 
 def tree(circuit: Circuit, width: int = 140) -> Tree:
-    """The target, its parents strongest first, their parents, and what is not shown.
+    """The target, its parents strongest first, their parents, and the sum of the rest.
 
     Kernels are sketched where they fit into `width` characters.
     """
@@ -45,9 +45,9 @@ def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int
     widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, rows), strict=True)]
     lines = [_line(row[0], _cells(row), widths) for row in rows]
     sketches = [sketch(edge.kernel) for edge in edges]
-    fits = all(len(line) + len(drawn) <= room for line, drawn in zip(lines, sketches, strict=True))
-    for (_, source, _), line, drawn in zip(rows, lines, sketches, strict=True):
-        child = branch.add(line + drawn if fits else line)
+    fits = all(len(line) + len(kernel_sketch) <= room for line, kernel_sketch in zip(lines, sketches, strict=True))
+    for (_, source, _), line, kernel_sketch in zip(rows, lines, sketches, strict=True):
+        child = branch.add(line + kernel_sketch if fits else line)
         if source.unit not in above:
             _grow(child, circuit, source, above | {source.unit}, room - _INDENT)
     for rest in circuit.rest:
@@ -56,24 +56,24 @@ def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int
 
 
 def _cells(line: tuple[Edge, Node, str]) -> tuple[str, str, str]:
-    edge, source, words = line
-    return short(edge.source), source.label or "", words
+    edge, source, effect = line
+    return short(edge.source), source.label or "", effect
 
 
 def _line(edge: Edge, cells: tuple[str, str, str], widths: list[int]) -> Text:
     number = signed(edge.strength)
     number.pad_left(max(0, 8 - len(number)))
-    unit, label, words = (f"{cell:<{width}}  " if width else "" for cell, width in zip(cells, widths, strict=True))
-    return Text.assemble(number, "  ", (unit, "bold"), (label, "green"), words)
+    unit, label, effect = (f"{cell:<{width}}  " if width else "" for cell, width in zip(cells, widths, strict=True))
+    return Text.assemble(number, "  ", (unit, "bold"), (label, "green"), effect)
 
 
-def sums(circuit: Circuit) -> Table:
-    """The sum, shown: shown + others = all; all + biases + rectifiers = the value before the unit's own rectifier."""
-    shown = {r.target: sum(e.strength for e in circuit.into(r.target)) for r in circuit.rest}
+def contribution_table(circuit: Circuit) -> Table:
+    """Contributions: traced + others = all; all + biases + ReLUs = the value before the unit's own ReLU."""
+    traced = {r.target: sum(e.strength for e in circuit.into(r.target)) for r in circuit.rest}
     rows = [
         [
             short(r.target),
-            signed(shown[r.target]),
+            signed(traced[r.target]),
             signed(r.strength),
             signed(r.total),
             signed(r.bias),
@@ -82,7 +82,7 @@ def sums(circuit: Circuit) -> Table:
         ]
         for r in circuit.rest
     ]
-    columns = ["the sum", "shown", "+ others", "= all", "+ biases", "+ nonlinear", "= before its ReLU"]
+    columns = ["contributions", "traced", "+ others", "= all", "+ biases", "+ nonlinear", "= before its ReLU"]
     return table(columns, rows, right=" rrrrrr")
 
 
@@ -104,7 +104,7 @@ def show_circuit(console: Console, circuit: Circuit) -> None:
     console.print(tree(circuit, console.width))
     console.print()
     if circuit.by != "ablation" and circuit.rest:
-        console.print(sums(circuit))
+        console.print(contribution_table(circuit))
         console.print()
     if circuit.score is not None:
         show_score(console, circuit)
@@ -116,7 +116,7 @@ def show_score(console: Console, circuit: Circuit) -> None:
     if score is None:
         return
     console.print(scores(score))
-    note = f"{score.n_images} pictures, {score.n_random} random circuits of the same size, seed {score.seed}"
+    note = f"{score.n_images} images, {score.n_random} random circuits of the same size, seed {score.seed}"
     console.print(Text(note, style="dim"))
     if score.minimality:
         worth = sorted(score.minimality.items(), key=lambda item: -item[1])

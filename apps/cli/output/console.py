@@ -95,14 +95,14 @@ def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: str = ""
 ) -> Table:
     """A plain table; `right` has one letter a column, `r` where it is aligned right. Cells may be rich `Text`."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
         side = "right" if right[i : i + 1] == "r" else "left"
         # where room is short, headings break before the names of units do
-        made.add_column(name, justify=side, header_style="dim", overflow="fold", no_wrap=i == 0)  # type: ignore[arg-type]
+        grid.add_column(name, justify=side, header_style="dim", overflow="fold", no_wrap=i == 0)  # type: ignore[arg-type]
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
-    return made
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
+    return grid
 
 
 def text(value: object) -> str:

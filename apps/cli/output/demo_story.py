@@ -1,4 +1,4 @@
-"""The story that `circuits demo` tells and `circuits verify scenes` checks: the built-in car detector."""
+"""The car detector of the built-in network, for `circuits demo` and `circuits verify scenes`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CAR_PARTS = ("window", "car_body", "wheel")
 
 
 def labeled(images: Images, classes: Sequence[str]) -> list[int]:
-    """Indices of the pictures of some classes."""
+    """Indices of the images of some classes."""
     if images.labels is None or images.classes is None:
         return []
     return [i for i, label in enumerate(images.labels) if images.classes[label] in classes]
 
 
-def tell_apart(
+def class_findings(
     model: Model,
     images: Images,
     layer: str,
@@ -37,7 +37,7 @@ def tell_apart(
 
     assert images.classes is not None
     others = [c for c in images.classes if c not in positive] if negative is None else negative
-    found = find(
+    findings = find(
         model,
         positive=images.subset(labeled(images, positive)),
         negative=images.subset(labeled(images, others)),
@@ -45,19 +45,19 @@ def tell_apart(
         intervals=0,
         seed=seed,
     )
-    return {row.unit: row for row in found.rows}
+    return {row.unit: row for row in findings.rows}
 
 
 def car_unit(model: Model, images: Images, seed: int = 0) -> tuple[str, float]:
-    """The unit that tells cars best from everything else, wrongly arranged cars included, and its AUC."""
+    """The unit that best separates cars from everything else, wrongly arranged cars included, and its AUC."""
     from zoo.scenes.network import OBJECT_LAYER
 
-    unit, row = next(iter(tell_apart(model, images, OBJECT_LAYER, ["car"], seed=seed).items()))
+    unit, row = next(iter(class_findings(model, images, OBJECT_LAYER, ["car"], seed=seed).items()))
     return unit, row.auc
 
 
 def parts_of(model: Model, circuit: Circuit, images: Images) -> dict[str, dict[str, float]]:
-    """How well each parent of a circuit's target tells where each part is: address -> part -> AUC by masks."""
+    """How well each parent of a circuit's target detects each part: address -> part -> AUC by masks."""
     from circuits.dataset.part_labels import part_scores
 
     scores = part_scores(model, circuit.layers[1], some(images))

@@ -42,10 +42,10 @@ def sketch(kernel: Any) -> Text:
         extra = max(0, values.shape[axis] - _WIDEST)
         values = np.take(values, range(extra // 2, extra // 2 + min(values.shape[axis], _WIDEST)), axis=axis)
     top = float(np.abs(values).max()) or 1.0
-    drawn = Text.assemble(("|", "dim"))
+    text = Text.assemble(("|", "dim"))
     for row in values:
         for value in row:
             level = round(abs(value) / top * (len(_PLUS) - 1))
-            drawn.append(_PLUS[level] if value >= 0 else _MINUS[level], style=ORANGE if value > 0 else BLUE)
-        drawn.append("|", style="dim")
-    return drawn
+            text.append(_PLUS[level] if value >= 0 else _MINUS[level], style=ORANGE if value > 0 else BLUE)
+        text.append("|", style="dim")
+    return text

@@ -1,4 +1,4 @@
-"""Names for units, from what is known of the pictures: parts by their masks, concepts by label or part."""
+"""Labels for units, from the annotations of the images: parts by their masks, concepts by label or part."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ if TYPE_CHECKING:
 SURE = 0.9
 """AUC from which a unit is named after a part."""
 ENOUGH = 260
-"""Pictures that parts are judged on: each has dozens of positions, so more would only take longer."""
+"""Images that parts are judged on: each has dozens of positions, so more would only take longer."""
 
 
 def some(images: Images) -> Images:
-    """At most `ENOUGH` pictures, spread over all."""
+    """At most `ENOUGH` images, spread over all."""
     return images.spread(ENOUGH)
 
 
 def knows_parts(images: Images) -> bool:
-    """Whether the pictures come with masks or boxes of their parts (drawn scenes do)."""
+    """Whether the images come with masks or boxes of their parts (drawn scenes do)."""
     return images.annotations is not None and any(annotation.parts for annotation in images.annotations)
 
 
 def label_parts(model: Model, circuit: Circuit, images: Images) -> Circuit:
-    """The circuit with each unit named after the part that it answers to, where the pictures' parts are known."""
+    """The circuit with each unit labeled by the part that activates it, where the images' parts are known."""
     if not knows_parts(images):
         return circuit
     from circuits.dataset.part_labels import part_labels
 
-    wanted = {node.unit for node in circuit.nodes if node.role != "target"}
+    units = {node.unit for node in circuit.nodes if node.role != "target"}
     names: dict[str, str] = {}
-    pictures = some(images)
+    sample = some(images)
     for layer in circuit.layers[1:]:
         if model.layers[layer].size is None or model.layers[layer].receptive_field is None:
             continue
-        for found in part_labels(model, layer, pictures, at_least=SURE):
-            if found.unit in wanted:
-                names[found.unit] = found.part
+        for label in part_labels(model, layer, sample, at_least=SURE):
+            if label.unit in units:
+                names[label.unit] = label.part
     return circuit.label(names)
 
 
 def concept(images: Images, name: str) -> tuple[Images, Images]:
-    """Pictures that are labeled `name` or show a part of that name, and the others.
+    """Images that are labeled `name` or show a part of that name, and the others.
 
     Raises:
-        ImageError: the pictures have no labels, or none, or only such.
+        ImageError: the images have no labels, or none, or only such.
     """
     from zoo.errors import ImageError, did_you_mean, shorten
 
-    known, holds = _concepts(images)
-    if not known:
-        raise ImageError(f"the pictures of {images.name} have no labels: give two folders, --positive and --negative")
-    if name not in known:
-        raise ImageError(f"no picture shows {shorten(name)!r}.{did_you_mean(name, known)} There are {', '.join(known)}")
+    names, holds = _concepts(images)
+    if not names:
+        raise ImageError(f"the images of {images.name} have no labels: give two folders, --positive and --negative")
+    if name not in names:
+        raise ImageError(f"no image shows {shorten(name)!r}.{did_you_mean(name, names)} There are {', '.join(names)}")
     positive = [i for i, there in enumerate(holds) if name in there]
     negative = [i for i, there in enumerate(holds) if name not in there]
     if not negative:
-        raise ImageError(f"all {len(images)} pictures show {name}; there is nothing to tell it from")
+        raise ImageError(f"all {len(images)} images show {name}; there are no others to compare with")
     return images.subset(positive), images.subset(negative)
 
 

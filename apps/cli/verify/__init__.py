@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from apps.cli.verify.checks import SUITES, Check, Suite, Wanted
+from apps.cli.verify.checks import SUITES, Check, Options, Suite
 
-__all__ = ["SUITES", "Check", "Suite", "Wanted"]
+__all__ = ["SUITES", "Check", "Suite", "Options"]

@@ -20,8 +20,8 @@ class Check:
     Attributes:
         what: the question.
         expected: the answer that was published or planted; ours: what came out here.
-        verdict: pass, fail, or skipped (`ours` then says what is missing).
-        source: who says so.
+        verdict: pass, fail, or skipped (`ours` is then what is missing).
+        source: publication.
     """
 
     what: str
@@ -32,14 +32,14 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Options:
     """What a suite is run with.
 
     Attributes:
         weights: weights file, or None for where the card looks.
-        images: folder of pictures for the checks that need some, or None.
+        images: folder of images for the checks that need some, or None.
         device, seed: as everywhere.
-        limit: at most so many pictures.
+        limit: at most so many images.
     """
 
     weights: str | None = None
@@ -49,14 +49,14 @@ class Wanted:
     limit: int | None = None
 
     def data(self, folder: str) -> Path | None:
-        """The folder of pictures given, else `folder` below $CIRCUITS_DATA, where it exists."""
+        """The folder of images given, else `folder` below $CIRCUITS_DATA, where it exists."""
         import os
 
         if self.images is not None:
             return Path(self.images)
         base = os.environ.get("CIRCUITS_DATA")
-        place = Path(base).expanduser() / folder if base else None
-        return place if place is not None and place.is_dir() else None
+        path = Path(base).expanduser() / folder if base else None
+        return path if path is not None and path.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Suite:
     what: str
     weights: bool = True
 
-    def checks(self, wanted: Wanted) -> Iterator[Check]:
+    def checks(self, options: Options) -> Iterator[Check]:
         """Run the checks one by one. One that breaks ends the suite as a failed check; the user's errors are raised."""
         from zoo.errors import CircuitsError
 
-        function: Callable[[Wanted], Iterator[Check]]
+        function: Callable[[Options], Iterator[Check]]
         function = importlib.import_module(f"apps.cli.verify.{self.module}").checks
         try:
-            yield from function(wanted)
+            yield from function(options)
         except CircuitsError:
             raise
         except Exception as error:
@@ -104,5 +104,5 @@ def check(what: str, expected: str, ours: str, good: bool, source: str = "") -> 
 
 
 def skipped(what: str, expected: str, missing: str, source: str = "") -> Check:
-    """A check that could not be made; `missing` says what it would take."""
+    """A check that could not be made; `missing` is what it needs."""
     return Check(what, expected, missing, SKIPPED, source)

@@ -12,11 +12,11 @@ from typing import Any
 def facts() -> dict[str, Any]:
     """`inceptionv1_units.json`: facts about the 5h InceptionV1 from the Circuits thread (Distill, CC BY 4.0)."""
     text = resources.files("zoo").joinpath("facts", "inceptionv1_units.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
-def known(identity: str) -> Any:
+def unit_facts(identity: str) -> Any:
     """What is expected of the known answer called `identity`."""
     return next(answer["expected"] for answer in facts()["known_answers"] if answer["id"] == identity)
 

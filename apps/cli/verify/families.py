@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from apps.cli.verify.checks import Check, check, skipped
-from apps.cli.verify.facts import facts, family, known
+from apps.cli.verify.facts import facts, family, unit_facts
 
 if TYPE_CHECKING:
     from circuits.network.model import Model
@@ -31,7 +31,7 @@ def enrichment() -> Iterator[Check]:
     from circuits.units.branch_specialization import branch_enrichment
 
     for what, layer, members, count, bound in (
-        ("black-and-white units of mixed3a", "mixed3a", set(known("bw_in_5x5")), 9, 1e-8),
+        ("black-and-white units of mixed3a", "mixed3a", set(unit_facts("bw_in_5x5")), 9, 1e-8),
         ("curve units of mixed3b", "mixed3b", family("mixed3b", *_CURVES), 30, 1e-20),
     ):
         spans = facts()["architecture"]["branches"][layer]
@@ -52,7 +52,7 @@ def enrichment() -> Iterator[Check]:
 
 
 def planted_factors(seed: int) -> Check:
-    """Two groups of channels, mirror-negative in space, are told apart by one-sided NMF."""
+    """Two groups of channels, mirror-negative in space, are separated by one-sided NMF."""
     import numpy as np
 
     from circuits.units.weight_factors import one_sided_nmf
@@ -62,15 +62,15 @@ def planted_factors(seed: int) -> Check:
     channels[0, :12], channels[1, 12:30] = rng.uniform(0.5, 2, 12), rng.uniform(0.2, 1, 18)
     side = rng.normal(size=(6, 5, 5))
     spatial = np.stack([side, -side]) + 0.3 * rng.normal(size=(2, 6, 5, 5))
-    found = one_sided_nmf(np.einsum("ktij,ks->tsij", spatial, channels), 2, seed=seed)
-    order = [int(np.argmax([cosine(f, c) for f in found.channels])) for c in channels]
-    cosines = [cosine(found.channels[i], channels[k]) for k, i in enumerate(order)]
-    cosines += [cosine(found.spatial[i], spatial[k]) for k, i in enumerate(order)]
-    good = sorted(order) == [0, 1] and min(cosines) > 0.99 and float(found.channels.min()) >= 0
+    factors = one_sided_nmf(np.einsum("ktij,ks->tsij", spatial, channels), 2, seed=seed)
+    order = [int(np.argmax([cosine(f, c) for f in factors.channels])) for c in channels]
+    cosines = [cosine(factors.channels[i], channels[k]) for k, i in enumerate(order)]
+    cosines += [cosine(factors.spatial[i], spatial[k]) for k, i in enumerate(order)]
+    good = sorted(order) == [0, 1] and min(cosines) > 0.99 and float(factors.channels.min()) >= 0
     return check(
-        "one-sided NMF: two planted groups of channels and their signed places",
+        "one-sided NMF: two planted groups of channels and their signed spatial weights",
         "cosine > 0.99, channels >= 0",
-        f"cosine {min(cosines):.4f}, explained {found.explained:.3f} (shuffled {max(found.shuffled):.3f})",
+        f"cosine {min(cosines):.4f}, explained {factors.explained:.3f} (shuffled {max(factors.shuffled):.3f})",
         good,
     )
 
@@ -89,8 +89,8 @@ def turned_family(seed: int) -> Check:
     share = equivariance(rows, shuffles=0).share
     return check(
         "a unit turned by quarters: the family's cosine matrix is circulant",
-        "apart < 1e-6, share 1",
-        f"apart {away:.0e}, share {share:.4f}",
+        "difference < 1e-6, share 1",
+        f"difference {away:.0e}, share {share:.4f}",
         away < 1e-6 and share > 1 - 1e-6,
     )
 
@@ -98,7 +98,7 @@ def turned_family(seed: int) -> Check:
 PUBLISHED = (
     "two factors of the weights into six high-low frequency units",
     "boundary units among what high-low frequency units feed most",
-    "color and black-and-white units apart by a singular vector",
+    "color and black-and-white units separated by a singular vector",
 )
 """What `published` checks, for the list of what is skipped without weights."""
 
@@ -125,36 +125,36 @@ def high_low_factors(model: Model, seed: int) -> Iterator[Check]:
     from circuits.units.weight_factors import one_sided_nmf
 
     units = facts()["universality_units"]["high_low"]["InceptionV1 mixed3a"]
-    expected = known("hl_two_factors")
+    expected = unit_facts("hl_two_factors")
     for source in ("conv2d2", "conv2d1"):
         weights = expanded_weights(model, source=source, target=[f"mixed3a:{u}" for u in units])
-        found = one_sided_nmf(weights, 2, seed=seed)
-        tops = [{int(unit.rpartition(":")[2]) for unit, _ in found.top(k, 5)} for k in range(2)]
+        factors = one_sided_nmf(weights, 2, seed=seed)
+        tops = [{int(unit.rpartition(":")[2]) for unit, _ in factors.top(k, 5)} for k in range(2)]
         sets = [{int(c) for c in expected[f"{source}_{kind}"]} for kind in ("HF", "LF")]
         straight = [len(tops[0] & sets[0]), len(tops[1] & sets[1])]
         crossed = [len(tops[1] & sets[0]), len(tops[0] & sets[1])]
         high, low = max(straight, crossed, key=sum)
-        mirrored = correlation(found.spatial[0], found.spatial[1])
+        mirrored = correlation(factors.spatial[0], factors.spatial[1])
         yield check(
             f"two factors of {source} -> six high-low units of mixed3a: their 5 strongest channels, mirrored in space",
             f"at least 4 of the 5 published, each; correlation < {_MIRROR}",
-            f"{high} of 5 high, {low} of 5 low, correlation {mirrored:.2f}; explained {found.explained:.2f}, "
-            f"shuffled {float(np.mean(found.shuffled)):.2f}",
-            # two factors of any weights are near mirrors, so that alone would say nothing
+            f"{high} of 5 high, {low} of 5 low, correlation {mirrored:.2f}; explained {factors.explained:.2f}, "
+            f"shuffled {float(np.mean(factors.shuffled)):.2f}",
+            # two factors of any weights are near mirrors, so that alone would prove nothing
             min(high, low) >= 4 and mirrored < _MIRROR,
             _SOURCE,
         )
 
 
 def boundaries(model: Model) -> Check:
-    """Of the units of mixed3b that read the high-low units most, many detect boundaries."""
+    """Of the units of mixed3b with the largest weights from high-low units, many detect boundaries."""
     from circuits.attribution.expanded_weights import expanded_weights
 
     high_low = sorted(family("mixed3a", "High-Low Frequency"))
     norms = expanded_weights(model, source="mixed3a", target="mixed3b").norms.detach().cpu()
     strongest = norms[:, high_low].square().sum(dim=1).argsort(descending=True, stable=True)[:20].tolist()
     inside = len(set(strongest) & family("mixed3b", *_BOUNDARIES))
-    expected = known("hl_top20")
+    expected = unit_facts("hl_top20")
     return check(
         "boundary units among the 20 units of mixed3b with the largest weights from high-low units",
         f"{expected} of 20",
@@ -165,7 +165,7 @@ def boundaries(model: Model) -> Check:
 
 
 def color_vector(model: Model) -> Check:
-    """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength tells color from Gabor units."""
+    """The first singular vector of |W(conv2d0 -> conv2d1)| beyond overall strength separates color from Gabor units."""
     import torch
 
     from circuits.common.statistics import auc
@@ -175,18 +175,18 @@ def color_vector(model: Model) -> Check:
         "color": sorted(family("conv2d0", "Color Contrast")),
         "gabor": sorted(family("conv2d0", "Gabor Filters")),
     }
-    found = branch_structure(
+    structure = branch_structure(
         model, "conv2d1", source="conv2d0", source_groups=groups, vectors=2, shuffles=20, compare_untrained=False
     )
-    vector = torch.from_numpy(found.sources[:, 1:2].copy())
-    apart = float(auc(vector[groups["color"]], vector[groups["gabor"]]))
-    apart = max(apart, 1 - apart)
-    chance = max(found.side().shuffled)
+    vector = torch.from_numpy(structure.sources[:, 1:2].copy())
+    separation = float(auc(vector[groups["color"]], vector[groups["gabor"]]))
+    separation = max(separation, 1 - separation)
+    chance = max(structure.side().shuffled)
     return check(
-        "color and Gabor units of conv2d0 apart on the first singular vector of |W| into conv2d1",
+        "color and Gabor units of conv2d0 separated on the first singular vector of |W| into conv2d1",
         "AUC >= 0.9",
-        f"AUC {apart:.2f}; in two vectors {found.side().auc:.2f}, shuffled at most {chance:.2f}",
-        apart >= 0.9,
+        f"AUC {separation:.2f}; in two vectors {structure.side().auc:.2f}, shuffled at most {chance:.2f}",
+        separation >= 0.9,
         _SOURCE,
     )
 

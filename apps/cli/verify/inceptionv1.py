@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.cli.verify import families, tuned
-from apps.cli.verify.checks import Check, Wanted, check, skipped
-from apps.cli.verify.facts import facts, known
+from apps.cli.verify.checks import Check, Options, check, skipped
+from apps.cli.verify.facts import facts, unit_facts
 
 if TYPE_CHECKING:
     from circuits.network.model import Model
 
 _SOURCE = "Distill 2018-21; captum optim-wip"
-_PICTURES = "--images FOLDER with the pictures of The Building Blocks of Interpretability"
+_IMAGES = "--images FOLDER with the images of The Building Blocks of Interpretability"
 
 
-def checks(wanted: Wanted) -> Iterator[Check]:
+def checks(options: Options) -> Iterator[Check]:
     """All checks of the suite; skipped, each, where the weights are not here."""
     from circuits.network.model import load
     from zoo.registry import get_card, status
 
     there = status(get_card("inceptionv1"))
-    if wanted.weights is None and not there.available:
+    if options.weights is None and not there.available:
         missing = "no weights here: --weights FILE, or inception5h.pth in $CIRCUITS_WEIGHTS"
         for what in (
             "strongest inputs and outputs of mixed3b:379",
@@ -31,19 +31,19 @@ def checks(wanted: Wanted) -> Iterator[Check]:
             "the car circuit's kernels",
             "the dog circuit's kernels",
             "a chain of curve weights",
-            "mixed4d statistics on published pictures",
+            "mixed4d statistics on published images",
         ):
             yield skipped(what, "published", missing, _SOURCE)
         yield from families.without_weights(missing)
         yield from tuned.without_weights(missing)
         return
-    model = load("inceptionv1", weights=wanted.weights, device=wanted.device)
+    model = load("inceptionv1", weights=options.weights, device=options.device)
     yield from strongest(model)
     yield from car(model)
     yield from dogs(model)
     yield from chain(model)
-    yield from statistics(model, wanted)
-    yield from families.published(model, wanted.seed)
+    yield from statistics(model, options)
+    yield from families.published(model, options.seed)
     yield from tuned.published(model)
 
 
@@ -51,10 +51,10 @@ def kernels(model: Model, source: str, target: str) -> Any:
     """Expanded weights from a layer to a unit, cropped to the middle 5x5 as the articles do: `(sources, 5, 5)`."""
     from circuits.attribution.expanded_weights import expanded_weights
 
-    found = expanded_weights(model, source=source, target=target).kernels[0].detach().cpu()
-    height, width = found.shape[1:]
+    expanded = expanded_weights(model, source=source, target=target).kernels[0].detach().cpu()
+    height, width = expanded.shape[1:]
     top, left = max(0, (height - 5) // 2), max(0, (width - 5) // 2)
-    return found[:, top : top + 5, left : left + 5]
+    return expanded[:, top : top + 5, left : left + 5]
 
 
 def _top(values: Any, n: int) -> list[int]:
@@ -65,7 +65,7 @@ def strongest(model: Model) -> Iterator[Check]:
     """The inputs and outputs with the largest weights."""
     from circuits.attribution.expanded_weights import expanded_weights
 
-    expected = known("top_in_3b379")
+    expected = unit_facts("top_in_3b379")
     ours = _top(kernels(model, "mixed3a", "mixed3b:379"), 10)
     yield check(
         "top 10 inputs of mixed3b:379 from mixed3a, in order",
@@ -74,7 +74,7 @@ def strongest(model: Model) -> Iterator[Check]:
         ours == expected,
         _SOURCE,
     )
-    expected = known("top_out_3b379")
+    expected = unit_facts("top_out_3b379")
     outputs = expanded_weights(model, source="mixed3b", target="mixed4a").kernels[:, 379].detach().cpu()
     ours = _top(outputs, 10)
     yield check(
@@ -88,7 +88,7 @@ def strongest(model: Model) -> Iterator[Check]:
         ("top5_3a_to_3b208", "mixed3a", "mixed3b:208"),
         ("top18_conv2d2_to_3b208", "conv2d2", "mixed3b:208"),
     ):
-        expected = known(identity)
+        expected = unit_facts(identity)
         ours = sorted(_top(kernels(model, source, target), len(expected)))
         both = len(set(ours) & set(expected))
         yield check(
@@ -98,11 +98,11 @@ def strongest(model: Model) -> Iterator[Check]:
             both == len(expected),
             _SOURCE,
         )
-    expected = known("top16_conv2d2_to_3a222")
-    found = kernels(model, "conv2d2", "mixed3a:222")
-    sums = found.sum(dim=(1, 2))
-    ours = _top(found, 16)
-    minus, plus = {c for c in ours if sums[c] < 0}, {c for c in ours if sums[c] > 0}
+    expected = unit_facts("top16_conv2d2_to_3a222")
+    edge_kernels = kernels(model, "conv2d2", "mixed3a:222")
+    totals = edge_kernels.sum(dim=(1, 2))
+    ours = _top(edge_kernels, 16)
+    minus, plus = {c for c in ours if totals[c] < 0}, {c for c in ours if totals[c] > 0}
     both = len(minus & set(expected["negative"])) + len(plus & set(expected["positive"]))
     yield check(
         "16 inputs of mixed3a:222 from conv2d2, with signs",
@@ -116,21 +116,21 @@ def strongest(model: Model) -> Iterator[Check]:
 def _edges(model: Model, layer: str, target: int) -> Iterator[tuple[dict[str, Any], Any]]:
     for edge in facts()["edges"]:
         if (edge["target_layer"], edge["target_unit"]) == (layer, target):
-            found = kernels(model, edge["source_layer"], f"{layer}:{target}")
-            yield edge, found
+            edge_kernels = kernels(model, edge["source_layer"], f"{layer}:{target}")
+            yield edge, edge_kernels
 
 
 def car(model: Model) -> Iterator[Check]:
     """The three kernels of the car circuit, by correlation and by the signs of their rows; and where they rank."""
     from circuits.common.statistics import correlation
 
-    for edge, found in _edges(model, "mixed4c", 447):
+    for edge, edge_kernels in _edges(model, "mixed4c", 447):
         unit = edge["source_unit"]
-        kernel = found[unit]
+        kernel = edge_kernels[unit]
         r = correlation(kernel, edge["weights_5x5"])
         rows = kernel.sum(dim=1).tolist()
         signs = [(sum(map(float, row)) > 0) == (ours > 0) for row, ours in zip(edge["weights_5x5"], rows, strict=True)]
-        rank = _top(found, len(found)).index(unit) + 1
+        rank = _top(edge_kernels, len(edge_kernels)).index(unit) + 1
         good = r >= 0.99 and all(signs[i] for i in (0, 1, 3, 4))
         yield check(
             f"mixed4b:{unit} -> mixed4c:447 ({edge['note'].partition(':')[0]})",
@@ -146,8 +146,8 @@ def dogs(model: Model) -> Iterator[Check]:
     from circuits.common.statistics import correlation
 
     for layer, unit in (("mixed4b", 418), ("mixed4b", 443), ("mixed4b", 429)):
-        for edge, found in _edges(model, layer, unit):
-            r = correlation(found[edge["source_unit"]], edge["weights_5x5"])
+        for edge, edge_kernels in _edges(model, layer, unit):
+            r = correlation(edge_kernels[edge["source_unit"]], edge["weights_5x5"])
             yield check(
                 f"{edge['source_layer']}:{edge['source_unit']} -> {layer}:{unit}",
                 "r >= 0.99",
@@ -163,24 +163,24 @@ def chain(model: Model) -> Iterator[Check]:
 
     from circuits.common.statistics import correlation
 
-    for link in known("aann_chain"):
+    for link in unit_facts("aann_chain"):
         if link["from"] == "rgb":
             continue
         source, _, channel = link["from"].partition(":")
         published = np.asarray(link["w"], dtype=float)
-        found = kernels(model, source, link["to"])[int(channel)]
-        cut = (found.shape[0] - published.shape[0]) // 2
-        ours = found[cut : cut + published.shape[0], cut : cut + published.shape[1]] if cut >= 0 else found
+        kernel = kernels(model, source, link["to"])[int(channel)]
+        cut = (kernel.shape[0] - published.shape[0]) // 2
+        ours = kernel[cut : cut + published.shape[0], cut : cut + published.shape[1]] if cut >= 0 else kernel
         r = correlation(ours, published) if tuple(ours.shape) == published.shape else 0.0
         yield check(f"{link['from']} -> {link['to']}", "r > 0.999", f"r {r:.4f}", r > 0.999, _SOURCE)
 
 
-def statistics(model: Model, wanted: Wanted) -> Iterator[Check]:
-    """Activations of mixed4d on published pictures."""
+def statistics(model: Model, options: Options) -> Iterator[Check]:
+    """Activations of mixed4d on published images."""
     from circuits import capture
     from zoo.images.sources import open_images
 
-    folder = Path(wanted.images) if wanted.images else wanted.data("building-blocks")
+    folder = Path(options.images) if options.images else options.data("building-blocks")
     for name, published in facts()["building_blocks_mixed4d"]["stats"].items():
         what, expected = (
             f"mixed4d on {name}",
@@ -192,7 +192,7 @@ def statistics(model: Model, wanted: Wanted) -> Iterator[Check]:
             else []
         )
         if not files:
-            yield skipped(what, expected, f"no {name}.jpeg: {_PICTURES}", _SOURCE)
+            yield skipped(what, expected, f"no {name}.jpeg: {_IMAGES}", _SOURCE)
             continue
         acts = capture(model, open_images(files[0]), ["mixed4d"])["mixed4d"][0]
         top = [int(c) for c in acts.amax(dim=(1, 2)).argsort(descending=True)[:8]]

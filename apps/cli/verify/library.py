@@ -6,24 +6,24 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from apps.cli.verify.checks import Check, Wanted, check
-from apps.cli.verify.facts import facts, known
+from apps.cli.verify.checks import Check, Options, check
+from apps.cli.verify.facts import facts, unit_facts
 
 _DISTILL = "Distill 2020-21"
 
 
-def checks(wanted: Wanted) -> Iterator[Check]:
+def checks(options: Options) -> Iterator[Check]:
     """All checks of the suite."""
     yield from architecture()
     yield from taxonomy()
     yield from curves_by_angle()
-    yield from composition(wanted.seed)
+    yield from composition(options.seed)
     yield colors()
     from apps.cli.verify import families, planted, tuned
 
     yield from planted.car()
     yield from planted.cancellation()
-    yield from families.library(wanted.seed)
+    yield from families.library(options.seed)
     yield from tuned.library()
 
 
@@ -46,10 +46,10 @@ def architecture() -> Iterator[Check]:
 
 def taxonomy() -> Iterator[Check]:
     """The published families partition the early layers."""
-    expected = known("taxonomy_partition")
+    expected = unit_facts("taxonomy_partition")
     units: dict[str, list[int]] = {}
-    for found in facts()["families"]:
-        units.setdefault(found["layer"], []).extend(found["units"])
+    for family in facts()["families"]:
+        units.setdefault(family["layer"], []).extend(family["units"])
     sizes = {layer: (len(units.get(layer, [])), len(set(units.get(layer, [])))) for layer in expected}
     yield check(
         "families partition the five early layers",
@@ -96,9 +96,9 @@ def composition(seed: int) -> Iterator[Check]:
     exact = expanded_weights(model, source=source, target=target, method="exact")
     vjp = expanded_weights(model, source=source, target=target, method="vjp")
     scale = float(exact.kernels.abs().max())
-    away = _apart(exact, vjp) / scale
+    away = _difference(exact, vjp) / scale
     yield check(
-        "expanded weights composed = by backward passes", "apart < 1e-6 of the largest", f"{away:.0e}", away < 1e-6
+        "expanded weights composed = by backward passes", "difference < 1e-6 of the largest", f"{away:.0e}", away < 1e-6
     )
 
     generator = torch.Generator().manual_seed(seed)
@@ -115,17 +115,17 @@ def composition(seed: int) -> Iterator[Check]:
     away = max(away, float(gradient.abs().sum() - inside.abs().sum()) / float(gradient.abs().sum()))
     yield check(
         "expanded weights = autograd through the linearized net",
-        "apart < 1e-6 of the largest",
+        "difference < 1e-6 of the largest",
         f"{away:.0e}",
         away < 1e-6,
     )
     with torch.no_grad():
         out = block(-torch.ones_like(acts))
     good = bool((out >= 0).all())
-    yield check("afterwards the rectifiers are back", "no negative output", "none" if good else "some", good)
+    yield check("afterwards the ReLUs are back", "no negative output", "none" if good else "some", good)
 
 
-def _apart(first: Any, second: Any) -> float:
+def _difference(first: Any, second: Any) -> float:
     """Largest difference of two sets of kernels laid over each other by their offsets."""
     if first.kernels.shape == second.kernels.shape and first.offset == second.offset:
         return float((first.kernels - second.kernels).abs().max())

@@ -47,12 +47,12 @@ def car_net() -> nn.Module:
 
 
 def cars() -> Tensor:
-    """Four pictures, each with one car somewhere: a row of red over a row of blue over a row of green."""
-    pictures = torch.zeros(4, 3, SIDE, SIDE)
-    for picture, (y, x) in zip(pictures, ((3, 3), (5, 8), (8, 4), (7, 7)), strict=True):
+    """Four images, each with one car somewhere: a row of red over a row of blue over a row of green."""
+    images = torch.zeros(4, 3, SIDE, SIDE)
+    for image, (y, x) in zip(images, ((3, 3), (5, 8), (8, 4), (7, 7)), strict=True):
         for color, row in ((0, y - 1), (2, y), (1, y + 1)):
-            picture[color, row, x - 1 : x + 2] = 1
-    return pictures
+            image[color, row, x - 1 : x + 2] = 1
+    return images
 
 
 EXPECTED = {WINDOW: 3.0, WHEEL: 3.0, BODY: 0.5, FRAME: -0.15}
@@ -63,11 +63,13 @@ RESPONSE = sum(EXPECTED.values()) - 1.0
 def car() -> Iterator[Check]:
     """The tracer finds the planted parents, signs, halves and sums; ablation takes away what was worked out."""
     model = wrap(car_net(), InputSpec(size=SIDE), name="planted")
-    pictures = cars()
-    circuit = trace(model, "car:0", images=pictures, depth=1, width=4)
-    found = {circuit.node(e.source).index: e.strength for e in circuit.into(circuit.target)}
-    near = set(found) == set(EXPECTED) and all(abs(found[c] - EXPECTED[c]) < 1e-5 for c in EXPECTED if c in found)
-    yield check("planted car: parents, signs and contributions", _numbers(EXPECTED), _numbers(found), near)
+    images = cars()
+    circuit = trace(model, "car:0", images=images, depth=1, width=4)
+    strengths = {circuit.node(e.source).index: e.strength for e in circuit.into(circuit.target)}
+    near = set(strengths) == set(EXPECTED) and all(
+        abs(strengths[c] - EXPECTED[c]) < 1e-5 for c in EXPECTED if c in strengths
+    )
+    yield check("planted car: parents, signs and contributions", _numbers(EXPECTED), _numbers(strengths), near)
 
     kernels = {circuit.node(e.source).index: e.kernel for e in circuit.into(circuit.target)}
     rows = [(WINDOW, 0, 2), (WHEEL, 2, 0)]
@@ -82,21 +84,23 @@ def car() -> Iterator[Check]:
     )
 
     rest = circuit.rest[0]
-    shown = sum(found.values())
-    whole = abs(shown + rest.strength - rest.total) + abs(rest.total + rest.bias + rest.remainder - rest.pre_activation)
+    traced = sum(strengths.values())
+    whole = abs(traced + rest.strength - rest.total) + abs(
+        rest.total + rest.bias + rest.remainder - rest.pre_activation
+    )
     good = whole < 1e-5 and abs(rest.pre_activation - RESPONSE) < 1e-5 and abs(rest.bias + 1) < 1e-5
     yield check(
-        "planted car: the sum",
+        "planted car: the contributions",
         f"bias -1, value {RESPONSE:g}",
         f"bias {rest.bias:g}, value {rest.pre_activation:g}",
         good,
     )
 
     drops = {}
-    before = capture(model, pictures, "car")["car"].amax(dim=(1, 2, 3))
+    before = capture(model, images, "car")["car"].amax(dim=(1, 2, 3))
     for channel in EXPECTED:
         with edit(model, [Ablate(f"parts:{channel}")]):
-            after = capture(model, pictures, "car")["car"].amax(dim=(1, 2, 3))
+            after = capture(model, images, "car")["car"].amax(dim=(1, 2, 3))
         drops[channel] = float((before - after).mean())
     near = all(abs(drops[c] - EXPECTED[c]) < 1e-5 for c in EXPECTED)
     yield check("planted car: what ablating each takes away", _numbers(EXPECTED), _numbers(drops), near)
@@ -108,9 +112,9 @@ def _numbers(values: dict) -> str:
 
 
 def cancellation() -> Iterator[Check]:
-    """Two parents of opposite taste: their linear two-hop weights cancel, what they do on a picture does not.
+    """Two parents of opposite taste: their linear two-hop weights cancel, what they do on an image does not.
 
-    The boundary detector of Visualizing Weights: it fires for either parent, and they never fire together.
+    The boundary detector of Visualizing Weights: either parent activates it, and they are never active together.
     """
     first = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
     layers = OrderedDict(
@@ -123,8 +127,8 @@ def cancellation() -> Iterator[Check]:
     )
     model = wrap(nn.Sequential(layers).eval(), InputSpec(size=8, channels=1), name="planted")
     linear = float(expanded_weights(model, source="source", target="boundary:0").kernels.abs().max())
-    pictures = torch.stack([torch.full((1, 8, 8), 0.9), torch.full((1, 8, 8), 0.1)])
-    best = float(best_case_weights(model, pictures, source="source", target="boundary:0").kernels.abs().max())
+    images = torch.stack([torch.full((1, 8, 8), 0.9), torch.full((1, 8, 8), 0.1)])
+    best = float(best_case_weights(model, images, source="source", target="boundary:0").kernels.abs().max())
     yield check(
         "boundary: linear two-hop weights cancel, the best case does not",
         "0 and 1",

@@ -44,25 +44,25 @@ def gabors() -> Check:
         net[0].weight.copy_(torch.stack(kernels)[:, None].float())  # type: ignore[operator]
     model = wrap(net, InputSpec(size=33, channels=1), name="gabors")
     layer = list(model.layers)[-1]
-    found = tune(model, layer, stimuli=stimuli.gratings(36, (1 / 8, 1 / 6, 1 / 4), 4))
-    ours = [float(row.direction or 0.0) for row in found.rows()]
-    away = max(apart(a, b, 180.0) for a, b in zip(ours, planted, strict=True))
+    tuning = tune(model, layer, stimuli=stimuli.gratings(36, (1 / 8, 1 / 6, 1 / 4), 4))
+    ours = [float(row.direction or 0.0) for row in tuning.rows()]
+    away = max(angular_difference(a, b, 180.0) for a, b in zip(ours, planted, strict=True))
     return check("tuning: orientations of Gabors set by hand", "within 5°", f"within {away:.1f}°", away < 5)
 
 
 def published(model: Model) -> Iterator[Check]:
-    """The ten curve detectors: where around the circle they point, and that they do not answer to the opposite."""
+    """The ten curve detectors: where around the circle they point, and that they do not respond to the opposite."""
     from circuits import stimuli, tune
 
-    said = facts()["curve_tuning"]
-    numbers = [str(i) for i in said["order_3b"]]
-    peaks = [float(said["per_layer"]["mixed3b"][n]["peak_deg"]) for n in numbers]
-    found = tune(model, [f"mixed3b:{n}" for n in numbers], stimuli=stimuli.curves(orientations=_TURNS))
-    rows = found.rows()
+    curves = facts()["curve_tuning"]
+    numbers = [str(i) for i in curves["order_3b"]]
+    peaks = [float(curves["per_layer"]["mixed3b"][n]["peak_deg"]) for n in numbers]
+    tuning = tune(model, [f"mixed3b:{n}" for n in numbers], stimuli=stimuli.curves(orientations=_TURNS))
+    rows = tuning.rows()
     ours = [float(row.direction if row.direction is not None else math.nan) for row in rows]
     away = residual(ours, peaks)
-    told = f"within {away:.0f}°" if math.isfinite(away) else "some do not answer"
-    yield check(_CURVES, "within 20°, but for one turn or reflection of all", told, away < 20, _SOURCE)
+    measured = f"within {away:.0f}°" if math.isfinite(away) else "some do not respond"
+    yield check(_CURVES, "within 20°, but for one turn or reflection of all", measured, away < 20, _SOURCE)
     echo = max((float(row.echo if row.echo is not None else 1.0) for row in rows), default=1.0)
     yield check(_ECHO, "at most 0.05 of the peak (published 0.03)", f"at most {echo:.2f}", echo <= 0.05, _SOURCE)
 
@@ -73,7 +73,7 @@ def without_weights(missing: str) -> Iterator[Check]:
         yield skipped(what, "published", missing, _SOURCE)
 
 
-def apart(a: float, b: float, period: float = 360.0) -> float:
+def angular_difference(a: float, b: float, period: float = 360.0) -> float:
     """Degrees between two directions."""
     return abs((a - b + period / 2) % period - period / 2)
 
@@ -85,5 +85,5 @@ def residual(ours: Sequence[float], theirs: Sequence[float]) -> float:
     best = math.inf
     for sign in (1.0, -1.0):
         for turn in range(0, 360):
-            best = min(best, max(apart(sign * a + turn, b) for a, b in zip(ours, theirs, strict=True)))
+            best = min(best, max(angular_difference(sign * a + turn, b) for a, b in zip(ours, theirs, strict=True)))
     return best

@@ -98,12 +98,12 @@ def _run(store: Path, folder: Path) -> int:
 
 
 def _scan(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
-    from apps.pictures import open_pictures
+    from apps.images import open_sources
     from circuits.dataset.scan import scan
     from circuits.network.model import load
 
     model = load(str(options["model"]))
-    images = open_pictures((str(options["images"]),), options.get("limit"), 0)
+    images = open_sources((str(options["images"]),), options.get("limit"), 0)
     progress.begin(f"scanning all units of {model.name}")
     layers = options.get("layers") or None
     scan(model, images, store, layers=layers, replace=bool(options.get("replace")), progress=progress)

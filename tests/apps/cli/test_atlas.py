@@ -34,7 +34,7 @@ def test_an_atlas_fills_a_folder_and_the_same_command_makes_nothing_twice(
     monkeypatch.setattr(atlas_builder, "direction_icons", lambda *a, **k: pytest.fail("made again"))
     assert cli(*atlas("--out", tmp_path / "new", "--json")).out == first.out
     shown = cli(*atlas("--out", tmp_path / "new"))
-    assert "how alike" in shown.out and "fullest cells" in shown.out and "index.html" in shown.out.replace("\n", "")
+    assert "similarity of" in shown.out and "fullest cells" in shown.out and "index.html" in shown.out.replace("\n", "")
     ran = cli(*atlas("--out", tmp_path / "new", "--seed", "4"))
     assert is_refused(ran) and "seed 0, not 4" in ran.err
 
@@ -62,7 +62,7 @@ def test_an_interrupted_atlas_says_what_is_kept(cli: Cli, tmp_path: Path, monkey
     [
         (["scenes/mixed4a:3"], "an atlas is of a layer"),
         (["scenes/nowhere"], "no layer"),
-        (["mixed4a"], "which model"),
+        (["mixed4a"], "does not name its model"),
         (["scenes/mixed4a", "--grid", "0"], "--grid"),
         (["scenes/mixed4a", "--steps", "0"], "--steps"),
         (["scenes/mixed4a", "--images", "nowhere"], "nowhere"),
@@ -86,7 +86,7 @@ def test_an_atlas_needs_a_folder(cli: Cli, tmp_path: Path) -> None:
 
 def test_look_takes_a_picture_apart(cli: Cli) -> None:
     ran = cli("look", "scenes/mixed4a", "--images", "scenes:1", "--groups", "3")
-    assert ran.code == 0 and "says most" in ran.out and "agrees with silencing" in ran.out and "--out" in ran.out
+    assert ran.code == 0 and "top units" in ran.out and "correlation with ablation" in ran.out and "--out" in ran.out
     found = cli(
         "look", "scenes/mixed4a", "--groups", "3", "--at", "2,4", "--at", "0,0", "--classes", "car", "--json"
     ).json

@@ -291,7 +291,7 @@ def test_trace_prints_one_document_that_reads_back_as_the_circuit(cli: Cli) -> N
 def test_trace_shows_the_tree_the_sum_and_the_score(cli: Cli) -> None:
     ran = cli("trace", "scenes/mixed4a:1", "--weights", "random", *FEW, "--random", "4")
     assert ran.code == 0, ran.err
-    for words in ("scenes/mixed4a:1", "mixed3b:", "others", "the sum", "faithfulness", "random median"):
+    for words in ("scenes/mixed4a:1", "mixed3b:", "others", "contributions", "faithfulness", "random median"):
         assert words in ran.out
 
 

@@ -33,7 +33,7 @@ def test_one_unit_comes_with_its_causal_check(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["mixed4a"], "which model"),
+        (["mixed4a"], "does not name its model"),
         (["scenes/nowhere"], "no layer"),
         (["scenes/mixed4a:999"], "channels"),
         (["scenes/conv2d0"], "pixels"),

@@ -30,7 +30,7 @@ def test_explain_prints_a_unit_and_writes_its_page(cli: Cli, tmp_path: Path) -> 
     store = ("--store", tmp_path / "store")
     assert cli(*SCAN, *store).code == 0
     ran = cli("explain", "scenes/mixed4a:11", *store)
-    assert ran.code == 0 and "scenes/mixed3b:39" in ran.out and "fires at" in ran.out
+    assert ran.code == 0 and "scenes/mixed3b:39" in ran.out and "active at" in ran.out
     out = tmp_path / "car"
     written = cli("explain", "scenes/mixed4a:11", *store, "--out", out, "--json")
     assert written.code == 0, written.err
@@ -47,7 +47,7 @@ def test_explain_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:
     assert is_refused(nothing) and "circuits scan scenes" in nothing.err
     assert cli(*SCAN, *store).code == 0
     for arguments, what in (
-        (("mixed4a:11",), "which model"),
+        (("mixed4a:11",), "does not name its model"),
         (("scenes/mixed4a",), "is a layer"),
         (("scenes/mixed4a:99",), "48 channels"),
         (("scenes/mixed3a:1",), "no layer 'mixed3a'"),
@@ -63,7 +63,7 @@ def test_explain_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:
         (("--top", "0"), "--top is at least 1"),
         (("--workers", "-1"), "--workers"),
         (("--layers", "mixed9z"), "no layer 'mixed9z'"),
-        (("--images", "nowhere"), "no folder or picture at nowhere"),
+        (("--images", "nowhere"), "no folder or image at nowhere"),
     ],
 )
 def test_scan_refuses_what_it_cannot_do(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], what: str) -> None:

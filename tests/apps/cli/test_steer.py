@@ -73,7 +73,7 @@ def test_a_channel_is_studied_and_shown_as_a_table(cli: Cli) -> None:
     ("arguments", "said"),
     [
         (["scenes/mixed4a"], "is a whole layer: name one unit"),
-        (["mixed4a:11"], "does not say which model"),
+        (["mixed4a:11"], "does not name its model"),
         (["scenes/mixed4a:9999"], "9999"),
         (["scenes/mixed4a:11", "--random", "0"], "without a control"),
         (["scenes/mixed4a:11", "--at", "1;2"], "positions y,x"),

@@ -12,7 +12,7 @@ import torch
 import circuits
 from apps.cli.verify import families
 from apps.cli.verify.checks import FAIL, PASS, SKIPPED
-from apps.cli.verify.facts import facts, family, known
+from apps.cli.verify.facts import facts, family, unit_facts
 from tests.apps.terminal import Cli, is_refused
 from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1
 
@@ -150,7 +150,7 @@ def planted_5h() -> circuits.Model:
     module = InceptionV1(TENSORFLOW_5H)
     generator = torch.Generator().manual_seed(0)
     w = {name.removesuffix("_pre.weight"): p for name, p in module.named_parameters() if name.endswith("weight")}
-    expected = known("hl_two_factors")
+    expected = unit_facts("hl_two_factors")
     with torch.no_grad():
         for p in module.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) * 0.02)

@@ -74,7 +74,7 @@ def test_a_search_is_measured_by_pictures_where_they_are_given(cli: Cli) -> None
     ("arguments", "says"),
     [
         (["scenes/nowhere"], "no layer"),
-        (["mixed3a"], "which model"),
+        (["mixed3a"], "does not name its model"),
         (["scenes/conv2d1:99"], "24 channels"),
         (["scenes/conv2d1:3@2,2"], "without a position"),
         (["scenes/conv2d1", "scenes/conv2d0"], "one layer"),

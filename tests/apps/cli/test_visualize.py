@@ -89,7 +89,7 @@ def test_visualize_keeps_what_is_finished_when_interrupted_and_goes_on(
         (["scenes/mixed3b:1", "--limit", "3"], "--limit"),
         (["scenes/mixed3b:1", "--device", "abacus"], "abacus"),
         (["scenes/mixed3b:1", "squeezenet-1.1/fire3:1"], "one model"),
-        (["mixed3b:1"], "which model"),
+        (["mixed3b:1"], "does not name its model"),
         ([], "at least one"),
     ],
 )

@@ -448,7 +448,7 @@ def test_pictures_can_be_opened_again_from_where_they_lay(archive: Path, monkeyp
     assert open_images(torch.rand(3, 3, 4, 4)).origin is None
     assert open_images("scenes:12@3").subset([1, 2]).origin is None
     assert open_images("scenes:12@3", limit=2).origin != open_images("scenes:12@3").origin
-    with pytest.raises(ImageError, match="does not say where"):
+    with pytest.raises(ImageError, match="does not describe where"):
         reopen({"sources": [3], "limit": None, "seed": 0})
 
 
