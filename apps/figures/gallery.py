@@ -15,24 +15,24 @@ INDEX = "index.html"
 _VERDICTS = {"pass": "agrees", "fail": "differs", "skipped": "not compared"}
 
 
-def write_gallery(folder: Path, figures: Sequence[Figure], made: Sequence[FigureOutcome], title: str) -> Path:
+def write_gallery(folder: Path, figures: Sequence[Figure], outcomes: Sequence[FigureOutcome], title: str) -> Path:
     """Write `index.html` of a folder: of every figure what is there, of the others why not.
 
     Args:
         folder: that `make` wrote into.
         figures: all there are; those neither there nor asked for are left out.
-        made: what came of the last run.
+        outcomes: of the last run.
         title: of the page.
     """
-    outcomes = {outcome.id: outcome for outcome in made}
+    by_id = {outcome.id: outcome for outcome in outcomes}
     papers = []
     for key, paper in PAPERS.items():
         cards = [
-            (figure, document, outcomes.get(figure.id))
+            (figure, document, by_id.get(figure.id))
             for figure in figures
             if figure.paper == key
             for document in [read_document(folder / figure.id)]
-            if document is not None or figure.id in outcomes
+            if document is not None or figure.id in by_id
         ]
         if cards:
             papers.append((paper, cards))

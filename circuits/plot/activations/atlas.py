@@ -19,7 +19,7 @@ from zoo.inputs import InputSpec
 MARGIN = 24
 _SMALLEST = 0.45  # side of the icon of a cell with hardly any samples, as a share of the fullest's
 
-LIKENESS = {
+SIMILARITIES = {
     "samples": "samples and the nearest of another image, cosine",
     "cells": "directions of neighboring cells, cosine",
     "classes": "class attributions of neighboring cells, cosine",
@@ -106,9 +106,9 @@ def atlas_page(
         cells=list(zip(atlas.cells, atlas.statuses, sizes(atlas), strict=True)),
         icon=lambda i: crops.data_uri(crops.pixels(atlas.icons[i], atlas.icons.shape[1]), photograph=True),
         photographs=photographs or {},
-        likeness=[
+        similarities=[
             (
-                LIKENESS.get(row.quantity, row.quantity),
+                SIMILARITIES.get(row.quantity, row.quantity),
                 [*map(_number, (row.neighbors, row.random, row.shuffled)), row.pairs],
             )
             for row in atlas.similarity

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from circuits.tracing.circuit import Circuit, Edge, Node
 
 HALF = 0.6  # a half is heavier from this share on: one and a half times the other
-CENTRE = 1.75  # the middle is heavier when it holds this many times its share of the area
+CENTER = 1.75  # the middle is heavier when it holds this many times its share of the area
 MIXED = 0.25  # the opposite sign is worth naming from this share of all weight on
 
 
@@ -110,7 +110,7 @@ def kernel_reading(kernel: Any, sign: int | None = None) -> str:
         sides.append("left" if shares.left > shares.right else "right")
     if sides:
         return "heavier " + " ".join(sides)
-    return "heavier in the center" if shares.center >= CENTRE else "everywhere"
+    return "heavier in the center" if shares.center >= CENTER else "everywhere"
 
 
 _POSITIONS = {

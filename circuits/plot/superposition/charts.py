@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus
 from circuits.plot.superposition.models import Solved, as_array, density_of, listed
-from circuits.plot.units.weight_factors import FACTOR_COLOURS
+from circuits.plot.units.weight_factors import FACTOR_COLORS
 
 MARGIN = 24
-PHASE_COLOURS = ("#FFFFFF", "#1F6FB2", "#CA5A00")
+PHASE_COLORS = ("#FFFFFF", "#1F6FB2", "#CA5A00")
 """Ignored, dedicated, superposed."""
 _BESIDE = {"pentagon": "bottom", "square antiprism": "top", "tetrahedron": "bottom", "triangle": "top"}
 """Which side of their line names are written on that would otherwise cover each other."""
@@ -98,7 +98,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
     head(figure, title or "What becomes of the extra feature", about.replace("%", " %"))
     xs, ys = _edges_of(densities), _edges_of(importances)
     blends = np.ones((len(importances), len(densities), 3))
-    white, blue, orange = (np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in PHASE_COLOURS)
+    white, blue, orange = (np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in PHASE_COLORS)
     for i in range(len(importances)):
         for j in range(len(densities)):
             length, met = (min(1.0, float(v[i, j])) for v in (diagram.norms, diagram.interference))
@@ -123,7 +123,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
         plain(axes, grid=False)
     names = ["ignored", "a dimension of its own", "in superposition"]
     x = 0.085
-    for name, color in zip(names, PHASE_COLOURS, strict=True):
+    for name, color in zip(names, PHASE_COLORS, strict=True):
         figure.patches.append(
             Rectangle(
                 (x, 0.045), 0.018, 0.03, facecolor=color, edgecolor=palette.MUTED, lw=0.6, transform=figure.transFigure
@@ -162,7 +162,7 @@ def dynamics_figure(
     upper, lower = figure.add_axes((0.10, 0.42, 0.72, 0.45)), figure.add_axes((0.10, 0.11, 0.72, 0.25))
     _plateau_lines(upper, plateaus)
     for j in range(values.shape[1]):
-        upper.plot(steps, values[:, j], color=FACTOR_COLOURS[j % len(FACTOR_COLOURS)], lw=1.2, alpha=0.85)
+        upper.plot(steps, values[:, j], color=FACTOR_COLORS[j % len(FACTOR_COLORS)], lw=1.2, alpha=0.85)
     lower.plot(steps, loss, color=palette.INK, lw=1.4)
     lower.set_ylim(0, 1.08 * float(loss.max()))
     upper.set_ylabel("dimensionality", fontsize=9.5)

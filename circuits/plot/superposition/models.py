@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.units.weight_factors import FACTOR_COLOURS
+from circuits.plot.units.weight_factors import FACTOR_COLORS
 
 MARGIN = 24
 _ONE_LINE = 700  # pixels that a line of some hundred letters takes
@@ -239,7 +239,7 @@ def _set_names(solution: Solved) -> str:
 def _set_color(solution: Solved, feature: int) -> str:
     groups = (*solution.model.correlated, *solution.model.exclusive)
     index = next((i for i, group in enumerate(groups) if feature in group), None)
-    return palette.REST if index is None else FACTOR_COLOURS[index % len(FACTOR_COLOURS)]
+    return palette.REST if index is None else FACTOR_COLORS[index % len(FACTOR_COLORS)]
 
 
 # -- solids ---------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def _plural(name: str, count: int) -> str:
 def _shape_color(name: str) -> str:
     names = ("dedicated", "digon", "triangle", "pentagon", "tetrahedron", "square antiprism", "hexagon", "heptagon")
     order = (5, 0, 1, 3, 2, 4, 6, 7)
-    return FACTOR_COLOURS[order[names.index(name)]] if name in names else palette.REST
+    return FACTOR_COLORS[order[names.index(name)]] if name in names else palette.REST
 
 
 def _rings(

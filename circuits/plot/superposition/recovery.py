@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.superposition.charts import head, log_axis, plain
-from circuits.plot.units.weight_factors import FACTOR_COLOURS
+from circuits.plot.units.weight_factors import FACTOR_COLORS
 
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)))
 _BLUES = ("#B9D3EA", "#7FB0DA", "#3F86C6", "#12508A", "#0B2F52")
@@ -78,7 +78,7 @@ def recovery_figure(result: Any, *, title: str = "") -> Figure:
 def _tints(active_counts: tuple[int | None, ...]) -> list[str]:
     """Blue for those held to a number of latents, darker the more; other colors for those with a penalty."""
     counts = sorted({k for k in active_counts if k is not None})
-    free = iter(("#CA5A00", *FACTOR_COLOURS[2:]))
+    free = iter(("#CA5A00", *FACTOR_COLORS[2:]))
     blues = _BLUES[max(0, len(_BLUES) - 1 - len(counts)) :] if len(counts) < len(_BLUES) else _BLUES
     return [next(free, palette.INK) if k is None else blues[counts.index(k) % len(blues)] for k in active_counts]
 

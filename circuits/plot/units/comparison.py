@@ -14,7 +14,7 @@ from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.circuit.kernels import GAP, draw_unit
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import minus, short
-from circuits.plot.units.weight_factors import FACTOR_COLOURS
+from circuits.plot.units.weight_factors import FACTOR_COLORS
 from circuits.units.branch_specialization import BranchStructure, Enrichments
 from circuits.units.similarity import Neighbors
 from circuits.units.universality import Matches
@@ -158,7 +158,7 @@ def branch_scatter(
     for i, (name, channels) in enumerate(branches.groups.items()):
         xs = [left + size / 2 * (1 + points[c, vectors[0]] / spans[0]) for c in channels]
         ys = [top + size / 2 * (1 - points[c, vectors[1]] / spans[1]) for c in channels]
-        color, shape = FACTOR_COLOURS[i % len(FACTOR_COLOURS)], "os^Dvp"[i % 6]
+        color, shape = FACTOR_COLORS[i % len(FACTOR_COLORS)], "os^Dvp"[i % 6]
         axes.plot(xs, ys, ls="none", marker=shape, ms=5, mew=0.4, mec=palette.PAPER, color=color, alpha=0.8, zorder=2)
         y = top + 14 + i * 38
         x = left + size + 24

@@ -17,7 +17,7 @@ from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import kernel_effect, minus, short
 from circuits.units.weight_factors import Factors
 
-FACTOR_COLOURS = ("#1B8A5A", "#8A3FB0", "#C9A200", "#D0356B", "#2AA7B5", "#7A5230", "#5B6ABF", "#8FA31E")
+FACTOR_COLORS = ("#1B8A5A", "#8A3FB0", "#C9A200", "#D0356B", "#2AA7B5", "#7A5230", "#5B6ABF", "#8FA31E")
 """By index, distinct from the orange and blue of signs: `circuits.units.weight_factors.align` keeps a factor's index,
 so its color."""
 
@@ -27,7 +27,7 @@ _LIST, _BETWEEN = 216, 24  # width of a column, and between two
 
 def color_of_factor(index: int) -> str:
     """Hex color of of a factor by its index; they come round again after eight."""
-    return FACTOR_COLOURS[index % len(FACTOR_COLOURS)]
+    return FACTOR_COLORS[index % len(FACTOR_COLORS)]
 
 
 def blend(maps: Any, scale: float) -> NDArray[np.uint8]:

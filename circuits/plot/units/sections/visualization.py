@@ -17,8 +17,5 @@ def _visualization(visualizations: Looks, sheet: Sheet) -> Markup:
     for result, kind in [*((v, "positive") for v in visualizations.positive), (visualizations.negative, "negative")]:
         response = "" if result.status != "ok" else f", activation {number(result.response)}"
         figures.append(tag("figure", image(result, size), tag("figcaption", kind + response), class_="vis"))
-    text = (
-        "Optimized images, pushed apart from each other. They can mislead: compare them with the top activating "
-        "images above."
-    )
+    text = "Diverse optimized images. They can mislead: compare them with the top activating images above."
     return note(text) + tag("div", *figures, class_="figures")
