@@ -293,14 +293,14 @@ PEERS: dict[str, Callable[[Shape], Contender]] = {
 
 def peers(shape: Shape) -> tuple[list[Contender], list[str]]:
     """Those that are installed and start, and a line about each that does not."""
-    found: list[Contender] = []
+    contenders: list[Contender] = []
     missing: list[str] = []
     for name, make in PEERS.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found.append(make(shape))
+                contenders.append(make(shape))
         except Exception as error:  # noqa: BLE001 (a peer that does not start is a line in the table)
             missing.append(f"{name} is missing: {type(error).__name__}: {error}")
             print(missing[-1], file=sys.stderr)
-    return found, missing
+    return contenders, missing

@@ -70,7 +70,7 @@ class _Encode(torch.autograd.Function):
         pattern: Pattern = ctx.pattern
         path: Path = ctx.path
         grad = grads[0] * (values > 0)
-        bias = path.sums(grad, pattern)
+        bias = path.latent_sums(grad, pattern)
         weight = path.by_latent(grad, pattern, x).addr_(bias, decoder_bias, alpha=-1)
         to_x = path.by_input(grad, pattern, encoder) if ctx.needs_input_grad[0] else None
         return to_x, weight, bias, -(bias @ encoder), None, None, None

@@ -233,7 +233,7 @@ def _fill(
     first = done[-1]["stop"] if done else 0
     dtype = getattr(torch, manifest["dtype"])
     parts: list[tuple[Tensor, Tensor]] = []
-    held = 0
+    size = 0
     rest = range(first, total)
     with reporter(progress, "inputs") as advance:
         advance(first, total)
@@ -242,11 +242,11 @@ def _fill(
             if not bool(torch.isfinite(vectors).all()):
                 raise SAEError(f"{site.address}: activations that are not finite, on inputs from {first + block.first}")
             parts.append((vectors.to(dtype).cpu(), positions))
-            held += vectors.numel() * dtype.itemsize
+            size += vectors.numel() * dtype.itemsize
             stop = first + block.first + len(block.acts)
-            if held >= shard_bytes or stop == total:
+            if size >= shard_bytes or stop == total:
                 _write_shard(own, manifest, parts, stop)
-                parts, held = [], 0
+                parts, size = [], 0
             advance(stop, total)
     if not sum(shard["vectors"] for shard in done):
         raise SAEError(f"{site.address}: no activations on {total} inputs")

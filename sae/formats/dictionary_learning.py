@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FILES = Pair("config.json", "ae.pt")
 NAME = "dictionary_learning"
 UNSET = -1.0
-"""Their threshold before training has set one: everything above zero fires."""
+"""Their threshold before training has set one: every latent above zero is active."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _k(stored: Tensor | None, trainer: Mapping[str, Any]) -> int:
 
 def _threshold(name: str, value: Tensor) -> Tensor:
     if float(value) < 0 and name != "AutoEncoderTopK":
-        log.warning("%s: its threshold was never set, every latent above zero fires, as it does there", name)
+        log.warning("%s: its threshold was never set, every latent above zero is active, as it is there", name)
     return value.float()
 
 
@@ -192,11 +192,11 @@ def to_dictionary_learning(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]
         ends = sae.config.prefixes
         values["group_sizes"] = torch.tensor([end - start for start, end in zip((0, *ends), ends, strict=False)])
     # what their own tools look up in a configuration
-    known = source.get("trainer") or {
+    settings = source.get("trainer") or {
         "trainer_class": OURS, "lm_name": str(sae.metadata.get("model", sae.metadata.get("model_name", ""))),
         "layer": sae.metadata.get("layer"), "submodule_name": sae.metadata.get("layer"), "wandb_name": name,
     }  # fmt: skip
-    trainer = {**known, "dict_class": name, "activation_dim": sae.d, "dict_size": sae.latents}
+    trainer = {**settings, "dict_class": name, "activation_dim": sae.d, "dict_size": sae.latents}
     if "k" in kind.roles:
         trainer["k"] = k
     buffer = source.get("buffer", {"d_submodule": sae.d, "ctx_len": sae.metadata.get("context_size")})
@@ -207,8 +207,8 @@ def _class_for(sae: SAE, values: Mapping[str, Tensor]) -> str:
     """The class that encodes and decodes as this SAE does, also after what loading does to it there."""
     classes = _classes_for(type(sae))
     if not classes:
-        known = ", ".join(sorted({name for kind in CLASSES.values() for name in kind.holds}))
-        raise FormatError(f"{NAME} has no class like {sae.config.architecture!r}; it can hold {known}")
+        names = ", ".join(sorted({name for kind in CLASSES.values() for name in kind.holds}))
+        raise FormatError(f"{NAME} has no class like {sae.config.architecture!r}; it can hold {names}")
     if classes[0] == "AutoEncoder":
         lengths = values["decoder"].norm(dim=1)
         return classes[0 if torch.allclose(lengths, torch.ones_like(lengths)) else 1]

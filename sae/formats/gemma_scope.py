@@ -67,11 +67,11 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:  # which numpy leaves open when it is damaged
             content = np.load(file, allow_pickle=False)
-            named = isinstance(content, np.lib.npyio.NpzFile)
-            arrays = {name: content[name] for name in content.files} if named else {}
+            several = isinstance(content, np.lib.npyio.NpzFile)
+            arrays = {name: content[name] for name in content.files} if several else {}
     except Exception as error:  # a damaged archive raises whatever its bytes lead to
         raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error
-    if not named:
+    if not several:
         raise FormatError(f"{path.name} holds one array, not several with names")
     other = [f"{shorten(name, 30)} is {array.dtype}" for name, array in arrays.items() if array.dtype.kind not in "fiu"]
     if other:

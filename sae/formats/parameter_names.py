@@ -22,26 +22,26 @@ ANY = "*"
 
 
 def values_of(
-    tensors: Mapping[str, Tensor], roles: Roles, what: str, optional: Collection[str] = ()
+    tensors: Mapping[str, Tensor], roles: Roles, kind: str, optional: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """Tensors of a file by parameter, in our orientation, as float32.
 
     Args:
         tensors: name -> tensor, as in the file.
         roles: the tensors that are required; the first has both axes, from which m and d are taken.
-        what: kind of SAE, for messages.
+        kind: of SAE, for messages.
         optional: roles that may be absent.
 
     Raises:
         FormatError: tensors that are missing, unknown, of a wrong shape, or not finite.
     """
-    named = {name: (role, axes) for role, (name, axes) in roles.items()}
-    absent = [name for name, (role, _) in named.items() if name not in tensors and role not in optional]
-    extra = sorted(set(tensors) - set(named))
+    roles_by_name = {name: (role, axes) for role, (name, axes) in roles.items()}
+    absent = [name for name, (role, _) in roles_by_name.items() if name not in tensors and role not in optional]
+    extra = sorted(set(tensors) - set(roles_by_name))
     if absent or extra:
         missing = f"{', '.join(sorted(absent))} missing" if absent else ""
         more = f"{', '.join(shorten(e, 40) for e in extra[:4])} unknown" if extra else ""
-        raise FormatError(f"the tensors are not those of {what}: {'; '.join(filter(None, (missing, more)))}")
+        raise FormatError(f"the tensors are not those of {kind}: {'; '.join(filter(None, (missing, more)))}")
     first, axes = next(iter(roles.values()))
     shape = tuple(tensors[first].shape)
     if len(shape) != 2 or 0 in shape:
@@ -49,13 +49,13 @@ def values_of(
     size = dict(zip(axes, shape, strict=True))
     values = {}
     for name, value in tensors.items():
-        role, axes = named[name]
+        role, axes = roles_by_name[name]
         expected = tuple(size.get(axis, len(value) if value.ndim else 0) for axis in axes)
         if axes != ANY and tuple(value.shape) != expected:
             raise FormatError(f"{name} is {tuple(value.shape)}; with {first} {shape} it must be {expected}")
-        kind = str(value.dtype).removeprefix("torch.")
+        dtype = str(value.dtype).removeprefix("torch.")
         if value.is_complex() or (axes not in (*NUMBERS, ANY) and not value.is_floating_point()):
-            raise FormatError(f"{name} holds {kind}, not numbers of a weight")
+            raise FormatError(f"{name} holds {dtype}, not numbers of a weight")
         if not bool(torch.isfinite(value).all()):
             raise FormatError(f"{name} has values that are not finite: the file is damaged")
         if axes in (*NUMBERS, ANY):

@@ -45,7 +45,7 @@ class Path(Protocol):
     def by_latent(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
         """Latents transposed times `table` `(N, d)`: for every latent the weighted sum of its inputs' rows `(m, d)`."""
 
-    def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
+    def latent_sums(self, values: Tensor, pattern: Pattern) -> Tensor:
         """Sum of the values of every latent, `(m,)`."""
 
     def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Dense:
     def by_latent(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
         return _matrix(values, pattern).T @ table
 
-    def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
+    def latent_sums(self, values: Tensor, pattern: Pattern) -> Tensor:
         return _matrix(values, pattern).sum(dim=0)
 
     def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:

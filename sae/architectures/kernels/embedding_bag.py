@@ -44,7 +44,7 @@ class Bags:
         weights = values.index_select(0, order)
         return F.embedding_bag(inputs, table.detach(), starts, per_sample_weights=weights, mode="sum")
 
-    def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
+    def latent_sums(self, values: Tensor, pattern: Pattern) -> Tensor:
         return values.new_zeros(pattern.latents).scatter_add_(0, pattern.columns, values)
 
     def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:

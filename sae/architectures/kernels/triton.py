@@ -25,7 +25,7 @@ PRODUCT = 1 << 30
 """Bytes of pre-activations at a time."""
 
 PIECE = 128
-"""Values that one program adds up, so that a latent that fires for many inputs does not hold up the others."""
+"""Values that one program adds up, so that a latent that is active on many inputs does not delay the others."""
 
 ROWS, PAIRS, WIDTH = 16, 32, 128
 """Rows, pairs and columns that one program has in hand at a time."""
@@ -58,7 +58,7 @@ class Segments:
         order, inputs, starts = pattern.transposed
         return long_row_sums(starts, inputs, values.index_select(0, order), table)
 
-    def sums(self, values: Tensor, pattern: Pattern) -> Tensor:
+    def latent_sums(self, values: Tensor, pattern: Pattern) -> Tensor:
         order, _, starts = pattern.transposed
         column = values.index_select(0, order)[:, None]
         return long_row_sums(starts, None, None, column)[:, 0]

@@ -82,7 +82,7 @@ def test_inputs_that_share_a_latent_add_up_in_its_gradient(path: str) -> None:
         way = kernels.path_of(2, 3, 1)
     assert way.by_latent(values, pattern, batch).tolist() == [[0, 0], [302, 3020], [500, 5000]]
     assert way.by_input(values, pattern, decoder).tolist() == [[2, 4], [18, 26]]
-    assert way.sums(values, pattern).tolist() == [0, 5, 5]
+    assert way.latent_sums(values, pattern).tolist() == [0, 5, 5]
     assert way.dots(pattern, batch, decoder).tolist() == [21, 2100, 4300]
 
 
