@@ -18,7 +18,7 @@ from sae.superposition.interference import (
     stickiness,
 )
 from sae.superposition.polytopes import Polytope, components, polytopes, recognize, solids
-from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, found_cosines, recovery
+from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, feature_cosines, recovery
 from sae.superposition.toy.adversarial import Vulnerability, vulnerability
 from sae.superposition.toy.experiments import EXPERIMENTS, Experiment, experiment
 from sae.superposition.toy.feature_sampler import sample
@@ -61,7 +61,7 @@ __all__ = [
     "expected_phases",
     "experiment",
     "feature_dimensionality",
-    "found_cosines",
+    "feature_cosines",
     "geometry",
     "grid",
     "ignored_loss",

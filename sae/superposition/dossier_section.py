@@ -1,4 +1,4 @@
-"""What a dossier says of a latent besides: which channels it writes, and which latents share its space.
+"""Section of a dossier on the geometry of a latent: channels it writes to, and latents that share its space.
 
 Importing this module adds the section to `circuits.units.dossier`.
 """
@@ -29,11 +29,12 @@ _WRITES = 12
 
 @dataclass(frozen=True)
 class SharesSpace:
-    """Where a latent lies among the others of its dictionary.
+    """The position of a latent among the others of its dictionary.
 
     Attributes:
-        writes: channels that it writes to most, `(address, weight, share of its squared length)`.
-        about: as `Geometry.about` gives it, against directions that mean nothing.
+        writes: channels with the largest weights in its write direction: `(address, weight, share of the squared
+            length)`.
+        about: as of `Geometry.about`, beside random directions.
     """
 
     writes: tuple[tuple[str, float, float], ...]
@@ -41,7 +42,7 @@ class SharesSpace:
 
     @property
     def shown(self) -> list[str]:
-        """Units to show a picture of."""
+        """Units that are shown with an image."""
         return [str(other["unit"]) for other in self.about["shares_with"]]
 
     def describe(self) -> dict[str, Any]:
@@ -50,18 +51,15 @@ class SharesSpace:
         return {"writes": rows, **self.about}
 
 
-_KNOWN: WeakKeyDictionary[Any, Geometry] = WeakKeyDictionary()
+_GEOMETRIES: WeakKeyDictionary[Any, Geometry] = WeakKeyDictionary()
 
 
 def geometry_of(model: Model, layer: str, name: str, seed: int = 0) -> Geometry:
-    """How the directions that a dictionary writes share the layer's space; found once per dictionary.
-
-    Latents that write nothing are left out.
-    """
+    """Geometry of a dictionary's write directions; computed once per dictionary."""
     basis = model.basis(layer, name)
-    if basis not in _KNOWN:
-        _KNOWN[basis] = geometry(basis, units=addresses(model, layer, name, basis), seed=seed)
-    return _KNOWN[basis]
+    if basis not in _GEOMETRIES:
+        _GEOMETRIES[basis] = geometry(basis, units=addresses(model, layer, name, basis), seed=seed)
+    return _GEOMETRIES[basis]
 
 
 def addresses(model: Model, layer: str, name: str, basis: Basis) -> Sequence[str]:
@@ -89,11 +87,11 @@ if NAME not in SECTIONS:
     def _render(section: SharesSpace, sheet: Sheet) -> Markup:
         about = section.about
         text = (
-            f"It has {about['dimensionality']:.2f} of a dimension to itself, more than "
-            f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions have: 1 would be a "
-            f"dimension of its own. A step along it is, to each of these, the share given of that step. "
-            f"99 of 100 {about['control']} directions have no neighbor nearer than {about['chance']:.2f}; those that "
-            "are not nearer than that are faint."
+            f"Its feature dimensionality is {about['dimensionality']:.2f}, above that of "
+            f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions; 1 is a dimension of "
+            "its own. Each latent below is given with the cosine of the write directions, and with the change of its "
+            f"activation per step along this latent. For 99 of 100 {about['control']} directions the largest cosine "
+            f"is below {about['chance']:.2f}; latents below that are faint."
         )
         similar = [
             (
@@ -109,7 +107,7 @@ if NAME not in SECTIONS:
         parts = [
             note(text),
             unit_grid(similar, sheet),
-            tag("h4", "Channels it writes to"),
-            table(("channel", "weight", "of its length"), rows),
+            tag("h4", "Outgoing weights to channels"),
+            table(("channel", "weight", "share of squared length"), rows),
         ]
         return join(parts)

@@ -1,13 +1,13 @@
 """The geometry of a set of directions: which of them share space, how much, and in what shapes; against chance.
 
-The same measures for a toy model's features, a layer's weights, and the decoder of a sparse autoencoder. Directions
-that share space are what an edit of one of them touches too: `effects` is how much.
+The same measures serve the features of a toy model, the weights of a layer, and the decoder of a sparse autoencoder. An
+edit of one direction also changes the activations of those that share its space; `effects` is by how much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,25 +19,27 @@ from circuits.common.provenance import provenance
 from circuits.errors import did_you_mean, shorten
 from circuits.network.basis import Basis
 from sae.superposition.interference import directions_of, feature_dimensionality, interference
-from sae.superposition.polytopes import UNRECOGNISED, Polytope, names_of, recognize, solids
+from sae.superposition.polytopes import UNRECOGNIZED, Polytope, count_by_name, recognize, solids
 from sae.superposition.toy.toy_models import ToyError
+from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 
 TWINS = 0.9
 """Cosine from which two directions count as the same feature twice."""
-_ROWS = 1024  # of the table of cosines that are held at a time
-_EDGES = 256  # the same, where all large ones are listed
+_ROWS = 1024  # rows of the n x n cosines in memory at a time
+_EDGES = 256  # the same, where all large cosines are listed
 
 
 @dataclass(frozen=True)
-class Sharing:
+class Sharing(Result):
     """A direction that shares space with another.
 
     Attributes:
-        index, unit: which.
+        index, unit: its number and name.
         cosine: between the two.
-        effect: what a step of one along its direction is to this one, in shares of this one's own step.
-        percentile: percentage of the control's directions whose nearest neighbor is less near than this.
+        effect: change of this one's activation per step along the other, relative to a step along this one:
+            `(w_other . r_this) / (w_this . r_this)`, with write directions w and read directions r.
+        percentile: percentage of the control's directions whose nearest neighbor has a smaller cosine.
         beyond_chance: whether fewer than one in a hundred nearest neighbors of the control are as near.
     """
 
@@ -48,19 +50,15 @@ class Sharing:
     percentile: float
     beyond_chance: bool
 
-    def describe(self) -> dict[str, Any]:
-        """The neighbor, ready for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, eq=False)
 class Chance:
-    """The same numbers for directions of the same lengths that mean nothing.
+    """The same measures for control directions of the same lengths.
 
     Attributes:
         kind: "random" or "shuffled".
-        dimensionality: (n,) `D_i`; nearest: (n,) cosine (its size) of each with the one nearest to it.
-        groups: sizes of groups at the threshold of what is compared; polytopes: how many of each solid.
+        dimensionality: (n,) `D_i`; nearest: (n,) absolute cosine of each with its nearest neighbor.
+        groups: sizes of groups at the same threshold; polytopes: number of each solid.
         twins: pairs with a cosine above 0.9.
     """
 
@@ -74,20 +72,20 @@ class Chance:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How directions share the space they are in.
+    """How directions share their space.
 
     Attributes:
-        units: (n,) their names.
+        units: (n,) names.
         dimensions: d; rank: of all directions, at most d and at least the sum of `dimensionality`.
         lengths: (n,); dimensionality: (n,) `D_i`, the share of a dimension that each has; interference: (n,).
         neighbors: (n, k) indices of those with the largest cosines (in size), nearest first.
         cosines, effects: (n, k) of the neighbors, see `Sharing`.
-        least: cosine (its size) from which two directions are grouped.
-        groups: directions connected by such cosines, largest first; those by themselves left out.
+        least: absolute cosine from which two directions are grouped.
+        groups: directions connected by such cosines, largest first; single directions are left out.
         polytopes: groups, at that threshold or a higher one, that form a solid.
         twins: pairs with a cosine above 0.9: one feature twice.
-        chance: the cosine that one nearest neighbor in a hundred of the control reaches.
-        control: the same for directions that mean nothing.
+        chance: absolute cosine that one nearest neighbor in a hundred of the control exceeds.
+        control: the same measures for control directions.
         provenance: seed, versions.
     """
 
@@ -119,16 +117,16 @@ class Geometry:
         """
         row = self._row(unit)
         below = 100 * np.searchsorted(np.sort(self.control.nearest), np.abs(self.cosines[row])) / len(self)
-        found = zip(self.neighbors[row], self.cosines[row], self.effects[row], below, strict=True)
+        rows = zip(self.neighbors[row], self.cosines[row], self.effects[row], below, strict=True)
         return tuple(
             Sharing(int(j), self.units[j], float(c), float(e), float(p), bool(abs(c) > self.chance))
-            for j, c, e, p in found
+            for j, c, e, p in rows
         )
 
     def about(self, unit: int | str) -> dict[str, Any]:
-        """What there is to say of one direction, ready for JSON: its share of a dimension, and with whom it shares.
+        """The measures of one direction, ready for JSON: its share of a dimension, and the directions it shares with.
 
-        `shares_with` are its neighbors as `Sharing.describe` gives them; `group` the other members of its group, at
+        `shares_with` are its neighbors as of `Sharing.describe`; `group` the other members of its group, at
         most 50 of them; `polytope` the solid it is a corner of, or None.
 
         Raises:
@@ -140,14 +138,14 @@ class Geometry:
         row = self._row(unit)
         group = next((g for g in self.groups if row in g), (row,))
         solid = next((p for p in self.polytopes if row in p.members), None)
-        others = self.control.dimensionality
+        control = self.control.dimensionality
         return {
             "unit": self.units[row],
             "index": row,
             "directions": len(self),
             "dimensions": self.dimensions,
             "dimensionality": float(self.dimensionality[row]),
-            "dimensionality_percentile": float(100 * (others < self.dimensionality[row]).mean()),
+            "dimensionality_percentile": float(100 * (control < self.dimensionality[row]).mean()),
             "interference": float(self.interference[row]),
             "shares_with": [other.describe() for other in self.shares_with(row)],
             "group_size": len(group),
@@ -178,7 +176,7 @@ class Geometry:
             "chance": self.chance,
             "least": self.least,
             "groups": [len(g) for g in self.groups],
-            "polytopes": names_of(self.polytopes),
+            "polytopes": count_by_name(self.polytopes),
             "twins": self.twins,
             "control": {
                 "kind": self.control.kind,
@@ -212,15 +210,15 @@ def geometry(
 
     Args:
         directions: `(n, d)`, one a row, n at least 2: a toy model's `directions`, a layer's `weight.flatten(1)`; or a
-            basis (an SAE), whose written directions are taken.
+            basis (an SAE), whose write directions are taken.
         units: names of the directions, as `layer~name:7`; by default their numbers.
-        neighbors: how many of each are kept.
-        least: cosine (its size) from which two directions are grouped; by default what one nearest neighbor in a
-            hundred of the control reaches. In few dimensions random directions are near each other too: say it there
+        neighbors: number of neighbors of each in the result.
+        least: absolute cosine from which two directions are grouped; by default what one nearest neighbor in a
+            hundred of the control exceeds. In few dimensions random directions are near each other too: set it there
             (0.15 for toy models).
         tolerance: of each cosine, for solids: see `recognize`.
         control: "random" directions of the same lengths; or the entries of each dimension "shuffled" over directions,
-            which keeps what all directions have in common.
+            which keeps the distribution of the entries of each dimension.
         seed: of the control.
         progress: True for a bar, or a function of (done, total).
 
@@ -237,8 +235,8 @@ def geometry(
     if rows.ndim != 2 or len(rows) < 2:
         raise ToyError(f"geometry takes at least two directions, one a row (n, d); got {tuple(rows.shape)}")
     if not bool((rows.norm(dim=1) > 0).all()):
-        where = int((rows.norm(dim=1) == 0).nonzero()[0])
-        raise ToyError(f"direction {where} has length 0 and lies nowhere: leave such directions out")
+        empty = int((rows.norm(dim=1) == 0).nonzero()[0])
+        raise ToyError(f"direction {empty} has length 0: leave such directions out")
     names = tuple(str(i) for i in range(len(rows))) if units is None else tuple(units)
     if len(names) != len(rows):
         raise ToyError(f"{len(names)} names for {len(rows)} directions")
@@ -249,15 +247,15 @@ def geometry(
     read = rows if isinstance(directions, Tensor) else directions_of(directions.read).cpu()
     count = min(neighbors, len(rows) - 1)
     with reporter(progress, "row") as report:
-        idle = _idle(rows, control, seed)
-        near = _nearest(idle, 1, report, (0, 2))[1].abs().flatten()
-        chance = float(near.quantile(0.99))
-        level = min(chance, 1 - 1e-9) if least is None else least
-        places, cosines = _nearest(rows, count, report, (1, 2))
-        groups, found, twins = _grouped(rows, cosines[:, 0].abs(), level, tolerance)
-        idle_groups, idle_found, idle_twins = _grouped(idle, near, level, tolerance)
+        random = _control_directions(rows, control, seed)
+        nearest_cosines = _nearest(random, 1, report, (0, 2))[1].abs().flatten()
+        chance = float(nearest_cosines.quantile(0.99))
+        threshold = min(chance, 1 - 1e-9) if least is None else least
+        nearest, cosines = _nearest(rows, count, report, (1, 2))
+        groups, shapes, twins = _grouped(rows, cosines[:, 0].abs(), threshold, tolerance)
+        random_groups, random_shapes, random_twins = _grouped(random, nearest_cosines, threshold, tolerance)
     step = (read * rows).sum(dim=1)
-    met = torch.einsum("nd,nkd->nk", rows, read[places]) / step[places]
+    effects = torch.einsum("nd,nkd->nk", rows, read[nearest]) / step[nearest]
     return Geometry(
         units=names,
         dimensions=rows.shape[1],
@@ -266,47 +264,47 @@ def geometry(
         lengths=rows.norm(dim=1).numpy(),
         dimensionality=feature_dimensionality(rows).numpy(),
         interference=interference(rows).numpy(),
-        neighbors=places.numpy(),
+        neighbors=nearest.numpy(),
         cosines=cosines.numpy(),
-        effects=met.numpy(),
-        least=level,
+        effects=effects.numpy(),
+        least=threshold,
         groups=groups,
-        polytopes=found,
+        polytopes=shapes,
         twins=twins,
         chance=chance,
         control=Chance(
-            control, feature_dimensionality(idle).numpy(), near.numpy(), tuple(map(len, idle_groups)),
-            names_of(idle_found), idle_twins,
+            control, feature_dimensionality(random).numpy(), nearest_cosines.numpy(), tuple(map(len, random_groups)),
+            count_by_name(random_shapes), random_twins,
         ),
         provenance=provenance(seed=seed, control=control, neighbors=neighbors, tolerance=tolerance),
     )  # fmt: skip
 
 
-def _idle(rows: Tensor, control: str, seed: int) -> Tensor:
+def _control_directions(rows: Tensor, control: str, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     if control == "random":
-        drawn = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+        directions = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
     else:
-        drawn = rows.gather(0, torch.rand(rows.shape, generator=generator).argsort(dim=0))
-    lengths = drawn.norm(dim=1, keepdim=True)
-    # shuffling sparse directions can leave one with nothing
-    drawn = torch.where(lengths > 0, drawn, torch.randn(rows.shape, generator=generator, dtype=torch.float64))
-    scale: Tensor = rows.norm(dim=1, keepdim=True) / drawn.norm(dim=1, keepdim=True)
-    return drawn * scale
+        directions = rows.gather(0, torch.rand(rows.shape, generator=generator).argsort(dim=0))
+    lengths = directions.norm(dim=1, keepdim=True)
+    # shuffling sparse directions can give a direction of length 0
+    directions = torch.where(lengths > 0, directions, torch.randn(rows.shape, generator=generator, dtype=torch.float64))
+    scale: Tensor = rows.norm(dim=1, keepdim=True) / directions.norm(dim=1, keepdim=True)
+    return directions * scale
 
 
 def _nearest(rows: Tensor, count: int, report: Any, part: tuple[int, int]) -> tuple[Tensor, Tensor]:
     unit = _unit(rows)
-    places, values = [], []
+    neighbors, values = [], []
     for start in range(0, len(unit), _ROWS):
         cosines = unit[start : start + _ROWS] @ unit.T
         sizes = cosines.abs()
         sizes[torch.arange(len(cosines)), start + torch.arange(len(cosines))] = -1  # none is its own neighbor
-        at = sizes.topk(count, dim=1).indices
-        places.append(at)
-        values.append(cosines.gather(1, at))
+        indices = sizes.topk(count, dim=1).indices
+        neighbors.append(indices)
+        values.append(cosines.gather(1, indices))
         report(part[0] * len(unit) + start + len(cosines), part[1] * len(unit))
-    return torch.cat(places), torch.cat(values).double().clamp(-1, 1)
+    return torch.cat(neighbors), torch.cat(values).double().clamp(-1, 1)
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -317,41 +315,45 @@ def _unit(rows: Tensor) -> Tensor:
 def _grouped(
     rows: Tensor, near: Tensor, least: float, tolerance: float
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Polytope, ...], int]:
-    """Groups at the threshold; and, letting it fall from 1 to there, each group on the way that forms a solid."""
-    # a direction with no neighbor so near has no edge: of directions that mean nothing that is nearly all
-    kept = (near > min(least, TWINS) - 1e-6).nonzero().flatten()
-    forest, twins = _forest(_unit(rows[kept]), least)
-    at = kept.tolist()
-    members = {i: [i] for i in at}
-    home = {i: i for i in at}
+    """Groups at the threshold; solids among the groups at any higher threshold; and the number of twins.
+
+    This is single-linkage clustering: the threshold falls from 1 to `least`, and each edge of the spanning forest
+    merges two groups. A group that forms a solid replaces the solids within it.
+    """
+    # a direction without so near a neighbor has no edge; of random directions that is nearly all
+    connected = (near > min(least, TWINS) - 1e-6).nonzero().flatten()
+    forest, twins = _forest(_unit(rows[connected]), least)
+    indices = connected.tolist()
+    members = {i: [i] for i in indices}
+    group_of = {i: i for i in indices}
     solid: dict[int, list[Polytope]] = {}
     most = max(len(corners) for corners in solids().values())
     dims = feature_dimensionality(rows)
     for i, j in forest:
-        a, b = home[at[i]], home[at[j]]
+        a, b = group_of[indices[i]], group_of[indices[j]]
         if len(members[a]) < len(members[b]):
             a, b = b, a
         for moved in members[b]:
-            home[moved] = a
+            group_of[moved] = a
         members[a] += members.pop(b)
         inner = solid.pop(a, []) + solid.pop(b, [])
         if len(members[a]) <= most:
             group = sorted(members[a])
             name, size, deviation = recognize(rows[group], tolerance=tolerance)
-            if name != UNRECOGNISED:  # the larger solid counts, not those within it
+            if name != UNRECOGNIZED:
                 inner = [Polytope(name, tuple(group), size, deviation, float(dims[group].mean()))]
         if inner:
             solid[a] = inner
     groups = sorted((tuple(sorted(m)) for m in members.values() if len(m) > 1), key=lambda g: (-len(g), g))
-    found = sorted((p for inner in solid.values() for p in inner), key=lambda p: p.members)
-    return tuple(groups), tuple(found), twins
+    shapes = sorted((p for inner in solid.values() for p in inner), key=lambda p: p.members)
+    return tuple(groups), tuple(shapes), twins
 
 
 def _forest(unit: Tensor, least: float) -> tuple[list[tuple[int, int]], int]:
-    """Pairs that join all that cosines above `least` (in size) join, nearest first; and how many pairs are twins.
+    """A maximum spanning forest of pairs with an absolute cosine above `least`, nearest first; and the number of twins.
 
-    Of all such pairs, which may be millions, only those matter that join two groups when the threshold falls to them:
-    a spanning forest. It is kept up to date block by block, so that memory does not grow with the number of pairs.
+    Of all such pairs, which may be millions, only those of the forest merge two groups as the threshold falls. The
+    forest of the pairs so far is updated block by block, so that memory does not grow with the number of pairs.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
@@ -364,10 +366,10 @@ def _forest(unit: Tensor, least: float) -> tuple[list[tuple[int, int]], int]:
         i, j = (cosines.abs() > least).nonzero(as_tuple=True)
         if not len(i):
             continue
-        found = cosines[i, j].abs().double().numpy()
+        strengths = cosines[i, j].abs().double().numpy()
         rows = np.concatenate([first, i.numpy() + start])
-        columns, sizes = np.concatenate([second, j.numpy()]), np.concatenate([size, found])
-        # weights from 1 to 2, since a weight of 0 is no pair there
+        columns, sizes = np.concatenate([second, j.numpy()]), np.concatenate([size, strengths])
+        # scipy takes a weight of 0 as no edge: the weights 2 - |cosine| lie between 1 and 2
         tree = minimum_spanning_tree(coo_array((2 - sizes.clip(0, 1), (rows, columns)), shape=(count, count))).tocoo()
         first, second, size = tree.row.astype(np.int64), tree.col.astype(np.int64), 2 - tree.data
     order = np.lexsort((second, first, -size))

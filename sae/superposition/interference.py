@@ -1,7 +1,8 @@
 """How directions share a space: interference, dimensions per feature, and the dimensionality of each feature.
 
 Directions are rows `(..., n, d)`: for a toy model `weights.mT`, for a dictionary its decoder. The definitions are
-those of Elhage et al. 2022, Toy Models of Superposition.
+those of Elhage et al. 2022, Toy Models of Superposition ("The Geometry of Superposition": feature dimensionality and
+dimensions per feature).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ PLATEAUS: dict[str, float] = {
     "square antiprism": 3 / 8,
     "not represented": 0.0,
 }
-"""Dimensionalities at which features of trained models gather, by the solid whose corners they then are."""
+"""Dimensionalities at which features of trained models cluster: d / k for the k corners of a solid in d dimensions."""
 
 
 def directions_of(directions: Tensor) -> Tensor:
-    """Directions `(..., n, d)` in float64, the precision that measures are taken in.
+    """Directions `(..., n, d)` in float64, the precision of all measures.
 
     Raises:
         ToyError: not a float tensor of that shape, or with entries that are not numbers.
@@ -46,9 +47,9 @@ def _moment(rows: Tensor) -> Tensor:
 
 
 def interference(directions: Tensor) -> Tensor:
-    """How much of other features a feature's own direction carries: `sum_{j != i} (unit W_i . W_j)^2`, `(..., n)`.
+    """Interference of the other features in each feature's direction: `sum_{j != i} (unit W_i . W_j)^2`, `(..., n)`.
 
-    0 where a feature shares with none (and for directions of length 0).
+    0 for a feature that is orthogonal to all others (and for directions of length 0).
 
     >>> interference(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
     tensor([1., 1., 0.], dtype=torch.float64)
@@ -68,7 +69,7 @@ def feature_dimensionality(directions: Tensor) -> Tensor:
     tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
     rows = directions_of(directions)
-    # a length has no part in it, but squares of squares of very long or short directions leave the range of floats
+    # a common scale cancels, but fourth powers of very long or short directions would leave the range of floats
     rows = rows / rows.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
     square = rows.square().sum(dim=-1)
     return (square.square() / _moment(rows).clamp_min(1e-300)).where(square > 0, 0.0)
@@ -77,8 +78,8 @@ def feature_dimensionality(directions: Tensor) -> Tensor:
 def dimensions_per_feature(directions: Tensor) -> Tensor:
     """`D* = d / |W|_F^2`: hidden dimensions for each feature represented, one number for each set of directions.
 
-    1 without superposition, 1/2 where all share in antipodal pairs. It counts a feature by its squared length, so it
-    means what it says for toy models, whose represented features have lengths near 1.
+    1 without superposition, 1/2 where all share in antipodal pairs. It counts a feature by its squared length, so
+    it applies to toy models, whose represented features have lengths near 1.
     """
     rows = directions_of(directions)
     return rows.shape[-1] / rows.square().sum(dim=(-2, -1))
@@ -92,15 +93,15 @@ def plateau_of(dimensionality: Tensor, tolerance: float = 0.02) -> list[str | No
     """
     if not 0 < tolerance < 0.5:
         raise ToyError(f"tolerance={tolerance}: between 0 and 0.5")
-    found: list[str | None] = []
+    names: list[str | None] = []
     for value in dimensionality.flatten().tolist():
-        name, at = min(PLATEAUS.items(), key=lambda item: abs(item[1] - value))
-        found.append(name if abs(at - value) <= tolerance else None)
-    return found
+        nearest, at = min(PLATEAUS.items(), key=lambda item: abs(item[1] - value))
+        names.append(nearest if abs(at - value) <= tolerance else None)
+    return names
 
 
 def stickiness(dimensionality: Tensor, tolerance: float = 0.02) -> tuple[float, float]:
-    """Share of dimensionalities within `tolerance` of a plateau, and what it would be if they fell anywhere in 0..1."""
+    """Share of dimensionalities within `tolerance` of a plateau, and the same share of uniform numbers in 0..1."""
     names = plateau_of(dimensionality, tolerance)
     spans = sorted((max(0.0, at - tolerance), min(1.0, at + tolerance)) for at in PLATEAUS.values())
     covered, end = 0.0, 0.0

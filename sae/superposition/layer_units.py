@@ -1,9 +1,9 @@
-"""What toy models of superposition say of the units of a real layer.
+"""Predictions of the toy models of superposition, tested on the units of a real layer.
 
-In a toy model, features that matter little or come seldom share space. Here a layer's units are set beside each
-other: how often they fire, how much the network's predictions need them, into how many unrelated groups their examples
-fall, and how crowded the directions are that a dictionary writes them with. If theory carries over, the numbers go
-together; each correlation stands beside the same one with units shuffled.
+In a toy model features of low importance or low density share dimensions. Here the units of a layer are compared by
+activation density, importance for the network's predictions, polysemanticity of their top activating images, and the
+dimensionality of the latents that write to them. If the theory carries over these are correlated; each correlation
+stands beside the same with units shuffled.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PAIRS = (
     ("polysemanticity", "dimensionality"),
     ("polysemanticity", "writers"),
 )
-"""What is held against what."""
+"""Pairs of measures that are correlated."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Correlation:
     """Two measures over the units of a layer.
 
     Attributes:
-        rho: rank correlation (Spearman); low, high: middle 95 % of it with units shuffled; n: units compared.
+        rho: rank correlation (Spearman); low, high: its central 95 % with units shuffled; n: units compared.
         p: share of shuffles with a correlation as large in size.
     """
 
@@ -68,13 +68,13 @@ class LayerUnits:
 
     Attributes:
         units: addresses.
-        density: share of positions at which each fires.
-        importance: mean KL divergence, in nats, that silencing it to its mean brings to the network's predictions.
+        density: share of positions at which each is active.
+        importance: mean KL divergence of the network's predictions, in nats, when the unit is ablated to its mean.
         polysemanticity: score of `circuits.polysemantic`.
-        dimensionality: mean `D_i` of the latents that write to it, weighted by how much each does.
+        dimensionality: mean `D_i` of the latents that write to it, weighted by their contributions.
         writers: effective number of latents that write to it, `1 / sum of squared shares`.
         correlations: pair of measures -> correlation.
-        provenance: where it all came from.
+        provenance: weights, images, basis, seed.
     """
 
     units: tuple[str, ...]
@@ -104,24 +104,24 @@ def layer_units(
     images: Any,
     *,
     polysemanticity: Polysemanticities | None = None,
-    pictures: int = 64,
+    importance_images: int = 64,
     draws: int = 1000,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = None,
 ) -> LayerUnits:
-    """Set a layer's units beside each other: density, importance, polysemanticity, and how crowded their latents are.
+    """Compare the units of a layer: density, importance, polysemanticity, and dimensionality of their latents.
 
     Args:
         model: the model, with the dictionary attached.
         layer: a whole layer; basis: name of the dictionary attached to it.
-        images: pictures in any form that `capture` takes.
-        polysemanticity: of the same layer, as `circuits.polysemantic` gives it; without it those numbers are NaN.
-        pictures: on how many of them, drawn by lot, importance is measured; one run of the rest of the network per
-            unit and picture.
+        images: in any form that `capture` takes.
+        polysemanticity: of the same layer, of `circuits.polysemantic`; without it those numbers are NaN.
+        importance_images: number of images, sampled at random, on which importance is measured; the layers after this
+            one run once per unit and image.
         draws: shuffles of the control.
-        seed: of what is drawn by lot.
-        batch_size: pictures per forward pass.
+        seed: of all random samples.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total) units.
 
     Raises:
@@ -129,22 +129,22 @@ def layer_units(
 
     >>> layer_units(model, "mixed3b", "parts", "scenes:200").correlations  # doctest: +SKIP
     """
-    whole("pictures", pictures)
+    whole("importance_images", importance_images)
     whole("draws", draws)
     site = VisionSite(model, layer)
     if site.layer.part is not None:
         raise SAEError(f"take the whole layer {site.layer.part[0]}; {site.layer.name} is channels of it")
     dictionary = model.basis(site.layer.name, basis)
     units = tuple(f"{site.address}:{i}" for i in range(site.d))
-    opened = open_images(images)
+    source = open_images(images)
     acts = collect(
-        site, opened, sampling=fitting(site, opened, vectors=100_000, seed=seed), batch_size=batch_size
+        site, source, sampling=fitting(site, source, vectors=100_000, seed=seed), batch_size=batch_size
     ).vectors
-    few = open_images(opened, limit=pictures, seed=seed)
+    sample = open_images(source, limit=importance_images, seed=seed)
     shape = geometry(dictionary.write[_living(dictionary.write)], seed=seed)
     columns = {
         "density": (acts > 0).double().mean(dim=0).cpu().numpy(),
-        "importance": _importance(model, site, acts.mean(dim=0), few, batch_size, progress),
+        "importance": _importance(model, site, acts.mean(dim=0), sample, batch_size, progress),
         "polysemanticity": _scores(units, polysemanticity),
     }
     columns["dimensionality"], columns["writers"] = _crowding(dictionary, acts, shape)
@@ -157,9 +157,10 @@ def layer_units(
             if np.isfinite(columns[a] * columns[b]).sum() > 3
         },
         provenance=provenance(
-            weights=model.digest, images=opened.digest, basis=basis, pictures=len(few), draws=draws, seed=seed
+            weights=model.digest, images=source.digest, basis=basis, importance_images=len(sample), draws=draws,
+            seed=seed,
         ),
-    )
+    )  # fmt: skip
 
 
 def _living(write: Tensor) -> Tensor:
@@ -168,50 +169,54 @@ def _living(write: Tensor) -> Tensor:
 
 
 def _importance(
-    model: Model, site: VisionSite, mean: Tensor, pictures: Any, batch_size: int, progress: Progress
+    model: Model, site: VisionSite, mean: Tensor, images: Any, batch_size: int, progress: Progress
 ) -> Array:
-    """KL from the clean prediction when each channel says its mean everywhere; mean over pictures, `(C,)`."""
+    """KL from the clean prediction when a channel is its mean at all positions; mean over images, `(C,)`."""
     rest = ClassScores(model, site.layer.name)
     total = torch.zeros(site.d, dtype=torch.float64)
     count = 0
-    batches = -(-len(pictures) // batch_size)
-    with reporter(progress, "units") as told:
-        for batch_number, (_, batch) in enumerate(pictures.batches(model.input, batch_size=batch_size)):
+    batches = -(-len(images) // batch_size)
+    with reporter(progress, "units") as report:
+        for batch_number, (_, batch) in enumerate(images.batches(model.input, batch_size=batch_size)):
             acts, context = rest.begin(batch)
             clean = rest.scores(acts, context).double().log_softmax(dim=1)
             count += len(batch)
             for channel in range(site.d):
                 edited = acts.clone()
                 edited[:, channel] = mean[channel]
-                said = rest.scores(edited, context).double().log_softmax(dim=1)
-                total[channel] += float((clean.exp() * (clean - said)).sum())
-                told(batch_number * site.d + channel + 1, batches * site.d)
-    found: Array = (total / max(1, count)).numpy()
-    return found
+                ablated = rest.scores(edited, context).double().log_softmax(dim=1)
+                total[channel] += float((clean.exp() * (clean - ablated)).sum())
+                report(batch_number * site.d + channel + 1, batches * site.d)
+    mean_kl: Array = (total / max(1, count)).numpy()
+    return mean_kl
 
 
-def _scores(units: tuple[str, ...], found: Polysemanticities | None) -> Array:
+def _scores(units: tuple[str, ...], polysemanticity: Polysemanticities | None) -> Array:
     scores = np.full(len(units), np.nan)
-    if found is None:
+    if polysemanticity is None:
         return scores
-    known = {row.unit: row.score for row in found.rows}
-    if not set(known) <= set(units):
-        other = next(iter(set(known) - set(units)))
+    score_of = {row.unit: row.score for row in polysemanticity.rows}
+    if not set(score_of) <= set(units):
+        other = next(iter(set(score_of) - set(units)))
         raise SAEError(f"polysemanticity is of other units ({other}); it must be of {units[0].rpartition(':')[0]}")
     for i, unit in enumerate(units):
-        scores[i] = known.get(unit, np.nan)
+        scores[i] = score_of.get(unit, np.nan)
     return scores
 
 
 def _crowding(dictionary: Any, acts: Tensor, shape: Geometry) -> tuple[Array, Array]:
-    """Per channel: mean `D_i` of its writers weighted by how much each gives, and their effective number."""
+    """Per channel: mean `D_i` of its latents weighted by their contributions, and their effective number.
+
+    The contribution of latent i to channel c is `sum_x |a_i(x)| |W_ic|`; the effective number is the inverse
+    participation ratio of the shares, `1 / sum_i s_i^2`.
+    """
     living = _living(dictionary.write)
     written = dictionary.write[living].detach().double().abs().cpu()
     strength = torch.zeros(len(living), dtype=torch.float64)
     for part in torch.split(acts, 4096):
         strength += dictionary.encode(part).abs().double().sum(dim=0).cpu()
-    given = strength[living][:, None] * written  # how much each latent gives to each channel
-    shares = given / given.sum(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    contributions = strength[living][:, None] * written
+    shares = contributions / contributions.sum(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
     crowded = torch.from_numpy(shape.dimensionality) @ shares
     return crowded.numpy(), (1 / shares.square().sum(dim=0).clamp_min(1e-12)).numpy()
 
@@ -219,10 +224,10 @@ def _crowding(dictionary: Any, acts: Tensor, shape: Geometry) -> tuple[Array, Ar
 def _correlation(a: Array, b: Array, draws: int, seed: int) -> Correlation:
     from scipy.stats import rankdata
 
-    known = np.isfinite(a) & np.isfinite(b)
-    x, y = (rankdata(v[known]) for v in (a, b))
+    finite = np.isfinite(a) & np.isfinite(b)
+    x, y = (rankdata(v[finite]) for v in (a, b))
     rho = correlation(x, y)
     shuffled = shuffled_correlations(x, y, draws=draws, generator=np.random.default_rng([seed, CONTROL]))
     low, high = np.quantile(shuffled, [0.025, 0.975])
     p = permutation_p(abs(rho), np.abs(shuffled), tolerance=1e-12)
-    return Correlation(rho, float(low), float(high), p, int(known.sum()))
+    return Correlation(rho, float(low), float(high), p, int(finite.sum()))

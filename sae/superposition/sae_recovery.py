@@ -1,14 +1,14 @@
-"""Do sparse autoencoders find the features of a toy model in its hidden layer? As density varies, beside controls.
+"""Do sparse autoencoders recover the features of a toy model from its hidden layer? By density, beside controls.
 
-What is to be expected of a hidden layer `h = W x`, whose features x are independent, zero or uniform in 0..1:
+Expectations for a hidden layer `h = W x`, whose features x are independent, zero or uniform in 0..1:
 
-- Sparsity can tell features from mixtures of them only where a feature is further from normal towards the sparse side
-  than a mixture is: sums are nearer to normal than what is summed. A feature of density p has the excess kurtosis of
-  `excess_kurtosis(p)`, positive below p = .41. Denser ones are *less* sparse than mixtures of them: dictionaries then
-  settle on mixtures, and may come out below random directions.
-- With as many latents as hidden dimensions active anything is reconstructed, by any directions: there a good
-  reconstruction says nothing about features. A dictionary has to explain an input by about as many latents as there
-  are features in it; with fewer it takes mixtures for one.
+- Sparsity distinguishes features from mixtures only if features are sparser than mixtures. By the central limit theorem
+  a sum is closer to normal than its terms. A feature of density p has `excess_kurtosis(p)`, positive below p = .41.
+  Denser features are *less* sparse than mixtures of them: dictionaries then learn mixtures, and may score below random
+  directions.
+- With as many active latents as hidden dimensions any directions reconstruct everything: a good reconstruction is then
+  no evidence for features. A dictionary needs about as many active latents as there are active features; with fewer
+  its latents are mixtures.
 - Latents are not negative, so an antipodal pair, one line to PCA, is two directions to an SAE.
 """
 
@@ -41,16 +41,19 @@ from sae.training.train import train as train_dictionaries
 from zoo.progress import Progress, reporter
 
 CONTROLS = ("random directions", "hidden axes", "no features")
-"""As many random directions as latents; the hidden layer's axes, both ways; an SAE trained on vectors without features:
-normal ones of the hidden layer's mean and covariance."""
+"""As many random directions as latents; the axes of the hidden layer, in both directions; an SAE trained on vectors
+without features: normal vectors with the mean and covariance of the hidden layer."""
 ABOVE = 0.9
 """Cosine from which a feature counts as recovered."""
-_JUDGED = 16_384
-_BLOCK = 16  # batches drawn at a time, by a stream
+_EVALUATED = 16_384
+_BLOCK = 16  # batches that a stream samples at a time
 
 
 def excess_kurtosis(density: float) -> float:
     """Excess kurtosis of a feature that is uniform in 0..1 with probability `density`, else 0; below 0 is not sparse.
+
+    The moments about the mean follow from `E x^k = p / (k + 1)`: the variance is p/3 - p^2/4, the fourth central moment
+    p/5 - p^2/2 + p^3/2 - 3 p^4/16.
 
     >>> round(excess_kurtosis(1.0), 6), excess_kurtosis(0.4) > 0 > excess_kurtosis(0.42)
     (-1.2, True)
@@ -63,29 +66,29 @@ def excess_kurtosis(density: float) -> float:
     return fourth / variance**2 - 3
 
 
-def found_cosines(learned: Tensor, true: Tensor) -> Tensor:
-    """The largest cosine of each true direction `(G, d)` with a learned one `(m, d)`, sign and all: `(G,)`.
+def feature_cosines(learned: Tensor, true: Tensor) -> Tensor:
+    """The largest signed cosine of each true direction `(G, d)` with a learned one `(m, d)`: `(G,)`.
 
-    Latents are not negative and neither are features, so a direction that points the other way has not found it.
+    Neither latents nor features are negative, so the opposite direction does not recover a feature.
 
-    >>> found_cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [-1.0, 0.0]]))
+    >>> feature_cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [-1.0, 0.0]]))
     tensor([1., 0.], dtype=torch.float64)
     """
-    rows, wanted = directions_of(learned), directions_of(true)
-    if rows.ndim != 2 or wanted.ndim != 2 or rows.shape[1] != wanted.shape[1]:
-        raise ToyError(f"directions (m, d) and (G, d) of one space; got {tuple(rows.shape)} and {tuple(wanted.shape)}")
-    found: Tensor = (F.normalize(wanted, dim=1) @ F.normalize(rows, dim=1).T).amax(dim=1)
-    return found
+    rows, features = directions_of(learned), directions_of(true)
+    if rows.ndim != 2 or features.ndim != 2 or rows.shape[1] != features.shape[1]:
+        raise ToyError(f"directions (m, d) and (G, d) of one space; got {tuple(rows.shape)}, {tuple(features.shape)}")
+    cosines: Tensor = (F.normalize(features, dim=1) @ F.normalize(rows, dim=1).T).amax(dim=1)
+    return cosines
 
 
 class HiddenStream:
-    """A toy model's hidden layer on new examples without end, a `sae.Stream`.
+    """A toy model's hidden layer on an endless sequence of new examples, a `sae.Stream`.
 
     Args:
         solution: the model.
         batch_size: vectors of a batch.
-        seed: of the examples; other than those that any toy model was trained on.
-        normal: instead, normal vectors of the same mean and covariance: a layer without features.
+        seed: of the examples, which differ from those that any toy model was trained on.
+        normal: replace them by normal vectors of the same mean and covariance: a layer without features.
 
     >>> from sae.superposition import grid, train
     >>> stream = HiddenStream(train(grid(5, 2), steps=5)[0], batch_size=8)
@@ -101,10 +104,10 @@ class HiddenStream:
         self.metadata = {"toy_model": solution.model.describe(), "normal": normal}
         rows = solution.weights.double().cpu().numpy().tobytes()
         self.digest = hashlib.sha256(rows + repr((solution.model, batch_size, seed, normal)).encode()).hexdigest()
-        self._held: tuple[int, Tensor] | None = None
+        self._batches: tuple[int, Tensor] | None = None
         self._shape: tuple[Tensor, Tensor] | None = None
         if normal:
-            hidden = solution.hidden(sample(solution.model, 4 * _JUDGED, seed=self._seed(0, 1))).double()
+            hidden = solution.hidden(sample(solution.model, 4 * _EVALUATED, seed=self._seed(0, 1))).double()
             centerd = hidden - hidden.mean(dim=0)
             values, axes = torch.linalg.eigh(centerd.T @ centerd / len(hidden))
             self._shape = (hidden.mean(dim=0), values.clamp_min(0).sqrt() * axes)
@@ -117,19 +120,19 @@ class HiddenStream:
 
     def __next__(self) -> Tensor:
         """The next vectors `(batch_size, hidden)`."""
-        block, place = divmod(self.at, _BLOCK)
-        if self._held is None or self._held[0] != block:
-            self._held = (block, self._draw(block))
+        block, row = divmod(self.at, _BLOCK)
+        if self._batches is None or self._batches[0] != block:
+            self._batches = (block, self._draw(block))
         self.at += 1
-        return self._held[1][place * self.batch_size : (place + 1) * self.batch_size]
+        return self._batches[1][row * self.batch_size : (row + 1) * self.batch_size]
 
     def _draw(self, block: int) -> Tensor:
         count, seed = _BLOCK * self.batch_size, self._seed(block)
         if self._shape is None:
             return self.solution.hidden(sample(self.solution.model, count, seed=seed))
         mean, axes = self._shape
-        drawn = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return (mean + drawn @ axes.T).to(self.solution.weights.dtype)
+        noise = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return (mean + noise @ axes.T).to(self.solution.weights.dtype)
 
     def tell(self) -> dict[str, Any]:
         """The position, as JSON."""
@@ -148,20 +151,20 @@ class HiddenStream:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """How well dictionaries find the features of toy models.
+    """How well dictionaries recover the features of toy models.
 
     Axes: C dictionaries or controls, D densities, S toy models of each density (seeds).
 
     Attributes:
         features, hidden: of all toy models.
         densities: (D,); names: (C,) of the dictionaries; controls: names of the controls.
-        represented: (D, S) how many features a model represents; active: (D, S) how many of these are active at once,
-            on average.
+        represented: (D, S) number of features that a model represents; active: (D, S) mean number of these that are
+            active at once.
         mmcs: (C, D, S) mean over represented features of the largest cosine with a latent, with its sign.
         recovered: (C, D, S) share of them above 0.9.
-        fvu, l0, dead: (C, D, S) of the reconstruction of vectors that were not trained on.
+        fvu, l0, dead: (C, D, S) of the reconstruction of held-out vectors.
         control_mmcs, control_recovered: (controls, D, S).
-        asked: (C,) active latents that a dictionary is held to, None where a penalty decides.
+        active_latents: (C,) k of a TopK dictionary, None where a penalty sets the sparsity.
         provenance: settings, seeds, versions.
     """
 
@@ -169,7 +172,7 @@ class Recovery:
     hidden: int
     densities: tuple[float, ...]
     names: tuple[str, ...]
-    asked: tuple[int | None, ...]
+    active_latents: tuple[int | None, ...]
     represented: NDArray[np.int64]
     active: NDArray[np.float64]
     mmcs: NDArray[np.float64]
@@ -184,7 +187,7 @@ class Recovery:
 
     @property
     def kurtosis(self) -> tuple[float, ...]:
-        """(D,) excess kurtosis of features: above 0 sparsity can tell them from mixtures."""
+        """(D,) excess kurtosis of features: above 0 they are sparser than mixtures."""
         return tuple(excess_kurtosis(p) for p in self.densities)
 
     def describe(self) -> dict[str, Any]:
@@ -192,7 +195,7 @@ class Recovery:
         rows = []
         for d, density in enumerate(self.densities):
             for s in range(self.represented.shape[1]):
-                found = {
+                dictionaries = {
                     name: {
                         key: float(getattr(self, key)[c, d, s]) for key in ("mmcs", "recovered", "fvu", "l0", "dead")
                     }
@@ -206,7 +209,7 @@ class Recovery:
                 }  # fmt: skip
                 row = {"density": density, "seed": s, "represented": int(self.represented[d, s])}
                 row |= {"active": float(self.active[d, s]), "excess_kurtosis": excess_kurtosis(density)}
-                rows.append({**row, "dictionaries": found, "controls": control})
+                rows.append({**row, "dictionaries": dictionaries, "controls": control})
         return {"features": self.features, "hidden": self.hidden, "rows": rows, "provenance": dict(self.provenance)}
 
 
@@ -238,14 +241,14 @@ def recovery(
     device: str | torch.device | None = None,
     progress: Progress = None,
 ) -> Recovery:
-    """Train toy models, then dictionaries on the hidden layer of each, and look for the models' features in them.
+    """Train toy models, then dictionaries on the hidden layer of each, and compare their directions with the features.
 
     Args:
         features, hidden: of the toy models.
         densities: of all features, a model each.
         importance: of each feature relative to the one before.
         dictionaries: configurations of `sae.train`.
-        seeds: toy models of each density, each the best of `runs`.
+        seeds: number of toy models of each density, each the best of `runs`.
         steps: of the toy models' training; sae_steps: of the dictionaries' (default: a fifth of that).
         batch: vectors a step; lr: of the dictionaries.
         seed: first seed of weights, examples and dictionaries.
@@ -256,9 +259,9 @@ def recovery(
         ToyError: numbers out of range, or a toy model that represents nothing.
         SAEError: dictionaries that cannot be trained.
     """
-    wanted, levels = list(dictionaries), tuple(map(float, densities))
+    configs, levels = list(dictionaries), tuple(map(float, densities))
     count = max(1, steps // 5) if sae_steps is None else sae_steps
-    if not wanted or not levels or seeds < 1 or runs < 1 or count < 1:
+    if not configs or not levels or seeds < 1 or runs < 1 or count < 1:
         raise ToyError(
             f"seeds={seeds}, runs={runs} and sae_steps={count} are at least 1, dictionaries and densities at least one"
         )
@@ -271,11 +274,11 @@ def recovery(
     trained = train(models, steps=steps, batch=batch, lr=2e-3, records=2, device=device)
     shape = (len(levels), seeds)
     cells = [(d, s) for s in range(seeds) for d in range(len(levels))]
-    tables = {n: np.zeros((len(wanted), *shape)) for n in ("mmcs", "recovered", "fvu", "l0", "dead")}
+    tables = {n: np.zeros((len(configs), *shape)) for n in ("mmcs", "recovered", "fvu", "l0", "dead")}
     control = np.zeros((2, len(CONTROLS), *shape))
     represented, active = np.zeros(shape, np.int64), np.zeros(shape)
-    latents, middle = max(config.latents for config in wanted), wanted[len(wanted) // 2]
-    found: list[Run] = []
+    latents, middle = max(config.latents for config in configs), configs[len(configs) // 2]
+    trained_saes: list[Run] = []
     with reporter(progress, "toy model") as report:
         for i, (d, s) in enumerate(cells):
             own = list(range(i * runs, (i + 1) * runs))
@@ -285,25 +288,26 @@ def recovery(
                 raise ToyError(f"the toy model of density {levels[d]:g} represents no feature: train it for longer")
             represented[d, s], active[d, s] = len(true), levels[d] * len(true)
             settings: dict[str, Any] = {"steps": count, "lr": lr, "report_every": count}
-            found = train_dictionaries(HiddenStream(solution, batch, seed + s), wanted, **settings)
-            (idle,) = train_dictionaries(HiddenStream(solution, batch, seed + s, normal=True), middle, **settings)
-            judged = solution.hidden(sample(solution.model, _JUDGED, seed=2**31 + seed + s))
-            for c, run in enumerate(found):
-                whole = reconstruction(run.sae, judged, baselines=False)
+            trained_saes = train_dictionaries(HiddenStream(solution, batch, seed + s), configs, **settings)
+            normal = HiddenStream(solution, batch, seed + s, normal=True)
+            (without_features,) = train_dictionaries(normal, middle, **settings)
+            evaluated = solution.hidden(sample(solution.model, _EVALUATED, seed=2**31 + seed + s))
+            for c, run in enumerate(trained_saes):
+                quality = reconstruction(run.sae, evaluated, baselines=False)
                 tables["mmcs"][c, d, s], tables["recovered"][c, d, s] = _scores(run.sae.write, true)
-                tables["fvu"][c, d, s], tables["l0"][c, d, s] = whole.fvu, whole.l0
-                tables["dead"][c, d, s] = whole.dead
+                tables["fvu"][c, d, s], tables["l0"][c, d, s] = quality.fvu, quality.l0
+                tables["dead"][c, d, s] = quality.dead
             axes = torch.eye(hidden)
-            drawn = torch.randn(latents, hidden, generator=torch.Generator().manual_seed(seed + s))
-            for c, rows in enumerate((drawn, torch.cat([axes, -axes]), idle.sae.write)):
+            random_rows = torch.randn(latents, hidden, generator=torch.Generator().manual_seed(seed + s))
+            for c, rows in enumerate((random_rows, torch.cat([axes, -axes]), without_features.sae.write)):
                 control[:, c, d, s] = _scores(rows, true)
             report(i + 1, len(cells))
     return Recovery(
         features,
         hidden,
         levels,
-        names=tuple(run.name for run in found),
-        asked=tuple(getattr(config, "k", None) for config in wanted),
+        names=tuple(run.name for run in trained_saes),
+        active_latents=tuple(getattr(config, "k", None) for config in configs),
         represented=represented,
         active=active,
         **tables,
@@ -312,12 +316,12 @@ def recovery(
         control_recovered=control[1],
         provenance=provenance(
             importance=importance, seeds=seeds, runs=runs, seed=seed, sae_steps=count, batch=batch, lr=lr,
-            dictionaries=[c.to_dict() for c in wanted], toy_models=dict(trained.provenance),
+            dictionaries=[c.to_dict() for c in configs], toy_models=dict(trained.provenance),
         ),
     )  # fmt: skip
 
 
 def _scores(learned: Tensor, true: Tensor) -> tuple[float, float]:
     """Mean of the largest cosines, and the share of them above 0.9."""
-    found = found_cosines(learned, true)
-    return float(found.mean()), float((found > ABOVE).double().mean())
+    cosines = feature_cosines(learned, true)
+    return float(cosines.mean()), float((cosines > ABOVE).double().mean())

@@ -46,7 +46,7 @@ def recovery_figure(result: Any, *, title: str = "") -> Figure:
     head(figure, title or "Features of a toy model recovered by sparse autoencoders", about)
     order = np.argsort(-np.asarray(result.densities), kind="stable")
     sparsity = 1 / np.asarray(result.densities)[order]
-    tints = _tints(result.asked)
+    tints = _tints(result.active_latents)
     panels = (
         ("mmcs", "mean cosine of a feature with its nearest latent", result.control_mmcs, 1.04),
         ("recovered", "share of features with a latent at cosine > 0.9", result.control_recovered, 1.04),
@@ -58,7 +58,7 @@ def recovery_figure(result: Any, *, title: str = "") -> Figure:
             for values, dash in zip(np.asarray(control)[:, order], _DASHES, strict=False):
                 axes.plot(sparsity, values.mean(axis=1), color=palette.REST, lw=1.3, ls=dash, zorder=1)
         values = np.asarray(getattr(result, name))[:, order]
-        for row, tint, k in zip(values, tints, result.asked, strict=True):
+        for row, tint, k in zip(values, tints, result.active_latents, strict=True):
             middle = row.mean(axis=1)
             axes.fill_between(sparsity, row.min(axis=1), row.max(axis=1), color=tint, alpha=0.18, lw=0, zorder=2)
             axes.plot(sparsity, middle, color=tint, lw=1.7, marker="o", ms=3.4, zorder=3)

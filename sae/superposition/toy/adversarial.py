@@ -1,7 +1,8 @@
-"""Superposition makes models easier to fool: the largest change that a small change of the input can bring about.
+"""Superposition makes models vulnerable to adversarial examples (Elhage et al. 2022, "Adversarial Robustness").
 
-Without superposition a change of the input comes out as it is. Where features share dimensions, a change spread over
-all of them, too small to be seen in any, adds up in the shared ones.
+Without superposition the model is the identity on represented features, and a change of the input appears unchanged in
+the output. With superposition a change spread over many features adds up in the dimensions that they share: the gain
+grows with the number of features per dimension.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ from circuits.common.statistics import correlation
 from sae.superposition.toy.feature_sampler import sample
 from sae.superposition.toy.results import Solution, Trained
 from sae.superposition.toy.toy_models import ToyError, ToyModel
+from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 
 _DRAWS = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Vulnerability:
-    """How much of a small change of the input comes out, in the worst direction and in a random one.
+class Vulnerability(Result):
+    """Gain of small changes of the input, in the worst direction and in a random one.
 
     Attributes:
         densities: (B,) of the models' features (the mean, where they differ).
         features_per_dimension: (B,) `|W|_F^2 / m`.
-        attacked: (B,) mean over examples of the largest `|f(x + d) - f(x)| / |d|` found; 1 without superposition.
+        attacked: (B,) mean over examples of the largest `|f(x + d) - f(x)| / |d|` reached; 1 without superposition.
         random: (B,) the same for random d of the same length: the control.
         radius: length of d.
-        provenance: how it was measured.
+        provenance: settings of the attack and of the training.
     """
 
     densities: tuple[float, ...]
@@ -44,6 +46,7 @@ class Vulnerability:
     random: NDArray[np.float64]
     radius: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    described = ("correlation",)
 
     @property
     def correlation(self) -> float:
@@ -51,18 +54,6 @@ class Vulnerability:
         if len(self.attacked) < 3:
             return float("nan")
         return correlation(self.features_per_dimension, self.attacked, constant=float("nan"))
-
-    def describe(self) -> dict[str, Any]:
-        """The numbers, ready for JSON."""
-        return {
-            "densities": list(self.densities),
-            "features_per_dimension": self.features_per_dimension.tolist(),
-            "attacked": self.attacked.tolist(),
-            "random": self.random.tolist(),
-            "radius": self.radius,
-            "correlation": self.correlation,
-            "provenance": dict(self.provenance),
-        }
 
 
 def vulnerability(
@@ -74,14 +65,14 @@ def vulnerability(
     seed: int = 0,
     progress: Progress = None,
 ) -> Vulnerability:
-    """Attack examples that hold a feature, by projected gradient ascent in a ball, beside random changes.
+    """Attack examples with at least one feature by projected gradient ascent in a ball, beside random changes.
 
     Args:
         trained: the models.
-        radius: length of the change (L2), above 0; examples have entries up to 1. Changes much shorter than that do
-            not get past the biases of sparse models.
-        examples: how many of each model's own distribution.
-        steps: of ascent, the best of which counts.
+        radius: length of the change (L2), above 0; examples have entries up to 1. Much shorter changes do
+            not exceed the negative biases of sparse models.
+        examples: number from each model's own distribution.
+        steps: of ascent; the largest gain of all steps counts.
         seed: of examples and changes.
         progress: True for a bar, or a function of (done, total).
 
@@ -90,14 +81,14 @@ def vulnerability(
     """
     if not radius > 0 or examples < 1 or steps < 1:
         raise ToyError(f"radius={radius} is above 0, examples={examples} and steps={steps} at least 1")
-    found = []
+    gains = []
     with reporter(progress, "model") as report:
         for i, solution in enumerate(trained):
-            found.append(_gains(solution, radius, examples, steps, seed))
+            gains.append(_gains(solution, radius, examples, steps, seed))
             report(i + 1, len(trained))
     weights = trained.encoders.double()
     per = weights.square().sum(dim=(1, 2)) / torch.tensor([m.hidden for m in trained.models])
-    attacked, random = zip(*found, strict=True)
+    attacked, random = zip(*gains, strict=True)
     return Vulnerability(
         tuple(float(np.mean(m.densities)) for m in trained.models),
         per.numpy(),
@@ -126,20 +117,22 @@ def _gains(solution: Solution, radius: float, examples: int, steps: int, seed: i
             moved = change(step)
             (gradient,) = torch.autograd.grad(moved.sum(), step)
         best = torch.maximum(best, moved.detach())
-        # ever shorter steps: early ones find the direction, late ones its length and bends
+        # steps shrink linearly from radius / 2, so that late ones refine the direction; each ends on the sphere
         step = _onto(step.detach() + radius * 0.5 * (1 - k / steps) * _onto(gradient, 1.0), radius)
     return float(torch.maximum(best, change(step)).mean()), float(random.mean())
 
 
 def _with_features(model: ToyModel, count: int, seed: int) -> Tensor:
-    """Examples with at least one feature: on nothing there is nothing to be fooled about, and biases hold it there."""
-    found: list[Tensor] = []
+    """Examples with at least one feature: at x = 0 negative biases keep all outputs at 0, whatever the small change."""
+    examples: list[Tensor] = []
     for k in range(_DRAWS):
         x = sample(model, 4 * count, seed=(seed + k) % 2**32)
-        found.append(x[(x != 0).any(dim=1)])
-        if sum(map(len, found)) >= count:
-            return torch.cat(found)[:count]
-    raise ToyError(f"{_DRAWS * 4 * count} examples held {sum(map(len, found))} with a feature: densities are too low")
+        examples.append(x[(x != 0).any(dim=1)])
+        if sum(map(len, examples)) >= count:
+            return torch.cat(examples)[:count]
+    raise ToyError(
+        f"{_DRAWS * 4 * count} examples, {sum(map(len, examples))} of them with a feature: densities are too low"
+    )
 
 
 def _onto(steps: Tensor, radius: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from circuits.errors import did_you_mean, shorten
@@ -20,27 +20,27 @@ class Experiment:
     """A sweep with a name.
 
     Attributes:
-        name, what: how it is called, and what it shows.
+        name: by which it is called; what: one line on what it shows.
         models: builds the models to train, given the number of seeds; or
-        ask: the function that answers it, `phase_diagram` or `recovery`.
+        function: in place of `train`, `phase_diagram` or `recovery`.
         options: of `train`, or of that function.
         seeds: runs of each setting, by default.
         figure: kind of its figure.
-        cost: CPU-seconds of its training, about: what takes longest is begun first.
+        cost: rough CPU-seconds of its training, to start the longest first.
     """
 
     name: str
     what: str
     figure: str
     models: Callable[[int], list[ToyModel]] | None = None
-    ask: Callable[..., PhaseDiagram | Recovery] | None = None
+    function: Callable[..., PhaseDiagram | Recovery] | None = None
     seeds: int = 4
     options: dict[str, Any] = field(default_factory=dict)
     cost: int = 10
 
     @property
     def count(self) -> int:
-        """How many toy models it trains by default."""
+        """Number of toy models that it trains by default."""
         if self.models is not None:
             return len(self.models(self.seeds))
         return len(self.options["densities"]) * len(self.options.get("importances", (1.0,))) * self.seeds
@@ -68,16 +68,14 @@ class Experiment:
         if runs < 1:
             raise ToyError(f"seeds={runs}: at least 1")
         options = self.options | ({} if steps is None else {"steps": steps})
-        if self.ask is not None:
-            return self.ask(seeds=runs, seed=seed, device=device, progress=progress, **options)
+        if self.function is not None:
+            return self.function(seeds=runs, seed=seed, device=device, progress=progress, **options)
         assert self.models is not None
-        models = [_moved(model, seed) for model in self.models(runs)]
+        models = [_shifted(model, seed) for model in self.models(runs)]
         return train(models, device=device, progress=progress, **options)
 
 
-def _moved(model: ToyModel, seed: int) -> ToyModel:
-    from dataclasses import replace
-
+def _shifted(model: ToyModel, seed: int) -> ToyModel:
     return replace(model, seed=model.seed + seed, data_seed=model.data_seed + seed) if seed else model
 
 
@@ -126,7 +124,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "phase-2-1",
             "2 features in 1 dimension: ignored, dedicated or superposed, against the closed form",
             "phases",
-            ask=phase_diagram,
+            function=phase_diagram,
             seeds=5,
             options={"hidden": 1, **_PHASES},
         ),
@@ -134,7 +132,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "phase-3-2",
             "3 features in 2 dimensions: the same for the third",
             "phases",
-            ask=phase_diagram,
+            function=phase_diagram,
             seeds=5,
             options={"hidden": 2, **_PHASES},
         ),
@@ -190,7 +188,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "recovery",
             "sparse autoencoders on the hidden layer: they find sparse features, and mixtures where features are dense",
             "recovery",
-            ask=recovery,
+            function=recovery,
             seeds=2,
             options={"densities": (1.0, 0.7, 0.5, 0.35, 0.25, 0.1, 0.03, 0.01), "steps": 4000},
             cost=120,

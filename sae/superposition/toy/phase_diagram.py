@@ -1,14 +1,16 @@
-"""Phase diagrams: is a feature ignored, given a dimension of its own, or put into superposition?
+"""Phase diagrams: is a feature ignored, given a dimension of its own, or in superposition?
 
-The last of m + 1 features, of importance r where the others have 1, has m dimensions to find a place in. Closed forms
-are for the ideal corners of each strategy, with optimal biases:
+After Elhage et al. 2022, "Superposition as a Phase Change": m + 1 features in m dimensions, the last of importance r,
+the others of importance 1. The closed forms below are the losses of ideal solutions, with entries 0 and +-1 of W and
+the best bias. A feature x is 0, or with probability p uniform in 0..1, so that E x = p/2 and E x^2 = p/3.
 
-- a feature that is ignored costs its importance times `p/3 - p^2/4`: its mean square less that of the bias p/2;
-- two features of importances a and b on antipodal directions cost `(a + b) p^2/6`: both are exact alone, and where
-  both are active each loses the smaller of the two, whose mean square is 1/6.
+- An ignored feature is predicted as its mean, the bias p/2: it costs its importance times its variance, `p/3 - p^2/4`.
+- Two antipodal features of importances a and b cost `(a + b) p^2/6`. Alone each is exact, since the negative output of
+  the other is cut off by ReLU. With probability p^2 both are active; then the larger comes out too small by the
+  smaller, and the smaller is lost, so each has the squared error min(x, y)^2, with mean 1/6.
 
-With one dimension (n = 2, m = 1) superposition therefore pays below `p* = 4 r / (2 + 5 r)` for r <= 1, and by symmetry
-below `4 / (2 r + 5)` for r >= 1.
+With one dimension (m = 1) and r <= 1 the alternatives are to ignore the last feature, `r (p/3 - p^2/4)`, or
+superposition, `(1 + r) p^2/6`. They are equal at `p* = 4 r / (2 + 5 r)`; for r >= 1 by symmetry at `4 / (2 r + 5)`.
 """
 
 from __future__ import annotations
@@ -66,10 +68,11 @@ def phase_boundary(importance: float) -> float:
 
 
 def expected_phases(density: float, importance: float, hidden: int = 1) -> tuple[Phase, ...]:
-    """What becomes of the last of `hidden + 1` features by the closed forms: the strategy of least loss, or several.
+    """Phase of the last of `hidden + 1` features by the closed forms: that of least loss, or several that tie.
 
-    Others have importance 1. Besides being ignored, taking the place of another, and sharing one, it may, from two
-    dimensions on, have one to itself while two of the others share. Several tie where all importances are 1.
+    The others have importance 1. The last feature may be ignored, replace another that is then ignored, or share a
+    dimension; with two dimensions or more it may also have its own while two of the others share. Phases tie where all
+    importances are 1.
 
     >>> expected_phases(0.1, 0.5)
     ('superposed',)
@@ -87,13 +90,13 @@ def expected_phases(density: float, importance: float, hidden: int = 1) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class PhaseDiagram:
-    """What becomes of the last feature, by its importance and the density of all.
+    """Phase of the last feature, by its importance and the density of all.
 
     Attributes:
         features, hidden: n and m = n - 1.
         importances: (I,) of the last feature, the others' being 1; densities: (D,).
         norms: `(I, D)` length of the last feature's direction, in the best of the runs.
-        interference: `(I, D)` what it meets there of others, see `interference`.
+        interference: `(I, D)` of the others in that direction, see `interference`.
         phases: `(I, D)` index into `PHASES`: trained; expected: the same by the closed forms (where several
             strategies tie, the trained one if it is among them).
         losses: `(I, D)` of the best run.
@@ -113,7 +116,7 @@ class PhaseDiagram:
 
     @property
     def agreement(self) -> float:
-        """Share of cells in which training found what the closed forms expect."""
+        """Share of cells in which the trained phase is the expected one."""
         return float((self.phases == self.expected).mean())
 
     def describe(self) -> dict[str, Any]:
@@ -177,8 +180,8 @@ def phase_diagram(
     best = (runs.argmin(dim=2) + torch.arange(0, len(models), seeds).reshape(shape)).flatten()
     directions = trained.encoders[best].mT
     norms = directions[:, -1].norm(dim=-1).double().reshape(shape).numpy()
-    met = interference(directions)[:, -1].reshape(shape).numpy()
-    phases = np.where(norms <= REPRESENTED, 0, np.where(met < 0.25, 1, 2)).astype(np.int64)
+    interfering = interference(directions)[:, -1].reshape(shape).numpy()
+    phases = np.where(norms <= REPRESENTED, 0, np.where(interfering < 0.25, 1, 2)).astype(np.int64)
     expected = np.array(
         [
             [_nearest(phases[i, j], expected_phases(p, r, hidden)) for j, p in enumerate(densities)]
@@ -186,7 +189,7 @@ def phase_diagram(
         ]
     )
     return PhaseDiagram(
-        n, hidden, importances, densities, norms, met, phases, expected, runs.amin(dim=2).numpy(),
+        n, hidden, importances, densities, norms, interfering, phases, expected, runs.amin(dim=2).numpy(),
         {**trained.provenance, "seeds_per_cell": seeds},
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What training toy models gives: the models as they came out, one by one or the best of each setting."""
+"""Trained toy models, one by one or the best of each setting."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Solution:
     """A trained toy model.
 
     Attributes:
-        model: what was trained.
-        weights: `(m, n)`: W, a column a feature.
-        decoder: `(n, m)`: what each output reads; W transposed, but of a kind "absolute".
+        model: its definition.
+        weights: `(m, n)`: W, one column per feature.
+        decoder: `(n, m)`: weights of each output, W transposed except for kind "absolute".
         bias: `(n,)`.
-        loss: on examples it was not trained on.
+        loss: on held-out examples.
     """
 
     model: ToyModel
@@ -42,19 +42,19 @@ class Solution:
 
     @property
     def directions(self) -> Tensor:
-        """The directions of features, one a row: `(n, m)`."""
+        """The directions of features, one per row: `(n, m)`."""
         return self.weights.T
 
     @property
     def gram(self) -> Tensor:
-        """What of feature j (column) arrives at output i (row) if nothing is rectified: `(n, n)`, `W^T W`."""
+        """Weight from feature j (column) to output i (row), without ReLU and bias: `W^T W`, `(n, n)`."""
         return self.decoder @ self.weights
 
     @property
     def norms(self) -> Tensor:
         """Length of each feature's direction, `(n,)`: near 1 represented, near 0 not."""
-        found: Tensor = self.weights.norm(dim=0)
-        return found
+        lengths: Tensor = self.weights.norm(dim=0)
+        return lengths
 
     @property
     def dimensionality(self) -> Tensor:
@@ -63,7 +63,7 @@ class Solution:
 
     @property
     def interference(self) -> Tensor:
-        """Interference that each feature meets, `(n,)`."""
+        """Interference of the other features with each, `(n,)`."""
         return interference(self.directions)
 
     @property
@@ -73,7 +73,7 @@ class Solution:
 
     @property
     def represented(self) -> int:
-        """How many features are represented: have a direction longer than 0.5."""
+        """Number of represented features: those with a direction longer than 0.5."""
         return int((self.norms > REPRESENTED).sum())
 
     @property
@@ -83,10 +83,10 @@ class Solution:
 
     def roles(self) -> tuple[Role, ...]:
         """By feature: has a dimension of its own, shares, or is ignored. The most important tend to come first."""
-        found: list[Role] = []
+        roles: list[Role] = []
         for norm, dims in zip(self.norms.tolist(), self.dimensionality.tolist(), strict=True):
-            found.append("ignored" if norm <= REPRESENTED else "dedicated" if dims >= DEDICATED else "shared")
-        return tuple(found)
+            roles.append("ignored" if norm <= REPRESENTED else "dedicated" if dims >= DEDICATED else "shared")
+        return tuple(roles)
 
     def hidden(self, x: Tensor) -> Tensor:
         """The hidden layer `(..., m)` for features `(..., n)`."""
@@ -118,9 +118,9 @@ class Trained:
     """All models of a sweep, trained. `trained[i]` is one as a `Solution`; smaller models are padded with zeros.
 
     Attributes:
-        models: what was trained, in the order given (B of them).
+        models: their definitions, in the given order (B of them).
         encoders: `(B, m, n)`; decoders: `(B, n, m)`; biases: `(B, n)`.
-        losses: `(B,)` on 32,768 examples that are not trained on, the same for models of one law.
+        losses: `(B,)` on 32,768 held-out examples, the same for models of one law.
         steps: `(T,)` at which the training was recorded.
         loss_history: `(T, B)`; encoder_history: `(T, B, m, n)`.
         provenance: settings, seeds, versions.
@@ -154,7 +154,7 @@ class Trained:
         return (self[i] for i in range(len(self)))
 
     def history(self, index: int) -> tuple[Tensor, Tensor]:
-        """One model's losses `(T,)` and directions `(T, n, m)` while it was trained."""
+        """One model's losses `(T,)` and directions `(T, n, m)` during training."""
         model = self.models[index]
         return self.loss_history[:, index], self.encoder_history[:, index, : model.hidden, : model.features].mT
 
@@ -174,7 +174,7 @@ class Trained:
         """Some of the models.
 
         Raises:
-            ToyError: none, or one that is not there.
+            ToyError: no index, or one out of range.
         """
         if not indices or not all(-len(self) <= i < len(self) for i in indices):
             raise ToyError(f"models are numbered 0 to {len(self) - 1}; asked for {indices[:5]}")

@@ -1,4 +1,4 @@
-"""What a toy model is: how many features in how few dimensions, how dense, how important, and of which kind."""
+"""The definition of a toy model: numbers of features and dimensions, densities, importances, and kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Importance: TypeAlias = float | Sequence[float]
 
 
 class ToyError(CircuitsError):
-    """A toy model, or a sweep of them, that cannot be built or trained as asked."""
+    """A toy model, or a sweep of them, that cannot be built or trained."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class ToyModel:
     Each feature is zero, or, with probability `density`, uniform between 0 and 1. The model is trained to lose as
     little as it can of `sum_i importance_i (target_i - output_i)^2`. By kind:
 
-    - "relu": `output = ReLU(W^T W x + b)`, target `x`; the model in which features come to share dimensions;
-    - "linear": the same without ReLU: it does what PCA does, whatever the density;
+    - "relu": `output = ReLU(W^T W x + b)`, target `x`; the model that shows superposition;
+    - "linear": the same without ReLU: it learns PCA, whatever the density;
     - "privileged": `ReLU(W^T ReLU(W x) + b)`: hidden dimensions are neurons, whose axes matter;
     - "absolute": `ReLU(V ReLU(W x) + b)`, target `|x|`, features uniform in -1..1: it computes in superposition.
 
     Attributes:
-        features: n, how many; hidden: m, into how many dimensions.
+        features: n, their number; hidden: m, the number of hidden dimensions.
         density: probability that a feature is not zero, in (0, 1] (the paper's 1 - S); one number, or one a feature.
         importance: weight of each feature's error, at least 0; one number, or one a feature.
         kind: see above.
         correlated: sets of features that are always active together (with values of their own).
         exclusive: sets of features of which at most one is active at a time (anticorrelated).
         seed: of the initial weights.
-        data_seed: of the examples; models with the same number see the same draws.
+        data_seed: of the examples; models with the same number see the same examples.
 
     Raises:
         ToyError: numbers out of range, or sets that overlap, name no feature, or mix densities.
@@ -114,7 +114,7 @@ class ToyModel:
         return replace(self, seed=0, data_seed=0)
 
     def describe(self) -> dict[str, Any]:
-        """The model as JSON holds it: lists only where features differ."""
+        """Ready for JSON; lists only where features differ."""
         entries: dict[str, Any] = {"features": self.features, "hidden": self.hidden, "kind": self.kind}
         for name, values in (("density", self.densities), ("importance", self.importances)):
             entries[name] = values[0] if len(set(values)) == 1 else list(values)
@@ -136,12 +136,12 @@ def _spread(name: str, value: Any, count: int) -> tuple[float, ...]:
 
 def _sets(sets: Any) -> Sets:
     try:
-        found = tuple(tuple(int(i) for i in group) for group in sets)
+        groups = tuple(tuple(int(i) for i in group) for group in sets)
     except (TypeError, ValueError) as error:
         raise ToyError(f"sets of features are written like ((0, 1), (2, 3)), not {shorten(sets)}") from error
-    if any(len(group) < 2 for group in found):
+    if any(len(group) < 2 for group in groups):
         raise ToyError("a set has at least two features")
-    return found
+    return groups
 
 
 def decaying(features: int, ratio: float) -> tuple[float, ...]:
@@ -180,7 +180,7 @@ def grid(
     Args:
         features, hidden: one number or several.
         densities: one or several.
-        seeds: so many runs of each setting, with seeds 0, 1, ...
+        seeds: number of runs of each setting, with seeds 0, 1, ...
         importance: as in `ToyModel`, or a function of the number of features.
         options: further fields of `ToyModel`, the same for all.
 

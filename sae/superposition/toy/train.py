@@ -22,10 +22,10 @@ from zoo.progress import Progress, reporter
 
 _log = logging.getLogger(__name__)
 
-JUDGED = 4096
-"""Examples that losses along the way are measured on; the final ones on eight times as many."""
+EVALUATED = 4096
+"""Examples for losses during training; final losses take eight times as many."""
 ROWS = 256
-"""Outputs, of one model or several, that are one matrix on a CPU."""
+"""Outputs, of one model or several, in one matrix on a CPU."""
 
 
 def train(
@@ -44,16 +44,16 @@ def train(
 ) -> Trained:
     """Train all models of a sweep at once, as one batched program.
 
-    A model comes out the same, to rounding, whatever it is trained beside: its initial weights follow from its seed,
-    its examples from its data seed. The same models on the same device give the same bits.
+    A model is the same, to rounding, whatever it is trained beside: its initial weights follow from its seed, its
+    examples from its data seed. The same models on the same device give the same bits.
 
     Args:
         models: of one kind; sizes, densities, importances and seeds as you like.
         steps: of the optimizer; batch: examples a step.
-        lr: learning rate, constant, then falling to 0 over the last `anneal` (a share, 0 to 1) of the steps, so that
-            what is measured is the solution and not the jitter around it.
+        lr: learning rate, constant, then falling linearly to 0 over the last `anneal` (a share, 0 to 1) of the steps,
+            so that the noise of the gradient does not blur the solution.
         optimizer: "adamw" or "adam"; weight_decay: of AdamW.
-        records: how many times losses and weights are kept along the way, first and last step included.
+        records: number of times that losses and weights are recorded, first and last step included.
         device: "cpu", "cuda", ...; None for the best there is.
         dtype: float32, or float64.
         progress: True for a bar, or a function of (done, total).
@@ -66,33 +66,34 @@ def train(
     """
     models = list(models)
     _check(models, steps, batch, lr, optimizer, weight_decay, anneal, records, dtype)
-    place = best_device(device)
-    plan = _Plan(models, place)
-    parameters, importance = _initial(plan, place, dtype)
+    device = best_device(device)
+    plan = _Plan(models, device)
+    parameters, importance = _initial(plan, device, dtype)
     learn = _passes(plan, parameters, importance, TRAINING, batch)
     decay = weight_decay if optimizer == "adamw" else 0.0
-    stepper = torch.optim.AdamW([parameters.flat], lr=lr, weight_decay=decay, fused=place.type in ("cpu", "cuda"))
+    stepper = torch.optim.AdamW([parameters.flat], lr=lr, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
     marks = _marks(steps, records)
-    kept: list[tuple[Tensor, Tensor]] = []
+    history: list[tuple[Tensor, Tensor]] = []
 
-    def keep() -> None:
-        judge = _passes(plan, parameters, importance, EVALUATION, JUDGED)
-        kept.append((plan.pick(_judged(judge, 1)).cpu(), plan.pick(parameters.encoder).to("cpu", copy=True)))
+    def record() -> None:
+        evaluation = _passes(plan, parameters, importance, EVALUATION, EVALUATED)
+        losses = plan.pick(_mean_losses(evaluation, 1)).cpu()
+        history.append((losses, plan.pick(parameters.encoder).to("cpu", copy=True)))
 
     with torch.no_grad(), reporter(progress, "step") as report:
         for step in range(steps):
             if step in marks:
-                keep()
+                record()
                 report(step, steps)
             learn.draw()
             learn.gradients()
             for group in stepper.param_groups:
                 group["lr"] = lr * _falling(step, steps, anneal)
             stepper.step()
-        keep()
+        record()
         report(steps, steps)
-        judge = _passes(plan, parameters, importance, EVALUATION, JUDGED)
-        losses = plan.pick(_judged(judge, 8)).cpu()
+        evaluation = _passes(plan, parameters, importance, EVALUATION, EVALUATED)
+        losses = plan.pick(_mean_losses(evaluation, 8)).cpu()
     if not bool(torch.isfinite(losses).all()):
         bad = int((~torch.isfinite(losses)).sum())
         raise ToyError(f"{bad} of {len(models)} models diverged (their loss is no number): try a smaller lr than {lr}")
@@ -104,11 +105,11 @@ def train(
         biases=plan.pick(parameters.bias).cpu(),
         losses=losses,
         steps=tuple(sorted(marks)) + (steps,),
-        loss_history=torch.stack([loss for loss, _ in kept]),
-        encoder_history=torch.stack([weights for _, weights in kept]),
+        loss_history=torch.stack([loss for loss, _ in history]),
+        encoder_history=torch.stack([weights for _, weights in history]),
         provenance=provenance(
             models=len(models), steps=steps, batch=batch, lr=lr, optimizer=optimizer, weight_decay=decay,
-            anneal=anneal, device=str(place), dtype=str(dtype).removeprefix("torch."),
+            anneal=anneal, device=str(device), dtype=str(dtype).removeprefix("torch."),
             seeds=sorted({m.seed for m in models}), data_seeds=sorted({m.data_seed for m in models}),
         ),
     )  # fmt: skip
@@ -145,19 +146,19 @@ def _check(
 
 
 def _falling(step: int, steps: int, anneal: float) -> float:
-    left = (steps - step) / steps
-    return min(1.0, left / anneal) if anneal else 1.0
+    remaining = (steps - step) / steps
+    return min(1.0, remaining / anneal) if anneal else 1.0
 
 
 def _marks(steps: int, records: int) -> set[int]:
-    """Steps at which to look: half evenly spread, half denser towards the start, where more happens."""
+    """Steps at which to record: half evenly spaced, half geometrically, since more changes early on."""
     even = np.linspace(0, steps, (records + 1) // 2, endpoint=False)
     dense = np.geomspace(1, steps, records - len(even) + 1)[:-1]
     return {round(v) for v in (*even, *dense) if round(v) < steps}
 
 
 class _Plan:
-    """Where each model stands: models in rows of one law, as many to a row as fit the cache."""
+    """The position of each model in the batched tensors: rows of one law, as many models to a row as fit the cache."""
 
     def __init__(self, models: list[ToyModel], device: torch.device) -> None:
         self.models = models
@@ -170,7 +171,7 @@ class _Plan:
         ordered = sorted(by_law.items(), key=lambda item: (item[0].gated, -sum(item[0].densities)))
         self.rows: list[tuple[Law, list[int]]] = []
         for law, members in ordered:
-            # even parts: what a row lacks is padded with models of nothing
+            # even parts: short rows are padded with models without features
             parts = math.ceil(len(members) / most)
             for part in np.array_split(np.array(members), parts):
                 self.rows.append((law, part.tolist()))
@@ -179,12 +180,12 @@ class _Plan:
         count = math.ceil(len(self.rows) / together)
         cuts = [len(self.rows) * i // count for i in range(count + 1)]
         self.chunks = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
-        places = {i: (row, column) for row, (_, members) in enumerate(self.rows) for column, i in enumerate(members)}
-        self._row = torch.tensor([places[i][0] for i in range(len(models))])
-        self._column = torch.tensor([places[i][1] for i in range(len(models))])
+        positions = {i: (row, column) for row, (_, members) in enumerate(self.rows) for column, i in enumerate(members)}
+        self._row = torch.tensor([positions[i][0] for i in range(len(models))])
+        self._column = torch.tensor([positions[i][1] for i in range(len(models))])
 
     def pick(self, values: Tensor) -> Tensor:
-        """From `(rows, width, ...)` to one entry a model, in the models' order."""
+        """From `(rows, width, ...)` to one entry per model, in the order of the models."""
         return values[self._row.to(values.device), self._column.to(values.device)]
 
 
@@ -194,18 +195,16 @@ def _passes(plan: _Plan, parameters: Parameters, importance: Tensor, which: int,
     return Passes(laws, plan.chunks, parameters, importance, plan.models[0].kind, which, size, block)
 
 
-def _judged(judge: Passes, batches: int) -> Tensor:
-    total: Tensor | None = None
+def _mean_losses(passes: Passes, batches: int) -> Tensor:
+    total = torch.zeros(())
     for _ in range(batches):
-        judge.draw()
-        losses = judge.losses()
-        total = losses if total is None else total + losses
-    assert total is not None
+        passes.draw()
+        total = total + passes.losses()
     return total / batches
 
 
 def _initial(plan: _Plan, device: torch.device, dtype: torch.dtype) -> tuple[Parameters, Tensor]:
-    """Xavier's normal weights by each model's seed; what pads a smaller model is zero and stays so."""
+    """Xavier-normal weights by each model's seed; padding of smaller models is zero, and its gradient is zero."""
     shape = (len(plan.rows), plan.width)
     encoder = torch.zeros(*shape, plan.hidden, plan.features, dtype=torch.float64)
     untied = _untied(plan.models[0].kind)

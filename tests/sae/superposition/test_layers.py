@@ -29,7 +29,7 @@ def model() -> circuits.Model:
 
 @pytest.fixture(scope="module")
 def found(model: circuits.Model) -> LayerUnits:
-    return layer_units(model, LAYER, "channels", "scenes:40", pictures=12, draws=200)
+    return layer_units(model, LAYER, "channels", "scenes:40", importance_images=12, draws=200)
 
 
 def test_channels_as_their_own_dictionary_are_written_by_one_latent_each(found: LayerUnits) -> None:
@@ -38,7 +38,7 @@ def test_channels_as_their_own_dictionary_are_written_by_one_latent_each(found: 
 
 
 def test_a_dictionary_with_more_directions_is_more_crowded(model: circuits.Model, found: LayerUnits) -> None:
-    crowded = layer_units(model, LAYER, "crowded", "scenes:40", pictures=2, draws=10)
+    crowded = layer_units(model, LAYER, "crowded", "scenes:40", importance_images=2, draws=10)
     active = found.density > 0
     assert crowded.dimensionality[active].max() < 1 and crowded.writers[active].max() > 1.2
 
@@ -73,13 +73,13 @@ def test_correlations_are_told_from_chance() -> None:
 
 def test_polysemanticity_is_set_beside_the_rest(model: circuits.Model) -> None:
     scores = circuits.polysemantic(model, [f"{LAYER}:{i}" for i in range(8)], images="scenes:120", draws=5)
-    found = layer_units(model, LAYER, "channels", "scenes:40", polysemanticity=scores, pictures=2, draws=20)
+    found = layer_units(model, LAYER, "channels", "scenes:40", polysemanticity=scores, importance_images=2, draws=20)
     assert np.isfinite(found.polysemanticity).sum() == len(scores.rows)
     best = scores.best
     assert found.polysemanticity[int(best.unit.rpartition(":")[2])] == best.score
     others = circuits.polysemantic(model, ["mixed4a:11"], images="scenes:120", draws=5)
     with pytest.raises(SAEError, match="other units"):
-        layer_units(model, LAYER, "channels", "scenes:40", polysemanticity=others, pictures=2)
+        layer_units(model, LAYER, "channels", "scenes:40", polysemanticity=others, importance_images=2)
 
 
 def test_it_is_json_and_a_figure(found: LayerUnits) -> None:

@@ -161,7 +161,7 @@ def test_groups_are_what_interferes() -> None:
         (lambda: feature_dimensionality(torch.ones(0, 2)), "no directions"),
         (lambda: interference(torch.tensor([[math.nan, 1.0]])), "not numbers"),
         (lambda: recognize(torch.ones(2, 3, 4)), "one set"),
-        (lambda: recognize(torch.zeros(2, 3)), "corner of nothing"),
+        (lambda: recognize(torch.zeros(2, 3)), "no corner of a solid"),
         (lambda: recognize(torch.eye(2), tolerance=0.6), "tolerance"),
         (lambda: plateau_of(torch.ones(2), tolerance=0.0), "tolerance"),
         (lambda: simplex(1), "at least 2"),

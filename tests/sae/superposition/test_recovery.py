@@ -18,7 +18,7 @@ from sae.superposition import (
     ToyError,
     ToyModel,
     excess_kurtosis,
-    found_cosines,
+    feature_cosines,
     recovery,
     sample,
 )
@@ -54,18 +54,18 @@ def test_kurtosis_is_the_features_own_and_changes_sign_at_two_fifths() -> None:
 def test_a_direction_that_points_the_other_way_has_not_found_a_feature() -> None:
     learned_rows = torch.tensor([[3.0, 0.0], [0.6, 0.8]])
     true = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]])
-    torch.testing.assert_close(found_cosines(learned_rows, true), torch.tensor([1.0, -0.6, 0.8], dtype=torch.float64))
+    torch.testing.assert_close(feature_cosines(learned_rows, true), torch.tensor([1.0, -0.6, 0.8], dtype=torch.float64))
 
 
 def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are_not() -> None:
     """Eight features on four lines: with signs, in which PCA could not tell the two of a line apart."""
     (sparse,) = learned(planted(0.05), sae.TopK(latents=16, k=1))
-    found = found_cosines(sparse.write, planted(0.05).directions)
+    found = feature_cosines(sparse.write, planted(0.05).directions)
     assert float(found.min()) > 0.95
     dense = planted(1.0, torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0))).Q)
     (mixed,) = learned(dense, sae.TopK(latents=16, k=3))
-    control = found_cosines(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), dense.directions)
-    assert float(found_cosines(mixed.write, dense.directions).mean()) < float(control.mean()) + 0.05
+    control = feature_cosines(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), dense.directions)
+    assert float(feature_cosines(mixed.write, dense.directions).mean()) < float(control.mean()) + 0.05
     # and yet the hidden layer is reconstructed: reconstruction says nothing about features here
     assert sae.metrics.reconstruction(mixed, next(HiddenStream(dense, 4096, 9)), baselines=False).fvu < 0.1
 
@@ -73,7 +73,7 @@ def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are
 def test_five_features_of_a_pentagon_are_found_in_two_dimensions() -> None:
     solution = planted(0.03, polygon(5))
     (found,) = learned(solution, sae.TopK(latents=5, k=1, seed=3), steps=600)
-    assert float(found_cosines(found.write, solution.directions).min()) > 0.95
+    assert float(feature_cosines(found.write, solution.directions).min()) > 0.95
 
 
 def test_the_stream_is_the_hidden_layer_and_finds_its_place_again() -> None:
@@ -141,8 +141,8 @@ def test_the_same_seed_finds_the_same() -> None:
     ("make", "says"),
     [
         (lambda: excess_kurtosis(0.0), "above 0"),
-        (lambda: found_cosines(torch.ones(2, 3), torch.ones(2, 4)), "one space"),
-        (lambda: found_cosines(torch.ones(3), torch.ones(2, 3)), "one a row"),
+        (lambda: feature_cosines(torch.ones(2, 3), torch.ones(2, 4)), "one space"),
+        (lambda: feature_cosines(torch.ones(3), torch.ones(2, 3)), "one a row"),
         (lambda: HiddenStream(planted(0.1), 0), "batch_size=0"),
         (lambda: recovery(4, 2, dictionaries=[]), "at least one"),
         (lambda: recovery(4, 2, densities=[]), "at least one"),
