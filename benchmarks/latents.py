@@ -59,7 +59,7 @@ def judged(layer: str, options: argparse.Namespace) -> PartComparison:
     unexplained = [sae.metrics.reconstruction(s, _held(site, options)).fvu for s in saes.values()]
     print(f"\n### {site.address}: {site.d} channels, {options.factor * site.d} latents, k = {options.k}")
     print(f"\nFVU on scenes not trained on {_several(unexplained)}; {sum(found.positions):,} positions on "
-          f"{len(found.parts)} parts in {found.pictures[1]} scenes that score.\n")  # fmt: skip
+          f"{len(found.parts)} parts in {found.images[1]} scenes that score.\n")  # fmt: skip
     parts_table(found)
     return found
 
@@ -162,7 +162,7 @@ def curves_table(found: CurveComparison) -> None:
            "in the channels' largest gap", "expected there", "one channel again")  # fmt: skip
     for name, added in found.fillings.items():
         row(name, f"{added.in_gaps} of {len(found[name].detectors)}", f"{added.largest_gap:.0f}°",
-            f"{100 * added.by_lot:.0f} %", added.in_largest, f"{added.expected:.1f}", added.single)  # fmt: skip
+            f"{100 * added.chance:.0f} %", added.in_largest, f"{added.expected:.1f}", added.single)  # fmt: skip
 
 
 def main() -> None:

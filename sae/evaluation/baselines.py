@@ -1,4 +1,4 @@
-"""What a dictionary must beat: the layer's own channels, and random directions, with as many active."""
+"""Baselines of a dictionary at equal L0: the channels of the layer, and random directions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sae.seeding import CONTROL, generator
 
 
 class ChannelDictionary:
-    """The channels themselves as a dictionary: of every input, the k that are farthest from their mean.
+    """The channels themselves as a dictionary: of every input, the k channels that are farthest from their mean.
 
     Args:
-        mean: `(d,)`; all other channels are reconstructed as it.
+        mean: `(d,)`; all other channels are reconstructed as their mean.
         k: active channels; with k = d the reconstruction is perfect.
     """
 
@@ -27,28 +27,28 @@ class ChannelDictionary:
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, d)`: distances from the mean, k of them not zero."""
-        centerd = acts - self.mean.to(acts)
-        kept = centerd.abs().topk(self.k, dim=1).indices
-        return torch.zeros_like(centerd).scatter(1, kept, centerd.gather(1, kept))
+        centered = acts - self.mean.to(acts)
+        active = centered.abs().topk(self.k, dim=1).indices
+        return torch.zeros_like(centered).scatter(1, active, centered.gather(1, active))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstructions `(N, d)`."""
         return latents + self.mean.to(latents)
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions `(N, d)`, and on how many inputs each channel was kept, `(d,)`."""
+        """Reconstructions `(N, d)`, and the number of inputs on which each channel is active, `(d,)`."""
         latents = self.encode(acts)
         return self.decode(latents), (latents != 0).sum(dim=0)
 
 
 class RandomDictionary:
-    """Random unit directions, read and written along, the k largest of an input active.
+    """Random unit directions, the same to read and to write, of which the k largest on an input are active.
 
-    Directions that overlap count things twice, so latents get one common factor, the least-squares best on the
-    first batch seen.
+    Overlapping directions reconstruct shared parts twice, so all latents have one common gain: the least-squares
+    optimum `sum x.y / sum y.y` of reconstructions y, on the first batch.
 
     Args:
-        mean: `(d,)`; m: number of directions; k: active ones; seed: of the directions.
+        mean: `(d,)`; m: number of directions; k: active directions; seed: of the directions.
     """
 
     name = "random"
@@ -71,20 +71,20 @@ class RandomDictionary:
         return latents @ self.directions.to(latents) + self.mean.to(latents)
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions `(N, d)`, and on how many inputs each direction fired, `(m,)`."""
+        """Reconstructions `(N, d)`, and the number of inputs on which each direction is active, `(m,)`."""
         values, indices = self._encode(acts)
-        return self._sums(values, indices) + self.mean.to(acts), active_counts(values, indices, len(self.directions))
+        return self._combine(values, indices) + self.mean.to(acts), active_counts(values, indices, len(self.directions))
 
     def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest latents of every input, values and indices `(N, k)`."""
-        centerd = acts - self.mean.to(acts)
-        values, indices = (centerd @ self.directions.to(acts).T).topk(self.k, dim=1)
+        centered = acts - self.mean.to(acts)
+        values, indices = (centered @ self.directions.to(acts).T).topk(self.k, dim=1)
         values = values.relu()
         if self.gain is None:
-            out = self._sums(values, indices)
+            out = self._combine(values, indices)
             length = float(out.square().sum())
-            self.gain = float((centerd * out).sum()) / length if length > 0 else 1.0
+            self.gain = float((centered * out).sum()) / length if length > 0 else 1.0
         return values * self.gain, indices
 
-    def _sums(self, values: Tensor, indices: Tensor) -> Tensor:
+    def _combine(self, values: Tensor, indices: Tensor) -> Tensor:
         return F.embedding_bag(indices, self.directions.to(values), per_sample_weights=values, mode="sum")

@@ -1,12 +1,12 @@
-"""What a dictionary is worth, as plain functions on tensors, and one pass that counts them all.
+"""Metrics of a dictionary, as plain functions on tensors, and one pass that accumulates them all.
 
-Definitions (the field has several of each, and peers got some wrong):
+Definitions, where the literature has several:
 
-- FVU is the sum of squared errors over the sum of squared distances from the mean of the *data set*. A
-  batch's own mean flatters small batches; a mean of ratios is another number.
-- A latent is dead over a stated number of samples: silent on all of them.
-- Shrinkage is the factor by which reconstructions about the mean are too short, as far as they point the right
-  way: 1 for any least-squares fit, however incomplete, below 1 where a penalty holds latents down.
+- FVU is the sum of squared errors over the sum of squared distances from the mean of the *data set*. The
+  mean of each batch flatters small batches; a mean of per-batch ratios is another number.
+- A latent is dead if it is silent on all of a stated number of samples.
+- Shrinkage is the factor by which reconstructions about the mean are too short along the input: 1 for any
+  least-squares fit, however incomplete, below 1 where an L1 penalty reduces latents.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sae.errors import SAEError
 from sae.seeding import CONTROL, generator
 
 NEVER = -10.0
-"""What `log10_density` says of a latent that never fired."""
+"""`log10_density` of a latent that never fired."""
 
 
 def fvu(x: Tensor, reconstruction: Tensor, mean: Tensor | None = None) -> float:
@@ -75,7 +75,7 @@ def density_histogram(density: Tensor, bins: int = 40, low: float = NEVER, high:
 
 
 def cosine(x: Tensor, reconstruction: Tensor) -> float:
-    """Mean cosine between inputs and reconstructions `(N, d)`, as they are (not centerd)."""
+    """Mean cosine between inputs and reconstructions `(N, d)`, as they are (not centered)."""
     _same(x, reconstruction)
     return float(F.cosine_similarity(x.double(), reconstruction.double(), dim=1).mean())
 
@@ -120,8 +120,8 @@ def random_mmcs(m: int, true: Tensor, seed: int = 0) -> float:
 def matched_cosine(a: Tensor, b: Tensor) -> float:
     """Mean cosine of the best one-to-one matching (Hungarian) of two dictionaries' directions.
 
-    Between two seeds it is the stability of a dictionary (Fel et al., Archetypal SAE, 2025): 1 when both found the
-    same features in any order. Of unequal sizes, all directions of the smaller are matched.
+    Between two seeds it is the stability of a dictionary (Fel et al., Archetypal SAE, 2025): 1 when both have the same
+    features in any order. Of unequal sizes, all directions of the smaller are matched.
 
     >>> matched_cosine(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     1.0
@@ -167,7 +167,7 @@ class Reconstruction:
         density: `(m,)` share of inputs on which each latent fires.
         errors, variances: `(d,)` sums over the inputs, per dimension: of squared errors and of squared distances from
             the mean.
-        baselines: the same for the channel and the random dictionary, where they were asked for.
+        baselines: the same for the channel and the random dictionary, if measured.
     """
 
     name: str
@@ -194,12 +194,12 @@ class Reconstruction:
             **numbers,
             "explained_variance": 1 - self.fvu,
             "log10_density": {"counts": counts.tolist(), "edges": [round(e, 4) for e in edges.tolist()]},
-            "baselines": {name: one.describe() for name, one in self.baselines.items()},
+            "baselines": {name: baseline.describe() for name, baseline in self.baselines.items()},
         }
 
 
 class Tally:
-    """Counts a `Reconstruction` batch by batch; how the data are cut into batches changes nothing.
+    """Accumulates a `Reconstruction` batch by batch; the result does not depend on the batches.
 
     >>> tally = Tally("an SAE")
     >>> tally.add(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1), torch.tensor([2, 2, 0]))
@@ -211,13 +211,13 @@ class Tally:
         self.name, self.samples = name, 0
         self._shift = self._x = self._y = self._fired = self._errors = self._xx = torch.zeros(0, dtype=torch.float64)
         # sums of: active latents, cosines, |y|^2, x y, the last two about the shift
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        self._totals = torch.zeros(4, dtype=torch.float64)
 
     def add(self, x: Tensor, reconstruction: Tensor, fired: Tensor) -> None:
-        """Count inputs and reconstructions `(n, d)`, and on how many of them each latent fired, `(m,)`."""
+        """Count inputs and reconstructions `(n, d)`, and the number of inputs on which each latent fires, `(m,)`."""
         _same(x, reconstruction)
         x, y, fired = x.detach().double().cpu(), reconstruction.detach().double().cpu(), fired.cpu()
-        if not self.samples:  # squares are taken about the first batch's mean, to lose no digits
+        if not self.samples:  # squares about the first batch's mean lose no digits to cancellation
             self._shift = x.mean(dim=0)
             self._x, self._y, self._errors, self._xx = (torch.zeros_like(self._shift) for _ in range(4))
             self._fired = torch.zeros(len(fired), dtype=torch.float64)
@@ -229,7 +229,7 @@ class Tally:
         self._xx += a.square().sum(dim=0)
         self._fired += fired
         cosines = F.cosine_similarity(x, y, dim=1).sum()
-        self._sums += torch.stack([fired.sum().double(), cosines, b.square().sum(), (a * b).sum()])
+        self._totals += torch.stack([fired.sum().double(), cosines, b.square().sum(), (a * b).sum()])
 
     @property
     def mean(self) -> Tensor:
@@ -246,7 +246,7 @@ class Tally:
             raise SAEError("no activations: nothing was counted")
         n = self.samples
         by = (self.mean if mean is None else mean.double().cpu()) - self._shift
-        active, cosines, yy, xy = self._sums
+        active, cosines, yy, xy = self._totals
         about = n * by.square().sum()
         variances = self._xx - 2 * by * self._x + n * by.square()
         variance = float(variances.sum())
@@ -278,13 +278,13 @@ def reconstruction(
     seed: int = 0,
     name: str | None = None,
 ) -> Reconstruction:
-    """How an SAE reconstructs raw activations, beside what channels and random directions do at equal L0.
+    """How well an SAE reconstructs raw activations, beside channels and random directions at equal L0.
 
     Args:
         sae: the SAE.
         acts: `(N, d)`, or batches of it. Batches are read twice with `baselines`, so a one-way iterator is refused.
         mean: `(d,)` mean of the data set that variance is taken about (default: of `acts`).
-        baselines: count the channel and the random dictionary, too (`sae.evaluation.baselines`).
+        baselines: measure the channel and the random dictionary, too (`sae.evaluation.baselines`).
         batch_size: inputs at a time, of one tensor.
         seed: of the random dictionary.
         name: default the architecture's.
@@ -303,20 +303,20 @@ def reconstruction(
     for batch in _batches(acts, batch_size):
         with torch.no_grad():
             own.add(batch, *sae.reconstruct(batch))
-    found = own.result(mean)
+    result = own.result(mean)
     if not baselines:
-        return found
-    k = max(1, round(found.l0))
+        return result
+    k = max(1, round(result.l0))
     center = own.mean.float()
-    others: list[ChannelDictionary | RandomDictionary] = [
+    dictionaries: list[ChannelDictionary | RandomDictionary] = [
         ChannelDictionary(center, k),
         RandomDictionary(center, sae.latents, k, seed),
     ]
-    tallies = [Tally(other.name) for other in others]
+    tallies = [Tally(dictionary.name) for dictionary in dictionaries]
     for batch in _batches(acts, batch_size):
-        for other, tally in zip(others, tallies, strict=True):
-            tally.add(batch, *other.reconstruct(batch))
-    return replace(found, baselines={tally.name: tally.result(mean) for tally in tallies})
+        for dictionary, tally in zip(dictionaries, tallies, strict=True):
+            tally.add(batch, *dictionary.reconstruct(batch))
+    return replace(result, baselines={tally.name: tally.result(mean) for tally in tallies})
 
 
 def _batches(acts: Tensor | Iterable[Tensor], size: int) -> Iterable[Tensor]:

@@ -1,8 +1,8 @@
-"""Do latents tell where parts are better than channels do? Judged where the answer is known, by masks.
+"""Do latents detect parts better than channels do? Scored against annotated part masks.
 
-Of every dictionary the best unit for a part is chosen on one half of the pictures and scored on the other: the best of
-many is good by luck alone, and the more there are the more so. Beside an SAE stand the layer's channels and as many
-random directions, read in its own way (as many of them active) and as plain inner products.
+Of every dictionary the best unit for a part is chosen on one half of the images and scored on the other, since the
+maximum over many units is biased upward, and more so the more units there are. The controls of an SAE are the channels
+of its layer and as many random directions, both as sparse as the SAE and as plain inner products.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from sae.data.site import Function, check_fits
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError, shorten
 from sae.evaluation.baselines import RandomDictionary
+from sae.evaluation.part_agreement import agreement, bootstrap_auc, bootstrap_iou, bootstrap_weights, iou_at
 from sae.seeding import CONTROL, generator
+from zoo.common.results import Result
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
@@ -36,55 +38,36 @@ Measure = Literal["auc", "iou"]
 Kind = Literal["channels", "latents", "random", "linear"]
 MEASURES: tuple[Measure, ...] = ("auc", "iou")
 CHANNELS = "channels"
-_SAID: dict[Kind, str] = {
+_LABELS: dict[Kind, str] = {
     "channels": "channels",
     "latents": "latents",
     "random": "random directions, as sparse",
     "linear": "random directions, linear",
 }
-_FEWEST = 5  # positions on a part in either half
+_LEAST_POSITIONS = 5  # on a part, in each half
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A number, and its 95 % interval when pictures are drawn anew."""
+class Interval(Result):
+    """A number, and its 95 % bootstrap interval over images."""
 
     value: float
     low: float
     high: float
 
-    def describe(self) -> dict[str, float]:
-        """Ready for JSON."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
-    """How units go with parts, position by position; all `(units, parts)`.
-
-    Attributes:
-        auc: probability that a position on the part has more of the unit than one of a picture without the part.
-        iou: intersection over union of the part and the positions at or above `threshold`, the best there is.
-        threshold: that threshold.
-    """
-
-    auc: Tensor
-    iou: Tensor
-    threshold: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """All units of a dictionary, judged by parts.
+class ScoredDictionary:
+    """Scores of all units of a dictionary for all parts.
 
     Attributes:
         name: of the dictionary; kind: "channels", "latents", "random" (as sparse as the SAE it is a control of) or
             "linear" (the same directions as inner products).
         of: for the controls, name of the SAE.
-        units: how many; active: mean number above zero at a position.
-        chosen_by, scores: measure -> `(units, parts)` on the half on which units and thresholds are chosen, and on the
+        units: their number; active: mean number above zero at a position.
+        chosen_by, scores: measure -> `(units, parts)` on the half that chooses units and thresholds, and on the
             other half.
-        drawn: measure -> `(draws, parts)` scores of the chosen units on pictures of the other half, drawn anew.
+        bootstrap: measure -> `(draws, parts)` scores of the chosen units on bootstrap samples of the other half.
     """
 
     name: str
@@ -94,139 +77,142 @@ class Judged:
     active: float
     chosen_by: Mapping[Measure, Tensor]
     scores: Mapping[Measure, Tensor]
-    drawn: Mapping[Measure, Tensor]
+    bootstrap: Mapping[Measure, Tensor]
 
     def chosen(self, measure: Measure = "auc") -> Tensor:
-        """For each part the unit that is best on the first half, `(parts,)`."""
+        """The unit with the highest score on the first half, for each part, `(parts,)`."""
         return self.chosen_by[measure].argmax(dim=0)
 
     def best(self, measure: Measure = "auc") -> Tensor:
-        """For each part the score of that unit on the other half, `(parts,)`."""
+        """The score of that unit on the other half, for each part, `(parts,)`."""
         return self.scores[measure].gather(0, self.chosen(measure)[None])[0]
 
     def of_some(self, count: int, measure: Measure = "auc", *, draws: int = 100, seed: int = 0) -> Tensor:
-        """As `best`, with `count` units drawn at random to choose among: the mean over draws, `(parts,)`.
+        """As `best`, with the unit chosen among `count` random units: the mean over draws, `(parts,)`.
+
+        It compares dictionaries of different sizes at equal size.
 
         Raises:
-            SAEError: more than there are.
+            SAEError: `count` exceeds the number of units.
         """
         whole("count", count)
         if count > self.units:
-            raise SAEError(f"{self.name} has {self.units} units; {count} cannot be drawn")
-        drawn = generator(seed, CONTROL, count)
+            raise SAEError(f"{self.name} has {self.units} units; {count} cannot be sampled")
+        random = generator(seed, CONTROL, count)
         total = torch.zeros(self.scores[measure].shape[1], dtype=torch.float64)
         for _ in range(draws):
-            some = torch.randperm(self.units, generator=drawn)[:count]
-            best = self.chosen_by[measure][some].argmax(dim=0)
-            total += self.scores[measure][some[best], torch.arange(len(best))]
+            subset = torch.randperm(self.units, generator=random)[:count]
+            best = self.chosen_by[measure][subset].argmax(dim=0)
+            total += self.scores[measure][subset[best], torch.arange(len(best))]
         return total / draws
 
 
 @dataclass(frozen=True, eq=False)
 class PartComparison:
-    """What `compare` found.
+    """Result of `compare`.
 
     Attributes:
-        address: of the layer; parts: that both halves show often enough; left_out: the others.
+        address: of the layer; parts: those that are frequent enough in both halves; left_out: the others.
         dictionaries: the channels, every SAE and its controls.
         positions: parts -> positions on them in the half that scores.
-        pictures: number in the half that chooses, and in the half that scores.
+        images: number in the half that chooses, and in the half that scores.
         provenance: digests, seed, versions.
     """
 
     address: str
     parts: tuple[str, ...]
     left_out: tuple[str, ...]
-    dictionaries: tuple[Judged, ...]
+    dictionaries: tuple[ScoredDictionary, ...]
     positions: tuple[int, ...]
-    pictures: tuple[int, int]
+    images: tuple[int, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Judged:
+    def __getitem__(self, name: str) -> ScoredDictionary:
         """A dictionary by name.
 
         Raises:
             SAEError: there is none.
         """
-        for one in self.dictionaries:
-            if one.name == name:
-                return one
-        known = ", ".join(one.name for one in self.dictionaries)
-        raise SAEError(f"no dictionary {shorten(name)!r} was judged; there are {known}")
+        for dictionary in self.dictionaries:
+            if dictionary.name == name:
+                return dictionary
+        names = ", ".join(dictionary.name for dictionary in self.dictionaries)
+        raise SAEError(f"no dictionary {shorten(name)!r} was judged; there are {names}")
 
-    def of_kind(self, kind: Kind) -> tuple[Judged, ...]:
+    def of_kind(self, kind: Kind) -> tuple[ScoredDictionary, ...]:
         """Dictionaries of a kind."""
-        return tuple(one for one in self.dictionaries if one.kind == kind)
+        return tuple(dictionary for dictionary in self.dictionaries if dictionary.kind == kind)
 
     def mean(self, name: str, measure: Measure = "auc") -> Interval:
-        """Mean over parts of the best unit's score, with its interval over pictures."""
-        one = self[name]
-        return _interval(float(one.best(measure).mean()), one.drawn[measure].nanmean(dim=1))
+        """Mean over parts of the best unit's score, with its interval over images."""
+        dictionary = self[name]
+        return _interval(float(dictionary.best(measure).mean()), dictionary.bootstrap[measure].nanmean(dim=1))
 
     def difference(self, name: str, other: str = CHANNELS, measure: Measure = "auc") -> Interval:
-        """How much better one dictionary's best units are than another's, on the same pictures; mean over parts."""
+        """Difference of two dictionaries' best scores on the same images, mean over parts, with its interval."""
         a, b = self[name], self[other]
-        drawn = (a.drawn[measure] - b.drawn[measure]).nanmean(dim=1)
-        return _interval(float((a.best(measure) - b.best(measure)).mean()), drawn)
+        bootstrap = (a.bootstrap[measure] - b.bootstrap[measure]).nanmean(dim=1)
+        return _interval(float((a.best(measure) - b.best(measure)).mean()), bootstrap)
 
     def wins(self, name: str, other: str = CHANNELS, measure: Measure = "auc") -> int:
-        """For how many parts the best unit of one dictionary scores above that of another."""
+        """Number of parts for which the best unit of one dictionary scores above that of another."""
         return int((self[name].best(measure) > self[other].best(measure)).sum())
 
     def unit(self, name: str, index: int) -> str:
-        """Address of a unit, as far as it has one: latents once they are attached under the name used here."""
+        """Address of a unit; that of a latent holds once the SAE is attached under the name used here."""
         return f"{self.address}:{index}" if name == CHANNELS else f"{self.address}~{name}:{index}"
 
     def units(self, name: str) -> list[dict[str, Any]]:
         """Every unit of a dictionary with its best part, chosen on one half and scored on the other."""
-        one = self[name]
-        rows: list[dict[str, Any]] = [{"unit": self.unit(name, i)} for i in range(one.units)]
+        dictionary = self[name]
+        rows: list[dict[str, Any]] = [{"unit": self.unit(name, i)} for i in range(dictionary.units)]
         for measure in MEASURES:
-            at = one.chosen_by[measure].argmax(dim=1)
+            at = dictionary.chosen_by[measure].argmax(dim=1)
             for i, (row, k) in enumerate(zip(rows, at.tolist(), strict=True)):
-                row[measure] = {"part": self.parts[k], "score": float(one.scores[measure][i, k])}
+                row[measure] = {"part": self.parts[k], "score": float(dictionary.scores[measure][i, k])}
         return rows
 
     def describe(self, *, units: bool = False) -> dict[str, Any]:
-        """Ready for JSON; with `units` every channel and latent with its best part, too."""
-        fewest = self[CHANNELS].units
-        made = []
-        for one in self.dictionaries:
+        """Ready for JSON; with `units` also every channel and latent with its best part."""
+        channels = self[CHANNELS].units
+        dictionaries = []
+        for dictionary in self.dictionaries:
             by_measure: dict[str, Any] = {}
+            count = min(channels, dictionary.units)
             for measure in MEASURES:
-                best = one.best(measure).tolist()
-                chosen = [self.unit(one.name, i) for i in one.chosen(measure).tolist()]
+                best = dictionary.best(measure).tolist()
+                chosen = [self.unit(dictionary.name, i) for i in dictionary.chosen(measure).tolist()]
                 by_measure[measure] = {
-                    "mean": self.mean(one.name, measure).describe(),
-                    "less_channels": self.difference(one.name, measure=measure).describe(),
-                    "better_than_channels_for": self.wins(one.name, measure=measure),
-                    "of_as_many_as_channels": float(one.of_some(min(fewest, one.units), measure).mean()),
+                    "mean": self.mean(dictionary.name, measure).describe(),
+                    "less_channels": self.difference(dictionary.name, measure=measure).describe(),
+                    "better_than_channels_for": self.wins(dictionary.name, measure=measure),
+                    "of_as_many_as_channels": float(dictionary.of_some(count, measure).mean()),
                     "parts": [
                         {"part": part, "unit": unit, "score": score}
                         for part, unit, score in zip(self.parts, chosen, best, strict=True)
                     ],
                 }
-            made.append(
-                {"name": one.name, "kind": one.kind, "of": one.of, "units": one.units, "active": one.active}
+            dictionaries.append(
+                {name: getattr(dictionary, name) for name in ("name", "kind", "of", "units", "active")}
                 | by_measure
-                | ({"each": self.units(one.name)} if units and one.of is None else {})
+                | ({"each": self.units(dictionary.name)} if units and dictionary.of is None else {})
             )
         return {
             "address": self.address,
             "parts": dict(zip(self.parts, self.positions, strict=True)),
             "left_out": list(self.left_out),
-            "pictures": {"choosing": self.pictures[0], "scoring": self.pictures[1]},
-            "dictionaries": made,
+            "pictures": {"choosing": self.images[0], "scoring": self.images[1]},
+            "dictionaries": dictionaries,
             "provenance": dict(self.provenance),
         }
 
     def figure(self, title: str = "") -> Figure:
-        """The best unit of every dictionary for every part."""
+        """Figure of the best unit of every dictionary for every part."""
         from circuits.plot.sae.latent_quality import part_dots
 
         series = {
-            said: {str(m): [one.best(m).tolist() for one in self.of_kind(kind)] for m in MEASURES}
-            for kind, said in _SAID.items()
+            label: {str(m): [dictionary.best(m).tolist() for dictionary in self.of_kind(kind)] for m in MEASURES}
+            for kind, label in _LABELS.items()
         }
         return part_dots(self.parts, series, title=title or f"{self.address}: the best unit for each part")
 
@@ -242,24 +228,24 @@ def compare(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> PartComparison:
-    """Judge the latents of SAEs, the channels of their layer and random directions by the parts of pictures.
+    """Score the latents of SAEs, the channels of their layer and random directions as detectors of annotated parts.
 
-    Parts and units are compared on the layer's grid: a position lies on a part when its receptive field is centerd on
-    it. AUC and IoU are those of `Agreement`; the threshold of the IoU is chosen together with the unit.
+    Parts and units are compared on the grid of the layer: a position lies on a part when its receptive field is
+    centered on it. AUC and IoU are those of `Agreement`; the threshold of the IoU is chosen together with the unit.
 
     Args:
         model: the model.
-        layer: where the SAEs read.
-        saes: by name; several seeds of one kind side by side say how much is luck.
-        images: pictures with parts annotated that no SAE was trained on: `scenes:600@7`. An even half of them chooses.
-        draws: bootstrap draws of pictures, for intervals.
+        layer: of the SAEs.
+        saes: by name; several seeds of one architecture show the variation.
+        images: held-out images with annotated parts, such as `scenes:600@7`; a random half of them chooses.
+        draws: bootstrap samples of images, for intervals.
         seed: of the halves, the random directions and the bootstrap.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total) dictionaries.
 
     Raises:
-        SAEError: no SAE, one of another layer or width, a name twice, or no part that both halves show.
-        CircuitsError: pictures without annotations, or a layer without positions.
+        SAEError: no SAE, one of another layer or width, or no part that is frequent enough in both halves.
+        CircuitsError: images without annotations, or a layer without positions.
 
     >>> compare(model, "mixed3a", {"topk": s}, "scenes:600@7").difference("topk").value  # doctest: +SKIP
     0.02
@@ -267,46 +253,46 @@ def compare(
     site = VisionSite(model, layer)
     names = _checked(site, saes)
     whole("draws", draws)
-    pictures = open_images(images)
-    grid = part_grid(model, layer, pictures)
-    blocks = [block.acts.cpu() for block in site.blocks(pictures, batch_size=batch_size)]
+    source = open_images(images)
+    grid = part_grid(model, layer, source)
+    blocks = [block.acts.cpu() for block in site.blocks(source, batch_size=batch_size)]
     vectors = torch.cat(blocks).flatten(1, 2)  # (N, positions, d)
-    inside, shown = grid.inside.movedim(1, -1).flatten(1, 2), grid.shown
-    order = torch.randperm(len(pictures), generator=generator(seed, CONTROL))
+    inside, present = grid.inside.movedim(1, -1).flatten(1, 2), grid.shown
+    order = torch.randperm(len(source), generator=generator(seed, CONTROL))
     halves = order[: len(order) // 2].sort().values, order[len(order) // 2 :].sort().values
-    kept = [k for k in range(len(grid.parts)) if all(_enough(inside[h][..., k], shown[h][:, k]) for h in halves)]
-    if not kept:
-        raise SAEError(f"no part is shown often enough by both halves of {pictures.name}; use more pictures")
-    inside, shown = inside[..., kept], shown[:, kept]
+    parts = [k for k in range(len(grid.parts)) if all(_enough(inside[h][..., k], present[h][:, k]) for h in halves)]
+    if not parts:
+        raise SAEError(f"no part is frequent enough in both halves of {source.name}; use more images")
+    inside, present = inside[..., parts], present[:, parts]
     mean = vectors[halves[0]].flatten(0, 1).mean(dim=0)
-    weights = _weights(draws, len(halves[1]), seed)
-    made: list[Judged] = []
+    weights = bootstrap_weights(draws, len(halves[1]), seed)
+    scored: list[ScoredDictionary] = []
 
-    def judge(name: str, kind: Kind, of: str | None, encode: Function) -> Judged:
-        return _judged(name, kind, of, encode, vectors, inside, shown, halves, weights)
+    def judge(name: str, kind: Kind, of: str | None, encode: Function) -> ScoredDictionary:
+        return _scored(name, kind, of, encode, vectors, inside, present, halves, weights)
 
     with reporter(progress, "dictionaries") as report, torch.no_grad():
         total = 1 + 3 * len(names)
-        made.append(judge(CHANNELS, "channels", None, lambda x: x))
+        scored.append(judge(CHANNELS, "channels", None, lambda x: x))
         report(1, total)
         for name in names:
-            made.append(judge(name, "latents", None, partial(_latents, saes[name])))
-            report(len(made), total)
-            active = max(1, round(made[-1].active))
-            control = RandomDictionary(mean, saes[name].latents, active, seed=seed + len(made))
-            made.append(judge(f"{name} random", "random", name, control.encode))
-            report(len(made), total)
-            made.append(judge(f"{name} linear", "linear", name, partial(_products, control)))
-            report(len(made), total)
+            scored.append(judge(name, "latents", None, partial(_latents, saes[name])))
+            report(len(scored), total)
+            active = max(1, round(scored[-1].active))
+            control = RandomDictionary(mean, saes[name].latents, active, seed=seed + len(scored))
+            scored.append(judge(f"{name} random", "random", name, control.encode))
+            report(len(scored), total)
+            scored.append(judge(f"{name} linear", "linear", name, partial(_products, control)))
+            report(len(scored), total)
     return PartComparison(
         address=site.address,
-        parts=tuple(grid.parts[k] for k in kept),
-        left_out=tuple(p for k, p in enumerate(grid.parts) if k not in kept),
-        dictionaries=tuple(made),
+        parts=tuple(grid.parts[k] for k in parts),
+        left_out=tuple(p for k, p in enumerate(grid.parts) if k not in parts),
+        dictionaries=tuple(scored),
         positions=tuple(inside[halves[1]].flatten(0, 1).sum(dim=0).tolist()),
-        pictures=(len(halves[0]), len(halves[1])),
+        images=(len(halves[0]), len(halves[1])),
         provenance=provenance(
-            model=model.name, weights=model.digest, images=pictures.name, images_digest=pictures.digest,
+            model=model.name, weights=model.digest, images=source.name, images_digest=source.digest,
             draws=draws, seed=seed,
         ),
     )  # fmt: skip
@@ -320,109 +306,41 @@ def _products(control: RandomDictionary, acts: Tensor) -> Tensor:
     return (acts - control.mean) @ control.directions.T
 
 
-def agreement(acts: Tensor, inside: Tensor, absent: Tensor) -> Agreement:
-    """How units go with parts.
-
-    Args:
-        acts: `(n, units)` at positions.
-        inside: `(n, parts)` whether a position is on the part.
-        absent: `(n, parts)` whether it is of a picture without the part: what the AUC holds against the part. The IoU
-            counts all positions.
-    """
-    parts, count = inside.shape[1], acts.shape[1]
-    yes, no = inside.int(), absent.int()
-    on, off = inside.sum(dim=0).double(), absent.sum(dim=0).double()
-    areas, overlaps, levels = (torch.empty(count, parts, dtype=torch.float64) for _ in range(3))
-    start = torch.zeros(1, parts, dtype=torch.float64)
-    for unit, values in enumerate(acts.T):
-        # most latents are silent at most positions: what equals the lowest value need not be sorted
-        low = values.min()
-        rows = (values > low).nonzero().flatten()
-        rows = rows[values[rows].argsort(descending=True)]
-        ordered = values[rows]
-        last = torch.ones(len(rows), dtype=torch.bool)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        ends = last.nonzero().flatten()
-        hits = torch.cat([yes[rows].cumsum(dim=0)[ends].double(), on[None]])  # on the part, at or above each level
-        misses = torch.cat([no[rows].cumsum(dim=0)[ends].double(), off[None]])
-        above = torch.cat([ends + 1, torch.tensor([len(values)])]).double()[:, None]
-        new_hits, new_misses = hits.diff(dim=0, prepend=start), misses.diff(dim=0, prepend=start)
-        areas[unit] = (new_hits * (off - misses + new_misses / 2)).sum(dim=0) / (on * off)
-        overlap, at = (hits / (above + on - hits)).max(dim=0)
-        overlaps[unit], levels[unit] = overlap, torch.cat([ordered[ends], low[None]])[at].double()
-    return Agreement(areas, overlaps, levels)
-
-
-def _judged(
-    name: str, kind: Kind, of: str | None, encode: Function, vectors: Tensor, inside: Tensor, shown: Tensor,
+def _scored(
+    name: str, kind: Kind, of: str | None, encode: Function, vectors: Tensor, inside: Tensor, present: Tensor,
     halves: tuple[Tensor, Tensor], weights: Tensor,
-) -> Judged:  # fmt: skip
-    """A dictionary judged on both halves."""
-    found, acts = [], torch.empty(0)
+) -> ScoredDictionary:  # fmt: skip
+    """A dictionary scored on both halves."""
+    agreements, acts = [], torch.empty(0)
     for half in halves:
         acts = encode(vectors[half].flatten(0, 1)).float()
-        absent = (~shown[half])[:, None].expand(-1, vectors.shape[1], -1).flatten(0, 1)
-        found.append(agreement(acts, inside[half].flatten(0, 1), absent))
-    first, second = found
-    on = inside[halves[1]]  # (pictures, positions, parts)
+        absent = (~present[half])[:, None].expand(-1, vectors.shape[1], -1).flatten(0, 1)
+        agreements.append(agreement(acts, inside[half].flatten(0, 1), absent))
+    first, second = agreements
+    on = inside[halves[1]]  # (images, positions, parts)
     maps = acts.view(*on.shape[:2], -1)
-    held = _held(acts, first.threshold, on.flatten(0, 1))
+    held_out_iou = iou_at(acts, first.threshold, on.flatten(0, 1))
     chosen_by: dict[Measure, Tensor] = {"auc": first.auc, "iou": first.iou}
-    scores: dict[Measure, Tensor] = {"auc": second.auc, "iou": held}
-    drawn: dict[Measure, Tensor] = {m: torch.empty(len(weights), on.shape[2], dtype=torch.float64) for m in MEASURES}
+    scores: dict[Measure, Tensor] = {"auc": second.auc, "iou": held_out_iou}
+    bootstrap: dict[Measure, Tensor] = {
+        m: torch.empty(len(weights), on.shape[2], dtype=torch.float64) for m in MEASURES
+    }
     for k, unit in enumerate(first.auc.argmax(dim=0).tolist()):
-        drawn["auc"][:, k] = _drawn_auc(maps[..., unit], on[..., k], ~shown[halves[1]][:, k], weights)
+        bootstrap["auc"][:, k] = bootstrap_auc(maps[..., unit], on[..., k], ~present[halves[1]][:, k], weights)
     for k, unit in enumerate(first.iou.argmax(dim=0).tolist()):
-        drawn["iou"][:, k] = _drawn_iou(maps[..., unit], float(first.threshold[unit, k]), on[..., k], weights)
-    return Judged(name, kind, of, maps.shape[-1], float((maps > 0).sum(-1).double().mean()), chosen_by, scores, drawn)
-
-
-def _held(acts: Tensor, thresholds: Tensor, on: Tensor) -> Tensor:
-    """IoU `(units, parts)` of units `(n, units)` with parts `(n, parts)` at thresholds found elsewhere."""
-    rows, parts = on.nonzero().T
-    held = torch.empty_like(thresholds)
-    for unit, (values, levels) in enumerate(zip(acts.T.double(), thresholds, strict=True)):
-        above = len(values) - torch.searchsorted(values.sort().values, levels)
-        both = torch.bincount(parts[values[rows] >= levels[parts]], minlength=on.shape[1])
-        held[unit] = both / (above + on.sum(dim=0) - both)
-    return held
-
-
-def _drawn_iou(maps: Tensor, threshold: float, on: Tensor, weights: Tensor) -> Tensor:
-    """IoU `(draws,)` of one unit's maps `(pictures, positions)` with one part, pictures counted by weights."""
-    above = maps >= threshold
-    both, either = ((above & on).sum(dim=1).double(), (above | on).sum(dim=1).double())
-    return (weights @ both) / (weights @ either)
-
-
-def _drawn_auc(maps: Tensor, on: Tensor, absent: Tensor, weights: Tensor) -> Tensor:
-    """AUC `(draws,)` of one unit's maps `(pictures, positions)` for one part, pictures counted by weights."""
-    n, positions = maps.shape
-    image = torch.arange(n)[:, None].expand_as(on)[on]
-    high, low = maps[on], maps[absent].sort(dim=1).values
-    every = high.expand(len(low), -1).contiguous()
-    below = (torch.searchsorted(low, every) + torch.searchsorted(low, every, right=True)).double() / 2
-    # pairs in the right order, by the picture of the position on the part and that of the one without
-    pairs = torch.zeros(n, len(low), dtype=torch.float64).index_add_(0, image, below.T)
-    sides = weights @ on.sum(dim=1).double(), weights[:, absent].sum(dim=1) * positions
-    return ((weights @ pairs) * weights[:, absent]).sum(dim=1) / (sides[0] * sides[1])
-
-
-def _weights(draws: int, pictures: int, seed: int) -> Tensor:
-    """How often each picture is drawn, `(draws, pictures)`."""
-    rows = torch.randint(pictures, (draws, pictures), generator=generator(seed, CONTROL, pictures))
-    return torch.zeros(draws, pictures, dtype=torch.float64).scatter_add_(
-        1, rows, torch.ones(draws, pictures, dtype=torch.float64)
+        bootstrap["iou"][:, k] = bootstrap_iou(maps[..., unit], float(first.threshold[unit, k]), on[..., k], weights)
+    return ScoredDictionary(
+        name, kind, of, maps.shape[-1], float((maps > 0).sum(-1).double().mean()), chosen_by, scores, bootstrap
     )
 
 
-def _interval(value: float, drawn: Tensor) -> Interval:
-    low, high = percentile_interval(drawn)
+def _interval(value: float, bootstrap: Tensor) -> Interval:
+    low, high = percentile_interval(bootstrap)
     return Interval(value, float(low), float(high))
 
 
-def _enough(on: Tensor, shown: Tensor) -> bool:
-    return int(on.sum()) >= _FEWEST and not bool(shown.all())
+def _enough(on: Tensor, present: Tensor) -> bool:
+    return int(on.sum()) >= _LEAST_POSITIONS and not bool(present.all())
 
 
 def _checked(site: VisionSite, saes: Mapping[str, SAE]) -> Sequence[str]:
@@ -430,6 +348,6 @@ def _checked(site: VisionSite, saes: Mapping[str, SAE]) -> Sequence[str]:
         raise SAEError("name at least one SAE to compare, for example {'topk': sae.load(FOLDER)}")
     if CHANNELS in saes:
         raise SAEError(f"{CHANNELS!r} are the layer's own; call the SAE something else")
-    for one in saes.values():
-        check_fits(one, site)
+    for sae in saes.values():
+        check_fits(sae, site)
     return list(saes)

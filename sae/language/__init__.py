@@ -1,4 +1,7 @@
-"""Transformers as places where an SAE reads and writes: the same core that sees the layers of a CNN."""
+"""Sparse autoencoders on transformers: sites, texts, generation, and latents as texts show them.
+
+The SAE core is the same as for the layers of a CNN.
+"""
 
 from __future__ import annotations
 

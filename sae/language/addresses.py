@@ -14,12 +14,12 @@ _GRAMMAR = "[model/]layers.N.resid[~basis][:index][@token] or @document,token"
 
 @dataclass(frozen=True)
 class TextUnit:
-    """A channel or a latent in a language model, at a token or at all.
+    """A channel or a latent in a language model, at one token or at all.
 
     Attributes:
-        unit: the address without its place.
-        token: which token of the text, counted from 0, special tokens left out; None for all.
-        document: which of several texts; None where there is one.
+        unit: the address without the token.
+        token: index in the text, from 0, special tokens left out; None for all.
+        document: index of the text among several; None where there is one.
 
     >>> TextUnit.parse("tales/layers.2.resid~sae:17@5").token
     5
@@ -38,17 +38,17 @@ class TextUnit:
         """
         if not isinstance(text, str):
             raise AddressError(f"an address is a string {_GRAMMAR}; got {type(text).__name__}")
-        place = _TOKEN.search(text)
-        rest = text[: place.start()] if place else text
+        position = _TOKEN.search(text)
+        rest = text[: position.start()] if position else text
         try:
             unit = Unit.parse(rest)
         except AddressError as error:
             raise AddressError(f"cannot read the address {shorten(text)!r}; the form is {_GRAMMAR}") from error
-        if unit.at is not None or (place and unit.index is None):
+        if unit.at is not None or (position and unit.index is None):
             raise AddressError(f"cannot read the address {shorten(text)!r}: a token needs a unit, {_GRAMMAR}")
-        if place is None:
+        if position is None:
             return cls(unit)
-        return cls(unit, int(place[2]), int(place[1]) if place[1] else None)
+        return cls(unit, int(position[2]), int(position[1]) if position[1] else None)
 
     def __str__(self) -> str:
         if self.token is None:

@@ -1,4 +1,4 @@
-"""Texts cut into what a model takes at once."""
+"""Texts cut into chunks that fit into a model's context."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Chunk:
     """A stretch of a document as it is fed.
 
     Attributes:
-        document: which one; start: its first token, counted in the document without special tokens.
-        ids: token ids, special ones included; text: where in them the text's own tokens are.
-        last: whether the document ends here.
+        document: index of the document; start: its first token, counted in the document without special tokens.
+        ids: token ids, special tokens included; text: slice of the text's own tokens.
+        last: whether the document ends with it.
     """
 
     document: int
@@ -44,7 +44,7 @@ class Feeding:
 
     Attributes:
         prefix, suffix: special tokens around every chunk; context: tokens of a chunk, these included.
-        long: what to do with a text that is longer: "cut" it, or "refuse".
+        long: for texts that are longer, "cut" or "refuse".
     """
 
     prefix: tuple[int, ...]
@@ -63,10 +63,10 @@ class Feeding:
 
 
 def chunks(lm: LanguageModel, texts: Texts, feeding: Feeding) -> Iterator[Chunk]:
-    """All chunks in the order of the texts; each begins with the prefix anew and sees nothing of the one before.
+    """All chunks in the order of the texts; each begins with the prefix and does not see the chunk before.
 
     Raises:
-        SAEError: a text of no tokens, or too long where that is refused.
+        SAEError: a text without tokens, or a long one with `long="refuse"`.
     """
     for number, text in enumerate(texts):
         ids = lm.ids(text)

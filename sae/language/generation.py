@@ -1,4 +1,4 @@
-"""Texts that a model writes, token by token."""
+"""Generation of text, token by token."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sae.seeding import generator
 from zoo.networks.language import Feed, LanguageModel
 from zoo.progress import Progress, reporter
 
-_WRITING = 1 << 17  # a purpose of its own, so that no other draw is repeated
+_WRITING = 1 << 17  # a purpose of its own, so that no other random numbers are repeated
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What was written after a prompt.
+    """A continuation of a prompt.
 
     Attributes:
-        prompt: as given; text: what follows it; whole: both together.
-        ids: of the tokens written, the one that ends a text left out.
+        prompt: the prompt; text: its continuation; whole: both together.
+        ids: of the generated tokens, without the one that ends a text.
         ended: whether the model ended the text itself.
     """
 
@@ -49,9 +49,9 @@ def continued(
     cache: bool,
     progress: Progress = None,
 ) -> list[Continuation]:
-    """What a model writes after each prompt; see `LanguageSite.generate`.
+    """Continuations of prompts; see `LanguageSite.generate`.
 
-    Prompts of one length go together, unpadded, so that what is written does not depend on the company.
+    Prompts of one length are batched without padding, so that a continuation does not depend on the other prompts.
     """
     starts = _starts(lm, feeding, prompts, max_new_tokens, temperature)
     groups: dict[int, list[int]] = {}
@@ -59,18 +59,18 @@ def continued(
         groups.setdefault(len(ids), []).append(number)
     written: dict[int, list[int]] = {}
     ends = _ends(lm)
-    with reporter(progress, "tokens") as told, torch.no_grad(), lm.lock:
+    with reporter(progress, "tokens") as report, torch.no_grad(), lm.lock:
         for group in groups.values():
             fed = torch.tensor([starts[number] for number in group])
             draws = [generator(seed, _WRITING, number) for number in group]
             new: list[Tensor] = []
-            done = torch.zeros(len(group), dtype=torch.bool)
+            finished = torch.zeros(len(group), dtype=torch.bool)
             for scores in _steps(lm, fed, new, len(feeding.prefix), cache):
                 token = _draw(scores, temperature, draws)
                 new.append(token)
-                done |= torch.isin(token, ends)
-                told(len(written) * max_new_tokens + len(new) * len(group), len(starts) * max_new_tokens)
-                if len(new) == max_new_tokens or bool(done.all()):
+                finished |= torch.isin(token, ends)
+                report(len(written) * max_new_tokens + len(new) * len(group), len(starts) * max_new_tokens)
+                if len(new) == max_new_tokens or bool(finished.all()):
                     break
             written.update(zip(group, torch.stack(new, dim=1).tolist(), strict=True))
     stops = set(ends.tolist())
@@ -83,7 +83,7 @@ def _starts(
 ) -> list[list[int]]:
     check_head(lm)
     if not lm.causal:
-        raise SAEError(f"{lm.name} is a masked model: it fills gaps, and writes no text")
+        raise SAEError(f"{lm.name} is a masked model: it fills gaps, and generates no text")
     if isinstance(prompts, str) or not prompts or any(not isinstance(p, str) for p in prompts):
         raise SAEError("prompts are a list of strings, with at least one")
     whole("max_new_tokens", max_new_tokens)
@@ -104,23 +104,23 @@ def _starts(
 
 
 def _steps(lm: LanguageModel, ids: Tensor, new: list[Tensor], prefix: int, cache: bool) -> Any:
-    """Scores `(N, vocabulary)` of the next token, again and again; the caller appends to `new` what it chose."""
+    """Scores `(N, vocabulary)` of the next token, step by step; the caller appends the chosen tokens to `new`."""
     count, length = ids.shape
-    kept: Any = None
+    past: Any = None
     while True:
         fed = torch.cat([ids, *(token[:, None] for token in new)], dim=1)
-        start = length + len(new) - 1 if kept is not None else 0
+        start = length + len(new) - 1 if past is not None else 0
         mask = torch.ones((count, fed.shape[1] - start), dtype=torch.bool, device=lm.device)
         mask[:, : max(0, prefix - start)] = False
-        options = {"past_key_values": kept} if kept is not None else {}
+        options = {"past_key_values": past} if past is not None else {}
         out = lm.run(fed[:, start:], feed=Feed(start, mask), use_cache=cache, **options)
         if cache:
-            kept = out.past_key_values
+            past = out.past_key_values
         yield out.logits[:, -1].float().cpu()
 
 
 def _draw(scores: Tensor, temperature: float, draws: Sequence[torch.Generator]) -> Tensor:
-    """One token per row, each with its own random numbers."""
+    """One token per row, sampled with the row's own generator."""
     if temperature == 0:
         return scores.argmax(dim=1)
     shares = (scores.double() / temperature).softmax(dim=1)
@@ -130,14 +130,14 @@ def _draw(scores: Tensor, temperature: float, draws: Sequence[torch.Generator]) 
 def _ends(lm: LanguageModel) -> Tensor:
     """Ids that end a text."""
     stated = [getattr(lm.config, "eos_token_id", None), lm.tokenizer.eos_token_id]
-    ids = {int(i) for one in stated if one is not None for i in (one if isinstance(one, list) else [one])}
+    ids = {int(i) for entry in stated if entry is not None for i in (entry if isinstance(entry, list) else [entry])}
     return torch.tensor(sorted(ids), dtype=torch.long)
 
 
 def _continuation(lm: LanguageModel, prompt: str, start: list[int], new: list[int], ends: set[int]) -> Continuation:
     stop = next((at for at, token in enumerate(new) if token in ends), None)
-    kept = new if stop is None else new[:stop]
-    before, both = lm.decode(start) if start else "", lm.decode([*start, *kept])
-    # in running text what follows can change how the end of the prompt is written, spaces above all
-    text = both[len(before) :] if both.startswith(before) else lm.decode(kept)
-    return Continuation(prompt, text, both, tuple(kept), stop is not None)
+    body = new if stop is None else new[:stop]
+    before, both = lm.decode(start) if start else "", lm.decode([*start, *body])
+    # decoding depends on the tokens that follow: the end of the prompt, spaces above all, may differ in running text
+    text = both[len(before) :] if both.startswith(before) else lm.decode(body)
+    return Continuation(prompt, text, both, tuple(body), stop is not None)

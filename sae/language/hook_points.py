@@ -1,4 +1,4 @@
-"""Where in a transformer activations are read: names that are the same for every family of models."""
+"""Sites of a transformer by names that are the same for every family of models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 def site_paths(lm: LanguageModel) -> dict[str, str]:
     """The sites of a language model: `layers.N.resid`, `layers.N.attn`, `layers.N.mlp` -> path of a submodule.
 
-    `resid` is the residual stream after block N; `attn` and `mlp` are what the block's two halves add to it. Where a
-    norm comes between (Gemma 2, OLMo 2), they are what comes out of the norm, so that always
-    `resid[N] = resid[N-1] + attn[N] + mlp[N]`; only in models that normalize the stream itself (BERT) it is the norm
-    of that sum.
+    `resid` is the residual stream after block N; `attn` and `mlp` are what the two halves of the block add to it. With
+    a norm after each half (Gemma 2, OLMo 2) they are the outputs of that norm, so that always `resid[N] = resid[N-1] +
+    attn[N] + mlp[N]`; only in models that normalize the stream itself (BERT) `resid` is the norm of that sum.
 
     Raises:
-        SAEError: no stack of as many like blocks as the configuration has layers.
+        SAEError: no list of as many blocks with attention as the configuration has layers.
 
     >>> site_paths(load_language("tales"))["layers.2.resid"]  # doctest: +SKIP
     'model.layers.2'
@@ -39,21 +38,21 @@ def site_paths(lm: LanguageModel) -> dict[str, str]:
 
 
 def _paths(path: str, blocks: nn.ModuleList) -> dict[str, str]:
-    found = {}
+    paths = {}
     for n, block in enumerate(blocks):
-        whole = f"{path}.{n}"
-        found[f"layers.{n}.resid"] = whole
+        prefix = f"{path}.{n}"
+        paths[f"layers.{n}.resid"] = prefix
         for kind, inner in (("attn", _attention(block)), ("mlp", _mlp(block))):
             if inner is not None:
-                found[f"layers.{n}.{kind}"] = f"{whole}.{inner}"
-    return found
+                paths[f"layers.{n}.{kind}"] = f"{prefix}.{inner}"
+    return paths
 
 
 def _attention(block: Any) -> str | None:
     name = next((n for n in _ATTENTION if hasattr(block, n)), None)
     if name is None:
         return None
-    if hasattr(block, "post_feedforward_layernorm"):  # then the two names with `post` mean the norms behind
+    if hasattr(block, "post_feedforward_layernorm"):  # then the two names with `post` are norms after the halves
         return "post_attention_layernorm"
     # in BERT and its kin this module adds the stream and normalizes the sum: what it adds is its dense layer's
     return f"{name}.output.dense" if _is_bert(block) else name

@@ -1,10 +1,9 @@
-"""Are the features that the tales are known to have found by an SAE, and better than by the channels themselves?"""
+"""Known features of the tales: does an SAE recover them, and better than channels or random directions do?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from sae.language.texts import Texts
 from sae.seeding import CONTROL, generator
 from sae.steering.edits import When
 from sae.steering.max_activations import Maxima
+from zoo.common.results import Result
 from zoo.progress import Progress
 from zoo.tales import FEATURES, SAME_WORD, Story, labels_at
 
@@ -30,19 +30,19 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class KnownFeature:
-    """How well one known feature is read, by the latent that reads it best and by the controls.
+class KnownFeature(Result):
+    """How well one known feature is detected, by the best latent and by the controls.
 
-    Areas under the ROC curve. Each reader is chosen on one half of the stories and judged on the other, so that having
-    many to choose from is no merit. A feature that is one meaning of a word (a landmark, a homograph) is judged among
-    the tokens that are that word: among all tokens a reader of the mere word would be nearly right.
+    Areas under the ROC curve. Each unit is chosen on one half of the stories and scored on the other, so that the
+    largest of many AUCs is not biased upward. A feature that is one meaning of a word (a landmark, a homograph) is
+    scored among the tokens of that word only: among all tokens a detector of the word alone would score nearly 1.
 
     Attributes:
-        name: of the feature; tokens: how many of those judged on have it; among: of how many.
-        latent, auc: the latent, and its area.
+        name: of the feature; tokens: number of scored tokens with the feature; among: number of scored tokens.
+        latent, auc: the best latent, and its AUC.
         channel, channel_auc: the same of the site's channels, of either sign.
         random_auc: of as many random directions as there are latents, of either sign.
-        probe_auc: of a linear probe fitted to the feature: about what one direction can read here at best.
+        probe_auc: of a linear probe fitted to the feature: roughly the best that one direction can do here.
     """
 
     name: str
@@ -55,10 +55,6 @@ class KnownFeature:
     random_auc: float
     probe_auc: float
 
-    def describe(self) -> dict[str, Any]:
-        """The numbers as JSON."""
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
-
 
 @torch.no_grad()
 def known_features(
@@ -70,12 +66,12 @@ def known_features(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> list[KnownFeature]:
-    """How well each feature of the tales is read by one latent, one channel, or one of as many random directions.
+    """How well each feature of the tales is detected by one latent, one channel, or one of as many random directions.
 
     Args:
         sae: an SAE of the site.
         site: where it reads.
-        stories: of `zoo.tales.sample`, best not those it was trained on; the first half is chosen on.
+        stories: of `zoo.tales.sample`, best not those it was trained on; units are chosen on the first half.
         seed: of the random directions.
         batch_size: stories per forward pass.
         progress: True for a bar, or a function of (done, total) stories.
@@ -87,31 +83,31 @@ def known_features(
     'red_bridge_of_Fogport'
     """
     if len(stories) < 2:
-        raise SAEError("one half of the stories is chosen on, the other judged on: give two or more")
-    x, latents, places = _read(sae, site, stories, batch_size=batch_size, progress=progress)
-    labels, first = labels_at(stories, places), places[:, 0] < len(stories) // 2
-    tokens = np.array([stories[story].tokens[token] for story, token in places])
+        raise SAEError("units are chosen on one half of the stories and scored on the other: give two or more")
+    x, latents, positions = _read(sae, site, stories, batch_size=batch_size, progress=progress)
+    labels, first = labels_at(stories, positions), positions[:, 0] < len(stories) // 2
+    tokens = np.array([stories[story].tokens[token] for story, token in positions])
     directions = torch.randn(sae.latents, site.d, generator=generator(seed, CONTROL))
     readers = {"latent": latents, "channel": _signed(x), "random": _signed((x - x.mean(dim=0)) @ directions.T)}
-    found: dict[str, KnownFeature] = {}
+    features: dict[str, KnownFeature] = {}
     for word in dict.fromkeys([None, *SAME_WORD.values()]):
         names = [name for name in FEATURES if SAME_WORD.get(name) == word]
         among = np.ones(len(tokens), dtype=bool) if word is None else tokens == word
         own = labels[:, [FEATURES.index(name) for name in names]]
         halves = np.flatnonzero(first & among), np.flatnonzero(~first & among)
-        found |= zip(names, _judged(names, x, readers, own, *halves), strict=True)
-    return [found[name] for name in FEATURES]
+        features |= zip(names, _judged(names, x, readers, own, *halves), strict=True)
+    return [features[name] for name in FEATURES]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A latent that hardly fires but where a known feature is: what an edit can be made to wait for.
+    """A latent that is active almost only where a known feature is present: a condition for edits.
 
     Attributes:
-        latent: which; feature: which.
-        above: what it fires above, in multiples of its maximum.
-        precision: share of the tokens where it does so that have the feature; recall: share of those that have it where
-            it does.
+        latent: its number; feature: name of the feature.
+        above: threshold of activity, in multiples of its maximum.
+        precision: share of its active tokens that have the feature; recall: share of the tokens with the feature at
+            which it is active.
     """
 
     latent: int
@@ -122,7 +118,7 @@ class Gate:
 
     @property
     def when(self) -> When:
-        """The condition that it fires."""
+        """The condition that it is active."""
         return When(self.latent, above=self.above, unit="max")
 
 
@@ -140,9 +136,9 @@ def gates(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> list[Gate]:
-    """Latents that fire where a feature of the tales is and hardly elsewhere, those first that fire there most often.
+    """Latents that are active at tokens with a feature of the tales and hardly elsewhere, largest recall first.
 
-    One edit for each, with its `when`, steers wherever any of them fires.
+    One edit for each, with its `when`, steers wherever any of them is active.
 
     Args:
         sae: an SAE of the site.
@@ -150,8 +146,8 @@ def gates(
         stories: of `zoo.tales.sample`.
         feature: of `zoo.tales.FEATURES`.
         maxima: of `sae.steering.maxima`.
-        above: multiple of its maximum that a latent must exceed to count as firing.
-        precision, recall: the least that is asked for.
+        above: multiple of its maximum that a latent must exceed to count as active.
+        precision, recall: lower limits.
         batch_size: stories per forward pass.
         progress: True for a bar, or a function of (done, total) stories.
 
@@ -166,20 +162,20 @@ def gates(
     maxima.check(site, sae)
     if not stories:
         raise SAEError("no stories: give some of zoo.tales.sample")
-    _, latents, places = _read(sae, site, stories, batch_size=batch_size, progress=progress)
-    has = labels_at(stories, places)[:, [FEATURES.index(feature)]]
+    _, latents, positions = _read(sae, site, stories, batch_size=batch_size, progress=progress)
+    has = labels_at(stories, positions)[:, [FEATURES.index(feature)]]
     fires = ((latents > above * maxima.values) & (maxima.values > 0)).numpy()
     right = (fires & has).sum(axis=0)
     shares = right / np.maximum(fires.sum(axis=0), 1), right / max(int(has.sum()), 1)
-    found = [Gate(i, feature, above, float(p), float(r)) for i, (p, r) in enumerate(zip(*shares, strict=True))]
-    good = (one for one in found if one.recall > 0 and one.precision >= precision and one.recall >= recall)
-    return sorted(good, key=lambda one: -one.recall)
+    candidates = [Gate(i, feature, above, float(p), float(r)) for i, (p, r) in enumerate(zip(*shares, strict=True))]
+    good = (gate for gate in candidates if gate.recall > 0 and gate.precision >= precision and gate.recall >= recall)
+    return sorted(good, key=lambda gate: -gate.recall)
 
 
 def _read(
     sae: SAE, site: LanguageSite, stories: Sequence[Story], *, batch_size: int, progress: Progress
 ) -> tuple[Tensor, Tensor, Rows]:
-    """Vectors `(n, d)` of all tokens of stories, the latents `(n, m)`, and which story and token each is of."""
+    """Vectors `(n, d)` of all tokens of stories, the latents `(n, m)`, and the story and token of each `(n, 2)`."""
     check_fits(sae, site)
     for story in stories:
         if len(site.lm.ids(story.text)) != len(story.tokens):
@@ -196,7 +192,7 @@ def _signed(values: Tensor) -> Tensor:
 def _judged(
     names: Sequence[str], x: Tensor, readers: dict[str, Tensor], labels: Mask, choose: Rows, judge: Rows
 ) -> Iterator[KnownFeature]:
-    """Features `names`, labels `(n, names)`: readers chosen on the rows `choose`, judged on the rows `judge`."""
+    """Features `names`, labels `(n, names)`: units chosen on the rows `choose`, scored on the rows `judge`."""
     best = {
         kind: np.nan_to_num(_areas(values[choose], labels[choose])).argmax(axis=1) for kind, values in readers.items()
     }
@@ -220,11 +216,11 @@ def _judged(
 
 def _probe(x: Tensor, labels: Mask) -> Tensor:
     """The direction `(d,)` of a ridge regression on a feature."""
-    centerd = x.double() - x.double().mean(dim=0)
-    square = centerd.T @ centerd
+    centered = x.double() - x.double().mean(dim=0)
+    square = centered.T @ centered
     ridge = 1e-4 * square.diagonal().mean().clamp_min(1e-12) * torch.eye(len(square), dtype=torch.float64)
-    wanted = torch.from_numpy(labels.astype(np.float64))
-    direction: Tensor = torch.linalg.solve(square + ridge, centerd.T @ (wanted - wanted.mean()))
+    target = torch.from_numpy(labels.astype(np.float64))
+    direction: Tensor = torch.linalg.solve(square + ridge, centered.T @ (target - target.mean()))
     return direction
 
 

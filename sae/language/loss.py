@@ -1,4 +1,4 @@
-"""What a language model says about the tokens of texts, and how well."""
+"""Predictions of the tokens of texts, and their cross-entropy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sae.seeding import generator
 from zoo.networks.language import LanguageModel
 
 SCORES = 2**26
-"""Scores held at a time, of all ways together."""
+"""Scores in memory at a time, of all variants together."""
 MASKED_SHARE = 0.15
-_MASKING = 1 << 16  # a purpose of its own, so that no other draw is repeated
+_MASKING = 1 << 16  # a purpose of its own, so that no other random numbers are repeated
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class TextLoss:
         nats: per token, over all tokens counted; tokens: their number.
         documents: `(texts,)` nats per token of each text, NaN where none of its tokens was counted.
         counts: `(texts,)` tokens counted of each text.
-        digest: of the texts; name: where they come from.
+        digest: of the texts; name: their source.
     """
 
     nats: float
@@ -55,53 +55,60 @@ class TextLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """Tokens of a batch that are asked for.
+class PredictedTokens:
+    """Tokens of a batch that are predicted.
 
     Attributes:
-        made: the batch as it is fed.
-        rows, columns: `(n,)` where in the batch their scores are found.
-        right: `(n,)` ids that are there; documents: `(n,)` which text each is of.
+        batch: as it is fed.
+        rows, columns: `(n,)` positions of their scores in the batch.
+        right: `(n,)` ids of the tokens; documents: `(n,)` index of the text of each.
     """
 
-    made: Padded
+    batch: Padded
     rows: Tensor
     columns: Tensor
     right: Tensor
     documents: Tensor
 
     def pick(self, scores: Tensor) -> Tensor:
-        """The scores asked for: `(N, tokens, vocabulary)` -> `(n, vocabulary)`."""
+        """Scores of the predicted tokens: `(N, tokens, vocabulary)` -> `(n, vocabulary)`."""
         return scores[self.rows.to(scores.device), self.columns.to(scores.device)]
 
 
-def asked(lm: LanguageModel, batch: Sequence[Chunk]) -> Asked:
-    """Which tokens of some chunks are asked for, and how they are fed for that."""
-    made = padded(batch)
+def predicted_tokens(lm: LanguageModel, batch: Sequence[Chunk]) -> PredictedTokens:
+    """The predicted tokens of some chunks, and the batch that is fed for that.
+
+    Of a causal model every token with one before it, scored one position earlier; of a masked model a random 15 % of
+    each chunk, replaced by the mask token: the same in every call, since they depend on document and position alone.
+
+    Raises:
+        SAEError: a masked model without a mask token.
+    """
+    fed = padded(batch)
     documents = torch.tensor([chunk.document for chunk in batch])
     if lm.causal:
-        wanted = made.text.clone()
-        wanted[:, 0] = False  # nothing comes before it
-        rows, columns = wanted.nonzero(as_tuple=True)
-        return Asked(made, rows, columns - 1, made.ids[rows, columns], documents[rows])
+        counted = fed.text.clone()
+        counted[:, 0] = False  # nothing comes before it
+        rows, columns = counted.nonzero(as_tuple=True)
+        return PredictedTokens(fed, rows, columns - 1, fed.ids[rows, columns], documents[rows])
     mask = lm.tokenizer.mask_token_id
     if mask is None:
-        raise SAEError(f"the tokenizer of {lm.name} has no mask, so the model cannot be asked for a token")
-    hidden = torch.zeros_like(made.text)
+        raise SAEError(f"the tokenizer of {lm.name} has no mask, so it predicts no tokens")
+    hidden = torch.zeros_like(fed.text)
     for row, chunk in enumerate(batch):
-        drawn = torch.rand(chunk.count, generator=generator(0, _MASKING, chunk.document, chunk.start))
-        # as many of each chunk, so that a short text has one, too
-        few = drawn.argsort()[: max(1, round(MASKED_SHARE * chunk.count))]
+        noise = torch.rand(chunk.count, generator=generator(0, _MASKING, chunk.document, chunk.start))
+        # at least one of each chunk, however short
+        few = noise.argsort()[: max(1, round(MASKED_SHARE * chunk.count))]
         hidden[row, chunk.text.start + few] = True
     rows, columns = hidden.nonzero(as_tuple=True)
-    right = made.ids[rows, columns]
-    fed = made.ids.masked_fill(hidden, mask)
-    return Asked(Padded(fed, made.text, made.there), rows, columns, right, documents[rows])
+    right = fed.ids[rows, columns]
+    masked = fed.ids.masked_fill(hidden, mask)
+    return PredictedTokens(Padded(masked, fed.text, fed.there), rows, columns, right, documents[rows])
 
 
-def fitting(lm: LanguageModel, context: int, batch_size: int, ways: int) -> int:
-    """Chunks at a time, so that their scores fit into memory."""
-    return max(1, min(batch_size, SCORES // (context * int(lm.config.vocab_size) * max(1, ways))))
+def fitting(lm: LanguageModel, context: int, batch_size: int, variants: int) -> int:
+    """Chunks at a time, so that the scores of all variants fit into memory."""
+    return max(1, min(batch_size, SCORES // (context * int(lm.config.vocab_size) * max(1, variants))))
 
 
 def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
@@ -109,15 +116,15 @@ def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
     return F.cross_entropy(scores.float(), right.to(scores.device), reduction="none").double().cpu()
 
 
-def text_loss(sums: Tensor, counts: Tensor, texts: Texts) -> TextLoss:
-    """Sums of nats and numbers of tokens per text, as a result."""
+def text_loss(totals: Tensor, counts: Tensor, texts: Texts) -> TextLoss:
+    """The result, from total nats and token counts of each text."""
     total = int(counts.sum())
     if not total:
         raise SAEError("none of the texts has a token with another before it: there is nothing to predict")
     return TextLoss(
-        nats=float(sums.sum()) / total,
+        nats=float(totals.sum()) / total,
         tokens=total,
-        documents=(sums / counts).numpy(),
+        documents=(totals / counts).numpy(),
         counts=counts.numpy(),
         digest=texts.digest,
         name=texts.name,
@@ -125,10 +132,10 @@ def text_loss(sums: Tensor, counts: Tensor, texts: Texts) -> TextLoss:
 
 
 def check_head(lm: LanguageModel) -> None:
-    """Raise unless the model says which token stands where.
+    """Raise unless the model has a language head.
 
     Raises:
-        SAEError: it gives activations only.
+        SAEError: it has none.
     """
     if not lm.has_head:
         raise SAEError(f"{lm.name} is a {type(lm.module).__name__} without a language head: it predicts no tokens")

@@ -1,4 +1,4 @@
-"""A place in a transformer whose activations an SAE reads and may replace: every token of a text is a vector."""
+"""A site in a transformer, where an SAE reads activations and may replace them: every token of a text is a vector."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from zoo.progress import Progress, reporter
 
 
 class LanguageSite:
-    """A place in a language model as vectors `(N, d)`: one for each token of each text.
+    """A site in a language model as vectors `(N, d)`: one for each token of each text.
 
-    Special tokens (`<s>`, `[CLS]`) are fed as the tokenizer adds them, but are no places: they are neither captured
-    nor replaced, since what stands there is of no text and often a hundred times as long as anything else. A text
-    that is longer than the context is cut; every piece begins with the special tokens and sees nothing of the one
-    before. Padding is no place either.
+    Special tokens (`<s>`, `[CLS]`) are fed as the tokenizer adds them, but are neither captured nor replaced: they
+    belong to no text, and their activations are often a hundred times as long as those of other tokens. The same holds
+    for padding. A text that is longer than the context is cut; every piece begins with the special tokens and does not
+    see the piece before.
 
     Args:
         lm: a model of `zoo.networks.language.load_language`.
         site: `layers.N.resid`, `layers.N.attn` or `layers.N.mlp`; see `sae.language.site_paths`.
         bos: True feeds the tokenizer's beginning-of-text token in front even where the tokenizer does not (GPT-2);
             False never does (default: as the tokenizer does).
-        context: tokens fed at once, special ones included (default: all that the model takes).
-        long: what to do with a longer text: "cut" it, or "refuse".
+        context: tokens fed at once, special tokens included (default: the context of the model).
+        long: for longer texts, "cut" or "refuse".
 
     Attributes:
         feeding: how texts are fed.
 
     Raises:
-        SAEError: there is no such site (it lists those there are), or a context that the model does not take.
+        SAEError: no such site (the message lists the sites), or a context out of range.
 
     >>> site = LanguageSite(load_language("tales"), "layers.2.resid")  # doctest: +SKIP
     >>> next(site.blocks(["She was happy."])).acts.shape  # doctest: +SKIP
@@ -81,7 +81,7 @@ class LanguageSite:
     def __repr__(self) -> str:
         return f"LanguageSite({self.address!r}, d={self.d})"
 
-    # -- what it is -----------------------------------------------------------------------------------
+    # -- identity ------------------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -95,7 +95,7 @@ class LanguageSite:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What an SAE trained here must be told, JSON-ready; the keys that SAELens knows among them."""
+        """Metadata of an SAE trained here, ready for JSON; it includes the keys of SAELens."""
         return {
             "model_name": self.lm.name,
             "hook_name": self.site,
@@ -111,9 +111,9 @@ class LanguageSite:
 
     @property
     def position(self) -> int:
-        """Inside a replaced function: the place in the sequence, special tokens counted, of the first token it sees.
+        """Inside a replaced function: index in the sequence, special tokens counted, of its first token.
 
-        Above zero while a text is generated with a cache, where the function sees one new token at a time.
+        Above zero while a text is generated with a cache, where the function receives one new token at a time.
 
         Raises:
             SAEError: nothing is running.
@@ -124,7 +124,7 @@ class LanguageSite:
     def mask(self) -> Tensor | None:
         """Inside a replaced function: `(N, tokens)`, False at special tokens and padding; None when all is text.
 
-        What the function gives for the others is not used.
+        The function's values at the others are not used.
 
         Raises:
             SAEError: nothing is running.
@@ -133,7 +133,9 @@ class LanguageSite:
 
     def _feed(self) -> Feed:
         if self.lm.feed is None:
-            raise SAEError("position and mask are of a running model: ask inside the function given to replaced()")
+            raise SAEError(
+                "position and mask are of a running model: read them inside the function given to replaced()"
+            )
         return self.lm.feed
 
     def unit(self, address: str | TextUnit, latents: int | None = None) -> TextUnit:
@@ -141,32 +143,32 @@ class LanguageSite:
 
         Args:
             address: with or without model and site.
-            latents: how many latents the basis has, to check the index.
+            latents: number of latents of the basis, to check the index.
 
         Raises:
             AddressError: it cannot be read, is of another model or site, or its index is out of range.
         """
         if isinstance(address, str) and address[:1] in ("~", ":"):
             address = f"{self.site}{address}"
-        found = address if isinstance(address, TextUnit) else TextUnit.parse(address)
-        unit = found.unit
+        parsed = address if isinstance(address, TextUnit) else TextUnit.parse(address)
+        unit = parsed.unit
         if unit.model not in (None, self.lm.name) or unit.layer != self.site:
-            raise AddressError(f"{shorten(found)} is not of {self.address}")
-        count, what = (self.d, "channels") if unit.basis is None else (latents, "latents")
+            raise AddressError(f"{shorten(parsed)} is not of {self.address}")
+        count, noun = (self.d, "channels") if unit.basis is None else (latents, "latents")
         if unit.index is not None and count is not None and unit.index >= count:
-            raise AddressError(f"{self.address} has {count} {what} (0 to {count - 1}); asked for {unit.index}")
-        return replace(found, unit=replace(unit, model=self.lm.name))
+            raise AddressError(f"{self.address} has {count} {noun} (0 to {count - 1}); asked for {unit.index}")
+        return replace(parsed, unit=replace(unit, model=self.lm.name))
 
     # -- reading --------------------------------------------------------------------------------------
 
     def open(self, texts: Any) -> Texts:
-        """The texts, in whatever form `sae.language.open_texts` takes them."""
+        """The texts, from any form that `sae.language.open_texts` takes."""
         return open_texts(texts)
 
     def blocks(self, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> Iterator[Block]:
         """Activations `(texts, tokens, d)` batch by batch, in the order of the texts.
 
-        A row is a text, however many pieces it was fed in; `places` counts the text's own tokens from 0.
+        A row is a text, however many pieces it was fed in; positions count the text's own tokens from 0.
 
         Args:
             inputs: texts: a list of strings, a file, `tales:500`, ...
@@ -180,7 +182,7 @@ class LanguageSite:
         rows: list[Tensor] = []
         parts: list[Tensor] = []
         first = 0
-        with reporter(progress, "texts") as told:
+        with reporter(progress, "texts") as report:
             for batch in batched(chunks(self.lm, texts, self.feeding), batch_size):
                 for chunk, acts in zip(batch, self._read(batch), strict=True):
                     parts.append(acts)
@@ -192,39 +194,39 @@ class LanguageSite:
                         yield _block(rows, first)
                         first, rows = first + len(rows), []
                     rows.append(row)
-                told(batch[-1].document + batch[-1].last, len(texts))
+                report(batch[-1].document + batch[-1].last, len(texts))
             yield _block(rows, first)
 
     def _read(self, batch: list[Chunk]) -> list[Tensor]:
         """Activations `(tokens, d)` of each chunk, its special tokens left out; the pass ends at the site."""
-        made = padded(batch)
-        seen: list[Tensor] = []
+        fed = padded(batch)
+        captured: list[Tensor] = []
 
         def keep(_module: nn.Module, _inputs: Any, out: Any) -> None:
-            seen.append(_tensor(out, self.site))
+            captured.append(_tensor(out, self.site))
             raise Stop
 
         with torch.no_grad(), self.lm.lock, hooked(self._module(), keep):
             try:
-                self.run(made)
+                self.run(fed)
             except Stop:
-                acts = seen[0]
+                acts = captured[0]
                 return [acts[row, chunk.text] for row, chunk in enumerate(batch)]
         raise CaptureError(f"{self.address} did not run in this forward pass")
 
     def _module(self) -> nn.Module:
         return self.lm.module.get_submodule(self.path)
 
-    def run(self, made: Padded) -> Any:
+    def run(self, batch: Padded) -> Any:
         """One forward pass of a padded batch.
 
-        A causal model is given no attention mask: what is padded on the right comes after all that is asked for, and
-        a mask could only choose another kernel, and with it other rounding.
+        A causal model is given no attention mask: padding on the right comes after all tokens that are used, and a mask
+        could only select another kernel, and with it other rounding.
         """
         options: dict[str, Any] = {"use_cache": False} if self.lm.causal else {}
         if not self.lm.causal:
-            options["attention_mask"] = made.there.to(self.lm.device).long()
-        return self.lm.run(made.ids, feed=Feed(0, made.text.to(self.lm.device)), **options)
+            options["attention_mask"] = batch.there.to(self.lm.device).long()
+        return self.lm.run(batch.ids, feed=Feed(0, batch.text.to(self.lm.device)), **options)
 
     def stream(self, texts: Any, **settings: Any) -> SiteStream:
         """Training vectors from texts, shuffled and without end; for the settings see `SiteStream`."""
@@ -266,38 +268,38 @@ class LanguageSite:
 
         return act
 
-    # -- what the model makes of it -------------------------------------------------------------------
+    # -- predictions and generation -------------------------------------------------------------------
 
     def predictions(
         self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
     ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
-        """Scores `(n, vocabulary)` of tokens, once per way, and the ids that are there.
+        """Scores `(n, vocabulary)` of tokens, once per variant, and the ids of these tokens.
 
-        Of a causal model, for every token that has another before it; of a masked one, for a seventh of the tokens,
-        the same ones every time, with a mask in their place. See `sae.data.site.Site.predictions`.
+        Of a causal model, for every token that has another before it; of a masked one, for 15 % of the tokens, the same
+        ones every time, replaced by the mask token. See `sae.data.site.Site.predictions`.
         """
         prediction.check_head(self.lm)
         texts = self.open(inputs)
         size = prediction.fitting(self.lm, self.feeding.context, batch_size, len(ways))
-        with reporter(progress, "texts") as told, torch.no_grad():
+        with reporter(progress, "texts") as report, torch.no_grad():
             for batch in batched(chunks(self.lm, texts, self.feeding), size):
-                asked = prediction.asked(self.lm, batch)
-                if len(asked.right):
-                    scores = [self._scores(asked, way) for way in ways]
-                    yield scores, asked.right
-                told(batch[-1].document + batch[-1].last, len(texts))
+                tokens = prediction.predicted_tokens(self.lm, batch)
+                if len(tokens.right):
+                    scores = [self._scores(tokens, way) for way in ways]
+                    yield scores, tokens.right
+                report(batch[-1].document + batch[-1].last, len(texts))
 
-    def _scores(self, asked: prediction.Asked, way: Function | None) -> Tensor:
+    def _scores(self, tokens: prediction.PredictedTokens, way: Function | None) -> Tensor:
         if way is None:
-            return asked.pick(self.run(asked.made).logits)
+            return tokens.pick(self.run(tokens.batch).logits)
         with self.replaced(way):
-            return asked.pick(self.run(asked.made).logits)
+            return tokens.pick(self.run(tokens.batch).logits)
 
     def loss(self, inputs: Any, *, batch_size: int = 32, progress: Progress = None) -> TextLoss:
         """Mean cross-entropy in nats per token of the texts, active replacements included.
 
-        Special tokens are seen, but not counted. Of a causal model every token that has another before it is
-        counted, of a masked one a seventh of the tokens (see `predictions`).
+        Special tokens are fed, but not counted. Of a causal model every token that has another before it is counted, of
+        a masked one 15 % of the tokens (see `predictions`).
 
         Raises:
             SAEError: texts that cannot be read or fed, or a model without a head.
@@ -308,16 +310,16 @@ class LanguageSite:
         prediction.check_head(self.lm)
         texts = self.open(inputs)
         size = prediction.fitting(self.lm, self.feeding.context, batch_size, 1)
-        sums, counts = torch.zeros(len(texts), dtype=torch.float64), torch.zeros(len(texts), dtype=torch.long)
-        with reporter(progress, "texts") as told, torch.no_grad():
+        totals, counts = torch.zeros(len(texts), dtype=torch.float64), torch.zeros(len(texts), dtype=torch.long)
+        with reporter(progress, "texts") as report, torch.no_grad():
             for batch in batched(chunks(self.lm, texts, self.feeding), size):
-                asked = prediction.asked(self.lm, batch)
-                if len(asked.right):
-                    losses = prediction.cross_entropy(self._scores(asked, None), asked.right)
-                    sums.index_add_(0, asked.documents, losses)
-                    counts.index_add_(0, asked.documents, torch.ones_like(asked.documents))
-                told(batch[-1].document + batch[-1].last, len(texts))
-        return prediction.text_loss(sums, counts, texts)
+                tokens = prediction.predicted_tokens(self.lm, batch)
+                if len(tokens.right):
+                    losses = prediction.cross_entropy(self._scores(tokens, None), tokens.right)
+                    totals.index_add_(0, tokens.documents, losses)
+                    counts.index_add_(0, tokens.documents, torch.ones_like(tokens.documents))
+                report(batch[-1].document + batch[-1].last, len(texts))
+        return prediction.text_loss(totals, counts, texts)
 
     def generate(
         self,
@@ -329,15 +331,15 @@ class LanguageSite:
         cache: bool = True,
         progress: Progress = None,
     ) -> list[Continuation]:
-        """What the model writes after each prompt, active replacements included.
+        """Continue each prompt, with the replacements that are active.
 
         Args:
-            prompts: texts; the empty one asks for a text from its beginning. Every prompt has its own random numbers,
-                made of `seed` and its place in the list, so that one prompt given ten times is continued in ten ways.
-            max_new_tokens: tokens at most; a text that the model ends itself is shorter.
-            seed: of the draws.
-            temperature: 0 takes the likeliest token always.
-            cache: keep keys and values of earlier tokens; without, all is computed anew for every token.
+            prompts: texts; an empty one begins a new text. Every prompt has its own random numbers, from `seed` and its
+                index in the list, so that ten copies of a prompt have ten continuations.
+            max_new_tokens: upper limit; a text that the model ends itself is shorter.
+            seed: of the samples.
+            temperature: 0 always takes the likeliest token.
+            cache: reuse keys and values of earlier tokens; without, they are recomputed for every token.
             progress: True for a bar, or a function of (done, total) tokens.
 
         Raises:
@@ -353,7 +355,7 @@ class LanguageSite:
 
 
 class _Once:
-    """Sees to it that an edited site runs once in every forward pass."""
+    """Checks that a replaced site runs exactly once in every forward pass."""
 
     def __init__(self, site: str) -> None:
         self.site = site
@@ -366,14 +368,14 @@ class _Once:
         self.ran, self.feed = True, feed
 
     def after(self, _module: nn.Module, _inputs: Any, _out: Any) -> None:
-        # only a whole forward pass comes here: one that stopped early may rightly not have reached the site
+        # runs only after a complete forward pass: one that stopped early need not reach the site
         if not self.ran:
             raise CaptureError(f"{self.site} is replaced, but did not run in this forward pass")
         self.ran = False
 
 
 def _tensor(out: Any, site: str) -> Tensor:
-    """The activations in what a module gives: itself, or the first of a tuple (attention gives its weights too)."""
+    """The activations in the output of a module: the output, or its first entry (attention returns its weights too)."""
     first = out[0] if isinstance(out, tuple) and out else out
     if not isinstance(first, Tensor) or first.ndim != 3:
         raise CaptureError(f"the output of {site} is a {type(first).__name__}, not activations (N, tokens, d)")

@@ -1,8 +1,10 @@
-"""Which latents, at which tokens, made the model say a word, or a latent of a later site fire.
+"""Attribution of a text prediction: latents at tokens that raise the logit of a token, or a latent of a later site.
 
-Gradient times activation through the site's own SAE, with what the SAE leaves over held as a constant; the strongest
-are then taken out one by one, to see whether what they are said to give is really lost. Source: Marks et al., Sparse
-Feature Circuits, 2024.
+After Marks et al. 2024, "Sparse Feature Circuits" (arXiv 2403.19647), section 3.1: an activation is split by the SAE
+into x = decode(a) + error, the target is differentiated with respect to the latents a (and the error, as one more
+node), and the indirect effect of latent i at a token is estimated to first order as a_i * d(target)/d(a_i). The
+estimate ignores all nonlinearity on the way, so the strongest latents are also ablated, one at a time, by subtracting
+a_i W_i.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from circuits.common.provenance import provenance
 from circuits.errors import AddressError
 from sae.architectures.base import SAE
 from sae.checks import whole
-from sae.data.site import check_fits
+from sae.data.site import Function, check_fits
 from sae.errors import SAEError, shorten
-from sae.language.chunking import chunks, padded
+from sae.language.chunking import Padded, chunks, padded
 from sae.language.site import LanguageSite
+from zoo.common.results import Result
 
 
 @dataclass(frozen=True)
@@ -29,28 +32,29 @@ class Cause:
     """A latent at a token.
 
     Attributes:
-        token: of the text; word: it as text; latent: index; activation: there.
-        given: gradient times activation: what it gives to the target, to first order.
-        lost: by how much the target falls when it is taken out there; NaN for those that were not tried.
+        token: index in the text; word: the token as text; latent: index; activation: of the latent at the token.
+        attribution: activation times gradient, its effect on the target to first order.
+        ablation_effect: fall of the target when the latent is ablated there; NaN where it was not measured.
     """
 
     token: int
     word: str
     latent: int
     activation: float
-    given: float
-    lost: float
+    attribution: float
+    ablation_effect: float
 
 
 @dataclass(frozen=True)
-class TextAttribution:
-    """What `attribute_text` found.
+class TextAttribution(Result):
+    """Result of `attribute_text`.
 
     Attributes:
-        target: what was asked about, for people; value: of the target on the text.
-        token: at which it was read.
-        causes: latents at tokens, those that give most (in size) first.
-        total: what all latents give together; error: what the part of the activations gives that the SAE leaves over.
+        target: description of the target; value: of the target on the text.
+        token: at which it is read.
+        causes: latents at tokens with the largest absolute attribution, largest first.
+        total: sum of the attributions of all latents; error: attribution of the part of the activations that the SAE
+            does not explain.
         provenance: model, SAE.
     """
 
@@ -61,10 +65,6 @@ class TextAttribution:
     total: float
     error: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {**vars(self), "causes": [vars(c) for c in self.causes], "provenance": dict(self.provenance)}
 
 
 def attribute_text(
@@ -77,15 +77,15 @@ def attribute_text(
     n: int = 10,
     tried: int = 5,
 ) -> TextAttribution:
-    """Latents that made the model say a word after a text, or made a latent of a later site fire.
+    """Latents that raise the logit of the token after a text, or the pre-activation of a latent of a later site.
 
     Args:
-        sae: the SAE; site: where it reads.
+        sae: the SAE; site: its site.
         text: one text, no longer than the context.
-        target: a word, one token of the vocabulary, whose logit is explained (about the mean over the vocabulary); or
-            an SAE, its site and a latent, whose pre-activation is.
-        token: of the text, at which the target is read; from the end when below zero.
-        n: causes listed; tried: how many of them are taken out, one at a time.
+        target: a word that is one token of the vocabulary: its logit less the mean logit; or an SAE, its site and a
+            latent: the latent's pre-activation.
+        token: index in the text at which the target is read; negative ones count from the end.
+        n: number of causes; tried: number of these that are ablated, one at a time.
 
     Raises:
         SAEError: a text that is too long, a word that is no single token, or an SAE of another site.
@@ -96,103 +96,103 @@ def attribute_text(
     """
     whole("n", n)
     check_fits(sae, site)
-    batch = list(chunks(site.lm, site.open([text]), site.feeding))
-    if len(batch) > 1:
+    pieces = list(chunks(site.lm, site.open([text]), site.feeding))
+    if len(pieces) > 1:
         raise SAEError(f"the text has more tokens than {site.lm.name} takes at once, {site.feeding.room}")
-    count = batch[0].count
+    count, first = pieces[0].count, pieces[0].text.start
     if not -count <= token < count:
         raise AddressError(f"the text has {count} tokens (0 to {count - 1}); asked for token {token}")
     at = token % count
-    first = batch[0].text.start
-    reader = _Reader(site, target, first + at)
-    made = padded(batch)
-    kept: dict[str, Tensor] = {}
+    reader = _Target(site, target, first + at)
+    batch = padded(pieces)
+    split: dict[str, Tensor] = {}
 
-    def through(acts: Tensor) -> Tensor:
+    def through_sae(acts: Tensor) -> Tensor:
+        # detached latents and error are the leaves; their sum is the activation itself, so the target is unchanged
         flat = acts.detach().reshape(-1, acts.shape[-1])
         latents = sae.encode(flat).detach().requires_grad_(True)
         error = (flat - sae.decode(latents)).detach().requires_grad_(True)
-        kept.update(latents=latents, error=error)
+        split.update(latents=latents, error=error)
         return (sae.decode(latents) + error).view_as(acts)
 
-    with torch.enable_grad(), site.replaced(through):
-        value = reader.read(made)
-    gradients = torch.autograd.grad(value, [kept["latents"], kept["error"]], allow_unused=True)
-    latents = kept["latents"].detach()
-    given = torch.zeros_like(latents) if gradients[0] is None else gradients[0] * latents
-    left = 0.0 if gradients[1] is None else float((gradients[1] * kept["error"].detach()).sum())
-    rows = given[first : first + count]
-    order = rows.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
-    words = [site.lm.decode([i]) for i in batch[0].ids[first : first + count]]
+    with torch.enable_grad(), site.replaced(through_sae):
+        value = reader.read(batch)
+    gradients = torch.autograd.grad(value, [split["latents"], split["error"]], allow_unused=True)
+    latents = split["latents"].detach()
+    attributions = torch.zeros_like(latents) if gradients[0] is None else gradients[0] * latents
+    error = 0.0 if gradients[1] is None else float((gradients[1] * split["error"].detach()).sum())
+    rows = attributions[first : first + count]
+    words = [site.lm.decode([i]) for i in pieces[0].ids[first : first + count]]
     clean = float(value.detach())
     causes = []
-    for rank, flat in enumerate(order):
-        place, latent = divmod(flat, sae.latents)
-        if float(rows[place, latent]) == 0:
+    for rank, flat in enumerate(rows.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()):
+        position, latent = divmod(flat, sae.latents)
+        activation, attribution = float(latents[first + position, latent]), float(rows[position, latent])
+        if attribution == 0:
             break
-        lost = float("nan")
+        ablation_effect = float("nan")
         if rank < tried:
-            amount = float(latents[first + place, latent])
-            with torch.no_grad(), site.replaced(_without(sae.write[latent], first + place, amount)):
-                lost = clean - float(reader.read(made))
-        causes.append(
-            Cause(place, words[place], latent, float(latents[first + place, latent]), float(rows[place, latent]), lost)
-        )
+            ablated = _ablated(sae.write[latent], first + position, activation)
+            with torch.no_grad(), site.replaced(ablated):
+                ablation_effect = clean - float(reader.read(batch))
+        causes.append(Cause(position, words[position], latent, activation, attribution, ablation_effect))
     return TextAttribution(
         target=reader.name,
         value=clean,
         token=at,
         causes=tuple(causes),
         total=float(rows.sum()),
-        error=left,
+        error=error,
         provenance=provenance(weights=site.lm.digest, sae=sae.config.to_dict()),
     )
 
 
-def _without(direction: Tensor, place: int, amount: float) -> Any:
+def _ablated(direction: Tensor, position: int, activation: float) -> Function:
+    """Removes what a latent writes at one token."""
+
     def function(acts: Tensor) -> Tensor:
         new = acts.clone()
-        new[:, place] -= amount * direction.to(acts)
+        new[:, position] -= activation * direction.to(acts)
         return new
 
     return function
 
 
-class _Reader:
-    """Runs the model and reads the target, with whatever is replaced meanwhile."""
+class _Target:
+    """Runs the model, with the replacements that are active, and reads the target."""
 
-    def __init__(self, site: LanguageSite, target: str | tuple[SAE, LanguageSite, int], place: int) -> None:
-        self.site, self.place = site, place
+    def __init__(self, site: LanguageSite, target: str | tuple[SAE, LanguageSite, int], position: int) -> None:
+        self.site, self.position = site, position
         self.later: tuple[SAE, LanguageSite, int] | None = None
         self.word = 0
         if isinstance(target, str):
-            found = [ids for ids in (site.lm.ids(target), site.lm.ids(f" {target}")) if len(ids) == 1]
-            if not found:
+            single = [ids for ids in (site.lm.ids(target), site.lm.ids(f" {target}")) if len(ids) == 1]
+            if not single:
                 raise SAEError(f"{shorten(target)!r} is no single token of {site.lm.name}")
-            self.word, self.name = found[0][0], f"logit of {target!r}"
+            self.word, self.name = single[0][0], f"logit of {target!r}"
             return
-        later, where, latent = target
-        check_fits(later, where)
-        if where.lm is not site.lm:
+        later, later_site, latent = target
+        check_fits(later, later_site)
+        if later_site.lm is not site.lm:
             raise SAEError("the target must be a latent of the same model")
         if not 0 <= latent < later.latents:
             raise AddressError(f"the target's SAE has {later.latents} latents; asked for {latent}")
-        self.later, self.name = target, f"{where.address}, latent {latent}"
+        self.later, self.name = target, f"{later_site.address}, latent {latent}"
 
-    def read(self, made: Any) -> Tensor:
+    def read(self, batch: Padded) -> Tensor:
         """The target as a scalar."""
         if self.later is None:
-            logits = self.site.run(made).logits[0, self.place]
+            logits = self.site.run(batch).logits[0, self.position]
             value: Tensor = logits[self.word] - logits.mean()
             return value
-        later, where, latent = self.later
-        seen: list[Tensor] = []
+        later, later_site, latent = self.later
+        captured: list[Tensor] = []
 
-        def look(acts: Tensor) -> Tensor:
-            seen.append(acts)
+        def capture(acts: Tensor) -> Tensor:
+            captured.append(acts)
             return acts
 
-        with where.replaced(look):
-            self.site.run(made)
-        value = later.pre_activations(seen[0][0, self.place][None])[0, latent]
+        with later_site.replaced(capture):
+            self.site.run(batch)
+        value = later.pre_activations(captured[0][0, self.position][None])[0, latent]
         return value

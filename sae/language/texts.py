@@ -53,7 +53,7 @@ class Texts(Sequence[str]):
 
 
 def open_texts(source: Any) -> Texts:
-    """Documents in whatever form they come.
+    """Documents from any of the forms below.
 
     Args:
         source: a list of strings, `Texts`, `tales:500` or `tales:500@7` (stories of the grammar, with a seed), or
@@ -67,10 +67,10 @@ def open_texts(source: Any) -> Texts:
     """
     if isinstance(source, Texts):
         return source
-    if isinstance(source, str) and (drawn := _TALES.fullmatch(source)):
+    if isinstance(source, str) and (match := _TALES.fullmatch(source)):
         from zoo import tales
 
-        stories = tales.sample(int(drawn[1]), int(drawn[2] or 0))
+        stories = tales.sample(int(match[1]), int(match[2] or 0))
         return Texts(tuple(story.text for story in stories), source)
     if isinstance(source, str | os.PathLike):
         if isinstance(source, str) and not os.path.exists(source):
@@ -97,7 +97,7 @@ def read_texts(path: str | os.PathLike[str], *, separator: str = SEPARATOR) -> T
     A file without separators is one document.
 
     Raises:
-        SAEError: no such file, not UTF-8 (it says where), or nothing in it.
+        SAEError: no such file, not UTF-8 (it says where), or an empty file.
 
     >>> read_texts("stories.txt")[0]  # doctest: +SKIP
     'Once upon a time'

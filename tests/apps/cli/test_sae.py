@@ -63,7 +63,7 @@ def test_latents_have_pages(cli: Cli, trained: Path, tmp_path: Path) -> None:
         name = unit.rpartition(":")[2]
         assert f'href="{name}.html"' in page
         dossier = (out / f"{name}.html").read_text("utf-8")
-        assert "<h2>Geometry</h2>" in dossier and "Channels it writes to" in dossier
+        assert "<h2>Geometry</h2>" in dossier and "Outgoing weights to channels" in dossier
     one = cli("sae", "features", trained, "--latent", units[0].rpartition(":")[2], "--json")
     assert [f["unit"] for f in one.json["features"]] == [units[0]]
 

@@ -17,7 +17,8 @@ from circuits.network.basis import Directions
 from circuits.plot.sae.latent_quality import orientation_dials
 from circuits.tuning.detectors import find_detectors
 from sae.errors import SAEError
-from sae.evaluation.curve_detection import CurveComparison, apart, compare, coverage, filling, gaps_of
+from sae.evaluation.curve_detection import CurveComparison, compare
+from sae.evaluation.orientation_coverage import coverage, filling, gaps_of, nearest_distances
 from tests.circuits import oriented
 
 # -- orientations ----------------------------------------------------------------------------------------
@@ -71,19 +72,21 @@ def test_no_orientation_and_one_leave_the_whole_circle() -> None:
 
 
 def test_distances_go_the_short_way_round() -> None:
-    assert apart([350.0, 90.0], [10.0, 180.0]).tolist() == [20.0, 80.0]
-    assert apart([170.0], [0.0], 180.0).tolist() == [10.0] and apart([1.0], []).tolist() == [360.0]
+    assert nearest_distances([350.0, 90.0], [10.0, 180.0]).tolist() == [20.0, 80.0]
+    assert nearest_distances([170.0], [0.0], 180.0).tolist() == [10.0] and nearest_distances([1.0], []).tolist() == [
+        360.0
+    ]
 
 
 def test_copies_fill_no_gap_and_what_lies_in_the_gaps_fills_them() -> None:
     there = [0.0, 30.0, 60.0, 90.0]
     again = filling(there, there)
-    assert (again.in_gaps, again.in_largest, again.largest_gap) == (0, 0, 270.0) and again.by_lot < 0.01
+    assert (again.in_gaps, again.in_largest, again.largest_gap) == (0, 0, 270.0) and again.chance < 0.01
     filled = filling(there, [144.0, 198.0, 252.0, 306.0])
-    assert (filled.in_gaps, filled.in_largest, filled.largest_gap) == (4, 4, 54.0) and filled.by_lot > 0.98
+    assert (filled.in_gaps, filled.in_largest, filled.largest_gap) == (4, 4, 54.0) and filled.chance > 0.98
     assert filled.expected == pytest.approx(4 * 270 / 360)
     nothing = filling(there, [])
-    assert (nothing.in_gaps, nothing.largest_gap, nothing.by_lot) == (0, 270.0, 0.5)
+    assert (nothing.in_gaps, nothing.largest_gap, nothing.chance) == (0, 270.0, 0.5)
     assert filling([], [10.0, 20.0]).in_largest == 2
 
 
@@ -153,7 +156,7 @@ def test_latents_that_undo_the_mixing_are_the_curves_that_channels_hide(found: C
     assert {d.unit for d in found["apart"].detectors} == {f"hidden/shared~apart:{i}" for i in range(8)}
     for d in found["apart"].detectors:
         planted = oriented.CURVES[int(d.unit.rpartition(":")[2])]
-        assert apart([d.orientation], [planted])[0] < 5
+        assert nearest_distances([d.orientation], [planted])[0] < 5
     assert found.coverages["channels"].largest_gap == pytest.approx(225, abs=8)
     assert found.coverages["channels + apart"].largest_gap == pytest.approx(55, abs=8)
     added = found.fillings["apart"]
@@ -169,7 +172,7 @@ def test_random_directions_of_the_same_number_and_sparsity_go_through_the_same_t
     assert control.name == f"random-8-k{k}" and control.units == 8
     assert 0 < control.active <= k
     # where every channel answers to curves, so do sums of them: they pass the tests, but do not find what was planted
-    off = [apart([d.orientation], oriented.CURVES)[0] for d in control.detectors]
+    off = [nearest_distances([d.orientation], oriented.CURVES)[0] for d in control.detectors]
     assert max(off) > 5
     again = compare(model, "shared", "apart", batch_size=128, seed=1)[control.name]
     assert again.orientations != control.orientations

@@ -18,7 +18,8 @@ from circuits.errors import AddressError, CircuitsError
 from circuits.network.basis import Directions
 from circuits.plot.sae.latent_quality import part_dots
 from sae.errors import SAEError
-from sae.evaluation.part_detection import MEASURES, PartComparison, agreement, compare
+from sae.evaluation.part_agreement import agreement
+from sae.evaluation.part_detection import MEASURES, PartComparison, compare
 
 IMAGES = "scenes:60@31"
 
@@ -145,9 +146,9 @@ def test_a_score_lies_in_its_interval_and_its_auc_is_that_of_the_channel(
         for measure in MEASURES:
             mean = found.mean(name, measure)
             assert mean.low <= mean.value <= mean.high and 0 < mean.high - mean.low < 0.3
-            assert found[name].drawn[measure].shape == (60, len(found.parts))
+            assert found[name].bootstrap[measure].shape == (60, len(found.parts))
             # over many draws the mean is near the score of the pictures themselves
-            assert found[name].drawn[measure].nanmean() == pytest.approx(mean.value, abs=0.03)
+            assert found[name].bootstrap[measure].nanmean() == pytest.approx(mean.value, abs=0.03)
 
 
 def test_what_is_best_by_luck_is_not_scored(found: PartComparison) -> None:
@@ -200,7 +201,7 @@ def test_bad_questions_are_refused(model: circuits.Model) -> None:
         compare(model, "mixed3b", {"channels": one}, IMAGES)
     with pytest.raises(SAEError, match="reads 48 channels; scenes/mixed3a has 68"):
         compare(model, "mixed3a", {"x": one}, IMAGES)
-    with pytest.raises(SAEError, match="shown often enough"):
+    with pytest.raises(SAEError, match="frequent enough"):
         compare(model, "mixed3b", {"x": one}, "scenes:2")
     with pytest.raises(CircuitsError, match="no parts annotated"):
         compare(model, "mixed3b", {"x": one}, torch.rand(4, 3, 64, 64))

@@ -119,16 +119,16 @@ def test_causes_of_a_linear_target_add_up_and_are_lost_when_taken_out(lm: Langua
     assert found.total + found.error == pytest.approx(found.value, rel=1e-3, abs=1e-4)
     assert abs(found.error) < 1e-3 and {c.token for c in found.causes} == {found.token}
     for cause in found.causes:
-        assert cause.lost == pytest.approx(cause.given, rel=1e-3, abs=1e-4)
+        assert cause.ablation_effect == pytest.approx(cause.attribution, rel=1e-3, abs=1e-4)
 
 
 def test_what_made_it_name_the_city_lies_in_the_name(lm: LanguageModel, site: LanguageSite) -> None:
     found = attribute_text(signed(site.d, seed=2), site, SENTENCE, "Fogport", n=12, tried=3)
     assert found.target == "logit of 'Fogport'"
-    assert all(math.isnan(c.lost) for c in found.causes[3:]) and not any(math.isnan(c.lost) for c in found.causes[:3])
+    assert [math.isnan(c.ablation_effect) for c in found.causes] == [False] * 3 + [True] * (len(found.causes) - 3)
     by_word: dict[str, float] = {}
     for cause in found.causes:
-        by_word[cause.word.strip()] = by_word.get(cause.word.strip(), 0) + cause.given
+        by_word[cause.word.strip()] = by_word.get(cause.word.strip(), 0) + cause.attribution
     assert max(by_word, key=lambda w: by_word[w]) in {"red", "bridge", "of"}
     later = LanguageSite(lm, "layers.3.resid")
     across = attribute_text(signed(site.d), site, SENTENCE, (signed(site.d), later, 4), n=5, tried=1)

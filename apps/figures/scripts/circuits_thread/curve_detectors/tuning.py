@@ -103,7 +103,7 @@ def one(context: FigureContext) -> FigureResult:
 def all_of_them(context: FigureContext) -> FigureResult:
     """The responses of up to twelve, each in shares of its peak."""
     from circuits.plot.units.curve_detectors import orientation_plot
-    from sae.evaluation.curve_detection import coverage
+    from sae.evaluation.orientation_coverage import coverage
 
     found, measured, control = _measured(context)
     shown = [u.unit for u in found.spread(12, best=24)]
