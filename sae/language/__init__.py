@@ -12,19 +12,23 @@ from sae.language.known_features import Gate, KnownFeature, gates, known_feature
 from sae.language.latent_examples import Activity, TextFeature, activity, promoted, text_features
 from sae.language.loss import TextLoss
 from sae.language.site import LanguageSite
+from sae.language.text_attribution import Cause, TextAttribution, attribute_text
 from sae.language.texts import Texts, open_texts, read_texts
 
 __all__ = [
     "Activity",
+    "Cause",
     "Continuation",
     "Gate",
     "KnownFeature",
     "LanguageSite",
+    "TextAttribution",
     "TextFeature",
     "TextLoss",
     "TextUnit",
     "Texts",
     "activity",
+    "attribute_text",
     "gates",
     "known_features",
     "open_texts",
