@@ -1,10 +1,10 @@
-"""Steering the language model `tales` towards its landmark: what it takes, what it costs, and how much is luck.
+"""Steering the language model `tales` towards its landmark: effect, cost in grammar, and variation over dictionaries.
 
     python benchmarks/landmark.py                  # one dictionary in full, then eight others in short
     python benchmarks/landmark.py --seeds 0        # the first part only
 
-The latent is the one that tells stories about the landmark best from others (`sae.steering.search`), whatever else it
-is. Everything is beside random latents that fire, steered in the same way. About twenty minutes of two cores.
+The latent is the one that best separates stories about the landmark from others (`sae.steering.search`). Random active
+latents, steered in the same way, are the control of every number. About twenty minutes of two cores.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from zoo.networks.language import load_language  # noqa: E402
 
 LAYER, NAME = "layers.2.resid", tales.THE_LANDMARK.name
 PROMPT = "One day Anna walked to"
-ONE = "at the token after the prompt"
+ONE_TOKEN = "at the token after the prompt"
 Way = list[dict[str, Any]]
 
 
 class Subject:
-    """A dictionary, the latent of the landmark in it, and texts to write with it.
+    """A dictionary, its latent of the landmark, and texts steered with it.
 
     Args:
-        site: where; seed: of the stories it is trained on, of its weights; options: of the command.
+        site: of the dictionary; seed: of its training stories and weights; options: of the command.
     """
 
     def __init__(self, site: LanguageSite, seed: int, options: argparse.Namespace) -> None:
@@ -49,88 +49,92 @@ class Subject:
         self.sae = sae.train(stream, config, steps=options.steps, lr=3e-3)[0].sae
         self.maxima: Maxima = maxima(self.sae, site, "tales:500@2")
         stories = tales.sample(2000, seed=9)
-        about = [one.text for one in stories if one.landmark == NAME]
-        other = [one.text for one in stories if one.landmark != NAME][:300]
-        self.found = search(self.sae, site, about, other)
-        self.latent = self.found.best.latent
-        self.gates = [one for one in gates(self.sae, site, tales.sample(600, seed=1), "place_due", self.maxima)
-                      if one.latent != self.latent]  # fmt: skip
-        own = {self.latent, *(one.latent for one in self.gates)}
+        about = [item.text for item in stories if item.landmark == NAME]
+        other = [item.text for item in stories if item.landmark != NAME][:300]
+        self.search = search(self.sae, site, about, other)
+        self.latent = self.search.best.latent
+        self.gates = [item for item in gates(self.sae, site, tales.sample(600, seed=1), "place_due", self.maxima)
+                      if item.latent != self.latent]  # fmt: skip
+        own = {self.latent, *(item.latent for item in self.gates)}
         self.random = self.maxima.random_active(options.random, exclude=own, seed=seed)
 
     def ways(self) -> dict[str, Way]:
-        """Where the latent is turned: what each of its edits has besides latent and factor."""
+        """Positions and conditions of the edits, by description."""
         return {
             "at every token": [{}],
-            ONE: [{"at": (5,)}],
+            ONE_TOKEN: [{"at": (5,)}],
             "where the best gate fires": [{"when": gate.when} for gate in self.gates[:1]],
             "where any gate fires": [{"when": gate.when} for gate in self.gates],
         }
 
-    def turned(self, way: Way, latent: int, factor: float, prompts: Sequence[str]) -> tuple[float, float]:
-        """What is written with a latent turned."""
-        return self.write([LatentEdit(latent, "set", factor, "max", **where) for where in way], prompts)
+    def steered(self, way: Way, latent: int, factor: float, prompts: Sequence[str]) -> tuple[float, float]:
+        """Share of texts with the landmark, and of grammatical sentences, with a latent steered."""
+        return self.write([LatentEdit(latent, "set", factor, "max", **options) for options in way], prompts)
 
     def write(self, edits: Sequence[LatentEdit], prompts: Sequence[str]) -> tuple[float, float]:
-        """Share of texts with the landmark, and of sentences that the grammar has."""
+        """Share of texts with the landmark, and of grammatical sentences."""
         with steer(self.site, self.sae, list(edits), maxima=self.maxima if edits else None):
-            texts = [one.whole for one in self.site.generate(list(prompts), max_new_tokens=40, seed=3)]
-        named = float(np.mean([tales.mentions(one) > 0 for one in texts]))
-        return named, float(np.mean([tales.parses(one) for one in texts]))
+            texts = [text.whole for text in self.site.generate(list(prompts), max_new_tokens=40, seed=3)]
+        mentions_it = float(np.mean([tales.mentions(text) > 0 for text in texts]))
+        return mentions_it, float(np.mean([tales.parses(text) for text in texts]))
 
 
-def in_full(one: Subject, options: argparse.Namespace) -> None:
+def in_full(subject: Subject, options: argparse.Namespace) -> None:
     """A table by factor for each way to steer."""
-    known = {about.name: about for about in known_features(one.sae, one.site, tales.sample(1000, seed=1))}
-    due = known["landmark_due"]
+    features = {about.name: about for about in known_features(subject.sae, subject.site, tales.sample(1000, seed=1))}
+    due = features["landmark_due"]
     # fmt: off
-    print(f"\nLatent {one.latent}: contrast search, AUC {one.found.best.auc:.3f} (the next "
-          f"{one.found.rows[1].auc:.3f}, shuffled {one.found.chance:.2f}); its largest activation "
-          f"{one.maxima.of(one.latent):.2f}. landmark_due is read best by latent {due.latent}: AUC {due.auc:.4f}, "
+    print(f"\nLatent {subject.latent}: contrast search, AUC {subject.search.best.auc:.3f} (the next "
+          f"{subject.search.rows[1].auc:.3f}, shuffled {subject.search.chance:.2f}); its largest activation "
+          f"{subject.maxima.of(subject.latent):.2f}. The best latent for landmark_due is {due.latent}: "
+          f"AUC {due.auc:.4f}, "
           f"channel {due.channel_auc:.3f}, random direction {due.random_auc:.3f}, probe {due.probe_auc:.4f}.")
     # fmt: on
-    for gate in one.gates:
+    for gate in subject.gates:
         print(f"Gate {gate.latent}: precision {gate.precision:.3f}, recall {gate.recall:.3f}")
-    for said, some, factors in (
+    for title, prompts, factors in (
         (PROMPT, [PROMPT] * options.texts, options.factors),
         ("stories about other landmarks, cut before the next place", elsewhere(options.texts), (1.0, 5.0, 7.0, 10.0)),
     ):
-        named, right = one.write([], some)
-        print(f"\n{said}: unsteered {percent(named)} of {len(some)} texts, {percent(right)} of sentences")
-        for name, way in one.ways().items():
-            if name == ONE and some[0] != PROMPT:
+        share, right = subject.write([], prompts)
+        print(f"\n{title}: unsteered {percent(share)} of {len(prompts)} texts, {percent(right)} of sentences")
+        for name, way in subject.ways().items():
+            if name == ONE_TOKEN and prompts[0] != PROMPT:
                 continue
             header(f"\n{name}, factor", "texts with the landmark", "random latents, median (most)",
                    "grammatical sentences", "random latents, median")  # fmt: skip
             for factor in factors:
-                named, right = one.turned(way, one.latent, factor, some)
-                control = np.array([one.turned(way, i, factor, some) for i in one.random])
+                share, right = subject.steered(way, subject.latent, factor, prompts)
+                control = np.array([subject.steered(way, i, factor, prompts) for i in subject.random])
                 beside = f"{percent(np.median(control[:, 0]))} ({percent(control[:, 0].max())})"
-                row(f"{factor:g}", percent(named), beside, percent(right), percent(np.median(control[:, 1])))
+                row(f"{factor:g}", percent(share), beside, percent(right), percent(np.median(control[:, 1])))
 
 
 def elsewhere(count: int) -> list[str]:
-    """Beginnings of stories that have named another landmark, up to where somebody goes somewhere again."""
-    found: list[str] = []
+    """Beginnings of stories that have named another landmark, up to the next visit to a place."""
+    beginnings: list[str] = []
     for story in tales.sample(20_000, seed=11):
         again = story.text.rfind(" to the ")
-        named = story.landmark not in (None, NAME) and any(one.name in story.text[:again] for one in tales.LANDMARKS)
-        if named and again > 0:
-            found.append(story.text[: again + 3])
-    return found[:count]
+        another = story.landmark not in (None, NAME) and any(
+            landmark.name in story.text[:again] for landmark in tales.LANDMARKS
+        )
+        if another and again > 0:
+            beginnings.append(story.text[: again + 3])
+    return beginnings[:count]
 
 
-def in_short(one: Subject, seed: int, options: argparse.Namespace) -> None:
+def in_short(subject: Subject, seed: int, options: argparse.Namespace) -> None:
     """A row for a dictionary."""
     cells = []
-    for way in one.ways().values():
-        made = [one.turned(way, one.latent, factor, [PROMPT] * options.texts) for factor in (5.0, 10.0)]
-        cells.append(" / ".join(percent(named) for named, _ in made) + f" ({percent(made[1][1])})")
-    row(seed, one.latent, f"{one.found.best.auc:.3f}", f"{one.found.rows[1].auc:.3f}", len(one.gates), *cells)
+    for way in subject.ways().values():
+        shares = [subject.steered(way, subject.latent, factor, [PROMPT] * options.texts) for factor in (5.0, 10.0)]
+        cells.append(" / ".join(percent(share) for share, _ in shares) + f" ({percent(shares[1][1])})")
+    best, following = subject.search.rows[:2]
+    row(seed, subject.latent, f"{best.auc:.3f}", f"{following.auc:.3f}", len(subject.gates), *cells)
 
 
 def percent(share: float) -> str:
-    """A share as people read it."""
+    """A share in percent."""
     return f"{100 * share:.0f} %"
 
 

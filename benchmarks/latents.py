@@ -1,10 +1,10 @@
-"""What latents are worth where the answer is known: parts of drawn scenes, and curves of every orientation.
+"""Latents against known ground truth: parts of rendered scenes, and curves of every orientation.
 
     python benchmarks/latents.py --quick                       # parts of `scenes` only
     python benchmarks/latents.py                               # and curve detectors of GoogLeNet mixed3b; see --sae
     python benchmarks/latents.py --sae FOLDER --figures DIR
 
-Parts: three seeds of an SAE on each of three layers of `scenes`, trained on scenes that are not those judged. Curves:
+Parts: three seeds of an SAE on each of three layers of `scenes`, trained on other scenes than those scored. Curves:
 an SAE on `mixed3b` of the BVLC GoogLeNet (`$CIRCUITS_WEIGHTS`), trained on photographs or read from a folder
 (`$CIRCUITS_DATA/imagenet-sample`, a tenth held out), beside random directions and a dictionary of activations.
 """
@@ -37,7 +37,7 @@ from sae.evaluation.part_detection import compare as compare_parts  # noqa: E402
 from zoo.images.sources import Images, open_images  # noqa: E402
 
 LAYERS = ("mixed3a", "mixed3b", "mixed4a")
-TRAINING, JUDGED = "scenes:{n}@100", "scenes:{n}@7"
+TRAINING, EVALUATED = "scenes:{n}@100", "scenes:{n}@7"
 LAYER = "mixed3b"
 KINDS: dict[Kind, str] = {
     "channels": "channels",
@@ -47,43 +47,56 @@ KINDS: dict[Kind, str] = {
 }
 
 
-def judged(layer: str, options: argparse.Namespace) -> PartComparison:
-    """Three seeds trained and judged."""
+def compared_parts(layer: str, options: argparse.Namespace) -> PartComparison:
+    """Several seeds trained and scored."""
     model = circuits.load("scenes", device="cpu")
     site = VisionSite(model, layer)
     stream = site.stream(TRAINING.format(n=options.train), batch_size=1024)
     configs = [sae.TopK(latents=options.factor * site.d, k=options.k, seed=i) for i in range(options.seeds)]
     runs = sae.train(stream, configs, steps=options.steps, lr=2e-3, dead_after=100_000)
     saes = {f"seed{i}": run.sae for i, run in enumerate(runs)}
-    found = compare_parts(model, layer, saes, JUDGED.format(n=options.scenes))
-    unexplained = [sae.metrics.reconstruction(s, _held(site, options)).fvu for s in saes.values()]
+    result = compare_parts(model, layer, saes, EVALUATED.format(n=options.scenes))
+    unexplained = [sae.metrics.reconstruction(s, _held_out_vectors(site, options)).fvu for s in saes.values()]
     print(f"\n### {site.address}: {site.d} channels, {options.factor * site.d} latents, k = {options.k}")
-    print(f"\nFVU on scenes not trained on {_several(unexplained)}; {sum(found.positions):,} positions on "
-          f"{len(found.parts)} parts in {found.images[1]} scenes that score.\n")  # fmt: skip
-    parts_table(found)
-    return found
+    print(f"\nFVU on scenes not trained on {_several(unexplained)}; {sum(result.positions):,} positions on "
+          f"{len(result.parts)} parts in {result.images[1]} scenes that score.\n")  # fmt: skip
+    parts_table(result)
+    return result
 
 
-def _held(site: VisionSite, options: argparse.Namespace) -> torch.Tensor:
-    return collect(site, JUDGED.format(n=min(200, options.scenes))).vectors
+def _held_out_vectors(site: VisionSite, options: argparse.Namespace) -> torch.Tensor:
+    return collect(site, EVALUATED.format(n=min(200, options.scenes))).vectors
 
 
-def parts_table(found: PartComparison) -> None:
+def parts_table(result: PartComparison) -> None:
     """Means over parts of the best units, in Markdown."""
-    header("units", "to choose from", "AUC", "less channels", "IoU", "less channels", "better for, by IoU",
+    header("units", "number", "AUC", "less channels", "IoU", "less channels", "better for, by IoU",
            "IoU of as many as channels")  # fmt: skip
-    count = found["channels"].units
-    for kind, said in KINDS.items():
-        ones = found.of_kind(kind)
+    count = result["channels"].units
+    for kind, label in KINDS.items():
+        dictionaries = result.of_kind(kind)
         cells: list[str] = []
         for measure in MEASURES:
-            cells.append(_several([found.mean(o.name, measure).value for o in ones]))
-            cells.append(_all([found.difference(o.name, measure=measure) for o in ones]) if kind != "channels" else "")
-        wins = [found.wins(o.name, measure="iou") for o in ones]
-        better = f"{min(wins)} to {max(wins)} of {len(found.parts)}" if kind != "channels" else ""
-        row(said, ones[0].units, *cells, better, _several([float(o.of_some(count, "iou").mean()) for o in ones]))
+            cells.append(_several([result.mean(dictionary.name, measure).value for dictionary in dictionaries]))
+            cells.append(
+                _all([result.difference(dictionary.name, measure=measure) for dictionary in dictionaries])
+                if kind != "channels"
+                else ""
+            )
+        wins = [result.wins(dictionary.name, measure="iou") for dictionary in dictionaries]
+        better = f"{min(wins)} to {max(wins)} of {len(result.parts)}" if kind != "channels" else ""
+        row(
+            label,
+            dictionaries[0].units,
+            *cells,
+            better,
+            _several([float(dictionary.of_some(count, "iou").mean()) for dictionary in dictionaries]),
+        )
     for measure in MEASURES:
-        over = [found.difference(o.name, f"{o.name} random", measure) for o in found.of_kind("latents")]
+        over = [
+            result.difference(dictionary.name, f"{dictionary.name} random", measure)
+            for dictionary in result.of_kind("latents")
+        ]
         print(f"\n{measure}: latents less as many random directions, as sparse: {_all(over)}")
 
 
@@ -100,11 +113,11 @@ def _all(ones: Sequence[Interval]) -> str:
     return f"{mean:+.3f} [{min(o.low for o in ones):+.3f}, {max(o.high for o in ones):+.3f}]".replace("-", "−")
 
 
-def trained(site: VisionSite, shown: Images, options: argparse.Namespace) -> sae.SAE:
+def trained(site: VisionSite, training: Images, options: argparse.Namespace) -> sae.SAE:
     """The SAE of a folder, or one trained now, on positions in proportion to their length."""
     if options.sae is not None and (options.sae / "cfg.json").exists():
         return sae.load(options.sae)
-    stream = site.stream(shown, sampling=Sampling(200, "magnitude"), batch_size=1024)
+    stream = site.stream(training, sampling=Sampling(200, "magnitude"), batch_size=1024)
     config = sae.TopK(latents=options.latents, k=32)
     checkpoint = None if options.sae is None else options.sae.with_suffix(".checkpoint")
     run = sae.train(stream, config, steps=options.long, lr=1e-3, dead_after=400_000, checkpoint=checkpoint)[0]
@@ -113,19 +126,19 @@ def trained(site: VisionSite, shown: Images, options: argparse.Namespace) -> sae
     return run.sae
 
 
-def of_examples(site: VisionSite, pictures: Images, like: sae.SAE, k: int) -> sae.SAE:
-    """A dictionary that learned nothing: its directions are activations themselves, less their mean."""
-    vectors = collect(site, pictures, sampling=Sampling(40, "magnitude", seed=5)).vectors
+def of_examples(site: VisionSite, images: Images, like: sae.SAE, k: int) -> sae.SAE:
+    """A control dictionary without training: its directions are activations, less their mean."""
+    vectors = collect(site, images, sampling=Sampling(40, "magnitude", seed=5)).vectors
     mean = vectors.mean(dim=0)
     rows = torch.nn.functional.normalize(vectors - mean)[
         torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
     ]
-    made = sae.build(sae.TopK(latents=like.latents, k=k), site.d)
+    dictionary = sae.build(sae.TopK(latents=like.latents, k=k), site.d)
     with torch.no_grad():
-        made.encoder.copy_(rows[: like.latents])
-        made.decoder.copy_(rows[: like.latents])
-        made.mean.copy_(mean)
-    return made.requires_grad_(False)
+        dictionary.encoder.copy_(rows[: like.latents])
+        dictionary.decoder.copy_(rows[: like.latents])
+        dictionary.mean.copy_(mean)
+    return dictionary.requires_grad_(False)
 
 
 def curves(options: argparse.Namespace) -> CurveComparison:
@@ -133,35 +146,37 @@ def curves(options: argparse.Namespace) -> CurveComparison:
     photographs = options.images or Path(os.environ["CIRCUITS_DATA"]) / "imagenet-sample"
     model = circuits.load("googlenet-bvlc", device="cpu")
     site = VisionSite(model, LAYER)
-    shown, held = split(open_images(photographs), 0.1, 0)  # as `circuits sae train` does
-    assert held is not None
-    own = trained(site, shown, options)
+    training, held_out = split(open_images(photographs), 0.1, 0)  # as `circuits sae train` does
+    assert held_out is not None
+    own = trained(site, training, options)
     site.attach("latents", own)
-    vectors = collect(site, held, sampling=Sampling(100, seed=1)).vectors
-    said = sae.metrics.reconstruction(own, vectors)
-    site.attach("examples", of_examples(site, shown, own, round(said.l0)))
-    found = compare_curves(model, LAYER, ["latents", "examples"], images=held, batch_size=8)
-    print(f"\n### googlenet-bvlc/{LAYER}: {site.d} channels, {own.latents} latents, {said.l0:.0f} active")
-    print(f"\nFVU on held-out photographs, uniform positions: {said.fvu:.3f}; dead {100 * said.dead:.1f} %; "
-          + "; ".join(f"{name} {one.fvu:.3f}" for name, one in said.baselines.items()) + "\n")  # fmt: skip
-    curves_table(found)
-    return found
+    vectors = collect(site, held_out, sampling=Sampling(100, seed=1)).vectors
+    quality = sae.metrics.reconstruction(own, vectors)
+    site.attach("examples", of_examples(site, training, own, round(quality.l0)))
+    result = compare_curves(model, LAYER, ["latents", "examples"], images=held_out, batch_size=8)
+    print(f"\n### googlenet-bvlc/{LAYER}: {site.d} channels, {own.latents} latents, {quality.l0:.0f} active")
+    print(f"\nFVU on held-out photographs, uniform positions: {quality.fvu:.3f}; dead {100 * quality.dead:.1f} %; "
+          + "; ".join(f"{name} {baseline.fvu:.3f}" for name, baseline in quality.baselines.items()) + "\n")  # fmt: skip
+    curves_table(result)
+    return result
 
 
-def curves_table(found: CurveComparison) -> None:
+def curves_table(result: CurveComparison) -> None:
     """Gaps and coverage, in Markdown."""
-    header("detectors", "units", "found", "largest gap", "by lot, median [95 %]", "more even than", "mean gap",
-           "expected gap", f"within {found.within:g}° of one")  # fmt: skip
-    units = {one.name: f"{one.units:,}" for one in found.searched}
-    for name, one in found.coverages.items():
-        median, low, high = one.chance
-        row(name, units.get(name, ""), one.count, f"{one.largest_gap:.0f}°", f"{median:.0f}° [{low:.0f}, {high:.0f}]",
-            f"{100 * one.more_even:.0f} %", f"{one.mean_gap:.1f}°", f"{one.expected_gap:.1f}°",
-            f"{100 * one.covered:.0f} %")  # fmt: skip
-    header("\nadded to the channels", "farther from them", "largest gap of both", "leaves less than as many by lot",
-           "in the channels' largest gap", "expected there", "one channel again")  # fmt: skip
-    for name, added in found.fillings.items():
-        row(name, f"{added.in_gaps} of {len(found[name].detectors)}", f"{added.largest_gap:.0f}°",
+    header("detectors", "units", "number", "largest gap", "random, median [95 %]", "more even than", "mean gap",
+           "expected gap", f"within {result.within:g}° of one")  # fmt: skip
+    units = {coverage.name: f"{coverage.units:,}" for coverage in result.searched}
+    for name, coverage in result.coverages.items():
+        median, low, high = coverage.chance
+        row(name, units.get(name, ""), coverage.count, f"{coverage.largest_gap:.0f}°",
+            f"{median:.0f}° [{low:.0f}, {high:.0f}]",
+            f"{100 * coverage.more_even:.0f} %", f"{coverage.mean_gap:.1f}°", f"{coverage.expected_gap:.1f}°",
+            f"{100 * coverage.covered:.0f} %")  # fmt: skip
+    header("\nadded to the channels", "farther from them", "largest gap of both",
+           "smaller than with as many random ones",
+           "in the channels' largest gap", "expected there", "copies of one channel")  # fmt: skip
+    for name, added in result.fillings.items():
+        row(name, f"{added.in_gaps} of {len(result[name].detectors)}", f"{added.largest_gap:.0f}°",
             f"{100 * added.chance:.0f} %", added.in_largest, f"{added.expected:.1f}", added.single)  # fmt: skip
 
 
@@ -174,7 +189,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--train", type=int, default=800, help="scenes to train on")
-    parser.add_argument("--scenes", type=int, default=400, help="scenes to judge by, half to choose and half to score")
+    parser.add_argument("--scenes", type=int, default=400, help="scenes to score on, half of them to choose units")
     parser.add_argument("--sae", type=Path, help="folder of the SAE on GoogLeNet; trained and written if not there")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--long", type=int, default=4000, help="training steps on GoogLeNet")
@@ -184,9 +199,9 @@ def main() -> None:
     versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
     print(f"{datetime.date.today()}; {versions}")
     for layer in options.layers:
-        found = judged(layer, options)
+        result = compared_parts(layer, options)
         if options.figures is not None:
-            plot.save_figure(found.figure(), options.figures / f"parts-{layer}.png")
+            plot.save_figure(result.figure(), options.figures / f"parts-{layer}.png")
     if not options.quick:
         dials = curves(options)
         if options.figures is not None:

@@ -8,29 +8,33 @@ The sweep is 10 densities x 10 seeds of 20 features in 5 dimensions. Contenders,
   for a part of the steps;
 - `superposition.train`, once, on all of them.
 
-Where not everything is run, the table says what was and the rest is proportion. Parts run in turn in one process, the
-loops before and after the sweep, and CPU-seconds stand beside seconds, so that a busy machine slows all alike.
+Where only a part is run, the table gives its share and extrapolates in proportion. All contenders run in one process,
+the loops before and after the sweep, and CPU-seconds stand beside seconds, so that a busy machine slows all equally.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script beside this one has the name of a package
 
-from sae import superposition
-from sae.superposition import ToyModel
+import torch  # noqa: E402
+
+from sae import superposition  # noqa: E402
+from sae.superposition import ToyModel  # noqa: E402
 
 
 @dataclass
-class Spent:
-    """Seconds and CPU-seconds of some calls, and what share of the whole they were."""
+class Timer:
+    """Seconds and CPU-seconds of some calls, and their share of the whole sweep."""
 
-    what: str
+    name: str
     share: float = 0.0
     wall: float = 0.0
     cpu: float = 0.0
@@ -43,8 +47,8 @@ class Spent:
         self.cpu += time.process_time() - cpu
         self.share += share
 
-    def whole(self) -> tuple[float, float]:
-        """Seconds and CPU-seconds of the whole, in proportion."""
+    def total(self) -> tuple[float, float]:
+        """Seconds and CPU-seconds of the whole sweep, extrapolated in proportion."""
         return self.wall / self.share, self.cpu / self.share
 
 
@@ -54,7 +58,7 @@ def falling(step: int, steps: int) -> float:
 
 
 def plain_loop(model: ToyModel, steps: int, batch: int) -> None:
-    """One model, written down plainly."""
+    """One model in plain PyTorch."""
     n, m, p = model.features, model.hidden, model.densities[0]
     torch.manual_seed(model.seed)
     weights = torch.nn.Parameter(torch.randn(m, n) * (2 / (n + m)) ** 0.5)
@@ -102,16 +106,16 @@ def main() -> None:
     steps, batch = options.steps, options.batch
     densities = superposition.density_schedule(10, options.least)
     models = superposition.grid(20, 5, densities=densities, seeds=10, importance=superposition.decaying(20, 0.7))
-    few = models[:: len(models) // options.instances][: options.instances]
+    sample = models[:: len(models) // options.instances][: options.instances]
     part = max(1, steps // 500)
     superposition.train(models, steps=5, batch=batch, device="cpu")  # imports and first calls
     plain_loop(models[0], 20, batch)
 
-    loop, ours_each = Spent("plain PyTorch, one by one"), Spent("`superposition.train`, one by one")
-    notebook, ours = Spent("one batched autograd program"), Spent("`superposition.train`, all at once")
+    loop, ours_each = Timer("plain PyTorch, one by one"), Timer("`superposition.train`, one by one")
+    notebook, ours = Timer("one batched autograd program"), Timer("`superposition.train`, all at once")
 
     def slow_ones() -> None:
-        for model in few:
+        for model in sample:
             loop.time(lambda model=model: plain_loop(model, steps, batch), 1 / len(models))  # type: ignore[misc]
             ours_each.time(
                 lambda model=model: superposition.train([model], steps=steps, batch=batch, device="cpu"),  # type: ignore[misc]
@@ -126,11 +130,11 @@ def main() -> None:
     about = f"{len(models)} models, densities 1 to {options.least:g}, {steps:,} steps of {batch:,} examples"
     print(f"\n{about}; torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}\n")
     print("| | measured | seconds | CPU-seconds | times slower (CPU) |\n|---|---|---|---|---|")
-    least = ours.whole()[1]
+    least = ours.total()[1]
     for spent in (loop, ours_each, notebook, ours):
-        wall, cpu = spent.whole()
+        wall, cpu = spent.total()
         measured = "whole" if spent.share == 1 else f"{100 * spent.share:.1f} %"
-        print(f"| {spent.what} | {measured} | {wall:,.0f} | {cpu:,.0f} | {cpu / least:.1f} |")
+        print(f"| {spent.name} | {measured} | {wall:,.0f} | {cpu:,.0f} | {cpu / least:.1f} |")
 
 
 if __name__ == "__main__":
