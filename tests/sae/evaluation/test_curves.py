@@ -51,20 +51,20 @@ def test_turning_all_orientations_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("gap", [200.0, 270.0, 340.0])
-def test_two_orientations_by_lot_leave_a_gap_that_is_uniform_between_half_and_all_of_the_circle(gap: float) -> None:
+def test_two_random_orientations_leave_a_gap_that_is_uniform_between_half_and_all_of_the_circle(gap: float) -> None:
     found = coverage([0.0, gap], draws=20_000)
     assert found.more_even == pytest.approx((360 - gap) / 180, abs=0.015)
     assert found.chance[0] == pytest.approx(270, abs=3)
 
 
-def test_orientations_by_lot_are_as_even_as_chance_and_clusters_are_not() -> None:
+def test_random_orientations_are_as_even_as_chance_and_clusters_are_not() -> None:
     rng = np.random.default_rng(0)
     shares = [coverage(rng.uniform(0, 360, 12).tolist(), draws=300).more_even for _ in range(200)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.06) and np.std(shares) == pytest.approx(12**-0.5, abs=0.05)
     assert coverage(rng.uniform(0, 120, 12).tolist()).more_even < 0.01
 
 
-def test_no_orientation_and_one_leave_the_whole_circle() -> None:
+def test_no_orientation_or_a_single_one_leaves_the_whole_circle() -> None:
     none, one = coverage([]), coverage([5.0])
     assert none.largest_gap == one.largest_gap == 360 and none.expected_gap == 360
     assert none.covered == 0 and one.covered == pytest.approx(20 / 360)
@@ -78,7 +78,7 @@ def test_distances_go_the_short_way_round() -> None:
     ]
 
 
-def test_copies_fill_no_gap_and_what_lies_in_the_gaps_fills_them() -> None:
+def test_copies_fill_no_gap_and_orientations_in_the_gaps_do() -> None:
     there = [0.0, 30.0, 60.0, 90.0]
     again = filling(there, there)
     assert (again.in_gaps, again.in_largest, again.largest_gap) == (0, 0, 270.0) and again.chance < 0.01
@@ -151,7 +151,7 @@ def found(model: circuits.Model) -> CurveComparison:
     return compare(model, "shared", "apart", batch_size=128)
 
 
-def test_latents_that_undo_the_mixing_are_the_curves_that_channels_hide(found: CurveComparison) -> None:
+def test_latents_that_undo_the_mixing_are_the_curves_that_channels_mix(found: CurveComparison) -> None:
     assert {d.unit for d in found["channels"].detectors} == {f"hidden/shared:{i}" for i in OPEN}
     assert {d.unit for d in found["apart"].detectors} == {f"hidden/shared~apart:{i}" for i in range(8)}
     for d in found["apart"].detectors:
@@ -203,7 +203,7 @@ def test_a_basis_that_copies_the_channels_adds_nothing(model: circuits.Model) ->
     assert same.coverages["channels + copy"].largest_gap == same.coverages["channels"].largest_gap
 
 
-def test_it_is_told_in_json_and_drawn(found: CurveComparison, tmp_path: Path) -> None:
+def test_the_comparison_is_json_and_a_figure(found: CurveComparison, tmp_path: Path) -> None:
     import json
 
     said = json.loads(json.dumps(found.describe()))
@@ -213,7 +213,7 @@ def test_it_is_told_in_json_and_drawn(found: CurveComparison, tmp_path: Path) ->
     assert (tmp_path / "dials.png").stat().st_size > 5000
 
 
-def test_bad_questions_are_refused(model: circuits.Model) -> None:
+def test_bad_arguments_are_refused(model: circuits.Model) -> None:
     with pytest.raises(SAEError, match="at least one basis"):
         compare(model, "shared", [])
     with pytest.raises(SAEError, match="different names"):

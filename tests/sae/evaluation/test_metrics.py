@@ -46,7 +46,7 @@ def test_doubling_or_splitting_the_data_changes_no_number() -> None:
         torch.testing.assert_close(other.density, whole.density)
 
 
-def test_one_pass_gives_what_the_functions_give() -> None:
+def test_one_pass_equals_the_functions() -> None:
     model, x = scrambled(sae.TopK(latents=24, k=3)).requires_grad_(False), acts(97) + 3
     found = metrics.reconstruction(model, x, baselines=False, batch_size=10)
     latents, out = model.encode(x), model(x)
@@ -137,7 +137,7 @@ def test_the_random_dictionary_gets_the_best_common_factor() -> None:
     assert not torch.equal(RandomDictionary(x.mean(dim=0), 40, 5, seed=1).directions, dictionary.directions)
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_metrics_refuse_inputs_that_they_are_not_defined_for() -> None:
     model, x = scrambled(sae.TopK(latents=24, k=3)), acts()
     for call, message in (
         (lambda: metrics.fvu(x, x[:5]), r"are not both \(N, d\)"),

@@ -103,14 +103,14 @@ def test_latents_are_scored_like_channels() -> None:
     assert {f"scenes/mixed3b:{47 - int(r.unit.rpartition(':')[2])}": r.part for r in labels} == own
 
 
-def test_a_grid_says_where_parts_are_and_which_pictures_show_them(model: circuits.Model) -> None:
+def test_a_grid_has_the_positions_of_parts_and_the_images_with_each(model: circuits.Model) -> None:
     grid = part_grid(model, "mixed3b", IMAGES)
     assert grid.inside.shape == (60, len(grid.parts), 8, 8) and grid.shown.shape == (60, len(grid.parts))
     assert bool((grid.inside.flatten(2).any(dim=2) <= grid.shown).all())
     assert torch.equal(part_grid(model, "mixed4a", IMAGES).shown, grid.shown)
 
 
-def test_one_unit_a_layer_without_positions_and_pictures_without_parts_are_refused(model: circuits.Model) -> None:
+def test_a_single_unit_a_layer_without_positions_and_images_without_parts_are_refused(model: circuits.Model) -> None:
     with pytest.raises(AddressError, match="whole layer"):
         part_scores(model, "mixed3b:4", IMAGES)
     with pytest.raises(AddressError, match="no basis"):
@@ -132,7 +132,7 @@ def test_the_channels_as_a_dictionary_are_as_good_as_the_channels(found: PartCom
         assert found.wins("same", measure=measure) == 0
 
 
-def test_taught_channels_beat_the_same_space_turned_and_random_directions(found: PartComparison) -> None:
+def test_trained_channels_beat_the_same_space_rotated_and_random_directions(found: PartComparison) -> None:
     assert found.mean("channels").value > 0.95
     for name in ("turned", "same random"):
         assert found.difference(name, measure="iou").high < 0
@@ -177,7 +177,7 @@ def test_every_unit_has_its_best_part(model: circuits.Model, found: PartComparis
     assert found.units("turned")[3]["unit"] == "scenes/mixed3b~turned:3"
 
 
-def test_it_is_told_in_json_and_drawn(found: PartComparison, tmp_path: Path) -> None:
+def test_the_comparison_is_json_and_a_figure(found: PartComparison, tmp_path: Path) -> None:
     said = json.loads(json.dumps(found.describe(units=True)))
     names = [d["name"] for d in said["dictionaries"]]
     assert names == ["channels", *(f"{n}{c}" for n in ("same", "turned") for c in ("", " random", " linear"))]
@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_figures(model: circuits.Model) -> None:
     assert a == b and a["dictionaries"] != c["dictionaries"]
 
 
-def test_bad_questions_are_refused(model: circuits.Model) -> None:
+def test_bad_arguments_are_refused(model: circuits.Model) -> None:
     one = linear(torch.eye(48))
     with pytest.raises(SAEError, match="at least one SAE"):
         compare(model, "mixed3b", {}, IMAGES)

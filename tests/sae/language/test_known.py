@@ -15,7 +15,7 @@ from tests.sae.language.test_language import model  # noqa: E402
 from zoo.networks.language import load_language  # noqa: E402
 
 
-def test_a_feature_is_chosen_on_one_half_and_judged_on_the_other() -> None:
+def test_a_unit_is_chosen_on_one_half_and_scored_on_the_other() -> None:
     from sae.language.known_features import _judged
 
     labels = np.array([[1], [0], [1], [0]], dtype=bool)

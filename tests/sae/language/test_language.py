@@ -113,14 +113,14 @@ def test_every_family_has_three_sites_per_block(lm: LanguageModel) -> None:
     assert set(site_paths(lm)) == {f"layers.{n}.{kind}" for n in range(3) for kind in ("resid", "attn", "mlp")}
 
 
-def test_a_site_is_what_the_seam_asks_for(lm: LanguageModel) -> None:
+def test_a_language_site_satisfies_the_site_protocol(lm: LanguageModel) -> None:
     site = LanguageSite(lm, "layers.1.resid")
     assert isinstance(site, Site)
     assert (site.address, site.d, site.axes) == (f"{lm.name}/layers.1.resid", 16, ("document", "token"))
     assert site.metadata["weights_digest"] == lm.digest
 
 
-def test_the_stream_is_what_hugging_face_calls_the_hidden_state(lm: LanguageModel) -> None:
+def test_the_residual_stream_is_the_hidden_state_of_hugging_face(lm: LanguageModel) -> None:
     ids = torch.tensor([[*lm.prefix, *lm.ids(TEXTS[0]), *lm.suffix]])
     hidden = lm.module(input_ids=ids, output_hidden_states=True).hidden_states
     own = slice(len(lm.prefix), ids.shape[1] - len(lm.suffix))
@@ -128,7 +128,7 @@ def test_the_stream_is_what_hugging_face_calls_the_hidden_state(lm: LanguageMode
         assert torch.allclose(acts(LanguageSite(lm, f"layers.{n}.resid"), TEXTS[:1]), hidden[n + 1][0, own], atol=1e-5)
 
 
-def test_the_two_halves_of_a_block_are_what_it_adds_to_the_stream(causal: LanguageModel) -> None:
+def test_the_two_halves_of_a_block_sum_to_its_change_of_the_stream(causal: LanguageModel) -> None:
     before, after, attn, mlp = (
         acts(LanguageSite(causal, name), TEXTS)
         for name in ("layers.0.resid", "layers.1.resid", "layers.1.attn", "layers.1.mlp")
@@ -187,7 +187,7 @@ def test_reading_ends_at_the_site(lm: LanguageModel, monkeypatch: pytest.MonkeyP
     assert len(acts(LanguageSite(lm, "layers.1.resid"), TEXTS))
 
 
-def test_the_token_for_the_beginning_is_fed_as_asked() -> None:
+def test_the_beginning_of_text_token_is_fed_by_setting() -> None:
     lm = LanguageModel(model("gpt2").module, tales_tokenizer(), name="gpt2-bare")
     lm.prefix = ()
     plain, with_bos = LanguageSite(lm, "layers.1.resid"), LanguageSite(lm, "layers.1.resid", bos=True)
@@ -222,7 +222,7 @@ def test_replacing_by_the_same_changes_no_bit_and_leaves_no_trace(lm: LanguageMo
     assert all(torch.equal(v, digest[k]) for k, v in lm.module.state_dict().items())
 
 
-def test_what_is_replaced_is_what_the_next_reader_sees(lm: LanguageModel) -> None:
+def test_a_replacement_is_the_input_of_the_next_layer(lm: LanguageModel) -> None:
     site = LanguageSite(lm, "layers.1.mlp")
     clean = acts(site, TEXTS)
     with site.replaced(lambda x: 2 * x), site.replaced(lambda x: x + 1):
@@ -346,7 +346,7 @@ def test_predictions_with_several_ways_are_those_of_each_alone(lm: LanguageModel
             assert torch.equal(many[number], one) and torch.equal(right, own)
 
 
-def test_a_masked_model_is_asked_for_the_same_tokens_every_time() -> None:
+def test_a_masked_model_predicts_the_same_tokens_every_time() -> None:
     lm = model("bert")
     site = LanguageSite(lm, "layers.1.resid")
     fed: list[Tensor] = []
@@ -362,7 +362,7 @@ def test_a_masked_model_is_asked_for_the_same_tokens_every_time() -> None:
     assert first.counts.tolist() == [max(1, round(0.15 * len(lm.ids(text)))) for text in TEXTS]
 
 
-def test_a_model_without_a_head_is_read_but_not_asked() -> None:
+def test_a_model_without_a_head_gives_activations_and_no_predictions() -> None:
     lm = LanguageModel(model("llama").module.model, tales_tokenizer(), name="headless")
     site = LanguageSite(lm, "layers.1.resid")
     assert torch.equal(acts(site, TEXTS), acts(LanguageSite(model("llama"), "layers.1.resid"), TEXTS))
@@ -405,7 +405,7 @@ def test_scores_with_a_cache_are_those_without(causal: LanguageModel, places: bo
     assert torch.allclose(ways[0], ways[1], atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_written_depends_on_seed_and_place_alone() -> None:
+def test_a_continuation_depends_on_seed_and_index_alone() -> None:
     site = LanguageSite(model("llama"), "layers.1.resid")
     prompts = ["One day", "She was", "One day", "One day Anna ran to the park."]
     before = torch.get_rng_state()
@@ -511,7 +511,7 @@ def test_lists_that_hold_no_texts_are_refused(bad: Any) -> None:
         open_texts(bad)
 
 
-def test_texts_can_be_drawn_from_the_grammar() -> None:
+def test_texts_can_be_sampled_from_the_grammar() -> None:
     from zoo import tales
 
     assert list(open_texts("tales:3@7")) == [story.text for story in tales.sample(3, 7)]

@@ -86,7 +86,7 @@ def test_pieces_put_together_are_the_text(site: LanguageSite) -> None:
         assert "".join(pieces(site, site.lm.ids(text))) == site.lm.decode(site.lm.ids(text))
 
 
-def test_what_a_direction_makes_the_model_say_is_what_a_step_along_it_does(lm: LanguageModel) -> None:
+def test_promoted_tokens_are_those_that_a_step_along_the_direction_raises(lm: LanguageModel) -> None:
     last = LanguageSite(lm, f"layers.{lm.config.num_hidden_layers - 1}.resid")
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(6, last.d, generator=generator)
@@ -110,7 +110,7 @@ def test_features_are_json_and_a_page(site: LanguageSite, found: Activity) -> No
     assert "&lt;b&gt;" in page and 'class="peak"' in page and "Promoted tokens" in page
 
 
-def test_causes_of_a_linear_target_add_up_and_are_lost_when_taken_out(lm: LanguageModel, site: LanguageSite) -> None:
+def test_attributions_of_a_linear_target_add_up_and_equal_the_ablations(lm: LanguageModel, site: LanguageSite) -> None:
     """At one site the target's pre-activation is linear in the latents: first order is all there is."""
     later = signed(site.d, seed=1)
     found = attribute_text(signed(site.d), site, SENTENCE, (later, site, 9), n=8, tried=8)
@@ -122,7 +122,7 @@ def test_causes_of_a_linear_target_add_up_and_are_lost_when_taken_out(lm: Langua
         assert cause.ablation_effect == pytest.approx(cause.attribution, rel=1e-3, abs=1e-4)
 
 
-def test_what_made_it_name_the_city_lies_in_the_name(lm: LanguageModel, site: LanguageSite) -> None:
+def test_the_causes_of_the_city_name_lie_in_the_landmark(lm: LanguageModel, site: LanguageSite) -> None:
     found = attribute_text(signed(site.d, seed=2), site, SENTENCE, "Fogport", n=12, tried=3)
     assert found.target == "logit of 'Fogport'"
     assert [math.isnan(c.ablation_effect) for c in found.causes] == [False] * 3 + [True] * (len(found.causes) - 3)
@@ -144,7 +144,7 @@ def test_what_made_it_name_the_city_lies_in_the_name(lm: LanguageModel, site: La
         ({"target": "Fogport", "text": "the " * 400}, SAEError, "takes at once"),
     ],
 )
-def test_bad_questions_are_refused(
+def test_bad_arguments_are_refused(
     site: LanguageSite, options: dict[str, object], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):

@@ -93,7 +93,7 @@ def test_an_empty_edit_changes_no_bit(model: circuits.Model, site: VisionSite, p
             assert torch.equal(model(pictures), clean)
 
 
-def test_the_shift_is_the_change_of_the_latent_along_what_it_writes(
+def test_the_shift_is_the_change_of_the_latent_along_its_write_direction(
     site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
 ) -> None:
     first, second = busy(latents)
@@ -111,7 +111,7 @@ def test_the_shift_is_the_change_of_the_latent_along_what_it_writes(
         assert torch.allclose(edited(site, parts, edits) - acts, change.expand_as(acts), atol=2e-6)
 
 
-def test_setting_a_latent_to_what_it_is_changes_no_bit(
+def test_setting_a_latent_to_its_own_value_changes_no_bit(
     model: circuits.Model, site: VisionSite, parts: sae.SAE, latents: Tensor
 ) -> None:
     silent = [i for i in range(parts.latents) if float(latents[..., i].abs().max()) == 0][:2]
@@ -122,7 +122,7 @@ def test_setting_a_latent_to_what_it_is_changes_no_bit(
         assert torch.equal(model(pictures), clean)
 
 
-def test_at_one_place_the_clamp_to_the_current_value_is_nothing_and_to_another_is_all(
+def test_at_one_position_the_clamp_to_the_current_value_changes_nothing_and_to_another_does(
     site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
 ) -> None:
     first = busy(latents)[0]
@@ -170,9 +170,7 @@ def test_edits_commute_where_they_should_and_only_there(
     assert torch.equal(shift(more, a), shift(a)) and not torch.allclose(shift(a, more), shift(a), atol=0.1)
 
 
-def test_the_reconstruction_in_its_place_loses_the_error(
-    site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
-) -> None:
+def test_the_decode_form_loses_the_error(site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor) -> None:
     first = busy(latents)[0]
     wanted = latents.clone()
     wanted[..., first] = 2.0
@@ -186,7 +184,7 @@ def test_the_reconstruction_in_its_place_loses_the_error(
 # -- where and when -----------------------------------------------------------------------------------------
 
 
-def test_positions_and_masks_are_the_same_and_leave_all_other_places_alone(
+def test_positions_and_masks_are_the_same_and_leave_all_other_positions_unchanged(
     site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
 ) -> None:
     first = busy(latents)[0]
@@ -220,7 +218,7 @@ def test_a_conditional_edit_applies_where_the_condition_holds_and_nowhere_else(
     assert 0 < int(changed.sum()) < changed.numel()
 
 
-def test_conditions_are_asked_of_the_network_before_any_edit(
+def test_conditions_read_the_activations_before_any_edit(
     site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
 ) -> None:
     first, second = busy(latents)
@@ -238,7 +236,7 @@ def test_conditions_are_asked_of_the_network_before_any_edit(
 # -- units ----------------------------------------------------------------------------------------------------
 
 
-def test_maxima_are_those_of_all_places_and_are_what_multiples_are_of(
+def test_maxima_are_over_all_positions_and_are_the_unit_of_multiples(
     site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
 ) -> None:
     found = maxima(parts, site, PICTURES, batch_size=4)
@@ -282,7 +280,7 @@ def test_channels_are_steered_like_latents(model: circuits.Model, site: VisionSi
     assert torch.equal(maxima(None, site, PICTURES).values, acts.flatten(0, 2).amax(dim=0))
 
 
-def test_directions_are_steered_by_what_they_write(site: VisionSite, acts: Tensor) -> None:
+def test_directions_are_steered_along_their_write_directions(site: VisionSite, acts: Tensor) -> None:
     rows = torch.nn.functional.normalize(torch.randn(3, 48, generator=torch.Generator().manual_seed(0)))
     found = edited(site, Directions(rows), {1: 4.0})
     pre = acts @ rows.T
@@ -531,7 +529,7 @@ def test_search_finds_nothing_where_there_is_nothing(site: VisionSite) -> None:
     assert found.best.auc < found.chance + 0.05 and found.best.unit.startswith("scenes/mixed3b:")
 
 
-def test_questions_without_an_answer_are_refused(site: VisionSite, parts: sae.SAE) -> None:
+def test_searches_without_a_result_are_refused(site: VisionSite, parts: sae.SAE) -> None:
     with pytest.raises(SAEError, match="no input is labeled 'wheels'"):
         search_label(parts, site, "scenes:6", "wheels")
     with pytest.raises(SAEError, match="have no labels"):
@@ -553,14 +551,16 @@ def test_similar_latents_are_those_with_the_largest_cosines() -> None:
     assert found.describe()["rows"][0]["beyond_chance"]
 
 
-def test_the_closed_form_of_chance_is_what_random_directions_do() -> None:
+def test_the_closed_form_of_chance_holds_for_random_directions() -> None:
     rows = torch.nn.functional.normalize(torch.randn(400, 50, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     nearest = (rows[:, :1] * rows[:, 1:]).sum(dim=-1).abs().amax(dim=1)
     assert float((nearest > chance_cosine(16, 50, 0.1)).float().mean()) == pytest.approx(0.1, abs=0.04)
     assert chance_cosine(2, 2, 0.5) == pytest.approx(np.cos(np.pi / 4), abs=1e-9)
 
 
-def test_inspection_says_what_fires_where(site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor) -> None:
+def test_inspection_lists_the_active_latents_and_their_positions(
+    site: VisionSite, parts: sae.SAE, acts: Tensor, latents: Tensor
+) -> None:
     found = inspect(parts, site, PICTURES, top=3)
     assert len(found.rows) == 6
     for n, row in enumerate(found.rows):

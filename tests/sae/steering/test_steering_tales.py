@@ -60,7 +60,7 @@ def steer_by(site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxi
     )
 
 
-def test_the_latent_that_contrast_finds_is_that_of_the_known_feature(
+def test_the_latent_of_contrast_search_is_that_of_the_known_feature(
     site: LanguageSite, dictionary: sae.SAE, landmark: int
 ) -> None:
     found = {one.name: one for one in known_features(dictionary, site, tales.sample(1000, seed=1))}
@@ -68,7 +68,7 @@ def test_the_latent_that_contrast_finds_is_that_of_the_known_feature(
     assert found["landmark_due"].auc > 0.99
 
 
-def test_turned_up_it_brings_the_landmark_up_and_random_latents_do_not(
+def test_the_steered_latent_produces_the_landmark_and_random_latents_do_not(
     site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima
 ) -> None:
     found = steer_by(site, dictionary, landmark, known, factors=(0, 0.5, 0.75, 1, 5, 7, 10))
@@ -92,7 +92,7 @@ def due(site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima) -
     return [one for one in found if one.latent != landmark]
 
 
-def test_where_a_place_is_due_it_brings_the_landmark_up_and_the_grammar_holds(
+def test_gated_by_a_due_place_it_produces_the_landmark_and_the_grammar_holds(
     site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, due: list[Gate]
 ) -> None:
     clean = write(site, dictionary, [], known)
@@ -115,7 +115,7 @@ def write(site: LanguageSite, dictionary: sae.SAE, edits: list[LatentEdit], know
     return float(np.mean([tales.mentions(t) > 0 for t in texts])), float(np.mean([tales.parses(t) for t in texts]))
 
 
-def test_said_once_the_story_goes_on_about_it(
+def test_steered_at_one_token_the_story_continues_about_it(
     site: LanguageSite, dictionary: sae.SAE, landmark: int, known: Maxima, due: list[Gate]
 ) -> None:
     """Steered at the `the` before the first place alone, by its number or by the latent that fires there."""

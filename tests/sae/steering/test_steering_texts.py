@@ -83,7 +83,7 @@ def test_of_texts_an_empty_edit_changes_no_bit_and_ablation_is_that_of_the_strea
         assert found == pytest.approx(stream.loss(TEXTS).nats, abs=1e-6)
 
 
-def test_of_texts_a_latent_set_to_what_it_is_or_put_back_changes_no_bit(stream: Any) -> None:
+def test_in_texts_a_latent_set_to_its_own_value_or_restored_changes_no_bit(stream: Any) -> None:
     one = scrambled(64, latents=80)
     acts = next(stream.blocks(TEXTS[1:2])).acts
     value = one.encode(acts.reshape(-1, 64))
@@ -157,7 +157,7 @@ def test_search_and_inspection_work_on_texts(stream: Any) -> None:
             assert float(block.acts[n, one.position[0], one.latent]) == pytest.approx(one.value, abs=1e-5)
 
 
-def test_a_study_of_a_language_model_measures_loss_and_what_is_written(stream: Any) -> None:
+def test_a_study_of_a_language_model_measures_loss_and_generated_texts(stream: Any) -> None:
     from sae.steering.study import Writing, study
 
     texts = "tales:6@1"

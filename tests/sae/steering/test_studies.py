@@ -64,7 +64,7 @@ def test_channels_leave_the_others_of_their_layer_alone(known: Study) -> None:
 
 
 @pytest.mark.parametrize(("kind", "moved"), [("set", (-1, 0, 1)), ("add", (-1, 0, 1)), ("scale", (-1, 0, 1))])
-def test_every_kind_of_turning_is_what_steering_does(planted: VisionSite, kind: Any, moved: tuple[float, ...]) -> None:
+def test_every_kind_of_study_edit_equals_steering(planted: VisionSite, kind: Any, moved: tuple[float, ...]) -> None:
     from sae.steering import LatentEdit
 
     pictures = nets.clutter(6)
@@ -84,7 +84,7 @@ def test_every_kind_of_turning_is_what_steering_does(planted: VisionSite, kind: 
     assert not found.everywhere
 
 
-def test_a_downstream_change_is_what_the_weights_say() -> None:
+def test_a_downstream_change_follows_from_the_weights() -> None:
     model = nets.planted()
     site, later = VisionSite(model, "parts"), VisionSite(model, "objects_pre")
     found = study(
@@ -154,7 +154,7 @@ def test_wheels_in_the_lower_half_make_vehicles(wheels: Study) -> None:
     assert rise[-1] > 2 * float(np.median(wheels.effect.random[:, -1] - wheels.effect.clean))
 
 
-def test_capability_falls_when_the_latent_is_turned_far(wheels: Study) -> None:
+def test_capability_falls_at_large_factors(wheels: Study) -> None:
     assert wheels.capability.what == "top1" and wheels.capability.clean > 0.85
     assert wheels.capability.values[-1] < wheels.capability.clean - 0.2
     assert wheels.sweet_spot is not None and wheels.sweet_spot[1] < 2
@@ -163,7 +163,7 @@ def test_capability_falls_when_the_latent_is_turned_far(wheels: Study) -> None:
     assert holds[low : high + 1].all() and not (high + 1 < len(holds) and holds[high + 1])
 
 
-def test_geometry_tells_which_other_latents_change_and_that_of_random_latents_does_not(wheels: Study) -> None:
+def test_geometry_predicts_which_other_latents_change_and_that_of_random_latents_does_not(wheels: Study) -> None:
     one = wheels.side_effects["latents"]
     assert one.correlation > 0.3 and one.correlation > np.nanmax(one.control) + 0.1
     assert len(one.units) + one.silent >= 95 - 1
@@ -190,7 +190,7 @@ def test_the_study_is_json_and_the_same_again(site: VisionSite, parts: sae.SAE, 
     assert wheels.unit not in wheels.control
 
 
-def test_the_figure_is_drawn_for_all_kinds_of_studies(tmp_path: Path, wheels: Study, known: Study) -> None:
+def test_the_figure_works_for_all_kinds_of_studies(tmp_path: Path, wheels: Study, known: Study) -> None:
     for name, one in (("wheels", wheels), ("known", known)):
         figure = steering_figure(one)
         # effect and capability, and a panel for what has more than one other thing in it
@@ -209,7 +209,7 @@ def test_names_of_factors_do_not_touch_and_long_names_are_cut() -> None:
     assert len(_measure(curve)) <= 40 and _measure(curve).endswith("…")
 
 
-def test_without_targets_the_class_most_increased_is_meant_of_each_latent_its_own(planted: VisionSite) -> None:
+def test_without_targets_each_latent_is_scored_by_the_class_it_increases_most(planted: VisionSite) -> None:
     found = study(
         planted, None, nets.BOUNDARY, nets.clutter(6), factors=(0, 1), capability="agreement", random=2, measure="score"
     )
@@ -239,7 +239,7 @@ def test_without_targets_the_class_most_increased_is_meant_of_each_latent_its_ow
         ({"downstream": "edges"}, "changes nothing at planted/edges"),
     ],
 )
-def test_bad_questions_are_refused(planted: VisionSite, change: dict[str, Any], said: str) -> None:
+def test_bad_arguments_are_refused(planted: VisionSite, change: dict[str, Any], said: str) -> None:
     settings: dict[str, Any] = {
         "latent": nets.CAR, "s": None, "factors": (0, 1), "capability": "agreement", "random": 1, **change
     }  # fmt: skip
@@ -261,7 +261,7 @@ def test_a_latent_that_never_fires_is_refused(planted: VisionSite) -> None:
 
 
 @pytest.mark.slow
-def test_a_dossier_can_say_what_steering_does(tmp_path: Path, site: VisionSite) -> None:
+def test_a_dossier_can_have_a_section_on_steering(tmp_path: Path, site: VisionSite) -> None:
     import sae.steering.dossier_section as section
     from circuits.plot.units.dossier import dossier_page
     from circuits.units.dossier import SECTIONS, explain

@@ -33,7 +33,7 @@ def planted(n: int = 150, d: int = 64, seed: int = 0) -> Tensor:
     return rows
 
 
-def test_planted_groups_are_found_and_chance_makes_none() -> None:
+def test_planted_groups_are_detected_and_the_control_has_none() -> None:
     found = geometry(planted())
     assert {(p.name, p.members) for p in found.polytopes} == {("triangle", (0, 1, 2)), ("digon", (3, 4))}
     assert {(0, 1, 2), (3, 4), (5, 6)} <= set(found.groups)
@@ -49,7 +49,7 @@ def test_random_directions_are_like_their_control() -> None:
     assert float(found.dimensionality.sum()) <= found.rank + 1e-9
 
 
-def test_neighbors_are_the_largest_cosines_and_effects_what_a_step_does() -> None:
+def test_neighbors_are_the_largest_cosines_and_effects_those_of_a_step() -> None:
     rows = planted(40, 16)
     found = geometry(rows, neighbors=5, units=[f"layer~mine:{i}" for i in range(40)])
     unit = rows / rows.norm(dim=1, keepdim=True)
@@ -94,7 +94,7 @@ def test_a_basis_is_read_and_written_along_its_own_directions() -> None:
     assert shared.effect == pytest.approx(expected)
 
 
-def test_the_shuffled_control_keeps_what_all_directions_have_in_common() -> None:
+def test_the_shuffled_control_keeps_the_mean_of_all_directions() -> None:
     rows = random(200, 32) + 3.0  # all lean to one side: near each other, but not by any feature
     free, kept = geometry(rows), geometry(rows, control="shuffled")
     assert free.describe()["beyond_chance"] == 1
@@ -134,7 +134,7 @@ def test_a_thousand_pairs_are_a_thousand_digons() -> None:
     assert found.groups == tuple((i, i + 1000) for i in range(1000))
 
 
-def test_what_is_said_of_one_direction_is_ready_for_json_beside_its_control() -> None:
+def test_the_measures_of_one_direction_are_ready_for_json_beside_the_control() -> None:
     found = geometry(planted(), neighbors=3, units=[f"layer~mine:{i}" for i in range(150)])
     told = json.loads(json.dumps(found.about("layer~mine:0")))
     assert told["group"] == ["layer~mine:1", "layer~mine:2"] and told["group_size"] == 3

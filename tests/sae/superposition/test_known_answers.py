@@ -186,7 +186,7 @@ def test_a_named_experiment_trains_its_models_and_an_unknown_name_is_refused() -
         (lambda: experiment("planes").run(seeds=0), "seeds=0"),
     ],
 )
-def test_bad_questions_are_refused(make: Callable[[], object], says: str) -> None:
+def test_bad_arguments_are_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ToyError, match=says):
         make()
 

@@ -32,7 +32,7 @@ def found(model: circuits.Model) -> LayerUnits:
     return layer_units(model, LAYER, "channels", "scenes:40", importance_images=12, draws=200)
 
 
-def test_channels_as_their_own_dictionary_are_written_by_one_latent_each(found: LayerUnits) -> None:
+def test_channels_as_their_own_dictionary_have_one_writing_latent_each(found: LayerUnits) -> None:
     active = found.density > 0
     assert np.allclose(found.dimensionality[active], 1) and np.allclose(found.writers[active], 1)
 
@@ -43,7 +43,7 @@ def test_a_dictionary_with_more_directions_is_more_crowded(model: circuits.Model
     assert crowded.dimensionality[active].max() < 1 and crowded.writers[active].max() > 1.2
 
 
-def test_density_and_importance_are_what_they_say(model: circuits.Model, found: LayerUnits) -> None:
+def test_density_and_importance_follow_their_definitions(model: circuits.Model, found: LayerUnits) -> None:
     acts = circuits.capture(model, "scenes:40", [LAYER])[LAYER]
     assert np.allclose(found.density, (acts > 0).double().mean(dim=(0, 2, 3)).numpy())
     from zoo.images.sources import open_images
@@ -60,7 +60,7 @@ def test_density_and_importance_are_what_they_say(model: circuits.Model, found: 
     assert np.allclose(found.importance[silent], 0)
 
 
-def test_correlations_are_told_from_chance() -> None:
+def test_correlations_stand_beside_shuffled_ones() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=200)
     same = _correlation(x, x**3, 500, 0)

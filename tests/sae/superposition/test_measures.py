@@ -85,7 +85,7 @@ def test_measures_take_a_batch_of_models_at_once() -> None:
         torch.testing.assert_close(measure(rows), one)
 
 
-def test_interference_is_what_its_definition_says() -> None:
+def test_interference_equals_its_definition() -> None:
     rows = torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for i in range(6):
         unit = rows[i] / rows[i].norm()
@@ -107,7 +107,7 @@ def test_plateaus_are_the_dimensionalities_of_their_solids() -> None:
 
 @pytest.mark.parametrize("name", list(solids()))
 @pytest.mark.parametrize("seed", range(3))
-def test_a_planted_solid_is_recognized_turned_scaled_noisy_and_shuffled(name: str, seed: int) -> None:
+def test_a_planted_solid_is_recognized_rotated_scaled_noisy_and_shuffled(name: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     corners = solids()[name]
     rows = turned(torch.cat([corners, torch.zeros(len(corners), 3, dtype=torch.float64)], dim=1), seed)
@@ -126,7 +126,7 @@ def test_random_directions_are_no_solid() -> None:
     assert names.count("unrecognized") == len(names)
 
 
-def test_several_solids_in_one_space_are_told_apart() -> None:
+def test_several_solids_in_one_space_are_separated() -> None:
     planted = torch.block_diag(polygon(5), simplex(4), simplex(2), torch.eye(1), antiprism(), torch.zeros(2, 1))
     order = torch.randperm(len(planted), generator=torch.Generator().manual_seed(2))
     found = polytopes(turned(planted)[order], least_norm=1e-6)
@@ -144,7 +144,7 @@ def test_a_square_is_two_pairs_and_an_octahedron_three() -> None:
     assert [p.name for p in polytopes(octahedron)] == ["digon"] * 3
 
 
-def test_groups_are_what_interferes() -> None:
+def test_groups_are_connected_by_interference() -> None:
     tilt = math.radians(20)
     rows = torch.tensor([[1.0, 0, 0], [math.sin(tilt), math.cos(tilt), 0], [0, 0, 2.0], [0, 0, 0]])
     assert components(rows, least=0.3) == [[0, 1], [2]]
@@ -167,6 +167,6 @@ def test_groups_are_what_interferes() -> None:
         (lambda: simplex(1), "at least 2"),
     ],
 )
-def test_what_is_no_set_of_directions_is_refused(make: Callable[[], object], says: str) -> None:
+def test_invalid_directions_are_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ToyError, match=says):
         make()

@@ -51,13 +51,13 @@ def test_kurtosis_is_the_features_own_and_changes_sign_at_two_fifths() -> None:
     assert excess_kurtosis(0.40) > 0 > excess_kurtosis(0.42)
 
 
-def test_a_direction_that_points_the_other_way_has_not_found_a_feature() -> None:
+def test_an_opposite_direction_does_not_recover_a_feature() -> None:
     learned_rows = torch.tensor([[3.0, 0.0], [0.6, 0.8]])
     true = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]])
     torch.testing.assert_close(feature_cosines(learned_rows, true), torch.tensor([1.0, -0.6, 0.8], dtype=torch.float64))
 
 
-def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are_not() -> None:
+def test_sparse_antipodal_pairs_are_recovered_by_one_latent_each_and_dense_features_are_not() -> None:
     """Eight features on four lines: with signs, in which PCA could not tell the two of a line apart."""
     (sparse,) = learned(planted(0.05), sae.TopK(latents=16, k=1))
     found = feature_cosines(sparse.write, planted(0.05).directions)
@@ -70,13 +70,13 @@ def test_sparse_antipodal_pairs_are_found_one_latent_each_and_dense_features_are
     assert sae.metrics.reconstruction(mixed, next(HiddenStream(dense, 4096, 9)), baselines=False).fvu < 0.1
 
 
-def test_five_features_of_a_pentagon_are_found_in_two_dimensions() -> None:
+def test_five_features_of_a_pentagon_are_recovered_in_two_dimensions() -> None:
     solution = planted(0.03, polygon(5))
     (found,) = learned(solution, sae.TopK(latents=5, k=1, seed=3), steps=600)
     assert float(feature_cosines(found.write, solution.directions).min()) > 0.95
 
 
-def test_the_stream_is_the_hidden_layer_and_finds_its_place_again() -> None:
+def test_the_stream_is_the_hidden_layer_and_resumes_at_a_position() -> None:
     solution = planted(0.2)
     stream = HiddenStream(solution, 32, seed=4)
     first = [next(stream).clone() for _ in range(40)]
@@ -93,7 +93,7 @@ def test_the_stream_is_the_hidden_layer_and_finds_its_place_again() -> None:
     assert isinstance(stream, sae.Stream)
 
 
-def test_the_stream_without_features_has_the_mean_and_covariance_of_the_one_with() -> None:
+def test_the_stream_without_features_has_the_same_mean_and_covariance() -> None:
     solution = planted(0.3, polygon(3))
     real = next(HiddenStream(solution, 200_000)).double()
     normal = next(HiddenStream(solution, 200_000, normal=True)).double()
@@ -121,7 +121,7 @@ def test_features_are_recovered_where_they_are_sparse_and_not_where_they_are_den
     assert small.l0[0, :, 0] == pytest.approx(1, abs=0.6)
 
 
-def test_what_was_found_is_ready_for_json_with_its_controls(small: Recovery) -> None:
+def test_recovery_is_ready_for_json_with_its_controls(small: Recovery) -> None:
     described = json.loads(json.dumps(small.describe()))
     row = described["rows"][1]
     assert row["density"] == 0.05 and set(row["controls"]) == set(CONTROLS)

@@ -67,7 +67,7 @@ DRAWN: dict[str, Callable[[Trained], Figure]] = {
 
 
 @pytest.mark.parametrize("name", list(DRAWN))
-def test_every_figure_is_drawn_and_the_same_twice(name: str, planes: Trained, tmp_path: Path) -> None:
+def test_every_figure_renders_and_is_the_same_twice(name: str, planes: Trained, tmp_path: Path) -> None:
     torch.manual_seed(0)
     figure = DRAWN[name](planes)
     for file in ("a.png", "b.png"):

@@ -132,7 +132,7 @@ def test_what_pads_smaller_models_stays_zero() -> None:
     assert trained.encoders[small, :2, :4].all()
 
 
-def test_examples_have_the_densities_and_sets_asked_for() -> None:
+def test_examples_have_the_densities_and_sets_of_their_model() -> None:
     model = ToyModel(7, 2, (0.2,) * 6 + (0.05,), correlated=((0, 1),), exclusive=((2, 3, 4),))
     x = sample(model, 60_000)
     active = x > 0
@@ -165,7 +165,7 @@ def test_the_loss_reported_is_the_models_own_on_new_examples() -> None:
     torch.testing.assert_close(directions[-1], trained[0].directions)
 
 
-def test_the_best_run_of_each_setting_is_kept() -> None:
+def test_best_is_the_run_of_least_loss_of_each_setting() -> None:
     trained = train(grid(5, 2, densities=[0.3, 0.1], seeds=3), steps=30, batch=64, device="cpu")
     best = trained.best()
     assert [m.densities[0] for m in best.models] == [0.3, 0.1]
@@ -213,7 +213,7 @@ def test_what_cannot_be_trained_is_refused(make: Callable[[], object], says: str
     assert isinstance(refused.value, ToyError) or says == "abacus"
 
 
-def test_picking_what_is_not_there_is_refused() -> None:
+def test_picking_models_out_of_range_is_refused() -> None:
     trained = train(grid(2, 1), steps=2, batch=8, records=2, device="cpu")
     for wrong in ([], [1]):
         with pytest.raises(ToyError, match="numbered"):
