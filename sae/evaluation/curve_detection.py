@@ -29,6 +29,7 @@ from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.evaluation.baselines import RandomDictionary
 from sae.evaluation.orientation_coverage import Coverage, Filling, coverage, filling
+from zoo.common.results import HIDDEN, Result, called
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
@@ -63,7 +64,7 @@ class Searched:
 
 
 @dataclass(frozen=True, eq=False)
-class CurveComparison:
+class CurveComparison(Result):
     """Result of `compare`.
 
     Attributes:
@@ -77,9 +78,9 @@ class CurveComparison:
     address: str
     threshold: float
     within: float
-    searched: tuple[Searched, ...]
-    coverages: Mapping[str, Coverage]
-    fillings: Mapping[str, Filling]
+    searched: tuple[Searched, ...] = field(metadata=HIDDEN)
+    coverages: Mapping[str, Coverage] = field(metadata=called("coverage"))
+    fillings: Mapping[str, Filling] = field(metadata=called("filling"))
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Searched:
@@ -95,26 +96,18 @@ class CurveComparison:
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "address": self.address,
-            "threshold": self.threshold,
-            "within": self.within,
-            "searched": [
-                {
-                    "name": entry.name,
-                    "control": entry.control,
-                    "units": entry.units,
-                    "active": entry.active,
-                    "best": float(entry.scores.max()),
-                    "detectors": [{"unit": d.unit, "score": d.score, "orientation": d.orientation, "tests": d.tests}
-                                  for d in entry.detectors],
-                }
-                for entry in self.searched
-            ],
-            "coverage": {name: entry.describe() for name, entry in self.coverages.items()},
-            "filling": {name: entry.describe() for name, entry in self.fillings.items()},
-            "provenance": dict(self.provenance),
-        }  # fmt: skip
+        searched = [
+            {name: getattr(entry, name) for name in ("name", "control", "units", "active")}
+            | {
+                "best": float(entry.scores.max()),
+                "detectors": [
+                    {"unit": d.unit, "score": d.score, "orientation": d.orientation, "tests": d.tests}
+                    for d in entry.detectors
+                ],
+            }
+            for entry in self.searched
+        ]
+        return super().describe() | {"searched": searched}
 
     def figure(self, title: str = "") -> Figure:
         """Preferred orientations of the detectors on circles, the channels' gaps shaded."""

@@ -23,6 +23,7 @@ from sae.architectures.base import SAE
 from sae.checks import check_activations, whole
 from sae.errors import SAEError
 from sae.seeding import CONTROL, generator
+from zoo.common.results import HIDDEN, Result
 
 NEVER = -10.0
 """`log10_density` of a latent that never fired."""
@@ -158,7 +159,7 @@ def _same(x: Tensor, reconstruction: Tensor) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Reconstruction:
+class Reconstruction(Result):
     """How a dictionary reconstructs a data set.
 
     Attributes:
@@ -177,9 +178,9 @@ class Reconstruction:
     cosine: float
     shrinkage: float
     dead: float
-    density: Tensor
-    errors: Tensor
-    variances: Tensor
+    density: Tensor = field(metadata=HIDDEN)
+    errors: Tensor = field(metadata=HIDDEN)
+    variances: Tensor = field(metadata=HIDDEN)
     baselines: Mapping[str, Reconstruction] = field(default_factory=dict)
 
     def fvu_of(self, dimensions: slice) -> float:
@@ -189,13 +190,8 @@ class Reconstruction:
     def describe(self) -> dict[str, Any]:
         """The numbers as JSON, with a histogram for the densities."""
         counts, edges = density_histogram(self.density)
-        numbers = {n: getattr(self, n) for n in ("name", "samples", "fvu", "l0", "cosine", "shrinkage", "dead")}
-        return {
-            **numbers,
-            "explained_variance": 1 - self.fvu,
-            "log10_density": {"counts": counts.tolist(), "edges": [round(e, 4) for e in edges.tolist()]},
-            "baselines": {name: baseline.describe() for name, baseline in self.baselines.items()},
-        }
+        histogram = {"counts": counts.tolist(), "edges": [round(e, 4) for e in edges.tolist()]}
+        return super().describe() | {"explained_variance": 1 - self.fvu, "log10_density": histogram}
 
 
 class Tally:

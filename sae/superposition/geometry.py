@@ -21,6 +21,7 @@ from circuits.network.basis import Basis
 from sae.superposition.interference import directions_of, feature_dimensionality, interference
 from sae.superposition.polytopes import UNRECOGNIZED, Polytope, count_by_name, recognize, solids
 from sae.superposition.toy.toy_models import ToyError
+from zoo.common.checks import one_of
 from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 
@@ -242,8 +243,7 @@ def geometry(
         raise ToyError(f"{len(names)} names for {len(rows)} directions")
     if neighbors < 1 or (least is not None and not 0 < least < 1) or not 0 < tolerance < 0.5:
         raise ToyError(f"neighbors={neighbors} >= 1, least={least} in (0, 1), tolerance={tolerance} in (0, 0.5)")
-    if control not in ("random", "shuffled"):
-        raise ToyError(f"control={shorten(control)!r}: use 'random' or 'shuffled'")
+    one_of("control", control, ("random", "shuffled"), error=ToyError)
     read = rows if isinstance(directions, Tensor) else directions_of(directions.read).cpu()
     count = min(neighbors, len(rows) - 1)
     with reporter(progress, "row") as report:

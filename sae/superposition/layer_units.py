@@ -28,6 +28,7 @@ from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.seeding import CONTROL
 from sae.superposition.geometry import Geometry, geometry
+from zoo.common.results import Result, plain
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
@@ -63,7 +64,7 @@ class Correlation:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerUnits:
+class LayerUnits(Result):
     """The units of a layer, in channel order; NaN where a measure is not known.
 
     Attributes:
@@ -88,12 +89,8 @@ class LayerUnits:
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "units": list(self.units),
-            **{name: [None if np.isnan(v) else float(v) for v in getattr(self, name)] for name in MEASURES},
-            "correlations": [{"of": list(pair), **vars(c)} for pair, c in self.correlations.items()],
-            "provenance": dict(self.provenance),
-        }
+        correlations = [{"of": list(pair), **vars(c)} for pair, c in self.correlations.items()]
+        return super().describe() | {"correlations": plain(correlations)}
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from sae.superposition.interference import interference
 from sae.superposition.toy.results import REPRESENTED
 from sae.superposition.toy.toy_models import ToyError, ToyModel
 from sae.superposition.toy.train import train
+from zoo.common.results import Result
 from zoo.progress import Progress
 
 Phase = Literal["ignored", "dedicated", "superposed"]
@@ -89,7 +90,7 @@ def expected_phases(density: float, importance: float, hidden: int = 1) -> tuple
 
 
 @dataclass(frozen=True, eq=False)
-class PhaseDiagram:
+class PhaseDiagram(Result):
     """Phase of the last feature, by its importance and the density of all.
 
     Attributes:
@@ -113,6 +114,7 @@ class PhaseDiagram:
     expected: NDArray[np.int64]
     losses: NDArray[np.float64]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    described = ("agreement",)
 
     @property
     def agreement(self) -> float:
@@ -120,20 +122,9 @@ class PhaseDiagram:
         return float((self.phases == self.expected).mean())
 
     def describe(self) -> dict[str, Any]:
-        """The diagram, ready for JSON; rows are importances, columns densities."""
-        return {
-            "features": self.features,
-            "hidden": self.hidden,
-            "importances": list(self.importances),
-            "densities": list(self.densities),
-            "phases": [[PHASES[i] for i in row] for row in self.phases.tolist()],
-            "expected": [[PHASES[i] for i in row] for row in self.expected.tolist()],
-            "agreement": self.agreement,
-            "norms": self.norms.tolist(),
-            "interference": self.interference.tolist(),
-            "losses": self.losses.tolist(),
-            "provenance": dict(self.provenance),
-        }
+        """Ready for JSON, phases by name; rows are importances, columns densities."""
+        names = np.asarray(PHASES)
+        return super().describe() | {name: names[getattr(self, name)].tolist() for name in ("phases", "expected")}
 
 
 def phase_diagram(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from circuits.errors import CircuitsError, shorten
+from zoo.common.checks import one_of, whole_number
 
 Kind = Literal["relu", "linear", "absolute", "privileged"]
 Sets: TypeAlias = tuple[tuple[int, ...], ...]
@@ -61,15 +62,10 @@ class ToyModel:
 
     def __post_init__(self) -> None:
         for name in ("features", "hidden"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ToyError(f"{name}={shorten(value)}: a whole number of at least 1")
+            whole_number(name, getattr(self, name), error=ToyError)
         for name in ("seed", "data_seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-                raise ToyError(f"{name}={shorten(value)}: a whole number from 0 to 2**32 - 1")
-        if self.kind not in get_args(Kind):
-            raise ToyError(f"kind={shorten(self.kind)!r}: use one of {', '.join(get_args(Kind))}")
+            whole_number(name, getattr(self, name), least=0, most=2**32 - 1, error=ToyError)
+        one_of("kind", self.kind, get_args(Kind), error=ToyError)
         density = _spread("density", self.density, self.features)
         if not all(0 < p <= 1 for p in density):
             raise ToyError("density is a probability above 0 and at most 1")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
-from circuits.errors import shorten
 from circuits.network.model import best_device
 from sae.superposition.toy.batched_passes import Parameters, Passes
 from sae.superposition.toy.feature_sampler import EVALUATION, TRAINING, Law
 from sae.superposition.toy.results import Trained
 from sae.superposition.toy.toy_models import Kind, ToyError, ToyModel
+from zoo.common.checks import number, one_of, whole_number
 from zoo.progress import Progress, reporter
 
 _log = logging.getLogger(__name__)
@@ -116,31 +116,20 @@ def train(
 
 
 def _check(
-    models: list[ToyModel],
-    steps: int,
-    batch: int,
-    lr: float,
-    optimizer: str,
-    weight_decay: float,
-    anneal: float,
-    records: int,
-    dtype: torch.dtype,
-) -> None:
+    models: list[ToyModel], steps: int, batch: int, lr: float, optimizer: str, weight_decay: float, anneal: float,
+    records: int, dtype: torch.dtype,
+) -> None:  # fmt: skip
     if not models or not all(isinstance(m, ToyModel) for m in models):
         raise ToyError("train takes a list of ToyModel with at least one, for example grid(5, 2)")
     if len(kinds := {m.kind for m in models}) > 1:
         raise ToyError(f"models of one kind at a time, not {' and '.join(sorted(kinds))}")
-    for name, value in (("steps", steps), ("batch", batch)):
-        if value < 1:
-            raise ToyError(f"{name}={value}: at least 1")
-    if not 0 < lr < math.inf:
-        raise ToyError(f"lr={lr}: above 0")
-    if optimizer not in ("adamw", "adam"):
-        raise ToyError(f"optimizer={shorten(optimizer)!r}: use 'adamw' or 'adam'")
-    if not 0 <= weight_decay < math.inf or not 0 <= anneal <= 1 or records < 2:
-        raise ToyError(
-            f"weight_decay={weight_decay} is at least 0, anneal={anneal} from 0 to 1, records={records} >= 2"
-        )
+    whole_number("steps", steps, error=ToyError)
+    whole_number("batch", batch, error=ToyError)
+    whole_number("records", records, least=2, error=ToyError)
+    number("lr", lr, above=0, error=ToyError)
+    number("weight_decay", weight_decay, least=0, error=ToyError)
+    number("anneal", anneal, least=0, most=1, error=ToyError)
+    one_of("optimizer", optimizer, ("adamw", "adam"), error=ToyError)
     if dtype not in (torch.float32, torch.float64):
         raise ToyError(f"dtype={dtype}: float32 or float64")
 
