@@ -27,16 +27,14 @@ def select(names: Sequence[str]) -> list[Figure]:
     Raises:
         CircuitsError: nothing of that name.
     """
-    every = figures()
+    available = figures()
     if not names or "all" in names:
-        return every
+        return available
     ids: set[str] = set()
     for name in names:
-        hits = {f.id for f in every if name.lower() in (f.paper, *(n.lower() for n in f.names))}
+        hits = {f.id for f in available if name.lower() in (f.paper, *(n.lower() for n in f.names))}
         if not hits:
-            known = [n for f in every for n in f.names] + list(PAPERS)
-            raise CircuitsError(
-                f"there is no figure {shorten(name)!r}.{did_you_mean(name, known)} `circuits figures list` has them all"
-            )
+            hint = did_you_mean(name, [n for f in available for n in f.names] + list(PAPERS))
+            raise CircuitsError(f"there is no figure {shorten(name)!r}.{hint} `circuits figures list` has them all")
         ids |= hits
-    return [f for f in every if f.id in ids]
+    return [f for f in available if f.id in ids]

@@ -1,1 +1,1 @@
-"""Measurements that one figure needs and nobody else."""
+"""Measurements for a single figure."""

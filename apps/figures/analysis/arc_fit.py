@@ -1,4 +1,4 @@
-"""Is a kernel shaped like a curve, and which way does it open?
+"""The similarity of a kernel to a curve, and the orientation of that curve.
 
 The weights between two curve detectors of one orientation trace that curve (Olah et al., *Zoom In*, Distill 2020).
 """
@@ -22,7 +22,7 @@ class ArcFit:
     """How well arcs of all orientations fit a kernel.
 
     Attributes:
-        own: correlation with the best arc of the orientation asked for.
+        own: correlation with the best arc of the given orientation.
         by_orientation: `(n,)` the same for orientations at even steps, the first being that one.
     """
 
@@ -31,11 +31,12 @@ class ArcFit:
 
 
 def arc_fit(kernel: Any, orientation: float, *, steps: int = 24) -> ArcFit:
-    """Correlate a kernel with drawn arcs, of the best of a few radii, open to some orientation and to all others.
+    """Correlate a kernel with arcs of the given and of all other orientations, each of the best of a few radii.
 
     Args:
         kernel: `(kh, kw)` weights, at least 3 by 3.
-        orientation: degrees counter-clockwise to which the curve opens, as in `circuits.stimuli`: 0 is like "(".
+        orientation: degrees counter-clockwise, the direction in which the curve opens: 0 is like "(", as in
+            `circuits.stimuli`.
         steps: orientations around the circle.
 
     Raises:
@@ -46,7 +47,7 @@ def arc_fit(kernel: Any, orientation: float, *, steps: int = 24) -> ArcFit:
     """
     values = np.asarray(kernel, dtype=np.float64)
     if values.ndim != 2 or min(values.shape) < 3:
-        raise CircuitsError(f"a kernel of at least 3 by 3 weights is wanted, not {values.shape}")
+        raise CircuitsError(f"a kernel of at least 3 by 3 weights is needed, not {values.shape}")
     turns = orientation + np.arange(steps) * 360.0 / steps
     fits = np.array([max(correlation(values, _arc(values.shape, t, r)) for r in _RADII) for t in turns])
     return ArcFit(float(fits[0]), fits)
@@ -61,6 +62,6 @@ def _arc(shape: tuple[int, ...], orientation: float, radius: float) -> NDArray[n
     turn = np.radians(orientation)
     # the circle's center lies on the open side, its rim goes through the middle
     away = np.abs(np.hypot(x - size * np.cos(turn), y - size * np.sin(turn)) - size)
-    drawn = np.clip(1.25 - away, 0.0, 1.0)
+    arc = np.clip(1.25 - away, 0.0, 1.0)
     far = x * np.cos(turn) + y * np.sin(turn) > size  # the other half of a small circle is no part of the curve
-    return np.where(far, 0.0, drawn)
+    return np.where(far, 0.0, arc)

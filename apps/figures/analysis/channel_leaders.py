@@ -1,4 +1,4 @@
-"""Channels by the latents that write to them: how many features share a channel."""
+"""Polysemantic channels: how many latents of an SAE share a channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae.errors import SAEError
 
 @torch.no_grad()
 def leaders(s: Basis, vectors: Tensor, *, n: int = 64, least: float = 0.1) -> Tensor:
-    """How many latents lead a channel on its strongest vectors, `(d,)`: 1 where one does always, 0 where it is silent.
+    """How many latents lead a channel on its strongest vectors, `(d,)`: 1 where one always does, 0 if inactive.
 
     A latent leads where it gives the channel more than any other latent does, and counts if it leads on a share
     `least` of the channel's `n` strongest vectors. (A channel with several is polysemantic: Bricken et al. 2023.)
@@ -20,10 +20,10 @@ def leaders(s: Basis, vectors: Tensor, *, n: int = 64, least: float = 0.1) -> Te
     Args:
         s: an SAE or another basis.
         vectors: `(N, d)` activations.
-        n: vectors of each channel; least: in [0, 1].
+        n: strongest vectors of each channel; least: in [0, 1].
 
     Raises:
-        SAEError: vectors that do not fit, or a share that is none.
+        SAEError: vectors of another width, or `least` outside [0, 1].
     """
     whole("n", n)
     if vectors.ndim != 2 or vectors.shape[1] != s.write.shape[1]:
@@ -37,8 +37,8 @@ def leaders(s: Basis, vectors: Tensor, *, n: int = 64, least: float = 0.1) -> Te
         fires = strongest.indices[strongest.values > 0]
         if not len(fires):
             continue
-        given = latents[fires] * s.write[:, channel].to(latents)
-        best = given.max(dim=1)
-        led = torch.bincount(best.indices[best.values > 0], minlength=given.shape[1])
+        contributions = latents[fires] * s.write[:, channel].to(latents)
+        best = contributions.max(dim=1)
+        led = torch.bincount(best.indices[best.values > 0], minlength=contributions.shape[1])
         counts[channel] = int((led >= max(1.0, least * len(fires))).sum())
     return counts

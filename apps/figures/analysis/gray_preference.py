@@ -1,4 +1,4 @@
-"""Which units prefer pictures without color: black-and-white detectors, and those that need color."""
+"""Preference of units for images without color: black-and-white detectors and color detectors."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from zoo.images.sources import open_images
 
 
 def gray_preference(model: Model, images: Any, layers: Sequence[str], *, batch_size: int = 32) -> dict[str, Tensor]:
-    """How much more each unit says to pictures when their color is taken away, in standard deviations.
+    """How much the response of each unit rises when images lose their color, in standard deviations.
 
-    Every picture is shown as it is and with its channels replaced by their mean. Units of *An Overview of Early Vision*
-    (Olah et al., Distill 2020) that are called "black and white" lie far above zero, color detectors below.
+    Responses to each image are compared with those to the image with its channels replaced by their mean. The "black
+    and white" units of *An Overview of Early Vision* (Olah et al., Distill 2020) lie far above zero, color detectors
+    below.
 
     Args:
         model: with at least two channels of input.
-        images: pictures in any form that `capture` takes; at least two.
+        images: in any form that `capture` takes; at least two.
         layers: whose units.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
 
     Returns:
-        Layer -> `(units,)`: mean over pictures of the difference of mean responses, over its standard deviation; 0 for
+        Layer -> `(units,)`: mean over images of the difference of mean responses, over its standard deviation; 0 for
         units that do not change.
 
     Raises:
-        CircuitsError: a model of one channel, or too few pictures.
+        CircuitsError: a model of one channel, or too few images.
 
     >>> gray_preference(load("scenes"), "scenes:20", ["conv2d2"])["conv2d2"].shape
     torch.Size([40])
     """
     if model.input.channels < 2:
-        raise CircuitsError(f"{model.name} sees one channel: there is no color to take away")
-    pictures = open_images(images)
-    if len(pictures) < 2:
-        raise CircuitsError("preferences for gray are told from at least two pictures")
-    shown = torch.cat([batch for _, batch in pictures.batches(model.input, batch_size=batch_size)]).cpu()
-    gray = shown.mean(dim=1, keepdim=True).expand_as(shown).contiguous()
-    first = pooled_responses(model, shown, layers, pool="mean", batch_size=batch_size)
+        raise CircuitsError(f"{model.name} has one input channel: its images have no color")
+    images = open_images(images)
+    if len(images) < 2:
+        raise CircuitsError("preferences for gray need at least two images")
+    color = torch.cat([batch for _, batch in images.batches(model.input, batch_size=batch_size)]).cpu()
+    gray = color.mean(dim=1, keepdim=True).expand_as(color).contiguous()
+    first = pooled_responses(model, color, layers, pool="mean", batch_size=batch_size)
     second = pooled_responses(model, gray, layers, pool="mean", batch_size=batch_size)
-    found = {}
+    preferences = {}
     for layer in first:
         change = (second[layer] - first[layer]).double()
         spread = change.std(dim=0)
-        found[layer] = torch.where(spread > 0, change.mean(dim=0) / spread.clamp_min(1e-30), torch.zeros_like(spread))
-    return found
+        preferences[layer] = torch.where(
+            spread > 0, change.mean(dim=0) / spread.clamp_min(1e-30), torch.zeros_like(spread)
+        )
+    return preferences

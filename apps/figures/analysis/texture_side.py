@@ -1,4 +1,4 @@
-"""Which side of a picture is finer: fine texture changes more from pixel to pixel, for the contrast it has."""
+"""The side of an image with the finer texture: fine texture has larger gradients for its contrast."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 from circuits.errors import CircuitsError
 
 
-def fine_side(picture: Any, orientation: float) -> float:
-    """How much finer a picture is on one side of a line through its middle than on the other, in octaves.
+def fine_side(image: Any, orientation: float) -> float:
+    """How much finer an image is on one side of a line through its middle than on the other, in octaves.
 
     The fineness of a half is the root mean square of the gradient over the standard deviation of the pixels, which is
     the mean frequency of its texture: contrast and brightness drop out. A smooth half has no texture to measure; its
-    deviation is taken as at least a twentieth of the whole picture's.
+    deviation is set to at least a twentieth of the whole image's.
 
     Args:
-        picture: `(H, W)` or `(H, W, channels)`, at least 8 by 8.
-        orientation: degrees counter-clockwise, 0 to the right: where the side lies whose fineness is asked for.
+        image: `(H, W)` or `(H, W, channels)`, at least 8 by 8.
+        orientation: degrees counter-clockwise, 0 to the right: the direction of the side in question.
 
     Returns:
-        log2 of the one side's fineness over the other's; above zero where the asked side is finer.
+        log2 of that side's fineness over the other's; above zero where that side is finer.
 
     Raises:
         CircuitsError: another shape.
 
     >>> import numpy as np
     >>> x = np.arange(64)
-    >>> picture = np.where(x > 31, np.sin(x * 1.5), np.sin(x * 0.3))[None].repeat(64, axis=0)
-    >>> fine_side(picture, 0) > 1 and fine_side(picture, 180) < -1
+    >>> image = np.where(x > 31, np.sin(x * 1.5), np.sin(x * 0.3))[None].repeat(64, axis=0)
+    >>> fine_side(image, 0) > 1 and fine_side(image, 180) < -1
     True
     """
-    values = np.asarray(picture, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float64)
     values = values.mean(axis=2) if values.ndim == 3 else values
     if values.ndim != 2 or min(values.shape) < 8:
-        raise CircuitsError(f"a picture of at least 8 by 8 pixels is wanted, not {values.shape}")
+        raise CircuitsError(f"an image of at least 8 by 8 pixels is needed, not {values.shape}")
     height, width = values.shape
     rows, columns = np.mgrid[:height, :width]
     x, y = columns - (width - 1) / 2, (height - 1) / 2 - rows

@@ -1,9 +1,9 @@
-"""Weights taken out of a network that runs: what some channels say to some units, through any layers in between.
+"""Ablation of weights in a running network: of some channels to some units, through any layers in between.
 
-A curve detector reads earlier ones through a bottleneck that mixes them, so there is no weight that could be set to
-zero. What is taken out is the contribution that the expanded weights tell: exact where the network is linear between
-the two layers, and otherwise as good as expanded weights are. After Cammarata et al., *Curve Circuits*, Distill 2021,
-who remove the negative weights between curve detectors and find that echoes come back.
+The inputs of a curve detector pass a bottleneck that mixes them, so no single weight can be set to zero. Instead the
+contribution by the expanded weights is subtracted: exact where the network is linear between the two layers, and
+otherwise an approximation as good as the expanded weights. After Cammarata et al., *Curve Circuits*, Distill 2021,
+who remove the negative weights between curve detectors and find that echoes return.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ def negative_part(weights: ExpandedWeights, sources: Sequence[int]) -> Tensor:
     """
     count = weights.kernels.shape[1]
     if any(not 0 <= s < count for s in sources):
-        raise CircuitsError(f"{weights.source} has {count} channels; asked for {max(sources)} among others")
+        raise CircuitsError(f"{weights.source} has {count} channels; got the source {max(sources)}")
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[list(sources)] = True
     return torch.where(chosen[None, :, None, None], weights.kernels.detach().cpu().clamp(max=0), 0.0)
 
 
 @contextmanager
-def cut(model: Model, weights: ExpandedWeights, removed: Tensor) -> Iterator[Model]:
-    """While open, the targets lack what `removed` would have told them, before their rectifier.
+def ablate_weights(model: Model, weights: ExpandedWeights, removed: Tensor) -> Iterator[Model]:
+    """While open, the pre-activations of the targets lack the contribution of the weights `removed`.
 
     Args:
         model: the model.
-        weights: from `expanded_weights`, of channels; its targets are units of one layer behind a rectifier.
-        removed: `(targets, sources, kh, kw)`, in the place of `weights.kernels`: all of these to silence the sources
+        weights: from `expanded_weights`, of channels; its targets are units of one layer after a ReLU.
+        removed: `(targets, sources, kh, kw)`, aligned with `weights.kernels`: all of these to ablate the sources
             for the targets, or `negative_part` of them.
 
     Raises:
-        CircuitsError: weights of another shape, latents, weights that read a whole map at once, or a layer whose
-            pre-activations cannot be reached.
+        CircuitsError: weights of another shape, latents, weights of a whole map, or a layer whose
+            pre-activations cannot be accessed.
 
     >>> weights = expanded_weights(load("scenes"), source="mixed3a", target="mixed3b:4")
-    >>> with cut(model, weights, negative_part(weights, [1, 2])):  # doctest: +SKIP
+    >>> with ablate_weights(model, weights, negative_part(weights, [1, 2])):  # doctest: +SKIP
     ...     tune(model, "mixed3b:4", stimuli=curves())
     """
     if removed.shape != weights.kernels.shape:
-        raise CircuitsError(f"what is cut has the shape of the weights, {tuple(weights.kernels.shape)}; "
+        raise CircuitsError(f"`removed` has the shape of the weights, {tuple(weights.kernels.shape)}; "
                             f"not {tuple(removed.shape)}")  # fmt: skip
     if "~" in weights.source or any("~" in t for t in weights.targets) or weights.stride == (0, 0):
-        raise CircuitsError("weights are cut between channels of layers that have places")
+        raise CircuitsError("weights are ablated between channels of spatial layers")
     layer = weights.targets[0].rpartition(":")[0]
     before = _before(model, layer)
     rows = [int(t.rpartition(":")[2]) for t in weights.targets]
@@ -65,20 +65,19 @@ def cut(model: Model, weights: ExpandedWeights, removed: Tensor) -> Iterator[Mod
     rows = [row + (part[1] if part is not None else 0) for row in rows]
     start = model.layers[weights.start]
     if start.part is not None:
-        raise CircuitsError(f"weights are cut from a whole layer, not from the branch {weights.source}")
-    seen: list[Tensor] = []
+        raise CircuitsError(f"weights are ablated from a whole layer, not from the branch {weights.source}")
+    inputs: list[Tensor] = []
 
-    def remember(acts: Tensor) -> Tensor:
-        seen[:] = [acts]
+    def record(acts: Tensor) -> Tensor:
+        inputs[:] = [acts]
         return acts
 
-    def lessen(acts: Tensor) -> Tensor:
-        told = _told(seen[0], removed.to(seen[0]), weights, (acts.shape[2], acts.shape[3]))
-        lessened = acts.clone()
-        lessened[:, rows] -= told
-        return lessened
+    def subtract(acts: Tensor) -> Tensor:
+        edited = acts.clone()
+        edited[:, rows] -= _contribution(inputs[0], removed.to(inputs[0]), weights, (acts.shape[2], acts.shape[3]))
+        return edited
 
-    with editing(model, [(start.name, remember), (before, lessen)]):
+    with editing(model, [(start.name, record), (before, subtract)]):
         yield model
 
 
@@ -86,15 +85,15 @@ def _before(model: Model, layer: str) -> str:
     part = model.layers[layer].part
     base = layer if part is None else part[0]
     if model.graph is None:
-        raise CircuitsError(f"{model.name} could not be traced, so that its pre-activations are out of reach")
+        raise CircuitsError(f"{model.name} could not be traced, so that its pre-activations cannot be accessed")
     node = model.graph.before_rectifier(model.node(base))
     if node is model.node(base):
-        raise CircuitsError(f"{base} has no rectifier of its own, before which weights could be cut")
+        raise CircuitsError(f"{base} has no ReLU of its own, before which weights could be ablated")
     return model.name_of(node)
 
 
-def _told(acts: Tensor, kernels: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
-    """What kernels `(T, S, kh, kw)` make of activations `(N, S, h, w)` at a target map of `size`."""
+def _contribution(acts: Tensor, kernels: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
+    """The contribution of activations `(N, S, h, w)` by kernels `(T, S, kh, kw)` to a target map of `size`."""
     pads = []
     for axis in (1, 0):
         first = -weights.offset[axis]

@@ -1,4 +1,4 @@
-"""Histograms of responses: how often a unit says what, over orders of magnitude."""
+"""Activation histograms on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MARGIN = 24
 def densities(scan: UnitScan, bins: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The histogram of a scan in even bins: edges `(bins + 1,)` and shares of positions per bin `(bins,)`.
 
-    A scan counts in bins that grow with the response; what lies in one is spread evenly over it, and what is zero but
-    for rounding falls into the bin that holds zero.
+    A scan counts in bins that grow with the response; the counts of a bin are spread evenly over it, and responses
+    that are zero up to rounding fall into the bin that contains zero.
 
     Raises:
-        CircuitsError: a unit that always says the same.
+        CircuitsError: a unit with a constant response.
     """
     low, high = min(scan.minimum, 0.0), max(scan.maximum, 0.0)
     if not high > low:
-        raise CircuitsError(f"{short(scan.unit)} always says the same: there is no histogram to draw")
+        raise CircuitsError(f"{short(scan.unit)} has a constant response: there is no histogram to draw")
     edges = np.linspace(low, high, bins + 1)
     ends = np.clip(scan.edges, low, high)
-    # cumulated counts, straight within a bin; the middle one, of zeros, is the widest at no width
+    # cumulative counts, linear within a bin; the middle bin, of zeros, has no width
     below = np.concatenate([[0.0], np.cumsum(scan.counts)])
-    kept = np.concatenate([[True], np.diff(ends) > 0])
-    at = np.interp(edges, ends[kept], below[kept])
+    distinct = np.concatenate([[True], np.diff(ends) > 0])
+    at = np.interp(edges, ends[distinct], below[distinct])
     at[0], at[-1] = 0.0, below[-1]
     return edges, np.asarray(np.diff(at) / max(below[-1], 1.0))
 
@@ -45,35 +45,35 @@ def moments(scan: UnitScan, bins: int = 2000) -> tuple[float, float]:
 
 
 def share_above(scan: UnitScan, value: float, bins: int = 2000) -> float:
-    """Share of positions at which a unit says more than `value`."""
+    """Share of positions at which the response exceeds `value`."""
     edges, shares = densities(scan, bins)
     below = np.concatenate([[0.0], np.cumsum(shares)])
     return float(1 - np.interp(value, edges, below))
 
 
 def response_histogram(scan: UnitScan, *, title: str = "", bins: int = 60) -> Figure:
-    """How often a unit says what, on a logarithmic scale, beside a normal distribution of the same spread.
+    """The activation histogram of a unit on a logarithmic scale, beside a normal distribution of the same spread.
 
-    Responses below zero, before the rectifier, are blue, those above orange.
+    Responses below zero, before the ReLU, are blue, those above orange.
 
     Args:
         scan: of the unit.
-        title: what it is.
-        bins: even ones, over all responses.
+        title: by default the unit.
+        bins: of equal width, over all responses.
 
     Raises:
-        CircuitsError: a unit that always says the same.
+        CircuitsError: a unit with a constant response.
     """
     edges, shares = densities(scan, bins)
     mean, spread = moments(scan)
     width, height = 820.0, 430.0
     figure, page = canvas.page(width, height)
     canvas.write(page, MARGIN, 32, title or short(scan.unit), size=15, bold=True, limit=80)
-    said = (
-        f"{scan.positions:,} positions of {scan.images} pictures; above zero at {100 * scan.density:.1f} %; "
+    about = (
+        f"{scan.positions:,} positions of {scan.images} images; above zero at {100 * scan.density:.1f} %; "
         f"beyond 4 standard deviations at {100 * share_above(scan, mean + 4 * spread):.2g} %"
     )
-    canvas.write(page, MARGIN, 52, said, size=11, color=palette.MUTED, limit=130)
+    canvas.write(page, MARGIN, 52, about, size=11, color=palette.MUTED, limit=130)
     axes = figure.add_axes((84 / width, 56 / height, 1 - 120 / width, 1 - 136 / height))
     middle = (edges[1:] + edges[:-1]) / 2
     inks = [palette.EXCITES if m > 0 else palette.INHIBITS for m in middle]
@@ -87,7 +87,7 @@ def response_histogram(scan: UnitScan, *, title: str = "", bins: int = 60) -> Fi
     axes.set_ylim(least / 2, min(1.5, 4 * float(shares.max())))
     axes.set_xlim(edges[0], edges[-1])
     axes.axvline(0, color=palette.REST, lw=0.8)
-    before = "before the rectifier" if scan.signed else "behind the rectifier"
+    before = "before the ReLU" if scan.signed else "after the ReLU"
     axes.set_xlabel(f"response of {short(scan.unit)} ({before})", fontsize=9.5)
     axes.set_ylabel("share of positions per bin", fontsize=9.5)
     for side in ("top", "right"):

@@ -1,4 +1,4 @@
-"""Shares of a whole as bars: which families of units a unit's weights come from."""
+"""Shares as stacked bars, such as those of families of units in the weights of a unit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MARGIN = 24
 def share_bars(
     shares: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str = "", about: str = "", rest: str = "other"
 ) -> Figure:
-    """Stacked bars, each a whole, in groups; what a part is stands in it where there is room, else in the key.
+    """Stacked bars in groups; each part has its share written in it where there is room, and its name in the key.
 
     Args:
         shares: group -> bar -> part -> share; a part keeps its color within a group.
-        title: what they are; about: a line below it.
-        rest: the part that is drawn gray.
+        title: of the figure; about: a line below it.
+        rest: the part in gray.
 
     Raises:
         CircuitsError: nothing to draw, or shares below zero.
@@ -30,10 +30,10 @@ def share_bars(
     bars = [bar for group in shares.values() for bar in group.values()]
     if not bars or any(v < 0 for bar in bars for v in bar.values()):
         raise CircuitsError("share_bars draws at least one bar, of shares from zero")
-    left, wide, step, head = 230.0, 620.0, 30.0, 84.0
+    start, wide, step, head = 230.0, 620.0, 30.0, 84.0
     between, key = 34.0, 22.0
     height = head + sum(len(g) * step + between + key for g in shares.values()) + 12
-    figure, axes = canvas.page(left + wide + MARGIN + 10, height)
+    figure, axes = canvas.page(start + wide + MARGIN + 10, height)
     canvas.heading(axes, title, about, limit=95, room=150, y=32)
     y = head
     for group, rows in shares.items():
@@ -42,11 +42,11 @@ def share_bars(
         canvas.write(axes, MARGIN, y + 8, group, size=12, bold=True, limit=60)
         y += 18
         for name, bar in rows.items():
-            canvas.write(axes, left - 10, y + step / 2 - 2, name, size=11, align="right", middle=True, limit=32)
-            whole = sum(bar.values()) or 1.0
-            x = left
+            canvas.write(axes, start - 10, y + step / 2 - 2, name, size=11, align="right", middle=True, limit=32)
+            total = sum(bar.values()) or 1.0
+            x = start
             for part in parts:
-                share = bar.get(part, 0.0) / whole
+                share = bar.get(part, 0.0) / total
                 axes.add_patch(
                     Rectangle((x, y), share * wide, step - 7, facecolor=inks[part], edgecolor=palette.PAPER, lw=1)
                 )
@@ -56,7 +56,7 @@ def share_bars(
                                  bold=True, align="center", middle=True, zorder=5)  # fmt: skip
                 x += share * wide
             y += step
-        x = left
+        x = start
         for part in parts:
             axes.add_patch(Rectangle((x, y - 1), 10, 10, facecolor=inks[part], lw=0))
             canvas.write(axes, x + 15, y + 4, part, size=10.5, middle=True, limit=30)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from apps.figures.context import FigureContext
+
 if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
     from circuits.attribution.expanded_weights import ExpandedWeights
     from circuits.tracing.circuit import Edge
 
@@ -16,7 +17,7 @@ def edge(context: FigureContext, weights: ExpandedWeights, target: int, source: 
     Args:
         context: of the figure.
         weights: of `circuits.expanded_weights`.
-        target, source: places in `weights.kernels`.
+        target, source: indices into `weights.kernels`.
     """
     from circuits.tracing.circuit import Edge
 

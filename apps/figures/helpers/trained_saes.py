@@ -1,35 +1,35 @@
-"""Sparse autoencoders that figures share: trained by the first that asks, read by the others."""
+"""Sparse autoencoders that figures share: trained by the first figure that needs them, loaded by the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotApplicable
+from torch import Tensor
+
+from apps.figures.context import FigureContext, NotApplicable
+from apps.figures.helpers.chosen_images import layer_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from apps.figures.context import FigureContext
     from sae.architectures.base import SAE
     from sae.data.site import Site
     from sae.data.vision_site import VisionSite
     from zoo.images.sources import Images
 
 NAME = "latents"
-"""What the shared SAE is called in addresses: `mixed4c~latents:12`."""
+"""Name of the shared SAE in addresses: `mixed4c~latents:12`."""
 RATE = 3e-3
-"""Learning rate of short trainings: larger than the default, which is for longer ones."""
+"""Learning rate of short runs: larger than the default, which suits longer ones."""
 
 
 def dictionary(
     context: FigureContext, site: Site, inputs: object, *, latents: int, k: int, steps: int, seed: int = 0
 ) -> SAE:
-    """A TopK SAE of a site, kept in the shared folder.
+    """A TopK SAE of a site, cached in the shared folder.
 
     Args:
         context: of the figure.
-        site: vision or language; inputs: pictures or texts for it.
+        site: vision or language; inputs: images or texts for it.
         latents, k, steps: of `sae.TopK` and `sae.train`.
         seed: of the training.
     """
@@ -51,9 +51,9 @@ class Trained:
 
     Attributes:
         site: the layer; sae: its SAE, attached to the model as `NAME`.
-        training, held_out: pictures it was trained on, and others.
-        vectors: `(n, d)` of places of held-out pictures, drawn by lot.
-        how: what it is, for a caption.
+        training, held_out: images for training, and the others.
+        vectors: `(n, d)` at random positions of held-out images.
+        how: a description for the caption.
     """
 
     site: VisionSite
@@ -70,13 +70,13 @@ class Trained:
 
 
 def trained(context: FigureContext) -> Trained:
-    """An SAE of a middle layer, trained on four fifths of the pictures.
+    """An SAE of a middle layer, trained on four fifths of the images.
 
-    Four times as many latents as channels (GoogLeNet's mixed4c: 2,048 of 512), 32 of which are active at once; fewer on
-    a small layer.
+    It has four times as many latents as channels (GoogLeNet's mixed4c: 2,048 of 512), of which 32 are active at once;
+    fewer in a small layer.
 
     Raises:
-        NotApplicable: a network without places, or too few pictures.
+        NotApplicable: a network without spatial layers, or too few images.
     """
     from sae.data.vision_site import VisionSite
 
@@ -85,39 +85,37 @@ def trained(context: FigureContext) -> Trained:
     training, held_out = halves(context.images)
     latents, k = 4 * site.d, max(2, min(32, site.d // 8))
     steps = context.size(400, 200, 60)
-    found = dictionary(context, site, training, latents=latents, k=k, steps=steps, seed=context.seed)
+    shared = dictionary(context, site, training, latents=latents, k=k, steps=steps, seed=context.seed)
     if (layer, NAME) not in context.model.bases:
-        site.attach(NAME, found)
+        site.attach(NAME, shared)
     how = (
         f"TopK SAE of {layer}: {latents} latents, {k} of them active at once, {steps} steps of 1,024 vectors of "
-        f"{len(training)} pictures"
+        f"{len(training)} images"
     )
-    return Trained(site, found, training, held_out, vectors_of(context, site, held_out), how)
+    return Trained(site, shared, training, held_out, vectors_of(context, site, held_out), how)
 
 
 def middle_layer(context: FigureContext) -> str:
-    """The layer whose latents figures are about: of InceptionV1 mixed4c, of a smaller one mixed3b."""
-    from apps.figures.helpers.chosen_images import layer_of
-
+    """The layer of the shared SAE: mixed4c of InceptionV1, mixed3b of a smaller network."""
     return layer_of(context, "mixed4c", "mixed3b")
 
 
 def halves(images: Images) -> tuple[Images, Images]:
-    """Four fifths of the pictures to train on, and every fifth to judge by.
+    """Four fifths of the images for training, and every fifth, held out.
 
     Raises:
-        NotApplicable: fewer than ten pictures.
+        NotApplicable: fewer than ten images.
     """
     if len(images) < 10:
         raise NotApplicable(
-            f"needs ten pictures or more, to train on some and judge by others; {len(images)} were given"
+            f"needs ten images or more, to train on some and evaluate on others; there are {len(images)}"
         )
-    held = [i for i in range(len(images)) if i % 5 == 2]
-    return images.subset([i for i in range(len(images)) if i % 5 != 2]), images.subset(held)
+    held_out = range(2, len(images), 5)
+    return images.subset([i for i in range(len(images)) if i not in held_out]), images.subset(held_out)
 
 
 def vectors_of(context: FigureContext, site: VisionSite, images: Images, per_image: int = 40) -> Tensor:
-    """Activation vectors `(n, d)` of some places of each picture, drawn by lot."""
+    """Activation vectors `(n, d)` at random positions of each image."""
     from sae.data.activations import Sampling, collect
 
     return collect(site, images, sampling=Sampling(per_input=per_image, seed=context.seed)).vectors

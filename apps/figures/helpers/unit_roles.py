@@ -1,7 +1,7 @@
-"""Which unit of this network a figure is about: the published one where its number holds, else one that is found.
+"""The unit that a figure is about: the published one on its network, on any other the unit with the same role.
 
-A number of a unit says something of one network only. On any other the unit is looked for by what it does (which
-pictures it tells from others, what it is tuned to), and the caption says how.
+The index of a unit has a meaning in one network only. In any other network the unit is searched for by its function
+(the classes that it separates, its tuning), and the caption states how.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apps.figures.context import NotApplicable
+import numpy as np
+
+from apps.figures.context import FigureContext, NotApplicable
 
 if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
     from zoo.images.sources import Images
 
 CARS = (
     "car", "ambulance", "beach wagon", "cab", "convertible", "jeep", "limousine", "minivan", "Model T", "racer",
     "sports car", "police van", "pickup", "moving van",
 )  # fmt: skip
-"""Classes that are cars, in any of the sets of classes that are known."""
+"""Names of car classes, of scenes and of ImageNet."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """A unit that plays the part of a published one.
+    """A unit with the role of a published one.
 
     Attributes:
-        unit: its address; how: how it was chosen, for the caption.
-        score: by which it was chosen, and chance: what the best unit has by chance; None for a published one.
+        unit: its address; how: it was chosen, for the caption.
+        score: by which it was chosen; chance: the score of the best unit on shuffled labels; None for a published one.
     """
 
     unit: str
@@ -38,50 +39,49 @@ class Role:
     chance: float | None = None
 
 
-def of_class(
-    context: FigureContext, names: Sequence[str], layers: Sequence[str], what: str, published: str | None = None
-) -> Role:
-    """The unit of some layers that best tells pictures of some classes from the others.
+def of_class(context: FigureContext, names: Sequence[str], layers: Sequence[str], role: str, published: str) -> Role:
+    """The unit of some layers that best separates images of some classes from the others, by AUC.
 
     Args:
         context: of the figure.
-        names: of classes; those that the pictures do not have are passed over.
-        layers: to search; those that the model lacks are passed over.
-        what: the unit is called in the caption, such as "a car detector".
-        published: address (layer:unit) on the network that published numbers hold for.
+        names: of classes; those that the images do not have are ignored.
+        layers: to search; those that the model lacks are ignored; without any, `deep_layers`.
+        role: name of the unit in the caption, such as "a car detector".
+        published: address (layer:unit) of the published unit.
 
     Raises:
-        NotApplicable: the pictures have no labels, or not both kinds.
+        NotApplicable: the images have no labels, or are all of these classes, or none of them.
     """
     from circuits.dataset.concept_search import find
 
-    if context.published and published is not None:
+    if context.published:
         return Role(f"{context.model.name}/{published}", f"{published} is the published one")
     positive, negative = split(context.images, names)
     here = [layer for layer in layers if layer in context.model.layers] or deep_layers(context)
 
     def search() -> dict[str, Any]:
-        found = find(context.model, positive=positive, negative=negative, layers=here, seed=context.seed)
-        return {"unit": str(context.model.unit(found.best.unit)), "auc": found.best.auc, "chance": found.chance}
+        ranking = find(context.model, positive=positive, negative=negative, layers=here, seed=context.seed)
+        return {"unit": str(context.model.unit(ranking.best.unit)), "auc": ranking.best.auc, "chance": ranking.chance}
 
     best = context.cached("role", search, names=sorted(names), layers=here)
-    how = f"{best['unit'].partition('/')[2]} is {what} found here (AUC {best['auc']:.2f}, chance {best['chance']:.2f})"
+    unit = best["unit"].partition("/")[2]
+    how = f"{unit} is {role} of this network (AUC {best['auc']:.2f}, chance {best['chance']:.2f})"
     return Role(best["unit"], how, best["auc"], best["chance"])
 
 
 def car(context: FigureContext) -> Role:
-    """The car detector, as the published one in a branch that sees more than one position of the layer before.
+    """The car detector, like the published one in a branch with kernels larger than 1x1.
 
-    A unit of a 1x1 branch may tell cars as well, but its weights do not say which part lies where.
+    A unit of a 1x1 branch may detect cars as well, but its weights do not show the position of each part.
     """
     layers = [f"mixed4{stage}_{branch}" for stage in "abcd" for branch in ("3x3", "5x5")]
     branches = any(layer in context.model.layers for layer in layers)
-    what = "the car detector of the 3x3 and 5x5 branches" if branches else "the car detector"
-    return of_class(context, CARS, layers, what, "mixed4c:447")
+    role = "the car detector of the 3x3 and 5x5 branches" if branches else "the car detector"
+    return of_class(context, CARS, layers, role, "mixed4c:447")
 
 
 def dogs() -> tuple[str, ...]:
-    """Classes that are dogs: of the drawn scenes, and the 118 breeds of ImageNet."""
+    """Names of dog classes: of scenes, and the 118 breeds of ImageNet."""
     from zoo.images.classes import imagenet_classes
 
     names = imagenet_classes()
@@ -89,49 +89,47 @@ def dogs() -> tuple[str, ...]:
 
 
 def dog(context: FigureContext) -> Role:
-    """The unit for dogs, whichever way they face."""
+    """The detector of dogs in either pose."""
     return of_class(context, dogs(), ("mixed4b", "mixed4c"), "the dog detector", "mixed4b:418")
 
 
 def split(images: Images, names: Sequence[str]) -> tuple[Images, Images]:
-    """Pictures of some classes, and the others.
+    """Images of some classes, and the others.
 
     Raises:
-        NotApplicable: no labels, or not both kinds of pictures.
+        NotApplicable: the images have no labels, or are all of these classes, or none of them.
     """
     if images.labels is None or images.classes is None:
         raise NotApplicable(
-            f"needs labeled pictures, to find a unit for {names[0]}: folders or files called after classes"
+            f"needs labeled images, to find a unit for {names[0]}: folders or files named after classes"
         )
-    wanted = {name.lower() for name in names}
-    holds = [images.classes[label].lower() in wanted for label in images.labels]
-    if not any(holds) or all(holds):
-        raise NotApplicable(f"needs pictures of {', '.join(list(names)[:4])} and of other things")
-    positive = [i for i, there in enumerate(holds) if there]
-    return images.subset(positive), images.subset([i for i, there in enumerate(holds) if not there])
+    lower = {name.lower() for name in names}
+    positive = [i for i, label in enumerate(images.labels) if images.classes[label].lower() in lower]
+    negative = [i for i, label in enumerate(images.labels) if images.classes[label].lower() not in lower]
+    if not positive or not negative:
+        raise NotApplicable(f"needs images of {', '.join(list(names)[:4])} and of other classes")
+    return images.subset(positive), images.subset(negative)
 
 
 def random_units(context: FigureContext, layer: str, n: int, *, but: Sequence[str] = ()) -> list[str]:
-    """Addresses of units of a layer drawn by seed, as a control for those found in it.
+    """Addresses of random units of a layer, as a control.
 
     Args:
         context: of the figure.
         layer: of the units; n: how many, at most.
-        but: addresses of units left out.
+        but: addresses of units that are excluded.
     """
-    import numpy as np
-
-    out = {int(unit.rpartition(":")[2]) for unit in but}
-    left = [i for i in range(context.model.layers[layer].channels) if i not in out]
-    drawn = np.random.default_rng(context.seed).permutation(left)[:n]
-    return [str(context.model.unit(f"{layer}:{i}")) for i in sorted(drawn.tolist())]
+    excluded = {int(unit.rpartition(":")[2]) for unit in but}
+    others = [i for i in range(context.model.layers[layer].channels) if i not in excluded]
+    sample = np.random.default_rng(context.seed).permutation(others)[:n]
+    return [str(context.model.unit(f"{layer}:{i}")) for i in sorted(sample.tolist())]
 
 
 def deep_layers(context: FigureContext) -> list[str]:
-    """Layers of a network of another make at which objects are told apart: those in the second half of the trunk."""
+    """Spatial layers of the second half of a network that has no layers of InceptionV1: there units detect objects."""
     spatial = [
         name for name, layer in context.model.layers.items() if layer.size is not None and layer.kind != "logits"
     ]
     if not spatial:
-        raise NotApplicable("needs a network with layers that have places")
+        raise NotApplicable("needs a network with spatial layers")
     return spatial[len(spatial) // 2 :]

@@ -12,12 +12,12 @@ from torch import nn
 
 import circuits
 from apps.figures.analysis.gray_preference import gray_preference
-from apps.figures.analysis.weight_ablation import cut, negative_part
+from apps.figures.analysis.weight_ablation import ablate_weights, negative_part
 from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.drawing.response_histogram import densities, moments, share_above
 from apps.figures.figure import FigureResult
 from apps.figures.helpers import tuned_units
-from apps.figures.helpers.tuned_units import kinds, search
+from apps.figures.helpers.tuned_units import channel_families, search
 from apps.figures.registry import select
 from circuits import InputSpec, stimuli
 from circuits.attribution.first_layer import color_shares, directions, first_kernels, smoothness
@@ -29,33 +29,33 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> FigureContext:
     return FigureContext(Settings(effort="test", limit=60), Path(tmp_path_factory.mktemp("figures")) / "shared")
 
 
-def drawn(context: FigureContext, id: str) -> FigureResult:
-    made = select([id])[0].draw(context)
-    assert "published" not in made.caption and "published" not in str([c.statement for c in made.claims])
-    return made
+def result_of(context: FigureContext, id: str) -> FigureResult:
+    result = select([id])[0].draw(context)
+    assert "published" not in result.caption and "published" not in str([c.statement for c in result.claims])
+    return result
 
 
 # -- the search that figures share ------------------------------------------------------------------------------
 
 
-def test_where_no_unit_passes_the_best_stand_in_and_the_caption_says_so(context: FigureContext) -> None:
-    found = search(context, "curve", "mixed3a", at_least=4)
-    scores = [u.score for u in found.units]
-    assert found.passed == 0 and len(scores) == 4 and scores == sorted(scores, reverse=True) and scores[0] < 0.5
-    assert "none passes" in found.how and "best-scoring" in found.how and "published" not in found.how
+def test_where_no_unit_passes_the_best_are_used_and_the_caption_states_it(context: FigureContext) -> None:
+    detectors = search(context, "curve", "mixed3a", at_least=4)
+    scores = [u.score for u in detectors.units]
+    assert detectors.passed == 0 and len(scores) == 4 and scores == sorted(scores, reverse=True) and scores[0] < 0.5
+    assert "none passes" in detectors.how and "best-scoring" in detectors.how and "published" not in detectors.how
     more = search(context, "curve", "mixed3a", at_least=6)
-    assert more.units[:4] == found.units and len(more.units) == 6
-    assert [d.unit for d in found.detectors] == [u.unit for u in found.units]
-    assert all(min(d.tests.values()) == pytest.approx(d.score) for d in found.detectors)
+    assert more.units[:4] == detectors.units and len(more.units) == 6
+    assert [d.unit for d in detectors.detectors] == [u.unit for u in detectors.units]
+    assert all(min(d.tests.values()) == pytest.approx(d.score) for d in detectors.detectors)
 
 
-def test_what_passes_is_called_found(context: FigureContext) -> None:
-    found = search(context, "line", "mixed3a")
-    assert found.passed == len(found.units) > 0 and min(u.score for u in found.units) >= 0.5
-    assert "found by their tuning" in found.how and "none" not in found.how
+def test_units_that_pass_complete_the_search(context: FigureContext) -> None:
+    detectors = search(context, "line", "mixed3a")
+    assert detectors.passed == len(detectors.units) > 0 and min(u.score for u in detectors.units) >= 0.5
+    assert "by their tuning" in detectors.how and "none" not in detectors.how
 
 
-def test_more_units_than_answer_are_not_made_up(context: FigureContext) -> None:
+def test_more_units_than_respond_are_refused(context: FigureContext) -> None:
     with pytest.raises(NotApplicable, match="needs 1000 units of mixed3a"):
         search(context, "curve", "mixed3a", at_least=1000)
 
@@ -66,18 +66,18 @@ def test_published_units_are_only_those_of_the_published_network(
     from apps.cli.verify import facts
 
     ours = search(context, "curve", "mixed3a", at_least=4)
-    told = {ours.units[3].index, search(context, "curve", "mixed3a", at_least=9).units[8].index}
-    monkeypatch.setattr(facts, "family", lambda layer, *names: told)
+    family = {ours.units[3].index, search(context, "curve", "mixed3a", at_least=9).units[8].index}
+    monkeypatch.setattr(facts, "family", lambda layer, *names: family)
     theirs = search(_as_published(context), "curve", "mixed3a")
-    assert {u.index for u in theirs.units} == told and theirs.published and not ours.published
+    assert {u.index for u in theirs.units} == family and theirs.published and not ours.published
     assert "2 published curve units" in theirs.how and "0 of which pass" in theirs.how
     assert search(context, "curve", "mixed3a", at_least=4) == ours
 
 
-def test_kinds_are_searched_for_and_else_clusters(context: FigureContext) -> None:
-    groups, how = kinds(context, "mixed3a", ("line",))
+def test_families_are_detectors_or_else_clusters(context: FigureContext) -> None:
+    groups, how = channel_families(context, "mixed3a", ("line",))
     assert set(groups) == {"line"} and groups["line"] == [u.index for u in search(context, "line", "mixed3a").units]
-    groups, how = kinds(context, "mixed3a", ("curve",))
+    groups, how = channel_families(context, "mixed3a", ("curve",))
     assert len(groups) == 6 and "no unit passes" in how
     assert sorted(i for members in groups.values() for i in members) == list(range(68))
 
@@ -85,28 +85,28 @@ def test_kinds_are_searched_for_and_else_clusters(context: FigureContext) -> Non
 # -- the figures' claims ----------------------------------------------------------------------------------------
 
 
-def test_few_factors_tell_more_of_a_branch_than_of_shuffled_weights(context: FigureContext) -> None:
-    made = drawn(context, "V1")
-    assert made.claims[0].holds and made.claims[0].value > made.claims[0].control + 0.1
+def test_few_factors_explain_more_of_a_branch_than_of_shuffled_weights(context: FigureContext) -> None:
+    result = result_of(context, "V1")
+    assert result.claims[0].holds and result.claims[0].value > result.claims[0].control + 0.1
 
 
-def test_strong_responses_stand_for_one_thing_and_are_rare(context: FigureContext) -> None:
-    examples, histogram = drawn(context, "C4"), drawn(context, "C5")
+def test_strong_activations_have_one_cause_and_are_rare(context: FigureContext) -> None:
+    examples, histogram = result_of(context, "C4"), result_of(context, "C5")
     assert examples.claims[0].holds and examples.numbers["unit"] == histogram.numbers["unit"]
     assert all(claim.holds for claim in histogram.claims)
     assert sum(histogram.numbers["shares"]) == pytest.approx(1)
 
 
-def test_the_weight_matrix_holds_what_expanded_weights_say(context: FigureContext) -> None:
-    made = drawn(context, "K5").numbers
-    target, source = made["targets"][2], made["sources"][1]
+def test_the_weight_matrix_holds_the_expanded_weights(context: FigureContext) -> None:
+    result = result_of(context, "K5").numbers
+    target, source = result["targets"][2], result["sources"][1]
     weights = circuits.expanded_weights(context.model, source="mixed3a", target=target)
-    assert made["weights"][2][1] == pytest.approx(float(weights.sums[0, int(source.rpartition(":")[2])]), rel=1e-5)
+    assert result["weights"][2][1] == pytest.approx(float(weights.sums[0, int(source.rpartition(":")[2])]), rel=1e-5)
 
 
-def test_the_car_detector_looks_for_different_things_above_and_below(context: FigureContext) -> None:
-    made = drawn(context, "V6")
-    assert made.claims[0].holds and made.claims[0].value < made.claims[0].control - 0.05
+def test_different_features_excite_the_car_detector_from_above_and_below(context: FigureContext) -> None:
+    result = result_of(context, "V6")
+    assert result.claims[0].holds and result.claims[0].value < result.claims[0].control - 0.05
 
 
 def test_no_layer_before_the_first(context: FigureContext) -> None:
@@ -114,7 +114,7 @@ def test_no_layer_before_the_first(context: FigureContext) -> None:
         tuned_units.layer_before(context, "conv2d0")
 
 
-# -- weights cut out of a running network -----------------------------------------------------------------------
+# -- weights ablated in a running network -----------------------------------------------------------------------
 
 
 def _planted() -> circuits.Model:
@@ -126,35 +126,38 @@ def _planted() -> circuits.Model:
     return circuits.wrap(net.eval(), InputSpec(size=12, channels=1, mean=(0.0,), std=(1.0,)), name="planted")
 
 
-def test_cutting_weights_is_setting_them_to_zero_in_the_network() -> None:
+def test_ablating_weights_is_setting_them_to_zero_in_the_network() -> None:
     model = _planted()
     names = list(model.layers)
     source, target = names[1], names[3]
     weights = circuits.expanded_weights(model, source=source, target=[f"{target}:1", f"{target}:4"])
-    pictures = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    before = circuits.capture(model, pictures, [target])[target]
-    with cut(model, weights, negative_part(weights, [0, 2])):
-        after = circuits.capture(model, pictures, [target])[target]
+    images = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    before = circuits.capture(model, images, [target])[target]
+    with ablate_weights(model, weights, negative_part(weights, [0, 2])):
+        after = circuits.capture(model, images, [target])[target]
     edited = _planted()
     with torch.no_grad():
         kernel = edited.module[2].weight  # type: ignore[index]
         for t in (1, 4):
             for s in (0, 2):
                 kernel[t, s].clamp_(min=0)
-    expected = circuits.capture(edited, pictures, [target])[target]
+    expected = circuits.capture(edited, images, [target])[target]
     assert torch.allclose(after, expected, atol=1e-5) and not torch.allclose(after, before)
     assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
-    assert torch.equal(circuits.capture(model, pictures, [target])[target], before)
+    assert torch.equal(circuits.capture(model, images, [target])[target], before)
 
 
-def test_cutting_refuses_other_shapes_and_places_without_rectifiers() -> None:
+def test_ablation_refuses_other_shapes_and_layers_without_relu() -> None:
     model = _planted()
     names = list(model.layers)
     weights = circuits.expanded_weights(model, source=names[1], target=f"{names[3]}:1")
-    with pytest.raises(CircuitsError, match="shape of the weights"), cut(model, weights, weights.kernels[:, :2]):
+    with (
+        pytest.raises(CircuitsError, match="shape of the weights"),
+        ablate_weights(model, weights, weights.kernels[:, :2]),
+    ):
         pass
     plain = circuits.expanded_weights(model, source=names[1], target=f"{names[2]}:1")
-    with pytest.raises(CircuitsError, match="no rectifier"), cut(model, plain, plain.kernels):
+    with pytest.raises(CircuitsError, match="no ReLU"), ablate_weights(model, plain, plain.kernels):
         pass
     with pytest.raises(CircuitsError, match="has 4 channels"):
         negative_part(weights, [9])
@@ -171,9 +174,9 @@ def _stripes(degrees: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0, 90.0, 135.0, 160.0])
-def test_the_orientation_of_stripes_is_found(degrees: float) -> None:
-    found = float(directions(_stripes(degrees)[None, None].expand(1, 3, 9, 9))[0])
-    assert abs((found - degrees + 90) % 180 - 90) < 3
+def test_the_orientation_of_stripes_is_measured(degrees: float) -> None:
+    measured = float(directions(_stripes(degrees)[None, None].expand(1, 3, 9, 9))[0])
+    assert abs((measured - degrees + 90) % 180 - 90) < 3
 
 
 def test_color_and_smoothness_of_kernels() -> None:
@@ -197,7 +200,7 @@ def test_first_kernels_of_a_bgr_network_are_turned_to_rgb() -> None:
         first_kernels(flat)
 
 
-def test_units_for_gray_and_for_color_are_told_apart() -> None:
+def test_units_that_prefer_gray_and_color_are_distinguished() -> None:
     conv = nn.Conv2d(3, 2, 1, bias=False)
     with torch.no_grad():
         conv.weight[0, :, 0, 0] = torch.tensor([1.0, -1.0, 0.0])  # fires on red alone
@@ -208,9 +211,9 @@ def test_units_for_gray_and_for_color_are_told_apart() -> None:
     red = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     red = red * torch.tensor([1.0, 0.2, 0.2])[:, None, None]
     layer = list(model.layers)[-1]
-    found = gray_preference(model, red, [layer])[layer]
-    assert found[0] < -1 and found[1] > 1
-    with pytest.raises(CircuitsError, match="at least two pictures"):
+    preference = gray_preference(model, red, [layer])[layer]
+    assert preference[0] < -1 and preference[1] > 1
+    with pytest.raises(CircuitsError, match="at least two images"):
         gray_preference(model, red[:1], [layer])
 
 
@@ -218,15 +221,15 @@ def test_units_for_gray_and_for_color_are_told_apart() -> None:
 
 
 def test_an_even_histogram_has_the_moments_of_the_responses(context: FigureContext) -> None:
-    seen = context.scan.unit("scenes/mixed3b:4")
-    edges, shares = densities(seen)
-    mean, spread = moments(seen)
+    scan = context.scan.unit("scenes/mixed3b:4")
+    edges, shares = densities(scan)
+    mean, spread = moments(scan)
     acts = circuits.capture(context.model, context.images, ["mixed3b_pre"])["mixed3b_pre"][:, 4].double()
     assert shares.sum() == pytest.approx(1) and edges[0] == pytest.approx(float(acts.min()), rel=1e-4)
     assert mean == pytest.approx(float(acts.mean()), abs=0.05 * float(acts.std()))
     assert spread == pytest.approx(float(acts.std()), rel=0.05)
     for value in (-0.3, 0.0, 0.2):
-        assert share_above(seen, value) == pytest.approx(float((acts > value).double().mean()), abs=0.02)
+        assert share_above(scan, value) == pytest.approx(float((acts > value).double().mean()), abs=0.02)
 
 
 def _as_published(context: FigureContext) -> FigureContext:
@@ -239,7 +242,7 @@ def _as_published(context: FigureContext) -> FigureContext:
 
 
 def test_stimuli_end_with_the_straight_line(context: FigureContext) -> None:
-    made = tuned_units.curve_stimuli(context, "mixed3b", 12, 4)
-    radii = made.axis("radius").values
+    result = tuned_units.curve_stimuli(context, "mixed3b", 12, 4)
+    radii = result.axis("radius").values
     assert len(radii) == 4 and math.isinf(radii[-1]) and list(radii) == sorted(radii)
-    assert isinstance(made, stimuli.Stimuli) and np.isfinite(radii[:-1]).all()
+    assert isinstance(result, stimuli.Stimuli) and np.isfinite(radii[:-1]).all()

@@ -14,9 +14,9 @@ import circuits
 from apps.figures.analysis.channel_leaders import leaders
 from apps.figures.analysis.high_frequency_share import high_frequency_share
 from apps.figures.context import FigureContext, NotApplicable, Settings
-from apps.figures.drawing.steered_texts import Written, written_figure
+from apps.figures.drawing.steered_texts import TextGroup, text_groups_figure
 from apps.figures.figure import FigureResult
-from apps.figures.helpers.chosen_images import drawn_units, subject
+from apps.figures.helpers.chosen_images import random_active_units, subject
 from apps.figures.helpers.trained_saes import halves, trained
 from apps.figures.registry import select
 from circuits.activations.salient_positions import chance_share, salient_positions, share_of_strongest
@@ -40,12 +40,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FigureContext]
     torch.set_num_threads(threads)
 
 
-def _made(context: FigureContext, id: str) -> FigureResult:
+def _result(context: FigureContext, id: str) -> FigureResult:
     return select([id])[0].draw(context)
 
 
-def _claims(drawn: FigureResult) -> dict[str, bool]:
-    return {claim.statement: claim.holds for claim in drawn.claims}
+def _claims(result: FigureResult) -> dict[str, bool]:
+    return {claim.statement: claim.holds for claim in result.claims}
 
 
 # -- measures, with planted answers -------------------------------------------------------------------------------
@@ -80,40 +80,40 @@ def test_one_channel_holds_all_of_an_axis_and_little_of_a_random_direction() -> 
     assert chance_share(torch.eye(400)[0], 4) < 0.2
 
 
-def test_the_same_picture_twice_is_alike_and_two_kinds_are_less() -> None:
+def test_an_image_is_most_similar_to_itself() -> None:
     model = circuits.load("scenes")
-    pictures = open_images("scenes:6").tensor(model.input)
-    twins = gram_similarity(model, pictures[[0, 0]], "mixed3b")
+    images = open_images("scenes:6").tensor(model.input)
+    twins = gram_similarity(model, images[[0, 0]], "mixed3b")
     assert twins == pytest.approx(1.0, abs=1e-5)
-    assert gram_similarity(model, pictures, "mixed3b") < twins
+    assert gram_similarity(model, images, "mixed3b") < twins
     with pytest.raises(VisualizationError):
-        gram_similarity(model, pictures[:1], "mixed3b")
+        gram_similarity(model, images[:1], "mixed3b")
 
 
-def test_pictures_are_told_apart_by_their_own_vectors_and_not_by_shuffled_ones() -> None:
+def test_images_agree_with_their_own_vectors_and_not_with_shuffled_ones() -> None:
     model = circuits.load("scenes")
-    pictures = open_images("scenes:8")
-    said = circuits.capture(model, pictures, ["mixed4a"])["mixed4a"].mean(dim=(2, 3))
-    icons = list(pictures.tensor(model.input))
-    right = direction_agreement(model, "mixed4a", icons, said)
+    images = open_images("scenes:8")
+    vectors = circuits.capture(model, images, ["mixed4a"])["mixed4a"].mean(dim=(2, 3))
+    icons = list(images.tensor(model.input))
+    right = direction_agreement(model, "mixed4a", icons, vectors)
     assert right.own.min() > 0.99 and bool((right.own > right.others).all())
-    assert direction_agreement(model, "mixed4a", icons, said.roll(1, 0)).own.mean() < 0.5
+    assert direction_agreement(model, "mixed4a", icons, vectors.roll(1, 0)).own.mean() < 0.5
 
 
-def test_examples_of_one_picture_cohere_and_those_of_any_do_not() -> None:
+def test_examples_of_one_image_cohere_and_random_ones_do_not() -> None:
     model = circuits.load("scenes")
-    pictures = open_images("scenes:12")
+    images = open_images("scenes:12")
 
-    def of(images: list[int]) -> list[Example]:
-        return [Example(i, pictures.ids[i], (3, 3), 1.0, (0, 0, 64, 64)) for i in images]
+    def of(indices: list[int]) -> list[Example]:
+        return [Example(i, images.ids[i], (3, 3), 1.0, (0, 0, 64, 64)) for i in indices]
 
-    found = coherence(
-        model, {"scenes/mixed3b:0": of([2, 2]), "scenes/mixed3b:1": of(list(range(12)))}, pictures, "mixed4b"
+    coherences = coherence(
+        model, {"scenes/mixed3b:0": of([2, 2]), "scenes/mixed3b:1": of(list(range(12)))}, images, "mixed4b"
     )
-    assert found["scenes/mixed3b:0"] == pytest.approx(1.0, abs=1e-5)
-    assert abs(found["scenes/mixed3b:1"]) < 0.3
+    assert coherences["scenes/mixed3b:0"] == pytest.approx(1.0, abs=1e-5)
+    assert abs(coherences["scenes/mixed3b:1"]) < 0.3
     with pytest.raises(CircuitsError):
-        coherence(model, {"scenes/mixed3b:0": of([2])}, pictures, "mixed4b")
+        coherence(model, {"scenes/mixed3b:0": of([2])}, images, "mixed4b")
 
 
 def test_channels_are_led_by_the_latents_that_write_to_them() -> None:
@@ -125,23 +125,23 @@ def test_channels_are_led_by_the_latents_that_write_to_them() -> None:
         leaders(basis, vectors[:, :2])
 
 
-# -- what is chosen -----------------------------------------------------------------------------------------------
+# -- chosen units and images ------------------------------------------------------------------------------------------
 
 
-def test_units_drawn_by_lot_fire_and_are_the_same_again(context: FigureContext) -> None:
-    first = drawn_units(context, "mixed4a", 4)
-    assert first == drawn_units(context, "mixed4a", 4) and len(set(first)) == 4
+def test_random_units_are_active_and_reproducible(context: FigureContext) -> None:
+    first = random_active_units(context, "mixed4a", 4)
+    assert first == random_active_units(context, "mixed4a", 4) and len(set(first)) == 4
     assert all(context.scan.unit(unit).maximum > 0 for unit in first)
 
 
-def test_the_subject_is_of_the_classes_asked_for(context: FigureContext) -> None:
-    found = subject(context, ("cat",))
+def test_the_subject_is_of_the_preferred_classes(context: FigureContext) -> None:
+    chosen = subject(context, ("cat",))
     labels, names = context.images.labels, context.images.classes
     assert labels is not None and names is not None
-    assert names[labels[found.index]] == "cat" and found.names[0] == "cat"
+    assert names[labels[chosen.index]] == "cat" and chosen.names[0] == "cat"
 
 
-def test_judging_pictures_are_no_training_pictures(context: FigureContext) -> None:
+def test_held_out_images_are_not_training_images(context: FigureContext) -> None:
     training, held_out = halves(context.images)
     assert not set(training.ids) & set(held_out.ids)
     assert len(training) + len(held_out) == len(context.images)
@@ -162,10 +162,10 @@ def test_published_numbers_are_of_no_other_network(context: FigureContext, id: s
     from apps.figures.scripts.visualization.feature_visualization.diversity import PUBLISHED as DIVERSE
     from apps.figures.scripts.visualization.feature_visualization.examples import PUBLISHED as SHOWN
 
-    drawn = _made(context, id)
-    assert "published" not in drawn.caption
+    result = _result(context, id)
+    assert "published" not in result.caption
     numbers = {unit.rpartition(":")[2] for unit in (*DIVERSE, *SHOWN) if int(unit.rpartition(":")[2]) > 48}
-    assert not any(one["unit"].rpartition(":")[2] in numbers for one in drawn.numbers["units"])
+    assert not any(entry["unit"].rpartition(":")[2] in numbers for entry in result.numbers["units"])
 
 
 # -- claims -------------------------------------------------------------------------------------------------------
@@ -173,30 +173,30 @@ def test_published_numbers_are_of_no_other_network(context: FigureContext, id: s
 
 @pytest.mark.parametrize("id", ["T1", "T4", "G1", "M2"])
 def test_claims_hold_on_scenes(context: FigureContext, id: str) -> None:
-    found = _claims(_made(context, id))
-    assert found and all(found.values()), found
+    claims = _claims(_result(context, id))
+    assert claims and all(claims.values()), claims
 
 
-def test_attribution_agrees_with_silencing_a_place(context: FigureContext) -> None:
-    drawn = _made(context, "G3")
-    assert drawn.claims[0].holds and drawn.claims[0].value > 0.9
+def test_attribution_agrees_with_ablating_a_position(context: FigureContext) -> None:
+    result = _result(context, "G3")
+    assert result.claims[0].holds and result.claims[0].value > 0.9
 
 
 def test_five_sparse_features_in_a_plane_form_a_pentagon(context: FigureContext) -> None:
-    drawn = _made(context, "T3")
-    assert drawn.claims[1].holds
-    assert sum(drawn.numbers["angles_between_neighbors"]) == pytest.approx(360)
+    result = _result(context, "T3")
+    assert result.claims[1].holds
+    assert sum(result.numbers["angles_between_neighbors"]) == pytest.approx(360)
 
 
 def test_more_latents_leave_less_unexplained(context: FigureContext) -> None:
-    drawn = _made(context, "M5")
-    assert drawn.claims[0].holds and drawn.claims[1].holds
+    result = _result(context, "M5")
+    assert result.claims[0].holds and result.claims[1].holds
 
 
 # -- drawing ------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_without_pictures_is_refused_and_empty_tiles_are_marked() -> None:
+def test_a_table_without_images_is_refused_and_empty_tiles_are_marked() -> None:
     with pytest.raises(CircuitsError):
         image_table([[None]], title="nothing")
     empty = Tile(np.zeros((0, 0, 3), np.uint8), ("response 0",), "dead")
@@ -215,15 +215,15 @@ def test_a_line_of_scaling_is_what_was_given() -> None:
     assert np.asarray(figure.axes[0].lines[0].get_ydata()).tolist() == [0.5, 0.25]
 
 
-def test_marked_words_have_a_ground_of_their_own() -> None:
-    def marks(*some: str) -> list[tuple[float, float]]:
+def test_marked_words_are_highlighted() -> None:
+    def marks(*phrases: str) -> list[tuple[float, float]]:
         texts = ["to the red bridge of Fogport"]
-        figure = written_figure([Written("steered", texts, 1.0, 0.5)], marks=some, title="x", about="y")
-        said = [t.get_text() for t in figure.axes[0].texts]
-        assert said[-6:] == texts[0].split()
+        figure = text_groups_figure([TextGroup("steered", texts, 1.0, 0.5)], marks=phrases, title="x", about="y")
+        texts_drawn = [t.get_text() for t in figure.axes[0].texts]
+        assert texts_drawn[-6:] == texts[0].split()
         boxes = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and p.get_alpha()]
         return [(p.get_x(), p.get_width()) for p in boxes]
 
-    (bridge,), (whole,) = marks("red bridge"), marks("red bridge of Fogport")
-    assert bridge[0] == whole[0] and bridge[1] < whole[1]
+    (bridge,), (phrase,) = marks("red bridge"), marks("red bridge of Fogport")
+    assert bridge[0] == phrase[0] and bridge[1] < phrase[1]
     assert len(marks("red", "Fogport")) == 2 and not marks() and not marks("r.d", "")

@@ -1,4 +1,4 @@
-"""Figures made into a folder: whole or not at all, kept while they are right, and of one model."""
+"""Figures of a folder: complete or absent, up to date, and of one model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def of(draw: Callable[[FigureContext], FigureResult], id: str = "X1", **more: ob
     return Figure(id, id.lower() + "-name", "A title", "zoom-in", "It shows.", "toy", draw, module=__name__, **more)  # type: ignore[arg-type]
 
 
-def drawn(context: FigureContext) -> FigureResult:
+def a_line(context: FigureContext) -> FigureResult:
     drawing = Drawing(figsize=(1, 1))
     drawing.add_subplot().plot([0, 1], [context.seed, 1])
     claim = Claim("more than chance", 2.0, 1.0, True, "chance")
@@ -42,74 +42,74 @@ def lacking(context: FigureContext) -> FigureResult:
     raise NotApplicable("needs wings")
 
 
-def test_a_figure_is_two_pictures_and_its_numbers(tmp_path: Path) -> None:
-    (made,) = make([of(drawn)], TOY, tmp_path, command="--quick")
-    assert made.status == "made" and not made.claims_failed
+def test_a_figure_is_two_image_files_and_its_numbers(tmp_path: Path) -> None:
+    (outcome,) = make([of(a_line)], TOY, tmp_path, command="--quick")
+    assert outcome.status == "made" and not outcome.claims_failed
     assert {p.name for p in (tmp_path / "X1").iterdir()} == {"x1-name.png", "x1-name.svg", "figure.json"}
     document = json.loads((tmp_path / "X1" / "figure.json").read_text("utf-8"))
     assert document["numbers"] == {"line": [0.1, None]} and document["caption"] == "A line. Seed 0."
     assert document["claims"][0]["value"] == 2.0 and document["provenance"]["effort"] == "test"
 
 
-def test_what_is_there_is_kept_until_something_that_it_rests_on_changes(tmp_path: Path) -> None:
+def test_a_figure_stays_until_something_that_it_depends_on_changes(tmp_path: Path) -> None:
     calls = []
 
     def counted(context: FigureContext) -> FigureResult:
         calls.append(context.seed)
-        return drawn(context)
+        return a_line(context)
 
-    one = of(counted)
-    statuses = [make([one], TOY, tmp_path)[0].status for _ in range(2)]
+    script = of(counted)
+    statuses = [make([script], TOY, tmp_path)[0].status for _ in range(2)]
     assert statuses == ["made", "kept"] and calls == [0]
-    assert make([one], Settings(effort="test", seed=1), tmp_path)[0].status == "made" and calls == [0, 1]
-    assert make([one], Settings(effort="test", seed=1), tmp_path, again=True)[0].status == "made" and len(calls) == 3
+    assert make([script], Settings(effort="test", seed=1), tmp_path)[0].status == "made" and calls == [0, 1]
+    assert make([script], Settings(effort="test", seed=1), tmp_path, again=True)[0].status == "made" and len(calls) == 3
     (tmp_path / "X1" / "x1-name.svg").unlink()
     assert read_document(tmp_path / "X1") is not None, "the picture that the gallery shows is there"
     (tmp_path / "X1" / "x1-name.png").unlink()
-    assert make([one], Settings(effort="test", seed=1), tmp_path)[0].status == "made"
+    assert make([script], Settings(effort="test", seed=1), tmp_path)[0].status == "made"
     (tmp_path / "X1" / "figure.json").write_text("{")
-    assert make([one], Settings(effort="test", seed=1), tmp_path)[0].status == "made"
+    assert make([script], Settings(effort="test", seed=1), tmp_path)[0].status == "made"
 
 
-def test_a_fault_in_one_script_takes_no_other_with_it(tmp_path: Path) -> None:
-    three = [of(unlucky, "X1"), of(drawn, "X2"), of(lacking, "X3")]
-    made = make(three, TOY, tmp_path)
-    assert [m.status for m in made] == ["failed", "made", "missing"]
-    assert made[0].why.startswith("ZeroDivisionError: no luck (test_making.py, line ")
-    assert made[2].why == "needs wings" and not (tmp_path / "X1").exists()
+def test_an_error_in_one_script_stops_no_other(tmp_path: Path) -> None:
+    three = [of(unlucky, "X1"), of(a_line, "X2"), of(lacking, "X3")]
+    outcomes = make(three, TOY, tmp_path)
+    assert [m.status for m in outcomes] == ["failed", "made", "missing"]
+    assert outcomes[0].why.startswith("ZeroDivisionError: no luck (test_making.py, line ")
+    assert outcomes[2].why == "needs wings" and not (tmp_path / "X1").exists()
 
 
 def test_an_older_figure_does_not_stand_in_for_one_that_failed(tmp_path: Path) -> None:
-    make([of(drawn)], TOY, tmp_path)
+    make([of(a_line)], TOY, tmp_path)
     assert make([of(unlucky)], TOY, tmp_path, again=True)[0].status == "failed"
     assert read_document(tmp_path / "X1") is None
 
 
-def test_what_is_done_when_a_run_is_stopped_stays_done(tmp_path: Path) -> None:
+def test_figures_of_a_stopped_run_stay(tmp_path: Path) -> None:
     def stopped(context: FigureContext) -> FigureResult:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make([of(drawn, "X1", cost=9), of(stopped, "X2", cost=1)], TOY, tmp_path)
-    assert make([of(drawn, "X1"), of(drawn, "X2")], TOY, tmp_path)[0].status == "kept"
+        make([of(a_line, "X1", cost=9), of(stopped, "X2", cost=1)], TOY, tmp_path)
+    assert make([of(a_line, "X1"), of(a_line, "X2")], TOY, tmp_path)[0].status == "kept"
 
 
 def test_a_folder_is_of_one_model(tmp_path: Path) -> None:
-    make([of(drawn)], TOY, tmp_path)
+    make([of(a_line)], TOY, tmp_path)
     with pytest.raises(CircuitsError, match="holds figures of scenes: give another --out for squeezenet-1.1"):
-        make([of(drawn)], Settings(model="squeezenet-1.1"), tmp_path)
+        make([of(a_line)], Settings(model="squeezenet-1.1"), tmp_path)
     assert read_document(tmp_path / "X1") is not None
 
 
-def test_the_gallery_says_what_is_there_and_why_the_rest_is_not(tmp_path: Path) -> None:
+def test_the_gallery_has_the_figures_and_why_others_are_missing(tmp_path: Path) -> None:
     def claimed(context: FigureContext) -> FigureResult:
-        found = drawn(context)
+        line = a_line(context)
         bad = Claim("<b>bold</b>", 1.0, 2.0, False, "chance")
-        return FigureResult(found.drawings, found.numbers, "A <script>.", [*found.claims, bad])
+        return FigureResult(line.drawings, line.numbers, "A <script>.", [*line.claims, bad])
 
-    known = [of(claimed, "X1", published=lambda context: []), of(lacking, "X2"), of(drawn, "X3")]
-    made = make(known[:2], TOY, tmp_path, command="--model scenes")
-    text = write_gallery(tmp_path, known, made, "Figures").read_text("utf-8")
+    figures_given = [of(claimed, "X1", published=lambda context: []), of(lacking, "X2"), of(a_line, "X3")]
+    outcomes = make(figures_given[:2], TOY, tmp_path, command="--model scenes")
+    text = write_gallery(tmp_path, figures_given, outcomes, "Figures").read_text("utf-8")
     assert "A &lt;script&gt;." in text and "&lt;b&gt;bold&lt;/b&gt;" in text and "does not hold here" in text
     assert "Not made: needs wings" in text and 'id="X3"' not in text
     assert "circuits figures make X1 --out figures --model scenes" in text
@@ -118,21 +118,21 @@ def test_the_gallery_says_what_is_there_and_why_the_rest_is_not(tmp_path: Path) 
 
 
 def test_published_numbers_are_compared_on_their_network_only(tmp_path: Path) -> None:
-    asked = []
+    compared = []
 
     def published(context: FigureContext) -> Iterator[Check]:
-        asked.append(context.settings.model)
+        compared.append(context.settings.model)
         yield Check("a number", "1", "1", "pass")
 
-    one = of(drawn, published=published)
-    make([one], TOY, tmp_path / "scenes")
-    make([one], Settings(model="inceptionv1", effort="test"), tmp_path / "theirs")
-    assert asked == ["inceptionv1"]
+    script = of(a_line, published=published)
+    make([script], TOY, tmp_path / "scenes")
+    make([script], Settings(model="inceptionv1", effort="test"), tmp_path / "theirs")
+    assert compared == ["inceptionv1"]
     assert read_document(tmp_path / "scenes" / "X1")["published"] == []  # type: ignore[index]
     assert read_document(tmp_path / "theirs" / "X1")["published"][0]["verdict"] == "pass"  # type: ignore[index]
 
 
-def test_figures_are_asked_for_by_id_name_or_paper() -> None:
+def test_figures_are_selected_by_id_name_or_paper() -> None:
     assert [f.id for f in select(["z11"])] == [f.id for f in select(["car-circuit"])] == ["Z11"]
     assert {f.paper for f in select(["zoom-in"])} == {"zoom-in"}
     assert len(select(["all"])) == len(figures())
@@ -143,9 +143,9 @@ def test_figures_are_asked_for_by_id_name_or_paper() -> None:
 def test_two_figures_cannot_share_a_name() -> None:
     before = dict(FIGURES)
     with pytest.raises(CircuitsError, match="'car-circuit': it is a name of Z11"):
-        figure("X9", "car-circuit", "", paper="zoom-in", shows="")(drawn)
+        figure("X9", "car-circuit", "", paper="zoom-in", shows="")(a_line)
     with pytest.raises(CircuitsError, match="no paper 'zoom-out'. Nearest: zoom-in"):
-        figure("X9", "x9", "", paper="zoom-out", shows="")(drawn)
+        figure("X9", "x9", "", paper="zoom-out", shows="")(a_line)
     assert dict(FIGURES) == before
 
 
@@ -176,7 +176,7 @@ def test_a_new_folder_with_one_script_is_a_new_paper_with_a_figure(
             del sys.modules[name]
 
 
-def test_the_longest_are_begun_first_and_told_in_the_order_asked(tmp_path: Path) -> None:
-    told: list[FigureOutcome] = []
-    made = make([of(drawn, "X1", cost=1), of(drawn, "X2", cost=50)], TOY, tmp_path, on_done=told.append)
-    assert [m.id for m in told] == ["X2", "X1"] and [m.id for m in made] == ["X1", "X2"]
+def test_the_longest_are_begun_first_and_returned_in_the_given_order(tmp_path: Path) -> None:
+    reported: list[FigureOutcome] = []
+    outcomes = make([of(a_line, "X1", cost=1), of(a_line, "X2", cost=50)], TOY, tmp_path, on_done=reported.append)
+    assert [m.id for m in reported] == ["X2", "X1"] and [m.id for m in outcomes] == ["X1", "X2"]

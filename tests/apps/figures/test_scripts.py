@@ -1,4 +1,4 @@
-"""Every script of a figure, tried on the built-in network with so little work that only the script is tested."""
+"""Every script of a figure, tested on the built-in network with so little work that only the script is tested."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from apps.figures.registry import figures, select
 from apps.figures.runner import make
 from circuits.network.model import load
 
-IDS = [one.id for one in figures()]
+IDS = [figure.id for figure in figures()]
 
 
 @pytest.fixture(scope="session")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FigureContext]:
+def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FigureContext]:
     folder = tmp_path_factory.mktemp("figures")
     return folder, FigureContext(Settings(effort="test"), folder / "shared")
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_script_gives_its_picture_its_numbers_and_its_claim(name: str, tried: tuple[Path, FigureContext]) -> None:
-    folder, context = tried
-    one = select([name])[0]
-    (made,) = make([one], context.settings, folder, context=context)
-    if made.status == "missing":
-        # only for want of a network's layers or of an extra, never of pictures or of luck
-        assert one.fits in ("inception", "language") or "needs" in made.why, made.why
-        pytest.skip(made.why)
-    assert made.status == "made", made.why
-    document = json.loads((folder / one.id / "figure.json").read_text("utf-8"))
+def test_a_script_returns_drawings_numbers_and_claims(name: str, tested: tuple[Path, FigureContext]) -> None:
+    folder, context = tested
+    figure = select([name])[0]
+    (outcome,) = make([figure], context.settings, folder, context=context)
+    if outcome.status == "missing":
+        # only for want of a network's layers or of an extra, never of images or by chance
+        assert figure.fits in ("inception", "language") or "needs" in outcome.why, outcome.why
+        pytest.skip(outcome.why)
+    assert outcome.status == "made", outcome.why
+    document = json.loads((folder / figure.id / "figure.json").read_text("utf-8"))
     assert document["numbers"] and len(document["caption"]) > 40 and document["pictures"]
     assert document["published"] == [], "published numbers are those of another network"
     for file in document["pictures"]:
-        with Image.open(folder / one.id / file) as picture:
-            assert picture.width >= 400 and np.asarray(picture.convert("L")).std() > 2, "an empty picture"
-        assert (folder / one.id / file.replace(".png", ".svg")).stat().st_size > 1000
+        with Image.open(folder / figure.id / file) as image:
+            assert image.width >= 400 and np.asarray(image.convert("L")).std() > 2, "an empty image"
+        assert (folder / figure.id / file.replace(".png", ".svg")).stat().st_size > 1000
     assert all(math.isfinite(c["value"]) and math.isfinite(c["control"]) for c in document["claims"])
 
 
-def test_every_figure_says_what_it_shows() -> None:
-    for one in figures():
-        assert one.paper in PAPERS and len(one.shows) > 30 and 5 < len(one.title) < 90, one.id
-        assert one.name == one.name.lower() and " " not in one.name, one.id
-        assert one.draw.__doc__, one.id
+def test_every_figure_is_described() -> None:
+    for figure in figures():
+        assert figure.paper in PAPERS and len(figure.shows) > 30 and 5 < len(figure.title) < 90, figure.id
+        assert figure.name == figure.name.lower() and " " not in figure.name, figure.id
+        assert figure.draw.__doc__, figure.id
 
 
-def test_with_the_published_weights_the_published_kernels_are_found(tmp_path: Path) -> None:
+def test_with_the_published_weights_the_published_kernels_agree(tmp_path: Path) -> None:
     model = load("inceptionv1", weights="random")
     _inject(model, facts()["edges"])
     context = FigureContext(
@@ -67,7 +67,7 @@ def test_with_the_published_weights_the_published_kernels_are_found(tmp_path: Pa
     assert [c.verdict for c in select(["Z11"])[0].published(context)] == ["fail"] * 3  # type: ignore[misc]
 
 
-def test_without_the_published_weights_the_run_says_which_file_is_missing(
+def test_without_the_published_weights_the_error_names_the_missing_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.apps.terminal import process

@@ -44,51 +44,51 @@ def draw(context: FigureContext) -> Draw:
     return cache(lambda name: scripts[name](context))
 
 
-def claim(drawn: FigureResult, start: str) -> Claim:
-    found = [c for c in drawn.claims if c.statement.startswith(start)]
-    assert len(found) == 1, [c.statement for c in drawn.claims]
-    return found[0]
+def claim(result: FigureResult, start: str) -> Claim:
+    matching = [c for c in result.claims if c.statement.startswith(start)]
+    assert len(matching) == 1, [c.statement for c in result.claims]
+    return matching[0]
 
 
 # -- facts of scenes ----------------------------------------------------------------------------------------------
 
 
 def test_wheels_excite_the_car_unit_from_below_the_windows(draw: Draw) -> None:
-    found = claim(draw("car"), "wheels excite")
-    assert found.holds and found.value > found.control
+    wheels = claim(draw("car"), "wheels excite")
+    assert wheels.holds and wheels.value > wheels.control
 
 
-def test_the_dog_unit_reads_one_unit_for_each_direction(draw: Draw) -> None:
-    drawn = draw("dogs")
-    named = set(drawn.numbers["names"].values())
-    assert {name.partition(" ")[0] for name in named} == {"dog_left", "dog_right"}
-    assert claim(drawn, "each tells one direction").value > 0.8
-    assert claim(drawn, "both units excite").holds
+def test_the_dog_unit_has_one_input_for_each_direction(draw: Draw) -> None:
+    result = draw("dogs")
+    labels = set(result.numbers["names"].values())
+    assert {name.partition(" ")[0] for name in labels} == {"dog_left", "dog_right"}
+    assert claim(result, "each separates one direction").value > 0.8
+    assert claim(result, "both units excite").holds
 
 
-def test_the_dog_unit_minds_mirroring_less_than_other_units(draw: Draw) -> None:
-    drawn = draw("dog")
-    assert claim(drawn, "mirrored dogs").holds
-    assert claim(drawn, "it tells dogs").value > 0.95
+def test_mirroring_affects_the_dog_unit_less_than_other_units(draw: Draw) -> None:
+    result = draw("dog")
+    assert claim(result, "mirrored dogs").holds
+    assert claim(result, "it separates dogs").value > 0.95
 
 
-def test_where_too_few_are_curve_detectors_the_figure_says_so(draw: Draw) -> None:
-    drawn = draw("curves")
-    assert drawn.numbers["passed"] < len(drawn.numbers["units"])
-    assert "none passes" in drawn.caption or "only" in drawn.caption
+def test_where_too_few_are_curve_detectors_the_caption_states_it(draw: Draw) -> None:
+    result = draw("curves")
+    assert result.numbers["passed"] < len(result.numbers["units"])
+    assert "none passes" in result.caption or "only" in result.caption
 
 
-def test_no_published_unit_is_named_on_another_network(context: FigureContext, draw: Draw) -> None:
+def test_no_published_unit_is_printed_on_another_network(context: FigureContext, draw: Draw) -> None:
     assert not context.published
     for name in ("car", "dogs", "patch"):
-        drawn = draw(name)
-        said = drawn.caption + json.dumps(drawn.numbers, default=str)
+        result = draw(name)
+        text = result.caption + json.dumps(result.numbers, default=str)
         for number in ("mixed4c:447", "mixed4b:418", "mixed3b:379", "mixed4e:55", "mixed3a:110"):
-            assert re.search(rf"{number}\b", said) is None
+            assert re.search(rf"{number}\b", text) is None
 
 
-def test_a_role_needs_pictures_that_tell_it(context: FigureContext) -> None:
-    with pytest.raises(NotApplicable, match="needs pictures of zebra"):
+def test_a_role_needs_images_of_its_class(context: FigureContext) -> None:
+    with pytest.raises(NotApplicable, match="needs images of zebra"):
         unit_roles.split(context.images, ["zebra"])
 
 
@@ -98,9 +98,9 @@ def test_the_dogs_of_imagenet_are_118_breeds() -> None:
     assert breeds[0] == "Chihuahua" and breeds[-1] == "Mexican hairless" and "tabby" not in breeds
 
 
-def test_random_units_leave_out_what_they_are_compared_with(context: FigureContext) -> None:
-    drawn = unit_roles.random_units(context, "mixed4b", 39, but=["scenes/mixed4b:3"])
-    assert len(set(drawn)) == 39 and "scenes/mixed4b:3" not in drawn
+def test_random_units_exclude_the_units_they_are_compared_with(context: FigureContext) -> None:
+    units = unit_roles.random_units(context, "mixed4b", 39, but=["scenes/mixed4b:3"])
+    assert len(set(units)) == 39 and "scenes/mixed4b:3" not in units
 
 
 # -- mirrored units -----------------------------------------------------------------------------------------------
@@ -122,34 +122,34 @@ def halves() -> torch.Tensor:
     """Pictures with a bright half to one side, ramps towards it, at random contrast: edges of one direction each."""
     generator = torch.Generator().manual_seed(0)
     ramp = torch.linspace(0, 1, 12)[None, None, None].expand(1, 1, 12, 12)
-    pictures = []
+    images = []
     for i in range(24):
         contrast = 0.2 + 0.8 * float(torch.rand(1, generator=generator))
-        one = 0.5 + (ramp - 0.5) * contrast
-        pictures.append(one.flip(-1) if i % 3 else one)
-    return torch.cat(pictures)
+        image = 0.5 + (ramp - 0.5) * contrast
+        images.append(image.flip(-1) if i % 3 else image)
+    return torch.cat(images)
 
 
-def test_planted_mirror_images_are_found_and_nothing_else(halves: torch.Tensor) -> None:
+def test_planted_mirror_pairs_are_the_only_pairs(halves: torch.Tensor) -> None:
     model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
-    found = mirrors(model, list(model.layers)[-1], halves)
-    assert [pair[:2] for pair in found.pairs()] == [(0, 2)]
-    assert found.swapped[0, 2] == pytest.approx(1.0)
-    assert found.kept[0] == pytest.approx(0.0, abs=1e-6)
-    assert found.kept[1] == pytest.approx(1.0)
+    mirrored = mirrors(model, list(model.layers)[-1], halves)
+    assert [pair[:2] for pair in mirrored.pairs()] == [(0, 2)]
+    assert mirrored.swapped[0, 2] == pytest.approx(1.0)
+    assert mirrored.retained[0] == pytest.approx(0.0, abs=1e-6)
+    assert mirrored.retained[1] == pytest.approx(1.0)
 
 
 def test_a_unit_that_never_fires_has_no_counterpart(halves: torch.Tensor) -> None:
     model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
-    found = mirrors(model, list(model.layers)[-1], halves)
-    assert np.isnan(found.kept[3])
-    assert found.pairs(among=[0, 1, 3]) == []
+    mirrored = mirrors(model, list(model.layers)[-1], halves)
+    assert np.isnan(mirrored.retained[3])
+    assert mirrored.pairs(among=[0, 1, 3]) == []
 
 
 def test_mirrors_refuse_what_they_cannot_compare(halves: torch.Tensor) -> None:
     model = wrap(leaning(), InputSpec(size=12, channels=1), name="leaning")
     layer = list(model.layers)[-1]
-    with pytest.raises(CircuitsError, match="at least 8 pictures"):
+    with pytest.raises(CircuitsError, match="at least 8 images"):
         mirrors(model, layer, halves[:4])
     with pytest.raises(AddressError, match="in a layer"):
         mirrors(model, f"{layer}:1", halves)
@@ -159,14 +159,14 @@ def test_mirrors_refuse_what_they_cannot_compare(halves: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0.0, 90.0, 135.0, 250.0])
-def test_the_finer_side_is_told_whatever_the_contrast(orientation: float) -> None:
+def test_the_finer_side_does_not_depend_on_contrast(orientation: float) -> None:
     from circuits import stimuli
 
-    shown = stimuli.high_low([orientation], (4.0,), samples=1).tensor(InputSpec(size=64))[0].permute(1, 2, 0).numpy()
-    octaves = fine_side(shown, orientation)
+    image = stimuli.high_low([orientation], (4.0,), samples=1).tensor(InputSpec(size=64))[0].permute(1, 2, 0).numpy()
+    octaves = fine_side(image, orientation)
     assert octaves > 0.8  # wavelengths two octaves apart, cut off in the coarse half
-    assert fine_side(shown, orientation + 180) == pytest.approx(-octaves)
-    assert fine_side(0.5 + 0.1 * (shown - 0.5), orientation) == pytest.approx(octaves)
+    assert fine_side(image, orientation + 180) == pytest.approx(-octaves)
+    assert fine_side(0.5 + 0.1 * (image - 0.5), orientation) == pytest.approx(octaves)
 
 
 def test_fine_side_refuses_what_has_no_halves() -> None:

@@ -1,40 +1,28 @@
-"""Branch Specialization: branches show in the weights, and families of units live in one of them."""
+"""Branch Specialization: branches are visible in the weights, and families of units are concentrated in one branch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from apps.figures.context import NotApplicable
+from apps.cli.verify import families
+from apps.figures.context import FigureContext, NotApplicable
 from apps.figures.figure import Claim, FigureResult, figure
-
-if TYPE_CHECKING:
-    from apps.cli.verify.checks import Check
-    from apps.figures.context import FigureContext
-
+from apps.figures.helpers.tuned_units import search
 
 _FEWEST = 4
-"""Detectors of a kind that make a family."""
-
-
-def _published(context: FigureContext) -> list[Check]:
-    from apps.cli.verify import families
-
-    return [*families.enrichment(), families.color_vector(context.model)]
+"""Fewest detectors of a kind that are tested as a family."""
 
 
 @figure(
     "B6",
     "branches",
-    "Branches show in the weights, and families live in branches",
+    "Branches are visible in the weights, and families in branches",
     paper="branch-specialization",
-    shows="Singular vectors of the weights tell groups of units apart, and kinds of units gather in one branch.",
+    shows="Singular vectors of the weights separate groups of units; families of units are concentrated in one branch.",
     fits="inception",
     cost=60,
-    published=_published,
+    published=lambda context: [*families.enrichment(), families.color_vector(context.model)],
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Singular vectors of |W| into a layer, by branch; and families found without labels, against the branches."""
-    from apps.figures.helpers.tuned_units import search
+    """Singular vectors of |W| into a layer, by branch; and families from clustering, against the branches."""
     from circuits import branch_enrichment, branch_structure
     from circuits.plot import branch_scatter, enrichment_bars
     from circuits.units.branch_specialization import branches_of
@@ -42,56 +30,73 @@ def draw(context: FigureContext) -> FigureResult:
     from circuits.units.weight_factors import families
 
     model = context.model
-    reader = context.layer("mixed4c", "mixed4b")
-    read = model.before(reader)
-    if read is None or not branches_of(model, read):
-        raise NotApplicable(f"needs a layer with branches below {reader}")
-    found = branch_structure(model, reader, shuffles=context.size(20, 10, 4), seed=context.seed)
-    one = found.side("sources")
+    target = context.layer("mixed4c", "mixed4b")
+    source = model.before(target)
+    if source is None or not branches_of(model, source):
+        raise NotApplicable(f"needs a layer with branches before {target}")
+    structure = branch_structure(model, target, shuffles=context.size(20, 10, 4), seed=context.seed)
+    sources = structure.side("sources")
     layer = context.layer("mixed4c", "mixed4a")
-    seen = context.scan.samples(layer).values.clip(min=0).T
-    addresses = [str(model.unit(f"{layer}:{i}")) for i in range(len(seen))]
-    likeness = by_tuning(seen, addresses)
-    groups = families(likeness, count=max(4, len(seen) // 8), seed=context.seed)
-    named = {f"{layer} family {i + 1}": m for i, m in enumerate(groups.members) if len(m) >= context.size(6, 4, 4)}
-    tested = branch_enrichment(named, branches_of(model, layer)) if named else None
+    responses = context.scan.samples(layer).values.clip(min=0).T
+    addresses = [str(model.unit(f"{layer}:{i}")) for i in range(len(responses))]
+    similarity = by_tuning(responses, addresses)
+    groups = families(similarity, count=max(4, len(responses) // 8), seed=context.seed)
+    named_families = {
+        f"{layer} family {i + 1}": m for i, m in enumerate(groups.members) if len(m) >= context.size(6, 4, 4)
+    }
+    tested = branch_enrichment(named_families, branches_of(model, layer)) if named_families else None
     kinds = {"curve": "mixed3b", "high-low": "mixed3a"}
     tuned = {}
-    for kind, where in kinds.items():
-        some = search(context, kind, context.layer(where))
-        if some.passed < _FEWEST:
+    for kind, at in kinds.items():
+        detectors = search(context, kind, context.layer(at))
+        if detectors.passed < _FEWEST:
             continue
         tuned[kind] = branch_enrichment(
-            {f"{kind} detectors": [u.index for u in some.units[: some.passed]]}, branches_of(model, where)
+            {f"{kind} detectors": [u.index for u in detectors.units[: detectors.passed]]}, branches_of(model, at)
         )
-    pictures = {"singular-vectors": branch_scatter(found, "sources", title=f"Branches of {one.layer}")}
+    drawings = {"singular-vectors": branch_scatter(structure, "sources", title=f"Branches of {sources.layer}")}
     if tested is not None:
-        pictures["families"] = enrichment_bars(tested, n=12, title=f"Families of {layer} that fire together")
+        drawings["families"] = enrichment_bars(tested, n=12, title=f"Families of {layer} that fire together")
     for kind, rows in tuned.items():
-        pictures[kind] = enrichment_bars(rows, title=f"Branches of {kinds[kind]} with {kind} detectors")
-    bound = max([*one.shuffled, one.untrained or 0.0])
+        drawings[kind] = enrichment_bars(rows, title=f"Branches of {kinds[kind]} with {kind} detectors")
+    bound = max([*sources.shuffled, sources.untrained or 0.0])
     claims = [
-        Claim("the weights of the next layer show the branches (AUC)", one.auc, bound, one.auc > bound,
-              "the best of shuffled weights and an untrained network"),
+        Claim.above(
+            "the weights into the next layer separate the branches (AUC)",
+            sources.auc,
+            bound,
+            "the best of shuffled weights and an untrained network",
+        ),
         *[
-            Claim(f"{kind} detectors gather in {rows.best.branch} (corrected p)", rows.best.adjusted, 0.05,
-                  rows.best.significant, "the usual bound")
+            Claim(
+                f"{kind} detectors are concentrated in {rows.best.branch} (corrected p)",
+                rows.best.adjusted,
+                0.05,
+                rows.best.significant,
+                "the usual level",
+            )
             for kind, rows in tuned.items()
         ],
-    ]  # fmt: skip
+    ]
     if tested is not None:
         enriched = len({r.family for r in tested.rows if r.significant})
-        claims.append(Claim(f"families of {layer} that gather in one branch, of {len(named)}", enriched,
-                            0.05 * len(named), enriched > 0.05 * len(named), "expected at most by chance"))  # fmt: skip
+        claims.append(
+            Claim.above(
+                f"families of {layer} that are concentrated in one branch, of {len(named_families)}",
+                enriched,
+                0.05 * len(named_families),
+                "expected at most by chance",
+            )
+        )
     numbers = {
-        "structure": {k: v for k, v in found.describe().items() if k != "provenance"},
-        "vectors": found.sources[:, 1:3].tolist(),
+        "structure": {k: v for k, v in structure.describe().items() if k != "provenance"},
+        "vectors": structure.sources[:, 1:3].tolist(),
         "families": None if tested is None else tested.describe(),
         "tuned": {kind: rows.describe() for kind, rows in tuned.items()},
     }
     caption = (
-        f"Channels of {one.layer} in the second and third singular vector of |W| into {reader}; families of {layer} by "
-        f"correlation at {seen.shape[1]} places, and units that pass the tests for detectors "
+        f"Channels of {sources.layer} in the second and third singular vector of |W| into {target}; families of "
+        f"{layer} by correlation at {responses.shape[1]} positions, and units that pass the tests for detectors "
         f"({', '.join(tuned) or 'too few do'}), against the branches (hypergeometric tests, Holm's correction)."
     )
-    return FigureResult(pictures, numbers, caption, claims)
+    return FigureResult(drawings, numbers, caption, claims)

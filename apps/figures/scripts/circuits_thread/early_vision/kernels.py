@@ -1,13 +1,13 @@
-"""Early Vision: the kernels that read the picture."""
+"""Early Vision: the kernels of the first layer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 )
 def first(context: FigureContext) -> FigureResult:
     """All kernels, those without color first, by orientation; then those with."""
-    import numpy as np
-
     from circuits.attribution.first_layer import color_shares, directions, first_kernels, smoothness
     from circuits.network.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_wall
@@ -35,16 +33,20 @@ def first(context: FigureContext) -> FigureResult:
         [f":{i}" for i in order],
         notes=[f"{100 * color[i]:.0f} % color" for i in order],
         columns=12 if len(order) > 24 else 8,
-        title=f"The {len(order)} kernels that read the picture",
+        title=f"The {len(order)} kernels of the first layer",
         about="gray is zero; those without color by orientation, then those with color",
     )
     value, level = float(smooth.mean()), float(smoothness(blank).mean())
     spread, chance = float(color.std()), float(color_shares(blank).std())
     claims = [
-        Claim("neighboring weights are alike: their correlation", value, level, value > level, "untrained kernels"),
-        Claim("some kernels are without color, others are color: spread of the share of color",
-              spread, chance, spread > chance, "untrained kernels"),
-    ]  # fmt: skip
+        Claim.above("neighboring weights are similar: their correlation", value, level, "untrained kernels"),
+        Claim.above(
+            "some kernels are without color, others are color: spread of the share of color",
+            spread,
+            chance,
+            "untrained kernels",
+        ),
+    ]
     numbers: dict[str, Any] = {"order": order, "color_share": color, "orientation": turn, "smoothness": smooth}
     caption = f"Untrained kernels have a mean share of color of {float(np.mean(color_shares(blank).numpy())):.2f}."
     return FigureResult({"": drawing}, numbers, caption, claims)

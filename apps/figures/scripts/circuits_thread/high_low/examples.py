@@ -1,64 +1,69 @@
-"""High-Low Frequency Detectors: the photographs they answer to, and their tuning to drawn textures."""
+"""High-Low Frequency Detectors: their top activating images, and their tuning to synthetic textures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
+from apps.figures.analysis.texture_side import fine_side
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
-    from apps.figures.helpers.tuned_units import Search
+from apps.figures.helpers.tuned_units import high_low_detectors
+from apps.figures.helpers.unit_images import top_crops, visualizations
+from apps.figures.helpers.unit_roles import random_units
 
 
 @figure(
     "H3",
     "high-low-examples",
-    "Photographs that high-low frequency detectors answer to",
+    "Images that activate high-low frequency detectors",
     paper="high-low",
-    shows="Places with fine texture on one side and coarse or none on the other: often an object before a blur.",
+    shows="Positions with fine texture on one side and coarse or none on the other: often an object before a blur.",
     cost=30,
 )
 def examples(context: FigureContext) -> FigureResult:
-    """The strongest places of a few detectors, and on which side of them the finer texture lies."""
-    import numpy as np
-
-    from apps.figures.analysis.texture_side import fine_side
-    from apps.figures.helpers.unit_images import photographs, renders
-    from apps.figures.helpers.unit_roles import random_units
+    """The top activating positions of a few detectors, and the side of the finer texture at each."""
     from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
     from circuits.plot.drawing.wording import minus
 
-    found = _found(context, context.size(6, 4, 2))
-    chosen = found.spread(context.size(6, 4, 2))
+    detectors = high_low_detectors(context, context.size(6, 4, 2))
+    chosen = detectors.spread(context.size(6, 4, 2))
     n = context.size(24, 12, 6)
-    crops = photographs(context, [u.unit for u in chosen], n)
-    others = random_units(context, found.layer, context.size(24, 12, 4), but=[u.unit for u in found.units])
-    plain = photographs(context, others, n)
-    shown = renders(context, [u.unit for u in chosen])
-    sides = {u.unit: float(np.mean([fine_side(c, u.orientation) for c in crops[u.unit]] or [0.0])) for u in chosen}
-    # the places of random units, each asked for the same orientations
+    photos = top_crops(context, [u.unit for u in chosen], n)
+    control = random_units(context, detectors.layer, context.size(24, 12, 4), but=[u.unit for u in detectors.units])
+    plain = top_crops(context, control, n)
+    crops = visualizations(context, [u.unit for u in chosen])
+    fineness = {u.unit: float(np.mean([fine_side(c, u.orientation) for c in photos[u.unit]] or [0.0])) for u in chosen}
+    # the control: crops of random units, measured at the same orientations
     chance = [
-        float(np.mean([fine_side(c, u.orientation) for c in some])) for u in chosen for some in plain.values() if some
+        float(np.mean([fine_side(c, u.orientation) for c in control_crops]))
+        for u in chosen
+        for control_crops in plain.values()
+        if control_crops
     ]
     looks = [
         UnitLook(
-            u.unit, shown[u.unit], crops[u.unit][:10],
-            notes=(f"fine side {u.orientation:.0f}°", minus(f"finer there by {sides[u.unit]:+.2f}"), "octaves"),
+            u.unit, crops[u.unit], photos[u.unit][:10],
+            notes=(f"fine side {u.orientation:.0f}°", minus(f"finer there by {fineness[u.unit]:+.2f}"), "octaves"),
         )
         for u in chosen
     ]  # fmt: skip
-    drawing = unit_rows(looks, columns=5, rows=2, tile=78, title="Photographs of high-low frequency detectors",
-                        about=f"{found.layer} of {context.model.name}; each with its strongest places")  # fmt: skip
-    value = float(np.mean(list(sides.values())))
+    drawing = unit_rows(
+        looks, columns=5, rows=2, tile=78, title="Top activating images of high-low frequency detectors",
+        about=f"{detectors.layer} of {context.model.name}; each with its top activating positions",
+    )  # fmt: skip
+    value = float(np.mean(list(fineness.values())))
     bound = float(np.mean(chance)) + 2 * float(np.std(chance)) / len(chosen) ** 0.5
     claims = [
-        Claim("photographs are finer on the side that drawn textures say (octaves)", value, bound, value > bound,
-              "random units of the layer: two standard errors above their mean"),
-    ]  # fmt: skip
+        Claim.above(
+            "dataset images are finer on the side that synthetic textures predict (octaves)",
+            value,
+            bound,
+            "random units of the layer: two standard errors above their mean",
+        ),
+    ]
     numbers = {
-        "layer": found.layer,
-        "sides": sides,
+        "layer": detectors.layer,
+        "sides": fineness,
         "orientation": {u.unit: u.orientation for u in chosen},
         "random_mean": float(np.mean(chance)),
         "examples": {
@@ -66,8 +71,8 @@ def examples(context: FigureContext) -> FigureResult:
         },
     }
     caption = (
-        f"The ten strongest photographs of {len(chosen)} high-low frequency detectors ({found.how}; shown are those "
-        f"most even in orientation). How much finer one side is was measured on {n} places of each."
+        f"The ten top activating images of {len(chosen)} high-low frequency detectors ({detectors.how}; shown are "
+        f"those most even in orientation). The fineness of the sides was measured on {n} crops of each."
     )
     return FigureResult({"": drawing}, numbers, caption, claims)
 
@@ -75,30 +80,32 @@ def examples(context: FigureContext) -> FigureResult:
 @figure(
     "H5",
     "high-low-tuning",
-    "Tuning of high-low frequency detectors to drawn textures",
+    "Tuning of high-low frequency detectors to synthetic textures",
     paper="high-low",
-    shows="Each answers to one orientation of the boundary, the more the further apart the two frequencies are.",
+    shows="Each activates on one orientation of the boundary, more strongly for a larger ratio of the two frequencies.",
     cost=30,
 )
 def tuning(context: FigureContext) -> FigureResult:
     """Heat maps of six detectors over the boundary's orientation and the ratio of the two frequencies."""
-    import numpy as np
-
     from apps.figures.drawing.tuning_maps import tuning_maps
-    from apps.figures.helpers.unit_roles import random_units
     from circuits import stimuli
     from circuits.tuning import tune
 
-    found = _found(context, context.size(6, 6, 2))
-    chosen = found.spread(context.size(6, 6, 2))
+    detectors = high_low_detectors(context, context.size(6, 6, 2))
+    chosen = detectors.spread(context.size(6, 6, 2))
     units = [u.unit for u in chosen]
-    others = random_units(context, found.layer, context.size(60, 30, 8), but=[u.unit for u in found.units])
+    control = random_units(context, detectors.layer, context.size(60, 30, 8), but=[u.unit for u in detectors.units])
     ratios = context.size((1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), (1.0, 2.0, 4.0, 8.0), (1.0, 4.0))
-    shown = stimuli.high_low(context.size(36, 24, 12), ratios, samples=context.size(4, 2, 1), seed=context.seed)
-    measured = tune(context.model, [*units, *others], stimuli=shown)
-    drawing = tuning_maps(measured, units, "ratio", title="Tuning of high-low frequency detectors",
-                          about=f"{found.layer} of {context.model.name}; the orientation points to the fine side; at "
-                          "ratio 1 both sides are alike")  # fmt: skip
+    textures = stimuli.high_low(context.size(36, 24, 12), ratios, samples=context.size(4, 2, 1), seed=context.seed)
+    measured = tune(context.model, [*units, *control], stimuli=textures)
+    drawing = tuning_maps(
+        measured,
+        units,
+        "ratio",
+        title="Tuning of high-low frequency detectors",
+        about=f"{detectors.layer} of {context.model.name}; the orientation points to the fine side; at "
+        "ratio 1 both sides are equal",
+    )
     table = measured.over("ratio", "orientation").clamp_min(0).double().numpy()
     rows = measured.rows()
     echo = [np.nan if r.echo is None else r.echo for r in rows]
@@ -106,24 +113,22 @@ def tuning(context: FigureContext) -> FigureResult:
     flat = np.where(peaks > 0, table[:, 0].max(axis=1) / np.maximum(peaks, 1e-30), np.nan)
     k = len(units)
     claims = [
-        Claim(f"{what} (over the peak)", float(np.nanmean(values[:k])), float(np.nanmean(values[k:])),
-              float(np.nanmean(values[:k])) < float(np.nanmean(values[k:])), "mean of random units of the layer")
-        for what, values in (
-            ("the opposite boundary leaves them silent", np.asarray(echo)),
-            ("so do sides of one frequency", flat),
+        Claim.below(
+            f"{statement} (over the peak)",
+            float(np.nanmean(values[:k])),
+            float(np.nanmean(values[k:])),
+            "mean of random units of the layer",
         )
-    ]  # fmt: skip
+        for statement, values in (
+            ("the opposite boundary does not activate them", np.asarray(echo)),
+            ("two sides of one frequency do not activate them", flat),
+        )
+    ]
     numbers = {
-        "layer": found.layer,
+        "layer": detectors.layer,
         "ratios": list(ratios),
-        "orientations": list(shown.axis("orientation").values),
+        "orientations": list(textures.axis("orientation").values),
         "responses": {u: table[i].tolist() for i, u in enumerate(units)},
     }
-    caption = f"Responses of {k} high-low frequency detectors ({found.how}) to a fine texture beside a coarse one."
+    caption = f"Responses of {k} high-low frequency detectors ({detectors.how}) to a fine texture beside a coarse one."
     return FigureResult({"": drawing}, numbers, caption, claims)
-
-
-def _found(context: FigureContext, at_least: int) -> Search:
-    from apps.figures.helpers.tuned_units import search
-
-    return search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=at_least)

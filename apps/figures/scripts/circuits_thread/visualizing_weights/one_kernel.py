@@ -1,43 +1,36 @@
-"""Visualizing Weights: one kernel between the pictures of what it reads and what it feeds."""
+"""Visualizing Weights: one kernel between the visualizations of its two units."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from apps.figures.context import NotApplicable
+from apps.cli.verify import inceptionv1
+from apps.figures.context import FigureContext, NotApplicable
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.edges import edge
 from apps.figures.helpers.tuned_units import layer_before
+from apps.figures.helpers.unit_images import visualizations
 
 if TYPE_CHECKING:
-    from apps.cli.verify.checks import Check
-    from apps.figures.context import FigureContext
     from circuits.attribution.expanded_weights import ExpandedWeights
 
 
 _STRONGEST = 50
 
 
-def _published(context: FigureContext) -> Iterator[Check]:
-    from apps.cli.verify import inceptionv1
-
-    return inceptionv1.dogs(context.model)
-
-
 @figure(
     "V3",
     "one-kernel",
-    "One kernel between two pictures",
+    "One kernel between two visualizations",
     paper="visualizing-weights",
-    shows="Between the pictures of two units a kernel can be read: where one excites the other.",
+    shows="Between the visualizations of two units a kernel is interpretable: it shows where one excites the other.",
     cost=30,
-    published=_published,
+    published=lambda context: inceptionv1.dogs(context.model),
 )
-def one(context: FigureContext) -> FigureResult:
-    """The strongest edge between two layers, of those whose kernel has places."""
+def draw(context: FigureContext) -> FigureResult:
+    """The strongest edge between two layers, of those with a spatial kernel."""
     import circuits
-    from apps.figures.helpers.unit_images import renders
     from circuits.network.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_between
 
@@ -50,24 +43,28 @@ def one(context: FigureContext) -> FigureResult:
         raise NotApplicable("needs kernels of more than one position between two layers in the middle of the network")
     blank = circuits.expanded_weights(untrained(context.model, seed=context.seed), source=source, target=target)
     pairs = _strongest(weights, _STRONGEST)
-    t, s, how = *pairs[0], "the largest share of all weights that a unit reads, of kernels with places"
+    t, s, how = *pairs[0], "the largest share of a unit's incoming weights, of spatial kernels"
     if context.published:
         t, s, how = 443, 308, "the published one"
-    found = edge(context, weights, t, s)
+    strongest = edge(context, weights, t, s)
     drawing = kernel_between(
-        found,
-        renders(context, [found.source, found.target]),
+        strongest,
+        visualizations(context, [strongest.source, strongest.target]),
         about=f"expanded weights, {how}",
     )
     smooth, chance = (_smoothness(w, _strongest(w, _STRONGEST)) for w in (weights, blank))
-    claim = Claim(f"kernels have shapes: correlation of neighboring weights in the {_STRONGEST} strongest",
-                  smooth, chance, smooth > chance, f"the {_STRONGEST} strongest of the untrained network")  # fmt: skip
-    numbers = {"source": found.source, "target": found.target, "kernel": found.kernel, "weight": found.weight}
+    claim = Claim.above(
+        f"kernels are smooth: correlation of neighboring weights in the {_STRONGEST} strongest",
+        smooth,
+        chance,
+        f"the {_STRONGEST} strongest of the untrained network",
+    )
+    numbers = {name: getattr(strongest, name) for name in ("source", "target", "kernel", "weight")}
     return FigureResult({"": drawing}, numbers, f"The edge is {how}.", [claim])
 
 
 def _later(context: FigureContext) -> list[str]:
-    """mixed4b, else the trunk layers from the middle of those that have places on."""
+    """mixed4b, else the second half of the spatial trunk layers."""
     if "mixed4b" in context.model.layers:
         return ["mixed4b"]
     spatial = [name for name in context.model.trunk if context.model.layers[name].size is not None]
@@ -75,11 +72,11 @@ def _later(context: FigureContext) -> list[str]:
 
 
 def _strongest(weights: ExpandedWeights, count: int) -> list[tuple[int, int]]:
-    """Pairs (target, source) with the largest share of what a target reads, of kernels with several places."""
+    """Pairs (target, source) with the largest share of a target's incoming weights, of spatial kernels."""
     norms = weights.norms.detach().cpu()
     flat = weights.kernels.detach().cpu().flatten(2)
     spread = flat.abs().sum(dim=2) / flat.abs().amax(dim=2).clamp_min(1e-30) > 2  # more than a point or two
-    # behind a pool all positions count alike: such a kernel has no shape that could be learned
+    # after a pool all positions have equal weights: such a kernel has no learned shape
     covered = (flat != 0).sum(dim=2).clamp_min(1)
     mean = flat.sum(dim=2) / covered
     varied = (flat.square().sum(dim=2) / covered - mean.square()).clamp_min(0).sqrt() > 1e-3 * flat.abs().amax(dim=2)
@@ -93,10 +90,10 @@ def _smoothness(weights: ExpandedWeights, pairs: Sequence[tuple[int, int]]) -> f
     """Mean correlation of neighboring weights, within what each kernel covers: a 3x3 one may lie in a 5x5 frame."""
     from circuits.attribution.first_layer import smoothness
 
-    found = []
+    values = []
     for t, s in pairs:
         kernel = weights.kernels[t, s].detach().cpu()
         rows, columns = (kernel != 0).any(dim=1).nonzero().flatten(), (kernel != 0).any(dim=0).nonzero().flatten()
         inner = kernel[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
-        found.append(float(smoothness(inner[None])[0]))
-    return sum(found) / len(found)
+        values.append(float(smoothness(inner[None])[0]))
+    return sum(values) / len(values)

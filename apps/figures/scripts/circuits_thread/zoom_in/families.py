@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from apps.cli.verify import tuned
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
+from apps.figures.helpers.tuned_units import search
+from apps.figures.helpers.unit_images import visualizations
 
 if TYPE_CHECKING:
-    from apps.cli.verify.checks import Check
-    from apps.figures.context import FigureContext
     from apps.figures.helpers.tuned_units import Search
     from circuits.stimuli import Stimuli
     from circuits.tuning.curves import Curve, Tuning
-
-
-def _published(context: FigureContext) -> list[Check]:
-    from apps.cli.verify import tuned
-
-    return list(tuned.published(context.model))
 
 
 @figure(
@@ -25,20 +23,19 @@ def _published(context: FigureContext) -> list[Check]:
     "curves",
     "Curve detectors, in every orientation",
     paper="zoom-in",
-    shows="Units of mixed3b look for curves of a certain radius, and together cover all orientations.",
+    shows="Units of mixed3b detect curves of a certain radius, and together cover all orientations.",
     also=("C1",),
     cost=70,
-    published=_published,
+    published=lambda context: tuned.published(context.model),
 )
 def curves(context: FigureContext) -> FigureResult:
-    """Search for curve detectors, choose ten by orientation, and draw what each looks for and its radial tuning."""
-    from apps.figures.helpers.tuned_units import search
+    """Search for curve detectors, choose ten by orientation, and draw visualization and radial tuning of each."""
     from circuits import stimuli
 
-    found = search(context, "curve", context.layer("mixed3b", "fire5"), at_least=context.size(10, 8, 4))
-    radii = sorted({float(u.about["preferred"]["radius"]) for u in found.units})
-    shown = stimuli.curves(context.size(48, 24, 12), tuple(radii[:: max(1, len(radii) // 3)]))
-    return _family(context, found, shown, "curve detectors")
+    detectors = search(context, "curve", context.layer("mixed3b", "fire5"), at_least=context.size(10, 8, 4))
+    radii = sorted({float(u.about["preferred"]["radius"]) for u in detectors.units})
+    stimulus_set = stimuli.curves(context.size(48, 24, 12), tuple(radii[:: max(1, len(radii) // 3)]))
+    return _family(context, detectors, stimulus_set, "curve detectors")
 
 
 @figure(
@@ -46,56 +43,60 @@ def curves(context: FigureContext) -> FigureResult:
     "high-low-frequency",
     "High-low frequency detectors, in every orientation",
     paper="zoom-in",
-    shows="Units of mixed3a look for fine texture on one side of a boundary and coarse on the other.",
+    shows="Units of mixed3a detect fine texture on one side of a boundary and coarse texture on the other.",
     also=("H1",),
     cost=60,
 )
 def high_low(context: FigureContext) -> FigureResult:
-    """Search for high-low frequency detectors, choose ten by orientation, and draw them as curves are drawn."""
-    from apps.figures.helpers.tuned_units import search
+    """Search for high-low frequency detectors, choose ten by orientation, and draw them like curve detectors."""
     from circuits import stimuli
 
-    found = search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=context.size(10, 8, 4))
+    detectors = search(context, "high-low", context.layer("mixed3a", "fire4"), at_least=context.size(10, 8, 4))
     return _family(
-        context, found, stimuli.high_low(context.size(36, 24, 12), (4.0,), samples=2), "high-low frequency detectors"
+        context,
+        detectors,
+        stimuli.high_low(context.size(36, 24, 12), (4.0,), samples=2),
+        "high-low frequency detectors",
     )
 
 
-def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) -> FigureResult:
-    import numpy as np
-
-    from apps.figures.helpers.unit_images import looks
-    from circuits.plot.drawing.unit_rows import unit_grid
+def _family(context: FigureContext, detectors: Search, stimuli: Stimuli, plural: str) -> FigureResult:
+    from circuits.plot.drawing.unit_rows import UnitLook, unit_grid
     from circuits.tuning import tune
 
-    chosen = found.spread(context.size(10, 8, 4))
+    chosen = detectors.spread(context.size(10, 8, 4))
     units = [u.unit for u in chosen]
     tuning = tune(context.model, units, stimuli=stimuli)
-    notes = {u.unit: (f"{u.orientation:.0f}°", f"score {u.score:.2f}") for u in chosen}
-    about = f"{found.layer} of {context.model.name}; below each its radial tuning, in shares of its peak"
-    drawing = unit_grid(
-        looks(context, units, curves={u: _dial(tuning, u) for u in units}, notes=notes),
-        title=what[0].upper() + what[1:],
-        about=about,
-    )
-    n = len(found.units)
+    crops = visualizations(context, units)
+    looks = [
+        UnitLook(u.unit, crops[u.unit], (), _dial(tuning, u.unit), (f"{u.orientation:.0f}°", f"score {u.score:.2f}"))
+        for u in chosen
+    ]
+    about = f"{detectors.layer} of {context.model.name}; below each unit its radial tuning, in shares of its peak"
+    drawing = unit_grid(looks, title=plural[0].upper() + plural[1:], about=about)
+    n = len(detectors.units)
     chance = 360.0 / n * float(np.sum(1 / np.arange(1, n + 1)))  # expected largest gap of n random directions
-    best = found.units[0].score
+    best = detectors.units[0].score
     claims = [
-        Claim(
-            f"the best unit passes the tests of {what}", best, max(found.best_untrained, 0.5),
-            best > max(found.best_untrained, 0.5), "0.5, or the best unit of the same layer untrained",
+        Claim.above(
+            f"the best unit passes the tests of {plural}",
+            best,
+            max(detectors.best_untrained, 0.5),
+            "0.5, or the best unit of the same layer untrained",
         ),
         Claim(
-            "their orientations go round the circle: the largest gap, degrees", found.gap, chance,
-            found.passed > 1 and found.gap <= chance, f"expected of {n} random orientations",
+            "their orientations cover the circle: largest gap, degrees",
+            detectors.gap,
+            chance,
+            detectors.passed > 1 and detectors.gap <= chance,
+            f"expected of {n} random orientations",
         ),
-    ]  # fmt: skip
+    ]
     numbers = {
-        "layer": found.layer,
-        "passed": found.passed,
-        "of": found.of,
-        "best_untrained": found.best_untrained,
+        "layer": detectors.layer,
+        "passed": detectors.passed,
+        "of": detectors.of,
+        "best_untrained": detectors.best_untrained,
         "units": [
             {
                 "unit": u.unit,
@@ -108,8 +109,8 @@ def _family(context: FigureContext, found: Search, stimuli: Stimuli, what: str) 
         "orientations": list(stimuli.axis("orientation").values),
     }
     caption = (
-        f"What {len(units)} {what} look for (pictures made by optimization), in order of orientation, with their "
-        f"radial tuning to synthetic stimuli; {found.how}; shown are those most even in orientation."
+        f"Feature visualizations of {len(units)} {plural}, in order of orientation, with their radial "
+        f"tuning to synthetic stimuli; {detectors.how}; shown are those most even in orientation."
     )
     return FigureResult({"": drawing}, numbers, caption, claims)
 

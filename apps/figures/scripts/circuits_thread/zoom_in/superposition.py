@@ -1,33 +1,30 @@
-"""Zoom In: a pure car feature is spread over units of the next layer that are about other things, too."""
+"""Zoom In: a pure car feature is spread over units of the next layer that represent other features, too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apps.figures.context import NotApplicable
+import numpy as np
+
+from apps.figures.context import FigureContext, NotApplicable
 from apps.figures.figure import Claim, FigureResult, figure
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
+from apps.figures.helpers.unit_images import top_crops
+from apps.figures.helpers.unit_roles import CARS, car, random_units
 
 _SPREAD = ("mixed4d:241", "mixed4d:277", "mixed4d:417")
-"""Where the published car unit goes."""
+"""Targets of the published car unit."""
 
 
 @figure(
     "Z12",
     "superposition",
-    "A car feature spread over units that are about other things",
+    "A car feature spread over units that represent other features",
     paper="zoom-in",
-    shows="The car unit of mixed4c feeds units of mixed4d whose other inputs have nothing to do with cars.",
+    shows="The car unit of mixed4c excites units of mixed4d whose other inputs are unrelated to cars.",
     cost=60,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Which units of the next layer the car unit excites most, what else feeds them, and what else they answer to."""
-    import numpy as np
-
-    from apps.figures.helpers.unit_images import photographs
-    from apps.figures.helpers.unit_roles import CARS, car, random_units
+    """The units of the next layer that the car unit excites most, their other inputs, and top activating images."""
     from circuits import expanded_weights
     from circuits.plot.circuit.edge_columns import EdgeLook, edge_columns
     from circuits.plot.drawing.unit_rows import UnitLook
@@ -37,52 +34,62 @@ def draw(context: FigureContext) -> FigureResult:
     layer, index = model.unit(role.unit).layer, int(role.unit.rpartition(":")[2])
     after = [n for n in model.trunk[model.trunk.index(layer) + 1 :] if model.layers[n].size is not None]
     if not after:
-        raise NotApplicable(f"needs a layer with places after {layer}, where the car unit is")
+        raise NotApplicable(f"needs a spatial layer after {layer}, the layer of the car unit")
     kernels = np.asarray(expanded_weights(model, source=layer, target=after[0]).kernels.detach(), dtype=np.float64)
-    sums, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
-    fires = context.scan.layer(after[0]).fires_on
-    order = [int(t) for t in np.argsort(-sums[:, index], kind="stable") if fires[t] >= 10 and sums[t, index] > 0]
-    order = [t for t in order if sums[t, index] > 0.05 * sums[order[0], index]]
+    strengths, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
+    active = context.scan.layer(after[0]).fires_on
+    order = [
+        int(t) for t in np.argsort(-strengths[:, index], kind="stable") if active[t] >= 10 and strengths[t, index] > 0
+    ]
+    order = [t for t in order if strengths[t, index] > 0.05 * strengths[order[0], index]]
     targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if context.published else order[:3]
     if not targets:
-        raise NotApplicable(f"the car unit excites no unit of {after[0]} that fires on ten pictures")
+        raise NotApplicable(f"the car unit excites no unit of {after[0]} that fires on ten images")
     rows = {}
     for t in targets:
-        strongest = np.argsort(-np.where(sums[t] > 0, norms[t], -1), kind="stable").tolist()
+        strongest = np.argsort(-np.where(strengths[t] > 0, norms[t], -1), kind="stable").tolist()
         rows[t] = [index, *[s for s in strongest if s != index][:3]]
     address = {t: str(model.unit(f"{after[0]}:{t}")) for t in targets}
-    sources = {s: str(model.unit(f"{layer}:{s}")) for some in rows.values() for s in some}
-    crops = photographs(context, [*address.values(), *sources.values()], 1)
-    likeness = _likeness(context, layer)
+    sources = {s: str(model.unit(f"{layer}:{s}")) for members in rows.values() for s in members}
+    crops = top_crops(context, [*address.values(), *sources.values()], 1)
+    similarity = _similarity(context, layer)
     share = {u: _cars(context, u, CARS) for u in (role.unit, *address.values())}
     columns = {
-        f"{short(address[t])}: {100 * share[address[t]]:.0f} % of top pictures cars": [
+        f"{short(address[t])}: {100 * share[address[t]]:.0f} % of top images are cars": [
             EdgeLook(
                 UnitLook(sources[s], crops=crops[sources[s]]),
                 UnitLook(address[t], crops=crops[address[t]]),
                 kernels[t, s],
-                (f"{'the car unit' if s == index else 'another input'}; the weights add up to {number(sums[t, s])}",),
+                (f"{'the car unit' if s == index else 'another input'}; sum of the weights {number(strengths[t, s])}",),
             )
             for s in rows[t]
         ]
         for t in targets
     }
     drawing = edge_columns(
-        columns, tile=92, own_scales=True, title="Where the car feature goes",
+        columns, tile=92, own_scales=True, title="Targets of the car feature",
         about=f"{layer} to {after[0]} of {model.name}: the units that {short(role.unit)} excites most, and their other "
-        "strongest inputs; each with the photograph it answers to most",
+        "strongest inputs; each with its top activating image",
     )  # fmt: skip
-    others = sorted({s for some in rows.values() for s in some if s != index})
+    other_inputs = sorted({s for members in rows.values() for s in members if s != index})
     random = [int(u.rpartition(":")[2]) for u in random_units(context, layer, 60, but=[role.unit])]
-    related, chance = (float(np.mean(likeness[index, some])) for some in (others, random))
-    bound = float(np.quantile(likeness[index, random], 0.95))
+    related, chance = (float(np.mean(similarity[index, members])) for members in (other_inputs, random))
+    bound = float(np.quantile(similarity[index, random], 0.95))
     pure, mixed = share[role.unit], float(np.mean([share[u] for u in address.values()]))
     claims = [
-        Claim("the units it goes to are less about cars than it is (share of top pictures)", mixed, pure,
-              mixed < pure, "the car unit itself"),
-        Claim("their other inputs are unrelated to it (mean correlation over places)", related, bound,
-              related < bound, "95 % of random units of the layer stay below"),
-    ]  # fmt: skip
+        Claim.below(
+            "its targets activate less on cars than it does: share of top images",
+            mixed,
+            pure,
+            "the car unit itself",
+        ),
+        Claim.below(
+            "their other inputs are unrelated to it: mean correlation over positions",
+            related,
+            bound,
+            "95 % of random units of the layer are below",
+        ),
+    ]
     numbers = {
         "unit": role.unit,
         "targets": [
@@ -90,7 +97,7 @@ def draw(context: FigureContext) -> FigureResult:
                 "unit": address[t],
                 "car_share": share[address[t]],
                 "inputs": [{"unit": sources[s], "kernel": kernels[t, s].tolist(),
-                            "correlation": float(likeness[index, s])} for s in rows[t]],
+                            "correlation": float(similarity[index, s])} for s in rows[t]],
             }
             for t in targets
         ],
@@ -106,10 +113,8 @@ def draw(context: FigureContext) -> FigureResult:
     return FigureResult({"": drawing}, numbers, caption, claims)
 
 
-def _likeness(context: FigureContext, layer: str) -> Any:
-    """Correlations of all units of a layer over the places that the scan drew."""
-    import numpy as np
-
+def _similarity(context: FigureContext, layer: str) -> Any:
+    """Correlations of all units of a layer over the positions that the scan sampled."""
     values = np.maximum(context.scan.samples(layer).values.astype(np.float64), 0)
     values -= values.mean(axis=0)
     size = np.sqrt(np.square(values).sum(axis=0))
@@ -118,7 +123,7 @@ def _likeness(context: FigureContext, layer: str) -> Any:
 
 
 def _cars(context: FigureContext, unit: str, names: tuple[str, ...]) -> float:
-    """Share of cars among a unit's top pictures, as many as there are cars."""
+    """Share of cars among a unit's top images, of as many images as there are cars."""
     images = context.images
     labels, classes = images.labels or [], [c.lower() for c in images.classes or ()]
     cars = {i for i, name in enumerate(classes) if name in {n.lower() for n in names}}
@@ -128,6 +133,6 @@ def _cars(context: FigureContext, unit: str, names: tuple[str, ...]) -> float:
 
 
 def _effective(strengths: Any) -> float:
-    """How many readers share a unit, by the participation ratio of the squared weights."""
+    """The effective number of targets of a unit: the participation ratio of its squared weights."""
     squares = strengths**2
     return float(squares.sum() ** 2 / max(float((squares**2).sum()), 1e-30))

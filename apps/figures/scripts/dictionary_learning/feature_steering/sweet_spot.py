@@ -1,15 +1,13 @@
-"""Evaluating Feature Steering: the sweet spot of a latent, and what else it changes."""
+"""Evaluating Feature Steering: the sweet spot of a latent, and its side effects."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import NAME, trained
 from apps.figures.helpers.unit_roles import dogs, split
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 FACTORS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
@@ -19,84 +17,78 @@ FACTORS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
     "sweet-spot",
     "Steering: the sweet spot, and side effects",
     paper="steering",
-    shows="Within a range of factors a latent can be turned with little harm; beyond it the network breaks, and even "
-    "within it other outcomes change, not only those the latent is named after.",
+    shows="Within a range of factors a latent can be steered with little loss of capability; beyond it the network "
+    "breaks, and even within it outcomes other than the intended ones change.",
     also=("St2",),
     cost=150,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Turn the latent that best tells dogs from other things, everywhere, beside random latents."""
-    import numpy as np
-
+    """Steer the latent that best separates dogs from other classes at all positions, beside random latents."""
     from circuits.plot import steering_figure
     from sae.steering import search
     from sae.steering.study import study, sweet_spot
 
-    found = trained(context)
-    positive, negative = split(found.training, dogs())
+    shared = trained(context)
+    positive, negative = split(shared.training, dogs())
     best = search(
-        found.sae, found.site, positive.spread(context.size(100, 60, 20)), negative.spread(context.size(100, 60, 20)),
+        shared.sae, shared.site, positive.spread(context.size(100, 60, 20)), negative.spread(context.size(100, 60, 20)),
         name=NAME, seed=context.seed,
     )  # fmt: skip
     latent = best.best.latent
     classes = [i for i, name in enumerate(context.model.classes or ()) if name.lower() in {d.lower() for d in dogs()}]
-    inputs = found.held_out.spread(context.size(60, 40, 16))
-    # pictures of classes that the network does not know cannot be right or wrong
-    known = list(inputs.classes or ()) == list(context.model.classes or ())
+    inputs = shared.held_out.spread(context.size(60, 40, 16))
+    # the accuracy on images of classes that the network does not know is undefined
+    same_classes = list(inputs.classes or ()) == list(context.model.classes or ())
     result = study(
-        found.site, found.sae, latent, inputs, targets=classes, factors=context.size(FACTORS, FACTORS, FACTORS[::2]),
-        random=context.size(6, 6, 2), capability=None if known else "agreement", name=NAME, batch_size=16,
+        shared.site, shared.sae, latent, inputs, targets=classes, factors=context.size(FACTORS, FACTORS, FACTORS[::2]),
+        random=context.size(6, 6, 2), capability=None if same_classes else "agreement", name=NAME, batch_size=16,
         seed=context.seed,
     )  # fmt: skip
     factors = result.factors
     spot = result.sweet_spot
-    widths = [
-        0.0 if one is None else one[1] - one[0]
-        for one in (
-            sweet_spot(factors, row.tolist(), result.capability.clean, result.tolerance)
-            for row in result.capability.random
-        )
+    random_spots = [
+        sweet_spot(factors, row.tolist(), result.capability.clean, result.tolerance) for row in result.capability.random
     ]
+    widths = [0.0 if interval is None else interval[1] - interval[0] for interval in random_spots]
     column = factors.index(result.at)
-    risen = float(result.effect.values[column] - result.effect.clean)
-    others = float(np.max(result.effect.random[:, column]) - result.effect.clean)
+
+    def rises(at: int) -> tuple[float, float]:
+        """By how much the latent, and the best of the random ones, raise the probability of dogs."""
+        clean = result.effect.clean
+        return float(result.effect.values[at] - clean), float(np.max(result.effect.random[:, at]) - clean)
+
     side = result.side_effects["classes"]
     claims = [
         Claim(
-            "there is a range of factors within which the network does as well: its width",
+            "there is a range of factors without loss of capability: its width",
             0.0 if spot is None else spot[1] - spot[0],
             factors[-1] - factors[0],
             spot is not None and 0 < spot[1] - spot[0] < factors[-1] - factors[0],
             f"all factors tried; of random latents, median {float(np.median(widths)):g}",
         ),
-        Claim(
-            f"turned to {result.at:g} times its maximum it raises dogs more than any random latent does: probability",
-            risen,
-            others,
-            risen > max(others, 0.0),
-            "the most that a random latent raises them",
-        ),
-        Claim(
-            f"turned as far as {factors[-1]:g} times its maximum it raises dogs more than any random latent does",
-            float(result.effect.values[-1] - result.effect.clean),
-            float(np.max(result.effect.random[:, -1]) - result.effect.clean),
-            float(result.effect.values[-1]) > max(float(np.max(result.effect.random[:, -1])), result.effect.clean),
-            "the most that a random latent raises them",
-        ),
-        Claim(
-            "what it does to all classes follows from the derivative: rank correlation",
+        *[
+            Claim(
+                f"at {factors[at]:g} times its maximum it raises the probability of dogs more than any random latent",
+                rise,
+                random_rise,
+                rise > max(random_rise, 0.0),
+                "the largest rise by a random latent",
+            )
+            for at, (rise, random_rise) in ((at, rises(at)) for at in (column, -1))
+        ],
+        Claim.above(
+            "the derivative predicts the effect on all classes: rank correlation",
             side.correlation,
             float(np.nanmax(side.control)) if len(side.control) else 0.0,
-            side.correlation > (float(np.nanmax(side.control)) if len(side.control) else 0.0),
             "the best prediction by a random latent",
         ),
     ]
     auc = best.best.auc
     caption = (
-        f"Latent {latent} of {found.layer}, which best tells dogs from other pictures (AUC {auc:.2f}, shuffled "
-        f"{best.chance:.2f}), set to multiples of its largest activation at all places of {len(inputs)} held-out "
-        f"pictures; gray, {len(result.control)} random latents. Below, changes of other latents and of class scores "
-        f"against what geometry and derivative predict. {found.how}."
+        f"Latent {latent} of {shared.layer}, which best separates dogs from other images (AUC {auc:.2f}, "
+        f"shuffled {best.chance:.2f}), set to multiples of its largest activation at all positions of {len(inputs)} "
+        f"held-out images; gray, {len(result.control)} random latents. Below, changes of other latents and of class "
+        f"scores against the predictions by geometry and derivative. {shared.how}."
     )
     numbers = result.describe() | {"auc": auc, "chance": best.chance, "random_widths": widths}
     return FigureResult({"": steering_figure(result)}, numbers, caption, claims)

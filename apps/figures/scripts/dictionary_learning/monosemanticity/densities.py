@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_saes import trained
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -16,29 +14,27 @@ if TYPE_CHECKING:
     "latent-densities",
     "How often latents fire",
     paper="monosemanticity",
-    shows="Latents fire far more seldom than the channels they are made of.",
+    shows="Latents fire far less often than the channels of their layer.",
     cost=60,
 )
 def draw(context: FigureContext) -> FigureResult:
     """Count on held-out vectors how often latents, channels and random directions fire."""
-    import numpy as np
-
     from circuits.plot.sae.dictionaries import densities_figure
     from sae.evaluation.metrics import density, reconstruction
 
-    found = trained(context)
-    measured = reconstruction(found.sae, found.vectors, seed=context.seed)
+    shared = trained(context)
+    measured = reconstruction(shared.sae, shared.vectors, seed=context.seed)
     groups = {
         "latents": measured.density.numpy(),
-        "channels": density(found.vectors.clamp(min=0)).numpy(),
+        "channels": density(shared.vectors.clamp(min=0)).numpy(),
         "random directions, as many active": measured.baselines["random"].density.numpy(),
     }
-    floor = 1 / len(found.vectors)
+    floor = 1 / len(shared.vectors)
     middle = {name: float(np.median(shares)) for name, shares in groups.items()}
     drawing = densities_figure(
         groups,
-        title=f"How often units of {found.layer} fire",
-        about=f"on {len(found.vectors):,} vectors of {len(found.held_out)} pictures held out; silent ones at the left",
+        title=f"How often units of {shared.layer} fire",
+        about=f"on {len(shared.vectors):,} vectors of {len(shared.held_out)} images held out; silent units at the left",
         floor=floor,
     )
     spread = {
@@ -48,36 +44,29 @@ def draw(context: FigureContext) -> FigureResult:
     random = spread["random directions, as many active"]
     claims = [
         Claim(
-            "latents are sparser than channels: median share of places at which one fires",
+            "latents are sparser than channels: median share of positions at which one fires",
             middle["latents"],
             middle["channels"],
             middle["latents"] < middle["channels"] / 3,
             "channels",
         ),
-        Claim(
-            "latents differ in how often they fire: standard deviation of the logarithm",
+        Claim.above(
+            "the densities of latents vary: standard deviation of the logarithm",
             spread["latents"],
             random,
-            spread["latents"] > random,
             "random directions, as many active",
         ),
-        Claim(
-            "few latents are silent on pictures they were not trained on",
-            measured.dead,
-            0.5,
-            measured.dead < 0.5,
-            "half of them",
-        ),
+        Claim.below("few latents are silent on held-out images", measured.dead, 0.5, "half of them"),
     ]
     numbers = {
         "density": groups,
-        "vectors": len(found.vectors),
+        "vectors": len(shared.vectors),
         "median": middle,
         "spread": spread,
         "silent": measured.dead,
     }
     caption = (
-        "Share of held-out places at which each unit fires. Of latents and random directions as many are active at "
-        f"each place, which sets their mean, not how they differ. {found.how}."
+        "Share of held-out positions at which each unit fires. Equally many latents and random directions are active "
+        f"at each position, which sets the mean of their densities but not the spread. {shared.how}."
     )
     return FigureResult({"": drawing}, numbers, caption, claims)

@@ -1,14 +1,16 @@
-"""Toy Models: features that come together lie at right angles, features that exclude each other are opposed."""
+"""Toy Models: correlated features are orthogonal, mutually exclusive features are antipodal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
     from sae.superposition import Solution
 
 
@@ -17,22 +19,22 @@ if TYPE_CHECKING:
     "toy-correlated",
     "Correlated and exclusive features",
     paper="toy-models",
-    shows="Features that come together are laid at right angles; those that exclude each other share a line.",
+    shows="Correlated features get orthogonal directions; mutually exclusive features get antipodal ones.",
     fits="toy",
     cost=15,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Train features in sets that come together, or exclude each other, in two dimensions."""
+    """Train correlated and mutually exclusive sets of features in two dimensions."""
     from circuits.plot.superposition.models import planes_figure
 
     runs = trained(context, "correlated", seeds=(3, 3), steps=(1500, 1000))
     best = list(runs.best())
     together = next(s for s in best if s.model.correlated and s.model.features == 4)
-    apart = next(s for s in best if s.model.exclusive)
+    exclusive = next(s for s in best if s.model.exclusive)
     free = next(s for s in best if not s.model.correlated and not s.model.exclusive)
     chance = _cosines(free, None)
-    right, others = _cosines(together, True), _cosines(together, False)
-    opposed, rest = _cosines(apart, True), _cosines(apart, False)
+    correlated, unrelated = _cosines(together, True), _cosines(together, False)
+    excluding, rest = _cosines(exclusive, True), _cosines(exclusive, False)
     numbers = {
         "models": [
             {
@@ -48,23 +50,23 @@ def draw(context: FigureContext) -> FigureResult:
     }
     claims = [
         Claim(
-            "features that come together are at right angles: mean size of their cosine",
-            _size(right),
-            _size(others),
-            _size(right) < 0.3 < _size(others),
-            "pairs of the same model that do not come together",
+            "correlated features are orthogonal: mean absolute cosine",
+            _size(correlated),
+            _size(unrelated),
+            _size(correlated) < 0.3 < _size(unrelated),
+            "uncorrelated pairs of the same model",
         ),
         Claim(
-            "features that exclude each other are opposed: mean cosine",
-            sum(opposed) / len(opposed),
+            "mutually exclusive features are antipodal: mean cosine",
+            sum(excluding) / len(excluding),
             sum(rest) / len(rest),
-            sum(opposed) / len(opposed) < -0.7 < sum(rest) / len(rest),
-            "pairs of the same model that do not exclude each other",
+            sum(excluding) / len(excluding) < -0.7 < sum(rest) / len(rest),
+            "other pairs of the same model",
         ),
     ]
     caption = (
         "Directions of features in two dimensions. Features of a set have a color: in the first and last panel they "
-        f"come together, in the second they exclude each other, in the third all are independent. Best of "
+        f"are correlated, in the second mutually exclusive, in the third all are independent. Best of "
         f"{len(runs) // len(best)} runs of each."
     )
     return FigureResult({"": planes_figure(best)}, numbers, caption, claims)
@@ -72,8 +74,6 @@ def draw(context: FigureContext) -> FigureResult:
 
 def _cosines(solution: Solution, of_a_set: bool | None) -> list[float]:
     """Cosines of pairs of features: of one set, not of one set, or (None) all."""
-    import torch
-
     unit = torch.nn.functional.normalize(solution.directions, dim=1)
     sets = [*solution.model.correlated, *solution.model.exclusive]
     n = len(unit)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     cost=30,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Train a toy model at each density, and the same without a ReLU, which does no better than PCA."""
+    """Train a toy model at each density, and a linear one, which is equivalent to PCA."""
     from circuits.plot.superposition.models import gram_figure
     from sae.superposition import train
 
@@ -52,7 +49,7 @@ def draw(context: FigureContext) -> FigureResult:
     ]
     caption = (
         f"Toy models of {model.features} features of falling importance in {model.hidden} dimensions, at "
-        f"{len(best)} densities: what of each feature arrives at each output, and the length of each feature's "
-        f"direction, yellow where others interfere. Best of {len(runs) // len(best)} run(s) of each density."
+        f"{len(best)} densities: the response of each output to each feature, and the length of each feature's "
+        f"direction, yellow where other features interfere. Best of {len(runs) // len(best)} run(s) of each density."
     )
     return FigureResult({"": gram_figure(best)}, {"models": models, "linear": linear.describe()}, caption, claims)

@@ -1,19 +1,19 @@
-"""Toy Models: dimensions per feature stick at plateaus, at which features form regular solids."""
+"""Toy Models: dimensions per feature have plateaus, at which features form uniform polytopes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
 
 if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
     from sae.superposition import Solution
 
 _NEAR = 0.03
 _MANY = 15
-"""Densities from which on one can tell a plateau from a slope."""
+"""Fewest densities that distinguish a plateau from a slope."""
 
 
 @figure(
@@ -27,19 +27,19 @@ _MANY = 15
     cost=60,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Train equal features at many densities; how many lie on a plateau, beside random directions of like lengths."""
+    """Train equal features at many densities; count those on a plateau, beside random directions of equal lengths."""
     from circuits.plot.superposition.charts import dimensions_figure
     from circuits.plot.superposition.models import graph_figure
     from sae.superposition import PLATEAUS, geometry
 
     best = list(trained(context, "geometry", seeds=(1, 1), steps=(1500, 600), every=(2, 4)).best())
     half = PLATEAUS["digon"]
-    captions = [f"density {100 * s.model.densities[0]:.3g} %" for s in _telling(best)]
-    groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, _telling(best), strict=True)]
+    captions = [f"density {100 * s.model.densities[0]:.3g} %" for s in _selection(best)]
+    groups = [(c, s.directions, s.polytopes) for c, s in zip(captions, _selection(best), strict=True)]
     pairs = max(best, key=lambda s: sum(p.name == "digon" for p in s.polytopes))
-    found = geometry(pairs.directions, least=0.15, seed=context.seed)
+    measured = geometry(pairs.directions, least=0.15, seed=context.seed)
     on = _share(pairs.dimensionality.tolist(), half)
-    by_chance = _share(found.control.dimensionality.tolist(), half)
+    by_chance = _share(measured.control.dimensionality.tolist(), half)
     claims = [
         Claim(
             "features gather at half a dimension, in antipodal pairs",
@@ -51,13 +51,12 @@ def draw(context: FigureContext) -> FigureResult:
     ]
     if len(best) >= _MANY:
         elsewhere = max(_within(best, half + 2 * _NEAR * i) for i in (-3, -2, -1, 1, 2, 3))
-        stuck = _within(best, half)
+        on_plateau = _within(best, half)
         claims.append(
-            Claim(
+            Claim.above(
                 "dimensions per feature stay at 1/2 over several densities",
-                stuck,
+                on_plateau,
                 elsewhere,
-                stuck > elsewhere,
                 "most models at another value as wide, from 0.32 to 0.68",
             )
         )
@@ -66,9 +65,9 @@ def draw(context: FigureContext) -> FigureResult:
         "plateaus": dict(PLATEAUS),
         "solids": [
             {"density": s.model.densities[0], "directions": s.directions, "polytopes": [p.describe() for p in solids]}
-            for s, (_, _, solids) in zip(_telling(best), groups, strict=True)
+            for s, (_, _, solids) in zip(_selection(best), groups, strict=True)
         ],
-        "pairs": {"density": pairs.model.densities[0], "control": found.control.dimensionality.tolist()},
+        "pairs": {"density": pairs.model.densities[0], "control": measured.control.dimensionality.tolist()},
     }
     model = best[0].model
     caption = (
@@ -89,7 +88,7 @@ def _within(solutions: list[Solution], at: float) -> int:
     return sum(abs(s.dimensions_per_feature - at) < _NEAR for s in solutions)
 
 
-def _telling(solutions: list[Solution]) -> list[Solution]:
+def _selection(solutions: list[Solution]) -> list[Solution]:
     """Six models, evenly from dense to sparse."""
     step = max(1, (len(solutions) - 1) // 5)
     return solutions[::step][:6]

@@ -1,14 +1,12 @@
-"""Toy Models: features in a plane, drawn, from two at right angles to a pentagon."""
+"""Toy Models: features in a plane, from two orthogonal ones to a pentagon."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.trained_toys import trained
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 
 @figure(
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     "toy-planes",
     "Five features in a plane",
     paper="toy-models",
-    shows="Two features at right angles while they are dense, then antipodal pairs, then all five as a pentagon.",
+    shows="Two orthogonal features while they are dense, then antipodal pairs, then all five as a pentagon.",
     fits="toy",
     cost=30,
 )
@@ -43,11 +41,11 @@ def draw(context: FigureContext) -> FigureResult:
             "dimensions",
         ),
         Claim(
-            "sparse: the five lie evenly, as a pentagon",
+            "sparse: the five form a regular pentagon",
             max(abs(t - 72.0) for t in turns),
             20.0,
             sparse.represented == 5 and max(abs(t - 72.0) for t in turns) < 20.0,
-            "degrees off 72 between neighbors that still pass",
+            "allowed deviation from 72°",
         ),
     ]
     caption = (
@@ -59,7 +57,5 @@ def draw(context: FigureContext) -> FigureResult:
 
 def _gaps(directions: list[list[float]]) -> list[float]:
     """Degrees from each direction in a plane to the next one around."""
-    from math import atan2, degrees
-
-    angles = sorted(degrees(atan2(y, x)) for x, y in directions)
+    angles = sorted(math.degrees(math.atan2(y, x)) for x, y in directions)
     return [(b - a) % 360 for a, b in zip(angles, angles[1:] + angles[:1], strict=True)]

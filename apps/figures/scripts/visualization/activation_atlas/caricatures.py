@@ -1,15 +1,11 @@
-"""Activation Atlas and Lucid: one photograph as each layer exaggerates it."""
+"""Activation Atlas and Lucid: caricatures of one image by several layers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.chosen_images import subject
 from apps.figures.helpers.unit_roles import dogs
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
 
 LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
 
@@ -17,13 +13,13 @@ LAYERS = ("conv2d1", "conv2d2", "mixed3b", "mixed4a", "mixed4c", "mixed4e")
 @figure(
     "A3",
     "caricatures",
-    "A photograph as layers see it",
+    "Caricatures of an image by several layers",
     paper="atlas",
-    shows="Early layers keep a photograph almost as it is; later ones keep what it is of.",
+    shows="Early layers reproduce an image almost exactly; later layers reproduce its content.",
     cost=120,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Exaggerate what each of several layers says to a photograph, and compare the pictures with it."""
+    """Exaggerate the activations of several layers on an image, and compare the caricatures with it."""
     from circuits.common.statistics import correlation
     from circuits.plot import strip
     from circuits.visualization import caricature_strip
@@ -31,32 +27,30 @@ def draw(context: FigureContext) -> FigureResult:
     layers = [name for name in LAYERS if name in context.model.layers]
     layers = layers or list(context.model.trunk)[1::2]
     layers = layers[:: context.size(1, 1, 2)]
-    about = subject(context, dogs(), "pictures of dogs")
-    found = caricature_strip(context.model, about.image, layers, steps=context.size(96, 64, 4), seed=context.seed)
-    original = found.image.mean(0).flatten()
-    like = [correlation(original, one.image[:3].mean(0).flatten()) for one in found.visualizations]
+    chosen = subject(context, dogs(), "images of dogs")
+    result = caricature_strip(context.model, chosen.image, layers, steps=context.size(96, 64, 4), seed=context.seed)
+    original = result.image.mean(0).flatten()
+    correlations = [correlation(original, v.image[:3].mean(0).flatten()) for v in result.visualizations]
     claims = [
-        Claim(
-            "each layer's caricature has more of what it says to the photograph: the least times as much",
-            min(found.exaggeration),
+        Claim.above(
+            "each caricature has a larger activation in the image's direction: the smallest factor",
+            min(result.exaggeration),
             1.0,
-            min(found.exaggeration) > 1,
-            "the photograph itself",
+            "the image itself",
         ),
-        Claim(
-            "pixels are kept by early layers and not by late ones: correlation with the photograph, first layer",
-            like[0],
-            like[-1],
-            like[0] > like[-1],
+        Claim.above(
+            "early layers preserve pixels, late layers do not: correlation with the image, first layer",
+            correlations[0],
+            correlations[-1],
             f"the last layer, {layers[-1]}",
         ),
     ]
     numbers = {
         "layers": layers,
-        "index": about.index,
-        "exaggeration": found.exaggeration,
-        "likeness": found.similarity,
-        "pixel_correlation": like,
+        "index": chosen.index,
+        "exaggeration": result.exaggeration,
+        "likeness": result.similarity,
+        "pixel_correlation": correlations,
     }
-    caption = f"A photograph, and its caricature by {len(layers)} layers; {about.how}."
-    return FigureResult({"": strip(found)}, numbers, caption, claims)
+    caption = f"An image, and its caricature by {len(layers)} layers; {chosen.how}."
+    return FigureResult({"": strip(result)}, numbers, caption, claims)

@@ -1,14 +1,10 @@
-"""Feature Visualization: a picture as it comes about, from noise."""
+"""Feature Visualization: the course of an optimization, from noise."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
-from apps.figures.helpers.chosen_images import drawn_units, layer_of
-
-if TYPE_CHECKING:
-    from apps.figures.context import FigureContext
+from apps.figures.helpers.chosen_images import example_units, layer_of
 
 
 @figure(
@@ -16,35 +12,37 @@ if TYPE_CHECKING:
     "trajectory",
     "Optimization, step by step",
     paper="feature-visualization",
-    shows="From random noise, gradient steps that raise a unit's response make what it looks for appear.",
+    shows="Gradient steps that increase a unit's response turn random noise into its feature visualization.",
     cost=30,
 )
 def draw(context: FigureContext) -> FigureResult:
-    """Optimize a picture for one unit, and keep it after steps that lie ever further apart."""
+    """Optimize an image for one unit, and record it after increasing numbers of steps."""
     from circuits.plot import trajectory_strip
     from circuits.visualization import trajectory
 
     layer = layer_of(context, "mixed4a")
-    unit = f"{layer}:11" if context.published else drawn_units(context, layer, 1)[0]
+    (unit,), how = example_units(context, layer, ["mixed4a:11"])
     steps = context.size(512, 128, 12)
     size = context.size(None, None, 48)
-    made = trajectory(context.model, unit, steps=steps, frames=8, seed=context.seed, size=size)
+    result = trajectory(context.model, unit, steps=steps, frames=8, seed=context.seed, size=size)
     strongest = context.scan.unit(unit).maximum
-    chosen = (
-        "the published one" if context.published else f"drawn by lot from the half of {layer} that fires most often"
-    )
     claims = [
         Claim(
-            "the picture drives the unit further than any photograph does",
-            made.peak,
+            "the visualization activates the unit more than any dataset image does",
+            result.peak,
             strongest,
-            made.status == "ok" and made.peak > strongest,
-            "its strongest response to the photographs",
+            result.status == "ok" and result.peak > strongest,
+            "its strongest response to dataset images",
         ),
     ]
-    numbers = {"unit": made.unit, "history": list(made.history), "frames": sorted(made.frames), "peak": made.peak}
+    numbers = {
+        "unit": result.unit,
+        "history": list(result.history),
+        "frames": sorted(result.frames),
+        "peak": result.peak,
+    }
     caption = (
-        f"A picture for {made.unit.partition('/')[2]} ({chosen}) after up to {steps} steps, and below what is raised "
-        "at each step (the mean of the channel over the picture as it is transformed at random)."
+        f"The visualization of {result.unit.partition('/')[2]} ({how}) after up to {steps} steps, and below the "
+        "objective at each step (the mean of the channel over the randomly transformed image)."
     )
-    return FigureResult({"": trajectory_strip(made, columns=8)}, numbers, caption, claims)
+    return FigureResult({"": trajectory_strip(result, columns=8)}, numbers, caption, claims)
