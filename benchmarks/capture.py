@@ -1,6 +1,6 @@
 """Capturing one layer over photographs against the plain truncated forward pass on ready tensors.
 
-The peer gets its pictures decoded in advance and runs only the modules up to the layer; ours decodes the
+The peer gets its images decoded in advance and runs only the modules up to the layer; ours decodes the
 files, captures through hooks and stops at the layer. Both run chunk by chunk in turn.
 """
 
@@ -31,11 +31,11 @@ def main() -> None:
         return
     folder = Path(options.images)
     inner = folder / "imagenet-sample"
-    pictures = open_images(inner if inner.is_dir() else folder)
+    images = open_images(inner if inner.is_dir() else folder)
     model = circuits.load("googlenet-bvlc", weights="random", device="cpu")
-    count = min(options.n, len(pictures))
+    count = min(options.n, len(images))
     chunks = [range(i, min(i + options.chunk, count)) for i in range(0, count, options.chunk)]
-    ready = pictures.tensor(model.input, list(chunks[0]))
+    ready = images.tensor(model.input, list(chunks[0]))
     turn = iter(chunks + chunks[:1])
 
     @torch.no_grad()
@@ -53,7 +53,7 @@ def main() -> None:
             truncated(model.input.normalize(batch))
 
     def ours() -> None:
-        for _ in stream(model, pictures.subset(next(turn)), ["mixed4c"]):
+        for _ in stream(model, images.subset(next(turn)), ["mixed4c"]):
             pass
 
     seconds = in_turn({"plain truncated forward": plain, "ours, decoding included": ours}, len(chunks))

@@ -1,7 +1,7 @@
 """A scan over photographs against the plain forward pass on ready tensors, in turn.
 
-The peer gets its pictures decoded in advance and runs the network alone, as far as the scan needs it. Ours decodes the
-files, looks at every unit of the layers (histograms, examples, samples) and writes the store. Once for one layer, once
+The peer gets its images decoded in advance and runs the network alone, as far as the scan needs it. Ours decodes the
+files, measures every unit of the layers (histograms, examples, samples) and writes the store. Once for one layer, once
 for all of them.
 """
 
@@ -36,9 +36,9 @@ def main() -> None:
         return
     folder = Path(options.images)
     inner = folder / "imagenet-sample"
-    pictures = open_images(inner if inner.is_dir() else folder, limit=options.n)
+    images = open_images(inner if inner.is_dir() else folder, limit=options.n)
     model = circuits.load("googlenet-bvlc", weights="random", device="cpu")
-    ready = pictures.tensor(model.input)
+    ready = images.tensor(model.input)
     for layers in (["mixed4c"], None):
         names = [site.read for site in sites_of(model, layers)]
 
@@ -49,11 +49,11 @@ def main() -> None:
 
         def ours(layers: list[str] | None = layers) -> None:
             with tempfile.TemporaryDirectory() as store:
-                circuits.scan(model, pictures, store, layers=layers, batch_size=BATCH)
+                circuits.scan(model, images, store, layers=layers, batch_size=BATCH)
 
         seconds = in_turn({"plain forward": plain, "scan, decoding and writing included": ours}, options.rounds)
-        what = "all layers" if layers is None else layers[0]
-        report(f"{what} on {len(pictures)} photographs, median of {options.rounds}", seconds, "plain forward")
+        name = "all layers" if layers is None else layers[0]
+        report(f"{name} on {len(images)} photographs, median of {options.rounds}", seconds, "plain forward")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
 
 

@@ -1,13 +1,13 @@
 """Feature visualization against torch-lucent 0.1.8 and against bare forward and backward passes, in turn.
 
-One network (GoogLeNet, random weights unless they are here), a few steps in turn, seconds per step and per picture:
+One network (GoogLeNet, random weights unless they are here), a few steps in turn, seconds per step and image:
 
-- bare: forward to the layer and backward to the picture, frozen weights, at the same batch and size: the floor;
+- bare: forward to the layer and backward to the image, frozen weights, at the same batch and size: the floor;
 - ours: a step of `visualize`, that is parametrization, transformations, the floor, and Adam;
-- Lucent: a step of its `render_vis`, at its own sizes (a 128-pixel picture, shown at 224).
+- Lucent: a step of its `render_vis`, at its own sizes (128 pixels, enlarged to 224).
 
-With `--quality` also what units say to pictures of ours and of Lucent's after equal steps, judged at 128 and at 224
-pixels. With `--repeat N` N renders in a row, for slowing down and for memory.
+With `--quality` also the responses of units to visualizations of ours and of Lucent's after equal steps, evaluated at
+128 and at 224 pixels. With `--repeat N` N renders in a row, for slowing down and for memory.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def _model(device: str | None) -> circuits.Model:
 
 
 def speed(model: circuits.Model, layer: str, rounds: int) -> None:
-    """Seconds per step and picture of one layer."""
+    """Seconds per step and image of one layer."""
     job = jobs_of(model, f"{layer}:0", RenderSettings())
     own = default_size(model, job)[0]
     setups = {
-        "one unit, 128 px shown at 224": (1, 128, 224),
-        "16 units, 128 px shown at 224": (16, 128, 224),
+        "one unit, 128 px at 224": (1, 128, 224),
+        "16 units, 128 px at 224": (16, 128, 224),
         f"one unit, default size {own}": (1, own, own),
         f"16 units, default size {own}": (16, own, own),
     }
@@ -91,12 +91,12 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
         counts |= {f"ours, {name}": count, f"bare, {name}": batch}
     lucent = _lucent(model, layer)
     if lucent is not None:
-        contenders["Lucent, one unit, 128 px shown at 224"] = lucent
-        counts["Lucent, one unit, 128 px shown at 224"] = 1
+        contenders["Lucent, one unit, 128 px at 224"] = lucent
+        counts["Lucent, one unit, 128 px at 224"] = 1
     seconds = in_turn(contenders, rounds)
     each = {name: s / counts[name] / STEPS for name, s in seconds.items()}
-    peer = each.get("Lucent, one unit, 128 px shown at 224")
-    print(f"\n{layer}: seconds a step and picture, median of {rounds} runs of {STEPS} steps")
+    peer = each.get("Lucent, one unit, 128 px at 224")
+    print(f"\n{layer}: seconds per step and image, median of {rounds} runs of {STEPS} steps")
     for name in contenders:
         against = f"  {peer / each[name]:5.2f}x Lucent" if peer else ""
         floor = each.get(name.replace("ours", "bare"))
@@ -107,27 +107,27 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
 def _ours(model: circuits.Model, layer: str, count: int, batch: int, size: int, show: int) -> Callable[[], None]:
     """A few steps for `count` units, as many at once as `visualize` takes."""
     goal = objectives.stack([objectives.channel(layer, i) for i in range(batch)])
-    pictures = Fourier()(range(batch), (size, size), model.input.channels, model.device)
+    image = Fourier()(range(batch), (size, size), model.input.channels, model.device)
     pipeline = Pipeline(standard(size), out=(show, show), seeds=range(batch), device=model.device)
 
     def run() -> None:
         for _ in range(count // batch):
-            ascend(model, goal, pictures, pipeline, RenderSettings(steps=STEPS, redirect=0))
+            ascend(model, goal, image, pipeline, RenderSettings(steps=STEPS, redirect=0))
         _wait(model)
 
     return run
 
 
 def _bare(model: circuits.Model, layer: str, count: int, show: int) -> Callable[[], None]:
-    shown = torch.rand(count, model.input.channels, show, show, device=model.device)
+    images = torch.rand(count, model.input.channels, show, show, device=model.device)
     rows = torch.arange(count, device=model.device)
-    found = model.layers[layer]
+    target = model.layers[layer]
 
     def run() -> None:
         with frozen(model.module):
             for _ in range(STEPS):
-                x = shown.clone().requires_grad_(True)
-                acts = read(model, x.contiguous(memory_format=torch.channels_last), [found])[layer]
+                x = images.clone().requires_grad_(True)
+                acts = read(model, x.contiguous(memory_format=torch.channels_last), [target])[layer]
                 acts[rows, rows].flatten(1).mean(1).sum().backward()
         _wait(model)
 
@@ -181,7 +181,7 @@ def _their_transforms() -> list[Any]:
 
 
 def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
-    """Mean response of units to pictures of ours and of Lucent's, the same number of steps, judged at two sizes."""
+    """Mean response of units to visualizations of ours and of Lucent's after the same number of steps, at two sizes."""
     from lucent.optvis import render
 
     chosen = [int(i) for i in torch.randperm(model.layers[layer].channels, generator=torch.Generator().manual_seed(0))]
@@ -191,16 +191,16 @@ def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
     theirs = torch.cat(
         [torch.from_numpy(_lucent_call(render, model, f"{layer}:{i}", steps)).permute(0, 3, 1, 2) for i in chosen]
     )
-    print(f"\n{layer}, {units} units, {steps} steps; mean responses judged at 128 and at 224 px")
-    sets = {"Lucent, 128 px shown at 224": (theirs, time.perf_counter() - began)}
-    # Lucent pads 128 pixels to 152 before it shows them at 224: ours at 188 sees the picture at the same scale
-    for name, sizes in {"ours, 128 px shown at 188": {"size": 128, "show": 188}, "ours, default size": {}}.items():
+    print(f"\n{layer}, {units} units, {steps} steps; mean responses at 128 and at 224 px")
+    sets = {"Lucent, 128 px at 224": (theirs, time.perf_counter() - began)}
+    # Lucent pads 128 pixels to 152 before it enlarges them to 224: ours at 188 has the same scale
+    for name, sizes in {"ours, 128 px at 188": {"size": 128, "show": 188}, "ours, default size": {}}.items():
         began = time.perf_counter()
         results = visualize(model, [f"{layer}:{i}" for i in chosen], steps=steps, retries=0, **sizes)
         sets[name] = (torch.stack([r.image for r in results]), time.perf_counter() - began)
-    peers = [_judged(model, layer, chosen, theirs, size) for size in (128, 224)]
-    for name, (pictures, seconds) in sets.items():
-        values = [_judged(model, layer, chosen, pictures, size) for size in (128, 224)]
+    peers = [_evaluated(model, layer, chosen, theirs, size) for size in (128, 224)]
+    for name, (images, seconds) in sets.items():
+        values = [_evaluated(model, layer, chosen, images, size) for size in (128, 224)]
         ratios = [float(v.mean() / p.mean()) for v, p in zip(values, peers, strict=True)]
         higher = [int((v >= p).sum()) for v, p in zip(values, peers, strict=True)]
         print(
@@ -211,9 +211,9 @@ def quality(model: circuits.Model, layer: str, steps: int, units: int) -> None:
 
 
 @torch.no_grad()
-def _judged(model: circuits.Model, layer: str, units: list[int], pictures: Tensor, size: int) -> Tensor:
-    shown = F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    acts = torch.cat([read(model, p[None], [model.layers[layer]])[layer] for p in shown])
+def _evaluated(model: circuits.Model, layer: str, units: list[int], images: Tensor, size: int) -> Tensor:
+    resized = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    acts = torch.cat([read(model, p[None], [model.layers[layer]])[layer] for p in resized])
     return acts[torch.arange(len(units)), units].flatten(1).mean(1)
 
 
