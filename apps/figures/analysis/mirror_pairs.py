@@ -104,7 +104,7 @@ def mirrors(model: Model, layer: str, images: Any, *, batch_size: int = 16, prog
     Raises:
         AddressError: an unknown layer, or a unit. CircuitsError: a layer without positions, or too few images.
 
-    >>> mirrors(load("scenes"), "mixed4a", "scenes:8").kept.shape
+    >>> mirrors(load("scenes"), "mixed4a", "scenes:8").retained.shape
     (48,)
     """
     at = model.resolve(layer)
