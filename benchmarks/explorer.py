@@ -171,7 +171,7 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
         before = _hooks(shared), digest(shared.module.state_dict())
         counts, memory = asyncio.run(_together(views, expected, sessions, seconds))
         after = _hooks(shared), digest(shared.module.state_dict())
-    except BaseException as error:  # told, and the process ends
+    except BaseException as error:  # reported, and the process ends
         return {"ok": False, "error": f"{type(error).__name__}: {error}"}
     half = memory[len(memory) // 2 :]
     return {

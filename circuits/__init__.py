@@ -32,6 +32,8 @@ from circuits.tracing.trace import trace
 from circuits.tuning import Tuning, detectors, joint_tuning, tune
 from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule
 from circuits.units.branch_specialization import branch_enrichment, branch_structure
+from circuits.units.channel_dissection import dissect
+from circuits.units.dossier import explain
 from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
 from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
 from circuits.units.similarity import Likeness, Neighbors, neighbors, similarity
@@ -89,9 +91,11 @@ __all__ = [
     "branch_structure",
     "capture",
     "detectors",
+    "dissect",
     "edit",
     "example_weights",
     "expanded_weights",
+    "explain",
     "families",
     "find",
     "find_detectors",

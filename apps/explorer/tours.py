@@ -60,8 +60,8 @@ TOURS: dict[str, Tour] = {
                 _unit(
                     "mixed4a:11",
                     "A unit for cars",
-                    "StoredVisualization at what it answers to most, then at weaker responses: all of them cars? "
-                    "Trucks and buses share parts, and show up further down.",
+                    "Look at its top activating images, then at weaker activations. Are all of them cars? "
+                    "Trucks and buses share parts with cars, and appear at lower activations.",
                 ),
                 _unit(
                     "mixed4a:11",

@@ -18,7 +18,7 @@ def asset(name: str) -> str:
 
 
 def component(name: str, html: str = "") -> Any:
-    """Register the element whose style and script are in `assets/NAME/`; what it returns puts the element on a page.
+    """Register the element whose style and script are in `assets/NAME/`; the result puts the element on a page.
 
     Args:
         name: of the folder, and of the class of the element's outermost tag.

@@ -26,7 +26,7 @@ def tile(
     Args:
         unit: address that a click opens, or None.
         src: data URI, or None for a missing image.
-        alt: description of the image; shown in its place where it is missing.
+        alt: description of the image; shown instead of a missing image.
         name, note: lines under the image.
         mark: "here" for the unit of the page, "faint" for one within the range of chance.
         pick: value that a click returns, where it opens nothing.

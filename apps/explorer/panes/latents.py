@@ -40,7 +40,7 @@ Dissected = tuple[Dissection, bytes, Images]
 
 
 def table(at: Location, loaded: tuple[LoadedSAE, ...], broken: Mapping[str, str]) -> None:
-    """All SAEs; a note says which are of another model, and which cannot be read."""
+    """A table of all SAEs, with a note on those of another model and those that cannot be read."""
     rows = [{**sae.row(), "note": saes.refused(at, sae)} for sae in loaded]
     rows += [{"SAE": name, "note": reason} for name, reason in broken.items()]
     names = dict.fromkeys(k for row in rows for k in row)

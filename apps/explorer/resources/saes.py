@@ -30,7 +30,7 @@ class LoadedSAE:
     Attributes:
         folder: of its files; name: of its latents, in addresses; sae: itself.
         report: the last one of its training, or empty.
-        densities: share of inputs on which each latent fires, `(latents,)`, or None where the files have none.
+        densities: share of inputs on which each latent is active, `(latents,)`, or None where the files have none.
     """
 
     folder: Path

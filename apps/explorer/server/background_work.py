@@ -1,4 +1,4 @@
-"""Work of seconds, in threads beside the pages: submitted by key, done once, its result kept for a while.
+"""Work of seconds, in threads beside the pages: submitted by key, done once, its result cached for a while.
 
 A page that ran long computations itself would block its session. It submits them here, draws what is ready and runs
 again later. Work of minutes is a job (`apps.explorer.server.jobs`), which outlives the browser.
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REMEMBERED = 96
-"""Results kept; the least recently used is dropped first."""
+"""Number of cached results; the least recently used is dropped first."""
 WAITING = 40
 """Tasks that may be unfinished; more are refused, so that one visitor cannot fill the memory."""
 
@@ -87,7 +87,7 @@ class Task(Generic[T]):
 
 
 class Executor:
-    """Runs tasks in a pool of threads, and keeps their results."""
+    """Runs tasks in a pool of threads, and caches their results."""
 
     def __init__(self, workers: int = 1) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="explorer")

@@ -29,7 +29,7 @@ RENAMED = {
     "way": "search",
     "draw": "control",
 }
-"""Parameters of links that version 0.1 made, and their names today."""
+"""Parameters of version 0.1, and their present names."""
 RENAMED_VALUES = {
     ("section", "sum"): "contributions",
     ("section", "alike"): "similar",
@@ -48,7 +48,7 @@ RENAMED_VALUES = {
     ("search", "name"): "label",
     ("panel", "keep"): "save",
 }
-"""Values of parameters, by today's name of the parameter, that version 0.1 wrote otherwise."""
+"""Values of version 0.1 by present name of the parameter, and the present values."""
 
 
 def param(name: str, limit: int = 1_000) -> str | None:
@@ -62,7 +62,7 @@ def param(name: str, limit: int = 1_000) -> str | None:
 
 
 def updated(params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters of a link in today's words; what a link already says in today's words stays.
+    """Parameters of a link with their present names and values; a present name that is there already wins.
 
     >>> updated({"unit": "scenes/mixed4a:11", "section": "sum", "place": "2,4"})
     {'unit': 'scenes/mixed4a:11', 'section': 'contributions', 'position': '2,4'}

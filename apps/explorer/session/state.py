@@ -131,7 +131,7 @@ def _default_unit(model: Model, scan: Scan | None) -> Unit:
 
 @dataclass(frozen=True)
 class Attached:
-    """A model with the latents of the SAEs that fit it; `refused` says why the others do not, by their names."""
+    """A model with the latents of the SAEs that fit it; `refused` has the reasons of the others, by name."""
 
     model: Model
     refused: Mapping[str, str]
@@ -281,7 +281,7 @@ def visualization_uri(visualization: rendered_units.StoredVisualization) -> str 
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def _likeness(
+def _similarity(
     model: str, digest: str, folder: str, stamp: str, layer: str, by: str, _model: Model, _scan: Scan | None
 ) -> Likeness:
     if by == "weights" or _scan is None:
@@ -304,7 +304,7 @@ def similarity_in(at: Location, by: str) -> Likeness:
         raise CircuitsError(f"{at.unit.space} has no other unit")
     scan = at.scanned if by == "activations" else at.scan
     folder, stamp = ("", "") if scan is None else (str(scan.folder), scan.manifest["digest"])
-    return _likeness(at.model.name, at.model.digest, folder, stamp, at.unit.space, by, at.model, scan)
+    return _similarity(at.model.name, at.model.digest, folder, stamp, at.unit.space, by, at.model, scan)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -23,7 +23,7 @@ APP = Path(circuits.__file__).parent.parent / "apps" / "explorer" / "app.py"
 IMAGES = "scenes:60"
 Open = Callable[..., Any]
 # without the extra `app` there is nothing here to test
-collect_ignore_glob = [] if importlib.util.find_spec("streamlit") is not None else ["test_*.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("streamlit") is not None else ["test_*.py", "pages/test_*.py"]
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest

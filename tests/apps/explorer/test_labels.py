@@ -20,7 +20,7 @@ from tests.apps.explorer.conftest import Open, texts
 
 def test_a_label_is_there_after_it_was_saved(tmp_path: Path) -> None:
     labels = Labels(tmp_path)
-    label = Label("scenes/mixed4a:11", "ann", "car", "vehicles", True, "pictures 3, 7", "abc")
+    label = Label("scenes/mixed4a:11", "ann", "car", "vehicles", True, "images 3, 7", "abc")
     labels.save(label)
     assert Labels(tmp_path).of("scenes/mixed4a:11") == [label]
     assert labels.names("scenes") == {"scenes/mixed4a:11": "car"}

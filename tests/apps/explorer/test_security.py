@@ -129,7 +129,7 @@ def test_text_for_markdown_stays_what_it_is() -> None:
     )
 
 
-def test_a_picture_is_made_anew_from_its_pixels() -> None:
+def test_only_the_pixels_of_an_image_are_used() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (20, 10), (255, 0, 0, 128)).save(buffer, format="PNG")
     image = checked_image(buffer.getvalue() + b"<script>trailing</script>")
@@ -161,7 +161,7 @@ def _bomb(width: int, height: int) -> bytes:
         pytest.param(b"\0" * (MAX_UPLOAD + 1), id="too large"),
     ],
 )
-def test_a_file_that_is_no_picture_is_refused(data: bytes) -> None:
+def test_a_file_that_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(UploadError):
         checked_image(data)
 
@@ -197,7 +197,7 @@ def test_text_that_is_taken_can_be_written_and_shown(text: str) -> None:
     assert all(c in "\n\t" or c.isprintable() for c in checked)
 
 
-def test_an_error_that_nobody_expected_shows_its_number_only(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_shows_its_number_only(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret path /home/somebody")
 

@@ -156,8 +156,8 @@ def test_thumbnails_are_saved_read_back_and_bound_to_their_scan(store: Path) -> 
     scan = read_scan(store, "scenes")
     thumbs = thumbnails.stored(scan, "mixed4a")
     assert thumbs is not None and len(thumbs) == 48
-    fires = [bool(scan.layer("mixed4a").unit(i).top) for i in range(48)]
-    assert [src is not None for src in thumbs] == fires
+    active = [bool(scan.layer("mixed4a").unit(i).top) for i in range(48)]
+    assert [src is not None for src in thumbs] == active
     assert all(len(src) < 12_000 for src in thumbs if src)
     scan.manifest["digest"] = "another"
     assert thumbnails.stored(scan, "mixed4a") is None

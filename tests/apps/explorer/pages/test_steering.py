@@ -111,7 +111,7 @@ def test_edits_that_are_none_are_one_line_and_lose_nothing(opened: Open, made_st
     assert scan_files(made_store) == before
 
 
-def test_a_unit_that_never_fires_has_no_maximum_to_be_measured_by(site: SteeringSite) -> None:
+def test_a_unit_that_is_never_active_has_no_maximum(site: SteeringSite) -> None:
     known = maxima(None, site.vision, "scenes:4")
     known.values[3] = 0
     with pytest.raises(circuits.CircuitsError, match="never fired"):

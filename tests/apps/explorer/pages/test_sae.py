@@ -17,6 +17,7 @@ from apps.explorer.resources import saes as dictionaries
 from sae.data.vision_site import VisionSite, attach_folder
 from sae.formats.saelens import write_density
 from tests.apps.explorer.conftest import Open, texts
+from tests.apps.explorer.pages.test_pages import check_names
 
 LAYER, LATENTS = "mixed3b", 96
 
@@ -55,7 +56,7 @@ def test_without_an_sae_the_page_says_which_command_trains_one(opened: Open) -> 
     assert "circuits sae train scenes/mixed4a" in text_of(at)
 
 
-def test_what_the_files_say_of_an_sae_is_told(with_sae: Open, folder: Path) -> None:
+def test_the_metrics_of_an_sae_are_shown(with_sae: Open, folder: Path) -> None:
     at = with_sae("sae")
     assert not at.error and not at.exception
     row = at.dataframe[0].value.iloc[0]
@@ -63,6 +64,7 @@ def test_what_the_files_say_of_an_sae_is_told(with_sae: Open, folder: Path) -> N
     assert (row["FVU"], row["L0"], row["dead"]) == (0.25, 4.0, 7), "of the last whole line of the reports"
     assert f"7 of {LATENTS} latents were active on no input" in text_of(at)
     assert f"circuits sae features {folder}" in text_of(at), "latents that were not scanned"
+    check_names(at.code[0].value)
 
 
 def test_scanned_latents_are_shown_and_lead_to_their_units(with_sae: Open, folder: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_scan_that_calls_latents_by_their_folder_is_found_under_another_name(
         assert "of 12 images" in text_of(at) and "branch" not in text_of(at)
         if section == "weights":
             rows = [json.loads(e.proto.json) for e in at.get("bidi_component") if "kernel" in e.proto.json]
-            assert any(row["src"] for entry in rows for row in entry.get("rows", [])), "pictures of what it reads"
+            assert any(row["src"] for entry in rows for row in entry.get("rows", [])), "thumbnails of its inputs"
 
 
 @pytest.mark.parametrize("channel", ["48", "-1", "<script>", "9" * 30])

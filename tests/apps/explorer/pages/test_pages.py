@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import circuits
+import sae
 from apps.explorer.pages import PAGES
 from apps.explorer.session import links
 from apps.explorer.tours import TOURS
@@ -20,6 +23,19 @@ def test_a_page_opens_by_its_address_without_an_error(opened: Open, page: str) -
     at = opened(page, unit="scenes/mixed4a:11")
     assert not at.exception and not at.error
     assert at.subheader, "a page has a title"
+    for block in at.code:
+        if block.value.startswith(("import ", "from ")):
+            check_names(block.value)
+
+
+def check_names(code: str) -> None:
+    """Every import of a page's Python code works, and every name of the two packages exists."""
+    packages = {"circuits": circuits, "sae": sae}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(ast.unparse(node), {})
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            assert hasattr(packages[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p not in ("home", "superposition", "language")])
@@ -104,7 +120,7 @@ def test_every_renamed_value_of_a_link_is_one_that_its_page_has() -> None:
     views = "".join(entry.file.read_text() for entry in PAGES.values())
     for (name, old), new in links.RENAMED_VALUES.items():
         assert f'"{new}"' in views or new in {**ORDERS, **latents.ORDERS, **examples.CROPS}, (name, old)
-    assert links.updated({"place": "1,1", "position": "2,2"}) == {"position": "2,2"}, "what is new already stays"
+    assert links.updated({"place": "1,1", "position": "2,2"}) == {"position": "2,2"}, "a present name wins"
 
 
 def test_the_terms_of_a_sum_add_up_to_the_value(opened: Open) -> None:

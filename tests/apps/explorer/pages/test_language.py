@@ -50,8 +50,8 @@ def reader(small: Path) -> LanguageLocation:
 
 
 @pytest.fixture
-def fires(reader: LanguageLocation) -> int:
-    """The latent that fires most strongly."""
+def active(reader: LanguageLocation) -> int:
+    """The latent with the largest activation."""
     return int(maxima(reader.sae, reader.site, open_texts("tales:10@3")).values.argmax())
 
 
@@ -85,12 +85,12 @@ def test_what_is_shown_of_a_text_is_what_the_sae_says(reader: LanguageLocation) 
         assert [i for i, _ in encoded.at(token)] == sorted(np.flatnonzero(row > 0), key=lambda i: -row[i])
 
 
-def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path, fires: int) -> None:
-    edits = f"{fires}:add:2x"
+def test_texts_stand_beside_unsteered_ones_and_those_of_a_random_latent(opened: Open, small: Path, active: int) -> None:
+    edits = f"{active}:add:2x"
     at = opened("language", section="steer", edits=edits, prompt="One day Anna walked to", tokens=12, seed=4)
     assert not at.error and not at.exception
     page = texts(at)
-    assert "Unsteered" in page and "Steered" in page and "Random" in page and f"for {fires}" in page
+    assert "Unsteered" in page and "Steered" in page and "Random" in page and f"for {active}" in page
     assert "sentences are grammatical" in page
 
 
@@ -107,23 +107,23 @@ def test_the_landmark_is_steered_where_a_place_is_due(
     assert language.edits_of_address(known, language.PROMPT) == (LatentEdit(6, "add", 0.5, "max"),)
 
 
-def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: LanguageLocation, fires: int) -> None:
+def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: LanguageLocation, active: int) -> None:
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
     generated = language_models.generate(
-        reader, [LatentEdit(fires, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, control=0
+        reader, [LatentEdit(active, "scale", 1.0)], top, "One day", texts=2, tokens=8, seed=1, control=0
     )
     alone = reader.site.generate(["One day"] * 2, max_new_tokens=8, seed=1)
     assert [text.whole for text in generated.before] == [text.whole for text in alone]
     assert [text.whole for text in generated.after] == [text.whole for text in alone], "times one is nothing"
-    assert set(generated.random_units) == {fires} and generated.random_units[fires] != fires
+    assert set(generated.random_units) == {active} and generated.random_units[active] != active
 
 
-def test_the_model_is_as_before(reader: LanguageLocation, fires: int) -> None:
+def test_the_model_is_as_before(reader: LanguageLocation, active: int) -> None:
     module = reader.lm.module
     before = digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())
     top = maxima(reader.sae, reader.site, open_texts("tales:10@3"))
     language_models.generate(
-        reader, [LatentEdit(fires, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, control=1
+        reader, [LatentEdit(active, "add", 2.0, "max")], top, "One day", texts=2, tokens=5, seed=1, control=1
     )
     language_models.encode(reader, TEXT)
     assert (digest(module.state_dict()), sum(len(part._forward_hooks) for part in module.modules())) == before

@@ -1,0 +1,127 @@
+"""Scripts of the pages' elements, run by Node on a small stand-in for the browser's document. Skipped without Node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from apps.explorer.components import ASSETS, asset
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+DOCUMENT = """
+class Node {
+  constructor() { Object.assign(this, { className: "", children: [], dataset: {}, style: { setProperty() {} } }); }
+  get classList() { return { toggle: (name, on) => { if (on) this.className += " " + name; } }; }
+  append(...nodes) { this.children.push(...nodes); }
+  replaceChildren(...nodes) { this.children = nodes; }
+  setAttribute() {} setPointerCapture() {} focus() {}
+  getBoundingClientRect() { return { left: 0, top: 0, width: 100, height: 100 }; }
+  get all() { return [this, ...this.children.flatMap((c) => c.all ?? [])]; }
+}
+globalThis.document = { createElement: () => new Node(), createElementNS: () => new Node() };
+const root = new Node(), sent = [];
+const at = (x, y) => ({ clientX: x, clientY: y, preventDefault() {} });
+const click = (node) => node.onclick(at(0, 0));
+"""
+
+
+def run(name: str, data: dict[str, Any], act: str) -> Any:
+    """What the page is sent after `act`, a statement on `root`, and texts and images that the element shows."""
+    script = asset(f"{name}/script.js").replace("export default function", "function mount")
+
+    code = "\n".join(
+        [
+            DOCUMENT,
+            asset("elements.js"),
+            script,
+            f"const data = {json.dumps(data)};",
+            "mount({ parentElement: { querySelector: () => root }, data, setTriggerValue: (...v) => sent.push(v) });",
+            act,
+            'const texts = root.all.map((n) => n.textContent ?? n.src ?? "").filter(Boolean);',
+            "console.log(JSON.stringify([sent, texts]));",
+        ]
+    )
+    output = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=60)
+    assert output.returncode == 0, output.stderr
+    return json.loads(output.stdout)
+
+
+def test_every_element_has_a_script_and_a_style() -> None:
+    folders = [path for path in ASSETS.iterdir() if path.is_dir()]
+    assert folders and all({p.name for p in path.iterdir()} == {"script.js", "style.css"} for path in folders)
+
+
+def test_a_click_on_a_tile_opens_its_unit_or_is_returned() -> None:
+    base = {"src": None, "name": "wheel", "note": "", "mark": "", "href": "unit"}
+    tiles = [{**base, "unit": "m/l:1", "alt": "a", "pick": None}, {**base, "unit": None, "alt": "b", "pick": "3@1,1"}]
+    sent, texts = run("gallery", {"tiles": tiles, "size": 90, "label": ""}, "root.children.forEach(click);")
+    assert sent == [["open", "m/l:1"], ["pick", "3@1,1"]] and texts == ["a", "wheel", "b", "wheel"]
+
+
+@pytest.mark.parametrize("incoming", [True, False])
+def test_a_kernel_is_between_the_units_that_it_connects(incoming: bool) -> None:
+    row = {
+        "unit": "m/l:2",
+        "href": "",
+        "src": "OTHER",
+        "kernel": "KERNEL",
+        "shape": [3, 5],
+        "address": "l:2",
+        "sign": 1,
+    }
+    row |= {"label": "wheel", "number": "+1", "share": "3 %", "effect": "excites", "weights": ""}
+    data = {"rows": [row], "own": "OWN", "name": "l:1", "incoming": incoming}
+    sent, texts = run("weights", data, 'click(root.all.find((n) => n.className === "name"));')
+    assert sent == [["open", "m/l:2"]]
+    assert texts[:3] == (["OTHER", "KERNEL", "OWN"] if incoming else ["OWN", "KERNEL", "OTHER"])
+
+
+def test_a_waterfall_shows_each_term_and_opens_its_source() -> None:
+    term = {"number": "-1", "start": 1, "end": 0, "sign": -1, "unit": None}
+    source = {**term, "unit": "m/l:1", "address": "l:1", "href": "", "src": "SRC", "kernel": "K", "kind": "source"}
+    rows = [{**source, "name": ""}, {**term, "name": "biases", "kind": "term"}, {**term, "name": "sum", "kind": "sum"}]
+    act = "root.all.filter((n) => n.href !== undefined).forEach(click);"
+    sent, texts = run("contributions", {"rows": rows, "low": -1, "high": 1}, act)
+    assert sent == [["open", "m/l:1"]] and texts == ["SRC", "K", "l:1", "-1", "biases", "-1", "sum", "-1"]
+
+
+def test_latents_and_tokens_can_be_clicked() -> None:
+    row = {"latent": 3, "name": "red", "number": "1.5", "share": 0.5, "promoted": ["a", "b"], "chosen": False}
+    sent, texts = run("active_latents", {"rows": [row], "label": ""}, "root.children.forEach(click);")
+    assert sent == [["pick", 3]] and texts == [":3", "red", "1.5", "a  b"]
+    row = {"tokens": ["the", " red"], "shares": [0, 1], "titles": ["", "2"], "at": 1, "note": "2"}
+    act = "root.all.filter((n) => n.dataset.token !== undefined).forEach(click);"
+    sent, texts = run("token_activations", {"rows": [row], "label": "", "large": True}, act)
+    assert sent == [["token", [0, 0]], ["token", [0, 1]]] and texts == ["2", "the", " red"]
+
+
+MAP = {"src": "S", "rows": 4, "columns": 5, "alt": "", "width": 50, "selected": [[1, 2]]}
+
+
+def test_a_position_of_an_image_is_clicked_or_chosen_with_the_keys() -> None:
+    act = """root.onclick(at(99, 99)); root.onkeydown({ key: "ArrowUp", preventDefault() {} });
+    root.onkeydown({ key: "Enter" }); root.onpointermove(at(50, 30));"""
+    sent, texts = run("image_map", {**MAP, "drag": False, "values": [[0] * 5, [0, 0, 8, 0, 0], [0] * 5, [0] * 5]}, act)
+    assert sent == [["position", [3, 4]], ["position", [0, 2]]] and texts[-1] == "1,2: 8"
+
+
+def test_a_box_of_positions_is_dragged_and_a_drag_from_a_selected_position_removes_one() -> None:
+    act = """for (const [from, to] of [[at(5, 5), at(70, 70)], [at(50, 30), at(50, 30)]]) {
+      root.onpointerdown(from); root.onpointermove(to); root.onpointerup(to);
+    }"""
+    sent, texts = run("image_map", {**MAP, "drag": True, "values": None}, act)
+    assert sent == [["box", [0, 0, 2, 3, 1]], ["box", [1, 2, 1, 2, 0]]] and texts[-1] == "1,2"
+
+
+def test_units_and_edges_of_a_graph_can_be_clicked() -> None:
+    kernel = {"edge": "a>b", "src": "K", "box": [0, 0, 1, 1], "stub": "", "number": "1", "at": [1, 1], "title": "t"}
+    line = {"path": "", "width": 2, "kind": "plus", "end": [1, 2], "arrow": 3, "kernel": kernel}
+    node = {"unit": "a", "address": "a", "label": "", "title": "t", "box": [0, 0, 9, 9], "tile": 3, "across": 1}
+    data = {"width": 9, "height": 9, "about": "", "headings": [], "lines": [line], "rests": [], "edge": ""}
+    data |= {"nodes": [{**node, "images": ["I"]}], "selected": [], "pins": ["a"]}
+    sent, _ = run("graph", data, "root.all.filter((n) => n.onclick).forEach(click);")
+    assert sent == [["edge", "a>b"], ["node", "a"]]
