@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -21,6 +21,8 @@ from circuits.network.address import Unit
 from circuits.network.graph import ReceptiveField
 from circuits.network.model import Model
 from zoo.progress import Progress
+
+T = TypeVar("T")
 
 
 def location() -> Location:
@@ -197,11 +199,11 @@ def neighbors(at: Location) -> tuple[str, str]:
 def background_result(
     key: tuple[Any, ...],
     description: str,
-    function: Callable[[Progress], Any],
+    function: Callable[[Progress], T],
     patience: float = 0.4,
     *,
     model: Model | None = None,
-) -> Any:
+) -> T | None:
     """The result of a task; while it runs, show its progress and return None.
 
     Args:
@@ -224,8 +226,8 @@ def background_result(
     return None
 
 
-def _with_lock(function: Callable[[Progress], Any], model: Model) -> Callable[[Progress], Any]:
-    def run(report: Progress) -> Any:
+def _with_lock(function: Callable[[Progress], T], model: Model) -> Callable[[Progress], T]:
+    def run(report: Progress) -> T:
         with model.lock:
             return function(report)
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.active_latents import active_latents, latent_row
 from apps.explorer.components.choose import choose, follow, number
 from apps.explorer.components.token_activations import token_activations, token_row
+from apps.explorer.panes import charts
 from apps.explorer.resources import language_models
 from apps.explorer.resources.language_models import EncodedText, Generations, LanguageLocation
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import edit_links, links
 from apps.explorer.session.edit_links import Edits
-from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import minus
 from sae.language import Activity, TextFeature, Texts, text_features
 from sae.steering import Maxima
-from zoo.progress import Progress
 
 EXAMPLES = {"top": "Top activating texts", "bands": "Strong to weak"}
 TOP, ACTIVE, LONGEST_TEXT, LONGEST_PROMPT = 8, 10, 2_000, 300
@@ -116,11 +113,12 @@ def show_active_latents(
 def feature(at: LanguageLocation, activity: Activity, latent: int) -> TextFeature | None:
     """Examples and logit effects of a latent; None while they are computed."""
     sae = at.sae
-    result: TextFeature | None = None if sae is None else page_frame.background_result(
+    if sae is None:
+        return None
+    return page_frame.background_result(
         ("text feature", *at.key, activity.texts.digest, latent), f"examples of latent {latent}",
         lambda report: text_features(sae, activity, [latent], top=TOP)[0],
     )  # fmt: skip
-    return result
 
 
 def show_latent(at: LanguageLocation, feature: TextFeature, latent: int) -> None:
@@ -141,8 +139,7 @@ def show_latent(at: LanguageLocation, feature: TextFeature, latent: int) -> None
     with right:
         if feature.promoted:
             st.caption("Effect of the latent on the logits of tokens, to first order")
-            st.plotly_chart(logit_chart(feature), key="logits", config={"displayModeBar": False},
-                            alt="tokens whose logits it raises and lowers most")  # fmt: skip
+            charts.show(charts.logit_chart(feature), "logits", "tokens whose logits it raises and lowers most")
         near = [row for row in feature.shares_with if row["beyond_chance"]][:5]
         if near:
             listed = ", ".join(f":{str(r['unit']).rpartition(':')[2]} ({r['cosine']:.2f})" for r in near)
@@ -170,28 +167,6 @@ def _examples(examples: Sequence[Any], maximum: float, key: str) -> None:
         links.change(document=example.document, token=example.token - example.at + clicked[1], text=None,
                      latent=st.query_params.get("latent"))  # fmt: skip
         st.rerun()
-
-
-def logit_chart(feature: TextFeature) -> Any:
-    """Tokens whose logits a latent raises and lowers most."""
-    rows = [*feature.promoted[:7], *reversed(feature.suppressed[:5])][::-1]
-    values = [v for _, v in rows]
-    names = [html.escape(word.strip() or repr(word)) for word, _ in rows]
-    heights = list(range(len(rows)))
-    figure = go.Figure(
-        go.Bar(
-            y=heights, x=values, orientation="h", opacity=0.85, hovertemplate="%{x:.3g}<extra></extra>",
-            marker={"color": [palette.EXCITES if v > 0 else palette.INHIBITS for v in values], "line": {"width": 0}},
-            text=[minus(f"{v:+.2g}") for v in values], textposition="outside", cliponaxis=False,
-        )
-    )  # fmt: skip
-    reach = 1.25 * max(map(abs, values), default=1.0)
-    figure.update_layout(
-        height=40 + 22 * len(rows), margin={"l": 4, "r": 8, "t": 4, "b": 4}, bargap=0.25, showlegend=False,
-        xaxis={"range": [-reach if min(values, default=0) < 0 else 0, reach], "visible": False},
-        yaxis={"tickvals": heights, "ticktext": names, "ticksuffix": "  "},
-    )  # fmt: skip
-    return figure
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------
@@ -243,14 +218,12 @@ def generations(
 ) -> Generations | None:
     """Texts without and with the edits; None while they are generated."""
     prompt, tokens, seed, control = prompt_options
-
-    def work(report: Progress) -> Generations:
-        options = {"texts": TEXTS, "tokens": tokens, "seed": seed, "control": control}
-        return language_models.generate(at, edits, top, prompt, **options, progress=report)
-
+    options = {"texts": TEXTS, "tokens": tokens, "seed": seed, "control": control}
     key = ("generate", *at.key, edit_links.format_edits(edits), prompt, tokens, seed, control)
-    result: Generations | None = page_frame.background_result(key, "generating texts", work)
-    return result
+    return page_frame.background_result(
+        key, "generating texts",
+        lambda report: language_models.generate(at, edits, top, prompt, **options, progress=report),
+    )  # fmt: skip
 
 
 def show_generations(at: LanguageLocation, generated: Generations, prompt: str) -> None:

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import number, pick
 from apps.explorer.components.gallery import gallery
+from apps.explorer.panes.charts import LOWEST_DENSITY
 from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.resources import saes
 from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import plain
 from apps.explorer.session import exports, state
 from apps.explorer.session.state import Location
-from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import number as text_of
 from circuits.plot.sae.channel_dissection import dissection_figure
 from circuits.units.channel_dissection import Dissection, dissect
@@ -32,8 +31,6 @@ ORDERS = {
     "maximum": "Largest activation",
 }
 TILES, IMAGES, EXAMPLES, SEED = 48, 200, 32, 0
-_LOWEST = -6.0
-"""Power of ten below which densities are zero: trainings measure them on fewer inputs."""
 
 Dissected = tuple[Dissection, bytes, Images]
 """A channel decomposed into latents, its figure as PNG, and the images."""
@@ -52,36 +49,9 @@ def table(at: Location, loaded: tuple[LoadedSAE, ...], broken: Mapping[str, str]
     )  # fmt: skip
 
 
-def densities(sae: LoadedSAE) -> Any:
-    """Histogram of activation densities, in powers of ten."""
-    assert sae.densities is not None
-    powers = np.log10(np.maximum(sae.densities, 1e-12))
-    live = powers[powers > _LOWEST]
-    counts, edges = np.histogram(live, bins=np.linspace(_LOWEST, 0.0, 49))
-    middles = (edges[1:] + edges[:-1]) / 2
-    hover = [f"{10**low:.2g} to {10**high:.2g} of inputs" for low, high in zip(edges, edges[1:], strict=False)]
-    figure = go.Figure(
-        go.Bar(
-            x=middles, y=counts, width=edges[1] - edges[0], customdata=hover, opacity=0.75,
-            marker={"color": palette.EXCITES, "line": {"width": 0}},
-            hovertemplate="%{customdata}: %{y} latents<extra></extra>",
-        )
-    )  # fmt: skip
-    ticks = list(range(int(_LOWEST), 1))
-    figure.update_layout(
-        height=230, margin={"l": 4, "r": 4, "t": 6, "b": 4}, bargap=0.08, showlegend=False,
-        xaxis={
-            "title": "activation density", "range": [_LOWEST, 0], "tickvals": ticks,
-            "ticktext": ["1" if p == 0 else f"10<sup>{p}</sup>".replace("-", "\N{MINUS SIGN}") for p in ticks],
-        },
-        yaxis={"title": "latents"},
-    )  # fmt: skip
-    return figure
-
-
 def never_active(sae: LoadedSAE) -> int:
     """Number of latents that were active on no input."""
-    return 0 if sae.densities is None else int((sae.densities <= 10**_LOWEST).sum())
+    return 0 if sae.densities is None else int((sae.densities <= LOWEST_DENSITY).sum())
 
 
 def wall(at: Location) -> None:
@@ -138,8 +108,7 @@ def dissected(at: Location, scanned: Location, layer: str, name: str, channel: i
         return dissection, figure, images
 
     key = ("dissect", model.digest, str(dict(at.settings.saes).get(name)), layer, name, channel, images.digest)
-    result: Dissected | None = page_frame.background_result(key, f"decomposing {layer}:{channel}", work, model=model)
-    return result
+    return page_frame.background_result(key, f"decomposing {layer}:{channel}", work, model=model)
 
 
 def writer_rows(dissection: Dissection) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from apps.explorer.server.security import UploadError, checked_text
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from zoo.common.results import Result
 
 MOST = 24
 """Largest number of groups, and of pins, in a view."""
@@ -28,7 +29,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class View:
+class View(Result):
     """How a circuit is shown.
 
     Attributes:
@@ -85,11 +86,6 @@ class View:
     def ungrouped(self, name: str) -> View:
         """Without a group."""
         return replace(self, groups=tuple(g for g in self.groups if g.name != name))
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        groups = [{"name": g.name, "units": list(g.units)} for g in self.groups]
-        return {"prune": self.prune, "pins": list(self.pins), "groups": groups}
 
 
 def _full(text: str, model: str) -> str:

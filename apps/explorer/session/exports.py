@@ -70,21 +70,14 @@ def buttons(export: Export) -> None:
     if export.figure is not None:
         with st.container(horizontal=True, gap="small"):
             for kind, mime in _KINDS.items():
-                st.download_button(
-                    kind.upper(),
-                    lambda kind=kind: figure_bytes(export.figure, kind),  # type: ignore[misc]
-                    f"{name}.{kind}",
-                    mime,
-                    key=f"export-{kind}",
-                    on_click="ignore",
-                )
+                _button(name, kind, mime, lambda kind=kind, figure=export.figure: figure_bytes(figure, kind))  # type: ignore[misc]
     with st.container(horizontal=True, gap="small"):
-        if export.data is not None:
-            data: Callable[[], Any] = export.data
-            text: Callable[[], bytes] = lambda: to_json(data()).encode("utf-8")  # noqa: E731
-            st.download_button("JSON", text, f"{name}.json", "application/json", key="export-json", on_click="ignore")
-        if export.rows is not None:
-            table: Callable[[], Any] = export.rows
-            st.download_button(
-                "CSV", lambda: csv_bytes(table()), f"{name}.csv", "text/csv", key="export-csv", on_click="ignore"
-            )
+        if (data := export.data) is not None:
+            _button(name, "json", "application/json", lambda: to_json(data()).encode("utf-8"))
+        if (rows := export.rows) is not None:
+            _button(name, "csv", "text/csv", lambda: csv_bytes(rows()))
+
+
+def _button(name: str, kind: str, mime: str, content: Callable[[], bytes]) -> None:
+    key, file = f"export-{kind}", f"{name}.{kind}"
+    st.download_button(kind.upper(), content, file, mime, key=key, on_click="ignore")

@@ -89,13 +89,12 @@ def _traced(at: Location) -> Circuit | None:
     columns[3].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.images_for_trace(at, MOST_IMAGES)
     model, unit = at.model, at.unit
-    circuit: Circuit | None = page_frame.background_result(
+    return page_frame.background_result(
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, by),
         f"tracing {unit.short} on its {len(images):,} top activating images",
         lambda report: trace(model, unit, images=images, depth=int(depth), width=int(width), by=by, progress=report),
         model=model,
     )
-    return circuit
 
 
 def _python(at: Location) -> str:

@@ -19,7 +19,7 @@ from apps.explorer.session import edit_links
 from apps.explorer.session.exports import Export
 from circuits.errors import shorten
 from sae.language import Texts
-from zoo.networks.language import TALES, LanguageModel
+from zoo.networks.language import TALES
 
 PAGE = Entry("Language", ":material/notes:", "a language model: latents of its tokens, and steered texts", order=80)
 SECTIONS = {"read": "Activations", "steer": "Steering"}
@@ -53,7 +53,7 @@ def _opened() -> LanguageLocation | None:
         raise UploadError(f"no language model {shorten(requested, 60)!r} is open here; there are {', '.join(sources)}")
     left, right = st.columns(2)
     name = pick("Model", {k: k for k in sources}, "lm", left)
-    lm: LanguageModel | None = page_frame.background_result(
+    lm = page_frame.background_result(
         ("language model", sources[name]), f"opening {name}", lambda report: language_models.model(sources[name])
     )
     if lm is None:

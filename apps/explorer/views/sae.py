@@ -10,7 +10,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.pages import Entry
-from apps.explorer.panes import latents
+from apps.explorer.panes import charts, latents
 from apps.explorer.resources import saes
 from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import UploadError, guarded, plain
@@ -79,10 +79,8 @@ def _metrics(chosen: LoadedSAE) -> None:
         )
     if chosen.densities is not None:
         st.markdown("##### Activation density of the latents")
-        st.plotly_chart(
-            latents.densities(chosen), key="densities", config={"displayModeBar": False},
-            alt="Histogram of the activation densities of latents",
-        )  # fmt: skip
+        figure = charts.density_histogram(chosen.densities)
+        charts.show(figure, "densities", "Histogram of the activation densities of latents")
         dead = latents.never_active(chosen)
         st.caption(f"{dead:,} of {chosen.sae.latents:,} latents were active on no input, and are not shown.")
 

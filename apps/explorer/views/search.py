@@ -18,7 +18,7 @@ from apps.explorer.session import concepts, state
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
 from circuits import plot
-from circuits.dataset.concept_search import Findings, find
+from circuits.dataset.concept_search import find
 from circuits.network.address import Unit
 from circuits.plot.drawing.wording import short
 
@@ -93,7 +93,7 @@ def _by_concept(at: Location) -> Export | None:
     )
     positive, negative = concepts.concept_images(at, str(name))
     model, searched = at.model, list(layers) or at.model.trunk
-    findings: Findings | None = page_frame.background_result(
+    findings = page_frame.background_result(
         ("find", model.digest, str(name), positive.digest, negative.digest, tuple(searched)),
         f"comparing {len(positive):,} images with {name} to {len(negative):,} without",
         lambda report: find(

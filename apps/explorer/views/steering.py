@@ -10,7 +10,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.pages import Entry
-from apps.explorer.panes import image_analysis
+from apps.explorer.panes import charts, image_analysis
 from apps.explorer.panes.image_analysis import SelectedImage
 from apps.explorer.panes.steering import edit_rows, steering, steering_figure
 from apps.explorer.resources import steering_runs
@@ -92,8 +92,7 @@ def _results(
         with chart:
             st.markdown("##### Classes")
             st.caption("Before in gray; after in orange where it rises, in blue where it falls.")
-            st.plotly_chart(steering.probabilities(comparison), key="probabilities", config={"displayModeBar": False},
-                            alt="probability of classes before and after")  # fmt: skip
+            charts.show(charts.probabilities(comparison), "probabilities", "class probabilities before and after")
         with curve:
             st.markdown("##### Dose and response")
             over = choose("Over", steering.OVER, "over")
@@ -102,8 +101,7 @@ def _results(
             with guarded():
                 doses = steering.dose_curves(at, site, edits, peaks, image, over)
             if doses is not None:
-                figure = steering.dose_chart(doses, target, name, "these edits")
-                st.plotly_chart(figure, key="doses", config={"displayModeBar": False}, alt="dose and response")
+                charts.show(charts.dose_chart(doses, target, name), "doses", "dose and response")
                 st.caption(steering.dose_summary(doses, target, name))
         if later:
             with below:

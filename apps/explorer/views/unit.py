@@ -9,7 +9,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.pages import Entry
-from apps.explorer.panes import crops
+from apps.explorer.panes import charts, crops
 from apps.explorer.panes import unit as panes
 from apps.explorer.server.security import guarded, plain
 from apps.explorer.session import links, state
@@ -60,10 +60,7 @@ def main() -> None:
             with guarded():
                 panes.feature_visualization.show(at)
             st.markdown("##### Activation histogram")
-            st.plotly_chart(
-                panes.charts.histogram(scanned), key="histogram", config={"displayModeBar": False},
-                alt=f"Activation histogram of {at.unit.short}",
-            )  # fmt: skip
+            charts.show(charts.histogram(scanned), "histogram", f"Activation histogram of {at.unit.short}")
             _classes(scanned)
         with right:
             st.markdown("##### Dataset examples")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from apps.explorer import page_frame
@@ -15,6 +13,7 @@ from apps.explorer.components.choose import choose, pick
 from apps.explorer.components.gallery import gallery
 from apps.explorer.components.image_map import Box, pick_box
 from apps.explorer.panes import crops as crop_panes
+from apps.explorer.panes.charts import CLASSES
 from apps.explorer.panes.image_analysis import SelectedImage
 from apps.explorer.panes.steering import edit_rows
 from apps.explorer.panes.tiles import unit_tile
@@ -24,13 +23,12 @@ from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.session import edit_links, links, state
 from apps.explorer.session.edit_links import Edits
 from apps.explorer.session.state import Location
-from circuits.plot.drawing import crops, palette
+from circuits.plot.drawing import crops
 from circuits.plot.drawing.wording import minus
 from sae.steering import Maxima, inspect
 from zoo.images.sources import Images
-from zoo.progress import Progress
 
-CLASSES, CHANGED, SUGGESTED = 8, 6, 14
+CHANGED, SUGGESTED = 6, 14
 OVER = {"this": "This image", "some": "24 images"}
 SOME, SIDE = 24, 250
 
@@ -127,36 +125,6 @@ def suggested(at: Location, site: SteeringSite, edits: Edits, image: SelectedIma
             edit_rows.put(edit_rows.added(edits, int(clicked.rpartition(":")[2])))
 
 
-# -- classes ----------------------------------------------------------------------------------------------------------
-
-
-def probabilities(comparison: Comparison) -> Any:
-    """Probability of classes, before (gray) and after (orange where it rises, blue where it falls)."""
-    order = comparison.most(CLASSES)[::-1]
-    names = [comparison.classes[i].split(",")[0] for i in order]
-    rises = [comparison.after[i] >= comparison.before[i] for i in order]
-    bars = [
-        ("before", comparison.before[order], palette.REST),
-        ("after", comparison.after[order], [palette.EXCITES if up else palette.INHIBITS for up in rises]),
-    ]
-    figure = go.Figure(
-        [
-            go.Bar(
-                y=names, x=100 * values, name=name, orientation="h", marker={"color": color, "line": {"width": 0}},
-                text=[f"{100 * v:.1f}" for v in values], textposition="outside", cliponaxis=False,
-                hovertemplate="%{y}, " + name + ": %{x:.2f} %<extra></extra>",
-            )
-            for name, values, color in reversed(bars)
-        ]
-    )  # fmt: skip
-    figure.update_layout(
-        height=60 + 40 * len(order), margin={"l": 4, "r": 34, "t": 6, "b": 4}, barmode="group", bargap=0.28,
-        bargroupgap=0.06, showlegend=False, xaxis={"title": "probability, %", "range": [0, 104]},
-        yaxis={"ticksuffix": "  "},
-    )  # fmt: skip
-    return figure
-
-
 # -- doses ------------------------------------------------------------------------------------------------------------
 
 
@@ -165,15 +133,11 @@ def dose_curves(
 ) -> DoseResponse | None:
     """Dose-response curves on the image, or on some of the scanned images; None while they are computed."""
     images = image.images if over == "this" else evenly_spaced(state.images_of(at))
-
-    def work(report: Progress) -> DoseResponse:
-        return steering_runs.dose_response(site, edits, peaks, images, report)
-
     key = ("doses", site.model.digest, site.space, edit_links.format_edits(edits), images.digest)
-    result: DoseResponse | None = page_frame.background_result(
-        key, "scaling the edits, and those of random units", work
-    )
-    return result
+    return page_frame.background_result(
+        key, "scaling the edits, and those of random units",
+        lambda report: steering_runs.dose_response(site, edits, peaks, images, report),
+    )  # fmt: skip
 
 
 def evenly_spaced(images: Images) -> Images:
@@ -187,35 +151,6 @@ def target_of(comparison: Comparison) -> int:
     order = list(dict.fromkeys([comparison.target, *comparison.most(CLASSES)]))
     options = {str(i): comparison.classes[i].split(",")[0] for i in order}
     return int(pick("Class", options, "class"))
-
-
-def dose_chart(doses: DoseResponse, target: int, name: str, of: str) -> Any:
-    """Probability of a class over the dose: of the edits, and of the same edits of random units as a band."""
-    x, random = list(doses.doses), 100 * doses.random[:, :, target]
-    low, high = random.min(axis=0), random.max(axis=0)
-    gray = {"color": palette.REST, "width": 0.8}
-    traces: list[Any] = [
-        go.Scatter(x=x + x[::-1], y=[*high, *low[::-1]], fill="toself", fillcolor="rgba(143,138,130,0.22)", mode="none",
-                   hoverinfo="skip", name=f"{len(random)} random units"),  # fmt: skip
-        *(
-            go.Scatter(x=x, y=row, mode="lines", line=gray, opacity=0.7, showlegend=False, hoverinfo="skip")
-            for row in random
-        ),
-        go.Scatter(
-            x=x, y=100 * doses.values[:, target], mode="lines+markers", name=of,
-            line={"color": palette.EXCITES, "width": 2.4}, marker={"size": 6},
-            hovertemplate="dose %{x:.1f}: %{y:.1f} %<extra></extra>",
-        ),
-    ]  # fmt: skip
-    figure = go.Figure(traces)
-    figure.add_vline(x=1, line={"color": palette.REST, "width": 1, "dash": "dot"})
-    figure.update_layout(
-        height=300, margin={"l": 4, "r": 8, "t": 6, "b": 4},
-        xaxis={"title": "dose (0: no edit, 1: as set)", "dtick": 0.5},
-        yaxis={"title": f"probability of {name}, %", "rangemode": "tozero"},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )  # fmt: skip
-    return figure
 
 
 def dose_summary(doses: DoseResponse, target: int, name: str) -> str:

@@ -1,7 +1,6 @@
 """The parts of the unit page."""
 
 from apps.explorer.panes.unit import (
-    charts,
     contributions,
     examples,
     feature_visualization,
@@ -13,7 +12,6 @@ from apps.explorer.panes.unit import (
 )
 
 __all__ = [
-    "charts",
     "contributions",
     "examples",
     "feature_visualization",
