@@ -77,7 +77,7 @@ def pages(model: str, store: Path, count: int) -> list[str]:
     scan = read_scan(store, model)
     missing = [layer for layer in scan.layers if thumbnails.stored(scan, layer) is None]
     if missing:
-        thumbnails.make(scan, scan.pictures(check=False), missing)
+        thumbnails.make(scan, scan.images(check=False), missing)
     wall = max(scan.layers, key=lambda name: (scan.layers[name] == 512, scan.layers[name]))
     at = AppTest.from_file(_app(), default_timeout=120)
 
@@ -95,7 +95,7 @@ def pages(model: str, store: Path, count: int) -> list[str]:
         return spent
 
     drawn = random.Random(0)
-    layers = [name for name in scan.layers if scan.layer(name).fires_on.any()]
+    layers = [name for name in scan.layers if scan.layer(name).active_images.any()]
     units = []
     while len(units) < count:
         layer = drawn.choice(layers)
@@ -199,7 +199,7 @@ def _views(model: str, store: Path) -> list[tuple[str, str]]:
         units = generator.sample(range(scan.layers[name]), min(6, scan.layers[name]))
         views += [("unit", f"unit={model}/{name}:{index}") for index in units]
         views += [("unit", f"unit={model}/{name}:{units[0]}&section=similar&examples=random")]
-    firing = [i for i in range(scan.layers[last[-1]]) if scan.layer(last[-1]).fires_on[i] > 5][:3]
+    firing = [i for i in range(scan.layers[last[-1]]) if scan.layer(last[-1]).active_images[i] > 5][:3]
     views += [("circuit", f"unit={model}/{last[-1]}:{index}") for index in firing]
     views += [("unit", f"unit={model}/{last[-1]}:{index}&section=contributions&crop=heatmap") for index in firing]
     views += [("steering", f"unit={model}/{last[-2]}:{index}&edits={index}:scale:2") for index in range(3)]

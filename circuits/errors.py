@@ -33,11 +33,11 @@ class AddressError(CircuitsError):
 
 
 class CaptureError(CircuitsError):
-    """A capture that saw nothing, saw more calls than were asked for, or saw something that is no tensor."""
+    """A capture of a layer that did not run, ran more often than expected, or gave no tensor."""
 
 
 class EditError(CircuitsError):
-    """An edit that cannot be applied as asked."""
+    """An edit that cannot be applied."""
 
 
 class GraphError(CircuitsError):
@@ -45,4 +45,4 @@ class GraphError(CircuitsError):
 
 
 class VisualizationError(CircuitsError):
-    """A picture, a transform or an objective that cannot be made as asked."""
+    """An image, a transform or an objective that cannot be made."""

@@ -79,7 +79,7 @@ def pickers() -> None:
         count = _count(at)
         label = f"Unit (0 to {count - 1})"
         st.number_input(label, 0, count - 1, key="pick_unit", step=1, on_change=_pick_unit, args=(str(at.unit),))
-    about = f"{at.scan.count:,} images of {at.scan.images}" if at.scan is not None else "not scanned"
+    about = f"{at.scan.count:,} images of {at.scan.image_source}" if at.scan is not None else "not scanned"
     mode = "labels and jobs allowed" if server.allow_write else "read only"
     st.caption(plain(f"{at.model.name}: {about}; {at.model.device.type}; {mode}"))
 

@@ -2,7 +2,7 @@
 
 The semantic dictionary and the activation grid of Olah et al., *The Building Blocks of Interpretability*, Distill
 2018. Its neuron groups are in `circuits.activations.neuron_groups`; its attribution to a class is
-`circuits.attribute` (`places` and `units` of its result), that between positions of two layers in
+`circuits.attribute` (`by_position` and `units` of its result), that between positions of two layers in
 `circuits.activations.spatial_attribution`.
 """
 

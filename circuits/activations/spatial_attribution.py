@@ -162,7 +162,7 @@ def check_positions(
             for i, position in enumerate(flat):
                 acts[i, :, position // width, position % width] = 0
             drops[flat] = intact - segment.respond(acts, context)[:, 0, y, x].float().cpu()
-    contributions = attribution.places[0].flatten().float().cpu().numpy()
+    contributions = attribution.by_position[0].flatten().float().cpu().numpy()
     generator = np.random.default_rng(seed)
     chance = np.abs(shuffled_correlations(contributions, drops.numpy(), draws=draws, generator=generator))
     return PositionCheck(

@@ -1,8 +1,8 @@
-"""How much each source contributed to a target's response, on given pictures.
+"""How much each source contributed to a target's response, on given images.
 
 Methods: weight x activation (exact where the network is linear between source and target: "show the sum"),
 gradient x activation, integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365), and ablation.
-Levels: any layer, and the picture itself (`source="input"`).
+Levels: any layer, and the image itself (`source="input"`).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ METHODS = ("weight*act", "grad*act", "integrated", "ablation")
 class Attribution:
     """Contributions of every source to one target.
 
-    `values` summed over sources and positions, plus `bias`, plus `remainder`, is `response`, per picture.
+    `values` summed over sources and positions, plus `bias`, plus `remainder`, is `response`, per image.
 
     Attributes:
         target, source, method: of what; `start` is the layer whose activations were attributed to.
         values: `(N, S, h, w)` contributions on the grid of `start` (ablation: `(N, S, 1, 1)`).
-        response: `(N,)` the target before its own rectifier, at `positions`.
+        response: `(N,)` the target before its own ReLU, at `positions`.
         bias: `(N,)` what biases give (weight*act), or the response at the baseline (integrated); else zero.
         remainder: `(N,)` what is left: the work of the nonlinearities in between.
-        positions: where the target was read on each picture.
+        positions: where the target was read on each image.
     """
 
     target: str
@@ -61,9 +61,11 @@ class Attribution:
         return self.values.sum(dim=(2, 3))
 
     @property
-    def places(self) -> Tensor:
+    def by_position(self) -> Tensor:
         """Contribution of each position, summed over sources, `(N, h, w)`."""
         return self.values.sum(dim=1)
+
+    places = by_position
 
     def top(self, n: int = 10) -> list[tuple[int, float]]:
         """The `n` sources with the largest mean contribution by size: `[(source channel, contribution)]`."""
@@ -83,18 +85,18 @@ def attribute(
     steps: int = 64,
     batch_size: int = 32,
 ) -> Attribution:
-    """Contributions of `source` to `target` on each picture.
+    """Contributions of `source` to `target` on each image.
 
     Args:
         model: the model.
-        images: pictures in any form that `capture` takes.
-        source: a layer, or "input" for the picture (not with "weight*act" or "ablation").
+        images: images in any form that `capture` takes.
+        source: a layer, or "input" for the image (not with "weight*act" or "ablation").
         target: a unit, a neuron, a latent, or a class score `logits:817`.
         method: see the module.
-        at: where to read the target: one `(y, x)`, or one per picture (default: its peak on each).
-        baseline: for "integrated" and "ablation": zero, or the mean over these pictures.
+        at: where to read the target: one `(y, x)`, or one per image (default: its peak on each).
+        baseline: for "integrated" and "ablation": zero, or the mean over these images.
         steps: integration steps of "integrated".
-        batch_size: pictures at a time.
+        batch_size: images at a time.
 
     Raises:
         AddressError: unknown unit or layer. CircuitsError: unknown method, or one that does not apply.
@@ -107,18 +109,18 @@ def attribute(
     if baseline not in ("zero", "mean") or steps < 1:
         raise CircuitsError(f"baseline is 'zero' or 'mean' and steps at least 1; got {baseline!r}, {steps}")
     unit = model.unit(target)
-    pictures = open_images(images)
-    asked = _asked_positions(at, len(pictures), unit, model.layers[unit.layer].size or (1, 1))
+    dataset = open_images(images)
+    positions = _positions(at, len(dataset), unit, model.layers[unit.layer].size or (1, 1))
     worker = _input_worker(model, unit) if source == "input" else _layer_worker(model, source, unit)
     if source == "input" and method in ("weight*act", "ablation"):
         raise CircuitsError(
-            f"method={method!r} needs a layer as its source; for the picture use 'grad*act' or 'integrated'"
+            f"method={method!r} needs a layer as its source; for the image use 'grad*act' or 'integrated'"
         )
-    means = _means(worker, pictures, model, batch_size) if baseline == "mean" else None
+    means = _means(worker, dataset, model, batch_size) if baseline == "mean" else None
     results = []
-    for indices, batch in pictures.batches(model.input, batch_size=batch_size):
-        places = None if asked is None else [asked[i] for i in indices]
-        results.append(worker.run(batch, method, places, means, steps))
+    for indices, batch in dataset.batches(model.input, batch_size=batch_size):
+        batch_positions = None if positions is None else [positions[i] for i in indices]
+        results.append(worker.run(batch, method, batch_positions, means, steps))
     return Attribution(
         target=str(unit),
         source=source,
@@ -129,23 +131,23 @@ def attribute(
         bias=torch.cat([r[2] for r in results]),
         remainder=torch.cat([r[1] - r[2] - r[0].sum(dim=(1, 2, 3)) for r in results]),
         positions=[p for r in results for p in r[3]],
-        provenance=provenance(weights=model.digest, images=pictures.name, images_digest=pictures.digest, steps=steps),
+        provenance=provenance(weights=model.digest, images=dataset.name, images_digest=dataset.digest, steps=steps),
     )
 
 
-def _asked_positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
+def _positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
     if at is None:
         return None if unit.at is None else [unit.at] * count
     if len(at) == 2 and all(isinstance(v, int) for v in at):
-        asked = [(at[0], at[1])] * count
+        positions = [(at[0], at[1])] * count
     else:
-        asked = [(int(y), int(x)) for y, x in at]  # type: ignore[misc]
-    if len(asked) != count:
-        raise CircuitsError(f"at= needs one position, or one for each of the {count} pictures; got {len(asked)}")
-    for y, x in asked:
+        positions = [(int(y), int(x)) for y, x in at]  # type: ignore[misc]
+    if len(positions) != count:
+        raise CircuitsError(f"at= needs one position, or one for each of the {count} images; got {len(positions)}")
+    for y, x in positions:
         if not (0 <= y < size[0] and 0 <= x < size[1]):  # type: ignore[operator]
             raise CircuitsError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {unit.layer}")
-    return asked  # type: ignore[return-value]
+    return positions  # type: ignore[return-value]
 
 
 @dataclass
@@ -161,57 +163,57 @@ class _Worker:
     unit: Unit | None = None
 
     def run(
-        self, batch: Tensor, method: str, places: list[Pair] | None, means: Tensor | None, steps: int
+        self, batch: Tensor, method: str, positions: list[Pair] | None, means: Tensor | None, steps: int
     ) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
         with torch.no_grad():
             acts, context = self.begin(batch)
             response = self.respond(acts, context)
-        places = peaks(response, Unit("x", 0)) if places is None else places
-        value = _pick(response, places)
+        positions = peaks(response, Unit("x", 0)) if positions is None else positions
+        value = _pick(response, positions)
         zero = torch.zeros_like(value)
         if method == "weight*act":
-            values, bias = self._weights(acts, places)
-            return values, value, bias, places
+            values, bias = self._weights(acts, positions)
+            return values, value, bias, positions
         if method == "ablation":
             assert self.segment is not None
             reference = means if means is not None else acts.new_zeros(acts.shape[1])
-            drops = ablation_drops(self.segment, acts, context, places, value, reference)
-            return drops[:, :, None, None], value, zero, places
+            drops = ablation_drops(self.segment, acts, context, positions, value, reference)
+            return drops[:, :, None, None], value, zero, positions
         if method == "grad*act":
-            return self._gradient(acts, context, places) * acts, value, zero, places
+            return self._gradient(acts, context, positions) * acts, value, zero, positions
         base = torch.zeros_like(acts) if means is None else means.view(1, -1, 1, 1).expand_as(acts)
         total = torch.zeros_like(acts)
         for k in range(steps):
             # midpoints: the error of the sum falls with the square of the step
-            total += self._gradient(base + (acts - base) * ((k + 0.5) / steps), context, places)
+            total += self._gradient(base + (acts - base) * ((k + 0.5) / steps), context, positions)
         with torch.no_grad():
-            bias = _pick(self.respond(base, context), places)
-        return total / steps * (acts - base), value, bias, places
+            bias = _pick(self.respond(base, context), positions)
+        return total / steps * (acts - base), value, bias, positions
 
-    def _gradient(self, acts: Tensor, context: Any, places: list[Pair]) -> Tensor:
+    def _gradient(self, acts: Tensor, context: Any, positions: list[Pair]) -> Tensor:
         assert self.model is not None
         with frozen(self.model.module), torch.enable_grad():
             leaf = acts.detach().clone().requires_grad_(True)
-            total = _pick(self.respond(leaf, context), places).sum()
+            total = _pick(self.respond(leaf, context), positions).sum()
             return torch.autograd.grad(total, leaf)[0]
 
-    def _weights(self, acts: Tensor, places: list[Pair]) -> tuple[Tensor, Tensor]:
+    def _weights(self, acts: Tensor, positions: list[Pair]) -> tuple[Tensor, Tensor]:
         assert self.model is not None and self.unit is not None and self.segment is not None
         weights = expanded_weights(self.model, source=self.source, target=self.unit)
-        products = weights.patches(acts, places) * weights.kernels[0].to(acts)
+        products = weights.patches(acts, positions) * weights.kernels[0].to(acts)
         values = torch.zeros_like(acts)
         kh, kw = products.shape[2:]
-        for i, (y, x) in enumerate(places):
+        for i, (y, x) in enumerate(positions):
             top, left = y * weights.stride[0] + weights.offset[0], x * weights.stride[1] + weights.offset[1]
             y0, x0, y1, x1 = max(0, top), max(0, left), min(acts.shape[2], top + kh), min(acts.shape[3], left + kw)
             values[i, :, y0:y1, x0:x1] = products[i, :, y0 - top : y1 - top, x0 - left : x1 - left]
         bias = self.segment.bias((acts.shape[2], acts.shape[3]))
-        each = acts.new_zeros(len(acts)) if bias is None else torch.stack([bias[0, y, x] for y, x in places])
+        each = acts.new_zeros(len(acts)) if bias is None else torch.stack([bias[0, y, x] for y, x in positions])
         return values, each
 
 
-def _pick(response: Tensor, places: list[Pair]) -> Tensor:
-    return torch.stack([response[i, y, x] for i, (y, x) in enumerate(places)])
+def _pick(response: Tensor, positions: list[Pair]) -> Tensor:
+    return torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
 
 
 def _layer_worker(model: Model, source: str, unit: Unit) -> _Worker:
@@ -240,7 +242,7 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
     def begin(batch: Tensor) -> tuple[Tensor, Any]:
         return check_images(model, batch), None
 
-    def answer(acts: Tensor, _context: Any) -> Tensor:
+    def response_map(acts: Tensor, _context: Any) -> Tensor:
         if model.graph is None:
             return respond(model, unit, read(model, acts, [layer])[layer.name])
         end = model.node(layer.name)
@@ -250,13 +252,13 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
             out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
         return respond(model, unit, out if out.ndim == 4 else out[:, :, None, None])
 
-    return _Worker("input", begin, answer, None, model, "input", unit)
+    return _Worker("input", begin, response_map, None, model, "input", unit)
 
 
-def _means(worker: _Worker, pictures: Any, model: Model, batch_size: int) -> Tensor:
+def _means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> Tensor:
     total, count = torch.zeros(()), 0
     with torch.no_grad():
-        for _, batch in pictures.batches(model.input, batch_size=batch_size):
+        for _, batch in dataset.batches(model.input, batch_size=batch_size):
             acts, _ = worker.begin(batch)
             total = total + acts.sum(dim=(0, 2, 3))
             count += acts.shape[0] * acts.shape[2] * acts.shape[3]

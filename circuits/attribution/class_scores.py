@@ -25,13 +25,13 @@ class ClassScores:
     """
 
     def __init__(self, model: Model, layer: str, indices: Sequence[int] | None = None) -> None:
-        found = model.layer(layer)
-        if found.part is not None:
-            raise CircuitsError(f"take the whole layer {found.part[0]}; {found.name} is channels of it")
-        self.model, self.layer = model, found
+        base = model.layer(layer)
+        if base.part is not None:
+            raise CircuitsError(f"take the whole layer {base.part[0]}; {base.name} is channels of it")
+        self.model, self.layer = model, base
         logits = model.layer("logits")
         chosen = range(logits.channels) if indices is None else indices
-        self._segment = Segment(model, found.name, [model.unit(Unit(logits.name, i)) for i in chosen])
+        self._segment = Segment(model, base.name, [model.unit(Unit(logits.name, i)) for i in chosen])
 
     def begin(self, batch: Tensor) -> tuple[Tensor, Any]:
         """Activations `(n, C, h, w)` of the layer, and what `scores` needs besides."""
@@ -53,31 +53,31 @@ class ClassScores:
     def pushes(
         self, acts: Tensor, context: Any, directions: Tensor, report: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """What each of some directions `(n, C)` adds to every class score, `(n, K)`, to first order.
+        """Directional derivatives of every class score `(n, K)` along some directions `(n, C)`.
 
-        The derivative of all scores as the direction is added at every position, as long as the activation vectors
-        there are on average; the mean over pictures. One Jacobian-vector product gives it for all classes, and the
-        pictures are the same for all directions, so that what differs is the directions' doing.
+        A direction is added at every position with the mean length of the activation vectors; the result is the mean
+        over images. One Jacobian-vector product gives it for all classes, and the
+        images are the same for all directions, so that differences come from the directions alone.
         """
         length = acts.norm(dim=1).mean()
         units = F.normalize(directions.to(acts), dim=1) * length
-        found = []
+        changes = []
         with frozen(self.model.module), torch.enable_grad():
-            for i, one in enumerate(units):
-                along = one[None, :, None, None].expand_as(acts).contiguous()
+            for i, direction in enumerate(units):
+                along = direction[None, :, None, None].expand_as(acts).contiguous()
                 _, change = torch.autograd.functional.jvp(  # type: ignore[no-untyped-call]
                     lambda a: self.scores(a, context), acts.detach(), along
                 )
-                found.append(change.detach().float().mean(0).cpu())
+                changes.append(change.detach().float().mean(0).cpu())
                 if report is not None:
                     report(i + 1, len(units))
-        return torch.stack(found)
+        return torch.stack(changes)
 
 
 def chosen_classes(
-    model: Model, classes: Sequence[int | str] | int, pictures: Images, *, batch_size: int = 32
+    model: Model, classes: Sequence[int | str] | int, dataset: Images, *, batch_size: int = 32
 ) -> list[int]:
-    """Indices of classes: those named or numbered, or so many with the largest mean score on pictures.
+    """Indices of classes: those named or numbered, or so many with the largest mean score on images.
 
     Raises:
         CircuitsError: no class has that name or number. ModelError: the model has no class scores.
@@ -90,23 +90,23 @@ def chosen_classes(
     if isinstance(classes, int):
         total = torch.zeros(logits.channels, dtype=torch.float64)
         with torch.no_grad():
-            for _, batch in pictures.batches(model.input, batch_size=batch_size):
+            for _, batch in dataset.batches(model.input, batch_size=batch_size):
                 total += read(model, batch, [logits])[logits.name].flatten(2).mean(2).sum(0).double().cpu()
         order: list[int] = total.argsort(descending=True, stable=True)[:classes].tolist()
         return order
-    return [_class_index(model, one, logits.channels) for one in classes]
+    return [_class_index(model, label, logits.channels) for label in classes]
 
 
-def _class_index(model: Model, wanted: int | str, count: int) -> int:
-    if isinstance(wanted, int) and not isinstance(wanted, bool) or (isinstance(wanted, str) and wanted.isdigit()):
-        if not 0 <= int(wanted) < count:
-            raise CircuitsError(f"{model.name} has classes 0 to {count - 1}; asked for {wanted}")
-        return int(wanted)
+def _class_index(model: Model, label: int | str, count: int) -> int:
+    if isinstance(label, int) and not isinstance(label, bool) or (isinstance(label, str) and label.isdigit()):
+        if not 0 <= int(label) < count:
+            raise CircuitsError(f"{model.name} has classes 0 to {count - 1}; got {label}")
+        return int(label)
     names = [name.casefold() for name in model.classes]
-    if isinstance(wanted, str) and wanted.casefold() in names:
-        return names.index(wanted.casefold())
-    hint = did_you_mean(str(wanted), model.classes) if names else " It does not name its classes: give a number."
-    raise CircuitsError(f"{model.name} has no class {shorten(wanted)!r}.{hint}")
+    if isinstance(label, str) and label.casefold() in names:
+        return names.index(label.casefold())
+    hint = did_you_mean(str(label), model.classes) if names else " It does not name its classes: give a number."
+    raise CircuitsError(f"{model.name} has no class {shorten(label)!r}.{hint}")
 
 
 def class_name(model: Model, index: int) -> str:

@@ -1,7 +1,7 @@
 """Weights between any two layers, adjacent or not: expanded weights, per example, and best case.
 
 Source: Voss et al., Visualizing Weights, Distill 2021. Expanded weights are the linear map between two
-layers of the network with rectifiers skipped and max pools averaging: exact where the network is linear
+layers of the network with ReLUs skipped and max pools averaging: exact where the network is linear
 between them, otherwise the gradient that would be seen if all units in between fired independently.
 """
 
@@ -40,8 +40,8 @@ class ExpandedWeights:
         kernels: `(targets, sources, kh, kw)`.
         source: the layer whose channels the sources are, or the basis whose latents they are.
         targets: addresses of the target units, without the model's name.
-        start: the layer whose activations the kernels multiply: the source, or what a pool or a local
-            normalization right behind it makes of it.
+        start: the layer whose activations the kernels multiply: the source, or the output of a pool or a
+            local normalization right after it.
         offset: row and column of `kernels[..., 0, 0]` relative to `p * stride`.
         stride: source positions per target position; (0, 0) when the target reads the whole map at once.
         method: "exact", "vjp", "example" or "best case".
@@ -62,23 +62,25 @@ class ExpandedWeights:
         return norms
 
     @property
-    def sums(self) -> Tensor:
+    def summed(self) -> Tensor:
         """Sum over positions, `(targets, sources)`: the sign of a source that fires everywhere."""
         return self.kernels.sum(dim=(2, 3))
+
+    sums = summed
 
     def top(self, target: int = 0, n: int = 10) -> list[tuple[int, float]]:
         """The `n` sources with the largest L2 norm for one target: `[(source channel, signed norm)]`."""
         order = self.norms[target].argsort(descending=True, stable=True)[:n].tolist()
-        return [(c, math.copysign(float(self.norms[target, c]), float(self.sums[target, c]))) for c in order]
+        return [(c, math.copysign(float(self.norms[target, c]), float(self.summed[target, c]))) for c in order]
 
-    def rest(self, shown: Sequence[int], target: int = 0) -> Tensor:
-        """Kernel sum `(kh, kw)` of all sources that are not in `shown`, so that shown + rest = all."""
+    def rest(self, listed: Sequence[int], target: int = 0) -> Tensor:
+        """Kernel sum `(kh, kw)` of all sources that are not in `listed`, so that listed + rest = all."""
         hidden = torch.ones(self.kernels.shape[1], dtype=torch.bool)
-        hidden[list(shown)] = False
+        hidden[list(listed)] = False
         return self.kernels[target, hidden].sum(dim=0)
 
     def patches(self, acts: Tensor, positions: Sequence[Pair]) -> Tensor:
-        """What each target position reads: `acts` `(N, S, h, w)`, one `(y, x)` per picture -> `(N, S, kh, kw)`.
+        """What each target position reads: `acts` `(N, S, h, w)`, one `(y, x)` per image -> `(N, S, kh, kw)`.
 
         Positions outside the map read zero, as the network's padding does.
         """
@@ -133,12 +135,12 @@ def expanded_weights(
     base = at.layer if part is None else part[0]
     with model.lock:  # the linearized network runs, too, and one at a time
         if model.graph is None:
-            found = _through_module(model, base, targets)
+            result = _through_module(model, base, targets)
         else:
-            found = _through_graph(model, model.graph, base, targets, method, max_memory)
+            result = _through_graph(model, model.graph, base, targets, method, max_memory)
     if part is not None:
-        found = replace(found, kernels=found.kernels[:, part[1] : part[1] + model.layers[at.layer].channels])
-    return replace(found, source=at.layer)
+        result = replace(result, kernels=result.kernels[:, part[1] : part[1] + model.layers[at.layer].channels])
+    return replace(result, source=at.layer)
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,11 @@ class _Targets:
 
 
 def _targets(model: Model, target: str | Unit | Sequence[str | Unit]) -> _Targets:
-    asked = [target] if isinstance(target, (str, Unit)) else list(target)
+    requested = [target] if isinstance(target, (str, Unit)) else list(target)
     indices: list[int] = []
     spaces = set()
-    for one in asked:
-        unit = model.resolve(one)
+    for address in requested:
+        unit = model.resolve(address)
         layer, start, count = model.layers[unit.layer], 0, model.layers[unit.layer].channels
         if unit.basis is not None:
             count = len(model.basis(unit.layer, unit.basis).read)
@@ -204,8 +206,8 @@ def _differentiate(
 ) -> tuple[Tensor, Pair, Pair]:
     """Batched vector-Jacobian products on the linearized sub-graph between two nodes.
 
-    The source map is made just large enough that one target position sees no padding. Where an operation
-    between the two is not known to us, what a position reads is measured on the whole map instead.
+    The source map is made just large enough that one target position sees no padding. Where the meaning of an
+    operation between the two is unknown, the kernel is measured on the whole map instead.
     """
     shape, out_shape = _map_shape(begin), shape_of(end)
     assert out_shape is not None
@@ -214,14 +216,14 @@ def _differentiate(
             offset, size, stride = support(graph, begin, end)
         except GraphError:
             return _differentiate_whole(graph, begin, end, directions, channels)
-        place = tuple(max(0, math.ceil(-offset[a] / stride[a])) for a in range(2))
-        hw = tuple(place[a] * stride[a] + offset[a] + size[a] for a in range(2))
+        middle = tuple(max(0, math.ceil(-offset[a] / stride[a])) for a in range(2))
+        hw = tuple(middle[a] * stride[a] + offset[a] + size[a] for a in range(2))
     else:
-        offset, stride, place, hw = (0, 0), (0, 0), (0, 0), (shape[2], shape[3])
+        offset, stride, middle, hw = (0, 0), (0, 0), (0, 0), (shape[2], shape[3])
     like = next(graph.module.parameters(), torch.zeros(1))
-    one = shape[1] * hw[0] * hw[1]
+    map_size = shape[1] * hw[0] * hw[1]
     # several times the source map is alive at once: its own gradient, and the maps in between
-    chunk = max(1, max_memory // (16 * one * like.element_size()))
+    chunk = max(1, max_memory // (16 * map_size * like.element_size()))
     parts = []
     _check_linear(graph, begin, end, (shape[1], hw[0], hw[1]), like)
     with frozen(graph.module), torch.enable_grad():
@@ -232,14 +234,14 @@ def _differentiate(
             leaf = torch.zeros((count, shape[1], *hw), dtype=like.dtype, device=like.device, requires_grad=True)
             fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
             out = graph.run({begin: fed}, [end], linear=True)[end]
-            here = out[:, :, place[0], place[1]] if out.ndim == 4 else out
+            here = out[:, :, middle[0], middle[1]] if out.ndim == 4 else out
             total = here[torch.arange(count), rows].sum() if some is None else (here * some.to(here)).sum()
             parts.append(torch.autograd.grad(total, leaf)[0])
     kernels = torch.cat(parts)
     if stride == (0, 0):
         return kernels, (0, 0), (0, 0)
     # the map ends where the kernel does; before it lie the rows that only a whole number of strides brought in
-    top, left = (place[a] * stride[a] + offset[a] for a in range(2))
+    top, left = (middle[a] * stride[a] + offset[a] for a in range(2))
     return kernels[:, :, top:, left:], offset, stride
 
 
@@ -282,7 +284,7 @@ def _map_shape(node: Any) -> tuple[int, ...]:
 
 
 def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWeights:
-    """Without a graph: differentiate the whole linearized network at a gray picture, then crop."""
+    """Without a graph: differentiate the whole linearized network at a gray image, then crop."""
     gray = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
     with frozen(model.module), torch.enable_grad(), linearized():
         acts = outputs(model, gray, [source, targets.layer])
@@ -301,51 +303,51 @@ def example_weights(
     positions: Sequence[Pair] | None = None,
     batch_size: int = 32,
 ) -> tuple[ExpandedWeights, Tensor]:
-    """Weights as they are on each picture: the gradient of the real network, nothing linearized.
+    """Weights as they are on each image: the gradient of the real network, nothing linearized.
 
     Linear weights of opposite signs cancel along two hops even where each hop matters; these do not
     (the boundary detector case of Visualizing Weights).
 
     Args:
         model: the model.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         source: the earlier layer.
         target: one unit.
-        positions: where to read the target, one `(y, x)` a picture (default: its position, else its peak).
-        batch_size: pictures per pass.
+        positions: where to read the target, one `(y, x)` an image (default: its position, else its peak).
+        batch_size: images per pass.
 
     Returns:
-        The mean over pictures (method "example"), and the gradients `(N, S, kh, kw)` of every picture,
+        The mean over images (method "example"), and the gradients `(N, S, kh, kw)` of every image,
         placed in the same window.
     """
     unit, begin = model.unit(target), model.layer(source)
     frame = expanded_weights(model, source=source, target=unit)
-    pictures = open_images(images)
-    if positions is not None and len(positions) != len(pictures):
-        raise GraphError(f"positions= needs one (y, x) for each of the {len(pictures)} pictures; got {len(positions)}")
+    dataset = open_images(images)
+    if positions is not None and len(positions) != len(dataset):
+        raise GraphError(f"positions= needs one (y, x) for each of the {len(dataset)} images; got {len(positions)}")
     gradients = []
-    for indices, batch in pictures.batches(model.input, batch_size=batch_size):
+    for indices, batch in dataset.batches(model.input, batch_size=batch_size):
         with frozen(model.module), torch.enable_grad():
             acts = outputs(model, batch.requires_grad_(True), [unit.layer, frame.start])
             response = respond(model, unit, as_map(acts[unit.layer]))
             if positions is not None:
-                places = [positions[i] for i in indices]
+                batch_positions = [positions[i] for i in indices]
             else:
-                places = peaks(response, unit)
-            total = sum(response[i, y, x] for i, (y, x) in enumerate(places))
+                batch_positions = peaks(response, unit)
+            total = sum(response[i, y, x] for i, (y, x) in enumerate(batch_positions))
             (gradient,) = torch.autograd.grad(total, acts[frame.start])  # type: ignore[arg-type]
         gradient = as_map(gradient)
         if begin.part is not None:
             gradient = gradient[:, begin.part[1] : begin.part[1] + begin.channels]
-        gradients.append(frame.patches(gradient, places))
+        gradients.append(frame.patches(gradient, batch_positions))
     each = torch.cat(gradients)
     return replace(frame, kernels=each.mean(dim=0, keepdim=True), method="example"), each
 
 
 def best_case_weights(model: Model, images: Any, *, source: str, target: str | Unit, **options: Any) -> ExpandedWeights:
-    """For every source and offset the largest gradient (by size, sign kept) over the pictures.
+    """For every source and offset the largest gradient (by size, sign kept) over the images.
 
-    Takes the arguments of `example_weights`. What never cancels: a source that matters on any picture shows.
+    Takes the arguments of `example_weights`. What never cancels: a source that matters on any image shows.
     """
     frame, each = example_weights(model, images, source=source, target=target, **options)
     strongest = each.abs().argmax(dim=0, keepdim=True)

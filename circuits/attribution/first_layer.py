@@ -1,4 +1,4 @@
-"""The kernels that read the picture itself: the only ones that can be seen as they are."""
+"""The kernels that read the image itself: the only ones that can be seen as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def first_kernels(model: Model) -> Tensor:
     """Kernels of the first convolution, `(units, channels, kh, kw)`, colors in the order red, green, blue.
 
     Raises:
-        CircuitsError: no convolution reads the picture, or one that is one pixel wide.
+        CircuitsError: no convolution reads the image, or one that is one pixel wide.
 
     >>> first_kernels(load("scenes")).shape
     torch.Size([16, 3, 5, 5])
@@ -25,13 +25,13 @@ def first_kernels(model: Model) -> Tensor:
             if min(kernels.shape[2:]) < 2:
                 raise CircuitsError(f"the first kernels of {model.name} are one pixel wide: there is nothing to see")
             return kernels.flip(1) if model.input.order == "BGR" else kernels
-    raise CircuitsError(f"{model.name} has no convolution that reads pictures of {channels} channels")
+    raise CircuitsError(f"{model.name} has no convolution that reads images of {channels} channels")
 
 
 def color_shares(kernels: Tensor) -> Tensor:
     """Share of each kernel's squared weights that vanishes when its channels are averaged, `(units,)` in [0, 1].
 
-    0 for a kernel that reads light and dark alone, 1 for one that gray pictures do not move.
+    0 for a kernel that reads light and dark alone, 1 for one that gray images do not move.
     """
     total = kernels.square().sum(dim=(1, 2, 3)).clamp_min(1e-30)
     gray = kernels.mean(dim=1).square().sum(dim=(1, 2)) * kernels.shape[1]
@@ -39,12 +39,12 @@ def color_shares(kernels: Tensor) -> Tensor:
 
 
 def smoothness(kernels: Tensor) -> Tensor:
-    """How alike neighboring weights are, `(units,)`: their correlation over a kernel, across and down, -1 to 1.
+    """Similarity of neighboring weights, `(units,)`: their correlation over a kernel, across and down, -1 to 1.
 
-    Near zero, or a little below, for weights drawn at random; near one for a kernel without fine grain.
+    Near zero, or a little below, for weights sampled at random; near one for a kernel without fine grain.
 
     Args:
-        kernels: `(units, ..., kh, kw)`, at least 2 wide or high; each kernel is centerd on its own mean.
+        kernels: `(units, ..., kh, kw)`, at least 2 wide or high; each kernel is centered on its own mean.
     """
     flat = kernels.reshape(len(kernels), -1, *kernels.shape[-2:]).double()
     flat = flat - flat.mean(dim=(2, 3), keepdim=True)

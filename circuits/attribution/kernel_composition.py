@@ -1,10 +1,20 @@
 """Exact composition of linear maps: the kernel from one layer to another, without running the network.
 
-A kernel is carried backwards from the target to the source, operation by operation. Going back through a
-convolution is a transposed convolution of the kernel itself, so grouped, depthwise, strided and dilated
-convolutions, folded batch norm, pools, sums and concatenations all compose exactly, and the usual case
-(a 1x1 bottleneck before a kxk convolution) is one matrix product. Rectifiers and local normalization are
-skipped, max pools average: this is the linearized network of Visualizing Weights (Distill 2021).
+A kernel is carried backwards from the target to the source, operation by operation. With target(p) = sum_m,u K[m, u]
+middle(p s + o + u) and middle(q) = sum_c,v W[m, c, v] source(q s' - pad + v), substitution gives
+
+    target(p) = sum_c,w (K * W)[c, w] source(p s s' + (o s' - pad) + w),
+    (K * W)[c, w] = sum_m,u K[m, u] W[m, c, w - u s']
+
+so going back through a convolution is a transposed convolution (stride s') of the kernel itself; strides multiply, and
+the offset o becomes o s' - pad. Grouped, depthwise, strided and dilated convolutions, folded batch norm, pools, sums
+and concatenations all compose exactly, and the usual case (a 1x1 bottleneck before a kxk convolution) is one matrix
+product. ReLUs and local normalization are skipped, max pools average: this is the linearized network of the expanded
+weights in *Visualizing Weights* (Voss et al., Distill 2021).
+
+The traps: a whole layer as target starts as the identity, which is kept as a selection of channels and never written
+out (512 x 512 zeros with a diagonal); branches of a concatenation reach the source with kernels of different size and
+offset, which `_sum` aligns on a common window.
 """
 
 from __future__ import annotations
@@ -30,7 +40,7 @@ class Kernel:
         rows: which targets `(R,)`; the weights to all others are zero.
         values: `(R, channels, kh, kw)`, or None while it is still the identity selection `channels`.
         channels: `(R,)` the channel that each row selects, when `values` is None.
-        offset, stride: see above; stride (0, 0) when the target is one vector for the whole picture.
+        offset, stride: see above; stride (0, 0) when the target is one vector for the whole image.
         width: number of channels of the node.
     """
 
@@ -211,18 +221,18 @@ def _spread(k: Kernel, count: int, like: Tensor) -> Kernel:
     return _sum([k], count, [k.rows], rows, like) if len(k.rows) < count else _replace(k, k.dense(like))
 
 
-def _sum(parts: list[Kernel], count: int, places: list[Tensor], rows: Tensor, like: Tensor) -> Kernel:
+def _sum(parts: list[Kernel], count: int, indices: list[Tensor], rows: Tensor, like: Tensor) -> Kernel:
     dense = [p.dense(like) for p in parts]
     top, left = min(p.offset[0] for p in parts), min(p.offset[1] for p in parts)
     bottom = max(p.offset[0] + d.shape[2] for p, d in zip(parts, dense, strict=True))
     right = max(p.offset[1] + d.shape[3] for p, d in zip(parts, dense, strict=True))
     total = dense[0].new_zeros((count, parts[0].width, bottom - top, right - left))
-    separate = sum(len(place) for place in places) == count
-    for p, d, place in zip(parts, dense, places, strict=True):
+    separate = sum(len(index) for index in indices) == count
+    for p, d, index in zip(parts, dense, indices, strict=True):
         y, x = p.offset[0] - top, p.offset[1] - left
-        first, last = int(place[0]), int(place[-1])
-        # places are distinct and ascending, so this is a plain indexed sum; a branch is one run of rows
-        rows_of_part = slice(first, last + 1) if last - first + 1 == len(place) else place
+        first, last = int(index[0]), int(index[-1])
+        # positions are distinct and ascending, so this is a plain indexed sum; a branch is one run of rows
+        rows_of_part = slice(first, last + 1) if last - first + 1 == len(index) else index
         window = total[rows_of_part, :, y : y + d.shape[2], x : x + d.shape[3]]
         if isinstance(rows_of_part, slice) and separate:
             window.copy_(d)

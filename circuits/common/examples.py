@@ -1,4 +1,4 @@
-"""Where in which image a unit was looked at."""
+"""An example: an image, and the position on it where a unit was read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """One place where a unit fires.
+    """One position of one image, with the response of a unit there.
 
     Attributes:
-        image: index of the picture in the source; id: its name there.
+        image: index of the image in the source; id: its name there.
         position: `(y, x)` on the unit's layer.
         value: the unit's response there.
         box: `(top, left, bottom, right)` of the receptive field, in pixels of the model's input.

@@ -1,7 +1,7 @@
-"""Find the units that answer to a concept, given pictures with it and without it.
+"""Find the units that detect a concept, given images with it and without it.
 
-Each unit is ranked by AUC: the probability that it answers more strongly to a picture with the concept
-than to one without (0.5 is chance, below 0.5 it answers to its absence).
+Each unit is ranked by AUC: the probability that its response to an image with the concept is larger
+than to one without (0.5 is chance, below 0.5 it detects the absence).
 """
 
 from __future__ import annotations
@@ -17,32 +17,28 @@ from circuits.common.statistics import auc, bootstrap
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.network.responses import Pool, layer_or_basis, pooled_responses
+from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One unit's answer to a concept.
+class Finding(Result):
+    """How well one unit detects a concept.
 
     Attributes:
-        unit: address; pool: how its map was made one number a picture.
-        auc: in [0, 1]; low, high: 95 % bootstrap interval (None where it was not asked for).
+        unit: address; pool: how its map was reduced to one number an image.
+        auc: in [0, 1]; low, high: 95 % bootstrap interval (None where it was not computed).
         mean_positive, mean_negative: mean of the pooled response.
     """
 
     unit: str
     auc: float
-    pool: str
+    pool: str = field(metadata=HIDDEN)
     mean_positive: float
     mean_negative: float
     low: float | None = None
     high: float | None = None
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        names = ("unit", "auc", "low", "high", "mean_positive", "mean_negative")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,8 @@ class Findings:
 
     Attributes:
         rows: one per unit; layers, n_positive, n_negative: of what.
-        chance: the largest AUC among all units when the pictures' labels are shuffled, a control for how
-            many units were looked at.
+        chance: the largest AUC among all units when the images' labels are shuffled, a control for the
+            number of units compared.
     """
 
     rows: tuple[Finding, ...]
@@ -86,18 +82,18 @@ def find(
 
     Args:
         model: the model.
-        positive, negative: pictures with and without the concept, in any form that `capture` takes.
-        layer, layers: where to look (default: every layer of the trunk), in one pass over the pictures; a basis
+        positive, negative: images with and without the concept, in any form that `capture` takes.
+        layer, layers: where to look (default: every layer of the trunk), in one pass over the images; a basis
             attached to a layer (`mixed4a~sae`) is looked through latent by latent.
         pool: "max" or "mean" of a unit's map over positions.
         intervals: compute bootstrap intervals for this many of the best units.
         draws: bootstrap draws per interval.
         seed: for the bootstrap and the shuffled control.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        AddressError: unknown layer. CircuitsError: no pictures on one side, or an unknown pool.
+        AddressError: unknown layer. CircuitsError: no images on one side, or an unknown pool.
 
     >>> find(load("scenes"), positive="scenes:5@1", negative="scenes:5@2", layer="mixed4a").rows[0].pool
     'max'
@@ -107,12 +103,12 @@ def find(
     names = [layer] if layer is not None else list(layers) if layers is not None else model.trunk
     if not names:
         raise CircuitsError("name at least one layer to look in")
-    wanted = [layer_or_basis(model, name) for name in names]
+    spaces = [layer_or_basis(model, name) for name in names]
     with_concept, without = _side(positive, "positive"), _side(negative, "negative")
-    a = pooled_responses(model, with_concept, wanted, pool=pool, batch_size=batch_size, progress=progress)
-    b = pooled_responses(model, without, wanted, pool=pool, batch_size=batch_size, progress=progress)
-    x, y = torch.cat([a[n] for n in wanted], dim=1), torch.cat([b[n] for n in wanted], dim=1)
-    units = [model.resolve(f"{n}:{i}") for n in wanted for i in range(a[n].shape[1])]
+    a = pooled_responses(model, with_concept, spaces, pool=pool, batch_size=batch_size, progress=progress)
+    b = pooled_responses(model, without, spaces, pool=pool, batch_size=batch_size, progress=progress)
+    x, y = torch.cat([a[n] for n in spaces], dim=1), torch.cat([b[n] for n in spaces], dim=1)
+    units = [model.resolve(f"{n}:{i}") for n in spaces for i in range(a[n].shape[1])]
     areas = auc(x, y)
     order = areas.argsort(descending=True, stable=True).tolist()
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +127,7 @@ def find(
     shuffled = torch.cat([x, y])[torch.randperm(len(x) + len(y), generator=generator)]
     return Findings(
         rows=tuple(rows),
-        layers=tuple(wanted),
+        layers=tuple(spaces),
         n_positive=len(x),
         n_negative=len(y),
         chance=float(auc(shuffled[: len(x)], shuffled[len(x) :]).max()),
@@ -143,8 +139,8 @@ def find(
 
 def _side(images: Any, which: str) -> Images:
     if images is None:
-        raise CircuitsError(f"find needs {which} pictures")
-    pictures = open_images(images)
-    if len(pictures) == 0:
-        raise CircuitsError(f"there is no {which} picture in {pictures.name}")
-    return pictures
+        raise CircuitsError(f"find needs {which} images")
+    dataset = open_images(images)
+    if len(dataset) == 0:
+        raise CircuitsError(f"there is no {which} image in {dataset.name}")
+    return dataset

@@ -1,7 +1,7 @@
-"""Which known part a unit answers to, judged by masks: the ground truth of the `scenes` pictures.
+"""Which known part a unit detects, judged by masks: the ground truth of the `scenes` images.
 
-A unit is scored for a part by AUC over positions: those whose receptive field is centerd on the part,
-against those of pictures that do not show it.
+A unit is scored for a part by AUC over positions: those whose receptive field is centered on the part,
+against those of images that do not show it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_NEGATIVES = 20_000
 
 @dataclass(frozen=True)
 class PartScore:
-    """How well one unit tells where one part is.
+    """How well one unit detects one part.
 
     Attributes:
         unit: address; part: name of the part; auc: in [0, 1], 0.5 is chance.
@@ -40,71 +40,71 @@ class PartScore:
 
 @dataclass(frozen=True, eq=False)
 class PartGrid:
-    """Where the parts of pictures lie on the map of a layer.
+    """Where the parts of images lie on the map of a layer.
 
     Attributes:
         parts: their names, sorted.
-        inside: `(N, parts, h, w)` whether the receptive field of a position is centerd on the part.
-        shown: `(N, parts)` whether the picture shows the part at all, be it between positions.
+        inside: `(N, parts, h, w)` whether the receptive field of a position is centered on the part.
+        present: `(N, parts)` whether the image shows the part at all, be it between positions.
     """
 
     parts: tuple[str, ...]
     inside: Tensor
-    shown: Tensor
+    present: Tensor
 
 
 def part_grid(model: Model, layer: str, images: Any) -> PartGrid:
-    """The parts of pictures on the grid of a layer, by their masks.
+    """The parts of images on the grid of a layer, by their masks.
 
     Args:
         model: the model.
         layer: a layer with positions, or a basis attached to one.
-        images: pictures with parts annotated: `scenes:500`, or a folder written by `circuits images`.
+        images: images with parts annotated: `scenes:500`, or a folder written by `circuits images`.
 
     Raises:
-        CircuitsError: the pictures have no annotations, or the layer has no positions.
+        CircuitsError: the images have no annotations, or the layer has no positions.
 
     >>> part_grid(load("scenes"), "mixed3b", "scenes:4").inside.shape[2:]
     torch.Size([8, 8])
     """
-    _, where = _space(model, layer)
-    pictures = open_images(images)
-    names = part_names(pictures)
+    _, base = _space(model, layer)
+    dataset = open_images(images)
+    names = part_names(dataset)
     return PartGrid(
         tuple(names),
-        torch.stack([_on_grid(pictures, i, names, model, where) for i in range(len(pictures))]),
-        torch.tensor([[_shows(pictures, i, name) for name in names] for i in range(len(pictures))], dtype=torch.bool),
+        torch.stack([_on_grid(dataset, i, names, model, base) for i in range(len(dataset))]),
+        torch.tensor([[_shows(dataset, i, name) for name in names] for i in range(len(dataset))], dtype=torch.bool),
     )
 
 
 def part_scores(model: Model, layer: str, images: Any, *, batch_size: int = 32) -> dict[str, Tensor]:
-    """AUC of every unit of a layer for every part that the pictures show: part -> `(units,)`.
+    """AUC of every unit of a layer for every part that the images show: part -> `(units,)`.
 
     Args:
         model: the model.
         layer: a layer with positions, or a basis attached to one (`mixed3b~sae`), whose latents are then judged.
-        images: pictures with parts annotated: `scenes:500`, or a folder written by `circuits images`.
+        images: images with parts annotated: `scenes:500`, or a folder written by `circuits images`.
 
     Raises:
-        AddressError: no such layer or basis. CircuitsError: the pictures have no annotations, or the layer has no
+        AddressError: no such layer or basis. CircuitsError: the images have no annotations, or the layer has no
         positions.
 
     >>> sorted(part_scores(load("scenes"), "mixed3b", "scenes:20"))[:2]
     ['bus_body', 'car_body']
     """
-    unit, where = _space(model, layer)
-    pictures = open_images(images)
-    grid = part_grid(model, layer, pictures)
+    unit, base = _space(model, layer)
+    dataset = open_images(images)
+    grid = part_grid(model, layer, dataset)
     encode = None if unit.basis is None else latent_maps(model.basis(unit.layer, unit.basis).encode)
-    kept = []
+    parts = []
     with torch.no_grad():
-        for _, batch in pictures.batches(model.input, batch_size=batch_size):
-            maps = read(model, batch, [where])[where.name]
-            kept.append((maps if encode is None else encode(maps)).cpu())
-    acts = torch.cat(kept).movedim(1, -1)  # (N, h, w, units)
+        for _, batch in dataset.batches(model.input, batch_size=batch_size):
+            maps = read(model, batch, [base])[base.name]
+            parts.append((maps if encode is None else encode(maps)).cpu())
+    acts = torch.cat(parts).movedim(1, -1)  # (N, h, w, units)
     scores = {}
     for k, name in enumerate(grid.parts):
-        positive, negative = acts[grid.inside[:, k]], acts[~grid.shown[:, k]].flatten(0, 2)
+        positive, negative = acts[grid.inside[:, k]], acts[~grid.present[:, k]].flatten(0, 2)
         if len(positive) and len(negative):
             scores[name] = auc(positive, negative[:: max(1, len(negative) // _MOST_NEGATIVES)])
     return scores
@@ -120,48 +120,48 @@ def part_labels(
     names, table = list(scores), torch.stack(list(scores.values()))
     best = table.argmax(dim=0).tolist()
     space = _space(model, layer)[0].space
-    found = [PartScore(str(model.resolve(f"{space}:{i}")), names[b], float(table[b, i])) for i, b in enumerate(best)]
-    return [f for f in found if f.auc >= at_least]
+    labels = [PartScore(str(model.resolve(f"{space}:{i}")), names[b], float(table[b, i])) for i, b in enumerate(best)]
+    return [f for f in labels if f.auc >= at_least]
 
 
 def _space(model: Model, name: str) -> tuple[Unit, Layer]:
     """A layer or basis, and the layer whose positions it has."""
     unit = model.resolve(name)
     if unit.index is not None:
-        raise AddressError(f"parts are looked for by a whole layer; {unit.short} is one unit of {unit.space}")
-    where = model.layers[unit.layer]
-    if where.size is None or where.receptive_field is None:
-        raise CircuitsError(f"{model.name}/{where.name} has no positions to compare with part masks")
-    return unit, where
+        raise AddressError(f"part labels are computed for a whole layer; {unit.short} is one unit of {unit.space}")
+    layer = model.layers[unit.layer]
+    if layer.size is None or layer.receptive_field is None:
+        raise CircuitsError(f"{model.name}/{layer.name} has no positions to compare with part masks")
+    return unit, layer
 
 
-def part_names(pictures: Images) -> list[str]:
-    """Names of the parts that pictures show, sorted.
+def part_names(dataset: Images) -> list[str]:
+    """Names of the parts that images show, sorted.
 
     Raises:
-        CircuitsError: the pictures have no annotations.
+        CircuitsError: the images have no annotations.
     """
-    if pictures.annotations is None:
-        raise CircuitsError(f"the pictures of {pictures.name} have no parts annotated; use scenes:500, for example")
-    return sorted({part.name for annotation in pictures.annotations for part in annotation.parts})
+    if dataset.annotations is None:
+        raise CircuitsError(f"the images of {dataset.name} have no parts annotated; use scenes:500, for example")
+    return sorted({part.name for annotation in dataset.annotations for part in annotation.parts})
 
 
-def _shows(pictures: Images, index: int, name: str) -> bool:
-    assert pictures.annotations is not None
-    return any(part.name == name for part in pictures.annotations[index].parts)
+def _shows(dataset: Images, index: int, name: str) -> bool:
+    assert dataset.annotations is not None
+    return any(part.name == name for part in dataset.annotations[index].parts)
 
 
-def _on_grid(pictures: Images, index: int, names: Sequence[str], model: Model, layer: Layer) -> Tensor:
-    """`(parts, h, w)`: whether each position's receptive field is centerd on the part."""
-    assert pictures.annotations is not None and layer.size is not None and layer.receptive_field is not None
+def _on_grid(dataset: Images, index: int, names: Sequence[str], model: Model, layer: Layer) -> Tensor:
+    """`(parts, h, w)`: whether each position's receptive field is centered on the part."""
+    assert dataset.annotations is not None and layer.size is not None and layer.receptive_field is not None
     h, w = layer.size
     field, (height, width) = layer.receptive_field, model.input.hw
     grid = torch.zeros((len(names), h, w), dtype=torch.bool)
     ys = [y * field.stride[0] + field.offset[0] + field.size[0] // 2 for y in range(h)]
     xs = [x * field.stride[1] + field.offset[1] + field.size[1] // 2 for x in range(w)]
-    for part in pictures.annotations[index].parts:
-        mask = _mask(pictures, index, part)
-        # the model sees the picture resized on its short side and cropped in the center
+    for part in dataset.annotations[index].parts:
+        mask = _mask(dataset, index, part)
+        # the model sees the image resized on its short side and cropped in the center
         scale = min(mask.shape) / (model.input.resize or min(height, width))
         top, left = (mask.shape[0] / scale - height) / 2, (mask.shape[1] / scale - width) / 2
         rows = [min(max(int((y + top) * scale), 0), mask.shape[0] - 1) for y in ys]
@@ -170,11 +170,11 @@ def _on_grid(pictures: Images, index: int, names: Sequence[str], model: Model, l
     return grid
 
 
-def _mask(pictures: Images, index: int, part: Any) -> Tensor:
+def _mask(dataset: Images, index: int, part: Any) -> Tensor:
     if part.mask is not None:
         return torch.from_numpy(part.mask)
-    picture = pictures.pil(index)
-    mask = torch.zeros((picture.height, picture.width), dtype=torch.bool)
+    image = dataset.pil(index)
+    mask = torch.zeros((image.height, image.width), dtype=torch.bool)
     x0, y0, x1, y1 = part.box
     mask[y0:y1, x0:x1] = True
     return mask

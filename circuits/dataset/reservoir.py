@@ -1,4 +1,10 @@
-"""Examples kept while images stream by: a few per unit, the same whatever order or batches the images came in."""
+"""Reservoirs: a few examples per unit, kept while images stream by, the same for any order and any batches.
+
+Reservoir sampling as usual draws a random number when an item arrives, so its result depends on the order of arrival,
+and two halves of a stream cannot be merged. Here an item's random number is its ticket, a hash of what identifies it
+(seed, image, position): the sample is the items of the lowest tickets (bottom-k sampling), a total order that neither
+order, batches, nor the split among processes can change.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +19,44 @@ Arrays = dict[str, NDArray[Any]]
 
 NO_IMAGE = -1
 """Image of an empty slot."""
+_SLOT = ("ticket", "value", "image", "position")
+_KEYS = {"rank": "rank", "ticket": "ticket", "value": "value", "image": "image", "position": "place"}
+"""Attribute -> its name in files."""
 
 
-def mix(*words: int | NDArray[Any]) -> NDArray[np.uint64]:
+def mix(*numbers: int | NDArray[Any]) -> NDArray[np.uint64]:
     """A 64-bit hash of numbers, element by element; arrays are broadcast (splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         state = np.asarray(0x9E3779B97F4A7C15, np.uint64)
-        for word in words:
-            state = np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + (state << np.uint64(6)) + state
+        for number in numbers:
+            state = (
+                np.asarray(number).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + (state << np.uint64(6)) + state
+            )
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
     return state
 
 
-def random_tickets(*words: int | NDArray[Any]) -> Ints:
+def random_tickets(*numbers: int | NDArray[Any]) -> Ints:
     """Tickets, evenly spread over the non-negative 63-bit numbers; the lowest win."""
-    return (mix(*words) >> np.uint64(1)).astype(np.int64)
+    return (mix(*numbers) >> np.uint64(1)).astype(np.int64)
 
 
-def shares(*words: int | NDArray[Any]) -> NDArray[np.float64]:
+def shares(*numbers: int | NDArray[Any]) -> NDArray[np.float64]:
     """Numbers evenly spread over [0, 1)."""
-    return (mix(*words) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return (mix(*numbers) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 class KeepBest:
-    """The best few places of every unit by one rule: lowest `rank`, ties by lowest `ticket`.
+    """The best few positions of every unit by one rule: lowest `rank`, ties by lowest `ticket`.
 
-    Which those are does not depend on the order in which places are offered, nor on how offers are split among
+    Which those are does not depend on the order in which positions are offered, nor on how offers are split among
     several keepers that are merged later.
 
     Attributes:
         rank, ticket: `(units, slots)`, best first.
-        value: the activation there; image: index of the image, `NO_IMAGE` for an empty slot; place: flat position.
+        value: the activation there; image: index of the image, `NO_IMAGE` for an empty slot; position: flat position.
     """
 
     def __init__(self, units: int, slots: int) -> None:
@@ -54,41 +65,41 @@ class KeepBest:
         self.ticket = np.full((units, slots), np.iinfo(np.int64).max, np.int64)
         self.value = np.zeros((units, slots), np.float32)
         self.image = np.full((units, slots), NO_IMAGE, np.int64)
-        self.place = np.zeros((units, slots), np.int64)
+        self.position = np.zeros((units, slots), np.int64)
 
-    def offer(self, rank: NDArray[np.float64], ticket: Ints, value: Floats, image: Ints, place: Ints) -> None:
-        """Consider `(units, n)` places; those of rank infinity are none. `image` may be `(n,)`."""
+    def offer(self, rank: NDArray[np.float64], ticket: Ints, value: Floats, image: Ints, position: Ints) -> None:
+        """Consider `(units, n)` positions; those of rank infinity are none. `image` may be `(n,)`."""
         rank, image = np.asarray(rank, np.float64), np.broadcast_to(image, value.shape)
         rank = np.where(np.isinf(rank), np.inf, rank)
-        # nobody who ranks behind the last that is kept can enter: mostly that is everybody, after a while
+        # only ranks up to the last one in the reservoir can enter; after a while, most rows have none and are skipped
         rows = np.flatnonzero((rank <= self.rank[:, -1:]).any(axis=1) & np.isfinite(rank).any(axis=1))
         if len(rows) == 0:
             return
-        fields: Arrays = {"rank": rank, "ticket": ticket, "value": value, "image": image, "place": place}
+        fields: Arrays = {"rank": rank, "ticket": ticket, "value": value, "image": image, "position": position}
         joined = {name: np.concatenate([getattr(self, name)[rows], new[rows]], 1) for name, new in fields.items()}
-        nobody = np.isinf(joined["rank"])  # an empty slot looks the same whoever was turned away there
-        for name, empty in (("ticket", np.iinfo(np.int64).max), ("value", 0), ("image", NO_IMAGE), ("place", 0)):
-            joined[name] = np.where(nobody, empty, joined[name]).astype(joined[name].dtype)
+        vacant = np.isinf(joined["rank"])  # empty slots are identical, whatever was offered
+        for name, empty in (("ticket", np.iinfo(np.int64).max), ("value", 0), ("image", NO_IMAGE), ("position", 0)):
+            joined[name] = np.where(vacant, empty, joined[name]).astype(joined[name].dtype)
         order = np.lexsort((joined["ticket"], joined["rank"]), axis=1)[:, : self.slots]
         for name, values in joined.items():
             getattr(self, name)[rows] = np.take_along_axis(values, order, axis=1)
 
     def merge(self, other: KeepBest) -> None:
-        """Take in what another keeper kept of other places."""
-        self.offer(other.rank, other.ticket, other.value, other.image, other.place)
+        """Merge the reservoir of other positions."""
+        self.offer(other.rank, other.ticket, other.value, other.image, other.position)
 
     def arrays(self, prefix: str) -> Arrays:
         """All of it, for a file."""
-        return {f"{prefix}.{name}": getattr(self, name) for name in ("rank", "ticket", "value", "image", "place")}
+        return {f"{prefix}.{_KEYS[name]}": getattr(self, name) for name in ("rank", *_SLOT)}
 
     def load(self, prefix: str, arrays: Arrays) -> None:
         """What `arrays` wrote."""
-        for name in ("rank", "ticket", "value", "image", "place"):
-            setattr(self, name, arrays[f"{prefix}.{name}"].copy())
+        for name in ("rank", *_SLOT):
+            setattr(self, name, arrays[f"{prefix}.{_KEYS[name]}"].copy())
 
 
 class KeepByStrength:
-    """A few places of every unit for each step of response, drawn by lot among all places offered.
+    """A few positions of every unit for each step of response, sampled at random among all positions offered.
 
     Steps part at 1, 1.5, 2, 3, 4, 6, ...: half an octave each, more or less. A band between two responses is a run of
     steps, and the lowest tickets of the run are among the lowest of its parts. So bands can be chosen when all is
@@ -107,7 +118,7 @@ class KeepByStrength:
         self.ticket = np.full(shape, np.iinfo(np.int64).max, np.int64)
         self.value = np.zeros(shape, np.float32)
         self.image = np.full(shape, NO_IMAGE, np.int32)
-        self.place = np.zeros(shape, np.int32)
+        self.position = np.zeros(shape, np.int32)
 
     @classmethod
     def step(cls, values: NDArray[Any]) -> Ints:
@@ -124,48 +135,48 @@ class KeepByStrength:
         edges[0] = 0.0
         return edges
 
-    def offer(self, ticket: Ints, value: Floats, image: Ints, place: Ints) -> None:
-        """Consider `(units, n)` places; those with a value of at most zero are none."""
+    def offer(self, ticket: Ints, value: Floats, image: Ints, position: Ints) -> None:
+        """Consider `(units, n)` positions; those with a value of at most zero are none."""
         units = np.arange(len(value))
         steps = self.step(np.where(value > 0, value, 1.0))
         worst = self.ticket[:, :, -1]
         for i in range(value.shape[1]):
             new = np.flatnonzero((value[:, i] > 0) & (ticket[:, i] < worst[units, steps[:, i]]))
             if len(new):
-                self._insert(new, steps[new, i], ticket[new, i], value[new, i], int(image[i]), place[new, i])
+                self._insert(new, steps[new, i], ticket[new, i], value[new, i], int(image[i]), position[new, i])
 
-    def _insert(self, rows: Ints, steps: Ints, ticket: Ints, value: Floats, image: int, place: Ints) -> None:
-        """Put one place each into the slots of its unit and step, which stay in the order of tickets."""
+    def _insert(self, rows: Ints, steps: Ints, ticket: Ints, value: Floats, image: int, position: Ints) -> None:
+        """Put one position each into the slots of its unit and step, which stay in the order of tickets."""
         at = (self.ticket[rows, steps] < ticket[:, None]).sum(axis=1)
         slots = np.arange(self.slots)
         source = np.where(slots[None] > at[:, None], slots[None] - 1, slots[None])
         here = slots[None] == at[:, None]
-        for kept, new in ((self.ticket, ticket), (self.value, value), (self.image, None), (self.place, place)):
-            moved = np.take_along_axis(kept[rows, steps], source, axis=1)
-            kept[rows, steps] = np.where(here, image if new is None else new[:, None], moved)
+        for stored, new in ((self.ticket, ticket), (self.value, value), (self.image, None), (self.position, position)):
+            moved = np.take_along_axis(stored[rows, steps], source, axis=1)
+            stored[rows, steps] = np.where(here, image if new is None else new[:, None], moved)
 
     def merge(self, other: KeepByStrength) -> None:
-        """Take in what another keeper kept of other places."""
+        """Merge the reservoir of other positions."""
         ticket = np.concatenate([self.ticket, other.ticket], axis=2)
         order = ticket.argsort(axis=2, kind="stable")[:, :, : self.slots]
-        for name in ("ticket", "value", "image", "place"):
+        for name in _SLOT:
             joined = np.concatenate([getattr(self, name), getattr(other, name)], axis=2)
             setattr(self, name, np.take_along_axis(joined, order, axis=2))
 
     def between(self, first: int, last: int, unit: int, count: int) -> tuple[Floats, Ints, Ints]:
-        """`(values, images, places)` of at most `count` places of a unit in steps `first` up to, not with, `last`."""
+        """`(values, images, positions)` of at most `count` examples of a unit in the steps `first` to `last - 1`."""
         ticket = self.ticket[unit, first:last].ravel()
         order = ticket.argsort(kind="stable")[:count]
         image = self.image[unit, first:last].ravel()[order].astype(np.int64)
         there = image != NO_IMAGE
-        value, place = (getattr(self, name)[unit, first:last].ravel()[order] for name in ("value", "place"))
-        return value[there], image[there], place[there].astype(np.int64)
+        value, position = (getattr(self, name)[unit, first:last].ravel()[order] for name in ("value", "position"))
+        return value[there], image[there], position[there].astype(np.int64)
 
     def arrays(self, prefix: str) -> Arrays:
         """All of it, for a file."""
-        return {f"{prefix}.{name}": getattr(self, name) for name in ("ticket", "value", "image", "place")}
+        return {f"{prefix}.{_KEYS[name]}": getattr(self, name) for name in _SLOT}
 
     def load(self, prefix: str, arrays: Arrays) -> None:
         """What `arrays` wrote."""
-        for name in ("ticket", "value", "image", "place"):
-            setattr(self, name, arrays[f"{prefix}.{name}"].copy())
+        for name in _SLOT:
+            setattr(self, name, arrays[f"{prefix}.{_KEYS[name]}"].copy())

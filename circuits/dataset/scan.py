@@ -1,6 +1,6 @@
-"""One pass over pictures for all units of some layers: dataset examples, histograms, quantiles, samples.
+"""One pass over images for all units of some layers: dataset examples, histograms, quantiles, samples.
 
-Pictures go through in chunks of a fixed size. What is counted of a chunk does not depend on the others, and is put
+Images go through in chunks of a fixed size. What is counted of a chunk does not depend on the others, and is put
 together so that neither a killed and resumed scan nor one shared by several processes differs from one in one go.
 """
 
@@ -70,66 +70,66 @@ def scan(
     replace: bool = False,
     progress: Progress = None,
 ) -> Scan:
-    """Look at every unit of some layers on all pictures, in one pass, and keep what was found in a store.
+    """Statistics and example images of every unit of some layers, in one pass over the images, kept in a store.
 
-    Per unit: how often it fires, its histogram (before the rectifier), quantiles, the pictures and places where it
-    responds most, in bands between quantiles, at random, about zero and most negatively, and its responses at places
-    drawn by lot. Memory does not grow with the number of pictures. A scan that was killed goes on where it stopped,
+    Per unit: how often it is active, its histogram (before the ReLU), quantiles, the images and positions where it
+    responds most, in bands between quantiles, at random, about zero and most negatively, and its responses at positions
+    sampled at random. Memory does not grow with the number of images. A scan that was killed goes on where it stopped,
     and ends with the same bytes; a finished one is read, not made again. Under `torchrun` each process takes its
-    share of the pictures.
+    share of the images.
 
     Args:
         model: the model.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         store: a folder, made if need be; it may hold scans of several models.
         layers: names of layers, or of bases attached to them (`mixed4c~sae`); by default every rectified layer and
             the trunk.
-        plan: how much of everything is kept.
-        seed: of what is drawn by lot; that of `plan`, where it is given.
-        batch_size: pictures per forward pass. Results are the same for any, up to the rounding of the network itself.
-        workers: threads that decode pictures.
+        plan: how many examples and samples are kept.
+        seed: of what is sampled at random; that of `plan`, where it is given.
+        batch_size: images per forward pass. Results are the same for any, up to the rounding of the network itself.
+        workers: threads that decode images.
         replace: make it again, whatever the store holds of this model.
-        progress: True for a bar, or a function of (done, total) pictures.
+        progress: True for a bar, or a function of (done, total) images.
 
     Raises:
-        AddressError: unknown layer. ImageError: no readable pictures.
-        StoreError: the store holds a scan of other weights, pictures or settings, or another process is writing it.
+        AddressError: unknown layer. ImageError: no readable images.
+        StoreError: the store holds a scan of other weights, images or settings, or another process is writing it.
 
-    >>> scan(load("scenes"), "scenes:20", "store", layers=["mixed4a"]).unit("mixed4a:11").fires_on  # doctest: +SKIP
+    >>> scan(load("scenes"), "scenes:20", "store").unit("mixed4a:11").active_images  # doctest: +SKIP
     5
     """
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise CircuitsError(f"a batch has at least one picture, not {batch_size!r}")
+        raise CircuitsError(f"a batch has at least one image, not {batch_size!r}")
     if not isinstance(workers, int) or workers < 0:
-        raise CircuitsError(f"the number of workers is not negative, but {workers!r} was asked for")
+        raise CircuitsError(f"workers={workers!r} must be a whole number of at least 0")
     begun = time.perf_counter()
     sites = sites_of(model, layers)
-    pictures = open_images(images)
+    dataset = open_images(images)
     chosen = Plan(seed=seed) if plan is None else plan
     folder = folder_of(store, model.name)
     _usable(folder)
-    asked = _identity(model, pictures, sites, chosen, batch_size)
+    identity = _identity(model, dataset, sites, chosen, batch_size)
     with _Ranks() as ranks:
         with _locked(folder) if ranks.first else contextlib.nullcontext():
             if ranks.first:
-                _prepare(folder, asked, replace)
+                _prepare(folder, identity, replace)
             ranks.wait()
             if read_manifest(folder) is not None:
                 return Scan(folder)
-            with ThreadPool() as crew:
-                work = _Work(model, pictures, sites, chosen, batch_size, workers, folder, asked, crew, progress)
+            with ThreadPool() as pool:
+                work = _Work(model, dataset, sites, chosen, batch_size, workers, folder, identity, pool, progress)
                 waited = work.run(ranks)
             ranks.wait()
             if ranks.first:
-                _finish(model, folder, asked, sites, chosen, pictures)
+                _finish(model, folder, identity, sites, chosen, dataset)
             ranks.wait()
     return Scan(folder, waited=waited, seconds=time.perf_counter() - begun)
 
 
-# -- what is asked --------------------------------------------------------------------------------
+# -- identity -------------------------------------------------------------------------------------
 
 
-def _identity(model: Model, pictures: Images, sites: Sequence[Site], plan: Plan, batch_size: int) -> dict[str, Any]:
+def _identity(model: Model, dataset: Images, sites: Sequence[Site], plan: Plan, batch_size: int) -> dict[str, Any]:
     """What makes two scans the same one."""
     bases = {site.name: basis_digest(model.basis(*site.name.split("~", 1))) for site in sites if "~" in site.name}
     return {
@@ -137,8 +137,8 @@ def _identity(model: Model, pictures: Images, sites: Sequence[Site], plan: Plan,
         "model": model.name,
         "weights": model.digest,
         "input": json.loads(json.dumps(asdict(model.input))),
-        "images": pictures.digest,
-        "count": len(pictures),
+        "images": dataset.digest,
+        "count": len(dataset),
         "layers": [site.name for site in sites],
         "plan": asdict(plan),
         "batch_size": batch_size,
@@ -161,36 +161,37 @@ def _locked(folder: Path) -> Iterator[None]:
         raise StoreError(f"another scan is writing {named(folder)}; wait for it, or give another store") from error
 
 
-def _prepare(folder: Path, asked: dict[str, Any], replace: bool) -> None:
-    """Make the folder ready: keep what answers the question, refuse what does not, unless it may be replaced."""
+def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
+    """Make the folder ready: keep a matching scan, refuse another one, unless it may be replaced."""
     manifest = None if replace else read_manifest(folder)
     if manifest is not None:
-        _same(folder, manifest["asked"], asked)
+        _same(folder, manifest["asked"], identity)
         return
     partial = folder / PARTIAL
     for path in sorted(partial.glob("*")):
         if path.suffix == ".safetensors" and not replace:
-            _same(folder, SCANS.read_about(path)["asked"], asked)
+            _same(folder, SCANS.read_about(path)["asked"], identity)
         else:
             path.unlink()
     if replace:
         (folder / MANIFEST).unlink(missing_ok=True)
 
 
-_WORDS = {
+_DIFFERENCES = {
     "weights": "other weights",
     "bases": "a basis (an SAE) that was another then",
     "input": "another input size or normalization",
-    "images": "other pictures",
-    "count": "another number of pictures",
+    "images": "other images",
+    "count": "another number of images",
     "layers": "other layers",
     "plan": "another plan or seed",
     "batch_size": "another batch size",
 }
 
 
-def _same(folder: Path, there: Any, asked: dict[str, Any]) -> None:
-    other = [word for key, word in _WORDS.items() if not isinstance(there, dict) or there.get(key) != asked.get(key)]
+def _same(folder: Path, stored: Any, identity: dict[str, Any]) -> None:
+    former = stored if isinstance(stored, dict) else {}
+    other = [difference for key, difference in _DIFFERENCES.items() if former.get(key) != identity.get(key)]
     if other:
         raise StoreError(
             f"{named(folder)} holds a scan with {', '.join(other)}: give another store, or replace it (--replace)"
@@ -240,48 +241,48 @@ class _Work:
     """One process's share of a scan."""
 
     model: Model
-    pictures: Images
+    dataset: Images
     sites: Sequence[Site]
     plan: Plan
     batch_size: int
     workers: int
     folder: Path
-    asked: dict[str, Any]
-    crew: ThreadPool
+    identity: dict[str, Any]
+    pool: ThreadPool
     progress: Progress
 
     def run(self, ranks: _Ranks) -> float:
-        """Count the chunks that nobody has counted; seconds spent waiting for pictures."""
+        """Count the chunks that no process has counted; seconds spent waiting for images."""
         path = _partial(self.folder, ranks.rank)
         tallies = new_tallies(self.sites, self.plan)
         done = _resume(path, tallies)
         counted = {
             chunk for other in sorted(path.parent.glob("*.safetensors")) for chunk in SCANS.read_about(other)["done"]
         }
-        ranks.wait()  # before anybody writes, so that all see the same chunks left
+        ranks.wait()  # before any process writes, so that all see the same chunks remaining
         size = BATCHES * self.batch_size
-        chunks = range((len(self.pictures) + size - 1) // size)
-        left = [chunk for chunk in chunks if chunk not in counted][ranks.rank :: ranks.world]
-        inside = {chunk: range(chunk * size, min((chunk + 1) * size, len(self.pictures))) for chunk in chunks}
+        chunks = range((len(self.dataset) + size - 1) // size)
+        remaining = [chunk for chunk in chunks if chunk not in counted][ranks.rank :: ranks.world]
+        inside = {chunk: range(chunk * size, min((chunk + 1) * size, len(self.dataset))) for chunk in chunks}
         before = sum(len(inside[chunk]) for chunk in done)
-        total = before + sum(len(inside[chunk]) for chunk in left)
+        total = before + sum(len(inside[chunk]) for chunk in remaining)
         waited, saved = 0.0, time.perf_counter()
         with reporter(self.progress, "img") as report:
             report(before, total)
-            for chunk in left:
+            for chunk in remaining:
                 for seconds, count in self._chunk(inside[chunk], tallies):
                     waited, before = waited + seconds, before + count
                     report(before, total)
                 done.append(chunk)
-                if time.perf_counter() - saved > _SAVE_EVERY or chunk == left[-1]:
-                    _save(path, tallies, {"asked": self.asked, "done": sorted(done)})
+                if time.perf_counter() - saved > _SAVE_EVERY or chunk == remaining[-1]:
+                    _save(path, tallies, {"asked": self.identity, "done": sorted(done)})
                     saved = time.perf_counter()
         return waited
 
     def _chunk(self, indices: range, tallies: dict[str, Tally]) -> Iterator[tuple[float, int]]:
         began = time.perf_counter()
         names = list(dict.fromkeys(site.read for site in self.sites))
-        for group, batch in self.pictures.batches(self.model.input, self.batch_size, self.workers, indices):
+        for group, batch in self.dataset.batches(self.model.input, self.batch_size, self.workers, indices):
             waited = time.perf_counter() - began
             images = np.asarray(group, np.int64)
             with torch.no_grad():
@@ -295,7 +296,7 @@ class _Work:
         acts = acts if acts.ndim == 4 else acts[:, :, None, None]
         for site in self.sites:
             if site.read == name:
-                tallies[site.name].take(images, acts if site.encode is None else site.encode(acts), self.crew)
+                tallies[site.name].take(images, acts if site.encode is None else site.encode(acts), self.pool)
 
 
 def new_tallies(sites: Sequence[Site], plan: Plan) -> dict[str, Tally]:
@@ -330,10 +331,10 @@ def _resume(path: Path, tallies: dict[str, Tally]) -> list[int]:
 def _finish(
     model: Model,
     folder: Path,
-    asked: dict[str, Any],
+    identity: dict[str, Any],
     sites: Sequence[Site],
     plan: Plan,
-    pictures: Images,
+    dataset: Images,
 ) -> None:
     """Put together what all processes counted, write it, and drop what is no longer needed."""
     partial = sorted((folder / PARTIAL).glob("*.safetensors"))
@@ -345,28 +346,28 @@ def _finish(
             part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy"))
             tally.merge(part)
         of_layer, of_samples = _layer_arrays(model, site, tally), _sample_arrays(tally)
-        for room, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
-            name = f"{room}/{site.name}.safetensors"
+        for subfolder, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
+            name = f"{subfolder}/{site.name}.safetensors"
             SCANS.write_tensors(folder / name, arrays)
             files[name] = sha256(folder / name)
     labels = None
-    if pictures.labels is not None:
-        labels = [str(i) if pictures.classes is None else pictures.classes[i] for i in pictures.labels]
-    SCANS.write_json(folder / IMAGES, {"schema": SCHEMA, "ids": pictures.ids, "labels": labels})
+    if dataset.labels is not None:
+        labels = [str(i) if dataset.classes is None else dataset.classes[i] for i in dataset.labels]
+    SCANS.write_json(folder / IMAGES, {"schema": SCHEMA, "ids": dataset.ids, "labels": labels})
     files[IMAGES] = sha256(folder / IMAGES)
     manifest = {
         "kind": KIND,
         "schema": SCHEMA,
         "model": model.name,
         "weights": model.digest,
-        "input": asked["input"],
-        "images": {"name": pictures.name, "digest": pictures.digest, "origin": pictures.origin},
-        "count": len(pictures),
+        "input": identity["input"],
+        "images": {"name": dataset.name, "digest": dataset.digest, "origin": dataset.origin},
+        "count": len(dataset),
         "plan": asdict(plan),
         "layers": {s.name: {"units": s.units, "size": list(s.size), "signed": s.signed} for s in sites},
-        "asked": asked,
+        "asked": identity,
         "files": files,
-        "provenance": provenance(weights=model.digest, images=pictures.digest, seed=plan.seed),
+        "provenance": provenance(weights=model.digest, images=dataset.digest, seed=plan.seed),
     }
     SCANS.write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
     for path in partial:
@@ -380,20 +381,21 @@ def _layer_arrays(model: Model, site: Site, tally: Tally) -> Arrays:
     used = np.flatnonzero(counts.any(axis=(0, 1)))
     first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
     fields, field_of = _fields(model, site)
-    kept = {
-        f"{n}.{f}": getattr(getattr(tally, n), f)
-        for n in ("top", "lowest", "near", "random")
-        for f in ("value", "image", "place")
+    examples = {
+        key: values
+        for name in ("top", "lowest", "near", "random")
+        for key, values in getattr(tally, name).arrays(name).items()
+        if not key.endswith((".rank", ".ticket"))
     }
     return {
-        **{name: values if name.endswith("value") else values.astype(np.int32) for name, values in kept.items()},
+        **{name: values if name.endswith("value") else values.astype(np.int32) for name, values in examples.items()},
         **tally.bands.arrays("bands"),
         "counts": counts[:, :, first:last],
         "first_bin": np.array([first + 1]),
         "tiny": tally.counts[:, :, 0].sum(axis=1),
         "total": tally.total.sum(axis=0),
         "images": np.array([tally.images]),
-        "fires_on": tally.fires_on,
+        "fires_on": tally.active_images,
         "field": fields,
         "field_of": field_of,
     }
@@ -404,12 +406,12 @@ def _sample_arrays(tally: Tally) -> Arrays:
 
 
 def _fields(model: Model, site: Site) -> tuple[Ints, Ints]:
-    """The receptive fields there are, `(k, 6)`: size, stride, offset (-1: the whole picture); and whose is which."""
+    """The receptive fields there are, `(k, 6)`: size, stride, offset (-1: the whole image); and whose is which."""
     basis = site.name.partition("~")[2] or None
-    found: dict[tuple[int, ...], int] = {}
+    rows: dict[tuple[int, ...], int] = {}
     of = []
     for index in range(site.units):
         field = model.receptive_field(Unit(site.layer.name, index, basis=basis))
         row = (-1,) * 6 if field is None else (*field.size, *field.stride, *field.offset)
-        of.append(found.setdefault(row, len(found)))
-    return np.array(list(found), np.int64), np.array(of, np.int64)
+        of.append(rows.setdefault(row, len(rows)))
+    return np.array(list(rows), np.int64), np.array(of, np.int64)

@@ -1,4 +1,4 @@
-"""What a scan found: for each unit how often and how strongly it fires, and where."""
+"""Results of a scan: for each unit how often and how strongly it is active, and where."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from circuits.dataset.scan_store import (
     models_in,
     read_manifest,
 )
-from circuits.dataset.streaming_statistics import Plan, drawn_places, edges, whose
+from circuits.dataset.streaming_statistics import Plan, edges, images_and_draws, sampled_positions
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
 from zoo.common.stored import named
@@ -33,17 +33,17 @@ from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 0.999)
-"""Shares of the positions where a unit fires, at which bands part."""
+"""Shares of the positions where a unit fires, that separate the bands."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """A range of responses, and places where the unit responds that strongly.
+    """A range of responses, and positions where the unit responds that strongly.
 
     Attributes:
         low, high: from `low` up to, not with, `high` (the last band: with it).
         share: of the positions where the unit fires, how many lie in it.
-        examples: drawn by lot among one firing place and the strongest place of every picture.
+        examples: sampled at random among one firing position and the strongest position of every image.
     """
 
     low: float
@@ -54,29 +54,29 @@ class Band:
 
 @dataclass(frozen=True)
 class UnitScan:
-    """What a scan found of one unit. A unit fires where its response is above zero.
+    """Statistics and examples of one unit. A unit is active where its response is above zero.
 
     Attributes:
         unit: address.
-        positions: how many were looked at; images: in so many pictures.
-        density: share of the positions where it fires; fires_on: number of pictures on which it does anywhere.
-        maximum, minimum: of its response, before the rectifier where the layer ends in one.
-        mean: of the response behind the rectifier; mean_if_on: over the positions where it fires.
+        positions: how many there were; images: in so many images.
+        density: share of the positions where it fires; active_images: number of images with any such position.
+        maximum, minimum: of its response, before the ReLU where the layer ends in one.
+        mean: of the response after the ReLU; mean_if_on: over the positions where it fires.
         edges: `(bins + 1,)` of the histogram, from the most negative response to the strongest.
         counts: `(bins,)` positions in each bin.
         zeros: positions of a response smaller than any bin: zero, but for rounding.
         quantiles: share of the firing positions -> response (from the histogram: off by less than its bins are wide).
         bands: ranges between these quantiles, rounded to powers of two and once and a half these.
-        top: pictures with the strongest responses; random: places where it fires; near_zero, most_negative.
-        classes: label -> how many of the top pictures bear it, most first; empty without labels.
-        signed: whether responses were read before the rectifier, so that there are negative ones.
+        top: images with the strongest responses; random: positions where it fires; near_zero, most_negative.
+        classes: label -> how many of the top images bear it, most first; empty without labels.
+        signed: whether responses were read before the ReLU, so that there are negative ones.
     """
 
     unit: str
     positions: int
     images: int
     density: float
-    fires_on: int
+    active_images: int
     maximum: float
     minimum: float
     mean: float
@@ -95,9 +95,16 @@ class UnitScan:
 
     def describe(self, examples: int | None = None) -> dict[str, Any]:
         """Ready for JSON, with at most so many examples of a kind."""
-        numbers = ("unit", "positions", "images", "density", "fires_on", "maximum", "minimum", "mean", "mean_if_on")
         return {
-            **{name: getattr(self, name) for name in numbers},
+            "unit": self.unit,
+            "positions": self.positions,
+            "images": self.images,
+            "density": self.density,
+            "fires_on": self.active_images,
+            "maximum": self.maximum,
+            "minimum": self.minimum,
+            "mean": self.mean,
+            "mean_if_on": self.mean_if_on,
             "zeros": self.zeros,
             "signed": self.signed,
             "histogram": {"edges": self.edges.tolist(), "counts": self.counts.tolist()},
@@ -122,14 +129,14 @@ def _plain(examples: tuple[Example, ...]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Samples:
-    """Responses of all units of a layer at the same places, drawn by lot.
+    """Responses of all units of a layer at the same positions, sampled at random.
 
-    Two scans of the same pictures with the same seed drew the same places, as shares of the picture: rows of one
+    Two scans of the same images with the same seed drew the same positions, as shares of the image: rows of one
     layer belong to rows of the other, also where they are layers of two models.
 
     Attributes:
-        values: `(samples, units)` responses, before the rectifier where the layer ends in one.
-        images: index of each sample's picture; down, across: its place, as shares of height and width.
+        values: `(samples, units)` responses, before the ReLU where the layer ends in one.
+        images: index of each sample's image; down, across: its position, as shares of height and width.
     """
 
     values: NDArray[np.float32]
@@ -140,7 +147,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class LayerScan:
-    """What a scan found of all units of a layer; `unit` gives one.
+    """Statistics of all units of a layer; `unit` gives one.
 
     Attributes:
         name: of the layer; model: of its model; size: height and width of its map.
@@ -162,7 +169,7 @@ class LayerScan:
 
     @property
     def positions(self) -> int:
-        """How many positions of each unit were looked at."""
+        """How many positions of each unit were counted."""
         return int(self.arrays["images"][0]) * self.size[0] * self.size[1]
 
     @cached_property
@@ -180,13 +187,15 @@ class LayerScan:
         return self.arrays["top.value"][:, 0]
 
     @property
-    def fires_on(self) -> Ints:
-        """Number of pictures on which each unit fires, `(units,)`."""
+    def active_images(self) -> Ints:
+        """Number of images on which each unit fires, `(units,)`."""
         return self.arrays["fires_on"]
+
+    fires_on = active_images
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:
-        """Mean response of each unit behind its rectifier, `(units,)`."""
+        """Mean response of each unit after its ReLU, `(units,)`."""
         return np.asarray(self.arrays["total"] / self.positions)
 
     @cached_property
@@ -215,7 +224,7 @@ class LayerScan:
             positions=self.positions,
             images=int(self.arrays["images"][0]),
             density=firing / self.positions,
-            fires_on=int(self.fires_on[index]),
+            active_images=int(self.active_images[index]),
             maximum=maximum,
             minimum=minimum,
             mean=float(self.mean[index]),
@@ -242,36 +251,36 @@ class LayerScan:
         last = int(KeepByStrength.step(np.array(high))) + 1
         parts = [0, *sorted({step for step in inner if step < last}), last]
         step_of_bin = KeepByStrength.step(ends[:-1])
-        made = []
+        bands = []
         for begin, end in zip(parts, parts[1:], strict=False):
             inside = int(counts[(step_of_bin >= begin) & (step_of_bin < end)].sum())
             if inside:
                 top = float(steps[end]) if end < last else high
                 share = inside / int(counts.sum())
-                value, image, place = self._by_strength.between(begin, end, index, self.plan.per_band)
-                made.append(Band(float(steps[begin]), top, share, self._made(index, image, value, place)))
-        return tuple(made)
+                value, image, position = self._by_strength.between(begin, end, index, self.plan.per_band)
+                bands.append(Band(float(steps[begin]), top, share, self._as_examples(index, image, value, position)))
+        return tuple(bands)
 
     @cached_property
     def _by_strength(self) -> KeepByStrength:
-        kept = KeepByStrength(0, self.plan.per_band)
-        kept.load("bands", self.arrays)
-        return kept
+        reservoir = KeepByStrength(0, self.plan.per_band)
+        reservoir.load("bands", self.arrays)
+        return reservoir
 
     def _examples(
         self, index: int, name: str, *, above: float | None = None, below: float | None = None
     ) -> tuple[Example, ...]:
-        image, value, place = (self.arrays[f"{name}.{n}"][index] for n in ("image", "value", "place"))
-        there = image != NO_IMAGE
+        image, value, position = (self.arrays[f"{name}.{n}"][index] for n in ("image", "value", "place"))
+        filled = image != NO_IMAGE
         if above is not None:
-            there &= value > above
+            filled &= value > above
         if below is not None:
-            there &= value < below
-        return self._made(index, image[there], value[there], place[there])
+            filled &= value < below
+        return self._as_examples(index, image[filled], value[filled], position[filled])
 
-    def _made(self, index: int, images: Ints, values: NDArray[Any], places: Ints) -> tuple[Example, ...]:
+    def _as_examples(self, index: int, images: Ints, values: NDArray[Any], positions: Ints) -> tuple[Example, ...]:
         fields = self.arrays["field"][self.arrays["field_of"][index]]
-        rows = zip(images.tolist(), values.tolist(), places.tolist(), strict=True)
+        rows = zip(images.tolist(), values.tolist(), positions.tolist(), strict=True)
         return tuple(
             Example(i, self.ids[i], divmod(p, self.size[1]), v, self._box(fields, *divmod(p, self.size[1])))
             for i, v, p in rows
@@ -289,21 +298,21 @@ class LayerScan:
 def _quantile(counts: Ints, ends: NDArray[Any], share: float) -> float:
     """The response below which a share of the positions lies, straight within its bin."""
     cumulated = counts.cumsum()
-    wanted = share * cumulated[-1]
-    at = int(np.searchsorted(cumulated, wanted))
+    rank = share * cumulated[-1]
+    at = int(np.searchsorted(cumulated, rank))
     before = cumulated[at - 1] if at else 0
-    within = (wanted - before) / max(int(counts[at]), 1)
+    within = (rank - before) / max(int(counts[at]), 1)
     return float(ends[at] + (ends[at + 1] - ends[at]) * within)
 
 
 class Scan:
-    """A finished scan, read from its store as it is asked; every file is checked against the manifest's digests.
+    """A finished scan, read from its store on demand; every file is checked against the manifest's digests.
 
     Attributes:
-        folder: where it lies; manifest: what it says of itself.
-        model: name; count: of pictures; ids: their names; labels: class names, one per picture, or None.
+        folder: where it lies; manifest: its description: settings, digests.
+        model: name; count: of images; ids: their names; labels: class names, one per image, or None.
         layers: layer name -> number of units.
-        waited, seconds: of the scan just made, how long it waited for pictures, and how long it took in all.
+        waited, seconds: of the scan just made, how long it waited for images, and how long it took in all.
     """
 
     def __init__(self, folder: Path, *, waited: float = 0.0, seconds: float = 0.0) -> None:
@@ -318,27 +327,27 @@ class Scan:
             self.layers = {str(name): int(about["units"]) for name, about in manifest["layers"].items()}
         except (TypeError, KeyError, ValueError) as error:
             raise SCANS.damaged(folder, str(error)) from error
-        pictures = SCANS.read_json(check_file(folder, IMAGES, manifest["files"]))
-        self.ids = tuple(pictures["ids"])
-        self.labels = None if pictures["labels"] is None else tuple(pictures["labels"])
+        images = SCANS.read_json(check_file(folder, IMAGES, manifest["files"]))
+        self.ids = tuple(images["ids"])
+        self.labels = None if images["labels"] is None else tuple(images["labels"])
         self._read: dict[str, LayerScan] = {}
 
     def __repr__(self) -> str:
-        return f"Scan({self.model!r}, {len(self.layers)} layers, {self.count} pictures of {self.images!r})"
+        return f"Scan({self.model!r}, {len(self.layers)} layers, {self.count} images of {self.image_source!r})"
 
     @property
-    def images(self) -> str:
-        """Name of the set of pictures."""
+    def image_source(self) -> str:
+        """Name of the set of images."""
         return str(self.manifest["images"]["name"])
 
     @property
     def input_spec(self) -> InputSpec:
         """How the model was fed."""
-        said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.manifest["input"].items()}
-        return InputSpec(**said)
+        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.manifest["input"].items()}
+        return InputSpec(**entries)
 
-    def pictures(self, images: Any = None, *, check: bool = True) -> Images:
-        """The pictures that were scanned, opened again; `images` where they lie elsewhere by now.
+    def images(self, images: Any = None, *, check: bool = True) -> Images:
+        """The images that were scanned, opened again; `images` where they lie elsewhere by now.
 
         Args:
             images: where they are, if not where they were.
@@ -349,22 +358,22 @@ class Scan:
         """
         origin = self.manifest["images"].get("origin")
         if images is None and origin is None:
-            raise StoreError(f"the pictures of {named(self.folder)} were given in memory: give them again (images=)")
+            raise StoreError(f"the images of {named(self.folder)} were given in memory: give them again (images=)")
         try:
-            found = reopen(origin) if images is None else open_images(images)
-            same = tuple(found.ids) == self.ids
-            same = same and (not check or found.digest == self.manifest["images"]["digest"])
+            dataset = reopen(origin) if images is None else open_images(images)
+            same = tuple(dataset.ids) == self.ids
+            same = same and (not check or dataset.digest == self.manifest["images"]["digest"])
         except ImageError as error:
-            raise StoreError(f"the pictures of {named(self.folder)} cannot be opened: {error}") from error
+            raise StoreError(f"the images of {named(self.folder)} cannot be opened: {error}") from error
         if not same:
             raise StoreError(
-                f"{shorten(found.name)} does not hold the pictures of {named(self.folder)}, or not as they were "
-                f"({len(found)} now, {self.count} then)"
+                f"{shorten(dataset.name)} does not hold the images of {named(self.folder)}, or not as they were "
+                f"({len(dataset)} now, {self.count} then)"
             )
-        return found
+        return dataset
 
     def layer(self, name: str) -> LayerScan:
-        """What was found of a layer.
+        """Statistics of all units of a layer.
 
         Raises:
             AddressError: it was not scanned. StoreError: its file is missing or damaged.
@@ -393,7 +402,7 @@ class Scan:
         return about
 
     def unit(self, address: str | Unit) -> UnitScan:
-        """What was found of a unit, by its canonical address (`Model.unit` gives it).
+        """Statistics and examples of a unit, by its canonical address (`Model.unit` gives it).
 
         Raises:
             AddressError: of another model, of a layer that was not scanned, or a whole layer.
@@ -406,7 +415,7 @@ class Scan:
         return self.layer(unit.space).unit(unit.index)
 
     def samples(self, layer: str) -> Samples:
-        """Responses of all units of a layer at places drawn by lot.
+        """Responses of all units of a layer at positions sampled at random.
 
         Raises:
             AddressError: it was not scanned. StoreError: its file is missing or damaged.
@@ -415,8 +424,8 @@ class Scan:
         arrays = SCANS.read_tensors(
             check_file(self.folder, f"{SAMPLES}/{layer}.safetensors", self.manifest["files"]), framework="numpy"
         )
-        images, draws = whose(self.plan, arrays["ticket"])
-        down, across = (v[np.arange(len(draws)), draws] for v in drawn_places(self.plan, images))
+        images, draws = images_and_draws(self.plan, arrays["ticket"])
+        down, across = (v[np.arange(len(draws)), draws] for v in sampled_positions(self.plan, images))
         return Samples(arrays["values"], images, down, across)
 
 
@@ -428,10 +437,10 @@ def read_scan(store: str | Path, model: str) -> Scan:
     """
     folder = folder_of(store, model)
     if read_manifest(folder) is None:
-        there = models_in(store)
-        known = f"; it has scans of {', '.join(there)}" if there else ""
+        models = models_in(store)
+        others = f"; it has scans of {', '.join(models)}" if models else ""
         raise StoreError(
-            f"the store {named(Path(store))} holds no finished scan of {shorten(model)}{known}. "
+            f"the store {named(Path(store))} holds no finished scan of {shorten(model)}{others}. "
             f"Make one: circuits scan {shorten(model)} --images FOLDER --store {named(Path(store))}"
         )
     return Scan(folder)

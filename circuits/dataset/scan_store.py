@@ -1,7 +1,7 @@
 """A store: a folder that holds what scans found, each layer in a file of its own, whole or not there.
 
 STORE/MODEL/manifest.json        what was scanned, how, and the digest of every other file
-            images.json          names and labels of the pictures
+            images.json          names and labels of the images
             layers/LAYER.safetensors
             samples/LAYER.safetensors
             partial/             what a scan that has not ended has counted so far
@@ -44,12 +44,12 @@ def folder_of(store: str | Path, model: str) -> Path:
 
 def models_in(store: str | Path) -> list[str]:
     """Names of the models whose scans a store holds."""
-    found = []
+    names = []
     for path in sorted(Path(store).expanduser().glob(f"*/{MANIFEST}")):
         data = SCANS.read_json(path)
         if isinstance(data, dict) and data.get("kind") == KIND:
-            found.append(str(data.get("model")))
-    return found
+            names.append(str(data.get("model")))
+    return names
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -67,8 +67,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def digest_of_manifest(data: Mapping[str, Any]) -> str:
     """SHA-256 of all that a manifest says but this."""
-    said = {name: value for name, value in data.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    entries = {name: value for name, value in data.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def check_file(folder: Path, name: str, files: Mapping[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Where a scan reads: layers, bases attached to them, and what lies before their rectifiers."""
+"""What a scan reads: layers, attached bases, and the pre-activations of layers that end in a ReLU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Site:
     Attributes:
         name: `LAYER` or `LAYER~BASIS`.
         layer: the layer.
-        read: name of the layer whose activations are looked at: the one before the rectifier where there is one.
+        read: name of the layer whose activations are looked at: the one before the ReLU where there is one.
         units: number of channels or latents.
         encode: makes maps of latents of maps of channels; None for the channels themselves.
     """
@@ -38,7 +38,7 @@ class Site:
 
     @property
     def signed(self) -> bool:
-        """Whether responses are read before the rectifier."""
+        """Whether responses are read before the ReLU."""
         return self.read != self.layer.name
 
     @property
@@ -61,12 +61,12 @@ def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
         if isinstance(layers, str) or not layers:
             raise CircuitsError("layers= is a list of names, with at least one")
         return list(layers)
-    names, seen = [], set()
+    names, visited = [], set()
     for name, layer in model.layers.items():
         node = model.node(name) if model.graph is not None else name
-        if layer.part is None and (layer.kind == "relu" or layer.trunk) and node not in seen:
+        if layer.part is None and (layer.kind == "relu" or layer.trunk) and node not in visited:
             names.append(name)
-            seen.add(node)
+            visited.add(node)
     return names
 
 
@@ -84,7 +84,7 @@ def _site(model: Model, name: str) -> Site:
 
 
 def _before_rectifier(model: Model, name: str) -> str:
-    """The layer that a plain rectifier makes `name` of; `name` itself where there is none, or it has no name."""
+    """The layer that a plain ReLU makes `name` of; `name` itself where there is none, or it has no name."""
     if model.graph is None:
         return name
     op = model.graph.ops[model.node(name)]

@@ -1,4 +1,4 @@
-"""What is counted while images stream by, for all units of one layer at once, in memory that does not grow with them.
+"""Streaming statistics: counts, sums and examples of all units of one layer, in memory independent of the images.
 
 Counts are whole numbers, kept examples are chosen by total orders, and sums carry their rounding errors along
 (Dekker's two-sum), so that neither the order of the images nor their split among processes shows in the result.
@@ -23,13 +23,13 @@ from circuits.errors import CircuitsError
 PER_OCTAVE = 8
 OCTAVES = (-40, 24)
 """The histogram's bins: an eighth of an octave of size each (9 to 12.5 % wide), from 2^-40 to 2^24, for each sign."""
-_SHIFT = 23 - 3  # of a float's 23 bits behind the point, three tell the eighths of an octave
+_SHIFT = 23 - 3  # of a float's 23 fraction bits, the highest three give the eighth of an octave
 _LOW, _HIGH = ((127 + octave) * PER_OCTAVE for octave in OCTAVES)
 _WIDTH = _HIGH - _LOW + 1  # the first bin holds what is smaller, the last also what is larger
 _CACHED = 1 << 19
 """Values counted at a time: what a core's cache holds."""
 _LOOKS = 64
-"""Positions of a picture among which one is looked for where the unit fires."""
+"""Positions of an image among which one is looked for where the unit fires."""
 _FIRING, _STRONGEST, _NEAR, _DRAW, _LOOK, _BAND = range(6)
 
 
@@ -47,7 +47,7 @@ class ThreadPool:
     def __enter__(self) -> ThreadPool:
         if self.hands > 1:
             threads = torch.get_num_threads()
-            self._pool = ThreadPoolExecutor(self.hands, "crew", initializer=torch.set_num_threads, initargs=(1,))
+            self._pool = ThreadPoolExecutor(self.hands, "scan", initializer=torch.set_num_threads, initargs=(1,))
             together = Barrier(self.hands)
             for started in [self._pool.submit(together.wait) for _ in range(self.hands)]:
                 started.result()
@@ -71,14 +71,14 @@ class ThreadPool:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything a scan keeps.
+    """How many examples and samples a scan keeps.
 
     Attributes:
-        top: pictures with the strongest responses, per unit.
-        few: most negative, near-zero and random firing places, per unit.
-        per_band: places per band of responses, per unit.
-        samples: places at which the responses of all units are kept.
-        draws: places drawn per picture.
+        top: images with the strongest responses, per unit.
+        few: most negative, near-zero and random firing positions, per unit.
+        per_band: positions per band of responses, per unit.
+        samples: positions at which the responses of all units are stored.
+        draws: positions drawn per image.
         seed: of all draws.
     """
 
@@ -117,7 +117,7 @@ class Tally:
         self.counts = np.zeros((units, 2, _WIDTH), np.int64)
         self.total = np.zeros((2, units), np.float64)
         self.images = 0
-        self.fires_on = np.zeros(units, np.int64)
+        self.active_images = np.zeros(units, np.int64)
         self.top = KeepBest(units, plan.top)
         self.lowest, self.near, self.random = (KeepBest(units, plan.few) for _ in range(3))
         self.bands = KeepByStrength(units, plan.per_band)
@@ -128,74 +128,75 @@ class Tally:
 
     # -- one batch --------------------------------------------------------------------------------
 
-    def take(self, images: Ints, values: Tensor, crew: ThreadPool | None = None) -> None:
+    def take(self, images: Ints, values: Tensor, pool: ThreadPool | None = None) -> None:
         """Count the responses `(n, units, H, W)` to the images of these indices; they are not kept.
 
         Raises:
             CircuitsError: a response is not a finite number.
         """
         values = values.detach()
-        if crew is None or values.device.type != "cpu" or len(images) < 2:
+        if pool is None or values.device.type != "cpu" or len(images) < 2:
             parts = [self._measure(images, values)]
         else:
-            parts = crew.share(self._measure, images, values)
+            parts = pool.share(self._measure, images, values)
         for part in parts:
             self.counts += part.pop("counts")
             for row in part.pop("sums").astype(np.float64):
                 self._add(row)
-            self.fires_on += (part["high"] > 0).sum(axis=0)
+            self.active_images += (part["high"] > 0).sum(axis=0)
             self._rows.add(part)
         self.images += len(images)
 
     def _measure(self, images: Ints, values: Tensor) -> dict[str, NDArray[Any]]:
-        """What is worth knowing of a few images, one row each, and the histogram of them all."""
+        """Statistics of a few images, one row each, and the histogram of them all."""
         flat = values.to(torch.float32).contiguous().flatten(2)
         high, high_at = flat.max(dim=2)
         low, low_at = flat.min(dim=2)
         if not bool(torch.isfinite(high).all() & torch.isfinite(low).all()):
             row = int((~(torch.isfinite(high) & torch.isfinite(low))).nonzero()[0, 0])
-            raise CircuitsError(f"{self.name} answers to picture {int(images[row])} with numbers that are not finite")
-        firing, firing_at = self._some_firing(images, flat, high, high_at)
-        drawn_at = self._drawn_places(images)
-        found = {
+            raise CircuitsError(f"{self.name} has responses to image {int(images[row])} that are not finite")
+        active, active_at = self._random_active(images, flat, high, high_at)
+        sampled_at = self._sampled_positions(images)
+        results = {
             "high": high,
             "high_at": high_at,
             "low": low,
             "low_at": low_at,
-            "firing": firing,
-            "firing_at": firing_at,
-            "drawn": flat.gather(2, _index(drawn_at, flat)),
+            "active": active,
+            "active_at": active_at,
+            "sampled": flat.gather(2, _index(sampled_at, flat)),
             "sums": flat.clamp_min(0).sum(dim=2),
             "counts": _histogram(flat),
         }
-        arrays: Arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
-        return {**arrays, "image": np.asarray(images, np.int64), "drawn_at": drawn_at}
+        arrays: Arrays = {name: tensor.cpu().numpy() for name, tensor in results.items()}
+        return {**arrays, "image": np.asarray(images, np.int64), "sampled_at": sampled_at}
 
     def _add(self, row: NDArray[np.float64]) -> None:
+        # two-sum (Knuth 1969, Dekker 1971): high + error is the exact sum, whatever the order of the rows
         high = self.total[0] + row
         virtual = high - self.total[0]
         self.total[1] += (self.total[0] - (high - virtual)) + (row - virtual)
         self.total[0] = high
 
-    def _some_firing(self, images: Ints, flat: Tensor, high: Tensor, high_at: Tensor) -> tuple[Tensor, Tensor]:
-        """A place of each picture where the unit fires, drawn by lot; the strongest where few positions fire at all."""
+    def _random_active(self, images: Ints, flat: Tensor, high: Tensor, high_at: Tensor) -> tuple[Tensor, Tensor]:
+        """A random active position of each image; its strongest position where few or none are active."""
         count = flat.shape[2]
         if count <= _LOOKS:
             looks = random_tickets(self.plan.seed, images[:, None], np.arange(count)[None], _LOOK).argsort(axis=1)
         else:
-            drawn = shares(self.plan.seed, images[:, None], np.arange(_LOOKS)[None], _LOOK)
-            looks = (drawn * count).astype(np.int64)
+            fractions = shares(self.plan.seed, images[:, None], np.arange(_LOOKS)[None], _LOOK)
+            looks = (fractions * count).astype(np.int64)
         index = _index(looks, flat)
-        seen = flat.gather(2, index)
-        first = (seen > 0).to(torch.uint8).argmax(dim=2, keepdim=True)
-        value, place = seen.gather(2, first)[:, :, 0], index.gather(2, first)[:, :, 0]
-        missed = value <= 0
-        return torch.where(missed, high, value), torch.where(missed, high_at, place)
+        values = flat.gather(2, index)
+        first = (values > 0).to(torch.uint8).argmax(dim=2, keepdim=True)
+        first_value, position = values.gather(2, first)[:, :, 0], index.gather(2, first)[:, :, 0]
+        missed = first_value <= 0
+        return torch.where(missed, high, first_value), torch.where(missed, high_at, position)
 
-    def _drawn_places(self, images: Ints) -> Ints:
-        """Flat positions `(n, draws)` of the places drawn: the same part of the picture in every layer."""
+    def _sampled_positions(self, images: Ints) -> Ints:
+        """Flat positions `(n, draws)` of the positions drawn: the same part of the image in every layer."""
         height, width = self.size
-        down, across = drawn_places(self.plan, images)
+        down, across = sampled_positions(self.plan, images)
         return (down * height).astype(np.int64) * width + (across * width).astype(np.int64)
 
     # -- several batches --------------------------------------------------------------------------
@@ -206,28 +207,32 @@ class Tally:
         if not len(rows["image"]):
             return
         images = rows["image"]
-        high, high_at, low, low_at, firing, firing_at = (
-            np.ascontiguousarray(rows[n].T) for n in ("high", "high_at", "low", "low_at", "firing", "firing_at")
+        high, high_at, low, low_at, active_values, active_at = (
+            np.ascontiguousarray(rows[n].T) for n in ("high", "high_at", "low", "low_at", "active", "active_at")
         )
         unit = np.arange(self.units)[:, None]
         by_image = np.broadcast_to(images, high.shape)
         self.top.offer(-high.astype(np.float64), by_image, high, by_image, high_at)
         self.lowest.offer(low.astype(np.float64), by_image, low, by_image, low_at)
         tickets = random_tickets(self._salt, images[None], unit, _FIRING)
-        fires = firing > 0
-        self.random.offer(np.where(fires, tickets, np.inf).astype(np.float64), tickets, firing, by_image, firing_at)
-        self.bands.offer(random_tickets(self._salt, images[None], unit, _BAND), firing, images, firing_at)
-        # a picture offers its strongest place, and one where the unit fires; the same place only once
-        strongest = np.where(fires & (firing_at == high_at), 0, high)
+        active = active_values > 0
+        self.random.offer(
+            np.where(active, tickets, np.inf).astype(np.float64), tickets, active_values, by_image, active_at
+        )
+        self.bands.offer(random_tickets(self._salt, images[None], unit, _BAND), active_values, images, active_at)
+        # an image offers its strongest position, and one where the unit fires; the same position only once
+        strongest = np.where(active & (active_at == high_at), 0, high)
         self.bands.offer(random_tickets(self._salt, images[None], unit, _STRONGEST), strongest, images, high_at)
-        drawn = rows["drawn"].transpose(1, 0, 2).reshape(self.units, -1)
-        drawn_at = np.broadcast_to(rows["drawn_at"].reshape(-1), drawn.shape)
+        sampled = rows["sampled"].transpose(1, 0, 2).reshape(self.units, -1)
+        sampled_at = np.broadcast_to(rows["sampled_at"].reshape(-1), sampled.shape)
         by_draw = np.repeat(images, self.plan.draws)
         near = random_tickets(
             self._salt, by_draw[None], np.tile(np.arange(self.plan.draws), len(images))[None], unit, _NEAR
         )
-        self.near.offer(np.abs(drawn).astype(np.float64), near, drawn, np.broadcast_to(by_draw, drawn.shape), drawn_at)
-        self._sample(sample_tickets(self.plan, images), rows["drawn"].transpose(0, 2, 1).reshape(-1, self.units))
+        self.near.offer(
+            np.abs(sampled).astype(np.float64), near, sampled, np.broadcast_to(by_draw, sampled.shape), sampled_at
+        )
+        self._sample(sample_tickets(self.plan, images), rows["sampled"].transpose(0, 2, 1).reshape(-1, self.units))
 
     def _sample(self, ticket: Ints, values: Floats) -> None:
         joined = np.concatenate([self.sample_ticket, ticket])
@@ -243,7 +248,7 @@ class Tally:
         self._add(other.total[0])
         self._add(other.total[1])
         self.images += other.images
-        self.fires_on += other.fires_on
+        self.active_images += other.active_images
         for name in ("top", "lowest", "near", "random", "bands"):
             getattr(self, name).merge(getattr(other, name))
         self._sample(other.sample_ticket, other.sample_values)
@@ -253,22 +258,22 @@ class Tally:
     def arrays(self) -> Arrays:
         """All of it, for a file."""
         self.settle()
-        kept: Arrays = {
+        stored: Arrays = {
             "counts": self.counts,
             "total": self.total,
             "images": np.array([self.images]),
-            "fires_on": self.fires_on,
+            "fires_on": self.active_images,
             "samples.ticket": self.sample_ticket,
             "samples.values": self.sample_values,
         }
         for name in ("top", "lowest", "near", "random", "bands"):
-            kept |= getattr(self, name).arrays(name)
-        return kept
+            stored |= getattr(self, name).arrays(name)
+        return stored
 
     def load(self, arrays: Arrays) -> None:
         """What `arrays` wrote."""
         self.counts, self.total = arrays["counts"].copy(), arrays["total"].copy()
-        self.images, self.fires_on = int(arrays["images"][0]), arrays["fires_on"].copy()
+        self.images, self.active_images = int(arrays["images"][0]), arrays["fires_on"].copy()
         self.sample_ticket, self.sample_values = arrays["samples.ticket"].copy(), arrays["samples.values"].copy()
         for name in ("top", "lowest", "near", "random", "bands"):
             getattr(self, name).load(name, arrays)
@@ -283,11 +288,11 @@ class _Rows:
     def __init__(self, units: int, draws: int) -> None:
         self.count, self._room = 0, 0
         self._shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            **{name: ((units,), np.float32) for name in ("high", "low", "firing")},
-            **{name: ((units,), np.int32) for name in ("high_at", "low_at", "firing_at")},
+            **{name: ((units,), np.float32) for name in ("high", "low", "active")},
+            **{name: ((units,), np.int32) for name in ("high_at", "low_at", "active_at")},
             "image": ((), np.int64),
-            "drawn": ((units, draws), np.float32),
-            "drawn_at": ((draws,), np.int64),
+            "sampled": ((units, draws), np.float32),
+            "sampled_at": ((draws,), np.int64),
         }
         self._arrays: Arrays = {}
 
@@ -309,48 +314,48 @@ class _Rows:
         """All of them; from then on there are none. What is given is overwritten by the next."""
         if not self.count:
             return {"image": np.empty(0, np.int64)}
-        given = {name: values[: self.count] for name, values in self._arrays.items()}
+        rows = {name: values[: self.count] for name, values in self._arrays.items()}
         self.count = 0
-        return given
+        return rows
 
 
 def _histogram(flat: Tensor) -> Tensor:
     """Counts `(units, 2, _WIDTH)` of responses `(n, units, positions)` by sign and size."""
-    units, places = flat.shape[1:]
-    step = max(1, _CACHED // (units * places))
+    units, positions = flat.shape[1:]
+    step = max(1, _CACHED // (units * positions))
     first = torch.arange(units, dtype=torch.int32, device=flat.device)[:, None] * (2 * _WIDTH) - (_LOW - 1)
     counts = torch.zeros(units * 2 * _WIDTH, dtype=torch.int64, device=flat.device)
     for part in torch.split(flat, step):
         bits = part.view(torch.int32)
-        # sign, exponent and the highest bits behind the point of a float are its bin, read as a whole number
+        # sign, exponent and the highest fraction bits of a float are its bin, read as a whole number
         key = bits.bitwise_and(0x7FFFFFFF).bitwise_right_shift_(_SHIFT).clamp_(_LOW - 1, _HIGH - 1)
         key.add_(bits >> 31, alpha=-_WIDTH).add_(first)
         counts += torch.bincount(key.flatten(), minlength=len(counts))
     return counts.view(units, 2, _WIDTH)
 
 
-def _index(places: Ints, flat: Tensor) -> Tensor:
+def _index(positions: Ints, flat: Tensor) -> Tensor:
     """Positions `(n, k)` as an index `(n, units, k)` into `flat`."""
-    return torch.from_numpy(places).to(flat.device)[:, None].expand(-1, flat.shape[1], -1)
+    return torch.from_numpy(positions).to(flat.device)[:, None].expand(-1, flat.shape[1], -1)
 
 
-def drawn_places(plan: Plan, images: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The places drawn in pictures, as shares of their height and width: two arrays `(n, draws)` in [0, 1)."""
+def sampled_positions(plan: Plan, images: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The positions drawn in images, as shares of their height and width: two arrays `(n, draws)` in [0, 1)."""
     draw = np.arange(plan.draws)[None]
     return tuple(shares(plan.seed, images[:, None], draw, _DRAW, axis) for axis in (0, 1))  # type: ignore[return-value]
 
 
 def sample_tickets(plan: Plan, images: Ints) -> Ints:
-    """Tickets of the places drawn in pictures, `(n * draws,)`: by lot, and whose they are in the lower 32 bits.
+    """Tickets of the positions drawn in images, `(n * draws,)`: random above, image and draw in the lower 32 bits.
 
     The same for every layer and every model, so that what is sampled of two of them belongs together.
     """
     draw = np.arange(plan.draws)[None]
-    lots = random_tickets(plan.seed, images[:, None], draw, _DRAW, 2) >> 32
-    return ((lots << 32) | (images[:, None] * plan.draws + draw)).ravel()
+    tickets = random_tickets(plan.seed, images[:, None], draw, _DRAW, 2) >> 32
+    return ((tickets << 32) | (images[:, None] * plan.draws + draw)).ravel()
 
 
-def whose(plan: Plan, tickets: Ints) -> tuple[Ints, Ints]:
-    """The pictures and the draws that sample tickets belong to."""
-    place = tickets & 0xFFFFFFFF
-    return place // plan.draws, place % plan.draws
+def images_and_draws(plan: Plan, tickets: Ints) -> tuple[Ints, Ints]:
+    """The images and the draws that sample tickets belong to."""
+    number = tickets & 0xFFFFFFFF
+    return number // plan.draws, number % plan.draws

@@ -72,10 +72,10 @@ class Unit:
                 f"an address has at most {MAX_LENGTH} characters, got {len(text)}: {shorten(text, 40)!r}"
             )
         model, slash, rest = text.rpartition("/")
-        rest, at_sign, place = rest.partition("@")
+        rest, at_sign, coordinates = rest.partition("@")
         rest, colon, number = rest.partition(":")
         layer, tilde, basis = rest.partition("~")
-        position = _POSITION.fullmatch(place)
+        position = _POSITION.fullmatch(coordinates)
         well_formed = (
             _LAYER.fullmatch(layer)
             and (not slash or _MODEL.fullmatch(model))
@@ -131,6 +131,6 @@ def _is_position(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(_is_count(v, 10**6) for v in value)
 
 
-def _check(ok: bool, value: object, what: str) -> None:
+def _check(ok: bool, value: object, part: str) -> None:
     if not ok:
-        raise AddressError(f"bad {what} {shorten(value)!r} in an address; the form is {_GRAMMAR}")
+        raise AddressError(f"bad {part} {shorten(value)!r} in an address; the form is {_GRAMMAR}")

@@ -1,5 +1,9 @@
 """The graph of a network: its operations, the geometry of every node, its trunk, and partial runs.
 
+Receptive fields follow the recursion of Araujo et al., Computing Receptive Fields of Convolutional Neural Networks,
+Distill 2019: with a kernel k, stride s, padding p and dilation d, size' = size + d (k - 1) stride,
+offset' = offset - p stride, stride' = s stride. Branches that meet take the union, if their strides agree.
+
 Stands on torch.fx. Where a network cannot be traced (data-dependent control flow), `trace_graph` returns
 None and the callers fall back on hooks: they lose only what needs the graph (receptive fields are then
 measured by gradients, expanded weights by autograd on the whole network).
@@ -35,7 +39,7 @@ class ReceptiveField:
     offset: Pair
 
     def box(self, y: int, x: int, within: Pair | None = None) -> tuple[int, int, int, int]:
-        """`(top, left, bottom, right)` in input pixels, half-open; clipped to a picture of size `within`.
+        """`(top, left, bottom, right)` in input pixels, half-open; clipped to an image of size `within`.
 
         Empty where the position sees nothing but padding.
         """
@@ -109,7 +113,7 @@ class Graph:
     # -- geometry ---------------------------------------------------------------------------------
 
     def _receptive_fields(self) -> dict[fx.Node, ReceptiveField | None]:
-        """Receptive field of every node; None where it is the whole picture or cannot be told."""
+        """Receptive field of every node; None where it is the whole image or unknown."""
         fields: dict[fx.Node, ReceptiveField | None] = {}
         for n in self.nodes:
             op = self.ops[n]
@@ -147,6 +151,7 @@ class Graph:
         in between lies one stage; its node is the last nonlinearity, else the last sum, concatenation,
         normalization or weighted operation (never a pool, whose channels are those before it).
         """
+        # a node is a cut when no earlier node is still used after it: `reach` is the last use of all nodes so far
         live = self._live()
         order = [n for n in self.nodes if n in live and n.op != "output" and n.meta.get("carries")]
         last_use = {n: max((self.order[u] for u in n.users if u in live), default=self.order[n]) for n in order}
@@ -173,16 +178,16 @@ class Graph:
         return self.ancestors([n for n in self.nodes if n.op == "output"])
 
     def ancestors(self, nodes: Iterable[fx.Node], stop: Iterable[fx.Node] = ()) -> set[fx.Node]:
-        """`nodes` and all that they are computed from, not looking behind `stop`."""
-        stops, seen, todo = set(stop), set(), list(nodes)
+        """`nodes` and all that they are computed from, not looking past `stop`."""
+        stops, visited, todo = set(stop), set(), list(nodes)
         while todo:
             n = todo.pop()
-            if n in seen:
+            if n in visited:
                 continue
-            seen.add(n)
+            visited.add(n)
             if n not in stops:
                 todo.extend(n.all_input_nodes)
-        return seen
+        return visited
 
     def between(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
         """Nodes on some path from `source` to `target`, both included, in order.
@@ -191,6 +196,7 @@ class Graph:
             GraphError: no path leads from one to the other.
         """
         forward = {source}
+        # forward closure from the source, cut with the ancestors of the target; both in one sweep of the nodes
         for n in self.nodes[self.order[source] + 1 : self.order[target] + 1]:
             if any(i in forward for i in n.all_input_nodes):
                 forward.add(n)
@@ -202,7 +208,7 @@ class Graph:
     def start(self, source: fx.Node, target: fx.Node) -> fx.Node:
         """The node whose activations feed the weights between `source` and `target`.
 
-        It is the source itself, or what a single chain of rectifiers, pools and normalizations makes of
+        It is the source itself, or what a single chain of ReLUs, pools and normalizations makes of
         it: across a pool, maps are only undistorted from the pool's output (Visualizing Weights, Distill 2021).
         """
         path = set(self.between(source, target))
@@ -227,7 +233,7 @@ class Graph:
         ]
 
     def before_rectifier(self, node: fx.Node) -> fx.Node:
-        """The node that holds the pre-activations of `node`: what its rectifier reads, else the node itself."""
+        """The node that holds the pre-activations of `node`: what its ReLU reads, else the node itself."""
         while self.ops[node].kind == "relu":
             node = self.ops[node].inputs[0]
         return node
@@ -245,17 +251,17 @@ class Graph:
         """Compute `fetch` from `feeds`, running only what lies between, and never in place.
 
         Args:
-            feeds: node -> its value; nothing behind it runs.
+            feeds: node -> its value; nothing before it runs.
             fetch: nodes whose values are wanted.
-            linear: skip rectifiers, local normalization and dropout, and average where the network takes
+            linear: skip ReLUs, local normalization and dropout, and average where the network takes
                 a maximum; what does not depend on `feeds` then counts as zero.
             edits: node -> function applied to its value as soon as it is there (also to a feed).
 
         Raises:
             GraphError: something needed is neither fed nor computable.
         """
-        wanted = list(fetch)
-        needed = self.ancestors(wanted, stop=feeds)
+        fetched = list(fetch)
+        needed = self.ancestors(fetched, stop=feeds)
         env: dict[fx.Node, Any] = {}
         uses = {n: sum(u in needed for u in n.users) for n in needed}
         edits = edits or {}
@@ -277,12 +283,12 @@ class Graph:
             env[n] = value
             for i in set(n.all_input_nodes) if n not in feeds else ():
                 uses[i] -= 1
-                if uses[i] == 0 and i not in wanted:
+                if uses[i] == 0 and i not in fetched:
                     env[i] = None
-        return {n: env[n] for n in wanted}
+        return {n: env[n] for n in fetched}
 
     def _guarded(self, n: fx.Node, env: dict[fx.Node, Any], linear: bool) -> Any:
-        # hooks of edits on leaf modules stand aside while the graph runs them (hooks.py): `edits` says it all
+        # hooks of edits on leaf modules stand aside while the graph runs them (hooks.py): `edits` holds them all
         self.running, before = True, self.running
         try:
             return self._apply(n, env, linear)
@@ -340,13 +346,13 @@ def name_calls(calls: list[tuple[str, Any]]) -> dict[str, Any]:
     total: dict[str, int] = {}
     for path, _ in calls:
         total[path] = total.get(path, 0) + 1
-    seen: dict[str, int] = {}
-    named = {}
+    counts: dict[str, int] = {}
+    names = {}
     for path, thing in calls:
-        index = seen.get(path, 0)
-        seen[path] = index + 1
-        named[path if total[path] == 1 else f"{path}.call{index}"] = thing
-    return named
+        index = counts.get(path, 0)
+        counts[path] = index + 1
+        names[path if total[path] == 1 else f"{path}.call{index}"] = thing
+    return names
 
 
 def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
@@ -385,8 +391,8 @@ def _step_field(op: Op, before: list[ReceptiveField | None], shape: tuple[int, .
         return _union(fields)
     if op.kind == "other" and all(len(shape_of(i) or ()) == 4 for i in op.inputs):
         # an unknown operation that keeps the grid is taken as pointwise; anything else is unknown
-        kept = all((shape_of(i) or ())[2:] == shape[2:] for i in op.inputs)
-        return _union(fields) if kept and op.module is None else None
+        same_grid = all((shape_of(i) or ())[2:] == shape[2:] for i in op.inputs)
+        return _union(fields) if same_grid and op.module is None else None
     return None
 
 

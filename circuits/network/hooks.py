@@ -1,7 +1,7 @@
-"""The only place where hooks are set: capturing activations, editing them, and stopping early.
+"""The only module that sets hooks: capturing activations, editing them, and stopping early.
 
 What is promised here, and tested on every model of the zoo: hooks are removed in `finally`, also on
-error; a hook that was asked for and did not fire is an error; a captured tensor is a copy, since an
+error; a requested hook that did not fire is an error; a captured tensor is a copy, since an
 in-place ReLU further on would overwrite it; weights and hook count are the same after as before.
 """
 
@@ -24,7 +24,7 @@ EditFunction = Callable[[Tensor], Tensor]
 
 
 class Stop(Exception):
-    """Raised inside a forward pass once everything asked for is there; whoever raises it catches it."""
+    """Raised inside a forward pass once all requested layers have run; whoever raises it catches it."""
 
 
 @contextmanager
@@ -40,13 +40,13 @@ def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) ->
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter asks for gradients inside; afterwards each does as before."""
-    asked = [p for p in module.parameters() if p.requires_grad]
-    for p in asked:
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    for p in trainable:
         p.requires_grad_(False)
     try:
         yield
     finally:
-        for p in asked:
+        for p in trainable:
             p.requires_grad_(True)
 
 
@@ -92,20 +92,20 @@ class _Tap:
 
 
 def check_images(model: Network, images: Tensor) -> Tensor:
-    """Pictures as the model's own device holds them.
+    """Images as the model's own device holds them.
 
     Raises:
         ModelError: not `(N, channels, H, W)` with the model's number of channels, not floating point, or empty.
     """
     if not isinstance(images, Tensor):
-        raise ModelError(f"pictures are a tensor (N, channels, H, W) here; got {type(images).__name__}")
+        raise ModelError(f"images are a tensor (N, channels, H, W) here; got {type(images).__name__}")
     want = model.input.channels
     if images.ndim != 4 or images.shape[1] != want:
-        raise ModelError(f"{model.name} takes pictures (N, {want}, H, W); got shape {tuple(images.shape)}")
+        raise ModelError(f"{model.name} takes images (N, {want}, H, W); got shape {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ModelError(f"pictures are floats in [0, 1]; got {images.dtype}. Divide bytes by 255")
+        raise ModelError(f"images are floats in [0, 1]; got {images.dtype}. Divide bytes by 255")
     if images.shape[0] == 0:
-        raise ModelError("no pictures were given")
+        raise ModelError("no images were given")
     return images.to(model.device, model.dtype)
 
 
@@ -150,10 +150,10 @@ def read(model: Network, images: Tensor, layers: Sequence[Layer], *, clone: bool
     gradients are on. `clone=False` is for callers that use the tensors before the forward goes on.
     """
     bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in layers}
-    seen = outputs(model, images, list(bases.values()), clone=clone)
+    captured = outputs(model, images, list(bases.values()), clone=clone)
     result = {}
     for layer in layers:
-        acts = seen[bases[layer.name]]
+        acts = captured[bases[layer.name]]
         acts = acts if acts.ndim == 4 else acts[:, :, None, None]
         if layer.part is not None:
             acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
@@ -164,41 +164,43 @@ def read(model: Network, images: Tensor, layers: Sequence[Layer], *, clone: bool
 def outputs(model: Network, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
     """What `read` reads, in the network's own shapes: the very tensors that gradients flow back to."""
     x = model.input.normalize(check_images(model, images))
-    wanted = {name: model.layers[name] for name in names}
-    seen: dict[str, Tensor] = {}
+    layers = {name: model.layers[name] for name in names}
+    captured: dict[str, Tensor] = {}
     with model.lock:
-        if _through_graph(model, list(wanted.values())):
+        if _through_graph(model, list(layers.values())):
             graph = model.graph
             assert graph is not None
-            values = graph.run({graph.input: x}, [model.node(n) for n in wanted], edits=graph_edits(model))
-            seen = {n: values[model.node(n)] for n in wanted}
+            values = graph.run({graph.input: x}, [model.node(n) for n in layers], edits=graph_edits(model))
+            captured = {n: values[model.node(n)] for n in layers}
         else:
-            _read_by_hooks(model, x, wanted, seen, clone)
-    return seen
+            _read_by_hooks(model, x, layers, captured, clone)
+    return captured
 
 
-def _read_by_hooks(model: Network, x: Tensor, wanted: dict[str, Layer], seen: dict[str, Tensor], clone: bool) -> None:
+def _read_by_hooks(
+    model: Network, x: Tensor, layers: dict[str, Layer], captured: dict[str, Tensor], clone: bool
+) -> None:
     def keep(name: str) -> Callable[[Tensor], Tensor | None]:
         def act(out: Tensor) -> Tensor | None:
             # the deepest layer ends the run: nothing can overwrite it any more
-            last = len(seen) + 1 == len(wanted)
-            seen[name] = kept = out if last or not clone else out.clone()
+            last = len(captured) + 1 == len(layers)
+            captured[name] = stored = out if last or not clone else out.clone()
             if last:
                 raise Stop
             # with gradients on, the network goes on from what was captured, so that they flow back to it
-            return kept.clone() if clone and kept.requires_grad else None
+            return stored.clone() if clone and stored.requires_grad else None
 
         return act
 
     with ExitStack() as stack:
-        for name, layer in wanted.items():
+        for name, layer in layers.items():
             assert layer.path is not None
             stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, keep(name))))
         try:
             model.module(x)
         except Stop:
             return
-    missing = [name for name in wanted if name not in seen]
+    missing = [name for name in layers if name not in captured]
     raise CaptureError(f"{model.name}: {', '.join(missing)} did not run in this forward pass")
 
 
@@ -209,18 +211,18 @@ def visit(model: Network, images: Tensor, names: Sequence[str], function: Callab
     it needs at once and changes nothing. The pass stops at the deepest layer.
     """
     x = model.input.normalize(check_images(model, images))
-    wanted = {name: model.layers[name] for name in names}
+    layers = {name: model.layers[name] for name in names}
     with model.lock:
-        if _through_graph(model, list(wanted.values())):
-            _visit_graph(model, x, wanted, function)
+        if _through_graph(model, list(layers.values())):
+            _visit_graph(model, x, layers, function)
         else:
-            _visit_by_hooks(model, x, wanted, function)
+            _visit_by_hooks(model, x, layers, function)
 
 
 def _visit_by_hooks(
-    model: Network, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]
+    model: Network, x: Tensor, layers: dict[str, Layer], function: Callable[[str, Tensor], None]
 ) -> None:
-    missing = set(wanted)
+    missing = set(layers)
 
     def show(name: str) -> Callable[[Tensor], None]:
         def act(out: Tensor) -> None:
@@ -232,7 +234,7 @@ def _visit_by_hooks(
         return act
 
     with ExitStack() as stack:
-        for name, layer in wanted.items():
+        for name, layer in layers.items():
             assert layer.path is not None
             stack.enter_context(hooked(model.module.get_submodule(layer.path), _Tap(layer, show(name))))
         try:
@@ -242,7 +244,7 @@ def _visit_by_hooks(
     raise CaptureError(f"{model.name}: {', '.join(sorted(missing))} did not run in this forward pass")
 
 
-def _visit_graph(model: Network, x: Tensor, wanted: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
+def _visit_graph(model: Network, x: Tensor, layers: dict[str, Layer], function: Callable[[str, Tensor], None]) -> None:
     graph = model.graph
     assert graph is not None
     edits = graph_edits(model)
@@ -254,7 +256,7 @@ def _visit_graph(model: Network, x: Tensor, wanted: dict[str, Layer], function: 
 
         return act
 
-    nodes = {name: model.node(name) for name in wanted}
+    nodes = {name: model.node(name) for name in layers}
     for name, node in nodes.items():
         edits[node] = _chain(edits[node], show(name)) if node in edits else show(name)
     # layers that another one stands on are run anyway, and let go as soon as they have been used
@@ -332,7 +334,7 @@ def stream(
         model: the model.
         images: whatever `zoo.images.sources.open_images` takes: a folder, a tensor in [0, 1], `scenes:500`, ...
         at: layer names; dictionary keys are these very names.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
     """
     layers = {name: model.layer(name) for name in at}
@@ -353,22 +355,22 @@ def capture(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> dict[str, Tensor]:
-    """Activations of layers on pictures.
+    """Activations of layers on images.
 
-    The forward pass stops at the deepest layer asked for; what is captured is a copy.
+    The forward pass stops at the deepest requested layer; what is captured is a copy.
 
     Args:
         model: the model.
         images: a tensor `(N, C, H, W)` in [0, 1], a folder, a list of files, `scenes:500`, ...
         at: layer names (or one).
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Returns:
         name -> `(N, C, H, W)` on the model's device; `(N, C, 1, 1)` for a vector layer.
 
     Raises:
-        AddressError: an unknown layer. ImageError: no readable pictures. CaptureError: a layer did not run.
+        AddressError: an unknown layer. ImageError: no readable images. CaptureError: a layer did not run.
 
     >>> capture(load("scenes"), "scenes:2", at=["conv2d0"])["conv2d0"].ndim
     4

@@ -1,4 +1,4 @@
-"""Interventions: change what units say and see what the rest of the network makes of it.
+"""Interventions: change activations of units and run the rest of the network on them.
 
 `with edit(model, [Ablate("mixed3:4"), Scale("mixed3:9", 2.0)]): ...` applies them to every forward pass
 inside, in order; edits nest; an empty list changes nothing, to the bit. An address without a position
@@ -40,17 +40,17 @@ class Edit(ABC):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the edit takes its values from activations on reference pictures."""
+        """Whether the edit takes its values from activations on reference images."""
         return False
 
 
 @dataclass(frozen=True)
 class Ablate(Edit):
-    """Take a unit out: set it to zero, to its mean, or to what it says about other pictures.
+    """Take a unit out: set it to zero, to its mean, or to its activations on other images.
 
     Attributes:
-        to: "zero"; "mean" over the reference pictures and all positions; "resample", the activations of
-            reference pictures drawn at random (position by position the same picture).
+        to: "zero"; "mean" over the reference images and all positions; "resample", the activations of
+            reference images sampled at random (position by position the same image).
         seed: for "resample".
     """
 
@@ -87,12 +87,12 @@ class Set(Edit):
     to: float | Tensor
 
     def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
-        wanted = torch.as_tensor(self.to, dtype=acts.dtype, device=acts.device)
+        values = torch.as_tensor(self.to, dtype=acts.dtype, device=acts.device)
         try:
-            return wanted.expand_as(acts)
+            return values.expand_as(acts)
         except RuntimeError as error:
             raise EditError(
-                f"Set: a value of shape {tuple(wanted.shape)} does not fit {self.unit}, which is {tuple(acts.shape)}"
+                f"Set: a value of shape {tuple(values.shape)} does not fit {self.unit}, which is {tuple(acts.shape)}"
             ) from error
 
 
@@ -140,25 +140,25 @@ def edit(model: Model, edits: Sequence[Edit], *, reference: Any = None) -> Itera
     Args:
         model: the model.
         edits: applied in order; several may address one unit.
-        reference: pictures for `Ablate(to="mean")` and `Ablate(to="resample")`, in any form `capture` takes.
+        reference: images for `Ablate(to="mean")` and `Ablate(to="resample")`, in any form `capture` takes.
 
     Raises:
-        EditError: not an edit, a position outside the map, or reference pictures missing.
+        EditError: not an edit, a position outside the map, or reference images missing.
         AddressError: an unknown unit.
 
     >>> with edit(load("scenes"), [Ablate("mixed3a:0")]) as edited: ...
     """
     if isinstance(edits, (Edit, str)) or not isinstance(edits, Sequence):
         raise EditError(f"give edits as a list: edit(model, [Ablate(...)]); got {type(edits).__name__}")
-    functions = [_function(model, one, reference) for one in edits]
+    functions = [_function(model, change, reference) for change in edits]
     with editing(model, functions):
         yield model
 
 
-def _function(model: Model, one: Edit, reference: Any) -> tuple[str, EditFunction]:
-    if not isinstance(one, Edit):
-        raise EditError(f"edits are Ablate, Set, Scale, Add or Clamp; got {type(one).__name__}")
-    unit = model.resolve(one.unit)
+def _function(model: Model, change: Edit, reference: Any) -> tuple[str, EditFunction]:
+    if not isinstance(change, Edit):
+        raise EditError(f"edits are Ablate, Set, Scale, Add or Clamp; got {type(change).__name__}")
+    unit = model.resolve(change.unit)
     layer = model.layers[unit.layer]
     if layer.part is not None:  # a whole branch: a range of channels of the layer that holds it
         base, start = layer.part
@@ -168,49 +168,54 @@ def _function(model: Model, one: Edit, reference: Any) -> tuple[str, EditFunctio
         channels = slice(None)
     else:
         channels = slice(unit.index, unit.index + 1)
-    where = one.positions if one.positions is not None else (() if unit.at is None else (unit.at,))
+    positions = change.positions if change.positions is not None else (() if unit.at is None else (unit.at,))
     size = layer.size or (1, 1)
-    for y, x in where:
+    for y, x in positions:
         if not (0 <= y < size[0] and 0 <= x < size[1]):
             raise EditError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {layer.name}")
-    held: Tensor | None = None
-    if one.needs_reference:
+    reference_acts: Tensor | None = None
+    if change.needs_reference:
         if reference is None:
-            raise EditError(f"{type(one).__name__} to a mean or resampled value needs edit(..., reference=pictures)")
-        held = capture(model, reference, [layer.name])[layer.name]
+            raise EditError(f"{type(change).__name__} to a mean or resampled value needs edit(..., reference=images)")
+        reference_acts = capture(model, reference, [layer.name])[layer.name]
     basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
 
     def apply(acts: Tensor) -> Tensor:
         if basis is not None:
             assert unit.index is not None
-            new = _edit_latent(acts, basis.encode, basis.write, unit.index, one, held)
+            new = _edit_latent(acts, basis.encode, basis.write, unit.index, change, reference_acts)
         else:
             part = acts[:, channels]
-            kept = None if held is None else held[:, channels]
+            reference_part = None if reference_acts is None else reference_acts[:, channels]
             new = acts.clone()
-            new[:, channels] = one.value(
-                part, kept.view(len(kept), -1) if kept is not None and part.ndim == 2 else kept
+            new[:, channels] = change.value(
+                part,
+                reference_part.view(len(reference_part), -1)
+                if reference_part is not None and part.ndim == 2
+                else reference_part,
             )
-        if not where:
+        if not positions:
             return new
         if acts.ndim == 2:
             return new
         mixed = acts.clone()
-        for y, x in where:
+        for y, x in positions:
             mixed[:, :, y, x] = new[:, :, y, x]
         return mixed
 
     return layer.name, apply
 
 
-def _edit_latent(acts: Tensor, encode: Any, write: Tensor, index: int, one: Edit, held: Tensor | None) -> Tensor:
+def _edit_latent(
+    acts: Tensor, encode: Any, write: Tensor, index: int, change: Edit, reference_acts: Tensor | None
+) -> Tensor:
     """The delta edit x + (v - a) write: what the basis does not explain stays as it is."""
 
     def latent(x: Tensor) -> Tensor:
         rows = x.movedim(1, -1)
-        found: Tensor = encode(rows.reshape(-1, rows.shape[-1]))[:, index]
-        return found.view(rows.shape[:-1]).unsqueeze(1)
+        latents: Tensor = encode(rows.reshape(-1, rows.shape[-1]))[:, index]
+        return latents.view(rows.shape[:-1]).unsqueeze(1)
 
     a = latent(acts)
-    delta = one.value(a, None if held is None else latent(held)) - a
+    delta = change.value(a, None if reference_acts is None else latent(reference_acts)) - a
     return acts + delta * write[index].view(1, -1, *[1] * (acts.ndim - 2)).to(acts)

@@ -1,4 +1,4 @@
-"""A place in a network, and what hooks need to know of the network itself."""
+"""A layer of a network, and the part of a model that hooks depend on."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from zoo.inputs import InputSpec
 
 @dataclass(frozen=True)
 class Layer:
-    """One place where activations can be read or edited.
+    """One named output of a network, whose activations can be read or edited.
 
     Attributes:
         name: address of the layer within its model.
         channels: number of channels.
         size: height and width of its map for the model's input size; None for a vector (logits, say).
-        receptive_field: input pixels that one position sees; None when that is the whole picture, or unknown.
+        receptive_field: input pixels that one position sees; None when that is the whole image, or unknown.
         kind: the operation that gives its output: conv, relu, concat, add, maxpool, linear, ...
         trunk: whether every path from input to output crosses it, as the activation of its stage; tracing
             goes back from one trunk layer to the one before.

@@ -1,4 +1,4 @@
-"""The linearized network, for any module: rectifiers and normalization skipped, max pools averaging.
+"""The linearized network, for any module: ReLUs and normalization skipped, max pools averaging.
 
 Works on the functions themselves, so it does not matter whether the author wrote `nn.ReLU()`,
 `F.relu(x, inplace=True)` or `x.relu_()`; nothing in the module is replaced, so nothing needs restoring.
@@ -56,24 +56,24 @@ def linearized() -> Iterator[None]:
 def receptive_fields(
     read: Callable[[Tensor], Mapping[str, Tensor]], shape: Sequence[int], device: torch.device
 ) -> dict[str, ReceptiveField | None]:
-    """Receptive field of every layer that `read` gives `(1, C, h, w)` for a picture `(1, *shape)`.
+    """Receptive field of every layer that `read` gives `(1, C, h, w)` for an image `(1, *shape)`.
 
-    The linearized network has no dead rectifiers, so a pixel without gradient is one that is not read.
-    None where the field reaches the edge of the picture, so that its full size cannot be seen.
+    The linearized network has no dead ReLUs, so a pixel without gradient is one that is not read.
+    None where the field reaches the edge of the image, so that its full size cannot be seen.
     """
-    picture = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
+    image = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
     with torch.enable_grad(), linearized():
-        acts = read(picture)
-    return {name: _field(values, picture) if values.ndim == 4 else None for name, values in acts.items()}
+        acts = read(image)
+    return {name: _field(values, image) if values.ndim == 4 else None for name, values in acts.items()}
 
 
-def _field(acts: Tensor, picture: Tensor) -> ReceptiveField | None:
+def _field(acts: Tensor, image: Tensor) -> ReceptiveField | None:
     h, w = acts.shape[2:]
     if min(h, w) < 2 or not acts.requires_grad:
         return None
     y, x = (h - 1) // 2, (w - 1) // 2
-    here, next_one = _box(acts, picture, (y, x)), _box(acts, picture, (y + 1, x + 1))
-    height, width = picture.shape[2:]
+    here, next_one = _box(acts, image, (y, x)), _box(acts, image, (y + 1, x + 1))
+    height, width = image.shape[2:]
     if here is None or next_one is None:
         return None
     size = (here[2] - here[0], here[3] - here[1])
@@ -84,10 +84,10 @@ def _field(acts: Tensor, picture: Tensor) -> ReceptiveField | None:
     return ReceptiveField(size, stride, (here[0] - y * stride[0], here[1] - x * stride[1]))
 
 
-def _box(acts: Tensor, picture: Tensor, at: Pair) -> tuple[int, int, int, int] | None:
+def _box(acts: Tensor, image: Tensor, at: Pair) -> tuple[int, int, int, int] | None:
     # weights of either sign could cancel in a plain sum over channels; unequal ones do not
     mixed = acts[0, :, at[0], at[1]] @ torch.linspace(1.0, 2.0, acts.shape[1], device=acts.device, dtype=acts.dtype)
-    (gradient,) = torch.autograd.grad(mixed, picture, retain_graph=True, allow_unused=True)
+    (gradient,) = torch.autograd.grad(mixed, image, retain_graph=True, allow_unused=True)
     if gradient is None:
         return None
     used = gradient[0].abs().amax(dim=0)
@@ -106,27 +106,27 @@ def measured_kernels(
         Kernels cropped to what has a gradient, their offset and their stride, as in `ExpandedWeights`.
 
     Raises:
-        GraphError: no path, or the target reads the source differently at different places.
+        GraphError: no path, or the target reads the source differently at different positions.
     """
     h, w = end.shape[2:]
-    place = (h // 2, w // 2)
-    row = end[0, :, place[0], place[1]]
+    position = (h // 2, w // 2)
+    row = end[0, :, position[0], position[1]]
     selectors = torch.eye(len(row)).to(row)[list(channels)] if directions is None else directions.to(row)
-    found = [torch.autograd.grad(row, begin, s, retain_graph=True, allow_unused=True)[0] for s in selectors]
-    if any(g is None for g in found):
+    gradients = [torch.autograd.grad(row, begin, s, retain_graph=True, allow_unused=True)[0] for s in selectors]
+    if any(g is None for g in gradients):
         raise GraphError("no path leads from the source to the target")
-    stride = (0, 0) if (h, w) == (1, 1) else (_stride(begin, end, place, 0), _stride(begin, end, place, 1))
-    kernels, corner = _crop(torch.stack([as_map(g)[0] for g in found]))
-    return kernels, (corner[0] - place[0] * stride[0], corner[1] - place[1] * stride[1]), stride
+    stride = (0, 0) if (h, w) == (1, 1) else (_stride(begin, end, position, 0), _stride(begin, end, position, 1))
+    kernels, corner = _crop(torch.stack([as_map(g)[0] for g in gradients]))
+    return kernels, (corner[0] - position[0] * stride[0], corner[1] - position[1] * stride[1]), stride
 
 
-def _stride(begin: Tensor, end: Tensor, place: Pair, axis: int) -> int:
-    """Source positions per target position along an axis: how far what is read moves from one place to the next."""
+def _stride(begin: Tensor, end: Tensor, position: Pair, axis: int) -> int:
+    """Source positions per target position along an axis: how far what is read moves from one position to the next."""
     size, count = begin.shape[2 + axis] if begin.ndim == 4 else 1, end.shape[2 + axis]
-    near = [p for p in (place[axis] - 1, place[axis], place[axis] + 1) if 0 <= p < count]
+    near = [p for p in (position[axis] - 1, position[axis], position[axis] + 1) if 0 <= p < count]
     profiles = []
     for p in near:
-        y, x = (p, place[1]) if axis == 0 else (place[0], p)
+        y, x = (p, position[1]) if axis == 0 else (position[0], p)
         mixed = end[0, :, y, x] @ torch.linspace(1.0, 2.0, end.shape[1], device=end.device, dtype=end.dtype)
         (gradient,) = torch.autograd.grad(mixed, begin, retain_graph=True)
         profiles.append(as_map(gradient)[0].abs().sum(dim=(0, 2 - axis)))
@@ -136,13 +136,15 @@ def _stride(begin: Tensor, end: Tensor, place: Pair, axis: int) -> int:
         if len(used_a) == 0 or len(used_b) == 0:
             continue
         low, high = int(used_b[0] - used_a[0]), int(used_b[-1] - used_a[-1])
-        # an end that lies at the border of the map has been cut off, and says nothing
+        # an end that lies at the border of the map has been cut off, and gives no stride
         whole = [int(used_a[0]) > 0 and int(used_b[0]) > 0, int(used_a[-1]) < size - 1 and int(used_b[-1]) < size - 1]
-        strides |= {step for step, known in zip((low, high), whole, strict=True) if known}
+        strides |= {step for step, reliable in zip((low, high), whole, strict=True) if reliable}
         if all(whole) and low == high > 0:
             same &= torch.allclose(a[:-low], b[low:], rtol=1e-3, atol=1e-3 * float(a.max()))
     if not same or len(strides) > 1 or min(strides, default=1) < 1:
-        raise GraphError("the target reads the source differently from place to place: there is no one kernel for it")
+        raise GraphError(
+            "the target reads the source differently from position to position: there is no one kernel for it"
+        )
     return strides.pop() if strides else max(1, round(size / count))
 
 

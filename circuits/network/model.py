@@ -1,4 +1,4 @@
-"""A network ready to be looked at: its layers by name, how it is fed, and where it came from."""
+"""A network ready for analysis: its layers by name, how it is fed, and where it came from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMED_FUNCTIONS = ("relu", "maxpool", "avgpool", "globalpool", "lrn", "add", "c
 
 
 class Model:
-    """A network with names. Made by `circuits.load` or `circuits.wrap`; call it on pictures in [0, 1].
+    """A network with names. Made by `circuits.load` or `circuits.wrap`; call it on images in [0, 1].
 
     Attributes:
         name: the model part of addresses.
@@ -75,7 +75,7 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters, in which pictures are fed; float32 without parameters."""
+        """Floating-point type of the parameters, in which images are fed; float32 without parameters."""
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     @property
@@ -109,7 +109,7 @@ class Model:
         return f"Model({self.name!r}, {len(self.layers)} layers, input {self.input.shape}, {self.source})"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network's output for pictures `(N, C, H, W)` in [0, 1], active edits included."""
+        """The network's output for images `(N, C, H, W)` in [0, 1], active edits included."""
         return forward(self, images)
 
     # -- names ------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Model:
         """The layer called `name`; dots, underscores, case and unique endings do not matter.
 
         Raises:
-            AddressError: there is none, or several answer to the name.
+            AddressError: there is none, or several match the name.
         """
         if not isinstance(name, str):
             raise AddressError(f"the name of a layer is a string, got {type(name).__name__}")
@@ -130,16 +130,16 @@ class Model:
         if name == "logits":
             return self.layers[self.logits]
         key = _key(name)
-        found = self._by_key.get(key, [])
-        if not found and len(key) >= 2:
-            found = [n for k, names in self._by_key.items() if k.endswith(key) for n in names]
-        if len(found) == 1:
-            return self.layers[found[0]]
+        matches = self._by_key.get(key, [])
+        if not matches and len(key) >= 2:
+            matches = [n for k, names in self._by_key.items() if k.endswith(key) for n in names]
+        if len(matches) == 1:
+            return self.layers[matches[0]]
         calls = [n for n in self.layers if n.startswith(f"{name}.call")]
         if calls:
-            raise AddressError(f"{self.name}: {shorten(name)} runs {len(calls)} times; say which: {', '.join(calls)}")
-        if found:
-            raise AddressError(f"{self.name}: {shorten(name)!r} could be {', '.join(found[:6])}")
+            raise AddressError(f"{self.name}: {shorten(name)} runs {len(calls)} times; name one of {', '.join(calls)}")
+        if matches:
+            raise AddressError(f"{self.name}: {shorten(name)!r} could be {', '.join(matches[:6])}")
         hint = did_you_mean(name, self.layers)
         raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: circuits layers {self.name}")
 
@@ -159,13 +159,13 @@ class Model:
         else:
             count = layer.channels
         if index is not None and index >= count:
-            what = "channels" if unit.basis is None else "latents"
-            raise AddressError(f"{self.name}/{layer.name} has {count} {what} (0 to {count - 1}); asked for {index}")
+            kind = "channels" if unit.basis is None else "latents"
+            raise AddressError(f"{self.name}/{layer.name} has {count} {kind} (0 to {count - 1}); got {index}")
         if unit.at is not None:
             size = layer.size or (1, 1)
             if unit.at[0] >= size[0] or unit.at[1] >= size[1]:
                 raise AddressError(
-                    f"{self.name}/{layer.name} is {size[0]}x{size[1]} positions; asked for {unit.at[0]},{unit.at[1]}"
+                    f"{self.name}/{layer.name} is {size[0]}x{size[1]} positions; got {unit.at[0]},{unit.at[1]}"
                 )
         if layer.part is not None and index is not None and unit.basis is None:
             base, start = layer.part
@@ -199,7 +199,7 @@ class Model:
         return None
 
     def before(self, layer: str) -> str | None:
-        """The last trunk layer with weights between it and `layer`; None when that is the picture itself."""
+        """The last trunk layer with weights between it and `layer`; None when that is the image itself."""
         layer = self._base(layer)
         if self.graph is None:
             names = list(self.layers)
@@ -244,13 +244,13 @@ class Model:
         Raises:
             ModelError: the basis does not live in that layer's activation space.
         """
-        found = self.layer(layer)
-        if basis.read.shape[1] != found.channels:
+        target = self.layer(layer)
+        if basis.read.shape[1] != target.channels:
             raise ModelError(
-                f"a basis over {basis.read.shape[1]} channels does not fit {found.name} ({found.channels})"
+                f"a basis over {basis.read.shape[1]} channels does not fit {target.name} ({target.channels})"
             )
-        Unit(found.name, basis=name)
-        self.bases[found.name, name] = basis
+        Unit(target.name, basis=name)
+        self.bases[target.name, name] = basis
 
     def basis(self, layer: str, name: str) -> Basis:
         """The basis attached to `layer` under `name`.
@@ -259,9 +259,9 @@ class Model:
             AddressError: there is none.
         """
         if (layer, name) not in self.bases:
-            known = [f"{at}~{n}" for at, n in self.bases]
+            attached = [f"{at}~{n}" for at, n in self.bases]
             raise AddressError(
-                f"{self.name}/{layer} has no basis {shorten(name)!r}; attached: {', '.join(known) or 'none'}"
+                f"{self.name}/{layer} has no basis {shorten(name)!r}; attached: {', '.join(attached) or 'none'}"
             )
         return self.bases[layer, name]
 
@@ -280,10 +280,10 @@ class Model:
         graph = self.graph
         assert graph is not None
         trunk = set(graph.trunk())
-        named = set(graph.outputs.values())
+        of_modules = set(graph.outputs.values())
         for n in graph.nodes:
             # functions called in a `forward` (F.relu, torch.cat, +) have no module's name: give them fx's
-            if n not in named and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS):
+            if n not in of_modules and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS):
                 graph.outputs[n.name if n.name not in graph.outputs else f"{n.name}_function"] = n
         paths = {name: _split_call(name) for name in graph.outputs}
         order = sorted(graph.outputs, key=lambda name: graph.order[graph.outputs[name]])
@@ -302,7 +302,7 @@ class Model:
                 receptive_field=graph.fields[node],
                 kind={"cat": "concat"}.get(graph.ops[node].kind, graph.ops[node].kind),
                 trunk=main.get(node) == name,
-                path=path if node in named else None,
+                path=path if node in of_modules else None,
                 call=call,
             )
         return layers
@@ -354,23 +354,23 @@ def _key(name: str) -> str:
 
 
 def best_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best there is: cuda, then mps, then cpu.
+    """The requested device, or the best there is: cuda, then mps, then cpu.
 
     Raises:
-        ModelError: the device asked for is not there.
+        ModelError: the requested device is not there.
     """
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        wanted = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"unknown device {shorten(device)!r}; use cpu, cuda, cuda:0 or mps") from error
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(wanted.type, False):
-        raise ModelError(f"device {wanted} was asked for, but is not available here; use --device cpu")
-    return wanted
+    if not there.get(chosen.type, False):
+        raise ModelError(f"device {chosen} is not available here; use --device cpu")
+    return chosen
 
 
 def load(
@@ -379,7 +379,7 @@ def load(
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
-    """A model of the zoo, ready to be looked at.
+    """A model of the zoo, ready for analysis.
 
     Args:
         name: a card: `scenes`, `inceptionv1`, `googlenet-bvlc`, `squeezenet-1.1`, `torchvision/<name>`, ...
@@ -405,15 +405,15 @@ def wrap(
     *,
     name: str = "model",
 ) -> Model:
-    """Any image network of your own, ready to be looked at. The module is not changed.
+    """Any image network of your own, ready for analysis. The module is not changed.
 
     Args:
         module: takes one tensor `(N, channels, H, W)`; in eval mode.
-        input: size, channels and normalization of its pictures (default: 224 pixels, RGB, [0, 1]).
+        input: size, channels and normalization of its images (default: 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
 
     Raises:
-        ModelError: the module is in training mode, or cannot take one picture tensor of that size.
+        ModelError: the module is in training mode, or cannot take one image tensor of that size.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
@@ -426,7 +426,7 @@ def wrap(
             module(spec.normalize(torch.full((1, *spec.shape), 0.5)).to(like))
     except Exception as error:  # whatever the user's own forward raises
         raise ModelError(
-            f"{type(module).__name__} cannot take one picture of shape {spec.shape}: {shorten(error, 200)}. "
+            f"{type(module).__name__} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
             "Give input=InputSpec(size=..., channels=...), or wrap a module with one tensor input"
         ) from error
     return Model(module, spec, name=name, source="wrapped module")

@@ -1,8 +1,8 @@
-"""What each operation of a network means to us: one small vocabulary for modules, functions and methods.
+"""The meaning of each operation of a network: one small vocabulary for modules, functions and methods.
 
 `read_op` turns a torch.fx node into an `Op`, whatever way the author of the network wrote it
 (`nn.ReLU()`, `F.relu(x, inplace=True)`, `x.relu_()`). Geometry, linearization and the exact
-composition of kernels (graph.py, kernels.py) then speak only of `Op` kinds.
+composition of kernels (graph.py, kernel_composition.py) know only `Op` kinds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Op:
     """One operation: its kind, the nodes it reads tensors from, and its parameters.
 
     Kinds: input, conv, linear, relu, affine, lrn, dropout, maxpool, avgpool, globalpool, cat, add, pad,
-    flatten, same, softmax, other (known to run, but with no meaning to us).
+    flatten, same, softmax, other (runs, but its meaning is unknown).
     """
 
     kind: str
@@ -121,8 +121,8 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...]) -> Op:
     f, args, kwargs = node.target, node.args, dict(node.kwargs)
     method = f if node.op == "call_method" else None
 
-    def argument(place: int, name: str, default: Any) -> Any:
-        return args[place] if len(args) > place else kwargs.get(name, default)
+    def argument(index: int, name: str, default: Any) -> Any:
+        return args[index] if len(args) > index else kwargs.get(name, default)
 
     if f in _RECTIFIER_FUNCTIONS or method in _RECTIFIER_METHODS:
         return Op("relu", inputs)
@@ -209,7 +209,7 @@ def _same_shapes(nodes: tuple[fx.Node, ...]) -> bool:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """Shape of the node's output for one picture, or None when it is no tensor."""
+    """Shape of the node's output for one image, or None when it is no tensor."""
     shape: tuple[int, ...] | None = node.meta.get("shape")
     return shape
 

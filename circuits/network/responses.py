@@ -37,7 +37,7 @@ def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
 
 
 def peaks(response: Tensor, unit: Unit) -> list[Pair]:
-    """Where to read a unit on each picture: its own position, or where `response` `(N, h, w)` is largest."""
+    """Where to read a unit on each image: its own position, or where `response` `(N, h, w)` is largest."""
     if unit.at is not None:
         return [unit.at] * len(response)
     flat = response.detach().flatten(1).argmax(dim=1).tolist()
@@ -54,13 +54,13 @@ def pooled_responses(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> dict[str, Tensor]:
-    """One number per unit and picture: layer or basis -> `(N, units)` maximum or mean over positions."""
+    """One number per unit and image: layer or basis -> `(N, units)` maximum or mean over positions."""
     spaces = {layer_or_basis(model, name): model.resolve(name) for name in layers}
-    wanted = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
+    to_read = [model.layers[name] for name in dict.fromkeys(unit.layer for unit in spaces.values())]
     parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
     with torch.no_grad():
         for _, batch in open_images(images).batches(model.input, batch_size=batch_size, progress=progress):
-            acts = read(model, batch, wanted)
+            acts = read(model, batch, to_read)
             for name, unit in spaces.items():
                 maps = acts[unit.layer]
                 if unit.basis is not None:

@@ -1,8 +1,13 @@
 """The part of a network between a source layer and some units, run on its own.
 
-Attribution, tracing and scoring ask the same thing many times: what do these units say if the source
-layer says this? With a graph only the operations in between run, and of the last convolution only the
-channels asked for; without one the whole network runs with the source layer's output replaced.
+Attribution, tracing and scoring need the same thing many times: the responses of some units for given activations of
+the source layer. With a graph only the operations in between run, and of the last convolution only the channels of
+these units: to trace one of 500 channels costs a 500th of that layer. Without one the whole network runs with the
+source layer's output replaced.
+
+The trap is a side input: a value that reaches the target without going through the source (a skip connection, another
+branch). It does not depend on the source's activations, but on the image, so it is computed once per batch
+(`Segment.context`) and fed to every run.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ class _Part:
     node: fx.Node
     conv: nn.Conv2d | None
     channels: list[int]
-    places: list[int]
+    slots: list[int]
     rectified: bool
 
     def take(self, value: Tensor) -> Tensor:
@@ -70,8 +75,8 @@ def _narrow_cat(
         mine = [(p, c - start) for p, c in enumerate(channels) if start <= c < start + width]
         if mine:
             for part in _narrow(graph, i, [c for _, c in mine], begin):
-                places = [mine[p][0] for p in part.places]
-                parts.append(_Part(part.node, part.conv, part.channels, places, part.rectified or rectified))
+                slots = [mine[p][0] for p in part.slots]
+                parts.append(_Part(part.node, part.conv, part.channels, slots, part.rectified or rectified))
         start += width
     return parts
 
@@ -93,7 +98,7 @@ class Segment:
     Attributes:
         start: the layer that is fed.
         units: the targets, all of one layer.
-        pre: whether responses are read before the target's own rectifier (where the model has a graph).
+        pre: whether responses are read before the target's own ReLU (where the model has a graph).
     """
 
     def __init__(self, model: Model, start: str, units: Sequence[Unit] | Unit, *, pre: bool = False) -> None:
@@ -126,7 +131,7 @@ class Segment:
         try:
             return self._graph.side_inputs(self._begin, end)
         except GraphError:
-            return [end]  # a branch that does not come from the source at all: a constant to us
+            return [end]  # a branch that does not come from the source at all: a constant
 
     def context(self, images: Tensor) -> Any:
         """What `respond` needs besides the activations of `start`; costs nothing when all paths go through it."""
@@ -139,7 +144,7 @@ class Segment:
             return self._graph.run({self._graph.input: x}, self._side, edits=graph_edits(self.model))
 
     def begin(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Activations of `start` `(N, S, h, w)` on pictures, and the context that `respond` needs with them."""
+        """Activations of `start` `(N, S, h, w)` on images, and the context that `respond` needs with them."""
         if self._graph is None:
             return read(self.model, images, [self.model.layers[self.start]])[self.start], images
         x = self.model.input.normalize(check_images(self.model, images))
@@ -182,7 +187,7 @@ class Segment:
         for part in self._parts:
             piece = part.take(values[part.node])
             pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
-            order += part.places
+            order += part.slots
         joined = torch.cat(pieces, dim=1)
         if order == list(range(len(order))):
             return joined
@@ -191,7 +196,7 @@ class Segment:
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
         """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
 
-        None where the segment has no linear form, or responses are read behind a rectifier.
+        None where the segment has no linear form, or responses are read after a ReLU.
         """
         if self._graph is None or not (self.pre or self._graph.before_rectifier(self._end) is self._end):
             return None
@@ -221,7 +226,7 @@ def ablation_drops(
     means: Tensor,
     chunk: int = 512,
 ) -> Tensor:
-    """Drop of the target at one position per picture when each source channel is set to its mean, `(N, S)`."""
+    """Drop of the target at one position per image when each source channel is set to its mean, `(N, S)`."""
     n, channels = acts.shape[:2]
     per = max(1, chunk // n)
     drops = []
@@ -239,7 +244,7 @@ def ablation_drops(
 
 
 def repeat_context(context: Any, times: int) -> Any:
-    """A segment's context for a batch that repeats the same pictures `times` times."""
+    """A segment's context for a batch that repeats the same images `times` times."""
     if isinstance(context, Tensor):
         return context.repeat(times, 1, 1, 1)
     return {node: value.repeat(times, *[1] * (value.ndim - 1)) for node, value in context.items()}

@@ -1,4 +1,4 @@
-"""The same network with nothing learned: the control of everything that is said about the trained one."""
+"""The same network with nothing learned: the control of every claim about the trained one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def untrained(model: Model, how: Untrained = "random", *, seed: int = 0) -> Mode
     Args:
         model: the model; it is left as it is.
         how: "random" draws every weight anew from a normal distribution that keeps the size of signals through
-            rectifiers (He et al. 2015), biases zero and normalization plain: with torch's own initial weights signals
+            ReLUs (He et al. 2015), biases zero and normalization plain: with torch's own initial weights signals
             die away over a few layers, which would make too easy a control. "shuffled" permutes the entries of each
             tensor, and so keeps the very numbers that training gave.
         seed: of the draw.
@@ -64,5 +64,5 @@ def _forget(part: nn.Module, generator: torch.Generator) -> None:
         elif values.ndim < 2:
             values.zero_()
         else:
-            drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64)
-            values.copy_(drawn * (2.0 / values[0].numel()) ** 0.5)
+            normal = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+            values.copy_(normal * (2.0 / values[0].numel()) ** 0.5)

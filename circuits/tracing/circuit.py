@@ -1,4 +1,4 @@
-"""A circuit as data: units, the weights between them, what is not shown, and how well it explains its target."""
+"""A circuit as data: units, the weights between them, the rest of each sum, and how well it explains its target."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Node:
         unit: full address; layer, index: its parts.
         role: "target" or "parent".
         depth: steps back from the target.
-        activation: mean response over the places where the circuit was traced.
+        activation: mean response over the positions where the circuit was traced.
         examples: where it fires, strongest first.
         label: a name given by the user, the labels of a model, or part masks.
     """
@@ -52,7 +52,7 @@ class Edge:
         source, target: addresses.
         sign: +1 excites, -1 inhibits: the sign of `strength`.
         weight: L2 norm of the kernel with the sign of its sum.
-        strength: mean contribution to the target's pre-activation over the places traced (for
+        strength: mean contribution to the target's pre-activation over the positions traced (for
             `by="ablation"` the mean drop of its response when the source is ablated).
         kernel: `(kh, kw)` expanded weights.
         offset, stride: place of the kernel: see `ExpandedWeights`.
@@ -75,18 +75,18 @@ class Edge:
 
 @dataclass(frozen=True)
 class Rest:
-    """What a node of the circuit receives beyond the edges shown, so that the sum is whole.
+    """What a node of the circuit receives besides its edges in the circuit.
 
-    `shown + strength = total` and `total + bias + remainder = pre_activation`, all means over the places traced.
+    `edges + strength = total` and `total + bias + remainder = pre_activation`, all means over the positions traced.
 
     Attributes:
         target: address of the node.
-        count: number of sources not shown; strength: what they add up to.
-        total: what all sources add up to.
+        count: number of sources without an edge in the circuit; strength: the sum of their contributions.
+        total: the sum of all sources' contributions.
         bias: what the biases between the two layers contribute.
-        remainder: what the rectifiers in between (and inputs that bypass the source layer) change; zero
+        remainder: what the ReLUs in between (and inputs that bypass the source layer) change; zero
             where the network is linear between the two layers.
-        pre_activation: the target's value before its own rectifier.
+        pre_activation: the target's value before its own ReLU.
     """
 
     target: str
@@ -103,7 +103,7 @@ class Score:
     """How much of the target's response the circuit carries, against random circuits of the same size.
 
     Attributes:
-        faithfulness: explained variance of the target's response, over positions and pictures, when every
+        faithfulness: explained variance of the target's response, over positions and images, when every
             unit of the source layers outside the circuit is set to its mean.
         completeness: the part of that variance which is lost when only the circuit's units are set to their means.
         random_faithfulness, random_completeness: the same for random circuits with as many units per layer.
@@ -201,8 +201,8 @@ class Circuit:
             CircuitsError: another schema, or parts missing.
         """
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
-            raise CircuitsError(f"not a circuit of schema {SCHEMA} (found {shorten(found)}); trace it again")
+            schema = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
+            raise CircuitsError(f"not a circuit of schema {SCHEMA} (found {shorten(schema)}); trace it again")
         try:
             return cls(
                 target=data["target"],

@@ -1,9 +1,9 @@
 """Does a circuit carry its target? Faithfulness, completeness and minimality, each against random circuits.
 
 *Faithfulness*: set every unit of the source layers that is not in the circuit to its mean, and see how much
-of the target's response is left, as explained variance over all positions and pictures. *Completeness*:
+of the target's response is left, as explained variance over all positions and images. *Completeness*:
 set only the circuit's units to their means, and see how much is lost. A number without the same number for
-random circuits of that size says nothing, so both come with at least 50 of them.
+random circuits of that size means nothing, so both come with at least 50 of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from circuits.tracing.circuit import Circuit, Score
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
-Kept = dict[str, set[int]]
+UnitsByLayer = dict[str, set[int]]
 
 
 def score(
@@ -42,11 +42,11 @@ def score(
     Args:
         model: the model it was traced in.
         circuit: the circuit.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         random: number of random circuits.
-        limit: at most this many pictures are used (drawn with `seed`), spread over the whole source.
-        seed: for the random circuits and the choice of pictures.
-        batch_size: pictures per forward pass.
+        limit: at most this many images are used (drawn with `seed`), spread over the whole source.
+        seed: for the random circuits and the choice of images.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
@@ -54,30 +54,30 @@ def score(
     """
     if circuit.model != model.name:
         raise CircuitsError(f"the circuit is of model {circuit.model}, not of {model.name}")
-    kept = members(circuit)
-    if not kept:
+    circuit_units = members(circuit)
+    if not circuit_units:
         raise CircuitsError(f"the circuit of {circuit.target} has no source units to score")
     if random < 1:
         raise CircuitsError(f"a score needs random circuits to compare with; got random={random}")
-    pictures = open_images(images)
+    dataset = open_images(images)
     generator = torch.Generator().manual_seed(seed)
-    if len(pictures) > limit:
-        chosen = torch.randperm(len(pictures), generator=generator)[:limit].sort().values.tolist()
-        pictures = pictures.subset(chosen)
-    bench = MeanAblation(model, model.unit(circuit.target), list(kept), pictures, batch_size=batch_size)
-    widths = {layer: model.layers[layer].channels for layer in kept}
-    control = [_random_members(kept, widths, generator) for _ in range(random)]
-    rounds = 2 * (1 + random) + sum(len(units) for units in kept.values())
+    if len(dataset) > limit:
+        chosen = torch.randperm(len(dataset), generator=generator)[:limit].sort().values.tolist()
+        dataset = dataset.subset(chosen)
+    ablation = MeanAblation(model, model.unit(circuit.target), list(circuit_units), dataset, batch_size=batch_size)
+    widths = {layer: model.layers[layer].channels for layer in circuit_units}
+    control = [_random_members(circuit_units, widths, generator) for _ in range(random)]
+    rounds = 2 * (1 + random) + sum(len(units) for units in circuit_units.values())
     with _ticker(rounds, progress) as tick:
-        faithfulness = bench.keep(kept, tick)
-        completeness = 1 - bench.drop(kept, tick)
-        by_chance = [bench.keep(c, tick) for c in control]
-        lost_by_chance = [1 - bench.drop(c, tick) for c in control]
+        faithfulness = ablation.keep(circuit_units, tick)
+        completeness = 1 - ablation.drop(circuit_units, tick)
+        by_chance = [ablation.keep(c, tick) for c in control]
+        lost_by_chance = [1 - ablation.drop(c, tick) for c in control]
         minimality = {}
-        for layer, units in kept.items():
+        for layer, units in circuit_units.items():
             for index in sorted(units):
-                without = {**kept, layer: units - {index}}
-                minimality[str(Unit(layer, index, model.name))] = faithfulness - bench.keep(without, tick)
+                without = {**circuit_units, layer: units - {index}}
+                minimality[str(Unit(layer, index, model.name))] = faithfulness - ablation.keep(without, tick)
     return Score(
         faithfulness=faithfulness,
         completeness=completeness,
@@ -86,80 +86,80 @@ def score(
         random_faithfulness=tuple(by_chance),
         random_completeness=tuple(lost_by_chance),
         minimality=minimality,
-        n_images=len(pictures),
+        n_images=len(dataset),
         seed=seed,
     )
 
 
-def members(circuit: Circuit) -> Kept:
+def members(circuit: Circuit) -> UnitsByLayer:
     """Source units of a circuit by layer, in the order of the layers going back."""
-    kept: Kept = {}
+    by_layer: UnitsByLayer = {}
     for layer in circuit.layers[1:]:
         units = {n.index for n in circuit.nodes if n.layer == layer and n.unit != circuit.target}
         if units:
-            kept[layer] = units
-    return kept
+            by_layer[layer] = units
+    return by_layer
 
 
 class MeanAblation:
     """A target's response under mean ablation of chosen units in some source layers.
 
     Runs only the part of the network from the earliest source layer to the target; where only a few units
-    of a layer in between are kept, only those are computed.
+    of a layer in between vary, only those are computed.
 
     Attributes:
         clean: the target's response with nothing ablated, `(N, h, w)`.
     """
 
-    def __init__(
-        self, model: Model, target: Unit, layers: Sequence[str], pictures: Any, *, batch_size: int = 32
-    ) -> None:
+    def __init__(self, model: Model, target: Unit, layers: Sequence[str], images: Any, *, batch_size: int = 32) -> None:
         self.model, self.target = model, target
         order = list(model.layers)
         self.layers = sorted(layers, key=order.index)  # earliest first
         self._whole = Segment(model, self.layers[0], target)
         self._batches: list[tuple[Tensor, Any]] = []
         clean: list[Tensor] = []
-        sums: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.float64) for name in self.layers}
+        totals: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.float64) for name in self.layers}
         count = dict.fromkeys(self.layers, 0)
 
         def tally(name: str) -> Callable[[Tensor], Tensor]:
             def add(acts: Tensor) -> Tensor:
                 maps = acts if acts.ndim == 4 else acts[:, :, None, None]
-                sums[name] = sums[name] + maps.sum(dim=(0, 2, 3)).cpu().double()
+                totals[name] = totals[name] + maps.sum(dim=(0, 2, 3)).cpu().double()
                 count[name] += maps.shape[0] * maps.shape[2] * maps.shape[3]
                 return acts
 
             return add
 
         with torch.no_grad():
-            for _, batch in open_images(pictures).batches(model.input, batch_size=batch_size):
+            for _, batch in open_images(images).batches(model.input, batch_size=batch_size):
                 acts, context = self._whole.begin(batch)
                 self._batches.append((acts, context))
                 taps = {name: tally(name) for name in self.layers[1:]}
                 clean.append(self._whole.respond(tally(self.layers[0])(acts), context, taps)[:, 0])
-        self.means = {name: (sums[name] / count[name]).float().to(model.device) for name in self.layers}
+        self.means = {name: (totals[name] / count[name]).float().to(model.device) for name in self.layers}
         self.clean = torch.cat(clean)
         spread = float((self.clean - self.clean.mean()).pow(2).sum())
         if spread == 0:
-            raise CircuitsError(f"{target} says the same on all of these pictures; give images on which it varies")
+            raise CircuitsError(
+                f"{target} has the same response to all of these images; give images on which it varies"
+            )
         self._spread = spread
 
-    def keep(self, kept: Kept, tick: Callable[[], None] | None = None) -> float:
-        """Explained variance of the target when all units of the layers but `kept` are at their means."""
-        response = self._respond_narrow(kept)
+    def keep(self, units: UnitsByLayer, tick: Callable[[], None] | None = None) -> float:
+        """Explained variance of the target when all units of the layers but `units` are at their means."""
+        response = self._respond_narrow(units)
         if response is None:
-            edits = {name: self._hold(name, kept.get(name, set()), invert=True) for name in self.layers}
+            edits = {name: self._hold(name, units.get(name, set()), invert=True) for name in self.layers}
             response = self._respond(edits)
         return self._explained(response, tick)
 
-    def drop(self, ablated: Kept, tick: Callable[[], None] | None = None) -> float:
+    def drop(self, ablated: UnitsByLayer, tick: Callable[[], None] | None = None) -> float:
         """Explained variance of the target when only the units `ablated` are at their means."""
         edits = {name: self._hold(name, ablated.get(name, set()), invert=False) for name in self.layers}
         return self._explained(self._respond(edits), tick)
 
-    def lowers(self, ablated: Kept) -> float:
-        """Share of the target's summed response at its active places that is lost when `ablated` are at their means."""
+    def lowers(self, ablated: UnitsByLayer) -> float:
+        """Share of the target's summed positive response that is lost when `ablated` are at their means."""
         edits = {name: self._hold(name, ablated.get(name, set()), invert=False) for name in self.layers}
         active = self.clean > 0
         lost = (self.clean - self._respond(edits))[active].sum()
@@ -167,13 +167,13 @@ class MeanAblation:
 
     def _hold(self, layer: str, units: set[int], *, invert: bool) -> Callable[[Tensor], Tensor]:
         mean = self.means[layer]
-        held = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
-        held[sorted(units)] = True
-        held = ~held if invert else held
+        mask = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
+        mask[sorted(units)] = True
+        mask = ~mask if invert else mask
 
         def hold(acts: Tensor) -> Tensor:
             shape = (1, -1, *[1] * (acts.ndim - 2))
-            return torch.where(held.view(shape), mean.view(shape), acts)
+            return torch.where(mask.view(shape), mean.view(shape), acts)
 
         return hold
 
@@ -183,15 +183,15 @@ class MeanAblation:
             tick()
         return 1 - error / self._spread
 
-    def _respond_narrow(self, kept: Kept) -> Tensor | None:
-        """The target when only `kept` vary: of each layer on the way no more than the kept units is computed.
+    def _respond_narrow(self, varying: UnitsByLayer) -> Tensor | None:
+        """The target when only `varying` vary: of each layer on the way only these units are computed.
 
         None where something bypasses a layer on the way, so that the whole segment has to run.
         """
         steps: list[tuple[Segment, list[int]]] = []
         for i, layer in enumerate(self.layers):
             after = self.layers[i + 1] if i + 1 < len(self.layers) else None
-            units = sorted(kept.get(after, set())) if after is not None else []
+            units = sorted(varying.get(after, set())) if after is not None else []
             targets = [self.target] if after is None else [Unit(after, u, self.model.name) for u in units]
             if not targets:
                 return None
@@ -199,7 +199,7 @@ class MeanAblation:
             if segment.bypassed:
                 return None
             steps.append((segment, units))
-        hold = self._hold(self.layers[0], kept.get(self.layers[0], set()), invert=True)
+        hold = self._hold(self.layers[0], varying.get(self.layers[0], set()), invert=True)
         rows = []
         with torch.no_grad():
             for acts, _ in self._batches:
@@ -220,10 +220,10 @@ class MeanAblation:
         return torch.cat(rows)
 
 
-def _random_members(kept: Kept, widths: dict[str, int], generator: torch.Generator) -> Kept:
+def _random_members(circuit_units: UnitsByLayer, widths: dict[str, int], generator: torch.Generator) -> UnitsByLayer:
     return {
         layer: set(torch.randperm(widths[layer], generator=generator)[: len(units)].tolist())
-        for layer, units in kept.items()
+        for layer, units in circuit_units.items()
     }
 
 

@@ -1,8 +1,8 @@
-"""From a unit back to the units that make it fire.
+"""Trace a unit back to the units that excite and inhibit it.
 
 For every node of the circuit the sources of the layer before are ranked by what they contribute to its
-pre-activation at the places where the target fires: expanded weight x activation by default, or gradient
-x activation, or ablation. What is not shown is added up in a rest, so that the sums stay whole.
+pre-activation at the positions where the target is most active: expanded weight x activation by default, or gradient
+x activation, or ablation. The sources that are left out are summed in a `Rest`.
 Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Distill 2021.
 """
 
@@ -27,6 +27,7 @@ from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from zoo.common.checks import one_of, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -35,7 +36,7 @@ By = Literal["weights", "attribution", "ablation"]
 
 @dataclass
 class _Frontier:
-    """Units of one layer that are to be explained, with their place on each picture."""
+    """Units of one layer that are to be explained, with their position on each image."""
 
     layer: str
     units: list[Unit]
@@ -62,16 +63,16 @@ def trace(
     Args:
         model: the model.
         target: a channel, a neuron `@y,x`, a class score `logits:817`, or a latent of an attached basis.
-        images: pictures in any form that `capture` takes; the target must be active on some of them.
+        images: images in any form that `capture` takes; the target must be active on some of them.
         depth: how many layers to go back.
-        width: sources kept for each node, the strongest by size, whether they excite or inhibit.
+        width: sources of each node, the strongest by size, whether they excite or inhibit.
         by: "weights" (expanded weight x activation), "attribution" (gradient x activation) or "ablation"
             (drop of the node's pre-activation when the source is set to its mean).
         layers: source layers to go back through, latest first (default: the model's trunk).
         threshold: drop sources below this share of a node's strongest.
-        n_places: pictures on which the target is strongest, over which contributions are averaged.
-        n_examples: strongest places kept for every node, over all pictures.
-        batch_size: pictures per forward pass.
+        n_places: images on which the target is strongest, over which contributions are averaged.
+        n_examples: strongest positions stored for every node, over all images.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Returns:
@@ -83,22 +84,21 @@ def trace(
     >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
     """
     unit = model.unit(target)
-    if depth < 1 or width < 1 or n_places < 1:
-        raise CircuitsError(f"depth, width and n_places are at least 1; got {depth}, {width}, {n_places}")
-    if by not in ("weights", "attribution", "ablation"):
-        raise CircuitsError(f"by={by!r}: use 'weights', 'attribution' or 'ablation'")
+    for name, count in (("depth", depth), ("width", width), ("n_places", n_places)):
+        whole_number(name, count)
+    one_of("by", by, ("weights", "attribution", "ablation"))
     chain = _chain(model, unit, depth, layers)
-    pictures = open_images(images)
-    found = layer_peaks(model, pictures, chain, unit, batch_size=batch_size, progress=progress)
-    places = found.places(unit, limit=n_places)
-    batch = pictures.tensor(model.input, [p.image for p in places]).to(model.device)
+    dataset = open_images(images)
+    peaks = layer_peaks(model, dataset, chain, unit, batch_size=batch_size, progress=progress)
+    strongest = peaks.strongest(unit, limit=n_places)
+    batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     with torch.no_grad():
-        acts = read(model, batch, [model.layers[name] for name in found.layers])
-    frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in places]})
+        acts = read(model, batch, [model.layers[name] for name in peaks.layers])
+    frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in strongest]})
     depths, edges, rest = {unit: 0}, [], []
     levels = [frontier]
     for level, source in enumerate(chain[1:], start=1):
-        step = _Step(model, source, frontier, batch, acts, found, by)
+        step = _Step(model, source, frontier, batch, acts, peaks, by)
         frontier = _Frontier(source, [])
         for node in step.frontier.units:
             node_edges, node_rest = step.explain(node, width, threshold)
@@ -108,12 +108,12 @@ def trace(
                 parent = Unit.parse(edge.source)
                 if parent not in frontier.positions:
                     frontier.units.append(parent)
-                    frontier.positions[parent] = step.places_of(node, parent)
+                    frontier.positions[parent] = step.positions_of(node, parent)
                 depths.setdefault(parent, level)
         if not frontier.units:
             break
         levels.append(frontier)
-    nodes = [_node(model, u, depths[u], found, levels, acts, pictures, n_examples) for u in depths]
+    nodes = [_node(model, u, depths[u], peaks, levels, acts, dataset, n_examples) for u in depths]
     return Circuit(
         target=str(unit),
         model=model.name,
@@ -125,10 +125,10 @@ def trace(
         provenance=provenance(
             weights=model.digest,
             weights_source=model.source,
-            images=pictures.name,
-            images_digest=pictures.digest,
-            n_images=len(pictures),
-            n_places=len(places),
+            images=dataset.name,
+            images_digest=dataset.digest,
+            n_images=len(dataset),
+            n_places=len(strongest),
             depth=depth,
             width=width,
             threshold=threshold,
@@ -149,7 +149,7 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
             break
         chain.append(earlier)
     if len(chain) == 1:
-        raise CircuitsError(f"{unit} is in the first layer: its weights read the picture itself (circuits weights)")
+        raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
     return chain
 
 
@@ -163,14 +163,14 @@ class _Step:
         frontier: _Frontier,
         batch: Tensor,
         acts: dict[str, Tensor],
-        found: Peaks,
+        peaks: Peaks,
         by: By,
     ) -> None:
         self.model, self.source, self.frontier, self.by = model, source, frontier, by
         self.weights: ExpandedWeights = expanded_weights(model, source=source, target=frontier.units)
         self.batch = batch
         self.acts, self.source_acts = acts[self.weights.start], acts[source]
-        self.found = found
+        self.peaks = peaks
 
     def explain(self, node: Unit, width: int, threshold: float) -> tuple[list[Edge], Rest]:
         row = self.frontier.units.index(node)
@@ -188,16 +188,16 @@ class _Step:
         floor = threshold * abs(float(strength[chosen[0]])) if chosen else 0.0
         chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
         edges = [self._edge(node, row, c, float(strength[c])) for c in chosen]
-        shown = sum(e.strength for e in edges)
+        listed = sum(e.strength for e in edges)
         mean = float(pre.mean())
         count = self.weights.kernels.shape[1] - len(edges)
-        rest = Rest(str(node), count, total - shown, total, bias, mean - total - bias, mean)
+        rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean)
         return edges, rest
 
     def _contributions(
         self, segment: Segment, row: int, positions: list[Pair], acts: Tensor, context: Any, pre: Tensor
     ) -> Tensor:
-        """Contribution of each source to the node on each picture, `(N, S)`."""
+        """Contribution of each source to the node on each image, `(N, S)`."""
         if self.by == "weights":
             patches = self.weights.patches(acts, positions)
             return torch.einsum("nsij,sij->ns", patches, self.weights.kernels[row].to(patches))
@@ -208,7 +208,7 @@ class _Step:
                 total = torch.stack([out[i, y, x] for i, (y, x) in enumerate(positions)]).sum()
                 (gradient,) = torch.autograd.grad(total, leaf)
             return (gradient * acts).sum(dim=(2, 3))
-        means = self.found.means(self.weights.start)
+        means = self.peaks.means(self.weights.start)
         return ablation_drops(segment, acts, context, positions, pre, means)
 
     def _bias(self, segment: Segment, positions: list[Pair], acts: Tensor) -> float:
@@ -231,8 +231,8 @@ class _Step:
             stride=self.weights.stride,
         )
 
-    def places_of(self, node: Unit, parent: Unit) -> list[Pair]:
-        """Where the parent acts on the node on each picture: its largest contribution within the kernel."""
+    def positions_of(self, node: Unit, parent: Unit) -> list[Pair]:
+        """Where the parent acts on the node on each image: its largest contribution within the kernel."""
         row, channel = self.frontier.units.index(node), parent.index
         assert channel is not None
         kernel = self.weights.kernels[row, channel].to(self.acts)
@@ -240,12 +240,12 @@ class _Step:
         patches = self.weights.patches(self.acts[:, channel : channel + 1], positions)[:, 0]
         flat = (patches * kernel).abs().flatten(1).argmax(dim=1).tolist()
         h, w = self.acts.shape[2:]
-        places = []
+        result = []
         for i, (y, x) in enumerate(positions):
             top = y * self.weights.stride[0] + self.weights.offset[0] + flat[i] // kernel.shape[1]
             left = x * self.weights.stride[1] + self.weights.offset[1] + flat[i] % kernel.shape[1]
-            places.append(self._on_source(i, channel, min(max(top, 0), h - 1), min(max(left, 0), w - 1)))
-        return places
+            result.append(self._on_source(i, channel, min(max(top, 0), h - 1), min(max(left, 0), w - 1)))
+        return result
 
     def _on_source(self, i: int, channel: int, y: int, x: int) -> Pair:
         """A position of the start layer on the source's own grid: the peak within what a pool took it from."""
@@ -263,17 +263,17 @@ def _node(
     model: Model,
     unit: Unit,
     depth: int,
-    found: Peaks,
+    peaks: Peaks,
     levels: list[_Frontier],
     acts: dict[str, Tensor],
-    pictures: Images,
+    dataset: Images,
     n_examples: int,
 ) -> Node:
     positions = levels[depth].positions[unit]
     response = respond(model, unit, acts[unit.layer])
     values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
     assert unit.index is not None
-    top = [(p.value, p.image, p.position) for p in found.places(unit, limit=n_examples, active_only=False)]
+    top = [(p.value, p.image, p.position) for p in peaks.strongest(unit, limit=n_examples, active_only=False)]
     return Node(
         unit=str(unit),
         layer=unit.layer,
@@ -281,7 +281,7 @@ def _node(
         role="target" if depth == 0 else "parent",
         depth=depth,
         activation=sum(values) / len(values),
-        examples=examples(model, unit, pictures, top),
+        examples=examples(model, unit, dataset, top),
     )
 
 

@@ -19,15 +19,16 @@ from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.network.untrained import untrained
+from zoo.common.results import HIDDEN, Result
 
 Array: TypeAlias = NDArray[np.float64]
 Groups: TypeAlias = Mapping[str, Sequence[int]]
 
-_NAMED = 0.05  # family-wise error rate of `Enrichment.significant`
+_ALPHA = 0.05  # family-wise error rate of `Enrichment.significant`
 
 
 @dataclass(frozen=True)
-class Enrichment:
+class Enrichment(Result):
     """How many units of a family live in a branch, against chance.
 
     Attributes:
@@ -48,6 +49,8 @@ class Enrichment:
     p: float
     adjusted: float
 
+    described = ("expected", "significant")
+
     @property
     def expected(self) -> float:
         """Units that chance would put there."""
@@ -56,11 +59,11 @@ class Enrichment:
     @property
     def significant(self) -> bool:
         """Whether the corrected p is below 0.05."""
-        return self.adjusted < _NAMED
+        return self.adjusted < _ALPHA
 
 
 @dataclass(frozen=True)
-class Enrichments:
+class Enrichments(Result):
     """Families against branches, the least likely by chance first.
 
     Attributes:
@@ -82,19 +85,14 @@ class Enrichments:
         Raises:
             CircuitsError: no such row, or several.
         """
-        found = [r for r in self.rows if r.branch == branch and family in (None, r.family)]
-        if len(found) != 1:
+        matches = [r for r in self.rows if r.branch == branch and family in (None, r.family)]
+        if len(matches) != 1:
             families = ", ".join(dict.fromkeys(r.family for r in self.rows))
             raise CircuitsError(
-                f"{len(found)} rows for branch {shorten(branch)!r}, family {shorten(family)!r}; "
+                f"{len(matches)} rows for branch {shorten(branch)!r}, family {shorten(family)!r}; "
                 f"there are branches {', '.join(self.branches)} and families {shorten(families, 200)}"
             )
-        return found[0]
-
-    def describe(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        rows = [{**vars(r), "expected": r.expected, "significant": r.significant} for r in self.rows]
-        return {"rows": rows, "branches": {k: list(v) for k, v in self.branches.items()}, "total": self.total}
+        return matches[0]
 
 
 def branches_of(model: Model, layer: str) -> dict[str, tuple[int, int]]:
@@ -104,8 +102,11 @@ def branches_of(model: Model, layer: str) -> dict[str, tuple[int, int]]:
     (20, 40)
     """
     base = model.layer(layer).name
-    parts = {name: one for name, one in model.layers.items() if one.part is not None and one.part[0] == base}
-    return {name: (one.part[1], one.part[1] + one.channels) for name, one in parts.items() if one.part is not None}
+    return {
+        name: (branch.part[1], branch.part[1] + branch.channels)
+        for name, branch in model.layers.items()
+        if branch.part is not None and branch.part[0] == base
+    }
 
 
 def branch_enrichment(
@@ -132,8 +133,8 @@ def branch_enrichment(
     """
     from scipy.stats import hypergeom
 
-    named = families if isinstance(families, Mapping) else {"family": families}
-    if not named or not branches:
+    by_family = families if isinstance(families, Mapping) else {"family": families}
+    if not by_family or not branches:
         raise CircuitsError("branch_enrichment needs at least one family and one branch")
     spans = sorted(branches.values())
     count = max(stop for _, stop in spans) if total is None else total
@@ -144,7 +145,7 @@ def branch_enrichment(
     if spans[0][0] < 0 or spans[-1][1] > count:
         raise CircuitsError(f"branches up to channel {spans[-1][1]} do not fit a layer of {count}")
     tests = []
-    for name, units in named.items():
+    for name, units in by_family.items():
         channels = _channels(name, units, count)
         for branch, (start, stop) in branches.items():
             inside = sum(start <= c < stop for c in channels)
@@ -156,7 +157,7 @@ def branch_enrichment(
 
 
 def _channels(family: str, units: Iterable[int | str | Unit], total: int) -> list[int]:
-    found = []
+    channels = []
     for unit in units:
         if isinstance(unit, (int, np.integer)):
             index: int | None = int(unit)
@@ -169,18 +170,18 @@ def _channels(family: str, units: Iterable[int | str | Unit], total: int) -> lis
             raise CircuitsError(
                 f"{shorten(unit)} of the family {shorten(family)!r} is no channel of a layer of {total}"
             )
-        found.append(index)
-    if not found or len(set(found)) < len(found):
+        channels.append(index)
+    if not channels or len(set(channels)) < len(channels):
         raise CircuitsError(f"the family {shorten(family)!r} is empty, or names a unit twice")
-    return found
+    return channels
 
 
 # -- do the weights show the branches? --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Separation:
-    """How well the leading singular vectors keep the groups of one side apart.
+class Separation(Result):
+    """How well the leading singular vectors separate the groups of one side.
 
     Attributes:
         layer: whose channels; side: "sources" or "targets" of the weights.
@@ -191,7 +192,7 @@ class Separation:
         shuffled: `auc` for weights whose sources were shuffled for every target: the control.
         untrained: `auc` of the same network with random weights: what the wiring alone shows. Targets read
             through the bottleneck of their branch, so they lie together before anything is learned; None where
-            it was not asked for.
+            it was not computed.
     """
 
     layer: str
@@ -202,10 +203,14 @@ class Separation:
     shuffled: tuple[float, ...]
     untrained: float | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON, with the size of each group."""
+        return {**super().describe(), "groups": {name: len(channels) for name, channels in self.groups.items()}}
+
 
 @dataclass(frozen=True, eq=False)
-class BranchStructure:
-    """The singular vectors of `|W|` between two layers, and whether they know the branches.
+class BranchStructure(Result):
+    """The singular vectors of `|W|` between two layers, and whether they show the branches.
 
     Attributes:
         source, target: layers.
@@ -217,8 +222,8 @@ class BranchStructure:
     source: str
     target: str
     values: Array
-    sources: Array
-    targets: Array
+    sources: Array = field(metadata=HIDDEN)
+    targets: Array = field(metadata=HIDDEN)
     separations: tuple[Separation, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -228,32 +233,10 @@ class BranchStructure:
         Raises:
             CircuitsError: that side has no groups.
         """
-        for one in self.separations:
-            if name in (None, one.side):
-                return one
+        for separation in self.separations:
+            if name in (None, separation.side):
+                return separation
         raise CircuitsError(f"no groups on the side {shorten(name)!r}; there are {[s.side for s in self.separations]}")
-
-    def describe(self) -> dict[str, Any]:
-        """All but the vectors, ready for JSON."""
-        rows = [
-            {
-                "side": s.side,
-                "layer": s.layer,
-                "groups": {name: len(channels) for name, channels in s.groups.items()},
-                "auc": s.auc,
-                "each": dict(s.each),
-                "shuffled": list(s.shuffled),
-                "untrained": s.untrained,
-            }
-            for s in self.separations
-        ]
-        return {
-            "source": self.source,
-            "target": self.target,
-            "values": self.values.tolist(),
-            "separations": rows,
-            "provenance": dict(self.provenance),
-        }
 
 
 def branch_structure(
@@ -271,8 +254,8 @@ def branch_structure(
     """Whether the weights between two layers alone show which channels belong together.
 
     `|W|` is the L2 norm of each kernel, divided by the square roots of its row's and its column's sum, so that
-    the first singular vector tells only how strongly a channel is connected (Dhillon 2001); the next ones
-    tell which channels are connected to the same ones.
+    the first singular vector gives only how strongly a channel is connected (Dhillon 2001); the next ones
+    show which channels are connected to the same ones.
 
     Args:
         model: the model.
@@ -295,7 +278,7 @@ def branch_structure(
     target = model.layer(layer).name
     before = model.before(target) if source is None else model.layer(source).name
     if before is None:
-        raise CircuitsError(f"{target} reads the picture itself: name a deeper layer")
+        raise CircuitsError(f"{target} reads the image itself: name a deeper layer")
     groups = {
         "sources": _groups(model, before, source_groups),
         "targets": _groups(model, target, target_groups),
@@ -309,21 +292,21 @@ def branch_structure(
                 raise CircuitsError(f"the group {shorten(name)!r} names a channel outside of 0 to {count - 1}")
     if not 1 <= vectors < min(strength.shape):
         raise CircuitsError(f"vectors={vectors}: between 1 and {min(strength.shape) - 1} for weights {strength.shape}")
-    found = _svd(strength, vectors)
+    svd = _svd(strength, vectors)
     generator = np.random.default_rng(seed)
     shuffled = [_svd(generator.permuted(strength, axis=1), vectors) for _ in range(shuffles)]
     blank = _svd(_strength(untrained(model, seed=seed), before, target), vectors) if compare_untrained else None
     separations = []
-    for side, place in (("sources", 2), ("targets", 0)):
+    for side, index in (("sources", 2), ("targets", 0)):
         chosen = groups[side]
         if not chosen:
             continue
-        each = _separation(_embedding(found, place), chosen)
-        chance = [_mean(_separation(_embedding(s, place), chosen)) for s in shuffled]
-        wiring = None if blank is None else _mean(_separation(_embedding(blank, place), chosen))
-        where = before if side == "sources" else target
-        separations.append(Separation(where, side, chosen, _mean(each), each, tuple(chance), wiring))
-    left, values, right = found
+        each = _separation(_embedding(svd, index), chosen)
+        chance = [_mean(_separation(_embedding(s, index), chosen)) for s in shuffled]
+        wiring = None if blank is None else _mean(_separation(_embedding(blank, index), chosen))
+        side_layer = before if side == "sources" else target
+        separations.append(Separation(side_layer, side, chosen, _mean(each), each, tuple(chance), wiring))
+    left, values, right = svd
     origin = provenance(weights=model.digest, vectors=vectors, shuffles=shuffles, seed=seed)
     return BranchStructure(before, target, values, right, left, tuple(separations), origin)
 
@@ -337,18 +320,18 @@ def _mean(each: Mapping[str, float]) -> float:
     return float(np.mean(list(each.values())))
 
 
-def _groups(model: Model, layer: str, given: Groups | None) -> dict[str, tuple[int, ...]]:
-    if given is None:
+def _groups(model: Model, layer: str, groups: Groups | None) -> dict[str, tuple[int, ...]]:
+    if groups is None:
         return {name: tuple(range(*span)) for name, span in branches_of(model, layer).items()}
-    made = {name: tuple(int(c) for c in channels) for name, channels in given.items()}
-    if len(made) < 2 or any(len(set(channels)) < 2 for channels in made.values()):
+    result = {name: tuple(int(c) for c in channels) for name, channels in groups.items()}
+    if len(result) < 2 or any(len(set(channels)) < 2 for channels in result.values()):
         raise CircuitsError("groups need at least two names with at least two channels each")
-    return made
+    return result
 
 
 def _svd(strength: Array, vectors: int) -> tuple[Array, Array, Array]:
     rows, columns = (np.sqrt(strength.sum(axis=axis, keepdims=True)) for axis in (1, 0))
-    # a channel without any weight has no place; it stays at the origin
+    # a channel without any weight has no position; it stays at the origin
     even = strength / np.where(rows > 0, rows, 1.0) / np.where(columns > 0, columns, 1.0)
     left, values, right = np.linalg.svd(even, full_matrices=False)
     left, values, right = left[:, : vectors + 1], values[: vectors + 1], right[: vectors + 1].T
@@ -357,22 +340,22 @@ def _svd(strength: Array, vectors: int) -> tuple[Array, Array, Array]:
     return left * signs, values, right * signs
 
 
-def _embedding(svd: tuple[Array, Array, Array], place: int) -> Array:
-    embedded: Array = svd[place][:, 1:] * svd[1][1:]
+def _embedding(svd: tuple[Array, Array, Array], index: int) -> Array:
+    embedded: Array = svd[index][:, 1:] * svd[1][1:]
     return embedded
 
 
 def _separation(points: Array, groups: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
-    known = np.array(sorted({c for channels in groups.values() for c in channels}))
+    grouped = np.array(sorted({c for channels in groups.values() for c in channels}))
     squares = np.square(points).sum(axis=1)
-    apart = squares[:, None] + squares - 2 * points @ points.T
-    found = {}
+    distances = squares[:, None] + squares - 2 * points @ points.T
+    areas = {}
     for name, channels in groups.items():
-        inside, outside = np.array(channels), known[~np.isin(known, channels)]
-        near = apart[np.ix_(inside, inside)][np.triu_indices(len(inside), 1)]
-        far = np.sort(apart[np.ix_(inside, outside)], axis=None)
+        inside, outside = np.array(channels), grouped[~np.isin(grouped, channels)]
+        near = distances[np.ix_(inside, inside)][np.triu_indices(len(inside), 1)]
+        far = np.sort(distances[np.ix_(inside, outside)], axis=None)
         if len(near) and len(far):
             # some hundred thousand pairs, a few hundred times: sorting one side does, ranks of both are not needed
             below = np.searchsorted(far, near, "left") + np.searchsorted(far, near, "right")
-            found[name] = float(1.0 - below.mean() / (2 * len(far)))
-    return found
+            areas[name] = float(1.0 - below.mean() / (2 * len(far)))
+    return areas

@@ -26,12 +26,12 @@ class Grouping:
 
     Attributes:
         labels: `(n,)` the group of each row, 0 the largest; -1 for rows in no group that survived.
-        cut: `(n,)` groups before any were given up, by size.
+        cut: `(n,)` groups before any were dropped, by size.
         cohesion: mean silhouette of each surviving group.
         quality: of the cut: mean silhouette, rows of groups too small to count as zero.
         shuffled, single: quality for each draw of the two controls.
         threshold: the larger of their 95th percentiles.
-        apart: 1 - cosine of the groups' mean directions, mean over pairs of groups of the cut that are large enough.
+        separation: 1 - cosine of the groups' mean directions, mean over pairs of the cut's groups of sufficient size.
     """
 
     labels: NDArray[np.intp]
@@ -41,7 +41,7 @@ class Grouping:
     shuffled: NDArray[np.float64]
     single: NDArray[np.float64]
     threshold: float
-    apart: float
+    separation: float
 
     @property
     def count(self) -> int:
@@ -69,19 +69,21 @@ def group(
     cloud = single_cloud(directions, generator)
     single = np.array([best_cut(cloud(), most, smallest)[1] for _ in range(draws)])
     threshold = max(_upper(shuffled), _upper(single))
-    kept = np.full(len(rows), -1, dtype=np.intp)
+    surviving = np.full(len(rows), -1, dtype=np.intp)
     if quality > threshold:
         for label in range(labels.max() + 1):
             mine = labels == label
             if mine.sum() >= smallest and silhouettes[mine].mean() > threshold:
-                kept[mine] = label
-        kept = _merged(directions, kept, distinct)
-    count = int(kept.max()) + 1
+                surviving[mine] = label
+        surviving = _merged(directions, surviving, distinct)
+    count = int(surviving.max()) + 1
     if count < 2:
-        kept[:] = 0
-    cohesion = _cohesion(directions, kept, count)
+        surviving[:] = 0
+    cohesion = _cohesion(directions, surviving, count)
     large = np.where(np.bincount(labels)[labels] >= smallest, labels, -1)
-    return Grouping(kept, labels, cohesion, quality, shuffled, single, threshold, mean_apart(directions, large))
+    return Grouping(
+        surviving, labels, cohesion, quality, shuffled, single, threshold, mean_separation(directions, large)
+    )
 
 
 def _merged(directions: Rows, labels: NDArray[np.intp], distinct: float) -> NDArray[np.intp]:
@@ -91,10 +93,10 @@ def _merged(directions: Rows, labels: NDArray[np.intp], distinct: float) -> NDAr
         names = np.unique(labels[labels >= 0])
         if len(names) < 2:
             break
-        apart = _apart(directions, labels)
-        np.fill_diagonal(apart, np.inf)
-        a, b = np.unravel_index(int(apart.argmin()), apart.shape)
-        if apart[a, b] >= distinct:
+        distances = _separation(directions, labels)
+        np.fill_diagonal(distances, np.inf)
+        a, b = np.unravel_index(int(distances.argmin()), distances.shape)
+        if distances[a, b] >= distinct:
             break
         labels[labels == names[b]] = names[a]
     inside = labels >= 0
@@ -111,17 +113,17 @@ def _cohesion(directions: Rows, labels: NDArray[np.intp], count: int) -> tuple[f
     return tuple(float(values[labels == k].mean()) for k in range(count))
 
 
-def _apart(directions: Rows, labels: NDArray[np.intp]) -> Rows:
+def _separation(directions: Rows, labels: NDArray[np.intp]) -> Rows:
     """1 - cosine of the mean directions of all pairs of groups, `(groups, groups)`."""
     means = unit_rows(np.array([directions[labels == k].mean(axis=0) for k in np.unique(labels[labels >= 0])]))
     return np.asarray(1 - means @ means.T)
 
 
-def mean_apart(directions: Rows, labels: NDArray[np.intp]) -> float:
+def mean_separation(directions: Rows, labels: NDArray[np.intp]) -> float:
     """1 - cosine of the mean directions, mean over pairs of groups; 0 for one group. Labels below 0 do not count."""
-    apart = _apart(directions, labels) if (labels >= 0).any() else np.zeros((0, 0))
-    count = len(apart)
-    return float(apart[~np.eye(count, dtype=bool)].mean()) if count > 1 else 0.0
+    distances = _separation(directions, labels) if (labels >= 0).any() else np.zeros((0, 0))
+    count = len(distances)
+    return float(distances[~np.eye(count, dtype=bool)].mean()) if count > 1 else 0.0
 
 
 def unit_rows(rows: Rows) -> Rows:
@@ -155,9 +157,9 @@ def best_cut(directions: Rows, most: int, smallest: int) -> tuple[NDArray[np.int
     best = (np.zeros(n, dtype=np.intp), 0.0, np.zeros(n))
     if n < 2 * smallest:
         return best
-    apart = np.clip(2 - 2 * directions @ directions.T, 0, None)  # squared distances of unit rows
-    np.fill_diagonal(apart, 0)
-    tree = linkage(np.sqrt(squareform(apart, checks=False)), "ward")
+    distances = np.clip(2 - 2 * directions @ directions.T, 0, None)  # squared distances of unit rows
+    np.fill_diagonal(distances, 0)
+    tree = linkage(np.sqrt(squareform(distances, checks=False)), "ward")
     # a few outliers split off first: more cuts are tried than groups are allowed
     for k in range(2, 2 * most + 1):
         labels = _by_size(fcluster(tree, k, "maxclust"))
@@ -165,7 +167,7 @@ def best_cut(directions: Rows, most: int, smallest: int) -> tuple[NDArray[np.int
         large = int((sizes >= smallest).sum())
         if large < 2 or large > most:
             continue
-        silhouettes = silhouette(apart, labels, large)
+        silhouettes = silhouette(distances, labels, large)
         quality = float(silhouettes.mean())
         if quality > best[1]:
             best = (labels, quality, silhouettes)
@@ -180,15 +182,15 @@ def _by_size(labels: NDArray[np.int32] | NDArray[np.intp]) -> NDArray[np.intp]:
     return rank[inverse]
 
 
-def silhouette(apart: Rows, labels: NDArray[np.intp], large: int) -> NDArray[np.float64]:
+def silhouette(distances: Rows, labels: NDArray[np.intp], large: int) -> NDArray[np.float64]:
     """Silhouette of each row among the first `large` groups (Rousseeuw 1987); 0 for rows of other groups."""
     member = np.eye(labels.max() + 1)[labels][:, :large]
     sizes = member.sum(axis=0)
-    sums = apart @ member
+    totals = distances @ member
     rows = np.flatnonzero(labels < large)
     own = labels[rows]
-    within = sums[rows, own] / np.maximum(sizes[own] - 1, 1)
-    others = sums[rows] / sizes
+    within = totals[rows, own] / np.maximum(sizes[own] - 1, 1)
+    others = totals[rows] / sizes
     others[np.arange(len(rows)), own] = np.inf
     between = others.min(axis=1)
     values = np.zeros(len(labels))

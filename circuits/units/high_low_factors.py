@@ -39,8 +39,8 @@ class FrequencyFactors:
         frequency: `(S,)` preferred frequency of each channel, cycles per pixel, measured with gratings.
         high, low: frequency of each factor: geometric mean of its channels', by their shares.
         octaves: log2(high / low).
-        shuffled: the octaves between the factors when channels' frequencies are dealt out anew, sizes only.
-        p: share of shuffles at least as far apart.
+        shuffled: the octaves between the factors when channels' frequencies are shuffled, sizes only.
+        p: share of shuffles at least as large.
         alignment: of each detector, cosine between its preferred orientation and the direction in which the weight of
             the high factor (less that of the low one) lies; NaN where it lies nowhere.
         explained: share of the squared weights that the factors give back.
@@ -98,9 +98,9 @@ def frequency_factors(
         model: the model that they were found in.
         detectors: of one layer.
         source: the layer whose channels are grouped; by default the trunk layer before.
-        shuffles: how often channels' frequencies are dealt out anew, for the control.
+        shuffles: how often channels' frequencies are shuffled, for the control.
         seed: of the factorization and the shuffles.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         CircuitsError: no detectors, detectors of several layers, or no layer before theirs.
@@ -151,10 +151,10 @@ def preferred_frequencies(model: Model, layer: str, batch_size: int = 32) -> NDA
     """
     field, most = model.layers[layer].receptive_field, min(model.input.hw)
     size = most if field is None else min(most, *field.size)
-    shown = [f for f in FREQUENCIES if f * size >= 0.5]
-    tuning = tune(model, layer, stimuli=stimuli.gratings(8, shown, 4), batch_size=batch_size)
+    frequencies = [f for f in FREQUENCIES if f * size >= 0.5]
+    tuning = tune(model, layer, stimuli=stimuli.gratings(8, frequencies, 4), batch_size=batch_size)
     responses: Tensor = tuning.over("frequency").clamp_min(0).double()
-    logs = torch.tensor(shown, dtype=torch.float64).log2()
+    logs = torch.tensor(frequencies, dtype=torch.float64).log2()
     total = responses.sum(dim=1)
     mean = torch.where(total > 0, responses @ logs / total.clamp_min(1e-300), logs.mean())
     return np.asarray((2**mean).numpy())

@@ -1,8 +1,8 @@
-"""Does a unit answer to several unrelated things? Its top examples, grouped by what made it fire on each.
+"""Polysemanticity: clusters among a unit's top activating images, by the parents that excite it on each.
 
 A polysemantic channel is one channel with several circuits behind it. So its examples are grouped by which
 *parents* made it fire (Dreyer et al., PURE, 2024, arXiv:2404.06453), not by how they look; how they look to
-a deeper layer is kept apart, as a second witness. Groups count only when they beat what the same procedure
+a deeper layer is a second, separate witness. Groups count only when they beat what the same procedure
 finds in two kinds of data without groups: see `circuits.units.clustering`.
 """
 
@@ -22,6 +22,7 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.units.clustering import Grouping, Rows, best_cut, group, unit_rows
+from zoo.common.results import HIDDEN, Result, called
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -32,7 +33,7 @@ _ASSIGNMENTS = 200
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent that tells one cluster from the others.
+    """A parent that distinguishes one cluster from the others.
 
     Attributes:
         unit: address; channel: of the parents' layer.
@@ -54,7 +55,7 @@ class Cluster:
         examples: strongest first.
         share: of all examples looked at.
         cohesion: mean silhouette by parents: 1 is far from the others, 0 between two clusters.
-        parents: those that tell it from the other clusters, the most telling first: enough to carry 80 % of
+        parents: those that distinguish it from the other clusters, the most distinctive first: enough to carry 80 % of
             all by which they differ, at most 16. For a unit in one cluster simply its strongest.
     """
 
@@ -70,18 +71,19 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Polysemanticity:
-    """How many things a unit answers to.
+class Polysemanticity(Result):
+    """Whether a unit is polysemantic.
 
     Attributes:
         unit: address; source, deeper: the layer of its parents, and that of the second witness.
         clusters: that survive both controls and are distinct, largest first; one for a unit that is not split.
-        score: for ranking, in [0, 1]: the geometric mean of `apart` and `clear`, times `confirmed` where there is one.
-        apart: 1 - cosine of the clusters' mean contributions, mean over pairs: 1 where they share no parents.
+        score: for ranking, in [0, 1]: the geometric mean of `separation` and `clear`, times `confirmed` if there is
+            one.
+        separation: 1 - cosine of the clusters' mean contributions, mean over pairs: 1 where they share no parents.
         clear: quality of the clusters above that of shuffled ones, as a share of the room above it.
         unlike: variance in the deeper layer that the clusters explain, less what chance would; confirmed: share of
             random assignments to clusters of these sizes that explain less. The second witness, None without one: a
-            unit of one shape in two orientations has two sets of parents, but a deeper layer hardly tells them apart.
+            unit of one shape in two orientations has two sets of parents, but a deeper layer hardly distinguishes them.
         agreement: adjusted Rand index with clusters found in the deeper layer alone: 1 the same, 0 chance.
         quality: mean silhouette; shuffled, single: 95th percentiles of the two controls, which it has to exceed.
         n_examples: number of examples.
@@ -93,7 +95,7 @@ class Polysemanticity:
     deeper: str | None
     clusters: tuple[Cluster, ...]
     score: float
-    apart: float
+    separation: float = field(metadata=called("apart"))
     clear: float
     unlike: float | None
     confirmed: float | None
@@ -102,27 +104,19 @@ class Polysemanticity:
     shuffled: float
     single: float
     n_examples: int
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict, metadata=HIDDEN)
+
+    described = ("split",)
+
+    @property
+    def apart(self) -> float:
+        """`separation`."""
+        return self.separation
 
     @property
     def split(self) -> bool:
         """Whether at least two clusters survive."""
         return len(self.clusters) > 1
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        data = {k: v for k, v in vars(self).items() if k not in ("clusters", "provenance")}
-        data["split"] = self.split
-        data["clusters"] = [
-            {
-                "share": c.share,
-                "cohesion": c.cohesion,
-                "parents": [dict(vars(p)) for p in c.parents],
-                "examples": [dict(vars(e)) for e in c.examples],
-            }
-            for c in self.clusters
-        ]
-        return data
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,7 @@ class Polysemanticities:
             CircuitsError: none was active often enough.
         """
         if not self.rows:
-            raise CircuitsError("no unit was active on enough pictures; give more pictures")
+            raise CircuitsError("no unit was active on enough images; give more images")
         return self.rows[0]
 
     @property
@@ -175,24 +169,24 @@ def polysemantic(
 ) -> Polysemanticities:
     """Rank units by how polysemantic they are, and split those that are.
 
-    Every unit's examples are described by the contributions of its parents (gradient x activation at the place,
+    Every unit's examples are described by the contributions of its parents (gradient x activation at the position,
     summed over positions, each by its signed square root so that one strong parent does not hide the others),
     compared by direction and grouped.
 
     Args:
         model: the model.
         target: a layer, for all of its units; a unit, or several of one layer.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         source: the layer of parents (default: the trunk's layer before).
         deeper: the layer that serves as the second witness: see `circuits.attribution.contributions`; None for none.
-        examples: unit address -> where to look, instead of the `n` pictures on which it fires most.
-        n: pictures looked at for each unit, at least `2 * smallest`.
+        examples: unit address -> where to look, instead of the `n` images on which it fires most.
+        n: images looked at for each unit, at least `2 * smallest`.
         most: at most so many clusters.
         smallest: examples that a cluster must have.
         distinct: 1 - cosine of their mean contributions from which on two clusters are two.
         draws: of each control.
         seed: of the controls.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
@@ -206,32 +200,32 @@ def polysemantic(
             f"smallest={smallest}, draws={draws}, n={n}"
         )
     units = _units(model, target)
-    pictures = open_images(images)
-    found = upstream(
-        model, units, pictures, source=source, deeper=deeper, examples=examples, n=n, batch_size=batch_size,
+    dataset = open_images(images)
+    unit_contributions = upstream(
+        model, units, dataset, source=source, deeper=deeper, examples=examples, n=n, batch_size=batch_size,
         progress=progress,
     )  # fmt: skip
-    known = provenance(
-        weights=model.digest, images=pictures.name, images_digest=pictures.digest, n_images=len(pictures), n=n,
+    origin = provenance(
+        weights=model.digest, images=dataset.name, images_digest=dataset.digest, n_images=len(dataset), n=n,
         most=most, smallest=smallest, distinct=distinct, draws=draws, seed=seed,
     )  # fmt: skip
     rows, silent = [], []
-    for one in found:
-        if len(one.examples) < 2 * smallest:
-            silent.append(one.unit)
+    for entry in unit_contributions:
+        if len(entry.examples) < 2 * smallest:
+            silent.append(entry.unit)
         else:
             rows.append(
-                split(one, most=most, smallest=smallest, distinct=distinct, draws=draws, seed=seed, provenance=known)
+                split(entry, most=most, smallest=smallest, distinct=distinct, draws=draws, seed=seed, provenance=origin)
             )
     rows.sort(key=lambda row: -row.score)
-    return Polysemanticities(tuple(rows), tuple(silent), known)
+    return Polysemanticities(tuple(rows), tuple(silent), origin)
 
 
 def _units(model: Model, target: str | Unit | Sequence[str | Unit]) -> list[Unit]:
-    asked = [target] if isinstance(target, (str, Unit)) else list(target)
+    targets = [target] if isinstance(target, (str, Unit)) else list(target)
     units: list[Unit] = []
-    for one in asked:
-        unit = model.resolve(one)
+    for address in targets:
+        unit = model.resolve(address)
         if unit.index is not None:
             units.append(unit)
             continue
@@ -246,7 +240,7 @@ def _units(model: Model, target: str | Unit | Sequence[str | Unit]) -> list[Unit
 
 
 def split(
-    one: Upstream,
+    contributions: Upstream,
     *,
     most: int = 4,
     smallest: int = 5,
@@ -256,32 +250,37 @@ def split(
     provenance: Mapping[str, Any] | None = None,
 ) -> Polysemanticity:
     """Group the examples of one unit; the arguments are those of `polysemantic`."""
-    rows = described(one.parents)
-    found = group(rows, most=most, smallest=smallest, distinct=distinct, draws=draws, seed=seed)
-    counted = np.where(np.bincount(found.cut)[found.cut] >= smallest, found.cut, -1)
-    shuffled, single = (float(np.quantile(c, 0.95)) for c in (found.shuffled, found.single))
-    clear = max(0.0, (found.quality - shuffled) / max(1 - shuffled, 1e-9))
-    told = _Witness() if one.seen is None else _witness(one.seen, counted, most, smallest, seed)
+    rows = signed_roots(contributions.parents)
+    grouping = group(rows, most=most, smallest=smallest, distinct=distinct, draws=draws, seed=seed)
+    counted = np.where(np.bincount(grouping.cut)[grouping.cut] >= smallest, grouping.cut, -1)
+    shuffled, single = (float(np.quantile(c, 0.95)) for c in (grouping.shuffled, grouping.single))
+    clear = max(0.0, (grouping.quality - shuffled) / max(1 - shuffled, 1e-9))
+    witness = (
+        _Witness()
+        if contributions.deeper_acts is None
+        else _witness(contributions.deeper_acts, counted, most, smallest, seed)
+    )
     return Polysemanticity(
-        unit=one.unit,
-        source=one.source,
-        deeper=one.deeper,
-        clusters=_clusters(one, found),
-        score=float(np.sqrt(np.clip(found.apart, 0, 1) * clear)) * (1.0 if told.confirmed is None else told.confirmed),
-        apart=found.apart,
+        unit=contributions.unit,
+        source=contributions.source,
+        deeper=contributions.deeper,
+        clusters=_clusters(contributions, grouping),
+        score=float(np.sqrt(np.clip(grouping.separation, 0, 1) * clear))
+        * (1.0 if witness.confirmed is None else witness.confirmed),
+        separation=grouping.separation,
         clear=clear,
-        unlike=told.unlike,
-        confirmed=told.confirmed,
-        agreement=told.agreement,
-        quality=found.quality,
+        unlike=witness.unlike,
+        confirmed=witness.confirmed,
+        agreement=witness.agreement,
+        quality=grouping.quality,
         shuffled=shuffled,
         single=single,
-        n_examples=len(one.examples),
+        n_examples=len(contributions.examples),
         provenance=dict(provenance or {}),
     )
 
 
-def described(contributions: NDArray[np.float32]) -> Rows:
+def signed_roots(contributions: NDArray[np.float32]) -> Rows:
     """Contributions `(n, P)` by their signed square roots."""
     values = contributions.astype(np.float64)
     return np.asarray(np.sign(values) * np.sqrt(np.abs(values)))
@@ -299,8 +298,10 @@ class _Witness:
     agreement: float | None = None
 
 
-def _witness(seen: NDArray[np.float32], labels: NDArray[np.intp], most: int, smallest: int, seed: int) -> _Witness:
-    """What the deeper layer says of clusters, beside random assignments and beside clusters of its own."""
+def _witness(
+    deeper_acts: NDArray[np.float32], labels: NDArray[np.intp], most: int, smallest: int, seed: int
+) -> _Witness:
+    """Variance of the deeper layer explained by clusters, against random assignments and its own clusters."""
     from sklearn.metrics import adjusted_rand_score
 
     inside = labels >= 0
@@ -308,7 +309,7 @@ def _witness(seen: NDArray[np.float32], labels: NDArray[np.intp], most: int, sma
     count = len(np.unique(mine))
     if count < 2:
         return _Witness(0.0, 0.0, 0.0)
-    rows = unit_rows(seen.astype(np.float64))
+    rows = unit_rows(deeper_acts.astype(np.float64))
     centerd = rows[inside] - rows[inside].mean(axis=0)
     products = centerd @ centerd.T
     total = float(np.trace(products))
@@ -330,24 +331,24 @@ def _witness(seen: NDArray[np.float32], labels: NDArray[np.intp], most: int, sma
     return _Witness(max(0.0, (value - chance) / (1 - chance)), float((random < value).mean()), agreement)
 
 
-def _clusters(one: Upstream, found: Grouping) -> tuple[Cluster, ...]:
-    excited = np.maximum(one.parents, 0).sum(axis=1, keepdims=True)
-    shares = one.parents.astype(np.float64) / np.maximum(excited, 1e-12)
-    means = _means(shares, found.labels)
-    cohesion = found.cohesion or (0.0,)
-    made = []
+def _clusters(contributions: Upstream, grouping: Grouping) -> tuple[Cluster, ...]:
+    excited = np.maximum(contributions.parents, 0).sum(axis=1, keepdims=True)
+    shares = contributions.parents.astype(np.float64) / np.maximum(excited, 1e-12)
+    means = _means(shares, grouping.labels)
+    cohesion = grouping.cohesion or (0.0,)
+    clusters = []
     for k, own in enumerate(means):
         others = np.delete(means, k, axis=0)
         elsewhere = others.max(axis=0) if len(others) else np.zeros_like(own)
         # what merely inhibits elsewhere is no parent of this cluster
-        chosen = _telling(np.maximum(own, 0) - np.maximum(elsewhere, 0))
-        shown = [e for e, label in zip(one.examples, found.labels, strict=True) if label == k]
-        parents = tuple(_parent(one, c, own[c], elsewhere[c]) for c in chosen)
-        made.append(Cluster(tuple(shown), len(shown) / len(one.examples), cohesion[k], parents))
-    return tuple(made)
+        chosen = _distinctive(np.maximum(own, 0) - np.maximum(elsewhere, 0))
+        members = [e for e, label in zip(contributions.examples, grouping.labels, strict=True) if label == k]
+        parents = tuple(_parent(contributions, c, own[c], elsewhere[c]) for c in chosen)
+        clusters.append(Cluster(tuple(members), len(members) / len(contributions.examples), cohesion[k], parents))
+    return tuple(clusters)
 
 
-def _telling(more: NDArray[np.float64]) -> list[int]:
+def _distinctive(more: NDArray[np.float64]) -> list[int]:
     """The fewest channels that carry most of all by which a cluster has more, the largest first."""
     order = np.argsort(-more, kind="stable")
     gains = np.maximum(more[order], 0)
@@ -355,6 +356,6 @@ def _telling(more: NDArray[np.float64]) -> list[int]:
     return [int(c) for c in order[: min(enough, MOST_PARENTS)] if more[c] > 0]
 
 
-def _parent(one: Upstream, channel: int, here: float, elsewhere: float) -> Parent:
-    model = Unit.parse(one.unit).model
-    return Parent(str(Unit(one.source, channel, model)), channel, float(here), float(elsewhere))
+def _parent(contributions: Upstream, channel: int, here: float, elsewhere: float) -> Parent:
+    model = Unit.parse(contributions.unit).model
+    return Parent(str(Unit(contributions.source, channel, model)), channel, float(here), float(elsewhere))

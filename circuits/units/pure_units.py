@@ -33,6 +33,7 @@ from circuits.network.interventions import Edit
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
 from circuits.units.polysemanticity import Cluster, Polysemanticity
+from zoo.common.results import Result
 from zoo.images.sources import Images, open_images
 
 
@@ -56,21 +57,21 @@ class Keep(Edit):
 
     def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
         if max(self.channels) >= acts.shape[1]:
-            raise EditError(f"Keep: {self.unit} has {acts.shape[1]} channels; asked for {max(self.channels)}")
+            raise EditError(f"Keep: {self.unit} has {acts.shape[1]} channels; got {max(self.channels)}")
         mask = acts.new_zeros(acts.shape[1])
         mask[list(self.channels)] = 1
         return acts * mask.view(1, -1, *[1] * (acts.ndim - 2))
 
 
 @dataclass(frozen=True)
-class PureUnit:
+class PureUnit(Result):
     """A cluster of a unit's examples as a direction in the layer of its parents.
 
     Attributes:
         unit: address of the direction, `model/layer~name:index`.
         of: the unit it was taken from; cluster: which of its clusters.
         parents: channels of the layer that it reads, the strongest weight first; weights: theirs.
-        auc: how often it answers more to an example of its own cluster than to one of the others; before: the
+        auc: how often its response to an example of its own cluster is larger than to one of the others; before: the
             same for the unit itself, the control.
     """
 
@@ -82,105 +83,101 @@ class PureUnit:
     auc: float
     before: float
 
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dict(vars(self))
-
 
 def attach_pure_units(
-    model: Model, found: Polysemanticity, images: Any, *, name: str | None = None
+    model: Model, result: Polysemanticity, images: Any, *, name: str | None = None
 ) -> tuple[PureUnit, ...]:
     """Make each cluster of a unit a unit of its own, in the layer of its parents.
 
     The weight of a parent is the unit's gradient with respect to it, as it is on the cluster's examples, summed
-    over the kernel; parents that do not tell the cluster from the others get none.
+    over the kernel; parents that do not distinguish the cluster get none.
 
     Args:
         model: the model; the directions are attached to it.
         found: of `polysemantic`, with at least two clusters.
-        images: the pictures it was found on.
+        images: the images it was found on.
         name: of the basis (default made of the unit's address).
 
     Raises:
-        CircuitsError: there is nothing to take apart, or these are other pictures.
+        CircuitsError: there is nothing to decompose, or these are other images.
 
     >>> attach_pure_units(model, found.best, images="scenes:500")  # doctest: +SKIP
     """
-    _two_at_least(found)
-    pictures = open_images(images)
-    unit, source = model.unit(found.unit), model.layer(found.source)
+    _two_at_least(result)
+    dataset = open_images(images)
+    unit, source = model.unit(result.unit), model.layer(result.source)
     if source.size is None:
-        raise CircuitsError(f"the parents of {found.unit} are in {source.name}, which has no positions to read at")
+        raise CircuitsError(f"the parents of {result.unit} are in {source.name}, which has no positions to read at")
     name = name or re.sub(r"[^A-Za-z0-9_.\-]", "-", unit.short)
     rows: list[Tensor] = []
-    kept = []
-    for cluster in found.clusters:
-        shown = checked_examples(cluster.examples, pictures, found.unit)
+    parents = []
+    for cluster in result.clusters:
+        examples = checked_examples(cluster.examples, dataset, result.unit)
         frame, _ = example_weights(
             model,
-            pictures.subset([e.image for e in shown]),
+            dataset.subset([e.image for e in examples]),
             source=source.name,
             target=unit,
-            positions=[e.position for e in shown],
+            positions=[e.position for e in examples],
         )
-        weights = frame.sums[0].detach().cpu()
+        weights = frame.summed[0].detach().cpu()
         mine = sorted(cluster.channels, key=lambda c: -abs(float(weights[c])))
         direction = torch.zeros(source.channels)
         direction[mine] = weights[mine].float()
         if not bool(direction.any()):
-            raise CircuitsError(f"the parents of cluster {len(rows)} of {found.unit} have no weight in sum")
+            raise CircuitsError(f"the parents of cluster {len(rows)} of {result.unit} have no weight in sum")
         rows.append(direction)
-        kept.append((tuple(mine), tuple(float(v) for v in direction[mine])))
+        parents.append((tuple(mine), tuple(float(v) for v in direction[mine])))
     read_along = torch.stack(rows).to(model.device, model.dtype)
     # its own component is what a latent writes: two clusters may share a parent
     model.attach(source.name, name, Directions(read_along, read_along / read_along.square().sum(1, keepdim=True)))
-    told = _told_apart(model, found, read_along, pictures)
-    made = []
-    for k, ((mine_, weights_), (after, before)) in enumerate(zip(kept, told, strict=True)):
+    aucs = _separation_aucs(model, result, read_along, dataset)
+    units = []
+    for k, ((mine_, weights_), (after, before)) in enumerate(zip(parents, aucs, strict=True)):
         address = str(Unit(source.name, k, model.name, name))
-        made.append(PureUnit(address, found.unit, k, mine_, weights_, after, before))
-    return tuple(made)
+        units.append(PureUnit(address, result.unit, k, mine_, weights_, after, before))
+    return tuple(units)
 
 
-def _told_apart(
-    model: Model, found: Polysemanticity, directions: Tensor, pictures: Images
+def _separation_aucs(
+    model: Model, result: Polysemanticity, directions: Tensor, dataset: Images
 ) -> list[tuple[float, float]]:
     """For each cluster the AUC of its direction, and of the unit, for its examples among all."""
     owners, peaks, values = [], [], []
-    for k, cluster in enumerate(found.clusters):
-        batch = pictures.tensor(model.input, [e.image for e in cluster.examples]).to(model.device)
+    for k, cluster in enumerate(result.clusters):
+        batch = dataset.tensor(model.input, [e.image for e in cluster.examples]).to(model.device)
         with torch.no_grad():
-            acts = read(model, batch, [model.layers[found.source]])[found.source]
-        answers = torch.einsum("nchw,kc->nkhw", acts, directions)
-        peaks += [_near(model, found, e, answers[i]) for i, e in enumerate(cluster.examples)]
+            acts = read(model, batch, [model.layers[result.source]])[result.source]
+        responses = torch.einsum("nchw,kc->nkhw", acts, directions)
+        peaks += [_near(model, result, e, responses[i]) for i, e in enumerate(cluster.examples)]
         values += [e.value for e in cluster.examples]
         owners += [k] * len(cluster.examples)
     owner, table, own = torch.tensor(owners), torch.stack(peaks).cpu(), torch.tensor(values)[:, None]
-    told = []
-    for k in range(len(found.clusters)):
+    aucs = []
+    for k in range(len(result.clusters)):
         mine = owner == k
-        told.append((float(auc(table[mine, k : k + 1], table[~mine, k : k + 1])), float(auc(own[mine], own[~mine]))))
-    return told
+        aucs.append((float(auc(table[mine, k : k + 1], table[~mine, k : k + 1])), float(auc(own[mine], own[~mine]))))
+    return aucs
 
 
-def _near(model: Model, found: Polysemanticity, example: Any, answers: Tensor) -> Tensor:
-    """Largest answer of each direction `(k, h, w)` within the box of an example."""
-    field_ = model.layers[found.source].receptive_field
+def _near(model: Model, result: Polysemanticity, example: Any, responses: Tensor) -> Tensor:
+    """Largest response of each direction `(k, h, w)` within the box of an example."""
+    field_ = model.layers[result.source].receptive_field
     if field_ is None:
-        return answers.amax(dim=(1, 2))
+        return responses.amax(dim=(1, 2))
     spans = []
     for a in range(2):
-        centers = torch.arange(answers.shape[1 + a]) * field_.stride[a] + field_.offset[a] + (field_.size[a] - 1) / 2
+        centers = torch.arange(responses.shape[1 + a]) * field_.stride[a] + field_.offset[a] + (field_.size[a] - 1) / 2
         inside = (centers >= example.box[a]) & (centers < example.box[a + 2])
         spans.append(inside if bool(inside.any()) else torch.ones_like(inside))
-    part: Tensor = answers[:, spans[0]][:, :, spans[1]].amax(dim=(1, 2))
+    part: Tensor = responses[:, spans[0]][:, :, spans[1]].amax(dim=(1, 2))
     return part
 
 
-def _two_at_least(found: Polysemanticity) -> None:
-    if len(found.clusters) < 2:
+def _two_at_least(result: Polysemanticity) -> None:
+    if len(result.clusters) < 2:
         raise CircuitsError(
-            f"{found.unit} was not split: its examples are one cluster, so there is nothing to take apart"
+            f"{result.unit} was not split: its examples are one cluster, so there is nothing to decompose"
         )
 
 
@@ -196,7 +193,7 @@ class ClusterAblation:
         counts: parents silenced for each cluster.
         lost: `(k, k)` share of the response lost on the examples of cluster `column` without the parents of
             cluster `row`; 1 is all of it, below 0 it grew.
-        random: `(draws, k, k)` the same with as many parents drawn at random among all others.
+        random: `(draws, k, k)` the same with as many parents sampled at random among all others.
         provenance: on what.
     """
 
@@ -226,44 +223,44 @@ class ClusterAblation:
 
 
 def ablate_clusters(
-    model: Model, found: Polysemanticity, images: Any, *, draws: int = 20, seed: int = 0, batch_size: int = 32
+    model: Model, result: Polysemanticity, images: Any, *, draws: int = 20, seed: int = 0, batch_size: int = 32
 ) -> ClusterAblation:
     """Silence the parents of each cluster and see on whose examples the unit falls silent.
 
     Args:
         model: the model.
         found: of `polysemantic`, with at least two clusters.
-        images: the pictures it was found on.
+        images: the images it was found on.
         draws: random sets of parents for each cluster.
         seed: of these.
-        batch_size: pictures per pass.
+        batch_size: images per pass.
 
     Raises:
-        CircuitsError: there is nothing to take apart, or these are other pictures.
+        CircuitsError: there is nothing to decompose, or these are other images.
 
     >>> ablate_clusters(model, found.best, images="scenes:500").lost  # doctest: +SKIP
     """
-    _two_at_least(found)
-    pictures = open_images(images)
-    unit, source = model.unit(found.unit), model.layer(found.source)
+    _two_at_least(result)
+    dataset = open_images(images)
+    unit, source = model.unit(result.unit), model.layer(result.source)
     generator = np.random.default_rng(seed)
-    sets = [list(c.channels) for c in found.clusters]
+    sets = [list(c.channels) for c in result.clusters]
     k = len(sets)
     every = np.arange(source.channels)
-    drawn = [
+    random_sets = [
         [generator.choice(others, min(len(s), len(others)), replace=False).tolist() for s in sets]
         for others in [np.setdiff1d(every, sum(sets, []))]
         for _ in range(draws)
     ]
-    asked = [*sets, *(s for draw in drawn for s in draw)]
-    columns = [_lost(model, unit, source.name, c, pictures, asked, batch_size, found.unit) for c in found.clusters]
+    ablated = [*sets, *(s for random_set in random_sets for s in random_set)]
+    columns = [_lost(model, unit, source.name, c, dataset, ablated, batch_size, result.unit) for c in result.clusters]
     table = np.stack(columns, axis=1)
     return ClusterAblation(
-        unit=found.unit,
+        unit=result.unit,
         counts=tuple(len(s) for s in sets),
         lost=table[:k],
         random=table[k:].reshape(draws, k, k),
-        provenance=provenance(weights=model.digest, images=pictures.name, draws=draws, seed=seed),
+        provenance=provenance(weights=model.digest, images=dataset.name, draws=draws, seed=seed),
     )
 
 
@@ -272,28 +269,28 @@ def _lost(
     unit: Unit,
     source: str,
     cluster: Cluster,
-    pictures: Images,
-    asked: Sequence[Sequence[int]],
+    dataset: Images,
+    ablated: Sequence[Sequence[int]],
     batch_size: int,
     name: str,
 ) -> NDArray[np.float64]:
     """Mean share of the response lost on a cluster's examples, for each set of channels silenced."""
-    shown = checked_examples(cluster.examples, pictures, name)
+    examples = checked_examples(cluster.examples, dataset, name)
     # only what lies between the two layers runs again for each set
     segment = Segment(model, source, unit)
-    totals = np.zeros(len(asked))
-    for begin in range(0, len(shown), batch_size):
-        some = shown[begin : begin + batch_size]
-        batch = pictures.tensor(model.input, [e.image for e in some]).to(model.device)
+    totals = np.zeros(len(ablated))
+    for begin in range(0, len(examples), batch_size):
+        some = examples[begin : begin + batch_size]
+        batch = dataset.tensor(model.input, [e.image for e in some]).to(model.device)
         with torch.no_grad():
             acts, context = segment.begin(batch)
             before = _at(segment.respond(acts, context), some)
-            for i, channels in enumerate(asked):
+            for i, channels in enumerate(ablated):
                 without = acts.clone()
                 without[:, channels] = 0
                 after = _at(segment.respond(without, context), some)
                 totals[i] += float((1 - after / before.clamp(min=1e-9)).sum())
-    return totals / len(shown)
+    return totals / len(examples)
 
 
 def _at(responses: Tensor, examples: Sequence[Any]) -> Tensor:

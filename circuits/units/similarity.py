@@ -1,4 +1,4 @@
-"""Which units are alike: by the weights they read or write, by when they fire, by their tuning.
+"""Similar units: by incoming or outgoing weights, by activations, by tuning.
 
 One matrix of likenesses serves a whole layer; the neighbors of a unit are then a row of it, read in
 microseconds. Beside every list of neighbors stands what pairs of units of the same layer reach by chance.
@@ -28,17 +28,17 @@ Array: TypeAlias = NDArray[np.float32]
 By = Literal["incoming", "outgoing", "activations"]
 
 _PERCENTILE = 99.0
-_PAIRS = 200_000  # for the null: all pairs of up to 632 units, else so many drawn at random
+_PAIRS = 200_000  # for the null: all pairs of up to 632 units, else so many sampled at random
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The units most like one unit.
+    """The units most similar to one unit.
 
     Attributes:
-        unit: address; measure: what "like" means here.
-        rows: `(address, likeness)`, most alike first; likeness in [-1, 1].
-        chance: the 99th percentile of the likeness of two units of the layer drawn at random: a neighbor
+        unit: address; measure: how similarity is measured.
+        rows: `(address, likeness)`, most similar first; likeness in [-1, 1].
+        chance: the 99th percentile of the likeness of two units of the layer sampled at random: a neighbor
             above it is closer than 99 of 100 pairs.
         count: units that it was compared with.
         silent: whether the unit has nothing to compare (no weights, or the same response everywhere); all
@@ -69,10 +69,10 @@ class Neighbors:
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """How alike all units of a layer are.
+    """Similarity of all units of a layer.
 
     Attributes:
-        units: addresses; measure: what "like" means here.
+        units: addresses; measure: how similarity is measured.
         matrix: `(units, units)` in [-1, 1]; rows and columns of silent units are 0.
         chance: 99th percentile over random pairs of different units.
     """
@@ -84,7 +84,7 @@ class Likeness:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def index(self, unit: str | Unit | int) -> int:
-        """The row of a unit, by address (with or without the model's name) or by its place.
+        """The row of a unit, by address (with or without the model's name) or by its index.
 
         Raises:
             AddressError: it is not among these units.
@@ -93,16 +93,16 @@ class Likeness:
             if 0 <= unit < len(self.units):
                 return unit
             raise AddressError(f"there are {len(self.units)} units here (0 to {len(self.units) - 1}), not {unit}")
-        wanted = str(unit)
+        address = str(unit)
         for i, name in enumerate(self.units):
-            if wanted == name or name.endswith(f"/{wanted}"):
+            if address == name or name.endswith(f"/{address}"):
                 return i
         raise AddressError(
-            f"{shorten(wanted)} is not among the {len(self.units)} units compared ({self.units[0]}, ...)"
+            f"{shorten(address)} is not among the {len(self.units)} units compared ({self.units[0]}, ...)"
         )
 
     def neighbors(self, unit: str | Unit | int, n: int = 10) -> Neighbors:
-        """The `n` units most like one; never itself.
+        """The `n` units most similar to one; never itself.
 
         Raises:
             AddressError: the unit is not here. CircuitsError: `n` below 1.
@@ -128,7 +128,7 @@ def similarity(rows: Any, others: Any = None, *, centerd: bool = False) -> Array
         centerd: take each row's mean off first, which makes a cosine a correlation.
 
     Returns:
-        `(n, m)` in [-1, 1]; 0 where a row is all zero (centerd: constant).
+        `(n, m)` in [-1, 1]; 0 where a row is all zero (centered: constant).
 
     Raises:
         CircuitsError: not finite, or rows of different lengths.
@@ -140,8 +140,8 @@ def similarity(rows: Any, others: Any = None, *, centerd: bool = False) -> Array
     b = a if others is None else _directions(others, centerd)
     if a.shape[1] != b.shape[1]:
         raise CircuitsError(f"rows of {a.shape[1]} numbers cannot be compared with rows of {b.shape[1]}")
-    found: Array = np.clip(a @ b.T, -1.0, 1.0)
-    return found
+    result: Array = np.clip(a @ b.T, -1.0, 1.0)
+    return result
 
 
 def _directions(rows: Any, centerd: bool) -> Array:
@@ -170,7 +170,7 @@ def likeness_of(
     Args:
         rows: `(units, ...)`.
         units: their addresses.
-        measure: what it says; centerd: see `similarity`.
+        measure: its name; centerd: see `similarity`.
         seed: of the random pairs that give `chance`, where there are more than can all be taken.
         origin: goes into the provenance.
 
@@ -198,7 +198,7 @@ def _chance(matrix: Array, seed: int) -> float:
 def by_weights(
     model: Model, layer: str, *, direction: Literal["incoming", "outgoing"] = "incoming", other: str | None = None
 ) -> Likeness:
-    """Units of a layer that read the same (or are read alike): cosine of their expanded weights.
+    """Similarity of the units of a layer: cosine of their incoming (or outgoing) expanded weights.
 
     Args:
         model: the model.
@@ -220,7 +220,7 @@ def by_weights(
     if direction == "incoming":
         source = other or model.before(base)
         if source is None:
-            raise CircuitsError(f"{base} reads the picture itself: there is no layer before it to compare weights from")
+            raise CircuitsError(f"{base} reads the image itself: there is no layer before it to compare weights from")
         kernels = expanded_weights(model, source=source, target=layer).kernels
         measure = f"incoming weights from {source}"
     else:
@@ -242,38 +242,38 @@ def by_activations(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Likeness:
-    """Units of a layer that fire together: correlation of their responses at the same places of pictures.
+    """Similarity of the units of a layer: correlation of their responses at the same positions of images.
 
     Args:
         model: the model.
         layer: a layer, a branch, or an attached basis (`layer~name`).
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         positions, seed, batch_size, progress: see `sample_responses`.
 
     Raises:
         AddressError: unknown layer. CircuitsError: fewer than two units or samples.
     """
-    pictures = open_images(images)
+    dataset = open_images(images)
     values = sample_responses(
-        model, pictures, [layer], positions=positions, seed=seed, batch_size=batch_size, progress=progress
+        model, dataset, [layer], positions=positions, seed=seed, batch_size=batch_size, progress=progress
     )[layer]
     if len(values) < 2:
-        raise CircuitsError("a correlation needs at least two samples: give more pictures or positions")
+        raise CircuitsError("a correlation needs at least two samples: give more images or positions")
     return likeness_of(
         values.T,
         unit_names(model, layer),
-        measure=f"responses at {len(values)} places of {len(pictures)} pictures",
+        measure=f"responses at {len(values)} positions of {len(dataset)} images",
         centerd=True,
         seed=seed,
         weights=model.digest,
-        images=pictures.digest,
+        images=dataset.digest,
         layer=layer,
         positions=positions,
     )
 
 
 def by_tuning(responses: Any, units: Sequence[str] | None = None) -> Likeness:
-    """Units of like tuning: correlation of their responses to the same stimuli.
+    """Similarity of tuning: correlation of their responses to the same stimuli.
 
     Args:
         responses: `(units, ...)` one response per stimulus (any number of axes), or a result that has
@@ -297,7 +297,7 @@ def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tupl
     names = getattr(responses, "units", None) if units is None else units
     rows = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
     if names is None or callable(names):
-        raise CircuitsError("say which units the rows of responses are: units=[...]")
+        raise CircuitsError("name the units of the rows of responses: units=[...]")
     if rows.ndim < 2 or len(names) != len(rows):
         raise CircuitsError(
             f"responses are (units, stimuli...), one row for each of {len(names)} units; got {rows.shape}"
@@ -308,33 +308,33 @@ def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tupl
 def neighbors(
     model: Model, unit: str | Unit, *, by: By = "incoming", n: int = 10, images: Any = None, **options: Any
 ) -> Neighbors:
-    """The units of its layer that are most like a unit.
+    """The units of its layer that are most similar to a unit.
 
     Args:
         model: the model.
         unit: a channel, or a latent of an attached basis.
-        by: "incoming" or "outgoing" weights, or "activations" on pictures.
+        by: "incoming" or "outgoing" weights, or "activations" on images.
         n: how many.
-        images: pictures, for "activations".
+        images: images, for "activations".
         options: of `by_weights` or `by_activations`.
 
     Raises:
-        AddressError: no such unit. CircuitsError: another measure, or no pictures for "activations".
+        AddressError: no such unit. CircuitsError: another measure, or no images for "activations".
 
     >>> neighbors(load("scenes"), "mixed4a:11", n=3).rows[0][0].startswith("scenes/mixed4a:")
     True
     """
-    wanted = model.unit(unit)
-    layer = wanted.space
+    address = model.unit(unit)
+    layer = address.space
     if by == "activations":
         if images is None:
-            raise CircuitsError("neighbors by activations need pictures: images=...")
-        found = by_activations(model, layer, images, **options)
+            raise CircuitsError("neighbors by activations need images: images=...")
+        likeness = by_activations(model, layer, images, **options)
     elif by in ("incoming", "outgoing"):
-        found = by_weights(model, layer, direction=by, **options)
+        likeness = by_weights(model, layer, direction=by, **options)
     else:
         raise CircuitsError(f"by={by!r}: use 'incoming', 'outgoing' or 'activations'")
-    return found.neighbors(str(wanted.channel), n)
+    return likeness.neighbors(str(address.channel), n)
 
 
 def unit_names(model: Model, layer: str) -> tuple[str, ...]:
@@ -366,40 +366,40 @@ def sample_responses(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> dict[str, Array]:
-    """Responses of whole layers at random places of pictures: the same places for every layer and every model.
+    """Responses of whole layers at random positions of images: the same positions for every layer and every model.
 
-    A place is a point of the picture, drawn from `seed` for each picture; a layer is read at the position
-    whose receptive field is centerd nearest to it.
+    A position is a point of the image, drawn from `seed` for each image; a layer is read at the position
+    whose receptive field is centered nearest to it.
 
     Args:
         model: the model.
-        images: pictures in any form that `capture` takes.
+        images: images in any form that `capture` takes.
         layers: layers, branches or attached bases (`layer~name`), read in one pass.
-        positions: places per picture.
-        seed: of the places.
-        batch_size: pictures per forward pass.
+        positions: positions per image.
+        seed: of the positions.
+        batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Returns:
-        layer as asked for -> `(pictures * positions, units)`, the places of a picture next to each other.
+        layer, as named in `layers`, -> `(images * positions, units)`, the positions of an image next to each other.
 
     Raises:
         AddressError: unknown layer. CircuitsError: no layer, or no positions.
     """
     if positions < 1:
-        raise CircuitsError(f"positions={positions}: take at least one place per picture")
+        raise CircuitsError(f"positions={positions}: take at least one position per image")
     if not layers:
         raise CircuitsError("name at least one layer to sample")
-    pictures = open_images(images)
-    places = np.random.default_rng(seed).random((len(pictures), positions, 2))
-    asked = {name: model.resolve(name) for name in layers}
-    wanted = [model.layers[layer] for layer in dict.fromkeys(at.layer for at in asked.values())]
+    dataset = open_images(images)
+    points = np.random.default_rng(seed).random((len(dataset), positions, 2))
+    spaces = {name: model.resolve(name) for name in layers}
+    to_read = [model.layers[layer] for layer in dict.fromkeys(at.layer for at in spaces.values())]
     parts: dict[str, list[Array]] = {name: [] for name in layers}
     with torch.no_grad():
-        for indices, batch in pictures.batches(model.input, batch_size=batch_size, progress=progress):
-            acts = read(model, batch, wanted)
-            rows = {layer.name: _at(acts[layer.name], layer, model, places[indices]) for layer in wanted}
-            for name, at in asked.items():
+        for indices, batch in dataset.batches(model.input, batch_size=batch_size, progress=progress):
+            acts = read(model, batch, to_read)
+            rows = {layer.name: _at(acts[layer.name], layer, model, points[indices]) for layer in to_read}
+            for name, at in spaces.items():
                 values = rows[at.layer]
                 if at.basis is not None:
                     values = model.basis(at.layer, at.basis).encode(values)
@@ -407,17 +407,17 @@ def sample_responses(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _at(acts: torch.Tensor, layer: Layer, model: Model, places: NDArray[np.float64]) -> torch.Tensor:
-    """Activations `(n, C, h, w)` at places `(n, p, 2)` of the picture in [0, 1] -> `(n * p, C)`."""
+def _at(acts: torch.Tensor, layer: Layer, model: Model, points: NDArray[np.float64]) -> torch.Tensor:
+    """Activations `(n, C, h, w)` at positions `(n, p, 2)` of the image in [0, 1] -> `(n * p, C)`."""
     chosen = []
     for axis in range(2):
         count = acts.shape[2 + axis]
         if layer.receptive_field is None:
-            cell = np.floor(places[..., axis] * count)
+            cell = np.floor(points[..., axis] * count)
         else:
             field_ = layer.receptive_field
-            pixel = places[..., axis] * model.input.hw[axis]
+            pixel = points[..., axis] * model.input.hw[axis]
             cell = np.rint((pixel - field_.offset[axis] - field_.size[axis] / 2) / field_.stride[axis])
         chosen.append(torch.from_numpy(np.clip(cell, 0, count - 1).astype(np.int64)).to(acts.device))
-    picture = torch.arange(len(acts), device=acts.device)[:, None]
-    return acts[picture, :, chosen[0], chosen[1]].flatten(0, 1)
+    image = torch.arange(len(acts), device=acts.device)[:, None]
+    return acts[image, :, chosen[0], chosen[1]].flatten(0, 1)

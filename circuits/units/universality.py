@@ -1,8 +1,8 @@
 """Universality: which unit of one network is which unit of another.
 
-Units that fire at the same places of the same pictures do the same work (Li et al., Convergent Learning, 2015,
+Units that fire at the same positions of the same images do the same work (Li et al., Convergent Learning, 2015,
 arXiv:1511.07543; Schubert et al., High-Low Frequency Detectors, Distill 2021, for the claim). Every match stands
-beside the best match that an untrained network of the same shape offers, and that other pictures offer.
+beside the best match that an untrained network of the same shape offers, and that other images offer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from circuits.units.similarity import Array, sample_responses, similarity, tuned
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
-RANDOM, SHUFFLED = "random weights", "shuffled pictures"
+RANDOM, SHUFFLED = "random weights", "shuffled images"
 
 
 @dataclass(frozen=True)
 class Match:
-    """A unit of the first network and the one of the second that is most like it.
+    """A unit of the first network and the most similar one of the second.
 
     Attributes:
         unit, other: addresses.
@@ -84,11 +84,11 @@ class Matches:
         for pair in self.pairs:
             if unit == pair.unit or pair.unit.endswith(f"/{unit}"):
                 return pair
-        raise CircuitsError(f"{unit} has no match: it is no unit of {self.first}, or never varies on these pictures")
+        raise CircuitsError(f"{unit} has no match: it is no unit of {self.first}, or never varies on these images")
 
     def summary(self) -> dict[str, Any]:
         """Median correlation and mutual pairs, here and in each control, and how many pairs beat their own control."""
-        found = [pair.correlation for pair in self.pairs]
+        correlations = [pair.correlation for pair in self.pairs]
         chance = {
             name: {
                 "median": float(np.median(values)) if len(values) else 0.0,
@@ -103,8 +103,8 @@ class Matches:
             "others": len(self.others),
             "matched": len(self.pairs),
             "mutual": len(self.mutual),
-            "median": float(np.median(found)) if found else 0.0,
-            "above_half": sum(value > 0.5 for value in found),
+            "median": float(np.median(correlations)) if correlations else 0.0,
+            "above_half": sum(value > 0.5 for value in correlations),
             "controls": chance,
         }
 
@@ -137,43 +137,43 @@ def match(
 ) -> Matches:
     """For each unit of a layer, the unit of another network that fires when it fires.
 
-    Both networks see the same pictures, each prepared as it wants them, and are read at the same random places
+    Both networks see the same images, each with its own preprocessing, and are read at the same random positions
     (see `sample_responses`); units are matched by the correlation of what is read.
 
     Args:
         model_a, layer_a: a layer, a branch, or an attached basis (`layer~name`) of the first network.
         model_b, layer_b: the same of the second; several layers are searched together.
-        images: pictures in any form that `capture` takes.
-        positions: places per picture.
+        images: images in any form that `capture` takes.
+        positions: positions per image.
         assignment: give each unit a partner of its own (Hungarian method) instead of its best.
         controls: compare also with an untrained copy of the second network, and with its responses to other
-            pictures. Costs a further pass.
-        seed: of the places, the untrained weights and the shuffling.
+            images. Costs a further pass.
+        seed: of the positions, the untrained weights and the shuffling.
         batch_size, progress: of the passes.
 
     Raises:
-        AddressError: unknown layer. CircuitsError: no layer, fewer than two pictures.
+        AddressError: unknown layer. CircuitsError: no layer, fewer than two images.
 
     >>> net = load("scenes")
     >>> match(net, "mixed4a", net, "mixed4a", images="scenes:4").summary()["mutual"] > 0
     True
     """
-    pictures = open_images(images)
-    if len(pictures) < 2:
-        raise CircuitsError(f"matching needs at least two pictures; {pictures.name} has {len(pictures)}")
+    dataset = open_images(images)
+    if len(dataset) < 2:
+        raise CircuitsError(f"matching needs at least two images; {dataset.name} has {len(dataset)}")
     layers = [layer_b] if isinstance(layer_b, str) else list(layer_b)
     if not layers:
         raise CircuitsError("name at least one layer of the second network")
-    how: dict[str, Any] = {"positions": positions, "seed": seed, "batch_size": batch_size, "progress": progress}
-    a = sample_responses(model_a, pictures, [layer_a], **how)[layer_a]
-    b = _side_by_side(sample_responses(model_b, pictures, layers, **how), layers)
+    options: dict[str, Any] = {"positions": positions, "seed": seed, "batch_size": batch_size, "progress": progress}
+    a = sample_responses(model_a, dataset, [layer_a], **options)[layer_a]
+    b = _side_by_side(sample_responses(model_b, dataset, layers, **options), layers)
     chance: dict[str, Array] = {}
     if controls:
-        blank = sample_responses(untrained(model_b, seed=seed), pictures, layers, **how)
+        blank = sample_responses(untrained(model_b, seed=seed), dataset, layers, **options)
         chance[RANDOM] = _side_by_side(blank, layers)
-        chance[SHUFFLED] = _other_pictures(b, len(pictures), seed)
+        chance[SHUFFLED] = _other_images(b, len(dataset), seed)
     origin = provenance(
-        weights=model_a.digest, other_weights=model_b.digest, images=pictures.digest, positions=positions, seed=seed
+        weights=model_a.digest, other_weights=model_b.digest, images=dataset.digest, positions=positions, seed=seed
     )
     return match_responses(
         a,
@@ -249,10 +249,10 @@ def match_responses(
     chosen = _assigned(correlations) if assignment else _best(correlations)
     chance, by_chance = {}, {}
     for name, responses in (controls or {}).items():
-        found = similarity(a.T, np.asarray(responses).T, centerd=True)
-        at = _assigned(found) if assignment else _best(found)
-        chance[name] = np.where(at >= 0, found[np.arange(len(found)), at], 0.0).astype(np.float32)
-        by_chance[name] = int(_mutual(found).sum())
+        control = similarity(a.T, np.asarray(responses).T, centerd=True)
+        at = _assigned(control) if assignment else _best(control)
+        chance[name] = np.where(at >= 0, control[np.arange(len(control)), at], 0.0).astype(np.float32)
+        by_chance[name] = int(_mutual(control).sum())
     mutual = _mutual(correlations)
     pairs = [
         Match(
@@ -283,8 +283,8 @@ def match_responses(
 
 def _best(correlations: Array) -> NDArray[np.int64]:
     """For each row its best column; -1 for a row of zeros: a unit that never varies has no match."""
-    found = correlations.argmax(axis=1)
-    return np.asarray(np.where(np.any(correlations, axis=1), found, -1))
+    columns = correlations.argmax(axis=1)
+    return np.asarray(np.where(np.any(correlations, axis=1), columns, -1))
 
 
 def _mutual(correlations: Array) -> NDArray[np.bool_]:
@@ -297,19 +297,19 @@ def _assigned(correlations: Array) -> NDArray[np.int64]:
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(-correlations.astype(np.float64))
-    found = np.full(len(correlations), -1)
-    found[rows] = np.where(np.any(correlations, axis=1)[rows] & np.any(correlations, axis=0)[columns], columns, -1)
-    return found
+    result = np.full(len(correlations), -1)
+    result[rows] = np.where(np.any(correlations, axis=1)[rows] & np.any(correlations, axis=0)[columns], columns, -1)
+    return result
 
 
 def _side_by_side(responses: Mapping[str, Array], layers: Sequence[str]) -> Array:
     return np.concatenate([responses[layer] for layer in layers], axis=1)
 
 
-def _other_pictures(responses: Array, count: int, seed: int) -> Array:
-    """The same places read on another picture each."""
+def _other_images(responses: Array, count: int, seed: int) -> Array:
+    """The same positions read on another image each."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(count)
     source = np.empty(count, dtype=np.int64)
-    source[order] = np.roll(order, 1)  # one long cycle: no picture stays its own
+    source[order] = np.roll(order, 1)  # one long cycle: no image stays its own
     return responses.reshape(count, -1, responses.shape[1])[source].reshape(responses.shape)

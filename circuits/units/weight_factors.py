@@ -1,8 +1,8 @@
 """What weights are made of: one-sided NMF of kernels, and families of units with like weights.
 
 Source: Voss et al., Visualizing Weights, Distill 2021 (one-sided NMF); Petrov et al., Weight Banding, Distill
-2021 (colors kept across units). A unit's kernels from some hundred channels are told as a few groups of
-channels, each with its place in space: "windows above, wheels below".
+2021 (colors kept across units). A unit's kernels from some hundred channels become a few groups of
+channels, each with its position in space: "windows above, wheels below".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array: TypeAlias = NDArray[np.float64]
 class Factors:
     """Kernels as a sum of factors: a group of source channels, times where and how it acts.
 
-    `einsum("ktij,ks->tsij", spatial, channels)` is what the factors say of the kernels `(targets, sources, kh, kw)`.
+    `einsum("ktij,ks->tsij", spatial, channels)` approximates the kernels `(targets, sources, kh, kw)`.
 
     Attributes:
         targets, sources: addresses.
@@ -60,6 +60,11 @@ class Factors:
         values = self.channels[factor]
         order = np.argsort(-values, kind="stable")[:n]
         return [(self.sources[i], float(values[i])) for i in order if values[i] > 0]
+
+    @property
+    def related_units(self) -> list[str]:
+        """Addresses of the strongest sources of all factors."""
+        return [unit for factor in range(len(self)) for unit, _ in self.top(factor)]
 
     def ordered(self, order: Sequence[int]) -> Factors:
         """The same factors in another order.
@@ -106,10 +111,10 @@ def one_sided_nmf(
     """Factor kernels over their source channels; only the channel side is kept from being negative.
 
     Positive and negative parts are stacked along the targets and positions, so that a non-negative
-    factorization (scikit-learn, started from the singular vectors) gives each factor a place for what it
-    excites and one for what it inhibits; their difference is the signed spatial factor.
+    factorization (scikit-learn, started from the singular vectors) gives each factor one spatial part that
+    excites and one that inhibits; their difference is the signed spatial factor.
 
-    Factors come in the order of what is lost without each (largest first). To keep a factor's place, and with
+    Factors come in the order of what is lost without each (largest first). To keep a factor's rank, and with
     it its color, the same across units, layers of like sources and runs, see `align`.
 
     Args:
@@ -146,10 +151,10 @@ def one_sided_nmf(
             control.append(_explained(mixed, *_factorize(mixed, factors, iterations, seed)[:2]))
             report(i + 2, shuffles + 1)
     explained = _explained(values, channels, spatial)
-    kept = [[i for i in range(factors) if i != k] for k in range(factors)]
-    each = tuple(explained - _explained(values, channels[rest], spatial[rest]) for rest in kept)
+    others = [[i for i in range(factors) if i != k] for k in range(factors)]
+    each = tuple(explained - _explained(values, channels[rest], spatial[rest]) for rest in others)
     origin = {"start": weights.start, "method": weights.method} if isinstance(weights, ExpandedWeights) else {}
-    found = Factors(
+    result = Factors(
         targets,
         sources,
         channels,
@@ -160,11 +165,11 @@ def one_sided_nmf(
         settled,
         provenance(seed=seed, factors=factors, iterations=iterations, **origin),
     )
-    return found.ordered(sorted(range(factors), key=lambda k: -each[k]))
+    return result.ordered(sorted(range(factors), key=lambda k: -each[k]))
 
 
 def align(results: Sequence[Factors], reference: Factors | None = None) -> list[Factors]:
-    """Factors of several units (or runs) in one order, so that a place and its color mean the same in each.
+    """Factors of several units (or runs) in one order, so that a rank and its color mean the same in each.
 
     The rule: every result is permuted so that its channel factors have the largest summed cosine with those
     of the reference (the assignment problem). Where a result has more factors than the reference, what is
@@ -182,7 +187,7 @@ def align(results: Sequence[Factors], reference: Factors | None = None) -> list[
     if not results:
         raise CircuitsError("there are no factors to align")
     first = results[0] if reference is None else reference
-    placed = []
+    aligned = []
     for result in results:
         if result.sources != first.sources:
             raise CircuitsError(
@@ -191,9 +196,9 @@ def align(results: Sequence[Factors], reference: Factors | None = None) -> list[
             )
         cosine = result.channels @ first.channels.T
         mine, theirs = linear_sum_assignment(-cosine)
-        place = dict(zip(mine.tolist(), theirs.tolist(), strict=True))
-        placed.append(result.ordered(sorted(range(len(result)), key=lambda k: (place.get(k, len(first)), k))))
-    return placed
+        position = dict(zip(mine.tolist(), theirs.tolist(), strict=True))
+        aligned.append(result.ordered(sorted(range(len(result)), key=lambda k: (position.get(k, len(first)), k))))
+    return aligned
 
 
 def _read(weights: ExpandedWeights | torch.Tensor | NDArray[Any]) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
@@ -223,22 +228,22 @@ def _factorize(values: Array, factors: int, iterations: int, seed: int) -> tuple
     solver = NMF(factors, init="nndsvda", max_iter=iterations, tol=1e-5, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        places = solver.fit_transform(stacked) * scale
+        spatial_factors = solver.fit_transform(stacked) * scale
     channels = np.asarray(solver.components_, dtype=np.float64)
     lengths = np.linalg.norm(channels, axis=1)
-    places = places * lengths
+    spatial_factors = spatial_factors * lengths
     channels = channels / np.where(lengths > 0, lengths, 1.0)[:, None]
-    signed = places[: len(rows)] - places[len(rows) :]
+    signed = spatial_factors[: len(rows)] - spatial_factors[len(rows) :]
     spatial = signed.reshape(count, *window, factors).transpose(3, 0, 1, 2)
     return channels, spatial, solver.n_iter_ < iterations
 
 
 def _explained(values: Array, channels: Array, spatial: Array) -> float:
-    """Share of the sum of squares that the factors tell."""
+    """Share of the sum of squares that the factors explain."""
     if len(channels) == 0:
         return 0.0
-    told = np.einsum("ktij,ks->tsij", spatial, channels)
-    return float(1.0 - np.square(values - told).sum() / np.square(values).sum())
+    reconstruction = np.einsum("ktij,ks->tsij", spatial, channels)
+    return float(1.0 - np.square(values - reconstruction).sum() / np.square(values).sum())
 
 
 def _shuffled(values: Array, generator: np.random.Generator) -> Array:
@@ -249,15 +254,15 @@ def _shuffled(values: Array, generator: np.random.Generator) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Families:
-    """Units of a layer in groups of like units.
+    """Units of a layer in groups of similar units.
 
     Attributes:
         members: addresses of each family, the largest family first.
-        measure: what "like" means; see `Likeness`.
+        measure: how similarity is measured; see `Likeness`.
         within: mean likeness inside of each family (NaN for a family of one).
         silhouette: mean over units of (likeness to its own family - to the nearest other) on the scale of
             distances `1 - likeness`, in [-1, 1].
-        shuffled: `silhouette` of as many families when the same likenesses are dealt out to pairs at random: the
+        shuffled: `silhouette` of as many families when the same likenesses are assigned to pairs at random: the
             control.
     """
 
@@ -302,7 +307,7 @@ def families(
     shuffles: int = 5,
     seed: int = 0,
 ) -> Families:
-    """Groups of like units, by agglomerative clustering with average linkage (scikit-learn).
+    """Groups of similar units, by agglomerative clustering with average linkage (scikit-learn).
 
     Args:
         likeness: from `by_weights`, `by_activations` or `by_tuning`.
@@ -318,19 +323,19 @@ def families(
     6
     """
     if (count is None) == (threshold is None):
-        raise CircuitsError("families takes either count= (how many) or threshold= (how alike)")
+        raise CircuitsError("families takes either count= (how many) or threshold= (how similar)")
     if count is not None and not 1 <= count <= len(likeness.units):
         raise CircuitsError(f"count={count}: between 1 and the number of units, {len(likeness.units)}")
     if threshold is not None and not -1 < threshold < 1:
         raise CircuitsError(f"threshold={threshold}: a likeness between -1 and 1")
     matrix = np.asarray(likeness.matrix, dtype=np.float64)
     labels = _clusters(matrix, count, threshold)
-    found = len(np.unique(labels))
+    count_found = len(np.unique(labels))
     generator = np.random.default_rng(seed)
     control = []
     for _ in range(shuffles):
-        dealt = _dealt(matrix, generator)
-        control.append(_silhouette(dealt, _clusters(dealt, found, None)))
+        redistributed = _redistributed(matrix, generator)
+        control.append(_silhouette(redistributed, _clusters(redistributed, count_found, None)))
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     groups.sort(key=lambda g: (-len(g), g[0]))
     within = [float(matrix[np.ix_(g, g)][np.triu_indices(len(g), 1)].mean()) if len(g) > 1 else np.nan for g in groups]
@@ -352,8 +357,8 @@ def _clusters(matrix: Array, count: int | None, threshold: float | None) -> NDAr
     limit = None if threshold is None else 1.0 - threshold
     distance = 1.0 - matrix
     np.fill_diagonal(distance, 0.0)
-    made = AgglomerativeClustering(count, metric="precomputed", linkage="average", distance_threshold=limit)
-    labels: NDArray[np.int64] = made.fit_predict(distance)
+    clustering = AgglomerativeClustering(count, metric="precomputed", linkage="average", distance_threshold=limit)
+    labels: NDArray[np.int64] = clustering.fit_predict(distance)
     return labels
 
 
@@ -367,12 +372,12 @@ def _silhouette(matrix: Array, labels: NDArray[np.int64]) -> float:
     return float(silhouette_score(distance, labels, metric="precomputed"))
 
 
-def _dealt(matrix: Array, generator: np.random.Generator) -> Array:
+def _redistributed(matrix: Array, generator: np.random.Generator) -> Array:
     """The same likenesses, given to pairs at random."""
     above = np.triu_indices(len(matrix), 1)
-    made = np.zeros_like(matrix)
-    made[above] = generator.permutation(matrix[above])
-    return np.asarray(made + made.T + np.eye(len(matrix)))
+    result = np.zeros_like(matrix)
+    result[above] = generator.permutation(matrix[above])
+    return np.asarray(result + result.T + np.eye(len(matrix)))
 
 
 @dataclass(frozen=True)
@@ -381,7 +386,7 @@ class Equivariance:
 
     Attributes:
         share: share of the variance among the likenesses of its units that the step between two units round
-            the circle tells (1: each unit sees its neighbors as every other does; the matrix is circulant).
+            the circle explains (1: each unit sees its neighbors as every other does; the matrix is circulant).
         shuffled: the same with the units in random orders: the control.
         p: share of random orders (this one counted in) that do as well.
     """
@@ -421,5 +426,5 @@ def _circulant(matrix: Array) -> float:
     ringed = np.stack([matrix[i, (i + steps) % count] for i in range(count)])
     total = float(np.square(ringed - ringed.mean()).sum())
     if total <= 1e-12:
-        return 1.0  # all alike: nothing varies, so nothing is left untold
+        return 1.0  # all the same: there is no variance to explain
     return 1.0 - float(np.square(ringed - ringed.mean(axis=0)).sum()) / total

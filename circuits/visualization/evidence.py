@@ -83,17 +83,17 @@ def _unit_of(model: Model, result: Visualization) -> Unit | None:
 def _evidence(
     model: Model, result: Visualization, unit: Unit, own: Peaks, all_layers: Peaks, layers: list[str], top: int
 ) -> Evidence:
-    peaks = own.places(unit, limit=len(own.pictures), active_only=False)
+    peaks = own.strongest(unit, limit=len(own.images), active_only=False)
     values = torch.tensor([p.value for p in peaks])
     best = peaks[: max(2, top)]
     profiles = _profiles(model, result.image, layers, result.input_size)
     indices = [p.image for p in best]
     return Evidence(
-        images=own.pictures.name,
+        images=own.images.name,
         count=len(peaks),
         percentile=100 * float((values < result.peak).float().mean()),
         strongest=float(values.max()),
-        examples=examples(model, unit, own.pictures, [(p.value, p.image, p.position) for p in best[:top]]),
+        examples=examples(model, unit, own.images, [(p.value, p.image, p.position) for p in best[:top]]),
         path=tuple(_path(n, profiles[n], all_layers.maxima(n), indices) for n in layers),
     )
 

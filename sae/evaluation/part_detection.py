@@ -257,7 +257,7 @@ def compare(
     grid = part_grid(model, layer, source)
     blocks = [block.acts.cpu() for block in site.blocks(source, batch_size=batch_size)]
     vectors = torch.cat(blocks).flatten(1, 2)  # (N, positions, d)
-    inside, present = grid.inside.movedim(1, -1).flatten(1, 2), grid.shown
+    inside, present = grid.inside.movedim(1, -1).flatten(1, 2), grid.present
     order = torch.randperm(len(source), generator=generator(seed, CONTROL))
     halves = order[: len(order) // 2].sort().values, order[len(order) // 2 :].sort().values
     parts = [k for k in range(len(grid.parts)) if all(_enough(inside[h][..., k], present[h][:, k]) for h in halves)]

@@ -16,8 +16,7 @@ from circuits.network.model import Model
 from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
-from circuits.units.dossier import SECTIONS
-from circuits.units.dossier.section_registry import Finding, Nothing, Section, Subject, register
+from circuits.units.dossier.section_registry import Finding, Nothing, Subject, section
 from sae.data.vision_site import VisionSite
 from sae.steering.bases import Dictionary
 from sae.steering.study import Study, study
@@ -43,7 +42,7 @@ class Steered:
     study: Study
 
     @property
-    def shown(self) -> list[str]:
+    def related_units(self) -> list[str]:
         """Units shown with an image: those of the layer, or of a later one, that change most."""
         return [unit for unit, _, _ in self.moved]
 
@@ -63,6 +62,7 @@ class Steered:
         return self.study.describe()
 
 
+@section(NAME, "Steering")
 def _steered(subject: Subject) -> Finding | None:
     model, unit = subject.model, subject.unit
     if unit.index is None:
@@ -70,7 +70,7 @@ def _steered(subject: Subject) -> Finding | None:
     if model.layers[unit.layer].name in (model.logits, "softmax"):
         return Nothing("it is a class score itself: steering it does not show anything about the network")
     try:
-        images = open_images(subject.pictures, limit=IMAGES, seed=subject.seed)
+        images = open_images(subject.images, limit=IMAGES, seed=subject.seed)
         site = VisionSite(model, unit.layer)
         basis: Dictionary = None if unit.basis is None else model.basis(unit.layer, unit.basis)
         labeled = images.labels is not None and images.classes in (None, model.classes)
@@ -125,31 +125,28 @@ def _predicted(effects: Mapping[str, Any]) -> str:
     return ("Side effects, predicted against measured: " + "; ".join(parts) + ".") if parts else ""
 
 
-if NAME not in SECTIONS:
-    register(Section(NAME, "Steering", False, _steered))
+@renderer(NAME)
+def _render(finding: Steered, sheet: Sheet) -> Markup:
+    from circuits.plot.drawing.canvas import embedded
+    from circuits.plot.sae.steering import steering_figure
 
-    @renderer(NAME)
-    def _render(section: Steered, sheet: Sheet) -> Markup:
-        from circuits.plot.drawing.canvas import embedded
-        from circuits.plot.sae.steering import steering_figure
-
-        result = section.study
-        figure = steering_figure(result)
-        units = [
-            (unit, minus(f"{measured:+.3g} (predicted {predicted:+.3g})"), False)
-            for unit, measured, predicted in section.moved
-        ]
-        classes = result.side_effects["classes"]
-        rows = [
-            (classes.units[i], minus(f"{classes.measured[i]:+.3g}"), minus(f"{classes.predicted[i]:+.3g}"))
-            for i in classes.strongest(_ROWS)
-        ]
-        parts = [
-            note(_note(result)),
-            embedded(figure, f"{short(result.unit)}: effect and capability by factor, and side effects"),
-            note(_predicted(result.side_effects)),
-            tag("h4", "Largest side effects"),
-            unit_grid(units, sheet),
-            table((f"other classes, factor {result.at:g}", "measured", "predicted"), rows),
-        ]
-        return join(parts)
+    result = finding.study
+    figure = steering_figure(result)
+    units = [
+        (unit, minus(f"{measured:+.3g} (predicted {predicted:+.3g})"), False)
+        for unit, measured, predicted in finding.moved
+    ]
+    classes = result.side_effects["classes"]
+    rows = [
+        (classes.units[i], minus(f"{classes.measured[i]:+.3g}"), minus(f"{classes.predicted[i]:+.3g}"))
+        for i in classes.strongest(_ROWS)
+    ]
+    parts = [
+        note(_note(result)),
+        embedded(figure, f"{short(result.unit)}: effect and capability by factor, and side effects"),
+        note(_predicted(result.side_effects)),
+        tag("h4", "Largest side effects"),
+        unit_grid(units, sheet),
+        table((f"other classes, factor {result.at:g}", "measured", "predicted"), rows),
+    ]
+    return join(parts)

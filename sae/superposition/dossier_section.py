@@ -19,8 +19,7 @@ from circuits.network.model import Model
 from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
-from circuits.units.dossier import SECTIONS
-from circuits.units.dossier.section_registry import Section, Subject, register
+from circuits.units.dossier import Subject, section
 from sae.superposition.geometry import Geometry, geometry
 
 NAME = "geometry"
@@ -41,7 +40,7 @@ class SharesSpace:
     about: Mapping[str, Any]
 
     @property
-    def shown(self) -> list[str]:
+    def related_units(self) -> list[str]:
         """Units that are shown with an image."""
         return [str(other["unit"]) for other in self.about["shares_with"]]
 
@@ -67,6 +66,7 @@ def addresses(model: Model, layer: str, name: str, basis: Basis) -> Sequence[str
     return [str(Unit(layer, i, model.name, name)) for i in range(len(basis.read))]
 
 
+@section(NAME, "Geometry", quick=True, order=50)
 def _shares_space(subject: Subject) -> SharesSpace | None:
     unit, model = subject.unit, subject.model
     if unit.basis is None or unit.index is None:
@@ -80,34 +80,29 @@ def _shares_space(subject: Subject) -> SharesSpace | None:
     )
 
 
-if NAME not in SECTIONS:
-    register(Section(NAME, "Geometry", True, _shares_space))
-
-    @renderer(NAME)
-    def _render(section: SharesSpace, sheet: Sheet) -> Markup:
-        about = section.about
-        text = (
-            f"Its feature dimensionality is {about['dimensionality']:.2f}, above that of "
-            f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions; 1 is a dimension of "
-            "its own. Each latent below is given with the cosine of the write directions, and with the change of its "
-            f"activation per step along this latent. For 99 of 100 {about['control']} directions the largest cosine "
-            f"is below {about['chance']:.2f}; latents below that are faint."
+@renderer(NAME)
+def _render(finding: SharesSpace, sheet: Sheet) -> Markup:
+    about = finding.about
+    text = (
+        f"Its feature dimensionality is {about['dimensionality']:.2f}, above that of "
+        f"{about['dimensionality_percentile']:.0f} % of as many {about['control']} directions; 1 is a dimension of "
+        "its own. Each latent below is given with the cosine of the write directions, and with the change of its "
+        f"activation per step along this latent. For 99 of 100 {about['control']} directions the largest cosine "
+        f"is below {about['chance']:.2f}; latents below that are faint."
+    )
+    similar = [
+        (
+            str(other["unit"]),
+            minus(f"cosine {other['cosine']:.2f}, step {other['effect']:+.2f}"),
+            not other["beyond_chance"],
         )
-        similar = [
-            (
-                str(other["unit"]),
-                minus(f"cosine {other['cosine']:.2f}, step {other['effect']:+.2f}"),
-                not other["beyond_chance"],
-            )
-            for other in about["shares_with"]
-        ]
-        rows = [
-            (short(unit), minus(f"{weight:+.3g}"), f"{100 * share:.0f} %") for unit, weight, share in section.writes
-        ]
-        parts = [
-            note(text),
-            unit_grid(similar, sheet),
-            tag("h4", "Outgoing weights to channels"),
-            table(("channel", "weight", "share of squared length"), rows),
-        ]
-        return join(parts)
+        for other in about["shares_with"]
+    ]
+    rows = [(short(unit), minus(f"{weight:+.3g}"), f"{100 * share:.0f} %") for unit, weight, share in finding.writes]
+    parts = [
+        note(text),
+        unit_grid(similar, sheet),
+        tag("h4", "Outgoing weights to channels"),
+        table(("channel", "weight", "share of squared length"), rows),
+    ]
+    return join(parts)

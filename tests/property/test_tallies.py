@@ -61,7 +61,7 @@ def test_every_response_is_counted_in_its_bin_and_kept_in_its_step(values: np.nd
         steps = np.append(KeepByStrength.edges(), np.inf)
         for step, slot in zip(*np.nonzero(kept.image[unit] >= 0), strict=True):
             value = kept.value[unit, step, slot]
-            y, x = divmod(int(kept.place[unit, step, slot]), 2)
+            y, x = divmod(int(kept.position[unit, step, slot]), 2)
             assert value == values[kept.image[unit, step, slot], unit, y, x]
             inside = steps[step] <= value < steps[step + 1]
             assert inside or (step == KeepByStrength.STEPS - 1 and value >= steps[step])

@@ -60,14 +60,13 @@ class Explain(ModelOptions):
         from circuits.dataset.scan_store import folder_of, read_manifest
         from circuits.network.address import Unit
         from circuits.units.dossier import SECTIONS, explain
-        from circuits.units.dossier.section_registry import section
 
         elapsed = clock()
         address = Unit.parse(self.address)
         if address.model is None:
             raise UsageError(f"{self.address!r} does not name its model: write scenes/{self.address}, for example")
         images = open_sources(self.images, None, self.seed) if self.images else None
-        sections = list(SECTIONS) if "all" in self.sections else [section(name).name for name in self.sections]
+        sections = list(SECTIONS) if "all" in self.sections else [SECTIONS[name].name for name in self.sections]
         fresh = images is not None and read_manifest(folder_of(self.store, address.model)) is None
         scan = (
             None if fresh else read_scan(self.store, address.model)
@@ -118,13 +117,14 @@ def _arguments(session: Session) -> list[str]:
 
 def _show(console: Console, dossier: Dossier) -> None:
     from circuits.dataset.scan_results import UnitScan
-    from circuits.units.dossier import Wires
+    from circuits.units.dossier import NeighborWeights
 
     responses = dossier.parts["responses"]
     assert isinstance(responses, UnitScan)
     console.print(Text(dossier.unit, style="bold"))
     fires = (
-        f"active at {100 * responses.density:.3g} % of positions, on {responses.fires_on} of {responses.images} images"
+        f"active at {100 * responses.density:.3g} % of positions, "
+        f"on {responses.active_images} of {responses.images} images"
     )
     console.print(f"{fires}; strongest {responses.maximum:.4g}, mean where active {responses.mean_if_on:.4g}")
     if responses.top:
@@ -132,8 +132,8 @@ def _show(console: Console, dossier: Dossier) -> None:
         console.print(table(["top activating images", "response", "at"], rows, right=" rr"))
     for name, title in (("inputs", "incoming weights"), ("outputs", "outgoing weights")):
         part = dossier.parts[name]
-        if isinstance(part, Wires):
+        if isinstance(part, NeighborWeights):
             wired: list[list[object]] = [[w.unit, signed(w.weight), f"{100 * w.share:.1f} %"] for w in part.rows[:6]]
             console.print(table([title, "weight", "share"], wired, right=" rr"))
-    if dossier.left:
-        console.print(Text(f"more: --sections {', '.join(dossier.left)}", style="dim"))
+    if dossier.omitted:
+        console.print(Text(f"more: --sections {', '.join(dossier.omitted)}", style="dim"))

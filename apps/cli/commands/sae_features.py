@@ -187,7 +187,7 @@ class ShowFeatures(ModelOptions):
         import numpy as np
 
         layer = scanned.layer(space)
-        live = np.flatnonzero(layer.fires_on > 0)
+        live = np.flatnonzero(layer.active_images > 0)
         if self.latent:
             chosen = [model.unit(f"{space}:{i}").index or 0 for i in self.latent]
         else:
@@ -204,7 +204,9 @@ class ShowFeatures(ModelOptions):
         }
 
         def show(console: Console) -> None:
-            rows = [[u.unit, f"{100 * u.density:.3g} %", u.fires_on, f"{u.maximum:.3g}", _ids(u.top)] for u in units]
+            rows = [
+                [u.unit, f"{100 * u.density:.3g} %", u.active_images, f"{u.maximum:.3g}", _ids(u.top)] for u in units
+            ]
             columns = ["latent", "of positions", "images", "strongest", "top activating images"]
             console.print(table(columns, rows, right=" rrr "))
             text = f"{len(live)} of {len(layer)} latents are active on {len(images)} images; {elapsed():.0f} s"

@@ -125,7 +125,7 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
         "layer": name,
         "units": len(layer),
         "density": float(layer.density.mean()),
-        "never": int((layer.fires_on == 0).sum()),
+        "never": int((layer.active_images == 0).sum()),
         "maximum": float(layer.maximum.max()),
     }
 

@@ -14,7 +14,7 @@ from circuits.plot.drawing import palette
 from circuits.plot.drawing.crops import data_uri
 from circuits.plot.drawing.svg import numbers
 from circuits.plot.drawing.wording import decimals, kernel_effect, minus, short
-from circuits.units.dossier.neighbor_weights import Wires
+from circuits.units.dossier.neighbor_weights import NeighborWeights
 
 _mount = component("weights")
 
@@ -24,7 +24,9 @@ def kernel_uri(kernel: NDArray[np.float32], scale: float) -> str:
     return data_uri(palette.encode(np.atleast_2d(kernel), scale))
 
 
-def weight_rows(weights: Wires, images: Mapping[str, str | None], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+def weight_rows(
+    weights: NeighborWeights, images: Mapping[str, str | None], labels: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Data of the element: one row for each connected unit, all kernels in one color scale."""
     scale = palette.shared_scale(row.kernel for row in weights.rows)
     digits = decimals([row.weight for row in weights.rows])

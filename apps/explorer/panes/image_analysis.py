@@ -212,7 +212,7 @@ def _attribution(at: Location, image: SelectedImage, layer: str, target: str) ->
 def _row(at: Location, image: SelectedImage, attribution: Any, target: str, key: str, *, pick: bool) -> None:
     layer = attribution.source
     left, right = st.columns([3, 9], gap="large")
-    src = _heatmap_uri(image.images.tensor(at.model.input)[0], attribution.places[0].float().cpu())
+    src = _heatmap_uri(image.images.tensor(at.model.input)[0], attribution.by_position[0].float().cpu())
     left.image(src, width=260, alt=f"attribution of {target} to positions of {layer}")
     with right:
         st.markdown(f"##### Attribution of {plain(target)} to {plain(layer)}")

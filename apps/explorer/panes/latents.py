@@ -58,7 +58,7 @@ def wall(at: Location) -> None:
     """Thumbnails of some latents that are active; a click opens the unit's page."""
     layer = at.scanned.layer(at.unit.space)
     by = pick("Latents", ORDERS, "sort")
-    live = np.flatnonzero(layer.fires_on > 0)
+    live = np.flatnonzero(layer.active_images > 0)
     if by == "random":
         chosen = np.random.default_rng(SEED).permutation(live)[:TILES]
         chosen.sort()

@@ -118,7 +118,7 @@ def _thumbs(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> 
     progress.begin("making thumbnails")
     missing = [layer for layer in scanned.layers if thumbnails.stored(scanned, layer) is None]
     if missing:
-        thumbnails.make(scanned, scanned.pictures(check=False), missing, progress)
+        thumbnails.make(scanned, scanned.images(check=False), missing, progress)
 
 
 def _visualize(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:

@@ -68,5 +68,5 @@ def order(
 
 def most_selective(layer: LayerScan, least: int = 10) -> int:
     """The most selective unit among those that are active on at least `least` images."""
-    often = layer.fires_on >= min(least, int(layer.fires_on.max(initial=0)))
+    often = layer.active_images >= min(least, int(layer.active_images.max(initial=0)))
     return int(np.where(often, selectivity(layer), -1.0).argmax())

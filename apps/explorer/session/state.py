@@ -191,11 +191,11 @@ def open_scan(folder: str, stamp: int) -> Scan:
 def _open_images(folder: str, stamp: str, elsewhere: str) -> Images:
     scan = open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns)
     try:
-        return scan.pictures(check=False)
+        return scan.images(check=False)
     except StoreError:
         if not elsewhere:
             raise
-        return scan.pictures(elsewhere, check=False)
+        return scan.images(elsewhere, check=False)
 
 
 def images_of(at: Location) -> Images:

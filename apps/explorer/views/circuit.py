@@ -102,7 +102,7 @@ def _python(at: Location) -> str:
     return (
         "import circuits\n\n"
         f"model = circuits.load({at.model.name!r})\n"
-        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"options = {{'depth': {depth}, 'width': {width}, 'by': {by!r}}}\n"
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
         "score = circuits.score(model, circuit, images=images)\n"

@@ -58,7 +58,7 @@ def _loaded(at: Location) -> None:
 def _model(at: Location) -> None:
     scan, layers = at.scan, at.model.trunk
     text_column, numbers_column = st.columns([5, 4], vertical_alignment="center")
-    about = "not scanned yet" if scan is None else f"scanned on {scan.count:,} images of {scan.images}"
+    about = "not scanned yet" if scan is None else f"scanned on {scan.count:,} images of {scan.image_source}"
     text_column.markdown(f"**{plain(at.model.name)}** &ensp; {plain(about)}")
     if scan is None:
         st.caption(plain(at.hint.partition(":")[0]))

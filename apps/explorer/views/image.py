@@ -49,7 +49,7 @@ def main() -> None:
 def _python(at: Location, image: image_analysis.SelectedImage | None) -> str:
     scan = f"circuits.read_scan({str(at.settings.store)!r}, model.name)"
     index = 0 if image is None else image.index
-    source = '"IMAGE.png"' if index is None else f"{scan}.pictures().subset([{index}])"
+    source = '"IMAGE.png"' if index is None else f"{scan}.images().subset([{index}])"
     return (
         "import circuits\n\n"
         f"model = circuits.load({at.model.name!r})\n"

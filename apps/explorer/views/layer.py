@@ -115,13 +115,14 @@ def _python(at: Location) -> str:
         "import circuits\n\n"
         f"scan = circuits.read_scan({str(at.settings.store)!r}, {at.model.name!r})\n"
         f"layer = scan.layer({at.unit.space!r})\n"
-        "print(layer.density, layer.maximum, layer.fires_on)\n"
+        "print(layer.density, layer.maximum, layer.active_images)\n"
     )
 
 
 def _export(at: Location, scanned: LayerScan, ranked: list[int], labels: dict[int, str]) -> Export:
     def rows() -> list[dict[str, Any]]:
-        columns = {name: getattr(scanned, name) for name in ("density", "fires_on", "maximum", "mean_if_on")}
+        names = {"density": "density", "fires_on": "active_images", "maximum": "maximum", "mean_if_on": "mean_if_on"}
+        columns = {key: getattr(scanned, attribute) for key, attribute in names.items()}
         columns["selectivity"] = selectivity(scanned)
         return [
             {"unit": str(replace(at.unit, index=i)), "name": labels.get(i, "")}

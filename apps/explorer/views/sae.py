@@ -118,7 +118,7 @@ def _python(at: Location, chosen: LoadedSAE | None) -> str:
         "from sae.data.vision_site import attach_folder\n\n"
         f"model = circuits.load({chosen.model!r})\n"
         f"site, name = attach_folder(model, {str(chosen.folder)!r}, {chosen.name!r})\n"
-        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"dissection = circuits.dissect(model, f'{{site.layer.name}}:{channel}', name, images, n={latents.EXAMPLES})\n"
     )
 

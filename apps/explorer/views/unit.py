@@ -98,7 +98,7 @@ def _about(at: Location, scanned: UnitScan | None) -> str:
     parts = [*([f"branch {branch}"] if branch else []), page_frame.receptive_field(at.model.receptive_field(at.unit))]
     if scanned is not None:
         parts.append(f"active at {100 * scanned.density:.3g} % of positions")
-        parts.append(f"on {scanned.fires_on:,} of {scanned.images:,} images")
+        parts.append(f"on {scanned.active_images:,} of {scanned.images:,} images")
         parts.append(f"maximum {number(scanned.maximum)}, mean where active {number(scanned.mean_if_on)}")
     return "; ".join(parts)
 

@@ -40,8 +40,8 @@ def latents_page(
     """
     layer = scan.layer(space)
     units = [layer.unit(i) for i in indices]
-    opened = scan.pictures(images, check=False)
-    live = layer.fires_on > 0
+    opened = scan.images(images, check=False)
+    live = layer.active_images > 0
     facts = [
         ("units", f"{len(layer):,}"),
         ("active on any image", f"{int(live.sum()):,}"),

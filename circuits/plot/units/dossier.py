@@ -10,11 +10,9 @@ from circuits.dataset.scan_results import Scan, UnitScan
 from circuits.network.address import Unit
 from circuits.plot.drawing import crops, html_page
 from circuits.plot.drawing.wording import number
-from circuits.plot.units.section_renderers import RENDERERS, Sheet, note
-from circuits.units.dossier import SECTIONS, Dossier, Wires
-from circuits.units.dossier.fast_sections import Alike
+from circuits.plot.units.section_renderers import RENDERERS, Sheet, described, note
+from circuits.units.dossier import SECTIONS, Dossier
 from circuits.units.dossier.section_registry import Nothing
-from circuits.units.weight_factors import Factors
 
 TOP, FEW = 24, 8
 """Examples shown of the strongest, and of each other kind."""
@@ -37,7 +35,7 @@ def dossier_page(dossier: Dossier, scan: Scan, *, command: str, python: str, ima
         (
             name,
             SECTIONS[name].title,
-            note(part.why) if isinstance(part, Nothing) else RENDERERS[name](part, sheet),
+            note(part.why) if isinstance(part, Nothing) else (RENDERERS.get(name) or described)(part, sheet),
         )
         for name, part in dossier.parts.items()
     ]
@@ -48,7 +46,7 @@ def dossier_page(dossier: Dossier, scan: Scan, *, command: str, python: str, ima
         origin=_origin(dossier.facts),
         facts=_facts(dossier),
         sections=sections,
-        omitted=[(name, SECTIONS[name].title) for name in dossier.left],
+        omitted=[(name, SECTIONS[name].title) for name in dossier.omitted],
         command=command,
         python=python,
         provenance=dossier.provenance,
@@ -67,7 +65,7 @@ def _facts(dossier: Dossier) -> list[tuple[str, Any]]:
     assert isinstance(scan, UnitScan)
     return [
         ("active at", f"{100 * scan.density:.3g} % of positions"),
-        ("on", f"{scan.fires_on:,} of {scan.images:,} images"),
+        ("on", f"{scan.active_images:,} of {scan.images:,} images"),
         ("maximum", number(scan.maximum)),
         ("mean where active", number(scan.mean_if_on)),
         ("receptive field", "the whole image" if field is None else f"{field[0]} x {field[1]} pixels"),
@@ -90,7 +88,7 @@ def _sheet(dossier: Dossier, scan: Scan, images: Any) -> Sheet:
     }
     examples = {other: _first(scan, other) for part in dossier.parts.values() for other in _units(part)}
     groups |= {other: (example,) for other, example in examples.items() if example is not None}
-    opened = scan.pictures(images, check=scan.count <= CHECKED)
+    opened = scan.images(images, check=scan.count <= CHECKED)
     cut = crops.cut_examples(groups, opened, scan.input_spec)
     thumbs = {other: cut[other][0] for other, example in examples.items() if example is not None}
     return Sheet(cut, thumbs, opened, scan.input_spec)
@@ -102,13 +100,7 @@ CHECKED = 5000
 
 def _units(part: object) -> Iterable[str]:
     """Units that a section shows besides its own."""
-    if isinstance(part, Wires):
-        return [wire.unit for wire in part.rows]
-    if isinstance(part, Factors):
-        return [unit for k in range(len(part)) for unit, _ in part.top(k)]
-    if isinstance(part, Alike):
-        return [unit for measure in part.by.values() for unit, _ in measure.rows]
-    return list(getattr(part, "shown", ()))
+    return list(getattr(part, "related_units", ()))
 
 
 def _first(scan: Scan, unit: str) -> Example | None:

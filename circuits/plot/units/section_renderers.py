@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.crops import Crop
-from circuits.plot.drawing.html_page import render, tag
+from circuits.plot.drawing.html_page import render, table, tag
 from circuits.plot.drawing.wording import short
 from zoo.common.registries import Registry
 from zoo.images.sources import Images
@@ -48,12 +48,18 @@ def _load() -> None:
 
 Renderer: TypeAlias = Callable[[Any, Sheet], str]
 RENDERERS: Registry[Renderer] = Registry("renderer of the section", load=_load)
-"""Section name -> what renders its finding as HTML. A string that is no `Markup` is shown as text."""
+"""Section name -> what renders its finding as HTML. A string that is no `Markup` is shown as text; a section without
+a renderer is shown as a table of its description."""
 
 
 def renderer(name: str) -> Callable[[Renderer], Renderer]:
     """Register the function that renders a section."""
     return lambda function: RENDERERS.add(name, function)
+
+
+def described(finding: Any, _sheet: Sheet) -> Markup:
+    """The description of a finding as a table, for a section that has no renderer."""
+    return table(("", ""), [(key, str(value)) for key, value in finding.describe().items()])
 
 
 def note(text: str) -> Markup:

@@ -131,5 +131,5 @@ def summed_weights(model: Model, sources: Sequence[Unit], targets: Sequence[Unit
     """Expanded weights between units, summed over positions, `(targets, sources)`."""
     with torch.no_grad():
         weights = expanded_weights(model, source=sources[0].layer, target=list(targets))
-    chosen = weights.sums[:, [u.index or 0 for u in sources]]
+    chosen = weights.summed[:, [u.index or 0 for u in sources]]
     return np.asarray(chosen.detach().cpu().double().numpy())

@@ -1,20 +1,17 @@
-"""The dossier of one unit: all that is known of it on one page, in sections that anybody can add to."""
+"""The dossier of one unit: what is known of it on one page, in sections that other packages can add to."""
 
 from circuits.units.dossier.explain import Dossier, explain
-from circuits.units.dossier.neighbor_weights import Wire, Wires, wires
-from circuits.units.dossier.section_registry import SECTIONS, Section, Subject, register
-
-from circuits.units.dossier import fast_sections  # noqa: F401  # isort: skip  # they register
-from circuits.units.dossier import slow_sections  # noqa: F401  # isort: skip  # their sections
+from circuits.units.dossier.neighbor_weights import NeighborWeight, NeighborWeights, neighbor_weights
+from circuits.units.dossier.section_registry import SECTIONS, Section, Subject, section
 
 __all__ = [
     "SECTIONS",
     "Dossier",
+    "NeighborWeight",
+    "NeighborWeights",
     "Section",
     "Subject",
-    "Wire",
-    "Wires",
     "explain",
-    "register",
-    "wires",
+    "neighbor_weights",
+    "section",
 ]

@@ -1,4 +1,4 @@
-"""All that is known of one unit."""
+"""The dossier of one unit."""
 
 from __future__ import annotations
 
@@ -13,37 +13,28 @@ from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.model import Model
-from circuits.units.dossier.section_registry import SECTIONS, Finding, Subject, section
+from circuits.units.dossier.section_registry import SECTIONS, Finding, Subject, page_order
+from zoo.common.results import Result, called
 from zoo.common.stored import named
 from zoo.progress import Progress, reporter
 
 
 @dataclass(frozen=True)
-class Dossier:
-    """All that is known of one unit.
+class Dossier(Result):
+    """What is known of one unit.
 
     Attributes:
         unit: address.
-        facts: layer, branch, kind, receptive field and what else is known without pictures.
-        parts: section name -> what it found, in the order of the page.
-        left: names of the sections that were not asked for.
+        facts: layer, branch, kind, receptive field and what else is known without images.
+        parts: section name -> its finding, in the order of the page.
+        omitted: names of the sections that were not asked for.
     """
 
     unit: str
     facts: Mapping[str, Any]
-    parts: Mapping[str, Finding]
-    left: tuple[str, ...]
+    parts: Mapping[str, Finding] = field(metadata=called("sections"))
+    omitted: tuple[str, ...] = field(metadata=called("left"))
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "unit": self.unit,
-            "facts": dict(self.facts),
-            "sections": {name: part.describe() for name, part in self.parts.items()},
-            "left": list(self.left),
-            "provenance": dict(self.provenance),
-        }
 
 
 def explain(
@@ -56,15 +47,15 @@ def explain(
     seed: int = 0,
     progress: Progress = None,
 ) -> Dossier:
-    """Gather what is known of a unit.
+    """Gather what is known of a unit: statistics, top activating images, weights, similar units, and more on demand.
 
     Args:
         model: the model that was scanned.
         unit: a channel, or a latent of an attached basis that was scanned.
         scan: of `circuits.scan`, or `circuits.read_scan`.
-        sections: names of those wanted besides the quick ones; see `circuits.units.dossier.SECTIONS`.
-        images: the scanned pictures, where they are not where they were.
-        seed: for sections that draw lots.
+        sections: names of sections to make besides the quick ones; see `circuits.units.dossier.SECTIONS`.
+        images: the scanned images, where they have been moved since.
+        seed: for sections that sample at random.
         progress: True for a bar, or a function of (done, total) sections.
 
     Raises:
@@ -80,25 +71,25 @@ def explain(
         scanned = scan.manifest["asked"].get("bases", {}).get(at.space)
         if at.space in scan.layers and scanned != basis_digest(model.basis(at.layer, at.basis)):
             raise StoreError(f"{named(scan.folder)} holds a scan of another {at.space}: scan it again (--replace)")
-    asked = [section(name) for name in dict.fromkeys(sections or ())]
-    wanted = [s for s in SECTIONS.values() if s.quick or s in asked]
+    requested = {SECTIONS[name].name for name in sections or ()}
+    chosen = [entry for entry in page_order() if entry.quick or entry.name in requested]
     subject = Subject(model, at, scan, images, seed)
     parts: dict[str, Finding] = {}
     with reporter(progress, "section") as report:
-        for done, one in enumerate(wanted):
-            report(done, len(wanted))
-            found = one.make(subject)
-            if found is not None:
-                parts[one.name] = found
+        for done, entry in enumerate(chosen):
+            report(done, len(chosen))
+            finding = entry.make(subject)
+            if finding is not None:
+                parts[entry.name] = finding
     return Dossier(
         unit=str(at),
         facts=_facts(model, at),
         parts=parts,
-        left=tuple(s.name for s in SECTIONS.values() if s not in wanted),
+        omitted=tuple(entry.name for entry in page_order() if entry not in chosen),
         provenance=provenance(
             weights=model.digest,
             weights_source=model.source,
-            images=scan.images,
+            images=scan.image_source,
             images_digest=scan.manifest["images"]["digest"],
             n_images=scan.count,
             seed=seed,

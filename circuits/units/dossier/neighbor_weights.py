@@ -1,9 +1,9 @@
-"""What a unit reads from the layer before, and who in the layer after reads it."""
+"""Incoming weights of a unit from the layer before, and outgoing weights into the layer after."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,71 +15,64 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.units.similarity import after
+from zoo.common.checks import one_of, whole_number
+from zoo.common.results import HIDDEN, Result
 
 FAINT = 1e-3
-"""Kernels that are shorter than this share of the longest are none to look at."""
+"""Kernels shorter than this share of the longest are left out."""
 
 
 @dataclass(frozen=True)
-class Wire:
+class NeighborWeight(Result):
     """A kernel from one unit to another.
 
     Attributes:
         unit: address of the unit at the other end.
+        weight: length (L2) of the kernel, with the sign of its sum.
+        sum: of the kernel.
+        share: of the squared weights of all kernels into the target.
         kernel: `(kh, kw)` expanded weights.
-        weight: its length (L2), with the sign of its sum.
-        sum: of its weights.
-        share: of the squared weights of all kernels that the target reads, `weight` among the sources' ones.
     """
 
     unit: str
-    kernel: NDArray[np.float32]
     weight: float
     sum: float
     share: float
+    kernel: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Wires:
+class NeighborWeights(Result):
     """The strongest kernels into a unit, or out of it.
 
     Attributes:
         unit: address; direction: "in" or "out".
-        layer: the layer at the other end; start: where its activations are read (behind a pool, say).
+        layer: the layer at the other end; start: the layer whose activations the kernels multiply (a pool, say).
         rows: strongest first.
         count: all units of that layer.
-        rest: sum of the kernels not shown, `(kh, kw)`, for "in": shown and rest are all.
+        rest: sum of the kernels not among the rows, `(kh, kw)`, for "in".
         offset, stride: see `circuits.ExpandedWeights`.
     """
 
-    unit: str
-    direction: Literal["in", "out"]
+    unit: str = field(metadata=HIDDEN)
     layer: str
     start: str
-    rows: tuple[Wire, ...]
+    direction: Literal["in", "out"]
     count: int
+    rows: tuple[NeighborWeight, ...]
     rest: NDArray[np.float32] | None
     offset: tuple[int, int]
     stride: tuple[int, int]
 
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "layer": self.layer,
-            "start": self.start,
-            "direction": self.direction,
-            "count": self.count,
-            "rows": [
-                {"unit": w.unit, "weight": w.weight, "sum": w.sum, "share": w.share, "kernel": w.kernel.tolist()}
-                for w in self.rows
-            ],
-            "rest": None if self.rest is None else self.rest.tolist(),
-            "offset": list(self.offset),
-            "stride": list(self.stride),
-        }
+    @property
+    def related_units(self) -> list[str]:
+        """Addresses of the units at the other end."""
+        return [row.unit for row in self.rows]
 
 
-def wires(model: Model, unit: str | Unit, direction: Literal["in", "out"] = "in", n: int = 12) -> Wires:
+def neighbor_weights(
+    model: Model, unit: str | Unit, direction: Literal["in", "out"] = "in", n: int = 12
+) -> NeighborWeights:
     """The `n` strongest kernels into a unit from the trunk layer before, or out of it into the one after.
 
     Args:
@@ -90,53 +83,53 @@ def wires(model: Model, unit: str | Unit, direction: Literal["in", "out"] = "in"
 
     Raises:
         AddressError: no such unit. CircuitsError: there is no layer before or after, or `n` below 1.
-        GraphError: the model's graph does not say what lies between.
+        GraphError: the model's graph does not show what lies between.
 
-    >>> wires(load("scenes"), "mixed4a:11").layer
+    >>> neighbor_weights(load("scenes"), "mixed4a:11").layer
     'mixed3b'
     """
-    if direction not in ("in", "out") or n < 1:
-        raise CircuitsError(f"wires go 'in' or 'out', at least one of them; got {direction!r}, {n}")
+    one_of("direction", direction, ("in", "out"))
+    whole_number("n", n)
     at = model.unit(unit).channel
     assert at.index is not None
     other = model.before(at.layer) if direction == "in" else after(model, at.layer)
     if other is None:
-        where = "reads the picture itself" if direction == "in" else "is read by no further layer of the trunk"
-        raise CircuitsError(f"{at.short} {where}")
+        end = "reads the image itself" if direction == "in" else "is read by no further layer of the trunk"
+        raise CircuitsError(f"{at.short} {end}")
     if direction == "in":
-        found = expanded_weights(model, source=other, target=at)
-        kernels = found.kernels[0]
+        weights = expanded_weights(model, source=other, target=at)
+        kernels = weights.kernels[0]
     else:
-        found = expanded_weights(model, source=at.space, target=other)
-        kernels = found.kernels[:, at.index]
+        weights = expanded_weights(model, source=at.space, target=other)
+        kernels = weights.kernels[:, at.index]
     kernels = kernels.detach().cpu().float()
     lengths = torch.linalg.vector_norm(kernels, dim=(1, 2))
-    # a target's weights are shares of what that target reads in all
-    whole = found.kernels.square().sum(dim=(1, 2, 3)).cpu() if direction == "out" else lengths.square().sum()
+    # a target's weights are shares of all that this target reads
+    whole = weights.kernels.square().sum(dim=(1, 2, 3)).cpu() if direction == "out" else lengths.square().sum()
     order = [
         i for i in lengths.argsort(descending=True, stable=True)[:n].tolist() if lengths[i] > FAINT * lengths.max()
     ]
     rest = torch.ones(len(kernels), dtype=torch.bool)
     rest[order] = False
-    return Wires(
+    return NeighborWeights(
         unit=str(at),
-        direction=direction,
         layer=other,
-        start=found.start,
-        rows=tuple(_wire(model, other, i, kernels[i], whole.expand(len(kernels))[i]) for i in order),
+        start=weights.start,
+        direction=direction,
         count=len(kernels),
+        rows=tuple(_row(model, other, i, kernels[i], whole.expand(len(kernels))[i]) for i in order),
         rest=kernels[rest].sum(dim=0).numpy() if direction == "in" else None,
-        offset=found.offset,
-        stride=found.stride,
+        offset=weights.offset,
+        stride=weights.stride,
     )
 
 
-def _wire(model: Model, layer: str, index: int, kernel: Tensor, whole: Tensor) -> Wire:
+def _row(model: Model, layer: str, index: int, kernel: Tensor, whole: Tensor) -> NeighborWeight:
     length, total = float(kernel.norm()), float(kernel.sum())
-    return Wire(
+    return NeighborWeight(
         unit=str(model.resolve(Unit(layer, index))),
-        kernel=kernel.numpy(),
         weight=length if total >= 0 else -length,
         sum=total,
         share=length**2 / max(float(whole), 1e-30),
+        kernel=kernel.numpy(),
     )

@@ -1,81 +1,35 @@
-"""The sections of a dossier. A new one is registered, and drawn by a function of the same name in `circuits.plot`."""
+"""The sections of a dossier: what they are made from, and the registry that holds them."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from circuits.dataset.scan_results import LayerScan, Scan, UnitScan
-from circuits.errors import CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
+from zoo.common.registries import Registry
+from zoo.common.results import Result, called
 from zoo.images.sources import Images
 from zoo.progress import Progress
 
 
 class Finding(Protocol):
-    """What a section finds out. Addresses of units in `shown`, if it has that, get a thumbnail each."""
+    """What a section finds out. Units in its attribute `related_units`, if it has one, get a thumbnail each."""
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """A section that has nothing to say of this unit, and why."""
+class Nothing(Result):
+    """A section that does not apply to this unit, and why."""
 
-    why: str
-
-    def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {"nothing": self.why}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section.
-
-    Attributes:
-        name: what it is asked for by.
-        title: its heading.
-        quick: whether it is made unasked, from the scan and the weights alone.
-        make: finds it out; None where there is no such thing to say of this kind of unit.
-    """
-
-    name: str
-    title: str
-    quick: bool
-    make: Callable[[Subject], Finding | None]
-
-
-SECTIONS: dict[str, Section] = {}
-"""In the order in which they stand on the page."""
-
-
-def register(section: Section) -> Section:
-    """Add a section.
-
-    Raises:
-        CircuitsError: there is one of that name.
-    """
-    if section.name in SECTIONS:
-        raise CircuitsError(f"there is a section {section.name!r} already")
-    SECTIONS[section.name] = section
-    return section
-
-
-def section(name: str) -> Section:
-    """The section called `name`.
-
-    Raises:
-        CircuitsError: there is none.
-    """
-    if name not in SECTIONS:
-        hint = did_you_mean(name, SECTIONS)
-        raise CircuitsError(f"there is no section {shorten(name)!r}.{hint} There are {', '.join(SECTIONS)}")
-    return SECTIONS[name]
+    why: str = field(metadata=called("nothing"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +38,87 @@ class Subject:
 
     Attributes:
         model, unit: the unit, by its canonical address, and its model.
-        scan: what was found on pictures.
-        images: those pictures, where they are not where they were.
-        seed, progress: for sections that draw lots or take long.
+        scan: the scan of the model.
+        source: the scanned images, where they have been moved since; see `Scan.images`.
+        seed, progress: for sections that sample at random or take long.
     """
 
     model: Model
     unit: Unit
     scan: Scan
-    images: Any = None
+    source: Any = None
     seed: int = 0
     progress: Progress = None
 
     @property
-    def layer(self) -> LayerScan:
-        """What the scan found of the unit's layer."""
+    def layer_scan(self) -> LayerScan:
+        """Statistics of the unit's layer."""
         return self.scan.layer(self.unit.space)
 
     @cached_property
-    def found(self) -> UnitScan:
-        """What the scan found of the unit."""
+    def unit_scan(self) -> UnitScan:
+        """Statistics and top activating images of the unit."""
         return self.scan.unit(self.unit)
 
     @cached_property
-    def pictures(self) -> Images:
-        """The pictures that were scanned."""
-        return self.scan.pictures(self.images)
+    def images(self) -> Images:
+        """The scanned images."""
+        return self.scan.images(self.source)
+
+
+Make: TypeAlias = Callable[[Subject], Finding | None]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section.
+
+    Attributes:
+        name: asked for by `--sections NAME`.
+        title: its heading.
+        quick: whether every dossier has it: it takes the scan and the weights alone.
+        make: gives its finding; None where the section does not exist for this kind of unit.
+        order: position on the page, lowest first.
+    """
+
+    name: str
+    title: str
+    quick: bool
+    make: Make
+    order: int
+
+
+def _load() -> None:
+    folder = importlib.import_module("circuits.units.dossier.sections")
+    for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
+        importlib.import_module(module.name)
+
+
+SECTIONS: Registry[Section] = Registry("section", group="vision_circuits.dossier_sections", load=_load)
+"""Sections by name: of the modules in `circuits/units/dossier/sections`, and of other packages."""
+
+
+def section(name: str, title: str, *, quick: bool = False, order: int = 100) -> Callable[[Make], Make]:
+    """Make a function a section of every dossier: it takes a `Subject` and gives a `Finding`, or None.
+
+    A module in the folder `sections` is found by itself; that of another package declares the entry point
+    `vision_circuits.dossier_sections`, or is imported by its users. `circuits.plot.units.section_renderers.renderer`
+    gives the section HTML of its own; without a renderer its `describe()` is shown as a table.
+
+    Args:
+        name, title, quick, order: see `Section`.
+
+    Raises:
+        CircuitsError: there is a section of that name.
+    """
+
+    def register(make: Make) -> Make:
+        SECTIONS.add(name, Section(name, title, quick, make, order))
+        return make
+
+    return register
+
+
+def page_order() -> list[Section]:
+    """All sections in the order of the page."""
+    return sorted(SECTIONS.values(), key=lambda entry: entry.order)

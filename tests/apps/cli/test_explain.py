@@ -26,7 +26,7 @@ def test_a_latent_is_scanned_and_explained_by_one_command(
     assert {"responses", "inputs", "outputs", "geometry", "steering"} <= set(ran.json["sections"])
     assert ran.json["provenance"]["n_images"] == 26
     page = (tmp_path / "page" / "index.html").read_text("utf-8")
-    for title in ("What it answers to", "What it reads", "Geometry", "Steering"):
+    for title in ("Top activating images", "Incoming weights", "Geometry", "Steering"):
         assert title in page
     monkeypatch.setattr(scan, "visit", lambda *a: pytest.fail("it was scanned again"))
     again = cli(*asked, "--json")

@@ -38,7 +38,7 @@ def test_explain_prints_a_unit_and_writes_its_page(cli: Cli, tmp_path: Path) -> 
     assert json.loads((out / "explain.json").read_text("utf-8")) == written.json
     assert written.json["unit"] == "scenes/mixed4a:11"
     page = (out / "index.html").read_text("utf-8")
-    assert "circuits explain scenes/mixed4a:11" in page and "What it answers to" in page
+    assert "circuits explain scenes/mixed4a:11" in page and "Top activating images" in page
 
 
 def test_explain_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:

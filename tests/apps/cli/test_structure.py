@@ -43,7 +43,7 @@ def test_neighbors_lists_units_of_the_layer_and_chance(cli: Cli, tmp_path: Path)
 def test_neighbors_by_other_measures(cli: Cli, by: str) -> None:
     pictures = ("--images", "scenes:26", "--positions", "4") if by == "activations" else ()
     document = cli("neighbors", "scenes/mixed3b:5", "--by", by, *pictures, "--json").json
-    assert by.removesuffix("s") in document["measure"] or "places of 26 pictures" in document["measure"]
+    assert by.removesuffix("s") in document["measure"] or "positions of 26 images" in document["measure"]
     assert len(document["rows"]) == 10
 
 
@@ -70,7 +70,7 @@ def test_a_network_matches_itself_and_its_controls_do_not(cli: Cli, tmp_path: Pa
     summary = document["summary"]
     assert ran.code == 0 and summary["others"] == 96 and summary["mutual"] == summary["matched"] > 25
     assert all(p["unit"] == p["other"] and p["correlation"] > 0.999 for p in document["pairs"])
-    for name in ("random weights", "shuffled pictures"):
+    for name in ("random weights", "shuffled images"):
         assert summary["controls"][name]["median"] < 0.7
         assert summary["controls"][name]["beaten"] == summary["matched"]
     assert {p.name for p in tmp_path.iterdir()} == {"match.json", "pairs.png", "matrix.png"}

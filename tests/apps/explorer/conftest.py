@@ -35,7 +35,7 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("explorer") / "store"
     model = circuits.load("scenes")
     scan = circuits.scan(model, IMAGES, store, layers=["conv2d2", "mixed3a", "mixed3b", "mixed4a", "mixed4b"])
-    thumbnails.make(scan, scan.pictures(check=False), list(scan.layers))
+    thumbnails.make(scan, scan.images(check=False), list(scan.layers))
     labels.Labels(store).save(labels.Label("scenes/mixed3b:39", "ann", "wheel", "parts", evidence="its kernel"))
     return store
 

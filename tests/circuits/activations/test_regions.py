@@ -145,7 +145,7 @@ def test_groups_are_the_same_each_time(planted: circuits.Model) -> None:
         ({"k": 25}, "make 1 to 24 groups"),
         ({"layer": "parts_pre"}, "below zero"),
         ({"images": torch.zeros(1, 3, 32, 32), "layer": "parts"}, "is all zero"),
-        ({"classes": [2]}, "classes 0 to 1; asked for 2"),
+        ({"classes": [2]}, "classes 0 to 1; got 2"),
         ({"classes": ["car"]}, "no class 'car'"),
         ({"classes": -1}, "number of classes"),
     ],
@@ -225,7 +225,7 @@ def test_attribution_foretells_silencing_exactly_where_all_is_linear() -> None:
     image = nets.pictures(1, 8)
     result = circuits.attribute(model, image, source="1", target="4:1", method="grad*act")
     check = check_positions(model, image, result, batch_size=5)
-    torch.testing.assert_close(check.drops, result.places[0].view_as(check.drops), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(check.drops, result.by_position[0].view_as(check.drops), atol=1e-5, rtol=1e-4)
     assert check.correlation == pytest.approx(1, abs=1e-4) and 0 < check.shuffled < 0.5
 
 

@@ -78,7 +78,7 @@ def test_show_the_sum_at_a_position_term_by_term(linear: circuits.Model) -> None
     (gradient,) = torch.autograd.grad(out, acts)
     torch.testing.assert_close(result.values, (gradient * acts).detach(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(result.units, result.values.sum(dim=(2, 3)))
-    torch.testing.assert_close(result.places, result.values.sum(dim=1))
+    torch.testing.assert_close(result.by_position, result.values.sum(dim=1))
     top = result.top(2)
     assert [c for c, _ in top] == result.units[0].abs().argsort(descending=True)[:2].tolist()
 
@@ -246,7 +246,7 @@ def test_provenance_names_weights_and_pictures(deep: circuits.Model) -> None:
         (CircuitsError, "needs a layer as its source", {"source": "input", "method": "ablation"}),
         (AddressError, "is a layer", {"target": "3"}),
         (AddressError, "no layer", {"source": "17"}),
-        (CircuitsError, "one for each of the 2 pictures; got 3", {"at": [(0, 0)] * 3}),
+        (CircuitsError, "one for each of the 2 images; got 3", {"at": [(0, 0)] * 3}),
         (CircuitsError, "12x12", {"at": (12, 0)}),
         (CircuitsError, "12x12", {"at": (0, -1)}),
         (CircuitsError, "path|weights", {"source": "5"}),

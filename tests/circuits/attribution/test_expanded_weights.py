@@ -331,7 +331,7 @@ def test_vectors_are_sources_too() -> None:
 
 
 def test_positions_are_one_for_each_picture(inception: circuits.Model) -> None:
-    with pytest.raises(GraphError, match="one \\(y, x\\) for each of the 2 pictures"):
+    with pytest.raises(GraphError, match="one \\(y, x\\) for each of the 2 images"):
         circuits.example_weights(
             inception, nets.pictures(2, 64), source="mixed3a", target="mixed3b:7", positions=[(1, 1)]
         )
@@ -440,7 +440,7 @@ def test_what_reads_differently_from_place_to_place_has_no_kernel(middle: Callab
     model = nets.wrap(module if graph else nets.Undecided(module), SIZE)
     prefix = "" if graph else "inner."
     assert (model.graph is not None) == graph
-    with pytest.raises(GraphError, match="differently from place to place"):
+    with pytest.raises(GraphError, match="differently from position to position"):
         circuits.expanded_weights(model, source=f"{prefix}stem", target=f"{prefix}middle")
 
 

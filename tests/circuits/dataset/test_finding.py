@@ -118,11 +118,11 @@ def test_the_bootstrap_covers_the_true_area_about_as_often_as_it_says() -> None:
 
 def test_a_side_without_pictures_and_bad_options_are_refused(planted: circuits.Model) -> None:
     images = nets.clutter(2)
-    with pytest.raises(CircuitsError, match="find needs positive pictures"):
+    with pytest.raises(CircuitsError, match="find needs positive images"):
         circuits.find(planted, positive=None, negative=images)
     with pytest.raises(ImageError, match="empty"):
         circuits.find(planted, positive=images, negative=[])
-    with pytest.raises(CircuitsError, match="there is no positive picture"):
+    with pytest.raises(CircuitsError, match="there is no positive image"):
         circuits.find(planted, positive=circuits_images().subset([]), negative=images)
     with pytest.raises(CircuitsError, match="use 'max' or 'mean'"):
         circuits.find(planted, positive=images, negative=images, pool="median")  # type: ignore[arg-type]

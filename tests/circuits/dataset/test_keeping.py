@@ -34,7 +34,7 @@ def test_the_best_are_kept_ties_by_image(offers: dict[str, np.ndarray]) -> None:
         order = sorted(range(PLACES), key=lambda i: (-offers["value"][unit, i], i))[:12]
         assert kept.image[unit].tolist() == order
         assert kept.value[unit].tolist() == offers["value"][unit, order].tolist()
-        assert kept.place[unit].tolist() == offers["place"][unit, order].tolist()
+        assert kept.position[unit].tolist() == offers["place"][unit, order].tolist()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -86,7 +86,7 @@ def test_numbers_equal_those_of_all_responses(found: Scan, responses: np.ndarray
     one = found.unit(f"small/relu:{unit}")
     assert one.positions == values.size and one.images == 150 and one.signed
     assert one.density == pytest.approx((values > 0).mean())
-    assert one.fires_on == int((values > 0).any(axis=(1, 2)).sum())
+    assert one.active_images == int((values > 0).any(axis=(1, 2)).sum())
     assert one.maximum == pytest.approx(values.max(), rel=1e-6)
     assert one.minimum == pytest.approx(values.min(), rel=1e-6)
     assert one.mean == pytest.approx(values.clip(0).mean(), rel=1e-5)
@@ -320,7 +320,7 @@ def test_what_a_store_holds_is_not_taken_for_something_else(
     other = circuits.wrap(Small().eval(), InputSpec(size=12), name="small")
     for changed, what in (
         (lambda: scan(other, pictures, tmp_path, plan=PLAN), "other weights"),
-        (lambda: scan(model, pictures.flip(0), tmp_path, plan=PLAN), "other pictures"),
+        (lambda: scan(model, pictures.flip(0), tmp_path, plan=PLAN), "other images"),
         (lambda: scan(model, pictures, tmp_path, plan=PLAN, layers=["relu"]), "other layers"),
         (lambda: scan(model, pictures, tmp_path, seed=5), "another plan or seed"),
     ):
@@ -338,7 +338,7 @@ def test_a_half_done_scan_is_not_continued_with_other_pictures(
     with monkeypatch.context() as patch, pytest.raises(_Killed):
         patch.setattr(scanning, "_finish", lambda *a: (_ for _ in ()).throw(_Killed()))
         scan(model, pictures, tmp_path, plan=PLAN)
-    with pytest.raises(StoreError, match="other pictures"):
+    with pytest.raises(StoreError, match="other images"):
         scan(model, pictures.flip(0), tmp_path, plan=PLAN)
     assert scan(model, pictures.flip(0), tmp_path, plan=PLAN, replace=True).count == 150
 
@@ -415,7 +415,7 @@ def test_a_silent_unit_has_no_examples(tmp_path: Path) -> None:
         net.first.weight[0], net.first.bias[0] = 0, -1
     found = scan(circuits.wrap(net, InputSpec(size=12)), torch.rand(9, 3, 12, 12), tmp_path, plan=PLAN)
     one = found.unit("relu:0")
-    assert (one.density, one.fires_on, one.mean_if_on, one.maximum) == (0.0, 0, 0.0, -1.0)
+    assert (one.density, one.active_images, one.mean_if_on, one.maximum) == (0.0, 0, 0.0, -1.0)
     assert one.top == one.random == one.bands == () and one.quantiles == {}
     assert len(one.most_negative) == 6
     assert found.unit("relu:1").images == 9
@@ -426,7 +426,7 @@ def test_numbers_that_are_not_finite_are_refused_and_named(tmp_path: Path) -> No
     net = Small().eval()
     with torch.no_grad():
         net.first.weight[0] = float("nan")
-    with pytest.raises(CircuitsError, match="relu answers to picture 0 with numbers that are not finite"):
+    with pytest.raises(CircuitsError, match="relu has responses to image 0 that are not finite"):
         scan(circuits.wrap(net, InputSpec(size=12), name="small"), torch.rand(9, 3, 12, 12), tmp_path, plan=PLAN)
     with pytest.raises(StoreError):
         read_scan(tmp_path, "small")
@@ -437,8 +437,8 @@ def test_bad_questions_get_clear_answers(model: circuits.Model, pictures: Tensor
         (lambda: scan(model, pictures, tmp_path, layers=["rely"]), AddressError, "no layer 'rely'.*relu"),
         (lambda: scan(model, pictures, tmp_path, layers=["relu:3"]), AddressError, "whole layers"),
         (lambda: scan(model, pictures, tmp_path, layers=[]), CircuitsError, "at least one"),
-        (lambda: scan(model, pictures, tmp_path, batch_size=0), CircuitsError, "at least one picture"),
-        (lambda: scan(model, pictures, tmp_path, workers=-1), CircuitsError, "not negative"),
+        (lambda: scan(model, pictures, tmp_path, batch_size=0), CircuitsError, "at least one image"),
+        (lambda: scan(model, pictures, tmp_path, workers=-1), CircuitsError, "whole number of at least 0"),
         (lambda: Plan(top=0), CircuitsError, "top of a scan"),
         (lambda: found.unit("other/relu:0"), AddressError, "this scan is of small"),
         (lambda: found.unit("relu"), AddressError, "is a layer"),

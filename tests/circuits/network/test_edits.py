@@ -287,7 +287,7 @@ def test_an_edit_between_source_and_target_acts_on_attribution(planted: circuits
         (["1:2"], "edits are Ablate, Set, Scale, Add or Clamp; got str"),
         ("1:2", "give edits as a list"),
         (Ablate("1:2"), "give edits as a list"),
-        ([Ablate("1:2", to="mean")], "needs edit(..., reference=pictures)"),
+        ([Ablate("1:2", to="mean")], "needs edit(..., reference=images)"),
         ([Ablate("1:2", positions=((8, 0),))], "position 8,0 is outside the 8x8 map of 1"),
         ([Ablate("1:2", positions=((0, -1),))], "position 0,-1 is outside"),
     ],

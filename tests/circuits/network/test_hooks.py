@@ -82,7 +82,7 @@ def test_each_call_of_a_module_that_runs_twice_is_captured_on_its_own(unchanged:
         torch.testing.assert_close(acts["again.call1"], module.again(first.clamp_min(0)))
     for name in ("again.call0", "again.call1"):
         torch.testing.assert_close(circuits.capture(model, images, name)[name], acts[name])
-    with pytest.raises(AddressError, match="runs 2 times; say which"):
+    with pytest.raises(AddressError, match="runs 2 times; name one of"):
         circuits.capture(model, images, "again")
 
 

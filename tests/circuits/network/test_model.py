@@ -60,8 +60,8 @@ def test_resolving_puts_the_models_name_in_and_refuses_others(planted: circuits.
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("parts:24", "has 24 channels .0 to 23.; asked for 24"),
-        ("parts:3@32,0", "is 32x32 positions; asked for 32,0"),
+        ("parts:24", "has 24 channels .0 to 23.; got 24"),
+        ("parts:3@32,0", "is 32x32 positions; got 32,0"),
         ("logits:0@0,1", "is 1x1 positions"),
         ("prts:3", "no layer 'prts'. Nearest: parts"),
         ("parts~topk:3", "has no basis 'topk'; attached: none"),
@@ -130,14 +130,14 @@ def test_a_module_that_runs_twice_has_one_layer_per_call() -> None:
     assert {"relu.call0", "relu.call1", "again.call0", "again.call1"} <= set(
         model.layers
     ) and "relu" not in model.layers
-    with pytest.raises(AddressError, match="runs 2 times; say which: relu.call0, relu.call1"):
+    with pytest.raises(AddressError, match="runs 2 times; name one of relu.call0, relu.call1"):
         model.layer("relu")
 
 
 def test_wrapping_takes_what_runs_on_one_picture_and_says_why_not() -> None:
     with pytest.raises(ModelError, match="training mode"):
         circuits.wrap(nn.Sequential(nn.Conv2d(3, 4, 1)))
-    with pytest.raises(ModelError, match="TwoInputs cannot take one picture of shape"):
+    with pytest.raises(ModelError, match="TwoInputs cannot take one image of shape"):
         nets.wrap(nets.TwoInputs(), 8)
     with pytest.raises(ModelError, match="one tensor input"):
         nets.wrap(nn.Conv2d(1, 4, 1), 8)
@@ -189,7 +189,7 @@ def test_latents_of_an_attached_basis_are_units() -> None:
     model = nets.planted()
     model.attach("parts", "mix", nets.LinearBasis(torch.eye(nets.PARTS)[:7]))
     assert str(model.unit("parts~mix:6@1,2")) == "planted/parts~mix:6@1,2"
-    with pytest.raises(AddressError, match="has 7 latents .0 to 6.; asked for 7"):
+    with pytest.raises(AddressError, match="has 7 latents .0 to 6.; got 7"):
         model.unit("parts~mix:7")
 
 

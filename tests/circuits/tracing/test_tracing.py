@@ -100,15 +100,15 @@ def test_depth_stops_at_the_picture_and_layers_can_be_chosen(planted: circuits.M
 @pytest.mark.parametrize(
     ("error", "message", "options"),
     [
-        (CircuitsError, "are at least 1; got 0", {"depth": 0}),
-        (CircuitsError, "are at least 1", {"width": 0}),
-        (CircuitsError, "are at least 1", {"n_places": 0}),
+        (CircuitsError, "depth=0 must be a whole number of at least 1", {"depth": 0}),
+        (CircuitsError, "width=0 must be a whole number of at least 1", {"width": 0}),
+        (CircuitsError, "n_places=0 must be a whole number of at least 1", {"n_places": 0}),
         (CircuitsError, "by='magic'", {"by": "magic"}),
         (AddressError, "no layer 'nowhere'", {"layers": ["nowhere"]}),
         (AddressError, "has 24 channels", {"target": "parts:99"}),
         (AddressError, "is a layer", {"target": "parts"}),
         (CircuitsError, "is in the first layer", {"target": "edges:0"}),
-        (CircuitsError, "active on none of the 8 pictures", {"images": torch.zeros(8, 3, 32, 32)}),
+        (CircuitsError, "active on none of the 8 images", {"images": torch.zeros(8, 3, 32, 32)}),
     ],
 )
 def test_bad_questions_are_answered_with_one_line(
@@ -154,7 +154,7 @@ def test_scores_are_refused_where_they_would_say_nothing(planted: circuits.Model
     other = circuits.wrap(nets.planted_module(), circuits.InputSpec(size=32), name="other")
     with pytest.raises(CircuitsError, match="is of model planted, not of other"):
         circuits.score(other, circuit, images=images)
-    with pytest.raises(CircuitsError, match="says the same on all"):
+    with pytest.raises(CircuitsError, match="has the same response to all"):
         circuits.score(planted, circuit, images=torch.zeros(3, 3, 32, 32))
 
 

@@ -204,7 +204,7 @@ def test_bottlenecks_keep_targets_together_before_anything_is_learned() -> None:
 def test_layers_without_branches_or_sources_are_refused(inception: circuits.Model, planted: circuits.Model) -> None:
     with pytest.raises(CircuitsError, match="source_groups="):
         branch_structure(planted, "objects")
-    with pytest.raises(CircuitsError, match="reads the picture itself"):
+    with pytest.raises(CircuitsError, match="reads the image itself"):
         branch_structure(inception, "conv2d0")
     with pytest.raises(CircuitsError, match="vectors=99"):
         branch_structure(inception, "mixed4a", vectors=99)

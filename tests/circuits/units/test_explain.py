@@ -18,9 +18,10 @@ from circuits.errors import AddressError, CircuitsError
 from circuits.plot.drawing.svg import spread
 from circuits.plot.units.dossier import dossier_page
 from circuits.plot.units.section_renderers import RENDERERS
-from circuits.units.dossier import SECTIONS, Section, Wires, explain, register, slow_sections, wires
-from circuits.units.dossier.fast_sections import Alike
-from circuits.units.dossier.section_registry import Nothing
+from circuits.units.dossier import SECTIONS, NeighborWeights, explain, neighbor_weights, section, sections
+from circuits.units.dossier.section_registry import Nothing, _load, page_order
+from circuits.units.dossier.sections import tuning, visualization
+from circuits.units.dossier.sections.similar_units import SimilarUnits
 from circuits.units.polysemanticity import Polysemanticity
 from circuits.units.weight_factors import Factors
 from tests import nets
@@ -42,9 +43,9 @@ def scan(scenes: circuits.Model, tmp_path_factory: pytest.TempPathFactory) -> Sc
 def test_a_dossier_holds_what_the_scan_and_the_weights_say(scenes: circuits.Model, scan: Scan) -> None:
     found = explain(scenes, "mixed4a:11", scan)
     assert list(found.parts) == ["responses", "inputs", "outputs", "neighbors"]
-    assert isinstance(found.parts["responses"], UnitScan) and found.parts["responses"].fires_on > 5
+    assert isinstance(found.parts["responses"], UnitScan) and found.parts["responses"].active_images > 5
     inputs, alike = found.parts["inputs"], found.parts["neighbors"]
-    assert isinstance(inputs, Wires) and isinstance(alike, Alike)
+    assert isinstance(inputs, NeighborWeights) and isinstance(alike, SimilarUnits)
     assert {w.unit for w in inputs.rows[:3]} == {f"scenes/mixed3b:{i}" for i in (6, 39, 46)}
     assert set(alike.by) == {"activations", "incoming weights"}
     assert "visualization" not in found.parts
@@ -52,8 +53,8 @@ def test_a_dossier_holds_what_the_scan_and_the_weights_say(scenes: circuits.Mode
     assert document["facts"]["branch"] == "mixed4a_3x3" and document["sections"]["responses"]["density"] > 0
 
 
-def test_wires_in_are_expanded_weights_and_the_rest_makes_up_the_sum(planted: circuits.Model) -> None:
-    found = wires(planted, "objects:0", n=3)
+def test_incoming_weights_are_expanded_weights_and_the_rest_makes_up_the_sum(planted: circuits.Model) -> None:
+    found = neighbor_weights(planted, "objects:0", n=3)
     whole = circuits.expanded_weights(planted, source="parts", target="objects:0").kernels[0]
     assert [w.unit for w in found.rows] == [
         str(planted.resolve(f"parts:{i}"))
@@ -69,8 +70,8 @@ def test_wires_in_are_expanded_weights_and_the_rest_makes_up_the_sum(planted: ci
     np.testing.assert_allclose(total, whole.sum(dim=0).numpy(), atol=1e-5)
 
 
-def test_wires_out_are_shares_of_what_each_reader_reads(planted: circuits.Model) -> None:
-    found = wires(planted, "parts:2", "out")
+def test_outgoing_weights_are_shares_of_what_each_target_reads(planted: circuits.Model) -> None:
+    found = neighbor_weights(planted, "parts:2", "out")
     whole = circuits.expanded_weights(planted, source="parts", target="objects").kernels
     assert found.layer == "objects" and found.rest is None
     for wire in found.rows:
@@ -82,8 +83,8 @@ def test_wires_out_are_shares_of_what_each_reader_reads(planted: circuits.Model)
 
 def test_ends_of_a_network_have_nothing_to_say_of_what_lies_beyond(scenes: circuits.Model, scan: Scan) -> None:
     first, last = explain(scenes, "conv2d0:3", scan), explain(scenes, "softmax_pre:2", scan)
-    assert isinstance(first.parts["inputs"], Nothing) and "reads the picture itself" in first.parts["inputs"].why
-    assert isinstance(last.parts["outputs"], Nothing) and isinstance(last.parts["inputs"], Wires)
+    assert isinstance(first.parts["inputs"], Nothing) and "reads the image itself" in first.parts["inputs"].why
+    assert isinstance(last.parts["outputs"], Nothing) and isinstance(last.parts["inputs"], NeighborWeights)
     page = dossier_page(last, scan, command="c", python="p")
     assert "is read by no further layer" in page
 
@@ -92,8 +93,8 @@ def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.
     found = explain(scenes, "mixed4a:11", scan)
     page = dossier_page(found, scan, command="circuits <x>", python="p")
     assert set(found.parts) == {"responses", "inputs", "outputs", "neighbors"}
-    for name, section in SECTIONS.items():  # also those that other packages have added, and that say nothing here
-        assert page.count(f"<h2>{section.title}</h2>") == (1 if name in found.parts else 0)
+    for name, entry in SECTIONS.items():  # also those that other packages have added, and that say nothing here
+        assert page.count(f"<h2>{entry.title}</h2>") == (1 if name in found.parts else 0)
     assert "circuits &lt;x&gt;" in page
     assert page.count("data:image/jpeg") > 40
     assert not re.search(r"""(src|href)=["'](?!data:|\#)""", page)
@@ -102,12 +103,12 @@ def test_the_page_shows_every_section_once_and_fetches_nothing(scenes: circuits.
 def test_slower_sections_are_made_when_they_are_asked_for(
     scenes: circuits.Model, scan: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_sections, "STEPS", 4)
+    monkeypatch.setattr(visualization, "STEPS", 4)
     found = explain(scenes, "mixed3b:39", scan, sections=["visualization", "tuning", "factors", "polysemanticity"])
     looks, tunings, factors = (found.parts[name] for name in ("visualization", "tuning", "factors"))
-    assert isinstance(looks, slow_sections.Looks) and len(looks.positive) == 3
+    assert isinstance(looks, visualization.FeatureVisualizations) and len(looks.positive) == 3
     assert looks.negative.response < min(v.response for v in looks.positive)
-    assert isinstance(tunings, slow_sections.Tunings) and len(tunings.by) == 5
+    assert isinstance(tunings, tuning.Tunings) and len(tunings.by) == 5
     peaks = [float(t.responses.max()) for t in tunings.by.values()]
     assert peaks == sorted(peaks, reverse=True)
     assert isinstance(factors, Factors) and len(factors) == 3
@@ -115,7 +116,7 @@ def test_slower_sections_are_made_when_they_are_asked_for(
     json.dumps(found.describe())
     page = dossier_page(found, scan, command="c", python="p")
     assert all(f"<h2>{SECTIONS[name].title}</h2>" in page for name in ("visualization", "tuning", "factors"))
-    assert page.count("data:image/png") >= 3 and "Not on this page" not in page.partition("What it looks for")[0]
+    assert page.count("data:image/png") >= 3 and "Not on this page" not in page.partition("Feature visualization")[0]
 
 
 def test_silent_units_and_single_units_have_a_page_too(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_latents_have_dossiers(scenes: circuits.Model, tmp_path: Path) -> None:
     scan = circuits.scan(model, "scenes:40", tmp_path, layers=["mixed3b", "mixed3b~picked"], plan=Plan(top=10))
     latent, channel = explain(model, "mixed3b~picked:0", scan), explain(model, "mixed3b:39", scan)
     ours, theirs = latent.parts["outputs"], channel.parts["outputs"]
-    assert isinstance(ours, Wires) and isinstance(theirs, Wires)
+    assert isinstance(ours, NeighborWeights) and isinstance(theirs, NeighborWeights)
     assert [w.unit for w in ours.rows] == [w.unit for w in theirs.rows]
     assert "A latent of the basis picked" in dossier_page(latent, scan, command="", python="")
 
@@ -176,7 +177,37 @@ def test_spreading_a_histogram_keeps_its_counts() -> None:
 def test_every_section_can_be_drawn_and_names_are_given_once() -> None:
     assert set(RENDERERS) == set(SECTIONS)
     with pytest.raises(CircuitsError, match="there is a section 'inputs' already"):
-        register(Section("inputs", "again", True, lambda s: Nothing("")))
+        section("inputs", "again")(lambda s: Nothing(""))
+
+
+class Verdict:
+    def describe(self) -> dict[str, str]:
+        return {"verdict": "a <car> detector"}
+
+
+def test_a_section_that_nothing_draws_is_a_table(scenes: circuits.Model, scan: Scan) -> None:
+    section("verdict", "Verdict")(lambda subject: Verdict())
+    try:
+        dossier = explain(scenes, "mixed4a:11", scan, sections=["verdict"])
+        page = dossier_page(dossier, scan, command="c", python="p")
+    finally:
+        SECTIONS.remove("verdict")
+    assert list(dossier.parts)[-1] == "verdict" and dossier.describe()["sections"]["verdict"] == Verdict().describe()
+    assert "<h2>Verdict</h2>" in page and "a &lt;car&gt; detector" in page
+
+
+def test_a_section_is_found_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_a_test.py").write_text(
+        "from circuits.units.dossier.section_registry import Nothing, section\n"
+        "section('of-a-test', 'Of a test', order=35)(lambda subject: Nothing(str(subject.unit)))\n"
+    )
+    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(tmp_path)])
+    _load()
+    try:
+        order = [entry.name for entry in page_order()]
+    finally:
+        SECTIONS.remove("of-a-test")
+    assert order.index("outputs") < order.index("of-a-test") < order.index("neighbors")
 
 
 def test_bad_questions_get_clear_answers(scenes: circuits.Model, scan: Scan, tmp_path: Path) -> None:
@@ -186,7 +217,7 @@ def test_bad_questions_get_clear_answers(scenes: circuits.Model, scan: Scan, tmp
         (lambda: explain(scenes, "mixed3a:1", scan), AddressError, "no layer 'mixed3a'"),
         (lambda: explain(scenes, "mixed4a:11", scan, sections=["tunning"]), CircuitsError, "no section 'tunning'"),
         (lambda: explain(other, "objects:0", scan), StoreError, "scan .* again"),
-        (lambda: wires(scenes, "mixed4a:11", n=0), CircuitsError, "at least one"),
+        (lambda: neighbor_weights(scenes, "mixed4a:11", n=0), CircuitsError, "n=0 .* at least 1"),
     ):
         with pytest.raises(error, match=what):
             wrong()

@@ -55,7 +55,7 @@ def twins() -> circuits.Model:
     return nets.wrap(module)
 
 
-@pytest.mark.parametrize("centerd", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 def test_similarity_is_numpys(centerd: bool) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 40)) + 1, rng.normal(size=(7, 40))
@@ -112,7 +112,7 @@ def test_a_twin_by_activations_is_the_one_that_reads_alike() -> None:
     images = nets.pictures(8)
     near = neighbors(twins(), "model/middle:0", by="activations", n=2, images=images)
     assert near.rows[0][0] == "model/middle:1" and near.rows[0][1] == pytest.approx(1, abs=1e-5)
-    assert near.rows[1][1] < 0.9 and near.measure == "responses at 128 places of 8 pictures"
+    assert near.rows[1][1] < 0.9 and near.measure == "responses at 128 positions of 8 images"
 
 
 def test_tuning_is_correlated_over_all_of_its_axes() -> None:
@@ -224,11 +224,11 @@ def test_nothing_of_the_model_is_changed(unchanged: list[circuits.Model]) -> Non
 
 
 def test_bad_questions_get_an_answer(planted: circuits.Model) -> None:
-    with pytest.raises(CircuitsError, match="reads the picture itself"):
+    with pytest.raises(CircuitsError, match="reads the image itself"):
         by_weights(planted, "edges")
     with pytest.raises(CircuitsError, match="none after it"):
         by_weights(planted, "logits", direction="outgoing")
-    with pytest.raises(CircuitsError, match="need pictures"):
+    with pytest.raises(CircuitsError, match="need images"):
         neighbors(planted, "parts:0", by="activations")
     with pytest.raises(CircuitsError, match="by='color'"):
         neighbors(planted, "parts:0", by="color")  # type: ignore[arg-type]
@@ -242,7 +242,7 @@ def test_bad_questions_get_an_answer(planted: circuits.Model) -> None:
         by_weights(planted, "parts").neighbors(24)
     with pytest.raises(CircuitsError, match="at least one neighbor"):
         by_weights(planted, "parts").neighbors(0, 0)
-    with pytest.raises(CircuitsError, match="at least one place"):
+    with pytest.raises(CircuitsError, match="at least one position"):
         sample_responses(planted, nets.clutter(2), ["parts"], positions=0)
     with pytest.raises(AddressError, match="not one unit"):
         by_weights(planted, "parts:3")

@@ -360,7 +360,7 @@ def test_clouds_are_found_and_one_cloud_is_left_whole() -> None:
     two[40:, 1] += 1
     found = group(two)
     assert found.count == 2 and np.array_equal(found.labels, np.repeat([0, 1], [40, 20]))
-    assert found.apart == pytest.approx(1, abs=0.1) and found.quality > found.threshold
+    assert found.separation == pytest.approx(1, abs=0.1) and found.quality > found.threshold
     long = noise.copy()
     long[:, 0] += 1
     long[:, 1] += generator.normal(size=60) * 0.6  # one cloud, long in one direction
@@ -440,7 +440,7 @@ def test_a_result_can_be_written_as_json(ranked: Polysemanticities) -> None:
 def test_a_silent_unit_is_named_and_not_ranked(model: circuits.Model) -> None:
     found = polysemantic(model, "things:7", images=torch.zeros(30, 3, 24, 24), draws=2)
     assert found.silent == ("two-faced/things:7",) and found.rows == ()
-    with pytest.raises(CircuitsError, match="give more pictures"):
+    with pytest.raises(CircuitsError, match="give more images"):
         _ = found.best
 
 
@@ -460,20 +460,20 @@ def test_bad_input_is_refused(
         polysemantic(model, "things", images=images, most=1)
     with pytest.raises(CircuitsError, match="n for two clusters"):
         polysemantic(model, "things", images=images, n=6)
-    with pytest.raises(CircuitsError, match="behind things"):
+    with pytest.raises(CircuitsError, match="after things"):
         polysemantic(model, "things", images=images, deeper="parts")
     with pytest.raises(CircuitsError, match="at least one unit"):
         polysemantic(model, [], images=images)
     pure = row_of(ranked, PURE)
-    with pytest.raises(CircuitsError, match="nothing to take apart"):
+    with pytest.raises(CircuitsError, match="nothing to decompose"):
         attach_pure_units(model, pure, images)
-    with pytest.raises(CircuitsError, match="nothing to take apart"):
+    with pytest.raises(CircuitsError, match="nothing to decompose"):
         ablate_clusters(model, pure, images)
     with pytest.raises(CircuitsError, match="give the images that it was found on"):
         ablate_clusters(model, row_of(ranked, UNION), images[:3])
     with pytest.raises(EditError, match="at least one channel"):
         Keep("parts", channels=())
-    with pytest.raises(EditError, match="asked for 99"), circuits.edit(model, [Keep("parts", channels=(99,))]):
+    with pytest.raises(EditError, match="got 99"), circuits.edit(model, [Keep("parts", channels=(99,))]):
         circuits.capture(model, images[:1], "things")
 
 

@@ -1,4 +1,4 @@
-"""Universality: a net matches itself whatever the order of its channels; noise and other pictures do not match."""
+"""Universality: a net matches itself whatever the order of its channels; noise and other images do not match."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_latents_are_matched_like_channels() -> None:
 
 
 def test_bad_questions_are_refused() -> None:
-    with pytest.raises(CircuitsError, match="at least two pictures"):
+    with pytest.raises(CircuitsError, match="at least two images"):
         match(small(), "second", permuted(), "second", images=PICTURES[:1])
     with pytest.raises(CircuitsError, match="at least one layer"):
         match(small(), "second", permuted(), [], images=PICTURES)

@@ -262,7 +262,7 @@ def test_the_path_of_a_top_activating_image_itself_is_natural(inception: circuit
     ("error", "message", "options"),
     [
         (AddressError, "has no layer 'nowhere'", {"what": "nowhere:0"}),
-        (AddressError, "asked for 999", {"what": "mixed3a:999"}),
+        (AddressError, "got 999", {"what": "mixed3a:999"}),
         (VisualizationError, "name at least one unit", {"what": []}),
         (VisualizationError, "steps=0 must be a whole number of at least 1", {"steps": 0}),
         (VisualizationError, "variants=0 must be a whole number of at least 1", {"variants": 0}),

@@ -105,9 +105,9 @@ def test_latents_are_scored_like_channels() -> None:
 
 def test_a_grid_has_the_positions_of_parts_and_the_images_with_each(model: circuits.Model) -> None:
     grid = part_grid(model, "mixed3b", IMAGES)
-    assert grid.inside.shape == (60, len(grid.parts), 8, 8) and grid.shown.shape == (60, len(grid.parts))
-    assert bool((grid.inside.flatten(2).any(dim=2) <= grid.shown).all())
-    assert torch.equal(part_grid(model, "mixed4a", IMAGES).shown, grid.shown)
+    assert grid.inside.shape == (60, len(grid.parts), 8, 8) and grid.present.shape == (60, len(grid.parts))
+    assert bool((grid.inside.flatten(2).any(dim=2) <= grid.present).all())
+    assert torch.equal(part_grid(model, "mixed4a", IMAGES).present, grid.present)
 
 
 def test_a_single_unit_a_layer_without_positions_and_images_without_parts_are_refused(model: circuits.Model) -> None:

@@ -232,7 +232,7 @@ def test_without_targets_each_latent_is_scored_by_the_class_it_increases_most(pl
         ({"random": 0}, "random=0"),
         ({"targets": ["dragon"]}, "no class 'dragon'"),
         ({"targets": []}, "targets are a list"),
-        ({"targets": [2]}, "classes 0 to 1; asked for 2"),
+        ({"targets": [2]}, "classes 0 to 1; got 2"),
         ({"capability": "top1"}, "no labels"),
         ({"capability": "joy"}, "capability 'joy'"),
         ({"s": Channels(4)}, "4 wide"),
@@ -272,7 +272,7 @@ def test_a_dossier_can_have_a_section_on_steering(tmp_path: Path, site: VisionSi
     found = explain(model, "mixed3b:8", scan, sections=["steering"])
     part = found.parts["steering"]
     assert isinstance(part, section.Steered) and part.study.unit == "scenes/mixed3b:8"
-    assert {"classes", "downstream"} == set(part.study.side_effects) and part.shown
+    assert {"classes", "downstream"} == set(part.study.side_effects) and part.related_units
     page = dossier_page(found, scan, command="circuits explain", python="explain()")
     assert "<h2>Steering</h2>" in page and "other classes, factor" in page
     assert "steering" not in explain(model, "mixed3b:8", scan).parts

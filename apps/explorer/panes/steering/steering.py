@@ -215,7 +215,7 @@ def script(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage 
         f"{'from sae.data.vision_site import attach_folder' + chr(10) if attach else ''}\n"
         f"model = circuits.load({at.model.name!r})\n{attach}"
         f"site, units = VisionSite(model, {site.vision.layer.name!r}), {basis}\n"
-        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).pictures()\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"edits = {edit_links.as_python(edits)}\n"
         "with steer(site, units, edits, maxima=maxima(units, site, images)):\n"
         f'    scores = circuits.capture(model, images.subset([{index}]), "logits")["logits"].flatten(1)\n'

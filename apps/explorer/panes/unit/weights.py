@@ -15,8 +15,7 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.plot.drawing.wording import minus
 from circuits.tracing.circuit import Edge
-from circuits.units.dossier.neighbor_weights import Wires
-from circuits.units.dossier.neighbor_weights import wires as neighbor_weights
+from circuits.units.dossier.neighbor_weights import NeighborWeights, neighbor_weights
 
 MOST = 96
 """Kernels shown at most."""
@@ -25,11 +24,13 @@ NAMES = {"in": "incoming", "out": "outgoing"}
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _strongest_weights(digest: str, unit: str, direction: Literal["in", "out"], n: int, _model: Model) -> Wires:
+def _strongest_weights(
+    digest: str, unit: str, direction: Literal["in", "out"], n: int, _model: Model
+) -> NeighborWeights:
     return neighbor_weights(_model, unit, direction, n)
 
 
-def strongest_weights(at: Location, direction: Literal["in", "out"], n: int = 12) -> Wires:
+def strongest_weights(at: Location, direction: Literal["in", "out"], n: int = 12) -> NeighborWeights:
     """The strongest incoming ("in") or outgoing ("out") kernels of a unit.
 
     Raises:
@@ -70,7 +71,7 @@ def _count(direction: Literal["in", "out"]) -> int:
     return min(int(text), MOST) if text.isdecimal() and len(text) < 6 and int(text) else 12
 
 
-def _about(weights: Wires) -> str:
+def _about(weights: NeighborWeights) -> str:
     n, count, layer = len(weights.rows), weights.count, weights.layer
     if weights.direction == "in":
         start = "" if weights.start == layer else f", at {weights.start}"
@@ -80,7 +81,7 @@ def _about(weights: Wires) -> str:
     )
 
 
-def edges(weights: Wires) -> list[Edge]:
+def edges(weights: NeighborWeights) -> list[Edge]:
     """The weights as edges of a circuit, for figures."""
     incoming = weights.direction == "in"
     return [
@@ -98,7 +99,7 @@ def edges(weights: Wires) -> list[Edge]:
     ]
 
 
-def table(weights: Wires) -> list[dict[str, Any]]:
+def table(weights: NeighborWeights) -> list[dict[str, Any]]:
     """The weights as rows of a table."""
     columns = ("unit", "weight", "sum", "share")
     return [{"direction": weights.direction} | {name: getattr(row, name) for name in columns} for row in weights.rows]

@@ -7,11 +7,11 @@ from markupsafe import Markup
 from circuits.plot.drawing.html_page import join, tag
 from circuits.plot.drawing.wording import minus
 from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
-from circuits.units.dossier.fast_sections import Alike
+from circuits.units.dossier.sections.similar_units import SimilarUnits
 
 
 @renderer("neighbors")
-def _neighbors(similar: Alike, sheet: Sheet) -> Markup:
+def _neighbors(similar: SimilarUnits, sheet: Sheet) -> Markup:
     parts = []
     for name, measure in similar.by.items():
         parts.append(tag("h4", f"By {name}"))

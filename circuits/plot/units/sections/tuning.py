@@ -10,7 +10,7 @@ from circuits.plot.drawing.wording import number, short
 from circuits.plot.units.section_renderers import Sheet, renderer
 from circuits.plot.units.tuning import tuning_curves, tuning_map
 from circuits.tuning import Tuning
-from circuits.units.dossier.slow_sections import Tunings
+from circuits.units.dossier.sections.tuning import Tunings
 
 
 @renderer("tuning")

@@ -8,11 +8,11 @@ from circuits.plot.drawing.html_page import tag
 from circuits.plot.drawing.wording import number
 from circuits.plot.units.section_renderers import Sheet, note, renderer
 from circuits.plot.visualization.card import image, sizes
-from circuits.units.dossier.slow_sections import Looks
+from circuits.units.dossier.sections.visualization import FeatureVisualizations
 
 
 @renderer("visualization")
-def _visualization(visualizations: Looks, sheet: Sheet) -> Markup:
+def _visualization(visualizations: FeatureVisualizations, sheet: Sheet) -> Markup:
     size, figures = sizes(4), []
     for result, kind in [*((v, "positive") for v in visualizations.positive), (visualizations.negative, "negative")]:
         response = "" if result.status != "ok" else f", activation {number(result.response)}"

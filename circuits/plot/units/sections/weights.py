@@ -9,37 +9,38 @@ from circuits.plot.drawing.html_page import render
 from circuits.plot.drawing.svg import kernel_svg
 from circuits.plot.drawing.wording import decimals, kernel_effect, minus, short
 from circuits.plot.units.section_renderers import Sheet, note, renderer, thumb
-from circuits.units.dossier import Wires
+from circuits.units.dossier import NeighborWeights
 
 _KERNEL = 56
 
 
 @renderer("inputs")
-def _inputs(wires: Wires, sheet: Sheet) -> Markup:
-    start = "" if wires.start == wires.layer else f", measured from {wires.start}"
+def _inputs(weights: NeighborWeights, sheet: Sheet) -> Markup:
+    start = "" if weights.start == weights.layer else f", measured from {weights.start}"
     text = (
-        f"The {len(wires.rows)} strongest of {wires.count} kernels from {wires.layer}{start}; "
+        f"The {len(weights.rows)} strongest of {weights.count} kernels from {weights.layer}{start}; "
         "a share is one of all squared weights. Expanded weights: ReLUs between are taken as linear."
     )
     rest = Markup("")
-    if wires.rest is not None and wires.count > len(wires.rows):
-        total = minus(f"{float(wires.rest.sum()):+.3g}")
-        rest = note(f"The {wires.count - len(wires.rows)} others add up to {total}.")
-    return note(text) + _weights(wires, sheet) + rest
+    if weights.rest is not None and weights.count > len(weights.rows):
+        total = minus(f"{float(weights.rest.sum()):+.3g}")
+        rest = note(f"The {weights.count - len(weights.rows)} others add up to {total}.")
+    return note(text) + _weights(weights, sheet) + rest
 
 
 @renderer("outputs")
-def _outputs(wires: Wires, sheet: Sheet) -> Markup:
+def _outputs(weights: NeighborWeights, sheet: Sheet) -> Markup:
     text = (
-        f"The {len(wires.rows)} units of {wires.layer} with the strongest kernels from this unit, of {wires.count}; "
+        f"The {len(weights.rows)} units of {weights.layer} with the strongest kernels from this unit, of "
+        f"{weights.count}; "
         "a share is one of all squared incoming weights of that unit."
     )
-    return note(text) + _weights(wires, sheet)
+    return note(text) + _weights(weights, sheet)
 
 
-def _weights(wires: Wires, sheet: Sheet) -> Markup:
-    scale = max((float(np.abs(w.kernel).max()) for w in wires.rows), default=1.0) or 1.0
-    digits = decimals([w.weight for w in wires.rows])
+def _weights(weights: NeighborWeights, sheet: Sheet) -> Markup:
+    scale = max((float(np.abs(w.kernel).max()) for w in weights.rows), default=1.0) or 1.0
+    digits = decimals([w.weight for w in weights.rows])
     rows = [
         (
             thumb(wire.unit, sheet),
@@ -48,6 +49,6 @@ def _weights(wires: Wires, sheet: Sheet) -> Markup:
             f"{minus(f'{wire.weight:+.{digits}f}')}, {100 * wire.share:.2g} %",
             kernel_effect(wire.kernel),
         )
-        for wire in wires.rows
+        for wire in weights.rows
     ]
     return render("sections/weights.html", rows=rows)

@@ -76,7 +76,7 @@ def test_scanned_latents_are_shown_and_lead_to_their_units(with_sae: Open, folde
         at = with_sae("sae", sort="dense")
         assert not at.error and not at.exception
         layer = circuits.read_scan(folder / "scan", "scenes").layer(space)
-        assert f"{int((layer.fires_on > 0).sum())} of {LATENTS} latents are active on 20 images" in text_of(at)
+        assert f"{int((layer.active_images > 0).sum())} of {LATENTS} latents are active on 20 images" in text_of(at)
         most = int(np.argmax(layer.density))
         assert f"scenes/{space}:{most}" in text_of(at) and "data:image/jpeg" in text_of(at)
     finally:
