@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
+from circuits.network.operations import weight_of
 
 
 def first_kernels(model: Model) -> Tensor:
@@ -21,7 +22,7 @@ def first_kernels(model: Model) -> Tensor:
     channels = model.input.channels
     for part in model.module.modules():
         if isinstance(part, nn.Conv2d) and part.in_channels == channels and part.groups == 1:
-            kernels = part.weight.detach().cpu().float()
+            kernels = weight_of(part).detach().cpu().float()
             if min(kernels.shape[2:]) < 2:
                 raise CircuitsError(f"the first kernels of {model.name} are one pixel wide: there is nothing to see")
             return kernels.flip(1) if model.input.order == "BGR" else kernels

@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 
 from circuits.errors import GraphError
 from circuits.network.graph import Graph, conv_padding
-from circuits.network.operations import Op, Pair, affine_scale, pair, shape_of, title
+from circuits.network.operations import Op, Pair, affine_scale, pair, shape_of, title, weight_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor |
         if kernel is None:
             continue
         op = graph.ops[n]
+        graph.check_module(n)
         for node, part in _backward(op, n, kernel, inside, like):
             arriving[node].append(part)
     merged = _merge(arriving[source], like)
@@ -115,7 +116,7 @@ def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tens
             return [(sources[0], _through_conv(op.module, k, like))]
         case "linear":
             assert isinstance(op.module, nn.Linear)
-            weight = op.module.weight.detach()[:, :, None, None]
+            weight = weight_of(op.module).detach()[:, :, None, None]
             return [(sources[0], _through_weight(weight, k, (1, 1), (0, 0), like))]
         case "affine":
             assert op.module is not None
@@ -164,7 +165,7 @@ def _through_cat(op: Op, k: Kernel, inside: set[fx.Node]) -> list[tuple[fx.Node,
 
 def _through_conv(module: nn.Module | None, k: Kernel, like: Tensor) -> Kernel:
     assert isinstance(module, nn.Conv2d)
-    weight, stride, dilation = module.weight.detach(), pair(module.stride), pair(module.dilation)
+    weight, stride, dilation = weight_of(module).detach(), pair(module.stride), pair(module.dilation)
     before, _ = conv_padding(module)
     if module.groups == 1 and dilation == (1, 1):
         return _through_weight(weight, k, stride, before, like)

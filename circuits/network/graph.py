@@ -98,7 +98,8 @@ class Graph:
     def __init__(self, module: nn.Module, graph: fx.Graph, calls: list[tuple[str, fx.Node]]) -> None:
         self.module = module
         self.nodes: list[fx.Node] = list(graph.nodes)
-        self._interpreter = fx.Interpreter(fx.GraphModule(module, graph))
+        # on the module itself: a GraphModule would go on with its own reference to a parameter that was replaced
+        self._interpreter = fx.Interpreter(module, graph=graph)
         self.running = False
         self.order = {n: i for i, n in enumerate(self.nodes)}
         modules = dict(module.named_modules())
@@ -295,8 +296,18 @@ class Graph:
         finally:
             self.running = before
 
+    def check_module(self, n: fx.Node) -> None:
+        """Refuse a node whose module is no longer the one that was traced.
+
+        Raises:
+            GraphError: it was replaced by another one.
+        """
+        if n.op == "call_module" and self._interpreter.fetch_attr(str(n.target)) is not self.ops[n].module:
+            raise GraphError(f"the module {n.target} was replaced after the network was wrapped; wrap it again")
+
     def _apply(self, n: fx.Node, env: dict[fx.Node, Any], linear: bool) -> Any:
         op = self.ops[n]
+        self.check_module(n)
         values = [env.get(i) for i in op.inputs]
         if linear:
             if op.inputs and all(v is None for v in values):

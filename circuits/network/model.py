@@ -21,7 +21,7 @@ from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.inputs import InputSpec
 from zoo.registry import build
-from zoo.weights.loading import digest as weights_digest
+from zoo.weights.live_digest import LiveDigest
 
 if TYPE_CHECKING:
     from zoo.cards import Card
@@ -40,7 +40,7 @@ class Model:
         input: how it is fed.
         layers: name -> `Layer`, in the order in which they run.
         graph: its operations, or None where torch.fx cannot trace it.
-        digest: SHA-256 of the weights.
+        digest: SHA-256 of the weights, as they are now.
         source: where the weights came from.
         bases: (layer, name) -> attached `Basis`; see `attach`.
     """
@@ -56,7 +56,7 @@ class Model:
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
-        self._digest: str | None = None
+        self._digest = LiveDigest(module)
         example = input.normalize(torch.full((1, *input.shape), 0.5)).to(self.device, self.dtype)
         self.graph = trace_graph(module, example)
         self.layers = self._find_layers(example)
@@ -80,10 +80,8 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, shapes and bytes of all weights."""
-        if self._digest is None:
-            self._digest = weights_digest(self.module.state_dict())
-        return self._digest
+        """SHA-256 over names, shapes and bytes of all weights, as they are now."""
+        return self._digest()
 
     @property
     def trunk(self) -> list[str]:
@@ -394,9 +392,7 @@ def load(
     """
     loaded = build(name, weights=weights)
     loaded.module.to(best_device(device))
-    model = Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
-    model._digest = loaded.digest
-    return model
+    return Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
 
 
 def wrap(

@@ -232,6 +232,18 @@ def average(x: Tensor, params: dict[str, Any]) -> Tensor:
     )
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight that the next forward pass will use.
+
+    Weight and spectral normalization of the old style and pruning write `module.weight` at each forward pass,
+    in a pre-hook, from the parameters that are trained: between passes it is that of the last one.
+    """
+    for hook in module._forward_pre_hooks.values():
+        if hasattr(hook, "compute_weight") or hasattr(hook, "apply_mask"):
+            hook(module, ())
+    return module.weight  # type: ignore[return-value]
+
+
 def affine_scale(module: nn.Module) -> Tensor:
     """Per-channel factor of a batch normalization in eval mode, `(channels,)`."""
     assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_var is not None

@@ -25,7 +25,7 @@ from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import Pair, shape_of
+from circuits.network.operations import Pair, shape_of, weight_of
 from circuits.network.responses import read_directions, respond
 
 LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
@@ -47,7 +47,7 @@ class _Part:
         else:
             c = self.conv
             bias = None if c.bias is None else c.bias[self.channels]
-            out = F.conv2d(value, c.weight[self.channels], bias, c.stride, c.padding, c.dilation)
+            out = F.conv2d(value, weight_of(c)[self.channels], bias, c.stride, c.padding, c.dilation)
         return torch.relu(out) if self.rectified else out
 
 
@@ -62,6 +62,7 @@ def _narrow(graph: Graph, node: fx.Node, channels: Sequence[int], begin: fx.Node
     if op.kind == "cat":
         return _narrow_cat(graph, op.inputs, channels, begin, rectified)
     if op.kind == "conv" and isinstance(op.module, nn.Conv2d) and op.module.groups == 1:
+        graph.check_module(node)
         return [_Part(op.inputs[0], op.module, list(channels), list(range(len(channels))), rectified)]
     return [_Part(node, None, list(channels), list(range(len(channels))), rectified)]
 

@@ -14,7 +14,7 @@ import torch
 from markupsafe import Markup
 
 from circuits.network.address import Unit
-from circuits.network.basis import Basis
+from circuits.network.basis import Basis, basis_digest
 from circuits.network.model import Model
 from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
@@ -50,15 +50,16 @@ class SharesSpace:
         return {"writes": rows, **self.about}
 
 
-_GEOMETRIES: WeakKeyDictionary[Any, Geometry] = WeakKeyDictionary()
+_GEOMETRIES: WeakKeyDictionary[Any, tuple[str, Geometry]] = WeakKeyDictionary()
 
 
 def geometry_of(model: Model, layer: str, name: str, seed: int = 0) -> Geometry:
-    """Geometry of a dictionary's write directions; computed once per dictionary."""
+    """Geometry of a dictionary's write directions; computed once, and again when the dictionary has been trained on."""
     basis = model.basis(layer, name)
-    if basis not in _GEOMETRIES:
-        _GEOMETRIES[basis] = geometry(basis, units=addresses(model, layer, name, basis), seed=seed)
-    return _GEOMETRIES[basis]
+    key = f"{model.name}/{layer}~{name} {seed} {basis_digest(basis)}"
+    if _GEOMETRIES.get(basis, ("",))[0] != key:
+        _GEOMETRIES[basis] = key, geometry(basis, units=addresses(model, layer, name, basis), seed=seed)
+    return _GEOMETRIES[basis][1]
 
 
 def addresses(model: Model, layer: str, name: str, basis: Basis) -> Sequence[str]:

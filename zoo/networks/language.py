@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
 from zoo.networks.initialization import freeze
-from zoo.weights.loading import FOLDER_VARIABLE, cache_folder, digest, sha256, user_folder
+from zoo.weights.live_digest import LiveDigest
+from zoo.weights.loading import FOLDER_VARIABLE, cache_folder, sha256, user_folder
 
 PREFIX = "hf:"
 TALES = "tales"
@@ -81,7 +82,7 @@ class LanguageModel:
         self.prefix, self.suffix = _specials(tokenizer)
         self.lock = threading.RLock()
         self.feed: Feed | None = None
-        self._digest: str | None = None
+        self._digest = LiveDigest(module)
 
     @property
     def config(self) -> Any:
@@ -90,10 +91,8 @@ class LanguageModel:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all weights."""
-        if self._digest is None:
-            self._digest = digest(self.module.state_dict())
-        return self._digest
+        """SHA-256 over names, types, shapes and bytes of all weights, as they are now."""
+        return self._digest()
 
     @property
     def device(self) -> torch.device:

@@ -11,9 +11,13 @@ import logging
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
@@ -158,15 +162,43 @@ def verify(path: Path, wanted: WeightsFile) -> None:
             )
 
 
-def digest(state: dict[str, Tensor]) -> str:
+def digest(state: Mapping[str, Any]) -> str:
     """SHA-256 over the sorted names, types, shapes and bytes of a state: which weights these are."""
     total = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        total.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        # Flattened to bytes by torch, so that types without a NumPy counterpart (bfloat16) work too.
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for name, value in state_entries(state):
+        if isinstance(value, Tensor):
+            total.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            total.update(tensor_bytes(value).data)
+        else:
+            total.update(f"{name}\0{value}\0".encode())
     return total.hexdigest()
+
+
+def state_entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | str]]:
+    """The tensors of a state, by sorted names; what is no tensor is text: its value, or its type where it has none.
+
+    Quantized layers keep tuples of tensors and types among their weights.
+    """
+    for name in sorted(state):
+        value = state[name]
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, tuple | list):
+            yield from state_entries({f"{name}.{i}": item for i, item in enumerate(value)})
+        elif isinstance(value, bool | int | float | str | bytes | torch.dtype | torch.Size | None):
+            yield name, repr(value)
+        else:
+            yield name, type(value).__name__
+
+
+def tensor_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of a tensor; of a quantized one those of its integers, followed by its scales."""
+    if value.is_quantized:
+        per_channel = value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
+        scales = value.q_per_channel_scales() if per_channel else torch.tensor(value.q_scale(), dtype=torch.float64)
+        return np.concatenate([tensor_bytes(value.int_repr()), tensor_bytes(scales)])
+    # Flattened to bytes by torch, so that types without a NumPy counterpart (bfloat16) work too.
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def read(path: Path) -> dict[str, Tensor]:
