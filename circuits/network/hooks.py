@@ -91,12 +91,44 @@ class _Tap:
         return self.act(out)
 
 
+#: modules of torch.nn that compute the same in training and in eval mode, by the file they are defined in
+_MODELESS = frozenset(
+    f"torch.nn.modules.{name}"
+    for name in (
+        "activation", "container", "conv", "flatten", "fold", "linear", "normalization", "padding", "pixelshuffle",
+        "pooling", "upsampling",
+    )
+)  # fmt: skip
+
+
+def check_mode(module: nn.Module, name: str) -> None:
+    """Refuse a network of which some module is in training mode: it would change, and change with the batch.
+
+    Raises:
+        ModelError: names the modules. Those that compute the same in either mode (a ReLU) do not count.
+    """
+    moving = [
+        f"{path or 'the whole'} ({type(part).__name__})"
+        for path, part in module.named_modules()
+        if part.training
+        and (type(part).__module__ not in _MODELESS or not path or isinstance(part, nn.RReLU | nn.MultiheadAttention))
+    ]
+    if moving:
+        more = f" and {len(moving) - 4} more" if len(moving) > 4 else ""
+        raise ModelError(
+            f"{name} is in training mode in {', '.join(moving[:4])}{more}; call eval() on it first "
+            "(dropout and batch norm would move)"
+        )
+
+
 def check_images(model: Network, images: Tensor) -> Tensor:
     """Images as the model's own device holds them.
 
     Raises:
-        ModelError: not `(N, channels, H, W)` with the model's number of channels, not floating point, or empty.
+        ModelError: not `(N, channels, H, W)` with the model's number of channels, not floating point, or empty; or
+            some module of the network is in training mode.
     """
+    check_mode(model.module, model.name)
     if not isinstance(images, Tensor):
         raise ModelError(f"images are a tensor (N, channels, H, W) here; got {type(images).__name__}")
     want = model.input.channels

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField, trace_graph
-from circuits.network.hooks import forward, probe, read
+from circuits.network.hooks import check_mode, forward, probe, read
 from circuits.network.layer import Layer
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
@@ -395,6 +396,52 @@ def load(
     return Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
 
 
+def _check_runs(module: nn.Module, spec: InputSpec) -> None:
+    """Refuse a network that cannot take an image of that size, or that gives another output the second time.
+
+    Raises:
+        ModelError: one of these.
+    """
+    kind = type(module).__name__
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
+    image = torch.rand((1, *spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    # by value: torch counts no change where batch_norm writes its statistics without gradients
+    buffers = [(name, value, value.clone()) for name, value in module.named_buffers()]
+    try:
+        with torch.no_grad():
+            first, second = (_tensors(module(spec.normalize(image).to(like))) for _ in range(2))
+    except Exception as error:  # whatever the user's own forward raises
+        raise ModelError(
+            f"{kind} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
+            "Give input=InputSpec(size=..., channels=...), or wrap a module with one tensor input"
+        ) from error
+    moved = [(name, value, before) for name, value, before in buffers if not _same(before, value)]
+    if moved:
+        with torch.no_grad():
+            for _, value, before in moved:
+                value.copy_(before)
+        names = ", ".join(name for name, *_ in moved[:4])
+        raise ModelError(f"{kind} changes {names} when it runs (batch_norm with training=True?)")
+    if len(first) != len(second) or not all(_same(a, b) for a, b in zip(first, second, strict=True)):
+        raise ModelError(
+            f"{kind} gives another output each time it runs on the same image: its forward draws random numbers "
+            "(dropout with training=True? give it training=self.training)"
+        )
+
+
+def _tensors(output: object) -> list[Tensor]:
+    return [value for value in tree_leaves(output) if isinstance(value, Tensor)]
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape or not first.is_floating_point():
+        return first.shape == second.shape
+    # room for the order in which a GPU adds, which may change from run to run
+    scale = float(first.nan_to_num(0, 0, 0).abs().max()) if first.numel() else 0.0
+    tolerance = 100 * torch.finfo(first.dtype).eps
+    return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
 def wrap(
     module: nn.Module,
     input: InputSpec | None = None,
@@ -404,7 +451,7 @@ def wrap(
     """Any image network of your own, ready for analysis. The module is not changed.
 
     Args:
-        module: takes one tensor `(N, channels, H, W)`; in eval mode.
+        module: takes one tensor `(N, channels, H, W)`; in eval mode, every module of it.
         input: size, channels and normalization of its images (default: 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
 
@@ -413,18 +460,9 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
-    if module.training:
-        raise ModelError("the module is in training mode; call module.eval() first (dropout and batch norm would move)")
+    check_mode(module, type(module).__name__)
     spec = InputSpec() if input is None else input
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
-    try:
-        with torch.no_grad():
-            module(spec.normalize(torch.full((1, *spec.shape), 0.5)).to(like))
-    except Exception as error:  # whatever the user's own forward raises
-        raise ModelError(
-            f"{type(module).__name__} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
-            "Give input=InputSpec(size=..., channels=...), or wrap a module with one tensor input"
-        ) from error
+    _check_runs(module, spec)
     return Model(module, spec, name=name, source="wrapped module")
 
 
