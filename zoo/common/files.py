@@ -27,10 +27,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """Like `write_atomically`, for text, as UTF-8.
 
+    Bytes of file names that are no UTF-8, which Python has as lone surrogates, become `\\udce9`: in JSON that is the
+    escape which reads back as the same name.
+
     Raises:
         FileError: as there.
     """
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

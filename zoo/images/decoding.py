@@ -1,7 +1,8 @@
 """One image from its stored form to the pixels of a network's input: decode, convert, resize, crop.
 
 Conversions, so that an image looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
-CMYK and palettes to RGB; 16-bit grays scaled to 8 bits; the first frame of an animation.
+CMYK and palettes to RGB; grays of 12 or 16 bits, of 32-bit integers (0 to 65535) and of floats (0 to 1) scaled to
+8 bits; the first frame of an animation.
 """
 
 from __future__ import annotations
@@ -59,26 +60,42 @@ def center_crop(height: int, width: int, spec: InputSpec) -> Crop:
     return Crop(box, False)
 
 
-def _gray_to_8_bits(image: Image.Image) -> Image.Image:
+def _gray_to_8_bits(image: Image.Image, white: int) -> Image.Image:
+    """A wide gray by the depth that its type declares, never by its brightest pixel: dark images stay dark."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("it has pixels that are not finite")
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"its values span {low:g} to {high:g}; expected 0..1 (float), 0..255 or 0..65535")
-    if image.mode == "F" and high <= 1.0:
-        values = values * 255.0
-    elif image.mode.startswith("I;16") or high > 255:
-        values = values / 257.0
+    top = 1 if image.mode == "F" else white
+    if low < 0 or high > top:
+        kind = "float" if image.mode == "F" else "integer"
+        raise ImageError(
+            f"its values span {low:g} to {high:g}; a gray of {kind} pixels spans 0 to {top}. Save it with 8 or 16 bits"
+        )
+    # 65535 / 255 is 257, which keeps what is a whole number of 8 bits whole
+    values = values / (top / 255) if top > 1 else values * 255.0
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB: depth, transparency, palette and color model converted as described above."""
+def _white(image: Image.Image) -> int:
+    """The value of white in a gray of more than 8 bits: of 12 bits where a TIFF says so.
+
+    Pillow's 32-bit integers hold what files of 16 bits hold (PGM among them), so that 65535 is white in them too.
+    """
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))
+    depth = int(bits[0] if isinstance(bits, tuple) else bits)
+    return (1 << depth) - 1 if 8 < depth < 16 else 65535
+
+
+def to_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
+    """`image` as RGB: depth, transparency, palette and color model converted as described above.
+
+    `white` is the value of white in a gray of more than 8 bits.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_MODES:
-        image = _gray_to_8_bits(image)
+        image = _gray_to_8_bits(image, white)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -110,7 +127,7 @@ def decode(file: Path | io.BytesIO) -> Image.Image:
         with Image.open(file) as image:
             _check_size(*image.size)
             image.load()
-            return to_rgb(_upright(image))
+            return to_rgb(_upright(image), _white(image))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

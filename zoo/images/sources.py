@@ -67,7 +67,7 @@ class Images(Sequence[Image.Image]):
         annotations: Sequence[Annotation] | None = None,
     ) -> None:
         self._images = list(images)
-        self.name = name
+        self.name = readable(name)
         self.ids = [image.id for image in self._images]
         self.labels = list(labels) if labels is not None else None
         self.classes = list(classes) if classes is not None else None
@@ -217,15 +217,7 @@ def _open_folder(folder: Path) -> Images:
     if described is not None:
         return _open_manifest(folder, described)
     try:
-        files = sorted(
-            (
-                Path(root) / file
-                for root, folders, names in os.walk(folder, onerror=_refuse)
-                for file in names
-                if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-            ),
-            key=lambda path: path.relative_to(folder).as_posix(),
-        )
+        files = sorted(_image_files(folder), key=lambda path: path.relative_to(folder).as_posix())
     except OSError as error:
         raise ImageError(f"cannot read the folder {shorten(folder, 200)}: {error.strerror}") from error
     if not files:
@@ -233,7 +225,43 @@ def _open_folder(folder: Path) -> Images:
             f"there is no image in the folder {shorten(folder, 200)} "
             f"(looked for {', '.join(sorted(SUFFIXES))}, also in its subfolders)"
         )
-    return Images([FileImage(path.relative_to(folder).as_posix(), path) for path in files], folder.name)
+    return Images([FileImage(readable(path.relative_to(folder).as_posix()), path) for path in files], folder.name)
+
+
+_NOT_OF_USERS = frozenset(["__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found"])
+"""Folders in which systems keep deleted files, thumbnails and resource forks."""
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_OF_USERS
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Image files in a folder and its subfolders, linked ones included; nothing that is hidden.
+
+    Jupyter's checkpoints, the trash and the resource forks of macOS are hidden. A link to a folder that it lies in
+    itself is not followed.
+    """
+    inside: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> itself and those that it was reached through
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(root)
+        above = inside.pop(root, frozenset())
+        itself = (status.st_dev, status.st_ino)
+        if itself in above:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not _hidden(name)]
+        inside |= {os.path.join(root, name): above | {itself} for name in folders}
+        yield from (Path(root) / name for name in files if Path(name).suffix.lower() in SUFFIXES and not _hidden(name))
+
+
+def readable(name: str) -> str:
+    """A file name as text that can be written anywhere: bytes that are no UTF-8 as `\\xe9`.
+
+    >>> readable("caf\\udce9.jpg")
+    'caf\\\\xe9.jpg'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _refuse(error: OSError) -> None:
@@ -266,7 +294,7 @@ def _open_path(path: Path) -> Images:
         (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
     ):
         return _open_archive(path)
-    return Images([FileImage(path.name, path)], path.name)
+    return Images([FileImage(readable(path.name), path)], path.name)
 
 
 def _open_archive(path: Path) -> Images:
@@ -279,11 +307,11 @@ def _open_archive(path: Path) -> Images:
             f"cannot read the archive {shorten(path, 200)}: {shorten(error, 100)}. "
             "It must be a plain .tar (a compressed one cannot be read at any place: unpack it, or pack it again)"
         ) from error
-    members = [m for m in members if not Path(m.name).name.startswith(".")]
+    members = [m for m in members if not any(_hidden(part) for part in Path(m.name).parts)]
     if not members:
         raise ImageError(f"there is no image in the archive {shorten(path, 200)}")
     members.sort(key=lambda m: m.name)
-    names = [m.name.removeprefix("./") for m in members]
+    names = [readable(m.name.removeprefix("./")) for m in members]
     if len(set(names)) < len(names):
         twice = next(n for n, after in zip(names, names[1:], strict=False) if n == after)
         raise ImageError(f"the archive {shorten(path, 200)} holds {shorten(twice)} twice")
@@ -333,9 +361,9 @@ def _in_list(image: LazyImage, item: str) -> LazyImage | None:
     """An image of a list, under a name that no other entry of the list gives."""
     if isinstance(image, FileImage):
         single = Path(item).expanduser() == image.path
-        return FileImage(item if single else f"{item}/{image.id}", image.path)
+        return FileImage(readable(item) if single else f"{readable(item)}/{image.id}", image.path)
     if isinstance(image, ArchiveImage):
-        return ArchiveImage(f"{item}/{image.id}", image.path, image.offset, image.size)
+        return ArchiveImage(f"{readable(item)}/{image.id}", image.path, image.offset, image.size)
     return None
 
 
@@ -372,9 +400,10 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
     """Images from wherever they are.
 
     Args:
-        source: a folder (searched through, sorted by name), a folder or manifest.json written by `circuits images`,
-            a .tar archive, one image, "scenes:500" or "scenes:500@7" (drawn from seed 0, or 7), a list of paths, PIL
-            images, arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
+        source: a folder (searched through, sorted by name; links are followed, hidden files left out), a folder or
+            manifest.json written by `circuits images`, a .tar archive, one image, "scenes:500" or "scenes:500@7"
+            (drawn from seed 0, or 7), a list of paths, PIL images, arrays or tensors, a tensor `(N, channels, H, W)`
+            in [0, 1], or `Images`.
         limit: at most so many, drawn at random from `seed`, in their original order.
         seed: of that draw.
 

@@ -117,7 +117,7 @@ def test_each_color_model_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path) ->
         "cmyk.tif": (flat((0, 255, 255, 0), "CMYK"), [255, 0, 0]),
         "ycc.jpg": (red, [254, 0, 0]),
         "float.tif": (Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), [128, 128, 128]),
-        "int.tif": (Image.fromarray(np.full((8, 8), 200, dtype=np.int32)), [200, 200, 200]),
+        "int.tif": (Image.fromarray(np.full((8, 8), 200 * 257, dtype=np.int32)), [200, 200, 200]),
         "deep.png": (Image.fromarray(np.full((8, 8), 51 * 257, dtype=np.uint16)), [51, 51, 51]),
         "deep.tif": (Image.fromarray(np.full((8, 8), 65535, dtype=np.uint16)), [255, 255, 255]),
     }
