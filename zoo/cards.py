@@ -73,6 +73,10 @@ class Card:
         branches: branch name -> (layer, first channel, end channel), filled from the built module.
         converts: True when a file in a foreign container is converted once to safetensors in the cache.
         fetch: for models whose library brings its own weights: the state, given leave to download.
+        resized: for libraries whose classifiers take any number of classes: the card that fits a file's tensors.
+        own: what `--model` takes for a model of the user's own; empty for all others. `build` returns such a model with
+            its weights, unless `weights` names a file.
+        complete: the card with what is known only once the module was built.
         license, source: of the weights.
         order: position in lists of models, the lowest first.
     """
@@ -91,6 +95,9 @@ class Card:
     branches: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     converts: bool = False
     fetch: Callable[[bool], State] | None = None
+    resized: Callable[[State], Card] | None = None
+    own: str = ""
+    complete: Callable[[Card], Card] | None = None
     license: str = ""
     source: str = ""
     order: int = 100

@@ -97,15 +97,38 @@ def build(
     """
     card = get_card(model) if isinstance(model, str) else model
     if weights == RANDOM:
-        module = seeded(card.build, seed)
+        module = seeded(lambda: _reset(card.build(), card) if card.own else card.build(), seed)
         source = f"random weights, seed {seed}"
+    elif weights is None and card.own and card.weights is None:
+        module, source = seeded(card.build, seed), f"as {card.own} makes them"
     else:
         if weights is None and card.fetch is not None and _weights.find(card) is None:
             state, source = card.fetch(download), f"{card.name.partition('/')[0]}'s own"
         else:
             state, source = _weights.load(card, weights, may_download=download, progress=progress)
+        card = card if card.resized is None else card.resized(state)
         module = seeded(card.build, seed)
         _weights.fit(module, state, source)
+    if card.own and module.training:
+        source += ", put into eval mode"
     freeze(module)
+    card = card if card.complete is None else card.complete(card)
     card = replace(card, branches=dict(getattr(module, "branches", {}) or {}))
     return Loaded(module, card, _weights.digest(module.state_dict()), source)
+
+
+def _reset(module: nn.Module, card: Card) -> nn.Module:
+    """`module` with random weights, whatever the user's code made it with.
+
+    Raises:
+        ModelError: a part has parameters of its own and no `reset_parameters`, by which PyTorch's layers draw theirs.
+    """
+    for name, part in module.named_modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+        elif next(part.parameters(recurse=False), None) is not None:
+            raise ModelError(
+                f"{card.name} has no random weights: {name or type(part).__name__} has parameters but no "
+                "reset_parameters(); leave `random` out"
+            )
+    return module

@@ -5,12 +5,14 @@ Nothing here imports torch before it is needed, so that help stays quick.
 
 from __future__ import annotations
 
+import os
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -80,15 +82,28 @@ class Command(ABC):
     keeps_out: ClassVar[bool] = False
     """Whether the command fills `out` itself."""
 
+    def begin(self) -> None:  # noqa: B027 (most commands have nothing to do here)
+        """Called before anything else: registers models that the options bring."""
+
     @abstractmethod
     def run(self, session: Session) -> CommandResult:
         """Do the work."""
+
+
+Own = Annotated[tuple[str, ...], tyro.conf.arg(name="model"), tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Command):
     """Options of commands that load a model."""
 
+    own: Own = ()
+    """A model of your own: mine.py:make, package.module:make or NAME=mine.py:make, where make is a function without
+    arguments, a class or an instance. It is called after the file, or NAME: mine/layer3:7. May be repeated."""
+    input: str | None = None
+    """How images are fed to that model, as JSON: {"size": [96, 128], "channels": 1, "mean": 0.5, "std": 0.25}."""
+    card: Path | None = None
+    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
     weights: str | None = None
     """Weights file (.safetensors, .pth, .pb), or `random` for an untrained net.
     By default where the model's card looks."""
@@ -96,10 +111,24 @@ class ModelOptions(Command):
     """Folder of an SAE trained on the model, whose latents become units: LAYER~FOLDER:0, or with NAME=FOLDER
     LAYER~NAME:0. May be repeated."""
 
+    def begin(self) -> None:
+        """Register the models of --model."""
+        if not self.own:
+            if self.input is not None or self.card is not None:
+                raise UsageError("--input and --card describe a model of your own: give it, --model FILE.py:NAME")
+            return
+        if len(self.own) > 1 and (self.input is not None or self.card is not None):
+            raise UsageError("--input and --card go with one --model; give the others a card file beside them")
+        from zoo.networks import own
+
+        for spec in self.own:
+            own.add(own.parse(spec, input=self.input, card=self.card))
+
     def load(self, name: str) -> Model:
         """The model called `name`, with the SAEs that were named."""
         from circuits.network.model import load
 
+        check_known(name, getattr(self, "store", None))
         model = load(name, weights=self.weights, device=self.device)
         if self.sae:
             from sae.data.vision_site import attach_folder
@@ -121,6 +150,63 @@ class ModelOptions(Command):
             )
         model = self.load(unit.model)
         return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
+
+
+def name_and_environment(
+    model: str, *, weights: str | None = None, input: str | None = None, card: Path | None = None
+) -> tuple[str, dict[str, str]]:
+    """The name that `--model` gives, where it takes a registered model as well as FILE.py:NAME.
+
+    A model of the user's own is registered; the environment makes it known to processes that this one starts.
+
+    Raises:
+        UsageError: an input or a card for a registered model. ModelError: the file, card or input cannot be read.
+    """
+    from zoo.networks import own
+
+    if not own.is_spec(model):
+        if input is not None or card is not None:
+            raise UsageError("--input and --card describe a model of your own: give it, --model FILE.py:NAME")
+        return model, {}
+    parsed = own.parse(model, weights=weights, input=input, card=card)
+    own.add(parsed)
+    return parsed.name, own.to_environment([parsed])
+
+
+@contextmanager
+def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started meanwhile get `variables`."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def check_known(name: str, store: Path | None) -> None:
+    """Refuse a model of the user's own that was not given, with what `--model` takes where its scan tells.
+
+    Raises:
+        ModelError: no model of that name.
+    """
+    from zoo.errors import ModelError
+    from zoo.registry import get_card
+
+    try:
+        get_card(name)
+    except ModelError as error:
+        from circuits.dataset.scan_store import own_model_of
+
+        spec = None if store is None else own_model_of(store, name)
+        if spec is None:
+            raise ModelError(f"{error}; a model of your own is given with --model FILE.py:NAME") from None
+        raise ModelError(
+            f"{name} is a model of your own, whose code is not run unasked: give --model {shlex.quote(spec)}"
+        ) from None
 
 
 def _renamed(unit: Unit, model: str) -> Unit:

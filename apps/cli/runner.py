@@ -27,6 +27,7 @@ def execute(command: Command, name: str, invocation: str) -> int:
         from apps.cli.errors import UsageError
 
         raise UsageError(f"--seed is between 0 and {2**32 - 1}, not {command.seed}")
+    command.begin()
     out = None if command.keeps_out else command.out
     with staged(out) as folder:
         result = command.run(Session(invocation))

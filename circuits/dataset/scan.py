@@ -369,6 +369,8 @@ def _finish(
         "files": files,
         "provenance": provenance(weights=model.digest, images=dataset.digest, seed=plan.seed),
     }
+    if model.card is not None and model.card.own:  # any other model is known by its name
+        manifest["card"] = {"own": model.card.own, "weights": model.source, "classes": model.classes}
     SCANS.write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
     for path in partial:
         path.unlink()

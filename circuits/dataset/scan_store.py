@@ -43,13 +43,27 @@ def folder_of(store: str | Path, model: str) -> Path:
 
 
 def models_in(store: str | Path) -> list[str]:
-    """Names of the models whose scans a store holds."""
+    """Names of the models whose scans a store holds; a damaged scan does not hide the others."""
     names = []
     for path in sorted(Path(store).expanduser().glob(f"*/{MANIFEST}")):
-        data = SCANS.read_json(path)
+        try:
+            data = SCANS.read_json(path)
+        except StoreError:
+            continue
         if isinstance(data, dict) and data.get("kind") == KIND:
             names.append(str(data.get("model")))
     return names
+
+
+def own_model_of(store: str | Path, model: str) -> str | None:
+    """What `--model` takes for a model of the user's own whose scan a store holds, FILE:NAME; None for any other."""
+    try:
+        manifest = read_manifest(folder_of(store, model))
+    except StoreError:
+        return None
+    card = None if manifest is None else manifest.get("card")
+    spec = card.get("own") if isinstance(card, dict) else None
+    return spec if isinstance(spec, str) else None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

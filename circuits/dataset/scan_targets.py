@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,18 @@ def sites_of(model: Model, layers: Sequence[str] | None) -> list[Site]:
     return [_site(model, name) for name in _names(model, layers)]
 
 
+def as_scanned(model: Model, unit: Unit, scanned: Container[str]) -> Unit:
+    """`unit` under the name by which a scan has its layer, where several names have the same output.
+
+    The last block of a stage, the stage itself and the block's last ReLU do, for example.
+    """
+    if unit.space in scanned or unit.basis is not None or model.graph is None:
+        return unit
+    node = model.node(unit.layer)
+    same = (n for n in model.layers if n in scanned and model.layers[n].part is None and model.node(n) is node)
+    return replace(unit, layer=next(same, unit.layer))
+
+
 def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
     if layers is not None:
         if isinstance(layers, str) or not layers:
@@ -65,7 +77,8 @@ def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
     for name, layer in model.layers.items():
         node = model.node(name) if model.graph is not None else name
         if layer.part is None and (layer.kind == "relu" or layer.trunk) and node not in visited:
-            names.append(name)
+            # a residual block and its last ReLU have the same output, and addresses and the pages use the trunk's name
+            names.append(name if model.graph is None else model.name_of(model.node(name)))
             visited.add(node)
     return names
 

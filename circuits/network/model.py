@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.cards import Card
 
 
+_INPUT_ADVICE = 'Say how it is fed, such as --input \'{"size": [96, 128], "channels": 1}\', or in a card file beside it'
 #: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
 _NAMED_FUNCTIONS = ("relu", "maxpool", "avgpool", "globalpool", "lrn", "add", "cat")
 
@@ -47,7 +48,14 @@ class Model:
     """
 
     def __init__(
-        self, module: nn.Module, input: InputSpec, *, name: str, card: Card | None = None, source: str = "given"
+        self,
+        module: nn.Module,
+        input: InputSpec,
+        *,
+        name: str,
+        card: Card | None = None,
+        source: str = "given",
+        classes: Sequence[str] = (),
     ) -> None:
         self.name = Unit("x", model=name).model or name
         self.module = module
@@ -57,6 +65,7 @@ class Model:
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+        self._classes = list(classes)
         self._digest = LiveDigest(module)
         example = input.normalize(torch.full((1, *input.shape), 0.5)).to(self.device, self.dtype)
         self.graph = trace_graph(module, example)
@@ -101,8 +110,8 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """Class names in output order; empty when the card has none."""
-        return [] if self.card is None else self.card.classes()
+        """Class names in output order; empty when they are unknown."""
+        return list(self._classes) if self.card is None else self.card.classes()
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.layers)} layers, input {self.input.shape}, {self.source})"
@@ -393,10 +402,19 @@ def load(
     """
     loaded = build(name, weights=weights)
     loaded.module.to(best_device(device))
-    return Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
+    if loaded.card.own:
+        name = loaded.card.name
+        _check_runs(loaded.module, loaded.card.input, _INPUT_ADVICE)
+    model = Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
+    if loaded.card.own:
+        if loaded.card.logits and loaded.card.logits not in model.layers:
+            hint = did_you_mean(loaded.card.logits, model.layers)
+            raise ModelError(f"{name} has no layer {shorten(loaded.card.logits)!r}, its card's logits.{hint}")
+        _check_classes(model)
+    return model
 
 
-def _check_runs(module: nn.Module, spec: InputSpec) -> None:
+def _check_runs(module: nn.Module, spec: InputSpec, advice: str) -> None:
     """Refuse a network that cannot take an image of that size, or that gives another output the second time.
 
     Raises:
@@ -413,7 +431,7 @@ def _check_runs(module: nn.Module, spec: InputSpec) -> None:
     except Exception as error:  # whatever the user's own forward raises
         raise ModelError(
             f"{kind} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
-            "Give input=InputSpec(size=..., channels=...), or wrap a module with one tensor input"
+            f"{advice}, or wrap a module with one tensor input"
         ) from error
     moved = [(name, value, before) for name, value, before in buffers if not _same(before, value)]
     if moved:
@@ -447,6 +465,7 @@ def wrap(
     input: InputSpec | None = None,
     *,
     name: str = "model",
+    classes: Sequence[str] = (),
 ) -> Model:
     """Any image network of your own, ready for analysis. The module is not changed.
 
@@ -454,16 +473,27 @@ def wrap(
         module: takes one tensor `(N, channels, H, W)`; in eval mode, every module of it.
         input: size, channels and normalization of its images (default: 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
+        classes: names of its class scores, in output order.
 
     Raises:
-        ModelError: the module is in training mode, or cannot take one image tensor of that size.
+        ModelError: the module is in training mode, cannot take one image tensor of that size, or has another number
+            of class scores.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
     check_mode(module, type(module).__name__)
     spec = InputSpec() if input is None else input
-    _check_runs(module, spec)
-    return Model(module, spec, name=name, source="wrapped module")
+    _check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)")
+    model = Model(module, spec, name=name, source="wrapped module", classes=classes)
+    _check_classes(model)
+    return model
+
+
+def _check_classes(model: Model) -> None:
+    """Each class score has a name, where there are names."""
+    count = len(model.classes)
+    if count and count != (scores := model.layers[model.logits].channels):
+        raise ModelError(f"{model.name} has {scores} class scores ({model.logits}), but {count} names of classes")
 
 
 __all__ = ["Basis", "Layer", "Model", "best_device", "load", "nearest", "wrap"]

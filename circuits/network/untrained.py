@@ -46,7 +46,7 @@ def untrained(model: Model, how: Untrained = "random", *, seed: int = 0) -> Mode
             for part in module.modules():
                 _forget(part, generator)
     source = f"{how} weights, seed {seed}"
-    blank = Model(module.eval(), model.input, name=model.name, card=model.card, source=source)
+    blank = Model(module.eval(), model.input, name=model.name, card=model.card, source=source, classes=model.classes)
     blank.bases.update(model.bases)
     return blank
 

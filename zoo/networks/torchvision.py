@@ -14,6 +14,7 @@ from zoo.cards import LIBRARIES, Card, WeightsFile
 from zoo.errors import ModelError, did_you_mean, shorten
 from zoo.images.classes import imagenet_classes
 from zoo.inputs import InputSpec
+from zoo.weights.loading import unwrapped
 
 
 @cache
@@ -77,8 +78,8 @@ def _without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
 
 
-def card(name: str) -> Card:
-    """The card of torchvision's classifier `name`.
+def card(name: str, classes: int | None = None) -> Card:
+    """The card of torchvision's classifier `name`; with another number of `classes` than published, they have no names.
 
     Raises:
         ModelError: torchvision has no such classifier, or is not installed.
@@ -96,16 +97,30 @@ def card(name: str) -> Card:
         options |= {"aux_logits": False, "transform_input": False, "init_weights": True}
     if "progress" in accepted:
         options["progress"] = False
+    if classes is not None:
+        options["num_classes"] = classes
 
     def build() -> nn.Module:
         module: nn.Module = builder(**options)
         return module
 
-    def classes() -> list[str]:
+    def class_names() -> list[str]:
+        if classes is not None:
+            return []
         return list(weights.meta["categories"]) if weights is not None else imagenet_classes()
 
     with torch.device("meta"):
-        logits = logits_layer(builder(**(options | ({"init_weights": False} if "init_weights" in options else {}))))
+        blank = builder(**(options | ({"init_weights": False} if "init_weights" in options else {})))
+    logits = logits_layer(blank)
+    head = [path for path, part in blank.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
+
+    def resized(state: dict[str, Tensor]) -> Card:
+        """Fine-tuned on other classes, a network has another number of outputs."""
+        weight = unwrapped(state, blank.state_dict()).get(f"{head}.weight")
+        published = blank.get_parameter(f"{head}.weight")
+        other = weight is not None and weight.ndim == published.ndim and len(weight) != len(published)
+        return card(name, len(weight)) if weight is not None and other else card(name, classes)
+
     return Card(
         name=f"torchvision/{name}",
         title=name,
@@ -115,7 +130,8 @@ def card(name: str) -> Card:
         weights=_weights_file(weights),
         rename=_without_auxiliary_heads,
         logits=logits,
-        classes=classes,
+        classes=class_names,
+        resized=resized,
         aliases={"logits": logits},
         license="BSD-3-Clause",
         source="https://pytorch.org/vision/stable/models.html",

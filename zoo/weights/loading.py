@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
 from zoo.common.files import write_atomically
-from zoo.errors import FileError, WeightsError, shorten
+from zoo.errors import FileError, WeightsError, nearest, shorten
 from zoo.progress import Progress
 from zoo.weights import download, graphdef
 
@@ -81,6 +81,8 @@ def find(card: Card) -> tuple[Path, str] | None:
     weights = card.weights
     if weights is None:
         return None
+    if card.own:
+        return (Path(weights.filename), "the file given") if os.path.isfile(weights.filename) else None
     if weights.packaged:
         path = Path(__file__).parent.parent / weights.filename
         return (path, "in the package") if path.is_file() else None
@@ -103,6 +105,8 @@ def status(card: Card) -> WeightsStatus:
     located = find(card)
     if located is not None:
         return WeightsStatus(True, located[0], located[1])
+    if card.own and card.weights is None:
+        return WeightsStatus(True, None, f"as {card.own} makes them")
     if card.weights is None:
         return WeightsStatus(False, None, "its library's own" if card.fetch else "a file of yours, or random")
     if card.weights.packaged:
@@ -214,7 +218,10 @@ def read(path: Path) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         return _state_in(torch.load(path, map_location="cpu", weights_only=True), path)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path} holds more than tensors, or is damaged; only tensors are loaded") from error
+        raise WeightsError(
+            f"{path} holds more than tensors, or is damaged; only tensors are loaded: "
+            "save them with torch.save(model.state_dict(), FILE)"
+        ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} cannot be read, it may be truncated: {shorten(error, 160)}") from error
 
@@ -235,15 +242,16 @@ def _state_in(loaded: object, path: Path) -> dict[str, Tensor]:
 def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load `state` into `module`, naming what does not fit."""
     own = module.state_dict()
+    state = unwrapped(state, own)
     absent = [name for name in own if name not in state]
     extra = [name for name in state if name not in own]
     wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
     if absent or extra or wrong:
         parts = []
         if absent:
-            parts.append(f"{len(absent)} tensors missing ({_some(absent)})")
+            parts.append(f"{len(absent)} tensors missing ({_some(absent)}){_nearest(absent, extra, 'the file has')}")
         if extra:
-            parts.append(f"{len(extra)} unknown ({_some(extra)})")
+            parts.append(f"{len(extra)} unknown ({_some(extra)}){_nearest(extra, absent, 'the model has')}")
         if wrong:
             first = wrong[0]
             parts.append(
@@ -254,6 +262,27 @@ def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{source} is damaged: {name} has values that are not finite")
     module.load_state_dict(state)
+
+
+def unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` without the prefixes that torch.compile (`_orig_mod.`) and DataParallel (`module.`) put before names.
+
+    A network may have a part called `module`, so they are only taken off where more of its names are met without.
+    """
+    bare = dict(state)
+    for name in list(bare):
+        short = name.replace("_orig_mod.", "")
+        while short.startswith("module."):
+            short = short.removeprefix("module.")
+        if short != name:
+            bare[short] = bare.pop(name)
+    return bare if len(bare.keys() & own.keys()) > len(state.keys() & own.keys()) else dict(state)
+
+
+def _nearest(names: list[str], others: list[str], text: str) -> str:
+    """Which of `others` the first of `names` may be under another spelling."""
+    close = nearest(names[0], others, 1)
+    return f", {text} {shorten(close[0], 60)}" if close else ""
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, check_known, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
 from apps.cli.registry import command
@@ -58,6 +58,7 @@ class Explain(ModelOptions):
         import sae.superposition.dossier_section  # noqa: F401 (adds what there is to say of latents)
         from circuits.dataset.scan_results import read_scan
         from circuits.dataset.scan_store import folder_of, read_manifest
+        from circuits.dataset.scan_targets import as_scanned
         from circuits.network.address import Unit
         from circuits.units.dossier import SECTIONS, explain
 
@@ -67,6 +68,7 @@ class Explain(ModelOptions):
             raise UsageError(f"{self.address!r} does not name its model: write scenes/{self.address}, for example")
         images = open_sources(self.images, None, self.seed) if self.images else None
         sections = list(SECTIONS) if "all" in self.sections else [SECTIONS[name].name for name in self.sections]
+        check_known(address.model, self.store)
         fresh = images is not None and read_manifest(folder_of(self.store, address.model)) is None
         scan = (
             None if fresh else read_scan(self.store, address.model)
@@ -75,6 +77,7 @@ class Explain(ModelOptions):
         unit = model.unit(unit)
         if scan is None:
             scan = self._scanned(session, model, unit, images)
+        unit = as_scanned(model, unit, scan.layers)
         with session.progress(f"explaining {unit.short}") as report:
             dossier = explain(model, unit, scan, sections=sections, images=images, seed=self.seed, **reporting(report))
         document: dict[str, Any] = {**dossier.describe(), "store": str(self.store)}

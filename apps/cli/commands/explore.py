@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Command, CommandResult, Many, Session
+from apps.cli.common import Command, CommandResult, Many, Session, name_and_environment
 from apps.cli.errors import UsageError
 from apps.cli.registry import command
 
@@ -35,13 +35,21 @@ class Explore(Command):
         circuits explore
         circuits explore --store store --model googlenet-bvlc --images photos --allow-write
         circuits explore --sae parts=saes/parts --sae saes/words --lm models/gpt2
+        circuits explore --model mine.py:make --weights w.pth --images photos
         circuits explore --port 8600 --json
     """
 
     store: Path = STORE
     """Folder of scans, labels and images; made at the first start."""
     model: str | None = None
-    """Model to open on; by default the built-in one, or the first of the store."""
+    """Model to open on; by default the built-in one, or the first of the store. One of your own is given as
+    mine.py:make, package.module:make or NAME=mine.py:make, and called after the file, or NAME."""
+    weights: str | None = None
+    """Weights file of that model; by default where its card looks."""
+    input: str | None = None
+    """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
+    card: Path | None = None
+    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
     sae: Many = ()
     """Folder of an SAE, or NAME=FOLDER; may be repeated. Latents become units of the model that it was trained on."""
     lm: Many = ()
@@ -82,14 +90,26 @@ class Explore(Command):
                 raise UsageError(f"two SAEs are called {name}: give them names, --sae NAME={folder}")
         if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
             raise UsageError(f"--store {self.store} is a file; give a folder")
+        if self.model is None and not (self.weights is None and self.input is None and self.card is None):
+            raise UsageError("--weights, --input and --card go with --model")
         if self.model is not None:
             from circuits.network.model import load
 
-            load(self.model)  # a wrong name, or weights that are not here, are reported now
+            load(self._own()[0], weights=self.weights)  # a wrong name, or weights that are not here, are reported now
         for language_model in self.lm:
             from zoo.networks.language import load_language
 
             load_language(language_model)
+
+    def _own(self) -> tuple[str, dict[str, str]]:
+        """Name of --model, and what makes it known to the server and its jobs."""
+        return name_and_environment(self.model or "", weights=self.weights, input=self.input, card=self.card)
+
+    def _weights(self) -> str | None:
+        """The weights, wherever the server looks from."""
+        if self.weights is None or self.weights == "random":
+            return self.weights
+        return str(Path(self.weights).expanduser().absolute())
 
     def _saes(self) -> list[tuple[str, Path]]:
         """Name and folder of each SAE."""
@@ -112,9 +132,11 @@ class Explore(Command):
         import apps
         from apps.explorer.server.settings import Settings
 
+        name, own = (None, {}) if self.model is None else self._own()
         chosen = Settings(
             store=self.store.expanduser().absolute(),
-            model=self.model,
+            model=name,
+            weights=self._weights(),
             saes=tuple(self._saes()),
             lms=self.lm,
             images=None if self.images is None else self.images.expanduser().absolute(),
@@ -122,7 +144,7 @@ class Explore(Command):
         )
         root = Path(apps.__file__ or "").resolve().parent.parent
         paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
-        return {**os.environ, **chosen.to_environment(), "PYTHONPATH": paths}
+        return {**os.environ, **chosen.to_environment(), **own, "PYTHONPATH": paths}
 
 
 def _setting(value: Any) -> str:

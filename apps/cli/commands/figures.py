@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command as CommandOptions
-from apps.cli.common import CommandResult, Many, Session
+from apps.cli.common import CommandResult, Many, Session, in_environment, name_and_environment
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
@@ -48,9 +49,13 @@ class Figures(CommandOptions):
     which: tyro.conf.Positional[tuple[str, ...]] = ()
     """Ids, names or papers of `circuits figures list`, or all."""
     model: str = "scenes"
-    """Name of a model, as `circuits models` lists them."""
+    """Name of a model, as `circuits models` lists them, or one of your own: mine.py:make, NAME=mine.py:make."""
     weights: str | None = None
     """Weights file of the model; by default where its card looks."""
+    input: str | None = None
+    """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
+    card: Path | None = None
+    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
     images: Many = ()
     """Images: a folder, a manifest, scenes:500; may be repeated. By default scenes:500 for the model `scenes`."""
     limit: int | None = None
@@ -86,8 +91,9 @@ class Figures(CommandOptions):
         for name, number in (("jobs", self.jobs), ("limit", self.limit)):
             if number is not None and number < 1:
                 raise UsageError(f"--{name} is at least 1, not {number}")
+        model, environment = name_and_environment(self.model, input=self.input, card=self.card)
         settings = Settings(
-            model=self.model,
+            model=model,
             weights=self.weights,
             images=tuple(self.images),
             limit=self.limit,
@@ -98,7 +104,7 @@ class Figures(CommandOptions):
         self._check(settings)
         jobs = self.jobs or min(4, os.cpu_count() or 1)
         finished: list[FigureOutcome] = []
-        with session.progress(f"figures on {self.model}") as report:
+        with in_environment(environment), session.progress(f"figures on {model}") as report:
 
             def on_done(outcome: FigureOutcome) -> None:
                 finished.append(outcome)
@@ -108,7 +114,7 @@ class Figures(CommandOptions):
             outcomes = make(
                 chosen, settings, self.out, command=self._command(), jobs=jobs, again=self.again, on_done=on_done
             )
-        index = write_gallery(self.out, figures(), outcomes, f"Figures on {self.model}")
+        index = write_gallery(self.out, figures(), outcomes, f"Figures on {model}")
         counts = {status: sum(m.status == status for m in outcomes) for status in _STYLES}
         titles = {figure.id: figure.title for figure in chosen}
         document: dict[str, Any] = {
@@ -135,7 +141,13 @@ class Figures(CommandOptions):
     def _command(self) -> str:
         """The options with which a figure is made again, but for its id and the folder."""
         arguments = ["--model", self.model]
-        for option, value in (("--weights", self.weights), ("--limit", self.limit), ("--seed", self.seed or None)):
+        for option, value in (
+            ("--weights", self.weights),
+            ("--input", self.input),
+            ("--card", self.card),
+            ("--limit", self.limit),
+            ("--seed", self.seed or None),
+        ):
             arguments += [option, str(value)] if value is not None else []
         for image in self.images:
             arguments += ["--images", image]

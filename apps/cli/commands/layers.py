@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ModelOptions, Session
+from apps.cli.common import CommandResult, ModelOptions, Session, check_known
 from apps.cli.output.console import table
 from apps.cli.registry import command
 
@@ -42,6 +42,7 @@ class Layers(ModelOptions):
         """The layers, trunk and branches first."""
         from zoo.registry import get_card, status
 
+        check_known(self.model, None)
         card = get_card(self.model)
         there = status(card)
         model = self._build(card.name, there.available)

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, check_known, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
@@ -71,6 +71,7 @@ class MatchUnits(ImageOptions):
                 raise UsageError(f"match takes layers, not the unit {shorten(given_unit.short)}: leave its number out")
         images = self._open_images(Unit.parse(self.first).model, at.model)
         model, layer = self.address_of(self.first)
+        check_known(at.model, None)
         other = load(at.model, weights=self.other_weights, device=self.device)
         spaces = [at.short, *self.layers]
         with session.progress(f"{layer} and {self.second}") as report:

@@ -135,7 +135,9 @@ def refused(at: Location, sae: LoadedSAE) -> str:
     """Why its latents are no units of this model; empty where they are."""
     if space_of(at, sae) is not None:
         return ""
-    reason = state.attached(at.model.name, at.settings.saes).refused.get(sae.name, "")
+    model = at.model.name
+    refused = state.attached(model, at.settings.saes, at.settings.weights_of(model)).refused
+    reason = refused.get(sae.name, "")
     return reason or f"it is of {sae.model or 'a model that its files do not name'}"
 
 

@@ -25,6 +25,7 @@ class Settings:
         lms: language models, besides `tales`, as `zoo.networks.language.load_language` takes them.
         images: folder with folders of images, for scans and concepts, or None.
         allow_write: whether the browser can write labels, save circuits and start jobs.
+        weights: file of the weights of `model`, "random", or None for where its card looks.
     """
 
     store: Path = Path("store")
@@ -33,6 +34,11 @@ class Settings:
     lms: tuple[str, ...] = ()
     images: Path | None = None
     allow_write: bool = False
+    weights: str | None = None
+
+    def weights_of(self, model: str) -> str | None:
+        """The weights to load `model` with: those of the settings are of the model to open on."""
+        return self.weights if model == self.model else None
 
     def to_environment(self) -> dict[str, str]:
         """The environment variable that `settings` reads."""
@@ -46,5 +52,5 @@ def settings() -> Settings:
     document: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
     paths: dict[str, Any] = {k: Path(document[k]).expanduser() for k in ("store", "images") if document.get(k)}
     saes = tuple((str(name), Path(folder).expanduser()) for name, folder in document.get("saes", ()))
-    plain = {k: document[k] for k in ("model", "allow_write") if k in document}
+    plain = {k: document[k] for k in ("model", "weights", "allow_write") if k in document}
     return Settings(**plain, **paths, saes=saes, lms=tuple(document.get("lms", ())))

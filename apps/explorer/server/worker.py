@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
 from apps.explorer.server.process_lock import FOLDER, lock_of
+
+if TYPE_CHECKING:
+    from circuits.network.model import Model
 
 _EVERY = 0.3
 """Seconds between two writes of the progress."""
@@ -97,12 +100,19 @@ def _run(store: Path, folder: Path) -> int:
         raise
 
 
+def _load(name: str) -> Model:
+    """A model as the explorer has it."""
+    from apps.explorer.server.settings import settings
+    from circuits.network.model import load
+
+    return load(name, weights=settings().weights_of(name))
+
+
 def _scan(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     from apps.images import open_sources
     from circuits.dataset.scan import scan
-    from circuits.network.model import load
 
-    model = load(str(options["model"]))
+    model = _load(str(options["model"]))
     images = open_sources((str(options["images"]),), options.get("limit"), 0)
     progress.begin(f"scanning all units of {model.name}")
     layers = options.get("layers") or None
@@ -125,11 +135,10 @@ def _visualize(store: Path, options: Mapping[str, Any], progress: ProgressFile) 
     from apps.explorer.resources import rendered_units
     from circuits.dataset.scan_store import folder_of
     from circuits.network.address import Unit
-    from circuits.network.model import load
     from circuits.visualization.sweeps.sweep import sweep
 
     at = Unit.parse(str(options["address"]))
-    model = load(str(at.model))
+    model = _load(str(at.model))
     settings: dict[str, Any] = {"steps": int(options.get("steps", 128))}
     for kind in options.get("kinds", ["positive"]):
         progress.begin(f"rendering {kind} visualizations of {at.short}")
@@ -143,10 +152,9 @@ def _begin(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> N
     _scan(store, options, progress)
     from apps.explorer.session.labels import Label, Labels
     from circuits.dataset.part_labels import part_labels
-    from circuits.network.model import load
     from zoo.images.sources import open_images
 
-    model = load(str(options["model"]))
+    model = _load(str(options["model"]))
     progress.begin("labeling part detectors")
     labels = Labels(store)
     for layer in ("mixed3b",):

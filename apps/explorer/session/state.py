@@ -6,6 +6,7 @@ Everything here is read only. Edits of a model go through `circuits.edit`, which
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +24,14 @@ from apps.explorer.session.labels import FILE as LABELS
 from apps.explorer.session.labels import Labels
 from apps.explorer.session.ordering import most_selective
 from circuits.dataset.scan_results import Scan
-from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in
+from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_model_of
+from circuits.dataset.scan_targets import as_scanned
 from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model, load
 from circuits.units.similarity import Likeness, by_weights, likeness_of, unit_names
 from zoo.images.sources import Images
+from zoo.registry import get_card
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,31 @@ class Location:
 
 def models(server: Settings) -> list[str]:
     """Names of the models that can be opened: those in the store, that of the settings, and the built-in one."""
-    stored = models_in(server.store)
+    stored = [name for name in models_in(server.store) if is_known(name)]
     first = [server.model] if server.model else [BUILT_IN] if BUILT_IN in stored else []
     return list(dict.fromkeys([*first, *stored, BUILT_IN]))
+
+
+def unknown_models(server: Settings) -> dict[str, str]:
+    """Models of the store that cannot be opened, and why: the user's own, which this server was not given."""
+    return {name: _how_to_open(server, name) for name in models_in(server.store) if not is_known(name)}
+
+
+def _how_to_open(server: Settings, name: str) -> str:
+    spec = own_model_of(server.store, name)
+    if spec is None:
+        return "no model of this name is known here"
+    command = shlex.join(["circuits", "explore", "--store", str(server.store), "--model", spec])
+    return f"a model of your own, which this explorer was not given: {command}"
+
+
+def is_known(model: str) -> bool:
+    """Whether a model can be loaded by its name. Code of a user's own is never looked for in a store."""
+    try:
+        get_card(model)
+    except CircuitsError:
+        return False
+    return True
 
 
 def locate(address: str | None) -> Location:
@@ -91,11 +116,14 @@ def locate(address: str | None) -> Location:
     requested = Unit.parse(address) if address else None
     name = open_models[0] if requested is None or requested.model is None else requested.model
     if name not in open_models:
+        if name in (unknown := unknown_models(server)):
+            raise AddressError(f"{shorten(name)} cannot be opened: {unknown[name]}")
         hint = did_you_mean(name, open_models)
         raise AddressError(f"no model {shorten(name)!r} is open here.{hint} There are {', '.join(open_models)}")
     model = open_model(name, server.saes)
     scan, why = _scan_of(server, model)
     unit = model.resolve(_default_unit(model, scan) if requested is None else requested)
+    unit = unit if scan is None else as_scanned(model, unit, scan.layers)
     folder = dict(server.saes).get(unit.basis or "")
     if folder is not None and (scan is None or unit.space not in scan.layers):
         beside = scan_beside(folder, model, unit.space)
@@ -138,9 +166,9 @@ class Attached:
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
-def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
-    """A model of the zoo, with the latents of the server's SAEs."""
-    model, refused = load(name), {}
+def attached(name: str, saes: tuple[tuple[str, Path], ...] = (), weights: str | None = None) -> Attached:
+    """A model, with the latents of the server's SAEs."""
+    model, refused = load(name, weights=weights), {}
     for label, folder in saes:
         from sae.data.vision_site import attach_folder
         from sae.formats import load as load_sae
@@ -161,7 +189,7 @@ def attached(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Attached:
 
 def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
     """The model of `attached`."""
-    return attached(name, saes).model
+    return attached(name, saes, settings().weights_of(name)).model
 
 
 def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:

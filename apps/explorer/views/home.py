@@ -53,6 +53,11 @@ def _loaded(at: Location) -> None:
     for name in state.models(at.settings):
         with st.container(border=True), guarded():
             _model(state.locate(f"{state.default_unit_of(name)}"))
+    for name, reason in state.unknown_models(at.settings).items():
+        with st.container(border=True):
+            st.markdown(f"**{plain(name)}** &ensp; {plain(reason.partition(':')[0])}")
+            if command := reason.partition(": ")[2]:
+                st.code(command, language="sh")
 
 
 def _model(at: Location) -> None:
