@@ -38,6 +38,7 @@ from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
+from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -48,6 +49,7 @@ _PAIRS = 20_000
 _CLASS_IMAGES = 12
 
 
+@outside_inference_mode
 def activation_atlas(
     model: Model,
     layer: str,

@@ -22,10 +22,12 @@ from circuits.visualization.modes.shared_start import shared_start
 from circuits.visualization.objectives import Objective, direction, direction_neuron
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of
 from zoo.progress import Progress
 
 
+@outside_inference_mode
 def direction_icons(
     model: Model,
     layer: str,

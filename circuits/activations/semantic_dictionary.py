@@ -24,6 +24,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
@@ -93,6 +94,7 @@ class SemanticDictionary:
         }
 
 
+@outside_inference_mode
 def semantic_dictionary(
     model: Model,
     layer: str,
@@ -198,6 +200,7 @@ class ActivationGrid:
         return (self.norms / self.norms.max().clamp(min=1e-30)).sqrt()
 
 
+@outside_inference_mode
 def activation_grid(
     model: Model,
     layer: str,

@@ -24,6 +24,7 @@ from circuits.network.hooks import frozen
 from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
+from zoo.common.autograd import outside_inference_mode
 from zoo.progress import Progress, reporter
 
 
@@ -51,6 +52,7 @@ class SpatialAttribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@outside_inference_mode
 def spatial_attribution(
     model: Model, image: Any, *, source: str, target: str, batch_size: int = 16, progress: Progress = None
 ) -> SpatialAttribution:

@@ -23,6 +23,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import peaks, respond
 from circuits.network.subnetwork import Segment, ablation_drops
+from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import open_images
 
 Method = Literal["weight*act", "grad*act", "integrated", "ablation"]
@@ -73,6 +74,7 @@ class Attribution:
         return [(int(c), float(mean[c])) for c in mean.abs().argsort(descending=True, stable=True)[:n]]
 
 
+@outside_inference_mode
 def attribute(
     model: Model,
     images: Any,

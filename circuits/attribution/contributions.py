@@ -36,6 +36,7 @@ from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.subnetwork import Segment
+from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -62,6 +63,7 @@ class Upstream:
     deeper: str | None
 
 
+@outside_inference_mode
 def upstream(
     model: Model,
     units: Sequence[str | Unit],

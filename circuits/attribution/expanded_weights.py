@@ -24,6 +24,7 @@ from circuits.network.linearized import as_map, linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
 from circuits.network.responses import peaks, read_directions, respond
+from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import open_images
 
 Method = Literal["auto", "exact", "vjp"]
@@ -95,6 +96,7 @@ class ExpandedWeights:
         return out
 
 
+@outside_inference_mode
 def expanded_weights(
     model: Model,
     *,
@@ -294,6 +296,7 @@ def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWei
     return ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
 
 
+@outside_inference_mode
 def example_weights(
     model: Model,
     images: Any,
@@ -344,6 +347,7 @@ def example_weights(
     return replace(frame, kernels=each.mean(dim=0, keepdim=True), method="example"), each
 
 
+@outside_inference_mode
 def best_case_weights(model: Model, images: Any, *, source: str, target: str | Unit, **options: Any) -> ExpandedWeights:
     """For every source and offset the largest gradient (by size, sign kept) over the images.
 

@@ -39,7 +39,16 @@ def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) ->
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter asks for gradients inside; afterwards each does as before."""
+    """No parameter asks for gradients inside; afterwards each does as before.
+
+    Raises:
+        ModelError: gradients cannot pass the weights, because they were made under `torch.inference_mode`.
+    """
+    if any(p.is_inference() for p in module.parameters()):
+        raise ModelError(
+            f"the weights of {type(module).__name__} were made under torch.inference_mode, and no gradient passes "
+            "them: build the network outside of it, or wrap copy.deepcopy(module)"
+        )
     trainable = [p for p in module.parameters() if p.requires_grad]
     for p in trainable:
         p.requires_grad_(False)

@@ -218,4 +218,6 @@ def _edit_latent(
 
     a = latent(acts)
     delta = change.value(a, None if reference_acts is None else latent(reference_acts)) - a
-    return acts + delta * write[index].view(1, -1, *[1] * (acts.ndim - 2)).to(acts)
+    # in the type of the basis (float32 for an SAE), rounded to that of the network once
+    written = delta * write[index].view(1, -1, *[1] * (acts.ndim - 2)).to(delta)
+    return acts + written.to(acts.dtype)

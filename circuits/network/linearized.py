@@ -64,7 +64,8 @@ def receptive_fields(
     image = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
     with torch.enable_grad(), linearized():
         acts = read(image)
-    return {name: _field(values, image) if values.ndim == 4 else None for name, values in acts.items()}
+    with torch.enable_grad():
+        return {name: _field(values, image) if values.ndim == 4 else None for name, values in acts.items()}
 
 
 def _field(acts: Tensor, image: Tensor) -> ReceptiveField | None:

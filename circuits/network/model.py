@@ -16,10 +16,11 @@ from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, 
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField, trace_graph
-from circuits.network.hooks import check_mode, forward, probe, read
+from circuits.network.hooks import check_mode, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
+from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
 from zoo.registry import build
 from zoo.weights.live_digest import LiveDigest
@@ -329,7 +330,8 @@ class Model:
 
     def _measure_fields(self) -> None:
         whole = [layer for layer in self.layers.values() if layer.part is None]
-        fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
+        with frozen(self.module):
+            fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
         for name, layer in self.layers.items():
             base = name if layer.part is None else layer.part[0]
             self.layers[name] = replace(layer, receptive_field=fields.get(base))
@@ -381,6 +383,7 @@ def best_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
+@outside_inference_mode
 def load(
     name: str,
     *,
@@ -460,6 +463,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
+@outside_inference_mode
 def wrap(
     module: nn.Module,
     input: InputSpec | None = None,

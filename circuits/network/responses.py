@@ -22,8 +22,8 @@ Pool = Literal["max", "mean"]
 
 
 def read_directions(model: Model, layer: str, basis: str | None, indices: Sequence[int]) -> Tensor | None:
-    """`(T, C)` directions that latents are read along, or None for plain channels."""
-    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach()
+    """`(T, C)` directions that latents are read along, in the network's type, or None for plain channels."""
+    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach().to(model.dtype)
 
 
 def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from torch import nn
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
+from zoo.common.autograd import outside_inference_mode
 
 Untrained = Literal["random", "shuffled"]
 
 
+@outside_inference_mode
 def untrained(model: Model, how: Untrained = "random", *, seed: int = 0) -> Model:
     """A copy of the network whose weights know nothing; attached bases come along as they are.
 

@@ -20,12 +20,14 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
 from circuits.tracing.circuit import Circuit, Score
+from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
 UnitsByLayer = dict[str, set[int]]
 
 
+@outside_inference_mode
 def score(
     model: Model,
     circuit: Circuit,

@@ -27,6 +27,7 @@ from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
@@ -43,6 +44,7 @@ class _Frontier:
     positions: dict[Unit, list[Pair]] = field(default_factory=dict)
 
 
+@outside_inference_mode
 def trace(
     model: Model,
     target: str | Unit,

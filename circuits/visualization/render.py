@@ -35,6 +35,7 @@ from circuits.visualization.parametrizations import Factory, Fourier, Size, gene
 from circuits.visualization.result import Visualization
 from circuits.visualization.settings import RenderSettings, pixels_of
 from circuits.visualization.transforms import Pipeline, standard
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.settings import settings_of
 from zoo.progress import Progress, reporter
 
@@ -75,6 +76,7 @@ class Job:
 Run = Callable[..., dict[Job, Visualization]]
 
 
+@outside_inference_mode
 def visualize(
     model: Model,
     what: str | Unit | Objective | Iterable[str | Unit | Objective],
@@ -357,5 +359,7 @@ class _Backgrounds:
 
     def __call__(self, colors: Tensor) -> Tensor:
         n, c, h, w = colors.shape
-        coarse = torch.stack([torch.rand(c, 6, 6, generator=g) for g in self.generators]).to(colors)
+        coarse = torch.stack([torch.rand(c, 6, 6, generator=g, dtype=torch.float32) for g in self.generators]).to(
+            colors
+        )
         return F.interpolate(coarse, (h, w), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -313,7 +313,9 @@ class _Run:
         """`(BLOCK, 2, 3)` for one image; one at a time, so that its bits do not depend on the others."""
         moves = [t for t in self.moves if isinstance(t, Geometric)]
         numbers = [t.numbers for t in moves]
-        random = torch.rand(BLOCK, sum(numbers), generator=generator(seed, f"move {self.number} {block}")).double()
+        random = torch.rand(
+            BLOCK, sum(numbers), generator=generator(seed, f"move {self.number} {block}"), dtype=torch.float32
+        ).double()
         each = iter(torch.split(random, numbers, 1))
         half = torch.tensor([size[1] / 2, size[0] / 2, 1.0], dtype=torch.float64)
         total, canvas = torch.diag(1 / half), size
@@ -331,7 +333,9 @@ class _Run:
         key = (call // BLOCK, channels)
         if self._gains is None or self._gains[0] != key:
             shape, purpose = (BLOCK, len(self.changes), 2, channels, 1, 1), f"color {self.number} {key[0]}"
-            random = torch.stack([torch.rand(shape, generator=generator(seed, purpose)) for seed in self.seeds], 1)
+            random = torch.stack(
+                [torch.rand(shape, generator=generator(seed, purpose), dtype=torch.float32) for seed in self.seeds], 1
+            )
             self._gains = key, (2 * random - 1).to(self.device)
         u = self._gains[1][call % BLOCK].to(images.dtype)
         for i, change in enumerate(self.changes):
@@ -340,7 +344,9 @@ class _Run:
             else:
                 assert isinstance(change, Noise)
                 generators = [generator(seed, f"noise {self.number} {i} {call}") for seed in self.seeds]
-                noise = torch.stack([torch.randn(images.shape[1:], generator=g) for g in generators])
+                noise = torch.stack(
+                    [torch.randn(images.shape[1:], generator=g, dtype=torch.float32) for g in generators]
+                )
                 images = images + change.sd * noise.to(images)
         return images
 

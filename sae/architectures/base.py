@@ -157,15 +157,18 @@ class SAE(nn.Module):
         whole("d", d)
         self.config = config
         self.metadata: dict[str, Any] = {}
-        rows = F.normalize(torch.randn(config.latents, d, generator=generator(config.seed, INITIAL)))
+        # float32 whatever torch's default type is: so are the vectors of a training
+        rows = F.normalize(
+            torch.randn(config.latents, d, generator=generator(config.seed, INITIAL), dtype=torch.float32)
+        )
         self.encoder = nn.Parameter(rows.clone())  # starts as the decoder's transpose
-        self.encoder_bias = nn.Parameter(torch.zeros(config.latents))
+        self.encoder_bias = nn.Parameter(rows.new_zeros(config.latents))
         self.decoder = nn.Parameter(rows)
-        self.decoder_bias = nn.Parameter(torch.zeros(d))
+        self.decoder_bias = nn.Parameter(rows.new_zeros(d))
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("mean", rows.new_zeros(d))
+        self.register_buffer("scale", rows.new_ones(()))
 
     @property
     def d(self) -> int:

@@ -59,8 +59,8 @@ class BatchTopKSAE(SAE):
         super().__init__(config, d)
         self.threshold: Tensor
         self.threshold_weight: Tensor
-        self.register_buffer("threshold", torch.zeros(config.latents))
-        self.register_buffer("threshold_weight", torch.zeros(()))
+        self.register_buffer("threshold", torch.zeros(config.latents, dtype=torch.float32))
+        self.register_buffer("threshold_weight", torch.zeros((), dtype=torch.float32))
 
     def activate(self, pre: Tensor) -> Tensor:
         return torch.relu(pre) * (pre > self.threshold)

@@ -59,8 +59,8 @@ class GatedSAE(SAE):
 
     def __init__(self, config: Gated, d: int) -> None:
         super().__init__(config, d)
-        self.magnitude_bias = nn.Parameter(torch.zeros(config.latents))
-        self.magnitude_scale = nn.Parameter(torch.zeros(config.latents))
+        self.magnitude_bias = nn.Parameter(torch.zeros(config.latents, dtype=torch.float32))
+        self.magnitude_scale = nn.Parameter(torch.zeros(config.latents, dtype=torch.float32))
 
     def activate(self, pre: Tensor) -> Tensor:
         magnitude = torch.relu((pre - self.encoder_bias) * self.magnitude_scale.exp() + self.magnitude_bias)

@@ -127,7 +127,7 @@ class JumpReLUSAE(SAE):
 
     def __init__(self, config: JumpReLU, d: int) -> None:
         super().__init__(config, d)
-        self.threshold = nn.Parameter(torch.full((config.latents,), float(config.threshold)))
+        self.threshold = nn.Parameter(torch.full((config.latents,), float(config.threshold), dtype=torch.float32))
 
     def activate(self, pre: Tensor) -> Tensor:
         return torch.relu(pre) * (pre > self.threshold)

@@ -66,7 +66,7 @@ class TensorStream:
         self, x: Tensor, batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True,
         rank: int | None = None, world: int | None = None,
     ) -> None:  # fmt: skip
-        self.x = check_activations(x)
+        self.x = check_activations(x).detach()
         whole("batch_size", batch_size)
         if (rank is None) != (world is None):
             raise SAEError("give rank= and world= both, or neither")

@@ -24,6 +24,7 @@ from sae.data.site import Function, check_fits
 from sae.errors import SAEError, shorten
 from sae.language.chunking import Padded, chunks, padded
 from sae.language.site import LanguageSite
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import Result
 
 
@@ -67,6 +68,7 @@ class TextAttribution(Result):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@outside_inference_mode
 def attribute_text(
     sae: SAE,
     site: LanguageSite,

@@ -44,6 +44,7 @@ class InputStatistics:
 MEDIAN_SAMPLES = 32_768
 
 
+@torch.no_grad()
 def input_statistics(
     stream: Stream,
     *,

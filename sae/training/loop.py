@@ -107,7 +107,8 @@ class Loop:
                 check_activations(batch, width)
             except SAEError as error:
                 raise _BadVectors(f"batch {step + 1} of the stream: {error}") from error
-        x = batch.to(self.device, non_blocking=True).float()
+        # what the vectors were computed from is not trained
+        x = batch.detach().to(self.device, non_blocking=True).float()
         return (x - self.mean) * self.statistics.scale
 
     def _alone(self, work: Callable[[], object]) -> None:

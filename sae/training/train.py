@@ -23,6 +23,7 @@ from sae.training.loop import POSITIONS, Loop
 from sae.training.reporting import Callback, Report, ReportFile
 from sae.training.sae_trainer import SAETrainer
 from sae.training.settings import TrainingSettings
+from zoo.common.autograd import outside_inference_mode
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Run:
         }
 
 
+@outside_inference_mode
+@torch.enable_grad()
 def train(
     stream: Stream | Tensor | Iterable[Tensor],
     configs: SAEConfig | Sequence[SAEConfig],

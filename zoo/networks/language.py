@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.common.autograd import outside_inference_mode
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
 from zoo.networks.initialization import freeze
 from zoo.weights.live_digest import LiveDigest
@@ -137,6 +138,7 @@ class LanguageModel:
         return f"LanguageModel({self.name!r}, {kind}, width {self.width}, context {self.context}, {self.source})"
 
 
+@outside_inference_mode
 def load_language(
     name_or_path: str | os.PathLike[str],
     *,

@@ -21,11 +21,13 @@ from circuits.visualization.render import default_batch_size, jobs_of, visualiza
 from circuits.visualization.result import Visualization
 from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline, standard
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number
 from zoo.images.sources import Source
 from zoo.progress import Progress, reporter
 
 
+@outside_inference_mode
 def accentuate(
     model: Model,
     unit: str | Unit,

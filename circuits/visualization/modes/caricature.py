@@ -31,6 +31,7 @@ from circuits.visualization.objectives import Objective, caricature, direction
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
 from circuits.visualization.settings import pixels_of
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.images.sources import Source
 from zoo.progress import Progress
@@ -74,6 +75,7 @@ class Decomposed:
         return size / size.max().clamp(min=1e-30)
 
 
+@outside_inference_mode
 def decomposed(
     model: Model,
     target: str | Unit,
@@ -196,6 +198,7 @@ class Strip:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+@outside_inference_mode
 def caricature_strip(
     model: Model,
     image: Source,
@@ -266,6 +269,7 @@ def caricature_strip(
 # -- trajectories -------------------------------------------------------------------------------------------------
 
 
+@outside_inference_mode
 def trajectory(
     model: Model,
     unit: str | Unit | Objective,

@@ -21,6 +21,7 @@ from circuits.visualization.objectives import Reading, as_maps, of_unit
 from circuits.visualization.parametrizations import generator
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import Images, Source, open_images
@@ -74,6 +75,7 @@ class Spectrum(Result):
         }
 
 
+@outside_inference_mode
 def spectrum(
     model: Model,
     unit: str | Unit,

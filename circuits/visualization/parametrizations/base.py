@@ -26,7 +26,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 
 def normal(seeds: Sequence[int], purpose: str, *shape: int) -> Tensor:
     """Standard normal numbers `(N, *shape)`, those of each image from its own seed."""
-    return torch.stack([torch.randn(shape, generator=generator(seed, purpose)) for seed in seeds])
+    return torch.stack([torch.randn(shape, generator=generator(seed, purpose), dtype=torch.float32) for seed in seeds])
 
 
 def one_by_one(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Colored(Parametrization):
 
     def __init__(self, size: Size, channels: int, colors: Colors | None, alpha: bool) -> None:
         super().__init__(size, channels, alpha)
-        offset = torch.zeros(channels) if colors is None else torch.tensor(colors.mean).logit(1e-2)
+        offset = torch.tensor([0.5] * channels if colors is None else colors.mean, dtype=torch.float32).logit(1e-2)
         offset = F.pad(offset, (0, int(alpha))).view(-1, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("matrix", None if colors is None else colors.normalized, persistent=False)

@@ -31,7 +31,7 @@ class Colors:
             raise VisualizationError(f"colors of {len(self.mean)} channels need a square matrix of that size")
         if not all(0 <= value <= 1 for value in self.mean):
             raise VisualizationError(f"the mean color lies in [0, 1]; got {self.mean}")
-        largest = float(torch.tensor(self.matrix).norm(dim=0).max())
+        largest = float(torch.tensor(self.matrix, dtype=torch.float32).norm(dim=0).max())
         if not (math.isfinite(largest) and largest > 0):
             raise VisualizationError("the color matrix holds only zeros, or a number that is not finite")
 
@@ -81,7 +81,7 @@ def measure_spectrum(images: Source, input: InputSpec, *, limit: int = 500) -> T
     >>> Maco(measure_spectrum("scenes:100", model.input))  # doctest: +SKIP
     """
     source = open_images(images, limit=limit)
-    total = torch.zeros(())
+    total = torch.zeros((), dtype=torch.float32)
     for _, batch in source.batches(input):
         total = total + torch.fft.rfft2(batch, norm="ortho").abs().sum(0)
     return total / len(source)

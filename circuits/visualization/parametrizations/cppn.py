@@ -39,7 +39,8 @@ class CppnImages(Parametrization):
     def render(self, size: Size) -> Tensor:
         """The same images `(N, C [+1], H, W)` at another size."""
         # The longer side spans -sqrt(3) to sqrt(3): coordinates of unit variance.
-        steps = [(2 * torch.arange(n, device=self.weights[0].device) + 1 - n) * (3**0.5 / max(size)) for n in size]
+        like = self.weights[0]
+        steps = [(2 * torch.arange(n).to(like) + 1 - n) * (3**0.5 / max(size)) for n in size]
         grid = torch.stack([*reversed(torch.meshgrid(*steps, indexing="ij"))]).flatten(1)  # (2, H * W): x, y
 
         def rendered(*layers: Tensor) -> Tensor:

@@ -85,7 +85,9 @@ class Maco:
         magnitude[:, 0, 0] = 0  # no mean
         energy = (magnitude.square() * torch.where(_paired(size), 1, 2)).sum() / (channels * size[0] * size[1])
         magnitude = (magnitude / energy.sqrt().clamp_min(1e-12)).float()  # Parseval: variance 1
-        start = torch.stack([torch.rand(shape, generator=generator(seed, "maco")) for seed in seeds]) * (2 * math.pi)
+        start = torch.stack(
+            [torch.rand(shape, generator=generator(seed, "maco"), dtype=torch.float32) for seed in seeds]
+        ) * (2 * math.pi)
         return _MacoImages(start, magnitude, size, channels, colors).to(device)
 
     def _resized(self, size: Size, channels: int) -> Tensor:
@@ -104,8 +106,8 @@ class Maco:
             return spectrum
         spectrum = spectrum.clone()
         spectrum[:, 0, 0] = (spectrum[:, 1 % rows, 0] + spectrum[:, 0, 1 % columns]) / 2  # the mean is no neighbor's
-        y = torch.fft.fftfreq(size[0]).double() * rows + rows // 2
-        x = torch.fft.rfftfreq(size[1]).double() * max(2 * (columns - 1), 1)
+        y = torch.fft.fftfreq(size[0], dtype=torch.float32).double() * rows + rows // 2
+        x = torch.fft.rfftfreq(size[1], dtype=torch.float32).double() * max(2 * (columns - 1), 1)
         positions = [2 * at / max(n - 1, 1) - 1 for at, n in ((x, columns), (y, rows))]
         grid = torch.stack(torch.meshgrid(*positions, indexing="xy"), -1)[None]
         shifted = torch.fft.fftshift(spectrum, dim=1)[None]

@@ -39,6 +39,7 @@ from circuits.visualization.sweeps.store import (
     with_pixels,
     write_files,
 )
+from zoo.common.autograd import outside_inference_mode
 from zoo.common.settings import settings_of
 from zoo.common.stored import named, tidy
 from zoo.images.sources import Images, open_images
@@ -49,6 +50,7 @@ __all__ = ["file_name", "read_sweep", "sweep"]
 log = logging.getLogger(__name__)
 
 
+@outside_inference_mode
 def sweep(
     model: Model,
     what: str | Unit | Iterable[str | Unit],
