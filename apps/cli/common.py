@@ -124,6 +124,14 @@ class ModelOptions(Command):
         for spec in self.own:
             own.add(own.parse(spec, input=self.input, card=self.card))
 
+    @property
+    def own_options(self) -> str:
+        """The options by which the same models of the user's own are known to another command."""
+        options = [word for spec in self.own for word in ("--model", spec)]
+        for option, value in (("--input", self.input), ("--card", self.card), ("--weights", self.weights)):
+            options += [option, str(value)] if self.own and value is not None else []
+        return f" {shlex.join(options)}" if options else ""
+
     def load(self, name: str) -> Model:
         """The model called `name`, with the SAEs that were named."""
         from circuits.network.model import load

@@ -303,7 +303,8 @@ class _Maker:
         where = f"{Path(self.own.target).name if self.own.is_file else self.own.target}:{self.own.attribute}"
         with _own_code(self.own):
             thing = self._thing()
-            if not isinstance(thing, nn.Module) and not _is_wrapped(thing):
+            instance = isinstance(thing, nn.Module) or _is_wrapped(thing)
+            if not instance:
                 thing = _called(thing, where)
         if _is_wrapped(thing):
             self.input, self.classes = thing.input, list(thing.classes)
@@ -312,8 +313,8 @@ class _Maker:
             raise ModelError(
                 f"{where} gives a {type(thing).__name__}: it must be, or return, a torch.nn.Module or a circuits.Model"
             )
-        # loading weights and freezing change the module, and an instance belongs to the user's code
-        return copy.deepcopy(thing)
+        # weights are loaded into the module, and an instance is used again by whoever loads the model next
+        return copy.deepcopy(thing) if instance else thing
 
     def _thing(self) -> Any:
         module = _imported(self.own)

@@ -106,7 +106,7 @@ class Find(ImageOptions):
             chance = f"with images shuffled the best AUC is {findings.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {seconds:.1f} s", style="dim"))
             if rows:
-                console.print(Text(f"next: circuits trace {rows[0]['unit']}", style="dim"))
+                console.print(Text(f"next: circuits trace {rows[0]['unit']}{self.own_options}", style="dim"))
 
         title = f"{self.concept or positive.name} in {model.name}"
         ranked: Any = findings.rows[: self.top]  # these have intervals

@@ -31,6 +31,7 @@ class Layers(ModelOptions):
     Example:
         circuits layers scenes
         circuits layers torchvision/resnet18 --all
+        circuits layers mine --model mine.py:make --weights w.pth
     """
 
     model: tyro.conf.Positional[str]

@@ -153,7 +153,8 @@ class TrainSAE(ModelOptions):
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
                 console.print(reconstructions_table(reconstructions[run.name]))
             console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
-            console.print(Text(f"next: circuits sae eval {out if len(runs) == 1 else out / runs[0].name}", style="dim"))
+            first = out if len(runs) == 1 else out / runs[0].name
+            console.print(Text(f"next: circuits sae eval {first}{self.own_options}", style="dim"))
 
         return CommandResult(document, show)
 

@@ -114,7 +114,10 @@ class ScanImages(ImageOptions):
             if new:
                 console.print(Text(_bound(result.waited, result.seconds), style="dim"))
             console.print(
-                Text(f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}", style="dim")
+                Text(
+                    f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}{self.own_options}",
+                    style="dim",
+                )
             )
 
         return CommandResult(document, show)

@@ -196,6 +196,9 @@ def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:
     folder = folder_of(server.store, model.name)
     source = "scenes:500" if model.name == BUILT_IN else "FOLDER"
     command = f"circuits scan {model.name} --images {source} --store {server.store}"
+    if model.card is not None and model.card.own:
+        command += f" --model {shlex.quote(model.card.own)}"
+        command += f" --weights {shlex.quote(server.weights)}" if server.weights and model.name == server.model else ""
     try:
         stamp = (folder / MANIFEST).stat().st_mtime_ns
     except OSError:

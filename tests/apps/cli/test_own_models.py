@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +216,22 @@ def test_a_process_started_by_a_command_knows_the_model(folder: Path, monkeypatc
         monkeypatch.setenv(name, value)
     own._add_from_environment()
     assert circuits.load("mine").classes == ["dog", "car", "house"]
+
+
+def test_a_job_of_the_explorer_scans_the_model(folder: Path) -> None:
+    pytest.importorskip("streamlit")
+    from apps.explorer.server.settings import Settings
+
+    job = folder / "store" / ".jobs" / "a"
+    job.mkdir(parents=True)
+    options = {"model": "mine", "images": str(folder / "photos")}
+    (job / "job.json").write_text(json.dumps({"kind": "scan", "asked": options, "begun": 0}))
+    settings = Settings(store=folder / "store", model="mine", weights=str(folder / "w.pth"))
+    known = own.to_environment([own.parse("mine.py:make", weights="w.pth")])
+    environment = {**os.environ, **known, **settings.to_environment(), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "apps.explorer.server.worker", str(folder / "store"), "a"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
+    assert circuits.read_scan(folder / "store", "mine").manifest["card"]["weights"].startswith(str(folder / "w.pth"))
 
 
 def test_the_explorer_opens_on_the_model_and_lists_what_it_does_not_know(
