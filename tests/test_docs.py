@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import circuits
+import sae
+from circuits.plot.units.section_renderers import RENDERERS
+from circuits.units.dossier import SECTIONS
 from sae.architectures.base import ARCHITECTURES
 from sae.formats import LAYOUTS
 from zoo.cards import CARDS
@@ -19,7 +24,7 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 @pytest.mark.parametrize("guide", [g for g in GUIDES if BLOCK.search(g.read_text())], ids=lambda g: g.name)
 def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for registry in (CARDS, ARCHITECTURES, LAYOUTS):  # what a guide registers is forgotten afterwards
+    for registry in (CARDS, ARCHITECTURES, LAYOUTS, RENDERERS, SECTIONS):  # what a guide registers is forgotten
         monkeypatch.setattr(registry, "_things", dict(registry.items()))
     code = "\n\n".join(BLOCK.findall(guide.read_text()))
     # fx reads the source of nothing here, but classes defined in a snippet need a module name
@@ -30,3 +35,10 @@ def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: p
 def test_links_between_guides_lead_somewhere(guide: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", guide.read_text()):
         assert (guide.parent / link).exists(), f"{guide.name} links to {link}"
+
+
+@pytest.mark.parametrize("package", [circuits, sae], ids=lambda package: package.__name__)
+def test_every_public_name_stands_in_a_guide(package: ModuleType) -> None:
+    text = "\n".join(guide.read_text() for guide in GUIDES)
+    missing = [name for name in package.__all__ if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert not missing
