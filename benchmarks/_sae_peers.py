@@ -1,6 +1,6 @@
 """SAE trainers by others, each used as its users would: its own step, at one shape, on the same batches.
 
-All get the same centerd vectors of unit variance. Those trained by Adam get the same learning rate and the same rise
+All get the same centered vectors of unit variance. Those trained by Adam get the same learning rate and the same rise
 and fall of it; sparsify keeps its own default, schedule-free sign descent.
 """
 

@@ -36,7 +36,7 @@ from circuits.units.channel_dissection import dissect
 from circuits.units.dossier import explain
 from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
 from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
-from circuits.units.similarity import Likeness, Neighbors, neighbors, similarity
+from circuits.units.similarity import Neighbors, UnitSimilarity, neighbors, similarity
 from circuits.units.universality import Matches, match
 from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
 from circuits.visualization import RenderSettings, Visualization, visualize
@@ -66,7 +66,7 @@ __all__ = [
     "InputSpec",
     "Keep",
     "Layer",
-    "Likeness",
+    "UnitSimilarity",
     "Matches",
     "Model",
     "Neighbors",

@@ -11,7 +11,7 @@ other::
 from __future__ import annotations
 
 from sae import steering, superposition
-from sae.architectures.base import SAE, Losses, SAEConfig, build, list_architectures, register
+from sae.architectures.base import SAE, SAEConfig, build, list_architectures, register
 from sae.architectures.batchtopk import BatchTopK
 from sae.architectures.gated import Gated
 from sae.architectures.jumprelu import JumpReLU
@@ -21,7 +21,7 @@ from sae.architectures.topk import TopK
 from sae.data.activations import Activations, Sampling, SiteStream, collect
 from sae.data.disk_shards import Shards, open_shards, store
 from sae.data.site import Site
-from sae.data.streams import RankShare, Rebatched, Stream, TensorStream
+from sae.data.streams import RankShare, Stream, TensorStream
 from sae.data.vision_site import VisionSite
 from sae.errors import FormatError, SAEError, TrainingError
 from sae.evaluation import metrics
@@ -48,10 +48,8 @@ __all__ = [
     "JumpReLU",
     "LanguageSite",
     "LatentEdit",
-    "Losses",
     "Matryoshka",
     "ReLU",
-    "Rebatched",
     "Report",
     "Run",
     "SAEConfig",

@@ -66,8 +66,6 @@ class Attribution:
         """Contribution of each position, summed over sources, `(N, h, w)`."""
         return self.values.sum(dim=1)
 
-    places = by_position
-
     def top(self, n: int = 10) -> list[tuple[int, float]]:
         """The `n` sources with the largest mean contribution by size: `[(source channel, contribution)]`."""
         mean = self.units.mean(dim=0)
@@ -248,7 +246,7 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
         if model.graph is None:
             return respond(model, unit, read(model, acts, [layer])[layer.name])
         end = model.node(layer.name)
-        end = model.graph.before_rectifier(end) if unit.basis is None else end
+        end = model.graph.before_relu(end) if unit.basis is None else end
         fed = {model.graph.input: model.input.normalize(acts)}
         with model.lock:
             out = model.graph.run(fed, [end], edits=graph_edits(model))[end]

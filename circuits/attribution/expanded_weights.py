@@ -67,8 +67,6 @@ class ExpandedWeights:
         """Sum over positions, `(targets, sources)`: the sign of a source that fires everywhere."""
         return self.kernels.sum(dim=(2, 3))
 
-    sums = summed
-
     def top(self, target: int = 0, n: int = 10) -> list[tuple[int, float]]:
         """The `n` sources with the largest L2 norm for one target: `[(source channel, signed norm)]`."""
         order = self.norms[target].argsort(descending=True, stable=True)[:n].tolist()

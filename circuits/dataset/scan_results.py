@@ -191,8 +191,6 @@ class LayerScan:
         """Number of images on which each unit fires, `(units,)`."""
         return self.arrays["fires_on"]
 
-    fires_on = active_images
-
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """Mean response of each unit after its ReLU, `(units,)`."""

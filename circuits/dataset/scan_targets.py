@@ -93,10 +93,10 @@ def _site(model: Model, name: str) -> Site:
     if unit.basis is not None:
         basis = model.basis(layer.name, unit.basis)
         return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), latent_maps(basis.encode))
-    return Site(layer.name, layer, _before_rectifier(model, layer.name), layer.channels)
+    return Site(layer.name, layer, _before_relu(model, layer.name), layer.channels)
 
 
-def _before_rectifier(model: Model, name: str) -> str:
+def _before_relu(model: Model, name: str) -> str:
     """The layer that a plain ReLU makes `name` of; `name` itself where there is none, or it has no name."""
     if model.graph is None:
         return name

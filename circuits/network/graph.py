@@ -233,7 +233,7 @@ class Graph:
             n for n in self.nodes if n not in path and n.op != "get_attr" and any(u in path - {source} for u in n.users)
         ]
 
-    def before_rectifier(self, node: fx.Node) -> fx.Node:
+    def before_relu(self, node: fx.Node) -> fx.Node:
         """The node that holds the pre-activations of `node`: what its ReLU reads, else the node itself."""
         while self.ops[node].kind == "relu":
             node = self.ops[node].inputs[0]

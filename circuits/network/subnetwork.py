@@ -113,7 +113,7 @@ class Segment:
             self._begin = model.node(start)
             self._end = model.node(self.layer)
             if self.pre:
-                self._end = self._graph.before_rectifier(self._end)
+                self._end = self._graph.before_relu(self._end)
             channels = [u.index or 0 for u in self.units]
             # a narrowed convolution skips nodes that an active edit may want to change
             plain = plain and not model.node_edits
@@ -199,7 +199,7 @@ class Segment:
 
         None where the segment has no linear form, or responses are read after a ReLU.
         """
-        if self._graph is None or not (self.pre or self._graph.before_rectifier(self._end) is self._end):
+        if self._graph is None or not (self.pre or self._graph.before_relu(self._end) is self._end):
             return None
         like = next(self.model.module.parameters(), torch.zeros(1))
         width = (shape_of(self._begin) or (0, 0))[1]

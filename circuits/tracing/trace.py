@@ -55,7 +55,7 @@ def trace(
     by: By = "weights",
     layers: Sequence[str] | None = None,
     threshold: float = 0.0,
-    n_places: int = 32,
+    n_positions: int = 32,
     n_examples: int = 9,
     batch_size: int = 32,
     progress: Progress = None,
@@ -72,7 +72,7 @@ def trace(
             (drop of the node's pre-activation when the source is set to its mean).
         layers: source layers to go back through, latest first (default: the model's trunk).
         threshold: drop sources below this share of a node's strongest.
-        n_places: images on which the target is strongest, over which contributions are averaged.
+        n_positions: images on which the target is strongest, over which contributions are averaged.
         n_examples: strongest positions stored for every node, over all images.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
@@ -86,13 +86,13 @@ def trace(
     >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
     """
     unit = model.unit(target)
-    for name, count in (("depth", depth), ("width", width), ("n_places", n_places)):
+    for name, count in (("depth", depth), ("width", width), ("n_positions", n_positions)):
         whole_number(name, count)
     one_of("by", by, ("weights", "attribution", "ablation"))
     chain = _chain(model, unit, depth, layers)
     dataset = open_images(images)
     peaks = layer_peaks(model, dataset, chain, unit, batch_size=batch_size, progress=progress)
-    strongest = peaks.strongest(unit, limit=n_places)
+    strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     with torch.no_grad():
         acts = read(model, batch, [model.layers[name] for name in peaks.layers])

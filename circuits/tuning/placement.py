@@ -168,7 +168,7 @@ class Reader:
 
 def _before(graph: Graph, node: fx.Node) -> list[fx.Node]:
     """Nodes that hold pre-activations, in the order of the channels: a concatenation has those of its branches."""
-    node = graph.before_rectifier(node)
+    node = graph.before_relu(node)
     if graph.ops[node].kind != "cat":
         return [node]
     return [n for i in graph.ops[node].inputs for n in _before(graph, i)]

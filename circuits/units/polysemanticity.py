@@ -109,11 +109,6 @@ class Polysemanticity(Result):
     described = ("split",)
 
     @property
-    def apart(self) -> float:
-        """`separation`."""
-        return self.separation
-
-    @property
     def split(self) -> bool:
         """Whether at least two clusters survive."""
         return len(self.clusters) > 1
@@ -310,8 +305,8 @@ def _witness(
     if count < 2:
         return _Witness(0.0, 0.0, 0.0)
     rows = unit_rows(deeper_acts.astype(np.float64))
-    centerd = rows[inside] - rows[inside].mean(axis=0)
-    products = centerd @ centerd.T
+    centered = rows[inside] - rows[inside].mean(axis=0)
+    products = centered @ centered.T
     total = float(np.trace(products))
     if total <= 0:
         return _Witness(0.0, 0.0, 0.0)

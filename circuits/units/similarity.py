@@ -1,6 +1,6 @@
 """Similar units: by incoming or outgoing weights, by activations, by tuning.
 
-One matrix of likenesses serves a whole layer; the neighbors of a unit are then a row of it, read in
+One matrix of similarities serves a whole layer; the neighbors of a unit are then a row of it, read in
 microseconds. Beside every list of neighbors stands what pairs of units of the same layer reach by chance.
 """
 
@@ -37,12 +37,12 @@ class Neighbors:
 
     Attributes:
         unit: address; measure: how similarity is measured.
-        rows: `(address, likeness)`, most similar first; likeness in [-1, 1].
-        chance: the 99th percentile of the likeness of two units of the layer sampled at random: a neighbor
+        rows: `(address, similarity)`, most similar first; similarity in [-1, 1].
+        chance: the 99th percentile of the similarity of two units of the layer sampled at random: a neighbor
             above it is closer than 99 of 100 pairs.
         count: units that it was compared with.
         silent: whether the unit has nothing to compare (no weights, or the same response everywhere); all
-            its likenesses are then 0.
+            its similarities are then 0.
     """
 
     unit: str
@@ -68,7 +68,7 @@ class Neighbors:
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class UnitSimilarity:
     """Similarity of all units of a layer.
 
     Attributes:
@@ -119,13 +119,13 @@ class Likeness:
         )
 
 
-def similarity(rows: Any, others: Any = None, *, centerd: bool = False) -> Array:
+def similarity(rows: Any, others: Any = None, *, centered: bool = False) -> Array:
     """Cosines (or correlations) of all rows with all others, in one matrix product.
 
     Args:
         rows: `(n, ...)` numbers; what follows the first axis is taken as one vector.
         others: `(m, ...)` to compare with; default `rows`.
-        centerd: take each row's mean off first, which makes a cosine a correlation.
+        centered: take each row's mean off first, which makes a cosine a correlation.
 
     Returns:
         `(n, m)` in [-1, 1]; 0 where a row is all zero (centered: constant).
@@ -136,15 +136,15 @@ def similarity(rows: Any, others: Any = None, *, centerd: bool = False) -> Array
     >>> similarity([[1.0, 0.0], [1.0, 1.0]]).round(3).tolist()
     [[1.0, 0.7070000171661377], [0.7070000171661377, 1.0]]
     """
-    a = _directions(rows, centerd)
-    b = a if others is None else _directions(others, centerd)
+    a = _directions(rows, centered)
+    b = a if others is None else _directions(others, centered)
     if a.shape[1] != b.shape[1]:
         raise CircuitsError(f"rows of {a.shape[1]} numbers cannot be compared with rows of {b.shape[1]}")
     result: Array = np.clip(a @ b.T, -1.0, 1.0)
     return result
 
 
-def _directions(rows: Any, centerd: bool) -> Array:
+def _directions(rows: Any, centered: bool) -> Array:
     values = np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows)
     if values.dtype != np.float32:
         values = values.astype(np.float64)
@@ -154,7 +154,7 @@ def _directions(rows: Any, centerd: bool) -> Array:
     if not np.isfinite(flat).all():
         raise CircuitsError("similarity needs finite numbers; some are NaN or infinite")
     size = np.abs(flat).max(axis=1, keepdims=True)
-    if centerd:
+    if centered:
         flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     # what rounding leaves of a constant row is no direction
@@ -162,15 +162,15 @@ def _directions(rows: Any, centerd: bool) -> Array:
     return np.asarray(np.divide(flat, length, out=np.zeros_like(flat), where=alive), dtype=np.float32)
 
 
-def likeness_of(
-    rows: Any, units: Sequence[str], *, measure: str, centerd: bool, seed: int = 0, **origin: Any
-) -> Likeness:
-    """A `Likeness` from one vector per unit.
+def unit_similarity(
+    rows: Any, units: Sequence[str], *, measure: str, centered: bool, seed: int = 0, **origin: Any
+) -> UnitSimilarity:
+    """A `UnitSimilarity` from one vector per unit.
 
     Args:
         rows: `(units, ...)`.
         units: their addresses.
-        measure: its name; centerd: see `similarity`.
+        measure: its name; centered: see `similarity`.
         seed: of the random pairs that give `chance`, where there are more than can all be taken.
         origin: goes into the provenance.
 
@@ -178,11 +178,11 @@ def likeness_of(
         CircuitsError: fewer than two units, or not one address for each.
     """
     if len(units) < 2:
-        raise CircuitsError(f"likeness needs at least two units; got {len(units)}")
+        raise CircuitsError(f"similarity needs at least two units; got {len(units)}")
     if len(rows) != len(units):
         raise CircuitsError(f"{len(units)} addresses for {len(rows)} rows")
-    matrix = similarity(rows, centerd=centerd)
-    return Likeness(tuple(units), measure, matrix, _chance(matrix, seed), provenance(seed=seed, **origin))
+    matrix = similarity(rows, centered=centered)
+    return UnitSimilarity(tuple(units), measure, matrix, _chance(matrix, seed), provenance(seed=seed, **origin))
 
 
 def _chance(matrix: Array, seed: int) -> float:
@@ -197,7 +197,7 @@ def _chance(matrix: Array, seed: int) -> float:
 
 def by_weights(
     model: Model, layer: str, *, direction: Literal["incoming", "outgoing"] = "incoming", other: str | None = None
-) -> Likeness:
+) -> UnitSimilarity:
     """Similarity of the units of a layer: cosine of their incoming (or outgoing) expanded weights.
 
     Args:
@@ -229,7 +229,9 @@ def by_weights(
             raise CircuitsError(f"{base} is the last layer with a name: there is none after it to compare weights into")
         kernels = expanded_weights(model, source=layer, target=target).kernels.transpose(0, 1)
         measure = f"outgoing weights into {target}"
-    return likeness_of(kernels.detach().cpu(), names, measure=measure, centerd=False, weights=model.digest, layer=layer)
+    return unit_similarity(
+        kernels.detach().cpu(), names, measure=measure, centered=False, weights=model.digest, layer=layer
+    )
 
 
 def by_activations(
@@ -241,7 +243,7 @@ def by_activations(
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = None,
-) -> Likeness:
+) -> UnitSimilarity:
     """Similarity of the units of a layer: correlation of their responses at the same positions of images.
 
     Args:
@@ -259,11 +261,11 @@ def by_activations(
     )[layer]
     if len(values) < 2:
         raise CircuitsError("a correlation needs at least two samples: give more images or positions")
-    return likeness_of(
+    return unit_similarity(
         values.T,
         unit_names(model, layer),
         measure=f"responses at {len(values)} positions of {len(dataset)} images",
-        centerd=True,
+        centered=True,
         seed=seed,
         weights=model.digest,
         images=dataset.digest,
@@ -272,7 +274,7 @@ def by_activations(
     )
 
 
-def by_tuning(responses: Any, units: Sequence[str] | None = None) -> Likeness:
+def by_tuning(responses: Any, units: Sequence[str] | None = None) -> UnitSimilarity:
     """Similarity of tuning: correlation of their responses to the same stimuli.
 
     Args:
@@ -284,7 +286,7 @@ def by_tuning(responses: Any, units: Sequence[str] | None = None) -> Likeness:
         CircuitsError: no addresses, or not one for each row.
     """
     rows, names = tuned(responses, units)
-    return likeness_of(rows, names, measure="tuning", centerd=True)
+    return unit_similarity(rows, names, measure="tuning", centered=True)
 
 
 def tuned(responses: Any, units: Sequence[str] | None = None) -> tuple[Any, tuple[str, ...]]:
@@ -329,12 +331,12 @@ def neighbors(
     if by == "activations":
         if images is None:
             raise CircuitsError("neighbors by activations need images: images=...")
-        likeness = by_activations(model, layer, images, **options)
+        similarity = by_activations(model, layer, images, **options)
     elif by in ("incoming", "outgoing"):
-        likeness = by_weights(model, layer, direction=by, **options)
+        similarity = by_weights(model, layer, direction=by, **options)
     else:
         raise CircuitsError(f"by={by!r}: use 'incoming', 'outgoing' or 'activations'")
-    return likeness.neighbors(str(address.channel), n)
+    return similarity.neighbors(str(address.channel), n)
 
 
 def unit_names(model: Model, layer: str) -> tuple[str, ...]:

@@ -245,11 +245,11 @@ def match_responses(
         )
     if a.shape[1] != len(units) or b.shape[1] != len(others):
         raise CircuitsError(f"{a.shape[1]} and {b.shape[1]} units, but {len(units)} and {len(others)} addresses")
-    correlations = similarity(a.T, b.T, centerd=True)
+    correlations = similarity(a.T, b.T, centered=True)
     chosen = _assigned(correlations) if assignment else _best(correlations)
     chance, by_chance = {}, {}
     for name, responses in (controls or {}).items():
-        control = similarity(a.T, np.asarray(responses).T, centerd=True)
+        control = similarity(a.T, np.asarray(responses).T, centered=True)
         at = _assigned(control) if assignment else _best(control)
         chance[name] = np.where(at >= 0, control[np.arange(len(control)), at], 0.0).astype(np.float32)
         by_chance[name] = int(_mutual(control).sum())

@@ -20,7 +20,7 @@ from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.common.provenance import provenance
 from circuits.common.statistics import permutation_p
 from circuits.errors import CircuitsError
-from circuits.units.similarity import Likeness, similarity
+from circuits.units.similarity import UnitSimilarity, similarity
 from zoo.progress import Progress, reporter
 
 Array: TypeAlias = NDArray[np.float64]
@@ -258,11 +258,11 @@ class Families:
 
     Attributes:
         members: addresses of each family, the largest family first.
-        measure: how similarity is measured; see `Likeness`.
-        within: mean likeness inside of each family (NaN for a family of one).
-        silhouette: mean over units of (likeness to its own family - to the nearest other) on the scale of
-            distances `1 - likeness`, in [-1, 1].
-        shuffled: `silhouette` of as many families when the same likenesses are assigned to pairs at random: the
+        measure: how similarity is measured; see `UnitSimilarity`.
+        within: mean similarity inside of each family (NaN for a family of one).
+        silhouette: mean over units of (similarity to its own family - to the nearest other) on the scale of
+            distances `1 - similarity`, in [-1, 1].
+        shuffled: `silhouette` of as many families when the same similarities are assigned to pairs at random: the
             control.
     """
 
@@ -300,7 +300,7 @@ class Families:
 
 
 def families(
-    likeness: Likeness,
+    similarity: UnitSimilarity,
     *,
     count: int | None = None,
     threshold: float | None = None,
@@ -310,9 +310,9 @@ def families(
     """Groups of similar units, by agglomerative clustering with average linkage (scikit-learn).
 
     Args:
-        likeness: from `by_weights`, `by_activations` or `by_tuning`.
+        similarity: from `by_weights`, `by_activations` or `by_tuning`.
         count: how many families; or
-        threshold: join as long as two families' mean likeness is above this, in (-1, 1).
+        threshold: join as long as two families' mean similarity is above this, in (-1, 1).
         shuffles: how often the control is drawn.
         seed: of the control.
 
@@ -324,11 +324,11 @@ def families(
     """
     if (count is None) == (threshold is None):
         raise CircuitsError("families takes either count= (how many) or threshold= (how similar)")
-    if count is not None and not 1 <= count <= len(likeness.units):
-        raise CircuitsError(f"count={count}: between 1 and the number of units, {len(likeness.units)}")
+    if count is not None and not 1 <= count <= len(similarity.units):
+        raise CircuitsError(f"count={count}: between 1 and the number of units, {len(similarity.units)}")
     if threshold is not None and not -1 < threshold < 1:
-        raise CircuitsError(f"threshold={threshold}: a likeness between -1 and 1")
-    matrix = np.asarray(likeness.matrix, dtype=np.float64)
+        raise CircuitsError(f"threshold={threshold}: a similarity between -1 and 1")
+    matrix = np.asarray(similarity.matrix, dtype=np.float64)
     labels = _clusters(matrix, count, threshold)
     count_found = len(np.unique(labels))
     generator = np.random.default_rng(seed)
@@ -340,12 +340,12 @@ def families(
     groups.sort(key=lambda g: (-len(g), g[0]))
     within = [float(matrix[np.ix_(g, g)][np.triu_indices(len(g), 1)].mean()) if len(g) > 1 else np.nan for g in groups]
     return Families(
-        tuple(tuple(likeness.units[i] for i in g) for g in groups),
-        likeness.measure,
+        tuple(tuple(similarity.units[i] for i in g) for g in groups),
+        similarity.measure,
         tuple(within),
         _silhouette(matrix, labels),
         tuple(control),
-        {**likeness.provenance, "families": provenance(count=count, threshold=threshold, seed=seed)},
+        {**similarity.provenance, "families": provenance(count=count, threshold=threshold, seed=seed)},
     )
 
 
@@ -373,7 +373,7 @@ def _silhouette(matrix: Array, labels: NDArray[np.int64]) -> float:
 
 
 def _redistributed(matrix: Array, generator: np.random.Generator) -> Array:
-    """The same likenesses, given to pairs at random."""
+    """The same similarities, given to pairs at random."""
     above = np.triu_indices(len(matrix), 1)
     result = np.zeros_like(matrix)
     result[above] = generator.permutation(matrix[above])
@@ -385,7 +385,7 @@ class Equivariance:
     """How far a family is one unit turned round and round.
 
     Attributes:
-        share: share of the variance among the likenesses of its units that the step between two units round
+        share: share of the variance among the similarities of its units that the step between two units round
             the circle explains (1: each unit sees its neighbors as every other does; the matrix is circulant).
         shuffled: the same with the units in random orders: the control.
         p: share of random orders (this one counted in) that do as well.
@@ -397,9 +397,9 @@ class Equivariance:
 
 
 def equivariance(rows: Any, *, shuffles: int = 200, seed: int = 0) -> Equivariance:
-    """Whether units, in the order of their angle, have the likenesses of one unit that is turned.
+    """Whether units, in the order of their angle, have the similarities of one unit that is turned.
 
-    In a rotation-equivariant family the likeness of two units depends on the angle between them alone, so its
+    In a rotation-equivariant family the similarity of two units depends on the angle between them alone, so its
     matrix is circulant (Olah et al., Naturally Occurring Equivariance in Neural Networks, Distill 2020).
 
     Args:

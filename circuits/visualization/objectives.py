@@ -347,7 +347,7 @@ def of_unit(model: Model, unit: Unit, *, pre_activation: bool = False) -> Object
     """
     layer = unit.layer
     if pre_activation and unit.basis is None and model.graph is not None:
-        before = model.graph.before_rectifier(model.node(layer))
+        before = model.graph.before_relu(model.node(layer))
         if before is not model.node(layer):
             layer = model.name_of(before)
     at: str | Tensor = "mean" if unit.at is None else torch.tensor([unit.at])

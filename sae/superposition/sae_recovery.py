@@ -108,8 +108,8 @@ class HiddenStream:
         self._shape: tuple[Tensor, Tensor] | None = None
         if normal:
             hidden = solution.hidden(sample(solution.model, 4 * _EVALUATED, seed=self._seed(0, 1))).double()
-            centerd = hidden - hidden.mean(dim=0)
-            values, axes = torch.linalg.eigh(centerd.T @ centerd / len(hidden))
+            centered = hidden - hidden.mean(dim=0)
+            values, axes = torch.linalg.eigh(centered.T @ centered / len(hidden))
             self._shape = (hidden.mean(dim=0), values.clamp_min(0).sqrt() * axes)
 
     def _seed(self, block: int, which: int = 0) -> int:

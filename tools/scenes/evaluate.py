@@ -32,7 +32,7 @@ class Batch:
     Attributes:
         labels: `(N,)` class indices.
         present: `(N, parts)` whether any of a part is visible.
-        inside: `(N, parts, h, w)` whether a position of `PART_LAYER` is centerd on the part.
+        inside: `(N, parts, h, w)` whether a position of `PART_LAYER` is centered on the part.
         acts: layer name -> activations `(N, C, h, w)`; "softmax_pre" `(N, classes)`.
     """
 
@@ -83,7 +83,7 @@ def image_auc(batch: Batch, layer: str, positive: Iterable[str], negative: Itera
 
 
 def part_auc(batch: Batch, layer: str = PART_LAYER, most: int = 20_000) -> dict[str, Tensor]:
-    """For each part, the AUC of each unit `(C,)`: positions centerd on it against positions of images without it.
+    """For each part, the AUC of each unit `(C,)`: positions centered on it against positions of images without it.
 
     `layer` must lie on the grid of `PART_LAYER`; of the negative positions an even sample of at most `most` is taken.
     """

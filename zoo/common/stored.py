@@ -194,13 +194,13 @@ class Stored:
         """
         reason = None
         with contextlib.suppress(OSError, ValueError):
-            place = folder.absolute()
-            if not place.is_dir():
-                if place.exists():
+            nearest = folder.absolute()
+            if not nearest.is_dir():
+                if nearest.exists():
                     raise self.error(f"{named(folder)} is a file; give a folder")
-                place = next(parent for parent in place.parents if parent.exists())
-                reason = None if place.is_dir() else f"{named(place)} is a file"
-            if reason is None and os.access(place, os.W_OK | os.X_OK):
+                nearest = next(parent for parent in nearest.parents if parent.exists())
+                reason = None if nearest.is_dir() else f"{named(nearest)} is a file"
+            if reason is None and os.access(nearest, os.W_OK | os.X_OK):
                 return
         raise self.error(f"cannot write into {named(folder)}: {reason or 'not permitted'}")
 

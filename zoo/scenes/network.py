@@ -87,7 +87,7 @@ def _before_relu(module: InceptionV1, name: str, x: Tensor) -> Tensor:
 
 
 def centers(spec: InceptionSpec, layer: str) -> tuple[int, int]:
-    """`(offset, stride)`: position i of `layer` is centerd on pixel `offset + i * stride`, on both axes.
+    """`(offset, stride)`: position i of `layer` is centered on pixel `offset + i * stride`, on both axes.
 
     For specs whose padding is the same on both axes; the blocks' own convolutions do not shift anything.
     """

@@ -1,6 +1,6 @@
 """What the objects look like: each function draws one, as shapes in its own coordinates.
 
-Every object is about one unit wide or high and centerd on the origin, y down. Objects that face a
+Every object is about one unit wide or high and centered on the origin, y down. Objects that face a
 side face left here; the generator mirrors them. The shapes of a `group` move together when the
 generator breaks an arrangement, and a `part` is what the masks and boxes of a scene speak about.
 """

@@ -147,7 +147,7 @@ def training_story(seed: int, index: int) -> Story:
 def labels_at(stories: Sequence[Story], positions: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Labels `(n, features)` of tokens at `positions` `(n, 2)`: the number of the story, and of the token in it.
 
-    It is how a language site names its vectors (`Block.places`).
+    It is how a language site names its vectors (`Block.positions`).
 
     Raises:
         CircuitsError: a position that is in none of the stories.

@@ -151,7 +151,7 @@ def _attribution(attribution: Attribution, name: str, check: PositionCheck) -> d
         "target": attribution.target,
         "class": name,
         "score": float(attribution.response[0]),
-        "places": attribution.places[0].cpu(),
+        "places": attribution.by_position[0].cpu(),
         "units": [{"unit": f"{attribution.source}:{c}", "contribution": v} for c, v in attribution.top(10)],
         "silenced": {"correlation": check.correlation, "chance": check.shuffled, "drops": check.drops},
     }

@@ -118,7 +118,7 @@ def _show_ranking(console: Console, result: Polysemanticities, top_rows: tuple[P
             Text(r.unit, style="bold" if r.split else ""),
             f"{r.score:.2f}",
             len(r.clusters),
-            f"{r.apart:.2f}",
+            f"{r.separation:.2f}",
             f"{r.clear:.2f}",
             "" if r.confirmed is None else f"{100 * r.confirmed:.0f} %",
             " + ".join(str(len(c.examples)) for c in r.clusters),

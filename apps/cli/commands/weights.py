@@ -121,7 +121,7 @@ def _target(result: ExpandedWeights, index: int, top: int) -> dict:
                 "unit": f"{result.source}:{channel}",
                 "weight": weight,
                 "share": weight**2 / total,
-                "sum": float(result.sums[index, channel]),
+                "sum": float(result.summed[index, channel]),
                 "halves": halves(kernel),
                 "kernel": kernel,
             }

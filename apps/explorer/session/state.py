@@ -29,7 +29,7 @@ from circuits.dataset.scan_targets import as_scanned
 from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model, load
-from circuits.units.similarity import Likeness, by_weights, likeness_of, unit_names
+from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
 from zoo.images.sources import Images
 from zoo.registry import get_card
 
@@ -314,7 +314,7 @@ def visualization_uri(visualization: rendered_units.StoredVisualization) -> str 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _similarity(
     model: str, digest: str, folder: str, stamp: str, layer: str, by: str, _model: Model, _scan: Scan | None
-) -> Likeness:
+) -> UnitSimilarity:
     if by == "weights" or _scan is None:
         return by_weights(_model, layer)
     samples = _scan.samples(layer)
@@ -322,10 +322,10 @@ def _similarity(
         np.maximum(samples.values, 0) if _model.layers[layer.partition("~")[0]].size is not None else samples.values
     )
     measure = f"activations at {len(activations)} positions of the images"
-    return likeness_of(activations.T, unit_names(_model, layer), measure=measure, centerd=True)
+    return unit_similarity(activations.T, unit_names(_model, layer), measure=measure, centered=True)
 
 
-def similarity_in(at: Location, by: str) -> Likeness:
+def similarity_in(at: Location, by: str) -> UnitSimilarity:
     """Similarities of the units of this layer, by "weights" or by "activations".
 
     Raises:

@@ -86,7 +86,7 @@ def _before(model: Model, layer: str) -> str:
     base = layer if part is None else part[0]
     if model.graph is None:
         raise CircuitsError(f"{model.name} could not be traced, so that its pre-activations cannot be accessed")
-    node = model.graph.before_rectifier(model.node(base))
+    node = model.graph.before_relu(model.node(base))
     if node is model.node(base):
         raise CircuitsError(f"{base} has no ReLU of its own, before which weights could be ablated")
     return model.name_of(node)

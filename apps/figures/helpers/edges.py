@@ -21,7 +21,7 @@ def edge(context: FigureContext, weights: ExpandedWeights, target: int, source: 
     """
     from circuits.tracing.circuit import Edge
 
-    total = float(weights.sums[target, source])
+    total = float(weights.summed[target, source])
     sign = 1 if total > 0 else -1
     return Edge(
         source=str(context.model.unit(f"{weights.source}:{source}")),

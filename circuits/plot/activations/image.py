@@ -193,7 +193,7 @@ def attribution_figure(
         name = names[i] if i < len(names) else short(row.target)
         score = f"{name}: score {signed(float(row.response[0]))}, attributed {signed(float(row.values.sum()))}"
         canvas.write(axes, MARGIN, y - 8, score, size=12, bold=True, limit=70)
-        positions = row.places[0].float().cpu().numpy()
+        positions = row.by_position[0].float().cpu().numpy()
         _over(axes, gray, positions, float(np.abs(positions).max()), MARGIN, y, side)
         canvas.note(axes, MARGIN, y + side + 17, "gradient times activation", size=10.5)
         x = MARGIN + side + 18

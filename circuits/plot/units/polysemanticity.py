@@ -68,7 +68,7 @@ def polysemantic_unit(
 def _summary(result: Polysemanticity) -> str:
     text = (
         f"{result.n_examples} examples, {_clusters(len(result.clusters))}; score {result.score:.2f}: "
-        f"parents differ {result.apart:.2f}, margin over shuffled {result.clear:.2f}"
+        f"parents differ {result.separation:.2f}, margin over shuffled {result.clear:.2f}"
     )
     if result.confirmed is not None and result.agreement is not None:
         agreement = minus(f"{result.agreement:.2f}")
@@ -197,7 +197,7 @@ def polysemantic_ranking(
         )
         canvas.write(axes, left + wide + 12, y, f"{row.score:.2f}", size=11, middle=True)
         witness = "" if row.confirmed is None else f"{100 * row.confirmed:.0f} %"
-        for j, text in enumerate((f"{row.apart:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
+        for j, text in enumerate((f"{row.separation:.2f}", f"{row.clear:.2f}", witness, str(len(row.clusters)))):
             canvas.write(axes, right + 50 + j * 82, y, text, size=11, align="right", middle=True)
     if not ranked:
         canvas.note(axes, MARGIN, head + 14, "no units", size=12)

@@ -101,7 +101,7 @@ def test_the_weight_matrix_holds_the_expanded_weights(context: FigureContext) ->
     result = result_of(context, "K5").numbers
     target, source = result["targets"][2], result["sources"][1]
     weights = circuits.expanded_weights(context.model, source="mixed3a", target=target)
-    assert result["weights"][2][1] == pytest.approx(float(weights.sums[0, int(source.rpartition(":")[2])]), rel=1e-5)
+    assert result["weights"][2][1] == pytest.approx(float(weights.summed[0, int(source.rpartition(":")[2])]), rel=1e-5)
 
 
 def test_different_features_excite_the_car_detector_from_above_and_below(context: FigureContext) -> None:

@@ -102,7 +102,7 @@ def test_depth_stops_at_the_picture_and_layers_can_be_chosen(planted: circuits.M
     [
         (CircuitsError, "depth=0 must be a whole number of at least 1", {"depth": 0}),
         (CircuitsError, "width=0 must be a whole number of at least 1", {"width": 0}),
-        (CircuitsError, "n_places=0 must be a whole number of at least 1", {"n_places": 0}),
+        (CircuitsError, "n_positions=0 must be a whole number of at least 1", {"n_positions": 0}),
         (CircuitsError, "by='magic'", {"by": "magic"}),
         (AddressError, "no layer 'nowhere'", {"layers": ["nowhere"]}),
         (AddressError, "has 24 channels", {"target": "parts:99"}),

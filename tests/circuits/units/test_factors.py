@@ -11,7 +11,7 @@ import torch
 import circuits
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.errors import CircuitsError
-from circuits.units.similarity import likeness_of, similarity
+from circuits.units.similarity import similarity, unit_similarity
 from circuits.units.weight_factors import Factors, align, equivariance, families, one_sided_nmf
 from tests import nets
 
@@ -194,7 +194,7 @@ def three_families(seed: int = 0) -> tuple[Any, list[str]]:
 @pytest.mark.parametrize("how", [{"count": 3}, {"threshold": 0.5}])
 def test_planted_families_are_found(how: dict[str, Any]) -> None:
     rows, units, kinds = three_families()  # type: ignore[misc]
-    found = families(likeness_of(rows, units, measure="planted", centerd=False), **how)
+    found = families(unit_similarity(rows, units, measure="planted", centered=False), **how)
     assert [len(m) for m in found.members] == [9, 6, 4]
     for kind, members in enumerate(found.members):
         assert {kinds[int(name.rpartition(":")[2])] for name in members} == {kind}
@@ -206,7 +206,7 @@ def test_planted_families_are_found(how: dict[str, Any]) -> None:
 
 def test_a_family_for_each_unit_and_one_for_all_can_be_had() -> None:
     rows, units, _ = three_families()  # type: ignore[misc]
-    likeness = likeness_of(rows, units, measure="planted", centerd=False)
+    likeness = unit_similarity(rows, units, measure="planted", centered=False)
     each = families(likeness, count=len(units))
     assert len(each.members) == len(units) and each.describe()["families"][0]["within"] is None
     assert len(families(likeness, count=1).members) == 1
@@ -214,7 +214,7 @@ def test_a_family_for_each_unit_and_one_for_all_can_be_had() -> None:
 
 def test_families_need_a_number_or_a_threshold() -> None:
     rows, units, _ = three_families()  # type: ignore[misc]
-    likeness = likeness_of(rows, units, measure="planted", centerd=False)
+    likeness = unit_similarity(rows, units, measure="planted", centered=False)
     for wrong in ({}, {"count": 2, "threshold": 0.1}, {"count": 0}, {"count": 99}, {"threshold": 1.5}):
         with pytest.raises(CircuitsError):
             families(likeness, **wrong)  # type: ignore[arg-type]

@@ -103,8 +103,8 @@ def test_nhwc_vectors_are_the_one_by_one_convolution() -> None:
     maps = torch.randn(2, 10, 3, 4, generator=torch.Generator().manual_seed(0))
     rows = maps.movedim(1, -1)
     flat = model.encode(rows.reshape(-1, 10)).view(2, 3, 4, 24).movedim(-1, 1)
-    centerd = maps - model.offset[:, None, None]
-    torch.testing.assert_close(flat, torch.relu(F.conv2d(centerd, model.read[:, :, None, None], model.encoder_bias)))
+    centered = maps - model.offset[:, None, None]
+    torch.testing.assert_close(flat, torch.relu(F.conv2d(centered, model.read[:, :, None, None], model.encoder_bias)))
 
 
 def test_an_identity_dictionary_gives_rectified_activations_back() -> None:

@@ -44,8 +44,8 @@ def learned(solution: Solution, *configs: sae.SAEConfig, steps: int = 400) -> li
 def test_kurtosis_is_the_features_own_and_changes_sign_at_two_fifths() -> None:
     for p in (1.0, 0.5, 0.1):
         x = sample(ToyModel(1, 1, p), 400_000)[:, 0].double()
-        centerd = x - x.mean()
-        measured = float(centerd.pow(4).mean() / centerd.square().mean() ** 2 - 3)
+        centered = x - x.mean()
+        measured = float(centered.pow(4).mean() / centered.square().mean() ** 2 - 3)
         assert excess_kurtosis(p) == pytest.approx(measured, abs=0.01 + 0.02 * abs(measured))
     assert excess_kurtosis(1.0) == pytest.approx(-6 / 5)  # of a uniform distribution
     assert excess_kurtosis(0.40) > 0 > excess_kurtosis(0.42)
@@ -99,8 +99,8 @@ def test_the_stream_without_features_has_the_same_mean_and_covariance() -> None:
     normal = next(HiddenStream(solution, 200_000, normal=True)).double()
     torch.testing.assert_close(normal.mean(dim=0), real.mean(dim=0), rtol=0, atol=0.01)
     torch.testing.assert_close(normal.T.cov(), real.T.cov(), rtol=0.03, atol=0.003)
-    centerd = (normal - normal.mean(dim=0)) / normal.std(dim=0)
-    assert float((centerd.pow(4).mean(dim=0) - 3).abs().max()) < 0.1
+    centered = (normal - normal.mean(dim=0)) / normal.std(dim=0)
+    assert float((centered.pow(4).mean(dim=0) - 3).abs().max()) < 0.1
 
 
 @pytest.fixture(scope="module")

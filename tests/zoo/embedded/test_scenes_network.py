@@ -112,7 +112,7 @@ def test_part_maps_cover_the_cells_that_show_the_part() -> None:
     cells = train.part_map(scene)
     offset, stride = centers(SPEC, PART_LAYER)
     for part in scene.parts:
-        # A cell centerd well inside a part is full.
+        # A cell centered well inside a part is full.
         inner = np.argwhere(part.mask[offset::stride, offset::stride])
         assert all(cells[PARTS.index(part.name), y, x] > 0 for y, x in inner)
     absent = [k for k, name in enumerate(PARTS) if name not in {p.name for p in scene.parts}]

@@ -10,7 +10,7 @@ import numpy as np
 
 from circuits.errors import CircuitsError
 from circuits.units.dossier.section_registry import Finding, Nothing, Subject, section
-from circuits.units.similarity import Neighbors, by_weights, likeness_of, unit_names
+from circuits.units.similarity import Neighbors, by_weights, unit_names, unit_similarity
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def similar_units(subject: Subject) -> Finding:
         rectified = np.maximum(values, 0) if model.layers[unit.layer].size is not None else values
         measure = f"responses at {len(values)} positions of the images"
         names = unit_names(model, layer)
-        likeness = likeness_of(rectified.T, names, measure=measure, centerd=True, seed=subject.seed)
-        by["activations"] = likeness.neighbors(str(unit))
+        similarity = unit_similarity(rectified.T, names, measure=measure, centered=True, seed=subject.seed)
+        by["activations"] = similarity.neighbors(str(unit))
     try:
         by["incoming weights"] = by_weights(model, layer).neighbors(str(unit))
     except CircuitsError:  # the first layer of all, and nets without a graph: the section of weights gives the reason

@@ -28,7 +28,7 @@ def overview(context: FigureContext) -> FigureResult:
     crops, notes, fields, ratios = {}, {}, {}, []
     for layer in layers:
         scan = context.scan.layer(layer)
-        active = np.flatnonzero(scan.fires_on > 0)
+        active = np.flatnonzero(scan.active_images > 0)
         chosen = active[np.linspace(0, len(active) - 1, min(len(active), context.size(8, 6, 2))).astype(int)]
         rows[layer] = [str(context.model.unit(f"{layer}:{i}")) for i in chosen]
         field = context.model.layers[layer].receptive_field

@@ -41,7 +41,7 @@ def black_and_white(context: FigureContext) -> FigureResult:
     weights = circuits.expanded_weights(context.model, source=below, target=unit)
     count = context.size(15, 10, 5)
     edges = [edge(context, weights, 0, c) for c, _ in weights.top(n=count)]
-    strengths = weights.sums[0].detach().cpu().double().numpy()
+    strengths = weights.summed[0].detach().cpu().double().numpy()
     preference = gray[below]
     r = correlation(preference, strengths)
     rng = np.random.default_rng(context.seed)

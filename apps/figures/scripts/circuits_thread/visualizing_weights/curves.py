@@ -30,7 +30,7 @@ def parents(context: FigureContext) -> FigureResult:
     if context.published:
         unit = next((u for u in later.units if u.index == 342), unit)
     weights = circuits.expanded_weights(context.model, source=early.layer, target=unit.unit)
-    strengths, norms = (v.detach().cpu().double().numpy()[0] for v in (weights.sums, weights.norms))
+    strengths, norms = (v.detach().cpu().double().numpy()[0] for v in (weights.summed, weights.norms))
     order = sorted(early.units, key=lambda u: -norms[u.index])
     chosen = order[:3]
     if context.published:

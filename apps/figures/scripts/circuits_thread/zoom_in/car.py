@@ -32,7 +32,7 @@ def draw(context: FigureContext) -> FigureResult:
 
     role = car(context)
     images = context.images
-    traced = circuits.trace(context.model, role.unit, images=images, width=6, n_places=context.size(32, 16, 4))
+    traced = circuits.trace(context.model, role.unit, images=images, width=6, n_positions=context.size(32, 16, 4))
     traced = label_parts(context.model, traced, images)
     score = circuits.score(context.model, traced, images=images, random=context.size(50, 20, 5), seed=context.seed)
     drawing = circuit_graph(traced, crops(traced, images, context.model.input))

@@ -99,7 +99,7 @@ def circuit(context: FigureContext) -> FigureResult:
 
     role = dog(context)
     images = split(context.images, dogs())[0].spread(context.size(200, 80, 24))
-    traced = circuits.trace(context.model, role.unit, images=images, width=8, n_places=context.size(32, 16, 4))
+    traced = circuits.trace(context.model, role.unit, images=images, width=8, n_positions=context.size(32, 16, 4))
     layer = traced.layers[1]
     responses = _mirrored(context, layer)
     edges = {e.source: e for e in traced.into(traced.target)}

@@ -26,7 +26,7 @@ def draw(context: FigureContext) -> FigureResult:
     layer = context.layer("mixed4e", "mixed4a", "fire9", "fire8")
     n = context.size(64, 32, 12)
     scan = context.scan.layer(layer)
-    active = [i for i in range(len(scan)) if scan.fires_on[i] >= n]
+    active = [i for i in range(len(scan)) if scan.active_images[i] >= n]
     if not active:
         raise NotApplicable(f"needs more images: no unit of {layer} fires on {n} of {len(context.images)}")
     candidates = _candidates(context, layer, active)

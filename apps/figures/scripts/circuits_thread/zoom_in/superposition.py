@@ -37,7 +37,7 @@ def draw(context: FigureContext) -> FigureResult:
         raise NotApplicable(f"needs a spatial layer after {layer}, the layer of the car unit")
     kernels = np.asarray(expanded_weights(model, source=layer, target=after[0]).kernels.detach(), dtype=np.float64)
     strengths, norms = kernels.sum(axis=(2, 3)), np.sqrt(np.square(kernels).sum(axis=(2, 3)))
-    active = context.scan.layer(after[0]).fires_on
+    active = context.scan.layer(after[0]).active_images
     order = [
         int(t) for t in np.argsort(-strengths[:, index], kind="stable") if active[t] >= 10 and strengths[t, index] > 0
     ]

@@ -45,7 +45,7 @@ def draw(context: FigureContext) -> FigureResult:
             {
                 "class": name,
                 "score": attribution.response,
-                "places": attribution.places[0],
+                "places": attribution.by_position[0],
                 "channels": attribution.top(6),
                 "drops": check.drops,
                 "correlation": check.correlation,

@@ -1,4 +1,4 @@
-"""Likeness: cosines and correlations against closed forms, planted twins are neighbors, and the null is a null."""
+"""Similarity: cosines and correlations against closed forms, planted twins are neighbors, and the null is a null."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from circuits.units.similarity import (
     by_activations,
     by_tuning,
     by_weights,
-    likeness_of,
     neighbors,
     sample_responses,
     similarity,
     unit_names,
+    unit_similarity,
 )
 from tests import nets
 
@@ -56,11 +56,11 @@ def twins() -> circuits.Model:
 
 
 @pytest.mark.parametrize("centered", [False, True])
-def test_similarity_is_numpys(centerd: bool) -> None:
+def test_similarity_is_numpys(centered: bool) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 40)) + 1, rng.normal(size=(7, 40))
-    found = similarity(a, b, centerd=centerd)
-    if centerd:
+    found = similarity(a, b, centered=centered)
+    if centered:
         expected = np.corrcoef(a, b)[:5, 5:]
     else:
         expected = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
@@ -70,7 +70,7 @@ def test_similarity_is_numpys(centerd: bool) -> None:
 
 def test_what_does_not_vary_is_like_nothing() -> None:
     rows = np.array([[1.0, 1, 1, 1], [1, 2, 3, 4], [0.1, 0.1, 0.1, 0.1]])
-    np.testing.assert_allclose(similarity(rows, centerd=True), [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(similarity(rows, centered=True), [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-6)
     assert similarity(np.array([[0.0, 0], [1, 0]])).tolist() == [[0, 0], [0, 1]]
 
 
@@ -78,7 +78,7 @@ def test_small_differences_on_a_large_offset_count() -> None:
     """In float32 a correlation around a mean of a thousand would be rounding."""
     rng = np.random.default_rng(0)
     small = rng.normal(size=(2, 500))
-    np.testing.assert_allclose(similarity(small * 1e-2 + 1e4, centerd=True), np.corrcoef(small), atol=1e-4)
+    np.testing.assert_allclose(similarity(small * 1e-2 + 1e4, centered=True), np.corrcoef(small), atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((0, 3)), np.array([[np.nan, 1.0], [1, 2]])])
@@ -133,7 +133,7 @@ def test_tuning_is_correlated_over_all_of_its_axes() -> None:
 def test_chance_is_the_99th_percentile_of_pairs() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(900, 60))
-    found = likeness_of(rows, [f"n/l:{i}" for i in range(900)], measure="noise", centerd=False)
+    found = unit_similarity(rows, [f"n/l:{i}" for i in range(900)], measure="noise", centered=False)
     pairs = found.matrix[np.triu_indices(900, 1)]
     # more pairs than are all taken: drawn from the seed, near the percentile of all
     assert found.chance == pytest.approx(np.percentile(pairs, 99), abs=0.01)
@@ -142,7 +142,7 @@ def test_chance_is_the_99th_percentile_of_pairs() -> None:
 
 def test_neighbors_are_the_sorted_row_of_the_matrix() -> None:
     rng = np.random.default_rng(0)
-    found = likeness_of(rng.normal(size=(50, 8)), [f"n/l:{i}" for i in range(50)], measure="noise", centerd=False)
+    found = unit_similarity(rng.normal(size=(50, 8)), [f"n/l:{i}" for i in range(50)], measure="noise", centered=False)
     near = found.neighbors("l:7", 49)
     expected = sorted((float(v) for i, v in enumerate(found.matrix[7]) if i != 7), reverse=True)
     assert [value for _, value in near.rows] == expected and len({unit for unit, _ in near.rows}) == 49
