@@ -207,13 +207,13 @@ def check_known(name: str, store: Path | None) -> None:
     try:
         get_card(name)
     except ModelError as error:
-        from circuits.dataset.scan_store import own_model_of
+        from circuits.dataset.scan_store import own_model_options
 
-        spec = None if store is None else own_model_of(store, name)
-        if spec is None:
+        options = [] if store is None else own_model_options(store, name)
+        if not options:
             raise ModelError(f"{error}; a model of your own is given with --model FILE.py:NAME") from None
         raise ModelError(
-            f"{name} is a model of your own, whose code is not run unasked: give --model {shlex.quote(spec)}"
+            f"{name} is a model of your own, whose code is not run unasked: give {shlex.join(options)}"
         ) from None
 
 

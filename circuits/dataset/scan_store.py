@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import CircuitsError
 from zoo.common.stored import Stored
+from zoo.inputs import InputSpec
 
 SCHEMA = 1
 KIND = "vision-circuits scan"
@@ -55,15 +57,24 @@ def models_in(store: str | Path) -> list[str]:
     return names
 
 
-def own_model_of(store: str | Path, model: str) -> str | None:
-    """What `--model` takes for a model of the user's own whose scan a store holds, FILE:NAME; None for any other."""
+def own_model_options(store: str | Path, model: str) -> list[str]:
+    """The options that open a model of the user's own whose scan a store holds; none for any other model.
+
+    The input is among them where no card file beside the code has it.
+    """
     try:
         manifest = read_manifest(folder_of(store, model))
     except StoreError:
-        return None
+        return []
     card = None if manifest is None else manifest.get("card")
-    spec = card.get("own") if isinstance(card, dict) else None
-    return spec if isinstance(spec, str) else None
+    if manifest is None or not isinstance(card, dict) or not isinstance(card.get("own"), str):
+        return []
+    options, path = ["--model", card["own"]], Path(card["own"].rpartition("=")[2].rpartition(":")[0])
+    if not any(path.with_suffix(suffix).is_file() for suffix in (".card.toml", ".card.json")):
+        default = json.loads(json.dumps(asdict(InputSpec())))
+        changed = {key: value for key, value in manifest.get("input", {}).items() if value != default.get(key)}
+        options += ["--input", json.dumps(changed)] if changed else []
+    return options
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from apps.explorer.session.labels import FILE as LABELS
 from apps.explorer.session.labels import Labels
 from apps.explorer.session.ordering import most_selective
 from circuits.dataset.scan_results import Scan
-from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_model_of
+from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_model_options
 from circuits.dataset.scan_targets import as_scanned
 from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
@@ -86,10 +86,10 @@ def unknown_models(server: Settings) -> dict[str, str]:
 
 
 def _how_to_open(server: Settings, name: str) -> str:
-    spec = own_model_of(server.store, name)
-    if spec is None:
+    options = own_model_options(server.store, name)
+    if not options:
         return "no model of this name is known here"
-    command = shlex.join(["circuits", "explore", "--store", str(server.store), "--model", spec])
+    command = shlex.join(["circuits", "explore", "--store", str(server.store), *options])
     return f"a model of your own, which this explorer was not given: {command}"
 
 

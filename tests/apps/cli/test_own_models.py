@@ -182,7 +182,13 @@ def test_a_store_tells_which_code_to_name_and_runs_none(folder: Path, cli: Cli) 
     CARDS.remove("mine")
     (folder / "mine.py").write_text("raise RuntimeError('this must not run')\n")
     refused = cli("explain", "mine/layer3:7", "--store", "store")
-    assert is_refused(refused) and f"--model {folder / 'mine.py'}:make" in refused.err
+    assert is_refused(refused) and refused.err.endswith(f"give --model {folder / 'mine.py'}:make\n")
+    (folder / "mine.card.toml").unlink()
+    refused = cli("explain", "mine/layer3:7", "--store", "store")
+    options = shlex.split(refused.err.partition(" give ")[2])
+    assert options[:3] == ["--model", f"{folder / 'mine.py'}:make", "--input"]
+    expected = {name: value if isinstance(value, list | int) else [value] for name, value in json.loads(INPUT).items()}
+    assert json.loads(options[3]) == expected
 
 
 def test_a_fine_tuned_torchvision_network_has_its_number_of_classes(folder: Path, cli: Cli) -> None:
