@@ -240,6 +240,13 @@ class ImageOptions(ModelOptions):
         return open_sources(self.images or ("scenes:500",), self.limit, self.seed)
 
 
+def loading_code(model: str, weights: str | None = None) -> str:
+    """Python that loads a model as the command did."""
+    from zoo.networks import own
+
+    return own.loading_code(model, weights)
+
+
 def reporting(report: Report | None) -> dict[str, Any]:
     """The `progress=` of a function of the library: our bar, or nothing where none is shown."""
     return {} if report is None else {"progress": report}

@@ -77,6 +77,10 @@ class OwnModel:
         return self.target.endswith(".py")
 
 
+_ADDED: dict[str, OwnModel] = {}
+"""What was added, by the key of its name."""
+
+
 def is_spec(text: str) -> bool:
     """Whether `text` names code, rather than a registered model: those have neither `:` nor `=` in their names."""
     return ":" in text or "=" in text or text.endswith(".py")
@@ -157,11 +161,28 @@ def add(own: OwnModel) -> Card:
     if known is not None and not known.own:
         raise ModelError(f"there is a model {known.name!r} already: give another name, --model NAME={own.spec}")
     try:
-        return register(card_of(own), replace=True)
+        card = register(card_of(own), replace=True)
     except ModelError as error:
         if "cannot be called" in str(error):
             raise ModelError(f"{error}; --model NAME={own.attribute and own.spec} gives another") from None
         raise
+    _ADDED[key(own.name)] = own
+    return card
+
+
+def loading_code(model: str, weights: str | None = None) -> str:
+    """Python that loads the model called `model`, for pages of results; it registers the user's own first.
+
+    >>> loading_code("scenes")
+    "model = circuits.load('scenes')"
+    """
+    load = f"model = circuits.load({model!r}{f', weights={weights!r}' if weights else ''})"
+    own = _ADDED.get(key(model))
+    if own is None:
+        return load
+    given = {name: getattr(own, name) for name in ("weights", "input", "card")}
+    options = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    return f"from zoo.networks import own\n\nown.add(own.parse({own.spec!r}{options}))\n{load}"
 
 
 def card_of(own: OwnModel) -> Card:

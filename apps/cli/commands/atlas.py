@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
@@ -127,7 +127,6 @@ class DrawAtlas(ImageOptions):
 
     def python(self, model: Model, layer: str) -> str:
         """The Python that does the same."""
-        weights = f", weights={self.weights!r}" if self.weights else ""
         source = self.images[0] if len(self.images) == 1 else list(self.images) or "scenes:500"
         limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
         given = {
@@ -138,7 +137,7 @@ class DrawAtlas(ImageOptions):
         options = ", ".join(f"{k}={v!r}" for k, v in given.items())
         return (
             "import circuits\nfrom zoo import open_images\n\n"
-            f"model = circuits.load({model.name!r}{weights})\n"
+            f"{loading_code(model.name, self.weights)}\n"
             f"images = open_images({source!r}{limit})\n"
             f"atlas = activation_atlas(model, {layer!r}, images, {options})\n"
         )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import CommandResult, Many, ModelOptions, Session, check_known, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, check_known, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
 from apps.cli.registry import command
@@ -91,7 +91,7 @@ class Explain(ModelOptions):
 
             python = (
                 "import circuits\nfrom circuits.units.dossier import explain\n\n"
-                f"model = circuits.load({model.name!r})\n"
+                f"{loading_code(model.name, self.weights)}\n"
                 f"scan = circuits.read_scan({str(self.store)!r}, model.name)\n"
                 f"dossier = explain(model, {unit.short!r}, scan, sections={sections!r})"
             )

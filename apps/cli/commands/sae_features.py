@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
+from apps.cli.common import CommandResult, Many, ModelOptions, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
@@ -308,7 +308,7 @@ def _ids(examples: Sequence[Example]) -> str:
 def _python(model: str, folder: Path, space: str) -> str:
     return (
         "import circuits\nfrom sae.data.vision_site import attach_folder\n\n"
-        f"model = circuits.load({model!r})\n"
+        f"{loading_code(model)}\n"
         f"attach_folder(model, {str(folder)!r})\n"
         f"scan = circuits.scan(model, IMAGES, {str(folder / 'scan')!r}, layers=[{shlex.quote(space)!r}])"
     )

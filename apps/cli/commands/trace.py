@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import show_circuit
 from apps.cli.output.console import clock
@@ -117,7 +117,6 @@ class Trace(ImageOptions):
 
     def python(self, unit: str) -> str:
         """The Python that does the same."""
-        weights = f", weights={self.weights!r}" if self.weights else ""
         sources = list(self.images) or ["scenes:500"]
         source = repr(sources[0] if len(sources) == 1 else sources)
         limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
@@ -125,7 +124,7 @@ class Trace(ImageOptions):
             "import circuits",
             "from zoo import open_images",
             "",
-            f"model = circuits.load({unit.rpartition('/')[0]!r}{weights})",
+            loading_code(unit.rpartition("/")[0], self.weights),
             f"images = open_images({source}{limit})",
             f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r})",
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",

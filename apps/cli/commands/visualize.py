@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Many, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
@@ -173,7 +173,6 @@ class Visualize(ImageOptions):
 
     def python(self, model: Model, units: list[str]) -> str:
         """The Python that does the same."""
-        weights = f", weights={self.weights!r}" if self.weights else ""
         left_out: dict[str, Any] = {
             "size": None,
             "optimum": "positive",
@@ -190,7 +189,7 @@ class Visualize(ImageOptions):
             "from circuits.visualization import examine, params, visualize",
             "from zoo import open_images",
             "",
-            f"model = circuits.load({model.name!r}{weights})",
+            loading_code(model.name, self.weights),
             f"units = {units!r}",
             f"results = visualize(model, units, {', '.join(options)})",
         ]

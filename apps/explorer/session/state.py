@@ -31,6 +31,7 @@ from circuits.network.address import Unit
 from circuits.network.model import Model, load
 from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
 from zoo.images.sources import Images
+from zoo.networks.own import loading_code
 from zoo.registry import get_card
 
 
@@ -365,6 +366,11 @@ def warm_up(chosen: str) -> threading.Thread:
     thread = threading.Thread(target=warm, name="explorer-warm", daemon=True)
     thread.start()
     return thread
+
+
+def loading_code_of(at: Location) -> str:
+    """Python that loads the model."""
+    return loading_code(at.model.name, at.settings.weights_of(at.model.name))
 
 
 def to_json(value: Any) -> str:

@@ -101,7 +101,7 @@ def _python(at: Location) -> str:
     depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "weights")))
     return (
         "import circuits\n\n"
-        f"model = circuits.load({at.model.name!r})\n"
+        f"{state.loading_code_of(at)}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"options = {{'depth': {depth}, 'width': {width}, 'by': {by!r}}}\n"
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"

@@ -22,7 +22,7 @@ def main() -> None:
     at = state.locate(None)
     page_frame.header(
         "home", "Circuits", about="Take a trained network apart and see how it computes.",
-        python=f"import circuits\n\nmodel = circuits.load({at.model.name!r})\nprint(list(model.layers))\n",
+        python=f"import circuits\n\n{state.loading_code_of(at)}\nprint(list(model.layers))\n",
     )  # fmt: skip
     st.markdown("##### Guided tours")
     for column, tour in zip(st.columns(len(tours.TOURS), gap="medium"), tours.TOURS.values(), strict=True):

@@ -11,6 +11,7 @@ from apps.explorer.components.choose import choose
 from apps.explorer.pages import Entry
 from apps.explorer.panes import image_analysis
 from apps.explorer.server.security import guarded
+from apps.explorer.session import state
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
 from circuits import plot
@@ -52,7 +53,7 @@ def _python(at: Location, image: image_analysis.SelectedImage | None) -> str:
     source = '"IMAGE.png"' if index is None else f"{scan}.images().subset([{index}])"
     return (
         "import circuits\n\n"
-        f"model = circuits.load({at.model.name!r})\n"
+        f"{state.loading_code_of(at)}\n"
         f"image = {source}\n"
         f"position = circuits.semantic_dictionary(model, {at.unit.space!r}, image, steps=0)\n"
         f"attribution = circuits.attribute(model, image, source={at.unit.layer!r}, target='logits:0')\n"

@@ -127,7 +127,7 @@ def _python(at: Location, kind: str) -> str:
     if kind == "concept":
         return (
             "import circuits\n\n"
-            f"model = circuits.load({at.model.name!r})\n"
+            f"{state.loading_code_of(at)}\n"
             'findings = circuits.find(model, positive="WITH", negative="WITHOUT")\n'
             "print(findings.rows[:10], findings.chance)\n"
         )

@@ -113,7 +113,7 @@ def _classes(scanned: UnitScan) -> None:
 def _python(at: Location) -> str:
     return (
         "import circuits\n\n"
-        f"model = circuits.load({at.model.name!r})\n"
+        f"{state.loading_code_of(at)}\n"
         f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\n"
         f"dossier = circuits.explain(model, {at.unit.channel.short!r}, scan)\n"
     )

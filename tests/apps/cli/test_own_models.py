@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 import circuits
+from apps.cli.common import loading_code
 from apps.cli.main import main
 from circuits.errors import ModelError
 from tests.apps.terminal import ROOT, Cli, is_refused
@@ -102,6 +104,18 @@ def test_values_are_those_of_plain_pytorch(folder: Path) -> None:
 def test_a_class_is_named_on_the_command_line(cli: Cli) -> None:
     groups = cli("look", "mine/layer3", *MODEL, "--images", "photos/dots/0.png", "--classes", "car", "--json")
     assert groups.code == 0 and "car" in groups.out, groups.err
+
+
+def test_the_python_on_a_page_loads_the_model(folder: Path, cli: Cli) -> None:
+    given = (*MODEL, "--weights", "w.pth", "--input", INPUT)
+    assert cli("trace", "mine/layer3:7", *given, "--images", "photos", "--out", "circuit").code == 0
+    page = html.unescape((folder / "circuit" / "index.html").read_text())
+    assert "own.add(own.parse(" in page and str(folder / "mine.py") in page
+    digest, code = circuits.load("mine", weights="w.pth").digest, loading_code("mine", "w.pth")
+    CARDS.remove("mine")
+    names: dict[str, Any] = {"circuits": circuits}
+    exec(code, names)
+    assert names["model"].digest == digest and names["model"].input.mean == (0.5,)
 
 
 def test_another_name_a_class_and_a_wrapped_model(folder: Path, cli: Cli) -> None:

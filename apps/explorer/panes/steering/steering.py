@@ -213,7 +213,7 @@ def script(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage 
     return (
         "import circuits\nfrom sae import LatentEdit, VisionSite, When, steer\nfrom sae.steering import maxima\n"
         f"{'from sae.data.vision_site import attach_folder' + chr(10) if attach else ''}\n"
-        f"model = circuits.load({at.model.name!r})\n{attach}"
+        f"{state.loading_code_of(at)}\n{attach}"
         f"site, units = VisionSite(model, {site.vision.layer.name!r}), {basis}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"edits = {edit_links.as_python(edits)}\n"
