@@ -110,6 +110,14 @@ _MODELESS = frozenset(
 )  # fmt: skip
 
 
+def _modeless(part: nn.Module) -> bool:
+    kind = type(part).__module__
+    if isinstance(part, nn.RReLU | nn.MultiheadAttention):
+        return False
+    # layers that dynamic quantization puts in are made in training mode, and have none
+    return kind in _MODELESS or kind.startswith("torch.ao.nn.quantized")
+
+
 def check_mode(module: nn.Module, name: str) -> None:
     """Refuse a network of which some module is in training mode: it would change, and change with the batch.
 
@@ -119,8 +127,7 @@ def check_mode(module: nn.Module, name: str) -> None:
     moving = [
         f"{path or 'the whole'} ({type(part).__name__})"
         for path, part in module.named_modules()
-        if part.training
-        and (type(part).__module__ not in _MODELESS or not path or isinstance(part, nn.RReLU | nn.MultiheadAttention))
+        if part.training and (not path or not _modeless(part))
     ]
     if moving:
         more = f" and {len(moving) - 4} more" if len(moving) > 4 else ""

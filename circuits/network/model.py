@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,7 +23,7 @@ from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
-from zoo.registry import build
+from zoo.registry import build, get_card
 from zoo.weights.live_digest import LiveDigest
 
 if TYPE_CHECKING:
@@ -113,6 +114,24 @@ class Model:
     def classes(self) -> list[str]:
         """Class names in output order; empty when they are unknown."""
         return list(self._classes) if self.card is None else self.card.classes()
+
+    # Locks cannot be copied, and graphs refer to their module by identity: copies trace the network again.
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        self._check_unedited()
+        module = copy.deepcopy(self.module, memo)
+        model = Model(module, self.input, name=self.name, card=self.card, source=self.source, classes=self._classes)
+        model.bases.update(copy.deepcopy(self.bases, memo))
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_unedited()
+        card = None if self.card is None else self.card.name
+        return _rebuilt, (self.module, self.input, self.name, card, self.source, self._classes, self.bases)
+
+    def _check_unedited(self) -> None:
+        if self.node_edits:
+            raise ModelError(f"{self.name} is being edited: leave the edit before it is copied, its hooks would be too")
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.layers)} layers, input {self.input.shape}, {self.source})"
@@ -354,6 +373,16 @@ class Model:
         return layers
 
 
+def _rebuilt(
+    module: nn.Module, input: InputSpec, name: str, card: str | None, source: str, classes: list[str],
+    bases: dict[tuple[str, str], Basis],
+) -> Model:  # fmt: skip
+    known = None if card is None else get_card(card)
+    model = Model(module, input, name=name, card=known, source=source, classes=classes)
+    model.bases.update(bases)
+    return model
+
+
 def _split_call(name: str) -> tuple[str, int]:
     path, marker, number = name.rpartition(".call")
     return (path, int(number)) if marker and number.isdigit() else (name, 0)
@@ -417,6 +446,29 @@ def load(
     return model
 
 
+def _inner(module: nn.Module) -> nn.Module:
+    """The network inside of what deployment puts around it.
+
+    Raises:
+        ModelError: some module runs as compiled code, which calls no hooks.
+    """
+    while _compiled(module) or isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.get_submodule("_orig_mod" if _compiled(module) else "module")
+    for path, part in module.named_modules():
+        title = f"{path or 'it'} ({type(part).__name__})"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{title} is a torch.jit module, which calls no hooks; wrap the module that it was made from"
+            )
+        if _compiled(part) or part._compiled_call_impl is not None:
+            raise ModelError(f"{title} is compiled, and calls no hooks; wrap the network before it is compiled")
+    return module
+
+
+def _compiled(module: nn.Module) -> bool:
+    return "_orig_mod" in module._modules  # the class is in torch._dynamo, which takes a second to import
+
+
 def _check_runs(module: nn.Module, spec: InputSpec, advice: str) -> None:
     """Refuse a network that cannot take an image of that size, or that gives another output the second time.
 
@@ -473,6 +525,9 @@ def wrap(
 ) -> Model:
     """Any image network of your own, ready for analysis. The module is not changed.
 
+    Of a network in `torch.compile`, `DataParallel` or `DistributedDataParallel` the network inside is taken, with its
+    own names of layers.
+
     Args:
         module: takes one tensor `(N, channels, H, W)`; in eval mode, every module of it.
         input: size, channels and normalization of its images (default: 224 pixels, RGB, [0, 1]).
@@ -480,11 +535,13 @@ def wrap(
         classes: names of its class scores, in output order.
 
     Raises:
-        ModelError: the module is in training mode, cannot take one image tensor of that size, or has another number
-            of class scores.
+        ModelError: the module, or one in it, is in training mode, was made by torch.jit, or is compiled; it cannot
+            take one image tensor of that size; its output is random, or changes the network; or it has another
+            number of class scores.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
+    module = _inner(module)
     check_mode(module, type(module).__name__)
     spec = InputSpec() if input is None else input
     _check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)")

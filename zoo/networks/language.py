@@ -85,6 +85,12 @@ class LanguageModel:
         self.feed: Feed | None = None
         self._digest = LiveDigest(module)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("lock", "feed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.RLock(), feed=None)
+
     @property
     def config(self) -> Any:
         """Its Hugging Face configuration."""
