@@ -155,16 +155,17 @@ def add(own: OwnModel) -> Card:
     Raises:
         ModelError: its input or card file cannot be read, or its name is that of a model of ours.
     """
+    other = f"--model NAME={own.target}:{own.attribute}"
     if key(own.name) in ("tales", "hf"):
-        raise ModelError(f"{own.name!r} is the name of a language model: give another, --model NAME={own.spec}")
-    known = CARDS.get(key(own.name))
-    if known is not None and not known.own:
-        raise ModelError(f"there is a model {known.name!r} already: give another name, --model NAME={own.spec}")
+        raise ModelError(f"{own.name!r} is the name of a language model: give another, {other}")
+    existing = CARDS.get(key(own.name))
+    if existing is not None and not existing.own:
+        raise ModelError(f"there is a model {existing.name!r} already: give another name, {other}")
     try:
         card = register(card_of(own), replace=True)
     except ModelError as error:
         if "cannot be called" in str(error):
-            raise ModelError(f"{error}; --model NAME={own.attribute and own.spec} gives another") from None
+            raise ModelError(f"{error}; --model {other} gives another name") from None
         raise
     _ADDED[key(own.name)] = own
     return card
@@ -180,8 +181,8 @@ def loading_code(model: str, weights: str | None = None) -> str:
     own = _ADDED.get(key(model))
     if own is None:
         return load
-    given = {name: getattr(own, name) for name in ("weights", "input", "card")}
-    options = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    arguments = {name: getattr(own, name) for name in ("weights", "input", "card")}
+    options = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)
     return f"from zoo.networks import own\n\nown.add(own.parse({own.spec!r}{options}))\n{load}"
 
 
@@ -246,12 +247,12 @@ def _real(value: Any) -> bool:
 
 def _input_spec(document: Mapping[str, Any], origin: str) -> InputSpec:
     """`InputSpec` from JSON; numbers stand for lists of one."""
-    known = [field.name for field in fields(InputSpec)]
+    names = [field.name for field in fields(InputSpec)]
     values = dict(document)
     for name, value in document.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ModelError(f"{origin}: an input has no {shorten(name)!r}.{hint} It has {', '.join(known)}")
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise ModelError(f"{origin}: an input has no {shorten(name)!r}.{hint} It has {', '.join(names)}")
         if name in ("mean", "std"):
             numbers = value if isinstance(value, list) else [value]
             good, values[name] = bool(numbers) and all(map(_real, numbers)), tuple(numbers)

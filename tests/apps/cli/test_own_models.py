@@ -91,13 +91,13 @@ def test_values_are_those_of_plain_pytorch(folder: Path) -> None:
     assert model.classes == ["dog", "car", "house"] and model.logits == "fc"
     assert not model.module.training and not any(p.requires_grad for p in model.module.parameters())
     images = torch.rand(3, 1, 96, 128, generator=torch.Generator().manual_seed(1))
-    net, seen = _plain(folder), []
-    net.layer3.register_forward_hook(lambda _module, _inputs, output: seen.append(output))  # type: ignore[union-attr]
+    net, outputs = _plain(folder), []
+    net.layer3.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))  # type: ignore[union-attr]
     with torch.no_grad():
         expected = net((images - 0.5) / 0.25)
         assert torch.allclose(model(images), expected, atol=1e-6)
     acts = circuits.capture(model, images, at=["layer3", "fc"])
-    assert torch.allclose(acts["layer3"], seen[0], atol=1e-6)
+    assert torch.allclose(acts["layer3"], outputs[0], atol=1e-6)
     assert torch.allclose(acts["fc"].flatten(1), expected, atol=1e-6)
 
 
@@ -107,8 +107,8 @@ def test_a_class_is_named_on_the_command_line(cli: Cli) -> None:
 
 
 def test_the_python_on_a_page_loads_the_model(folder: Path, cli: Cli) -> None:
-    given = (*MODEL, "--weights", "w.pth", "--input", INPUT)
-    assert cli("trace", "mine/layer3:7", *given, "--images", "photos", "--out", "circuit").code == 0
+    options = (*MODEL, "--weights", "w.pth", "--input", INPUT)
+    assert cli("trace", "mine/layer3:7", *options, "--images", "photos", "--out", "circuit").code == 0
     page = html.unescape((folder / "circuit" / "index.html").read_text())
     assert "own.add(own.parse(" in page and str(folder / "mine.py") in page
     digest, code = circuits.load("mine", weights="w.pth").digest, loading_code("mine", "w.pth")
@@ -247,8 +247,8 @@ def test_a_job_of_the_explorer_scans_the_model(folder: Path) -> None:
     options = {"model": "mine", "images": str(folder / "photos")}
     (job / "job.json").write_text(json.dumps({"kind": "scan", "asked": options, "begun": 0}))
     settings = Settings(store=folder / "store", model="mine", weights=str(folder / "w.pth"))
-    known = own.to_environment([own.parse("mine.py:make", weights="w.pth")])
-    environment = {**os.environ, **known, **settings.to_environment(), "PYTHONPATH": str(ROOT)}
+    models = own.to_environment([own.parse("mine.py:make", weights="w.pth")])
+    environment = {**os.environ, **models, **settings.to_environment(), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "apps.explorer.server.worker", str(folder / "store"), "a"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
     assert circuits.read_scan(folder / "store", "mine").manifest["card"]["weights"].startswith(str(folder / "w.pth"))
