@@ -165,7 +165,7 @@ def add(own: OwnModel) -> Card:
         card = register(card_of(own), replace=True)
     except ModelError as error:
         if "cannot be called" in str(error):
-            raise ModelError(f"{error}; --model {other} gives another name") from None
+            raise ModelError(f"{error}; {other} gives another name") from None
         raise
     _ADDED[key(own.name)] = own
     return card
