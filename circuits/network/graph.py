@@ -65,6 +65,10 @@ class _Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        try:
+            self.path_of_module(m)
+        except NameError:  # made in the forward itself, as in nn.ReLU()(x): traced as the functions that it calls
+            return forward(*args, **kwargs)
         out = super().call_module(m, forward, args, kwargs)
         if isinstance(out, fx.Proxy):
             self.outputs.append((self.path_of_module(m), out.node))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from circuits.errors import AddressError, GraphError, ModelError, did_you_mean, nearest, shorten
+from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField, trace_graph
@@ -350,7 +350,10 @@ class Model:
     def _measure_fields(self) -> None:
         whole = [layer for layer in self.layers.values() if layer.part is None]
         with frozen(self.module):
-            fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
+            try:
+                fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
+            except CaptureError:  # the linearized network takes another branch: no layer's field can be measured
+                fields = {}
         for name, layer in self.layers.items():
             base = name if layer.part is None else layer.part[0]
             self.layers[name] = replace(layer, receptive_field=fields.get(base))

@@ -54,7 +54,7 @@ class Edge:
         weight: L2 norm of the kernel with the sign of its sum.
         strength: mean contribution to the target's pre-activation over the positions traced (for
             `by="ablation"` the mean drop of its response when the source is ablated).
-        kernel: `(kh, kw)` expanded weights.
+        kernel: `(kh, kw)` expanded weights; `(1, 1)`, the mean gradient summed over positions, where there are none.
         offset, stride: place of the kernel: see `ExpandedWeights`.
     """
 

@@ -69,7 +69,9 @@ def trace(
         depth: how many layers to go back.
         width: sources of each node, the strongest by size, whether they excite or inhibit.
         by: "weights" (expanded weight x activation), "attribution" (gradient x activation) or "ablation"
-            (drop of the node's pre-activation when the source is set to its mean).
+            (drop of the node's pre-activation when the source is set to its mean). The latter two also go through
+            gates, normalization and upsampling, which have no kernel: there an edge's kernel is a single number, the
+            gradient summed over positions, as a mean over the images.
         layers: source layers to go back through, latest first (default: the model's trunk).
         threshold: drop sources below this share of a node's strongest.
         n_positions: images on which the target is strongest, over which contributions are averaged.
@@ -150,6 +152,11 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
         if earlier is None:
             break
         chain.append(earlier)
+    if len(chain) == 1 and model.graph is None:
+        raise CircuitsError(
+            f"{unit}: torch.fx cannot trace this network, so its layers are in no known order; "
+            f"name those to go back through: layers=[...] (circuits layers {model.name})"
+        )
     if len(chain) == 1:
         raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
     return chain
@@ -169,49 +176,69 @@ class _Step:
         by: By,
     ) -> None:
         self.model, self.source, self.frontier, self.by = model, source, frontier, by
-        self.weights: ExpandedWeights = expanded_weights(model, source=source, target=frontier.units)
+        self.weights = self._kernels()
+        self.start = source if self.weights is None else self.weights.start
         self.batch = batch
-        self.acts, self.source_acts = acts[self.weights.start], acts[source]
+        self.acts, self.source_acts = acts[self.start], acts[source]
         self.peaks = peaks
+        self.gradients: dict[Unit, Tensor] = {}
+
+    def _kernels(self) -> ExpandedWeights | None:
+        """The kernels; None where the network has none here, and none are needed."""
+        try:
+            return expanded_weights(self.model, source=self.source, target=self.frontier.units)
+        except GraphError:
+            graph = self.model.graph
+            if self.by == "weights" or graph is None:
+                raise
+            graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))  # raises without a path
+            return None
 
     def explain(self, node: Unit, width: int, threshold: float) -> tuple[list[Edge], Rest]:
-        row = self.frontier.units.index(node)
         positions = self.frontier.positions[node]
-        segment = Segment(self.model, self.weights.start, node, pre=True)
+        segment = Segment(self.model, self.start, node, pre=True)
         with torch.no_grad():
             acts, context = self.acts, segment.context(self.batch)
             response = segment.respond(acts, context)[:, 0]
         pre = torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
-        contributions = self._contributions(segment, row, positions, acts, context, pre)
+        if self.weights is None or self.by == "attribution":
+            self.gradients[node] = self._gradient(segment, positions, acts, context)
+        contributions = self._contributions(segment, node, positions, acts, context, pre)
         strength = contributions.mean(dim=0)
         total = float(strength.sum())
         bias = self._bias(segment, positions, acts)
         chosen = strength.abs().argsort(descending=True, stable=True)[:width].tolist()
         floor = threshold * abs(float(strength[chosen[0]])) if chosen else 0.0
         chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
-        edges = [self._edge(node, row, c, float(strength[c])) for c in chosen]
+        edges = [self._edge(node, c, float(strength[c])) for c in chosen]
         listed = sum(e.strength for e in edges)
         mean = float(pre.mean())
-        count = self.weights.kernels.shape[1] - len(edges)
+        count = contributions.shape[1] - len(edges)
         rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean)
         return edges, rest
 
     def _contributions(
-        self, segment: Segment, row: int, positions: list[Pair], acts: Tensor, context: Any, pre: Tensor
+        self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, context: Any, pre: Tensor
     ) -> Tensor:
         """Contribution of each source to the node on each image, `(N, S)`."""
         if self.by == "weights":
+            assert self.weights is not None
             patches = self.weights.patches(acts, positions)
-            return torch.einsum("nsij,sij->ns", patches, self.weights.kernels[row].to(patches))
+            kernels = self.weights.kernels[self.frontier.units.index(node)]
+            return torch.einsum("nsij,sij->ns", patches, kernels.to(patches))
         if self.by == "attribution":
-            with frozen(self.model.module), torch.enable_grad():
-                leaf = acts.detach().requires_grad_(True)
-                out = segment.respond(leaf, context)[:, 0]
-                total = torch.stack([out[i, y, x] for i, (y, x) in enumerate(positions)]).sum()
-                (gradient,) = torch.autograd.grad(total, leaf)
-            return (gradient * acts).sum(dim=(2, 3))
-        means = self.peaks.means(self.weights.start)
+            return (self.gradients[node] * acts).sum(dim=(2, 3))
+        means = self.peaks.means(self.start)
         return ablation_drops(segment, acts, context, positions, pre, means)
+
+    def _gradient(self, segment: Segment, positions: list[Pair], acts: Tensor, context: Any) -> Tensor:
+        """Gradient `(N, S, h, w)` of the node at its position on each image."""
+        with frozen(self.model.module), torch.enable_grad():
+            leaf = acts.detach().requires_grad_(True)
+            out = segment.respond(leaf, context)[:, 0]
+            total = torch.stack([out[i, y, x] for i, (y, x) in enumerate(positions)]).sum()
+            (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient
 
     def _bias(self, segment: Segment, positions: list[Pair], acts: Tensor) -> float:
         if self.by != "weights":
@@ -219,8 +246,12 @@ class _Step:
         bias = segment.bias((acts.shape[2], acts.shape[3]))
         return 0.0 if bias is None else float(torch.stack([bias[0, y, x] for y, x in positions]).mean())
 
-    def _edge(self, node: Unit, row: int, channel: int, strength: float) -> Edge:
-        kernel = self.weights.kernels[row, channel].detach().cpu().float()
+    def _edge(self, node: Unit, channel: int, strength: float) -> Edge:
+        if self.weights is None:
+            kernel = self.gradients[node][:, channel].sum(dim=(1, 2)).mean().view(1, 1)
+        else:
+            kernel = self.weights.kernels[self.frontier.units.index(node), channel]
+        kernel = kernel.detach().cpu().float()
         total = float(kernel.sum())
         return Edge(
             source=str(Unit(self.source, channel, self.model.name)),
@@ -229,14 +260,19 @@ class _Step:
             weight=math.copysign(float(kernel.norm()), total),
             strength=strength,
             kernel=kernel.numpy(),
-            offset=self.weights.offset,
-            stride=self.weights.stride,
+            offset=(0, 0) if self.weights is None else self.weights.offset,
+            stride=(1, 1) if self.weights is None else self.weights.stride,
         )
 
     def positions_of(self, node: Unit, parent: Unit) -> list[Pair]:
         """Where the parent acts on the node on each image: its largest contribution within the kernel."""
-        row, channel = self.frontier.units.index(node), parent.index
+        channel = parent.index
         assert channel is not None
+        if self.weights is None:
+            width = self.acts.shape[3]
+            products = (self.gradients[node] * self.acts)[:, channel].abs().flatten(1)
+            return [(i // width, i % width) for i in products.argmax(dim=1).tolist()]
+        row = self.frontier.units.index(node)
         kernel = self.weights.kernels[row, channel].to(self.acts)
         positions = self.frontier.positions[node]
         patches = self.weights.patches(self.acts[:, channel : channel + 1], positions)[:, 0]
@@ -251,7 +287,7 @@ class _Step:
 
     def _on_source(self, i: int, channel: int, y: int, x: int) -> Pair:
         """A position of the start layer on the source's own grid: the peak within what a pool took it from."""
-        if self.weights.start == self.source or self.source_acts.shape == self.acts.shape:
+        if self.start == self.source or self.source_acts.shape == self.acts.shape:
             return (y, x)
         maps = self.source_acts[i, channel]
         ry, rx = -(-maps.shape[0] // self.acts.shape[2]), -(-maps.shape[1] // self.acts.shape[3])

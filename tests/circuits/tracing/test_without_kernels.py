@@ -1,0 +1,143 @@
+"""Networks without kernels between their layers, or that torch.fx reads only in part: traced where that needs none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import circuits
+from circuits.errors import CircuitsError, GraphError
+
+SPEC = circuits.InputSpec(size=24)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(6, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation between the source and the target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.gate, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3, padding=1)
+
+    def rest(self, h: Tensor) -> Tensor:
+        return self.c(h * torch.sigmoid(self.gate(h.mean((2, 3), keepdim=True))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.rest(F.relu(self.a(x))))
+
+
+class Normalized(Gated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 8)
+
+    def rest(self, h: Tensor) -> Tensor:
+        return self.c(self.norm(h))
+
+
+class Upsampled(Gated):
+    def rest(self, h: Tensor) -> Tensor:
+        return self.c(F.interpolate(F.avg_pool2d(h, 2), scale_factor=2, mode="nearest"))
+
+
+@pytest.mark.parametrize("kind", [Gated, Normalized, Upsampled])
+def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Tensor) -> None:
+    net = kind().eval()
+    with torch.no_grad():
+        net.c.bias += 1.0
+    model = circuits.wrap(net, input=SPEC)
+    with pytest.raises(GraphError):
+        circuits.trace(model, "relu_1:0", images=images, layers=["relu"])
+    traced = circuits.trace(model, "relu_1:0", images=images, layers=["relu"], width=8, by="attribution")
+    acts = F.relu(net.a(images)).detach().requires_grad_(True)
+    response = net.rest(acts)[:, 0].flatten(1)
+    (gradient,) = torch.autograd.grad(response.amax(dim=1).sum(), acts)
+    right = (gradient * acts).detach().sum(dim=(2, 3)).mean(dim=0)
+    slopes = gradient.sum(dim=(2, 3)).mean(dim=0)
+    assert len(traced.edges) == 8
+    for edge in traced.edges:
+        channel = int(edge.source.rpartition(":")[2])
+        assert edge.strength == pytest.approx(float(right[channel]), rel=1e-4, abs=1e-6)
+        assert edge.kernel.shape == (1, 1) and edge.weight == pytest.approx(float(slopes[channel]), rel=1e-3, abs=1e-5)
+    ablated = circuits.trace(model, "relu_1:0", images=images, layers=["relu"], width=8, by="ablation")
+    means = acts.detach().mean(dim=(0, 2, 3))
+    peaks = response.argmax(dim=1)
+    for edge in ablated.edges:
+        channel = int(edge.source.rpartition(":")[2])
+        changed = acts.detach().clone()
+        changed[:, channel] = means[channel]
+        with torch.no_grad():
+            drop = (response - net.rest(changed)[:, 0].flatten(1))[torch.arange(6), peaks].mean()
+        assert edge.strength == pytest.approx(float(drop), rel=1e-3, abs=1e-5)
+    deep = circuits.trace(model, "relu_1:0", images=images, layers=["relu", "a"], depth=2, by="attribution", width=2)
+    assert {node.depth for node in deep.nodes} == {0, 1, 2} or len(deep.nodes) >= 3
+
+
+class Inline(nn.Module):
+    """Modules that are made in the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c1, self.c2, self.c3 = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 6), (6, 5), (5, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c3(nn.ReLU()(self.c2(nn.ReLU(inplace=True)(self.c1(x)))))
+
+
+def test_modules_made_in_the_forward_are_traced_as_functions(images: Tensor) -> None:
+    net = Inline().eval()
+    with torch.no_grad():
+        net.c3.bias += 1.0
+    model = circuits.wrap(net, input=SPEC)
+    assert model.trunk == ["relu", "relu_1", "c3"]
+    acts = circuits.capture(model, images, at=["c1", "relu", "relu_1"])
+    with torch.no_grad():
+        torch.testing.assert_close(acts["c1"], net.c1(images))
+        torch.testing.assert_close(acts["relu_1"], F.relu(net.c2(F.relu(net.c1(images)))))
+        kernels = circuits.expanded_weights(model, source="relu", target="c2:0").kernels
+        torch.testing.assert_close(kernels[0], net.c2.weight[0])
+        with circuits.edit(model, [circuits.Ablate("relu:2")]):
+            edited = model(images)
+        hidden = F.relu(net.c1(images))
+        hidden[:, 2] = 0
+        torch.testing.assert_close(edited, net.c3(F.relu(net.c2(hidden))))
+    assert {e.source.rpartition(":")[0] for e in circuits.trace(model, "c3:0", images=images).edges} == {"model/relu_1"}
+
+
+class EarlyExit(nn.Module):
+    """Takes another way when its activations are weak, as they are in the linearized network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.exit, self.head = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            self.a.weight.abs_()
+            self.a.bias.copy_(torch.tensor([-12.0, 0, 0, 0, 0, 0, 0, 0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        if float(h.detach().mean()) < 0.05:
+            return self.exit(h)
+        return self.head(F.relu(self.b(h)))
+
+
+def test_a_network_that_branches_on_its_activations_is_wrapped_and_read(images: Tensor) -> None:
+    net = EarlyExit().eval()
+    model = circuits.wrap(net, input=SPEC)
+    assert list(model.layers) == ["a", "b", "head"] and model.layers["b"].receptive_field is None
+    right = net.b(F.relu(net.a(images))).detach()
+    torch.testing.assert_close(circuits.capture(model, images, at="b")["b"], right)
+    with pytest.raises(CircuitsError, match="did not run"):
+        circuits.capture(model, torch.zeros(1, 3, 24, 24), at="b")
+    with pytest.raises(CircuitsError, match=r"layers=\[\.\.\.\]"):
+        circuits.trace(model, "head:0", images=images)
