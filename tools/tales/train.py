@@ -36,11 +36,11 @@ from tqdm import tqdm
 import zoo.tales
 from tools.tales import evaluate
 from zoo.common.files import new_file_mode
+from zoo.common.stored import sha256
 from zoo.errors import FileError
 from zoo.networks.initialization import freeze, seeded
 from zoo.tales.stories import training_story
 from zoo.tales.tokenizer import BEGINNING, CONTEXT, END, tokenizer, vocabulary
-from zoo.weights.loading import sha256
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.stored import sha256
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
 from zoo.networks.initialization import freeze
 from zoo.weights.live_digest import LiveDigest
-from zoo.weights.loading import FOLDER_VARIABLE, cache_folder, sha256, user_folder
+from zoo.weights.loading import FOLDER_VARIABLE, cache_folder, user_folder
 
 PREFIX = "hf:"
 TALES = "tales"

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
 from zoo.common.files import write_atomically
+from zoo.common.stored import sha256
 from zoo.errors import FileError, WeightsError, nearest, shorten
 from zoo.progress import Progress
 from zoo.weights import download, graphdef
@@ -145,12 +146,6 @@ def git_blob_id(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(path: Path, wanted: WeightsFile) -> None:

@@ -350,7 +350,7 @@ def test_training_learns_and_gives_the_same_bits_again() -> None:
 
 def test_a_written_model_is_read_back_and_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tools.tales import train
-    from zoo.weights.loading import sha256
+    from zoo.common.stored import sha256
 
     folder = tmp_path / "deep" / "model"
     module = train.train(train.make_pool(20, seed=1), steps=1, batch_size=4, progress=False)
