@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from circuits.attribution.kernel_composition import compose, support
+from circuits.attribution.linearity import check_linear, first_nonlinear, probe_images
 from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
-from circuits.network.hooks import frozen, outputs
+from circuits.network.hooks import editing, frozen, outputs
 from circuits.network.linearized import as_map, linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
@@ -116,7 +117,8 @@ def expanded_weights(
 
     Raises:
         AddressError: unknown layer or unit, or targets of several layers.
-        GraphError: no path from source to target, or (exact) an operation without a linear form.
+        GraphError: no path from source to target, or an operation without a linear form between them: differentiated
+            weights are held against what the path computes on images, rectifiers skipped.
 
     >>> expanded_weights(load("scenes"), source="mixed3a", target="mixed3b:4").kernels.ndim
     4
@@ -198,7 +200,10 @@ def _through_graph(
         kernels, offset, stride = _differentiate(graph, begin, end, directions, channels, max_memory)
         used = "vjp"
     name = source if begin is model.node(source) else model.name_of(begin)
-    return ExpandedWeights(kernels, source, targets.names, name, offset, stride, used)
+    weights = ExpandedWeights(kernels, source, targets.names, name, offset, stride, used)
+    if used == "vjp":
+        _check_graph(model, graph, begin, end, weights, directions, targets.indices)
+    return weights
 
 
 def _differentiate(
@@ -225,7 +230,6 @@ def _differentiate(
     # several times the source map is alive at once: its own gradient, and the maps in between
     chunk = max(1, max_memory // (16 * map_size * like.element_size()))
     parts = []
-    _check_linear(graph, begin, end, (shape[1], hw[0], hw[1]), like)
     with frozen(graph.module), torch.enable_grad():
         for start in range(0, len(channels) if directions is None else len(directions), chunk):
             rows = channels[start : start + chunk]
@@ -250,7 +254,6 @@ def _differentiate_whole(
 ) -> tuple[Tensor, Pair, Pair]:
     shape = _map_shape(begin)
     like = next(graph.module.parameters(), torch.zeros(1))
-    _check_linear(graph, begin, end, (shape[1], shape[2], shape[3]), like)
     with frozen(graph.module), torch.enable_grad():
         leaf = torch.zeros((1, *shape[1:]), dtype=like.dtype, device=like.device, requires_grad=True)
         fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
@@ -258,23 +261,41 @@ def _differentiate_whole(
         return measured_kernels(leaf, out, directions, channels.tolist())
 
 
-def _check_linear(graph: Graph, begin: Any, end: Any, shape: tuple[int, int, int], like: Tensor) -> None:
+def _check_graph(
+    model: Model, graph: Graph, begin: Any, end: Any, weights: ExpandedWeights, directions: Tensor | None, rows: Any
+) -> None:
     """Raise where an operation whose meaning is unknown (a product of two maps, say) makes the path nonlinear."""
     unknown = [n for n in graph.between(begin, end)[1:] if graph.ops[n].kind in ("other", "softmax")]
     if not unknown:
         return
-    # far from zero and of one sign, so that a gate moves
-    a, b = 4 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    fed = torch.stack([a, b, a + b, torch.zeros_like(a)]).to(like)
-    with torch.no_grad():
-        feeds = {begin: fed if len(shape_of(begin) or ()) == 4 else fed.flatten(1)}
+
+    def run(acts: Tensor, nodes: list[Any]) -> dict[Any, Tensor]:
+        fed = acts if len(shape_of(begin) or ()) == 4 else acts.flatten(1)
+        return graph.run({begin: fed}, nodes, linear=True)
+
+    def culprit(acts: Tensor) -> str:
+        nodes = [n for n in unknown if shape_of(n) is not None]
+        return repr(first_nonlinear({title(n): v for n, v in run(acts, nodes).items()}) or title(unknown[0]))
+
+    def evaluate(acts: Tensor) -> Tensor:
         try:
-            out = graph.run(feeds, [end], linear=True)[end]
+            return _read(as_map(run(acts, [end])[end]), directions, rows)
         except (RuntimeError, TypeError, AttributeError) as error:  # one of its other inputs is missing
             raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form") from error
-    off = (out[0] + out[1] - out[2] - out[3]).abs().max()
-    if off > 1e-4 * out.abs().max():
-        raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form")
+
+    with torch.no_grad():
+        images = model.input.normalize(_probe_images(model))
+        acts = as_map(graph.run({graph.input: images}, [begin])[begin])
+    check_linear(weights.kernels, weights.patches, acts, evaluate, culprit)
+
+
+def _probe_images(model: Model) -> Tensor:
+    return probe_images(model.input.shape, torch.zeros((), dtype=model.dtype, device=model.device))
+
+
+def _read(maps: Tensor, directions: Tensor | None, rows: Sequence[int]) -> Tensor:
+    """Responses `(N, T, h, w)` of targets on the maps of their layer, without the bias of latents."""
+    return maps[:, list(rows)] if directions is None else torch.einsum("tc,nchw->nthw", directions.to(maps), maps)
 
 
 def _map_shape(node: Any) -> tuple[int, ...]:
@@ -286,12 +307,24 @@ def _map_shape(node: Any) -> tuple[int, ...]:
 def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWeights:
     """Without a graph: differentiate the whole linearized network at a gray image, then crop."""
     gray = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
+    layer = targets.layer
     with frozen(model.module), torch.enable_grad(), linearized():
-        acts = outputs(model, gray, [source, targets.layer])
-        begin, end = acts[source], as_map(acts[targets.layer])
-        directions = read_directions(model, targets.layer, targets.basis, targets.indices)
+        acts = outputs(model, gray, [source, layer])
+        begin, end = acts[source], as_map(acts[layer])
+        directions = read_directions(model, layer, targets.basis, targets.indices)
         kernels, offset, stride = measured_kernels(begin, end, directions, targets.indices)
-    return ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
+    weights = ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
+
+    def evaluate(points: Tensor) -> Tensor:
+        images = gray.detach().expand(len(points), -1, -1, -1)
+        with linearized(), editing(model, [(source, lambda old: points.reshape(old.shape).clone())]):
+            return _read(as_map(outputs(model, images, [layer])[layer]), directions, targets.indices)
+
+    with torch.no_grad():
+        acts = outputs(model, _probe_images(model), [source])
+    between = f"what lies between {source} and {layer} (a gate, a product or a normalization?)"
+    check_linear(weights.kernels, weights.patches, as_map(acts[source]), evaluate, lambda _: between)
+    return weights
 
 
 @outside_inference_mode

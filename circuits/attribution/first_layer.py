@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from circuits.errors import CircuitsError
+from circuits.network.hooks import frozen
+from circuits.network.linearized import measured_kernels
 from circuits.network.model import Model
-from circuits.network.operations import weight_of
+from circuits.network.operations import is_torchs_own, pair, weight_of
 
 
 def first_kernels(model: Model) -> Tensor:
@@ -22,11 +24,32 @@ def first_kernels(model: Model) -> Tensor:
     channels = model.input.channels
     for part in model.module.modules():
         if isinstance(part, nn.Conv2d) and part.in_channels == channels and part.groups == 1:
-            kernels = weight_of(part).detach().cpu().float()
+            kernels = _kernels(part).detach().cpu().float()
             if min(kernels.shape[2:]) < 2:
                 raise CircuitsError(f"the first kernels of {model.name} are one pixel wide: there is nothing to see")
             return kernels.flip(1) if model.input.order == "BGR" else kernels
+    if model.graph is not None:
+        for node, op in model.graph.ops.items():  # a convolution that is a function, with a weight of its own
+            if op.kind == "conv" and op.module is None and op.params["groups"] == 1:
+                kernels = model.graph.weight(node).cpu().float()
+                if kernels.shape[1] == channels and min(kernels.shape[2:]) >= 2:
+                    return kernels.flip(1) if model.input.order == "BGR" else kernels
     raise CircuitsError(f"{model.name} has no convolution that reads images of {channels} channels")
+
+
+def _kernels(conv: nn.Conv2d) -> Tensor:
+    """The kernels that a convolution uses, which one of the user's own may compute from its weight."""
+    if is_torchs_own(conv):
+        return weight_of(conv)
+    kh, kw = (d * (k - 1) + 1 for d, k in zip(pair(conv.dilation), pair(conv.kernel_size), strict=True))
+    # far from the border; what of it a kernel multiplies is its gradient
+    image = torch.zeros((1, conv.in_channels, 9 * kh, 9 * kw), requires_grad=True, dtype=conv.weight.dtype).to(
+        conv.weight.device
+    )
+    with frozen(conv), torch.enable_grad():
+        out = conv(image)
+        kernels, _, _ = measured_kernels(image, out, None, range(out.shape[1]))
+    return kernels[:, :, :: pair(conv.dilation)[0], :: pair(conv.dilation)[1]]
 
 
 def color_shares(kernels: Tensor) -> Tensor:

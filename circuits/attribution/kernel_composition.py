@@ -20,14 +20,15 @@ offset, which `_sum` aligns on a common window.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from circuits.errors import GraphError
-from circuits.network.graph import Graph, conv_padding
-from circuits.network.operations import Op, Pair, affine_scale, pair, shape_of, title, weight_of
+from circuits.network.graph import Graph
+from circuits.network.operations import Op, Pair, shape_of, title
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,8 @@ def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor |
         kernel = _merge(arriving.pop(n), like)
         if kernel is None:
             continue
-        op = graph.ops[n]
         graph.check_module(n)
-        for node, part in _backward(op, n, kernel, inside, like):
+        for node, part in _backward(graph, n, kernel, inside, like):
             arriving[node].append(part)
     merged = _merge(arriving[source], like)
     if merged is None:
@@ -100,7 +100,10 @@ def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor |
     return _spread(merged, count, like)
 
 
-def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tensor) -> list[tuple[fx.Node, Kernel]]:
+def _backward(
+    graph: Graph, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tensor
+) -> list[tuple[fx.Node, Kernel]]:
+    op = graph.ops[node]
     if op.kind == "cat":
         return _through_cat(op, k, inside)
     sources = [i for i in op.inputs if i in inside]
@@ -113,15 +116,12 @@ def _backward(op: Op, node: fx.Node, k: Kernel, inside: set[fx.Node], like: Tens
         raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
     match op.kind:
         case "conv":
-            return [(sources[0], _through_conv(op.module, k, like))]
+            return [(sources[0], _through_conv(op.params, graph.weight(node), k, like))]
         case "linear":
-            assert isinstance(op.module, nn.Linear)
-            weight = weight_of(op.module).detach()[:, :, None, None]
+            weight = graph.weight(node)[:, :, None, None]
             return [(sources[0], _through_weight(weight, k, (1, 1), (0, 0), like))]
         case "affine":
-            assert op.module is not None
-            scale = affine_scale(op.module).detach()
-            return [(sources[0], _replace(k, k.dense(like) * scale[None, :, None, None]))]
+            return [(sources[0], _replace(k, k.dense(like) * graph.scale(node)[None, :, None, None]))]
         case "maxpool" | "avgpool":
             return [(sources[0], _through_pool(op, k, like))]
         case "pad":
@@ -163,14 +163,12 @@ def _through_cat(op: Op, k: Kernel, inside: set[fx.Node]) -> list[tuple[fx.Node,
     return parts
 
 
-def _through_conv(module: nn.Module | None, k: Kernel, like: Tensor) -> Kernel:
-    assert isinstance(module, nn.Conv2d)
-    weight, stride, dilation = weight_of(module).detach(), pair(module.stride), pair(module.dilation)
-    before, _ = conv_padding(module)
-    if module.groups == 1 and dilation == (1, 1):
+def _through_conv(params: dict[str, Any], weight: Tensor, k: Kernel, like: Tensor) -> Kernel:
+    stride, dilation, groups, before = (params[name] for name in ("stride", "dilation", "groups", "padding"))
+    if groups == 1 and dilation == (1, 1):
         return _through_weight(weight, k, stride, before, like)
-    values = F.conv_transpose2d(k.dense(like), weight, stride=stride, dilation=dilation, groups=module.groups)
-    return _moved(k, values, stride, before, module.in_channels)
+    values = F.conv_transpose2d(k.dense(like), weight, stride=stride, dilation=dilation, groups=groups)
+    return _moved(k, values, stride, before, weight.shape[1] * groups)
 
 
 def _through_weight(weight: Tensor, k: Kernel, stride: Pair, padding: Pair, like: Tensor) -> Kernel:
@@ -270,11 +268,7 @@ def _span(op: Op, node: fx.Node, span: tuple[Pair, Pair, Pair]) -> tuple[Pair, P
     if op.kind == "pad":
         left, _, top, _ = op.params["padding"]
         return (offset[0] - top, offset[1] - left), size, stride
-    if op.kind == "conv":
-        assert isinstance(op.module, nn.Conv2d)
-        m = op.module
-        kernel, s, d, p = pair(m.kernel_size), pair(m.stride), pair(m.dilation), conv_padding(m)[0]
-    elif op.kind in ("maxpool", "avgpool"):
+    if op.kind in ("conv", "maxpool", "avgpool"):
         kernel, s, p = op.params["kernel"], op.params["stride"], op.params["padding"]
         d = op.params.get("dilation", (1, 1))
     else:

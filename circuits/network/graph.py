@@ -18,10 +18,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from circuits.errors import GraphError
-from circuits.network.operations import Op, Pair, average, pair, read_op, shape_of
+from circuits.network.operations import (
+    Op,
+    Pair,
+    affine_scale,
+    average,
+    linear_padding,
+    read_op,
+    shape_of,
+    weight_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +79,26 @@ class _Tracer(fx.Tracer):
             self.path_of_module(m)
         except NameError:  # made in the forward itself, as in nn.ReLU()(x): traced as the functions that it calls
             return forward(*args, **kwargs)
-        out = super().call_module(m, forward, args, kwargs)
+        out = self._traced_or_leaf(m, forward, args, kwargs)
         if isinstance(out, fx.Proxy):
             self.outputs.append((self.path_of_module(m), out.node))
         return out
+
+    def _traced_or_leaf(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        last = next(reversed(self.graph.nodes), None)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:  # whatever the traced code raises on a proxy
+            if any(True for _ in m.children()):
+                raise
+        # a single operation that cannot be looked into, such as padding that is computed from the size: run as it is
+        for node in reversed(self.graph.nodes):
+            if node is last:
+                break
+            self.graph.erase_node(node)
+        return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 
 class _Shapes(fx.Interpreter):
@@ -82,6 +108,10 @@ class _Shapes(fx.Interpreter):
         out = super().run_node(n)
         if isinstance(out, Tensor):
             n.meta["shape"] = tuple(out.shape)
+        elif isinstance(out, (tuple, list)) and out and all(isinstance(o, Tensor) for o in out):
+            n.meta["parts"] = [tuple(o.shape) for o in out]
+        elif not isinstance(out, fx.Node):
+            n.meta["value"] = out
         # also the several tensors of a chunk or split carry what the network computes; sizes do not
         n.meta["carries"] = isinstance(out, Tensor) or (
             isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out)
@@ -108,9 +138,12 @@ class Graph:
         self.order = {n: i for i, n in enumerate(self.nodes)}
         modules = dict(module.named_modules())
         self.ops: dict[fx.Node, Op] = {}
+        self.constants: set[fx.Node] = set()
         for n in self.nodes:
             leaf = modules.get(str(n.target)) if n.op == "call_module" else None
-            self.ops[n] = read_op(n, leaf)
+            if n.op not in ("placeholder", "output") and all(i in self.constants for i in n.all_input_nodes):
+                self.constants.add(n)
+            self.ops[n] = read_op(n, leaf, self.constants)
         self.outputs = name_calls(calls)
         self.input = next(n for n in self.nodes if n.op == "placeholder")
         self.fields = self._receptive_fields()
@@ -126,7 +159,7 @@ class Graph:
                 fields[n] = ReceptiveField((1, 1), (1, 1), (0, 0))
                 continue
             before = [fields.get(i) for i in op.inputs]
-            fields[n] = _step_field(op, before, shape_of(n))
+            fields[n] = _step_field(op, n, before)
         return fields
 
     def channel_field(self, node: fx.Node, channel: int) -> ReceptiveField | None:
@@ -158,7 +191,8 @@ class Graph:
         """
         # a node is a cut when no earlier node is still used after it: `reach` is the last use of all nodes so far
         live = self._live()
-        order = [n for n in self.nodes if n in live and n.op != "output" and n.meta.get("carries")]
+        carrying = (n for n in self.nodes if n.meta.get("carries") and n not in self.constants)
+        order = [n for n in carrying if n in live and n.op != "output"]
         last_use = {n: max((self.order[u] for u in n.users if u in live), default=self.order[n]) for n in order}
         stages: list[list[fx.Node]] = []
         reach, weighted = -1, False
@@ -226,7 +260,7 @@ class Graph:
             op = self.ops[at]
             if op.kind in ("maxpool", "avgpool") and op.params["stride"] != (1, 1) or op.kind in ("lrn", "relu"):
                 best = at if at is not target else best
-            elif op.kind not in ("dropout", "same"):
+            elif op.kind not in ("dropout", "same", "pad"):
                 break
         return best
 
@@ -242,6 +276,32 @@ class Graph:
         while self.ops[node].kind == "relu":
             node = self.ops[node].inputs[0]
         return node
+
+    # -- weights ----------------------------------------------------------------------------------
+
+    def weight(self, node: fx.Node) -> Tensor:
+        """The weight of a convolution or a linear layer, as the next forward pass will use it."""
+        op = self.ops[node]
+        return self._constant(op.params["weight"]) if op.module is None else weight_of(op.module).detach()
+
+    def scale(self, node: fx.Node) -> Tensor:
+        """What an affine operation multiplies each channel by, `(channels,)`."""
+        op, shape = self.ops[node], shape_of(node)
+        assert shape is not None
+        if op.module is not None:
+            return affine_scale(op.module).detach()
+        if "variance" in op.params:
+            scale: Tensor = (self._constant(op.params["variance"]) + op.params["eps"]).rsqrt()
+            return scale if op.params["weight"] is None else scale * self._constant(op.params["weight"])
+        value = op.params.get("factor", op.params.get("divisor"))
+        like = next(self.module.parameters(), torch.zeros(1)).detach()
+        factor = self._constant(value) if isinstance(value, fx.Node) else torch.tensor(value).to(like)
+        return (factor if "factor" in op.params else 1 / factor).flatten().expand(shape[1])
+
+    def _constant(self, node: fx.Node) -> Tensor:
+        with torch.no_grad():
+            value: Tensor = self.run({}, [node])[node]
+        return value.detach()
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -326,17 +386,25 @@ class Graph:
             if op.kind == "cat" and any(v is None for v in values):
                 values = _fill_with_zeros(values, op.inputs)
                 return torch.cat(values, dim=1)
-        if op.kind == "relu" and op.module is None and isinstance(n.target, str):
-            return torch.relu(values[0])  # type: ignore[arg-type]
-        if n.target in (operator.iadd,):
-            return values[0] + values[1] if len(values) == 2 else values[0] + n.args[1]  # type: ignore[operator]
+            if op.kind == "pad":
+                return F.pad(values[0], op.params["padding"], value=linear_padding(op.params["value"]))  # type: ignore[arg-type]
         args = fx.node.map_arg(n.args, lambda i: env.get(i))
         kwargs = fx.node.map_arg(n.kwargs, lambda i: env.get(i))
+        if n.op == "call_function" and n.target in _OUT_OF_PLACE:
+            return _OUT_OF_PLACE[n.target](*args)
         if kwargs.get("inplace"):
             kwargs = {**kwargs, "inplace": False}
         if _in_place(op, n) and args:
             args = (args[0].clone(), *args[1:])  # type: ignore[union-attr]
         return getattr(self._interpreter, n.op)(n.target, args, kwargs)
+
+
+_OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
 
 
 def _in_place(op: Op, n: fx.Node) -> bool:
@@ -387,38 +455,29 @@ def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
         return None
 
 
-def _step_field(op: Op, before: list[ReceptiveField | None], shape: tuple[int, ...] | None) -> ReceptiveField | None:
-    if not before or any(f is None for f in before) or shape is None or len(shape) != 4:
+def _step_field(op: Op, node: fx.Node, before: list[ReceptiveField | None]) -> ReceptiveField | None:
+    grid = _grid(node)
+    if not before or any(f is None for f in before) or grid is None:
         return None
     fields = [f for f in before if f is not None]
-    first = fields[0]
-    if op.kind == "conv":
-        assert isinstance(op.module, nn.Conv2d)
-        m = op.module
-        return _window(first, pair(m.kernel_size), pair(m.stride), conv_padding(m)[0], pair(m.dilation))
-    if op.kind in ("maxpool", "avgpool"):
-        p = op.params
-        return _window(first, p["kernel"], p["stride"], p["padding"], p.get("dilation", (1, 1)))
-    if op.kind == "pad":
-        left, _, top, _ = op.params["padding"]
+    first, p = fields[0], op.params
+    if op.kind == "pad" or (op.kind == "other" and "padding" in p and "kernel" not in p):
+        left, _, top, _ = p["padding"]
         return _window(first, (1, 1), (1, 1), (top, left), (1, 1))
+    if "kernel" in p:
+        return _window(first, p["kernel"], p["stride"], p["padding"], p.get("dilation", (1, 1)))
     if op.skipped or op.kind in ("affine", "softmax", "cat", "add"):
         return _union(fields)
-    if op.kind == "other" and all(len(shape_of(i) or ()) == 4 for i in op.inputs):
-        # an unknown operation that keeps the grid is taken as pointwise; anything else is unknown
-        same_grid = all((shape_of(i) or ())[2:] == shape[2:] for i in op.inputs)
-        return _union(fields) if same_grid and op.module is None else None
+    if p.get("pointwise") and all(_grid(i) == grid for i in op.inputs):
+        return _union(fields)
     return None
 
 
-def conv_padding(module: nn.Conv2d) -> tuple[Pair, Pair]:
-    """Zero padding of a convolution: `(top, left)`, `(bottom, right)`."""
-    if module.padding == "same":
-        totals = [d * (k - 1) for d, k in zip(pair(module.dilation), pair(module.kernel_size), strict=True)]
-        before = (totals[0] // 2, totals[1] // 2)
-        return before, (totals[0] - before[0], totals[1] - before[1])
-    padding = (0, 0) if module.padding == "valid" else pair(module.padding)
-    return padding, padding
+def _grid(node: fx.Node) -> tuple[int, ...] | None:
+    """Height and width of the maps that a node gives (of the first, where it gives several), channels first."""
+    parts = node.meta.get("parts")
+    shape = shape_of(node) if parts is None else parts[0]
+    return shape[-2:] if shape is not None and len(shape) in (4, 5) else None
 
 
 def _window(f: ReceptiveField, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> ReceptiveField:

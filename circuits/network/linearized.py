@@ -17,13 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from circuits.errors import GraphError
 from circuits.network.graph import ReceptiveField
-from circuits.network.operations import Pair
+from circuits.network.operations import DROPOUT_FUNCTIONS, Pair, linear_padding, rectifies
 
-_SKIPPED = {
-    torch.relu, torch.relu_, F.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish,
-    F.hardswish, F.hardtanh, F.softplus, F.prelu, F.rrelu, F.local_response_norm, F.dropout, F.dropout2d,
-    F.alpha_dropout, F.feature_alpha_dropout, Tensor.relu, Tensor.relu_,
-}  # fmt: skip
 _MAX_POOLS = {torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices}
 
 
@@ -32,8 +27,10 @@ class _Linear(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _SKIPPED:
+        if rectifies(func, args, kwargs) or func in DROPOUT_FUNCTIONS:
             return args[0] if args else kwargs["input"]
+        if func is F.pad and (kwargs.get("mode", "constant") if len(args) < 3 else args[2]) == "constant":
+            return _padded(*args, **kwargs)
         if func in _MAX_POOLS:
             return _averaged(*args, **kwargs)
         return func(*args, **kwargs)
@@ -44,6 +41,10 @@ def _averaged(
     **_: Any,
 ) -> Tensor:  # fmt: skip
     return F.avg_pool2d(input, kernel_size, stride or kernel_size, padding, ceil_mode=ceil_mode)
+
+
+def _padded(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
+    return F.pad(input, pad, mode, linear_padding(value or 0.0))
 
 
 @contextmanager

@@ -503,18 +503,53 @@ def _check_runs(module: nn.Module, spec: InputSpec, advice: str) -> None:
             f"{kind} gives another output each time it runs on the same image: its forward draws random numbers "
             "(dropout with training=True? give it training=self.training)"
         )
+    _check_batches(module, spec, first)
+
+
+def _check_batches(module: nn.Module, spec: InputSpec, alone: list[Tensor]) -> None:
+    """Refuse a network that gives an image another output beside another image.
+
+    Raises:
+        ModelError: it normalizes by the statistics of the batch, or takes no batches.
+    """
+    kind = type(module).__name__
+    by_batch = [
+        path
+        for path, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None
+    ]
+    if by_batch:
+        raise ModelError(
+            f"{kind} normalizes by the batch in {', '.join(by_batch[:4])} (track_running_stats=False): an image would "
+            "have other activations beside other images. Give running statistics, or GroupNorm or InstanceNorm"
+        )
+    images = torch.rand((2, *spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            together = _tensors(module(spec.normalize(images).to(like)))
+    except Exception as error:  # whatever the user's own forward raises
+        raise ModelError(f"{kind} takes one image, but not a batch of two: {shorten(error, 200)}") from error
+    for one, two in zip(alone, together, strict=False):
+        if one.ndim == 0 or two.shape != (2, *one.shape[1:]) or len(one) != 1 or not one.is_floating_point():
+            continue  # not one value an image
+        if not _same(one, two[:1], tolerance=1e-3):
+            raise ModelError(
+                f"{kind} gives an image another output beside another image: it computes with the whole batch "
+                "(F.batch_norm with training=True?)"
+            )
 
 
 def _tensors(output: object) -> list[Tensor]:
     return [value for value in tree_leaves(output) if isinstance(value, Tensor)]
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
+def _same(first: Tensor, second: Tensor, tolerance: float = 0.0) -> bool:
     if first.shape != second.shape or not first.is_floating_point():
         return first.shape == second.shape
     # room for the order in which a GPU adds, which may change from run to run
     scale = float(first.nan_to_num(0, 0, 0).abs().max()) if first.numel() else 0.0
-    tolerance = 100 * torch.finfo(first.dtype).eps
+    tolerance = max(tolerance, 100 * torch.finfo(first.dtype).eps)
     return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 

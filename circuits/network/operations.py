@@ -8,7 +8,8 @@ composition of kernels (graph.py, kernel_composition.py) know only `Op` kinds.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,31 +23,87 @@ RECTIFIERS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.PReLU, nn.RReLU,
 )  # fmt: skip
-_RECTIFIER_FUNCTIONS = (
-    F.relu, F.relu_, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.selu, F.gelu, F.silu,
-    F.mish, F.hardswish, F.hardtanh, F.hardtanh_, F.softplus, F.prelu, F.rrelu, torch.relu, torch.relu_,
-)  # fmt: skip
-_RECTIFIER_METHODS = ("relu", "relu_")
+_RECTIFIER_FUNCTIONS = frozenset((
+    F.relu, F.relu_, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.celu_, F.selu, F.selu_, F.gelu,
+    F.silu, F.mish, F.hardswish, F.hardtanh, F.hardtanh_, F.softplus, F.prelu, F.rrelu, torch.relu, torch.relu_,
+    torch.prelu, Tensor.relu, Tensor.relu_,
+))  # fmt: skip
+#: rectifiers when what they cut off starts at zero: `x.clamp(min=0)`, `torch.clip(x, 0, 6)`, `F.threshold(x, 0, 0)`
+_CLAMPS = frozenset((
+    torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_,
+))  # fmt: skip
+_CLAMPS_BELOW = frozenset((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_))
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
-_ADDS = (operator.add, operator.iadd, torch.add)
-_ADD_METHODS = ("add", "add_")
+_ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
+_ARITHMETIC: dict[str, tuple[Any, ...]] = {
+    "add": _ADDS,
+    "subtract": (operator.sub, operator.isub, torch.sub, Tensor.sub, Tensor.sub_),
+    "multiply": (operator.mul, operator.imul, torch.mul, Tensor.mul, Tensor.mul_),
+    "divide": (operator.truediv, operator.itruediv, torch.div, Tensor.div, Tensor.div_),
+}
+_NEGATIONS = (operator.neg, torch.neg, Tensor.neg)
+_SOFTMAXES = (F.softmax, torch.softmax, F.log_softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax)
+#: functions and modules other than these whose output at a position depends on the input there alone
+_POINTWISE = frozenset((
+    *(f for functions in _ARITHMETIC.values() for f in functions), *_NEGATIONS,
+    torch.sigmoid, F.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, torch.tanh, F.tanh, Tensor.tanh, Tensor.tanh_,
+    F.hardsigmoid, F.softsign, F.logsigmoid, torch.exp, Tensor.exp, torch.log, Tensor.log, torch.sqrt, Tensor.sqrt,
+    torch.rsqrt, Tensor.rsqrt, torch.square, Tensor.square, torch.pow, Tensor.pow, operator.pow, torch.abs, Tensor.abs,
+    torch.sin, torch.cos, torch.clamp, Tensor.clamp, Tensor.clamp_, torch.where, torch.maximum, torch.minimum,
+    operator.gt, operator.lt, operator.ge, operator.le, Tensor.to, Tensor.type_as, torch.erf, Tensor.erf,
+))  # fmt: skip
+_POINTWISE_MODULES = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign, nn.Tanhshrink, nn.Threshold)
+#: a constant that a max pool is padded with so that it never chooses it: -inf, or the least number of a type
+_NEVER_CHOSEN = 65504.0
 _CATS = (torch.cat, torch.concat, torch.concatenate)
 _SAME = ("contiguous", "clone", "detach", "float")
+#: functions that the linearized network passes by, as it does rectifiers
+DROPOUT_FUNCTIONS = frozenset(
+    (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, F.local_response_norm)
+)
+
+
+def rectifies(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of torch is a rectifier, which the linearized network skips."""
+    if function in _RECTIFIER_FUNCTIONS:
+        return True
+
+    def argument(index: int, name: str) -> Any:
+        return args[index] if len(args) > index else kwargs.get(name)
+
+    if function in _CLAMPS:
+        low, high = argument(1, "min"), argument(2, "max")
+        return _is_zero(low) and (high is None or (isinstance(high, int | float) and high > 0))
+    if function in _CLAMPS_BELOW:
+        return _is_zero(argument(1, "min"))
+    return (
+        function in (F.threshold, torch.threshold_)
+        and _is_zero(argument(1, "threshold"))
+        and _is_zero(argument(2, "value"))
+    )
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: its kind, the nodes it reads tensors from, and its parameters.
+    """One operation: its kind, the nodes it reads what the network computes from, and its parameters.
 
-    Kinds: input, conv, linear, relu, affine, lrn, dropout, maxpool, avgpool, globalpool, cat, add, pad,
-    flatten, same, softmax, other (runs, but its meaning is unknown).
+    Kinds: input, constant (computed from weights alone), conv, linear, relu, affine, lrn, dropout, maxpool, avgpool,
+    globalpool, cat, add, pad, flatten, same, softmax, other (runs, but its meaning is unknown).
+
+    Attributes:
+        weights: nodes of constants that it reads: the kernel of `F.conv2d`, a factor.
     """
 
     kind: str
     inputs: tuple[fx.Node, ...]
     module: nn.Module | None = None
     params: dict[str, Any] = field(default_factory=dict)
+    weights: tuple[fx.Node, ...] = ()
 
     @property
     def skipped(self) -> bool:
@@ -56,7 +113,9 @@ class Op:
     @property
     def weighted(self) -> bool:
         """Whether it mixes channels by learned weights."""
-        return self.kind in ("conv", "linear") or (self.kind == "other" and _has_parameters(self.module))
+        if self.kind != "other":
+            return self.kind in ("conv", "linear")
+        return _has_parameters(self.module) or any(len(shape_of(n) or ()) > 1 for n in self.weights)
 
 
 def _has_parameters(module: nn.Module | None) -> bool:
@@ -70,29 +129,49 @@ def pair(value: Any) -> Pair:
     return (int(value), int(value))
 
 
-def read_op(node: fx.Node, module: nn.Module | None) -> Op:
-    """The meaning of one fx node; `module` is the leaf module when the node calls one."""
-    inputs = tuple(node.all_input_nodes)
+def read_op(node: fx.Node, module: nn.Module | None, constants: Collection[fx.Node]) -> Op:
+    """The meaning of one fx node.
+
+    Args:
+        node: with `meta["shape"]` of tensors and `meta["value"]` of numbers, for one image.
+        module: the leaf module when the node calls one.
+        constants: nodes that do not depend on the image.
+    """
     if node.op == "placeholder":
         return Op("input", ())
+    if node in constants:
+        return Op("constant", ())
+    inputs = tuple(i for i in node.all_input_nodes if i not in constants and "value" not in i.meta)
     if node.op == "call_module" and module is not None:
         return _read_module(node, module, inputs)
     if node.op in ("call_function", "call_method"):
-        return _read_function(node, inputs)
+        op = _read_function(node, inputs, constants)
+        return replace(op, weights=tuple(i for i in node.all_input_nodes if i in constants))
     return Op("other", inputs, module)
+
+
+def is_torchs_own(module: nn.Module) -> bool:
+    """Whether `module` computes what the class of torch.nn that it derives from does."""
+    base = next((c for c in type(module).__mro__ if c.__module__.startswith("torch.")), nn.Module)
+    methods = ("forward", "_conv_forward")
+    return all(getattr(type(module), m, None) is getattr(base, m, None) for m in methods)
 
 
 def _read_module(node: fx.Node, module: nn.Module, inputs: tuple[fx.Node, ...]) -> Op:
     kind, params = "other", {}
+    if isinstance(module, nn.LocalResponseNorm):  # a normalization of one's own is one all the same
+        return Op("lrn", inputs, module)
+    if not is_torchs_own(module):
+        return Op("relu" if _is_relu(module) else "other", inputs, module)
     match module:
-        case nn.Conv2d() if module.padding_mode == "zeros":
-            kind = "conv"
+        case nn.Conv2d():
+            padding = conv_padding(module.padding, module.kernel_size, module.dilation)
+            params = _conv(module.kernel_size, module.stride, padding, module.dilation, module.groups)
+            kind = "conv" if module.padding_mode == "zeros" else "other"
         case nn.Linear():
             kind = "linear"
         case nn.BatchNorm2d() | nn.BatchNorm1d() if not module.training and module.running_var is not None:
             kind = "affine"
-        case nn.LocalResponseNorm():
-            kind = "lrn"
         case nn.MaxPool2d():
             kind = "maxpool"
             params = _pool(module.kernel_size, module.stride, module.padding, module.ceil_mode, module.dilation)
@@ -102,34 +181,64 @@ def _read_module(node: fx.Node, module: nn.Module, inputs: tuple[fx.Node, ...]) 
             params |= {"count_include_pad": module.count_include_pad, "divisor": module.divisor_override}
         case nn.AdaptiveAvgPool2d():
             kind, params = _adaptive(node)
-        case nn.ZeroPad2d() | nn.ConstantPad2d() if module.value == 0:
-            kind, params = "pad", {"padding": tuple(int(p) for p in module.padding)}
+        case nn.ZeroPad2d() | nn.ConstantPad2d():
+            kind, params = "pad", _padding(module.padding, module.value)
+        case nn.ReflectionPad2d() | nn.ReplicationPad2d():
+            params = _padding(module.padding, 0)
         case nn.Flatten():
             kind = "flatten" if _flattens(node) else "other"
         case nn.Softmax() | nn.LogSoftmax():
-            kind = "softmax"
+            kind = "softmax" if _over_channels(node, module.dim) else "other"
         case nn.Identity():
             kind = "same"
-        case _ if isinstance(module, RECTIFIERS):
+        case _ if isinstance(module, RECTIFIERS) or (isinstance(module, nn.Threshold) and _is_relu(module)):
             kind = "relu"
         case _ if isinstance(module, _DROPOUTS):
             kind = "dropout"
+        case _ if isinstance(module, _POINTWISE_MODULES):
+            params = {"pointwise": True}
     return Op(kind, inputs, module, params)
 
 
-def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...]) -> Op:
-    f, args, kwargs = node.target, node.args, dict(node.kwargs)
-    method = f if node.op == "call_method" else None
+def _is_relu(module: nn.Module) -> bool:
+    """Whether a module without weights that torch.fx cannot look into gives max(x, 0)."""
+    if _has_parameters(module):
+        return False
+    x = 4 * torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            out = module(x.clone())
+    except Exception:  # whatever the user's own forward raises
+        return False
+    return isinstance(out, Tensor) and torch.equal(out, torch.relu(x))
+
+
+def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collection[fx.Node]) -> Op:
+    f: Any = getattr(Tensor, str(node.target), None) if node.op == "call_method" else node.target
+    name = node.target if node.op == "call_method" else getattr(f, "__name__", "")
+    # sizes that the forward computes are numbers here: those for one image of the declared size
+    args, kwargs = _with_numbers(node.args), _with_numbers(dict(node.kwargs))
 
     def argument(index: int, name: str, default: Any) -> Any:
         return args[index] if len(args) > index else kwargs.get(name, default)
 
-    if f in _RECTIFIER_FUNCTIONS or method in _RECTIFIER_METHODS:
+    if rectifies(f, args, kwargs):
         return Op("relu", inputs)
-    if f in (F.dropout, F.dropout2d) or method in _SAME or getattr(f, "__name__", "") == "stochastic_depth":
-        return Op("same", inputs)
     if f is F.local_response_norm:
         return Op("lrn", inputs)
+    if f in DROPOUT_FUNCTIONS or (node.op == "call_method" and name in _SAME) or name == "stochastic_depth":
+        return Op("same", inputs)
+    if f is F.conv2d and inputs == (args[0],) and argument(1, "weight", None) in constants:
+        weight = argument(1, "weight", None)
+        kernel, dilation = (shape_of(weight) or ())[2:], argument(5, "dilation", 1)
+        padding = conv_padding(argument(4, "padding", 0), kernel, dilation)
+        params = _conv(kernel, argument(3, "stride", 1), padding, dilation, argument(6, "groups", 1))
+        return Op("conv", inputs, params=params | {"weight": weight})
+    if f is F.linear and inputs == (args[0],) and argument(1, "weight", None) in constants:
+        return Op("linear", inputs, params={"weight": argument(1, "weight", None)})
+    if f is F.batch_norm and not argument(5, "training", False) and argument(2, "running_var", None) in constants:
+        params = {"variance": argument(2, "running_var", None), "weight": argument(3, "weight", None)}
+        return Op("affine", inputs, params=params | {"eps": argument(7, "eps", 1e-5)})
     if f in _MAX_POOLS:
         size = argument(1, "kernel_size", None)
         pool = _pool(size, argument(2, "stride", None), argument(3, "padding", 0), argument(5, "ceil_mode", False))
@@ -145,25 +254,116 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...]) -> Op:
     if f is F.adaptive_avg_pool2d:
         kind, params = _adaptive(node)
         return Op(kind, inputs, params=params)
-    if (f is torch.mean or method == "mean") and _dims(argument(1, "dim", None)) in ({2, 3}, {-1, -2}):
+    if f in (torch.mean, Tensor.mean) and _dims(argument(1, "dim", None)) in ({2, 3}, {-1, -2}):
         return Op("globalpool", inputs)
     if f in _CATS and argument(1, "dim", 0) in (1, -3):
-        return Op("cat", tuple(args[0]) if args else inputs)  # type: ignore[arg-type]
-    if (f in _ADDS or method in _ADD_METHODS) and len(inputs) == 2 and "alpha" not in kwargs and _same_shapes(inputs):
+        return Op("cat", tuple(args[0]) if args else inputs)
+    if f in _ADDS and len(inputs) == 2 and "alpha" not in kwargs and _same_shapes(inputs):
         return Op("add", inputs)
-    if f in (torch.flatten,) or method in ("flatten", "view", "reshape"):
-        return Op("flatten" if _flattens(node) else "other", inputs)
-    if (
-        f is F.pad
-        and argument(2, "mode", "constant") == "constant"
-        and not argument(3, "value", 0)
-        and isinstance(args[1], (tuple, list))
-        and len(args[1]) == 4
-    ):
-        return Op("pad", inputs, params={"padding": tuple(args[1])})
-    if f in (F.softmax, torch.softmax, F.log_softmax) or method in ("softmax", "log_softmax"):
+    if f in (torch.flatten, torch.reshape, Tensor.flatten, Tensor.view, Tensor.reshape) and _flattens(node):
+        return Op("flatten", inputs)
+    if f is F.pad and isinstance(argument(1, "pad", None), (tuple, list)) and len(argument(1, "pad", ())) == 4:
+        mode, value = argument(2, "mode", "constant"), argument(3, "value", 0) or 0
+        params = _padding(argument(1, "pad", ()), value)
+        if mode in ("constant", "reflect", "replicate"):
+            return Op("pad" if mode == "constant" else "other", inputs, params=params)
+    if f in _SOFTMAXES and _over_channels(node, argument(1, "dim", None)):
         return Op("softmax", inputs)
-    return Op("other", inputs)
+    factor = _factor(f, args, node, inputs)
+    if factor is not None:
+        return Op("affine", inputs, params=factor)
+    return Op("other", inputs, params={"pointwise": True} if _keeps_positions(f, name, node, argument) else {})
+
+
+def _with_numbers(value: Any) -> Any:
+    return fx.node.map_arg(value, lambda n: n.meta.get("value", n))
+
+
+def _factor(f: Any, args: Any, node: fx.Node, inputs: tuple[fx.Node, ...]) -> dict[str, Any] | None:
+    """What each channel is multiplied by, of a product or a sum with a number or a constant for each channel."""
+    if f in _NEGATIONS and len(inputs) == 1:
+        return {"factor": -1.0}
+    kind = next((kind for kind, functions in _ARITHMETIC.items() if f in functions), None)
+    if kind is None or len(inputs) != 1 or len(args) != 2 or node.kwargs or list(args).count(inputs[0]) != 1:
+        return None
+    other, first = (args[1], True) if args[0] is inputs[0] else (args[0], False)
+    shape = shape_of(node)
+    if shape is None or shape != shape_of(inputs[0]) or not _for_each_channel(other, shape):
+        return None
+    match kind:
+        case "multiply":
+            return {"factor": other}
+        case "divide" if first:
+            return {"divisor": other}
+        case "add":
+            return {"factor": 1.0}
+        case "subtract":
+            return {"factor": 1.0 if first else -1.0}
+    return None
+
+
+def _for_each_channel(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether `value`, a number or the node of a constant, is one number for each channel of maps or vectors."""
+    if not isinstance(value, fx.Node):
+        return isinstance(value, int | float)
+    of = shape_of(value)
+    if of is None or len(shape) not in (2, 4) or len(of) > len(shape):
+        return False
+    padded = (1,) * (len(shape) - len(of)) + of
+    return padded[0] == 1 and padded[1] in (1, shape[1]) and all(n == 1 for n in padded[2:])
+
+
+def _keeps_positions(f: Any, name: Any, node: fx.Node, argument: Callable[[int, str, Any], Any]) -> bool:
+    """Whether each position of the output is computed from the same position of the inputs."""
+    if f in _POINTWISE or f is operator.getitem and "parts" in node.all_input_nodes[0].meta:
+        return True
+    shapes = [shape_of(i) for i in node.all_input_nodes]
+    if name in ("chunk", "split", "tensor_split", "unbind"):
+        return argument(2, "dim", 0) in (1, -3) and shapes[:1] != [None] and len(shapes[0] or ()) == 4
+    if name in ("mean", "sum", "var", "std", "amax"):  # over the channels
+        dim = argument(1, "dim", None)
+        return len(shapes[0] or ()) == 4 and len(shape_of(node) or ()) == 4 and dim in (1, -3, [1], (1,), [-3], (-3,))
+    if name in ("view", "reshape"):  # channels into groups and back
+        before, after = shapes[0] or (), shape_of(node) or ()
+        return {len(before), len(after)} <= {4, 5} and before[:1] + before[-2:] == after[:1] + after[-2:]
+    if name in ("transpose", "swapaxes"):
+        return len(shapes[0] or ()) == 5 and {argument(1, "dim0", None), argument(2, "dim1", None)} == {1, 2}
+    return False
+
+
+def _over_channels(node: fx.Node, dim: Any) -> bool:
+    shape = shape_of(node) or ()
+    return dim in (1, 1 - len(shape)) or (dim is None and len(shape) in (2, 4))  # torch's own default is 1 there
+
+
+def _conv(kernel: Any, stride: Any, padding: tuple[Pair, Pair], dilation: Any, groups: int) -> dict[str, Any]:
+    return {
+        "kernel": pair(kernel),
+        "stride": pair(stride),
+        "padding": padding[0],
+        "dilation": pair(dilation),
+        "groups": int(groups),
+    }
+
+
+def conv_padding(padding: Any, kernel: Any, dilation: Any) -> tuple[Pair, Pair]:
+    """Zero padding of a convolution: `(top, left)`, `(bottom, right)`."""
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(pair(dilation), pair(kernel), strict=True)]
+        before = (totals[0] // 2, totals[1] // 2)
+        return before, (totals[0] - before[0], totals[1] - before[1])
+    both = (0, 0) if padding == "valid" else pair(padding)
+    return both, both
+
+
+def _padding(sides: Any, value: Any) -> dict[str, Any]:
+    left, right, top, bottom = (int(side) for side in sides)
+    return {"padding": (left, right, top, bottom), "value": float(value)}
+
+
+def linear_padding(value: float) -> float:
+    """What the linearized network pads with: nothing where -inf keeps a max pool from choosing the padding."""
+    return value if abs(value) < _NEVER_CHOSEN else 0.0
 
 
 def _pool(size: Any, stride: Any, padding: Any, ceil: Any, dilation: Any = 1) -> dict[str, Any]:

@@ -87,3 +87,40 @@ def test_a_random_or_changing_forward_is_refused(rest, message: str) -> None:
 def test_an_output_that_is_not_finite_is_no_random_output() -> None:
     model = circuits.wrap(Forward(lambda net, x: x / 0).eval(), input=SPEC)
     assert "conv" in model.layers
+
+
+def test_a_network_that_computes_with_the_whole_batch_is_refused() -> None:
+    class ByTheBatch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            out: Tensor = x - x.mean(dim=(0, 2, 3), keepdim=True)
+            return out
+
+    with pytest.raises(ModelError, match="beside another image"):
+        circuits.wrap(ByTheBatch().eval(), input=SPEC)
+    net = network()
+    net[0][1] = nn.BatchNorm2d(8, track_running_stats=False)
+    with pytest.raises(ModelError, match=r"by the batch in 0\.1 \(track_running_stats=False\)"):
+        circuits.wrap(net.eval(), input=SPEC)
+    net[0][1] = nn.InstanceNorm2d(8)
+    images = torch.rand(4, 3, 16, 16)
+    values = circuits.capture(circuits.wrap(net.eval(), input=SPEC), images, at="3")["3"]
+    torch.testing.assert_close(values, torch.cat([net(image[None]) for image in images]).detach())
+
+
+def test_a_network_that_takes_no_batches_is_refused() -> None:
+    class OneImage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3 * 16 * 16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.fc(x.reshape(1, 3 * 16 * 16))
+            return out
+
+    with pytest.raises(ModelError, match="one image, but not a batch of two"):
+        circuits.wrap(OneImage().eval(), input=SPEC)
