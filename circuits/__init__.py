@@ -26,6 +26,8 @@ from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set,
 from circuits.network.layer import Layer
 from circuits.network.model import Model, load, wrap
 from circuits.network.untrained import untrained
+from circuits.tracing import baselines
+from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score
 from circuits.tracing.score import score
 from circuits.tracing.trace import trace
@@ -71,6 +73,7 @@ __all__ = [
     "Model",
     "Neighbors",
     "Node",
+    "Patch",
     "Polysemanticities",
     "Polysemanticity",
     "RenderSettings",
@@ -86,6 +89,7 @@ __all__ = [
     "activation_grid",
     "attach_pure_units",
     "attribute",
+    "baselines",
     "best_case_weights",
     "branch_enrichment",
     "branch_structure",

@@ -22,7 +22,7 @@ from circuits.network.hooks import check_images, frozen, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import peaks, respond
-from circuits.network.subnetwork import Segment, ablation_drops
+from circuits.network.subnetwork import ChannelMeans, Segment, ablation_drops, channel_pools
 from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import open_images
 
@@ -117,10 +117,11 @@ def attribute(
             f"method={method!r} needs a layer as its source; for the image use 'grad*act' or 'integrated'"
         )
     means = _means(worker, dataset, model, batch_size) if baseline == "mean" else None
+    pooled = _pooled_means(worker, dataset, model, batch_size) if baseline == "mean" and method == "ablation" else {}
     results = []
     for indices, batch in dataset.batches(model.input, batch_size=batch_size):
         batch_positions = None if positions is None else [positions[i] for i in indices]
-        results.append(worker.run(batch, method, batch_positions, means, steps))
+        results.append(worker.run(batch, method, batch_positions, means, steps, pooled))
     return Attribution(
         target=str(unit),
         source=source,
@@ -163,7 +164,13 @@ class _Worker:
     unit: Unit | None = None
 
     def run(
-        self, batch: Tensor, method: str, positions: list[Pair] | None, means: Tensor | None, steps: int
+        self,
+        batch: Tensor,
+        method: str,
+        positions: list[Pair] | None,
+        means: Tensor | None,
+        steps: int,
+        pooled: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
         with torch.no_grad():
             acts, context = self.begin(batch)
@@ -177,7 +184,7 @@ class _Worker:
         if method == "ablation":
             assert self.segment is not None
             reference = means if means is not None else acts.new_zeros(acts.shape[1])
-            drops = ablation_drops(self.segment, acts, context, positions, value, reference)
+            drops = ablation_drops(self.segment, acts, context, positions, value, reference, pooled)
             return drops[:, :, None, None], value, zero, positions
         if method == "grad*act":
             return self._gradient(acts, context, positions) * acts, value, zero, positions
@@ -263,3 +270,15 @@ def _means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> Tens
             total = total + acts.sum(dim=(0, 2, 3))
             count += acts.shape[0] * acts.shape[2] * acts.shape[3]
     return total / count
+
+
+def _pooled_means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> dict[str, Tensor]:
+    """Means of the sources' maps after each max pool over them, on the way to the target."""
+    assert worker.segment is not None and worker.unit is not None
+    pools, means = channel_pools(model, worker.start, worker.unit.layer), ChannelMeans()
+    if not pools:
+        return {}
+    with torch.no_grad():
+        for _, batch in dataset.batches(model.input, batch_size=batch_size):
+            worker.segment.respond(*worker.begin(batch), {name: means.tap(name) for name in pools})
+    return {name: means.means(name).to(model.device) for name in means.layers}

@@ -13,7 +13,7 @@ from circuits.errors import CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
-from circuits.network.subnetwork import Segment
+from circuits.network.subnetwork import LayerEdits, Segment
 from zoo.images.sources import Images
 
 
@@ -38,9 +38,9 @@ class ClassScores:
         with torch.no_grad():
             return self._segment.begin(batch)
 
-    def scores(self, acts: Tensor, context: Any) -> Tensor:
-        """Class scores `(n, K)` when the layer holds `acts`."""
-        return self._segment.respond(acts, context).flatten(2).mean(2)
+    def scores(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Tensor:
+        """Class scores `(n, K)` when the layer holds `acts`; `edits` are of layers on the way."""
+        return self._segment.respond(acts, context, edits).flatten(2).mean(2)
 
     def gradients(self, acts: Tensor, context: Any) -> tuple[Tensor, Tensor]:
         """Class scores `(n, K)` and their gradients `(K, n, C, h, w)`."""

@@ -106,17 +106,14 @@ def layer_peaks(
     layers: Sequence[str],
     target: Unit | None = None,
     *,
+    also: Sequence[str] = (),
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Peaks:
-    """Peaks of all channels of `layers` (and the layers feeding their weights) on all images, in one pass."""
+    """Peaks of all channels of `layers` (the layers feeding their weights, and `also`) on all images, in one pass."""
     dataset = open_images(images)
     result = Peaks(model, dataset)
-    names = dict.fromkeys(layers)
-    for source, after in zip(layers[1:], layers, strict=False):
-        if model.graph is not None:
-            start = model.graph.start(model.node(source), model.node(after))
-            names[source if start is model.node(source) else model.name_of(start)] = None
+    names = dict.fromkeys([*layers, *starts(model, layers), *also])
     to_read = [model.layers[n] for n in names]
     special = target is not None and (target.basis is not None or target.at is not None)
     with torch.no_grad():
@@ -127,6 +124,17 @@ def layer_peaks(
             if special and target is not None:
                 result.add_target(target, indices, acts[target.layer])
     return result
+
+
+def starts(model: Model, layers: Sequence[str]) -> list[str]:
+    """The layers that feed the weights from each of `layers` to the one before it in this list, later ones first."""
+    if model.graph is None:
+        return []
+    names = []
+    for source, after in zip(layers[1:], layers, strict=False):
+        start = model.graph.start(model.node(source), model.node(after))
+        names.append(source if start is model.node(source) else model.name_of(start))
+    return names
 
 
 def examples(model: Model, unit: Unit, dataset: Images, rows: Sequence[tuple[float, int, Pair]]) -> tuple[Example, ...]:

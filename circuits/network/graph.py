@@ -264,6 +264,17 @@ class Graph:
                 break
         return best
 
+    def max_pools(self, source: fx.Node) -> list[fx.Node]:
+        """Max pools over the channels of `source` as they are, in order: nothing in between mixes channels.
+
+        There is no telling through an operation of unknown meaning, which counts as mixing.
+        """
+        reached = {source}
+        for n in self.nodes[self.order[source] + 1 :]:
+            if self.ops[n].by_channel and self.ops[n].inputs[0] in reached:
+                reached.add(n)
+        return [n for n in self.nodes if n in reached and n is not source and self.ops[n].takes_maximum]
+
     def side_inputs(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
         """Nodes that reach `target` past `source`: what a run between the two needs besides the source."""
         path = set(self.between(source, target))

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from circuits.errors import EditError
 from circuits.network.address import Unit
+from circuits.network.basis import Basis
 from circuits.network.hooks import EditFunction, capture, editing
 from circuits.network.model import Model
+from circuits.network.subnetwork import channel_pools
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,25 @@ class Edit(ABC):
         """Whether the edit takes its values from activations on reference images."""
         return False
 
+    @property
+    def holds_mean(self) -> bool:
+        """Whether the unit is held at a mean: after a max pool, then, at the mean of its pooled map."""
+        return False
+
+    @property
+    def reference_images(self) -> Any:
+        """Reference images of its own, instead of those of `edit`."""
+        return None
+
 
 @dataclass(frozen=True)
 class Ablate(Edit):
     """Take a unit out: set it to zero, to its mean, or to its activations on other images.
 
     Attributes:
-        to: "zero"; "mean" over the reference images and all positions; "resample", the activations of
-            reference images sampled at random (position by position the same image).
+        to: "zero"; "mean" over the reference images and all positions, and after a max pool over the channel the
+            mean of its pooled map; "resample", the activations of reference images sampled at random (position by
+            position the same image).
         seed: for "resample".
     """
 
@@ -64,6 +77,10 @@ class Ablate(Edit):
     @property
     def needs_reference(self) -> bool:
         return self.to != "zero"
+
+    @property
+    def holds_mean(self) -> bool:
+        return self.to == "mean"
 
     def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
         if self.to == "zero":
@@ -150,14 +167,15 @@ def edit(model: Model, edits: Sequence[Edit], *, reference: Any = None) -> Itera
     """
     if isinstance(edits, (Edit, str)) or not isinstance(edits, Sequence):
         raise EditError(f"give edits as a list: edit(model, [Ablate(...)]); got {type(edits).__name__}")
-    functions = [_function(model, change, reference) for change in edits]
+    functions = [function for change in edits for function in _functions(model, change, reference)]
     with editing(model, functions):
         yield model
 
 
-def _function(model: Model, change: Edit, reference: Any) -> tuple[str, EditFunction]:
+def _functions(model: Model, change: Edit, reference: Any) -> list[tuple[str, EditFunction]]:
+    """What an edit does to the layer it names, and to the max pools after it that carry the same channels."""
     if not isinstance(change, Edit):
-        raise EditError(f"edits are Ablate, Set, Scale, Add or Clamp; got {type(change).__name__}")
+        raise EditError(f"edits are Ablate, Patch, Set, Scale, Add or Clamp; got {type(change).__name__}")
     unit = model.resolve(change.unit)
     layer = model.layers[unit.layer]
     if layer.part is not None:  # a whole branch: a range of channels of the layer that holds it
@@ -173,17 +191,33 @@ def _function(model: Model, change: Edit, reference: Any) -> tuple[str, EditFunc
     for y, x in positions:
         if not (0 <= y < size[0] and 0 <= x < size[1]):
             raise EditError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {layer.name}")
-    reference_acts: Tensor | None = None
+    whole_channels = unit.basis is None and not positions
+    pools = channel_pools(model, layer.name) if change.holds_mean and whole_channels else []
+    names = [layer.name, *pools]
+    reference_acts: dict[str, Tensor] = {}
     if change.needs_reference:
+        reference = change.reference_images if change.reference_images is not None else reference
         if reference is None:
             raise EditError(f"{type(change).__name__} to a mean or resampled value needs edit(..., reference=images)")
-        reference_acts = capture(model, reference, [layer.name])[layer.name]
+        reference_acts = capture(model, reference, names)
     basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
+    return [
+        (name, _function(change, unit.index, channels, positions, basis, reference_acts.get(name))) for name in names
+    ]
 
+
+def _function(
+    change: Edit,
+    index: int | None,
+    channels: slice,
+    positions: tuple[tuple[int, int], ...],
+    basis: Basis | None,
+    reference_acts: Tensor | None,
+) -> EditFunction:
     def apply(acts: Tensor) -> Tensor:
         if basis is not None:
-            assert unit.index is not None
-            new = _edit_latent(acts, basis.encode, basis.write, unit.index, change, reference_acts)
+            assert index is not None
+            new = _edit_latent(acts, basis.encode, basis.write, index, change, reference_acts)
         else:
             part = acts[:, channels]
             reference_part = None if reference_acts is None else reference_acts[:, channels]
@@ -203,7 +237,7 @@ def _function(model: Model, change: Edit, reference: Any) -> tuple[str, EditFunc
             mixed[:, :, y, x] = new[:, :, y, x]
         return mixed
 
-    return layer.name, apply
+    return apply
 
 
 def _edit_latent(

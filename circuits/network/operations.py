@@ -35,6 +35,9 @@ _CLAMPS = frozenset((
 _CLAMPS_BELOW = frozenset((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_))
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
+_MAXIMA = (torch.amax, Tensor.amax)
+#: the dimensions of a map, as a reduction over positions names them
+_MAPS = ({2, 3}, {-1, -2})
 _ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
 _ARITHMETIC: dict[str, tuple[Any, ...]] = {
     "add": _ADDS,
@@ -54,6 +57,8 @@ _POINTWISE = frozenset((
     operator.gt, operator.lt, operator.ge, operator.le, Tensor.to, Tensor.type_as, torch.erf, Tensor.erf,
 ))  # fmt: skip
 _POINTWISE_MODULES = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign, nn.Tanhshrink, nn.Threshold)
+#: modules that keep channels apart, besides those whose kind says so
+_BY_CHANNEL = (*_POINTWISE_MODULES, nn.InstanceNorm2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 #: a constant that a max pool is padded with so that it never chooses it: -inf, or the least number of a type
 _NEVER_CHOSEN = 65504.0
 _CATS = (torch.cat, torch.concat, torch.concatenate)
@@ -116,6 +121,21 @@ class Op:
         if self.kind != "other":
             return self.kind in ("conv", "linear")
         return _has_parameters(self.module) or any(len(shape_of(n) or ()) > 1 for n in self.weights)
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether channel c of the output is channel c of the one input: pools, ReLUs, batch normalization.
+
+        Local response normalization counts: it scales each channel, though by its neighbors.
+        """
+        known = ("relu", "affine", "lrn", "dropout", "maxpool", "avgpool", "pad", "same")
+        aligned = self.kind in known or "elementwise" in self.params or isinstance(self.module, _BY_CHANNEL)
+        return len(self.inputs) == 1 and (aligned or self.takes_maximum)
+
+    @property
+    def takes_maximum(self) -> bool:
+        """Whether it takes the maximum over positions: the pool of a mean is then not the mean of the pool."""
+        return self.kind == "maxpool" or isinstance(self.module, nn.AdaptiveMaxPool2d) or "maximum" in self.params
 
 
 def _has_parameters(module: nn.Module | None) -> bool:
@@ -254,8 +274,10 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collec
     if f is F.adaptive_avg_pool2d:
         kind, params = _adaptive(node)
         return Op(kind, inputs, params=params)
-    if f in (torch.mean, Tensor.mean) and _dims(argument(1, "dim", None)) in ({2, 3}, {-1, -2}):
+    if f in (torch.mean, Tensor.mean) and _dims(argument(1, "dim", None)) in _MAPS:
         return Op("globalpool", inputs)
+    if f is F.adaptive_max_pool2d or (f in _MAXIMA and _dims(argument(1, "dim", None)) in _MAPS):
+        return Op("other", inputs, params={"maximum": True})
     if f in _CATS and argument(1, "dim", 0) in (1, -3):
         return Op("cat", tuple(args[0]) if args else inputs)
     if f in _ADDS and len(inputs) == 2 and "alpha" not in kwargs and _same_shapes(inputs):
@@ -272,7 +294,8 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collec
     factor = _factor(f, args, node, inputs)
     if factor is not None:
         return Op("affine", inputs, params=factor)
-    return Op("other", inputs, params={"pointwise": True} if _keeps_positions(f, name, node, argument) else {})
+    params = {"elementwise": True} if f in _POINTWISE else {}
+    return Op("other", inputs, params=params | ({"pointwise": True} if _keeps_positions(f, name, node, argument) else {}))
 
 
 def _with_numbers(value: Any) -> Any:

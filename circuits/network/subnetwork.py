@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
-from circuits.network.hooks import EditFunction, check_images, editing, graph_edits, read
+from circuits.network.hooks import EditFunction, check_images, editing, forward, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, weight_of
 from circuits.network.responses import read_directions, respond
@@ -169,6 +169,10 @@ class Segment:
                 layer = self.model.layers[self.layer]
                 out = read(self.model, context, [layer])[layer.name]
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
+        return self._collect(self._run(acts, context, edits))
+
+    def _run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
+        assert self._graph is not None
         feeds = {self._begin: acts if len(shape_of(self._begin) or ()) == 4 else acts.flatten(1), **context}
         with self.model.lock:  # a graph runs once at a time, with the edits of whoever runs it
             # what is fed has its edits already
@@ -176,8 +180,7 @@ class Segment:
             for name, function in edits.items():
                 node = self.model.node(name)
                 by_node[node] = _then(by_node[node], function) if node in by_node else function
-            values = self._graph.run(feeds, self._fetch, edits=by_node)
-        return self._collect(values)
+            return self._graph.run(feeds, self._fetch, edits=by_node)
 
     def _collect(self, values: dict[fx.Node, Tensor]) -> Tensor:
         if not self._parts:
@@ -218,6 +221,109 @@ class Segment:
         return out[0, indices]
 
 
+class OutputSegment(Segment):
+    """From the activations of layer `start` to the network's whole output, whatever its form."""
+
+    def __init__(self, model: Model, start: str) -> None:
+        self.model, self.start, self._graph = model, start, model.graph
+        if self._graph is not None:
+            self._begin = model.node(start)
+            self._output = next(n for n in self._graph.nodes if n.op == "output")
+            self._fetch = list(self._output.all_input_nodes)
+            self._side = list(dict.fromkeys(s for end in self._fetch for s in self._side_inputs(end)))
+
+    def respond(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Any:
+        """The network's output when `start` holds `acts` `(N, S, h, w)`; see `Segment.respond`."""
+        if self._graph is None:
+            with editing(self.model, [(self.start, lambda old: acts.view_as(old).clone()), *(edits or {}).items()]):
+                return forward(self.model, context)
+        values = self._run(acts, context, edits or {})
+        return fx.node.map_arg(self._output.args[0], lambda n: values[n])
+
+
+MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+
+
+def channel_pools(model: Model, layer: str, target: str | None = None) -> list[str]:
+    """Max pools over the channels of `layer` as they are, in order: layer names.
+
+    The pool of a channel's mean is not the mean of its pool: it is smaller, and often smaller than anything that the
+    pooled channel ever is. So a channel that is held at its mean is held at the mean of its pooled map after these.
+
+    Args:
+        model: the model.
+        layer: a whole layer.
+        target: only those on the way to this layer.
+
+    Raises:
+        GraphError: such a pool is a function that has no name as a layer.
+    """
+    if model.graph is None:
+        return _probed_pools(model, layer, target)
+    source = model.node(layer)
+    pools = model.graph.max_pools(source)
+    if target is not None and pools:
+        path = set(model.graph.between(source, model.node(target)))
+        pools = [n for n in pools if n in path]
+    return [model.name_of(n) for n in pools]
+
+
+@torch.no_grad()
+def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
+    """Without a graph: the pool modules of which just channel c moves when channel c of the layer does."""
+    names = list(model.layers)
+    end = len(names) if target is None else names.index(target) + 1
+    between = [model.layers[n] for n in names[names.index(layer) + 1 : end]]
+    pools = [at for at in between if at.path is not None and isinstance(model.module.get_submodule(at.path), MAX_POOLS)]
+    if not pools:
+        return []
+    image = torch.rand((1, *model.input.shape), generator=torch.Generator().manual_seed(0))
+    clean = read(model, image, pools)
+    width = model.layers[layer].channels
+    aligned = dict.fromkeys(clean, True)
+    for channel in sorted({0, width // 2, width - 1}):
+
+        def move(acts: Tensor, channel: int = channel) -> Tensor:
+            moved = acts.clone()
+            moved[:, channel] += 1 + acts.abs().amax()
+            return moved
+
+        with editing(model, [(layer, move)]):
+            after = read(model, image, pools)
+        for name, values in clean.items():
+            changed = (values != after[name]).flatten(2).any(dim=2)[0].nonzero().flatten().tolist()
+            aligned[name] = aligned[name] and changed == [channel]
+    return [name for name, good in aligned.items() if good]
+
+
+class ChannelMeans:
+    """Means over images and positions of the channels of some layers, taken while the network runs."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def tap(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A function of the layer's activations that takes them in and returns them as they are."""
+
+        def take(acts: Tensor) -> Tensor:
+            maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+            self._totals[name] = self._totals.get(name, 0) + maps.sum(dim=(0, 2, 3)).cpu().double()
+            self._counts[name] = self._counts.get(name, 0) + maps.shape[0] * maps.shape[2] * maps.shape[3]
+            return acts
+
+        return take
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers that ran."""
+        return list(self._totals)
+
+    def means(self, name: str) -> Tensor:
+        """Mean of each channel `(C,)`, float32 on the CPU."""
+        return (self._totals[name] / self._counts[name]).float()
+
+
 def ablation_drops(
     segment: Segment,
     acts: Tensor,
@@ -225,23 +331,42 @@ def ablation_drops(
     positions: Sequence[Pair],
     before: Tensor,
     means: Tensor,
+    pooled: Mapping[str, Tensor] | None = None,
     chunk: int = 512,
 ) -> Tensor:
-    """Drop of the target at one position per image when each source channel is set to its mean, `(N, S)`."""
+    """Drop of the target at one position per image when each source channel is set to its mean, `(N, S)`.
+
+    Args:
+        segment: from the sources to the target; acts, context: as its `begin` gave them.
+        positions: where the target is read on each image; before: its value there, `(N,)`.
+        means: value of each source `(S,)`.
+        pooled: name of a max pool over the sources (`channel_pools`) -> its own value for each `(S,)`.
+        chunk: images times sources in one run.
+    """
     n, channels = acts.shape[:2]
     per = max(1, chunk // n)
     drops = []
     with torch.no_grad():
         for start in range(0, channels, per):
             some = list(range(start, min(start + per, channels)))
-            many = acts.repeat(len(some), 1, 1, 1)
-            for k, c in enumerate(some):
-                many[k * n : (k + 1) * n, c] = means[c]
-            out = segment.respond(many, repeat_context(context, len(some)))[:, 0]
+            many = _set_each(acts.repeat(len(some), 1, 1, 1), some, means)
+            edits = {
+                name: lambda maps, some=some, values=values: _set_each(maps.clone(), some, values)
+                for name, values in (pooled or {}).items()
+            }
+            out = segment.respond(many, repeat_context(context, len(some)), edits)[:, 0]
             for k in range(len(some)):
                 rows = out[k * n : (k + 1) * n]
                 drops.append(before - torch.stack([rows[i, y, x] for i, (y, x) in enumerate(positions)]))
     return torch.stack(drops, dim=1)
+
+
+def _set_each(maps: Tensor, channels: Sequence[int], values: Tensor) -> Tensor:
+    """Sets the k-th of `channels` in the k-th part of a batch, in place."""
+    n = len(maps) // len(channels)
+    for k, c in enumerate(channels):
+        maps[k * n : (k + 1) * n, c] = values[c]
+    return maps
 
 
 def repeat_context(context: Any, times: int) -> Any:

@@ -99,17 +99,48 @@ class Rest:
 
 
 @dataclass(frozen=True)
+class AblatedResponse:
+    """The target's response with every unit of the source layers ablated: what a circuit without units has.
+
+    Attributes:
+        mean, low, high: over positions and images.
+        clean_mean, clean_low, clean_high: the same with nothing ablated.
+        explained_variance: of the clean response; near 0 where the ablated response is a usual one, far
+            below 0 where it is not.
+    """
+
+    mean: float
+    low: float
+    high: float
+    clean_mean: float
+    clean_low: float
+    clean_high: float
+    explained_variance: float
+
+    @property
+    def in_range(self) -> bool:
+        """Whether the ablated network's response stays between the lowest and the highest clean one."""
+        return self.clean_low <= self.low and self.high <= self.clean_high
+
+
+@dataclass(frozen=True)
 class Score:
     """How much of the target's response the circuit carries, against random circuits of the same size.
 
     Attributes:
         faithfulness: explained variance of the target's response, over positions and images, when every
-            unit of the source layers outside the circuit is set to its mean.
-        completeness: the part of that variance which is lost when only the circuit's units are set to their means.
+            unit of the source layers outside the circuit is set to its baseline.
+        completeness: the part of that variance which is lost when only the circuit's units are set to the baseline.
         random_faithfulness, random_completeness: the same for random circuits with as many units per layer.
-        faithfulness_percentile, completeness_percentile: percent of random circuits that score lower.
+        faithfulness_percentile, completeness_percentile: percent of the circuits in `control_faithfulness` and
+            `control_completeness` that score lower.
         minimality: address -> faithfulness lost when that node alone leaves the circuit.
         n_images, seed: on what.
+        strong_faithfulness, strong_completeness: for random circuits among the units that act most on the target;
+            empty in files of earlier versions.
+        matched_faithfulness: for random circuits of units that are as active as the circuit's own.
+        baseline: what ablated units were set to.
+        ablated: the target's response with everything ablated; None in files of earlier versions.
     """
 
     faithfulness: float
@@ -121,6 +152,26 @@ class Score:
     minimality: Mapping[str, float]
     n_images: int
     seed: int
+    strong_faithfulness: tuple[float, ...] = ()
+    strong_completeness: tuple[float, ...] = ()
+    matched_faithfulness: tuple[float, ...] = ()
+    baseline: str = "mean"
+    ablated: AblatedResponse | None = None
+
+    @property
+    def control_faithfulness(self) -> tuple[float, ...]:
+        """Of the random circuits that the percentile counts: those among the strongest units, where there are some."""
+        return self.strong_faithfulness or self.random_faithfulness
+
+    @property
+    def control_completeness(self) -> tuple[float, ...]:
+        """See `control_faithfulness`."""
+        return self.strong_completeness or self.random_completeness
+
+    @property
+    def control(self) -> str:
+        """What these random circuits are, in words."""
+        return "random circuits among the strongest units" if self.strong_faithfulness else "random circuits"
 
     @property
     def n_random(self) -> int:
@@ -189,7 +240,7 @@ class Circuit:
             "nodes": [_node_json(n) for n in self.nodes],
             "edges": [_edge_json(e) for e in self.edges],
             "rest": [vars(r) for r in self.rest],
-            "score": None if self.score is None else _plain(vars(self.score)),
+            "score": None if self.score is None else _score_json(self.score),
             "provenance": _plain(dict(self.provenance)),
         }
 
@@ -323,6 +374,15 @@ def _read_edge(data: Mapping[str, Any]) -> Edge:
     return Edge(**{**data, "kernel": kernel, "offset": tuple(data["offset"]), "stride": tuple(data["stride"])})
 
 
+def _score_json(score: Score) -> dict[str, Any]:
+    values = vars(score)
+    if score.ablated is None:  # of an earlier version: as it was written
+        later = ("strong_faithfulness", "strong_completeness", "matched_faithfulness", "baseline", "ablated")
+        return {name: _plain(value) for name, value in values.items() if name not in later}
+    return dict(_plain({**values, "ablated": vars(score.ablated)}))
+
+
 def _read_score(data: Mapping[str, Any]) -> Score:
-    random = {name: tuple(data[name]) for name in ("random_faithfulness", "random_completeness")}
-    return Score(**{**data, **random})
+    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    ablated = data.get("ablated")
+    return Score(**{**data, **lists, "ablated": None if ablated is None else AblatedResponse(**ablated)})

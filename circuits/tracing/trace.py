@@ -18,14 +18,14 @@ from torch import Tensor
 
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
 from circuits.common.provenance import provenance
-from circuits.dataset.peak_positions import Peaks, examples, layer_peaks
+from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
 from circuits.errors import AddressError, CircuitsError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
-from circuits.network.subnetwork import Segment, ablation_drops
+from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
@@ -93,11 +93,12 @@ def trace(
     one_of("by", by, ("weights", "attribution", "ablation"))
     chain = _chain(model, unit, depth, layers)
     dataset = open_images(images)
-    peaks = layer_peaks(model, dataset, chain, unit, batch_size=batch_size, progress=progress)
+    also = _pools(model, chain) if by == "ablation" else []
+    peaks = layer_peaks(model, dataset, chain, unit, also=also, batch_size=batch_size, progress=progress)
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     with torch.no_grad():
-        acts = read(model, batch, [model.layers[name] for name in peaks.layers])
+        acts = read(model, batch, [model.layers[name] for name in peaks.layers if name not in also])
     frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in strongest]})
     depths, edges, rest = {unit: 0}, [], []
     levels = [frontier]
@@ -160,6 +161,14 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
     if len(chain) == 1:
         raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
     return chain
+
+
+def _pools(model: Model, chain: Sequence[str]) -> list[str]:
+    """Max pools over the channels that are ablated, on the way from each layer of the chain to the one before it."""
+    pools: dict[str, None] = {}
+    for source, after in zip(chain[1:], chain, strict=False):
+        pools |= dict.fromkeys(channel_pools(model, source, after))
+    return [name for name in pools if name not in chain and name not in starts(model, chain)]
 
 
 class _Step:
@@ -229,7 +238,8 @@ class _Step:
         if self.by == "attribution":
             return (self.gradients[node] * acts).sum(dim=(2, 3))
         means = self.peaks.means(self.start)
-        return ablation_drops(segment, acts, context, positions, pre, means)
+        pooled = {name: self.peaks.means(name) for name in channel_pools(self.model, self.start, self.frontier.layer)}
+        return ablation_drops(segment, acts, context, positions, pre, means, pooled)
 
     def _gradient(self, segment: Segment, positions: list[Pair], acts: Tensor, context: Any) -> Tensor:
         """Gradient `(N, S, h, w)` of the node at its position on each image."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from circuits.attribution.class_scores import ClassScores
 from circuits.common.provenance import provenance
 from circuits.common.statistics import correlation, permutation_p, shuffled_correlations
 from circuits.network.model import Model
+from circuits.network.subnetwork import ChannelMeans, channel_pools
 from circuits.units.polysemanticity import Polysemanticities
 from sae.checks import whole
 from sae.data.activations import collect, fitting
@@ -170,6 +172,7 @@ def _importance(
 ) -> Array:
     """KL from the clean prediction when a channel is its mean at all positions; mean over images, `(C,)`."""
     rest = ClassScores(model, site.layer.name)
+    held = _pooled_means(model, site.layer.name, rest, images, batch_size)
     total = torch.zeros(site.d, dtype=torch.float64)
     count = 0
     batches = -(-len(images) // batch_size)
@@ -181,11 +184,26 @@ def _importance(
             for channel in range(site.d):
                 edited = acts.clone()
                 edited[:, channel] = mean[channel]
-                ablated = rest.scores(edited, context).double().log_softmax(dim=1)
+                edits = {name: partial(_set_channel, channel=channel, values=pooled) for name, pooled in held.items()}
+                ablated = rest.scores(edited, context, edits).double().log_softmax(dim=1)
                 total[channel] += float((clean.exp() * (clean - ablated)).sum())
                 report(batch_number * site.d + channel + 1, batches * site.d)
     mean_kl: Array = (total / max(1, count)).numpy()
     return mean_kl
+
+
+def _pooled_means(model: Model, layer: str, rest: ClassScores, images: Any, batch_size: int) -> dict[str, Tensor]:
+    """Means of the layer's channels after each max pool over them: the pool of a mean is not the mean of the pool."""
+    pools, means = channel_pools(model, layer, model.logits), ChannelMeans()
+    for _, batch in images.batches(model.input, batch_size=batch_size) if pools else ():
+        rest.scores(*rest.begin(batch), {name: means.tap(name) for name in pools})
+    return {name: means.means(name).to(model.device) for name in means.layers}
+
+
+def _set_channel(acts: Tensor, channel: int, values: Tensor) -> Tensor:
+    edited = acts.clone()
+    edited[:, channel] = values[channel]
+    return edited
 
 
 def _scores(units: tuple[str, ...], polysemanticity: Polysemanticities | None) -> Array:

@@ -55,7 +55,14 @@ def test_a_circuit_is_read_and_is_still_what_a_trace_finds(scenes: circuits.Mode
     assert [(e.source, e.target, e.strength, e.weight) for e in old.edges] == [
         (e.source, e.target, e.strength, e.weight) for e in new.edges
     ]
-    assert old.score == circuits.score(scenes, new, images="scenes:40", random=5)
+    assert old.score is not None
+    again = circuits.score(scenes, new, images="scenes:40", random=5)
+    measured = ("faithfulness", "completeness", "random_faithfulness", "random_completeness", "minimality", "n_images")
+    assert all(getattr(old.score, name) == getattr(again, name) for name in measured)
+    # the percentiles of that version were of any units
+    below = [v < again.faithfulness for v in again.random_faithfulness]
+    assert old.score.faithfulness_percentile == 100 * sum(below) / len(below)
+    assert old.score.control_faithfulness == old.score.random_faithfulness and old.score.ablated is None
     assert old.to_json() == json.loads((WRITTEN / "circuit.json").read_text("utf-8"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -90,8 +91,8 @@ def scores(score: Score) -> Table:
     """Faithfulness and completeness beside the random circuits of the same size."""
     rows = []
     for name, value, percentile, chance in (
-        ("faithfulness", score.faithfulness, score.faithfulness_percentile, score.random_faithfulness),
-        ("completeness", score.completeness, score.completeness_percentile, score.random_completeness),
+        ("faithfulness", score.faithfulness, score.faithfulness_percentile, score.control_faithfulness),
+        ("completeness", score.completeness, score.completeness_percentile, score.control_completeness),
     ):
         ordered = sorted(chance)
         middle = ordered[len(ordered) // 2] if ordered else None
@@ -116,8 +117,18 @@ def show_score(console: Console, circuit: Circuit) -> None:
     if score is None:
         return
     console.print(scores(score))
-    note = f"{score.n_images} images, {score.n_random} random circuits of the same size, seed {score.seed}"
+    note = f"{score.n_images} images, {score.n_random} {score.control}, of the same size, seed {score.seed}"
     console.print(Text(note, style="dim"))
+    if score.strong_faithfulness:
+        medians = (
+            f"{kind} {median(values):.3g}"
+            for kind, values in (("any units", score.random_faithfulness), ("as active", score.matched_faithfulness))
+        )
+        console.print(Text(f"median faithfulness of other random circuits: {', '.join(medians)}", style="dim"))
+    if score.ablated is not None:
+        from circuits.plot.drawing.wording import ablated_sentence
+
+        console.print(Text(ablated_sentence(score), style="dim" if score.ablated.in_range else "yellow"))
     if score.minimality:
         worth = sorted(score.minimality.items(), key=lambda item: -item[1])
         rows = [[short(unit), _label(circuit, unit), drop] for unit, drop in worth]

@@ -22,7 +22,7 @@ from circuits import plot
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.plot.drawing.wording import kernel_effect, minus, name_of
+from circuits.plot.drawing.wording import ablated_sentence, kernel_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.score import score
 from zoo.common.files import write_text_atomically
@@ -151,7 +151,8 @@ def show_score(at: Location, circuit: Circuit) -> None:
     st.image(figure, width=760, alt="faithfulness and completeness of the circuit beside random circuits")
     st.caption(
         f"Faithfulness {minus(f'{result.faithfulness:.2f}')}: above {result.faithfulness_percentile:.0f} % of "
-        f"{result.n_random} random circuits of the same size, on {result.n_images} images."
+        f"{result.n_random} {result.control}, of the same size, on {result.n_images} images. "
+        f"{ablated_sentence(result)}"
     )
 
 

@@ -13,7 +13,7 @@ from circuits.plot.circuit.graph_svg import graph_svg
 from circuits.plot.circuit.unit_cards import UnitCards, exact
 from circuits.plot.drawing import crops, html_page
 from circuits.plot.drawing.svg import anchor, diverging_bar, histogram_svg
-from circuits.plot.drawing.wording import circuit_reading, decimals, minus, name_of, short
+from circuits.plot.drawing.wording import circuit_reading, decimals, held_at, minus, name_of, short
 from circuits.tracing.circuit import Circuit, Score
 
 _RANKED = {"weights": "weight × activation", "attribution": "gradient × activation"}
@@ -79,30 +79,38 @@ def _facts(circuit: Circuit) -> list[tuple[str, Any]]:
 def _panels(score: Score) -> list[tuple[str, Markup, str]]:
     """Title, histogram and text of each score."""
     panels = []
-    for name, meaning, value, random, percentile in (
+    for name, meaning, value, random, percentile, others in (
         (
             "Faithfulness",
-            "Share of the target's response that remains when every other unit of the source layers is held at its "
-            "mean.",
+            f"Share of the target's response that remains when every other unit of the source layers is "
+            f"{held_at(score.baseline)}.",
             score.faithfulness,
-            score.random_faithfulness,
+            score.control_faithfulness,
             score.faithfulness_percentile,
+            (
+                ("any units", score.random_faithfulness if score.strong_faithfulness else ()),
+                ("units that are as active", score.matched_faithfulness),
+            ),
         ),
         (
             "Completeness",
-            "Share of the response that is lost when only the units of the circuit are held at their means.",
+            f"Share of the response that is lost when each unit of the circuit, and only those, is "
+            f"{held_at(score.baseline)}.",
             score.completeness,
-            score.random_completeness,
+            score.control_completeness,
             score.completeness_percentile,
+            (("any units", score.random_completeness if score.strong_completeness else ()),),
         ),
     ):
         text, chance = f"{name} {value:.3f}", ""
         if random:
-            text += f"; random circuits have a median of {median(random):.3f}, a highest of {max(random):.3f}"
+            text += f"; {score.control} have a median of {median(random):.3f}, a highest of {max(random):.3f}"
             chance = (
-                f" Above {percentile:.0f} % of {len(random)} random circuits with as many units in each layer "
+                f" Above {percentile:.0f} % of {len(random)} {score.control} with as many units in each layer "
                 f"(median {median(random):.2f}, highest {max(random):.2f})."
             )
+            medians = [f"of {kind} {median(values):.2f}" for kind, values in others if values]
+            chance += f" Medians of random circuits {', '.join(medians)}." if medians else ""
         panels.append((f"{name} {minus(f'{value:.2f}')}", histogram_svg(random, value, text), meaning + minus(chance)))
     return panels
 

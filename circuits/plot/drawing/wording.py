@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.tracing.circuit import Circuit, Edge, Node
+from circuits.tracing.circuit import Circuit, Edge, Node, Score
 
 HALF = 0.6  # a half is heavier from this share on: one and a half times the other
 CENTER = 1.75  # the middle is heavier when it holds this many times its share of the area
@@ -229,12 +229,40 @@ def _scores(circuit: Circuit) -> list[str]:
         return ["It has not been scored against random circuits."]
     share = minus(f"{score.faithfulness:.2f}")
     text = (
-        f"With every other unit of the source layers held at its mean, the circuit retains {share} "
+        f"With every other unit of the source layers {held_at(score.baseline)}, the circuit retains {share} "
         f"of the target's response (explained variance, {_count(score.n_images, 'image')})"
     )
     if score.n_random:
-        chance = median(score.random_faithfulness)
-        text += (
-            f"; the median of {_count(score.n_random, 'random circuit')} of its size retains {minus(f'{chance:.2f}')}"
-        )
-    return [text + "."]
+        chance = median(score.control_faithfulness)
+        count = f"{score.n_random} {score.control}" if score.n_random > 1 else "one of the " + score.control
+        text += f"; the median of {count}, of its size, retains {minus(f'{chance:.2f}')}"
+    return [text + ".", *([ablated_sentence(score)] if score.ablated is not None else [])]
+
+
+def held_at(baseline: str) -> str:
+    """What becomes of an ablated unit, as in "every other unit is held at its mean"."""
+    phrases = {
+        "mean": "held at its mean",
+        "zero": "set to zero",
+        "counterfactual": "set to its activations on the counterfactual image",
+        "resample": "set to its activations on another image",
+    }
+    return phrases.get(baseline, f"set to the baseline {baseline}")
+
+
+def ablated_sentence(score: Score) -> str:
+    """The target's response with every source unit ablated beside the clean one, and whether that is a usual response.
+
+    Empty where the score does not hold it (files of earlier versions).
+    """
+    r = score.ablated
+    if r is None:
+        return ""
+    text = (
+        f"With every source unit {held_at(score.baseline)}, the target responds {number(r.mean)} on average "
+        f"({number(r.low)} to {number(r.high)}; clean {number(r.clean_mean)}, {number(r.clean_low)} to "
+        f"{number(r.clean_high)})"
+    )
+    if not r.in_range:
+        return text + ": outside its clean range, so that these scores do not compare states that the network takes."
+    return text + "."

@@ -168,7 +168,9 @@ def test_the_planted_circuit_is_faithful_and_random_circuits_are_not(planted: ci
     assert score.faithfulness_percentile == 100
     assert float(np.median(score.random_faithfulness)) < 0.3
     assert score.completeness > 0.9
-    assert score.completeness_percentile == 100
+    assert score.completeness > max(score.random_completeness)
+    # a strong unit in the place of the inhibiting one may take away more
+    assert score.completeness_percentile > 90
     assert min(score.minimality.values()) > 0.0
     assert set(score.minimality) == {f"planted/parts:{p}" for p in (WINDOW, WHEEL, BODY, TREE)}
     assert score.n_random == 60

@@ -52,7 +52,12 @@ def test_density_and_importance_follow_their_definitions(model: circuits.Model, 
     mean = acts.mean(dim=(0, 2, 3))
     logits = circuits.capture(model, few, ["logits"])["logits"].flatten(1).double().log_softmax(1)
     channel = int(np.argmax(found.importance))
-    with circuits.edit(model, [circuits.Set(f"{LAYER}:{channel}", float(mean[channel]))]):
+    pooled = circuits.capture(model, few, ["mixed4a_pool"])["mixed4a_pool"][:, channel].mean()
+    held = [
+        circuits.Set(f"{LAYER}:{channel}", float(mean[channel])),
+        circuits.Set(f"mixed4a_pool:{channel}", float(pooled)),
+    ]
+    with circuits.edit(model, held):
         said = circuits.capture(model, few, ["logits"])["logits"].flatten(1).double().log_softmax(1)
     kl = float((logits.exp() * (logits - said)).sum(1).mean())
     assert found.importance[channel] == pytest.approx(kl, rel=1e-3) and kl > 0.01

@@ -51,8 +51,8 @@ def draw(context: FigureContext) -> FigureResult:
         Claim.above(
             "the strongest inputs explain the unit: faithfulness",
             score.faithfulness,
-            max(score.random_faithfulness, default=0.0),
-            "the best of random circuits of the same size",
+            max(score.control_faithfulness, default=0.0),
+            f"the best of {score.control}, of the same size",
         )
     ]
     spread, chance = _spread(context, traced)

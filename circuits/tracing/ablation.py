@@ -1,0 +1,367 @@
+"""A target's response when some units of some layers are kept and all others take the values of a baseline.
+
+Only the part of the network from the earliest of these layers to the target runs. What scores, rankings and size curves
+ask of a network is asked here, so that all of them mean the same by "ablated".
+
+A mean is held at the layer itself and, after every max pool over its channels, at the mean of the pooled map (see
+`baselines`). Local response normalization on the way to such a pool scales a channel by its neighbors: a kept channel
+is then normalized among neighbors of which the ablated ones are at their means, as in the network that is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.errors import CircuitsError
+from circuits.network.address import Unit
+from circuits.network.hooks import frozen, graph_edits
+from circuits.network.model import Model
+from circuits.network.subnetwork import ChannelMeans, Segment, channel_pools
+from circuits.tracing.baselines import Baseline, Mean
+from circuits.tracing.target import Target
+from zoo.images.sources import Images, open_images
+
+UnitsByLayer = Mapping[str, set[int]]
+
+STORED = 1 << 30
+"""Bytes of activations that are held between runs; with more, they are computed again for each."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images: activations of the first layer, the segment's context, and the baseline of each layer and pool."""
+
+    acts: Tensor
+    context: Any
+    baselines: Mapping[str, Tensor]
+
+
+class Ablation:
+    """A target's response under ablation of chosen units in some source layers.
+
+    Attributes:
+        layers: the source layers, earliest first.
+        pools: source layer -> max pools over its channels on the way to the target, where the baseline holds means.
+        clean: the target's response with nothing ablated, `(N, h, w)`.
+        nothing: the same with every unit of the layers ablated.
+        spread: squared deviations of `clean` from its mean, summed.
+        means: source layer -> mean activation of each unit `(C,)`, of the images as they are.
+
+    Raises:
+        CircuitsError: the target responds the same to all images; a layer is a branch, not on the way to the target, or
+            the pool of another; counterfactuals that do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        target: Target,
+        layers: Sequence[str],
+        images: Images,
+        baseline: Baseline,
+        *,
+        batch_size: int = 32,
+    ) -> None:
+        self.model, self.target, self.images, self.baseline = model, target, images, baseline
+        order = list(model.layers)
+        self.layers = sorted(dict.fromkeys(layers), key=order.index)
+        holds_mean = isinstance(baseline, Mean)
+        self.pools = {name: channel_pools(model, name, target.layer) if holds_mean else [] for name in self.layers}
+        self._check_layers()
+        self.segment = target.segment(model, self.layers[0])
+        self._batch_size = batch_size
+        self._paired = baseline.paired(images)
+        self._stored: list[Batch] | None = []
+        self._held: dict[str, Tensor] = {}
+        self.clean, self.means = self._measure()
+        deviations = self.clean - self.clean.mean()
+        self.spread = float(deviations.pow(2).sum())
+        if self.spread == 0:
+            raise CircuitsError(
+                f"{target.name} has the same response to all of these images; give images on which it varies"
+            )
+        self.nothing = self.respond({})
+
+    def _check_layers(self) -> None:
+        for name in self.layers:
+            of = self.model.layers[name].part
+            if of is not None:
+                raise CircuitsError(f"name the whole layer {of[0]}; {name} is channels of it")
+            twice = [pool for pool in self.pools[name] if pool in self.layers]
+            if twice:
+                raise CircuitsError(f"{twice[0]} holds the channels of {name}, pooled: name one of the two layers")
+
+    # -- what is held ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The clean response and the means of all layers; on the way, batches and baselines are stored."""
+        means, positions = ChannelMeans(), _PositionMeans()
+        reference = getattr(self.baseline, "images", None) if isinstance(self.baseline, Mean) else None
+        held = [name for layer in self.layers for name in (layer, *self.pools[layer])]
+        clean = []
+        size = 0
+        for batch in self._run(held if reference is None else self.layers, means, positions):
+            clean.append(self.target.values(batch.response))
+            size += sum(t.element_size() * t.nelement() for t in (batch.acts, *batch.baselines.values()))
+            if self._stored is not None and size <= STORED:
+                self._stored.append(Batch(batch.acts, batch.context, batch.baselines))
+            else:
+                self._stored = None
+        own = {name: means.means(name).to(self.model.device) for name in self.layers}
+        if isinstance(self.baseline, Mean):
+            if reference is not None:
+                means, positions = ChannelMeans(), _PositionMeans()
+                for _ in self._run(held, means, positions, open_images(reference)):
+                    pass
+            # a target in one branch of a block does not run the pools of the others
+            self.pools = {
+                layer: [pool for pool in pools if pool in means.layers] for layer, pools in self.pools.items()
+            }
+            for name in means.layers:
+                values = positions.means(name) if self.baseline.per_position else means.means(name)[None, :, None, None]
+                self._held[name] = values.to(self.model.device, self.model.dtype)
+        elif self._paired is None:
+            self._held = {name: mean.view(1, -1, 1, 1) * 0 for name, mean in own.items()}
+        return torch.cat(clean), own
+
+    def _run(
+        self, taps: Sequence[str], means: ChannelMeans, positions: _PositionMeans, images: Images | None = None
+    ) -> Iterator[_Run]:
+        """Run images as they are, with their pairs, and take in the means of the layers `taps`."""
+        source, paired = (self.images, self._paired) if images is None else (images, None)
+        per_position = isinstance(self.baseline, Mean) and self.baseline.per_position
+
+        def tap(name: str) -> Callable[[Tensor], Tensor]:
+            take = means.tap(name)
+            return (lambda acts: positions.add(name, take(acts))) if per_position else take
+
+        first, later = self.layers[0], {name: tap(name) for name in taps if name != self.layers[0]}
+        for acts, context, baselines in self._begin(source, paired):
+            yield _Run(acts, context, baselines, self.segment.respond(tap(first)(acts), context, later))
+
+    def _begin(self, images: Images, paired: Images | None) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
+        """Activations of the first layer, the segment's context, and what the pairs put in each layer."""
+        pairs = None if paired is None else paired.batches(self.model.input, batch_size=self._batch_size)
+        for indices, batch in images.batches(self.model.input, batch_size=self._batch_size):
+            baselines: dict[str, Tensor] = {}
+            if pairs is not None:
+                other = next(pairs)[1]
+                _check_pairs(batch, other, indices)
+                baselines = self._activations(other)
+            yield *self.segment.begin(batch), baselines
+
+    def _activations(self, images: Tensor) -> dict[str, Tensor]:
+        """Activations `(N, C, h, w)` of all source layers on images."""
+        acts, context = self.segment.begin(images)
+        maps = {self.layers[0]: acts}
+
+        def store(name: str) -> Callable[[Tensor], Tensor]:
+            def keep(values: Tensor) -> Tensor:
+                maps[name] = values if values.ndim == 4 else values[:, :, None, None]
+                return values
+
+            return keep
+
+        if len(self.layers) > 1:
+            self.segment.respond(acts, context, {name: store(name) for name in self.layers[1:]})
+        return maps
+
+    @torch.no_grad()
+    def batches(self) -> Iterator[Batch]:
+        """The images in batches, with the baselines of each layer and pool."""
+        if self._stored is not None:
+            stored: Iterator[Batch] = iter(self._stored)
+        else:
+            stored = (Batch(*parts) for parts in self._begin(self.images, self._paired))
+        for batch in stored:
+            yield Batch(batch.acts, batch.context, {**self._held, **batch.baselines})
+
+    # -- responses ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def respond(self, varying: UnitsByLayer) -> Tensor:
+        """Response `(N, h, w)` when all units of the layers but `varying` are at the baseline."""
+        masks = {name: self._mask(name, varying.get(name, set())) for name in self.layers}
+        narrow = self._narrow(varying)
+        rows = []
+        for batch in self.batches():
+            rows.append(self._ablated(batch, masks) if narrow is None else self._ablated_narrow(batch, masks, narrow))
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def respond_without(self, ablated: UnitsByLayer) -> Tensor:
+        """Response `(N, h, w)` when only the units `ablated` are at the baseline."""
+        masks = {name: ~self._mask(name, ablated.get(name, set())) for name in self.layers}
+        return torch.cat([self._ablated(batch, masks) for batch in self.batches()])
+
+    def keep(self, units: UnitsByLayer) -> float:
+        """Explained variance of the target when all units of the layers but `units` are at the baseline."""
+        return self.explained(self.respond(units))
+
+    def drop(self, ablated: UnitsByLayer) -> float:
+        """Explained variance of the target when only the units `ablated` are at the baseline."""
+        return self.explained(self.respond_without(ablated))
+
+    def explained(self, response: Tensor) -> float:
+        """Explained variance of the clean response by another, over positions and images; below 0 without bound."""
+        return 1 - float((self.clean - response).pow(2).sum()) / self.spread
+
+    def _mask(self, layer: str, units: set[int]) -> Tensor:
+        mask = torch.zeros(self.model.layers[layer].channels, dtype=torch.bool, device=self.model.device)
+        mask[sorted(units)] = True
+        return mask
+
+    def _ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
+        first = self.layers[0]
+        edits = {name: hold for layer in self.layers for name, hold in self._holds(batch, layer, masks[layer]).items()}
+        acts = edits.pop(first)(batch.acts)
+        return self.target.values(self.segment.respond(acts, batch.context, edits))
+
+    def _holds(self, batch: Batch, layer: str, natural: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+        """For a layer and its pools: a function that sets all channels but `natural` to the baseline."""
+        return {name: _hold(batch.baselines[name], natural) for name in (layer, *self.pools[layer])}
+
+    def _narrow(self, varying: UnitsByLayer) -> list[tuple[Segment, list[int]]] | None:
+        """Steps from layer to layer that compute only the units `varying` of each.
+
+        None where a step has no unit, or where something bypasses a layer on the way, so that the whole segment runs.
+        """
+        if len(self.layers) == 1 or self._paired is not None:
+            return None
+        steps: list[tuple[Segment, list[int]]] = []
+        for layer, after in zip(self.layers, self.layers[1:], strict=False):
+            units = sorted(varying.get(after, set()))
+            if not units:
+                return None
+            steps.append((Segment(self.model, layer, [Unit(after, u, self.model.name) for u in units]), units))
+        steps.append((self.target.segment(self.model, self.layers[-1]), []))
+        return None if any(segment.bypassed for segment, _ in steps) else steps
+
+    def _ablated_narrow(
+        self, batch: Batch, masks: Mapping[str, Tensor], steps: list[tuple[Segment, list[int]]]
+    ) -> Tensor:
+        first = self.layers[0]
+        x = self._holds(batch, first, masks[first])[first](batch.acts)
+        for i, (segment, units) in enumerate(steps):
+            layer = self.layers[i]
+            pools = {n: f for n, f in self._holds(batch, layer, masks[layer]).items() if n != layer}
+            out = segment.respond(x, {}, pools)
+            if i + 1 < len(steps):
+                base = batch.baselines[self.layers[i + 1]]
+                x = base.expand(len(out), -1, *out.shape[2:]).clone()
+                x[:, units] = out
+        return self.target.values(out)
+
+    def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
+        """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.
+
+        Args:
+            batch: one of `batches`.
+            weights: layer -> for each unit `(C,)` 0 for the baseline, 1 for its activation; between two in proportion.
+        """
+        first = self.layers[0]
+        edits: dict[str, Callable[[Tensor], Tensor]] = {}
+        for layer in self.layers:
+            edits |= self._mixes(batch, layer, weights[layer])
+        acts = edits.pop(first)(batch.acts)
+        return self.target.values(self.segment.respond(acts, batch.context, edits))
+
+    def strengths(self) -> dict[str, Tensor]:
+        """Layer -> for each unit `(C,)` |gradient x activation|, summed over positions and images.
+
+        The gradient is that of the target's response, summed over its positions: where the network is linear in
+        between, these are |expanded weight x activation|.
+        """
+        totals = {name: torch.zeros(self.model.layers[name].channels) for name in self.layers}
+        with frozen(self.model.module), torch.enable_grad():
+            for batch in self.batches():
+                passed = {self.layers[0]: batch.acts.detach().requires_grad_(True)}
+
+                taps = {name: partial(passed.setdefault, name) for name in self.layers[1:]}
+                out = self.target.values(self.segment.respond(passed[self.layers[0]], batch.context, taps))
+                gradients = torch.autograd.grad(out.sum(), list(passed.values()), allow_unused=True)
+                for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
+                    if gradient is not None:
+                        totals[name] += (gradient * acts).detach().abs().flatten(2).sum(dim=(0, 2)).cpu().float()
+        return totals
+
+    def _mixes(self, batch: Batch, layer: str, weights: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What `_holds` is for weights that are not only 0 and 1.
+
+        A pooled map goes from the pooled baseline to the pool of the layer as it came, not of its mixture.
+        """
+        came: list[Tensor] = []
+
+        def mix(acts: Tensor) -> Tensor:
+            came[:] = [acts]
+            return _between(batch.baselines[layer], acts, weights)
+
+        def mix_pool(pool: str) -> Callable[[Tensor], Tensor]:
+            return lambda _: _between(batch.baselines[pool], self._pooled(layer, pool, came[0]), weights)
+
+        return {layer: mix, **{pool: mix_pool(pool) for pool in self.pools[layer]}}
+
+    def _pooled(self, layer: str, pool: str, acts: Tensor) -> Tensor:
+        graph = self.model.graph
+        if graph is None:
+            raise CircuitsError(
+                f"torch.fx cannot trace this network, so no gradient is taken through {pool}: rank by 'patching', or "
+                f"from {pool} instead of {layer}"
+            )
+        begin, end = self.model.node(layer), self.model.node(pool)
+        edits = {node: f for node, f in graph_edits(self.model).items() if node is not begin}
+        return graph.run({begin: acts}, [end], edits=edits)[end]
+
+
+def _between(base: Tensor, acts: Tensor, weights: Tensor) -> Tensor:
+    base, shape = (base, (1, -1, 1, 1)) if acts.ndim == 4 else (base.flatten(1), (1, -1))
+    return base + weights.view(shape) * (acts - base)
+
+
+@dataclass(frozen=True)
+class _Run:
+    acts: Tensor
+    context: Any
+    baselines: Mapping[str, Tensor]
+    response: Any
+
+
+class _PositionMeans:
+    """Means over images of the activations of some layers, at each position."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, acts: Tensor) -> Tensor:
+        maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+        self._totals[name] = self._totals.get(name, 0) + maps.double().sum(dim=0, keepdim=True)
+        self._counts[name] = self._counts.get(name, 0) + len(maps)
+        return acts
+
+    def means(self, name: str) -> Tensor:
+        """`(1, C, h, w)`."""
+        return (self._totals[name] / self._counts[name]).float()
+
+
+def _hold(base: Tensor, natural: Tensor) -> Callable[[Tensor], Tensor]:
+    def hold(acts: Tensor) -> Tensor:
+        values = base if acts.ndim == 4 else base.flatten(1)
+        return torch.where(natural.view(1, -1, *[1] * (acts.ndim - 2)), acts, values)
+
+    return hold
+
+
+def _check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
+    same = (images == others).flatten(1).all(dim=1).nonzero().flatten().tolist()
+    if same:
+        raise CircuitsError(
+            f"image {indices[same[0]]} and its counterfactual are the same image: nothing is ablated there"
+        )
