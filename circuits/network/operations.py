@@ -295,7 +295,9 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collec
     if factor is not None:
         return Op("affine", inputs, params=factor)
     params = {"elementwise": True} if f in _POINTWISE else {}
-    return Op("other", inputs, params=params | ({"pointwise": True} if _keeps_positions(f, name, node, argument) else {}))
+    return Op(
+        "other", inputs, params=params | ({"pointwise": True} if _keeps_positions(f, name, node, argument) else {})
+    )
 
 
 def _with_numbers(value: Any) -> Any:
