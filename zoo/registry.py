@@ -16,6 +16,9 @@ from zoo.weights.loading import WeightsStatus
 
 RANDOM = "random"
 
+_ORIGIN = "_zoo_origin"
+"""Attribute of a module that `build` made: the name of its card, and how it is fed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
@@ -114,7 +117,22 @@ def build(
     freeze(module)
     card = card if card.complete is None else card.complete(card)
     card = replace(card, branches=dict(getattr(module, "branches", {}) or {}))
+    vars(module)[_ORIGIN] = (card.name, card.input)  # a plain attribute: copies and pickles of the module keep it
     return Loaded(module, card, _weights.digest(module.state_dict()), source)
+
+
+def origin(module: nn.Module) -> Card | None:
+    """The card of a module that `build` made, also of a copy of it; None of any other module.
+
+    So that the module alone, without its model, is still fed as it was trained.
+
+    Raises:
+        ModelError: its card is no longer known here: that of a network of your own, in another process.
+    """
+    name, spec = vars(module).get(_ORIGIN, (None, None))
+    if name is None:
+        return None
+    return replace(get_card(name), input=spec, branches=dict(getattr(module, "branches", {}) or {}))
 
 
 def _reset(module: nn.Module, card: Card) -> nn.Module:

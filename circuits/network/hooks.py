@@ -1,7 +1,8 @@
 """The only module that sets hooks: capturing activations, editing them, and stopping early.
 
 What is promised here, and tested on every model of the zoo: hooks are removed in `finally`, also on
-error; a requested hook that did not fire is an error; a captured tensor is a copy, since an
+error (those of a `Recorder`, for code that runs the network itself, when it is closed or no longer used);
+a requested hook that did not fire is an error; a captured tensor is a copy, since an
 in-place ReLU further on would overwrite it; weights and hook count are the same after as before.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,6 +59,53 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad_(True)
+
+
+class Recorder:
+    """What the modules of a network gave in its latest forward pass, for code that runs the network itself.
+
+    Outputs are copies, and gradients flow back from them. The hooks are removed by `close`, at the end of a `with`
+    block, and when nothing refers to the recorder any more.
+    """
+
+    def __init__(self, model: Network, layers: Sequence[Layer]) -> None:
+        outputs: dict[str, list[Any]] = {}  # the hooks refer to this alone, so that the recorder can be let go
+        paths = dict.fromkeys(layer.path for layer in layers if layer.path is not None)
+        stack = ExitStack()
+        stack.callback(model.module.register_forward_pre_hook(lambda *_: outputs.clear()).remove)
+        for path in paths:
+            stack.enter_context(hooked(model.module.get_submodule(path), _keeper(path, outputs)))
+        self._outputs, self._name = outputs, model.name
+        self.close = finalize(self, stack.close)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def output(self, layer: Layer) -> Tensor:
+        """The output of a layer, in the network's own shape.
+
+        Raises:
+            CaptureError: the layer is no module's output, or the network has not run as far.
+        """
+        if layer.path is None:
+            raise CaptureError(f"{layer.name} is the result of a function, not of a module: hooks do not reach it")
+        calls = self._outputs.get(layer.path, [])
+        if len(calls) <= layer.call:
+            raise CaptureError(f"{self._name} has not run as far as {layer.name} since it was hooked: call it first")
+        out = calls[layer.call]
+        if not isinstance(out, Tensor):
+            raise CaptureError(f"the output of {layer.name} is a {type(out).__name__}, not a tensor")
+        return out if layer.part is None else out[:, layer.part[1] : layer.part[1] + layer.channels]
+
+
+def _keeper(path: str, outputs: dict[str, list[Any]]) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(_module: nn.Module, _inputs: Any, out: Any) -> None:
+        outputs.setdefault(path, []).append(out.clone() if isinstance(out, Tensor) else out)
+
+    return keep
 
 
 def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, tuple[int, ...]]:
@@ -432,5 +481,6 @@ def capture(
 
 
 __all__ = [
-    "Stop", "capture", "editing", "forward", "frozen", "hooked", "probe", "read", "shorten", "stream", "visit",
+    "Recorder", "Stop", "capture", "editing", "forward", "frozen", "hooked", "probe", "read", "shorten", "stream",
+    "visit",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
-from zoo.registry import build, get_card
+from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
 
 if TYPE_CHECKING:
@@ -568,7 +568,8 @@ def wrap(
 
     Args:
         module: takes one tensor `(N, channels, H, W)`; in eval mode, every module of it.
-        input: size, channels and normalization of its images (default: 224 pixels, RGB, [0, 1]).
+        input: size, channels and normalization of its images (default: that of its card for a module of the zoo,
+            else 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
         classes: names of its class scores, in output order.
 
@@ -581,7 +582,8 @@ def wrap(
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
     module = _inner(module)
     check_mode(module, type(module).__name__)
-    spec = InputSpec() if input is None else input
+    card = origin(module) if input is None else None
+    spec = input or (InputSpec() if card is None else card.input)
     _check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)")
     model = Model(module, spec, name=name, source="wrapped module", classes=classes)
     _check_classes(model)

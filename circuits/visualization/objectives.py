@@ -207,18 +207,33 @@ class Function(OfLayer):
 
 @dataclass(frozen=True, eq=False)
 class Foreign(Objective):
-    """A function of `activations` to one loss for the whole batch, to be *minimized*, as Lucent's objectives are."""
+    """A function of `activations` to one loss for the whole batch, to be *minimized*, as Lucent's objectives are.
+
+    The value of each image is minus the loss, so that it weighs the same whatever the size of the batch.
+
+    Attributes:
+        function: from activations to a tensor of one number.
+        count: images that it takes.
+    """
 
     function: Callable[[Activations], Any]
-    layers = ()  # not known before it is called
+    count: int = 2
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.declared or ()
+
+    @property
+    def declared(self) -> tuple[str, ...] | None:
+        """The layers that it says it reads; None where only a call can tell."""
+        return getattr(self.function, "layers", None)
 
     def __call__(self, activations: Activations) -> Tensor:
         n = len(activations("input"))
         loss = self.function(activations)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise VisualizationError("an objective of your own gives one number (a loss, as in Lucent), as a tensor")
-        # The sum over images is maximized: divided evenly, its gradient is that of the loss.
-        return (-loss.reshape(()) / n).expand(n)
+        return (-loss.reshape(())).expand(n)
 
 
 def as_maps(acts: Tensor) -> Tensor:

@@ -138,19 +138,26 @@ def layer_names(model: Model, objective: Objective) -> dict[str, str]:
     Raises:
         AddressError: an unknown layer.
     """
-    names = _layers_of_function(model, objective) if _is_foreign(objective) else objective.layers
+    foreign = _functions(objective)
+    if any(function.declared is None for function in foreign):
+        names = _layers_of_function(model, objective, max(function.count for function in foreign))
+    else:
+        names = objective.layers
     return {name: model.layer("logits" if name == "labels" else name).name for name in names if name != "input"}
 
 
-def _is_foreign(objective: Objective) -> bool:
+def _functions(objective: Objective) -> list[Foreign]:
+    """The functions of the user's in an objective."""
+    if isinstance(objective, Foreign):
+        return [objective]
     inner = [getattr(objective, "of", None), *(getattr(objective, "terms", ()) or ())]
-    return isinstance(objective, Foreign) or any(isinstance(o, Objective) and _is_foreign(o) for o in inner)
+    return [function for part in inner if isinstance(part, Objective) for function in _functions(part)]
 
 
-def _layers_of_function(model: Model, objective: Objective) -> tuple[str, ...]:
-    """The layers that a user's function reads, recorded by calling it once on gray images."""
+def _layers_of_function(model: Model, objective: Objective, count: int) -> tuple[str, ...]:
+    """The layers that a user's function reads, recorded by calling it once on `count` gray images."""
     acts: dict[str, Tensor] = {}
-    example = torch.full((2, *model.input.shape), 0.5, device=model.device, dtype=model.dtype)
+    example = torch.full((count, *model.input.shape), 0.5, device=model.device, dtype=model.dtype)
 
     def activations(name: str) -> Tensor:
         if name == "input":

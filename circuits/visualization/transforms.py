@@ -288,7 +288,7 @@ class _Run:
         size = (images.shape[2], images.shape[3])
         out = size if out is None else out
         if not self.static:
-            grid = _grid(self._map(call, size), out).to(images.dtype)
+            grid = sampling_grid(self._map(call, size), out).to(images.dtype)
             if (
                 self.whole_pixels and out == size
             ):  # exact: no pixel lies between two, and none is rounded by taking gray away
@@ -351,7 +351,7 @@ class _Run:
         return images
 
 
-def _grid(maps: Tensor, out: Size) -> Tensor:
+def sampling_grid(maps: Tensor, out: Size) -> Tensor:
     """`(N, *out, 2)`: what F.affine_grid(align_corners=False) gives, as two broadcast sums (forty times cheaper)."""
     y, x = ((2 * torch.arange(n, device=maps.device, dtype=maps.dtype) + 1) / n - 1 for n in out)
     rows = maps[:, :, 1:2] * y + maps[:, :, 2:3]

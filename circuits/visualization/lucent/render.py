@@ -1,4 +1,4 @@
-"""Lucent's `render_vis` on this library's loop."""
+"""Lucent's `render_vis` on this library's loop, and its `hook_model`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuits.errors import VisualizationError
+from circuits.network.hooks import Recorder
 from circuits.network.model import Model, wrap
+from circuits.visualization import objectives as ours
 from circuits.visualization.lucent import param
-from circuits.visualization.lucent.transform import standard_transforms
-from circuits.visualization.objectives import Objective, as_objective
+from circuits.visualization.lucent.objectives import Objective, as_objective
+from circuits.visualization.lucent.transform import IMAGENET, INCEPTIONV1, flattened, standard_transforms
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Parametrization
 from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline
 from zoo.inputs import InputSpec
+from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1
 from zoo.progress import reporter
+from zoo.registry import origin
 
 
 class _UserParametrization(Parametrization):
@@ -52,7 +56,7 @@ class _UserParametrization(Parametrization):
 
 def render_vis(
     model: Model | nn.Module,
-    objective_f: Objective | str | Callable[..., Any],
+    objective_f: Objective | ours.Objective | str | Callable[..., Any],
     param_f: Callable[[], tuple[Sequence[Tensor], Callable[[], Tensor]]] | None = None,
     optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] | None = None,
     transforms: Sequence[Any] | None = None,
@@ -70,14 +74,15 @@ def render_vis(
     """Optimize images for an objective; arguments and result are those of Lucent's function of that name.
 
     Args:
-        model: a `circuits.Model`, or a module, which is then fed as Lucent feeds it: x * 255 - 117 if its class is
-            called InceptionV1, else with ImageNet's mean and deviation.
-        objective_f: an objective, "layer:channel", or a function of `T` to a loss.
+        model: a `circuits.Model`, or a module. A module of the zoo is fed as its card says, any other as Lucent feeds
+            it: x * 255 - 117 if its class is called InceptionV1, else with ImageNet's mean and deviation.
+        objective_f: an objective, "layer:channel", or a function of `T` to a loss: a loss of the whole batch. An
+            objective of `circuits.visualization` is a value per image, and the sum over the batch is maximized.
         param_f: gives `(parameters, image_f)`; default `param.image(128)`.
         optimizer: from parameters to an optimizer; default Adam, 0.05.
         transforms: functions of images, or transforms of ours; default Lucent's.
         thresholds: steps after which images are returned; the last ends the run.
-        preprocess: False: the module is fed images in [0, 1].
+        preprocess: False: the network is fed what the transforms give, images in [0, 1] without any.
         progress: show a bar.
         save_image, image_name: write the last images to this file, side by side (default image.png).
         fixed_image_size: pixels at which the network is given the images; default at least 224.
@@ -93,7 +98,7 @@ def render_vis(
     steps = sorted(set(thresholds))
     if not steps or steps[0] < 1:
         raise VisualizationError(f"thresholds are steps from 1; got {tuple(thresholds)}")
-    wrapped = model if isinstance(model, Model) else _wrapped(model, preprocess)
+    wrapped = _wrapped(model, preprocess)
     parameters, image_f = (param_f or (lambda: param.image(128)))()
     images = _UserParametrization(parameters, image_f, wrapped)
     if fixed_image_size is not None:
@@ -101,12 +106,14 @@ def render_vis(
     else:
         show = images.size if min(images.size) >= 224 else (224, 224)
     upsample = nn.Upsample(size=show, mode="bilinear", align_corners=True)
-    changes = standard_transforms if transforms is None else list(transforms)
-    pipeline = Pipeline([*changes, upsample], out=show, seeds=range(seed, seed + images.count), device=wrapped.device)
+    changes: Sequence[Any] = standard_transforms if transforms is None else transforms
+    pipeline = Pipeline(
+        [*flattened(changes), upsample], out=show, seeds=range(seed, seed + images.count), device=wrapped.device
+    )
     settings = RenderSettings(steps=steps[-1], redirect=0, frames=steps)
     with reporter(progress or None, "step") as report:
         ascent = ascend(
-            wrapped, as_objective(objective_f), images, pipeline, settings,
+            wrapped, _to_maximize(objective_f, images.count), images, pipeline, settings,
             optimizer=optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=5e-2)),
             on_step=lambda step: report(step, steps[-1]),
         )  # fmt: skip
@@ -117,14 +124,69 @@ def render_vis(
     return arrays
 
 
-def _wrapped(module: nn.Module, preprocess: bool) -> Model:
-    if not preprocess:
+def hook_model(model: Model | nn.Module, image_f: Callable[[], Tensor]) -> Callable[[str], Tensor]:
+    """`T` for a loop of your own: `T("mixed4a")` is that layer's output in the latest `model(...)` that you called.
+
+    Hooks stay on the model for as long as `T` is referred to; `T.close()` removes them at once.
+
+    Args:
+        model: a `circuits.Model` or a module, in eval mode.
+        image_f: gives the images, for `T("input")`.
+
+    Raises:
+        AddressError: an unknown layer. CaptureError: the network has not run as far as a layer, or no hook reaches it.
+
+    >>> _, image_f = param.image(64)
+    >>> model = load("scenes")
+    >>> T = hook_model(model, image_f)
+    >>> model.module(model.input.normalize(image_f())).shape == T("softmax").shape
+    True
+    """
+    return _Hooked(_wrapped(model, preprocess=True), image_f)
+
+
+class _Hooked:
+    """What `hook_model` returns."""
+
+    def __init__(self, model: Model, image_f: Callable[[], Tensor]) -> None:
+        self.model, self.image_f = model, image_f
+        self.recorder = Recorder(model, [layer for layer in model.layers.values() if layer.part is None])
+        self.close = self.recorder.close
+
+    def __call__(self, layer: str) -> Tensor:
+        if layer == "input":
+            return self.image_f()
+        return self.recorder.output(self.model.layer(self.model.logits if layer == "labels" else layer))
+
+
+def _to_maximize(objective: Any, count: int) -> ours.Objective:
+    """Lucent's losses so that the sum over `count` images that is maximized is minus the loss, at any batch size."""
+    if isinstance(objective, ours.Objective):
+        return objective
+    return ours.Foreign(as_objective(objective), count) / count
+
+
+def _wrapped(model: Model | nn.Module, preprocess: bool) -> Model:
+    if isinstance(model, Model) and preprocess:
+        return model
+    card = model.card if isinstance(model, Model) else origin(model)
+    module = model.module if isinstance(model, Model) else model
+    if isinstance(model, Model):
+        spec = model.input
+    elif card is not None:
+        spec = card.input
+    elif not preprocess:
         spec = InputSpec()
-    elif type(module).__name__ == "InceptionV1":
-        spec = InputSpec(scale=255.0, mean=(117.0,))
+    elif isinstance(module, InceptionV1) and module.spec != TENSORFLOW_5H:
+        raise VisualizationError(
+            "this InceptionV1 is not the TensorFlow network, and how it is fed is not known: give "
+            "circuits.wrap(module, circuits.InputSpec(...)), or load it with circuits.load"
+        )
     else:
-        spec = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    return wrap(module, spec)
+        spec = INCEPTIONV1 if type(module).__name__ == "InceptionV1" else IMAGENET
+    if not preprocess:
+        spec = InputSpec(spec.size, spec.channels)
+    return wrap(module, spec) if card is None else Model(module, spec, name=card.name, card=card)
 
 
-__all__ = ["render_vis"]
+__all__ = ["hook_model", "render_vis"]

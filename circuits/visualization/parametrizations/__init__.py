@@ -4,7 +4,7 @@ A batch of images is one `Parametrization`, an `nn.Module` whose parameters all 
 dimension. An image depends on its own seed alone: on the CPU it has the same bits whatever batch it is in.
 """
 
-from circuits.visualization.parametrizations.base import Device, Factory, Parametrization, Size, generator
+from circuits.visualization.parametrizations.base import Device, Factory, Parametrization, Size, frequencies, generator
 from circuits.visualization.parametrizations.color_statistics import (
     NATURAL,
     Colors,
@@ -28,6 +28,7 @@ __all__ = [
     "Photograph",
     "Pixels",
     "Size",
+    "frequencies",
     "generator",
     "measure_colors",
     "measure_spectrum",
