@@ -15,7 +15,9 @@ from circuits.activations.semantic_dictionary import activation_grid, semantic_d
 from circuits.activations.spatial_attribution import spatial_attribution
 from circuits.attribution.attribute import Attribution, attribute
 from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
-from circuits.dataset.concept_search import Finding, Findings, find
+from circuits.dataset.concept_search import Finding, Findings, TopImage, find
+from circuits.dataset.labels.label import label
+from circuits.dataset.labels.results import PartLabels, UnitLabel, read_labels
 from circuits.dataset.scan import scan
 from circuits.dataset.scan_results import Scan, read_scan
 from circuits.errors import CircuitsError
@@ -73,6 +75,7 @@ __all__ = [
     "Model",
     "Neighbors",
     "Node",
+    "PartLabels",
     "Patch",
     "Polysemanticities",
     "Polysemanticity",
@@ -81,8 +84,10 @@ __all__ = [
     "Scan",
     "Score",
     "Set",
+    "TopImage",
     "Tuning",
     "Unit",
+    "UnitLabel",
     "Visualization",
     "ablate_clusters",
     "activation_atlas",
@@ -105,12 +110,14 @@ __all__ = [
     "find_detectors",
     "frequency_factors",
     "joint_tuning",
+    "label",
     "load",
     "match",
     "neighbors",
     "neuron_groups",
     "one_sided_nmf",
     "polysemantic",
+    "read_labels",
     "read_scan",
     "register",
     "scan",

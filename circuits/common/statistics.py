@@ -42,22 +42,22 @@ def label_auc(values: Tensor, labels: Tensor, columns: int = 512) -> Tensor:
     return (torch.cat(rank_totals, dim=1) - positive * (positive + 1) / 2) / (positive * negative)
 
 
-def midranks(values: Tensor) -> Tensor:
+def midranks(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Ranks from 1 down each column of `(n, units)`, equal values sharing the mean of theirs.
 
-    `scipy.stats.rankdata(values, axis=0)`, for tensors on any device.
+    `scipy.stats.rankdata(values, axis=0)`, for tensors on any device. With `weights` `(n,)` of the rows, a rank is the
+    weight of all smaller values and half that of the equal ones, so that `weights` of 1 give ranks less a half.
     """
-    order = values.argsort(dim=0, stable=True)
-    ordered = values.gather(0, order)
-    count = len(values)
-    rank = torch.arange(1, count + 1, dtype=torch.float64, device=values.device)[:, None].expand_as(values)
+    rows = values.T.contiguous()  # sorted three times as quickly as down the columns
+    order = rows.argsort(dim=1, stable=True)
+    ordered = rows.gather(1, order)
     new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    group = new.cumsum(dim=0) - 1
-    totals = torch.zeros_like(ordered).scatter_add_(0, group, rank)
-    sizes = torch.zeros_like(ordered).scatter_add_(0, group, torch.ones_like(ordered))
-    middle = (totals / sizes.clamp_min(1)).gather(0, group)
-    return torch.empty_like(ordered).scatter_(0, order, middle)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    group = new.cumsum(dim=1) - 1
+    size = torch.ones(len(values), device=values.device) if weights is None else weights
+    totals = torch.zeros_like(ordered, dtype=torch.float64).scatter_add_(1, group, size.double()[order])
+    middle = (totals.cumsum(dim=1) - totals / 2 + (0.5 if weights is None else 0.0)).gather(1, group)
+    return torch.empty_like(middle).scatter_(1, order, middle).T
 
 
 def bootstrap(positive: Tensor, negative: Tensor, *, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

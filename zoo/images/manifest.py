@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,17 @@ SCHEMA = 1
 KIND = "vision-circuits images"
 
 
+class AnnotatedPart(Protocol):
+    """A part that an image shows: its name, box `(x0, y0, x1, y1)` in pixels (end exclusive), and mask where known."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def box(self) -> tuple[int, int, int, int]: ...
+    @property
+    def mask(self) -> npt.NDArray[np.bool_] | None: ...
+
+
 @dataclass(frozen=True)
 class PartBox:
     """A part that can be seen: its name, box `(x0, y0, x1, y1)` in pixels (end exclusive), and mask where known."""
@@ -41,7 +52,7 @@ class Annotation:
     """What is drawn in an image: the class, how the parts are arranged, and the parts."""
 
     label: str
-    parts: tuple[PartBox, ...]
+    parts: tuple[AnnotatedPart, ...]
     arrangement: str = ""
 
 

@@ -117,6 +117,14 @@ class Images(Sequence[Image.Image]):
             annotations=[self.annotations[i] for i in chosen] if self.annotations is not None else None,
         )
 
+    def annotated(self, annotations: Sequence[Annotation]) -> Images:
+        """The same images with what is drawn in each, one annotation an image."""
+        if len(annotations) != len(self):
+            raise ImageError(f"{self.name} has {len(self)} images, not {len(annotations)} as there are annotations")
+        same = copy.copy(self)
+        same.annotations = list(annotations)
+        return same
+
     def spread(self, most: int) -> Images:
         """At most so many of the images, evenly spread over all."""
         step = -(-len(self) // most)

@@ -10,10 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from apps.cli.commands.label import show_units
+from apps.cli.commands.scan import STORE
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
-from apps.cli.output.part_names import concept
+from apps.cli.output.part_names import concept, stored_labels
 from apps.cli.registry import command
 from apps.images import open_sources
 
@@ -27,12 +29,14 @@ class Find(ImageOptions):
     """Find the units that separate images of a concept from images without it.
 
     Every unit of the chosen layers is evaluated on both sets, in one pass, and ranked by its AUC: how often an image
-    of the concept activates it more than an image without it (0.5 is chance, 1 is always). The interval is
-    the uncertainty of the AUC. Give two sets of images; or, where images have labels (drawn scenes do), one set
-    and the name of a class or part.
+    of the concept activates it more than an image without it (0.5 is chance, 1 is always). One half of the images
+    ranks the units; the AUC, its interval and the top images are of the other half. Give two sets of images; or, where
+    images have labels (drawn scenes do), one set and the name of a class or part. With --part, the units are those
+    that detect a part of a thing, by the labels of `circuits label`; no images are needed.
 
     Example:
         circuits find scenes --concept car --images scenes:500
+        circuits find googlenet-bvlc --part wheel --layers mixed4b
         circuits find googlenet-bvlc --positive cars --negative photos --layers mixed4c --pool mean --top 5
     """
 
@@ -44,6 +48,10 @@ class Find(ImageOptions):
     """Images without it; may be repeated."""
     concept: str | None = None
     """A class or part in the labels of --images, instead of --positive and --negative."""
+    part: str | None = None
+    """A part that `circuits label` judged by masks, in the store."""
+    store: Path | None = None
+    """Folder that the part labels were kept in; with --part, by default `store`."""
     layers: Many = ()
     """Layers to search; may be repeated. By default the whole trunk."""
     pool: Literal["max", "mean"] = "max"
@@ -57,6 +65,10 @@ class Find(ImageOptions):
 
         if self.top < 1:
             raise UsageError(f"--top is at least 1, not {self.top}")
+        if self.part is not None:
+            return self._by_part(self.part)
+        if self.store is not None:
+            raise UsageError("--store has the part labels for --part NAME; give that too")
         elapsed = clock()
         self._check_sets()
         model = self.load(self.model)
@@ -93,13 +105,18 @@ class Find(ImageOptions):
                     Text(r["unit"], style="bold"),
                     f"{r['auc']:.3f}",
                     f"{r['low']:.3f} .. {r['high']:.3f}",
+                    f"{sum(t['positive'] for t in r['top'])} of {len(r['top'])}",
                     r["mean_positive"],
                     r["mean_negative"],
                 ]
                 for r in rows
             ]
-            columns = ["unit", "AUC", "95 % interval", "mean with", "mean without"]
-            console.print(table(columns, lines, right=" r rr"))
+            columns = ["unit", "AUC", "95 % interval", "of its top images", "mean with", "mean without"]
+            console.print(table(columns, lines, right=" r rrr"))
+            if rows:
+                console.print(
+                    Text("top images of the first: " + ", ".join(_named(t) for t in rows[0]["top"]), style="dim")
+                )
             sets = (
                 f"{len(positive)} images with, {len(negative)} without; {len(findings.rows)} units by their {self.pool}"
             )
@@ -118,6 +135,32 @@ class Find(ImageOptions):
 
         return CommandResult(document, show, write)
 
+    def _by_part(self, part: str) -> CommandResult:
+        """The units that detect a part best, by the stored labels."""
+        store = STORE if self.store is None else self.store
+        if self.positive or self.negative or self.concept is not None or self.images:
+            raise UsageError("--part takes the labels of the store; leave images and --concept out")
+        model = self.load(self.model)
+        labels = stored_labels(store, model.name, model.digest)
+        layers = [model.resolve(name).space for name in self.layers] or list(labels.layers)
+        units = labels.best(part, layers=layers, top=self.top)
+        document: dict[str, Any] = {
+            "model": model.name,
+            "part": part,
+            "layers": layers,
+            "store": str(store),
+            "rows": [unit.describe() for unit in units],
+            "controls": {layer: labels.controls(part, layer) for layer in layers},
+            "provenance": labels.provenance,
+        }
+
+        def show(console: Console) -> None:
+            show_units(console, part, units, labels)
+            hint = f"circuits trace {units[0].unit} --images FOLDER --store {store}{self.own_options}"
+            console.print(Text(f"next: {hint}", style="dim"))
+
+        return CommandResult(document, show)
+
     def _check_sets(self) -> None:
         if self.concept is not None and (self.positive or self.negative):
             raise UsageError("give either --concept with --images, or --positive and --negative")
@@ -133,3 +176,7 @@ class Find(ImageOptions):
             open_sources(self.positive, self.limit, self.seed),
             open_sources(self.negative, self.limit, self.seed),
         )
+
+
+def _named(top: dict[str, Any]) -> str:
+    return f"{top['image']}{'' if top['positive'] else ' (without)'}"

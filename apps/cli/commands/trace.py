@@ -72,6 +72,8 @@ class Trace(ImageOptions):
     """How many parents a unit is given."""
     by: Literal["weights", "attribution", "ablation"] = "weights"
     """What ranks the parents: weight x activation, gradient x activation, or what is lost without them."""
+    store: Path | None = None
+    """Store with part labels (`circuits label`): units are named after the parts that they detect."""
     score: bool = True
     """Try the circuit against random ones of the same size."""
     random: int = 50
@@ -100,7 +102,7 @@ class Trace(ImageOptions):
             circuit = trace(
                 model, unit, images=images, depth=self.depth, width=self.width, by=self.by, **reporting(report)
             )
-        circuit = label_parts(model, circuit, images)
+        circuit = label_parts(model, circuit, images, self.store)
         if self.score:
             circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images)
         visualizations = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from circuits.dataset.labels.results import PartLabels
     from circuits.network.model import Model
     from circuits.tracing.circuit import Circuit
     from zoo.images.sources import Images
@@ -26,8 +28,16 @@ def knows_parts(images: Images) -> bool:
     return images.annotations is not None and any(annotation.parts for annotation in images.annotations)
 
 
-def label_parts(model: Model, circuit: Circuit, images: Images) -> Circuit:
-    """The circuit with each unit labeled by the part that activates it, where the images' parts are known."""
+def label_parts(model: Model, circuit: Circuit, images: Images, store: Path | None = None) -> Circuit:
+    """The circuit with each unit labeled by the part that activates it, where that is known.
+
+    It is by the part labels of a store, where one is given, and else by the parts that the images show.
+
+    Raises:
+        StoreError: the store holds no part labels of the model, or of other weights.
+    """
+    if store is not None:
+        return circuit.label(stored_labels(store, model.name, model.digest).names())
     if not knows_parts(images):
         return circuit
     from circuits.dataset.part_labels import part_labels
@@ -42,6 +52,25 @@ def label_parts(model: Model, circuit: Circuit, images: Images) -> Circuit:
             if label.unit in units:
                 names[label.unit] = label.part
     return circuit.label(names)
+
+
+def stored_labels(store: Path, model: str, weights: str | None = None) -> PartLabels:
+    """The part labels that a store holds of a model.
+
+    Raises:
+        StoreError: it holds none, or damaged ones, or of other weights.
+    """
+    from circuits.dataset.labels.results import read_labels
+    from circuits.dataset.scan_store import StoreError
+    from circuits.errors import shorten
+
+    labels = read_labels(store, model, weights)
+    if labels is None:
+        raise StoreError(
+            f"the store {shorten(store, 200)} holds no part labels of {shorten(model)}. "
+            f"Make some: circuits label {shorten(model)} --images DIR --annotations FILE --store {shorten(store, 200)}"
+        )
+    return labels
 
 
 def concept(images: Images, name: str) -> tuple[Images, Images]:

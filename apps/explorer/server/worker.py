@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _EVERY = 0.3
 """Seconds between two writes of the progress."""
-PARTS_AUTHOR = "part masks"
 
 
 class Stopped(BaseException):
@@ -150,7 +149,7 @@ def _visualize(store: Path, options: Mapping[str, Any], progress: ProgressFile) 
 def _begin(store: Path, options: Mapping[str, Any], progress: ProgressFile) -> None:
     """The small store of the first start: a scan, thumbnails, and labels of the part detectors."""
     _scan(store, options, progress)
-    from apps.explorer.session.labels import Label, Labels
+    from apps.explorer.session.labels import PARTS_AUTHOR, Label, Labels
     from circuits.dataset.part_labels import part_labels
     from zoo.images.sources import open_images
 

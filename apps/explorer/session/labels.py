@@ -1,7 +1,11 @@
-"""Labels of units: one SQLite file per store, written so that a killed server loses no saved label."""
+"""Labels of units: one SQLite file per store, written so that a killed server loses no saved label.
+
+Beside what people wrote stand the part labels of `circuits label`, which the store keeps with the scan.
+"""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,8 +17,13 @@ from typing import Any
 from filelock import FileLock
 
 from apps.explorer.server.security import checked_text
+from circuits.dataset.labels.results import FILE as PARTS_FILE
+from circuits.dataset.labels.results import read_labels
+from circuits.dataset.scan_store import folder_of
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
+
+log = logging.getLogger(__name__)
 
 FILE = "labels.sqlite"
 SCHEMA = 1
@@ -28,6 +37,10 @@ CREATE TABLE IF NOT EXISTS labels (
     PRIMARY KEY (unit, author)
 )
 """
+
+
+PARTS_AUTHOR = "part masks"
+"""Author of labels that come from masks of parts."""
 
 
 class LabelError(CircuitsError):
@@ -72,8 +85,38 @@ class Label:
         return Label(unit=str(at.channel), polysemantic=bool(self.polysemantic), **texts)
 
 
+def part_names(store: Path, model: str) -> list[Label]:
+    """The units of a model that the part labels of a store name; none where these are damaged, which is logged."""
+    try:
+        labels = read_labels(store, model)
+    except CircuitsError as error:
+        log.warning("%s", error)
+        return []
+    if labels is None:
+        return []
+    saved = datetime.fromtimestamp((folder_of(store, model) / PARTS_FILE).stat().st_mtime, UTC)
+    rows = []
+    for unit, part in labels.names().items():
+        best = next(row for row in labels.of(unit) if row.part == part)
+        evidence = (
+            f"AUC {best.auc:.3f} ({best.low:.3f} to {best.high:.3f}; best control {best.control:.3f}), "
+            f"IoU {best.iou:.3f} for {part}, by masks on half of the images of {labels.images['name']}"
+        )
+        rows.append(
+            Label(
+                unit,
+                PARTS_AUTHOR,
+                part,
+                evidence=evidence,
+                weights=labels.weights,
+                saved=saved.isoformat(timespec="milliseconds"),
+            )
+        )
+    return rows
+
+
 class Labels:
-    """The labels of a store."""
+    """The labels of a store: those that were written, then those of `circuits label`."""
 
     def __init__(self, store: Path) -> None:
         self.path = store / FILE
@@ -93,16 +136,23 @@ class Labels:
 
     def of(self, unit: str) -> list[Label]:
         """The labels of a unit, newest first."""
-        return self._read("WHERE unit = ? ORDER BY saved DESC, author", (unit,))
+        written = self._read("WHERE unit = ? ORDER BY saved DESC, author", (unit,))
+        model = Unit.parse(unit).model
+        judged = [] if model is None else part_names(self.path.parent, model)
+        return written + [label for label in judged if label.unit == unit]
 
     def all(self, model: str | None = None) -> list[Label]:
-        """All labels, or those of a model, by unit, newest first."""
+        """All written labels, or all of a model, by unit, newest first."""
+        return self.written(model) + ([] if model is None else part_names(self.path.parent, model))
+
+    def written(self, model: str | None = None) -> list[Label]:
+        """The labels that people wrote, or those of a model, by unit, newest first."""
         if model is None:
             return self._read("ORDER BY unit, saved DESC", ())
         return self._read("WHERE model = ? ORDER BY unit, saved DESC", (model,))
 
     def names(self, model: str) -> dict[str, str]:
-        """The newest label of every labeled unit, by address."""
+        """The newest written label of every labeled unit, else the part that it detects, by address."""
         names: dict[str, str] = {}
         for label in self.all(model):
             if label.name:
@@ -110,8 +160,8 @@ class Labels:
         return names
 
     def describe(self, model: str | None = None) -> dict[str, Any]:
-        """All labels, ready for JSON."""
-        return {"kind": KIND, "schema": SCHEMA, "labels": [asdict(label) for label in self.all(model)]}
+        """All written labels, ready for JSON."""
+        return {"kind": KIND, "schema": SCHEMA, "labels": [asdict(label) for label in self.written(model)]}
 
     def merge(self, document: Any) -> int:
         """Add labels of `describe`; of two labels of one author for one unit the newer stays.

@@ -23,6 +23,7 @@ from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session.labels import FILE as LABELS
 from apps.explorer.session.labels import Labels
 from apps.explorer.session.ordering import most_selective
+from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_model_options
 from circuits.dataset.scan_targets import as_scanned
@@ -340,15 +341,16 @@ def similarity_in(at: Location, by: str) -> UnitSimilarity:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _names(path: str, stamp: tuple[int, int], model: str) -> dict[str, str]:
+def _names(path: str, stamp: tuple[int, ...], model: str) -> dict[str, str]:
     return Labels(Path(path).parent).names(model)
 
 
 def labels_of(at: Location) -> dict[str, str]:
     """The newest label of each unit of this model, by address; read again after a label was saved."""
     path = at.settings.store / LABELS
-    stamps = [p.stat().st_mtime_ns if p.exists() else 0 for p in (path, path.with_name(path.name + "-wal"))]
-    return _names(str(path), (stamps[0], stamps[1]), at.model.name) if stamps[0] else {}
+    files = (path, path.with_name(path.name + "-wal"), folder_of(at.settings.store, at.model.name) / PART_LABELS)
+    stamps = tuple(p.stat().st_mtime_ns if p.exists() else 0 for p in files)
+    return _names(str(path), stamps, at.model.name) if any(stamps) else {}
 
 
 @st.cache_resource(show_spinner=False)

@@ -42,7 +42,7 @@ def test_a_planted_unit_is_found(planted: circuits.Model) -> None:
 def test_rows_are_sorted_and_only_the_best_have_intervals(planted: circuits.Model) -> None:
     positive, negative = window_sides()
     hits = circuits.find(planted, positive=positive, negative=negative, layer="parts", intervals=3)
-    areas = [r.auc for r in hits.rows]
+    areas = [r.chosen_auc or 0.0 for r in hits.rows]
     assert areas == sorted(areas, reverse=True)
     assert [r.low is not None for r in hits.rows] == [True] * 3 + [False] * (nets.PARTS - 3)
     for row in hits.rows[:3]:
@@ -71,9 +71,35 @@ def test_units_are_ranked_by_their_maximum_or_mean(planted: circuits.Model, pool
         index = int(row.unit.rpartition(":")[2])
         assert row.mean_positive == pytest.approx(float(pooled["p"][:, index].mean()), rel=1e-4, abs=1e-7)
         assert row.pool == pool
-    torch.testing.assert_close(
-        torch.tensor(sorted(r.auc for r in hits.rows)), auc(pooled["p"], pooled["n"]).sort().values
-    )
+    order = torch.randperm(len(positive), generator=torch.Generator().manual_seed(0))
+    for half, areas in ((order[:6], [r.chosen_auc for r in hits.rows]), (order[6:], [r.auc for r in hits.rows])):
+        torch.testing.assert_close(
+            torch.tensor(areas).sort().values, auc(pooled["p"][half], pooled["n"][half]).sort().values
+        )
+
+
+def test_the_best_of_many_units_owes_nothing_to_the_choice() -> None:
+    """Of 400 units that know nothing the best seems to know much on the images that rank, and nothing on the others."""
+    conv = torch.nn.Conv2d(3, 400, 5, bias=False)
+    torch.nn.init.normal_(conv.weight, generator=torch.Generator().manual_seed(0))
+    model = circuits.wrap(torch.nn.Sequential(conv, torch.nn.ReLU()).eval(), circuits.InputSpec(size=8), name="noise")
+    images = torch.rand(80, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    best = circuits.find(model, positive=images[:40], negative=images[40:], layer="1").best
+    assert best.chosen_auc is not None and best.chosen_auc > 0.7
+    assert best.low is not None and best.low < 0.5 and abs(best.auc - 0.5) < 0.2
+
+
+def test_the_top_images_are_those_that_activate_the_unit_most(planted: circuits.Model) -> None:
+    positive, negative = window_sides()
+    best = circuits.find(planted, positive=positive, negative=negative, layer="parts", intervals=1).best
+    assert [t.positive for t in best.top] == [True] * 6 + [False] * 4, "six images of either side do not rank"
+    values = [t.value for t in best.top]
+    assert values == sorted(values, reverse=True)
+    index = int(best.unit.rpartition(":")[2])
+    peaks = circuits.capture(planted, positive, "parts")["parts"][:, index].amax(dim=(1, 2))
+    order = torch.randperm(len(positive), generator=torch.Generator().manual_seed(0))[6:]
+    assert best.top[0].value == pytest.approx(float(peaks[order].max()))
+    assert peaks[int(best.top[0].image.removeprefix("tensor-"))] == peaks[order].max()
 
 
 def test_shuffled_labels_give_a_control_below_a_real_finding(planted: circuits.Model) -> None:
@@ -124,6 +150,8 @@ def test_a_side_without_pictures_and_bad_options_are_refused(planted: circuits.M
         circuits.find(planted, positive=images, negative=[])
     with pytest.raises(CircuitsError, match="there is no positive image"):
         circuits.find(planted, positive=circuits_images().subset([]), negative=images)
+    with pytest.raises(CircuitsError, match="there is one negative image"):
+        circuits.find(planted, positive=images, negative=images[:1])
     with pytest.raises(CircuitsError, match="use 'max' or 'mean'"):
         circuits.find(planted, positive=images, negative=images, pool="median")  # type: ignore[arg-type]
     with pytest.raises(CircuitsError, match="at least one layer"):

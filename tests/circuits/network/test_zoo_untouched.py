@@ -98,7 +98,7 @@ def test_every_verb_leaves_the_network_as_it_was(model: circuits.Model, images: 
         total = result.units.sum(dim=1) + result.bias + result.remainder
         torch.testing.assert_close(total, result.response, rtol=1e-3, atol=1e-3)
     circuits.attribute(model, images, source="input", target=target, method="integrated", steps=2)
-    circuits.find(model, positive=images[:1], negative=images[1:], layers=[source, layer])
+    circuits.find(model, positive=images, negative=images.flip(0), layers=[source, layer])
     if not linear:
         assert nets.state(model) == before
         return

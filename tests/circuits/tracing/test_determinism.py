@@ -38,7 +38,7 @@ def test_finding_twice_gives_the_same_bits(planted: circuits.Model) -> None:
     again = circuits.find(nets.planted(), positive=a, negative=b, seed=3)
     assert again == first
     other = circuits.find(planted, positive=a, negative=b, seed=4)
-    assert [r.unit for r in other.rows] == [r.unit for r in first.rows]
+    assert sorted(r.unit for r in other.rows) == sorted(r.unit for r in first.rows)
     assert [(r.low, r.high) for r in other.rows] != [(r.low, r.high) for r in first.rows]
 
 
