@@ -15,6 +15,7 @@ from circuits.activations.semantic_dictionary import activation_grid, semantic_d
 from circuits.activations.spatial_attribution import spatial_attribution
 from circuits.attribution.attribute import Attribution, attribute
 from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
+from circuits.common.untrained import untrained
 from circuits.dataset.concept_search import Finding, Findings, TopImage, find
 from circuits.dataset.labels.label import label
 from circuits.dataset.labels.results import PartLabels, UnitLabel, read_labels
@@ -27,7 +28,6 @@ from circuits.network.hooks import capture
 from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.network.layer import Layer
 from circuits.network.model import Model, load, wrap
-from circuits.network.untrained import untrained
 from circuits.tracing import baselines
 from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score

@@ -229,8 +229,7 @@ def _layer_worker(model: Model, source: str, unit: Unit) -> _Worker:
         raise CircuitsError(f"attribute to the whole layer {base.part[0]}; {base.name} is channels of it")
     start = base.name
     if model.graph is not None:
-        begin = model.graph.start(model.node(base.name), model.node(unit.layer))
-        start = base.name if begin is model.node(base.name) else model.name_of(begin)
+        start = model.start(base.name, unit.layer)
     segment = Segment(model, start, unit, pre=True)
     return _Worker(
         start,
@@ -257,7 +256,7 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
         fed = {model.graph.input: model.input.normalize(acts)}
         with model.lock:
             out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
-        return respond(model, unit, out if out.ndim == 4 else out[:, :, None, None])
+        return respond(model, unit, layer.axes.maps(out))
 
     return _Worker("input", begin, response_map, None, model, "input", unit)
 

@@ -257,8 +257,7 @@ class _Reader:
         model, unit = self.model, self.units[0]
         name = self.source
         if model.graph is not None:
-            begin = model.graph.start(model.node(name), model.node(unit.layer))
-            name = name if begin is model.node(name) else model.name_of(begin)
+            name = model.start(name, unit.layer)
         self.start = model.layers[name]
         # latents share one run of the layer they read: its channels as they are after the ReLU
         channels = sorted({u.index or 0 for u in self.units})

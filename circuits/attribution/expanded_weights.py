@@ -8,8 +8,10 @@ between them, otherwise the gradient that would be seen if all units in between 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,7 +22,9 @@ from circuits.attribution.linearity import check_linear, first_nonlinear, probe_
 from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
-from circuits.network.hooks import editing, frozen, outputs
+from circuits.network.hooks import editing, frozen, outputs, read
+from circuits.network.layers.axes import Axes, plain_axes
+from circuits.network.layers.readings import PATTERN
 from circuits.network.linearized import as_map, linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
@@ -183,13 +187,24 @@ def _targets(model: Model, target: str | Unit | Sequence[str | Unit]) -> _Target
 def _through_graph(
     model: Model, graph: Graph, source: str, targets: _Targets, method: Method, max_memory: int
 ) -> ExpandedWeights:
-    begin, end = graph.start(model.node(source), model.node(targets.layer)), model.node(targets.layer)
+    start = model.start(source, targets.layer)
+    begin, end = model.node(start), model.node(targets.layer)
     if begin is end:
         raise GraphError(f"{source} and {targets.layer} have no weights between them")
     channels = torch.tensor(targets.indices)
     directions = read_directions(model, targets.layer, targets.basis, targets.indices)
     kernels, used = None, "exact"
-    if method != "vjp":
+    ends = model.layers[start].axes, model.layers[targets.layer].axes
+    if not _all_maps(graph, begin, end):
+        if method == "exact":
+            raise GraphError(
+                f"no exact linear form is composed between {source} and {targets.layer}, which are not maps with "
+                "channels first all the way; method='auto' differentiates"
+            )
+        with _naming_attention(graph, begin, end):
+            kernels, offset, stride = _differentiate_whole(graph, begin, end, directions, channels, ends)
+        used = "vjp"
+    elif method != "vjp":
         try:
             k = compose(graph, begin, end, directions, channels)
             kernels, offset, stride = k.values, k.offset, k.stride
@@ -199,11 +214,33 @@ def _through_graph(
     if kernels is None:
         kernels, offset, stride = _differentiate(graph, begin, end, directions, channels, max_memory)
         used = "vjp"
-    name = source if begin is model.node(source) else model.name_of(begin)
-    weights = ExpandedWeights(kernels, source, targets.names, name, offset, stride, used)
+    weights = ExpandedWeights(kernels, source, targets.names, start, offset, stride, used)
     if used == "vjp":
-        _check_graph(model, graph, begin, end, weights, directions, targets.indices)
+        with _naming_attention(graph, begin, end):
+            _check_graph(model, graph, begin, end, weights, directions, targets.indices, ends)
     return weights
+
+
+@contextmanager
+def _naming_attention(graph: Graph, begin: Any, end: Any) -> Iterator[None]:
+    """Say so where attention is why there are no kernels between two nodes."""
+    try:
+        yield
+    except GraphError as error:
+        path = graph.between(begin, end)[1:]
+        inputs = [graph.layouts[i] for n in path for i in (n, *n.all_input_nodes)]
+        if PATTERN in inputs or any(graph.is_attention(n) for n in path):
+            raise GraphError(
+                f"no kernels between {title(begin)} and {title(end)}: attention lies between them, whose pattern "
+                "depends on the image; attribute(), and trace(by='attribution'), take it as it is on each image"
+            ) from error
+        raise
+
+
+def _all_maps(graph: Graph, begin: Any, end: Any) -> bool:
+    """Whether all between two nodes are maps with channels first, or vectors, which kernels can be composed for."""
+    layouts = [graph.layouts[n] for n in graph.between(begin, end) if shape_of(n) is not None]
+    return all(isinstance(layout, dict) and layout[""].plain for layout in layouts)
 
 
 def _differentiate(
@@ -220,7 +257,8 @@ def _differentiate(
         try:
             offset, size, stride = support(graph, begin, end)
         except GraphError:
-            return _differentiate_whole(graph, begin, end, directions, channels)
+            ends = plain_axes(shape_of(begin) or ()), plain_axes(out_shape)
+            return _differentiate_whole(graph, begin, end, directions, channels, ends)
         middle = tuple(max(0, math.ceil(-offset[a] / stride[a])) for a in range(2))
         hw = tuple(middle[a] * stride[a] + offset[a] + size[a] for a in range(2))
     else:
@@ -250,28 +288,31 @@ def _differentiate(
 
 
 def _differentiate_whole(
-    graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor
+    graph: Graph, begin: Any, end: Any, directions: Tensor | None, channels: Tensor, ends: tuple[Axes, Axes]
 ) -> tuple[Tensor, Pair, Pair]:
-    shape = _map_shape(begin)
     like = next(graph.module.parameters(), torch.zeros(1))
     with frozen(graph.module), torch.enable_grad():
-        leaf = torch.zeros((1, *shape[1:]), dtype=like.dtype, device=like.device, requires_grad=True)
-        fed = leaf if len(shape_of(begin) or ()) == 4 else leaf.flatten(1)
-        out = graph.run({begin: fed}, [end], linear=True)[end]
-        return measured_kernels(leaf, out, directions, channels.tolist())
+        whole = like.new_zeros(shape_of(begin) or ())
+        leaf = torch.zeros_like(ends[0].maps(whole), requires_grad=True)
+        try:
+            out = ends[1].maps(graph.run({begin: ends[0].write(leaf, whole)}, [end], linear=True)[end])
+        except (RuntimeError, TypeError, AttributeError) as error:  # one of the other inputs of a function is missing
+            raise GraphError(f"what lies between {title(begin)} and {title(end)} has no linear form") from error
+        return measured_kernels(leaf, out, directions, channels.tolist(), as_map)
 
 
 def _check_graph(
-    model: Model, graph: Graph, begin: Any, end: Any, weights: ExpandedWeights, directions: Tensor | None, rows: Any
-) -> None:
+    model: Model, graph: Graph, begin: Any, end: Any, weights: ExpandedWeights, directions: Tensor | None, rows: Any,
+    ends: tuple[Axes, Axes],
+) -> None:  # fmt: skip
     """Raise where an operation whose meaning is unknown (a product of two maps, say) makes the path nonlinear."""
     unknown = [n for n in graph.between(begin, end)[1:] if graph.ops[n].kind in ("other", "softmax")]
     if not unknown:
         return
 
     def run(acts: Tensor, nodes: list[Any]) -> dict[Any, Tensor]:
-        fed = acts if len(shape_of(begin) or ()) == 4 else acts.flatten(1)
-        return graph.run({begin: fed}, nodes, linear=True)
+        whole = acts.new_zeros((len(acts), *(shape_of(begin) or ())[1:]))
+        return graph.run({begin: ends[0].write(acts, whole)}, nodes, linear=True)
 
     def culprit(acts: Tensor) -> str:
         nodes = [n for n in unknown if shape_of(n) is not None]
@@ -279,13 +320,13 @@ def _check_graph(
 
     def evaluate(acts: Tensor) -> Tensor:
         try:
-            return _read(as_map(run(acts, [end])[end]), directions, rows)
+            return _read(ends[1].maps(run(acts, [end])[end]), directions, rows)
         except (RuntimeError, TypeError, AttributeError) as error:  # one of its other inputs is missing
             raise GraphError(f"the path passes through {title(unknown[0])!r}, which has no linear form") from error
 
     with torch.no_grad():
         images = model.input.normalize(_probe_images(model))
-        acts = as_map(graph.run({graph.input: images}, [begin])[begin])
+        acts = ends[0].maps(graph.run({graph.input: images}, [begin])[begin])
     check_linear(weights.kernels, weights.patches, acts, evaluate, culprit)
 
 
@@ -310,20 +351,22 @@ def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWei
     layer = targets.layer
     with frozen(model.module), torch.enable_grad(), linearized():
         acts = outputs(model, gray, [source, layer])
-        begin, end = acts[source], as_map(acts[layer])
+        to_maps, end = model.layers[source].axes.maps, model.layers[layer].axes.maps(acts[layer])
         directions = read_directions(model, layer, targets.basis, targets.indices)
-        kernels, offset, stride = measured_kernels(begin, end, directions, targets.indices)
+        kernels, offset, stride = measured_kernels(acts[source], end, directions, targets.indices, to_maps)
     weights = ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
 
-    def evaluate(points: Tensor) -> Tensor:
-        images = gray.detach().expand(len(points), -1, -1, -1)
+    def evaluate(image: Tensor, points: Tensor) -> Tensor:
+        images = image.expand(len(points), -1, -1, -1)
         with linearized(), editing(model, [(source, lambda old: points.reshape(old.shape).clone())]):
-            return _read(as_map(outputs(model, images, [layer])[layer]), directions, targets.indices)
+            return _read(read(model, images, [model.layers[layer]])[layer], directions, targets.indices)
 
     with torch.no_grad():
-        acts = outputs(model, _probe_images(model), [source])
+        probes = _probe_images(model)
+        acts = read(model, probes, [model.layers[source]])
     between = f"what lies between {source} and {layer} (a gate, a product or a normalization?)"
-    check_linear(weights.kernels, weights.patches, as_map(acts[source]), evaluate, lambda _: between)
+    for image in (gray.detach(), probes[:1]):  # a gate that bypasses the source is another one on another image
+        check_linear(weights.kernels, weights.patches, acts[source], partial(evaluate, image), lambda _: between)
     return weights
 
 
@@ -363,14 +406,14 @@ def example_weights(
     for indices, batch in dataset.batches(model.input, batch_size=batch_size):
         with frozen(model.module), torch.enable_grad():
             acts = outputs(model, batch.requires_grad_(True), [unit.layer, frame.start])
-            response = respond(model, unit, as_map(acts[unit.layer]))
+            response = respond(model, unit, model.layers[unit.layer].axes.maps(acts[unit.layer]))
             if positions is not None:
                 batch_positions = [positions[i] for i in indices]
             else:
                 batch_positions = peaks(response, unit)
             total = sum(response[i, y, x] for i, (y, x) in enumerate(batch_positions))
             (gradient,) = torch.autograd.grad(total, acts[frame.start])  # type: ignore[arg-type]
-        gradient = as_map(gradient)
+        gradient = model.layers[frame.start].axes.maps(gradient)
         if begin.part is not None:
             gradient = gradient[:, begin.part[1] : begin.part[1] + begin.channels]
         gradients.append(frame.patches(gradient, batch_positions))

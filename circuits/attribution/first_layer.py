@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from circuits.errors import CircuitsError
 from circuits.network.hooks import frozen
-from circuits.network.linearized import measured_kernels
+from circuits.network.linearized import as_map, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import is_torchs_own, pair, weight_of
 
@@ -48,7 +48,7 @@ def _kernels(conv: nn.Conv2d) -> Tensor:
     )
     with frozen(conv), torch.enable_grad():
         out = conv(image)
-        kernels, _, _ = measured_kernels(image, out, None, range(out.shape[1]))
+        kernels, _, _ = measured_kernels(image, out, None, range(out.shape[1]), as_map)
     return kernels[:, :, :: pair(conv.dilation)[0], :: pair(conv.dilation)[1]]
 
 

@@ -130,11 +130,7 @@ def starts(model: Model, layers: Sequence[str]) -> list[str]:
     """The layers that feed the weights from each of `layers` to the one before it in this list, later ones first."""
     if model.graph is None:
         return []
-    names = []
-    for source, after in zip(layers[1:], layers, strict=False):
-        start = model.graph.start(model.node(source), model.node(after))
-        names.append(source if start is model.node(source) else model.name_of(start))
-    return names
+    return [model.start(source, after) for source, after in zip(layers[1:], layers, strict=False)]
 
 
 def examples(model: Model, unit: Unit, dataset: Images, rows: Sequence[tuple[float, int, Pair]]) -> tuple[Example, ...]:

@@ -293,7 +293,6 @@ class _Work:
             tally.settle()
 
     def _take(self, name: str, acts: Tensor, images: Ints, tallies: dict[str, Tally]) -> None:
-        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
         for site in self.sites:
             if site.read == name:
                 tallies[site.name].take(images, acts if site.encode is None else site.encode(acts), self.pool)

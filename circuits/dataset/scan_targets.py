@@ -65,6 +65,7 @@ def as_scanned(model: Model, unit: Unit, scanned: Container[str]) -> Unit:
         return unit
     node = model.node(unit.layer)
     same = (n for n in model.layers if n in scanned and model.layers[n].part is None and model.node(n) is node)
+    same = (n for n in same if model.layers[n].axes == model.layers[unit.layer].axes)
     return replace(unit, layer=next(same, unit.layer))
 
 
@@ -76,7 +77,7 @@ def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
     names, visited = [], set()
     for name, layer in model.layers.items():
         node = model.node(name) if model.graph is not None else name
-        if layer.part is None and (layer.kind == "relu" or layer.trunk) and node not in visited:
+        if layer.base == name and (layer.kind == "relu" or layer.trunk) and node not in visited:
             # a residual block and its last ReLU have the same output, and addresses and the pages use the trunk's name
             names.append(name if model.graph is None else model.name_of(model.node(name)))
             visited.add(node)
@@ -104,4 +105,5 @@ def _before_relu(model: Model, name: str) -> str:
     plain = isinstance(op.module, nn.ReLU) or (op.module is None and model.node(name).target in _EXACT_RECTIFIERS)
     if op.kind != "relu" or not plain:
         return name
-    return next((n for n in model.layers if model.layers[n].part is None and model.node(n) is op.inputs[0]), name)
+    before = (n for n in model.layers if model.layers[n].part is None and model.node(n) is op.inputs[0])
+    return next((n for n in before if model.layers[n].axes.grid == model.layers[name].axes.grid), name)

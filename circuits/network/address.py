@@ -2,7 +2,9 @@
 
 The same string serves the API, the command line, URLs, JSON and figures. Every part but the layer may
 be left out: `mixed4c`, `mixed4c:499`, `googlenet-bvlc/mixed4c:499@7,7`, `googlenet-bvlc/mixed4c~topk-8k:1021`.
-A module that runs more than once has one layer per call: `layer1.0.relu.call1` is its second call.
+A module that runs more than once has one layer per call: `layer1.0.relu.call1` is its second call. In a network of
+tokens a unit is a dimension of the stream, `@y,x` a patch of the grid, and `block3:17@cls` the class token; the layer
+of class tokens alone is `block3.cls`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _BASIS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
 _MODEL = re.compile(r"(?:hf:[./]*)?[A-Za-z0-9_][A-Za-z0-9_.+\-]*(?:/[A-Za-z0-9_.+\-]+)*", re.ASCII)
 _INDEX = re.compile(r"\d{1,9}", re.ASCII)
 _POSITION = re.compile(r"(\d{1,6}),(\d{1,6})", re.ASCII)
-_GRAMMAR = "[model/]layer[~basis][:index][@y,x], for example googlenet-bvlc/mixed4c:499@7,7"
+_TOKEN = re.compile(r"[a-z][a-z0-9_]{0,30}", re.ASCII)
+_GRAMMAR = "[model/]layer[~basis][:index][@y,x or @token], for example googlenet-bvlc/mixed4c:499@7,7"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Unit:
         model: model name, or None where the model is given otherwise.
         basis: name of an attached basis (an SAE, say), or None for the layer's own channels.
         at: spatial position `(y, x)` on the layer's grid, or None for the channel everywhere.
+        token: name of a token that is no patch (`cls`), instead of `at`.
     """
 
     layer: str
@@ -38,6 +42,7 @@ class Unit:
     model: str | None = None
     basis: str | None = None
     at: tuple[int, int] | None = None
+    token: str | None = None
 
     def __post_init__(self) -> None:
         _check(_matches(_LAYER, self.layer), self.layer, "layer name")
@@ -45,6 +50,7 @@ class Unit:
         _check(self.basis is None or _matches(_BASIS, self.basis), self.basis, "basis name")
         _check(self.index is None or _is_count(self.index, 10**9), self.index, "index")
         _check(self.at is None or _is_position(self.at), self.at, "position")
+        _check(self.token is None or (self.at is None and _matches(_TOKEN, self.token)), self.token, "token")
         if self.model is not None and ".." in self.model.split("/") and not self.model.startswith("hf:"):
             raise AddressError(f"bad model name {shorten(self.model)!r} in an address")
         if self.at is not None and self.index is None:
@@ -57,13 +63,13 @@ class Unit:
         """Read an address.
 
         Args:
-            text: `[model/]layer[~basis][:index][@y,x]`.
+            text: `[model/]layer[~basis][:index][@y,x or @token]`.
 
         Raises:
             AddressError: the text does not have that form.
 
         >>> Unit.parse("scenes/mixed4a:11@3,5")
-        Unit(layer='mixed4a', index=11, model='scenes', basis=None, at=(3, 5))
+        Unit(layer='mixed4a', index=11, model='scenes', basis=None, at=(3, 5), token=None)
         """
         if not isinstance(text, str):
             raise AddressError(f"an address is a string {_GRAMMAR}; got {type(text).__name__}")
@@ -81,7 +87,7 @@ class Unit:
             and (not slash or _MODEL.fullmatch(model))
             and (not tilde or _BASIS.fullmatch(basis))
             and (not colon or _INDEX.fullmatch(number))
-            and (not at_sign or position)
+            and (not at_sign or position or _TOKEN.fullmatch(coordinates))
         )
         if not well_formed:
             raise AddressError(f"cannot read the address {shorten(text)!r}; the form is {_GRAMMAR}")
@@ -91,6 +97,7 @@ class Unit:
             model=model if slash else None,
             basis=basis if tilde else None,
             at=(int(position[1]), int(position[2])) if position else None,
+            token=coordinates if at_sign and not position else None,
         )
 
     def __str__(self) -> str:
@@ -101,7 +108,7 @@ class Unit:
             text += f":{self.index}"
         if self.at is not None:
             text += f"@{self.at[0]},{self.at[1]}"
-        return text
+        return text if self.token is None else f"{text}@{self.token}"
 
     @property
     def short(self) -> str:
@@ -116,7 +123,7 @@ class Unit:
     @property
     def channel(self) -> Unit:
         """The same unit at every position."""
-        return replace(self, at=None)
+        return replace(self, at=None, token=None)
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

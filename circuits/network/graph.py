@@ -22,6 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from circuits.errors import GraphError
+from circuits.network.layers.axes import Layouts, plain_axes
+from circuits.network.layers.labels import BATCH
+from circuits.network.layers.readings import layouts_of
+from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import (
     Op,
     Pair,
@@ -119,12 +123,23 @@ class _Shapes(fx.Interpreter):
         return out
 
 
+class _Axes(fx.Interpreter):
+    """Runs the graph once on labeled images and writes the labels of every tensor into its node."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        out = super().run_node(n)
+        if isinstance(out, Tensor):
+            n.meta["labels"] = labels_of(out)
+        return out
+
+
 class Graph:
     """Operations of a traced network, in execution order.
 
     Attributes:
         nodes: the fx nodes in order.
         ops: node -> meaning.
+        layouts: node -> how its tensor is read.
         outputs: layer name -> node that holds the layer's output. A module that runs more than once has
             one name per call, `name.call0`, `name.call1`, ...
     """
@@ -144,6 +159,7 @@ class Graph:
             if n.op not in ("placeholder", "output") and all(i in self.constants for i in n.all_input_nodes):
                 self.constants.add(n)
             self.ops[n] = read_op(n, leaf, self.constants)
+        self.layouts: dict[fx.Node, Layouts] = {n: _layouts(n) for n in self.nodes}
         self.outputs = name_calls(calls)
         self.input = next(n for n in self.nodes if n.op == "placeholder")
         self.fields = self._receptive_fields()
@@ -208,10 +224,19 @@ class Graph:
 
     def _stage_output(self, stage: list[fx.Node]) -> fx.Node | None:
         def last(kinds: tuple[str, ...]) -> fx.Node | None:
-            layers = (n for n in reversed(stage) if len(shape_of(n) or ()) in (2, 4))
+            layers = (n for n in reversed(stage) if self._is_stage(n))
             return next((n for n in layers if self.ops[n].kind in kinds), None)
 
         return last(("relu",)) or last(("add", "cat", "affine", "conv", "linear", "other"))
+
+    def _is_stage(self, node: fx.Node) -> bool:
+        """Whether a node may stand for its stage: it has units, and does not just rearrange tokens or take one."""
+        layout = self.layouts[node]
+        if isinstance(layout, str):
+            return False
+        before = [self.layouts[i] for i in self.ops[node].inputs]
+        maps = all(isinstance(at, str) or at[""].plain for at in [layout, *before])
+        return maps or self.ops[node].kind != "other" or self.ops[node].weighted
 
     def _live(self) -> set[fx.Node]:
         return self.ancestors([n for n in self.nodes if n.op == "output"])
@@ -243,6 +268,11 @@ class Graph:
             raise GraphError("no path leads from the source to the target")
         backward = self.ancestors([target], stop=[source])
         return [n for n in self.nodes if n in forward and n in backward]
+
+    def is_attention(self, node: fx.Node) -> bool:
+        """Whether a node is attention in one piece, whose pattern is inside of it."""
+        functions = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+        return isinstance(self.ops[node].module, nn.MultiheadAttention) or node.target in functions
 
     def start(self, source: fx.Node, target: fx.Node) -> fx.Node:
         """The node whose activations feed the weights between `source` and `target`.
@@ -459,11 +489,51 @@ def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
             if any(n.users for n in drop):
                 return None
         with torch.no_grad():
-            _Shapes(fx.GraphModule(module, graph)).run(example)
+            runnable = fx.GraphModule(module, graph)
+            _Shapes(runnable).run(example)
+            if any(_moves_axes(n, runnable) for n in graph.nodes):
+                with tracking():
+                    _Axes(runnable).run(labeled(example.repeat(BATCH, 1, 1, 1)))
         return Graph(module, graph, tracer.outputs)
     except Exception as error:  # fx raises whatever the traced code raises on a proxy
         logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)
         return None
+
+
+#: functions that can put channels elsewhere than on the second axis
+_MOVES = frozenset(
+    ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "reshape", "view", "flatten", "unflatten",
+     "einsum", "matmul", "bmm", "T", "mT", "t", "__getitem__", "getitem", "squeeze", "unsqueeze", "select", "unbind",
+     "stack", "expand", "unfold", "fold", "getattr", "tensordot", "linear", "multi_head_attention_forward", "repeat")
+)  # fmt: skip
+
+
+def _moves_axes(node: fx.Node, module: nn.Module) -> bool:
+    """Whether axes have to be followed through a node: it may do more than maps to maps, or maps to vectors."""
+    shape = shape_of(node)
+    if "value" in node.meta or node.op in ("placeholder", "get_attr", "output"):
+        return False
+    if shape is None or len(shape) not in (2, 4):
+        return True
+    if node.op == "call_module":
+        leaf = module.get_submodule(str(node.target))
+        flat = isinstance(leaf, nn.Flatten) and leaf.start_dim == 1
+        linear = isinstance(leaf, nn.Linear) and len(shape) == 2
+        known = type(leaf).__module__.startswith("torch.nn.modules.") and not isinstance(leaf, (nn.Flatten, nn.Linear))
+        return not (flat or linear or known)
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if name == "flatten" and len(shape) == 2:
+        return False
+    return name in _MOVES
+
+
+def _layouts(node: fx.Node) -> Layouts:
+    shape = shape_of(node)
+    if shape is None:
+        return "it is no tensor"
+    if "labels" in node.meta:
+        return layouts_of(node.meta["labels"], shape)
+    return {"": plain_axes(shape)} if len(shape) in (2, 4) else "it is neither a map nor a vector"
 
 
 def _step_field(op: Op, node: fx.Node, before: list[ReceptiveField | None]) -> ReceptiveField | None:

@@ -19,6 +19,10 @@ from torch import Tensor, fx, nn
 from circuits.errors import CaptureError, ModelError, shorten
 from circuits.network.graph import name_calls
 from circuits.network.layer import Layer, Network
+from circuits.network.layers.axes import Layouts
+from circuits.network.layers.labels import BATCH, Labels, Lost
+from circuits.network.layers.readings import layouts_of
+from circuits.network.layers.tracking import labeled, labels_of, tracking
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -85,7 +89,7 @@ class Recorder:
         self.close()
 
     def output(self, layer: Layer) -> Tensor:
-        """The output of a layer, in the network's own shape.
+        """The output of a layer, a vector as `(N, C)`, anything else as maps `(N, C, H, W)`.
 
         Raises:
             CaptureError: the layer is no module's output, or the network has not run as far.
@@ -98,6 +102,8 @@ class Recorder:
         out = calls[layer.call]
         if not isinstance(out, Tensor):
             raise CaptureError(f"the output of {layer.name} is a {type(out).__name__}, not a tensor")
+        if not layer.axes.plain:
+            return layer.axes.maps(out)
         return out if layer.part is None else out[:, layer.part[1] : layer.part[1] + layer.channels]
 
 
@@ -108,24 +114,27 @@ def _keeper(path: str, outputs: dict[str, list[Any]]) -> Callable[[nn.Module, An
     return keep
 
 
-def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of all module outputs in one forward pass: layer name -> shape `(1, C, H, W)` or `(1, C)`."""
-    calls: list[tuple[str, tuple[int, ...]]] = []
+_Labeled = tuple[Labels | Lost | None, tuple[int, ...]]
+
+
+def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, Layouts]:
+    """How the outputs of all modules are read: layer name -> layouts, found in one forward pass."""
+    calls: list[tuple[str, _Labeled | None]] = []
     with ExitStack() as stack:
         for path, part in module.named_modules():
             if path:
                 stack.enter_context(hooked(part, _recorder(path, calls)))
-        with torch.no_grad():
-            module(example)
-    shapes = {layer: shape for layer, shape in name_calls(calls).items() if len(shape) in (2, 4)}
-    if not shapes:
-        raise ModelError(f"{name} has no layer whose output is a map or a vector")
-    return shapes
+        with torch.no_grad(), tracking():
+            module(labeled(example.repeat(BATCH, 1, 1, 1)))
+    layouts = {layer: layouts_of(*seen) for layer, seen in name_calls(calls).items() if seen is not None}
+    if all(isinstance(layout, str) for layout in layouts.values()):
+        raise ModelError(f"{name} has no layer whose output is a map, tokens or a vector")
+    return layouts
 
 
-def _recorder(path: str, calls: list[tuple[str, tuple[int, ...]]]) -> Callable[[nn.Module, Any, Any], None]:
+def _recorder(path: str, calls: list[tuple[str, _Labeled | None]]) -> Callable[[nn.Module, Any, Any], None]:
     def record(_module: nn.Module, _inputs: Any, out: Any) -> None:
-        calls.append((path, tuple(out.shape) if isinstance(out, Tensor) else ()))
+        calls.append((path, (labels_of(out), tuple(out.shape)) if isinstance(out, Tensor) else None))
 
     return record
 
@@ -140,7 +149,7 @@ class _Tap:
     def __call__(self, _module: nn.Module, _inputs: Any, out: Any) -> Any:
         call, self.calls = self.calls, self.calls + 1
         if call != self.layer.call:
-            if self.layer.name == self.layer.path:
+            if (self.layer.view or self.layer.name) == self.layer.path:
                 raise CaptureError(f"{self.layer.name} ran more than once in one forward pass; it was seen to run once")
             return None
         if not isinstance(out, Tensor):
@@ -243,15 +252,16 @@ def _chain(first: EditFunction, second: EditFunction) -> EditFunction:
 def read(model: Network, images: Tensor, layers: Sequence[Layer], *, clone: bool = True) -> dict[str, Tensor]:
     """Activations of `layers` in one forward pass that stops at the deepest: name -> `(N, C, H, W)`.
 
-    A vector layer is `(N, C, 1, 1)`, so that every layer has positions. Keeps autograd's graph when
-    gradients are on. `clone=False` is for callers that use the tensors before the forward goes on.
+    Channels come second whatever the network's own layout; a vector layer is `(N, C, 1, 1)`, so that every layer has
+    positions. Keeps autograd's graph when gradients are on.
+    `clone=False` is for callers that use the tensors before the forward goes on.
     """
     bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in layers}
     captured = outputs(model, images, list(bases.values()), clone=clone)
     result = {}
     for layer in layers:
         acts = captured[bases[layer.name]]
-        acts = acts if acts.ndim == 4 else acts[:, :, None, None]
+        acts = model.layers[bases[layer.name]].axes.maps(acts)
         if layer.part is not None:
             acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
         result[layer.name] = acts
@@ -302,18 +312,22 @@ def _read_by_hooks(
 
 
 def visit(model: Network, images: Tensor, names: Sequence[str], function: Callable[[str, Tensor], None]) -> None:
-    """Show `function` the activations of each layer as the forward pass makes them, in the network's own shapes.
+    """Show `function` the activations `(N, C, H, W)` of each layer as the forward pass makes them.
 
     What `read` would read, without holding it: the tensors belong to the running network, so `function` takes what
     it needs at once and changes nothing. The pass stops at the deepest layer.
     """
+
+    def show(name: str, acts: Tensor) -> None:
+        function(name, model.layers[name].axes.maps(acts))
+
     x = model.input.normalize(check_images(model, images))
     layers = {name: model.layers[name] for name in names}
     with model.lock:
         if _through_graph(model, list(layers.values())):
-            _visit_graph(model, x, layers, function)
+            _visit_graph(model, x, layers, show)
         else:
-            _visit_by_hooks(model, x, layers, function)
+            _visit_by_hooks(model, x, layers, show)
 
 
 def _visit_by_hooks(
@@ -365,6 +379,8 @@ def _visit_graph(model: Network, x: Tensor, layers: dict[str, Layer], function: 
 def editing(model: Network, functions: Sequence[tuple[str, EditFunction]]) -> Iterator[None]:
     """Apply functions to layers' outputs for every forward pass inside, in the order given.
 
+    A function takes and gives maps `(N, C, H, W)`, or vectors `(N, C)`, whatever the network's own layout.
+
     The model's lock is held, so that two threads cannot mix their edits.
     """
     with model.lock, ExitStack() as stack:
@@ -372,6 +388,7 @@ def editing(model: Network, functions: Sequence[tuple[str, EditFunction]]) -> It
         stack.callback(lambda: model.node_edits.__setitem__(slice(None), before))
         for name, function in functions:
             layer = model.layers[name]
+            function = layer.axes.edited(function)
             model.node_edits.append((name, function))
             if layer.path is not None:
                 stack.enter_context(_edit_by_hook(model, layer, function))
@@ -392,7 +409,7 @@ def _edit_by_hook(model: Network, layer: Layer, function: EditFunction) -> Itera
             return None
         call, calls = calls, calls + 1
         if call != layer.call:
-            if layer.name == layer.path:
+            if (layer.view or layer.name) == layer.path:
                 raise CaptureError(f"{layer.name} ran more than once in one forward pass; it was seen to run once")
             return None
         if not isinstance(out, Tensor):
@@ -464,7 +481,9 @@ def capture(
         progress: True for a bar, or a function of (done, total).
 
     Returns:
-        name -> `(N, C, H, W)` on the model's device; `(N, C, 1, 1)` for a vector layer.
+        name -> `(N, C, H, W)` on the model's device, whatever the network's own layout: channels-last maps and patch
+        tokens come with their channels second and on their grid, `LAYER.cls` is the class token `(N, C, 1, 1)`, and so
+        is a vector layer. The values are those that a plain hook sees, bit for bit.
 
     Raises:
         AddressError: an unknown layer. ImageError: no readable images. CaptureError: a layer did not run.

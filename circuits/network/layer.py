@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from circuits.network.graph import Graph, ReceptiveField
+from circuits.network.layers.axes import Axes, plain_axes
 from circuits.network.operations import Pair
 from zoo.inputs import InputSpec
 
@@ -30,6 +31,8 @@ class Layer:
         path: module whose output it is (None for a function called in some `forward`, read through the graph).
         call: which call of that module, for a module that runs more than once.
         part: `(layer, start)` when this is a range of channels of another layer (an inception branch).
+        view: the layer whose other tokens these are: `block3` for its class token `block3.cls`.
+        axes: how its tensor is brought to maps.
     """
 
     name: str
@@ -41,6 +44,13 @@ class Layer:
     path: str | None = None
     call: int = 0
     part: tuple[str, int] | None = None
+    view: str | None = None
+    axes: Axes = plain_axes((1, 1))
+
+    @property
+    def base(self) -> str:
+        """The layer that the network computes: of a branch, or of tokens, the one that they are of."""
+        return self.part[0] if self.part is not None else self.view or self.name
 
     @property
     def stride(self) -> int | None:

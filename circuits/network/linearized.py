@@ -100,9 +100,15 @@ def _box(acts: Tensor, image: Tensor, at: Pair) -> tuple[int, int, int, int] | N
 
 
 def measured_kernels(
-    begin: Tensor, end: Tensor, directions: Tensor | None, channels: Sequence[int]
+    begin: Tensor,
+    end: Tensor,
+    directions: Tensor | None,
+    channels: Sequence[int],
+    to_maps: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Pair, Pair]:
     """Gradients of some channels (or directions) of `end` `(1, C, h, w)` with respect to `begin`, at its middle.
+
+    `to_maps` makes maps `(1, S, h, w)` of `begin`, or of a gradient with respect to it.
 
     Returns:
         Kernels cropped to what has a gradient, their offset and their stride, as in `ExpandedWeights`.
@@ -117,21 +123,21 @@ def measured_kernels(
     gradients = [torch.autograd.grad(row, begin, s, retain_graph=True, allow_unused=True)[0] for s in selectors]
     if any(g is None for g in gradients):
         raise GraphError("no path leads from the source to the target")
-    stride = (0, 0) if (h, w) == (1, 1) else (_stride(begin, end, position, 0), _stride(begin, end, position, 1))
-    kernels, corner = _crop(torch.stack([as_map(g)[0] for g in gradients]))
-    return kernels, (corner[0] - position[0] * stride[0], corner[1] - position[1] * stride[1]), stride
+    stride = (0, 0) if (h, w) == (1, 1) else tuple(_stride(begin, end, position, a, to_maps) for a in (0, 1))
+    kernels, corner = _crop(torch.stack([to_maps(g)[0] for g in gradients]))
+    return kernels, (corner[0] - position[0] * stride[0], corner[1] - position[1] * stride[1]), (stride[0], stride[1])
 
 
-def _stride(begin: Tensor, end: Tensor, position: Pair, axis: int) -> int:
+def _stride(begin: Tensor, end: Tensor, position: Pair, axis: int, to_maps: Callable[[Tensor], Tensor]) -> int:
     """Source positions per target position along an axis: how far what is read moves from one position to the next."""
-    size, count = begin.shape[2 + axis] if begin.ndim == 4 else 1, end.shape[2 + axis]
+    size, count = to_maps(begin).shape[2 + axis], end.shape[2 + axis]
     near = [p for p in (position[axis] - 1, position[axis], position[axis] + 1) if 0 <= p < count]
     profiles = []
     for p in near:
         y, x = (p, position[1]) if axis == 0 else (position[0], p)
         mixed = end[0, :, y, x] @ torch.linspace(1.0, 2.0, end.shape[1], device=end.device, dtype=end.dtype)
         (gradient,) = torch.autograd.grad(mixed, begin, retain_graph=True)
-        profiles.append(as_map(gradient)[0].abs().sum(dim=(0, 2 - axis)))
+        profiles.append(to_maps(gradient)[0].abs().sum(dim=(0, 2 - axis)))
     strides, same = set(), True
     for a, b in zip(profiles, profiles[1:], strict=False):
         used_a, used_b = a.nonzero().flatten(), b.nonzero().flatten()

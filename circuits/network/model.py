@@ -19,8 +19,8 @@ from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField, trace_graph
 from circuits.network.hooks import check_mode, forward, frozen, probe, read
 from circuits.network.layer import Layer
+from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.linearized import receptive_fields
-from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
 from zoo.registry import build, get_card, origin
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 
 _INPUT_ADVICE = 'Say how it is fed, such as --input \'{"size": [96, 128], "channels": 1}\', or in a card file beside it'
-#: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
-_NAMED_FUNCTIONS = ("relu", "maxpool", "avgpool", "globalpool", "lrn", "add", "cat")
 
 
 class Model:
@@ -43,6 +41,7 @@ class Model:
         module: the network itself, in eval mode; never changed.
         input: how it is fed.
         layers: name -> `Layer`, in the order in which they run.
+        unreadable: name -> why its axes are not known, for layers that therefore have no units.
         graph: its operations, or None where torch.fx cannot trace it.
         digest: SHA-256 of the weights, as they are now.
         source: where the weights came from.
@@ -168,6 +167,8 @@ class Model:
             raise AddressError(f"{self.name}: {shorten(name)} runs {len(calls)} times; name one of {', '.join(calls)}")
         if matches:
             raise AddressError(f"{self.name}: {shorten(name)!r} could be {', '.join(matches[:6])}")
+        if name in self.unreadable:
+            raise AddressError(f"{self.name}/{name} has no channels that can be told: {self.unreadable[name]}")
         hint = did_you_mean(name, self.layers)
         raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: circuits layers {self.name}")
 
@@ -180,8 +181,8 @@ class Model:
         unit = address if isinstance(address, Unit) else Unit.parse(address)
         if unit.model not in (None, self.name):
             raise AddressError(f"{shorten(unit)} is a unit of {shorten(unit.model)}, not of {self.name}")
-        layer = self.layer(unit.layer)
-        index = unit.index
+        layer = self.layer(unit.layer if unit.token is None else self._token_layer(unit))
+        unit, index = replace(unit, token=None), unit.index
         if unit.basis is not None:
             count = self.basis(layer.name, unit.basis).read.shape[0]
         else:
@@ -199,6 +200,17 @@ class Model:
             base, start = layer.part
             layer, index = self.layers[base], index + start
         return replace(unit, model=self.name, layer=layer.name, index=index)
+
+    def _token_layer(self, unit: Unit) -> str:
+        """The layer of the token that an address names: `block3.cls` for `block3:17@cls`."""
+        base = self.layer(unit.layer).name
+        tokens = [n.removeprefix(f"{base}.") for n, layer in self.layers.items() if layer.view == base]
+        if unit.token not in tokens:
+            exist = ", ".join(f"@{t}" for t in tokens if t != "tokens") or "none: positions are @y,x"
+            raise AddressError(
+                f"{self.name}/{base} has no token {shorten(unit.token)!r}; those besides patches: {exist}"
+            )
+        return f"{base}.{unit.token}"
 
     def unit(self, address: str | Unit) -> Unit:
         """Like `resolve`, for an address that must name one unit.
@@ -228,28 +240,42 @@ class Model:
 
     def before(self, layer: str) -> str | None:
         """The last trunk layer with weights between it and `layer`; None when that is the image itself."""
-        layer = self._base(layer)
+        layer = self.layers[layer].base
         if self.graph is None:
             names = list(self.layers)
             earlier = [n for n in self.trunk if names.index(n) < names.index(layer)]
-            return earlier[-1] if earlier else None
+            return self._with_all_tokens(earlier[-1]) if earlier else None
         target = self.node(layer)
         ancestors = self.graph.ancestors([target])
         for name in reversed(self.trunk):
             node = self.node(name)
             if node is not target and node in ancestors:
                 if any(self.graph.ops[n].weighted for n in self.graph.between(node, target)[1:]):
-                    return name
+                    return self._with_all_tokens(name)
         return None
 
-    def _base(self, layer: str) -> str:
-        part = self.layers[layer].part
-        return layer if part is None else part[0]
+    def _with_all_tokens(self, layer: str) -> str:
+        """A layer, or where it has a class token, which later layers read as they read patches, all of its tokens."""
+        tokens = f"{layer}.tokens"
+        return tokens if tokens in self.layers else layer
+
+    def start(self, source: str, target: str) -> str:
+        """The layer whose activations feed the weights from `source` to `target`; see `Graph.start`.
+
+        Raises:
+            GraphError: no path leads from one to the other.
+        """
+        assert self.graph is not None
+        begin = self.graph.start(self.node(source), self.node(target))
+        if begin is self.node(source):
+            return source
+        view, name = self.layers[source].view, self.name_of(begin)
+        return name if view is None else name + source[len(view) :]
 
     def node(self, layer: str) -> fx.Node:
         """The graph node that holds a layer's output (for models with a graph)."""
         assert self.graph is not None
-        node: fx.Node = self.graph.outputs[self._base(layer)]
+        node: fx.Node = self.graph.outputs[self.layers[layer].base]
         return node
 
     def name_of(self, node: fx.Node) -> str:
@@ -259,7 +285,7 @@ class Model:
             GraphError: no layer is named after that node.
         """
         assert self.graph is not None
-        names = [n for n, layer in self.layers.items() if layer.part is None and self.graph.outputs[n] is node]
+        names = [n for n, layer in self.layers.items() if layer.base == n and self.graph.outputs[n] is node]
         if not names:
             raise GraphError(f"the output of {node.name!r} inside {self.name} belongs to no module; wrap it in one")
         return next((n for n in names if self.layers[n].trunk), names[0])
@@ -296,7 +322,11 @@ class Model:
     # -- layers -----------------------------------------------------------------------------------
 
     def _find_layers(self, example: Tensor) -> dict[str, Layer]:
-        layers = self._graph_layers() if self.graph is not None else self._hooked_layers(example)
+        if self.graph is not None:
+            named = layers_of_graph(self.graph)
+        else:
+            named = layers_of_hooks(self.module, probe(self.module, example, self.name))
+        layers, self.unreadable = named.readable, named.unreadable
         branches: Mapping[str, tuple[str, int, int]] = getattr(self.module, "branches", {})
         for name, (base, start, stop) in branches.items():
             if base in layers and name not in layers:
@@ -304,76 +334,15 @@ class Model:
                 layers[name] = replace(whole, name=name, channels=stop - start, trunk=False, part=(base, start))
         return layers
 
-    def _graph_layers(self) -> dict[str, Layer]:
-        graph = self.graph
-        assert graph is not None
-        trunk = set(graph.trunk())
-        of_modules = set(graph.outputs.values())
-        for n in graph.nodes:
-            # functions called in a `forward` (F.relu, torch.cat, +) have no module's name: give them fx's
-            if n not in of_modules and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS):
-                graph.outputs[n.name if n.name not in graph.outputs else f"{n.name}_function"] = n
-        paths = {name: _split_call(name) for name in graph.outputs}
-        order = sorted(graph.outputs, key=lambda name: graph.order[graph.outputs[name]])
-        main = {n: self._main_name([m for m in order if graph.outputs[m] is n]) for n in trunk}
-        layers = {}
-        for name in order:
-            node = graph.outputs[name]
-            shape = shape_of(node)
-            if shape is None or len(shape) not in (2, 4):
-                continue
-            path, call = paths[name]
-            layers[name] = Layer(
-                name=name,
-                channels=shape[1],
-                size=(shape[2], shape[3]) if len(shape) == 4 else None,
-                receptive_field=graph.fields[node],
-                kind={"cat": "concat"}.get(graph.ops[node].kind, graph.ops[node].kind),
-                trunk=main.get(node) == name,
-                path=path if node in of_modules else None,
-                call=call,
-            )
-        return layers
-
-    def _main_name(self, names: list[str]) -> str:
-        """Of the modules that share an output, the outermost that is not a plain container."""
-        inner = [n for n in names if not isinstance(self._submodule(n), nn.Sequential)] or names
-        return min(inner, key=lambda n: n.count("."))
-
-    def _submodule(self, layer: str) -> nn.Module | None:
-        path, _ = _split_call(layer)
-        try:
-            return self.module.get_submodule(path)
-        except AttributeError:
-            return None
-
     def _measure_fields(self) -> None:
-        whole = [layer for layer in self.layers.values() if layer.part is None]
+        whole = [x for x in self.layers.values() if x.part is None and x.axes.layout == "channels-first"]
         with frozen(self.module):
             try:
                 fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
             except CaptureError:  # the linearized network takes another branch: no layer's field can be measured
                 fields = {}
         for name, layer in self.layers.items():
-            base = name if layer.part is None else layer.part[0]
-            self.layers[name] = replace(layer, receptive_field=fields.get(base))
-
-    def _hooked_layers(self, example: Tensor) -> dict[str, Layer]:
-        layers = {}
-        for name, shape in probe(self.module, example, self.name).items():
-            path, call = _split_call(name)
-            kind = type(self.module.get_submodule(path)).__name__.lower()
-            layers[name] = Layer(
-                name=name,
-                channels=shape[1],
-                size=(shape[2], shape[3]) if len(shape) == 4 else None,
-                receptive_field=None,
-                kind=kind,
-                trunk=kind in ("relu", "relu6", "gelu", "silu", "linear"),
-                path=path,
-                call=call,
-            )
-        return layers
+            self.layers[name] = replace(layer, receptive_field=fields.get(layer.base))
 
 
 def _rebuilt(
@@ -384,11 +353,6 @@ def _rebuilt(
     model = Model(module, input, name=name, card=known, source=source, classes=classes)
     model.bases.update(bases)
     return model
-
-
-def _split_call(name: str) -> tuple[str, int]:
-    path, marker, number = name.rpartition(".call")
-    return (path, int(number)) if marker and number.isdigit() else (name, 0)
 
 
 def _key(name: str) -> str:

@@ -112,15 +112,17 @@ class Segment:
         if self._graph is not None:
             self._begin = model.node(start)
             self._end = model.node(self.layer)
+            self._axes = model.layers[start].axes
             if self.pre:
                 self._end = self._graph.before_relu(self._end)
             channels = [u.index or 0 for u in self.units]
             # a narrowed convolution skips nodes that an active edit may want to change
-            plain = plain and not model.node_edits
+            plain = plain and not model.node_edits and model.layers[self.layer].axes.plain
             self._parts = _narrow(self._graph, self._end, channels, self._begin) if plain else []
             self._fetch = [p.node for p in self._parts] or [self._end]
             sides = [s for end in self._fetch if end is not self._begin for s in self._side_inputs(end)]
-            self._side = list(dict.fromkeys(sides))
+            # the start itself where it holds more tokens than those that are fed
+            self._side = list(dict.fromkeys([*sides, self._begin] if self._axes.partial else sides))
 
     @property
     def bypassed(self) -> bool:
@@ -151,8 +153,8 @@ class Segment:
         x = self.model.input.normalize(check_images(self.model, images))
         with self.model.lock:
             values = self._graph.run({self._graph.input: x}, [self._begin, *self._side], edits=graph_edits(self.model))
-        acts = values.pop(self._begin)
-        return (acts if acts.ndim == 4 else acts[:, :, None, None]), values
+        acts = values[self._begin] if self._axes.partial else values.pop(self._begin)
+        return self._axes.maps(acts), values
 
     def respond(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Tensor:
         """Response maps `(N, units, h, w)` of the targets when `start` holds `acts` `(N, S, h, w)`.
@@ -173,19 +175,25 @@ class Segment:
 
     def _run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
         assert self._graph is not None
-        feeds = {self._begin: acts if len(shape_of(self._begin) or ()) == 4 else acts.flatten(1), **context}
+        feeds = {**context, self._begin: self._fed(acts, context)}
         with self.model.lock:  # a graph runs once at a time, with the edits of whoever runs it
             # what is fed has its edits already
             by_node = {n: f for n, f in graph_edits(self.model).items() if n not in feeds}
             for name, function in edits.items():
-                node = self.model.node(name)
+                node, function = self.model.node(name), self.model.layers[name].axes.edited(function)
                 by_node[node] = _then(by_node[node], function) if node in by_node else function
             return self._graph.run(feeds, self._fetch, edits=by_node)
 
+    def _fed(self, acts: Tensor, context: Any) -> Tensor:
+        """Activations of `start` as the network lays them out."""
+        shape = shape_of(self._begin)
+        assert shape is not None
+        like = context[self._begin] if self._axes.partial else acts.new_zeros(()).expand(shape)
+        return self._axes.write(acts, like)
+
     def _collect(self, values: dict[fx.Node, Tensor]) -> Tensor:
         if not self._parts:
-            out = values[self._end]
-            out = out if out.ndim == 4 else out[:, :, None, None]
+            out = self.model.layers[self.layer].axes.maps(values[self._end])
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
         pieces, order = [], []
         for part in self._parts:
@@ -205,15 +213,17 @@ class Segment:
         if self._graph is None or not (self.pre or self._graph.before_relu(self._end) is self._end):
             return None
         like = next(self.model.module.parameters(), torch.zeros(1))
-        width = (shape_of(self._begin) or (0, 0))[1]
+        width = self.model.layers[self.start].channels
         zero = like.new_zeros((1, width, *shape))
-        fed = zero if len(shape_of(self._begin) or ()) == 4 else zero.flatten(1)
+        if self._axes.partial:
+            return None  # the other tokens are not a part of the source
+        fed = self._fed(zero, {})
         try:
             with self.model.lock:
                 out = self._graph.run({self._begin: fed}, [self._end], linear=True)[self._end]
         except (GraphError, RuntimeError):
             return None
-        out = (out if out.ndim == 4 else out[:, :, None, None]).detach()
+        out = self.model.layers[self.layer].axes.maps(out).detach()
         indices = [u.index or 0 for u in self.units]
         directions = read_directions(self.model, self.layer, self.units[0].basis, indices)
         if directions is not None:
@@ -227,10 +237,11 @@ class OutputSegment(Segment):
     def __init__(self, model: Model, start: str) -> None:
         self.model, self.start, self._graph = model, start, model.graph
         if self._graph is not None:
-            self._begin = model.node(start)
+            self._begin, self._axes = model.node(start), model.layers[start].axes
             self._output = next(n for n in self._graph.nodes if n.op == "output")
             self._fetch = list(self._output.all_input_nodes)
-            self._side = list(dict.fromkeys(s for end in self._fetch for s in self._side_inputs(end)))
+            sides = [s for end in self._fetch for s in self._side_inputs(end)]
+            self._side = list(dict.fromkeys([*sides, self._begin] if self._axes.partial else sides))
 
     def respond(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Any:
         """The network's output when `start` holds `acts` `(N, S, h, w)`; see `Segment.respond`."""

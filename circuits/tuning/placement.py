@@ -163,7 +163,7 @@ class Reader:
         with self.model.lock:
             values = graph.run({graph.input: x}, self._before, edits=graph_edits(self.model))
         acts = torch.cat([values[node] for node in self._before], dim=1)
-        return acts if acts.ndim == 4 else acts[:, :, None, None]
+        return self.layer.axes.maps(acts)
 
 
 def _before(graph: Graph, node: fx.Node) -> list[fx.Node]:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.common.provenance import provenance
 from circuits.common.statistics import holm
+from circuits.common.untrained import untrained
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.network.untrained import untrained
 from zoo.common.results import HIDDEN, Result
 
 Array: TypeAlias = NDArray[np.float64]

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.common.provenance import provenance
+from circuits.common.untrained import untrained
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
-from circuits.network.untrained import untrained
 from circuits.units.similarity import Array, sample_responses, similarity, tuned, unit_names
 from zoo.images.sources import open_images
 from zoo.progress import Progress

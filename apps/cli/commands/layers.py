@@ -55,6 +55,7 @@ class Layers(ModelOptions):
             "input": {"channels": model.input.channels, "size": list(model.input.hw)},
             "weights": {"found": there.available, "path": there.path, "how": there.how, "used": model.source},
             "layers": [describe(layer) for layer in layers],
+            "unreadable": [{"name": name, "reason": reason} for name, reason in model.unreadable.items()],
         }
 
         def show(console: Console) -> None:
@@ -67,6 +68,11 @@ class Layers(ModelOptions):
             hidden = len(model.layers) - len(layers)
             if hidden:
                 console.print(Text(f"* trunk   {hidden} more with --all", style="dim"))
+            if model.unreadable and self.all:
+                for name, reason in model.unreadable.items():
+                    console.print(Text(f"{name} has no units: {reason}", style="dim"))
+            elif model.unreadable:
+                console.print(Text(f"{len(model.unreadable)} whose axes are not known: --all says why", style="dim"))
 
         return CommandResult(document, show)
 
@@ -90,6 +96,8 @@ def describe(layer: Layer) -> dict[str, object]:
         "kind": layer.kind,
         "channels": layer.channels,
         "size": layer.size,
+        "layout": layer.axes.layout,
+        "tokens_of": layer.view,
         "stride": layer.stride,
         "receptive_field": None
         if field is None
@@ -107,7 +115,8 @@ def _row(layer: Layer) -> list[object]:
     field = layer.receptive_field
     mark = "*" if layer.trunk else ""
     name = Text(layer.name, style="bold" if layer.trunk else "")
-    kind = layer.kind if layer.part is None else f"{layer.part[0]}:{layer.part[1]}-{layer.part[1] + layer.channels - 1}"
+    plain = layer.kind if layer.axes.plain else f"{layer.kind}, {layer.axes.layout}"
+    kind = plain if layer.part is None else f"{layer.part[0]}:{layer.part[1]}-{layer.part[1] + layer.channels - 1}"
     size = "" if layer.size is None else f"{layer.size[0]}x{layer.size[1]}"
     if field is None:
         return [mark, name, kind, layer.channels, size, "", "whole image" if layer.size is None else "", ""]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
+from circuits.common.untrained import untrained
 from circuits.dataset.labels.results import CONTROLS, LayerLabels, PartLabels
 from circuits.dataset.labels.scoring import Halves, Scores, resampled, score_units
 from circuits.dataset.labels.shares import part_masks, part_shares
@@ -22,7 +23,6 @@ from circuits.network.hooks import read
 from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.responses import layer_or_basis
-from circuits.network.untrained import untrained
 from zoo.common import checks
 from zoo.images.coco import open_annotated
 from zoo.images.sources import Images, open_images

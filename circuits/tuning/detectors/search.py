@@ -12,10 +12,10 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.common.statistics import permutation_p
+from circuits.common.untrained import Untrained, untrained
 from circuits.errors import CircuitsError, shorten
 from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
-from circuits.network.untrained import Untrained, untrained
 from circuits.tuning.circular_statistics import largest_gap
 from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of

@@ -12,8 +12,8 @@ from torch import nn
 
 import circuits
 from circuits import stimuli
+from circuits.common.untrained import untrained
 from circuits.errors import AddressError, CircuitsError
-from circuits.network.untrained import untrained
 from circuits.stimuli import StimuliError
 from circuits.tuning.detectors import KINDS, Detector, find_detectors, frequency_factors, sign_rule
 from circuits.units.high_low_factors import preferred_frequencies

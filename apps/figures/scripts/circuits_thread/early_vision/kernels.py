@@ -21,7 +21,7 @@ from apps.figures.figure import Claim, FigureResult, figure
 def first(context: FigureContext) -> FigureResult:
     """All kernels, those without color first, by orientation; then those with."""
     from circuits.attribution.first_layer import color_shares, directions, first_kernels, smoothness
-    from circuits.network.untrained import untrained
+    from circuits.common.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_wall
 
     kernels = first_kernels(context.model)

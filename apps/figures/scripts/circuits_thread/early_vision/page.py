@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def page(context: FigureContext) -> FigureResult:
     """The weights page of a curve detector, inputs and outputs by the L2 norm of their expanded weights."""
     import circuits
-    from circuits.network.untrained import untrained
+    from circuits.common.untrained import untrained
     from circuits.plot.drawing.image_wall import weights_page
     from circuits.units.similarity import after
 

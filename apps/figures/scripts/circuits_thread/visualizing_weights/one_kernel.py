@@ -31,7 +31,7 @@ _STRONGEST = 50
 def draw(context: FigureContext) -> FigureResult:
     """The strongest edge between two layers, of those with a spatial kernel."""
     import circuits
-    from circuits.network.untrained import untrained
+    from circuits.common.untrained import untrained
     from circuits.plot.drawing.image_wall import kernel_between
 
     for target in _later(context):
