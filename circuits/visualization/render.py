@@ -220,7 +220,7 @@ def default_batch_size(model: Model, jobs: Sequence[Job], show: Size) -> int:
     names = list(model.layers)
     deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.goal).values()), default=0)
     area = show[0] * show[1] / (model.input.hw[0] * model.input.hw[1])
-    outputs = [model.layers[n] for n in names[: deepest + 1] if model.layers[n].part is None]
+    outputs = [model.layers[n] for n in names[: deepest + 1] if model.layers[n].base == n]
     values = area * sum(layer.channels * math.prod(layer.size or (1, 1)) for layer in outputs)
     each = 4 * (2.5 * values + 24 * math.prod(show) * model.input.channels)
     if model.device.type == "cuda":
