@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from circuits.dataset.scan_store import (
 from circuits.dataset.streaming_statistics import Plan, edges, images_and_draws, sampled_positions
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
+from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.common.stored import named
 from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
@@ -53,7 +54,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class UnitScan:
+class UnitScan(Result):
     """Statistics and examples of one unit. A unit is active where its response is above zero.
 
     Attributes:
@@ -76,13 +77,13 @@ class UnitScan:
     positions: int
     images: int
     density: float
-    active_images: int
+    active_images: int = field(metadata=called("fires_on"))
     maximum: float
     minimum: float
     mean: float
     mean_if_on: float
-    edges: NDArray[np.float64]
-    counts: Ints
+    edges: NDArray[np.float64] = field(metadata=HIDDEN)
+    counts: Ints = field(metadata=HIDDEN)
     zeros: int
     quantiles: Mapping[float, float]
     bands: tuple[Band, ...]
@@ -95,36 +96,11 @@ class UnitScan:
 
     def describe(self, examples: int | None = None) -> dict[str, Any]:
         """Ready for JSON, with at most so many examples of a kind."""
-        return {
-            "unit": self.unit,
-            "positions": self.positions,
-            "images": self.images,
-            "density": self.density,
-            "fires_on": self.active_images,
-            "maximum": self.maximum,
-            "minimum": self.minimum,
-            "mean": self.mean,
-            "mean_if_on": self.mean_if_on,
-            "zeros": self.zeros,
-            "signed": self.signed,
-            "histogram": {"edges": self.edges.tolist(), "counts": self.counts.tolist()},
-            "quantiles": {str(q): v for q, v in self.quantiles.items()},
-            "bands": [
-                {"low": b.low, "high": b.high, "share": b.share, "examples": _plain(b.examples[:examples])}
-                for b in self.bands
-            ],
-            **{
-                name: _plain(getattr(self, name)[:examples]) for name in ("top", "random", "near_zero", "most_negative")
-            },
-            "classes": dict(self.classes),
-        }
-
-
-def _plain(examples: tuple[Example, ...]) -> list[dict[str, Any]]:
-    return [
-        {"image": e.image, "id": e.id, "position": list(e.position), "value": e.value, "box": list(e.box)}
-        for e in examples
-    ]
+        kinds = ("top", "random", "near_zero", "most_negative")
+        bands = [plain(replace(band, examples=band.examples[:examples])) for band in self.bands]
+        histogram = {"edges": self.edges.tolist(), "counts": self.counts.tolist()}
+        cut = {kind: plain(getattr(self, kind)[:examples]) for kind in kinds}
+        return super().describe() | {"histogram": histogram, "bands": bands} | cut
 
 
 @dataclass(frozen=True)

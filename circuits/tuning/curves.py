@@ -14,6 +14,7 @@ from circuits.errors import AddressError, did_you_mean, shorten
 from circuits.stimuli.base import Axis, axis_of
 from circuits.tuning.circular_statistics import half_width, vector_mean
 from zoo.common.checks import one_of
+from zoo.common.results import HIDDEN, Result
 
 Reduce = Literal["max", "mean"]
 
@@ -69,7 +70,7 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Tuning:
+class Tuning(Result):
     """Responses of units to stimuli along known axes, as `circuits.tune` gives them.
 
     Attributes:
@@ -86,8 +87,8 @@ class Tuning:
 
     units: tuple[str, ...]
     axes: tuple[Axis, ...]
-    responses: Tensor
-    baseline: Tensor
+    responses: Tensor = field(metadata=HIDDEN)
+    baseline: Tensor = field(metadata=HIDDEN)
     layer: str
     stimuli: str
     pre: bool
@@ -233,16 +234,7 @@ class Tuning:
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON: every unit's numbers; the responses themselves stay out."""
-        return {
-            "layer": self.layer,
-            "stimuli": self.stimuli,
-            "axes": [axis.describe() for axis in self.axes],
-            "pre": self.pre,
-            "reach": self.reach,
-            "size": list(self.size),
-            "units": [row.describe() for row in self.rows()],
-            "provenance": dict(self.provenance),
-        }
+        return super().describe() | {"units": [row.describe() for row in self.rows()]}
 
 
 def opposites(axis: Axis) -> Tensor | None:

@@ -26,10 +26,11 @@ from circuits.stimuli.textures import FREQUENCIES
 from circuits.tuning.detectors.search import Detector
 from circuits.tuning.measure import tune
 from circuits.units.weight_factors import one_sided_nmf
+from zoo.common.results import HIDDEN, Result, plain
 
 
 @dataclass(frozen=True, eq=False)
-class FrequencyFactors:
+class FrequencyFactors(Result):
     """Two groups of channels behind high-low frequency detectors, the one that prefers higher frequencies first.
 
     Attributes:
@@ -49,13 +50,13 @@ class FrequencyFactors:
 
     source: str
     targets: tuple[str, ...]
-    channels: NDArray[np.float64]
-    maps: NDArray[np.float64]
-    frequency: NDArray[np.float64]
+    channels: NDArray[np.float64] = field(metadata=HIDDEN)
+    maps: NDArray[np.float64] = field(metadata=HIDDEN)
+    frequency: NDArray[np.float64] = field(metadata=HIDDEN)
     high: float
     low: float
     octaves: float
-    shuffled: NDArray[np.float64]
+    shuffled: NDArray[np.float64] = field(metadata=HIDDEN)
     p: float
     alignment: NDArray[np.float64]
     explained: float
@@ -68,19 +69,8 @@ class FrequencyFactors:
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "source": self.source,
-            "targets": list(self.targets),
-            "high": self.high,
-            "low": self.low,
-            "octaves": self.octaves,
-            "shuffled_95": float(np.quantile(self.shuffled, 0.95)),
-            "p": self.p,
-            "alignment": [None if math.isnan(a) else float(a) for a in self.alignment],
-            "explained": self.explained,
-            "top": {name: self.top(i) for i, name in enumerate(("high", "low"))},
-            "provenance": dict(self.provenance),
-        }
+        top = {name: plain(self.top(i)) for i, name in enumerate(("high", "low"))}
+        return super().describe() | {"shuffled_95": float(np.quantile(self.shuffled, 0.95)), "top": top}
 
 
 def frequency_factors(

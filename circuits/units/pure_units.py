@@ -33,7 +33,7 @@ from circuits.network.interventions import Edit
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
 from circuits.units.polysemanticity import Cluster, Polysemanticity
-from zoo.common.results import Result
+from zoo.common.results import HIDDEN, Result, called
 from zoo.images.sources import Images, open_images
 
 
@@ -185,7 +185,7 @@ def _two_at_least(result: Polysemanticity) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterAblation:
+class ClusterAblation(Result):
     """What a unit loses on each cluster's examples when a cluster's parents are silenced.
 
     Attributes:
@@ -198,10 +198,12 @@ class ClusterAblation:
     """
 
     unit: str
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = field(metadata=called("parents"))
     lost: NDArray[np.float64]
     random: NDArray[np.float64]
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict, metadata=HIDDEN)
+
+    described = ("specific",)
 
     @property
     def specific(self) -> float:
@@ -211,15 +213,8 @@ class ClusterAblation:
         return own - float(self.lost.sum() - np.trace(self.lost)) / (k * (k - 1))
 
     def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "unit": self.unit,
-            "parents": list(self.counts),
-            "lost": self.lost.tolist(),
-            "random": self.random.mean(axis=0).tolist(),
-            "draws": len(self.random),
-            "specific": self.specific,
-        }
+        """Ready for JSON; `random` is the mean over draws."""
+        return super().describe() | {"random": self.random.mean(axis=0).tolist(), "draws": len(self.random)}
 
 
 def ablate_clusters(

@@ -21,6 +21,7 @@ from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.layer import Layer
 from circuits.network.model import Model
+from zoo.common.results import Result
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -32,7 +33,7 @@ _PAIRS = 200_000  # for the null: all pairs of up to 632 units, else so many sam
 
 
 @dataclass(frozen=True)
-class Neighbors:
+class Neighbors(Result):
     """The units most similar to one unit.
 
     Attributes:
@@ -56,15 +57,7 @@ class Neighbors:
     def describe(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         rows = [{"unit": unit, "likeness": value, "above_chance": value > self.chance} for unit, value in self.rows]
-        return {
-            "unit": self.unit,
-            "measure": self.measure,
-            "rows": rows,
-            "chance": self.chance,
-            "count": self.count,
-            "silent": self.silent,
-            "provenance": dict(self.provenance),
-        }
+        return super().describe() | {"rows": rows}
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from circuits.common.untrained import untrained
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.units.similarity import Array, sample_responses, similarity, tuned, unit_names
+from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -44,7 +45,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class Matches(Result):
     """Units of one network matched with units of another.
 
     Attributes:
@@ -60,14 +61,14 @@ class Matches:
 
     first: str
     second: str
-    units: tuple[str, ...]
-    others: tuple[str, ...]
-    correlations: Array
+    units: tuple[str, ...] = field(metadata=HIDDEN)
+    others: tuple[str, ...] = field(metadata=HIDDEN)
+    correlations: Array = field(metadata=HIDDEN)
     pairs: tuple[Match, ...]
     assignment: bool
-    controls: Mapping[str, Array]
+    controls: Mapping[str, Array] = field(metadata=HIDDEN)
     samples: int
-    mutual_by_chance: Mapping[str, int] = field(default_factory=dict)
+    mutual_by_chance: Mapping[str, int] = field(default_factory=dict, metadata=HIDDEN)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -110,15 +111,7 @@ class Matches:
 
     def describe(self) -> dict[str, Any]:
         """All but the matrix, ready for JSON."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "samples": self.samples,
-            "assignment": self.assignment,
-            "summary": self.summary(),
-            "pairs": [{**vars(pair), "chance": dict(pair.chance)} for pair in self.pairs],
-            "provenance": dict(self.provenance),
-        }
+        return super().describe() | {"summary": self.summary()}
 
 
 def match(

@@ -21,13 +21,14 @@ from circuits.common.provenance import provenance
 from circuits.common.statistics import permutation_p
 from circuits.errors import CircuitsError
 from circuits.units.similarity import UnitSimilarity, similarity
+from zoo.common.results import HIDDEN, Result, plain
 from zoo.progress import Progress, reporter
 
 Array: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Factors:
+class Factors(Result):
     """Kernels as a sum of factors: a group of source channels, times where and how it acts.
 
     `einsum("ktij,ks->tsij", spatial, channels)` approximates the kernels `(targets, sources, kh, kw)`.
@@ -43,11 +44,11 @@ class Factors:
     """
 
     targets: tuple[str, ...]
-    sources: tuple[str, ...]
-    channels: Array
-    spatial: Array
+    sources: tuple[str, ...] = field(metadata=HIDDEN)
+    channels: Array = field(metadata=HIDDEN)
+    spatial: Array = field(metadata=HIDDEN)
     explained: float
-    each: tuple[float, ...]
+    each: tuple[float, ...] = field(metadata=HIDDEN)
     shuffled: tuple[float, ...]
     settled: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -89,14 +90,7 @@ class Factors:
             }
             for k in range(len(self))
         ]
-        return {
-            "targets": list(self.targets),
-            "explained": self.explained,
-            "shuffled": list(self.shuffled),
-            "settled": self.settled,
-            "factors": rows,
-            "provenance": dict(self.provenance),
-        }
+        return super().describe() | {"factors": rows}
 
 
 def one_sided_nmf(
@@ -253,7 +247,7 @@ def _shuffled(values: Array, generator: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Families:
+class Families(Result):
     """Units of a layer in groups of similar units.
 
     Attributes:
@@ -266,9 +260,9 @@ class Families:
             control.
     """
 
-    members: tuple[tuple[str, ...], ...]
+    members: tuple[tuple[str, ...], ...] = field(metadata=HIDDEN)
     measure: str
-    within: tuple[float, ...]
+    within: tuple[float, ...] = field(metadata=HIDDEN)
     silhouette: float
     shuffled: tuple[float, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -286,17 +280,8 @@ class Families:
 
     def describe(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        rows = [
-            {"units": list(members), "within": None if np.isnan(within) else within}
-            for members, within in zip(self.members, self.within, strict=True)
-        ]
-        return {
-            "measure": self.measure,
-            "families": rows,
-            "silhouette": self.silhouette,
-            "shuffled": list(self.shuffled),
-            "provenance": dict(self.provenance),
-        }
+        pairs = zip(self.members, self.within, strict=True)
+        return super().describe() | {"families": [{"units": [*units], "within": plain(own)} for units, own in pairs]}
 
 
 def families(

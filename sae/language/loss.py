@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from sae.errors import SAEError
 from sae.language.chunking import Chunk, Padded, padded
 from sae.language.texts import Texts
 from sae.seeding import generator
+from zoo.common.results import HIDDEN, Result, called
 from zoo.networks.language import LanguageModel
 
 SCORES = 2**26
@@ -25,7 +26,7 @@ _MASKING = 1 << 16  # a purpose of its own, so that no other random numbers are 
 
 
 @dataclass(frozen=True, eq=False)
-class TextLoss:
+class TextLoss(Result):
     """Mean cross-entropy of texts.
 
     Attributes:
@@ -35,23 +36,16 @@ class TextLoss:
         digest: of the texts; name: their source.
     """
 
-    nats: float
+    nats: float = field(metadata=called("nats_per_token"))
     tokens: int
     documents: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.int64]
-    digest: str
-    name: str
+    counts: npt.NDArray[np.int64] = field(metadata=called("tokens_of_documents"))
+    digest: str = field(metadata=HIDDEN)
+    name: str = field(metadata=HIDDEN)
 
     def describe(self) -> dict[str, Any]:
         """The numbers as JSON."""
-        documents = [None if np.isnan(x) else float(x) for x in self.documents]
-        return {
-            "nats_per_token": self.nats,
-            "tokens": self.tokens,
-            "documents": documents,
-            "tokens_of_documents": self.counts.tolist(),
-            "texts": {"name": self.name, "digest": self.digest},
-        }
+        return super().describe() | {"texts": {"name": self.name, "digest": self.digest}}
 
 
 @dataclass(frozen=True, eq=False)

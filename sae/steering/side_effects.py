@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from sae.steering.apply import LatentReader, Steered
 from sae.steering.bases import Channels, Dictionary, address_of, basis_at, in_parts, size_of
 from sae.steering.edits import Kind, LatentEdit, Steering, When
 from sae.steering.latent_search import chance_cosine, cosines
-from zoo.common.results import plain
+from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.progress import Progress
 
 Numbers = NDArray[np.float64]
@@ -34,7 +34,7 @@ STEP = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class SideEffects:
+class SideEffects(Result):
     """Changes of other units or outcomes when a latent is steered by one factor.
 
     Attributes:
@@ -54,12 +54,12 @@ class SideEffects:
     """
 
     on: str
-    units: tuple[str, ...]
-    predicted: Numbers
-    measured: Numbers
-    near: NDArray[np.bool_]
-    correlation: float
-    control: Numbers
+    units: tuple[str, ...] = field(metadata=HIDDEN)
+    predicted: Numbers = field(metadata=HIDDEN)
+    measured: Numbers = field(metadata=HIDDEN)
+    near: NDArray[np.bool_] = field(metadata=HIDDEN)
+    correlation: float = field(metadata=called("rank_correlation"))
+    control: Numbers = field(metadata=called("rank_correlation_of_random_latents"))
     factor: float
     silent: int = 0
     woken: int = 0
@@ -72,17 +72,10 @@ class SideEffects:
     def describe(self, count: int = 20) -> dict[str, Any]:
         """Ready for JSON, with the `count` largest changes."""
         rows = ("unit", self.units), ("measured", self.measured), ("predicted", self.predicted), ("near", self.near)
-        return {
-            "on": self.on,
-            "factor": self.factor,
-            "number": len(self.units),
-            "silent": self.silent,
-            "woken": self.woken,
-            "rank_correlation": plain(self.correlation),
-            "rank_correlation_of_random_latents": plain(self.control),
-            "near": int(self.near.sum()),
-            "strongest": [{name: plain(values[i]) for name, values in rows} for i in self.strongest(count)],
-        }
+        strongest = [{name: plain(values[i]) for name, values in rows} for i in self.strongest(count)]
+        return super().describe() | {
+            "number": len(self.units), "near": int(self.near.sum()), "strongest": strongest,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

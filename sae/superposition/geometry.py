@@ -22,7 +22,7 @@ from sae.superposition.interference import directions_of, feature_dimensionality
 from sae.superposition.polytopes import UNRECOGNIZED, Polytope, count_by_name, recognize, solids
 from sae.superposition.toy.toy_models import ToyError
 from zoo.common.checks import one_of
-from zoo.common.results import Result
+from zoo.common.results import HIDDEN, Result
 from zoo.progress import Progress, reporter
 
 TWINS = 0.9
@@ -53,7 +53,7 @@ class Sharing(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class Chance:
+class Chance(Result):
     """The same measures for control directions of the same lengths.
 
     Attributes:
@@ -64,15 +64,20 @@ class Chance:
     """
 
     kind: str
-    dimensionality: NDArray[np.float64]
-    nearest: NDArray[np.float64]
+    dimensionality: NDArray[np.float64] = field(metadata=HIDDEN)
+    nearest: NDArray[np.float64] = field(metadata=HIDDEN)
     groups: tuple[int, ...]
     polytopes: Mapping[str, int]
     twins: int
 
+    def describe(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        spreads = {"dimensionality": _spread(self.dimensionality), "nearest_cosine": _spread(self.nearest)}
+        return super().describe() | spreads
+
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
+class Geometry(Result):
     """How directions share their space.
 
     Attributes:
@@ -90,15 +95,15 @@ class Geometry:
         provenance: seed, versions.
     """
 
-    units: tuple[str, ...]
+    units: tuple[str, ...] = field(metadata=HIDDEN)
     dimensions: int
     rank: int
-    lengths: NDArray[np.float64]
-    dimensionality: NDArray[np.float64]
-    interference: NDArray[np.float64]
-    neighbors: NDArray[np.int64]
-    cosines: NDArray[np.float64]
-    effects: NDArray[np.float64]
+    lengths: NDArray[np.float64] = field(metadata=HIDDEN)
+    dimensionality: NDArray[np.float64] = field(metadata=HIDDEN)
+    interference: NDArray[np.float64] = field(metadata=HIDDEN)
+    neighbors: NDArray[np.int64] = field(metadata=HIDDEN)
+    cosines: NDArray[np.float64] = field(metadata=HIDDEN)
+    effects: NDArray[np.float64] = field(metadata=HIDDEN)
     least: float
     groups: tuple[tuple[int, ...], ...]
     polytopes: tuple[Polytope, ...]
@@ -167,27 +172,13 @@ class Geometry:
     def describe(self) -> dict[str, Any]:
         """The summary, ready for JSON: all directions together, beside the control."""
         near = np.abs(self.cosines[:, 0]) if self.cosines.shape[1] else np.zeros(len(self))
-        return {
+        return super().describe() | {
             "directions": len(self),
-            "dimensions": self.dimensions,
-            "rank": self.rank,
             "dimensionality": _spread(self.dimensionality),
             "nearest_cosine": _spread(near),
             "beyond_chance": float((near > self.chance).mean()),
-            "chance": self.chance,
-            "least": self.least,
             "groups": [len(g) for g in self.groups],
             "polytopes": count_by_name(self.polytopes),
-            "twins": self.twins,
-            "control": {
-                "kind": self.control.kind,
-                "dimensionality": _spread(self.control.dimensionality),
-                "nearest_cosine": _spread(self.control.nearest),
-                "groups": list(self.control.groups),
-                "polytopes": dict(self.control.polytopes),
-                "twins": self.control.twins,
-            },
-            "provenance": dict(self.provenance),
         }
 
 

@@ -24,13 +24,14 @@ from sae.training.reporting import Callback, Report, ReportFile
 from sae.training.sae_trainer import SAETrainer
 from sae.training.settings import TrainingSettings
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import HIDDEN, Result
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Result):
     """A trained SAE and the record of its training.
 
     Attributes:
@@ -43,25 +44,18 @@ class Run:
     """
 
     name: str
-    config: SAEConfig
-    sae: SAE
+    config: SAEConfig = field(metadata=HIDDEN)
+    sae: SAE = field(metadata=HIDDEN)
     steps: int
     samples: int
     status: str
-    reports: tuple[Report, ...]
+    reports: tuple[Report, ...] = field(metadata=HIDDEN)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """The run as JSON, without its weights."""
-        return {
-            "name": self.name,
-            "config": self.config.to_dict(),
-            "steps": self.steps,
-            "samples": self.samples,
-            "status": self.status,
-            "last": self.reports[-1].describe() if self.reports else None,
-            "provenance": dict(self.provenance),
-        }
+        last = self.reports[-1].describe() if self.reports else None
+        return super().describe() | {"config": self.config.to_dict(), "last": last}
 
 
 @outside_inference_mode

@@ -21,6 +21,7 @@ from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of
 from circuits.tuning.measure import tune
 from zoo.common.checks import number, whole_number
+from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -29,7 +30,7 @@ NATURAL = 0.99
 
 
 @dataclass(frozen=True)
-class Detector:
+class Detector(Result):
     """One unit that passed the tests.
 
     Attributes:
@@ -53,17 +54,15 @@ class Detector:
     preferred: Mapping[str, Any]
     peak: float
     p: float | None = None
-    curve: Curve | None = field(default=None, compare=False, repr=False)
+    curve: Curve | None = field(default=None, compare=False, repr=False, metadata=HIDDEN)
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = {**vars(self), "tests": dict(self.tests), "preferred": dict(self.preferred)}
-        plain["curve"] = None if self.curve is None else [float(v) for v in self.curve.responses]
-        return plain
+        return super().describe() | {"curve": None if self.curve is None else plain(self.curve.responses)}
 
 
 @dataclass(frozen=True, eq=False)
-class Detectors:
+class Detectors(Result):
     """The result of `find_detectors`.
 
     Attributes:
@@ -77,12 +76,12 @@ class Detectors:
     """
 
     kind: str
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = field(metadata=HIDDEN)
     threshold: float
-    rows: tuple[Detector, ...]
-    scores: Mapping[str, Tensor]
-    control: Mapping[str, Tensor]
-    control_kind: str | None
+    rows: tuple[Detector, ...] = field(metadata=called("detectors"))
+    scores: Mapping[str, Tensor] = field(metadata=HIDDEN)
+    control: Mapping[str, Tensor] = field(metadata=HIDDEN)
+    control_kind: str | None = field(metadata=called("control"))
     period: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,7 +110,7 @@ class Detectors:
         """Ready for JSON."""
         by_layer = []
         for layer in self.layers:
-            chance = self.chance(layer)
+            best, share = self.chance(layer) or (None, None)
             by_layer.append(
                 {
                     "layer": layer,
@@ -119,19 +118,11 @@ class Detectors:
                     "detectors": len(self.of(layer)),
                     "best": float(self.scores[layer].max()),
                     "largest_gap": self.gap(layer),
-                    "control_best": None if chance is None else chance[0],
-                    "control_share": None if chance is None else chance[1],
+                    "control_best": best,
+                    "control_share": share,
                 }
             )
-        return {
-            "kind": self.kind,
-            "threshold": self.threshold,
-            "control": self.control_kind,
-            "period": self.period,
-            "layers": by_layer,
-            "detectors": [row.describe() for row in self.rows],
-            "provenance": dict(self.provenance),
-        }
+        return super().describe() | {"layers": by_layer}
 
 
 def find_detectors(

@@ -24,10 +24,11 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tuning.detectors.search import Detector
 from zoo.common.checks import whole_number
+from zoo.common.results import HIDDEN, Result
 
 
 @dataclass(frozen=True, eq=False)
-class SignRule:
+class SignRule(Result):
     """Weights between detectors against the angle between what they prefer.
 
     Attributes:
@@ -46,9 +47,9 @@ class SignRule:
     angles: NDArray[np.float64]
     weights: NDArray[np.float64]
     correlation: float
-    shuffled: NDArray[np.float64]
+    shuffled: NDArray[np.float64] = field(metadata=HIDDEN)
     p: float
-    period: float
+    period: float = field(metadata=HIDDEN)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def mean(self, low: float, high: float) -> float:
@@ -59,16 +60,8 @@ class SignRule:
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "sources": list(self.sources),
-            "targets": list(self.targets),
-            "angles": self.angles.round(3).tolist(),
-            "weights": self.weights.tolist(),
-            "correlation": self.correlation,
-            "shuffled_95": float(np.quantile(self.shuffled, 0.95)),
-            "p": self.p,
-            "provenance": dict(self.provenance),
-        }
+        level = float(np.quantile(self.shuffled, 0.95))
+        return super().describe() | {"angles": self.angles.round(3).tolist(), "shuffled_95": level}
 
 
 def sign_rule(
