@@ -5,10 +5,11 @@ Nothing here imports torch before it is needed, so that help stays quick.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.console import Console
 from apps.cli.errors import UsageError
 from apps.cli.output.console import Report, progress_bar
 from apps.images import open_sources
+from zoo.common.results import plain
 
 if TYPE_CHECKING:
     from circuits.network.address import Unit
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 Many = tyro.conf.UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
+DESCRIBES_OWN = "--input and --card describe a model of your own: give it, --model FILE.py:NAME"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,17 @@ class Command(ABC):
     keeps_out: ClassVar[bool] = False
     """Whether the command fills `out` itself."""
 
+    def check_least(self, *names: str, least: int = 1) -> None:
+        """Refuse options below `least`; those without a value are not checked.
+
+        Raises:
+            UsageError: the first of them.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} is at least {least}, not {value}")
+
     def begin(self) -> None:  # noqa: B027 (most commands have nothing to do here)
         """Called before anything else: registers models that the options bring."""
 
@@ -115,7 +129,7 @@ class ModelOptions(Command):
         """Register the models of --model."""
         if not self.own:
             if self.input is not None or self.card is not None:
-                raise UsageError("--input and --card describe a model of your own: give it, --model FILE.py:NAME")
+                raise UsageError(DESCRIBES_OWN)
             return
         if len(self.own) > 1 and (self.input is not None or self.card is not None):
             raise UsageError("--input and --card go with one --model; give the others a card file beside them")
@@ -146,6 +160,17 @@ class ModelOptions(Command):
                 attach_folder(model, folder, own or None)
         return model
 
+    def units_of(self, addresses: Sequence[str]) -> tuple[Model, list[Unit]]:
+        """The one model of some addresses, and the units or layers in it."""
+        from circuits.network.address import Unit
+
+        units = [Unit.parse(address) for address in addresses]
+        names = dict.fromkeys(str(unit.model) for unit in units if unit.model is not None)
+        if len(names) > 1:
+            raise UsageError(f"give units of one model at a time, not of {' and '.join(names)}")
+        model, _ = self.address_of(addresses[0])
+        return model, [model.resolve(_renamed(unit, model.name)) for unit in units]
+
     def address_of(self, address: str) -> tuple[Model, Unit]:
         """The model that an address names, and the unit or layer in it."""
         from circuits.errors import AddressError, shorten
@@ -160,25 +185,34 @@ class ModelOptions(Command):
         return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
 
 
-def name_and_environment(
-    model: str, *, weights: str | None = None, input: str | None = None, card: Path | None = None
-) -> tuple[str, dict[str, str]]:
-    """The name that `--model` gives, where it takes a registered model as well as FILE.py:NAME.
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice(Command):
+    """Options of commands whose `--model` takes a registered model as well as FILE.py:NAME."""
 
-    A model of the user's own is registered; the environment makes it known to processes that this one starts.
+    weights: str | None = None
+    """Weights file of the model; by default where its card looks."""
+    input: str | None = None
+    """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
+    card: Path | None = None
+    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
 
-    Raises:
-        UsageError: an input or a card for a registered model. ModelError: the file, card or input cannot be read.
-    """
-    from zoo.networks import own
+    def name_and_environment(self, model: str, weights: str | None) -> tuple[str, dict[str, str]]:
+        """The name that `model` gives; one of the user's own is registered, with `weights`.
 
-    if not own.is_spec(model):
-        if input is not None or card is not None:
-            raise UsageError("--input and --card describe a model of your own: give it, --model FILE.py:NAME")
-        return model, {}
-    parsed = own.parse(model, weights=weights, input=input, card=card)
-    own.add(parsed)
-    return parsed.name, own.to_environment([parsed])
+        The environment makes it known to processes that this one starts.
+
+        Raises:
+            UsageError: an input or a card for a registered model. ModelError: the file, card or input cannot be read.
+        """
+        from zoo.networks import own
+
+        if not own.is_spec(model):
+            if self.input is not None or self.card is not None:
+                raise UsageError(DESCRIBES_OWN)
+            return model, {}
+        parsed = own.parse(model, weights=weights, input=self.input, card=self.card)
+        own.add(parsed)
+        return parsed.name, own.to_environment([parsed])
 
 
 @contextmanager
@@ -239,12 +273,37 @@ class ImageOptions(ModelOptions):
             raise UsageError(f"{model} needs images: --images FOLDER (or --images scenes:500)")
         return open_sources(self.images or ("scenes:500",), self.limit, self.seed)
 
+    @property
+    def images_code(self) -> str:
+        """Python that opens them: `open_images('photos', limit=100, seed=0)`."""
+        source = self.images[0] if len(self.images) == 1 else list(self.images) or "scenes:500"
+        limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
+        return f"open_images({source!r}{limit})"
+
 
 def loading_code(model: str, weights: str | None = None) -> str:
     """Python that loads a model as the command did."""
     from zoo.networks import own
 
     return own.loading_code(model, weights)
+
+
+@contextmanager
+def resumable(out: Path | None) -> Iterator[None]:
+    """Ctrl-C reports what is finished in a folder that the same command goes on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is None or not (out / "index.json").is_file():
+            raise
+        message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
+        raise UsageError(message) from None
+
+
+def document_text(command: str, document: Mapping[str, Any]) -> str:
+    """The text of a command's JSON document."""
+    whole = plain({"schema": SCHEMA, "command": command, **document})
+    return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def reporting(report: Report | None) -> dict[str, Any]:

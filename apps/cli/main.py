@@ -28,18 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `circuits` with the arguments `argv` (default: the process's own) and return its exit code."""
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     if argv is None:
-        signal.signal(signal.SIGTERM, _stop)  # cleaned up after, as Ctrl-C is
+        signal.signal(signal.SIGTERM, _stop)  # so that it cleans up as Ctrl-C does
         # Read when torch is loaded. OpenMP's threads spin while they wait for each other, and where other programs
         # want the cores too they spin for whole time slices: measured 40 times slower on a small net, two threads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments or os.environ.get("CIRCUITS_DEBUG", "0") not in ("", "0")
-    with _messages(debug):
-        return _guarded(arguments, debug)
+    with _logging(debug):
+        return _run(arguments, debug)
 
 
 @contextlib.contextmanager
-def _messages(debug: bool) -> Iterator[None]:
-    """Log messages on stderr; warnings of libraries only with `--debug`. All is put back afterwards."""
+def _logging(debug: bool) -> Iterator[None]:
+    """Log to stderr, warnings of libraries only with `--debug`; logging is as before once the context is left."""
     root, warned = logging.getLogger(), logging.getLogger("py.warnings")
     levels = root.level, warned.level
     handler = logging.StreamHandler(sys.stderr)
@@ -59,8 +59,8 @@ def _messages(debug: bool) -> Iterator[None]:
         warned.setLevel(levels[1])
 
 
-def _guarded(arguments: list[str], debug: bool) -> int:
-    """Run the command; whatever goes wrong becomes an exit code and one line."""
+def _run(arguments: list[str], debug: bool) -> int:
+    """Run the command. An error becomes an exit code and one line on stderr."""
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -68,21 +68,21 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        return _say("interrupted", BAD_INPUT)
+        return _print_error("interrupted", BAD_INPUT)
     except BrokenPipeError:
         _discard_output()
         return DONE
-    except SystemExit as stop:  # tyro's and rich's way out
+    except SystemExit as stop:  # how tyro and rich end the program
         return stop.code if isinstance(stop.code, int) else DONE if stop.code is None else FAILED
     except UsageError as error:
-        return _say(str(error), BAD_INPUT)
+        return _print_error(str(error), BAD_INPUT)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        if _is_users(error):
-            return _say(str(error), BAD_INPUT)
+        if _is_bad_input(error):
+            return _print_error(str(error), BAD_INPUT)
         detail = " ".join(str(error).split())[:300]
-        return _say(f"unexpected {type(error).__name__}: {detail} (--debug shows where)", FAILED)
+        return _print_error(f"unexpected {type(error).__name__}: {detail} (--debug shows where)", FAILED)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -118,7 +118,7 @@ def _dispatch(arguments: list[str]) -> int:
     return execute(command, name, invocation=shlex.join(["circuits", *arguments]))
 
 
-def _is_users(error: BaseException) -> bool:
+def _is_bad_input(error: BaseException) -> bool:
     # zoo.errors comes with torch; an error of ours can only be raised once it has been imported.
     errors = sys.modules.get("zoo.errors")
     return errors is not None and isinstance(error, errors.CircuitsError)
@@ -129,15 +129,15 @@ def _printable(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _say(message: str, code: int) -> int:
-    """One line on stderr, whatever the message held."""
+def _print_error(message: str, code: int) -> int:
+    """Print a message as one line on stderr; returns `code`."""
     with contextlib.suppress(OSError, ValueError):
         print(f"circuits: {_printable(message, 600)}", file=sys.stderr, flush=True)
     return code
 
 
 def _discard_output() -> None:
-    """Send what is left in stdout's buffer nowhere, so that closing it at exit says nothing."""
+    """Send what is left in stdout's buffer to nowhere, so that Python does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,13 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, Command, CommandResult, Session
+from apps.cli.common import Command, CommandResult, Session, document_text
 from apps.cli.output.console import stderr, stdout
-from apps.documents import plain
 
 
 def execute(command: Command, name: str, invocation: str) -> int:
@@ -31,11 +28,11 @@ def execute(command: Command, name: str, invocation: str) -> int:
     out = None if command.keeps_out else command.out
     with staged(out) as folder:
         result = command.run(Session(invocation))
-        document = plain({"schema": SCHEMA, "command": name, **result.document})
+        text = document_text(name, result.document)
         if folder is not None:
-            _write(result, document, folder, name)
+            _write(result, text, folder, name)
     if command.json:
-        sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        sys.stdout.write(text + "\n")
     else:
         result.show(stdout())
     if out is not None:
@@ -44,14 +41,12 @@ def execute(command: Command, name: str, invocation: str) -> int:
     return result.code
 
 
-def _write(result: CommandResult, document: dict[str, Any], folder: Path, name: str) -> None:
+def _write(result: CommandResult, text: str, folder: Path, name: str) -> None:
     if result.write is not None:
         result.write(folder)
     file = f"{name.replace(' ', '-')}.json" if result.named is None else result.named
     if file:
-        (folder / file).write_text(
-            json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
-        )
+        (folder / file).write_text(text, encoding="utf-8")
 
 
 @contextmanager

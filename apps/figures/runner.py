@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps.documents import plain
 from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.figure import Figure, FigureResult
 from apps.processes import spread
 from zoo.common.files import write_text_atomically
+from zoo.common.results import plain
 from zoo.errors import CircuitsError, shorten
 
 log = logging.getLogger(__name__)

@@ -47,23 +47,28 @@ def called(name: str) -> Mapping[str, Any]:
     return {"called": name}
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: results described, arrays as lists, numbers that are not finite as None."""
+def plain(value: Any, digits: int | None = None) -> Any:
+    """`value` as JSON has it: results described, arrays as lists, numbers that are not finite as None.
+
+    With `digits`, numbers are rounded to so many that count.
+    """
     if hasattr(value, "describe"):
-        return value.describe()
+        return value.describe() if digits is None else plain(value.describe(), digits)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, digits) for key, item in value.items()}
     if hasattr(value, "tolist"):  # numpy arrays and numbers, tensors
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name), digits) for field in dataclasses.fields(value)}
     if isinstance(value, Sequence | set | frozenset):
         items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-        return [plain(item) for item in items]
+        return [plain(item, digits) for item in items]
     raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,12 +10,19 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Session, loading_code, reporting
+from apps.cli.common import (
+    CommandResult,
+    ImageOptions,
+    Session,
+    document_text,
+    loading_code,
+    reporting,
+    resumable,
+)
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.documents import plain
 
 if TYPE_CHECKING:
     from circuits.activations.atlas import Atlas
@@ -68,20 +72,11 @@ class DrawAtlas(ImageOptions):
 
         if self.out is None:
             raise UsageError("an atlas is written into a folder: --out DIR")
-        for name, number in (
-            ("grid", self.grid),
-            ("icon", self.icon),
-            ("steps", self.steps),
-            ("per-image", self.per_image),
-            ("least", self.least),
-            ("batch-size", self.batch_size),
-        ):
-            if number is not None and number < 1:
-                raise UsageError(f"--{name} is at least 1, not {number}")
+        self.check_least("grid", "icon", "steps", "per_image", "least", "batch_size")
         elapsed = clock()
         model, unit = self.address_of(self.address)
         images = self.open_images(model.name)
-        with _resumable(self.out), session.progress(f"atlas of {unit.short}") as report:
+        with resumable(self.out), session.progress(f"atlas of {unit.short}") as report:
             atlas = activation_atlas(
                 model, unit.short, images, **self._options(), store=self.out, seed=self.seed, **reporting(report)
             )
@@ -127,8 +122,6 @@ class DrawAtlas(ImageOptions):
 
     def python(self, model: Model, layer: str) -> str:
         """The Python that does the same."""
-        source = self.images[0] if len(self.images) == 1 else list(self.images) or "scenes:500"
-        limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
         given = {
             **{k: v for k, v in self._options().items() if v is not None},
             "seed": self.seed,
@@ -138,21 +131,9 @@ class DrawAtlas(ImageOptions):
         return (
             "import circuits\nfrom zoo import open_images\n\n"
             f"{loading_code(model.name, self.weights)}\n"
-            f"images = open_images({source!r}{limit})\n"
+            f"images = {self.images_code}\n"
             f"atlas = activation_atlas(model, {layer!r}, images, {options})\n"
         )
-
-
-@contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Ctrl-C reports what is finished."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not (out / "index.json").is_file():
-            raise
-        message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
-        raise UsageError(message) from None
 
 
 def _write(
@@ -165,9 +146,6 @@ def _write(
 
     crops = example_crops(atlas, images, model.input)
     page = atlas_page(atlas, command=command, python=python, photographs=crops)
-    text = json.dumps(
-        plain({"schema": SCHEMA, "command": "atlas", **document}), indent=1, allow_nan=False, ensure_ascii=False
-    )
-    for name, content in (("index.html", page), ("atlas.json", text)):
+    for name, content in (("index.html", page), ("atlas.json", document_text("atlas", document))):
         write_text_atomically(out / name, content)
     plot.save_figure(atlas_figure(atlas), out / "atlas.png")

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Session
-from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, signed, table
 from apps.cli.registry import command
 
@@ -52,8 +51,7 @@ class Attribute(ImageOptions):
         from circuits.attribution.attribute import attribute
         from circuits.errors import GraphError
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         elapsed = clock()
         model, unit = self.address_of(self.address)
         source = self.source or model.before(unit.layer)

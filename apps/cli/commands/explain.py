@@ -125,11 +125,11 @@ def _show(console: Console, dossier: Dossier) -> None:
     responses = dossier.parts["responses"]
     assert isinstance(responses, UnitScan)
     console.print(Text(dossier.unit, style="bold"))
-    fires = (
+    active = (
         f"active at {100 * responses.density:.3g} % of positions, "
         f"on {responses.active_images} of {responses.images} images"
     )
-    console.print(f"{fires}; strongest {responses.maximum:.4g}, mean where active {responses.mean_if_on:.4g}")
+    console.print(f"{active}; strongest {responses.maximum:.4g}, mean where active {responses.mean_if_on:.4g}")
     if responses.top:
         rows = [[e.id, f"{e.value:.4g}", "{},{}".format(*e.position)] for e in responses.top[:10]]
         console.print(table(["top activating images", "response", "at"], rows, right=" rr"))

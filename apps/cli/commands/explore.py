@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import Command, CommandResult, Many, Session, name_and_environment
+from apps.cli.common import CommandResult, Many, ModelChoice, Session
 from apps.cli.errors import UsageError
 from apps.cli.registry import command
 
@@ -25,7 +25,7 @@ from apps.cli.registry import command
     group="Models and images", order=50, summary="the circuit explorer in the browser, on your own model and images"
 )
 @dataclass(frozen=True, kw_only=True)
-class Explore(Command):
+class Explore(ModelChoice):
     """Open the circuit explorer: a server on this machine alone, and pages in the browser.
 
     Without a store it opens on the built-in model, and makes a small store for it first. Labels are read only, and jobs
@@ -44,12 +44,6 @@ class Explore(Command):
     model: str | None = None
     """Model to open on; by default the built-in one, or the first of the store. One of your own is given as
     mine.py:make, package.module:make or NAME=mine.py:make, and called after the file, or NAME."""
-    weights: str | None = None
-    """Weights file of that model; by default where its card looks."""
-    input: str | None = None
-    """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
-    card: Path | None = None
-    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
     sae: Many = ()
     """Folder of an SAE, or NAME=FOLDER; may be repeated. Latents become units of the model that it was trained on."""
     lm: Many = ()
@@ -103,7 +97,7 @@ class Explore(Command):
 
     def _own(self) -> tuple[str, dict[str, str]]:
         """Name of --model, and what makes it known to the server and its jobs."""
-        return name_and_environment(self.model or "", weights=self.weights, input=self.input, card=self.card)
+        return self.name_and_environment(self.model or "", self.weights)
 
     def _weights(self) -> str | None:
         """The weights, wherever the server looks from."""

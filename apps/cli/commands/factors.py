@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
-from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.output.kernel_text import reading, sketch
 from apps.cli.registry import command
@@ -55,8 +54,7 @@ class ShowFactors(ModelOptions):
         from circuits.errors import GraphError
         from circuits.units.weight_factors import one_sided_nmf
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         model, unit = self.address_of(self.address)
         source = self.source or model.before(unit.layer)
         if source is None:

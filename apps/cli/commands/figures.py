@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import Command as CommandOptions
-from apps.cli.common import CommandResult, Many, Session, in_environment, name_and_environment
+from apps.cli.common import CommandResult, Many, ModelChoice, Session, in_environment
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
@@ -28,7 +26,7 @@ _STYLES = {"made": "green", "kept": "dim", "missing": "yellow", "failed": "bold 
 
 @command(group="Analysis", order=170, summary="the papers' figures, regenerated on any model, with their numbers")
 @dataclass(frozen=True, kw_only=True)
-class Figures(CommandOptions):
+class Figures(ModelChoice):
     """Make the figures of the papers again, on any model.
 
     `list` says which there are, `show ID` what one is about, `make ID...` makes them: images as PNG and SVG, the
@@ -50,12 +48,6 @@ class Figures(CommandOptions):
     """Ids, names or papers of `circuits figures list`, or all."""
     model: str = "scenes"
     """Name of a model, as `circuits models` lists them, or one of your own: mine.py:make, NAME=mine.py:make."""
-    weights: str | None = None
-    """Weights file of the model; by default where its card looks."""
-    input: str | None = None
-    """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
-    card: Path | None = None
-    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
     images: Many = ()
     """Images: a folder, a manifest, scenes:500; may be repeated. By default scenes:500 for the model `scenes`."""
     limit: int | None = None
@@ -88,10 +80,8 @@ class Figures(CommandOptions):
 
         if self.out is None:
             raise UsageError("figures make writes images: give --out FOLDER")
-        for name, number in (("jobs", self.jobs), ("limit", self.limit)):
-            if number is not None and number < 1:
-                raise UsageError(f"--{name} is at least 1, not {number}")
-        model, environment = name_and_environment(self.model, input=self.input, card=self.card)
+        self.check_least("jobs", "limit")
+        model, environment = self.name_and_environment(self.model, None)
         settings = Settings(
             model=model,
             weights=self.weights,

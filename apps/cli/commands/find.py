@@ -63,8 +63,7 @@ class Find(ImageOptions):
         """Units ranked by AUC."""
         from circuits.dataset.concept_search import find
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         if self.part is not None:
             return self._by_part(self.part)
         if self.store is not None:

@@ -64,7 +64,8 @@ class Look(ImageOptions):
         from circuits.activations.spatial_attribution import check_positions
         from circuits.attribution.attribute import attribute
 
-        self._check()
+        self.check_least("groups", "top", "steps")
+        self.check_least("pooled", least=0)
         elapsed = clock()
         model, unit = self.address_of(self.address)
         if unit.index is not None:
@@ -109,16 +110,6 @@ class Look(ImageOptions):
         return CommandResult(
             document, show, lambda folder: _write(folder, dictionary, groups, attributions, checks, grid)
         )
-
-    def _check(self) -> None:
-        for name, number, least in (
-            ("groups", self.groups, 1),
-            ("top", self.top, 1),
-            ("steps", self.steps, 1),
-            ("pooled", self.pooled, 0),
-        ):
-            if number is not None and number < least:
-                raise UsageError(f"--{name} is at least {least}, not {number}")
 
     def _positions(self) -> list[tuple[int, int]] | None:
         positions = []

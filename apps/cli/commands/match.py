@@ -61,8 +61,7 @@ class MatchUnits(ImageOptions):
         from circuits.network.model import load
         from circuits.units.universality import match
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         at = Unit.parse(self.second)
         if at.model is None:
             raise AddressError(f"{shorten(self.second)!r} does not name its model: write squeezenet-1.1/fire5, say")

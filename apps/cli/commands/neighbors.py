@@ -46,8 +46,7 @@ class ShowNeighbors(ImageOptions):
         """The neighbors of the unit."""
         from circuits.units.similarity import neighbors
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         if self.images and self.by != "activations":
             raise UsageError("--images goes with --by activations; weights need no images")
         model, unit = self.address_of(self.address)

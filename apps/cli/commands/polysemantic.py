@@ -53,11 +53,8 @@ class Polysemantic(ImageOptions):
         """Units ranked, or one unit decomposed."""
         from circuits.units.polysemanticity import polysemantic
 
-        for name in ("top", "draws"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
-        if self.n < 10 or self.clusters < 2 or self.figures < 0:
-            raise UsageError("--n is at least 10, --clusters at least 2, and --figures not below 0")
+        for least, names in ((1, ("top", "draws")), (10, ("n",)), (2, ("clusters",)), (0, ("figures",))):
+            self.check_least(*names, least=least)
         elapsed = clock()
         model, unit = self.address_of(self.address)
         images = self.open_images(model.name)

@@ -74,9 +74,7 @@ class ShowFeatures(ModelOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Latents and their examples; or channels decomposed."""
-        for name in ("latents", "examples"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
+        self.check_least("latents", "examples")
         from sae.data.vision_site import attach_folder
         from sae.formats import load
         from zoo.images.sources import open_images

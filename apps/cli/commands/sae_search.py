@@ -50,8 +50,7 @@ class SearchLatents(ModelOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Latents, best first."""
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         if bool(self.says) == (self.against is not None):
             raise UsageError("say what to search for: --says WORD, or a second file of texts with --against")
         if not all(map(str.strip, self.says)):

@@ -159,10 +159,7 @@ class TrainSAE(ModelOptions):
         return CommandResult(document, show)
 
     def _check(self) -> None:
-        for name in ("latents", "steps", "batch_size", "per_input", "k"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+        self.check_least("latents", "steps", "batch_size", "per_input", "k")
         if not 0 <= self.held_out < 1:
             raise UsageError(f"--held-out is a share from 0 to 1, not {self.held_out}")
         if self.memory <= 0:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
-from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
 
@@ -60,11 +59,8 @@ class ScanImages(ImageOptions):
         from circuits.dataset.scan import scan
         from circuits.dataset.streaming_statistics import Plan
 
-        for name, number in (("top", self.top), ("samples", self.samples), ("batch-size", self.batch_size)):
-            if number < 1:
-                raise UsageError(f"--{name} is at least 1, not {number}")
-        if self.workers < 0:
-            raise UsageError(f"--workers is not negative, not {self.workers}")
+        self.check_least("top", "samples", "batch_size")
+        self.check_least("workers", least=0)
         model = self.load(self.model)
         images = self.open_images(model.name)
         with session.progress(f"scanning {model.name}") as report:
@@ -105,7 +101,7 @@ class ScanImages(ImageOptions):
                 for r in layers
             ]
             console.print(
-                table(["layer", "units", "of positions fire", "never fire", "strongest"], rows, right=" rrrr")
+                table(["layer", "units", "active positions", "never active", "strongest"], rows, right=" rrrr")
             )
             summary = f"{units} units, {len(images)} images"
             console.print(

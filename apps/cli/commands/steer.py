@@ -93,9 +93,7 @@ class Steer(ImageOptions):
 
         if self.random < 1:
             raise UsageError(f"--random is at least 1, not {self.random}: without a control an effect means nothing")
-        for name, number in (("tokens", self.tokens), ("samples", self.samples)):
-            if number < 1:
-                raise UsageError(f"--{name} is at least 1, not {number}")
+        self.check_least("tokens", "samples")
         unit = Unit.parse(self.address)
         if unit.index is None:
             raise UsageError(f"{self.address} is a whole layer: name one unit, {self.address}:7 for example")

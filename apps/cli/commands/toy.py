@@ -55,9 +55,7 @@ class Toy(Command):
         """The experiments, or what training gave."""
         if self.action == "list":
             return self._list()
-        for option, value in (("seeds", self.seeds), ("steps", self.steps)):
-            if value is not None and value < 1:
-                raise UsageError(f"--{option} is at least 1, not {value}")
+        self.check_least("seeds", "steps")
         if self.name is None:
             raise UsageError(f"toy {self.action} needs the name of an experiment: circuits toy list, or all")
         if self.action == "figure" and self.out is None:

@@ -89,10 +89,8 @@ class Trace(ImageOptions):
         from circuits.tracing.trace import trace
 
         check_random(self.random)
-        if self.depth < 1 or self.width < 1:
-            raise UsageError(f"--depth and --width are at least 1, not {self.depth} and {self.width}")
-        if self.score_images < 2:
-            raise UsageError(f"--score-images is at least 2, not {self.score_images}")
+        self.check_least("depth", "width")
+        self.check_least("score_images", least=2)
         if self.visualize < 0 or (self.visualize and self.out is None):
             raise UsageError("--visualize takes steps from 1, and draws into the report of --out DIR")
         elapsed = clock()
@@ -119,15 +117,12 @@ class Trace(ImageOptions):
 
     def python(self, unit: str) -> str:
         """The Python that does the same."""
-        sources = list(self.images) or ["scenes:500"]
-        source = repr(sources[0] if len(sources) == 1 else sources)
-        limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
         lines = [
             "import circuits",
             "from zoo import open_images",
             "",
             loading_code(unit.rpartition("/")[0], self.weights),
-            f"images = open_images({source}{limit})",
+            f"images = {self.images_code}",
             f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r})",
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
         ]

@@ -18,6 +18,7 @@ from apps.cli.output.console import clock, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
+    from circuits.network.address import Unit
     from circuits.network.model import Model
     from circuits.stimuli import Stimuli
     from circuits.tuning import Tuning, UnitTuning
@@ -69,16 +70,14 @@ class Tune(ImageOptions):
         """Tuning of units, or the detectors found."""
         self._check()
         elapsed = clock()
-        model, _ = self.address_of(self.addresses[0])
+        model, units = self.units_of(self.addresses)
         if self.search is not None:
-            return self._searched(session, model, elapsed)
+            return self._searched(session, model, units, elapsed)
         from circuits.tuning import tune
 
         stimuli = _stimuli(self.stimuli, self.orientations)
         with session.progress(f"tuning {', '.join(map(short, self.addresses))[:40]}") as report:
-            tuning = tune(
-                model, self._named(model), stimuli=stimuli, pre=self.pre, reach=self.reach, **reporting(report)
-            )
+            tuning = tune(model, units, stimuli=stimuli, pre=self.pre, reach=self.reach, **reporting(report))
         rows = tuning.rows()
         ranked = sorted(rows, key=lambda r: -r.peak)[: self.top]
         seconds = elapsed()
@@ -96,10 +95,15 @@ class Tune(ImageOptions):
 
         return CommandResult(document, show, write)
 
-    def _searched(self, session: Session, model: Model, elapsed: Any) -> CommandResult:
+    def _searched(self, session: Session, model: Model, units: Sequence[Unit], elapsed: Any) -> CommandResult:
         from circuits.tuning.detectors import find_detectors
 
-        layers = self._layers(model)
+        single = next((u for u in units if u.index is not None or u.basis is not None), None)
+        if single is not None:
+            raise UsageError(
+                f"--search looks through whole layers: {model.name}/{single.layer}, not {short(str(single))}"
+            )
+        layers = [u.layer for u in units]
         images = self.open_images(model.name) if self.images else None
         assert self.search is not None
         with session.progress(f"searching {', '.join(layers)[:40]} for {self.search} detectors") as report:
@@ -141,37 +145,14 @@ class Tune(ImageOptions):
     def _check(self) -> None:
         if not self.addresses:
             raise UsageError("name a unit or a layer, for example scenes/mixed3a")
-        for name, number, least in (
-            ("top", self.top, 1),
-            ("reach", self.reach, 0),
-            ("orientations", self.orientations, 2),
-        ):
-            if number < least:
-                raise UsageError(f"--{name} is at least {least}, not {number}")
+        for name, least in (("top", 1), ("reach", 0), ("orientations", 2)):
+            self.check_least(name, least=least)
         if self.images and self.search is None:
             raise UsageError("--images goes with --search")
         if self.limit is not None and not self.images:
             raise UsageError("--limit goes with --images")
         if self.pre and self.search is not None:
             raise UsageError("--pre does not go with --search, whose tests are on activations")
-
-    def _named(self, model: Model) -> list[Any]:
-        from circuits.network.address import Unit
-
-        units = [Unit.parse(address) for address in self.addresses]
-        names = dict.fromkeys(str(u.model) for u in units if u.model is not None)
-        if len(names) > 1:
-            raise UsageError(f"tune takes units of one model at a time, not of {' and '.join(names)}")
-        return [model.resolve(replace(u, model=model.name)) for u in units]
-
-    def _layers(self, model: Model) -> list[str]:
-        units = self._named(model)
-        single = next((u for u in units if u.index is not None or u.basis is not None), None)
-        if single is not None:
-            raise UsageError(
-                f"--search looks through whole layers: {model.name}/{single.layer}, not {short(str(single))}"
-            )
-        return [u.layer for u in units]
 
 
 def _stimuli(name: str, orientations: int) -> Stimuli:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,12 +10,20 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import SCHEMA, CommandResult, ImageOptions, Many, Session, loading_code, reporting
+from apps.cli.common import (
+    CommandResult,
+    ImageOptions,
+    Many,
+    Session,
+    document_text,
+    loading_code,
+    reporting,
+    resumable,
+)
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.documents import plain
 
 if TYPE_CHECKING:
     from circuits.network.model import Model
@@ -79,7 +84,7 @@ class Visualize(ImageOptions):
         elapsed = clock()
         model, units = self._units()
         images = self.open_images(model.name) if self.images else None
-        with _resumable(self.out):
+        with resumable(self.out):
             results = self._visualized(session, model, units, images)
             document: dict[str, Any] = {
                 "model": model.name,
@@ -107,15 +112,8 @@ class Visualize(ImageOptions):
     def _check(self) -> None:
         if not self.addresses:
             raise UsageError("name at least one unit, for example scenes/mixed4a:11")
-        for name, number, least in (
-            ("steps", self.steps, 1),
-            ("variants", self.variants, 1),
-            ("retries", self.retries, 0),
-            ("batch-size", self.batch_size, 1),
-            ("size", self.size, 1),
-        ):
-            if number is not None and number < least:
-                raise UsageError(f"--{name} is at least {least}, not {number}")
+        self.check_least("steps", "variants", "batch_size", "size")
+        self.check_least("retries", least=0)
         if any(not 1 <= step <= self.steps for step in self.frames):
             raise UsageError(f"--frames are steps from 1 to {self.steps}, not {', '.join(map(str, self.frames))}")
         if self.images and self.optimum == "negative":
@@ -129,14 +127,7 @@ class Visualize(ImageOptions):
 
     def _units(self) -> tuple[Model, list[str]]:
         """The model, and what was asked of it."""
-        from circuits.network.address import Unit
-
-        addresses = [Unit.parse(address) for address in self.addresses]
-        names = dict.fromkeys(str(unit.model) for unit in addresses if unit.model is not None)
-        if len(names) > 1:
-            raise UsageError(f"visualize takes units of one model at a time, not of {' and '.join(names)}")
-        model, _ = self.address_of(self.addresses[0])
-        units = [model.resolve(replace(u, model=model.name)) for u in addresses]
+        model, units = self.units_of(self.addresses)
         if self.layer:
             units = [replace(u, index=None, at=None) for u in units]
         return model, list(dict.fromkeys(map(str, units)))
@@ -160,28 +151,13 @@ class Visualize(ImageOptions):
 
     def _options(self) -> dict[str, Any]:
         """What `visualize` is given, but for the parametrization and the batch size."""
-        return {
-            "steps": self.steps,
-            "size": self.size,
-            "optimum": self.optimum,
-            "variants": self.variants,
-            "precision": self.precision,
-            "retries": self.retries,
-            "frames": sorted(set(self.frames)),
-            "seed": self.seed,
-        }
+        same = ("steps", "size", "optimum", "variants", "precision", "retries")
+        return {name: getattr(self, name) for name in same} | {"frames": sorted(set(self.frames)), "seed": self.seed}
 
     def python(self, model: Model, units: list[str]) -> str:
         """The Python that does the same."""
-        left_out: dict[str, Any] = {
-            "size": None,
-            "optimum": "positive",
-            "variants": 1,
-            "precision": None,
-            "retries": 2,
-            "frames": [],
-        }
-        options = [f"{k}={v!r}" for k, v in self._options().items() if k not in left_out or left_out[k] != v]
+        defaults = {f.name: f.default for f in fields(self)} | {"steps": None, "seed": None, "frames": []}
+        options = [f"{k}={v!r}" for k, v in self._options().items() if defaults[k] != v]
         if self.params != "fourier":
             options.append(f"params=params.{_PARAMS[self.params]}()")
         lines = [
@@ -194,9 +170,7 @@ class Visualize(ImageOptions):
             f"results = visualize(model, units, {', '.join(options)})",
         ]
         if self.images:
-            source = repr(self.images[0] if len(self.images) == 1 else list(self.images))
-            limit = f", limit={self.limit}, seed={self.seed}" if self.limit is not None else ""
-            lines.append(f"results = examine(model, results, open_images({source}{limit}))")
+            lines.append(f"results = examine(model, results, {self.images_code})")
         return "\n".join(lines) + "\n"
 
 
@@ -204,18 +178,6 @@ _PAGE = "index.html"
 _PARAMS = {"fourier": "Fourier", "pixels": "Pixels", "cppn": "Cppn", "maco": "Maco"}
 _MOST = 512
 """Images on a contact sheet; more make a figure too large to look at."""
-
-
-@contextmanager
-def _resumable(out: Path | None) -> Iterator[None]:
-    """Ctrl-C reports what is finished."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if out is None or not (out / "index.json").is_file():
-            raise
-        message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
-        raise UsageError(message) from None
 
 
 def _row(result: Visualization) -> list[Any]:
@@ -239,11 +201,7 @@ def _write(
 
     exemplars = None if images is None else plot.exemplars(results, images, model.input)
     page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=exemplars)
-    text = json.dumps(
-        plain({"schema": SCHEMA, "command": "visualize", **document}), indent=1, allow_nan=False, ensure_ascii=False
-    )
-
-    for name, content in ((_PAGE, page), ("visualize.json", text)):
+    for name, content in ((_PAGE, page), ("visualize.json", document_text("visualize", document))):
         write_text_atomically(out / name, content)
     if len(results) <= _MOST:
         sheet = plot.visualization_sheet(results, columns=max(8, round(len(results) ** 0.5)))

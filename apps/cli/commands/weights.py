@@ -51,8 +51,7 @@ class Weights(ModelOptions):
         from circuits.attribution.expanded_weights import expanded_weights
         from circuits.errors import GraphError
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         if self.target is None:
             if "/" not in self.model or (":" not in self.model):
                 raise UsageError("weights needs a target: --target mixed4a:11")

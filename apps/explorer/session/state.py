@@ -377,7 +377,7 @@ def loading_code_of(at: Location) -> str:
 
 def to_json(value: Any) -> str:
     """A value as the text of an exported JSON file."""
-    from apps.documents import plain
+    from zoo.common.results import plain
 
     return json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False)
 
