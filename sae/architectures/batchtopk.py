@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from sae.architectures import sparse_ops
-from sae.architectures.base import SAE, START, Losses, Revive, SAEConfig, TensorNames, TrainingState, register
-from sae.architectures.topk import sparse_losses
-from sae.checks import at_most_latents
+from sae.architectures.base import SAE, START, Losses, TensorNames, TrainingState, register
+from sae.architectures.topk import TopK, sparse_losses
 
 RATE = 0.01  # of the moving average of the threshold
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchTopK(SAEConfig):
+class BatchTopK(TopK):
     """A BatchTopK autoencoder: in training the `k * N` largest latents of a batch of N are active.
 
     Attributes:
@@ -28,17 +27,6 @@ class BatchTopK(SAEConfig):
     """
 
     architecture: ClassVar[str] = "batchtopk"
-
-    k: int = 32
-    revive: Revive = "auxk"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "k", at_most_latents("k", self.k, self.latents))
-
-    @property
-    def title(self) -> str:
-        return f"{super().title}-k{self.k}"
 
 
 @register

@@ -8,14 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sae.architectures.base import SAE, START, Losses, SAEConfig, TensorNames, TrainingState, register
-from sae.architectures.relu import dense_losses
-from sae.errors import SAEError
-from zoo.common.checks import number
+from sae.architectures.base import SAE, START, Losses, TensorNames, TrainingState, register
+from sae.architectures.relu import ReLU, dense_losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated(SAEConfig):
+class Gated(ReLU):
     """A gated autoencoder: the L1 penalty acts on the gate alone, so that it shrinks no latent.
 
     Attributes:
@@ -27,17 +25,6 @@ class Gated(SAEConfig):
     """
 
     architecture: ClassVar[str] = "gated"
-    penalty_weight: ClassVar[str] = "l1"
-
-    l1: float = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number("l1", self.l1, least=0, error=SAEError)
-
-    @property
-    def title(self) -> str:
-        return f"{super().title}-l1_{self.l1:g}"
 
 
 @register

@@ -233,22 +233,12 @@ class SiteStream(WindowStream):
         some = list(site.blocks(chosen(inputs, range(min(len(inputs), 4))), batch_size=4))
         positions = max(math.prod(block.acts.shape[1:-1]) for block in some)  # texts are of different lengths
         each = min(positions, self.sampling.per_input or positions) * site.d * some[0].acts.element_size()
-        self._windows = min(len(inputs), math.ceil(len(inputs) * each / memory))
-
-    @property
-    def windows(self) -> int:
-        """Windows per epoch; 1 if all vectors fit into one."""
-        return self._windows
+        self.windows = min(len(inputs), math.ceil(len(inputs) * each / memory))
 
     @property
     def digest(self) -> str:
         """SHA-256 of site, inputs and sampling."""
         return hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode()).hexdigest()
-
-    def identity(self) -> dict[str, Any]:
-        return {
-            "digest": self.digest, "batch_size": self.batch_size, "seed": self.seed, "windows": self.windows
-        }  # fmt: skip
 
     def load(self, epoch: int, window: int) -> Tensor:
         """The vectors of a window, read from the network."""

@@ -147,22 +147,12 @@ class ShardStream(WindowStream):
         self.shards, self.device = shards, device
         self.metadata = shards.metadata
         size = {"float32": 4}.get(shards.dtype, 2)
-        self._windows = min(len(shards.shards), math.ceil(len(shards) * shards.d * size / memory))
-
-    @property
-    def windows(self) -> int:
-        """How many groups make an epoch."""
-        return self._windows
+        self.windows = min(len(shards.shards), math.ceil(len(shards) * shards.d * size / memory))
 
     @property
     def digest(self) -> str:
         """Which vectors these are."""
         return self.shards.digest
-
-    def identity(self) -> dict[str, Any]:
-        return {
-            "digest": self.digest, "batch_size": self.batch_size, "seed": self.seed, "windows": self.windows
-        }  # fmt: skip
 
     def load(self, epoch: int, window: int) -> Tensor:
         """The vectors of a group of shards."""

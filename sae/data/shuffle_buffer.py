@@ -25,6 +25,9 @@ class WindowStream(ABC):
     Args:
         batch_size: vectors per batch.
         seed: of the order.
+
+    Attributes:
+        windows: of an epoch; 1 where all vectors fit into one.
     """
 
     def __init__(self, batch_size: int = DEFAULT_BATCH, seed: int = 0) -> None:
@@ -32,21 +35,22 @@ class WindowStream(ABC):
         self.batch_size, self.seed = batch_size, seed
         self.epoch, self.window, self.cursor = 0, 0, 0
         self.rank, self.world, self.fixed_share = 0, 1, False
+        self.windows = 1
         self._held: tuple[tuple[int, int], Tensor] | None = None
         self._order: Tensor | None = None
 
     @property
     @abstractmethod
-    def windows(self) -> int:
-        """Windows per epoch."""
+    def digest(self) -> str:
+        """SHA-256 of the identity of all vectors."""
 
     @abstractmethod
     def load(self, epoch: int, window: int) -> Tensor:
         """The vectors `(n, d)` of a window, always the same for the same numbers."""
 
-    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """The identity of the stream, as JSON; a position is valid for one identity."""
+        return {name: getattr(self, name) for name in ("digest", "batch_size", "seed", "windows")}
 
     def share(self, rank: int, world: int) -> None:
         """Give the vectors of every `world`-th input or shard only, from the `rank`-th on."""

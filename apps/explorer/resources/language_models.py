@@ -156,15 +156,9 @@ def location_of(lm: LanguageModel, sae: LoadedSAE | None) -> LanguageLocation:
         return LanguageLocation(lm, LanguageSite(lm, f"layers.{layers // 2}.resid"), None, {})
     metadata = sae.sae.metadata
     context = metadata.get("context_size")
-    options: dict[str, Any] = {
-        "bos": metadata.get("prepend_bos"),
-        "context": context if _is_length(context, lm) else None,
-    }
+    is_length = isinstance(context, int) and not isinstance(context, bool) and 8 <= context <= lm.context
+    options: dict[str, Any] = {"bos": metadata.get("prepend_bos"), "context": context if is_length else None}
     return LanguageLocation(lm, LanguageSite(lm, sae.layer, **options), sae, _names(sae.folder))
-
-
-def _is_length(context: Any, lm: LanguageModel) -> bool:
-    return isinstance(context, int) and not isinstance(context, bool) and 8 <= context <= lm.context
 
 
 def _names(folder: Path) -> Mapping[int, Mapping[str, Any]]:

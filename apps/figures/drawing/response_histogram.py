@@ -88,8 +88,7 @@ def response_histogram(scan: UnitScan, *, title: str = "", bins: int = 60) -> Fi
     axes.set_xlim(edges[0], edges[-1])
     axes.axvline(0, color=palette.REST, lw=0.8)
     before = "before the ReLU" if scan.signed else "after the ReLU"
-    axes.set_xlabel(f"response of {short(scan.unit)} ({before})", fontsize=9.5)
-    axes.set_ylabel("share of positions per bin", fontsize=9.5)
+    canvas.name_axes(axes, f"response of {short(scan.unit)} ({before})", "share of positions per bin")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

@@ -195,6 +195,12 @@ def strip_spines(axes: Axes, color: str = palette.REST, size: float = 9) -> None
     axes.tick_params(labelsize=size, colors=palette.MUTED)
 
 
+def name_axes(axes: Axes, across: str, up: str) -> None:
+    """The names of a chart's two axes."""
+    axes.set_xlabel(across, fontsize=9.5)
+    axes.set_ylabel(up, fontsize=9.5)
+
+
 def embedded(figure: Figure, text: str) -> Markup:
     """A figure as an HTML image that holds it, at its nominal size; `text` is its description."""
     buffer = io.BytesIO()

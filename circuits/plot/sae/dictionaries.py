@@ -150,8 +150,7 @@ def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, f
         axes.stairs(100 * counts / len(shares), edges, color=tone, fill=True, alpha=0.14, zorder=3 - i)
     ticks = [t for t in range(int(np.ceil(low)), 1)]
     axes.set_xticks(ticks, [_percent(10.0**t) for t in ticks])
-    axes.set_xlabel("density: share of positions at which a unit is active (logarithmic)", fontsize=9.5)
-    axes.set_ylabel("units, %", fontsize=9.5)
+    canvas.name_axes(axes, "density: share of positions at which a unit is active (logarithmic)", "units, %")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=8.5, frameon=False)
     plain(axes)
     return figure
@@ -185,8 +184,7 @@ def scaling_figure(
     axes.set_xticks(list(sizes), [f"{s:,}" for s in sizes])
     axes.minorticks_off()
     axes.set_ylim(0, None)
-    axes.set_xlabel("latents", fontsize=9.5)
-    axes.set_ylabel("variance unexplained, held-out images", fontsize=9.5)
+    canvas.name_axes(axes, "latents", "variance unexplained, held-out images")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8.5, frameon=False)
     plain(axes)
     return figure

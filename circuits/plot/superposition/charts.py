@@ -53,8 +53,7 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
     axes.plot(sparsity, star, color=palette.EXCITES, lw=1.8, marker="o", ms=4, zorder=3)
     log_axis(axes, sparsity)
     axes.set_ylim(-0.03, 1.08)
-    axes.set_xlabel("1 / density   (the paper's 1 / (1 − S))", fontsize=9.5)
-    axes.set_ylabel("dimensions per feature", fontsize=9.5)
+    canvas.name_axes(axes, "1 / density   (the paper's 1 / (1 − S))", "dimensions per feature")
     plain(axes)
     return figure
 
@@ -167,8 +166,7 @@ def dynamics_figure(
     lower.set_ylim(0, 1.08 * float(loss.max()))
     upper.set_ylabel("dimensionality", fontsize=9.5)
     upper.set_ylim(-0.03, 1.08)
-    lower.set_ylabel("loss", fontsize=9.5)
-    lower.set_xlabel("training step", fontsize=9.5)
+    canvas.name_axes(lower, "training step", "loss")
     upper.set_xticklabels([])
     for axes in (upper, lower):
         axes.set_xlim(min(steps), max(steps))
@@ -200,13 +198,11 @@ def vulnerability_figure(result: Any, *, title: str = "") -> Figure:
         sparsity[order], result.random[order], color=palette.REST, marker="s", ms=3.5, lw=1.3, label="random change"
     )
     log_axis(left, sparsity)
-    left.set_xlabel("1 / density", fontsize=9.5)
-    left.set_ylabel("change of output / change of input", fontsize=9.5)
+    canvas.name_axes(left, "1 / density", "change of output / change of input")
     left.legend(fontsize=8.5, frameon=True, edgecolor="none", loc="upper left")
     right.plot(per, result.attacked, ls="none", marker="o", ms=5, color=palette.EXCITES)
     right.plot(per, result.random, ls="none", marker="s", ms=4, color=palette.REST)
-    right.set_xlabel("features per dimension  |W|² / m", fontsize=9.5)
-    right.set_ylabel("change of output / change of input", fontsize=9.5)
+    canvas.name_axes(right, "features per dimension  |W|² / m", "change of output / change of input")
     for axes in (left, right):
         axes.set_ylim(0, 1.15 * float(np.max(result.attacked)))
         plain(axes)
@@ -241,8 +237,7 @@ def geometry_figure(result: Any, *, title: str = "") -> Figure:
         else:
             text = f"median {np.median(values):.3g}, control {np.median(control):.3g}"
             axes.set_title(text, fontsize=9, loc="left")
-        axes.set_xlabel(name, fontsize=9.5)
-        axes.set_ylabel("directions", fontsize=9.5)
+        canvas.name_axes(axes, name, "directions")
         plain(axes)
     return figure
 

@@ -290,7 +290,7 @@ def graph_figure(
         _rings(axes, as_array(directions), shapes, x, y + 38, side, least)
     y = top + rows * (side + 62) + 8
     across_at = float(MARGIN)
-    for k, name in enumerate(dict.fromkeys(name for _, _, shapes in groups for name in _shape_names(shapes))):
+    for k, name in enumerate(dict.fromkeys(shape.name for _, _, shapes in groups for shape in shapes)):
         if k > 7:
             break
         axes.plot([across_at + 5], [y], marker="o", ms=6, color=_shape_color(name), mew=0)
@@ -303,13 +303,10 @@ def _counted(shapes: Sequence[Shape]) -> str:
     counts: dict[str, int] = {}
     for shape in shapes:
         counts[shape.name] = counts.get(shape.name, 0) + 1
-    recognized = [f"{count} {name}{_plural(name, count)}" for name, count in counts.items() if name != "unrecognized"]
+    plural = {name: "" if count == 1 or name == "dedicated" else "s" for name, count in counts.items()}
+    recognized = [f"{count} {name}{plural[name]}" for name, count in counts.items() if name != "unrecognized"]
     unrecognized = [len(shape.members) for shape in shapes if shape.name == "unrecognized"]
     return ", ".join([*recognized, *(f"a group of {size}" for size in unrecognized)]) or "no feature"
-
-
-def _plural(name: str, count: int) -> str:
-    return "" if count == 1 or name == "dedicated" else "s"
 
 
 def _shape_color(name: str) -> str:
@@ -368,10 +365,6 @@ def _packed(radii: Sequence[float], side: float, gap: float) -> list[tuple[float
         centers.append((cx + radius, cy + radius))
         cx, tall = cx + 2 * radius + gap, max(tall, 2 * radius)
     return centers if cy + tall <= side else None
-
-
-def _shape_names(shapes: Sequence[Shape]) -> list[str]:
-    return list(dict.fromkeys(shape.name for shape in shapes))
 
 
 def _around(unit: NDArray[np.float64]) -> list[int]:

@@ -123,8 +123,9 @@ def tuning_curves(
         axes.text(
             px, py, canvas.printable(text), color=color, fontsize=8.5, fontweight="bold", ha="center", va="bottom"
         )
-    axes.set_xlabel(f"{axis.name} ({axis.unit})" if axis.unit else axis.name, fontsize=9.5)
-    axes.set_ylabel("response / peak" if shares else "response", fontsize=9.5)
+    canvas.name_axes(
+        axes, f"{axis.name} ({axis.unit})" if axis.unit else axis.name, "response / peak" if shares else "response"
+    )
     return figure
 
 
@@ -246,8 +247,7 @@ def sign_rule_scatter(rule: SignRule, *, title: str = "") -> Figure:
     axes.plot(at, middle + slope * np.cos(2 * np.pi / rule.period * at), color=palette.INK, lw=1.3, zorder=3)
     axes.set_xlim(-half, half)
     axes.set_xticks(np.arange(-half, half + 1, half / 4))
-    axes.set_xlabel("source's orientation less target's (degrees)", fontsize=9.5)
-    axes.set_ylabel("expanded weight, summed", fontsize=9.5)
+    canvas.name_axes(axes, "source's orientation less target's (degrees)", "expanded weight, summed")
     level = float(np.quantile(rule.shuffled, 0.95))
     text = minus(f"r = {rule.correlation:.2f} with the cosine; 95 % of {len(rule.shuffled)} shuffles below {level:.2f}")
     axes.set_title(text, fontsize=9, color=palette.MUTED, loc="left")

@@ -108,7 +108,10 @@ def _share(part: Tensor, peak: Tensor) -> Tensor:
     return torch.where(peak > 0, missing.clamp(0, 1), torch.zeros_like(peak))
 
 
-def _at_best(table: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Best = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _at_best(table: Tensor) -> Best:
     """Of responses `(units, orientations, others)`: peak, its orientation and other, and the row around it."""
     flat = table.flatten(1)
     peak, at = flat.max(dim=1)
@@ -136,6 +139,18 @@ def _steady(around: Tensor, turn: Tensor, peak: Tensor) -> Tensor:
     return torch.where(peak > 0, (beside / peak.clamp_min(1e-30)).clamp(0, 1), torch.zeros_like(peak))
 
 
+def _judged(
+    tests: dict[str, Tensor], tuning: Tuning, best: Best, rivals: Tensor, preferred: dict[str, list[Any]],
+    period: float = 360.0,
+) -> Judgment:  # fmt: skip
+    """A judgment by `tests`, and by those that all kinds have."""
+    peak, turn, _, around = best
+    axis = tuning.axis("orientation")
+    direction, agreement = vector_mean(around, axis.values, period)
+    tests |= {"oriented": agreement.float(), "steady": _steady(around, turn, peak)}
+    return Judgment(tests, peak, rivals, direction, preferred, around, axis)
+
+
 def _curve_stimuli(extent: Extent) -> dict[str, Stimuli]:
     radii = sorted({max(2.0, round(extent.field * share, 1)) for share in _CURVED})
     return {
@@ -156,25 +171,15 @@ def _curve(tunings: Mapping[str, Tuning]) -> Judgment:
         tuning.over("orientation", "radius", reduce="mean") + discs.over("orientation", "radius", reduce="mean")
     ) / 2
     curved, straight = table[:, :, :-1], table[:, :, -1]
-    peak, turn, radius, around = _at_best(curved)
+    peak, turn, radius, around = best = _at_best(curved)
     count = curved.shape[1]
-    axis = tuning.axis("orientation")
-    direction, agreement = vector_mean(around, axis.values)
-    return Judgment(
-        {
-            "one-sided": _one_sided(tuning, around, peak),
-            "bent": _share(_near(straight, turn, count), peak),
-            "sized": _share(_near(curved[:, :, 0], turn, count), peak),
-            "oriented": agreement.float(),
-            "steady": _steady(around, turn, peak),
-        },
-        peak,
-        torch.stack([t.peaks for t in tunings.values()]).amax(dim=0),
-        direction,
-        {"radius": [tuning.axis("radius").values[int(r)] for r in radius]},
-        around,
-        axis,
-    )
+    tests = {
+        "one-sided": _one_sided(tuning, around, peak),
+        "bent": _share(_near(straight, turn, count), peak),
+        "sized": _share(_near(curved[:, :, 0], turn, count), peak),
+    }
+    rivals = torch.stack([t.peaks for t in tunings.values()]).amax(dim=0)
+    return _judged(tests, tuning, best, rivals, {"radius": [tuning.axis("radius").values[int(r)] for r in radius]})
 
 
 def _line_stimuli(extent: Extent) -> dict[str, Stimuli]:
@@ -190,29 +195,16 @@ def _line_stimuli(extent: Extent) -> dict[str, Stimuli]:
 def _line(tunings: Mapping[str, Tuning]) -> Judgment:
     tuning = tunings["lines"]
     table = tuning.over("orientation", "width")
-    peak, turn, width, around = _at_best(table)
+    peak, turn, width, around = best = _at_best(table)
     count = table.shape[1]
     rows = torch.arange(len(table))
-    axis = tuning.axis("orientation")
-    direction, agreement = vector_mean(around, axis.values, 180.0)
     bent = tunings["curves"].over("orientation")
     # a curve of orientation t touches the line of orientation t + 90, from either side
     touching = (turn + count // 2) % (2 * count)
     both = torch.maximum(bent[rows, touching], bent[rows, (touching + count) % (2 * count)])
-    return Judgment(
-        {
-            "one way": _share(around[rows, (turn + count // 2) % count], peak),
-            "straight": _share(both, peak),
-            "oriented": agreement.float(),
-            "steady": _steady(around, turn, peak),
-        },
-        peak,
-        tunings["gratings"].peaks,
-        direction,
-        {"width": [tuning.axis("width").values[int(w)] for w in width]},
-        around,
-        axis,
-    )
+    tests = {"one way": _share(around[rows, (turn + count // 2) % count], peak), "straight": _share(both, peak)}
+    widths = [tuning.axis("width").values[int(w)] for w in width]
+    return _judged(tests, tuning, best, tunings["gratings"].peaks, {"width": widths}, 180.0)
 
 
 def _high_low_stimuli(extent: Extent) -> dict[str, Stimuli]:
@@ -229,26 +221,12 @@ def _high_low_stimuli(extent: Extent) -> dict[str, Stimuli]:
 def _high_low(tunings: Mapping[str, Tuning]) -> Judgment:
     tuning = tunings["high-low"]
     table = tuning.over("orientation", "ratio")
-    peak, turn, ratio, around = _at_best(table[:, :, 1:])
+    peak, _, ratio, around = best = _at_best(table[:, :, 1:])
     fine = table[:, :, 0].mean(dim=1)
     coarse = torch.stack([tunings[f"coarse {r:g}"].over(reduce="mean") for r in _RATIOS[1:]], dim=1)
     alone = torch.maximum(fine, coarse[torch.arange(len(coarse)), ratio])
-    axis = tuning.axis("orientation")
-    direction, agreement = vector_mean(around, axis.values)
-    return Judgment(
-        {
-            "one-sided": _one_sided(tuning, around, peak),
-            "needs both": _share(alone, peak),
-            "oriented": agreement.float(),
-            "steady": _steady(around, turn, peak),
-        },
-        peak,
-        tunings["edges"].peaks,
-        direction,
-        {"ratio": [_RATIOS[1 + int(r)] for r in ratio]},
-        around,
-        axis,
-    )
+    tests = {"one-sided": _one_sided(tuning, around, peak), "needs both": _share(alone, peak)}
+    return _judged(tests, tuning, best, tunings["edges"].peaks, {"ratio": [_RATIOS[1 + int(r)] for r in ratio]})
 
 
 def _color_stimuli(extent: Extent) -> dict[str, Stimuli]:
@@ -265,28 +243,19 @@ def _color(tunings: Mapping[str, Tuning]) -> Judgment:
     gray = names.index("light-dark")
     table = tuning.over("orientation", "pair")
     colored = [i for i in range(len(names)) if i != gray]
-    peak, turn, pair, around = _at_best(table[:, :, colored])
+    peak, _, pair, around = best = _at_best(table[:, :, colored])
     plain = tunings["plain"].over("pair")
     pairs = list(tunings["plain"].axis("pair").values)
     sides = [[pairs.index(f"{hue}-{hue}") for hue in names[c].split("-")] for c in colored]
     alone = plain[torch.arange(len(plain))[:, None], torch.tensor(sides)[pair]].amax(dim=1)
-    axis = tuning.axis("orientation")
-    direction, agreement = vector_mean(around, axis.values)
-    return Judgment(
-        {
-            "one-sided": _one_sided(tuning, around, peak),
-            "color": _share(table[:, :, gray].amax(dim=1), peak),
-            "needs both": _share(alone, peak),
-            "oriented": agreement.float(),
-            "steady": _steady(around, turn, peak),
-        },
-        peak,
-        torch.maximum(table[:, :, gray].amax(dim=1), plain.amax(dim=1)),
-        direction,
-        {"pair": [names[colored[int(p)]] for p in pair]},
-        around,
-        axis,
-    )
+    without_color = table[:, :, gray].amax(dim=1)
+    tests = {
+        "one-sided": _one_sided(tuning, around, peak),
+        "color": _share(without_color, peak),
+        "needs both": _share(alone, peak),
+    }
+    rivals = torch.maximum(without_color, plain.amax(dim=1))
+    return _judged(tests, tuning, best, rivals, {"pair": [names[colored[int(p)]] for p in pair]})
 
 
 _COMMON = {

@@ -16,7 +16,7 @@ from circuits.network.model import best_device
 from sae.superposition.toy.batched_passes import Parameters, Passes
 from sae.superposition.toy.feature_sampler import EVALUATION, TRAINING, Law
 from sae.superposition.toy.results import Trained
-from sae.superposition.toy.toy_models import Kind, ToyError, ToyModel
+from sae.superposition.toy.toy_models import ToyError, ToyModel
 from zoo.common.checks import number, one_of, whole_number
 from zoo.progress import Progress, reporter
 
@@ -196,7 +196,7 @@ def _initial(plan: _Plan, device: torch.device, dtype: torch.dtype) -> tuple[Par
     """Xavier-normal weights by each model's seed; padding of smaller models is zero, and its gradient is zero."""
     shape = (len(plan.rows), plan.width)
     encoder = torch.zeros(*shape, plan.hidden, plan.features, dtype=torch.float64)
-    untied = _untied(plan.models[0].kind)
+    untied = plan.models[0].kind == "absolute"
     decoder = torch.zeros(*shape, plan.features, plan.hidden, dtype=torch.float64) if untied else None
     importance = torch.zeros(*shape, plan.features, dtype=torch.float64)
     for row, (_, members) in enumerate(plan.rows):
@@ -215,7 +215,3 @@ def _initial(plan: _Plan, device: torch.device, dtype: torch.dtype) -> tuple[Par
         None if decoder is None else decoder.to(device, dtype),
     )
     return parameters, importance.to(device, dtype)
-
-
-def _untied(kind: Kind) -> bool:
-    return kind == "absolute"

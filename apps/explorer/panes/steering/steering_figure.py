@@ -53,7 +53,6 @@ def _doses(axes: Axes, doses: DoseResponse, target: int, name: str) -> None:
               label="these edits")  # fmt: skip
     axes.axvline(1, color=palette.REST, lw=0.8, ls=(0, (1, 2)), zorder=0)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("dose (0: no edit, 1: as set)", fontsize=9.5)
-    axes.set_ylabel(f"probability of {canvas.printable(name, 24)}, %", fontsize=9.5)
+    canvas.name_axes(axes, "dose (0: no edit, 1: as set)", f"probability of {canvas.printable(name, 24)}, %")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, fontsize=8, frameon=False)
     plain(axes)
