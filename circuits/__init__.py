@@ -1,6 +1,6 @@
 """vision-circuits: take a trained network apart and see how it computes.
 
-Few verbs, one address (`model/layer:unit@y,x`), results before pictures::
+Everything has one address, `model/layer:unit@y,x`. Functions return results, and `circuits.plot` draws them::
 
     model = circuits.load("scenes")
     circuit = circuits.trace(model, "mixed4a:11", images="scenes:200")

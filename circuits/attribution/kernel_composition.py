@@ -85,6 +85,8 @@ def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor |
     arriving: dict[fx.Node, list[Kernel]] = {n: [] for n in path}
     arriving[target].append(first)
     inside = set(path)
+    # The chain rule, from the target back: nodes come in reverse topological order, so that when one is reached all
+    # that read it have passed their kernels on, and the sum over them is the sum over paths (Voss et al. 2021).
     for n in reversed(path):
         if n is source:
             break
@@ -108,6 +110,7 @@ def _backward(
         return _through_cat(op, k, inside)
     sources = [i for i in op.inputs if i in inside]
     if op.kind == "add":
+        # a sum passes the same kernel on to each of its terms
         return [(i, k) for i in sources]
     if op.skipped:
         return [(sources[0], k)]
@@ -121,6 +124,7 @@ def _backward(
             weight = graph.weight(node)[:, :, None, None]
             return [(sources[0], _through_weight(weight, k, (1, 1), (0, 0), like))]
         case "affine":
+            # batch norm in evaluation mode is y = scale x + shift; a shift adds nothing to any weight
             return [(sources[0], _replace(k, k.dense(like) * graph.scale(node)[None, :, None, None]))]
         case "maxpool" | "avgpool":
             return [(sources[0], _through_pool(op, k, like))]
@@ -128,11 +132,13 @@ def _backward(
             left, _, top, _ = op.params["padding"]
             return [(sources[0], _replace(k, k.values, offset=(k.offset[0] - top, k.offset[1] - left)))]
         case "flatten" if len(before) == 4:
+            # weights to a flattened map are one kernel as large as the map, at one position: stride 0
             values = k.dense(like).reshape(len(k.rows), *before[1:])
             return [(sources[0], Kernel(k.rows, values, None, (0, 0), (0, 0), before[1]))]
         case "flatten":
             return [(sources[0], k)]
         case "globalpool":
+            # a mean over h w positions gives each of them the weight 1 / (h w)
             values = k.dense(like)[:, :, :1, :1].expand(-1, -1, *before[2:]) / (before[2] * before[3])
             return [(sources[0], Kernel(k.rows, values, None, (0, 0), (0, 0), before[1]))]
     raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
@@ -152,6 +158,7 @@ def _through_cat(op: Op, k: Kernel, inside: set[fx.Node]) -> list[tuple[fx.Node,
         if i in inside:
             if k.values is None:
                 assert k.channels is not None
+                # a selection of channels goes to the branch that holds each: no zeros are written for the others
                 mine = (k.channels >= start) & (k.channels < stop)
                 if mine.any():
                     parts.append(
@@ -164,6 +171,9 @@ def _through_cat(op: Op, k: Kernel, inside: set[fx.Node]) -> list[tuple[fx.Node,
 
 
 def _through_conv(params: dict[str, Any], weight: Tensor, k: Kernel, like: Tensor) -> Kernel:
+    # The layer is y[q] = sum_j w[j] x[q s + d j - pad]. A kernel that reads y at p S + o + i so reads x at
+    # p (S s) + (o s - pad) + (i s + d j): the transposed convolution of the kernel by w (the gradient of the layer),
+    # with the offset and the stride of `_moved`.
     stride, dilation, groups, before = (params[name] for name in ("stride", "dilation", "groups", "padding"))
     if groups == 1 and dilation == (1, 1):
         return _through_weight(weight, k, stride, before, like)
@@ -174,11 +184,14 @@ def _through_conv(params: dict[str, Any], weight: Tensor, k: Kernel, like: Tenso
 def _through_weight(weight: Tensor, k: Kernel, stride: Pair, padding: Pair, like: Tensor) -> Kernel:
     if k.values is None:
         assert k.channels is not None
+        # selected channels: their weights are the kernels, as they are (all of them in order without a copy)
         whole = len(k.channels) == len(weight) and bool((k.channels == torch.arange(len(weight))).all())
         values = weight if whole else weight[k.channels.to(weight.device)]
     elif weight.shape[2:] == (1, 1) and (stride == (1, 1) or k.values.shape[2:] == (1, 1)):
+        # a 1x1 convolution mixes channels in the same way at every position: a product of matrices
         values = torch.einsum("tmyx,mi->tiyx", k.values, weight[:, :, 0, 0])
     elif k.values.shape[2:] == (1, 1):
+        # a kernel of one position is a mixture of the kernels below
         values = torch.einsum("tm,miyx->tiyx", k.values[:, :, 0, 0], weight)
     else:
         values = F.conv_transpose2d(k.values, weight, stride=stride)
@@ -194,6 +207,7 @@ def _through_pool(op: Op, k: Kernel, like: Tensor) -> Kernel:
     rows, channels = values.shape[:2]
     if values.shape[2:] == (1, 1):
         return _moved(k, (values / divisor).expand(-1, -1, *kernel), stride, op.params["padding"], k.width)
+    # a max pool counts as the average pool of its window: which position wins depends on the image, their mean does not
     window = values.new_full((1, 1, *kernel), 1.0 / divisor)
     spread = F.conv_transpose2d(values.reshape(rows * channels, 1, *values.shape[2:]), window, stride=stride)
     return _moved(k, spread.view(rows, channels, *spread.shape[2:]), stride, op.params["padding"], k.width)
@@ -222,6 +236,7 @@ def _spread(k: Kernel, count: int, like: Tensor) -> Kernel:
 
 def _sum(parts: list[Kernel], count: int, indices: list[Tensor], rows: Tensor, like: Tensor) -> Kernel:
     dense = [p.dense(like) for p in parts]
+    # kernels of branches differ in size and offset (1x1 beside 5x5): they are summed in the frame that holds them all
     top, left = min(p.offset[0] for p in parts), min(p.offset[1] for p in parts)
     bottom = max(p.offset[0] + d.shape[2] for p, d in zip(parts, dense, strict=True))
     right = max(p.offset[1] + d.shape[3] for p, d in zip(parts, dense, strict=True))
@@ -273,6 +288,7 @@ def _span(op: Op, node: fx.Node, span: tuple[Pair, Pair, Pair]) -> tuple[Pair, P
         d = op.params.get("dilation", (1, 1))
     else:
         raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
+    # n neighboring positions read (n - 1) s + d (k - 1) + 1 positions below (Araujo et al., Distill 2019)
     new_size = tuple((size[a] - 1) * s[a] + d[a] * (kernel[a] - 1) + 1 for a in range(2))
     new_offset = tuple(offset[a] * s[a] - p[a] for a in range(2))
     return (new_offset[0], new_offset[1]), (new_size[0], new_size[1]), (stride[0] * s[0], stride[1] * s[1])

@@ -1,7 +1,8 @@
 """One pass over images for all units of some layers: dataset examples, histograms, quantiles, samples.
 
-Images go through in chunks of a fixed size. What is counted of a chunk does not depend on the others, and is put
-together so that neither a killed and resumed scan nor one shared by several processes differs from one in one go.
+Images are read in chunks of a fixed size. The statistics of a chunk do not depend on the other chunks, and they are
+combined exactly: a scan that was stopped and resumed, or shared by several processes, ends with the same bytes as one
+that ran through.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def scan(
     dataset = open_images(images)
     chosen = Plan(seed=seed) if plan is None else plan
     folder = folder_of(store, model.name)
-    _usable(folder)
+    _make_folder(folder)
     identity = _identity(model, dataset, sites, chosen, batch_size)
     with _Ranks() as ranks:
         with _locked(folder) if ranks.first else contextlib.nullcontext():
@@ -130,7 +131,7 @@ def scan(
 
 
 def _identity(model: Model, dataset: Images, sites: Sequence[Site], plan: Plan, batch_size: int) -> dict[str, Any]:
-    """What makes two scans the same one."""
+    """Settings and digests; two scans are the same where these are equal."""
     bases = {site.name: basis_digest(model.basis(*site.name.split("~", 1))) for site in sites if "~" in site.name}
     return {
         **({"bases": bases} if bases else {}),
@@ -145,7 +146,7 @@ def _identity(model: Model, dataset: Images, sites: Sequence[Site], plan: Plan, 
     }
 
 
-def _usable(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -229,7 +230,7 @@ class _Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have come here."""
         if self.world > 1:
             from torch import distributed
 
@@ -252,8 +253,8 @@ class _Work:
     progress: Progress
 
     def run(self, ranks: _Ranks) -> float:
-        """Count the chunks that no process has counted; seconds spent waiting for images."""
-        path = _partial(self.folder, ranks.rank)
+        """Measure the chunks that no process has measured yet; returns the seconds spent waiting for images."""
+        path = self.folder / PARTIAL / f"rank-{ranks.rank}.safetensors"
         tallies = new_tallies(self.sites, self.plan)
         done = _resume(path, tallies)
         counted = {
@@ -303,24 +304,20 @@ def new_tallies(sites: Sequence[Site], plan: Plan) -> dict[str, Tally]:
     return {site.name: Tally(site.name, site.units, site.size, plan) for site in sites}
 
 
-def _partial(folder: Path, rank: int) -> Path:
-    return folder / PARTIAL / f"rank-{rank}.safetensors"
-
-
 def _save(path: Path, tallies: dict[str, Tally], about: dict[str, Any]) -> None:
     arrays = {f"{name}/{key}": v for name, tally in tallies.items() for key, v in tally.arrays().items()}
     SCANS.write_tensors(path, arrays, about)
 
 
 def _resume(path: Path, tallies: dict[str, Tally]) -> list[int]:
-    """Fill the tallies with what a file of `_save` holds; the chunks that are in it."""
+    """Load the tallies that `_save` wrote; returns the chunks that are in them."""
     if not path.is_file():
         return []
     arrays = SCANS.read_tensors(path, framework="numpy")
     for name, tally in tallies.items():
         tally.load({key.removeprefix(f"{name}/"): v for key, v in arrays.items() if key.startswith(f"{name}/")})
     done = [int(chunk) for chunk in SCANS.read_about(path)["done"]]
-    logger.info("going on with a scan of which %d chunks are done", len(done))
+    logger.info("resuming a scan of which %d chunks are done", len(done))
     return done
 
 
@@ -344,7 +341,8 @@ def _finish(
             part = new_tallies([site], plan)[site.name]
             part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy"))
             tally.merge(part)
-        of_layer, of_samples = _layer_arrays(model, site, tally), _sample_arrays(tally)
+        of_layer = _layer_arrays(model, site, tally)
+        of_samples = {"ticket": tally.sample_ticket, "values": tally.sample_values}
         for subfolder, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
             name = f"{subfolder}/{site.name}.safetensors"
             SCANS.write_tensors(folder / name, arrays)
@@ -400,10 +398,6 @@ def _layer_arrays(model: Model, site: Site, tally: Tally) -> Arrays:
         "field": fields,
         "field_of": field_of,
     }
-
-
-def _sample_arrays(tally: Tally) -> Arrays:
-    return {"ticket": tally.sample_ticket, "values": tally.sample_values}
 
 
 def _fields(model: Model, site: Site) -> tuple[Ints, Ints]:

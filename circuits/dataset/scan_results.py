@@ -34,7 +34,7 @@ from zoo.images.sources import Images, open_images, reopen
 from zoo.inputs import InputSpec
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 0.999)
-"""Shares of the positions where a unit fires, that separate the bands."""
+"""Shares of the positions where a unit is active, that separate the bands."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Band:
 
     Attributes:
         low, high: from `low` up to, not with, `high` (the last band: with it).
-        share: of the positions where the unit fires, how many lie in it.
+        share: of the positions where the unit is active, how many lie in it.
         examples: sampled at random among one firing position and the strongest position of every image.
     """
 
@@ -60,15 +60,15 @@ class UnitScan(Result):
     Attributes:
         unit: address.
         positions: how many there were; images: in so many images.
-        density: share of the positions where it fires; active_images: number of images with any such position.
+        density: share of the positions where it is active; active_images: number of images with any such position.
         maximum, minimum: of its response, before the ReLU where the layer ends in one.
-        mean: of the response after the ReLU; mean_if_on: over the positions where it fires.
+        mean: of the response after the ReLU; mean_if_on: over the positions where it is active.
         edges: `(bins + 1,)` of the histogram, from the most negative response to the strongest.
         counts: `(bins,)` positions in each bin.
         zeros: positions of a response smaller than any bin: zero, but for rounding.
         quantiles: share of the firing positions -> response (from the histogram: off by less than its bins are wide).
         bands: ranges between these quantiles, rounded to powers of two and once and a half these.
-        top: images with the strongest responses; random: positions where it fires; near_zero, most_negative.
+        top: images with the strongest responses; random: positions where it is active; near_zero, most_negative.
         classes: label -> how many of the top images bear it, most first; empty without labels.
         signed: whether responses were read before the ReLU, so that there are negative ones.
     """
@@ -150,7 +150,7 @@ class LayerScan:
 
     @cached_property
     def density(self) -> NDArray[np.float64]:
-        """Share of the positions where each unit fires, `(units,)`."""
+        """Share of the positions where each unit is active, `(units,)`."""
         return np.asarray(self._firing / self.positions)
 
     @cached_property
@@ -164,7 +164,7 @@ class LayerScan:
 
     @property
     def active_images(self) -> Ints:
-        """Number of images on which each unit fires, `(units,)`."""
+        """Number of images on which each unit is active, `(units,)`."""
         return self.arrays["fires_on"]
 
     @cached_property
@@ -174,7 +174,7 @@ class LayerScan:
 
     @cached_property
     def mean_if_on(self) -> NDArray[np.float64]:
-        """Mean response of each unit where it fires, `(units,)`; zero for one that never does."""
+        """Mean response of each unit where it is active, `(units,)`; zero for one that never does."""
         return np.asarray(self.arrays["total"] / np.maximum(self._firing, 1))
 
     def unit(self, index: int) -> UnitScan:

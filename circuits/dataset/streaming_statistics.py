@@ -181,6 +181,8 @@ class Tally:
     def _random_active(self, images: Ints, flat: Tensor, high: Tensor, high_at: Tensor) -> tuple[Tensor, Tensor]:
         """A random active position of each image; its strongest position where few or none are active."""
         count = flat.shape[2]
+        # The first active of a few positions in random order is a random active one: of small maps all are looked at,
+        # of large ones 64. Where none of these is active the strongest position stands in.
         if count <= _LOOKS:
             looks = random_tickets(self.plan.seed, images[:, None], np.arange(count)[None], _LOOK).argsort(axis=1)
         else:
@@ -214,6 +216,9 @@ class Tally:
         by_image = np.broadcast_to(images, high.shape)
         self.top.offer(-high.astype(np.float64), by_image, high, by_image, high_at)
         self.lowest.offer(low.astype(np.float64), by_image, low, by_image, low_at)
+        # A random sample by tickets: each candidate has a random number of its own, and those with the lowest stay. The
+        # number is a hash of image and unit, so that the sample is the same in any order, by any number of threads and
+        # ranks.
         tickets = random_tickets(self._salt, images[None], unit, _FIRING)
         active = active_values > 0
         self.random.offer(
@@ -245,6 +250,7 @@ class Tally:
         self.settle()
         other.settle()
         self.counts += other.counts
+        # both parts of the other sum, so that the merged one is as exact
         self._add(other.total[0])
         self._add(other.total[1])
         self.images += other.images
@@ -322,6 +328,8 @@ class _Rows:
 def _histogram(flat: Tensor) -> Tensor:
     """Counts `(units, 2, _WIDTH)` of responses `(n, units, positions)` by sign and size."""
     units, positions = flat.shape[1:]
+    # Bins are floating-point numbers without their last bits: exact, and no logarithm. One bincount for all units and
+    # both signs, each with a range of numbers of its own.
     step = max(1, _CACHED // (units * positions))
     first = torch.arange(units, dtype=torch.int32, device=flat.device)[:, None] * (2 * _WIDTH) - (_LOW - 1)
     counts = torch.zeros(units * 2 * _WIDTH, dtype=torch.int64, device=flat.device)

@@ -53,6 +53,8 @@ class _Part:
 
 def _narrow(graph: Graph, node: fx.Node, channels: Sequence[int], begin: fx.Node) -> list[_Part]:
     """The least that has to run for some channels of a node: back through ReLU and concatenation to the conv."""
+    # A unit needs one row of the weights of its convolution. So the graph runs up to the input of that convolution, and
+    # `_Part.take` computes the channels that were asked for only.
     rectified = False
     while node is not begin and graph.ops[node].kind == "relu" and _is_plain_relu(graph, node):
         node, rectified = graph.ops[node].inputs[0], True
@@ -73,6 +75,7 @@ def _narrow_cat(
     parts, start = [], 0
     for i in inputs:
         width = (shape_of(i) or (0, 0))[1]
+        # (place in the list that was asked for, channel of the branch) of the channels that lie in this branch
         mine = [(p, c - start) for p, c in enumerate(channels) if start <= c < start + width]
         if mine:
             for part in _narrow(graph, i, [c for _, c in mine], begin):
@@ -200,6 +203,7 @@ class Segment:
             piece = part.take(values[part.node])
             pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
             order += part.slots
+        # parts come branch by branch; the argsort of their places restores the order that was asked for
         joined = torch.cat(pieces, dim=1)
         if order == list(range(len(order))):
             return joined
@@ -212,6 +216,7 @@ class Segment:
         """
         if self._graph is None or not (self.pre or self._graph.before_relu(self._end) is self._end):
             return None
+        # a linear segment is A x + b, and its value at x = 0 is b: what the biases add up to on the way
         like = next(self.model.module.parameters(), torch.zeros(1))
         width = self.model.layers[self.start].channels
         zero = like.new_zeros((1, width, *shape))
@@ -355,6 +360,7 @@ def ablation_drops(
         chunk: images times sources in one run.
     """
     n, channels = acts.shape[:2]
+    # one forward pass for several channels: each has a copy of all images in which it alone is set to its mean
     per = max(1, chunk // n)
     drops = []
     with torch.no_grad():

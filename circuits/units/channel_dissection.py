@@ -35,7 +35,7 @@ class Writer(Result):
         unit: address of the latent; weight: what one unit of it adds to the channel.
         share: of the channel's summed responses on its examples, how much it gives (may be negative).
         leads: on how many of the channel's examples it gives more than any other latent.
-        examples: images on which the latent itself fires most.
+        examples: top activating images of the latent itself.
     """
 
     unit: str
@@ -100,7 +100,7 @@ def dissect(
         unit: a channel.
         basis: name of the dictionary, as it was attached.
         images: images in any form that `capture` takes.
-        n: examples of the channel: the images on which it fires most, at the position where it does.
+        n: examples of the channel: its top activating images, each at the position of the maximum.
         writers: latents to show; each: examples of each.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).

@@ -1,6 +1,6 @@
 """Do rows fall into groups? Clusters that count only against two controls.
 
-Rows are compared by direction (cosine), so that how strongly an example fires does not matter; they are
+Rows are compared by direction (cosine), so that the strength of the response to an example does not matter; they are
 joined by Ward's method and cut where the mean silhouette is largest. Any cloud can be cut in two, so the
 same procedure is run on two kinds of clouds without groups: columns shuffled over rows (no column knows
 of another), and a single normal cloud with the covariance of the rows (one group of the same shape, the

@@ -27,7 +27,7 @@ def coherence(
 
     Args:
         model: the model.
-        examples: unit -> positions at which it fires, two or more.
+        examples: unit -> positions at which it is active, two or more.
         images: the images that they are of.
         layer: the later layer.
         batch_size: images per forward pass.
@@ -49,9 +49,8 @@ def coherence(
             for unit, i in by_image[index]:
                 y, x = examples[unit][i].position
                 inside = y < acts.shape[1] and x < acts.shape[2] and acts.shape[1:] != (1, 1)
-                responses[unit, i] = (
-                    acts[:, y, x] if inside and _same_grid(model, unit, layer) else acts.mean(dim=(1, 2))
-                )
+                same_grid = model.layers[model.unit(unit).layer].size == model.layers[layer].size
+                responses[unit, i] = acts[:, y, x] if inside and same_grid else acts.mean(dim=(1, 2))
     mean = torch.stack(list(responses.values())).mean(0)
     scores = {}
     for unit, some in examples.items():
@@ -60,7 +59,3 @@ def coherence(
         n = len(rows)
         scores[unit] = float((cosines.sum() - cosines.diagonal().sum()) / (n * (n - 1)))
     return scores
-
-
-def _same_grid(model: Model, unit: str, layer: str) -> bool:
-    return model.layers[model.unit(unit).layer].size == model.layers[layer].size

@@ -1,6 +1,6 @@
 """Universality: which unit of one network is which unit of another.
 
-Units that fire at the same positions of the same images do the same work (Li et al., Convergent Learning, 2015,
+Units that are active at the same positions of the same images do the same work (Li et al., Convergent Learning, 2015,
 arXiv:1511.07543; Schubert et al., High-Low Frequency Detectors, Distill 2021, for the claim). Every match stands
 beside the best match that an untrained network of the same shape offers, and that other images offer.
 """
@@ -128,7 +128,7 @@ def match(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Matches:
-    """For each unit of a layer, the unit of another network that fires when it fires.
+    """For each unit of a layer, the unit of another network that is active when it is.
 
     Both networks see the same images, each with its own preprocessing, and are read at the same random positions
     (see `sample_responses`); units are matched by the correlation of what is read.

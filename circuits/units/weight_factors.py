@@ -145,6 +145,8 @@ def one_sided_nmf(
             control.append(_explained(mixed, *_factorize(mixed, factors, iterations, seed)[:2]))
             report(i + 2, shuffles + 1)
     explained = _explained(values, channels, spatial)
+    # factors overlap, so their shares do not add up: what counts is what is lost without one, the others left as they
+    # are
     others = [[i for i in range(factors) if i != k] for k in range(factors)]
     each = tuple(explained - _explained(values, channels[rest], spatial[rest]) for rest in others)
     origin = {"start": weights.start, "method": weights.method} if isinstance(weights, ExpandedWeights) else {}
@@ -215,6 +217,8 @@ def _factorize(values: Array, factors: int, iterations: int, seed: int) -> tuple
     from sklearn.exceptions import ConvergenceWarning
 
     count, sources, *window = values.shape
+    # W (targets and positions, sources) = S C with C >= 0 and S of either sign. With W+ = max(W, 0) and W- = max(-W, 0)
+    # [W+; W-] ~ [S+; S-] C is an ordinary NMF, and S = S+ - S- the signed side (Voss et al. 2021).
     rows = values.transpose(0, 2, 3, 1).reshape(-1, sources)
     # weights may be tiny: the solver's stopping rule and its clip at zero are not free of scale
     scale = float(np.abs(rows).max())
@@ -224,6 +228,7 @@ def _factorize(values: Array, factors: int, iterations: int, seed: int) -> tuple
         warnings.simplefilter("ignore", ConvergenceWarning)
         spatial_factors = solver.fit_transform(stacked) * scale
     channels = np.asarray(solver.components_, dtype=np.float64)
+    # S C is the same for (S l)(C / l): with C of length one, strengths of factors can be compared in S
     lengths = np.linalg.norm(channels, axis=1)
     spatial_factors = spatial_factors * lengths
     channels = channels / np.where(lengths > 0, lengths, 1.0)[:, None]

@@ -60,7 +60,7 @@ def l0(latents: Tensor) -> float:
 
 
 def density(latents: Tensor) -> Tensor:
-    """Share of inputs on which each latent fires: `(N, m)` -> `(m,)`."""
+    """Share of inputs on which each latent is active: `(N, m)` -> `(m,)`."""
     return (latents != 0).double().mean(dim=0)
 
 
@@ -165,7 +165,7 @@ class Reconstruction(Result):
     Attributes:
         name: of the dictionary; samples: number of inputs.
         fvu, l0, cosine, shrinkage, dead: see the functions of those names (`dead` over `samples`).
-        density: `(m,)` share of inputs on which each latent fires.
+        density: `(m,)` share of inputs on which each latent is active.
         errors, variances: `(d,)` sums over the inputs, per dimension: of squared errors and of squared distances from
             the mean.
         baselines: the same for the channel and the random dictionary, if measured.
@@ -210,7 +210,7 @@ class Tally:
         self._totals = torch.zeros(4, dtype=torch.float64)
 
     def add(self, x: Tensor, reconstruction: Tensor, fired: Tensor) -> None:
-        """Count inputs and reconstructions `(n, d)`, and the number of inputs on which each latent fires, `(m,)`."""
+        """Add inputs and reconstructions `(n, d)`, and the number of inputs on which each latent is active, `(m,)`."""
         _same(x, reconstruction)
         x, y, fired = x.detach().double().cpu(), reconstruction.detach().double().cpu(), fired.cpu()
         if not self.samples:  # squares about the first batch's mean lose no digits to cancellation
@@ -241,6 +241,8 @@ class Tally:
         if not self.samples:
             raise SAEError("no activations: nothing was counted")
         n = self.samples
+        # Sums were taken about the shift c; about the mean c + by they are sum |x - c|^2 - 2 by sum (x - c) + n |by|^2,
+        # and the like for y and for x y: one pass, whatever mean is asked for.
         by = (self.mean if mean is None else mean.double().cpu()) - self._shift
         active, cosines, yy, xy = self._totals
         about = n * by.square().sum()

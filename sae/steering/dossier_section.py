@@ -87,7 +87,7 @@ def _steered(subject: Subject) -> Finding | None:
             seed=subject.seed,
             progress=subject.progress,
         )
-    except CircuitsError as error:  # it never fires there, or the model predicts no classes
+    except CircuitsError as error:  # it is never active there, or the model predicts no classes
         return Nothing(str(error))
     return Steered(result)
 

@@ -69,7 +69,7 @@ class Maxima(Result):
         """
         active = [i for i in (self.values > 0).nonzero().flatten().tolist() if i not in exclude]
         if not active:
-            raise SAEError("no other latent fires on these inputs: there is nothing to compare with")
+            raise SAEError("no other latent is active on these inputs: there is nothing to compare with")
         order = torch.randperm(len(active), generator=generator(seed, CONTROL))[:count].tolist()
         return sorted(active[i] for i in order)
 

@@ -163,8 +163,11 @@ def on_latents(
     measured = after.mean - before.mean
     read, write = (rows.detach().double().cpu() for rows in (basis.read, basis.write))
     silent = before.active == 0
+    # of a latent below its threshold only rises can be seen: it would bias the correlation
     others = ~silent
     others[latent] = False
+    # first order in the edit: x moves by shift W_i on average, and the pre-activation of latent j by r_j . W_i times
+    # that
     predicted = read @ write[latent] * shift
 
     def by_chance(i: int) -> float:

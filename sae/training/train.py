@@ -107,7 +107,7 @@ def train(
 
     >>> runs = train(torch.randn(500, 8), TopK(latents=16, k=2), steps=10, batch_size=50)  # doctest: +SKIP
     """
-    from circuits.common.provenance import provenance  # now: what is imported after hours may no longer be there
+    from circuits.common.provenance import provenance  # before the training: packages may be replaced during it
 
     versions = provenance()
     configs = [configs] if isinstance(configs, SAEConfig) else list(configs)

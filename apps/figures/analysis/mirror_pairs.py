@@ -46,7 +46,7 @@ class Mirrors:
     def retained(self) -> Array:
         """Share of each unit's response that mirroring retains, in [0, 1]: sum of the lower over that of the higher.
 
-        One for an invariant unit, near zero for a unit of one direction, NaN for a unit that never fires.
+        One for an invariant unit, near zero for a unit of one direction, NaN for a unit that is never active.
         """
         low = np.minimum(self.plain, self.mirrored).clip(min=0).sum(axis=0)
         high = np.maximum(self.plain, self.mirrored).clip(min=0).sum(axis=0)

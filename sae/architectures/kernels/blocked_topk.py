@@ -68,6 +68,7 @@ def largest_of_all(pre: Tensor, count: int) -> tuple[Tensor, Tensor]:
     group = next((g for g in GROUPS if len(flat) // g >= 4 * count), 1)
     cut = len(flat) // group
     maxima = flat[: cut * group].view(group, cut).amax(dim=0) if group > 1 else flat
+    # the count-th largest of the group maxima: `count` groups reach it, so that at least as many values do
     bound = float(np.partition(maxima.numpy(), len(maxima) - count)[len(maxima) - count])
     positions = np.flatnonzero((flat >= bound).numpy())
     if len(positions) < count:  # there are NaNs
@@ -107,6 +108,7 @@ def _first_k(
     padded = np.full((len(counts), most), -np.inf, dtype=candidates.dtype)
     row = np.repeat(np.arange(len(counts)), counts)
     padded[row, rank] = candidates
+    # the k-th largest of each row; all above it are kept, and of those equal to it the first, as many as there is room
     least = np.partition(padded, most - k, axis=1)[:, most - k][row]
     greater, equal = candidates > least, candidates == least
     free = k - np.add.reduceat(greater, start, dtype=np.int64)

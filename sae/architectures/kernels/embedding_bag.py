@@ -40,6 +40,8 @@ class Bags:
         return F.embedding_bag(pattern.columns, table.detach(), pattern.starts, per_sample_weights=values, mode="sum")
 
     def by_latent(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
+        # the product with the transposed matrix of latents: bags are latents now, and their rows the inputs they are
+        # active on
         order, inputs, starts = pattern.transposed
         weights = values.index_select(0, order)
         return F.embedding_bag(inputs, table.detach(), starts, per_sample_weights=weights, mode="sum")
@@ -48,6 +50,8 @@ class Bags:
         return values.new_zeros(pattern.latents).scatter_add_(0, pattern.columns, values)
 
     def dots(self, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+        # a bag's derivative by the weight of one of its rows is that row times the gradient of the bag: just these
+        # products
         dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             left.contiguous(), right, pattern.columns, pattern.starts, pattern.rows, 0, -1
         )

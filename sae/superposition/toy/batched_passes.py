@@ -164,6 +164,7 @@ class Passes:
         """Mean loss of each model on the batch: `(K, S)`."""
         k, s, _, n = self.shape
         bias = self.parameters.bias if self.kind == "linear" else self.parameters.bias.relu()
+        # of an example x = 0 the output is ReLU(b) and the target 0: its error is ReLU(b)^2, `nothing` times
         total = bias.square() * self.nothing[:, None, None]
         for part in self._forward():
             if self.kind != "linear":
@@ -176,6 +177,8 @@ class Passes:
     def gradients(self) -> None:
         """Write the gradients of the mean loss on the batch."""
         k, s, m, n = self.shape
+        # Factors that are the same for all examples, 2 I / size, come last, in `_write`: e is (y - t) [y > 0] here. For
+        # V^T e, which mixes outputs of different importance, they are in the weights instead.
         weights = self.importance * (2 / self.size)
         for totals in (self.products,) if self.square else (self.to_decoder, self.to_encoder):
             totals.zero_()
@@ -185,9 +188,11 @@ class Passes:
             if self.kind != "linear":
                 _gate(part.error, part.output)
             if self.square:
+                # P = sum x e^T; the row of ones in x makes its last row sum e, the gradient of the bias
                 part.products.baddbmm_(part.x, part.error_columns)
                 continue
             part.to_decoder.baddbmm_(part.hidden_by_model, part.error.mT)
+            # V^T e, the error of the hidden layer
             torch.bmm(weighted[part.models], part.error, out=part.back)
             if self.rectified:
                 _gate(part.back, part.hidden_by_model[:, :m])
@@ -204,10 +209,12 @@ class Passes:
         empty = bias * self.nothing[:, None, None]
         encoder, to_bias = self.parameters.gradients[:2]
         if self.square:
+            # dL/dW = W (P + P^T): the two ways on which W acts in a tied model, as encoder and as decoder
             products = self.products.view(k, n + 1, s, n).transpose(1, 2) * weights[:, :, None]
             torch.matmul(self.parameters.encoder, products[:, :, :n] + products[:, :, :n].mT, out=encoder)
             torch.addcmul(products[:, :, n], empty, weights, out=to_bias)
             return
+        # rows: sum h e^T of the hidden dimensions, then sum e by the hidden dimension that is always 1: the bias
         to_decoder = self.to_decoder.view(k, s, m + 1, n) * weights[:, :, None]
         torch.addcmul(to_decoder[:, :, m], empty, weights, out=to_bias)
         encoder.copy_(self.to_encoder.view(k, s, m, n))

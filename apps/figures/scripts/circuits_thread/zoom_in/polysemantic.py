@@ -28,7 +28,7 @@ def draw(context: FigureContext) -> FigureResult:
     scan = context.scan.layer(layer)
     active = [i for i in range(len(scan)) if scan.active_images[i] >= n]
     if not active:
-        raise NotApplicable(f"needs more images: no unit of {layer} fires on {n} of {len(context.images)}")
+        raise NotApplicable(f"needs more images: no unit of {layer} is active on {n} of {len(context.images)}")
     candidates = _candidates(context, layer, active)
     examples = {unit: context.scan.unit(unit).top[:n] for unit in candidates}
     result = polysemantic(
@@ -64,7 +64,7 @@ def draw(context: FigureContext) -> FigureResult:
     numbers = {**best.describe(), "ranked": [[r.unit, r.score, r.split] for r in result.rows[:20]]}
     how = "the published one" if context.published else (
         f"the most polysemantic of {len(result.rows)} units of {layer}, sampled at random from the {len(active)} "
-        f"that fire on at least {n} images"
+        f"that are active on at least {n} images"
     )  # fmt: skip
     caption = (
         f"{best.unit.partition('/')[2]}, {how}: {len(optimized)} feature visualizations with a diversity term, and its "

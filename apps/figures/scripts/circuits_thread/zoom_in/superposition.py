@@ -44,7 +44,7 @@ def draw(context: FigureContext) -> FigureResult:
     order = [t for t in order if strengths[t, index] > 0.05 * strengths[order[0], index]]
     targets = [int(u.rpartition(":")[2]) for u in _SPREAD] if context.published else order[:3]
     if not targets:
-        raise NotApplicable(f"the car unit excites no unit of {after[0]} that fires on ten images")
+        raise NotApplicable(f"the car unit excites no unit of {after[0]} that is active on ten images")
     rows = {}
     for t in targets:
         strongest = np.argsort(-np.where(strengths[t] > 0, norms[t], -1), kind="stable").tolist()

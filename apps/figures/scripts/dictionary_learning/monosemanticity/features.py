@@ -47,7 +47,7 @@ def draw(context: FigureContext) -> FigureResult:
     coherences = coherence(context.model, examples, images, later)
     of = {kind: [u for u in examples if ("~" in u) is (kind == "latents")] for kind in ("latents", "channels")}
     if not all(of.values()):
-        raise NotApplicable(f"needs {_EXAMPLES} images on which a unit of {shared.layer} fires")
+        raise NotApplicable(f"needs {_EXAMPLES} images on which a unit of {shared.layer} is active")
     displayed = [u for kind in of.values() for u in kind[:4]]
     crops = cut_examples({u: examples[u] for u in displayed}, images, context.model.input)
     middle = {kind: float(np.median([coherences[u] for u in units])) for kind, units in of.items()}
