@@ -21,7 +21,6 @@ from rich.console import Console
 from apps.cli.errors import UsageError
 from apps.cli.output.console import Report, progress_bar
 from apps.images import open_sources
-from zoo.common.results import plain
 
 if TYPE_CHECKING:
     from circuits.network.address import Unit
@@ -302,6 +301,8 @@ def resumable(out: Path | None) -> Iterator[None]:
 
 def document_text(command: str, document: Mapping[str, Any]) -> str:
     """The text of a command's JSON document."""
+    from zoo.common.results import plain
+
     whole = plain({"schema": SCHEMA, "command": command, **document})
     return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)
 
