@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.common import ModelOptions
+from apps.cli.common import Many, ModelOptions
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.images import open_sources
@@ -51,6 +51,18 @@ def site_at(command: ModelOptions, address: str) -> Site:
 
     model, unit = command.address_of(address)
     return VisionSite(model, unit.short)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherInputs(ModelOptions):
+    """Options of commands that read the inputs of an SAE's training, or others."""
+
+    images: Many = ()
+    """Images, instead of those it was trained with; may be repeated."""
+    text: str | None = None
+    """For a language model: a file of texts, instead of those it was trained with."""
+    limit: int | None = None
+    """At most so many images or texts, drawn at random with --seed."""
 
 
 @dataclass(frozen=True)

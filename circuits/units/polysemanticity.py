@@ -22,6 +22,7 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.units.clustering import Grouping, Rows, best_cut, group, unit_rows
+from circuits.units.similarity import unit_names
 from zoo.common.results import HIDDEN, Result, called
 from zoo.images.sources import open_images
 from zoo.progress import Progress
@@ -221,16 +222,7 @@ def _units(model: Model, target: str | Unit | Sequence[str | Unit]) -> list[Unit
     units: list[Unit] = []
     for address in targets:
         unit = model.resolve(address)
-        if unit.index is not None:
-            units.append(unit)
-            continue
-        layer, start, count = model.layers[unit.layer], 0, model.layers[unit.layer].channels
-        name = layer.name
-        if unit.basis is not None:
-            count = len(model.basis(unit.layer, unit.basis).read)
-        elif layer.part is not None:
-            name, start = layer.part
-        units += [Unit(name, i, model.name, unit.basis) for i in range(start, start + count)]
+        units += [unit] if unit.index is not None else map(model.unit, unit_names(model, unit.short))
     return list(dict.fromkeys(units))
 
 

@@ -13,16 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
-from circuits.tuning.curves import Curve
-from circuits.tuning.detectors.detector_types import Extent, Judgment, kind_of
-from circuits.tuning.detectors.search import NATURAL, Detector
+from circuits.tuning.detectors.detector_types import Extent, kind_of
+from circuits.tuning.detectors.search import NATURAL, Detector, detectors_among, score_of, tests_of
 from circuits.tuning.measure import tune
 from sae.checks import whole
 from sae.data.vision_site import VisionSite
@@ -200,14 +198,14 @@ def compare(
             natural = torch.cat([peaks[space].float().quantile(NATURAL, dim=0) for space in spaces])
             report(total, total)
     judged = kind.judge(tunings)
-    tests = {"strong": _strength(judged, natural), **judged.tests}
-    scores = torch.stack(list(tests.values())).amin(dim=0)
+    tests = tests_of(judged, natural)
+    scores = score_of(tests)
     searched, start = [], 0
     for n in names:
         count = site.layer.channels if n == CHANNELS else len(own.basis(name, n).read)
         rows = range(start, start + count)
-        detectors = _detectors(tunings["outlines"].units, name, judged, tests, scores, rows, threshold)
-        searched.append(Searched(n, n in controls, count, active[n], scores[start : start + count], detectors))
+        detectors = detectors_among(judged, tests, tunings["outlines"].units, rows, name, "curve", threshold)
+        searched.append(Searched(n, n in controls, count, active[n], scores[start : start + count], tuple(detectors)))
         start += count
     return _compared(own, site, searched, threshold, within, seed, provenance(
         model=model.name, weights=model.digest, images=None if source is None else source.name,
@@ -243,32 +241,6 @@ def _compared(
             channels, entry.orientations, within=within, seed=seed, single=int((cosines > 0.9).sum())
         )
     return CurveComparison(site.address, threshold, within, tuple(searched), coverages, fillings, about)
-
-
-def _detectors(
-    units: Sequence[str], layer: str, judged: Judgment, tests: Mapping[str, Tensor], scores: Tensor, rows: range,
-    threshold: float,
-) -> tuple[Detector, ...]:  # fmt: skip
-    detectors = []
-    for i in rows:
-        orientation = float(judged.direction[i])
-        if not float(scores[i]) >= threshold or np.isnan(orientation):
-            continue
-        preferred = {name: values[i] for name, values in judged.preferred.items()}
-        curve = Curve(units[i], judged.axis, judged.around[i], preferred)
-        passed = {name: float(values[i]) for name, values in tests.items()}
-        detectors.append(
-            Detector(units[i], layer, "curve", float(scores[i]), passed, orientation, preferred,
-                     float(judged.peak[i]), curve=curve)
-        )  # fmt: skip
-    return tuple(sorted(detectors, key=lambda d: -d.score))
-
-
-def _strength(judged: Judgment, natural: Tensor | None) -> Tensor:
-    """The test "strong" of `find_detectors`: the peak over curves relative to the largest other or natural response."""
-    most = torch.maximum(judged.peak, judged.rivals if natural is None else natural)
-    active = judged.peak > 0 if natural is None else (judged.peak > 0) & (natural > 0)
-    return torch.where(active, judged.peak / most.clamp_min(1e-30), torch.zeros_like(most))
 
 
 def _sample_vectors(site: VisionSite, images: Any, batch_size: int) -> Tensor:

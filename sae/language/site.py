@@ -278,15 +278,19 @@ class LanguageSite:
         Of a causal model, for every token that has another before it; of a masked one, for 15 % of the tokens, the same
         ones every time, replaced by the mask token. See `sae.data.site.Site.predictions`.
         """
+        for tokens, scores in self._predicted(self.open(inputs), ways, batch_size, progress):
+            yield scores, tokens.right
+
+    def _predicted(
+        self, texts: Texts, ways: Sequence[Function | None], batch_size: int, progress: Progress
+    ) -> Iterator[tuple[prediction.PredictedTokens, list[Tensor]]]:
         prediction.check_head(self.lm)
-        texts = self.open(inputs)
         size = prediction.fitting(self.lm, self.feeding.context, batch_size, len(ways))
         with reporter(progress, "texts") as report, torch.no_grad():
             for batch in batched(chunks(self.lm, texts, self.feeding), size):
                 tokens = prediction.predicted_tokens(self.lm, batch)
                 if len(tokens.right):
-                    scores = [self._scores(tokens, way) for way in ways]
-                    yield scores, tokens.right
+                    yield tokens, [self._scores(tokens, way) for way in ways]
                 report(batch[-1].document + batch[-1].last, len(texts))
 
     def _scores(self, tokens: prediction.PredictedTokens, way: Function | None) -> Tensor:
@@ -307,18 +311,11 @@ class LanguageSite:
         >>> site.loss("tales:100@1").nats  # doctest: +SKIP
         0.63
         """
-        prediction.check_head(self.lm)
         texts = self.open(inputs)
-        size = prediction.fitting(self.lm, self.feeding.context, batch_size, 1)
         totals, counts = torch.zeros(len(texts), dtype=torch.float64), torch.zeros(len(texts), dtype=torch.long)
-        with reporter(progress, "texts") as report, torch.no_grad():
-            for batch in batched(chunks(self.lm, texts, self.feeding), size):
-                tokens = prediction.predicted_tokens(self.lm, batch)
-                if len(tokens.right):
-                    losses = prediction.cross_entropy(self._scores(tokens, None), tokens.right)
-                    totals.index_add_(0, tokens.documents, losses)
-                    counts.index_add_(0, tokens.documents, torch.ones_like(tokens.documents))
-                report(batch[-1].document + batch[-1].last, len(texts))
+        for tokens, (scores,) in self._predicted(texts, [None], batch_size, progress):
+            totals.index_add_(0, tokens.documents, prediction.cross_entropy(scores, tokens.right))
+            counts.index_add_(0, tokens.documents, torch.ones_like(tokens.documents))
         return prediction.text_loss(totals, counts, texts)
 
     def generate(

@@ -10,11 +10,20 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
+from apps.cli.common import CommandResult, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.cli.sae_sites import input_kind, inputs_for, random_indices, reconstructions_table, site_at, split, trained_on
+from apps.cli.sae_sites import (
+    OtherInputs,
+    input_kind,
+    inputs_for,
+    random_indices,
+    reconstructions_table,
+    site_at,
+    split,
+    trained_on,
+)
 
 if TYPE_CHECKING:
     from sae.data.site import Site
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     summary="fidelity of an SAE: reconstruction, sparsity, accuracy or loss recovered",
 )
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSAE(ModelOptions):
+class EvaluateSAE(OtherInputs):
     """What an SAE keeps: of the activations it reads, and of what the network predicts when its reconstruction takes
     their place everywhere. Beside it stand the network as it is, the layer's mean, zero, and the layer's own channels
     and random directions with as many active.
@@ -44,12 +53,6 @@ class EvaluateSAE(ModelOptions):
     """Folder of the SAE."""
     address: str | None = None
     """Where it reads, model/layer, if its file does not say."""
-    images: Many = ()
-    """Images to evaluate on, instead of those it was trained with; may be repeated."""
-    text: str | None = None
-    """A file of texts to evaluate a language model's SAE on, instead of those it was trained with."""
-    limit: int | None = None
-    """At most so many of a kind, drawn at random with --seed."""
     labels: Literal["auto", "order", "none"] = "auto"
     """The right classes: told by the images' names or manifest, in order (one image per class), or unknown."""
 

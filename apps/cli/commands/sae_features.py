@@ -11,11 +11,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, Many, ModelOptions, Session, loading_code, reporting
+from apps.cli.common import CommandResult, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
-from apps.cli.sae_sites import inputs_for, is_language, model_of, random_indices, site_at, trained_on
+from apps.cli.sae_sites import OtherInputs, inputs_for, is_language, model_of, random_indices, site_at, trained_on
 from apps.images import open_sources
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @command(group="Sparse autoencoders", order=30, summary="top activating examples of latents, on a page")
 @dataclass(frozen=True, kw_only=True)
-class ShowFeatures(ModelOptions):
+class ShowFeatures(OtherInputs):
     """Show the top activating examples of an SAE's latents: a random sample of those that are ever active, or those
     named. With --dossiers each gets a page of its own: histogram, examples from strong to weak, incoming and outgoing
     weights, and nearby latents.
@@ -63,12 +63,6 @@ class ShowFeatures(ModelOptions):
     """A page for each latent."""
     visualize: int = 0
     """With --channel: steps of feature visualization for the channel and its latents; 0 makes none."""
-    images: Many = ()
-    """Images to show, instead of those it was trained with; may be repeated."""
-    text: str | None = None
-    """For a language model: a file of texts, instead of those it was trained with."""
-    limit: int | None = None
-    """At most so many images or texts, drawn at random with --seed."""
     store: Path | None = None
     """Folder of the scan."""
 

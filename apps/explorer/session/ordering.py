@@ -66,7 +66,7 @@ def order(
     return np.argsort(-values, kind="stable").tolist(), notes
 
 
-def most_selective(layer: LayerScan, least: int = 10) -> int:
-    """The most selective unit among those that are active on at least `least` images."""
-    often = layer.active_images >= min(least, int(layer.active_images.max(initial=0)))
+def most_selective(layer: LayerScan) -> int:
+    """The most selective unit among those that are active on at least ten images, or on as many as any unit is."""
+    often = layer.active_images >= min(10, int(layer.active_images.max(initial=0)))
     return int(np.where(often, selectivity(layer), -1.0).argmax())

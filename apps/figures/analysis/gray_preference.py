@@ -14,7 +14,7 @@ from circuits.network.responses import pooled_responses
 from zoo.images.sources import open_images
 
 
-def gray_preference(model: Model, images: Any, layers: Sequence[str], *, batch_size: int = 32) -> dict[str, Tensor]:
+def gray_preference(model: Model, images: Any, layers: Sequence[str]) -> dict[str, Tensor]:
     """How much the response of each unit rises when images lose their color, in standard deviations.
 
     Responses to each image are compared with those to the image with its channels replaced by their mean. The "black
@@ -25,7 +25,6 @@ def gray_preference(model: Model, images: Any, layers: Sequence[str], *, batch_s
         model: with at least two channels of input.
         images: in any form that `capture` takes; at least two.
         layers: whose units.
-        batch_size: images per forward pass.
 
     Returns:
         Layer -> `(units,)`: mean over images of the difference of mean responses, over its standard deviation; 0 for
@@ -42,10 +41,10 @@ def gray_preference(model: Model, images: Any, layers: Sequence[str], *, batch_s
     images = open_images(images)
     if len(images) < 2:
         raise CircuitsError("preferences for gray need at least two images")
-    color = torch.cat([batch for _, batch in images.batches(model.input, batch_size=batch_size)]).cpu()
+    color = torch.cat([batch for _, batch in images.batches(model.input, batch_size=32)]).cpu()
     gray = color.mean(dim=1, keepdim=True).expand_as(color).contiguous()
-    first = pooled_responses(model, color, layers, pool="mean", batch_size=batch_size)
-    second = pooled_responses(model, gray, layers, pool="mean", batch_size=batch_size)
+    first = pooled_responses(model, color, layers, pool="mean")
+    second = pooled_responses(model, gray, layers, pool="mean")
     preferences = {}
     for layer in first:
         change = (second[layer] - first[layer]).double()

@@ -20,7 +20,6 @@ from circuits.errors import AddressError, CircuitsError
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from zoo.images.sources import open_images
-from zoo.progress import Progress
 
 Array = NDArray[np.float64]
 _FEWEST = 8
@@ -91,15 +90,13 @@ class Mirrors:
         return pairs
 
 
-def mirrors(model: Model, layer: str, images: Any, *, batch_size: int = 16, progress: Progress = None) -> Mirrors:
+def mirrors(model: Model, layer: str, images: Any) -> Mirrors:
     """Peak responses of every unit of a layer to images and to their mirror images.
 
     Args:
         model: the model.
         layer: a layer with positions.
         images: in any form that `capture` takes; at least 8.
-        batch_size: images per forward pass, each in both orientations.
-        progress: True for a bar, or a function of (done, total).
 
     Raises:
         AddressError: an unknown layer, or a unit. CircuitsError: a layer without positions, or too few images.
@@ -118,7 +115,7 @@ def mirrors(model: Model, layer: str, images: Any, *, batch_size: int = 16, prog
         raise CircuitsError(f"mirrors need at least {_FEWEST} images; got {len(images)}")
     plain, mirrored = [], []
     with torch.no_grad():
-        for _, batch in images.batches(model.input, batch_size=batch_size, progress=progress):
+        for _, batch in images.batches(model.input, batch_size=16):
             both = torch.cat([batch, batch.flip(-1)]).to(model.device)
             peaks = read(model, both, [layer_info])[layer_info.name].amax(dim=(2, 3)).double().cpu().numpy()
             plain.append(peaks[: len(batch)])

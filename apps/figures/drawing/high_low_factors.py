@@ -24,7 +24,6 @@ def frequency_factor_figure(
     *,
     detectors: Sequence[int] | None = None,
     n: int = 5,
-    title: str = "",
 ) -> Figure:
     """A row for each factor: its strongest channels with the frequency each prefers, and its weights into detectors.
 
@@ -33,7 +32,6 @@ def frequency_factor_figure(
         images: unit address -> crops.
         detectors: indices of those to draw; default the first eight.
         n: channels of each factor.
-        title: by default the number of detectors.
     """
     indices = list(range(min(8, len(factors.targets)))) if detectors is None else list(detectors)
     model = factors.targets[0].partition("/")[0]
@@ -41,7 +39,7 @@ def frequency_factor_figure(
     start = MARGIN + n * (TILE + 8) + 34
     width = max(start + len(indices) * (CELL + 10) + MARGIN, 640)
     figure, axes = canvas.page(width, head + 2 * step + 36)
-    text = title or f"Two factors of {len(factors.targets)} high-low frequency detectors"
+    text = f"Two factors of {len(factors.targets)} high-low frequency detectors"
     canvas.write(axes, MARGIN, MARGIN + 10, text, size=15, bold=True, limit=80)
     level = sorted(factors.shuffled)[int(0.95 * len(factors.shuffled))]
     about = (

@@ -44,31 +44,29 @@ def moments(scan: UnitScan, bins: int = 2000) -> tuple[float, float]:
     return mean, float(np.sqrt(((middle - mean) ** 2 * shares).sum()))
 
 
-def share_above(scan: UnitScan, value: float, bins: int = 2000) -> float:
+def share_above(scan: UnitScan, value: float) -> float:
     """Share of positions at which the response exceeds `value`."""
-    edges, shares = densities(scan, bins)
+    edges, shares = densities(scan, 2000)
     below = np.concatenate([[0.0], np.cumsum(shares)])
     return float(1 - np.interp(value, edges, below))
 
 
-def response_histogram(scan: UnitScan, *, title: str = "", bins: int = 60) -> Figure:
+def response_histogram(scan: UnitScan) -> Figure:
     """The activation histogram of a unit on a logarithmic scale, beside a normal distribution of the same spread.
 
     Responses below zero, before the ReLU, are blue, those above orange.
 
     Args:
         scan: of the unit.
-        title: by default the unit.
-        bins: of equal width, over all responses.
 
     Raises:
         CircuitsError: a unit with a constant response.
     """
-    edges, shares = densities(scan, bins)
+    edges, shares = densities(scan, 60)
     mean, spread = moments(scan)
     width, height = 820.0, 430.0
     figure, page = canvas.page(width, height)
-    canvas.write(page, MARGIN, 32, title or short(scan.unit), size=15, bold=True, limit=80)
+    canvas.write(page, MARGIN, 32, short(scan.unit), size=15, bold=True, limit=80)
     about = (
         f"{scan.positions:,} positions of {scan.images} images; above zero at {100 * scan.density:.1f} %; "
         f"beyond 4 standard deviations at {100 * share_above(scan, mean + 4 * spread):.2g} %"

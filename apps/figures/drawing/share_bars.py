@@ -14,15 +14,12 @@ from circuits.plot.units.weight_factors import color_of_factor
 MARGIN = 24
 
 
-def share_bars(
-    shares: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str = "", about: str = "", rest: str = "other"
-) -> Figure:
+def share_bars(shares: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str = "", about: str = "") -> Figure:
     """Stacked bars in groups; each part has its share written in it where there is room, and its name in the key.
 
     Args:
-        shares: group -> bar -> part -> share; a part keeps its color within a group.
+        shares: group -> bar -> part -> share; a part keeps its color within a group, "other" is gray.
         title: of the figure; about: a line below it.
-        rest: the part in gray.
 
     Raises:
         CircuitsError: nothing to draw, or shares below zero.
@@ -38,7 +35,7 @@ def share_bars(
     y = head
     for group, rows in shares.items():
         parts = list(dict.fromkeys(p for bar in rows.values() for p in bar))
-        inks = {p: palette.REST if p == rest else color_of_factor(i) for i, p in enumerate(parts)}
+        inks = {p: palette.REST if p == "other" else color_of_factor(i) for i, p in enumerate(parts)}
         canvas.write(axes, MARGIN, y + 8, group, size=12, bold=True, limit=60)
         y += 18
         for name, bar in rows.items():

@@ -19,24 +19,21 @@ def tuning_maps(
     tuning: Tuning,
     units: Sequence[str],
     rows: str,
-    columns: str = "orientation",
     *,
-    across: int = 3,
     title: str,
     about: str = "",
 ) -> Figure:
-    """A heat map for each unit: `columns` across, `rows` upwards, white is no response, full color the unit's peak.
+    """A heat map for each unit: orientations across, `rows` upwards, white is no response, full color the unit's peak.
 
     Args:
         tuning: of `circuits.tune`.
         units: addresses.
-        rows, columns: names of axes; the maximum over all others, the mean over samples.
-        across: maps side by side.
+        rows: name of an axis; the maximum over all others, the mean over samples.
         title: of the figure; about: a line below it.
     """
-    down, along = tuning.axis(rows), tuning.axis(columns)
-    table = tuning.over(rows, columns).double().numpy()
-    across = max(1, min(across, len(units)))
+    down, along = tuning.axis(rows), tuning.axis("orientation")
+    table = tuning.over(rows, "orientation").double().numpy()
+    across = max(1, min(3, len(units)))
     wide, cell = 270.0, 26.0
     high = cell * len(down)
     indent, head, foot = 58.0, MARGIN + 74.0, 34.0

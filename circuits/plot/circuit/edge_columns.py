@@ -14,6 +14,7 @@ from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.unit_rows import MARGIN, UnitLook, draw_crop
 
 GAP = 22
+NOTES = 260  # pixels that notes take where images leave less
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,6 @@ def edge_columns(
     tile: float = 96,
     title: str,
     about: str = "",
-    notes: int = 260,
     own_scales: bool = False,
 ) -> Figure:
     """A column for each group of edges: the source's image, the kernel, the target's image, and notes.
@@ -49,14 +49,13 @@ def edge_columns(
         columns: heading -> edges, from above.
         tile: pixels of an image.
         title: what they are; about: a line below it.
-        notes: pixels that notes take where images leave less.
         own_scales: whether each column has a color scale of its own.
     """
     scales = {name: palette.shared_scale(e.kernel for e in edges) for name, edges in columns.items()}
     if not own_scales:
         scales = dict.fromkeys(scales, max(scales.values(), default=1.0))
     tiles = 3 if any(e.target is not None for edges in columns.values() for e in edges) else 2
-    wide = max(tiles * tile + (tiles - 1) * GAP, notes)
+    wide = max(tiles * tile + (tiles - 1) * GAP, NOTES)
     lines = max((len(e.notes) for edges in columns.values() for e in edges), default=0)
     step, head = tile + 22 + 15 * lines + 14, MARGIN + 72
     deep = max((len(edges) for edges in columns.values()), default=0)

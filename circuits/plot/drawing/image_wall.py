@@ -98,7 +98,6 @@ def weights_page(
     outputs: Sequence[Edge],
     images: crops.Crops = NO_CROPS,
     *,
-    columns: int = 5,
     title: str = "",
     about: Sequence[str] = ("", ""),
 ) -> Figure:
@@ -108,11 +107,10 @@ def weights_page(
         unit: address.
         inputs, outputs: edges into and out of it, in the order given.
         images: unit -> crops: four of each are shown.
-        columns: edges side by side.
         title: default the unit's address.
         about: a line for the inputs, one for the outputs.
     """
-    tile, wide, step = 64.0, 64.0 * 2 + 22.0, 64.0 + 44.0
+    columns, tile, wide, step = 5, 64.0, 64.0 * 2 + 22.0, 64.0 + 44.0
     sections = [part for part in (("incoming", inputs, about[0]), ("outgoing", outputs, about[1])) if part[1]]
     rows = sum(-(-len(edges) // columns) for _, edges, _ in sections)
     head = 148.0
@@ -140,18 +138,18 @@ def weights_page(
     return figure
 
 
-def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, title: str = "", about: str = "") -> Figure:
+def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, about: str = "") -> Figure:
     """One kernel, large, between an image of its source and one of its target.
 
     Args:
         edge: with its kernel.
         images: unit -> crops, of which the first is shown.
-        title: what they are; about: a line below it.
+        about: a line below the title.
     """
     side, gap, top = 220.0, 58.0, 84.0
     width = 2 * MARGIN + 3 * side + 2 * gap
     figure, axes = canvas.page(width, top + side + 96)
-    canvas.write(axes, MARGIN, 32, title or f"{short(edge.source)} into {short(edge.target)}", size=15, bold=True)
+    canvas.write(axes, MARGIN, 32, f"{short(edge.source)} into {short(edge.target)}", size=15, bold=True)
     canvas.note(axes, MARGIN, 52, about, size=11, limit=130)
     ink = palette.color_of(edge.strength)
     scale = palette.shared_scale([edge.kernel])

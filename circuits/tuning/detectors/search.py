@@ -18,7 +18,7 @@ from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
 from circuits.tuning.circular_statistics import largest_gap
 from circuits.tuning.curves import Curve
-from circuits.tuning.detectors.detector_types import Extent, Judgment, Kind, kind_of
+from circuits.tuning.detectors.detector_types import Extent, Judgment, kind_of
 from circuits.tuning.measure import tune
 from zoo.common.checks import number, whole_number
 from zoo.common.results import HIDDEN, Result, called, plain
@@ -190,14 +190,16 @@ def find_detectors(
                     report(count, total)
                 judged[-1][layer] = detector.judge(tunings)
             natural.append({} if source is None else _natural(network, source, names, batch_size))
-    tests = [{layer: _tests(j[layer], n.get(layer)) for layer in names} for j, n in zip(judged, natural, strict=True)]
-    scores = [{layer: _score(t[layer]) for layer in names} for t in tests]
+    tests = [{layer: tests_of(j[layer], n.get(layer)) for layer in names} for j, n in zip(judged, natural, strict=True)]
+    scores = [{layer: score_of(t[layer]) for layer in names} for t in tests]
     chance = {layer: torch.cat([s[layer] for s in scores[1:]]) for layer in names} if len(models) > 1 else {}
-    rows = [
-        row
-        for layer in names
-        for row in _rows(model, layer, detector, judged[0][layer], tests[0][layer], scores[0][layer], threshold, chance)
-    ]
+    rows = []
+    for layer in names:
+        units = [str(model.resolve(f"{layer}:{i}")) for i in range(len(scores[0][layer]))]
+        rows += detectors_among(
+            judged[0][layer], tests[0][layer], units, range(len(units)), layer, detector.name, threshold,
+            chance.get(layer),
+        )  # fmt: skip
     return Detectors(
         kind=detector.name,
         layers=tuple(names),
@@ -248,7 +250,7 @@ def _natural(model: Model, images: Images, layers: list[str], batch_size: int) -
     return {layer: values.float().quantile(NATURAL, dim=0) for layer, values in peaks.items()}
 
 
-def _tests(judged: Judgment, natural: Tensor | None) -> dict[str, Tensor]:
+def tests_of(judged: Judgment, natural: Tensor | None) -> dict[str, Tensor]:
     """All tests of a layer's units, the strength of the response among them."""
     most = torch.maximum(judged.peak, judged.rivals if natural is None else natural)
     strong = torch.where(judged.peak > 0, judged.peak / most.clamp_min(1e-30), torch.zeros_like(most))
@@ -258,42 +260,36 @@ def _tests(judged: Judgment, natural: Tensor | None) -> dict[str, Tensor]:
     return {"strong": strong, **judged.tests}
 
 
-def _score(tests: Mapping[str, Tensor]) -> Tensor:
+def score_of(tests: Mapping[str, Tensor]) -> Tensor:
+    """The least of a unit's tests, `(units,)`."""
     return torch.stack(list(tests.values())).amin(dim=0)
 
 
-def _rows(
-    model: Model,
-    layer: str,
-    kind: Kind,
-    judged: Judgment,
-    tests: Mapping[str, Tensor],
-    scores: Tensor,
-    threshold: float,
-    chance: Mapping[str, Tensor],
-) -> list[Detector]:
-    rows = []
-    for i in (scores >= threshold).nonzero().flatten().tolist():
+def detectors_among(
+    judged: Judgment, tests: Mapping[str, Tensor], units: Sequence[str], rows: range, layer: str, kind: str,
+    threshold: float, chance: Tensor | None = None,
+) -> list[Detector]:  # fmt: skip
+    """Of the units judged, those in `rows` that pass all tests and prefer an orientation, best first."""
+    scores = score_of(tests)
+    passing = set((scores >= threshold).nonzero().flatten().tolist())
+    detectors = []
+    for i in rows:
         orientation = float(judged.direction[i])
-        if math.isnan(orientation):
+        if i not in passing or math.isnan(orientation):
             continue
-        p = None
-        if layer in chance:
-            p = permutation_p(float(scores[i]), chance[layer])
-        unit = str(model.resolve(f"{layer}:{i}"))
         preferred = {name: values[i] for name, values in judged.preferred.items()}
-        rows.append(
+        detectors.append(
             Detector(
-                unit=unit,
+                unit=units[i],
                 layer=layer,
-                kind=kind.name,
+                kind=kind,
                 score=float(scores[i]),
                 tests={name: float(values[i]) for name, values in tests.items()},
                 orientation=orientation,
                 preferred=preferred,
                 peak=float(judged.peak[i]),
-                p=p,
-                curve=Curve(unit, judged.axis, judged.around[i], preferred),
+                p=None if chance is None else permutation_p(float(scores[i]), chance),
+                curve=Curve(units[i], judged.axis, judged.around[i], preferred),
             )
         )
-    return rows
+    return sorted(detectors, key=lambda detector: -detector.score)
