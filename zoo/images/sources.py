@@ -37,7 +37,7 @@ from zoo.inputs import InputSpec
 from zoo.progress import Progress, reporter
 
 MAX_SCENES = 100_000
-_SCENES = re.compile(r"scenes:(\d{1,9})(?:@(\d{1,9}))?")
+_SCENES = re.compile(r"scenes:(?:pairs/(\w+/\w+(?:/\w+)?):)?(\d{1,9})(?:@(\d{1,9}))?")
 _AHEAD = 2  # batches decoded ahead of the one in use
 
 Source: TypeAlias = Union[str, "os.PathLike[str]", "Images", Image.Image, Tensor, npt.NDArray[Any], Sequence[object]]
@@ -199,25 +199,37 @@ def _stack(images: list[Tensor]) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _scenes(count: int, seed: int) -> Images:
-    from zoo.scenes.generate import CLASSES, dataset
+def _scenes(count: int, seed: int, pair: str | None) -> Images:
+    """Scenes of a data set; with `pair`, those of one side of minimal pairs: CLASS/PART or CLASS/PART/CHANGE."""
+    from zoo.scenes import generate, minimal_pairs
 
+    if pair is None:
+        scenes, name = generate.dataset(count, seed), "scenes"
+    else:
+        name = f"scenes:pairs/{pair}"
+        kind, part, change = (*pair.split("/"), "")[:3]
+        both = minimal_pairs.pairs(count, kind, part, change or minimal_pairs.CHANGES[0], seed)
+        scenes = (p.changed if change else p.original for p in both)
     images, labels, annotations = [], [], []
-    for index, scene in enumerate(dataset(count, seed)):
-        images.append(MemoryImage(f"scenes@{seed}/{index:06d}", Image.fromarray(scene.image)))
+    for index, scene in enumerate(scenes):
+        images.append(MemoryImage(f"{name}@{seed}/{index:06d}", Image.fromarray(scene.image)))
         labels.append(scene.label_index)
         annotations.append(manifest.annotate(scene))
-    return Images(images, f"scenes:{count}@{seed}", labels=labels, classes=CLASSES, annotations=annotations)
+    title = f"{name}:{count}@{seed}"
+    return Images(images, title, labels=labels, classes=generate.CLASSES, annotations=annotations)
 
 
 def _open_scenes(text: str) -> Images:
     match = _SCENES.fullmatch(text)
     if match is None:
-        raise ImageError(f"{shorten(text)!r}: scenes are given as scenes:COUNT or scenes:COUNT@SEED")
-    count, seed = int(match[1]), int(match[2] or 0)
+        raise ImageError(
+            f"{shorten(text)!r}: scenes are given as scenes:COUNT or scenes:COUNT@SEED, and minimal pairs as "
+            "scenes:pairs/car/wheel:COUNT and scenes:pairs/car/wheel/removed:COUNT"
+        )
+    count, seed = int(match[2]), int(match[3] or 0)
     if not 1 <= count <= MAX_SCENES:
         raise ImageError(f"between 1 and {MAX_SCENES} scenes can be drawn, not {count}")
-    return _scenes(count, seed)
+    return _scenes(count, seed, match[1])
 
 
 def _open_folder(folder: Path) -> Images:
@@ -410,8 +422,9 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
     Args:
         source: a folder (searched through, sorted by name; links are followed, hidden files left out), a folder or
             manifest.json written by `circuits images`, a .tar archive, one image, "scenes:500" or "scenes:500@7"
-            (drawn from seed 0, or 7), a list of paths, PIL images, arrays or tensors, a tensor `(N, channels, H, W)`
-            in [0, 1], or `Images`.
+            (drawn from seed 0, or 7), "scenes:pairs/car/wheel:100" and "scenes:pairs/car/wheel/removed:100" (the two
+            sides of minimal pairs, image by image; see `zoo.scenes.minimal_pairs`), a list of paths, PIL images,
+            arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
         limit: at most so many, drawn at random from `seed`, in their original order.
         seed: of that draw.
 

@@ -11,7 +11,7 @@ register(
     Card(
         name="scenes",
         title="Scenes",
-        summary="A small InceptionV1 trained on drawn scenes whose parts are known: a benchmark with answers.",
+        summary="A small InceptionV1 trained on drawn scenes whose parts are known: a benchmark with a known answer.",
         input=network.INPUT,
         build=network.build,
         weights=WeightsFile(filename="scenes/scenes.safetensors", packaged=True),

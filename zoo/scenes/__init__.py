@@ -1,5 +1,9 @@
 """Scenes: procedurally drawn images with known parts, and a small network trained on them."""
 
 from zoo.scenes.generate import ADVERSARIAL, CLASSES, PARTS, Part, Scene, adversarial, dataset, draw
+from zoo.scenes.minimal_pairs import CHANGES, ScenePair, pair_of, pairs, parts_of
 
-__all__ = ["ADVERSARIAL", "CLASSES", "PARTS", "Part", "Scene", "adversarial", "dataset", "draw"]
+__all__ = [
+    "ADVERSARIAL", "CHANGES", "CLASSES", "PARTS", "Part", "Scene", "ScenePair", "adversarial", "dataset", "draw",
+    "pair_of", "pairs", "parts_of",
+]  # fmt: skip

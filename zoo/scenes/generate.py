@@ -12,7 +12,7 @@ Drawn with numpy and OpenCV. A scene depends on its seed only, never on how many
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -39,7 +39,8 @@ ARRANGEMENTS: tuple[str, ...] = ("normal", *ADVERSARIAL, "lone", "clutter")
 _FAMILIES = (("car", "truck", "bus", "bicycle"), ("dog_left", "dog_right", "cat"))
 _WIDE = ("car", "truck", "bus")
 _DATASET = 1  # keeps the seeds of data sets apart from those of the scenes that are trained on
-_SMALLEST_PART = 6  # pixels that must show, or a part counts as hidden
+SMALLEST_PART = 6
+"""Pixels of a part that must show, or it counts as hidden."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _lone(rng: np.random.Generator, kinds: list[str], extent: float) -> list[Sha
     return _position(shapes, rng, extent * float((high - low).max()), bool(rng.random() < 0.5))
 
 
-def _others(kind: str) -> list[str]:
+def others(kind: str) -> list[str]:
     """The kinds whose parts cannot complete or fake an object of this kind."""
     family = next((f for f in _FAMILIES if kind in f), (kind,))
     return [k for k in OBJECTS if k not in family]
@@ -177,7 +178,13 @@ def _resolve(rng: np.random.Generator, kind: str | None, arrangement: str) -> tu
     return "nothing", "lone" if dice < 0.9 else "clutter"
 
 
-def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Scene:
+def draw(
+    seed: int,
+    kind: str | None = None,
+    arrangement: str = "normal",
+    *,
+    alter: Callable[[list[Shape]], list[Shape]] | None = None,
+) -> Scene:
     """Draw one scene.
 
     Args:
@@ -185,6 +192,8 @@ def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Sce
         kind: a class of `CLASSES`, or None for a random one. "nothing" picks a random wrong arrangement.
         arrangement: "normal"; one of `ADVERSARIAL` (of a car's parts; "scattered" of any kind's); "lone" for
             single parts; "clutter" for none. All but "normal" are labeled "nothing".
+        alter: changes the shapes of the object, given in pixels, before they are painted; everything else is drawn as
+            it would be without.
 
     Raises:
         ImageError: for an unknown class or arrangement, or one that the class does not have.
@@ -197,7 +206,7 @@ def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Sce
     extent = float(rng.uniform(36, 58) if kind in _WIDE else rng.uniform(34, 56))
     if kind != "nothing":
         for _ in range(int(rng.choice(3, p=(0.65, 0.25, 0.1)))):
-            _paint(canvas, _lone(rng, _others(kind), extent * float(rng.uniform(0.6, 0.9))), names)
+            _paint(canvas, _lone(rng, others(kind), extent * float(rng.uniform(0.6, 0.9))), names)
         mirrored = kind == "dog_right" if kind.startswith("dog") else bool(rng.random() < 0.5)
         shapes = rearrange(OBJECTS[kind](rng), arrangement, rng)
         if arrangement == "scattered":
@@ -206,7 +215,7 @@ def draw(seed: int, kind: str | None = None, arrangement: str = "normal") -> Sce
             low, high = bounds(shapes)
             extent *= float((high - low).max())
         placed = _position(shapes, rng, extent, mirrored)
-        _paint(canvas, placed, names)
+        _paint(canvas, placed if alter is None else alter(placed), names)
         if rng.random() < 0.3:
             _occlude(canvas, rng, placed, extent)
     elif arrangement == "lone":
@@ -251,7 +260,7 @@ def _occlude(canvas: Canvas, rng: np.random.Generator, shapes: list[Shape], exte
 
 def _visible(canvas: Canvas, identity: int, name: str) -> Part | None:
     mask = canvas.mask(identity)
-    if int(mask.sum()) < _SMALLEST_PART:
+    if int(mask.sum()) < SMALLEST_PART:
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Part(name, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), mask)
