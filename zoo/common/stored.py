@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,14 +140,9 @@ class Stored:
         Raises:
             CircuitsError: it is not there, or damaged.
         """
-        try:
-            with safe_open(path, framework=framework) as file:
-                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
-                return {name[len(prefix) :]: file.get_tensor(name) for name in names}
-        except FileNotFoundError as error:
-            raise self.missing(path) from error
-        except (SafetensorError, OSError, ValueError) as error:
-            raise self.damaged(path, error) from error
+        with self._opened(path, framework) as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
+            return {name[len(prefix) :]: file.get_tensor(name) for name in names}
 
     def read_about(self, path: Path) -> dict[str, Any]:
         """What `write_tensors` wrote into a file's head.
@@ -155,16 +150,21 @@ class Stored:
         Raises:
             CircuitsError: it is not there, or damaged.
         """
+        with self._opened(path, "numpy") as file:
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
+        if not isinstance(about, dict):
+            raise self.foreign(path)
+        return about
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path, framework: Literal["pt", "numpy"]) -> Iterator[Any]:
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
+            with safe_open(path, framework=framework) as file:
+                yield file
         except FileNotFoundError as error:
             raise self.missing(path) from error
         except (SafetensorError, OSError, ValueError) as error:
             raise self.damaged(path, error) from error
-        if not isinstance(about, dict):
-            raise self.foreign(path)
-        return about
 
     # -- digests -------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -15,9 +15,6 @@ from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
 from apps.cli.registry import command
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(group="Analysis", order=100, summary="units of a layer most similar to a unit, by weights or by activations")

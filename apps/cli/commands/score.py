@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
+from apps.cli.commands.trace import check_random, scored
 from apps.cli.common import CommandResult, ImageOptions, Session
 from apps.cli.output.circuit_text import show_score
 from apps.cli.registry import command
-
-if TYPE_CHECKING:
-    pass
-
-from apps.cli.commands.trace import check_random, scored
 
 
 @command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,17 @@ def rest_of(circuit: Circuit, unit: str) -> Rest | None:
 
 def sum_steps(circuit: Circuit, rest: Rest) -> list[Step]:
     """The steps from nothing to the pre-activation of `rest.target`."""
+    sources = [(name_of(circuit.node(edge.source)), edge.strength, edge) for edge in circuit.into(rest.target)]
+    others = "1 other unit" if rest.count == 1 else f"{rest.count} other units"
+    terms = {"bias": rest.bias, "remainder": rest.remainder}
+    return running_steps(sources, others, rest.strength, rest.total, terms, rest.pre_activation)
+
+
+def running_steps(
+    sources: Iterable[tuple[str, float, Edge]], others: str, rest: float | None, total: float,
+    terms: Mapping[str, float], pre_activation: float,
+) -> list[Step]:  # fmt: skip
+    """The steps of a sum: sources, other units with the rest of the total (None: what is left of it), further terms."""
     steps: list[Step] = []
     run = 0.0
 
@@ -44,12 +56,11 @@ def sum_steps(circuit: Circuit, rest: Rest) -> list[Step]:
         steps.append(Step(name, value, run, run + value, kind, edge))
         run += value
 
-    for edge in circuit.into(rest.target):
-        add(name_of(circuit.node(edge.source)), edge.strength, "source", edge)
-    add("1 other unit" if rest.count == 1 else f"{rest.count} other units", rest.strength, "rest")
-    steps.append(Step("all sources", rest.total, 0.0, rest.total, "sum"))
-    run = rest.total
-    add("bias", rest.bias, "term")
-    add("remainder", rest.remainder, "term")
-    steps.append(Step("pre-activation", rest.pre_activation, 0.0, rest.pre_activation, "sum"))
-    return steps
+    for name, value, edge in sources:
+        add(name, value, "source", edge)
+    add(others, total - run if rest is None else rest, "rest")
+    steps.append(Step("all sources", total, 0.0, total, "sum"))
+    run = total
+    for name, value in terms.items():
+        add(name, value, "term")
+    return [*steps, Step("pre-activation", pre_activation, 0.0, pre_activation, "sum")]

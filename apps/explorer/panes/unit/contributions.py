@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from circuits.attribution.expanded_weights import expanded_weights
 from circuits.dataset.scan_results import UnitScan
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.plot.circuit.waterfall import Step
+from circuits.plot.circuit.waterfall import Step, running_steps
 from circuits.plot.drawing import crops
 from circuits.tracing.circuit import Edge
 from zoo.images.sources import Images
@@ -65,25 +65,14 @@ def contributions_at(model: Model, unit: Unit, images: Images, image: int, posit
     kernels = expanded_weights(model, source=source, target=unit).kernels[0].detach().cpu().float().numpy()
     values = attribution.units[0].double().cpu()
     order = values.abs().argsort(descending=True, stable=True)[:SOURCES].tolist()
-    steps: list[Step] = []
-    total = 0.0
-
-    def add(name: str, value: float, kind: Literal["source", "rest", "term"], edge: Edge | None = None) -> None:
-        nonlocal total
-        steps.append(Step(name, value, total, total + value, kind, edge))
-        total += value
-
+    sources = []
     for channel in order:
         address, value = str(model.resolve(Unit(source, channel))), float(values[channel])
         edge = Edge(address, str(unit), 1 if value >= 0 else -1, 0.0, value, kernels[channel])
-        add(address, value, "source", edge)
-    add(f"{len(values) - len(order):,} other units", float(values.sum()) - total, "rest")
-    steps.append(Step("all sources", float(values.sum()), 0.0, float(values.sum()), "sum"))
-    total = float(values.sum())
-    add("biases", float(attribution.bias[0]), "term")
-    add("ReLUs in between", float(attribution.remainder[0]), "term")
-    pre_activation = float(attribution.response[0])
-    steps.append(Step("pre-activation", pre_activation, 0.0, pre_activation, "sum"))
+        sources.append((address, value, edge))
+    others = f"{len(values) - len(order):,} other units"
+    terms = {"biases": float(attribution.bias[0]), "ReLUs in between": float(attribution.remainder[0])}
+    steps = running_steps(sources, others, None, float(values.sum()), terms, float(attribution.response[0]))
     return Contributions(tuple(steps), source, activations, src)
 
 

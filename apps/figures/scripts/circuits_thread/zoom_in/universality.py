@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from apps.figures.context import FigureContext
 from apps.figures.figure import Claim, FigureResult, figure
 from apps.figures.helpers.tuned_units import search
 from apps.figures.helpers.unit_images import visualizations
-
-if TYPE_CHECKING:
-    pass
 
 _NETS = ("scenes", "squeezenet-1.1", "googlenet-bvlc")
 """Networks for the comparison, where their weights are available."""
