@@ -132,7 +132,7 @@ class DrawAtlas(ImageOptions):
             "import circuits\nfrom zoo import open_images\n\n"
             f"{loading_code(model.name, self.weights)}\n"
             f"images = {self.images_code}\n"
-            f"atlas = activation_atlas(model, {layer!r}, images, {options})\n"
+            f"atlas = circuits.activation_atlas(model, {layer!r}, images, {options})\n"
         )
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import circuits
+from apps.cli.commands.atlas import DrawAtlas
+from apps.cli.commands.trace import Trace
+from apps.cli.commands.visualize import Visualize
 from tests.apps.terminal import FEW, Cli, is_refused
 
 
@@ -37,6 +44,37 @@ def test_an_atlas_fills_a_folder_and_the_same_command_makes_nothing_twice(
     assert "similarity of" in shown.out and "fullest cells" in shown.out and "index.html" in shown.out.replace("\n", "")
     ran = cli(*atlas("--out", tmp_path / "new", "--seed", "4"))
     assert is_refused(ran) and "seed 0, not 4" in ran.err
+
+
+def undefined(code: str) -> set[str]:
+    """Names of Python code that nothing in it binds, and attributes that its modules do not have."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)} | set(vars(builtins))
+    bound |= {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+    modules = {a.name: importlib.import_module(a.name) for n in imports if isinstance(n, ast.Import) for a in n.names}
+    missing = {
+        f"{node.value.id}.{node.attr}"
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        and not hasattr(modules[node.value.id], node.attr)
+    }  # fmt: skip
+    return {node.id for node in names} - bound | missing
+
+
+def test_the_python_of_a_page_imports_all_that_it_uses() -> None:
+    model = circuits.load("scenes")
+    address, images = "scenes/mixed4a:11", ("scenes:20",)
+    snippets = [
+        DrawAtlas(address="scenes/mixed4a", images=images, limit=5, out=Path("new")).python(model, "mixed4a"),
+        Trace(address=address, visualize=4).python(address),
+        Visualize(addresses=(address,), images=images, params="maco").python(model, [address]),
+    ]
+    assert [undefined(code) for code in snippets] == [set()] * 3
+    assert undefined("import circuits\natlas = activation_atlas(circuits.lode('scenes'))") == {
+        "activation_atlas", "circuits.lode",
+    }  # fmt: skip
 
 
 def test_an_interrupted_atlas_says_what_is_kept(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
