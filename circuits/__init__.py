@@ -31,7 +31,10 @@ from circuits.network.model import Model, load, wrap
 from circuits.tracing import baselines
 from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score
+from circuits.tracing.ranking import Ranking, rank
 from circuits.tracing.score import score
+from circuits.tracing.size_curve import SizeCurve, size_curve
+from circuits.tracing.smallest import SmallestCircuit, smallest
 from circuits.tracing.trace import trace
 from circuits.tuning import Tuning, detectors, joint_tuning, tune
 from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule
@@ -79,12 +82,15 @@ __all__ = [
     "Patch",
     "Polysemanticities",
     "Polysemanticity",
+    "Ranking",
     "RenderSettings",
     "Scale",
     "Scan",
     "Score",
     "Set",
     "TopImage",
+    "SizeCurve",
+    "SmallestCircuit",
     "Tuning",
     "Unit",
     "UnitLabel",
@@ -118,6 +124,7 @@ __all__ = [
     "one_sided_nmf",
     "polysemantic",
     "read_labels",
+    "rank",
     "read_scan",
     "register",
     "scan",
@@ -125,6 +132,8 @@ __all__ = [
     "semantic_dictionary",
     "sign_rule",
     "similarity",
+    "size_curve",
+    "smallest",
     "spatial_attribution",
     "stimuli",
     "trace",

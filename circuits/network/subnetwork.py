@@ -48,6 +48,9 @@ class _Part:
             c = self.conv
             bias = None if c.bias is None else c.bias[self.channels]
             out = F.conv2d(value, weight_of(c)[self.channels], bias, c.stride, c.padding, c.dilation)
+        return self.rectify(out)
+
+    def rectify(self, out: Tensor) -> Tensor:
         return torch.relu(out) if self.rectified else out
 
 
@@ -94,6 +97,35 @@ def _is_plain_relu(graph: Graph, node: fx.Node) -> bool:
     if module is not None:
         return isinstance(module, nn.ReLU)
     return node.target in (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A convolution that reads the channels of a segment's start, as they are or after pools and ReLUs.
+
+    Attributes:
+        reads: the node that it reads.
+        conv: the convolution; channels: those of its output that the segment needs.
+        node: its own node; None where it is the last step of the segment, computed for the target's channels alone.
+    """
+
+    reads: fx.Node
+    conv: nn.Conv2d
+    channels: list[int]
+    node: fx.Node | None
+
+    def kernels(self) -> Tensor:
+        """`(channels, sources, kh, kw)`."""
+        return weight_of(self.conv)[self.channels]
+
+    def convolve(self, acts: Tensor, kernels: Tensor, *, groups: int = 1) -> Tensor:
+        """Its convolution with other kernels, without the bias."""
+        c = self.conv
+        return F.conv2d(acts, kernels, None, c.stride, c.padding, c.dilation, groups)
+
+    def bias(self) -> Tensor | float:
+        """Its bias, to be added to outputs `(..., channels, h, w)`."""
+        return 0.0 if self.conv.bias is None else self.conv.bias[self.channels].view(-1, 1, 1)
 
 
 class Segment:
@@ -174,7 +206,8 @@ class Segment:
                 layer = self.model.layers[self.layer]
                 out = read(self.model, context, [layer])[layer.name]
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
-        return self._collect(self._run(acts, context, edits))
+        responses: Tensor = self._collect(self._run(acts, context, edits))
+        return responses
 
     def _run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
         assert self._graph is not None
@@ -194,13 +227,14 @@ class Segment:
         like = context[self._begin] if self._axes.partial else acts.new_zeros(()).expand(shape)
         return self._axes.write(acts, like)
 
-    def _collect(self, values: dict[fx.Node, Tensor]) -> Tensor:
+    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = ()) -> Any:
+        """The targets from fetched nodes; `last` are the outputs of parts whose convolution ran already, in order."""
         if not self._parts:
             out = self.model.layers[self.layer].axes.maps(values[self._end])
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
-        pieces, order = [], []
+        pieces, order, ready = [], [], list(last)
         for part in self._parts:
-            piece = part.take(values[part.node])
+            piece = part.take(values[part.node]) if part.node in values else part.rectify(ready.pop(0))
             pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
             order += part.slots
         # parts come branch by branch; the argsort of their places restores the order that was asked for
@@ -208,6 +242,53 @@ class Segment:
         if order == list(range(len(order))):
             return joined
         return joined[:, torch.tensor(order).argsort()]
+
+    def readers(self) -> list[Reader] | None:
+        """The convolutions through which the start's channels act, all of them; None where something else reads one.
+
+        Also None without a graph, under edits, and where something bypasses the start.
+        """
+        graph = self._graph
+        if graph is None or self.bypassed or self.model.node_edits or not self._axes.plain:
+            return None
+        channels = {self._begin}  # the nodes that hold the channels of the start, each apart from the others
+        readers = []
+        needed = graph.ancestors(self._fetch, stop=[self._begin])
+        for n in (n for n in graph.nodes if n in needed and n is not self._begin):
+            op = graph.ops[n]
+            reads = [i for i in op.inputs if i in channels]
+            if not reads:
+                continue
+            if op.by_channel and op.kind != "lrn":
+                channels.add(n)
+            elif op.kind == "conv" and isinstance(op.module, nn.Conv2d) and op.module.groups == 1:
+                readers.append(Reader(reads[0], op.module, list(range(op.module.out_channels)), n))
+            else:
+                return None
+        for part in self._parts:
+            if part.node in channels and part.conv is None:
+                return None
+            if part.node in channels and part.conv is not None:
+                readers.append(Reader(part.node, part.conv, part.channels, None))
+        return readers if self._parts or not channels & set(self._fetch) else None
+
+    def values(self, acts: Tensor, nodes: Sequence[fx.Node], edits: LayerEdits | None = None) -> dict[fx.Node, Tensor]:
+        """Values of nodes that only depend on `start`, when it holds `acts`."""
+        assert self._graph is not None
+        axes = {name: self.model.layers[name].axes for name in edits or {}}
+        by_node = {self.model.node(name): axes[name].edited(function) for name, function in (edits or {}).items()}
+        with self.model.lock:
+            return self._graph.run({self._begin: self._fed(acts, {})}, nodes, edits=by_node)
+
+    def respond_after(self, outputs: Sequence[tuple[Reader, Tensor]]) -> Any:
+        """Response of the targets when the convolutions that read the start give `outputs`, of all `readers`."""
+        assert self._graph is not None
+        last = [out for reader, out in outputs if reader.node is None]
+        feeds = {reader.node: out for reader, out in outputs if reader.node is not None}
+        reads = {reader.reads for reader, _ in outputs if reader.node is None}
+        with self.model.lock:
+            values = self._graph.run(feeds, [n for n in self._fetch if n not in reads or n in feeds])
+        return self._collect(values, last)
 
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
         """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
@@ -244,6 +325,7 @@ class OutputSegment(Segment):
         if self._graph is not None:
             self._begin, self._axes = model.node(start), model.layers[start].axes
             self._output = next(n for n in self._graph.nodes if n.op == "output")
+            self._parts: list[_Part] = []
             self._fetch = list(self._output.all_input_nodes)
             sides = [s for end in self._fetch for s in self._side_inputs(end)]
             self._side = list(dict.fromkeys([*sides, self._begin] if self._axes.partial else sides))
@@ -253,7 +335,9 @@ class OutputSegment(Segment):
         if self._graph is None:
             with editing(self.model, [(self.start, lambda old: acts.view_as(old).clone()), *(edits or {}).items()]):
                 return forward(self.model, context)
-        values = self._run(acts, context, edits or {})
+        return self._collect(self._run(acts, context, edits or {}))
+
+    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = ()) -> Any:
         return fx.node.map_arg(self._output.args[0], lambda n: values[n])
 
 

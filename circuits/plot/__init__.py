@@ -19,6 +19,7 @@ from circuits.plot.activations.image import (
 from circuits.plot.circuit.graph import circuit_graph
 from circuits.plot.circuit.kernels import kernel_grid, kernel_strip
 from circuits.plot.circuit.report import trace_report
+from circuits.plot.circuit.size_curve import size_curve_figure
 from circuits.plot.circuit.tables import auc_table, score_figure, waterfall
 from circuits.plot.drawing.canvas import save_figure
 from circuits.plot.drawing.crops import crops, exemplars, pixels
@@ -85,6 +86,7 @@ __all__ = [
     "score_figure",
     "shared_scale",
     "sign_rule_scatter",
+    "size_curve_figure",
     "spatial_figure",
     "spectrum_strip",
     "steering_figure",

@@ -10,24 +10,30 @@ is then normalized among neighbors of which the ablated ones are at their means,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, graph_edits
 from circuits.network.model import Model
 from circuits.network.subnetwork import ChannelMeans, Segment, channel_pools
-from circuits.tracing.baselines import Baseline, Mean
+from circuits.tracing.baselines import Baseline, Counterfactual, Mean
 from circuits.tracing.target import Target
+from zoo.common.checks import one_of
 from zoo.images.sources import Images, open_images
 
 UnitsByLayer = Mapping[str, set[int]]
+_Values = dict[fx.Node, Tensor]
+
+Measure = Literal["explained variance", "mean"]
+"""What of a response map is measured: how much of its variance over positions and images is there, or its mean."""
 
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
@@ -50,6 +56,7 @@ class Ablation:
         pools: source layer -> max pools over its channels on the way to the target, where the baseline holds means.
         clean: the target's response with nothing ablated, `(N, h, w)`.
         nothing: the same with every unit of the layers ablated.
+        measure: what is measured of a response.
         spread: squared deviations of `clean` from its mean, summed.
         means: source layer -> mean activation of each unit `(C,)`, of the images as they are.
 
@@ -66,9 +73,13 @@ class Ablation:
         images: Images,
         baseline: Baseline,
         *,
+        measure: Measure | None = None,
         batch_size: int = 32,
     ) -> None:
         self.model, self.target, self.images, self.baseline = model, target, images, baseline
+        # with mean ablation the mean of a response hardly moves; between images and counterfactuals it is what changes
+        self.measure: Measure = measure or ("mean" if isinstance(baseline, Counterfactual) else "explained variance")
+        one_of("measure", self.measure, ("explained variance", "mean"))
         order = list(model.layers)
         self.layers = sorted(dict.fromkeys(layers), key=order.index)
         holds_mean = isinstance(baseline, Mean)
@@ -77,14 +88,35 @@ class Ablation:
         self.segment = target.segment(model, self.layers[0])
         self._batch_size = batch_size
         self._paired = baseline.paired(images)
-        self._stored: list[Batch] | None = []
+        self._stored: list[Batch] | None = None
         self._held: dict[str, Tensor] = {}
         self.clean, self.means = self._measure()
+        self._finish()
+
+    def with_target(self, target: Target) -> Ablation:
+        """The same images and layers with another target; their activations are not computed again."""
+        other = copy.copy(self)
+        other.target = target
+        other.segment = target.segment(self.model, self.layers[0])
+        if self.segment.bypassed or other.segment.bypassed:  # the context is another one
+            return Ablation(
+                self.model, target, self.layers, self.images, self.baseline,
+                measure=self.measure, batch_size=self._batch_size,
+            )  # fmt: skip
+        holds_mean = isinstance(self.baseline, Mean)
+        other.pools = {n: channel_pools(self.model, n, target.layer) if holds_mean else [] for n in self.layers}
+        other._held = {}
+        other._check_layers()
+        other.clean, other.means = other._measure()
+        other._finish()
+        return other
+
+    def _finish(self) -> None:
         deviations = self.clean - self.clean.mean()
         self.spread = float(deviations.pow(2).sum())
         if self.spread == 0:
             raise CircuitsError(
-                f"{target.name} has the same response to all of these images; give images on which it varies"
+                f"{self.target.name} has the same response to all of these images; give images on which it varies"
             )
         self.nothing = self.respond({})
 
@@ -105,15 +137,16 @@ class Ablation:
         means, positions = ChannelMeans(), _PositionMeans()
         reference = getattr(self.baseline, "images", None) if isinstance(self.baseline, Mean) else None
         held = [name for layer in self.layers for name in (layer, *self.pools[layer])]
-        clean = []
-        size = 0
+        clean, size = [], 0
+        stored: list[Batch] | None = []
         for batch in self._run(held if reference is None else self.layers, means, positions):
             clean.append(self.target.values(batch.response))
             size += sum(t.element_size() * t.nelement() for t in (batch.acts, *batch.baselines.values()))
-            if self._stored is not None and size <= STORED:
-                self._stored.append(Batch(batch.acts, batch.context, batch.baselines))
+            if stored is not None and size <= STORED:
+                stored.append(Batch(batch.acts, batch.context, batch.baselines))
             else:
-                self._stored = None
+                stored = None
+        self._stored = stored
         own = {name: means.means(name).to(self.model.device) for name in self.layers}
         if isinstance(self.baseline, Mean):
             if reference is not None:
@@ -143,7 +176,10 @@ class Ablation:
             return (lambda acts: positions.add(name, take(acts))) if per_position else take
 
         first, later = self.layers[0], {name: tap(name) for name in taps if name != self.layers[0]}
-        for acts, context, baselines in self._begin(source, paired):
+        begun = self._begin(source, paired)
+        if images is None and self._stored is not None:
+            begun = ((batch.acts, batch.context, dict(batch.baselines)) for batch in self._stored)
+        for acts, context, baselines in begun:
             yield _Run(acts, context, baselines, self.segment.respond(tap(first)(acts), context, later))
 
     def _begin(self, images: Images, paired: Images | None) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
@@ -183,6 +219,76 @@ class Ablation:
         for batch in stored:
             yield Batch(batch.acts, batch.context, {**self._held, **batch.baselines})
 
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return -(-len(self.images) // self._batch_size)
+
+    def batch(self, number: int) -> tuple[Batch, slice]:
+        """One of the batches, and which images it holds."""
+        part = slice(number * self._batch_size, min((number + 1) * self._batch_size, len(self.images)))
+        if self._stored is not None:
+            stored = self._stored[number]
+            return Batch(stored.acts, stored.context, {**self._held, **stored.baselines}), part
+        indices = range(part.start, part.stop)
+        paired = None if self._paired is None else self._paired.subset(indices)
+        with torch.no_grad():
+            acts, context, baselines = next(self._begin(self.images.subset(indices), paired))
+        return Batch(acts, context, {**self._held, **baselines}), part
+
+    # -- what is measured -----------------------------------------------------------------------------
+
+    def value(self, response: Tensor) -> float:
+        """The measure of a response `(N, h, w)`."""
+        return float(response.mean()) if self.measure == "mean" else self.explained(response)
+
+    def share(self, response: Tensor) -> float:
+        """How much of the measure a response keeps: 0 with everything ablated, 1 with nothing.
+
+        Raises:
+            CircuitsError: ablating everything does not change the measure.
+        """
+        nothing, clean = self.value(self.nothing), self.value(self.clean)
+        self.check_reached()
+        return (self.value(response) - nothing) / (clean - nothing)
+
+    def check_reached(self) -> None:
+        """Raises CircuitsError where ablating all units of the layers does not change the measure."""
+        nothing, clean = self.value(self.nothing), self.value(self.clean)
+        if not abs(clean - nothing) > 1e-6 * max(abs(clean), abs(nothing)):
+            raise CircuitsError(
+                f"the {self.measure} of {self.target.name} is {clean:.4g} with and without all units of "
+                f"{', '.join(self.layers)}: it does not depend on them on these images"
+            )
+
+    def weights(self, part: slice = slice(None)) -> Tensor:
+        """What a change of the response counts at each position; `sum weights * (clean - nothing)` is the whole.
+
+        For the explained variance that is the covariance of a change with what full ablation takes away: a unit's share
+        to first order, and exactly where responses are linear.
+        """
+        clean = self.clean[part]
+        if self.measure == "mean":
+            return torch.full_like(clean, 1 / self.clean.numel())
+        return (clean - self.nothing[part]) / self.spread
+
+    def slope(self, response: Tensor, part: slice) -> Tensor:
+        """Derivative of the measure by the response on some of the images."""
+        return self.weights(part) if self.measure == "mean" else 2 * (self.clean[part] - response) / self.spread
+
+    def loss(self, response: Tensor, part: slice) -> Tensor:
+        """Squared error of a response on some of the images, in units of full ablation; carries gradients.
+
+        Of whole maps for the explained variance, of each image's mean for the mean: a circuit is to hit it, not to
+        exceed it.
+        """
+        clean, nothing = self.clean, self.nothing
+        error = self.clean[part] - response
+        if self.measure == "mean":
+            clean, nothing, error = (t.mean(dim=(1, 2)) for t in (clean, nothing, error))
+        scale = (clean - nothing).pow(2).sum() * (len(error) / len(clean))
+        return error.pow(2).sum() / scale.clamp_min(1e-20)
+
     # -- responses ------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -192,14 +298,14 @@ class Ablation:
         narrow = self._narrow(varying)
         rows = []
         for batch in self.batches():
-            rows.append(self._ablated(batch, masks) if narrow is None else self._ablated_narrow(batch, masks, narrow))
+            rows.append(self.ablated(batch, masks) if narrow is None else self._ablated_narrow(batch, masks, narrow))
         return torch.cat(rows)
 
     @torch.no_grad()
     def respond_without(self, ablated: UnitsByLayer) -> Tensor:
         """Response `(N, h, w)` when only the units `ablated` are at the baseline."""
         masks = {name: ~self._mask(name, ablated.get(name, set())) for name in self.layers}
-        return torch.cat([self._ablated(batch, masks) for batch in self.batches()])
+        return torch.cat([self.ablated(batch, masks) for batch in self.batches()])
 
     def keep(self, units: UnitsByLayer) -> float:
         """Explained variance of the target when all units of the layers but `units` are at the baseline."""
@@ -218,7 +324,8 @@ class Ablation:
         mask[sorted(units)] = True
         return mask
 
-    def _ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
+    def ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
+        """Response `(n, h, w)` on a batch; masks: layer -> which units stay, `(C,)`, or for each image `(n, C)`."""
         first = self.layers[0]
         edits = {name: hold for layer in self.layers for name, hold in self._holds(batch, layer, masks[layer]).items()}
         acts = edits.pop(first)(batch.acts)
@@ -258,6 +365,40 @@ class Ablation:
                 x = base.expand(len(out), -1, *out.shape[2:]).clone()
                 x[:, units] = out
         return self.target.values(out)
+
+    def natural_and_ablated(self, batch: Batch, nodes: Sequence[fx.Node]) -> tuple[_Values, _Values]:
+        """Values of nodes on a batch with nothing and with every unit of the one source layer ablated.
+
+        The nodes hold the layer's channels, or depend on nothing else (models with a graph).
+        """
+        (layer,) = self.layers
+        edits = self._holds(batch, layer, self._mask(layer, set()))
+        return self.segment.values(batch.acts, nodes), self.segment.values(batch.acts, nodes, edits)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the activations of all images are held."""
+        return self._stored is not None
+
+    def part_way(self, batch: Batch, amount: float) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """Response on a batch with all units of the one layer part of the way from the baseline, to be differentiated.
+
+        Args:
+            batch: one of `batches`.
+            amount: 0 for the baseline, 1 for the activations.
+
+        Returns:
+            The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
+            `(n, C, h', w')`, and activations minus baseline there.
+        """
+        (layer,) = self.layers
+        ways: dict[str, tuple[Tensor, Tensor]] = {}
+        natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in self.pools[layer]}}
+        for name, acts in natural.items():
+            moved = acts - batch.baselines[name]
+            ways[name] = ((batch.baselines[name] + amount * moved).detach().requires_grad_(True), moved)
+        edits = {pool: partial(_instead, ways[pool][0]) for pool in self.pools[layer]}
+        return self.target.values(self.segment.respond(ways[layer][0], batch.context, edits)), ways
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.
@@ -320,6 +461,10 @@ class Ablation:
         return graph.run({begin: acts}, [end], edits=edits)[end]
 
 
+def _instead(values: Tensor, _acts: Tensor) -> Tensor:
+    return values
+
+
 def _between(base: Tensor, acts: Tensor, weights: Tensor) -> Tensor:
     base, shape = (base, (1, -1, 1, 1)) if acts.ndim == 4 else (base.flatten(1), (1, -1))
     return base + weights.view(shape) * (acts - base)
@@ -354,7 +499,7 @@ class _PositionMeans:
 def _hold(base: Tensor, natural: Tensor) -> Callable[[Tensor], Tensor]:
     def hold(acts: Tensor) -> Tensor:
         values = base if acts.ndim == 4 else base.flatten(1)
-        return torch.where(natural.view(1, -1, *[1] * (acts.ndim - 2)), acts, values)
+        return torch.where(natural.view(-1, acts.shape[1], *[1] * (acts.ndim - 2)), acts, values)
 
     return hold
 

@@ -22,13 +22,13 @@ class Target:
 
     Attributes:
         name: address, the difference of two, or the name of the function.
-        layer: the layer of the units; the model's class scores for a function of the output.
+        layer: the layer of the units; None for a function of the output.
         units: one unit, or two of which the difference is taken; none for a function of the output.
         function: of the network's output, to one number an image.
     """
 
     name: str
-    layer: str
+    layer: str | None
     units: tuple[Unit, ...] = ()
     function: Callable[[Any], Tensor] | None = None
 
@@ -75,7 +75,7 @@ def target_of(model: Model, target: TargetLike) -> Target:
         AddressError: an unknown unit. CircuitsError: the two units of a difference are of different layers.
     """
     if callable(target) and not isinstance(target, Unit):
-        return Target(getattr(target, "__name__", type(target).__name__), model.logits, function=target)
+        return Target(getattr(target, "__name__", type(target).__name__), None, function=target)
     if isinstance(target, tuple):
         if len(target) != 2:
             raise CircuitsError(f"a difference is of two units; got {len(target)}")

@@ -508,3 +508,21 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path, number: signal.Si
             child.kill()
     assert child.returncode == 2 and printed == "" and said == "circuits: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rank_prints_units_and_the_curve_and_writes_them(cli: Cli, tmp_path: Path) -> None:
+    few = ["--images", "scenes:16", "--random", "2"]
+    ran = cli("rank", "scenes/mixed4a:11", *few, "--keep", "0.5", "--top", "3", "--out", tmp_path)
+    assert ran.code == 0, ran.err
+    for words in ("mixed3b:6", "magnitude", "random, strong", "CPR", "images not ranked on", "48 units keep"):
+        assert words in ran.out
+    written = json.loads((tmp_path / "rank.json").read_text("utf-8"))
+    assert (
+        written["ranking"]["units"][0] == "scenes/mixed3b:6" and (tmp_path / "size_curve.png").stat().st_size > 10_000
+    )
+    assert written["smallest"]["held_out"]["value"] > 0.3 and written["curve"]["f"][-1] == 1
+    ran = cli("rank", "scenes/logits:0-logits:3", *few, "--layers", "mixed4a", "--no-curve", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["ranking"]["target"] == "scenes/softmax_pre:0-softmax_pre:3" and ran.json["curve"] is None
+    assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--keep", "2"))
+    assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--against", tmp_path, "--baseline", "zero"))

@@ -1,0 +1,128 @@
+"""Ablations of many sets of units of one layer, at the price of what they change.
+
+The convolutions that read a layer are linear: with unit c ablated their outputs change by `W[:, c] * (b_c - a_c)`, and
+with only a set C kept they are `conv(b) + W[:, C] * (a_C - b_C)`. So a single edit costs 1/S of running a convolution
+over S channels again, and a circuit of n units n/S; only what comes after runs for each. This is exact up to the order
+of summation. Where something else than a convolution reads the channels, the whole segment runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuits.network.subnetwork import Reader, repeat_context
+from circuits.tracing.ablation import Ablation, Batch
+
+VALUES = 1 << 23
+"""Numbers in the largest tensor of a chunk of edits."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one convolution reads on a batch: activations, baselines, and its output without bias for both."""
+
+    reader: Reader
+    kernels: Tensor
+    acts: Tensor
+    base: Tensor
+    natural: Tensor
+    ablated: Tensor
+
+
+class ChannelEdits:
+    """Runs of an `Ablation` of one source layer with many different sets of units ablated."""
+
+    def __init__(self, ablation: Ablation) -> None:
+        self.ablation = ablation
+        (self.layer,) = ablation.layers
+        self.width = ablation.model.layers[self.layer].channels
+        readers = ablation.segment.readers() if ablation.stored else None
+        self._reads: list[list[_Read]] | None = None
+        if readers is not None:
+            with torch.no_grad():
+                self._reads = [self._read(batch, readers) for batch in ablation.batches()]
+
+    @property
+    def by_change(self) -> bool:
+        """Whether edits run at the price of what they change."""
+        return self._reads is not None
+
+    def _read(self, batch: Batch, readers: Sequence[Reader]) -> list[_Read]:
+        nodes = list(dict.fromkeys(reader.reads for reader in readers))
+        acts, base = self.ablation.natural_and_ablated(batch, nodes)
+        reads = []
+        for reader in readers:
+            kernels, a, b = reader.kernels(), acts[reader.reads], base[reader.reads]
+            reads.append(_Read(reader, kernels, a, b, reader.convolve(a, kernels), reader.convolve(b, kernels)))
+        return reads
+
+    @torch.no_grad()
+    def single(self) -> Iterator[Tensor]:
+        """Responses `(units, N, h, w)`, chunk by chunk over the layer's units, with each of them ablated alone."""
+        if self._reads is not None:
+            largest = max(r.natural[0].numel() for reads in self._reads for r in reads)
+            count = max(len(reads[0].acts) for reads in self._reads)
+            for some in _chunks(self.width, VALUES // (largest * count)):
+                yield torch.cat([self._changed(reads, some) for reads in self._reads], dim=1)
+            return
+        largest = max(batch.acts.numel() for batch in self.ablation.batches())
+        for some in _chunks(self.width, VALUES // largest):
+            yield torch.cat([self._copies(batch, some) for batch in self.ablation.batches()], dim=1)
+
+    def _changed(self, reads: Sequence[_Read], channels: slice) -> Tensor:
+        outputs = []
+        for r in reads:
+            moved, w = (
+                (r.base - r.acts)[:, channels],
+                r.kernels[:, channels].transpose(0, 1),
+            )  # (n, K, ..), (K, O, ..)
+            conv = r.reader.conv
+            if r.kernels.shape[2:] == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0):
+                change = moved[:, :, None] * w[None, :, :, :, :]
+            else:
+                flat = r.reader.convolve(moved, w.reshape(-1, 1, *w.shape[2:]), groups=len(w))
+                change = flat.view(len(flat), len(w), -1, *flat.shape[2:])
+            out = r.natural[:, None] + change + r.reader.bias()
+            outputs.append((r.reader, out.transpose(0, 1).flatten(0, 1)))
+        return self._values(outputs, len(reads[0].acts))
+
+    def _values(self, outputs: Sequence[tuple[Reader, Tensor]], n: int) -> Tensor:
+        values = self.ablation.target.values(self.ablation.segment.respond_after(outputs))
+        return values.reshape(-1, n, *values.shape[1:])
+
+    def _copies(self, batch: Batch, channels: slice) -> Tensor:
+        """Whole copies of the activations, one edited for each unit."""
+        n, some = len(batch.acts), range(*channels.indices(self.width))
+        masks = torch.ones((len(some), self.width), dtype=torch.bool, device=batch.acts.device)
+        masks[torch.arange(len(some)), list(some)] = False
+        rows = masks.repeat_interleave(n, dim=0)
+        repeated = Batch(
+            batch.acts.repeat(len(some), 1, 1, 1),
+            repeat_context(batch.context, len(some)),
+            {k: v if len(v) == 1 else v.repeat(len(some), 1, 1, 1) for k, v in batch.baselines.items()},
+        )
+        values = self.ablation.ablated(repeated, {self.layer: rows})
+        return values.reshape(-1, n, *values.shape[1:])
+
+    @torch.no_grad()
+    def keep(self, units: set[int]) -> Tensor:
+        """Response `(N, h, w)` with all units of the layer but these ablated."""
+        if self._reads is None:
+            return self.ablation.respond({self.layer: units})
+        chosen = sorted(units)
+        rows = []
+        for reads in self._reads:
+            outputs = []
+            for r in reads:
+                part = r.reader.convolve((r.acts - r.base)[:, chosen], r.kernels[:, chosen]) if chosen else 0.0
+                outputs.append((r.reader, r.ablated + part + r.reader.bias()))
+            rows.append(self._values(outputs, len(reads[0].acts))[0])
+        return torch.cat(rows)
+
+
+def _chunks(width: int, per: int) -> list[slice]:
+    return [slice(i, min(i + max(1, per), width)) for i in range(0, width, max(1, per))]

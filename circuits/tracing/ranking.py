@@ -1,0 +1,399 @@
+"""Which units of earlier layers a target stands on, ranked: by weights, gradients, patching, a learned mask, or chance.
+
+Every unit has a signed score and a magnitude, and units are ordered by magnitude. The score is its share of what the
+target loses when all units of the layer are ablated, `m(clean) - m(nothing)`, with m the explained variance of the
+target's response over all positions and images, or its mean. Scores of one layer sum to that under "integrated", and in
+a linear network under "weights", "gradient" and "patching". An inhibitor has a positive score where it keeps the target
+down on the right images; a unit with a negative score pulls the response away from what it is. A circuit needs both:
+without the units that pull, those that push overshoot. So the order is by how much a unit moves the response at all,
+the root of the summed squares of its contributions: in GoogLeNet circuits of the largest magnitudes keep far more of a
+unit than circuits of the largest scores. Where the mean is measured, the magnitude is the size of the score.
+
+With w the weight of a change of the response map, `(clean - nothing) / spread` for the explained variance, and the
+activation a of a unit going from its baseline b:
+
+- "weights": `sum w * (expanded weights x (a - b))`, of the linearized network.
+- "gradient": `sum w * (gradient at a x (a - b))`: attribution patching (Nanda 2023; Syed et al. 2023, 2310.10348).
+- "integrated": the gradient of m itself along the way from b to a, of all units of the layer at once: integrated
+  gradients (Sundararajan et al. 2017, 1703.01365) over activations (Hanna et al. 2024, 2403.17806).
+- "patching": `sum w * (clean - response with the unit at b)`, one unit at a time: exact.
+- "mask": a mask learned for circuits of all sizes at once (`learned_mask`); its numbers are no shares.
+- "random": the null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
+from circuits.common.provenance import provenance
+from circuits.errors import AddressError, CircuitsError
+from circuits.network.address import Unit
+from circuits.network.hooks import frozen
+from circuits.network.model import Model
+from circuits.tracing.ablation import Ablation, Batch, Measure
+from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
+from circuits.tracing.channel_edits import ChannelEdits
+from circuits.tracing.learned_mask import learn_mask
+from circuits.tracing.target import Target, TargetLike, target_of
+from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import number, one_of, whole_number
+from zoo.common.results import HIDDEN, Result
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress, reporter
+
+RankMethod = Literal["weights", "gradient", "integrated", "patching", "mask", "random"]
+METHODS: tuple[RankMethod, ...] = ("weights", "gradient", "integrated", "patching", "mask", "random")
+STEPS = {"integrated": 8, "mask": 120}
+"""Steps where none are given."""
+
+
+@dataclass(frozen=True)
+class Ranking(Result):
+    """Units of some layers, in the order of how much they move a target.
+
+    Attributes:
+        target: address, difference of two, or name of a function.
+        model: name of the model; layers: the source layers, earliest first.
+        method, baseline, measure: how.
+        units: addresses, largest magnitude first.
+        scores: signed shares of the measure; magnitudes: what units are ordered by. See the module.
+        clean, nothing: the measure with nothing and with everything ablated, on these images, by layer.
+        n_images: images ranked on.
+        seed: of the choice of images, and of what is random in the method.
+        provenance: weights, images, arguments.
+        image_digests: of each image ranked on, so that a curve is measured on others.
+        held_out: the images that were left out; stand_in: the baseline for these.
+        explains: the target, ready to run.
+    """
+
+    target: str
+    model: str
+    layers: tuple[str, ...]
+    method: str
+    baseline: str
+    measure: Measure
+    units: tuple[str, ...]
+    scores: tuple[float, ...]
+    magnitudes: tuple[float, ...]
+    clean: Mapping[str, float]
+    nothing: Mapping[str, float]
+    n_images: int
+    seed: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    image_digests: frozenset[str] = field(default=frozenset(), metadata=HIDDEN)
+    held_out: Images | None = field(default=None, metadata=HIDDEN, compare=False)
+    stand_in: Baseline | None = field(default=None, metadata=HIDDEN, compare=False)
+    explains: Target | None = field(default=None, metadata=HIDDEN, compare=False)
+
+    def top(self, n: int = 10) -> list[tuple[str, float]]:
+        """The first `n` units with their scores."""
+        whole_number("n", n)
+        return list(zip(self.units[:n], self.scores[:n], strict=True))
+
+    def score_of(self, unit: str) -> float:
+        """The score of a unit, by its address with or without the model's name.
+
+        Raises:
+            CircuitsError: it is not ranked here.
+        """
+        for address, value in zip(self.units, self.scores, strict=True):
+            if unit in (address, address.rpartition("/")[2]):
+                return value
+        raise CircuitsError(f"{unit} is not among the units of {', '.join(self.layers)}")
+
+    def members(self, n: int) -> dict[str, set[int]]:
+        """Channels of the first `n` units, by layer."""
+        by_layer: dict[str, set[int]] = {layer: set() for layer in self.layers}
+        for unit in map(Unit.parse, self.units[:n]):
+            by_layer[unit.layer].add(unit.index or 0)
+        return by_layer
+
+
+@outside_inference_mode
+def rank(
+    model: Model,
+    target: TargetLike,
+    *,
+    images: Any,
+    layers: str | Sequence[str] | None = None,
+    method: RankMethod = "integrated",
+    baseline: str | Baseline = "mean",
+    against: Any = None,
+    measure: Measure | None = None,
+    share: float = 0.5,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> Ranking:
+    """Rank all units of some layers by how much they move a target, over all positions and images.
+
+    Args:
+        model: the model.
+        target: a unit, a neuron, a class score, a difference "logits:0-logits:3" or ("logits:0", "logits:3"), or a
+            function of the network's output that gives one number an image.
+        images: images in any form that `capture` takes.
+        layers: source layers (default: the trunk layer before the target's). Several are ranked together.
+        method: see the module; "weights" needs kernels between the layers.
+        baseline: what an ablated unit is set to: "mean", "resample", "zero", or an object of `circuits.baselines`.
+        against: a counterfactual image for each image, as the baseline.
+        measure: "explained variance" of the target's response, or its "mean" over positions and images, which is the
+            default with counterfactuals: a logit difference, say.
+        share: of the images that are ranked on, chosen by `seed`; the others are left for `size_curve`.
+        steps: of "integrated" (default 8) and "mask" (default 120).
+        seed: of the choice of images, of "random" and of "mask".
+        batch_size: images per forward pass.
+        progress: True for a bar, or a function of (done, total) layers.
+
+    Returns:
+        The ranking, largest magnitude first, with signed scores.
+
+    Raises:
+        AddressError: unknown unit or layer. GraphError: "weights" without kernels. CircuitsError: the target does not
+            vary, or does not depend on the layers; counterfactuals that do not fit.
+
+    >>> rank(load("scenes"), "mixed4a:11", images="scenes:40").top(3)  # doctest: +SKIP
+    """
+    one_of("method", method, METHODS)
+    explained = target_of(model, target)
+    sources, (dataset, own), (held_out, stand_in) = split_images(
+        model, explained, layers, images, baseline, against, share, seed
+    )
+    scores: dict[str, UnitScores] = {}
+    clean: dict[str, float] = {}
+    nothing: dict[str, float] = {}
+    groups = [sources] if method == "mask" else [[layer] for layer in sources]
+    with reporter(progress, "layer") as report:
+        for done, group in enumerate(groups):
+            ablation = Ablation(model, explained, group, dataset, own, measure=measure, batch_size=batch_size)
+            ablation.check_reached()
+            scores |= unit_scores(ablation, method, steps=steps, seed=seed)
+            clean |= dict.fromkeys(group, ablation.value(ablation.clean))
+            nothing |= dict.fromkeys(group, ablation.value(ablation.nothing))
+            report(done + 1, len(groups))
+    rows = [
+        (str(Unit(layer, c, model.name)), score, magnitude)
+        for layer in sources
+        for c, (score, magnitude) in enumerate(
+            zip(scores[layer].signed.tolist(), scores[layer].magnitude.tolist(), strict=True)
+        )
+    ]
+    rows.sort(key=lambda row: -row[2])
+    return Ranking(
+        target=explained.name,
+        model=model.name,
+        layers=tuple(sources),
+        method=method,
+        baseline=own.name,
+        measure=ablation.measure,
+        units=tuple(row[0] for row in rows),
+        scores=tuple(row[1] for row in rows),
+        magnitudes=tuple(row[2] for row in rows),
+        clean=clean,
+        nothing=nothing,
+        n_images=len(dataset),
+        seed=seed,
+        provenance=provenance(
+            weights=model.digest, weights_source=model.source, images=dataset.name, images_digest=dataset.digest,
+            n_images=len(dataset), share=share, steps=steps or STEPS.get(method), seed=seed,
+        ),
+        image_digests=image_digests(dataset),
+        held_out=held_out,
+        stand_in=stand_in,
+        explains=explained,
+    )  # fmt: skip
+
+
+def image_digests(images: Images) -> frozenset[str]:
+    """One digest for each image, of its name and contents."""
+    return frozenset(images.subset([i]).digest for i in range(len(images)))
+
+
+def source_layers(model: Model, target: Target, layers: str | Sequence[str] | None) -> list[str]:
+    """The layers to rank, earliest first: those named, or the trunk layer before the target's.
+
+    Raises:
+        AddressError: unknown, a branch or a basis, or none lies before the target.
+    """
+    if layers is None:
+        before = model.before(target.layer or model.logits)
+        if before is None:
+            raise AddressError(f"{target.name} has no layer before it that is known: name some, layers=[...]")
+        return [before]
+    names = [model.layer(name).name for name in ([layers] if isinstance(layers, str) else layers)]
+    if not names:
+        raise AddressError("name at least one source layer, for example layers=['mixed3b']")
+    order = list(model.layers)
+    return sorted(dict.fromkeys(names), key=order.index)
+
+
+def split_images(
+    model: Model,
+    target: Target,
+    layers: str | Sequence[str] | None,
+    images: Any,
+    baseline: str | Baseline,
+    against: Any,
+    share: float,
+    seed: int,
+) -> tuple[list[str], tuple[Images, Baseline], tuple[Images, Baseline]]:
+    """The source layers, the images to rank on with their baseline, and those held out with theirs; see `rank`."""
+    number("share", share, above=0, most=1)
+    whole_number("seed", seed, least=0)
+    everything, stand_in = open_images(images), baseline_of(baseline, against, seed=seed)
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
+    first = max(1, round(share * len(everything)))
+    halves = [taken(everything, stand_in, sorted(part)) for part in (order[:first], order[first:])]
+    return source_layers(model, target, layers), halves[0], halves[1]
+
+
+def taken(images: Images, baseline: Baseline, indices: Sequence[int]) -> tuple[Images, Baseline]:
+    """Some of the images, and the baseline for these: of counterfactuals those that belong to them."""
+    if isinstance(baseline, Counterfactual):
+        baseline = Counterfactual(baseline.paired(images).subset(indices))
+    return images.subset(indices), baseline
+
+
+# -- the methods --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UnitScores:
+    """Of the units of a layer: signed shares of the measure, and how much each moves the response, `(C,)` float64."""
+
+    signed: Tensor
+    magnitude: Tensor
+
+
+def unit_scores(
+    ablation: Ablation, method: RankMethod, *, steps: int | None = None, seed: int = 0
+) -> dict[str, UnitScores]:
+    """Scores of the units of each layer of an ablation; all methods but "mask" take one layer."""
+    count = whole_number("steps", steps if steps is not None else STEPS.get(method, 1))
+    if method == "mask":
+        numbers = learn_mask(ablation, steps=count, seed=seed)
+        return {layer: UnitScores(values.double(), values.double()) for layer, values in numbers.items()}
+    (layer,) = ablation.layers
+    match method:
+        case "weights":
+            signed, squares = _by_weights(ablation, layer)
+        case "gradient":
+            signed, squares = _by_gradients(ablation, [1.0], lambda _, part: ablation.weights(part))
+        case "integrated":
+            # midpoints: the error of the sum falls with the square of the step
+            signed, squares = _by_gradients(ablation, [(k + 0.5) / count for k in range(count)], ablation.slope)
+        case "patching":
+            signed, squares = _by_patching(ablation)
+        case "random":
+            # each layer of a model has its own numbers for one seed
+            place = list(ablation.model.layers).index(layer)
+            width = ablation.model.layers[layer].channels
+            signed = torch.from_numpy(np.random.default_rng([seed, place]).random(width))
+            return {layer: UnitScores(signed, signed)}
+    magnitude = signed.abs() if ablation.measure == "mean" else (squares / ablation.spread).sqrt()
+    return {layer: UnitScores(signed, magnitude)}
+
+
+def _by_gradients(
+    ablation: Ablation, amounts: Sequence[float], cotangent: Callable[[Tensor, slice], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Gradient x (activation - baseline) with all units at some amounts between baseline and activation, as a mean.
+
+    Returns:
+        The sum for each unit of what `cotangent` takes back from the response, and that of the squares of what the
+        whole response takes back.
+    """
+    signed, squares = _empty(ablation), _empty(ablation)
+    with frozen(ablation.model.module), torch.enable_grad():
+        for number in range(ablation.n_batches):
+            batch, part = ablation.batch(number)
+            whole: dict[str, Tensor] = {}
+            for amount in amounts:
+                response, ways = ablation.part_way(batch, amount)
+                leaves = [leaf for leaf, _ in ways.values()]
+                weights = cotangent(response.detach(), part)
+                weighted = torch.autograd.grad((weights * response).sum(), leaves, retain_graph=True, allow_unused=True)
+                plain = torch.autograd.grad(response.sum(), leaves, allow_unused=True)
+                for (name, (_, moved)), g, h in zip(ways.items(), weighted, plain, strict=True):
+                    if g is not None and h is not None:
+                        signed += (g * moved).flatten(2).sum(dim=(0, 2)).double().cpu() / len(amounts)
+                        step = h * moved / len(amounts)
+                        whole[name] = whole[name] + step if name in whole else step
+            for contributions in whole.values():
+                squares += contributions.pow(2).flatten(2).sum(dim=(0, 2)).double().cpu()
+    return signed, squares
+
+
+def _by_patching(ablation: Ablation) -> tuple[Tensor, Tensor]:
+    signed, squares = [], []
+    for responses in ChannelEdits(ablation).single():
+        lost = ablation.clean - responses
+        signed.append((ablation.weights() * lost).flatten(1).double().sum(dim=1).cpu())
+        squares.append(lost.pow(2).flatten(1).double().sum(dim=1).cpu())
+    return torch.cat(signed), torch.cat(squares)
+
+
+def _empty(ablation: Ablation) -> Tensor:
+    return torch.zeros(ablation.model.layers[ablation.layers[0]].channels, dtype=torch.float64)
+
+
+def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
+    """Expanded weights x (activation - baseline), by the convolution with the kernels, and its squares."""
+    model, units = ablation.model, ablation.target.units
+    if not units:
+        raise CircuitsError("method='weights' takes a unit as its target: a function of the output has no kernels")
+    each = [expanded_weights(model, source=layer, target=unit) for unit in units]
+    kernel = (each[0].kernels[0] if len(each) == 1 else each[0].kernels[0] - each[1].kernels[0]).detach()
+    size, at = model.layers[units[0].layer].size or (1, 1), units[0].at
+    signed, squares = _empty(ablation), _empty(ablation)
+    with torch.enable_grad():
+        for number in range(ablation.n_batches):
+            batch, part = ablation.batch(number)
+            moved = _moved(ablation, batch, layer, each[0].start)
+            weights = ablation.weights(part)
+            # a ReLU that is off passes no contribution on, as in the gradient
+            everywhere = (ablation.clean[part] != 0).to(weights)
+            if at is not None:
+                sides = (at[1], size[1] - at[1] - 1, at[0], size[0] - at[0] - 1)
+                weights, everywhere = F.pad(weights, sides), F.pad(everywhere, sides)
+            leaf = torch.zeros_like(moved, requires_grad=True)
+            for total, taken_back, k, x in (
+                (signed, weights, kernel, moved),
+                (squares, everywhere, kernel.pow(2), moved.pow(2)),
+            ):
+                out = _convolved(leaf, k.to(moved), each[0], (weights.shape[1], weights.shape[2]))
+                (gradient,) = torch.autograd.grad((taken_back * out).sum(), leaf)
+                total += (gradient * x).sum(dim=(0, 2, 3)).double().cpu()
+    return signed, squares
+
+
+def _moved(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
+    """Activations minus baseline `(n, C, h, w)`, of the layer or of what a pool or a normalization makes of it."""
+    if start == layer:
+        return batch.acts - batch.baselines[layer]
+    node = ablation.model.node(start)
+    natural, ablated = ablation.natural_and_ablated(batch, [node])
+    axes = ablation.model.layers[start].axes
+    return axes.maps(natural[node]) - axes.maps(ablated[node])
+
+
+def _convolved(acts: Tensor, kernel: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
+    """What expanded weights `(S, kh, kw)` make of activations: maps `(n, h, w)` of `size`."""
+    stride = tuple(max(1, s) for s in weights.stride)
+    pads: list[int] = []
+    for axis in (
+        1,
+        0,
+    ):  # F.pad starts with the last; what lies outside the map is zero, and what is not read is cut off
+        before = -weights.offset[axis]
+        needed = (size[axis] - 1) * stride[axis] + kernel.shape[1 + axis]
+        pads += [before, needed - before - acts.shape[2 + axis]]
+    return F.conv2d(F.pad(acts, pads), kernel[None], stride=stride)[:, 0]

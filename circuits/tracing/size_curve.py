@@ -1,0 +1,345 @@
+"""How much of a target a ranking keeps, at every size: the yardstick of circuit discovery, beside random circuits.
+
+For the first n units of a ranking all others are set to the baseline, and
+`f(n) = (m(circuit) - m(nothing)) / (m(clean) - m(nothing))`. CPR is the area under f over the share of units, CMD that
+under |1 - f|, by trapezoids: the definitions of the mechanistic interpretability benchmark, MIB (Mueller et al. 2025,
+arXiv 2504.13151). A good ranking has a large CPR and a small CMD. Measured on images that the ranking did not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.common.provenance import provenance
+from circuits.common.statistics import percentile_interval
+from circuits.errors import CircuitsError
+from circuits.network.model import Model
+from circuits.tracing import null_circuits
+from circuits.tracing.ablation import Ablation
+from circuits.tracing.baselines import Baseline, baseline_of
+from circuits.tracing.channel_edits import ChannelEdits
+from circuits.tracing.ranking import Ranking, image_digests
+from circuits.tracing.target import target_of
+from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import whole_number
+from zoo.common.results import Result
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress, reporter
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of all units at which circuits are measured, as in MIB."""
+DRAWS = 1000
+"""Resamples of the images for an interval."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A value, and the 95 % interval of resampled images."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class NullCurves(Result):
+    """Random circuits beside a curve.
+
+    Attributes:
+        kind: "strong" (sampled among the units that act most on the target), "matched" (as active as the ranking's
+            units), or "any".
+        f: `(draws, sizes)`; cpr, cmd: of each draw.
+    """
+
+    kind: str
+    f: Array
+    cpr: Array
+    cmd: Array
+
+
+@dataclass(frozen=True, eq=False)
+class SizeCurve(Result):
+    """The share of a target that circuits of growing size keep.
+
+    Attributes:
+        target, model, layers, method, baseline, measure: as in the ranking.
+        sizes: units in each circuit; n_units: in all; the last circuit is all of them.
+        f: share of the measure kept, one for each size, 0 with nothing kept and 1 with everything.
+        f_low, f_high: 95 % intervals over images.
+        explained_variance: of the target's response.
+        cpr, cmd: areas under f and |1 - f|.
+        nulls: kind -> random circuits of these sizes.
+        percentile: percent of "strong" random curves with a lower CPR.
+        clean, nothing: the measure with nothing and with everything ablated.
+        n_images: measured on; held_out: whether the ranking saw none of them.
+        seed: of random circuits and intervals.
+        provenance: weights, images, arguments.
+    """
+
+    target: str
+    model: str
+    layers: tuple[str, ...]
+    method: str
+    baseline: str
+    measure: str
+    sizes: tuple[int, ...]
+    n_units: int
+    f: tuple[float, ...]
+    f_low: tuple[float, ...]
+    f_high: tuple[float, ...]
+    explained_variance: tuple[float, ...]
+    cpr: Estimate
+    cmd: Estimate
+    nulls: Mapping[str, NullCurves]
+    percentile: float | None
+    clean: float
+    nothing: float
+    n_images: int
+    held_out: bool
+    seed: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Sizes as shares of all units."""
+        return tuple(n / self.n_units for n in self.sizes)
+
+    def size_for(self, share: float) -> int | None:
+        """The smallest measured size whose f is at least `share`; None where none is."""
+        return next((n for n, f in zip(self.sizes, self.f, strict=True) if f >= share), None)
+
+
+@outside_inference_mode
+def size_curve(
+    model: Model,
+    ranking: Ranking,
+    *,
+    images: Any = None,
+    against: Any = None,
+    baseline: str | Baseline | None = None,
+    sizes: Sequence[int] | None = None,
+    random: int = 20,
+    held_out: bool = True,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> SizeCurve:
+    """Measure circuits of growing size: the first units of a ranking, all others at the baseline.
+
+    Args:
+        model: the model that was ranked.
+        ranking: of `circuits.rank`, or your own (`circuits.Ranking`).
+        images: images to measure on, less those that were ranked on (default: the images that `rank` left out).
+        against: a counterfactual image for each image, where images are given and the baseline is counterfactual.
+        baseline: another one than the ranking's.
+        sizes: numbers of units (default: .1 to 100 % of all).
+        random: random circuits of each kind and size.
+        held_out: False measures on all of `images`, also those ranked on.
+        seed: of random circuits and intervals.
+        batch_size: images per forward pass.
+        progress: True for a bar, or a function of (done, total) circuits.
+
+    Raises:
+        CircuitsError: the ranking is of another model; no image is left that it did not see; sizes out of range; the
+            target does not vary on the images or does not depend on the layers.
+
+    >>> ranking = rank(load("scenes"), "mixed4a:11", images="scenes:60")  # doctest: +SKIP
+    >>> size_curve(model, ranking).cpr.value  # doctest: +SKIP
+    """
+    whole_number("random", random, least=0)
+    whole_number("seed", seed, least=0)
+    ablation, unseen = ablation_of(
+        model, ranking, images=images, against=against, baseline=baseline, held_out=held_out, seed=seed,
+        batch_size=batch_size,
+    )  # fmt: skip
+    ablation.check_reached()
+    total = len(ranking.units)
+    counts = _counts(total, sizes)
+    runs = ChannelEdits(ablation) if len(ablation.layers) == 1 else None
+
+    def respond(units: Mapping[str, set[int]]) -> Tensor:
+        return ablation.respond(units) if runs is None else runs.keep(units[ablation.layers[0]])
+
+    circuits_of = [ranking.members(n) for n in counts]
+    drawn = _null_circuits(ablation, circuits_of, random, seed)
+    with reporter(progress, "circuit") as report:
+        done, rounds = 0, len(counts) * (1 + sum(len(draws) for draws in drawn.values()))
+
+        def measured(units: Mapping[str, set[int]]) -> Tensor:
+            nonlocal done
+            everything = sum(len(members) for members in units.values()) == total
+            response = ablation.clean if everything else respond(units)
+            done += 1
+            report(done, rounds)
+            return response
+
+        responses = [measured(units) for units in circuits_of]
+        nulls = {
+            kind: np.array([[ablation.share(measured(units)) for units in draw] for draw in draws])
+            for kind, draws in drawn.items()
+        }
+    f = np.array([ablation.share(response) for response in responses])
+    x = np.array(counts) / total
+    resampled = _resampled_shares(ablation, responses, seed)
+    low, high = (bound.tolist() for bound in percentile_interval(torch.from_numpy(resampled)))
+    null_curves = {kind: NullCurves(kind, values, *_areas(x, values)) for kind, values in nulls.items()}
+    cpr, cmd = (
+        _estimate(float(own[0]), draws) for own, draws in zip(_areas(x, f[None]), _areas(x, resampled), strict=True)
+    )
+    strong = null_curves.get("strong")
+    return SizeCurve(
+        target=ranking.target,
+        model=model.name,
+        layers=ranking.layers,
+        method=ranking.method,
+        baseline=ablation.baseline.name,
+        measure=ablation.measure,
+        sizes=tuple(counts),
+        n_units=total,
+        f=tuple(f.tolist()),
+        f_low=tuple(low),
+        f_high=tuple(high),
+        explained_variance=tuple(ablation.explained(response) for response in responses),
+        cpr=cpr,
+        cmd=cmd,
+        nulls=null_curves,
+        percentile=None if strong is None else 100 * float((strong.cpr < cpr.value).mean()),
+        clean=ablation.value(ablation.clean),
+        nothing=ablation.value(ablation.nothing),
+        n_images=len(ablation.images),
+        held_out=unseen,
+        seed=seed,
+        provenance=provenance(
+            weights=model.digest, images=ablation.images.name, images_digest=ablation.images.digest,
+            n_images=len(ablation.images), random=random, seed=seed, ranking=dict(ranking.provenance),
+        ),
+    )  # fmt: skip
+
+
+def ablation_of(
+    model: Model,
+    ranking: Ranking,
+    *,
+    images: Any,
+    against: Any,
+    baseline: str | Baseline | None,
+    held_out: bool,
+    seed: int,
+    batch_size: int,
+) -> tuple[Ablation, bool]:
+    """The layers of a ranking under ablation, on images that it did not see; and whether there are only such."""
+    if ranking.model != model.name:
+        raise CircuitsError(f"the ranking is of model {ranking.model}, not of {model.name}")
+    if images is None:
+        if ranking.held_out is None or not len(ranking.held_out):
+            raise CircuitsError("the ranking saw all of its images: give others, images=..., or rank with share=0.5")
+        source, own, unseen = ranking.held_out, ranking.stand_in, True
+        assert own is not None
+        stand_in = own if baseline is None and against is None else baseline_of(baseline or "mean", against, seed=seed)
+    else:
+        source = open_images(images)
+        stand_in = baseline_of(baseline or ranking.baseline, against, seed=seed)
+        source, stand_in, unseen = _unseen(source, stand_in, ranking, held_out)
+    target = ranking.explains or target_of(model, ranking.target)
+    ablation = Ablation(
+        model,
+        target,
+        list(ranking.layers),
+        source,
+        stand_in,
+        measure=ranking.measure,
+        batch_size=batch_size,
+    )
+    return ablation, unseen
+
+
+def _measure(ranking: Ranking) -> Any:
+    return ranking.measure
+
+
+def _unseen(images: Images, baseline: Baseline, ranking: Ranking, held_out: bool) -> tuple[Images, Baseline, bool]:
+    from circuits.tracing.ranking import taken
+
+    new = [i for i in range(len(images)) if not image_digests(images.subset([i])) & ranking.image_digests]
+    if not held_out or len(new) == len(images):
+        return images, baseline, len(new) == len(images)
+    if not new:
+        raise CircuitsError(
+            f"all {len(images)} images were ranked on: give others, or held_out=False to measure on them all the same"
+        )
+    return *taken(images, baseline, new), True
+
+
+def _counts(total: int, sizes: Sequence[int] | None) -> list[int]:
+    if sizes is None:
+        return sorted({max(1, round(share * total)) for share in SHARES})
+    counts = sorted({whole_number("sizes", n, least=1, most=total) for n in sizes})
+    if not counts:
+        raise CircuitsError("sizes=[] measures nothing: name some numbers of units")
+    return counts
+
+
+def _null_circuits(
+    ablation: Ablation, circuits_of: Sequence[dict[str, set[int]]], draws: int, seed: int
+) -> dict[str, list[list[dict[str, set[int]]]]]:
+    """Kind -> for each draw a circuit of each size, with as many units in each layer as the ranking's."""
+    if not draws:
+        return {}
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    strengths = ablation.strengths()
+    widths = {layer: ablation.model.layers[layer].channels for layer in ablation.layers}
+    counts = [{layer: len(units) for layer, units in members.items()} for members in circuits_of]
+    make: dict[str, Callable[[int], dict[str, set[int]]]] = {
+        "strong": lambda i: null_circuits.among_strongest(counts[i], strengths, rng),
+        "matched": lambda i: null_circuits.matched(circuits_of[i], ablation.means, rng),
+        "any": lambda i: null_circuits.uniform(counts[i], widths, generator),
+    }
+    return {kind: [[draw(i) for i in range(len(counts))] for _ in range(draws)] for kind, draw in make.items()}
+
+
+def _areas(x: Array, f: Array) -> tuple[Array, Array]:
+    """CPR and CMD of curves `(draws, sizes)` over shares of units `(sizes,)`, from nothing kept, where f is 0."""
+    shares, values = np.concatenate([[0.0], x]), np.concatenate([np.zeros((len(f), 1)), f], axis=1)
+    return np.trapezoid(values, shares, axis=1), np.trapezoid(np.abs(1 - values), shares, axis=1)
+
+
+def _resampled_shares(ablation: Ablation, responses: Sequence[Tensor], seed: int) -> Array:
+    """Shares kept `(draws, sizes)` on images resampled with replacement.
+
+    For the explained variance f is `1 - squared error / squared error with nothing kept`: both are sums over images.
+    """
+    gained = np.stack([_by_image(ablation, response) for response in responses], axis=1)
+    whole = _by_image(ablation, ablation.clean)
+    indices = np.random.default_rng(seed).integers(0, len(whole), (DRAWS, len(whole)))
+    totals = whole[indices].sum(axis=1)
+    totals[totals == 0] = np.nan
+    shares: Array = np.nan_to_num(gained[indices].sum(axis=1) / totals[:, None])
+    return shares
+
+
+def _by_image(ablation: Ablation, response: Tensor) -> Array:
+    """What each image adds to the measure's gain over nothing kept, up to a common factor, `(N,)`."""
+    if ablation.measure == "mean":
+        gain = response - ablation.nothing
+    else:
+        gain = (ablation.clean - ablation.nothing).pow(2) - (ablation.clean - response).pow(2)
+    by_image: Array = gain.double().sum(dim=(1, 2)).cpu().numpy()
+    return by_image
+
+
+def _estimate(value: float, draws: Array) -> Estimate:
+    low, high = percentile_interval(torch.from_numpy(draws))
+    return Estimate(value, float(low), float(high))
+
+
+def estimated_share(ablation: Ablation, response: Tensor, seed: int) -> Estimate:
+    """The share of the measure that a response keeps, with its interval over images."""
+    return _estimate(ablation.share(response), _resampled_shares(ablation, [response], seed)[:, 0])

@@ -1,0 +1,206 @@
+"""The smallest circuit that keeps a share of a target: by a learned mask, then pruned; tried on other images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from circuits.common.provenance import provenance
+from circuits.network.address import Unit
+from circuits.network.model import Model
+from circuits.tracing.ablation import Ablation
+from circuits.tracing.baselines import Baseline
+from circuits.tracing.channel_edits import ChannelEdits
+from circuits.tracing.learned_mask import learn_mask
+from circuits.tracing.ranking import STEPS, split_images, unit_scores
+from circuits.tracing.size_curve import Estimate, estimated_share
+from circuits.tracing.target import TargetLike, target_of
+from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import number, whole_number
+from zoo.common.results import Result
+from zoo.progress import Progress, reporter
+
+Members = dict[str, set[int]]
+
+
+@dataclass(frozen=True)
+class SmallestCircuit(Result):
+    """A small circuit that keeps a share of a target.
+
+    Attributes:
+        target, model, layers, baseline, measure: of what.
+        keep: the share asked for; found_share: the share kept on the images it was found on, at least that.
+        held_out: the share kept on images that had no part in finding it.
+        units: addresses, those whose loss costs most first; losses: the share that each costs, on the images it was
+            found on.
+        n_units: of how many.
+        n_images, n_held_out: images to find it on, and to try it on.
+        seed: of the split and of the mask.
+        provenance: weights, images, arguments.
+    """
+
+    target: str
+    model: str
+    layers: tuple[str, ...]
+    baseline: str
+    measure: str
+    keep: float
+    found_share: float
+    held_out: Estimate
+    units: tuple[str, ...]
+    losses: tuple[float, ...]
+    n_units: int
+    n_images: int
+    n_held_out: int
+    seed: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@outside_inference_mode
+def smallest(
+    model: Model,
+    target: TargetLike,
+    *,
+    images: Any,
+    keep: float = 0.9,
+    layers: str | Sequence[str] | None = None,
+    baseline: str | Baseline = "mean",
+    against: Any = None,
+    share: float = 0.5,
+    steps: int = STEPS["mask"],
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = None,
+) -> SmallestCircuit:
+    """The smallest circuit that keeps a share of a target, as far as a learned mask and pruning find it.
+
+    A mask is learned for all sizes, then once more for the size at which its circuit keeps enough; then the units that
+    cost least are left out, as long as enough is kept.
+
+    Args:
+        model: the model.
+        target: as for `rank`.
+        images: images in any form that `capture` takes.
+        keep: share of the measure to keep, 0 to 1; see `size_curve`.
+        layers, baseline, against, seed: as for `rank`.
+        share: of the images that the circuit is found on; it is tried on the others.
+        steps: of each mask.
+        batch_size: images per forward pass.
+        progress: True for a bar, or a function of (done, total) steps.
+
+    Raises:
+        CircuitsError: as for `rank`; no image is left to try it on.
+
+    >>> smallest(load("scenes"), "mixed4a:11", images="scenes:60").units  # doctest: +SKIP
+    """
+    number("keep", keep, above=0, most=1)
+    whole_number("steps", steps)
+    explained = target_of(model, target)
+    sources, (train_images, train_baseline), (test_images, test_baseline) = split_images(
+        model, explained, layers, images, baseline, against, share, seed
+    )
+    with reporter(progress, "step") as report:
+        train = Ablation(model, explained, sources, train_images, train_baseline, batch_size=batch_size)
+        train.check_reached()
+        report(1, 4)
+        circuit = _search(train, keep, steps, seed)
+        report(2, 4)
+        circuit, losses = _prune(train, circuit, keep)
+        report(3, 4)
+        test = Ablation(model, explained, sources, test_images, test_baseline, batch_size=batch_size)
+        test.check_reached()
+        held_out = estimated_share(test, test.respond(circuit), seed)
+        report(4, 4)
+    order = sorted(losses, key=lambda unit: -losses[unit])
+    return SmallestCircuit(
+        target=explained.name,
+        model=model.name,
+        layers=tuple(sources),
+        baseline=train_baseline.name,
+        measure=train.measure,
+        keep=keep,
+        found_share=train.share(train.respond(circuit)),
+        held_out=held_out,
+        units=tuple(str(Unit(layer, c, model.name)) for layer, c in order),
+        losses=tuple(losses[unit] for unit in order),
+        n_units=sum(model.layers[layer].channels for layer in sources),
+        n_images=len(train_images),
+        n_held_out=len(test_images),
+        seed=seed,
+        provenance=provenance(
+            weights=model.digest, images=train_images.name, images_digest=train_images.digest, share=share,
+            steps=steps, keep=keep, seed=seed,
+        ),
+    )  # fmt: skip
+
+
+def _keeper(ablation: Ablation) -> Callable[[Members], float]:
+    """The share that a circuit keeps."""
+    if len(ablation.layers) > 1:
+        return lambda circuit: ablation.share(ablation.respond(circuit))
+    (layer,), runs = ablation.layers, ChannelEdits(ablation)
+    return lambda circuit: ablation.share(runs.keep(circuit[layer]))
+
+
+def _search(train: Ablation, keep: float, steps: int, seed: int) -> Members:
+    """The smallest circuit of two masks that keeps enough: for all sizes, and for the size that this one comes to."""
+    share_of = _keeper(train)
+    start = None
+    if len(train.layers) == 1:
+        start = {layer: scores.magnitude for layer, scores in unit_scores(train, "gradient").items()}
+    numbers = learn_mask(train, steps=steps, seed=seed, start=start)
+    size = _enough(numbers, share_of, keep)
+    again = learn_mask(train, steps=steps, seed=seed, size=size, start=numbers)
+    candidates = [(_enough(n, share_of, keep), i) for i, n in enumerate((numbers, again))]
+    size, best = min(candidates)
+    return _largest((numbers, again)[best], size)
+
+
+def _largest(numbers: Mapping[str, torch.Tensor], size: int) -> Members:
+    """The units with the largest numbers, over all layers."""
+    every = torch.cat(list(numbers.values()))
+    names = [(layer, c) for layer, values in numbers.items() for c in range(len(values))]
+    circuit: Members = {layer: set() for layer in numbers}
+    for i in every.argsort(descending=True, stable=True)[:size].tolist():
+        circuit[names[i][0]].add(names[i][1])
+    return circuit
+
+
+def _enough(numbers: Mapping[str, torch.Tensor], share_of: Callable[[Members], float], keep: float) -> int:
+    """A size at which the circuit of a mask keeps enough and the next smaller does not, by bisection."""
+    low, high = 0, sum(len(values) for values in numbers.values())  # nothing keeps 0, everything 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if share_of(_largest(numbers, middle)) >= keep:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _prune(train: Ablation, circuit: Members, keep: float) -> tuple[Members, dict[tuple[str, int], float]]:
+    """Leave out the units that cost least as long as enough is kept, a tenth of them at a time, then one by one."""
+    share_of = _keeper(train)
+    circuit = {layer: set(units) for layer, units in circuit.items()}
+    while True:
+        whole = share_of(circuit)
+        losses = {
+            (layer, c): whole - share_of(_without(circuit, [(layer, c)])) for layer in circuit for c in circuit[layer]
+        }
+        order = sorted(losses, key=lambda unit: losses[unit])
+        if len(order) <= 1:
+            return circuit, losses
+        for count in sorted({max(1, len(order) // 10), 1}, reverse=True):
+            smaller = _without(circuit, order[:count])
+            if share_of(smaller) >= keep:
+                circuit = smaller
+                break
+        else:
+            return circuit, losses
+
+
+def _without(circuit: Members, units: Sequence[tuple[str, int]]) -> Members:
+    return {layer: {c for c in members if (layer, c) not in units} for layer, members in circuit.items()}
