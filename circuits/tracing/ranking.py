@@ -365,13 +365,11 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
                 sides = (at[1], size[1] - at[1] - 1, at[0], size[0] - at[0] - 1)
                 weights, everywhere = F.pad(weights, sides), F.pad(everywhere, sides)
             leaf = torch.zeros_like(moved, requires_grad=True)
-            for total, taken_back, k, x in (
-                (signed, weights, kernel, moved),
-                (squares, everywhere, kernel.pow(2), moved.pow(2)),
-            ):
-                out = _convolved(leaf, k.to(moved), each[0], (weights.shape[1], weights.shape[2]))
-                (gradient,) = torch.autograd.grad((taken_back * out).sum(), leaf)
-                total += (gradient * x).sum(dim=(0, 2, 3)).double().cpu()
+            out = _convolved(leaf, kernel.to(moved), each[0], (weights.shape[1], weights.shape[2]))
+            (weighted,) = torch.autograd.grad((weights * out).sum(), leaf, retain_graph=True)
+            (plain,) = torch.autograd.grad((everywhere * out).sum(), leaf)
+            signed += (weighted * moved).sum(dim=(0, 2, 3)).double().cpu()
+            squares += (plain * moved).pow(2).sum(dim=(0, 2, 3)).double().cpu()
     return signed, squares
 
 

@@ -72,12 +72,14 @@ def test_weights_are_expanded_weights_times_activation_minus_baseline(stage: int
         weight = (clean - nothing) / float((clean - clean.mean()).pow(2).sum())
         by_unit = [torch.nn.functional.conv2d(moved[:, [c]], conv.weight[:1, [c]], padding=1)[:, 0] for c in range(4)]
     expected = [float((weight * part).sum()) for part in by_unit]
-    # each tap of the kernel by itself, where the ReLU passes it on
+    # what each source position gives the whole map, where the ReLU passes it on
+    gate = (clean > 0).float()[:, None]
     squares = [
-        torch.nn.functional.conv2d(moved[:, [c]].pow(2), conv.weight[:1, [c]].pow(2), padding=1)[:, 0] for c in range(4)
+        (torch.nn.functional.conv_transpose2d(gate, conv.weight[:1, [c]].detach(), padding=1) * moved[:, [c]]).pow(2)
+        for c in range(4)
     ]
     spread = float((clean - clean.mean()).pow(2).sum())
-    sizes = [float((s * (clean > 0)).sum() / spread) ** 0.5 for s in squares]
+    sizes = [float(s.sum() / spread) ** 0.5 for s in squares]
     for address in ("4:0", "4:0@2,3"):
         ablation = Ablation(model, target_of(model, address), ["1"], open_images(images), Mean(), batch_size=2)
         scores = unit_scores(ablation, "weights")["1"].signed
