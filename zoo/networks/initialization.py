@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 def he_init(module: nn.Module) -> nn.Module:
@@ -32,3 +35,23 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Weights take no memory; numbers that a network's shape is computed from do."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty:  # what every layer of torch.nn makes its weights with
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def outline(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` makes, without memory for its weights where that can be: for names and shapes alone."""
+    for context in (_WithoutWeights(), torch.device("meta"), contextlib.nullcontext()):
+        with contextlib.suppress(NotImplementedError, RuntimeError), context:
+            return seeded(build, 0)
+    return seeded(build, 0)

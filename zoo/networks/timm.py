@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from zoo.cards import LIBRARIES, Card
 from zoo.errors import ModelError, WeightsError, did_you_mean, shorten
 from zoo.inputs import InputSpec
+from zoo.networks.initialization import outline
 from zoo.networks.torchvision import logits_layer
 
 
@@ -32,11 +32,10 @@ def card(name: str) -> Card:
     timm = _library()
     if not timm.is_model(name):
         raise ModelError(f"timm has no model called {shorten(name)!r}.{did_you_mean(name, timm.list_models())}")
-    with torch.device("meta"):
-        outline: nn.Module = timm.create_model(name, pretrained=False)
-    config: dict[str, Any] = outline.pretrained_cfg  # type: ignore[assignment]
+    blank = outline(lambda: timm.create_model(name, pretrained=False))
+    config: dict[str, Any] = blank.pretrained_cfg  # type: ignore[assignment]
     channels, height, width = config["input_size"]
-    logits = logits_layer(outline)
+    logits = logits_layer(blank)
 
     def build() -> nn.Module:
         module: nn.Module = timm.create_model(name, pretrained=False)

@@ -14,6 +14,7 @@ from zoo.cards import LIBRARIES, Card, WeightsFile
 from zoo.errors import ModelError, did_you_mean, shorten
 from zoo.images.classes import imagenet_classes
 from zoo.inputs import InputSpec
+from zoo.networks.initialization import outline
 from zoo.weights.loading import unwrapped
 
 
@@ -109,8 +110,7 @@ def card(name: str, classes: int | None = None) -> Card:
             return []
         return list(weights.meta["categories"]) if weights is not None else imagenet_classes()
 
-    with torch.device("meta"):
-        blank = builder(**(options | ({"init_weights": False} if "init_weights" in options else {})))
+    blank = outline(lambda: builder(**(options | ({"init_weights": False} if "init_weights" in options else {}))))
     logits = logits_layer(blank)
     head = [path for path, part in blank.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
 
