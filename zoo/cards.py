@@ -68,6 +68,7 @@ class Card:
         rename: a file's tensors -> the module's state, whatever names the file uses.
         check: raises `WeightsError` when renamed tensors are recognizably not the published ones.
         logits: the layer whose output is the class scores before the softmax.
+        output: which output holds the class scores, of networks that give several ("out", 0), or None.
         classes: class names in output order; empty when unknown.
         aliases: other names of layers -> the layer.
         branches: branch name -> (layer, first channel, end channel), filled from the built module.
@@ -90,6 +91,7 @@ class Card:
     rename: Callable[[State], State] = _unchanged
     check: Callable[[State], None] = _no_check
     logits: str = "softmax_pre"
+    output: str | int | None = None
     classes: Callable[[], list[str]] = _no_classes
     aliases: dict[str, str] = field(default_factory=dict)
     branches: dict[str, tuple[str, int, int]] = field(default_factory=dict)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 Many = tyro.conf.UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
-DESCRIBES_OWN = "--input and --card describe a model of your own: give it, --model FILE.py:NAME"
+DESCRIBES_OWN = "--input, --card and --output describe a model of your own: give it, --model FILE.py:NAME"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,10 @@ class ModelOptions(Command):
     input: str | None = None
     """How images are fed to that model, as JSON: {"size": [96, 128], "channels": 1, "mean": 0.5, "std": 0.25}."""
     card: Path | None = None
-    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
+    """File with its input, classes, logits, output and weights.
+    By default mine.card.toml or mine.card.json beside it."""
+    output: str | None = None
+    """Which output of that model holds the class scores, where it gives several: `out`, 0 or heads.1."""
     weights: str | None = None
     """Weights file (.safetensors, .pth, .pb), or `random` for an untrained net.
     By default where the model's card looks."""
@@ -126,23 +129,26 @@ class ModelOptions(Command):
 
     def begin(self) -> None:
         """Register the models of --model."""
+        described = (self.input, self.card, self.output) != (None, None, None)
         if not self.own:
-            if self.input is not None or self.card is not None:
-                raise UsageError(DESCRIBES_OWN)
+            check_described(described)
             return
-        if len(self.own) > 1 and (self.input is not None or self.card is not None):
-            raise UsageError("--input and --card go with one --model; give the others a card file beside them")
+        if len(self.own) > 1 and described:
+            raise UsageError(
+                "--input, --card and --output go with one --model; give the others a card file beside them"
+            )
         from zoo.networks import own
 
         for spec in self.own:
-            own.add(own.parse(spec, input=self.input, card=self.card))
+            own.add(own.parse(spec, input=self.input, card=self.card, output=self.output))
 
     @property
     def own_options(self) -> str:
         """The options by which the same models of the user's own are known to another command."""
         options = [word for spec in self.own for word in ("--model", spec)]
-        for option, value in (("--input", self.input), ("--card", self.card), ("--weights", self.weights)):
-            options += [option, str(value)] if self.own and value is not None else []
+        for option in ("input", "card", "output", "weights"):
+            value = getattr(self, option)
+            options += [f"--{option}", str(value)] if self.own and value is not None else []
         return f" {shlex.join(options)}" if options else ""
 
     def load(self, name: str) -> Model:
@@ -184,6 +190,12 @@ class ModelOptions(Command):
         return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
 
 
+def check_described(described: bool) -> None:
+    """Refuse options that describe a model of the user's own where none is given."""
+    if described:
+        raise UsageError(DESCRIBES_OWN)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice(Command):
     """Options of commands whose `--model` takes a registered model as well as FILE.py:NAME."""
@@ -193,7 +205,10 @@ class ModelChoice(Command):
     input: str | None = None
     """How images are fed to a model of your own, as JSON: {"size": [96, 128], "channels": 1}."""
     card: Path | None = None
-    """File with its input, classes, logits and weights; by default mine.card.toml or mine.card.json beside it."""
+    """File with its input, classes, logits, output and weights.
+    By default mine.card.toml or mine.card.json beside it."""
+    output: str | None = None
+    """Which output of that model holds the class scores, where it gives several: `out`, 0 or heads.1."""
 
     def name_and_environment(self, model: str, weights: str | None) -> tuple[str, dict[str, str]]:
         """The name that `model` gives; one of the user's own is registered, with `weights`.
@@ -206,10 +221,9 @@ class ModelChoice(Command):
         from zoo.networks import own
 
         if not own.is_spec(model):
-            if self.input is not None or self.card is not None:
-                raise UsageError(DESCRIBES_OWN)
+            check_described((self.input, self.card, self.output) != (None, None, None))
             return model, {}
-        parsed = own.parse(model, weights=weights, input=self.input, card=self.card)
+        parsed = own.parse(model, weights=weights, input=self.input, card=self.card, output=self.output)
         own.add(parsed)
         return parsed.name, own.to_environment([parsed])
 

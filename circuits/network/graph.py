@@ -91,7 +91,7 @@ class _Tracer(fx.Tracer):
     def _traced_or_leaf(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        last = next(reversed(self.graph.nodes), None)
+        last, depth = next(reversed(self.graph.nodes), None), len(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:  # whatever the traced code raises on a proxy
@@ -102,6 +102,8 @@ class _Tracer(fx.Tracer):
             if node is last:
                 break
             self.graph.erase_node(node)
+        while len(self.module_stack) > depth:  # fx leaves what failed on it
+            self.module_stack.popitem()
         return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 

@@ -24,6 +24,7 @@ from circuits.network.layers.labels import BATCH, Labels, Lost
 from circuits.network.layers.readings import layouts_of
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from zoo.images.sources import Images, open_images
+from zoo.networks.trial import Output, outputs_of, selected
 from zoo.progress import Progress
 
 EditFunction = Callable[[Tensor], Tensor]
@@ -132,6 +133,46 @@ def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, Layouts]:
     return layouts
 
 
+def behind_output(module: nn.Module, example: Tensor, output: Output) -> tuple[list[str], list[tuple[str, Tensor]]]:
+    """Which layers give the scores that a network puts out, for networks without a graph.
+
+    Goes back through autograd's graph from the output, past what has no weights, until several layers meet.
+
+    Returns:
+        Names of layers, the nearest to the output first; and all tensors put out.
+    """
+    calls: list[tuple[str, tuple[Any, bool]]] = []
+
+    def record(path: str, weighted: bool) -> Callable[[nn.Module, Any, Any], None]:
+        def act(_module: nn.Module, _inputs: Any, out: Any) -> None:
+            calls.append((path, (out.grad_fn if isinstance(out, Tensor) else None, weighted)))
+
+        return act
+
+    with ExitStack() as stack:
+        for path, part in module.named_modules():
+            if path:
+                weighted = any(True for _ in part.parameters())
+                stack.enter_context(hooked(part, record(path, weighted)))
+        stack.enter_context(frozen(module))
+        stack.enter_context(torch.enable_grad())
+        whole = module(example.clone().requires_grad_())
+    out = selected(whole, output)
+    if not isinstance(out, Tensor):
+        return [], list(outputs_of(whole))
+    layers: dict[Any, list[tuple[str, bool]]] = {}
+    for name, (fn, weighted) in name_calls(calls).items():
+        layers.setdefault(fn, []).append((name, weighted))
+    names: list[str] = []
+    at = out.grad_fn
+    while at is not None:
+        here = layers.get(at, [])
+        names += [name for name, _ in here]
+        before = [fn for fn, _ in at.next_functions if fn is not None]
+        at = before[0] if len(before) == 1 and not any(weighted for _, weighted in here) else None
+    return names, [("", out)]
+
+
 def _recorder(path: str, calls: list[tuple[str, _Labeled | None]]) -> Callable[[nn.Module, Any, Any], None]:
     def record(_module: nn.Module, _inputs: Any, out: Any) -> None:
         calls.append((path, (labels_of(out), tuple(out.shape)) if isinstance(out, Tensor) else None))
@@ -220,13 +261,12 @@ def forward(model: Network, images: Tensor) -> Tensor:
     x = model.input.normalize(check_images(model, images))
     with model.lock:
         if not _through_graph(model, []):
-            out: Tensor = model.module(x)
-            return out
+            return selected(model.module(x), model.output)  # type: ignore[no-any-return]
         assert model.graph is not None
         last = next(n for n in model.graph.nodes if n.op == "output")
         values = model.graph.run({model.graph.input: x}, last.all_input_nodes, edits=graph_edits(model))
-        whole: Tensor = fx.node.map_arg(last.args[0], lambda n: values[n])  # type: ignore[assignment]
-        return whole
+        whole = fx.node.map_arg(last.args[0], lambda n: values[n])
+        return selected(whole, model.output)  # type: ignore[no-any-return]
 
 
 def _through_graph(model: Network, layers: Sequence[Layer]) -> bool:

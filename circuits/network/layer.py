@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +14,20 @@ from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.layers.axes import Axes, plain_axes
 from circuits.network.operations import Pair
 from zoo.inputs import InputSpec
+from zoo.networks.trial import Output
+
+
+class _OnFirstUse:
+    """A receptive field, or a function that measures it when it is first asked for."""
+
+    def __get__(self, layer: object, owner: type) -> ReceptiveField | None:
+        if layer is None:
+            raise AttributeError("a layer is made with its receptive field")  # so that it has no default
+        value = layer.__dict__["receptive_field"]
+        return value() if callable(value) else value  # type: ignore[no-any-return]
+
+    def __set__(self, layer: object, value: ReceptiveField | Callable[[], ReceptiveField | None] | None) -> None:
+        layer.__dict__["receptive_field"] = value
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,8 @@ class Layer:
         name: address of the layer within its model.
         channels: number of channels.
         size: height and width of its map for the model's input size; None for a vector (logits, say).
-        receptive_field: input pixels that one position sees; None when that is the whole image, or unknown.
+        receptive_field: input pixels that one position sees; None when that is the whole image, or unknown. Measured
+            when it is first asked for where the network has no graph.
         kind: the operation that gives its output: conv, relu, concat, add, maxpool, linear, ...
         trunk: whether every path from input to output crosses it, as the activation of its stage; tracing
             goes back from one trunk layer to the one before.
@@ -38,7 +53,10 @@ class Layer:
     name: str
     channels: int
     size: Pair | None
-    receptive_field: ReceptiveField | None
+    if TYPE_CHECKING:
+        receptive_field: ReceptiveField | None
+    else:  # for mypy a descriptor is a default
+        receptive_field: ReceptiveField | None = _OnFirstUse()
     kind: str
     trunk: bool = False
     path: str | None = None
@@ -51,6 +69,9 @@ class Layer:
     def base(self) -> str:
         """The layer that the network computes: of a branch, or of tokens, the one that they are of."""
         return self.part[0] if self.part is not None else self.view or self.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "receptive_field": self.receptive_field}  # a function of the model cannot be sent
 
     @property
     def stride(self) -> int | None:
@@ -67,6 +88,7 @@ class Network(Protocol):
     graph: Graph | None
     lock: threading.RLock
     node_edits: list[tuple[str, Callable[[Tensor], Tensor]]]
+    output: Output
 
     @property
     def layers(self) -> Mapping[str, Layer]:

@@ -6,23 +6,25 @@ import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
-from circuits.network.graph import ReceptiveField, trace_graph
-from circuits.network.hooks import check_mode, forward, frozen, probe, read
+from circuits.network.graph import Graph, ReceptiveField, trace_graph
+from circuits.network.hooks import behind_output, check_mode, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.linearized import receptive_fields
+from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
+from zoo.networks.trial import Output, check_runs, outputs_of, selected
 from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
 
@@ -45,6 +47,7 @@ class Model:
         graph: its operations, or None where torch.fx cannot trace it.
         digest: SHA-256 of the weights, as they are now.
         source: where the weights came from.
+        output: which of its outputs is meant, where it gives several; see `wrap`.
         bases: (layer, name) -> attached `Basis`; see `attach`.
     """
 
@@ -57,18 +60,20 @@ class Model:
         card: Card | None = None,
         source: str = "given",
         classes: Sequence[str] = (),
+        output: Output = None,
     ) -> None:
         self.name = Unit("x", model=name).model or name
         self.module = module
         self.input = input
         self.card = card
         self.source = source
+        self.output = output if card is None or output is not None else card.output
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
         self._classes = list(classes)
         self._digest = LiveDigest(module)
-        example = input.normalize(torch.full((1, *input.shape), 0.5)).to(self.device, self.dtype)
+        example = self._example()
         self.graph = trace_graph(module, example)
         self.layers = self._find_layers(example)
         if self.graph is None:
@@ -101,13 +106,66 @@ class Model:
 
     @property
     def logits(self) -> str:
-        """The layer of class scores before any softmax: the card's, else the last linear or vector layer."""
+        """The layer of class scores before any softmax: the card's, else what the network puts out is made from.
+
+        Raises:
+            ModelError: there is none, or the network gives several outputs and `output` names none of them.
+        """
         if self.card is not None and self.card.logits in self.layers:
             return self.card.logits
-        for name, layer in reversed(self.layers.items()):
-            if layer.size in (None, (1, 1)) and layer.kind != "softmax":
-                return name
-        raise ModelError(f"{self.name} has no layer of class scores")
+        name, outputs = self._scores
+        if name is None and len(outputs) > 1:
+            names = ", ".join(repr(name) for name, _ in outputs[:8])
+            raise ModelError(
+                f"{self.name} gives {len(outputs)} outputs ({names}): say which holds the class scores, "
+                f"output={outputs[0][0]!r}"
+            )
+        if name is None:
+            raise ModelError(f"{self.name} has no layer of class scores")
+        return name
+
+    @property
+    def class_scores(self) -> str | None:
+        """`logits`, or None where there are no class scores."""
+        try:
+            return self.logits
+        except ModelError:
+            return None
+
+    @cached_property
+    def _scores(self) -> tuple[str | None, list[tuple[str, Any]]]:
+        """The layer of class scores, and what the network puts out."""
+        vectors = (n for n, v in reversed(self.layers.items()) if v.size in (None, (1, 1)) and v.kind != "softmax")
+        last = next(vectors, None)
+        if self.graph is not None:
+            names, outputs = self._graph_outputs(self.graph)
+            shape = shape_of(outputs[0][1]) if len(outputs) == 1 else None
+        else:
+            with self.lock:
+                names, outputs = behind_output(self.module, self._example(), self.output)
+            shape = outputs[0][1].shape if len(outputs) == 1 else None
+        if shape is None or len(shape) < 2:
+            return None, outputs
+        names = [n for n in names if n in self.layers and self.layers[n].channels == shape[1]]
+        kinds = ("conv", "linear", "conv2d")
+        if last in names or not names:
+            return last if names else None, outputs
+        return next((n for n in names if self.layers[n].kind in kinds), names[-1]), outputs
+
+    def _graph_outputs(self, graph: Graph) -> tuple[list[str], list[tuple[str, Any]]]:
+        """Layers that the output is made from alone, the nearest to it first; and the nodes put out."""
+        given: Any = next(n for n in graph.nodes if n.op == "output").args[0]
+        if isinstance(given, fx.Node) and isinstance(given.target, type):  # a named tuple or a data class
+            given = given.target(*given.args, **given.kwargs)
+        outputs = list(outputs_of(selected(given, self.output), kind=fx.Node))
+        names, at = [], [outputs[0][1]] if len(outputs) == 1 else []
+        while len(at) == 1:
+            names += [n for n, node in graph.outputs.items() if node is at[0]]
+            at = [] if graph.ops[at[0]].weighted else list(graph.ops[at[0]].inputs)
+        return names, outputs
+
+    def _example(self) -> Tensor:
+        return self.input.normalize(torch.full((1, *self.input.shape), 0.5)).to(self.device, self.dtype)
 
     @property
     def classes(self) -> list[str]:
@@ -119,14 +177,16 @@ class Model:
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         self._check_unedited()
         module = copy.deepcopy(self.module, memo)
-        model = Model(module, self.input, name=self.name, card=self.card, source=self.source, classes=self._classes)
+        options = {"card": self.card, "source": self.source, "classes": self._classes, "output": self.output}
+        model = Model(module, self.input, name=self.name, **options)  # type: ignore[arg-type]
         model.bases.update(copy.deepcopy(self.bases, memo))
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_unedited()
         card = None if self.card is None else self.card.name
-        return _rebuilt, (self.module, self.input, self.name, card, self.source, self._classes, self.bases)
+        options = {"source": self.source, "classes": self._classes, "output": self.output}
+        return _rebuilt, (self.module, self.input, self.name, card, options, self.bases)
 
     def _check_unedited(self) -> None:
         if self.node_edits:
@@ -335,22 +395,35 @@ class Model:
         return layers
 
     def _measure_fields(self) -> None:
-        whole = [x for x in self.layers.values() if x.part is None and x.axes.layout == "channels-first"]
-        with frozen(self.module):
-            try:
-                fields = receptive_fields(lambda x: read(self, x, whole), self.input.shape, self.device)
-            except CaptureError:  # the linearized network takes another branch: no layer's field can be measured
-                fields = {}
+        """Receptive fields are measured when they are first asked for: it takes two backward passes a layer."""
+        measured: dict[str, ReceptiveField | None] = {}
+
+        @outside_inference_mode
+        def measure(name: str) -> ReceptiveField | None:
+            with self.lock:
+                if name not in measured and self.node_edits:
+                    return None  # an edit may stop the gradients by which a field is seen
+                if name not in measured:
+                    try:
+                        with frozen(self.module):
+                            layer = self.layers[name]
+                            fields = receptive_fields(lambda x: read(self, x, [layer]), self.input.shape, self.device)
+                    except CaptureError:  # the linearized network takes another branch
+                        fields = {}
+                    measured[name] = fields.get(name)
+                return measured[name]
+
         for name, layer in self.layers.items():
-            self.layers[name] = replace(layer, receptive_field=fields.get(layer.base))
+            plain = layer.axes.layout == "channels-first"
+            field: Any = partial(measure, layer.base) if plain else None
+            self.layers[name] = replace(layer, receptive_field=field)
 
 
 def _rebuilt(
-    module: nn.Module, input: InputSpec, name: str, card: str | None, source: str, classes: list[str],
+    module: nn.Module, input: InputSpec, name: str, card: str | None, options: dict[str, Any],
     bases: dict[tuple[str, str], Basis],
 ) -> Model:  # fmt: skip
-    known = None if card is None else get_card(card)
-    model = Model(module, input, name=name, card=known, source=source, classes=classes)
+    model = Model(module, input, name=name, card=None if card is None else get_card(card), **options)
     model.bases.update(bases)
     return model
 
@@ -403,7 +476,7 @@ def load(
     loaded.module.to(best_device(device))
     if loaded.card.own:
         name = loaded.card.name
-        _check_runs(loaded.module, loaded.card.input, _INPUT_ADVICE)
+        check_runs(loaded.module, loaded.card.input, _INPUT_ADVICE, loaded.card.output)
     model = Model(loaded.module, loaded.card.input, name=name, card=loaded.card, source=loaded.source)
     if loaded.card.own:
         if loaded.card.logits and loaded.card.logits not in model.layers:
@@ -436,87 +509,6 @@ def _compiled(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules  # the class is in torch._dynamo, which takes a second to import
 
 
-def _check_runs(module: nn.Module, spec: InputSpec, advice: str) -> None:
-    """Refuse a network that cannot take an image of that size, or that gives another output the second time.
-
-    Raises:
-        ModelError: one of these.
-    """
-    kind = type(module).__name__
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
-    image = torch.rand((1, *spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    # by value: torch counts no change where batch_norm writes its statistics without gradients
-    buffers = [(name, value, value.clone()) for name, value in module.named_buffers()]
-    try:
-        with torch.no_grad():
-            first, second = (_tensors(module(spec.normalize(image).to(like))) for _ in range(2))
-    except Exception as error:  # whatever the user's own forward raises
-        raise ModelError(
-            f"{kind} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
-            f"{advice}, or wrap a module with one tensor input"
-        ) from error
-    moved = [(name, value, before) for name, value, before in buffers if not _same(before, value)]
-    if moved:
-        with torch.no_grad():
-            for _, value, before in moved:
-                value.copy_(before)
-        names = ", ".join(name for name, *_ in moved[:4])
-        raise ModelError(f"{kind} changes {names} when it runs (batch_norm with training=True?)")
-    if len(first) != len(second) or not all(_same(a, b) for a, b in zip(first, second, strict=True)):
-        raise ModelError(
-            f"{kind} gives another output each time it runs on the same image: its forward draws random numbers "
-            "(dropout with training=True? give it training=self.training)"
-        )
-    _check_batches(module, spec, first)
-
-
-def _check_batches(module: nn.Module, spec: InputSpec, alone: list[Tensor]) -> None:
-    """Refuse a network that gives an image another output beside another image.
-
-    Raises:
-        ModelError: it normalizes by the statistics of the batch, or takes no batches.
-    """
-    kind = type(module).__name__
-    by_batch = [
-        path
-        for path, part in module.named_modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None
-    ]
-    if by_batch:
-        raise ModelError(
-            f"{kind} normalizes by the batch in {', '.join(by_batch[:4])} (track_running_stats=False): an image would "
-            "have other activations beside other images. Give running statistics, or GroupNorm or InstanceNorm"
-        )
-    images = torch.rand((2, *spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
-    try:
-        with torch.no_grad():
-            together = _tensors(module(spec.normalize(images).to(like)))
-    except Exception as error:  # whatever the user's own forward raises
-        raise ModelError(f"{kind} takes one image, but not a batch of two: {shorten(error, 200)}") from error
-    for one, two in zip(alone, together, strict=False):
-        if one.ndim == 0 or two.shape != (2, *one.shape[1:]) or len(one) != 1 or not one.is_floating_point():
-            continue  # not one value an image
-        if not _same(one, two[:1], tolerance=1e-3):
-            raise ModelError(
-                f"{kind} gives an image another output beside another image: it computes with the whole batch "
-                "(F.batch_norm with training=True?)"
-            )
-
-
-def _tensors(output: object) -> list[Tensor]:
-    return [value for value in tree_leaves(output) if isinstance(value, Tensor)]
-
-
-def _same(first: Tensor, second: Tensor, tolerance: float = 0.0) -> bool:
-    if first.shape != second.shape or not first.is_floating_point():
-        return first.shape == second.shape
-    # room for the order in which a GPU adds, which may change from run to run
-    scale = float(first.nan_to_num(0, 0, 0).abs().max()) if first.numel() else 0.0
-    tolerance = max(tolerance, 100 * torch.finfo(first.dtype).eps)
-    return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-
-
 @outside_inference_mode
 def wrap(
     module: nn.Module,
@@ -524,6 +516,7 @@ def wrap(
     *,
     name: str = "model",
     classes: Sequence[str] = (),
+    output: Output = None,
 ) -> Model:
     """Any image network of your own, ready for analysis. The module is not changed.
 
@@ -536,11 +529,13 @@ def wrap(
             else 224 pixels, RGB, [0, 1]).
         name: the model part of its addresses.
         classes: names of its class scores, in output order.
+        output: for a network that gives several tensors, in a dictionary, a tuple or a data class, the one that holds
+            the class scores: its key or index, with dots for those inside of others ("out", 0, "heads.1").
 
     Raises:
         ModelError: the module, or one in it, is in training mode, was made by torch.jit, or is compiled; it cannot
-            take one image tensor of that size; its output is random, or changes the network; or it has another
-            number of class scores.
+            take one image tensor of that size; its output is random, changes the network, or depends on the
+            other images; there is no such output; or it has another number of class scores.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
@@ -548,8 +543,8 @@ def wrap(
     check_mode(module, type(module).__name__)
     card = origin(module) if input is None else None
     spec = input or (InputSpec() if card is None else card.input)
-    _check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)")
-    model = Model(module, spec, name=name, source="wrapped module", classes=classes)
+    check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)", output)
+    model = Model(module, spec, name=name, source="wrapped module", classes=classes, output=output)
     _check_classes(model)
     return model
 

@@ -160,7 +160,7 @@ def read_op(node: fx.Node, module: nn.Module | None, constants: Collection[fx.No
     if node.op == "placeholder":
         return Op("input", ())
     if node in constants:
-        return Op("constant", ())
+        return Op("constant", (), module)
     inputs = tuple(i for i in node.all_input_nodes if i not in constants and "value" not in i.meta)
     if node.op == "call_module" and module is not None:
         return _read_module(node, module, inputs)
@@ -182,7 +182,8 @@ def _read_module(node: fx.Node, module: nn.Module, inputs: tuple[fx.Node, ...]) 
     if isinstance(module, nn.LocalResponseNorm):  # a normalization of one's own is one all the same
         return Op("lrn", inputs, module)
     if not is_torchs_own(module):
-        return Op("relu" if _is_relu(module) else "other", inputs, module)
+        params = _measured_conv(module, node) if isinstance(module, nn.Conv2d) else {}
+        return Op("relu" if _is_relu(module) else "other", inputs, module, params)
     match module:
         case nn.Conv2d():
             padding = conv_padding(module.padding, module.kernel_size, module.dilation)
@@ -218,6 +219,29 @@ def _read_module(node: fx.Node, module: nn.Module, inputs: tuple[fx.Node, ...]) 
         case _ if isinstance(module, _POINTWISE_MODULES):
             params = {"pointwise": True}
     return Op(kind, inputs, module, params)
+
+
+def _measured_conv(module: nn.Conv2d, node: fx.Node) -> dict[str, Any]:
+    """Geometry of a convolution with a forward of its own, which may pad as it likes; nothing where it is no window."""
+    before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
+    if before is None or after is None or len(before) != 4 or len(after) != 4 or min(after[2:]) < 4:
+        return {}
+    like = module.weight
+    y, x = after[2] // 2, after[3] // 2
+    with torch.enable_grad():
+        image = torch.zeros((1, *before[1:]), dtype=like.dtype, device=like.device, requires_grad=True)
+        out = module(image).sum(dim=1)
+        used = [torch.autograd.grad(out[0, y + i, x + i], image, retain_graph=True)[0][0].abs().sum(0) for i in (0, 1)]
+    boxes = [[(int(n[0]), int(n[-1])) for n in (u.sum(1).nonzero()[:, 0], u.sum(0).nonzero()[:, 0])] for u in used]
+    params = _conv(module.kernel_size, module.stride, ((0, 0), (0, 0)), module.dilation, module.groups)
+    padding = []
+    for axis, position in enumerate((y, x)):
+        (first, last), (following, _) = boxes[0][axis], boxes[1][axis]
+        size = params["dilation"][axis] * (params["kernel"][axis] - 1) + 1
+        if last - first + 1 != size or following - first != params["stride"][axis]:
+            return {}
+        padding.append(position * params["stride"][axis] - first)
+    return params | {"padding": (padding[0], padding[1])}
 
 
 def _is_relu(module: nn.Module) -> bool:

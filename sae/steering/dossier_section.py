@@ -67,7 +67,7 @@ def _steered(subject: Subject) -> Finding | None:
     model, unit = subject.model, subject.unit
     if unit.index is None:
         return None
-    if model.layers[unit.layer].name in (model.logits, "softmax"):
+    if model.layers[unit.layer].name in (model.class_scores, "softmax"):
         return Nothing("it is a class score itself: steering it does not show anything about the network")
     try:
         images = open_images(subject.images, limit=IMAGES, seed=subject.seed)
@@ -94,7 +94,7 @@ def _steered(subject: Subject) -> Finding | None:
 
 def _later(model: Model, layer: str) -> tuple[VisionSite, None] | None:
     """The next layer of the trunk: channels of one layer do not affect each other, only what follows."""
-    names = [name for name in model.trunk if model.layers[name].part is None and name != model.logits]
+    names = [name for name in model.trunk if model.layers[name].part is None and name != model.class_scores]
     if layer not in names or layer == names[-1]:
         return None
     return VisionSite(model, names[names.index(layer) + 1]), None

@@ -40,7 +40,7 @@ VARIABLE = "CIRCUITS_OWN_MODELS"
 """Environment variable through which a command passes the models that it was given to its own processes, as JSON."""
 FORMS = "FILE.py:NAME, PACKAGE.MODULE:NAME or CALLED=FILE.py:NAME"
 INPUT_EXAMPLE = '--input \'{"size": [96, 128], "channels": 1}\''
-_KEYS = ("input", "classes", "logits", "weights")
+_KEYS = ("input", "classes", "logits", "output", "weights")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class OwnModel:
         weights: absolute path of the weights, or None for those that the model is made with.
         input: fields of `InputSpec`, as JSON; None for those of the card file or the default.
         card: absolute path of a card file, or None for the one beside the file, if there is one.
+        output: which output holds the class scores, of networks that give several; None for the card file's.
     """
 
     target: str
@@ -64,6 +65,7 @@ class OwnModel:
     weights: str | None = None
     input: str | None = None
     card: str | None = None
+    output: str | None = None
 
     @property
     def spec(self) -> str:
@@ -92,6 +94,7 @@ def parse(
     weights: str | os.PathLike[str] | None = None,
     input: str | None = None,
     card: str | os.PathLike[str] | None = None,
+    output: str | None = None,
 ) -> OwnModel:
     """What `spec` names; nothing is run.
 
@@ -123,6 +126,7 @@ def parse(
         weights=None if weights is None else str(_existing(weights, "weights file", WeightsError)),
         input=input,
         card=None if card is None else str(_existing(card, "card file", ModelError)),
+        output=output,
     )
 
 
@@ -181,7 +185,7 @@ def loading_code(model: str, weights: str | None = None) -> str:
     own = _ADDED.get(key(model))
     if own is None:
         return load
-    arguments = {name: getattr(own, name) for name in ("weights", "input", "card")}
+    arguments = {name: getattr(own, name) for name in ("weights", "input", "card", "output")}
     options = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)
     return f"from zoo.networks import own\n\nown.add(own.parse({own.spec!r}{options}))\n{load}"
 
@@ -202,7 +206,8 @@ def card_of(own: OwnModel) -> Card:
     def complete(card: Card) -> Card:
         input = card.input if given_input or module_of.input is None else module_of.input
         names = classes or module_of.classes
-        return replace(card, input=input, classes=lambda: list(names))
+        output = module_of.output if card.output is None else card.output
+        return replace(card, input=input, classes=lambda: list(names), output=output)
 
     return Card(
         name=own.name,
@@ -212,6 +217,7 @@ def card_of(own: OwnModel) -> Card:
         build=module_of,
         weights=None if weights is None else WeightsFile(weights),
         logits=str(document.get("logits", "")),
+        output=document.get("output") if own.output is None else own.output,
         classes=lambda: list(classes),
         own=own.spec,
         complete=complete,
@@ -292,7 +298,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         if name not in _KEYS:
             hint = did_you_mean(name, _KEYS)
             raise ModelError(f"the card {path} has no use for {shorten(name)!r}.{hint} It has {', '.join(_KEYS)}")
-    for name, kinds in (("input", (dict,)), ("classes", (list, str)), ("logits", (str,)), ("weights", (str,))):
+    kinds_of = {"input": (dict,), "classes": (list, str), "logits": (str,), "output": (str, int), "weights": (str,)}
+    for name, kinds in kinds_of.items():
         if name in document and not isinstance(document[name], kinds):
             raise ModelError(f"the card {path}: {name} cannot be {shorten(json.dumps(document[name], default=str))}")
     return document
@@ -314,12 +321,13 @@ def _classes(value: list[Any] | str, card: Path) -> list[str]:
 
 
 class _Maker:
-    """Runs the user's code and makes the module; after a call `input` and `classes` are those of a wrapped model."""
+    """Runs the user's code and makes the module; a wrapped model also gives `input`, `classes` and `output`."""
 
     def __init__(self, own: OwnModel) -> None:
         self.own = own
         self.input: InputSpec | None = None
         self.classes: list[str] = []
+        self.output: str | int | None = None
 
     def __call__(self) -> nn.Module:
         where = f"{Path(self.own.target).name if self.own.is_file else self.own.target}:{self.own.attribute}"
@@ -329,7 +337,7 @@ class _Maker:
             if not instance:
                 thing = _called(thing, where)
         if _is_wrapped(thing):
-            self.input, self.classes = thing.input, list(thing.classes)
+            self.input, self.classes, self.output = thing.input, list(thing.classes), thing.output
             thing = thing.module
         if not isinstance(thing, nn.Module):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Cards for torchvision's classifiers. torchvision itself is imported only when one is asked for."""
+"""Cards for torchvision's networks. torchvision itself is imported only when one is asked for."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def classifiers() -> list[str]:
     return sorted(models.list_models(module=models))
 
 
+def segmenters() -> list[str]:
+    """Names of all of torchvision's networks for semantic segmentation, sorted."""
+    models = _library()
+    return sorted(models.list_models(module=models.segmentation))
+
+
+def detectors() -> list[str]:
+    """Names of all of torchvision's networks for detection, sorted."""
+    models = _library()
+    return sorted(models.list_models(module=models.detection))
+
+
 def logits_layer(module: nn.Module) -> str:
     """Name of the layer whose output is the class scores: the last linear layer, or what follows a last conv."""
     linear, last, final_conv = "", "", False
@@ -53,6 +65,11 @@ def _preset_input(weights: Any, name: str) -> InputSpec:
     if weights is None:
         return InputSpec(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256)
     preset = weights.transforms()
+    if not hasattr(preset, "mean"):  # detectors take images in [0, 1], and scale and normalize them themselves
+        return InputSpec(size=320)
+    if not hasattr(preset, "crop_size"):  # segmentation takes whole images, of any size
+        size = int(preset.resize_size[0])
+        return InputSpec(size=size, mean=tuple(preset.mean), std=tuple(preset.std), resize=size)
     mean, std = tuple(preset.mean), tuple(preset.std)
     if name in ("googlenet", "inception_v3"):
         # torchvision turns its own normalization back into (x - 0.5) / 0.5 inside these networks
@@ -76,26 +93,31 @@ def _weights_file(weights: Any) -> WeightsFile | None:
 
 
 def _without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    return {k: v for k, v in state.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits.", "aux_classifier."))}
 
 
 def card(name: str, classes: int | None = None) -> Card:
-    """The card of torchvision's classifier `name`; with another number of `classes` than published, they have no names.
+    """The card of torchvision's network `name`; with another number of `classes` than published, they have no names.
+
+    Class scores of a network for segmentation are maps, before they are enlarged to the size of the image. A detector
+    has class scores of anchors or proposals, which are no units of an image: its layers are named one by one.
 
     Raises:
-        ModelError: torchvision has no such classifier, or is not installed.
+        ModelError: torchvision has no such network, or is not installed.
     """
     models = _library()
     names = classifiers()
-    if name not in names:
-        near = did_you_mean(name, names) or f" There are {', '.join(names[:8])}, …"
-        raise ModelError(f"torchvision has no classifier called {shorten(name)!r}.{near}")
+    if name not in (*names, *segmenters(), *detectors()):
+        near = did_you_mean(name, [*names, *segmenters(), *detectors()]) or f" There are {', '.join(names[:8])}, …"
+        raise ModelError(f"torchvision has no network for images called {shorten(name)!r}.{near}")
     builder = models.get_model_builder(name)
     weights = getattr(models.get_model_weights(name), "DEFAULT", None)
     options: dict[str, Any] = {"weights": None}
     accepted = inspect.signature(builder).parameters
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "transform_input": False, "init_weights": True}
+    if "weights_backbone" in accepted or name not in names:
+        options["weights_backbone"] = None
     if "progress" in accepted:
         options["progress"] = False
     if classes is not None:
@@ -111,7 +133,7 @@ def card(name: str, classes: int | None = None) -> Card:
         return list(weights.meta["categories"]) if weights is not None else imagenet_classes()
 
     blank = outline(lambda: builder(**(options | ({"init_weights": False} if "init_weights" in options else {}))))
-    logits = logits_layer(blank)
+    logits = logits_layer(blank) if name in names else ""
     head = [path for path, part in blank.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
 
     def resized(state: dict[str, Tensor]) -> Card:
@@ -130,9 +152,10 @@ def card(name: str, classes: int | None = None) -> Card:
         weights=_weights_file(weights),
         rename=_without_auxiliary_heads,
         logits=logits,
+        output="out" if name in segmenters() else None,
         classes=class_names,
         resized=resized,
-        aliases={"logits": logits},
+        aliases={"logits": logits} if logits else {},
         license="BSD-3-Clause",
         source="https://pytorch.org/vision/stable/models.html",
     )

@@ -48,8 +48,8 @@ class Layers(ModelOptions):
         there = status(card)
         model = self._build(card.name, there.available)
         layers = [layer for layer in model.layers.values() if self.all or layer.trunk or layer.part is not None]
-        if model.logits in model.layers and not any(layer.name == model.logits for layer in layers):
-            layers.append(model.layers[model.logits])
+        if (scores := model.class_scores) is not None and not any(layer.name == scores for layer in layers):
+            layers.append(model.layers[scores])
         document = {
             "model": model.name,
             "input": {"channels": model.input.channels, "size": list(model.input.hw)},

@@ -279,3 +279,31 @@ def test_the_explorer_opens_on_the_model_and_lists_what_it_does_not_know(
     assert not home.exception and not home.error, home.error
     assert any("mine" in block.value and "not given" in block.value for block in home.markdown)
     assert any(f"--model {folder / 'mine.py'}:make" in block.value for block in home.code)
+
+
+def test_an_output_is_named_on_the_command_line_or_in_the_card(folder: Path, cli: Cli) -> None:
+    (folder / "heads.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Heads(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.main, self.aux = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), nn.Linear(4, 2)\n\n"
+        "    def forward(self, x):\n"
+        "        x = self.conv(x).relu().mean((2, 3))\n"
+        "        return {'out': self.main(x), 'aux': self.aux(x)}\n"
+    )
+    options = ("--model", "heads.py:Heads", "--input", '{"size": 24}')
+    for output, layer in (("out", "main"), ("aux", "aux")):
+        document = cli("layers", "heads", *options, "--output", output, "--json").json
+        assert document["layers"][-1]["name"] == layer
+    address = ("weights", "heads/logits:1", *options)
+    for arguments, message in (
+        (address, "gives 2 outputs ('out', 'aux')"),
+        ((*address, "--output", "nope"), "selects nothing: the network gives 'out', 'aux'"),
+        (("layers", "scenes", "--output", "out"), "describe a model of your own"),
+    ):
+        ran = cli(*arguments)
+        assert is_refused(ran) and message in ran.err
+    (folder / "heads.card.toml").write_text('output = "aux"\n')
+    assert cli(*address, "--json").code == 0
+    assert circuits.load("heads").logits == "aux"

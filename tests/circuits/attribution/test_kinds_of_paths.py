@@ -207,9 +207,11 @@ class SizedPadding(nn.Conv2d):
 
 
 def test_one_operation_that_cannot_be_traced_does_not_cost_the_graph() -> None:
-    net = nets.sequential(SizedPadding(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    net = nets.sequential(SizedPadding(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 2, 3))
     model = nets.wrap(net, 16)
     assert model.graph is not None and model.trunk == ["1", "2"]
+    same = nets.wrap(nets.sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 2, 3)))
+    assert model.layers["2"].receptive_field == same.layers["3"].receptive_field is not None
     torch.testing.assert_close(circuits.capture(model, nets.pictures(2), at="2")["2"], net(nets.pictures(2)))
     kernels = first_kernels(model)
     torch.testing.assert_close(kernels, net[0].weight)  # type: ignore[arg-type]

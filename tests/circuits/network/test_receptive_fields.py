@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -181,3 +182,26 @@ def test_without_a_graph_receptive_fields_are_measured_and_agree(name: str) -> N
     assert known
     for layer, field in known.items():
         assert field == traced.layers[layer].receptive_field, layer
+
+
+def test_without_a_graph_a_field_is_measured_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from circuits.network import model as module
+
+    calls = 0
+    measure = module.receptive_fields
+
+    def counted(*args: object) -> dict[str, ReceptiveField | None]:
+        nonlocal calls
+        calls += 1
+        return measure(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "receptive_fields", counted)
+    model = nets.wrap(nets.Undecided(nets.sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))), 16)
+    assert calls == 0
+    with torch.inference_mode():
+        field = model.layers["inner.2"].receptive_field
+    assert field == ReceptiveField((5, 5), (1, 1), (0, 0)) and model.layers["inner.2"].stride == 1 and calls == 1
+    with circuits.edit(model, [circuits.Ablate("inner.1")]):
+        assert model.layers["inner.0"].receptive_field is None
+    sent = pickle.loads(pickle.dumps(model.layers["inner.0"]))
+    assert sent.receptive_field == model.layers["inner.0"].receptive_field == ReceptiveField((3, 3), (1, 1), (0, 0))

@@ -198,7 +198,7 @@ def later_layers(at: Location) -> Mapping[str, str]:
     trunk: Sequence[str] = at.model.trunk
     if at.unit.layer not in trunk:
         return {}
-    return {name: name for name in trunk[trunk.index(at.unit.layer) + 1 :] if name != at.model.logits}
+    return {name: name for name in trunk[trunk.index(at.unit.layer) + 1 :] if name != at.model.class_scores}
 
 
 # -- the same in Python ------------------------------------------------------------------------------------------------
