@@ -316,7 +316,7 @@ def _check_graph(
 
     def culprit(acts: Tensor) -> str:
         nodes = [n for n in unknown if shape_of(n) is not None]
-        return repr(first_nonlinear({title(n): v for n, v in run(acts, nodes).items()}) or title(unknown[0]))
+        return repr(first_nonlinear({title(n): v for n, v in run(acts, nodes).items()}, acts) or title(unknown[0]))
 
     def evaluate(acts: Tensor) -> Tensor:
         try:

@@ -70,9 +70,11 @@ def check_linear(
         raise GraphError(f"the path passes through {culprit(points)}, which has no linear form")
 
 
-def first_nonlinear(values: dict[str, Tensor]) -> str | None:
+def first_nonlinear(values: dict[str, Tensor], acts: Tensor) -> str | None:
     """Of the values `(6, ...)` that a path takes on `probes`, in order, the first that are not linear in them."""
     for name, out in values.items():
+        if not out.is_floating_point() or len(out) != len(acts):
+            continue
         (first, _, tenth, noise, small, zero), size = out, out.abs().amax()
         off = ((first - zero) - 10 * (tenth - zero)).abs() + ((noise - zero) - 10 * (small - zero)).abs()
         if not bool((off <= 1000 * TOLERANCE * size).all()):

@@ -34,6 +34,7 @@ from circuits.network.operations import (
     linear_padding,
     read_op,
     shape_of,
+    title,
     weight_of,
 )
 
@@ -224,12 +225,20 @@ class Graph:
             reach = max(reach, last_use[n])
         return [chosen for stage in stages if (chosen := self._stage_output(stage)) is not None]
 
+    def _named(self, node: fx.Node) -> fx.Node:
+        """`node`, or what passes it on unchanged as the output of a module: a function inside of one has no name."""
+        named, at = set(self.outputs.values()), node
+        while at not in named and len(users := list(at.users)) == 1 and self.ops[users[0]].kind in ("same", "dropout"):
+            at = users[0]
+        return at if at in named else node
+
     def _stage_output(self, stage: list[fx.Node]) -> fx.Node | None:
         def last(kinds: tuple[str, ...]) -> fx.Node | None:
             layers = (n for n in reversed(stage) if self._is_stage(n))
             return next((n for n in layers if self.ops[n].kind in kinds), None)
 
-        return last(("relu",)) or last(("add", "cat", "affine", "conv", "linear", "other"))
+        chosen = last(("relu",)) or last(("add", "cat", "affine", "conv", "linear", "other"))
+        return None if chosen is None else self._named(chosen)
 
     def _is_stage(self, node: fx.Node) -> bool:
         """Whether a node may stand for its stage: it has units, and does not just rearrange tokens or take one."""
@@ -400,6 +409,10 @@ class Graph:
         self.running, before = True, self.running
         try:
             return self._apply(n, env, linear)
+        except (TypeError, RuntimeError, AttributeError) as error:
+            if linear and any(env.get(i) is None for i in n.all_input_nodes):  # what does not depend on the feeds
+                raise GraphError(f"the path passes through {title(n)!r}, which has no linear form") from error
+            raise
         finally:
             self.running = before
 
@@ -417,7 +430,7 @@ class Graph:
         self.check_module(n)
         values = [env.get(i) for i in op.inputs]
         if linear:
-            if op.inputs and all(v is None for v in values):
+            if any(all(v is None for v in v_of) for v_of in (values, [env.get(i) for i in n.all_input_nodes]) if v_of):
                 return None
             if op.skipped:  # contiguous() among them, which a view further on may stand on
                 return values[0].contiguous() if op.kind == "same" and values[0] is not None else values[0]

@@ -251,3 +251,32 @@ def test_lucents_own_inception_has_the_weights_of_its_convolution() -> None:
         across = circuits.expanded_weights(model, source="conv2d2", target="mixed3a:5")
         torch.testing.assert_close(across.kernels[0], net.mixed3a_1x1_pre_relu_conv.weight[5].detach())
         assert circuits.trace(model, "mixed3b:3", images=nets.pictures(3, 224), width=3).edges
+
+
+class Tupled(nn.Module):
+    """Sizes of one branch shape another: nothing of the first reaches the target but its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3, padding=1)
+        self.two = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.Identity()
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.one(x)
+        shape = one.shape
+        y = self.two(x).view(shape[0], 2, 2, shape[2], shape[3]).flip(1).reshape(shape)
+        out: Tensor = self.last(self.act(F.batch_norm(y, self.norm.running_mean, self.norm.running_var)))
+        return out
+
+
+def test_a_size_of_what_is_not_on_the_path_is_no_crash() -> None:
+    net = nets.randomized(Tupled())
+    model = nets.wrap(net)
+    with pytest.raises(GraphError, match="no linear form"):
+        circuits.expanded_weights(model, source="two", target="last:1")
+    assert model.trunk == ["act", "last"]  # the batch norm is a function: the module that passes it on names it
+    edges = circuits.trace(model, "last:1", images=nets.pictures(4), layers=["two"], by="attribution", width=4).edges
+    assert len(edges) == 4
