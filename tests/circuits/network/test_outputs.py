@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import circuits
-from circuits.errors import ModelError
+from circuits.errors import CircuitsError, ModelError
 from tests import nets
 
 SPEC = circuits.InputSpec(size=16)
@@ -158,20 +158,34 @@ def test_class_maps_are_traced_like_any_unit(traced: bool) -> None:
         torch.testing.assert_close(edge.strength, float(expected[channel]), rtol=1e-4, atol=1e-6)
 
 
-def test_proposals_are_no_images() -> None:
-    class Detector(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 6, 3, padding=1)
-            self.head = nn.Linear(6, 4)
+class Detector(nn.Module):
+    """A head that is applied to rows: all positions, or the seven brightest, which are no positions of an image."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.conv(x)
-            n, c, h, w = x.shape
-            rows = self.head(x.permute(0, 2, 3, 1).reshape(-1, c))
-            out: Tensor = rows.view(n, h, w, 4).permute(0, 3, 1, 2)
-            return out
+    def __init__(self, proposals: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, 4)
+        self.proposals = proposals
 
-    net = nets.randomized(Detector())
-    assert "head" not in circuits.wrap(net, SPEC).layers
-    assert "inner.head" not in circuits.wrap(nets.Undecided(net).eval(), SPEC).layers
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        n, c, h, w = x.shape
+        rows = x.flatten(2)
+        if self.proposals:
+            best = rows.sum(1).topk(7).indices
+            rows = rows.gather(2, best[:, None].expand(n, c, 7))
+        rows = self.head(rows.transpose(1, 2).reshape(-1, c))
+        out: Tensor = rows.view(n, -1, 4)
+        return out if self.proposals else out.transpose(1, 2).reshape(n, 4, h, w)
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["graph", "no graph"])
+def test_rows_are_read_as_maps_or_refused(traced: bool) -> None:
+    at, images = "" if traced else "inner.", nets.pictures(3)
+    net = nets.randomized(Detector(False))
+    model = circuits.wrap(net if traced else nets.Undecided(net).eval(), SPEC)
+    torch.testing.assert_close(circuits.capture(model, images, at=f"{at}head")[f"{at}head"], net(images).detach())
+    net = nets.randomized(Detector(True))
+    model = circuits.wrap(net if traced else nets.Undecided(net).eval(), SPEC)
+    with pytest.raises(CircuitsError, match="head"):
+        circuits.capture(model, images, at=f"{at}head")
