@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable
 
 import pytest
@@ -203,5 +202,5 @@ def test_without_a_graph_a_field_is_measured_when_it_is_asked_for(monkeypatch: p
     assert field == ReceptiveField((5, 5), (1, 1), (0, 0)) and model.layers["inner.2"].stride == 1 and calls == 1
     with circuits.edit(model, [circuits.Ablate("inner.1")]):
         assert model.layers["inner.0"].receptive_field is None
-    sent = pickle.loads(pickle.dumps(model.layers["inner.0"]))
+    sent = copy.deepcopy(model.layers["inner.0"])  # as pickle does it, with a function of the model replaced
     assert sent.receptive_field == model.layers["inner.0"].receptive_field == ReceptiveField((3, 3), (1, 1), (0, 0))
