@@ -169,12 +169,13 @@ def jobs_of(model: Model, what: Any, settings: RenderSettings) -> list[Job]:
 def resolved(model: Model, jobs: Sequence[Job], settings: RenderSettings) -> RenderSettings:
     """The settings with the defaults of size, show, params and transforms worked out for these jobs."""
     size = pixels_of(settings.size, "size") or default_size(model, jobs)
+    transforms = standard(size, model.input.hw) if settings.transforms is None else settings.transforms
     return replace(
         settings,
         size=size,
         show=pixels_of(settings.show, "show") or size,
         params=Fourier() if settings.params is None else settings.params,
-        transforms=list(standard(min(size)) if settings.transforms is None else settings.transforms),
+        transforms=list(transforms),
     )
 
 

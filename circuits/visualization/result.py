@@ -52,6 +52,26 @@ class Visualization:
     digest: str = ""
     evidence: Evidence | None = None
 
+    def weaker_than(self, strongest: float) -> str | None:
+        """One line where a natural image activates the unit more than this one does; None otherwise.
+
+        Such a visualization lacks something that drives the unit: it shows less than the natural images do.
+
+        Args:
+            strongest: the unit's maximum activation on natural images.
+        """
+        if self.status != "ok" or self.optimum != "positive" or not self.peak < strongest:
+            return None
+        return (
+            f"weaker than its top activating image (peak {self.peak:.3g} against {strongest:.3g}): it lacks something "
+            "that drives the unit; try more steps, or transforms=[Jitter(2)]"
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """`weaker_than` the natural images of the evidence, where there is evidence."""
+        return None if self.evidence is None else self.weaker_than(self.evidence.strongest)
+
     def describe(self) -> dict[str, Any]:
         """Everything but pixels, ready for JSON."""
         return {
@@ -70,6 +90,7 @@ class Visualization:
             "seed": self.seed,
             "weights": self.digest,
             "evidence": None if self.evidence is None else self.evidence.describe(),
+            "warning": self.warning,
         }
 
 

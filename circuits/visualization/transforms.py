@@ -180,16 +180,23 @@ class Noise(Transform):
         _not_negative(self, self.sd)
 
 
-def standard(size: int | Size) -> tuple[Transform, ...]:
+def standard(size: int | Size, input_size: int | Size = 224) -> tuple[Transform, ...]:
     """Lucid's default: pad 12, jitter 8, scale by 0.9 to 1.1, rotate by up to 10 degrees, jitter 4.
+
+    For a network of images below 128 pixels it is the pad and the jitters alone. Scaling and rotation resample an
+    image between its pixels, which blurs what is a pixel or two wide. Large networks see little that is so small; small
+    ones do, and their units then respond less to the blurred image, so that the optimum is not theirs.
 
     Args:
         size: of the images; below 128 pixels all amounts in pixels are smaller in proportion.
+        input_size: of the network's own images.
     """
     side = size if isinstance(size, int) else min(size)
     if side < 1:
         raise VisualizationError(f"an image is at least 1 x 1 pixels; got size {size}")
     pad, first, last = (max(1, round(amount * min(1.0, side / 128))) for amount in (12, 8, 4))
+    if (input_size if isinstance(input_size, int) else min(input_size)) < 128:
+        return Pad(pad), Jitter(first), Jitter(last)
     scales = tuple(1 + (i - 5) / 50 for i in range(11))
     return Pad(pad), Jitter(first), Scale(scales), Rotate(tuple(float(d) for d in range(-10, 11))), Jitter(last)
 

@@ -104,6 +104,11 @@ class Visualize(ImageOptions):
             answered = sum(r.status == "ok" for r in results)
             count = f"{len(results)} image{'s' * (len(results) != 1)}"
             console.print(Text(f"{count}, {answered} activated their unit, {seconds:.1f} s", style="dim"))
+            weak = [r for r in results if r.warning]
+            for result in weak[:5]:
+                console.print(f"{result.unit}: {result.warning}", markup=False, highlight=False)
+            if len(weak) > 5:
+                console.print(f"and {len(weak) - 5} more are weaker than their top activating images")
             end = "--out DIR writes the images and a report" if self.out is None else f"written: {self.out / _PAGE}"
             console.print(Text(end, style="dim"))
 

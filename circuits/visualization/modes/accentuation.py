@@ -86,7 +86,7 @@ def accentuate(
     # every image is a variant of the unit, with a seed of its own
     jobs = jobs_of(model, target, RenderSettings(variants=len(ids), seed=seed))
     most = batch_size or max(1, default_batch_size(model, jobs, size) // 2)
-    changes = list(standard(size)) if transforms is None else list(transforms)
+    changes = list(standard(size, model.input.hw)) if transforms is None else list(transforms)
     results: list[Visualization] = []
     total = steps * -(-len(jobs) // most)
     with reporter(progress, "step") as report:

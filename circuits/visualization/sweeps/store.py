@@ -154,7 +154,7 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
         "history": torch.tensor(result.history, dtype=torch.float64),
         **{f"frame.{step}": frame.detach().cpu().contiguous() for step, frame in result.frames.items()},
     }
-    about = {k: v for k, v in plain(result.describe()).items() if k not in ("history", "evidence")}
+    about = {k: v for k, v in plain(result.describe()).items() if k not in ("history", "evidence", "warning")}
     # one entry only: several have no fixed order in the file
     metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
     write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))

@@ -39,6 +39,7 @@ from circuits.visualization.sweeps.store import (
     with_pixels,
     write_files,
 )
+from circuits.visualization.transforms import Transform, standard
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.settings import settings_of
 from zoo.common.stored import named, tidy
@@ -86,9 +87,12 @@ def sweep(
         AddressError: an unknown layer or unit. VisualizationError: an unknown option, or one that does not fit; a
         store with other settings, units or weights, or one that is damaged or cannot be written.
     """
-    plan = _plan(model, what, settings_of(RenderSettings, settings, options, error=VisualizationError))
+    options_given = settings_of(RenderSettings, settings, options, error=VisualizationError)
+    plan = _plan(model, what, options_given)
     folder = Path(store)
     SWEEPS.check_writable(folder)
+    if options_given.transforms is None and _has_former_default(folder, plan):
+        plan = _plan(model, what, replace(options_given, transforms=_former_default(plan)))
     natural = None if images is None else open_images(images)
     if natural is not None and plan.settings.negative:
         raise VisualizationError("natural images are compared by maximum activation: give none with a negative optimum")
@@ -187,6 +191,18 @@ def _plan(model: Model, what: Any, settings: RenderSettings) -> _Plan:
         stored["bases"] = {f"{layer}~{name}": model.basis(layer, name).read for layer, name in bases}
     stored["units"] = units
     return _Plan(settings, json.loads(json.dumps(_plain(stored))), jobs, show, model.digest)
+
+
+def _former_default(plan: _Plan) -> tuple[Transform, ...]:
+    """The default transforms of version 0.1, whose sweeps go on with them: networks of any size got those of large."""
+    size = pixels_of(plan.settings.size, "size")
+    assert size is not None
+    return standard(size)
+
+
+def _has_former_default(folder: Path, plan: _Plan) -> bool:
+    index = read_index(folder)
+    return index is not None and index.head["settings"].get("transforms") == _plain(_former_default(plan))
 
 
 def _plain(value: Any) -> Any:

@@ -18,9 +18,16 @@ FILES = ("param/test_cppn", "param/test_lowres", "param/test_spatial", "test_int
 """Lucent's tests of `lucent.optvis` that need no GAN: 31 of them."""
 
 NETWORKS = {
-    # weights cannot be fetched here, and what the tests claim does not depend on them
-    "lucent": "functools.partial(lucent.modelzoo.inceptionv1, pretrained=False)",
-    "ours": "lambda: circuits.load('inceptionv1', weights='random').module",
+    # Weights cannot be fetched here, and what the tests claim does not depend on them. Both networks start as PyTorch
+    # makes them: from He's initialization, the five steps of Lucent's test of `alignment` overshoot in Lucent itself.
+    "lucent": "inceptionv1 = functools.partial(lucent.modelzoo.inceptionv1, pretrained=False)",
+    "ours": """
+def inceptionv1():
+    module = circuits.load("inceptionv1", weights="random").module
+    for part in module.modules():
+        getattr(part, "reset_parameters", int)()
+    return module
+""",
 }
 
 
@@ -32,7 +39,7 @@ def test_lucents_own_tests_pass_with_imports_changed(network: str, tmp_path: Pat
     if not source.is_dir():
         pytest.skip("needs a checkout of greentfrapp/lucent: give its folder as $LUCENT_SOURCE")
     imports = "import functools\n\nimport circuits\nimport lucent.modelzoo\n\n"
-    (tmp_path / "network_of_the_test.py").write_text(f"{imports}inceptionv1 = {NETWORKS[network]}\n")
+    (tmp_path / "network_of_the_test.py").write_text(imports + NETWORKS[network])
     for name in FILES:
         text = (source / f"{name}.py").read_text()
         text = text.replace("lucent.optvis", "circuits.visualization.lucent")

@@ -21,6 +21,7 @@ from circuits.visualization import (
     visualize,
 )
 from circuits.visualization import render as rendering
+from circuits.visualization.transforms import standard
 from tests import nets
 
 NETS: dict[str, Callable[[], circuits.Model]] = {
@@ -299,3 +300,30 @@ def test_training_mode_is_refused(inception: circuits.Model) -> None:
     model.module.train()
     with pytest.raises(VisualizationError, match="training mode"):
         visualize(model, "0:0", steps=1)
+
+
+def checkerboards() -> circuits.Model:
+    """A unit that is active on a checkerboard of single pixels and on nothing smoother, in images of 72 x 96."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 8), nn.ReLU())
+    board = 1.0 - 2 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)
+    with torch.no_grad():
+        net[0].weight[:] = board
+        net[0].bias.zero_()
+    return nets.wrap(net, size=(72, 96), channels=1)
+
+
+def test_small_details_survive_the_default_transforms_of_small_networks() -> None:
+    model = checkerboards()
+    (result,) = visualize(model, "1:0", steps=64)
+    (blurred,) = visualize(model, "1:0", steps=64, transforms=standard(32))
+    assert result.peak > 20 > 16 > blurred.peak  # 21.3 and 14.1
+
+
+def test_a_visualization_weaker_than_a_natural_image_is_called_so() -> None:
+    model = checkerboards()
+    photograph = torch.full((3, 1, 72, 96), 0.5)
+    photograph[0, :, 20:28, 30:38] = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 == 0).float()
+    (result,) = examine(model, visualize(model, "1:0", steps=16), photograph)
+    assert result.peak < 32 and "against 32" in (result.warning or "")
+    assert result.describe()["warning"] == result.warning
+    assert result.weaker_than(result.peak) is None and replace(result, optimum="negative").warning is None

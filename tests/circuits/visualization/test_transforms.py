@@ -207,6 +207,20 @@ def test_the_standard_is_that_of_lucid_and_smaller_for_small_images() -> None:
     assert len(standard(32)[2].low) == 11  # type: ignore[attr-defined]
 
 
+def test_nothing_is_interpolated_for_networks_of_small_images() -> None:
+    """A checkerboard of single pixels stays one under the transforms; those of large networks blur it to gray."""
+    assert standard(64, 64) == standard(64, (64, 300)) == (Pad(6), Jitter(4), Jitter(2))
+    assert standard(64, 128) == standard(64)
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
+    images = board.float().expand(20, 3, 64, 64)
+
+    def inside(*transforms: Transform) -> Tensor:
+        return once(images, *transforms)[..., 16:48, 16:48]
+
+    assert bool(((inside(*standard(64, 64)) == 0) | (inside(*standard(64, 64)) == 1)).all())
+    assert float(inside(*standard(64)).std()) < 0.35 < 0.49 < float(inside(*standard(64, 64)).std())
+
+
 def test_the_standard_keeps_the_scale_of_the_image_on_average() -> None:
     """What is optimized is what the network sees, pixel for pixel: a pad does not make it smaller."""
     images = waves(32, 300)

@@ -18,4 +18,6 @@ def _visualization(visualizations: FeatureVisualizations, sheet: Sheet) -> Marku
         response = "" if result.status != "ok" else f", activation {number(result.response)}"
         figures.append(tag("figure", image(result, size), tag("figcaption", kind + response), class_="vis"))
     text = "Diverse optimized images. They can mislead: compare them with the top activating images above."
+    if visualizations.warning:
+        text += f" The strongest of them is {visualizations.warning}."
     return note(text) + tag("div", *figures, class_="figures")

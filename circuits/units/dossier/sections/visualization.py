@@ -14,10 +14,16 @@ STEPS = 192
 
 @dataclass(frozen=True)
 class FeatureVisualizations(Result):
-    """Images optimized for a high response, several that differ, and one for the most negative response."""
+    """Images optimized for a high response, several that differ, and one for the most negative response.
+
+    Attributes:
+        positive, negative: the images.
+        warning: where all the positive ones activate the unit less than its top activating image does.
+    """
 
     positive: tuple[Visualization, ...]
     negative: Visualization
+    warning: str | None = None
 
 
 @section("visualization", "Feature visualization", order=60)
@@ -26,4 +32,5 @@ def visualization(subject: Subject) -> Finding:
     address, seed = str(subject.unit), subject.seed
     positive = visualize(subject.model, [address], steps=STEPS, variants=3, seed=seed)
     negative = visualize(subject.model, [address], steps=STEPS, optimum="negative", seed=seed)
-    return FeatureVisualizations(tuple(positive), negative[0])
+    best = max(positive, key=lambda v: v.peak)
+    return FeatureVisualizations(tuple(positive), negative[0], best.weaker_than(subject.unit_scan.maximum))
