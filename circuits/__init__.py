@@ -30,7 +30,7 @@ from circuits.network.layer import Layer
 from circuits.network.model import Model, load, wrap
 from circuits.tracing import baselines
 from circuits.tracing.baselines import Patch
-from circuits.tracing.circuit import Circuit, Edge, Node, Score
+from circuits.tracing.circuit import Circuit, Edge, Node, Score, diff
 from circuits.tracing.ranking import Ranking, rank
 from circuits.tracing.score import score
 from circuits.tracing.size_curve import SizeCurve, size_curve
@@ -106,6 +106,7 @@ __all__ = [
     "branch_structure",
     "capture",
     "detectors",
+    "diff",
     "dissect",
     "edit",
     "example_weights",

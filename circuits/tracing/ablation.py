@@ -21,8 +21,9 @@ from torch import Tensor, fx
 
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.network.hooks import frozen, graph_edits
+from circuits.network.hooks import frozen, graph_edits, read
 from circuits.network.model import Model
+from circuits.network.operations import Pair
 from circuits.network.subnetwork import ChannelMeans, Segment, channel_pools
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
 from circuits.tracing.target import Target
@@ -375,6 +376,20 @@ class Ablation:
         edits = self._holds(batch, layer, self._mask(layer, set()))
         return self.segment.values(batch.acts, nodes), self.segment.values(batch.acts, nodes, edits)
 
+    @torch.no_grad()
+    def held(self, start: str) -> Tensor:
+        """What stands in at `start` for the one source layer's channels `(1, C, h, w)`, where no image has its own.
+
+        `start` is the layer, or what a single chain of pools, normalizations and ReLUs makes of it.
+        """
+        (layer,) = self.layers
+        if start in self._held:
+            return self._held[start]
+        batch, _ = self.batch(0)
+        node = self.model.node(start)
+        _, ablated = self.natural_and_ablated(batch, [node])
+        return self.model.layers[start].axes.maps(ablated[node])[:1]
+
     @property
     def stored(self) -> bool:
         """Whether the activations of all images are held."""
@@ -391,6 +406,10 @@ class Ablation:
             The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
             `(n, C, h', w')`, and activations minus baseline there.
         """
+        out, ways = self._way(batch, amount, self.segment)
+        return self.target.values(out), ways
+
+    def _way(self, batch: Batch, amount: float, segment: Segment) -> tuple[Any, dict[str, tuple[Tensor, Tensor]]]:
         (layer,) = self.layers
         ways: dict[str, tuple[Tensor, Tensor]] = {}
         natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in self.pools[layer]}}
@@ -398,7 +417,38 @@ class Ablation:
             moved = acts - batch.baselines[name]
             ways[name] = ((batch.baselines[name] + amount * moved).detach().requires_grad_(True), moved)
         edits = {pool: partial(_instead, ways[pool][0]) for pool in self.pools[layer]}
-        return self.target.values(self.segment.respond(ways[layer][0], batch.context, edits)), ways
+        return segment.respond(ways[layer][0], batch.context, edits), ways
+
+    def contributions(
+        self, segment: Segment, images: Tensor, others: Tensor | None, positions: Sequence[Pair], steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Integrated gradients of a segment's first target at a position of each image, from the baseline.
+
+        Args:
+            segment: from the one source layer to the target, which need not be this one's.
+            images: `(N, channels, H, W)`; others: the images that stand in for them, where the baseline has such.
+            positions: `(y, x)` on each image; steps: midpoints between baseline and activations.
+
+        Returns:
+            Contribution of each unit `(N, C)`, and the target with all of them at the baseline `(N,)`: in sum the
+            target as it is, up to the number of steps.
+        """
+        (layer,) = self.layers
+        with torch.no_grad():
+            own = {} if others is None else read(self.model, others, [self.model.layers[layer]])
+            acts, context = segment.begin(images)
+        with frozen(self.model.module), torch.enable_grad():
+            batch = Batch(acts, context, {**self._held, **own})
+            total = torch.zeros(acts.shape[:2], device=acts.device, dtype=acts.dtype)
+            for k in range(steps):
+                out, ways = self._way(batch, (k + 0.5) / steps, segment)
+                value = _picked(out, positions).sum()
+                gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
+                for gradient, (_, moved) in zip(gradients, ways.values(), strict=True):
+                    if gradient is not None:
+                        total += (gradient * moved).flatten(2).sum(dim=2) / steps
+            nothing, _ = self._way(batch, 0.0, segment)
+        return total, _picked(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.
@@ -459,6 +509,10 @@ class Ablation:
         begin, end = self.model.node(layer), self.model.node(pool)
         edits = {node: f for node, f in graph_edits(self.model).items() if node is not begin}
         return graph.run({begin: acts}, [end], edits=edits)[end]
+
+
+def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
+    return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
 
 
 def _instead(values: Tensor, _acts: Tensor) -> Tensor:

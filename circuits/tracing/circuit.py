@@ -189,7 +189,7 @@ class Circuit:
         edges: strongest first for each target.
         rest: one per node that has edges into it.
         layers: the target's layer, then the source layers going back.
-        by: how sources were ranked: weights, attribution or ablation.
+        by: how sources were ranked; see `circuits.trace`.
         score: None until scored.
         provenance: weights digest, data digest, seed, versions, arguments.
     """
@@ -333,6 +333,15 @@ class CircuitDiff:
     edges_only_first: tuple[tuple[str, str], ...]
     edges_only_second: tuple[tuple[str, str], ...]
     edges_both: tuple[tuple[str, str, float, float], ...]
+
+
+def diff(first: Circuit, second: Circuit) -> CircuitDiff:
+    """What two circuits share and what only one of them has: two methods, two sets of images, two models' layers.
+
+    >>> diff(circuit, circuit).only_first  # doctest: +SKIP
+    ()
+    """
+    return first.diff(second)
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -26,13 +26,21 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
+from circuits.tracing.ablation import Ablation
+from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from circuits.tracing.ranking import STEPS, RankMethod, taken, unit_scores
+from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
-By = Literal["weights", "attribution", "ablation"]
+By = Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"]
+RANKED: tuple[RankMethod, ...] = ("gradient", "integrated", "patching", "mask")
+"""Ways that choose parents by `circuits.rank`: over all positions, not only where the node is most active."""
+LIMIT = 200
+"""Images on which parents are ranked, at most."""
 
 
 @dataclass
@@ -53,6 +61,8 @@ def trace(
     depth: int = 1,
     width: int = 6,
     by: By = "weights",
+    baseline: str | Baseline | None = None,
+    against: Any = None,
     layers: Sequence[str] | None = None,
     threshold: float = 0.0,
     n_positions: int = 32,
@@ -71,7 +81,12 @@ def trace(
         by: "weights" (expanded weight x activation), "attribution" (gradient x activation) or "ablation"
             (drop of the node's pre-activation when the source is set to its mean). The latter two also go through
             gates, normalization and upsampling, which have no kernel: there an edge's kernel is a single number, the
-            gradient summed over positions, as a mean over the images.
+            gradient summed over positions, as a mean over the images. "gradient", "integrated", "patching" and "mask"
+            choose the parents of each node by `circuits.rank`, over all positions of at most 200 of the images; an
+            edge's strength is then the integrated gradient from the baseline at the positions traced.
+        baseline: what contributions are counted from: "mean", "zero", "resample", or an object of `circuits.baselines`.
+            Default zero for "weights" and "attribution", else the mean; "ablation" takes only the mean.
+        against: a counterfactual image for each image, as the baseline.
         layers: source layers to go back through, latest first (default: the model's trunk).
         threshold: drop sources below this share of a node's strongest.
         n_positions: images on which the target is strongest, over which contributions are averaged.
@@ -90,7 +105,8 @@ def trace(
     unit = model.unit(target)
     for name, count in (("depth", depth), ("width", width), ("n_positions", n_positions)):
         whole_number(name, count)
-    one_of("by", by, ("weights", "attribution", "ablation"))
+    one_of("by", by, ("weights", "attribution", "ablation", *RANKED))
+    stand_in = _baseline(by, baseline, against)
     chain = _chain(model, unit, depth, layers)
     dataset = open_images(images)
     also = _pools(model, chain) if by == "ablation" else []
@@ -99,11 +115,12 @@ def trace(
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     with torch.no_grad():
         acts = read(model, batch, [model.layers[name] for name in peaks.layers if name not in also])
+    sources = _Sources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size)
     frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in strongest]})
     depths, edges, rest = {unit: 0}, [], []
     levels = [frontier]
     for level, source in enumerate(chain[1:], start=1):
-        step = _Step(model, source, frontier, batch, acts, peaks, by)
+        step = _Step(model, source, frontier, batch, acts, peaks, by, sources)
         frontier = _Frontier(source, [])
         for node in step.frontier.units:
             node_edges, node_rest = step.explain(node, width, threshold)
@@ -136,6 +153,7 @@ def trace(
             n_places=len(strongest),
             depth=depth,
             width=width,
+            **({} if stand_in is None else {"baseline": stand_in.name}),
             threshold=threshold,
         ),
     )
@@ -171,6 +189,71 @@ def _pools(model: Model, chain: Sequence[str]) -> list[str]:
     return [name for name in pools if name not in chain and name not in starts(model, chain)]
 
 
+def _baseline(by: By, baseline: str | Baseline | None, against: Any) -> Baseline | None:
+    """The baseline that was asked for; None for what each of the first three ways does without one."""
+    if baseline is None and against is None:
+        return Mean() if by in RANKED else None
+    chosen = baseline_of(baseline or "mean", against)
+    if by == "ablation" and not (isinstance(chosen, Mean) and chosen == Mean()):
+        raise CircuitsError(f"by='ablation' sets units to their means; with {chosen.name} values use by='patching'")
+    return None if by == "ablation" else chosen
+
+
+class _Sources:
+    """What the sources of each node are counted from, and, where parents are chosen by `rank`, their order.
+
+    One `Ablation` serves all nodes of a layer: the activations of the images are computed once.
+    """
+
+    def __init__(
+        self, model: Model, images: Images, baseline: Baseline | None, by: By, strongest: Sequence[int], batch_size: int
+    ) -> None:
+        self.model, self.by, self.baseline = model, by, baseline
+        self._batch_size = batch_size
+        self._ablations: dict[tuple[str, str], Ablation] = {}
+        if baseline is not None:
+            spread = range(0, len(images), -(-len(images) // LIMIT))
+            self._images, self._baseline = taken(images, baseline, list(spread))
+            # the images traced, with the values that stand in for them
+            paired = baseline.paired(images)
+            self._pairs = None if paired is None else paired.subset(strongest).tensor(model.input).to(model.device)
+
+    def order(self, node: Unit, source: str) -> list[int] | None:
+        """The source's units, those that move the node most first; None where they are ordered by contribution."""
+        if self.by not in RANKED:
+            return None
+        ablation = self._ablation(node, source)
+        ablation.check_reached()
+        scores = unit_scores(ablation, cast(RankMethod, self.by))[source]
+        order: list[int] = scores.magnitude.argsort(descending=True, stable=True).tolist()
+        return order
+
+    def _ablation(self, node: Unit, source: str) -> Ablation:
+        target, key = target_of(self.model, node), (source, node.layer)
+        if key not in self._ablations:
+            self._ablations[key] = Ablation(
+                self.model, target, [source], self._images, self._baseline, batch_size=self._batch_size
+            )
+            return self._ablations[key]
+        return self._ablations[key].with_target(target)
+
+    def contributions(self, node: Unit, source: str, batch: Tensor, positions: list[Pair]) -> tuple[Tensor, Tensor]:
+        """Integrated gradients of a node before its ReLU at its positions, and its value at the baseline."""
+        segment = Segment(self.model, source, node, pre=True)
+        ablation = self._ablation(node, source)
+        return ablation.contributions(segment, batch, self._pairs, positions, STEPS["integrated"])
+
+    @torch.no_grad()
+    def values(self, node: Unit, source: str, start: str, acts: Tensor) -> Tensor | None:
+        """What stands in for the activations `acts` `(N, S, h, w)` of `start` on the images traced; None for zero."""
+        if self.baseline is None or isinstance(self.baseline, Zero):
+            return None
+        if self._pairs is not None:
+            return read(self.model, self._pairs, [self.model.layers[start]])[start]
+        held = self._ablation(node, source).held(start)
+        return held.expand_as(acts)
+
+
 class _Step:
     """One layer back: contributions of every source to every node of the frontier."""
 
@@ -183,8 +266,10 @@ class _Step:
         acts: dict[str, Tensor],
         peaks: Peaks,
         by: By,
+        sources: _Sources,
     ) -> None:
         self.model, self.source, self.frontier, self.by = model, source, frontier, by
+        self.sources = sources
         self.weights = self._kernels()
         self.start = source if self.weights is None else self.weights.start
         self.batch = batch
@@ -212,12 +297,19 @@ class _Step:
         pre = torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
         if self.weights is None or self.by == "attribution":
             self.gradients[node] = self._gradient(segment, positions, acts, context)
-        contributions = self._contributions(segment, node, positions, acts, context, pre)
+        base = None if self.by in RANKED else self.sources.values(node, self.source, self.start, acts)
+        if self.by in RANKED:
+            contributions, nothing = self.sources.contributions(node, self.source, self.batch, positions)
+            bias = float(nothing.mean())
+        else:
+            contributions = self._contributions(segment, node, positions, acts, context, pre, base)
+            bias = self._bias(segment, node, positions, acts, base)
         strength = contributions.mean(dim=0)
         total = float(strength.sum())
-        bias = self._bias(segment, positions, acts)
-        chosen = strength.abs().argsort(descending=True, stable=True)[:width].tolist()
-        floor = threshold * abs(float(strength[chosen[0]])) if chosen else 0.0
+        order = self.sources.order(node, self.source)
+        order = strength.abs().argsort(descending=True, stable=True).tolist() if order is None else order
+        chosen = order[:width]
+        floor = threshold * max((abs(float(strength[c])) for c in chosen), default=0.0)
         chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
         edges = [self._edge(node, c, float(strength[c])) for c in chosen]
         listed = sum(e.strength for e in edges)
@@ -227,19 +319,31 @@ class _Step:
         return edges, rest
 
     def _contributions(
-        self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, context: Any, pre: Tensor
+        self,
+        segment: Segment,
+        node: Unit,
+        positions: list[Pair],
+        acts: Tensor,
+        context: Any,
+        pre: Tensor,
+        base: Tensor | None,
     ) -> Tensor:
-        """Contribution of each source to the node on each image, `(N, S)`."""
+        """Contribution of each source to the node on each image, `(N, S)`, counted from `base` (None for zero)."""
+        moved = acts if base is None else acts - base
         if self.by == "weights":
-            assert self.weights is not None
-            patches = self.weights.patches(acts, positions)
-            kernels = self.weights.kernels[self.frontier.units.index(node)]
-            return torch.einsum("nsij,sij->ns", patches, kernels.to(patches))
+            return self._products(node, positions, moved)
         if self.by == "attribution":
-            return (self.gradients[node] * acts).sum(dim=(2, 3))
+            return (self.gradients[node] * moved).sum(dim=(2, 3))
         means = self.peaks.means(self.start)
         pooled = {name: self.peaks.means(name) for name in channel_pools(self.model, self.start, self.frontier.layer)}
         return ablation_drops(segment, acts, context, positions, pre, means, pooled)
+
+    def _products(self, node: Unit, positions: list[Pair], acts: Tensor) -> Tensor:
+        """Expanded weights times activations at the positions of a node, `(N, S)`."""
+        assert self.weights is not None
+        patches = self.weights.patches(acts, positions)
+        kernels = self.weights.kernels[self.frontier.units.index(node)]
+        return torch.einsum("nsij,sij->ns", patches, kernels.to(patches))
 
     def _gradient(self, segment: Segment, positions: list[Pair], acts: Tensor, context: Any) -> Tensor:
         """Gradient `(N, S, h, w)` of the node at its position on each image."""
@@ -250,11 +354,13 @@ class _Step:
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient
 
-    def _bias(self, segment: Segment, positions: list[Pair], acts: Tensor) -> float:
+    def _bias(self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, base: Tensor | None) -> float:
+        """What the node has without the contributions: of the biases, and of the baseline where there is one."""
         if self.by != "weights":
             return 0.0
         bias = segment.bias((acts.shape[2], acts.shape[3]))
-        return 0.0 if bias is None else float(torch.stack([bias[0, y, x] for y, x in positions]).mean())
+        value = 0.0 if bias is None else float(torch.stack([bias[0, y, x] for y, x in positions]).mean())
+        return value if base is None else value + float(self._products(node, positions, base).sum(dim=1).mean())
 
     def _edge(self, node: Unit, channel: int, strength: float) -> Edge:
         if self.weights is None:

@@ -70,8 +70,13 @@ class Trace(ImageOptions):
     """How many layers to go back."""
     width: int = 6
     """How many parents a unit is given."""
-    by: Literal["weights", "attribution", "ablation"] = "weights"
-    """What ranks the parents: weight x activation, gradient x activation, or what is lost without them."""
+    by: Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"] = "weights"
+    """What ranks the parents: weight x activation, gradient x activation, or what is lost without them, at the
+    strongest positions; or one of the methods of `circuits rank`, over all positions."""
+    baseline: Literal["mean", "resample", "zero"] | None = None
+    """What contributions are counted from; by default zero for weights and attribution, else the mean."""
+    against: str | None = None
+    """Folder of counterfactual images, one for each image in the order of their names, as the baseline."""
     store: Path | None = None
     """Store with part labels (`circuits label`): units are named after the parts that they detect."""
     score: bool = True
@@ -98,7 +103,15 @@ class Trace(ImageOptions):
         images = self.open_images(model.name)
         with session.progress(f"tracing {unit}") as report:
             circuit = trace(
-                model, unit, images=images, depth=self.depth, width=self.width, by=self.by, **reporting(report)
+                model,
+                unit,
+                images=images,
+                depth=self.depth,
+                width=self.width,
+                by=self.by,
+                baseline=self.baseline,
+                against=self.against,
+                **reporting(report),
             )
         circuit = label_parts(model, circuit, images, self.store)
         if self.score:
@@ -115,6 +128,10 @@ class Trace(ImageOptions):
 
         return CommandResult(circuit.to_json(), show, write, named="")
 
+    def _counted(self) -> str:
+        given = {"baseline": self.baseline, "against": self.against}
+        return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+
     def python(self, unit: str) -> str:
         """The Python that does the same."""
         lines = [
@@ -123,7 +140,7 @@ class Trace(ImageOptions):
             "",
             loading_code(unit.rpartition("/")[0], self.weights),
             f"images = {self.images_code}",
-            f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r})",
+            f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r}{self._counted()})",
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
         ]
         if self.score:

@@ -22,7 +22,14 @@ from circuits.tracing.circuit import Circuit
 from circuits.tracing.trace import trace
 
 PAGE = Entry("Circuit", ":material/account_tree:", "a unit traced back through the layers, and scored", order=30)
-BY = {"weights": "Weights", "attribution": "Attribution", "ablation": "Ablation"}
+BY = {
+    "weights": "Weights",
+    "attribution": "Attribution",
+    "ablation": "Ablation",
+    "gradient": "Gradient, all positions",
+    "integrated": "Integrated gradients",
+    "mask": "Learned mask",
+}
 DEPTHS = {str(n): f"{n} layer{'s' * (n > 1)}" for n in (1, 2, 3)}
 WIDTHS = {str(n): f"{n} parents" for n in (6, 3, 4, 8, 12, 16)}
 PANELS = {"reading": "Description", "score": "Score", "save": "Save and open"}

@@ -16,7 +16,14 @@ from circuits.plot.drawing.svg import anchor, diverging_bar, histogram_svg
 from circuits.plot.drawing.wording import circuit_reading, decimals, held_at, minus, name_of, short
 from circuits.tracing.circuit import Circuit, Score
 
-_RANKED = {"weights": "weight × activation", "attribution": "gradient × activation"}
+_RANKED = {
+    "weights": "weight × activation",
+    "attribution": "gradient × activation",
+    "gradient": "gradient × (activation − baseline), over all positions",
+    "integrated": "integrated gradients from the baseline, over all positions",
+    "patching": "patching each unit, over all positions",
+    "mask": "a learned mask",
+}
 
 
 def trace_report(

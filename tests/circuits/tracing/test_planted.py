@@ -106,6 +106,47 @@ def test_trace_by_ablation_gives_the_drops_worked_out_by_hand(planted: circuits.
     assert strengths(circuit) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("by", ["weights", "attribution", "gradient", "integrated", "patching", "mask"])
+def test_contributions_are_counted_from_the_baseline(planted: circuits.Model, by: str) -> None:
+    """Against the mean: weight x (activation - mean). What the baseline gives joins the biases; the sum stays whole."""
+    options = {"images": nets.car_pictures(), "width": nets.PARTS, "by": by}
+    if by in ("weights", "attribution"):
+        options["baseline"] = "mean"
+    circuit = circuits.trace(planted, NEURON, **options)  # type: ignore[arg-type]
+    means = {part: PIXELS[part] * BRIGHTNESS / 32**2 for part in PIXELS}
+    expected = {part: CONTRIBUTIONS[part] - means[part] * SUMS[part] for part in PIXELS}
+    assert strengths(circuit) == pytest.approx(expected, abs=1e-4)
+    (rest,) = circuit.rest
+    assert rest.pre_activation == pytest.approx(sum(CONTRIBUTIONS.values()) + nets.CAR_BIAS, abs=1e-4)
+    if by != "attribution":
+        assert rest.bias == pytest.approx(nets.CAR_BIAS + sum(means[p] * SUMS[p] for p in PIXELS), abs=1e-4)
+        assert rest.remainder == pytest.approx(0, abs=1e-4)
+
+
+def test_contributions_against_counterfactuals_are_differences(planted: circuits.Model) -> None:
+    images = nets.car_pictures()
+    without = torch.stack([nets.car_picture(1 - 0.1 * i, tree=False) for i in range(6)])
+    for by in ("weights", "integrated"):
+        circuit = circuits.trace(planted, NEURON, images=images, width=nets.PARTS, by=by, against=without)  # type: ignore[arg-type]
+        # the tree covers one pixel of the body's row: all else is the same in both
+        changed = strengths(circuit)
+        assert set(changed) <= {BODY, TREE, WHEEL, WINDOW} | set(range(6, nets.PARTS))
+        assert changed[TREE] == pytest.approx(CONTRIBUTIONS[TREE], abs=1e-5)
+        assert changed[BODY] == pytest.approx(-nets.MIDDLE * BRIGHTNESS, abs=1e-5)
+        assert circuit.provenance["baseline"] == "counterfactual"
+
+
+def test_parents_by_rank_explain_all_positions(planted: circuits.Model) -> None:
+    images = nets.clutter()
+    circuit = circuits.trace(planted, f"objects:{CAR}", images=images, width=4, by="gradient")
+    assert set(strengths(circuit)) == {WINDOW, WHEEL, BODY, TREE}
+    ranking = circuits.rank(planted, f"objects:{CAR}", images=images, method="gradient", share=1.0)
+    assert {n.unit for n in circuit.nodes[1:]} == set(ranking.units[:4])
+    other = circuits.trace(planted, f"objects:{CAR}", images=images, width=2)
+    difference = circuits.diff(circuit, other)
+    assert len(difference.only_first) == 2 and not difference.only_second and len(difference.edges_both) == 2
+
+
 def test_zero_ablation_by_edit_drops_the_car_by_each_parents_contribution(planted: circuits.Model) -> None:
     images = nets.car_pictures(1)
     clean = float(circuits.capture(planted, images, "objects_pre")["objects_pre"][0, CAR, Y, X])

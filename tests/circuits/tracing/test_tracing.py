@@ -40,7 +40,7 @@ def active_unit(model: circuits.Model, images: Tensor, layer: str) -> str:
     return f"{layer}:{int(best)}"
 
 
-@pytest.mark.parametrize("by", ["weights", "attribution", "ablation"])
+@pytest.mark.parametrize("by", ["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_sums_reconcile_in_every_architecture_and_ranking(name: str, by: str) -> None:
     make, size, layer = MODELS[name]
@@ -104,6 +104,8 @@ def test_depth_stops_at_the_picture_and_layers_can_be_chosen(planted: circuits.M
         (CircuitsError, "width=0 must be a whole number of at least 1", {"width": 0}),
         (CircuitsError, "n_positions=0 must be a whole number of at least 1", {"n_positions": 0}),
         (CircuitsError, "by='magic'", {"by": "magic"}),
+        (CircuitsError, "with zero values use by='patching'", {"by": "ablation", "baseline": "zero"}),
+        (CircuitsError, "got 3 for 8 images", {"by": "gradient", "against": nets.clutter(3)}),
         (AddressError, "no layer 'nowhere'", {"layers": ["nowhere"]}),
         (AddressError, "has 24 channels", {"target": "parts:99"}),
         (AddressError, "is a layer", {"target": "parts"}),
