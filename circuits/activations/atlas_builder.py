@@ -105,9 +105,10 @@ def activation_atlas(
 def _resolved(model: Model, settings: AtlasSettings) -> AtlasSettings:
     """The settings with their defaults worked out."""
     classes = _CLASS_IMAGES if model.classes else 0
+    pixels = min(model.input.hw) if model.one_size else max(1, round(1.25 * settings.size))
     return replace(
         settings,
-        render=max(1, round(1.25 * settings.size)) if settings.render is None else settings.render,
+        render=pixels if settings.render is None else settings.render,
         classes=classes if settings.classes is None else settings.classes,
         batch_size=settings.batch_size or _BATCH,
     )

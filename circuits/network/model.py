@@ -105,6 +105,11 @@ class Model:
         return [name for name, layer in self.layers.items() if layer.trunk]
 
     @property
+    def one_size(self) -> bool:
+        """Whether it takes images of its input size alone: positions of tokens are learned one by one."""
+        return any(layer.axes.layout == "tokens" and layer.size is not None for layer in self.layers.values())
+
+    @property
     def logits(self) -> str:
         """The layer of class scores before any softmax: the card's, else what the network puts out is made from.
 

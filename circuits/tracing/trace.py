@@ -135,6 +135,10 @@ def trace(
         if not frontier.units:
             break
         levels.append(frontier)
+    if not edges:
+        tokens = [n for n in model.layers if model.layers[n].view == chain[1]]
+        hint = f"; it also has {', '.join(tokens)}" if tokens else ""
+        raise CircuitsError(f"no unit of {chain[1]} contributes to {unit} where it is most active{hint}")
     nodes = [_node(model, u, depths[u], peaks, levels, acts, dataset, n_examples) for u in depths]
     return Circuit(
         target=str(unit),

@@ -182,9 +182,10 @@ def size_checked(model: Model, size: Size) -> Iterator[None]:
     """Turn the network's own error on images of a size it cannot take into one line that names the size."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         text = str(error)
-        if any(s in text for s in ("Kernel size can't be greater", "Output size is too small", "too small", "shapes")):
+        signs = ("Kernel size can't be greater", "Output size is too small", "too small", "shapes", "match")
+        if any(sign in text for sign in signs):
             raise VisualizationError(
                 f"{model.name} cannot take images of {size[0]}x{size[1]} as far as this layer "
                 f"({shorten(text, 120)}); give a larger size, up to its own {model.input.hw[0]}x{model.input.hw[1]}"

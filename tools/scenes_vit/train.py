@@ -4,7 +4,8 @@ From labels alone, on the scenes that `tools.scenes.train` draws. Every batch is
 two dogs), shifted by up to 4 pixels, and photometrically. AdamW with a cosine; a running average of the weights is what
 is written, as float16. "nothing" is drawn more often than in evaluation, which `corrected` takes back. The scenes are
 drawn once and kept (`--pool`), the state of training is written every few minutes (`--checkpoint`), and a run that was
-interrupted goes on from there with the same batches.
+interrupted goes on from there with the same batches. The packaged weights are those of `--scenes 60000 --steps 3500
+--until 1750`, about 20 minutes on one core: the average had 99 % of held-out scenes right by then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +99,9 @@ def accuracy(module: VisionTransformer, scenes: int = 2600, seed: int = HELD_OUT
     return hits / scenes
 
 
-def train(images: npt.NDArray[np.uint8], labels: Tensor, *, seed: int, steps: int, batch_size: int, rate: float,
-          checkpoint: Path | None) -> VisionTransformer:  # fmt: skip
-    """The averaged network after `steps`, in evaluation mode; goes on from `checkpoint` where that exists."""
+def train(images: npt.NDArray[np.uint8], labels: Tensor, *, seed: int, steps: int, until: int, batch_size: int,
+          rate: float, checkpoint: Path | None) -> VisionTransformer:  # fmt: skip
+    """The averaged network at step `until` of `steps`, in evaluation mode; goes on from `checkpoint`, if it exists."""
     torch.manual_seed(seed)
     module, average = VisionTransformer(), VisionTransformer()
     initialize(module)
@@ -122,7 +124,7 @@ def train(images: npt.NDArray[np.uint8], labels: Tensor, *, seed: int, steps: in
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
     hits = seen = 0
-    for step in range(first, steps):
+    for step in range(first, until):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = _batch(len(labels), batch_size, step, seed)
         batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
@@ -140,12 +142,12 @@ def train(images: npt.NDArray[np.uint8], labels: Tensor, *, seed: int, steps: in
                 mean.lerp_(now, 1 - keep)
         hits, seen = hits + int((out.argmax(dim=1) == y).sum()), seen + len(y)
         if (step + 1) % 100 == 0:
-            log.info("step %d loss %.3f accuracy on augmented training scenes %.3f", step + 1, loss, hits / seen)
+            log.info("step %d loss %.3f accuracy on augmented scenes %.3f", step + 1, loss.item(), hits / seen)
             hits = seen = 0
-        if checkpoint is not None and ((step + 1) % 250 == 0 or step + 1 == steps):
+        if checkpoint is not None and ((step + 1) % 250 == 0 or step + 1 == until):
             state = {"module": module.state_dict(), "average": average.state_dict(), "step": step + 1,
                      "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}  # fmt: skip
-            write_atomically(checkpoint, lambda temporary, state=state: torch.save(state, temporary))
+            write_atomically(checkpoint, partial(torch.save, state))
         if (step + 1) % 1000 == 0:
             log.info("step %d accuracy on held-out scenes %.3f", step + 1, accuracy(average.eval(), 650, seed + 7))
     return average.eval()
@@ -167,6 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="file to go on from after an interruption")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--until", type=int, help="stop at this step; the learning rate is as if all were taken")
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
     parser.add_argument("--scenes", type=int, default=80_000, help="scenes drawn to train on")
@@ -177,14 +180,15 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     images, labels = load_pool(options.pool, options.scenes, options.seed, options.workers)
     log.info("%d scenes", len(labels))
-    module = train(images, labels, seed=options.seed, steps=options.steps, batch_size=options.batch_size,
+    until = min(options.steps, options.until or options.steps)
+    module = train(images, labels, seed=options.seed, steps=options.steps, until=until, batch_size=options.batch_size,
                    rate=options.rate, checkpoint=options.checkpoint)  # fmt: skip
     module = corrected(module).half().float()
     judged = accuracy(module)
     log.info("accuracy on held-out scenes %.4f", judged)
     metadata = {"format": "pt", "schema": "1", "seed": str(options.seed), "steps": str(options.steps),
-                "scenes": str(options.scenes), "batch_size": str(options.batch_size), "rate": str(options.rate),
-                "torch": str(torch.__version__), "classes": json.dumps(CLASSES),
+                "until": str(until), "scenes": str(options.scenes), "batch_size": str(options.batch_size),
+                "rate": str(options.rate), "torch": str(torch.__version__), "classes": json.dumps(CLASSES),
                 "accuracy": f"{judged:.4f}"}  # fmt: skip
     state = {k: v.detach().half().contiguous() for k, v in module.state_dict().items()}
     write_atomically(options.out, lambda temporary: save_file(state, temporary, metadata=metadata))

@@ -26,8 +26,8 @@ TORCHVISION: dict[str, dict[str, object]] = {
     "efficientnet_b0": {},
     "convnext_tiny": {},
 }
-#: products of two maps, or normalization by the picture's own statistics: there are no weights to expand
-GATED = {"efficientnet_b0", "convnext_tiny"}
+#: products of two maps, attention, or normalization by the picture's own statistics: there are no weights to expand
+GATED = {"efficientnet_b0", "convnext_tiny", "scenes-vit"}
 SLOW = {"densenet121", "vgg11", "vgg11_bn", "efficientnet_b0", "convnext_tiny", "googlenet-bvlc"}
 
 
