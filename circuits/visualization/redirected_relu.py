@@ -9,13 +9,16 @@ remedy (`lucid.misc.redirected_relu_grad`) is to redirect the gradient g of the 
 It is used in the first steps only, and image by image: one blocked image does not change the others.
 
 It acts on the functions themselves, so that modules, `F.relu(x, inplace=True)` and `x.relu_()` are all covered; ReLU6
-and hardtanh are redirected at both bounds.
+and hardtanh are redirected at both bounds. GELU and SiLU, which transformers have, never block all of a gradient, and
+do worse: left of their minimum they rise towards zero as x falls, so that ascent drives a unit that begins there
+further off. An image is redirected where x <= 0 at every position that has a gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 _RELUS = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
 _CLIPPED = {F.relu6, F.hardtanh, F.hardtanh_}
+_SMOOTH = {F.gelu, F.silu, F.mish}
 
 
 class _Redirected(torch.autograd.Function):
@@ -47,6 +51,25 @@ class _Redirected(torch.autograd.Function):
         return torch.where(blocked.view(-1, *[1] * (x.ndim - 1)), redirected, usual), None, None
 
 
+class _RedirectedSmooth(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.function = function
+        return function(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        (grad,) = grads
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (usual,) = torch.autograd.grad(ctx.function(leaf), leaf, grad)
+        redirected = torch.where((x <= 0) & (grad < 0), grad, usual)
+        off = ((x <= 0) | (grad == 0)).flatten(1).all(1)
+        return torch.where(off.view(-1, *[1] * (x.ndim - 1)), redirected, usual), None
+
+
 class _Redirecting(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,6 +84,11 @@ class _Redirecting(TorchFunctionMode):
                 elif func in _CLIPPED:
                     low, high = _bounds(*args[1:3], **kwargs)
                 return _Redirected.apply(x, low, high)
+        if func in _SMOOTH:
+            x = args[0] if args else kwargs["input"]
+            if x.requires_grad and x.ndim >= 2:
+                form = {"approximate": kwargs["approximate"]} if "approximate" in kwargs else {}  # never in place
+                return _RedirectedSmooth.apply(x, partial(func, **form))
         return func(*args, **kwargs)
 
 

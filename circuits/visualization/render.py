@@ -283,8 +283,11 @@ def _batch(
     ascent = ascend(model, objective, parametrization, pipeline, settings, background=background, on_step=tick)
     results = dict(zip(group, visualizations(model, group, ascent, show), strict=True))
     for job, result in results.items():
-        if result.status == "ok" and job.unit is not None and not job.negative and result.peak == 0:
-            results[job] = replace(result, status="dead")  # zero exactly: a ReLU that nothing came through
+        if result.status != "ok" or job.unit is None or job.negative:
+            continue
+        rectified = model.layers[model.unit(job.unit).layer].kind in ("relu", "gelu", "silu")
+        if result.peak == 0 or (rectified and result.peak < 0):
+            results[job] = replace(result, status="dead")  # zero exactly, or the negative end of a GELU: nothing came
     return results
 
 

@@ -57,3 +57,25 @@ def test_without_gradients_nothing_is_touched() -> None:
     with redirected():
         assert torch.equal(F.relu(torch.tensor([[-1.0, 2.0]])), torch.tensor([[0.0, 2.0]]))
         assert torch.relu(torch.tensor(-1.0)) == 0
+
+
+@pytest.mark.parametrize("smooth", [nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.SiLU(inplace=True)])
+def test_a_smooth_unit_that_is_off_everywhere_is_raised_and_not_driven_further_off(smooth: nn.Module) -> None:
+    x = torch.tensor([[-3.0, 1.0], [-3.0, -2.0]], requires_grad=True)  # the objective is the first unit alone
+    with redirected():
+        (-smooth(x * 1.0)[:, 0].sum()).backward()
+    assert x.grad is not None
+    # a descent step on the loss raises it; by itself the function falls there, so that a step would lower it
+    torch.testing.assert_close(x.grad, torch.tensor([[-1.0, 0.0], [-1.0, 0.0]]))
+    plain = x.detach().clone().requires_grad_(True)
+    (-smooth(plain * 1.0)[:, 0].sum()).backward()
+    assert plain.grad is not None and bool((plain.grad[:, 0] > 0).all())
+
+
+def test_a_smooth_unit_that_is_on_somewhere_keeps_its_gradient() -> None:
+    x = torch.tensor([[[-3.0, 0.5], [-1.0, -1.0]]], requires_grad=True)
+    with redirected():
+        (-torch.nn.functional.gelu(x)[:, 0].sum()).backward()
+    plain = x.detach().clone().requires_grad_(True)
+    (-torch.nn.functional.gelu(plain)[:, 0].sum()).backward()
+    assert x.grad is not None and plain.grad is not None and torch.equal(x.grad, plain.grad)
