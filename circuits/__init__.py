@@ -16,6 +16,7 @@ from circuits.activations.spatial_attribution import spatial_attribution
 from circuits.attribution.attribute import Attribution, attribute
 from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
 from circuits.common.untrained import untrained
+from circuits.dataset.accuracy import Accuracy, accuracy
 from circuits.dataset.concept_search import Finding, Findings, TopImage, find
 from circuits.dataset.labels.label import label
 from circuits.dataset.labels.results import PartLabels, UnitLabel, read_labels
@@ -52,6 +53,7 @@ from zoo.inputs import InputSpec
 
 __all__ = [
     "Ablate",
+    "Accuracy",
     "Add",
     "Atlas",
     "AtlasSettings",
@@ -96,6 +98,7 @@ __all__ = [
     "UnitLabel",
     "Visualization",
     "ablate_clusters",
+    "accuracy",
     "activation_atlas",
     "activation_grid",
     "attach_pure_units",

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from circuits.errors import GraphError
 from circuits.network.layers.axes import Layouts, plain_axes
@@ -37,6 +38,7 @@ from circuits.network.operations import (
     title,
     weight_of,
 )
+from zoo.networks.trial import Output, outputs_of, selected
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ class _Shapes(fx.Interpreter):
             n.meta["shape"] = tuple(out.shape)
         elif isinstance(out, (tuple, list)) and out and all(isinstance(o, Tensor) for o in out):
             n.meta["parts"] = [tuple(o.shape) for o in out]
-        elif not isinstance(out, fx.Node):
+        elif n.op != "output" and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
             n.meta["value"] = out
         # also the several tensors of a chunk or split carry what the network computes; sizes do not
         n.meta["carries"] = isinstance(out, Tensor) or (
@@ -145,10 +147,13 @@ class Graph:
         layouts: node -> how its tensor is read.
         outputs: layer name -> node that holds the layer's output. A module that runs more than once has
             one name per call, `name.call0`, `name.call1`, ...
+        output: which of what it puts out counts; see `circuits.wrap`.
     """
 
-    def __init__(self, module: nn.Module, graph: fx.Graph, calls: list[tuple[str, fx.Node]]) -> None:
-        self.module = module
+    def __init__(
+        self, module: nn.Module, graph: fx.Graph, calls: list[tuple[str, fx.Node]], output: Output = None
+    ) -> None:
+        self.module, self.output = module, output
         self.nodes: list[fx.Node] = list(graph.nodes)
         # on the module itself: a GraphModule would go on with its own reference to a parameter that was replaced
         self._interpreter = fx.Interpreter(module, graph=graph)
@@ -212,7 +217,9 @@ class Graph:
         live = self._live()
         carrying = (n for n in self.nodes if n.meta.get("carries") and n not in self.constants)
         order = [n for n in carrying if n in live and n.op != "output"]
-        last_use = {n: max((self.order[u] for u in n.users if u in live), default=self.order[n]) for n in order}
+        # a size that is taken of a tensor is no use of its values
+        uses = {n: [u for u in n.users if u in live and "value" not in u.meta] for n in order}
+        last_use = {n: max((self.order[u] for u in uses[n]), default=self.order[n]) for n in order}
         stages: list[list[fx.Node]] = []
         reach, weighted = -1, False
         for n in order:
@@ -250,7 +257,15 @@ class Graph:
         return maps or self.ops[node].kind != "other" or self.ops[node].weighted
 
     def _live(self) -> set[fx.Node]:
-        return self.ancestors([n for n in self.nodes if n.op == "output"])
+        ends = [node for _, node in self.given(self.output)]
+        return self.ancestors(ends or [n for n in self.nodes if n.op == "output"])
+
+    def given(self, output: Output) -> list[tuple[str, fx.Node]]:
+        """The nodes that the network puts out, each with what selects it; those inside of `output` alone."""
+        whole: Any = next(n for n in self.nodes if n.op == "output").args[0]
+        if isinstance(whole, fx.Node) and isinstance(whole.target, type):  # a named tuple or a data class
+            whole = whole.target(*whole.args, **whole.kwargs)
+        return list(outputs_of(selected(whole, output), kind=fx.Node))
 
     def ancestors(self, nodes: Iterable[fx.Node], stop: Iterable[fx.Node] = ()) -> set[fx.Node]:
         """`nodes` and all that they are computed from, not looking past `stop`."""
@@ -494,7 +509,7 @@ def name_calls(calls: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
+def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Graph | None:
     """The graph of `module` with shapes for `example` `(1, C, H, W)`, or None where fx cannot trace it."""
     tracer = _Tracer()
     try:
@@ -509,7 +524,7 @@ def trace_graph(module: nn.Module, example: Tensor) -> Graph | None:
             if any(_moves_axes(n, runnable) for n in graph.nodes):
                 with tracking():
                     _Axes(runnable).run(labeled(example.repeat(BATCH, 1, 1, 1)))
-        return Graph(module, graph, tracer.outputs)
+        return Graph(module, graph, tracer.outputs, output)
     except Exception as error:  # fx raises whatever the traced code raises on a proxy
         logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)
         return None

@@ -24,7 +24,7 @@ from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.inputs import InputSpec
-from zoo.networks.trial import Output, check_runs, outputs_of, selected
+from zoo.networks.trial import Output, check_runs
 from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
 
@@ -74,7 +74,7 @@ class Model:
         self._classes = list(classes)
         self._digest = LiveDigest(module)
         example = self._example()
-        self.graph = trace_graph(module, example)
+        self.graph = trace_graph(module, example, self.output)
         self.layers = self._find_layers(example)
         if self.graph is None:
             self._measure_fields()
@@ -159,10 +159,7 @@ class Model:
 
     def _graph_outputs(self, graph: Graph) -> tuple[list[str], list[tuple[str, Any]]]:
         """Layers that the output is made from alone, the nearest to it first; and the nodes put out."""
-        given: Any = next(n for n in graph.nodes if n.op == "output").args[0]
-        if isinstance(given, fx.Node) and isinstance(given.target, type):  # a named tuple or a data class
-            given = given.target(*given.args, **given.kwargs)
-        outputs = list(outputs_of(selected(given, self.output), kind=fx.Node))
+        outputs = graph.given(self.output)
         names, at = [], [outputs[0][1]] if len(outputs) == 1 else []
         while len(at) == 1:
             names += [n for n, node in graph.outputs.items() if node is at[0]]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
+from circuits.dataset.accuracy import class_labels
 from circuits.network.hooks import editing, stream
 from circuits.network.layer import Layer
 from circuits.network.model import Model
@@ -131,7 +132,7 @@ class VisionSite:
         Images are decoded, and run up to this layer, once for all functions. See `sae.data.site.Site.predictions`.
         """
         images = self.open(inputs)
-        labels = None if images.labels is None else torch.tensor(images.labels)
+        labels = None if images.labels is None else torch.from_numpy(class_labels(self.model, images))
         base, channels = self._channels()
         rest = ClassScores(self.model, base)
         functions = [None if way is None else _on_channels(way, channels) for way in ways]

@@ -142,6 +142,8 @@ def test_class_maps_are_traced_like_any_unit(traced: bool) -> None:
     assert model.logits == f"{at}classifier" and model.layer("logits").size == (8, 8)
     images = nets.pictures(4)
     assert model(images).shape == (4, 5, 16, 16)
+    # the size of the image that is taken for later, and other heads, are no paths past the trunk
+    assert model.trunk[0] == f"{at}relu"
     circuit = circuits.trace(
         model, "logits:3@4,5", images=images, width=4, by="attribution", layers=[f"{at}relu"], n_positions=4
     )

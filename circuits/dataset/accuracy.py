@@ -1,0 +1,239 @@
+"""How often a network is right, class by class, and how that changes when units are edited.
+
+An edit always costs something. So beside its accuracy stand those of the same edit of other units of the same layers
+that are about as active: what the edited units mean for a class is what they cost more than these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuits.common.provenance import provenance
+from circuits.errors import CircuitsError, EditError, shorten
+from circuits.network.address import Unit
+from circuits.network.hooks import capture
+from circuits.network.interventions import Edit, edit
+from circuits.network.model import Model
+from circuits.tracing.null_circuits import matched
+from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import whole_number
+from zoo.common.results import HIDDEN, Result
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+DRAWS = 1000
+"""Resamplings of the images for an interval."""
+
+
+@dataclass(frozen=True)
+class Accuracy(Result):
+    """What a network answers on labeled images, and what it answers with edits.
+
+    Attributes:
+        model, images: of which.
+        classes: names of the classes, those of the class scores' addresses where they have none.
+        labels: `(N,)` the right class of each image.
+        answers: `(N,)` the class with the highest score.
+        edited: `(N,)` the same under the edits; None without any.
+        random: `(R, N)` the same when other units, about as active, are edited in the same way.
+    """
+
+    model: str
+    images: str
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64] = field(metadata=HIDDEN)
+    answers: NDArray[np.int64] = field(metadata=HIDDEN)
+    edited: NDArray[np.int64] | None = field(default=None, metadata=HIDDEN)
+    random: NDArray[np.int64] | None = field(default=None, metadata=HIDDEN)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    described = ("top1", "interval", "edited_top1", "change", "change_interval", "random_changes", "by_class")
+
+    @property
+    def top1(self) -> float:
+        """Share of images whose class is the first choice."""
+        return float((self.answers == self.labels).mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `top1`, by Wilson's formula."""
+        from scipy.stats import binomtest
+
+        ends = binomtest(int((self.answers == self.labels).sum()), len(self.labels)).proportion_ci(method="wilson")
+        return float(ends.low), float(ends.high)
+
+    @property
+    def edited_top1(self) -> float | None:
+        """`top1` under the edits."""
+        return None if self.edited is None else float((self.edited == self.labels).mean())
+
+    @property
+    def change(self) -> float | None:
+        """`edited_top1` less `top1`."""
+        return None if self.edited_top1 is None else self.edited_top1 - self.top1
+
+    @property
+    def change_interval(self) -> tuple[float, float] | None:
+        """95 % percentile interval of `change`, the images resampled with replacement."""
+        if self.edited is None:
+            return None
+        each = (self.edited == self.labels).astype(float) - (self.answers == self.labels)
+        rng = np.random.default_rng(0)
+        means = each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        return float(low), float(high)
+
+    @property
+    def random_changes(self) -> list[float] | None:
+        """`change` of each draw of other units that are about as active."""
+        if self.random is None:
+            return None
+        return [float(v) - self.top1 for v in (self.random == self.labels).mean(axis=1)]
+
+    @property
+    def by_class(self) -> list[dict[str, Any]]:
+        """A row for each class that has images: its name, their number, and the accuracies on them."""
+        rows = []
+        for index in np.unique(self.labels):
+            of = self.labels == index
+            row: dict[str, Any] = {"class": self.classes[index], "images": int(of.sum())}
+            row["top1"] = float((self.answers[of] == index).mean())
+            if self.edited is not None:
+                row["edited"] = float((self.edited[of] == index).mean())
+            if self.random is not None:
+                row["random"] = [float(v) for v in (self.random[:, of] == index).mean(axis=1)]
+            rows.append(row)
+        return rows
+
+
+@outside_inference_mode
+def accuracy(
+    model: Model,
+    images: Any,
+    *,
+    edits: Sequence[Edit] = (),
+    labels: Sequence[int | str] | None = None,
+    reference: Any = None,
+    random: int = 8,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Accuracy:
+    """How often the highest class score is that of the right class, per class, with edits beside it.
+
+    Args:
+        model: a model with class scores; of class maps the mean over positions counts.
+        images: labeled images in any form that `capture` takes.
+        edits: a second accuracy is measured under these; see `circuits.edit`.
+        labels: class of each image, by index or name, where the images have none of their own.
+        reference: images for edits to a mean or to resampled values.
+        random: how many times other units, about as active, are edited in the same way; 0 for edits of latents,
+            positions or whole layers, which have no such units.
+        batch_size: images per forward pass.
+        seed: of the choice of the other units.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        CircuitsError: images without labels, or with classes that the model does not have. EditError: see `edit`.
+
+    >>> accuracy(load("scenes"), "scenes:8").top1 > 0.5
+    True
+    """
+    whole_number("random", random, least=0)
+    dataset = open_images(images)
+    right = class_labels(model, dataset, labels)
+    if (right < 0).any():
+        first = int((right < 0).argmax())
+        names = dataset.classes or []
+        name = (
+            names[dataset.labels[first]] if labels is None and dataset.labels is not None else (labels or [""])[first]
+        )
+        raise CircuitsError(
+            f"{model.name} has no class {shorten(name)!r}, which image {first} of {dataset.name} has; its classes are "
+            f"{', '.join(model.classes[:8])}{', ...' if len(model.classes) > 8 else ''}"
+        )
+    changes = list(edits)
+    if isinstance(edits, Edit | str):
+        raise EditError("give edits as a list: accuracy(model, images, edits=[Ablate(...)])")
+    runs = {"clean": changes[:0]} | ({"edited": changes} if changes else {})
+    if changes and random:
+        runs |= {f"random {i}": other for i, other in enumerate(_others(model, dataset, changes, random, seed))}
+    answers = {}
+    for name, changed in runs.items():
+        with edit(model, changed, reference=reference):
+            scores = capture(model, dataset, at="logits", batch_size=batch_size, progress=progress)["logits"]
+        answers[name] = scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
+    others = [answers[name] for name in runs if name.startswith("random")]
+    return Accuracy(
+        model=model.name,
+        images=dataset.name,
+        classes=tuple(model.classes) or tuple(f"{model.logits}:{i}" for i in range(model.layer("logits").channels)),
+        labels=right,
+        answers=answers["clean"],
+        edited=answers.get("edited"),
+        random=np.stack(others) if others else None,
+        provenance=provenance(
+            weights=model.digest, images=dataset.name, images_digest=dataset.digest, seed=seed,
+            edits=[str(change) for change in changes],
+        ),
+    )  # fmt: skip
+
+
+def class_labels(model: Model, images: Images, labels: Sequence[int | str] | None = None) -> NDArray[np.int64]:
+    """Index of the class score of each image, `(N,)`; -1 for a class that the model does not have.
+
+    Classes are told apart by their names where images and model have some: the same class may have another index.
+
+    Raises:
+        CircuitsError: there are no labels, as many as there are no images, or indices outside the class scores.
+    """
+    if labels is None and images.labels is None:
+        raise CircuitsError(f"{images.name} has no labels: give labels=, the class of each image")
+    given: list[int | str] = list(images.labels or ()) if labels is None else list(labels)
+    if labels is None and images.classes is not None and model.classes:
+        given = [images.classes[int(i)] for i in given]
+    if len(given) != len(images):
+        raise CircuitsError(f"{len(given)} labels for the {len(images)} images of {images.name}")
+    index = {name: i for i, name in enumerate(model.classes)}
+    indices = np.array([index.get(v, -1) if isinstance(v, str) else int(v) for v in given], dtype=np.int64)
+    count = model.layer("logits").channels
+    outside = indices[(indices < -1) | (indices >= count)]
+    if len(outside):
+        raise CircuitsError(f"{model.name} has {count} class scores; {images.name} has the label {outside[0]}")
+    return indices
+
+
+def _others(model: Model, images: Images, edits: Sequence[Edit], draws: int, seed: int) -> list[list[Edit]]:
+    """The same edits of other units of the same layers, about as active on these images."""
+    units = [model.resolve(change.unit) for change in edits]
+    if any(u.index is None or u.basis is not None or u.at is not None for u in units):
+        raise EditError(
+            "units to compare with are sampled for edits of channels: give random=0 for edits of latents, positions "
+            "or whole layers"
+        )
+    members: dict[str, set[int]] = {}
+    for unit in units:
+        members.setdefault(unit.layer, set()).add(unit.index or 0)
+    means = {name: acts.mean(dim=(0, 2, 3)) for name, acts in capture(model, images, at=list(members)).items()}
+    rng = np.random.default_rng(seed)
+    sampled = []
+    for _ in range(draws):
+        others = matched(members, means, rng)
+        to = {
+            (layer, unit): other
+            for layer, of in members.items()
+            for unit, other in zip(sorted(of), rng.permutation(sorted(others[layer])).tolist(), strict=True)
+        }
+        sampled.append([
+            replace(change, unit=Unit(unit.layer, to[unit.layer, unit.index or 0], unit.model))
+            for change, unit in zip(edits, units, strict=True)
+        ])  # fmt: skip
+    return sampled
+
+
+__all__ = ["Accuracy", "accuracy", "class_labels"]
