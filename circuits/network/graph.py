@@ -11,7 +11,6 @@ measured by gradients, expanded weights by autograd on the whole network).
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,13 +19,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from circuits.errors import GraphError
 from circuits.network.layers.axes import Layouts, plain_axes
-from circuits.network.layers.labels import BATCH
 from circuits.network.layers.readings import layouts_of
-from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import (
     Op,
     Pair,
@@ -39,8 +35,6 @@ from circuits.network.operations import (
     weight_of,
 )
 from zoo.networks.trial import Output, outputs_of, selected
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,76 +60,6 @@ class ReceptiveField:
             top, bottom = (min(max(0, v), within[0]) for v in (top, bottom))
             left, right = (min(max(0, v), within[1]) for v in (left, right))
         return top, left, bottom, right
-
-
-class _Tracer(fx.Tracer):
-    """Records, for every module call (leaf or not), the node that holds its output."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: list[tuple[str, fx.Node]] = []
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # a normalization of one's own is one all the same
-        return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        try:
-            self.path_of_module(m)
-        except NameError:  # made in the forward itself, as in nn.ReLU()(x): traced as the functions that it calls
-            return forward(*args, **kwargs)
-        out = self._traced_or_leaf(m, forward, args, kwargs)
-        if isinstance(out, fx.Proxy):
-            self.outputs.append((self.path_of_module(m), out.node))
-        return out
-
-    def _traced_or_leaf(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        last, depth = next(reversed(self.graph.nodes), None), len(self.module_stack)
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:  # whatever the traced code raises on a proxy
-            if any(True for _ in m.children()):
-                raise
-        # a single operation that cannot be looked into, such as padding that is computed from the size: run as it is
-        for node in reversed(self.graph.nodes):
-            if node is last:
-                break
-            self.graph.erase_node(node)
-        while len(self.module_stack) > depth:  # fx leaves what failed on it
-            self.module_stack.popitem()
-        return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
-
-
-class _Shapes(fx.Interpreter):
-    """Runs the graph once and writes the shape of every tensor into its node."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        out = super().run_node(n)
-        if isinstance(out, Tensor):
-            n.meta["shape"] = tuple(out.shape)
-        elif isinstance(out, (tuple, list)) and out and all(isinstance(o, Tensor) for o in out):
-            n.meta["parts"] = [tuple(o.shape) for o in out]
-        elif n.op != "output" and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
-            n.meta["value"] = out
-        # also the several tensors of a chunk or split carry what the network computes; sizes do not
-        n.meta["carries"] = isinstance(out, Tensor) or (
-            isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out)
-        )
-        return out
-
-
-class _Axes(fx.Interpreter):
-    """Runs the graph once on labeled images and writes the labels of every tensor into its node."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        out = super().run_node(n)
-        if isinstance(out, Tensor):
-            n.meta["labels"] = labels_of(out)
-        return out
 
 
 class Graph:
@@ -233,9 +157,14 @@ class Graph:
         return [chosen for stage in stages if (chosen := self._stage_output(stage)) is not None]
 
     def _named(self, node: fx.Node) -> fx.Node:
-        """`node`, or what passes it on unchanged as the output of a module: a function inside of one has no name."""
+        """`node`, or what a module makes of it at the end, up to a factor: a function inside of one has no name."""
+
+        def passes(n: fx.Node) -> bool:
+            op = self.ops[n]
+            return op.kind in ("same", "dropout") or (op.kind == "affine" and not op.weights and op.module is None)
+
         named, at = set(self.outputs.values()), node
-        while at not in named and len(users := list(at.users)) == 1 and self.ops[users[0]].kind in ("same", "dropout"):
+        while at not in named and len(users := list(at.users)) == 1 and passes(users[0]):
             at = users[0]
         return at if at in named else node
 
@@ -507,54 +436,6 @@ def name_calls(calls: list[tuple[str, Any]]) -> dict[str, Any]:
         counts[path] = index + 1
         names[path if total[path] == 1 else f"{path}.call{index}"] = thing
     return names
-
-
-def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Graph | None:
-    """The graph of `module` with shapes for `example` `(1, C, H, W)`, or None where fx cannot trace it."""
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(module)
-        if sum(n.op == "placeholder" for n in graph.nodes) != 1:
-            drop = [n for n in graph.nodes if n.op == "placeholder"][1:]
-            if any(n.users for n in drop):
-                return None
-        with torch.no_grad():
-            runnable = fx.GraphModule(module, graph)
-            _Shapes(runnable).run(example)
-            if any(_moves_axes(n, runnable) for n in graph.nodes):
-                with tracking():
-                    _Axes(runnable).run(labeled(example.repeat(BATCH, 1, 1, 1)))
-        return Graph(module, graph, tracer.outputs, output)
-    except Exception as error:  # fx raises whatever the traced code raises on a proxy
-        logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)
-        return None
-
-
-#: functions that can put channels elsewhere than on the second axis
-_MOVES = frozenset(
-    ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "reshape", "view", "flatten", "unflatten",
-     "einsum", "matmul", "bmm", "T", "mT", "t", "__getitem__", "getitem", "squeeze", "unsqueeze", "select", "unbind",
-     "stack", "expand", "unfold", "fold", "getattr", "tensordot", "linear", "multi_head_attention_forward", "repeat")
-)  # fmt: skip
-
-
-def _moves_axes(node: fx.Node, module: nn.Module) -> bool:
-    """Whether axes have to be followed through a node: it may do more than maps to maps, or maps to vectors."""
-    shape = shape_of(node)
-    if "value" in node.meta or node.op in ("placeholder", "get_attr", "output"):
-        return False
-    if shape is None or len(shape) not in (2, 4):
-        return True
-    if node.op == "call_module":
-        leaf = module.get_submodule(str(node.target))
-        flat = isinstance(leaf, nn.Flatten) and leaf.start_dim == 1
-        linear = isinstance(leaf, nn.Linear) and len(shape) == 2
-        known = type(leaf).__module__.startswith("torch.nn.modules.") and not isinstance(leaf, (nn.Flatten, nn.Linear))
-        return not (flat or linear or known)
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if name == "flatten" and len(shape) == 2:
-        return False
-    return name in _MOVES
 
 
 def _layouts(node: fx.Node) -> Layouts:

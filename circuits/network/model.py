@@ -16,10 +16,11 @@ from torch import Tensor, fx, nn
 from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
-from circuits.network.graph import Graph, ReceptiveField, trace_graph
+from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.hooks import behind_output, check_mode, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
+from circuits.network.layers.tracing import trace_graph
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode

@@ -287,9 +287,10 @@ class _Step:
             return expanded_weights(self.model, source=self.source, target=self.frontier.units)
         except GraphError:
             graph = self.model.graph
-            if self.by == "weights" or graph is None:
+            if self.by == "weights":
                 raise
-            graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))  # raises without a path
+            if graph is not None:  # raises without a path; where there is no graph the gradient shows it
+                graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))
             return None
 
     def explain(self, node: Unit, width: int, threshold: float) -> tuple[list[Edge], Rest]:
@@ -355,7 +356,9 @@ class _Step:
             leaf = acts.detach().requires_grad_(True)
             out = segment.respond(leaf, context)[:, 0]
             total = torch.stack([out[i, y, x] for i, (y, x) in enumerate(positions)]).sum()
-            (gradient,) = torch.autograd.grad(total, leaf)
+            gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
+        if gradient is None:
+            raise GraphError(f"no path leads from {self.start} to {self.frontier.layer}")
         return gradient
 
     def _bias(self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, base: Tensor | None) -> float:

@@ -141,3 +141,35 @@ def test_a_network_that_branches_on_its_activations_is_wrapped_and_read(images: 
         circuits.capture(model, torch.zeros(1, 3, 24, 24), at="b")
     with pytest.raises(CircuitsError, match=r"layers=\[\.\.\.\]"):
         circuits.trace(model, "head:0", images=images)
+
+
+def test_a_gate_without_a_graph_is_traced_by_attribution(images: Tensor) -> None:
+    class Untraced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.act, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.GroupNorm(2, 8)
+            self.c = nn.Conv2d(8, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.c(self.norm(self.act(self.a(x))))
+            return out if float(out.detach().abs().sum()) > 0 else x
+
+    net = Untraced().eval()
+    model = circuits.wrap(net, input=SPEC)
+    assert model.graph is None
+    with pytest.raises(GraphError, match="no linear form"):
+        circuits.trace(model, "c:1", images=images, layers=["act"])
+    traced = circuits.trace(model, "c:1", images=images, layers=["act"], width=8, by="attribution", n_positions=6)
+    acts = net.act(net.a(images)).detach().requires_grad_(True)
+    response = net.c(net.norm(acts))[:, 1].flatten(1)
+    response.max(dim=1).values.sum().backward()
+    assert acts.grad is not None
+    expected = (acts.grad * acts.detach()).sum((2, 3))[response.amax(1) > 0].mean(0)
+    strengths = {circuits.Unit.parse(e.source).index: e.strength for e in traced.edges}
+    assert len(strengths) == int((expected != 0).sum())
+    for index, strength in strengths.items():
+        assert index is not None
+        torch.testing.assert_close(strength, float(expected[index]), rtol=1e-4, atol=1e-6)
+    with pytest.raises(GraphError, match="no path"):
+        circuits.trace(model, "a:1", images=images, layers=["norm"], by="attribution")
