@@ -267,6 +267,7 @@ def _similarity(
 
 
 def _same(labels: NDArray[np.int64], pairs: NDArray[np.int64]) -> float:
+    pairs = pairs[(labels[pairs] >= 0).all(axis=1)]  # -1: an image without a class
     return float((labels[pairs[:, 0]] == labels[pairs[:, 1]]).mean()) if len(pairs) else math.nan
 
 

@@ -23,6 +23,7 @@ from circuits.tracing.null_circuits import matched
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import HIDDEN, Result
+from zoo.images.classes import labels_counted_as
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -194,9 +195,9 @@ def class_labels(model: Model, images: Images, labels: Sequence[int | str] | Non
     """
     if labels is None and images.labels is None:
         raise CircuitsError(f"{images.name} has no labels: give labels=, the class of each image")
-    given: list[int | str] = list(images.labels or ()) if labels is None else list(labels)
-    if labels is None and images.classes is not None and model.classes:
-        given = [images.classes[int(i)] for i in given]
+    given: list[int | str] = list(labels or ())
+    if labels is None:
+        given = list(labels_counted_as(images.labels or [], images.classes, model.classes))
     if len(given) != len(images):
         raise CircuitsError(f"{len(given)} labels for the {len(images)} images of {images.name}")
     index = {name: i for i, name in enumerate(model.classes)}

@@ -347,9 +347,7 @@ def _finish(
             name = f"{subfolder}/{site.name}.safetensors"
             SCANS.write_tensors(folder / name, arrays)
             files[name] = sha256(folder / name)
-    labels = None
-    if dataset.labels is not None:
-        labels = [str(i) if dataset.classes is None else dataset.classes[i] for i in dataset.labels]
+    labels = None if dataset.labels is None else [dataset.label_name(i) for i in range(len(dataset))]
     SCANS.write_json(folder / IMAGES, {"schema": SCHEMA, "ids": dataset.ids, "labels": labels})
     files[IMAGES] = sha256(folder / IMAGES)
     manifest = {

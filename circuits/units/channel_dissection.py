@@ -157,11 +157,6 @@ def dissect(
         contributions=contributions[:, order].numpy(),
         others=(contributions.sum(dim=1) - contributions[:, order].sum(dim=1)).numpy(),
         rest=(values - contributions.sum(dim=1)).numpy(),
-        labels=None if dataset.labels is None else tuple(_label(dataset, e.image) for e in own),
+        labels=None if dataset.labels is None else tuple(dataset.label_name(e.image) for e in own),
         provenance=provenance(weights=model.digest, images=dataset.digest, n=n),
     )
-
-
-def _label(dataset: Any, index: int) -> str:
-    label = dataset.labels[index]
-    return str(label) if dataset.classes is None else str(dataset.classes[label])

@@ -60,6 +60,30 @@ def labels_by_name(ids: Sequence[str], classes: Sequence[str]) -> list[int] | No
     return labels if sum(label >= 0 for label in labels) * 2 >= max(1, len(labels)) else None
 
 
+def labels_counted_as(labels: Sequence[int], names: Sequence[str] | None, classes: Sequence[str]) -> list[int]:
+    """Labels of a data set as a model counts its classes; -1 where the model has no class of that name, or several.
+
+    Args:
+        labels: as the data set counts its own classes.
+        names: of these; None: they are counted as the model's already.
+        classes: of the model, in output order; empty where they are not known, and labels stay as they are.
+
+    >>> labels_counted_as([0, 1, -1], ["Dog", "boat"], ["boat", "cat", "dog, hound"])
+    [2, 0, -1]
+    """
+    if names is None or not classes or list(names) == list(classes):
+        return list(labels)
+    indices: dict[str, list[int]] = {}
+    for index, class_name in enumerate(classes):
+        for name in {_plain(class_name), _plain(class_name.split(",")[0])}:
+            indices.setdefault(name, []).append(index)
+    mapped = []
+    for name in names:
+        candidates = indices.get(_plain(name)) or indices.get(_plain(name.split(",")[0])) or []
+        mapped.append(candidates[0] if len(candidates) == 1 else -1)
+    return [mapped[label] if label >= 0 else -1 for label in labels]
+
+
 def _parse(identity: str, indices: dict[str, list[int]]) -> tuple[str | None, str | None]:
     """The class name in an image's name, and a WordNet id beside it."""
     path = PurePosixPath(identity)

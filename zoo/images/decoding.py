@@ -159,6 +159,15 @@ def array_to_image(values: npt.NDArray[np.generic]) -> Image.Image:
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
+def readable(name: str) -> str:
+    """A file name as text that can be written anywhere: bytes that are no UTF-8 as `\\xe9`.
+
+    >>> readable("caf\\udce9.jpg")
+    'caf\\\\xe9.jpg'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class LazyImage:
     """An image with a name. `pixels` gives a network's input, uint8 or float32 `(channels, H, W)`."""
 

@@ -1,4 +1,4 @@
-"""Images from a folder, an archive, a manifest, the scenes generator, arrays or a tensor, ready for a network."""
+"""Images from a folder, an archive, a manifest, the scenes generator, arrays, a tensor or a data set, for a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -20,18 +20,21 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from zoo.errors import ImageError, shorten
 from zoo.images import manifest
-from zoo.images.decoding import (
-    SUFFIXES,
-    ArchiveImage,
-    FileImage,
-    LazyImage,
-    MemoryImage,
-    TensorImage,
-    array_to_image,
+from zoo.images.datasets import (
+    Contents,
+    DatasetImage,
+    class_of,
+    contents,
+    image_of,
+    indices_of,
+    joined_labels,
+    tensor_images,
 )
+from zoo.images.decoding import SUFFIXES, ArchiveImage, FileImage, LazyImage, MemoryImage, readable
 from zoo.images.manifest import Annotation
 from zoo.inputs import InputSpec
 from zoo.progress import Progress, reporter
@@ -40,7 +43,9 @@ MAX_SCENES = 100_000
 _SCENES = re.compile(r"scenes:(?:pairs/(\w+/\w+(?:/\w+)?):)?(\d{1,9})(?:@(\d{1,9}))?")
 _AHEAD = 2  # batches decoded ahead of the one in use
 
-Source: TypeAlias = Union[str, "os.PathLike[str]", "Images", Image.Image, Tensor, npt.NDArray[Any], Sequence[object]]
+Source: TypeAlias = Union[
+    str, "os.PathLike[str]", "Images", Image.Image, Tensor, npt.NDArray[Any], Iterable[object], Dataset[Any]
+]
 
 
 class Images(Sequence[Image.Image]):
@@ -49,7 +54,7 @@ class Images(Sequence[Image.Image]):
     Attributes:
         ids: a name for each, unique.
         name: where they came from, for people.
-        labels: the class index of each, where known.
+        labels: the class index of each, -1 for one without a class; None where no class is known.
         classes: names of the classes that `labels` counts, where known.
         annotations: what is drawn in each (label, parts with boxes and masks), where known.
         origin: how to open them again (`reopen`), as JSON holds it; None for those that came from memory.
@@ -69,8 +74,10 @@ class Images(Sequence[Image.Image]):
         self._images = list(images)
         self.name = readable(name)
         self.ids = [image.id for image in self._images]
-        self.labels = list(labels) if labels is not None else None
-        self.classes = list(classes) if classes is not None else None
+        self._labels = list(labels) if labels is not None else None
+        self._classes = list(classes) if classes is not None else None
+        # of data sets that do not list their labels, which have to be read item by item
+        self._labels_to_read = labels is None and bool(images) and all(isinstance(i, DatasetImage) for i in images)
         self.annotations = list(annotations) if annotations is not None else None
         self._digest: str | None = None
 
@@ -90,6 +97,37 @@ class Images(Sequence[Image.Image]):
         return self.pil(index)
 
     @property
+    def labels(self) -> list[int] | None:
+        """See the class. Of a data set that does not list them they are read with the first use: with its images."""
+        self._read_labels()
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Sequence[int] | None) -> None:
+        self._labels, self._labels_to_read = None if labels is None else list(labels), False
+
+    @property
+    def classes(self) -> list[str] | None:
+        """See the class."""
+        self._read_labels()
+        return self._classes
+
+    @classes.setter
+    def classes(self, classes: Sequence[str] | None) -> None:
+        self._classes = None if classes is None else list(classes)
+
+    def _read_labels(self) -> None:
+        if not self._labels_to_read:
+            return
+        items = [image for image in self._images if isinstance(image, DatasetImage)]
+        if items[0].label() is None:
+            self.labels = None
+            return
+        self._labels_to_read = False
+        self._labels, classes = indices_of([item.label() for item in items])
+        self._classes = self._classes if classes is None else classes
+
+    @property
     def digest(self) -> str:
         """SHA-256 over names and contents: which images these are, and in which order."""
         if self._digest is None:
@@ -98,6 +136,11 @@ class Images(Sequence[Image.Image]):
                 total.update(image.id.encode("utf-8", "surrogateescape") + b"\0" + image.digest())
             self._digest = total.hexdigest()
         return self._digest
+
+    def label_name(self, index: int) -> str:
+        """The class of an image, by its name where that is known; "unlabeled" without one."""
+        label = -1 if self.labels is None else self.labels[index]
+        return "unlabeled" if label < 0 else str(label) if self.classes is None else self.classes[label]
 
     def pil(self, index: int) -> Image.Image:
         """The whole image at `index`, upright, RGB."""
@@ -109,11 +152,14 @@ class Images(Sequence[Image.Image]):
         outside = [i for i in chosen if not -len(self) <= i < len(self)]
         if outside:
             raise ImageError(f"{self.name} has {len(self)} images; there is no image {outside[0]}")
+        first = self._images[0] if self._labels_to_read else None
+        if isinstance(first, DatasetImage) and isinstance(first.label(), str):
+            self._read_labels()  # the names of all make the classes, also of a part
         return Images(
             [self._images[i] for i in chosen],
             self.name,
-            labels=[self.labels[i] for i in chosen] if self.labels is not None else None,
-            classes=self.classes,
+            labels=[self._labels[i] for i in chosen] if self._labels is not None else None,
+            classes=self._classes,
             annotations=[self.annotations[i] for i in chosen] if self.annotations is not None else None,
         )
 
@@ -275,15 +321,6 @@ def _image_files(folder: Path) -> Iterator[Path]:
         yield from (Path(root) / name for name in files if Path(name).suffix.lower() in SUFFIXES and not _hidden(name))
 
 
-def readable(name: str) -> str:
-    """A file name as text that can be written anywhere: bytes that are no UTF-8 as `\\xe9`.
-
-    >>> readable("caf\\udce9.jpg")
-    'caf\\\\xe9.jpg'
-    """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _refuse(error: OSError) -> None:
     raise error
 
@@ -321,13 +358,14 @@ def _open_archive(path: Path) -> Images:
     """Images of a tar archive, in the order of their names; each is read where it lies, nothing is unpacked."""
     try:
         with tarfile.open(path, "r:") as archive:
-            members = [m for m in archive if m.isreg() and Path(m.name).suffix.lower() in SUFFIXES]
+            files = [m for m in archive if m.isreg() and not any(_hidden(part) for part in Path(m.name).parts)]
+            classes_by_key = {_key(m.name): class_of(_content(archive, m)) for m in files if m.name.endswith(".cls")}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ImageError(
             f"cannot read the archive {shorten(path, 200)}: {shorten(error, 100)}. "
             "It must be a plain .tar (a compressed one cannot be read at any place: unpack it, or pack it again)"
         ) from error
-    members = [m for m in members if not any(_hidden(part) for part in Path(m.name).parts)]
+    members = [m for m in files if Path(m.name).suffix.lower() in SUFFIXES]
     if not members:
         raise ImageError(f"there is no image in the archive {shorten(path, 200)}")
     members.sort(key=lambda m: m.name)
@@ -336,45 +374,64 @@ def _open_archive(path: Path) -> Images:
         twice = next(n for n, after in zip(names, names[1:], strict=False) if n == after)
         raise ImageError(f"the archive {shorten(path, 200)} holds {shorten(twice)} twice")
     images = [ArchiveImage(n, path, m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
-    return Images(images, path.name)
+    labels, classes = indices_of([classes_by_key.get(_key(m.name)) for m in members])
+    return Images(images, path.name, labels=labels, classes=classes)
 
 
-def _open_tensor(values: Tensor, name: str = "tensor") -> list[LazyImage]:
-    if values.ndim != 4:
-        raise ImageError(f"a tensor of images is (N, channels, H, W), not {tuple(values.shape)}")
-    if 0 in values.shape:
-        raise ImageError(f"the tensor of images is empty: {tuple(values.shape)}")
-    if values.is_complex() or values.dtype == torch.bool:
-        raise ImageError(f"a tensor of images is float in [0, 1], not {values.dtype}")
-    values = values.detach().cpu()
-    if not values.is_floating_point():
-        if values.dtype != torch.uint8:
-            raise ImageError(f"a tensor of images is float in [0, 1] or uint8, not {values.dtype}")
-        values = values.to(torch.float32) / 255
-    values = values.to(torch.float32)
-    low, high = float(values.min()), float(values.max())
-    if not (low >= -1e-4 and high <= 1 + 1e-4):
-        raise ImageError(
-            f"images lie in [0, 1]; the tensor spans {low:g} to {high:g}. "
-            "Give it before the model's own normalization, divided by 255 if it holds bytes"
-        )
-    return [TensorImage(f"{name}-{i:06d}", image) for i, image in enumerate(values)]
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read(1000)
 
 
-def _open_item(item: object, index: int) -> list[LazyImage]:
-    identity = f"picture-{index:06d}"
+def _key(name: str) -> str:
+    """What the files of one sample share in a shard of webdataset: the name up to its first dot."""
+    folder, _, file = name.removeprefix("./").rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
+
+
+_SHARDS = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def _shards(path: str) -> list[str] | None:
+    """The files that `shard-{000..012}.tar` stands for; None where a path is no such pattern."""
+    match = _SHARDS.search(path)
+    if match is None or os.path.exists(path):
+        return None
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + 10_000:
+        raise ImageError(f"{shorten(path, 200)}: shards are numbered upwards, at most 10,000")
+    width = len(match[1])
+    return [f"{path[: match.start()]}{i:0{width}d}{path[match.end() :]}" for i in range(first, last + 1)]
+
+
+def _open_item(item: object, index: int) -> Contents:
+    """The images of an entry of a list: a path, an image, or (either, class)."""
     if isinstance(item, str | os.PathLike):
         opened = _open_path(Path(item).expanduser())
-        return [renamed for p in opened._images if (renamed := _in_list(p, str(item))) is not None]
-    if isinstance(item, Image.Image):
-        return [MemoryImage(identity, item)]
-    if isinstance(item, Tensor):
-        if item.ndim != 3:
-            raise ImageError(f"a tensor in a list of images is (channels, H, W), not {tuple(item.shape)}")
-        return _open_tensor(item[None], identity)
-    if isinstance(item, np.ndarray):
-        return [MemoryImage(identity, array_to_image(item))]
-    raise ImageError(f"an image is a path, a PIL image, an array or a tensor, not a {type(item).__name__}")
+        images = [renamed for p in opened._images if (renamed := _in_list(p, str(item))) is not None]
+        return Contents(images, opened.name, opened.labels, opened.classes)
+    if isinstance(item, tuple):
+        if len(item) != 2 or class_of(item[1]) is None or isinstance(item[0], tuple):
+            raise ImageError(
+                f"entry {index} of the list is a tuple, and not an image with its class: (image, 3) or (image, 'dog')"
+            )
+        opened_item = _open_item(item[0], index)
+        return opened_item
+    return Contents([image_of(item, f"picture-{index:06d}")], "picture")
+
+
+def _open_list(items: Sequence[object]) -> Images:
+    parts = [_open_item(item, i) for i, item in enumerate(items)]
+    images = [image for part in parts for image in part.images]
+    if not images:
+        raise ImageError("the list of images is empty")
+    if any(isinstance(item, tuple) for item in items):
+        given = [class_of(item[1]) if isinstance(item, tuple) else None for item in items]
+        each = [label for label, part in zip(given, parts, strict=True) for _ in part.images]
+        labels, classes = indices_of(each)
+    else:
+        labels, classes = joined_labels([(part.labels, part.classes) for part in parts])
+    return Images(images, "list", labels=labels, classes=classes)
 
 
 def _in_list(image: LazyImage, item: str) -> LazyImage | None:
@@ -393,19 +450,23 @@ def _open(source: Source) -> Images:
     if isinstance(source, str) and (source.startswith("scenes:") or (source == "scenes" and not os.path.isdir(source))):
         return _open_scenes(source)
     if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source).expanduser())
+        shards = _shards(os.fspath(source))
+        return _open_path(Path(source).expanduser()) if shards is None else _open_list(shards)
     if isinstance(source, Tensor):
-        return Images(_open_tensor(source), "tensor")
+        return Images(tensor_images(source), "tensor")
     if isinstance(source, Image.Image):
-        return Images(_open_item(source, 0), "picture")
+        return Images([image_of(source, "picture-000000")], "picture")
     if isinstance(source, np.ndarray):
-        return Images([p for i, item in enumerate(_each(source)) for p in _open_item(item, i)], "array")
-    if isinstance(source, Sequence):
-        images = [image for i, item in enumerate(source) for image in _open_item(item, i)]
-        if not images:
-            raise ImageError("the list of images is empty")
-        return Images(images, "list")
-    raise ImageError(f"images come from a folder, scenes:COUNT, a list or a tensor, not a {type(source).__name__}")
+        return Images([image_of(item, f"picture-{i:06d}") for i, item in enumerate(_each(source))], "array")
+    if isinstance(source, list | tuple):
+        return _open_list(source)
+    dataset = contents(source)
+    if dataset is None:
+        raise ImageError(
+            "images come from a folder, scenes:COUNT, a list, a tensor, a data set or an iterable, "
+            f"not a {type(source).__name__}"
+        )
+    return Images(dataset.images, dataset.name, labels=dataset.labels, classes=dataset.classes)
 
 
 def _each(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

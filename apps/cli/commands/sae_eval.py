@@ -109,7 +109,7 @@ class EvaluateSAE(OtherInputs):
 
     def _labels(self, data: Any, site: Site) -> list[int] | None:
         """The right class of each image, -1 where unknown; None for texts, which have their own."""
-        from zoo.images.classes import labels_by_name
+        from zoo.images.classes import labels_by_name, labels_counted_as
 
         model = getattr(site, "model", None)
         if model is None:
@@ -122,8 +122,7 @@ class EvaluateSAE(OtherInputs):
                 raise UsageError(f"--labels order takes one image per class; {counts}")
             return list(range(len(data)))
         if data.labels is not None:
-            fitting = data.classes is None or list(data.classes) == list(model.classes)
-            return list(data.labels) if fitting else [-1] * len(data)
+            return labels_counted_as(data.labels, data.classes, model.classes)
         return labels_by_name(data.ids, model.classes) or [-1] * len(data)
 
 
