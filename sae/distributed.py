@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sae.errors import CircuitsError, TrainingError
 
@@ -69,8 +69,6 @@ class Ranks:
         self._control: Any = None
 
     def __enter__(self) -> Self:
-        from torch import distributed
-
         if not self.shared or not distributed.is_available():
             return self
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
@@ -86,8 +84,6 @@ class Ranks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        from torch import distributed
-
         _CURRENT.set(ALONE)
         if self._initialized:
             distributed.destroy_process_group()
@@ -130,8 +126,6 @@ class Ranks:
                 tensor.copy_(part.view_as(tensor))
 
     def _all_reduce(self, messages: Sequence[Tensor]) -> None:
-        from torch import distributed
-
         def send() -> None:
             works = [
                 distributed.all_reduce(t, group=self._control if t.device.type == "cpu" else None, async_op=True)
@@ -160,8 +154,6 @@ class Ranks:
         """The value of every rank, in their order; something small that can be pickled."""
         if self.world == 1:
             return [value]
-        from torch import distributed
-
         values: list[Any] = [None] * self.world
         self._connected(lambda: distributed.all_gather_object(values, value, group=self._control))
         return values

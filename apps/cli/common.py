@@ -11,7 +11,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -174,7 +174,7 @@ class ModelOptions(Command):
         if len(names) > 1:
             raise UsageError(f"give units of one model at a time, not of {' and '.join(names)}")
         model, _ = self.address_of(addresses[0])
-        return model, [model.resolve(_renamed(unit, model.name)) for unit in units]
+        return model, [model.resolve(replace(unit, model=model.name)) for unit in units]
 
     def address_of(self, address: str) -> tuple[Model, Unit]:
         """The model that an address names, and the unit or layer in it."""
@@ -187,7 +187,7 @@ class ModelOptions(Command):
                 f"{shorten(address)!r} does not name its model: write scenes/{shorten(unit)}, for example"
             )
         model = self.load(unit.model)
-        return model, model.resolve(unit if model.name == unit.model else _renamed(unit, model.name))
+        return model, model.resolve(unit if model.name == unit.model else replace(unit, model=model.name))
 
 
 def check_described(described: bool) -> None:
@@ -262,12 +262,6 @@ def check_known(name: str, store: Path | None) -> None:
         raise ModelError(
             f"{name} is a model of your own, whose code is not run unasked: give {shlex.join(options)}"
         ) from None
-
-
-def _renamed(unit: Unit, model: str) -> Unit:
-    from dataclasses import replace
-
-    return replace(unit, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)

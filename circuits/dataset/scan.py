@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
+from torch import Tensor, distributed
 
 from circuits.common.provenance import provenance
 from circuits.dataset.reservoir import Arrays, Ints
@@ -209,8 +209,6 @@ class _Ranks:
         self._mine = False
 
     def __enter__(self) -> _Ranks:
-        from torch import distributed
-
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
         if distributed.is_available() and not distributed.is_initialized() and several:
             distributed.init_process_group("gloo")
@@ -221,8 +219,6 @@ class _Ranks:
 
     def __exit__(self, *_: object) -> None:
         if self._mine:
-            from torch import distributed
-
             distributed.destroy_process_group()
 
     @property
@@ -232,8 +228,6 @@ class _Ranks:
     def wait(self) -> None:
         """Wait until all processes have come here."""
         if self.world > 1:
-            from torch import distributed
-
             distributed.barrier()
 
 

@@ -31,6 +31,7 @@ from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model, load
 from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
+from zoo.common.results import plain
 from zoo.images.sources import Images
 from zoo.networks.own import loading_code
 from zoo.registry import get_card
@@ -377,8 +378,6 @@ def loading_code_of(at: Location) -> str:
 
 def to_json(value: Any) -> str:
     """A value as the text of an exported JSON file."""
-    from zoo.common.results import plain
-
     return json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False)
 
 
