@@ -63,6 +63,7 @@ class Look(ImageOptions):
         from circuits.activations.semantic_dictionary import semantic_dictionary, single_image
         from circuits.activations.spatial_attribution import check_positions
         from circuits.attribution.attribute import attribute
+        from circuits.attribution.class_scores import chosen_classes
 
         self.check_least("groups", "top", "steps")
         self.check_least("pooled", least=0)
@@ -74,15 +75,16 @@ class Look(ImageOptions):
         if not self.images and model.name != "scenes":
             raise UsageError(f"{model.name} needs an image to look at: --images IMAGE")
         image = single_image(images)
+        wanted: Any = self.classes or 3
+        classes = chosen_classes(model, wanted, image)  # refuses unknown ones before the icons are made
         steps = 0 if self.out is None else self.steps
         with session.progress(f"looking at {image.ids[0]}") as report:
             dictionary = semantic_dictionary(
                 model, unit.short, image, at=self._positions(), top=self.top, steps=steps, seed=self.seed,
                 **reporting(report),
             )  # fmt: skip
-            wanted: Any = self.classes or 3
             groups = neuron_groups(
-                model, unit.layer, image, k=self.groups, classes=wanted, steps=steps, seed=self.seed,
+                model, unit.layer, image, k=self.groups, classes=classes, steps=steps, seed=self.seed,
                 **reporting(report),
             )  # fmt: skip
             attributions = [

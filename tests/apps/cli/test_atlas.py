@@ -98,7 +98,7 @@ def test_an_interrupted_atlas_says_what_is_kept(cli: Cli, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["scenes/mixed4a:3"], "an atlas is of a layer"),
+        (["scenes/mixed4a:3", "--images", "scenes:8"], "an atlas is of a layer"),
         (["scenes/nowhere"], "no layer"),
         (["mixed4a"], "does not name its model"),
         (["scenes/mixed4a", "--grid", "0"], "--grid"),

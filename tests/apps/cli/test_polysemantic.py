@@ -36,7 +36,7 @@ def test_one_unit_comes_with_its_causal_check(cli: Cli, tmp_path: Path) -> None:
         (["mixed4a"], "does not name its model"),
         (["scenes/nowhere"], "no layer"),
         (["scenes/mixed4a:999"], "channels"),
-        (["scenes/conv2d0"], "pixels"),
+        (["scenes/conv2d0", "--images", "scenes:5"], "pixels"),
         (["scenes/mixed4a", "--images", "nowhere"], "nowhere"),
         (["scenes/mixed4a", "--top", "0"], "--top"),
         (["scenes/mixed4a", "--n", "3"], "--n"),
