@@ -16,7 +16,8 @@ class InputSpec:
 
     Everywhere in this project an image is a float tensor `(N, channels, height, width)` in [0, 1],
     RGB where it has three channels. `normalize` turns it into what the network was trained on:
-    `(x[:, order] * scale - mean) / std`. It is differentiable, so images can be optimized.
+    `((low + x[:, order] * (high - low)) * scale - mean) / std`. It is differentiable, so images can be optimized.
+    `denormalize` and `from_range` make images of tensors that are normalized already, or that lie in `range`.
 
     Attributes:
         size: height and width in pixels (an int means a square).
@@ -25,6 +26,8 @@ class InputSpec:
         scale: 1 for networks trained on [0, 1], 255 for those trained on bytes.
         order: "RGB" or "BGR", the channel order that the network expects.
         resize: short side, in pixels, that photographs are resized to before the center crop (default: `size`).
+        range: `(low, high)` that pixels span where the network was trained on other numbers than those of
+            photographs: depths in meters, decibels. Black is low, white is high.
     """
 
     size: int | tuple[int, int] = 224
@@ -34,6 +37,7 @@ class InputSpec:
     scale: float = 1.0
     order: str = "RGB"
     resize: int | None = None
+    range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         height, width = self.hw
@@ -46,6 +50,8 @@ class InputSpec:
                 raise ModelError(f"input {name} has {len(values)} values for {self.channels} channels")
         if any(s <= 0 for s in self.std) or self.scale <= 0:
             raise ModelError("input std and scale must be positive")
+        if len(self.range) != 2 or not self.range[0] < self.range[1]:
+            raise ModelError(f"input range is (low, high) with low below high, got {self.range}")
         if self.order not in ("RGB", "BGR") or (self.order == "BGR" and self.channels != 3):
             raise ModelError(f"input order must be RGB, or BGR with 3 channels; got {self.order!r}")
 
@@ -62,6 +68,8 @@ class InputSpec:
     def normalize(self, images: Tensor) -> Tensor:
         """Images in [0, 1] `(N, channels, H, W)` as the network wants them, same shape."""
         x = images.flip(1) if self.order == "BGR" else images
+        if self.range != (0.0, 1.0):
+            x = x * (self.range[1] - self.range[0]) + self.range[0]
         if self.scale != 1.0:
             x = x * self.scale
         if any(m != 0.0 for m in self.mean):
@@ -69,6 +77,50 @@ class InputSpec:
         if any(s != 1.0 for s in self.std):
             x = x / torch.tensor(self.std, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
         return x
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """Images in [0, 1] of tensors `(N, channels, H, W)` that the network takes as they are: undoes `normalize`.
+
+        Raises:
+            ModelError: other channels, or values that no image gives: they were normalized in another way.
+
+        >>> InputSpec(mean=(0.5,), std=(0.5,)).denormalize(torch.full((1, 3, 2, 2), -1.0)).max()
+        tensor(0.)
+        """
+        self._check(inputs)
+        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        x = (inputs * std + mean) / self.scale
+        return self._to_unit(x.flip(1) if self.order == "BGR" else x, inputs)
+
+    def from_range(self, values: Tensor) -> Tensor:
+        """Images in [0, 1] of tensors `(N, channels, H, W)` that lie in `range`.
+
+        Raises:
+            ModelError: other channels, or values outside of the range.
+
+        >>> InputSpec(channels=1, range=(-30, 10)).from_range(torch.full((1, 1, 2, 2), -10.0)).max()
+        tensor(0.5000)
+        """
+        self._check(values)
+        return self._to_unit(values, values)
+
+    def _check(self, values: Tensor) -> None:
+        if values.ndim != 4 or values.shape[1] != self.channels or not values.is_floating_point():
+            raise ModelError(
+                f"give floats (N, {self.channels}, H, W); got {values.dtype} of shape {tuple(values.shape)}"
+            )
+
+    def _to_unit(self, x: Tensor, given: Tensor) -> Tensor:
+        low, high = self.range
+        unit = (x - low) / (high - low)
+        if not bool(((unit >= -1e-4) & (unit <= 1 + 1e-4)).all()):  # what is no number is outside, too
+            ends = self.normalize(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, self.channels, 1, 1))
+            spans = [f"{float(v.min()):g} to {float(v.max()):g}" for v in (given, ends)]
+            raise ModelError(
+                f"the tensor spans {spans[0]}; pixels span {low:g} to {high:g}, and normalized ones {spans[1]}: "
+                "declare range, mean, std and scale in InputSpec"
+            )
+        return unit.clamp(0, 1)
 
 
 CAFFE_INPUT = InputSpec(size=224, scale=255.0, mean=(104.0, 117.0, 123.0), order="BGR", resize=256)

@@ -81,7 +81,8 @@ def tensor_images(values: Tensor, name: str = "tensor") -> list[LazyImage]:
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise ImageError(
             f"images lie in [0, 1]; the tensor spans {low:g} to {high:g}. "
-            "Give it before the model's own normalization, divided by 255 if it holds bytes"
+            "Divide bytes by 255; give model.input.denormalize(x) for what is normalized already, and "
+            "model.input.from_range(x) for what lies in the range that its InputSpec declares"
         )
     return [TensorImage(f"{name}-{i:06d}", image) for i, image in enumerate(values)]
 

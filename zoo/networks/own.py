@@ -262,6 +262,9 @@ def _input_spec(document: Mapping[str, Any], origin: str) -> InputSpec:
         if name in ("mean", "std"):
             numbers = value if isinstance(value, list) else [value]
             good, values[name] = bool(numbers) and all(map(_real, numbers)), tuple(numbers)
+        elif name == "range":
+            good = isinstance(value, list) and len(value) == 2 and all(map(_real, value))
+            values[name] = tuple(value) if good else value
         elif name == "size" and isinstance(value, list):
             good, values[name] = len(value) == 2 and all(map(_whole, value)), tuple(value)
         elif name in ("size", "channels") or (name == "resize" and value is not None):
