@@ -137,13 +137,19 @@ def _identity(model: Model, dataset: Images, sites: Sequence[Site], plan: Plan, 
         **({"bases": bases} if bases else {}),
         "model": model.name,
         "weights": model.digest,
-        "input": json.loads(json.dumps(asdict(model.input))),
+        "input": _input_of(model),
         "images": dataset.digest,
         "count": len(dataset),
         "layers": [site.name for site in sites],
         "plan": asdict(plan),
         "batch_size": batch_size,
     }
+
+
+def _input_of(model: Model) -> dict[str, Any]:
+    """How images are fed, as JSON; scans of earlier versions know no range."""
+    fields = json.loads(json.dumps(asdict(model.input)))
+    return fields if model.input.range != (0.0, 1.0) else {k: v for k, v in fields.items() if k != "range"}
 
 
 def _make_folder(folder: Path) -> None:

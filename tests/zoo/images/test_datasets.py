@@ -224,7 +224,7 @@ class Failing(Own):
         (lambda: Unsized(), "no length"),
         (lambda: Own([]), "empty"),
         (lambda: Failing([1]), "the disk is gone"),
-        (lambda: TensorDataset(torch.randn(4, 3, 8, 8)), "model's own normalization"),
+        (lambda: TensorDataset(torch.randn(4, 3, 8, 8)), r"denormalize\(x\) for what is normalized already"),
         (lambda: DataLoader(Own([1, 2])), r"loader\.dataset"),
         (lambda: {"train": Own([1])}, "holds several sets"),
         (lambda: iter([]), "gives no images"),
