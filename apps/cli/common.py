@@ -242,8 +242,11 @@ def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def check_known(name: str, store: Path | None) -> None:
-    """Refuse a model of the user's own that was not given, with what `--model` takes where its scan tells.
+def check_known(name: str, store: Path | None, card: object = None) -> None:
+    """Refuse a model of the user's own that was not given, with what `--model` takes where its scan or SAE tells.
+
+    Args:
+        name: of the model; store: of its scan; card: what the file of an SAE keeps of it.
 
     Raises:
         ModelError: no model of that name.
@@ -255,8 +258,10 @@ def check_known(name: str, store: Path | None) -> None:
         get_card(name)
     except ModelError as error:
         from circuits.dataset.scan_store import own_model_options
+        from zoo.networks import own
 
-        options = [] if store is None else own_model_options(store, name)
+        options = own.options_of(card, card.get("input", {})) if isinstance(card, dict) else []
+        options = options or ([] if store is None else own_model_options(store, name))
         if not options:
             raise ModelError(f"{error}; a model of your own is given with --model FILE.py:NAME") from None
         raise ModelError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.common import Many, ModelOptions
+from apps.cli.common import Many, ModelOptions, check_known
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.images import open_sources
@@ -27,10 +27,16 @@ def is_language(name: str) -> bool:
 
 
 def model_of(folder: Path, metadata: Mapping[str, Any]) -> str:
-    """The model that an SAE was trained on, according to its file."""
+    """The model that an SAE was trained on, according to its file.
+
+    Raises:
+        ModelError: no model of that name; says how one of the user's own is given, where the file tells.
+    """
     name = metadata.get("model")
     if not isinstance(name, str):
         raise UsageError(f"{folder} does not name its model")
+    if not is_language(name):
+        check_known(name, None, metadata.get("card"))
     return name
 
 

@@ -37,6 +37,7 @@ from circuits.dataset.scan_store import (
     StoreError,
     digest_of_manifest,
     folder_of,
+    own_card,
     read_manifest,
 )
 from circuits.dataset.scan_targets import Site, sites_of
@@ -364,8 +365,8 @@ def _finish(
         "files": files,
         "provenance": provenance(weights=model.digest, images=dataset.digest, seed=plan.seed),
     }
-    if model.card is not None and model.card.own:  # any other model is known by its name
-        manifest["card"] = {"own": model.card.own, "weights": model.source, "classes": model.classes}
+    if (card := own_card(model)) is not None:  # any other model is known by its name
+        manifest["card"] = card
     SCANS.write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
     for path in partial:
         path.unlink()

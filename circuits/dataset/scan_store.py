@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import CircuitsError
+from circuits.network.model import Model
 from zoo.common.stored import Stored
-from zoo.inputs import InputSpec
+from zoo.networks.own import options_of
 
 SCHEMA = 1
 KIND = "vision-circuits scan"
@@ -67,14 +67,16 @@ def own_model_options(store: str | Path, model: str) -> list[str]:
     except StoreError:
         return []
     card = None if manifest is None else manifest.get("card")
-    if manifest is None or not isinstance(card, dict) or not isinstance(card.get("own"), str):
-        return []
-    options, path = ["--model", card["own"]], Path(card["own"].rpartition("=")[2].rpartition(":")[0])
-    if not any(path.with_suffix(suffix).is_file() for suffix in (".card.toml", ".card.json")):
-        default = json.loads(json.dumps(asdict(InputSpec())))
-        changed = {key: value for key, value in manifest.get("input", {}).items() if value != default.get(key)}
-        options += ["--input", json.dumps(changed)] if changed else []
-    return options
+    return [] if manifest is None or not isinstance(card, dict) else options_of(card, manifest.get("input", {}))
+
+
+def own_card(model: Model) -> dict[str, Any] | None:
+    """What a file keeps of a model of the user's own, so that it can be opened again; None of any other."""
+    if model.card is None or not model.card.own:
+        return None
+    card = {"own": model.card.own, "weights": model.source, "classes": model.classes}
+    file = Path(model.source.rpartition(" (")[0])  # "w.pth (as given)"
+    return card | {"weights_file": str(file.absolute())} if file.is_file() else card
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
 from circuits.dataset.accuracy import class_labels
+from circuits.dataset.scan_store import own_card
 from circuits.network.hooks import editing, stream
 from circuits.network.layer import Layer
 from circuits.network.model import Model
@@ -89,6 +90,12 @@ class VisionSite:
                 "order": spec.order,
             },
         }
+
+    @property
+    def card(self) -> Mapping[str, Any] | None:
+        """How a model of the user's own is opened again, as scans keep it; None of any other, known by its name."""
+        card = own_card(self.model)
+        return None if card is None else {**card, "input": asdict(self.model.input)}
 
     def open(self, images: Any) -> Images:
         """The images, in whatever form `zoo.images.sources.open_images` takes them."""

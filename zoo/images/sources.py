@@ -298,7 +298,8 @@ _NOT_OF_USERS = frozenset(["__MACOSX", "$RECYCLE.BIN", "System Volume Informatio
 """Folders in which systems keep deleted files, thumbnails and resource forks."""
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is a system's or a program's own, and not a user's image."""
     return name.startswith(".") or name in _NOT_OF_USERS
 
 
@@ -316,9 +317,9 @@ def _image_files(folder: Path) -> Iterator[Path]:
         if itself in above:
             folders.clear()
             continue
-        folders[:] = [name for name in folders if not _hidden(name)]
+        folders[:] = [name for name in folders if not hidden(name)]
         inside |= {os.path.join(root, name): above | {itself} for name in folders}
-        yield from (Path(root) / name for name in files if Path(name).suffix.lower() in SUFFIXES and not _hidden(name))
+        yield from (Path(root) / name for name in files if Path(name).suffix.lower() in SUFFIXES and not hidden(name))
 
 
 def _refuse(error: OSError) -> None:
@@ -358,7 +359,7 @@ def _open_archive(path: Path) -> Images:
     """Images of a tar archive, in the order of their names; each is read where it lies, nothing is unpacked."""
     try:
         with tarfile.open(path, "r:") as archive:
-            files = [m for m in archive if m.isreg() and not any(_hidden(part) for part in Path(m.name).parts)]
+            files = [m for m in archive if m.isreg() and not any(hidden(part) for part in Path(m.name).parts)]
             classes_by_key = {_key(m.name): class_of(_content(archive, m)) for m in files if m.name.endswith(".cls")}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ImageError(

@@ -190,6 +190,30 @@ def loading_code(model: str, weights: str | None = None) -> str:
     return f"from zoo.networks import own\n\nown.add(own.parse({own.spec!r}{options}))\n{load}"
 
 
+def options_of(recorded: Mapping[str, Any], input: Mapping[str, Any]) -> list[str]:
+    """The options that open a model of the user's own again, from what a scan or an SAE recorded of it; else none.
+
+    Args:
+        recorded: its `own`, and in `weights` and `weights_file` where its weights came from.
+        input: the fields of its `InputSpec`, which are given where no card file beside the code has them.
+    """
+    if not isinstance(recorded.get("own"), str):
+        return []
+    options, code = ["--model", recorded["own"]], Path(recorded["own"].rpartition("=")[2].rpartition(":")[0])
+    beside = [path for suffix in (".card.toml", ".card.json") if (path := code.with_suffix(suffix)).is_file()]
+    document = _read_card(beside[0]) if beside else {}
+    if not beside:
+        default = json.loads(json.dumps(asdict(InputSpec())))
+        changed = {key: value for key, value in input.items() if value != default.get(key)}
+        options += ["--input", json.dumps(changed)] if changed else []
+    weights = recorded.get("weights_file")
+    if str(recorded.get("weights", "")).startswith("random weights"):
+        options += ["--weights", "random"]
+    elif isinstance(weights, str) and "weights" not in document:
+        options += ["--weights", weights]
+    return options
+
+
 def card_of(own: OwnModel) -> Card:
     """The card of a model of the user's own; none of its code is run."""
     path = Path(own.card) if own.card else _card_beside(own)

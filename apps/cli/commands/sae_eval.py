@@ -18,6 +18,7 @@ from apps.cli.sae_sites import (
     OtherInputs,
     input_kind,
     inputs_for,
+    model_of,
     random_indices,
     reconstructions_table,
     site_at,
@@ -87,7 +88,7 @@ class EvaluateSAE(OtherInputs):
         model, layer = (metadata.get(key) for key in ("model", "layer"))
         if not isinstance(model, str) or not isinstance(layer, str):
             raise UsageError(f"{self.folder} does not say where it reads: give --address MODEL/LAYER")
-        return f"{model}/{layer}"
+        return f"{model_of(self.folder, metadata)}/{layer}"
 
     def _sets(self, metadata: dict[str, Any], site: Site) -> dict[str, tuple[Any, list[int] | None]]:
         """What to evaluate on, by name, with the right classes of images."""
@@ -138,14 +139,22 @@ def _show_evaluation(console: Console, name: str, evaluation: Evaluation) -> Non
     fidelity = evaluation.reconstruction
     console.print(Text.assemble((name, "bold"), f"  {evaluation.inputs['count']}, {fidelity.samples:,} positions"))
     console.print(reconstructions_table({name: fidelity}))
+    labeled = evaluation.ways["clean"].count > 0
     rows = []
     for way, behavior in evaluation.ways.items():
-        recovered = "" if way in ("clean", "mean", "zero") else f"{100 * evaluation.recovered('top1', way):.1f} %"
-        loss = "" if way in ("clean", "mean", "zero") else f"{100 * evaluation.recovered('loss', way):.1f} %"
-        rows.append([way, f"{behavior.top1:.3f}", f"{behavior.top5:.3f}", recovered, f"{behavior.loss:.3f}", loss,
-                     f"{behavior.agreement:.3f}", f"{behavior.kl:.3f}"])  # fmt: skip
-    columns = ["activations", "top-1", "top-5", "recovered", "loss", "recovered", "agreement", "KL"]
-    console.print(table(columns, rows, right=" rrrrrrr"))
+        row = [way]
+        if labeled:
+            compared = way not in ("clean", "mean", "zero")
+            kept = [f"{100 * evaluation.recovered(m, way):.1f} %" if compared else "" for m in ("top1", "loss")]
+            row += [f"{behavior.top1:.3f}", f"{behavior.top5:.3f}", kept[0], f"{behavior.loss:.3f}", kept[1]]
+        rows.append([*row, f"{behavior.agreement:.3f}", f"{behavior.kl:.3f}"])
+    columns = ["top-1", "top-5", "recovered", "loss", "recovered"] if labeled else []
+    console.print(table(["activations", *columns, "agreement", "KL"], rows, right=" " + "r" * (len(columns) + 2)))
+    if not labeled:
+        console.print(
+            "no class of these images is known, so accuracy and loss are not: name folders or files after the model's "
+            "classes, give a manifest of `circuits images`, or --labels order"
+        )
     if evaluation.branches:
         console.print(
             table(
@@ -157,4 +166,5 @@ def _show_evaluation(console: Console, name: str, evaluation: Evaluation) -> Non
                 right=" rr",
             )
         )
-    console.print(Text("recovered: of the loss from replacing the layer by its mean", style="dim"))
+    if labeled:
+        console.print(Text("recovered: of the loss from replacing the layer by its mean", style="dim"))

@@ -215,7 +215,7 @@ class ShowFeatures(OtherInputs):
                     links[unit.unit] = name
             page = latents_page(
                 scanned, space, chosen, examples=self.examples, links=links, command=session.invocation,
-                python=_python(model.name, self.folder, space), images=images,
+                python=_python(model.name, self.weights, self.folder, space), images=images,
             )  # fmt: skip
             (folder / "index.html").write_text(page, encoding="utf-8")
 
@@ -230,7 +230,7 @@ class ShowFeatures(OtherInputs):
         dossier = explain(model, unit, scanned, seed=self.seed)
         space = unit.rpartition("/")[2].rpartition(":")[0]
         return dossier_page(
-            dossier, scanned, command=session.invocation, python=_python(model.name, self.folder, space)
+            dossier, scanned, command=session.invocation, python=_python(model.name, self.weights, self.folder, space)
         )  # fmt: skip
 
     # -- channels -----------------------------------------------------------------------------------
@@ -297,10 +297,10 @@ def _ids(examples: Sequence[Example]) -> str:
     return ", ".join(e.id for e in examples[:3])
 
 
-def _python(model: str, folder: Path, space: str) -> str:
+def _python(model: str, weights: str | None, folder: Path, space: str) -> str:
     return (
         "import circuits\nfrom sae.data.vision_site import attach_folder\n\n"
-        f"{loading_code(model)}\n"
+        f"{loading_code(model, weights)}\n"
         f"attach_folder(model, {str(folder)!r})\n"
         f"scan = circuits.scan(model, IMAGES, {str(folder / 'scan')!r}, layers=[{shlex.quote(space)!r}])"
     )

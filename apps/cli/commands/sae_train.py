@@ -108,6 +108,8 @@ class TrainSAE(ModelOptions):
             "held_out": self.held_out, "seed": self.seed,
         }  # fmt: skip
         metadata = {**stream.metadata, "data": data}
+        if (card := getattr(site, "card", None)) is not None:
+            metadata["card"] = card  # not among the stream's own metadata, by which shards are found again
         from sae.training.train import train
 
         with session.progress(f"training on {site.address}") as report:

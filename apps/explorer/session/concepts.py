@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.explorer.server.security import UploadError, safe_join
+from apps.explorer.server.security import UploadError
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
 from zoo.errors import ImageError
 from zoo.images.decoding import SUFFIXES
-from zoo.images.sources import Images, open_images
+from zoo.images.sources import Images, hidden, open_images
 
 FOLDER = "folder: "
 MOST_FOLDERS = 500
@@ -26,10 +26,10 @@ def concept_names(at: Location) -> list[str]:
 
 
 def folders(root: Path | None) -> list[str]:
-    """Folders of images directly inside of the server's image folder."""
+    """Folders of images directly inside of the server's image folder, linked ones included; nothing that is hidden."""
     if root is None or not root.is_dir():
         return []
-    paths = sorted(p for p in root.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
+    paths = sorted(p for p in root.iterdir() if p.is_dir() and not hidden(p.name))
     return [p.name for p in paths[:MOST_FOLDERS] if any(f.suffix.lower() in SUFFIXES for f in p.iterdir())]
 
 
@@ -46,7 +46,8 @@ def concept_images(at: Location, name: str, limit: int = 300) -> tuple[Images, I
     folder = name.removeprefix(FOLDER)
     if at.settings.images is None or folder not in folders(at.settings.images):
         raise UploadError(f"there is no folder of that name; there are {', '.join(folders(at.settings.images))}")
-    positive = open_images(safe_join(at.settings.images, folder), limit=limit)
+    # a name of the listing, so that a link in it is one that the server's owner made
+    positive = open_images(at.settings.images / folder, limit=limit)
     scanned = state.images_of(at)
     ids = set(positive.ids)
     others = [

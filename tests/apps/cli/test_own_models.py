@@ -205,6 +205,29 @@ def test_a_store_tells_which_code_to_name_and_runs_none(folder: Path, cli: Cli) 
     assert json.loads(options[3]) == expected
 
 
+def test_an_sae_tells_which_code_to_name(folder: Path, cli: Cli) -> None:
+    """What its file keeps opens the network again, as it was fed and with its weights, and runs nothing unasked."""
+    (folder / "mine.card.toml").unlink()
+    given = (*MODEL, "--input", INPUT, "--weights", "w.pth")
+    train = ("sae", "train", "mine/layer3", *given, "--images", "photos", "--latents", "16", "--k", "2", "--steps", "3",
+             "--batch-size", "64", "--out", "saes/mine")  # fmt: skip
+    trained = cli(*train)
+    assert trained.code == 0, trained.err
+    CARDS.remove("mine")
+    for verb in ("features", "eval"):
+        refused = cli("sae", verb, "saes/mine")
+        assert is_refused(refused) and "whose code is not run unasked" in refused.err
+        options = shlex.split(refused.err.partition(" give ")[2])
+        assert options[:2] == ["--model", f"{folder / 'mine.py'}:make"]
+        assert options[-2:] == ["--weights", str(folder / "w.pth")]
+        assert cli("sae", verb, "saes/mine", *options, "--out", f"out-{verb}").code == 0
+        CARDS.remove("mine")
+    page = (folder / "out-features" / "index.html").read_text()
+    assert "own.add(own.parse(" in page and "weights=" in page
+    printed = cli("sae", "eval", "saes/mine", *options).out
+    assert "nan" not in printed and "no class of these images is known" in printed and "agreement" in printed
+
+
 def test_a_fine_tuned_torchvision_network_has_its_number_of_classes(folder: Path, cli: Cli) -> None:
     torchvision = pytest.importorskip("torchvision")
     net = torchvision.models.squeezenet1_1(num_classes=4)

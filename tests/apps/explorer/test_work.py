@@ -177,3 +177,16 @@ def test_a_figure_is_exported_in_each_format(circuit: Circuit, kind: str) -> Non
 def test_a_table_cannot_hold_formulas() -> None:
     text = exports.csv_bytes([{"unit": "scenes/mixed4a:1", "name": "=HYPERLINK(1)"}]).decode()
     assert text == "unit,name\nscenes/mixed4a:1,'=HYPERLINK(1)\n"
+
+
+def test_folders_of_a_concept_are_those_that_images_are_read_from(tmp_path: Path) -> None:
+    """Linked ones too, nothing that is hidden."""
+    from apps.explorer.session.concepts import folders
+
+    for name in ("images/dogs", "images/.trash", "images/__MACOSX", "images/empty", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "images/empty":
+            (tmp_path / name / "a.png").write_bytes(b"")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "broken").symlink_to(tmp_path / "nowhere")
+    assert folders(tmp_path / "images") == ["dogs", "linked"]
