@@ -269,19 +269,23 @@ def check_known(name: str, store: Path | None, card: object = None) -> None:
         ) from None
 
 
+OF_SCENES = ("scenes", "scenes-vit")
+"""Models that were trained on drawn scenes, which are therefore their default images."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(ModelOptions):
     """Options of commands that need images."""
 
     images: Many = field(default=())
     """Images: a folder, an image, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
-    May be repeated. By default scenes:500 for the model `scenes`."""
+    May be repeated. By default scenes:500 for the models `scenes` and `scenes-vit`."""
     limit: int | None = None
     """At most so many images, drawn at random with --seed."""
 
     def open_images(self, model: str) -> Images:
         """The chosen images."""
-        if not self.images and model != "scenes":
+        if not self.images and model not in OF_SCENES:
             raise UsageError(f"{model} needs images: --images FOLDER (or --images scenes:500)")
         return open_sources(self.images or ("scenes:500",), self.limit, self.seed)
 

@@ -117,8 +117,9 @@ class Unit:
 
     @property
     def space(self) -> str:
-        """What the unit is one of: the layer, or the basis attached to it (`mixed4c`, `mixed4c~sae`)."""
-        return self.layer if self.basis is None else f"{self.layer}~{self.basis}"
+        """What the unit is one of: a layer, or the basis attached to it (`mixed4c`, `mixed4c~sae`, `block3.cls`)."""
+        layer = self.layer if self.token is None else f"{self.layer}.{self.token}"
+        return layer if self.basis is None else f"{layer}~{self.basis}"
 
     @property
     def channel(self) -> Unit:

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, signed, table
@@ -72,7 +72,7 @@ class Look(ImageOptions):
         if unit.index is not None:
             raise UsageError(f"look takes a layer, for example {model.name}/{unit.layer}; {unit.short} is a unit")
         images = self.open_images(model.name) if self.images else open_sources(("scenes:1",), None, 0)
-        if not self.images and model.name != "scenes":
+        if not self.images and model.name not in OF_SCENES:
             raise UsageError(f"{model.name} needs an image to look at: --images IMAGE")
         image = single_image(images)
         wanted: Any = self.classes or 3

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, check_known, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, check_known, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
@@ -96,7 +96,7 @@ class MatchUnits(ImageOptions):
         return CommandResult(matches.describe(), lambda console: _show_match(console, matches, self.top), write)
 
     def _open_images(self, first: str | None, second: str) -> Any:
-        if not self.images and {first, second} != {"scenes"}:
+        if not self.images and not {first, second} <= {*OF_SCENES}:
             raise UsageError("match needs images to look at: --images FOLDER (or --images scenes:500)")
         return open_sources(self.images or ("scenes:200",), self.limit, self.seed)
 
