@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from circuits.attribution.frozen_attention import frozen_weights
 from circuits.attribution.kernel_composition import compose, support
 from circuits.attribution.linearity import check_linear, first_nonlinear, probe_images
 from circuits.errors import AddressError, GraphError
@@ -30,6 +31,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
 from circuits.network.responses import peaks, read_directions, respond
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import one_of
 from zoo.images.sources import open_images
 
 Method = Literal["auto", "exact", "vjp"]
@@ -50,7 +52,7 @@ class ExpandedWeights:
             local normalization right after it.
         offset: row and column of `kernels[..., 0, 0]` relative to `p * stride`.
         stride: source positions per target position; (0, 0) when the target reads the whole map at once.
-        method: "exact", "vjp", "example" or "best case".
+        method: "exact", "vjp", "example", "best case", or "frozen" (attention as it is on images).
     """
 
     kernels: Tensor
@@ -107,6 +109,8 @@ def expanded_weights(
     target: str | Unit | Sequence[str | Unit],
     method: Method = "auto",
     max_memory: int = 512 * 2**20,
+    attention: Literal["frozen"] | None = None,
+    images: Any = None,
 ) -> ExpandedWeights:
     """Kernels from all channels of `source` to one or more units of a later layer.
 
@@ -118,6 +122,9 @@ def expanded_weights(
         method: "exact" composes the kernels (milliseconds); "vjp" differentiates the linearized network
             in batches; "auto" takes the first that applies. They agree to rounding.
         max_memory: bytes that the batched differentiation may hold at a time.
+        attention: "frozen" holds attention patterns as they are on `images`: the target is a unit at one position
+            (`block1.attention:3@2,5`, or `@cls`), which reads the whole map of the source.
+        images: for frozen attention, in any form that `capture` takes; weights are a mean over them.
 
     Raises:
         AddressError: unknown layer or unit, or targets of several layers.
@@ -132,13 +139,16 @@ def expanded_weights(
     if at.index is not None:
         raise AddressError(f"the source of expanded weights is a layer; got the unit {at.short}")
     if at.basis is not None:
-        plain = expanded_weights(model, source=at.layer, target=target, method=method, max_memory=max_memory)
+        options = {"max_memory": max_memory, "attention": attention, "images": images}
+        plain = expanded_weights(model, source=at.layer, target=target, method=method, **options)
         write = model.basis(at.layer, at.basis).write.detach().to(plain.kernels)
         return replace(plain, kernels=torch.einsum("tshw,ms->tmhw", plain.kernels, write), source=at.space)
     if method not in ("auto", "exact", "vjp"):
         raise GraphError(f"method={method!r}: use 'auto', 'exact' or 'vjp'")
     part = model.layers[at.layer].part
     base = at.layer if part is None else part[0]
+    if attention is not None:
+        return _with_attention(model, at.layer, target, attention, images)
     with model.lock:  # the linearized network runs, too, and one at a time
         if model.graph is None:
             result = _through_module(model, base, targets)
@@ -221,6 +231,20 @@ def _through_graph(
     return weights
 
 
+def _with_attention(
+    model: Model, source: str, target: str | Unit | Sequence[str | Unit], attention: str, images: Any
+) -> ExpandedWeights:
+    one_of("attention", attention, ("frozen",))
+    if images is None:
+        raise GraphError("attention='frozen' holds patterns as they are on images: give images=")
+    units = [model.unit(address) for address in ([target] if isinstance(target, (str, Unit)) else target)]
+    if len({unit.layer for unit in units}) != 1:
+        raise AddressError("the targets of one call are units of one layer")
+    with model.lock:
+        kernels = frozen_weights(model, images, source, units)
+    return ExpandedWeights(kernels, source, [unit.short for unit in units], source, (0, 0), (0, 0), "frozen")
+
+
 @contextmanager
 def _naming_attention(graph: Graph, begin: Any, end: Any) -> Iterator[None]:
     """Say so where attention is why there are no kernels between two nodes."""
@@ -232,7 +256,7 @@ def _naming_attention(graph: Graph, begin: Any, end: Any) -> Iterator[None]:
         if PATTERN in inputs or any(graph.is_attention(n) for n in path):
             raise GraphError(
                 f"no kernels between {title(begin)} and {title(end)}: attention lies between them, whose pattern "
-                "depends on the image; attribute(), and trace(by='attribution'), take it as it is on each image"
+                "depends on the image; attention='frozen' holds it; trace(by='attribution') needs no kernels"
             ) from error
         raise
 

@@ -311,3 +311,49 @@ def test_the_class_token_is_an_address() -> None:
     assert str(unit) == "net/block3~sae:17@cls" and unit.channel.token is None
     with pytest.raises(AddressError):
         Unit.parse("block3:17@CLS!")
+
+
+def attention_with_held_pattern(net: VisionTransformer, tokens: Tensor, held: Tensor) -> Tensor:
+    """What attention of block 1 adds `(N, 17, 12)`, in plain PyTorch, with the pattern of other tokens."""
+    attention = net.get_submodule("block1.attention")
+
+    def heads(x: Tensor) -> Tensor:
+        return x.reshape(len(x), 17, 3, 4).transpose(1, 2)
+
+    pattern = (heads(attention.query(held)) @ heads(attention.key(held)).transpose(2, 3) / 2).softmax(dim=-1)
+    mixed = (pattern.detach() @ heads(attention.value(tokens))).transpose(1, 2).reshape(len(tokens), 17, 12)
+    out: Tensor = attention.out(mixed)
+    return out
+
+
+@pytest.mark.parametrize(("target", "token"), [("block1.attention:3@1,2", 1 + 6), ("block1.attention:3@cls", 0)])
+@pytest.mark.parametrize("source", ["block1.norm1", "block1.norm1.tokens"])
+def test_weights_with_a_frozen_pattern_are_the_gradient_with_the_pattern_held(
+    source: str, target: str, token: int
+) -> None:
+    model, x = vit(), images(n=1)
+    net = model.module
+    assert isinstance(net, VisionTransformer)
+    leaf = hooked_outputs(model, x)["block1.norm1"].requires_grad_(True)
+    (right,) = torch.autograd.grad(attention_with_held_pattern(net, leaf, leaf.detach())[0, token, 3], leaf)
+    weights = circuits.expanded_weights(model, source=source, target=target, attention="frozen", images=x)
+    maps = patches(right) if source == "block1.norm1" else right.transpose(1, 2)[:, :, None]
+    torch.testing.assert_close(weights.kernels, maps, rtol=1e-5, atol=1e-7)
+    assert weights.method == "frozen" and weights.stride == (0, 0)
+
+
+def test_frozen_attention_is_refused_where_it_is_not_all_that_is_not_linear() -> None:
+    model, x = vit(), images(n=1)
+
+    def weights(source: str, target: str, **options: object) -> object:
+        chosen = {"attention": "frozen", "images": x, **options}
+        return circuits.expanded_weights(model, source=source, target=target, **chosen)  # type: ignore[arg-type]
+
+    with pytest.raises(GraphError, match="norm1.*no linear form"):
+        weights("block0", "block1.attention:3@cls")
+    with pytest.raises(AddressError, match="name one, block1.attention:3@y,x"):
+        weights("block1.norm1", "block1.attention:3")
+    with pytest.raises(GraphError, match="no attention lies between"):
+        weights("block1.norm2", "block1.mlp.hidden:2@0,0")
+    with pytest.raises(GraphError, match="give images="):
+        weights("block1.norm1", "block1.attention:3@cls", images=None)
