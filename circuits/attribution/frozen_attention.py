@@ -115,7 +115,7 @@ def _on_image(
     def culprit(points: Tensor) -> str:
         path = [n for n in graph.between(begin, end)[1:] if shape_of(n) is not None and n not in patterns]
         readable = [n for n in path if not isinstance(graph.layouts[n], str)]
-        return repr(first_nonlinear({title(n): v for n, v in run(points, readable).items()}) or layers[1])
+        return repr(first_nonlinear({title(n): v for n, v in run(points, readable).items()}, points) or layers[1])
 
     check_linear(kernels, lambda points, _: points, acts.expand(2, -1, -1, -1), evaluate, culprit)
     return kernels
