@@ -5,6 +5,7 @@ A module without children that fails on fx's proxies is one operation of the gra
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,19 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self.outputs: list[tuple[str, fx.Node]] = []
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """The image is all that is fed: what else the forward takes (an attention mask) has its default."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        parameters = list(inspect.signature(root_fn).parameters.values())
+        if len(parameters) == len(args) and len({p.kind for p in parameters}) == 1:
+            for i, parameter in enumerate(parameters[2:], start=2):  # after self and the image
+                if parameter.default is not inspect.Parameter.empty:
+                    self.graph.erase_node(args[i].node)
+                    args[i] = parameter.default
+        return function, args
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # a normalization of one's own is one all the same
