@@ -1,7 +1,7 @@
 """Channels and positions of transformers and channels-last networks of torchvision and timm, probed by numbers.
 
-What is checked does not depend on how axes are found: a fresh LayerNorm has mean 0 and a variance of at most 1 along the
-channels at every position, and a patch of the image that changes moves the stream most at its own position.
+What is checked does not depend on how axes are found: a fresh LayerNorm has mean 0 and a variance of at most 1 along
+the channels at every position, and a patch of the image that changes moves the stream most at its own position.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, str]] = {
     "dinov2": (lambda: timm("vit_small_patch14_reg4_dinov2", img_size=56, **SMALL), 56, "blocks.1"),
     "beit": (lambda: timm("beit_base_patch16_224", img_size=64, **SMALL), 64, "blocks.1"),
     "eva02": (lambda: timm("eva02_tiny_patch14_224", img_size=56, **SMALL), 56, "blocks.1"),
-    "mixer": (lambda: timm("mixer_s16_224", img_size=64, embed_dim=12, num_blocks=2), 64, "blocks.0"),
+    "mixer": (lambda: timm("mixer_s16_224", img_size=64), 64, "blocks.0"),
     "swin": (
         lambda: timm(
             "swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(2, 1), num_heads=(2, 2)
