@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Card:
         check: raises `WeightsError` when renamed tensors are recognizably not the published ones.
         logits: the layer whose output is the class scores before the softmax.
         output: which output holds the class scores, of networks that give several ("out", 0), or None.
+        axes: layer -> its axes, for layers whose axes cannot be found out; see `circuits.wrap`.
         classes: class names in output order; empty when unknown.
         aliases: other names of layers -> the layer.
         branches: branch name -> (layer, first channel, end channel), filled from the built module.
@@ -92,6 +93,7 @@ class Card:
     check: Callable[[State], None] = _no_check
     logits: str = "softmax_pre"
     output: str | int | None = None
+    axes: Mapping[str, str] = field(default_factory=dict)
     classes: Callable[[], list[str]] = _no_classes
     aliases: dict[str, str] = field(default_factory=dict)
     branches: dict[str, tuple[str, int, int]] = field(default_factory=dict)

@@ -48,7 +48,7 @@ def untrained(model: Model, how: Untrained = "random", *, seed: int = 0) -> Mode
             for part in module.modules():
                 _forget(part, generator)
     source = f"{how} weights, seed {seed}"
-    blank = Model(module.eval(), model.input, name=model.name, card=model.card, source=source, classes=model.classes)
+    blank = Model(module.eval(), model.input, name=model.name, card=model.card, source=source, **model.options)
     blank.bases.update(model.bases)
     return blank
 

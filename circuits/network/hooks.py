@@ -8,7 +8,7 @@ in-place ReLU further on would overwrite it; weights and hook count are the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import finalize
@@ -20,6 +20,7 @@ from circuits.errors import CaptureError, ModelError, shorten
 from circuits.network.graph import name_calls
 from circuits.network.layer import Layer, Network
 from circuits.network.layers.axes import Layouts
+from circuits.network.layers.declared import declared
 from circuits.network.layers.labels import BATCH, Labels, Lost
 from circuits.network.layers.readings import layouts_of
 from circuits.network.layers.tracking import labeled, labels_of, tracking
@@ -118,8 +119,8 @@ def _keeper(path: str, outputs: dict[str, list[Any]]) -> Callable[[nn.Module, An
 _Labeled = tuple[Labels | Lost | None, tuple[int, ...]]
 
 
-def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, Layouts]:
-    """How the outputs of all modules are read: layer name -> layouts, found in one forward pass."""
+def probe(module: nn.Module, example: Tensor, name: str, axes: Mapping[str, str]) -> dict[str, Layouts]:
+    """How the outputs of all modules are read: layer name -> layouts, found in one forward pass; `axes` as declared."""
     calls: list[tuple[str, _Labeled | None]] = []
     with ExitStack() as stack:
         for path, part in module.named_modules():
@@ -127,7 +128,10 @@ def probe(module: nn.Module, example: Tensor, name: str) -> dict[str, Layouts]:
                 stack.enter_context(hooked(part, _recorder(path, calls)))
         with torch.no_grad(), tracking():
             module(labeled(example.repeat(BATCH, 1, 1, 1)))
-    layouts = {layer: layouts_of(*seen) for layer, seen in name_calls(calls).items() if seen is not None}
+    labels = {layer: seen for layer, seen in name_calls(calls).items() if seen is not None}
+    layouts = {layer: layouts_of(*seen) for layer, seen in labels.items()}
+    hw = (example.shape[2], example.shape[3])
+    layouts |= {n: declared(pattern, labels[n][1], hw, n) for n, pattern in axes.items() if n in labels}
     if all(isinstance(layout, str) for layout in layouts.values()):
         raise ModelError(f"{name} has no layer whose output is a map, tokens or a vector")
     return layouts

@@ -49,6 +49,7 @@ class Model:
         digest: SHA-256 of the weights, as they are now.
         source: where the weights came from.
         output: which of its outputs is meant, where it gives several; see `wrap`.
+        axes: layer -> axes that were declared for it; see `wrap`.
         bases: (layer, name) -> attached `Basis`; see `attach`.
     """
 
@@ -62,6 +63,7 @@ class Model:
         source: str = "given",
         classes: Sequence[str] = (),
         output: Output = None,
+        axes: Mapping[str, str] | None = None,
     ) -> None:
         self.name = Unit("x", model=name).model or name
         self.module = module
@@ -69,6 +71,7 @@ class Model:
         self.card = card
         self.source = source
         self.output = output if card is None or output is not None else card.output
+        self.axes = dict(axes or ({} if card is None else card.axes))
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
@@ -175,20 +178,25 @@ class Model:
         """Class names in output order; empty when they are unknown."""
         return list(self._classes) if self.card is None else self.card.classes()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the user said of the network, for copies of it."""
+        return {"classes": self._classes, "output": self.output, "axes": self.axes}
+
     # Locks cannot be copied, and graphs refer to their module by identity: copies trace the network again.
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         self._check_unedited()
         module = copy.deepcopy(self.module, memo)
-        options = {"card": self.card, "source": self.source, "classes": self._classes, "output": self.output}
-        model = Model(module, self.input, name=self.name, **options)  # type: ignore[arg-type]
+        options = {"card": self.card, "source": self.source, **self.options}
+        model = Model(module, self.input, name=self.name, **options)
         model.bases.update(copy.deepcopy(self.bases, memo))
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_unedited()
         card = None if self.card is None else self.card.name
-        options = {"source": self.source, "classes": self._classes, "output": self.output}
+        options = {"source": self.source, **self.options}
         return _rebuilt, (self.module, self.input, self.name, card, options, self.bases)
 
     def _check_unedited(self) -> None:
@@ -386,10 +394,14 @@ class Model:
 
     def _find_layers(self, example: Tensor) -> dict[str, Layer]:
         if self.graph is not None:
-            named = layers_of_graph(self.graph)
+            named = layers_of_graph(self.graph, self.axes)
         else:
-            named = layers_of_hooks(self.module, probe(self.module, example, self.name))
+            named = layers_of_hooks(self.module, probe(self.module, example, self.name, self.axes))
         layers, self.unreadable = named.readable, named.unreadable
+        for name in self.axes:
+            if name not in layers and name not in self.unreadable:
+                hint = did_you_mean(name, [*layers, *self.unreadable])
+                raise ModelError(f"axes are given for {shorten(name)!r}, which is no layer of {self.name}.{hint}")
         branches: Mapping[str, tuple[str, int, int]] = getattr(self.module, "branches", {})
         for name, (base, start, stop) in branches.items():
             if base in layers and name not in layers:
@@ -520,6 +532,7 @@ def wrap(
     name: str = "model",
     classes: Sequence[str] = (),
     output: Output = None,
+    axes: Mapping[str, str] | None = None,
 ) -> Model:
     """Any image network of your own, ready for analysis. The module is not changed.
 
@@ -534,6 +547,8 @@ def wrap(
         classes: names of its class scores, in output order.
         output: for a network that gives several tensors, in a dictionary, a tuple or a data class, the one that holds
             the class scores: its key or index, with dots for those inside of others ("out", 0, "heads.1").
+        axes: layer -> what its axes are, where this cannot be found out (`Model.unreadable`): "n h w c",
+            "n (h w) c" for patches, "n (1 + h w) c" with a class token before them, "n c (h w) c" for heads.
 
     Raises:
         ModelError: the module, or one in it, is in training mode, was made by torch.jit, or is compiled; it cannot
@@ -547,7 +562,7 @@ def wrap(
     card = origin(module) if input is None else None
     spec = input or (InputSpec() if card is None else card.input)
     check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)", output)
-    model = Model(module, spec, name=name, source="wrapped module", classes=classes, output=output)
+    model = Model(module, spec, name=name, source="wrapped module", classes=classes, output=output, axes=axes)
     _check_classes(model)
     return model
 

@@ -40,7 +40,7 @@ VARIABLE = "CIRCUITS_OWN_MODELS"
 """Environment variable through which a command passes the models that it was given to its own processes, as JSON."""
 FORMS = "FILE.py:NAME, PACKAGE.MODULE:NAME or CALLED=FILE.py:NAME"
 INPUT_EXAMPLE = '--input \'{"size": [96, 128], "channels": 1}\''
-_KEYS = ("input", "classes", "logits", "output", "weights")
+_KEYS = ("input", "classes", "logits", "output", "axes", "weights")
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,8 @@ def card_of(own: OwnModel) -> Card:
         input = card.input if given_input or module_of.input is None else module_of.input
         names = classes or module_of.classes
         output = module_of.output if card.output is None else card.output
-        return replace(card, input=input, classes=lambda: list(names), output=output)
+        axes = {**module_of.axes, **card.axes}
+        return replace(card, input=input, classes=lambda: list(names), output=output, axes=axes)
 
     return Card(
         name=own.name,
@@ -242,6 +243,7 @@ def card_of(own: OwnModel) -> Card:
         weights=None if weights is None else WeightsFile(weights),
         logits=str(document.get("logits", "")),
         output=document.get("output") if own.output is None else own.output,
+        axes=document.get("axes", {}),
         classes=lambda: list(classes),
         own=own.spec,
         complete=complete,
@@ -325,7 +327,14 @@ def _read_card(path: Path) -> dict[str, Any]:
         if name not in _KEYS:
             hint = did_you_mean(name, _KEYS)
             raise ModelError(f"the card {path} has no use for {shorten(name)!r}.{hint} It has {', '.join(_KEYS)}")
-    kinds_of = {"input": (dict,), "classes": (list, str), "logits": (str,), "output": (str, int), "weights": (str,)}
+    kinds_of = {
+        "input": (dict,),
+        "classes": (list, str),
+        "logits": (str,),
+        "output": (str, int),
+        "axes": (dict,),
+        "weights": (str,),
+    }
     for name, kinds in kinds_of.items():
         if name in document and not isinstance(document[name], kinds):
             raise ModelError(f"the card {path}: {name} cannot be {shorten(json.dumps(document[name], default=str))}")
@@ -348,13 +357,14 @@ def _classes(value: list[Any] | str, card: Path) -> list[str]:
 
 
 class _Maker:
-    """Runs the user's code and makes the module; a wrapped model also gives `input`, `classes` and `output`."""
+    """Runs the user's code and makes the module; a wrapped model also gives its input, classes, output and axes."""
 
     def __init__(self, own: OwnModel) -> None:
         self.own = own
         self.input: InputSpec | None = None
         self.classes: list[str] = []
         self.output: str | int | None = None
+        self.axes: dict[str, str] = {}
 
     def __call__(self) -> nn.Module:
         where = f"{Path(self.own.target).name if self.own.is_file else self.own.target}:{self.own.attribute}"
@@ -365,6 +375,7 @@ class _Maker:
                 thing = _called(thing, where)
         if _is_wrapped(thing):
             self.input, self.classes, self.output = thing.input, list(thing.classes), thing.output
+            self.axes = thing.axes
             thing = thing.module
         if not isinstance(thing, nn.Module):
             raise ModelError(

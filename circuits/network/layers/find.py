@@ -10,6 +10,7 @@ from torch import nn
 from circuits.network.graph import Graph
 from circuits.network.layer import Layer
 from circuits.network.layers.axes import Axes, Layouts
+from circuits.network.layers.declared import declared
 from circuits.network.operations import shape_of
 
 #: functions called in a `forward` that are layers of their own; pools too, since weights across them start there
@@ -64,8 +65,15 @@ def _with_axes(layer: Layer, axes: Axes, **changes: object) -> Layer:
     return replace(layer, **changes)  # type: ignore[arg-type]
 
 
-def layers_of_graph(graph: Graph) -> Layers:
-    """Layers of a traced network: its modules, and the functions that are layers of their own."""
+def layers_of_graph(graph: Graph, axes: Mapping[str, str]) -> Layers:
+    """Layers of a traced network: its modules, and the functions that are layers of their own; `axes` as declared."""
+    image = shape_of(graph.input)
+    assert image is not None
+    for name, pattern in axes.items():
+        node = graph.outputs.get(name)
+        shape = None if node is None else shape_of(node)
+        if node is not None and shape is not None:
+            graph.layouts[node] = declared(pattern, shape, (image[2], image[3]), name)
     trunk = set(graph.trunk())
     of_modules = set(graph.outputs.values())
     for n in graph.nodes:

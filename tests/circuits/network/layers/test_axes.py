@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -11,9 +12,10 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 import circuits
-from circuits.errors import AddressError, CaptureError, GraphError
+from circuits.errors import AddressError, CaptureError, GraphError, ModelError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
+from circuits.network.layers.declared import declared
 from circuits.network.model import Model
 from zoo.scenes.vit import VisionTransformer, VisionTransformerSpec
 
@@ -270,9 +272,58 @@ def test_a_function_that_is_not_known_leaves_a_layer_without_units() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.sort(dim=1).values
 
-    model = wrapped(nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), Transposed(), Sorted(), MeanOfTokens()))
+    net = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), Transposed(), Sorted(), MeanOfTokens())
+    model = wrapped(net)
     assert model.unreadable["3"] == "what sort does to the axes is not known"
     assert model.layers["2"].axes.layout == "tokens"
+    for module in (net, opaque(net)):  # what the user knows
+        name = "3" if module is net else "net.3"
+        said = circuits.wrap(module.eval(), circuits.InputSpec(size=32), name="net", axes={name: "n (h w) c"})
+        for copied in (said, copy.deepcopy(said), circuits.untrained(said)):
+            assert name not in copied.unreadable and copied.layers[name].axes == model.layers["2"].axes
+        assert_captured(said, {name: lambda x: x.transpose(1, 2).reshape(len(x), 8, 4, 4)})
+
+
+def test_declared_axes_are_read_as_they_are_said() -> None:
+    image = (4, 8)
+    x = torch.arange(2 * 3 * 2 * 4 * 5.0).reshape(2, 3, 40)
+    patterns: dict[str, tuple[Tensor, Tensor]] = {
+        "n h w c": (x.reshape(2, 3, 8, 5), x.reshape(2, 3, 8, 5).permute(0, 3, 1, 2)),
+        "n (h w) c": (x.reshape(2, 8, 15), x.reshape(2, 2, 4, 15).permute(0, 3, 1, 2)),
+        "n c (h w) c": (x.reshape(2, 3, 8, 5), x.reshape(2, 3, 2, 4, 5).permute(0, 1, 4, 2, 3).reshape(2, 15, 2, 4)),
+        "n (2 + h w) c": (x.reshape(2, 10, 12), x.reshape(2, 10, 12)[:, 2:].reshape(2, 2, 4, 12).permute(0, 3, 1, 2)),
+        "h w n c": (x.reshape(3, 8, 2, 5), x.reshape(3, 8, 2, 5).permute(2, 3, 0, 1)),
+    }
+    for pattern, (raw, right) in patterns.items():
+        layouts = declared(pattern, tuple(raw.shape), image, "layer")
+        assert isinstance(layouts, dict)
+        assert torch.equal(layouts[""].maps(raw), right), pattern
+        assert torch.equal(layouts[""].write(right * 2, raw), _doubled(raw, pattern)), pattern
+
+
+def _doubled(raw: Tensor, pattern: str) -> Tensor:
+    doubled = raw * 2
+    if "2 +" in pattern:
+        doubled[:, :2] = raw[:, :2]
+    return doubled
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("n x c", "cannot read 'n x c'"),
+        ("n h c", "cannot read"),
+        ("n (h w)", "cannot read"),
+        ("n h w c", "are 4, but its output has the shape"),
+        ("n (1 + h w) c", "leave 15 patches, which are no grid"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(pattern: str, reason: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), Transposed(), MeanOfTokens())
+    with pytest.raises(ModelError, match=reason):
+        circuits.wrap(net.eval(), circuits.InputSpec(size=32), axes={"2": pattern})
+    with pytest.raises(ModelError, match="no layer of model"):
+        circuits.wrap(net.eval(), circuits.InputSpec(size=32), axes={"nowhere": "n c h w"})
 
 
 def test_weights_between_linear_parts_of_a_block_are_the_matrix() -> None:
