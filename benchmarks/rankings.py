@@ -3,7 +3,7 @@
 For each unit the channels of the layer before are ranked on some photographs, by each method, and the circuits of the
 first 16 and 64 are tried on others: share of the explained variance kept, 0 with everything ablated to its mean and 1
 with nothing. Beside them a mask that was learned for circuits of just that size, and random circuits. Run it in the
-background: it takes about half a minute a unit.
+background: it takes about a minute a unit.
 
     python benchmarks/rankings.py --images ../shared/data/imagenet-sample --units 8 --out rankings.json
 """
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import torch
@@ -29,14 +31,13 @@ from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.channel_edits import ChannelEdits
 from circuits.tracing.learned_mask import learn_mask
-from circuits.tracing.ranking import METHODS, unit_scores
+from circuits.tracing.ranking import METHODS, RankMethod, unit_scores
 from circuits.tracing.target import target_of
 from zoo.images.sources import open_images
 
 BLOCKS = ("mixed4a", "mixed4b", "mixed4c", "mixed4d", "mixed4e")
 BRANCHES = ("1x1", "3x3", "5x5", "pool_proj")
 SIZES = (16, 64)
-REFERENCES = tuple(f"mask of {n}" for n in SIZES)
 
 
 def chosen_units(model: circuits.Model, per_branch: int, seed: int) -> list[tuple[str, str, int]]:
@@ -52,28 +53,60 @@ def chosen_units(model: circuits.Model, per_branch: int, seed: int) -> list[tupl
     return sorted(units, key=lambda unit: BLOCKS.index(unit[0]))
 
 
-def measured(train: Ablation, test: Ablation, seed: int) -> dict[str, dict[int, float]]:
-    """Method -> size -> share kept on other photographs."""
+def at_peaks(train: Ablation) -> Tensor:
+    """|weight x activation|, a mean over the 32 strongest positions: as `trace` orders parents by default."""
+    (layer,) = train.layers
+    peak, flat = train.clean.flatten(1).max(dim=1)
+    images = [i for i in peak.argsort(descending=True).tolist() if peak[i] > 0][:32]
+    width = train.clean.shape[2]
+    acts = torch.cat([train.batch(number)[0].acts for number in range(train.n_batches)])[images]
+    weights = circuits.expanded_weights(train.model, source=layer, target=train.target.units[0])
+    patches = weights.patches(acts, [(int(flat[i]) // width, int(flat[i]) % width) for i in images])
+    return (patches * weights.kernels[0]).sum(dim=(2, 3)).mean(dim=0).abs().detach()
+
+
+def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
+    """Name -> what units are ordered by, for circuits of a size."""
+    (layer,) = train.layers
+
+    def by(method: RankMethod) -> Callable[[int], Tensor]:
+        scores = cache(lambda: unit_scores(train, method, seed=seed)[layer])
+        return lambda _: scores().magnitude
+
+    def signed(method: RankMethod) -> Callable[[int], Tensor]:
+        return lambda _: unit_scores(train, method, seed=seed)[layer].signed
+
+    def strong(size: int) -> Tensor:
+        rng, strengths = np.random.default_rng(seed), train.strengths()
+        chosen = null_circuits.among_strongest({layer: size}, strengths, rng)[layer]
+        return torch.tensor([float(c in chosen) for c in range(train.model.layers[layer].channels)])
+
+    def mask(size: int) -> Tensor:
+        start = {layer: unit_scores(train, "gradient")[layer].magnitude}
+        return learn_mask(train, size=size, seed=seed, start=start)[layer]
+
+    return {
+        "weight x activation at peaks": lambda _: at_peaks(train),
+        **{method: by(method) for method in METHODS},
+        "gradient, by signed share": signed("gradient"),
+        "integrated, by signed share": signed("integrated"),
+        "mask of its size": mask,
+        "random, strong": strong,
+    }
+
+
+def measured(train: Ablation, test: Ablation, seed: int, methods: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Method -> size -> share kept on other photographs; under 0 the CPU seconds that the ranking took."""
     (layer,) = train.layers
     runs = ChannelEdits(test)
-
-    def kept(scores: Tensor, n: int) -> float:
-        return test.share(runs.keep(set(scores.argsort(descending=True, stable=True)[:n].tolist())))
-
     result: dict[str, dict[int, float]] = {}
-    for method in METHODS:
-        began = perf_counter()
-        scores = unit_scores(train, method, seed=seed)[layer].magnitude
-        result[method] = {n: kept(scores, n) for n in SIZES} | {0: perf_counter() - began}
-    start = {layer: unit_scores(train, "gradient")[layer].magnitude}
-    result["mask of its size"] = {n: kept(learn_mask(train, size=n, seed=seed, start=start)[layer], n) for n in SIZES}
-    rng, strengths = np.random.default_rng(seed), train.strengths()
-    result["random, strong"] = {
-        n: median(
-            test.share(runs.keep(null_circuits.among_strongest({layer: n}, strengths, rng)[layer])) for _ in range(5)
-        )
-        for n in SIZES
-    }
+    for name, order in orders(train, seed).items():
+        if methods and name not in methods:
+            continue
+        began = process_time()
+        numbers = {size: order(size).argsort(descending=True, stable=True)[:size].tolist() for size in SIZES}
+        seconds = process_time() - began
+        result[name] = {size: test.share(runs.keep(set(units))) for size, units in numbers.items()} | {0: seconds}
     return result
 
 
@@ -84,6 +117,8 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=10, help="of each branch")
     parser.add_argument("--photographs", type=int, default=200, help="to rank on, and as many others to test on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", default=(), help="only these rows")
+    parser.add_argument("--add", type=Path, help="a file of results whose other rows are shown, too")
     parser.add_argument("--out", type=Path, default=Path("rankings.json"))
     options = parser.parse_args()
     model = circuits.load("googlenet-bvlc")
@@ -107,13 +142,15 @@ def main() -> None:
         except CircuitsError as error:
             print(f"left out {block}:{channel}: {error}", flush=True)
             continue
-        results[f"{block}:{channel} {branch}"] = measured(train, test, options.seed)
+        unit = f"{block}:{channel} {branch}"
+        results[unit] = measured(train, test, options.seed, options.methods)
         options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        print(
-            f"{block}:{channel} {branch}",
-            {m: [round(v[s], 2) for s in SIZES] for m, v in results[f"{block}:{channel} {branch}"].items()},
-            flush=True,
-        )
+        print(unit, {name: [round(v[size], 2) for size in SIZES] for name, v in results[unit].items()}, flush=True)
+    if options.add is not None:
+        earlier = json.loads(options.add.read_text(encoding="utf-8"))
+        for unit in results.keys() & earlier.keys():
+            rows = {name: {int(size): value for size, value in v.items()} for name, v in earlier[unit].items()}
+            results[unit] = {**rows, **results[unit]}
     table(results)
 
 
@@ -125,7 +162,7 @@ def table(results: dict[str, dict[str, dict[int, float]]]) -> None:
             for size, value in values.items():
                 by_method[method][unit.split()[1], size].append(value)
                 by_method[method]["all", size].append(value)
-    header("method", *(f"{branch}, {size}" for branch in (*BRANCHES, "all") for size in SIZES), "s")
+    header("method", *(f"{branch}, {size}" for branch in (*BRANCHES, "all") for size in SIZES), "CPU s")
     for method, values in by_method.items():
         cells = [f"{median(values[branch, size]):.2f}" for branch in (*BRANCHES, "all") for size in SIZES]
         seconds = values.get(("all", 0))

@@ -25,7 +25,7 @@ from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, forward, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import Pair, shape_of, weight_of
+from circuits.network.operations import Pair, pair, shape_of, weight_of
 from circuits.network.responses import read_directions, respond
 
 LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
@@ -49,6 +49,29 @@ class _Part:
             bias = None if c.bias is None else c.bias[self.channels]
             out = F.conv2d(value, weight_of(c)[self.channels], bias, c.stride, c.padding, c.dilation)
         return self.rectify(out)
+
+    def take_by_taps(self, value: Tensor) -> Tensor:
+        """`take`, to rounding: a convolution to a few channels as one product for all taps, whose maps are shifted.
+
+        Libraries compute 8 or 16 output channels where one is asked for; the taps fill them.
+        """
+        c = self.conv
+        if c is None or not isinstance(c.padding, tuple) or c.kernel_size == (1, 1):
+            return self.take(value)
+        weight = weight_of(c)[self.channels]
+        count, sources, kh, kw = weight.shape
+        taps = F.conv2d(value, weight.permute(0, 2, 3, 1).reshape(-1, sources, 1, 1))
+        (top, left), (sy, sx), (dy, dx) = (pair(v) for v in (c.padding, c.stride, c.dilation))
+        taps = F.pad(taps, (left, left, top, top)).unflatten(1, (count, kh, kw))  # type: ignore[no-untyped-call]
+        height = (taps.shape[4] - dy * (kh - 1) - 1) // sy + 1
+        width = (taps.shape[5] - dx * (kw - 1) - 1) // sx + 1
+        out = torch.zeros(len(value), count, height, width, dtype=value.dtype, device=value.device)
+        for i in range(kh):
+            for j in range(kw):
+                rows, columns = slice(i * dy, i * dy + sy * height, sy), slice(j * dx, j * dx + sx * width, sx)
+                out += taps[:, :, i, j, rows, columns]
+        bias = 0.0 if c.bias is None else c.bias[self.channels].view(1, -1, 1, 1)
+        return self.rectify(out + bias)
 
     def rectify(self, out: Tensor) -> Tensor:
         return torch.relu(out) if self.rectified else out
@@ -227,14 +250,17 @@ class Segment:
         like = context[self._begin] if self._axes.partial else acts.new_zeros(()).expand(shape)
         return self._axes.write(acts, like)
 
-    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = ()) -> Any:
+    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
         """The targets from fetched nodes; `last` are the outputs of parts whose convolution ran already, in order."""
         if not self._parts:
             out = self.model.layers[self.layer].axes.maps(values[self._end])
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
         pieces, order, ready = [], [], list(last)
         for part in self._parts:
-            piece = part.take(values[part.node]) if part.node in values else part.rectify(ready.pop(0))
+            if part.node not in values:
+                piece = part.rectify(ready.pop(0))
+            else:
+                piece = part.take_by_taps(values[part.node]) if by_taps else part.take(values[part.node])
             pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
             order += part.slots
         # parts come branch by branch; the argsort of their places restores the order that was asked for
@@ -288,7 +314,7 @@ class Segment:
         reads = {reader.reads for reader, _ in outputs if reader.node is None}
         with self.model.lock:
             values = self._graph.run(feeds, [n for n in self._fetch if n not in reads or n in feeds])
-        return self._collect(values, last)
+        return self._collect(values, last, by_taps=True)
 
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
         """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
@@ -337,7 +363,7 @@ class OutputSegment(Segment):
                 return forward(self.model, context)
         return self._collect(self._run(acts, context, edits or {}))
 
-    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = ()) -> Any:
+    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
         return fx.node.map_arg(self._output.args[0], lambda n: values[n])
 
 

@@ -76,18 +76,14 @@ class ChannelEdits:
     def _changed(self, reads: Sequence[_Read], channels: slice) -> Tensor:
         outputs = []
         for r in reads:
-            moved, w = (
-                (r.base - r.acts)[:, channels],
-                r.kernels[:, channels].transpose(0, 1),
-            )  # (n, K, ..), (K, O, ..)
-            conv = r.reader.conv
+            moved, w = (r.base - r.acts)[:, channels], r.kernels[:, channels].transpose(0, 1)  # (n, K, ..), (K, O, ..)
+            natural, conv = r.natural + r.reader.bias(), r.reader.conv
             if r.kernels.shape[2:] == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0):
-                change = moved[:, :, None] * w[None, :, :, :, :]
+                out = torch.addcmul(natural[None], moved.transpose(0, 1)[:, :, None], w[:, None])
             else:
                 flat = r.reader.convolve(moved, w.reshape(-1, 1, *w.shape[2:]), groups=len(w))
-                change = flat.view(len(flat), len(w), -1, *flat.shape[2:])
-            out = r.natural[:, None] + change + r.reader.bias()
-            outputs.append((r.reader, out.transpose(0, 1).flatten(0, 1)))
+                out = natural[None] + flat.view(len(flat), len(w), -1, *flat.shape[2:]).transpose(0, 1)
+            outputs.append((r.reader, out.flatten(0, 1)))
         return self._values(outputs, len(reads[0].acts))
 
     def _values(self, outputs: Sequence[tuple[Reader, Tensor]], n: int) -> Tensor:

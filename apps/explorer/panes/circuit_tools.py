@@ -24,12 +24,15 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.plot.drawing.wording import ablated_sentence, kernel_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
+from circuits.tracing.ranking import rank
 from circuits.tracing.score import score
+from circuits.tracing.size_curve import SizeCurve, size_curve
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
 
 FOLDER = "circuits"
 RANDOM, STRONGEST = 50, 64
+RANDOM_CURVES = 10
 _KERNEL_STYLE = (
     "<style>.st-key-kernel img { image-rendering: pixelated; border: 1px solid rgba(128, 128, 128, 0.4); }</style>"
 )
@@ -153,6 +156,29 @@ def show_score(at: Location, circuit: Circuit) -> None:
         f"Faithfulness {minus(f'{result.faithfulness:.2f}')}: above {result.faithfulness_percentile:.0f} % of "
         f"{result.n_random} {result.control}, of the same size, on {result.n_images} images. "
         f"{ablated_sentence(result)}"
+    )
+
+
+def show_sizes(at: Location, circuit: Circuit) -> None:
+    """How much of the circuit's target the first n units of its first source layer keep, for every n."""
+    model, images, layer = at.model, spread_images(at, 200), circuit.layers[1]
+    key = ("sizes", model.digest, images.name, circuit.target, layer)
+
+    def work(report: Any) -> tuple[SizeCurve, list[tuple[str, float]], bytes]:
+        ranking = rank(model, circuit.target, images=images, layers=[layer], method="gradient")
+        curve = size_curve(model, ranking, random=RANDOM_CURVES, progress=report)
+        return curve, ranking.top(8), exports.figure_bytes(lambda: plot.size_curve_figure(curve), "png")
+
+    measured = page_frame.background_result(key, f"trying circuits of every size in {layer}", work, model=model)
+    if measured is None:
+        return
+    curve, first, figure = measured
+    st.image(figure, width=760, alt="share of the unit that circuits of growing size keep, beside random circuits")
+    names = ", ".join(Unit.parse(unit).short for unit, _ in first)
+    st.caption(
+        f"All units of {layer} are ranked by gradient x (activation - mean) over all positions of half of the images, "
+        f"and circuits of the first n are tried on the other half ({curve.n_images} images). "
+        f"First: {names}."
     )
 
 

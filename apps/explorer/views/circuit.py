@@ -32,7 +32,7 @@ BY = {
 }
 DEPTHS = {str(n): f"{n} layer{'s' * (n > 1)}" for n in (1, 2, 3)}
 WIDTHS = {str(n): f"{n} parents" for n in (6, 3, 4, 8, 12, 16)}
-PANELS = {"reading": "Description", "score": "Score", "save": "Save and open"}
+PANELS = {"reading": "Description", "score": "Score", "sizes": "Every size", "save": "Save and open"}
 MOST_IMAGES = 500
 
 
@@ -79,6 +79,8 @@ def main() -> None:
             st.markdown(plain(circuit_reading(drawing), 4_000))
         elif panel == "score":
             circuit_tools.show_score(at, visible)
+        elif panel == "sizes":
+            circuit_tools.show_sizes(at, circuit)
         else:
             circuit_tools.show_save(at, circuit, view)
 

@@ -34,8 +34,8 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
     first = listed[0]
     if any(curve.target != first.target for curve in listed):
         raise CircuitsError(f"curves of several targets: {', '.join(sorted({c.target for c in listed}))}")
-    figure = Figure(figsize=(7.6, 4.8), dpi=canvas.DPI, facecolor=palette.PAPER)
-    axes = figure.add_axes((0.1, 0.13, 0.86, 0.7))
+    figure = Figure(figsize=(10.4, 4.8), dpi=canvas.DPI, facecolor=palette.PAPER)
+    axes = figure.add_axes((0.075, 0.13, 0.54, 0.7))
     seen = "images that the ranking did not see" if first.held_out else "images, some of which were ranked on"
     about = f"share of its {first.measure} kept, all others at their {first.baseline}; {first.n_images} {seen}"
     head(figure, title or first.target, about)
@@ -55,6 +55,6 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
     axes.set_ylim(max(-1.0, min(-0.05, lowest - 0.05)), max(1.08, min(2.0, max(max(c.f) for c in listed) + 0.05)))
     axes.set_xlabel(f"units in the circuit, of {first.n_units}", fontsize=9.5)
     axes.set_ylabel("share kept", fontsize=9.5)
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     plain(axes)
     return figure

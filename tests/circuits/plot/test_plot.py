@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+import circuits
 from circuits import ExpandedWeights, plot
 from circuits.common.examples import Example
 from circuits.dataset.concept_search import Finding, Findings
@@ -24,6 +25,7 @@ from circuits.plot.circuit.waterfall import sum_steps
 from circuits.plot.drawing.canvas import Box
 from circuits.plot.drawing.crops import cut, data_uri, montage, resized
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest, Score
+from tests import nets
 from tests.circuits.plot.pages import HOSTILE, Page, check_safe, texts_of
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec
@@ -429,3 +431,23 @@ def test_a_kernel_of_the_report_tells_its_weights() -> None:
     value = circuit.edges[0].kernel[1, 2]
     assert f"row 2, column 3: {value:+.4g}" in text
     assert data_uri(np.zeros((1, 1, 3), np.uint8)).startswith("data:image/")
+
+
+def test_a_size_curve_draws_each_ranking_beside_random_circuits(planted: circuits.Model) -> None:
+    images = nets.clutter(12)
+    curves = []
+    for target in ("objects:0", "objects:1"):
+        ranking = circuits.rank(planted, target, images=images, method="gradient")
+        curves.append(circuits.size_curve(planted, ranking, random=2))
+    figure = plot.size_curve_figure([curves[0], replace(curves[0], method="mask")])
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert [label.split(":")[0] for label in labels] == [
+        "random among the strongest", "random, as active", "random, any units", "by gradient", "by mask",
+    ]  # fmt: skip
+    assert f"CPR {curves[0].cpr.value:.2f}" in labels[3]
+    drawn = next(line for line in axes.get_lines() if line.get_label() == labels[3])
+    assert drawn.get_xdata().tolist() == list(curves[0].sizes) and drawn.get_ydata().tolist() == list(curves[0].f)
+    for wrong, message in (([], "at least one curve"), (curves, "curves of several targets")):
+        with pytest.raises(CircuitsError, match=message):
+            plot.size_curve_figure(wrong)

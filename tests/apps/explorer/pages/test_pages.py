@@ -178,6 +178,8 @@ def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
     assert "mixed3b:6" in texts(at)
     at = opened("circuit", unit="scenes/mixed4a:11", panel="score")
     assert "random circuits" in texts(at) and not at.error
+    at = opened("circuit", unit="scenes/mixed4a:11", panel="sizes")
+    assert "over all positions of half of the images" in texts(at) and not at.error
 
 
 def test_an_image_is_analyzed(opened: Open) -> None:
