@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sae.language.addresses import TextUnit
 from sae.language.generation import Continuation
-from sae.language.hook_points import site_paths
+from sae.language.hook_points import site_paths, why_without_halves
 from sae.language.known_features import Gate, KnownFeature, gates, known_features
 from sae.language.latent_examples import Activity, TextFeature, activity, promoted, text_features
 from sae.language.loss import TextLoss
@@ -35,5 +35,6 @@ __all__ = [
     "promoted",
     "read_texts",
     "site_paths",
+    "why_without_halves",
     "text_features",
 ]

@@ -19,7 +19,7 @@ from sae.language import loss as prediction
 from sae.language.addresses import TextUnit
 from sae.language.chunking import Chunk, Feeding, Long, Padded, batched, chunks, padded
 from sae.language.generation import Continuation, continued
-from sae.language.hook_points import site_paths
+from sae.language.hook_points import KINDS, check_halves, site_paths, why_without_halves
 from sae.language.loss import TextLoss
 from sae.language.texts import Texts, open_texts
 from zoo.networks.language import Feed, LanguageModel
@@ -67,6 +67,11 @@ class LanguageSite:
         if not isinstance(lm, LanguageModel):
             raise SAEError(f"LanguageSite takes a model of load_language; got {type(lm).__name__}")
         paths = site_paths(lm)
+        if site not in paths and site in {f"{name.rpartition('.')[0]}.{kind}" for name in paths for kind in KINDS}:
+            raise SAEError(
+                f"{lm.name} has no site {site!r}: {why_without_halves(lm)}. Its residual stream is a site: "
+                f"{site.rpartition('.')[0]}.resid"
+            )
         if site not in paths:
             kinds = sorted({name.rpartition(".")[2] for name in paths})
             count = len({name.rpartition(".")[0] for name in paths})
@@ -76,6 +81,8 @@ class LanguageSite:
             )
         self.lm, self.site = lm, site
         self.path = paths[site]
+        if not site.endswith(".resid"):
+            check_halves(lm, int(site.split(".")[1]))
         self.feeding = _feeding(lm, bos, context, long)
 
     def __repr__(self) -> str:

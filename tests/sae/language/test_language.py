@@ -15,7 +15,7 @@ from circuits.errors import AddressError, CaptureError
 from sae.data.site import Site, constant
 from sae.errors import SAEError
 from sae.evaluation.evaluate import evaluate
-from sae.language import LanguageSite, TextUnit, open_texts, read_texts, site_paths
+from sae.language import LanguageSite, TextUnit, open_texts, read_texts, site_paths, why_without_halves
 from zoo.errors import ModelError
 from zoo.networks.language import LanguageModel, load_language
 from zoo.tales.tokenizer import tokenizer as tales_tokenizer
@@ -135,6 +135,57 @@ def test_the_two_halves_of_a_block_sum_to_its_change_of_the_stream(causal: Langu
     )
     assert attn.norm() > 0.1 and mlp.norm() > 0.1
     assert torch.allclose(before + attn + mlp, after, atol=1e-4)
+
+
+OTHERS = {
+    "bloom": ("self_attention.dense", "mlp.dense_4h_to_h"),
+    "mpt": ("attn", "ffn.down_proj"),
+    "olmo2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "glm4": ("post_self_attn_layernorm", "post_mlp_layernorm"),
+}
+
+
+def other(family: str) -> LanguageModel:
+    t = transformers
+    config = {
+        "bloom": lambda: t.BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=3, n_head=2, **ENDS),
+        "mpt": lambda: t.MptConfig(vocab_size=VOCABULARY, d_model=16, n_layers=3, n_heads=2, max_seq_len=32),
+        "olmo2": lambda: t.Olmo2Config(**SMALL, **ENDS),
+        "glm4": lambda: t.Glm4Config(**SMALL, **ENDS, num_key_value_heads=1, head_dim=8),
+        "granite": lambda: t.GraniteConfig(**SMALL, **ENDS, residual_multiplier=0.22),
+    }[family]()
+    torch.manual_seed(0)
+    module = t.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # as much as trained ones add
+        for p in module.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return LanguageModel(module, model("gpt2").tokenizer, name=family, context=24)
+
+
+@pytest.mark.parametrize("family", list(OTHERS))
+def test_the_halves_are_what_is_added_whatever_their_modules_give(family: str) -> None:
+    lm = other(family)
+    paths = site_paths(lm)
+    assert tuple(paths[f"layers.1.{kind}"].partition(".1.")[2] for kind in ("attn", "mlp")) == OTHERS[family]
+    before, after, attn, mlp = (
+        acts(LanguageSite(lm, name), TEXTS)
+        for name in ("layers.0.resid", "layers.1.resid", "layers.1.attn", "layers.1.mlp")
+    )
+    assert attn.norm() > 0.1 and mlp.norm() > 0.1
+    torch.testing.assert_close(before + attn + mlp, after, rtol=1e-4, atol=1e-4)
+    site = LanguageSite(lm, "layers.1.mlp")
+    with site.replaced(lambda x: torch.zeros_like(x)):
+        torch.testing.assert_close(acts(LanguageSite(lm, "layers.1.resid"), TEXTS), before + attn, rtol=1e-4, atol=1e-4)
+    assert hooks(lm.module) == 0
+
+
+def test_halves_that_are_multiplied_on_the_way_are_refused() -> None:
+    lm = other("granite")
+    assert set(site_paths(lm)) == {f"layers.{n}.resid" for n in range(3)}
+    assert why_without_halves(lm) == "the block adds 0.22 times what its modules give, and no module gives that"
+    with pytest.raises(SAEError, match=r"no site 'layers.1.mlp': the block adds 0.22 times .* layers.1.resid"):
+        LanguageSite(lm, "layers.1.mlp")
+    assert LanguageSite(lm, "layers.1.resid").d == 16
 
 
 def test_in_bert_the_stream_is_the_norm_of_the_sum() -> None:
