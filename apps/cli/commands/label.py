@@ -55,8 +55,7 @@ class LabelUnits(ImageOptions):
         """The best units for each part."""
         from circuits.dataset.labels.label import label
 
-        if self.top < 1:
-            raise UsageError(f"--top is at least 1, not {self.top}")
+        self.check_least("top")
         groups = parse_groups(self.group)
         if self.annotations is not None and self.limit is not None:
             raise UsageError("--limit would leave images of --annotations out: give a smaller folder and file")
