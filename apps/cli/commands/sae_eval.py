@@ -145,8 +145,8 @@ def _show_evaluation(console: Console, name: str, evaluation: Evaluation) -> Non
         row = [way]
         if labeled:
             compared = way not in ("clean", "mean", "zero")
-            kept = [f"{100 * evaluation.recovered(m, way):.1f} %" if compared else "" for m in ("top1", "loss")]
-            row += [f"{behavior.top1:.3f}", f"{behavior.top5:.3f}", kept[0], f"{behavior.loss:.3f}", kept[1]]
+            recovered = [f"{100 * evaluation.recovered(m, way):.1f} %" if compared else "" for m in ("top1", "loss")]
+            row += [f"{behavior.top1:.3f}", f"{behavior.top5:.3f}", recovered[0], f"{behavior.loss:.3f}", recovered[1]]
         rows.append([*row, f"{behavior.agreement:.3f}", f"{behavior.kl:.3f}"])
     columns = ["top-1", "top-5", "recovered", "loss", "recovered"] if labeled else []
     console.print(table(["activations", *columns, "agreement", "KL"], rows, right=" " + "r" * (len(columns) + 2)))
