@@ -124,7 +124,7 @@ def rank(
     *,
     images: Any,
     layers: str | Sequence[str] | None = None,
-    method: RankMethod = "integrated",
+    method: RankMethod = "gradient",
     baseline: str | Baseline = "mean",
     against: Any = None,
     measure: Measure | None = None,

@@ -137,7 +137,7 @@ def test_patching_is_what_an_edit_of_each_unit_changes(name: str) -> None:
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_integrated_scores_sum_to_what_full_ablation_takes_away(name: str) -> None:
     model, images, source, target = network(name)
-    ranking = circuits.rank(model, target, images=images, layers=source, share=1.0, steps=200)
+    ranking = circuits.rank(model, target, images=images, layers=source, method="integrated", share=1.0, steps=200)
     assert sum(ranking.scores) == pytest.approx(ranking.clean[source] - ranking.nothing[source], rel=0.02)
 
 
