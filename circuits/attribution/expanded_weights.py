@@ -256,7 +256,7 @@ def _naming_attention(graph: Graph, begin: Any, end: Any) -> Iterator[None]:
         if PATTERN in inputs or any(graph.is_attention(n) for n in path):
             raise GraphError(
                 f"no kernels between {title(begin)} and {title(end)}: attention lies between them, whose pattern "
-                "depends on the image; attention='frozen' holds it; trace(by='attribution') needs no kernels"
+                "depends on the image; attention='frozen' with images= holds it"
             ) from error
         raise
 

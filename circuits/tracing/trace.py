@@ -285,10 +285,10 @@ class _Step:
         """The kernels; None where the network has none here, and none are needed."""
         try:
             return expanded_weights(self.model, source=self.source, target=self.frontier.units)
-        except GraphError:
+        except GraphError as error:
             graph = self.model.graph
             if self.by == "weights":
-                raise
+                raise GraphError(f"{error}; by='attribution' needs no kernels") from error
             if graph is not None:  # raises without a path; where there is no graph the gradient shows it
                 graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))
             return None

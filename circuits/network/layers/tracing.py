@@ -147,7 +147,7 @@ def _moves_axes(node: fx.Node, module: nn.Module) -> bool:
         flat = isinstance(leaf, nn.Flatten) and leaf.start_dim == 1
         linear = isinstance(leaf, nn.Linear) and len(shape) == 2
         known = type(leaf).__module__.startswith("torch.nn.modules.") and not isinstance(leaf, (nn.Flatten, nn.Linear))
-        return not (flat or linear or known)
+        return not (flat or linear or known or isinstance(leaf, nn.LocalResponseNorm))
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if name == "flatten" and len(shape) == 2:
         return False

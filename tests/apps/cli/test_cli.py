@@ -168,6 +168,17 @@ def test_layers_gives_size_stride_and_receptive_field(cli: Cli) -> None:
     assert "mixed4a_5x5" in cli("layers", "scenes", "--weights", "random").out
 
 
+def test_layers_of_a_transformer_have_their_layout_and_those_without_units_a_reason(cli: Cli) -> None:
+    document = cli("layers", "scenes-vit", "--all", "--json").json
+    layers = {row["name"]: row for row in document["layers"]}
+    assert layers["block2"]["layout"] == "tokens" and layers["block2"]["size"] == [8, 8] and layers["block2"]["trunk"]
+    assert layers["block2.cls"]["tokens_of"] == "block2" and layers["block2.cls"]["size"] is None
+    reasons = {row["name"]: row["reason"] for row in document["unreadable"]}
+    assert "two axes of positions" in reasons["block0.attention.pattern"]
+    assert "block0.attention.pattern has no units" in cli("layers", "scenes-vit", "--all").out
+    assert "5 whose axes are not known" in cli("layers", "scenes-vit").out
+
+
 def test_layers_of_a_model_without_weights_are_shown_all_the_same(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIRCUITS_WEIGHTS", raising=False)
     document = cli("layers", "squeezenet-1.1", "--json").json
