@@ -14,7 +14,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 import circuits
 from circuits.errors import AddressError, CaptureError, GraphError, ModelError
 from circuits.network.address import Unit
-from circuits.network.hooks import read
+from circuits.network.hooks import editing, read
 from circuits.network.layers.declared import declared
 from circuits.network.model import Model
 from zoo.scenes.vit import VisionTransformer, VisionTransformerSpec
@@ -232,6 +232,17 @@ def test_edits_change_the_same_dimension_that_is_read(name: str) -> None:
         right[:, 1:, dimension] *= 2
         right[:, 1 + 1 * 4 + 3, 2] = 0
     assert torch.equal(edited, right)
+
+
+@pytest.mark.parametrize("make", [vit, lambda: swin(), lambda: wrapped(opaque(VisionTransformer(SPEC)))])
+def test_an_edit_that_changes_nothing_changes_nothing_to_the_bit(make: Callable[[], Model]) -> None:
+    model = make()
+    x = images(model.input.hw[0], 2)
+    with torch.no_grad():
+        clean = model(x)
+        for name in model.layers:
+            with editing(model, [(name, torch.clone)]):
+                assert torch.equal(model(x), clean), name
 
 
 def test_edits_of_the_class_token_and_of_all_tokens() -> None:
