@@ -294,9 +294,9 @@ def unit_scores(
             signed, squares = _by_patching(ablation)
         case "random":
             # each layer of a model has its own numbers for one seed
-            place = list(ablation.model.layers).index(layer)
+            position = list(ablation.model.layers).index(layer)
             width = ablation.model.layers[layer].channels
-            signed = torch.from_numpy(np.random.default_rng([seed, place]).random(width))
+            signed = torch.from_numpy(np.random.default_rng([seed, position]).random(width))
             return {layer: UnitScores(signed, signed)}
     magnitude = signed.abs() if ablation.measure == "mean" else (squares / ablation.spread).sqrt()
     return {layer: UnitScores(signed, magnitude)}

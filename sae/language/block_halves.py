@@ -49,16 +49,16 @@ def _search(lm: LanguageModel, blocks: str, index: int, names: tuple[str, str]) 
     change = (after - before).double()
     allowed = max(1e-4, 8 * torch.finfo(after.dtype).eps) * float(after.double().norm())
 
-    def sums(pair: tuple[str, str]) -> bool:
+    def adds_up(pair: tuple[str, str]) -> bool:
         return float((outputs[pair[0]].double() + outputs[pair[1]].double() - change).norm()) <= allowed
 
-    if all(name in outputs for name in names) and sums(names):
+    if all(name in outputs for name in names) and adds_up(names):
         return names
     # the outermost modules first: a dropout passes on what the projection inside of it gave
     ordered = sorted(outputs, key=lambda path: path.count("."))
     attention, others = ([p for p in ordered if _of_attention(p) == side] for side in (True, False))
     for pair in ((a, b) for a in attention for b in others):
-        if sums(pair):
+        if adds_up(pair):
             return pair
     if all(name in outputs for name in names):
         given = (outputs[names[0]] + outputs[names[1]]).double()

@@ -134,10 +134,15 @@ def _check_batches(module: nn.Module, spec: InputSpec, alone: list[Tensor]) -> N
             together = _tensors(module(spec.normalize(images).to(like)))
     except Exception as error:  # whatever the user's own forward raises
         raise ModelError(f"{kind} takes one image, but not a batch of two: {shorten(error, 200)}") from error
-    for one, two in zip(alone, together, strict=False):
-        if one.ndim == 0 or two.shape != (2, *one.shape[1:]) or len(one) != 1 or not one.is_floating_point():
+    for single, paired in zip(alone, together, strict=False):
+        if (
+            single.ndim == 0
+            or paired.shape != (2, *single.shape[1:])
+            or len(single) != 1
+            or not single.is_floating_point()
+        ):
             continue  # not one value an image
-        if not _same(one, two[:1], tolerance=1e-3):
+        if not _same(single, paired[:1], tolerance=1e-3):
             raise ModelError(
                 f"{kind} gives an image another output beside another image: it computes with the whole batch "
                 "(F.batch_norm with training=True?)"
