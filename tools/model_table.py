@@ -1,0 +1,298 @@
+"""What each verb gives on networks of torchvision and timm: the right value, or a refusal that names the reason.
+
+Right values are worked out with plain PyTorch: hooks, autograd, and the linearized network's own gradients. Weights are
+random, inputs small. `python -m tools.model_table` writes docs/models.md; tests/contract/test_model_table.py runs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import circuits
+import sae
+from circuits.errors import CircuitsError
+from circuits.network.linearized import linearized
+from zoo.registry import build
+
+TORCHVISION = (
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
+    "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_16",
+    "wide_resnet50_2", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
+    "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssd300_vgg16",
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn",
+)  # fmt: skip
+TIMM = (
+    "coatnet_nano_rw_224", "convnextv2_atto", "cspresnet50", "darknet53", "davit_tiny", "deit_tiny_patch16_224",
+    "dla34", "edgenext_xx_small", "fastvit_t8", "gernet_s", "ghostnet_100", "hrnet_w18_small", "levit_128s",
+    "mixer_s16_224", "mixnet_s", "mobilenetv3_small_050", "nf_resnet50", "nfnet_l0", "pit_ti_224", "poolformer_s12",
+    "pvt_v2_b0", "regnetx_002", "repvgg_a0", "res2net50_26w_4s", "resnest14d", "resnetv2_50", "seresnet50",
+    "skresnet18", "swin_tiny_patch4_window7_224", "tf_efficientnet_b0", "vit_tiny_patch16_224", "vovnet39a",
+    "xception41",
+)  # fmt: skip
+NAMES = (*(f"torchvision/{n}" for n in TORCHVISION), *(f"timm/{n}" for n in TIMM))
+VERBS = ("capture", "edit", "attribute input", "attribute layer", "integrated", "weights", "trace", "SAE")
+RIGHT = "right"
+
+
+@dataclass
+class Row:
+    """What one network gives: verb -> "right", or the text of the refusal."""
+
+    name: str
+    size: tuple[int, int] = (0, 0)
+    outcomes: dict[str, str] = field(default_factory=dict)
+
+
+class Wrong(AssertionError):
+    """A value that plain PyTorch does not give."""
+
+
+def opened(name: str, size: int | None = None) -> tuple[circuits.Model, Tensor]:
+    """The network with random weights, none of them zero, and two images."""
+    loaded = build(name, weights="random")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in loaded.module.parameters():  # gains and heads that begin at zero hide what is behind them
+            if p.numel() < 2 or float(p.float().std()) == 0:
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    model = circuits.Model(loaded.module, loaded.card.input, name=name, card=loaded.card)
+    images = torch.rand((2, *model.input.shape), generator=generator)
+    return model, images
+
+
+def check(name: str) -> Row:
+    """Every verb on one network.
+
+    Raises:
+        Wrong: a verb gives another value than plain PyTorch.
+    """
+    model, images = opened(name)
+    row = Row(name, model.input.hw)
+    work = _Checks(model, images)
+    for verb in VERBS:
+        try:
+            getattr(work, verb.replace(" ", "_"))()
+            row.outcomes[verb] = RIGHT
+        except CircuitsError as error:
+            row.outcomes[verb] = str(error)
+    return row
+
+
+def _same(verb: str, value: Tensor, right: Tensor, rtol: float = 2e-3) -> None:
+    if value.shape != right.shape:
+        raise Wrong(f"{verb}: shape {tuple(value.shape)}, not {tuple(right.shape)}")
+    off = float((value - right).abs().max())
+    if not off <= rtol * float(right.abs().max()) + 1e-7:
+        raise Wrong(f"{verb}: off by {off:.3g} of {float(right.abs().max()):.3g}")
+
+
+class _Checks:
+    def __init__(self, model: circuits.Model, images: Tensor) -> None:
+        self.model, self.images = model, images
+        self.fed = model.input.normalize(images)
+        plain = [n for n in model.trunk if self._readable(n) and model.layers[n].size is not None]
+        plain = plain or [n for n, v in model.layers.items() if self._readable(n) and v.size is not None]
+        self.layer = plain[len(plain) // 2]
+        before = plain[: len(plain) // 2]
+        self.source = before[-1] if before else self.layer
+
+    def _readable(self, name: str) -> bool:
+        layer = self.model.layers[name]
+        return layer.path is not None and layer.part is None and layer.axes.layout == "channels-first"
+
+    @contextmanager
+    def _hooked(self, name: str, act: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+        """A plain hook on the call of the module that a layer is."""
+        layer, calls = self.model.layers[name], 0
+
+        def hook(_module: nn.Module, _inputs: Any, out: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return act(out) if calls == layer.call + 1 else None
+
+        handle = self.model.module.get_submodule(layer.path or "").register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _output(self, x: Tensor) -> Any:
+        return self.model.module(x)
+
+    def _logits(self, acts: Tensor) -> Tensor:
+        return acts.flatten(2).amax(2) if acts.ndim == 4 else acts
+
+    def _through(self, replaced: str, acts: Tensor, read: str) -> Tensor:
+        """Activations of `read` when `replaced` gives `acts`, by plain hooks."""
+        kept: list[Tensor] = []
+        with self._hooked(replaced, lambda out: acts.view_as(out).clone()), self._hooked(read, kept.append):  # type: ignore[arg-type]
+            self._output(self.fed)
+        return kept[0]
+
+    def capture(self) -> None:
+        """Activations of up to 30 layers, bit for bit."""
+        names = [n for n in self.model.layers if self._readable(n)]
+        names = names[:: max(1, len(names) // 30)]
+        acts = circuits.capture(self.model, self.images, at=names)
+        for name in names:
+            if not torch.equal(acts[name].flatten(), self._plain(name).flatten()):
+                raise Wrong(f"capture of {name}")
+
+    def _plain(self, name: str) -> Tensor:
+        kept: list[Tensor] = []
+        with torch.no_grad(), self._hooked(name, lambda out: kept.append(out.clone())):  # type: ignore[func-returns-value]
+            self._output(self.fed)
+        return kept[0]
+
+    def edit(self) -> None:
+        """A channel set to zero, seen at the class scores (or at the end of the trunk)."""
+        read = self._end()
+        off = (torch.arange(self.model.layers[self.layer].channels) != 1)[:, None, None]
+        kept: list[Tensor] = []
+        with torch.no_grad(), self._hooked(self.layer, lambda out: out * off), self._hooked(read, kept.append):  # type: ignore[arg-type]
+            self._output(self.fed)
+        with circuits.edit(self.model, [circuits.Ablate(f"{self.layer}:1")]):
+            acts = circuits.capture(self.model, self.images, at=read)[read]
+        _same("edit", acts.flatten(), kept[0].flatten())
+
+    def _end(self) -> str:
+        scores = self.model.class_scores
+        if scores is not None and self.model.layers[scores].path is not None:
+            return scores
+        return [n for n in self.model.layers if self._readable(n)][-1]
+
+    def _unit(self) -> tuple[str, int]:
+        read = self._end()
+        acts = circuits.capture(self.model, self.images, at=read)[read].flatten(2).amax(2)
+        return read, int(acts.amin(0).argmax())
+
+    def attribute_input(self) -> None:
+        """Gradient x image, by autograd."""
+        self._attributed("input", "grad*act", 1)
+
+    def attribute_layer(self) -> None:
+        """Gradient x activation of a layer in the middle, by autograd through plain hooks."""
+        self._attributed(self.source, "grad*act", 1)
+
+    def integrated(self) -> None:
+        """Integrated gradients of the image at four midpoints, by autograd."""
+        self._attributed("input", "integrated", 4)
+
+    def _attributed(self, source: str, method: Any, steps: int) -> None:
+        read, unit = self._unit()
+        attribution = circuits.attribute(
+            self.model, self.images, source=source, target=f"{read}:{unit}", method=method, steps=steps
+        )
+        positions = attribution.positions
+        if source == "input":
+            start = self.images
+        else:
+            start = circuits.capture(self.model, self.images, at=attribution.start)[attribution.start]
+        total = torch.zeros_like(start)
+        scales = [1.0] if method == "grad*act" else [(k + 0.5) / steps for k in range(steps)]
+        for scale in scales:
+            leaf = (start * scale).requires_grad_()
+            with torch.enable_grad():
+                acts = self._read(leaf, read) if source == "input" else self._through(attribution.start, leaf, read)
+                maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+                picked = torch.stack([maps[i, unit, y, x] for i, (y, x) in enumerate(positions)]).sum()
+                total += torch.autograd.grad(picked, leaf)[0]
+        right = total / len(scales) * start
+        if right.shape != attribution.values.shape:
+            right = right.reshape(attribution.values.shape)
+        _same(method, attribution.values, right)
+
+    def _read(self, images: Tensor, name: str) -> Tensor:
+        kept: list[Tensor] = []
+        with self._hooked(name, kept.append):  # type: ignore[arg-type]
+            self._output(self.model.input.normalize(images))
+        return kept[0]
+
+    def weights(self) -> None:
+        """Kernels between two layers, against gradients of the linearized module itself."""
+        weights = circuits.expanded_weights(self.model, source=self.source, target=f"{self.layer}:1")
+        kept: dict[str, Tensor] = {}
+        start = weights.start
+        if self.model.layers[start].path is None:
+            raise CircuitsError("its source is a function, which plain hooks do not see")
+        gray = self.model.input.normalize(torch.full((1, *self.model.input.shape), 0.5)).requires_grad_()
+        keep = {n: self._hooked(n, lambda out, n=n: kept.__setitem__(n, out)) for n in (start, self.layer)}  # type: ignore[misc, func-returns-value]
+        with torch.enable_grad(), linearized(), keep[start], keep[self.layer]:
+            self._output(gray)
+        h, w = kept[self.layer].shape[2:]
+        (gradient,) = torch.autograd.grad(kept[self.layer][0, 1, h // 2, w // 2], kept[start])
+        window = weights.patches(gradient, [(h // 2, w // 2)])[0]
+        inside = window != 0  # a kernel may be wider than the map
+        _same("weights", weights.kernels[0] * inside, window)
+        if abs(float(window.norm() - gradient.norm())) > 1e-3 * float(gradient.norm()):
+            raise Wrong("weights: something is read outside of the kernel")
+
+    def trace(self) -> None:
+        """Edges by gradient x activation, against the attribution by hand of the same layer."""
+        read, unit = self._unit()
+        circuit = circuits.trace(
+            self.model, f"{read}:{unit}", images=self.images, layers=[self.source], by="attribution",
+            width=self.model.layers[self.source].channels, n_positions=len(self.images), n_examples=1,
+        )  # fmt: skip
+        by_hand = circuits.attribute(self.model, self.images, source=self.source, target=f"{read}:{unit}")
+        mean = by_hand.units.mean(dim=0)  # itself held against autograd
+        strengths = torch.zeros_like(mean)
+        for edge in circuit.edges:
+            strengths[circuits.Unit.parse(edge.source).index or 0] = edge.strength
+        if not circuit.edges:
+            raise Wrong("trace: no edge")
+        if bool((by_hand.response > 0).all()):  # trace takes the images on which the target is active
+            _same("trace", strengths, mean)
+
+    def SAE(self) -> None:
+        """Vectors that an SAE is trained on, against rows of the activations."""
+        site = sae.VisionSite(self.model, self.layer)
+        vectors = torch.cat([block.vectors for block in site.blocks(self.images)])
+        acts = circuits.capture(self.model, self.images, at=self.layer)[self.layer]
+        _same("SAE", vectors, acts.movedim(1, -1).reshape(-1, acts.shape[1]), rtol=0)
+
+
+def page(rows: list[Row]) -> str:
+    """docs/models.md."""
+    lines = [
+        "# Networks of other libraries",
+        "",
+        f"What each verb gives on {len(rows)} networks of torchvision and timm with random weights, written by",
+        "`python -m tools.model_table`. *right*: the value that plain PyTorch gives (hooks, autograd, gradients of the",
+        "linearized module). Otherwise the refusal, in a line below the table; no network has another outcome.",
+        "",
+        "| network | input | " + " | ".join(VERBS) + " |",
+        "|---|---|" + "---|" * len(VERBS),
+    ]
+    notes: dict[str, int] = {}
+    for row in rows:
+        cells = []
+        for verb in VERBS:
+            outcome = row.outcomes[verb]
+            cells.append(RIGHT if outcome == RIGHT else f"refused ({notes.setdefault(outcome, len(notes) + 1)})")
+        lines.append(f"| {row.name} | {row.size[0]}x{row.size[1]} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {text}" for text, number in notes.items())]
+    return "\n".join(lines) + "\n"
+
+
+def main(names: list[str]) -> None:
+    """Check the networks named, or all, and write the page."""
+    rows = []
+    for name in names or NAMES:
+        row = check(name)
+        rows.append(row)
+        print(name, {verb: text[:60] for verb, text in row.outcomes.items()}, flush=True)
+    (Path(__file__).parent.parent / "docs" / "models.md").write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
