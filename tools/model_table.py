@@ -133,10 +133,10 @@ class _Checks:
 
     def _through(self, replaced: str, acts: Tensor, read: str) -> Tensor:
         """Activations of `read` when `replaced` gives `acts`, by plain hooks."""
-        kept: list[Tensor] = []
-        with self._hooked(replaced, lambda out: acts.view_as(out).clone()), self._hooked(read, kept.append):  # type: ignore[arg-type]
+        outputs: list[Tensor] = []
+        with self._hooked(replaced, lambda out: acts.view_as(out).clone()), self._hooked(read, outputs.append):  # type: ignore[arg-type]
             self._output(self.fed)
-        return kept[0]
+        return outputs[0]
 
     def capture(self) -> None:
         """Activations of up to 30 layers, bit for bit."""
@@ -148,21 +148,21 @@ class _Checks:
                 raise Wrong(f"capture of {name}")
 
     def _plain(self, name: str) -> Tensor:
-        kept: list[Tensor] = []
-        with torch.no_grad(), self._hooked(name, lambda out: kept.append(out.clone())):  # type: ignore[func-returns-value]
+        outputs: list[Tensor] = []
+        with torch.no_grad(), self._hooked(name, lambda out: outputs.append(out.clone())):  # type: ignore[func-returns-value]
             self._output(self.fed)
-        return kept[0]
+        return outputs[0]
 
     def edit(self) -> None:
         """A channel set to zero, seen at the class scores (or at the end of the trunk)."""
         read = self._end()
         off = (torch.arange(self.model.layers[self.layer].channels) != 1)[:, None, None]
-        kept: list[Tensor] = []
-        with torch.no_grad(), self._hooked(self.layer, lambda out: out * off), self._hooked(read, kept.append):  # type: ignore[arg-type]
+        outputs: list[Tensor] = []
+        with torch.no_grad(), self._hooked(self.layer, lambda out: out * off), self._hooked(read, outputs.append):  # type: ignore[arg-type]
             self._output(self.fed)
         with circuits.edit(self.model, [circuits.Ablate(f"{self.layer}:1")]):
             acts = circuits.capture(self.model, self.images, at=read)[read]
-        _same("edit", acts.flatten(), kept[0].flatten())
+        _same("edit", acts.flatten(), outputs[0].flatten())
 
     def _end(self) -> str:
         scores = self.model.class_scores
@@ -212,24 +212,24 @@ class _Checks:
         _same(method, attribution.values, right)
 
     def _read(self, images: Tensor, name: str) -> Tensor:
-        kept: list[Tensor] = []
-        with self._hooked(name, kept.append):  # type: ignore[arg-type]
+        outputs: list[Tensor] = []
+        with self._hooked(name, outputs.append):  # type: ignore[arg-type]
             self._output(self.model.input.normalize(images))
-        return kept[0]
+        return outputs[0]
 
     def weights(self) -> None:
         """Kernels between two layers, against gradients of the linearized module itself."""
         weights = circuits.expanded_weights(self.model, source=self.source, target=f"{self.layer}:1")
-        kept: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         start = weights.start
         if self.model.layers[start].path is None:
             raise CircuitsError("its source is a function, which plain hooks do not see")
         gray = self.model.input.normalize(torch.full((1, *self.model.input.shape), 0.5)).requires_grad_()
-        keep = {n: self._hooked(n, lambda out, n=n: kept.__setitem__(n, out)) for n in (start, self.layer)}  # type: ignore[misc, func-returns-value]
+        keep = {n: self._hooked(n, lambda out, n=n: outputs.__setitem__(n, out)) for n in (start, self.layer)}  # type: ignore[misc, func-returns-value]
         with torch.enable_grad(), linearized(), keep[start], keep[self.layer]:
             self._output(gray)
-        h, w = kept[self.layer].shape[2:]
-        (gradient,) = torch.autograd.grad(kept[self.layer][0, 1, h // 2, w // 2], kept[start])
+        h, w = outputs[self.layer].shape[2:]
+        (gradient,) = torch.autograd.grad(outputs[self.layer][0, 1, h // 2, w // 2], outputs[start])
         window = weights.patches(gradient, [(h // 2, w // 2)])[0]
         inside = window != 0  # a kernel may be wider than the map
         _same("weights", weights.kernels[0] * inside, window)
