@@ -10,6 +10,7 @@ in the metadata. A BatchTopK or Matryoshka SAE is written as the JumpReLU it is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from sae.formats.parameter_names import assembled, parameters_of, roles_of, subt
 from sae.formats.registry import Layout, register_layout
 from zoo.common.files import write_atomically
 
+log = logging.getLogger(__name__)
+
 FILES = Pair("cfg.json", "sae_weights.safetensors")
 SPARSITY = "sparsity.safetensors"
 
@@ -37,7 +40,7 @@ CUSTOM = "custom"
 
 BEFORE_SIX = {
     "model_name", "hook_name", "hook_layer", "hook_head_index", "prepend_bos", "neuronpedia_id", "context_size",
-    "seqpos_slice", "dataset_path", "sae_lens_version", "sae_lens_training_version",
+    "seqpos_slice", "dataset_path", "sae_lens_version", "sae_lens_training_version", "model_from_pretrained_kwargs",
 }  # fmt: skip
 """What has been metadata since SAELens 6; before, it stood among the settings."""
 
@@ -100,7 +103,25 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
         values["decoder"] = values["decoder"] * scaling[:, None]
     sae = assembled(own or cls.Config(latents=m, **{s: config.get(s, 0) for s in cls.saelens_settings}), values)
     sae.metadata = dict(config.get("metadata", {}))
+    _warn_of_changed_model(sae.metadata)
     return sae
+
+
+def _warn_of_changed_model(metadata: Mapping[str, Any]) -> None:
+    """Say that an SAE was trained on a changed network, whose activations are not those of the stored one."""
+    given = metadata.get("model_from_pretrained_kwargs")
+    changed = {k: v for k, v in given.items() if v and k not in _SAME_MODEL} if isinstance(given, dict) else {}
+    if changed:
+        log.warning(
+            "this SAE was trained on a network that SAELens loaded with %s; the network as it is stored has other "
+            "activations (with centered writing weights, each token's mean over channels is taken off), and its "
+            "latents mean something else there",
+            shorten(", ".join(f"{key}={value}" for key, value in sorted(changed.items())), 200),
+        )
+
+
+#: options of loading that change no activation but by rounding
+_SAME_MODEL = ("dtype", "torch_dtype", "device", "device_map", "revision", "cache_dir", "trust_remote_code", "token")
 
 
 def _modern(config: Mapping[str, Any]) -> Mapping[str, Any]:

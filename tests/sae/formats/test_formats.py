@@ -335,3 +335,22 @@ def test_what_should_not_be_written_is_not(tmp_path: Path) -> None:
     with pytest.raises(sae.FormatError, match="metadata cannot be written as JSON"):
         sae.save(tmp_path / "x", odd)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("before_six", [False, True])
+@pytest.mark.parametrize(("kwargs", "warns"), [({"center_writing_weights": True}, True), ({"dtype": "float32"}, False)])
+def test_an_sae_of_a_changed_network_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kwargs: dict[str, Any], warns: bool, before_six: bool
+) -> None:
+    sae.save(tmp_path / "a", sae.build(sae.ReLU(latents=6), 4))
+    path = tmp_path / "a" / "cfg.json"
+    config = json.loads(path.read_text())
+    if before_six:
+        del config["metadata"]
+        config["model_from_pretrained_kwargs"] = kwargs
+    else:
+        config["metadata"]["model_from_pretrained_kwargs"] = kwargs
+    path.write_text(json.dumps(config))
+    loaded = sae.load(tmp_path / "a")
+    assert loaded.metadata["model_from_pretrained_kwargs"] == kwargs
+    assert ("center_writing_weights=True" in caplog.text) == warns
