@@ -106,7 +106,8 @@ def _by_concept(at: Location) -> Export | None:
     st.caption(
         plain(
             f"{len(positive):,} images with {name}, {len(negative):,} without. AUC: probability that an image with it "
-            f"activates the unit more than one without; with labels shuffled the best unit has {findings.chance:.3f}."
+            f"activates the unit more than one without, on the half of the images that did not rank the units; "
+            f"with labels shuffled the best unit has {findings.chance:.3f}."
         )
     )
     labels = state.labels_of(at)

@@ -339,7 +339,7 @@ def test_find_ranks_units_for_a_concept(cli: Cli, tmp_path: Path) -> None:
     asked = ["--concept", "car", "--images", "scenes:52", "--layers", "mixed4a", "--layers", "mixed3b", "--top", "4"]
     ran = cli("find", "scenes", "--weights", "random", *asked, "--out", tmp_path / "found", "--json")
     assert ran.code == 0, ran.err
-    aucs = [row["auc"] for row in ran.json["rows"]]
+    aucs = [row["chosen_auc"] for row in ran.json["rows"]]
     assert len(aucs) == 4 and aucs == sorted(aucs, reverse=True)
     assert all(r["low"] <= r["auc"] <= r["high"] for r in ran.json["rows"])
     assert json.loads((tmp_path / "found" / "find.json").read_text()) == ran.json
