@@ -1,7 +1,8 @@
 """What each verb gives on networks of torchvision and timm: the right value, or a refusal that names the reason.
 
 Right values are worked out with plain PyTorch: hooks, autograd, and the linearized network's own gradients. Weights are
-random, inputs small. `python -m tools.model_table` writes docs/models.md; tests/contract/test_model_table.py runs it.
+random, inputs of the size that the cards say. `python -m tools.model_table NAME ...` writes docs/models.md, row by row;
+tests/contract/test_model_table.py checks all of `NAMES`.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ class _Checks:
         plain = plain or [n for n, v in model.layers.items() if self._readable(n) and v.size is not None]
         self.layer = plain[len(plain) // 2]
         before = plain[: len(plain) // 2]
+        trunk = [n for n in model.trunk if model.layers[n].size is not None and model.layers[n].path is not None]
+        self.pair = (trunk[len(trunk) // 2 - 1], trunk[len(trunk) // 2]) if len(trunk) > 1 else (self.layer, self.layer)
         self.source = before[-1] if before else self.layer
 
     def _readable(self, name: str) -> bool:
@@ -219,17 +222,19 @@ class _Checks:
 
     def weights(self) -> None:
         """Kernels between two layers, against gradients of the linearized module itself."""
-        weights = circuits.expanded_weights(self.model, source=self.source, target=f"{self.layer}:1")
-        outputs: dict[str, Tensor] = {}
-        start = weights.start
-        if self.model.layers[start].path is None:
-            raise CircuitsError("its source is a function, which plain hooks do not see")
+        source, target = self.pair
+        weights = circuits.expanded_weights(self.model, source=source, target=f"{target}:1")
+        start, layers = weights.start, self.model.layers
+        if layers[start].path is None:
+            raise CircuitsError(f"not compared: {start} is a function, which plain hooks do not see")
+        seen: dict[str, Tensor] = {}
         gray = self.model.input.normalize(torch.full((1, *self.model.input.shape), 0.5)).requires_grad_()
-        keep = {n: self._hooked(n, lambda out, n=n: outputs.__setitem__(n, out)) for n in (start, self.layer)}  # type: ignore[misc, func-returns-value]
-        with torch.enable_grad(), linearized(), keep[start], keep[self.layer]:
+        keep = {n: self._hooked(n, lambda out, n=n: seen.__setitem__(n, out)) for n in (start, target)}  # type: ignore[misc, func-returns-value]
+        with torch.enable_grad(), linearized(), keep[start], keep[target]:
             self._output(gray)
-        h, w = outputs[self.layer].shape[2:]
-        (gradient,) = torch.autograd.grad(outputs[self.layer][0, 1, h // 2, w // 2], outputs[start])
+        maps = layers[target].axes.maps(seen[target])
+        h, w = maps.shape[2:]
+        gradient = layers[start].axes.maps(torch.autograd.grad(maps[0, 1, h // 2, w // 2], seen[start])[0])
         window = weights.patches(gradient, [(h // 2, w // 2)])[0]
         inside = window != 0  # a kernel may be wider than the map
         _same("weights", weights.kernels[0] * inside, window)
@@ -268,7 +273,8 @@ def page(rows: list[Row]) -> str:
         "",
         f"What each verb gives on {len(rows)} networks of torchvision and timm with random weights, written by",
         "`python -m tools.model_table`. *right*: the value that plain PyTorch gives (hooks, autograd, gradients of the",
-        "linearized module). Otherwise the refusal, in a line below the table; no network has another outcome.",
+        "linearized module). Otherwise the refusal, in a line below the table; none of them has another outcome.",
+        f"`pytest -m slow tests/contract/test_model_table.py` checks {len(NAMES)} networks in this way.",
         "",
         "| network | input | " + " | ".join(VERBS) + " |",
         "|---|---|" + "---|" * len(VERBS),
@@ -278,7 +284,9 @@ def page(rows: list[Row]) -> str:
         cells = []
         for verb in VERBS:
             outcome = row.outcomes[verb]
-            cells.append(RIGHT if outcome == RIGHT else f"refused ({notes.setdefault(outcome, len(notes) + 1)})")
+            note = 0 if outcome == RIGHT else notes.setdefault(outcome, len(notes) + 1)
+            word = "not compared" if outcome.startswith("not compared") else "refused"
+            cells.append(f"{word} ({note})" if note else RIGHT)
         lines.append(f"| {row.name} | {row.size[0]}x{row.size[1]} | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {text}" for text, number in notes.items())]
     return "\n".join(lines) + "\n"
@@ -291,7 +299,7 @@ def main(names: list[str]) -> None:
         row = check(name)
         rows.append(row)
         print(name, {verb: text[:60] for verb, text in row.outcomes.items()}, flush=True)
-    (Path(__file__).parent.parent / "docs" / "models.md").write_text(page(rows))
+        (Path(__file__).parent.parent / "docs" / "models.md").write_text(page(rows))
 
 
 if __name__ == "__main__":
