@@ -75,7 +75,7 @@ def soft_choice(numbers: Tensor, n: int, temperature: float) -> Tensor:
     `sigmoid((number - threshold) / temperature)`; carries gradients, also through the threshold.
     """
     if n >= len(numbers):
-        return torch.ones_like(numbers)
+        return torch.ones_like(numbers) + 0 * numbers  # a gradient of zero: all units are there, whatever they are
     with torch.no_grad():  # bisection: the sum falls with the threshold
         margin = temperature * math.log(1e6 * len(numbers))
         low, high = numbers.min() - margin, numbers.max() + margin

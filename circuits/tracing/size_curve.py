@@ -238,6 +238,7 @@ def ablation_of(
     """The layers of a ranking under ablation, on images that it did not see; and whether there are only such."""
     if ranking.model != model.name:
         raise CircuitsError(f"the ranking is of model {ranking.model}, not of {model.name}")
+    check_complete(model, ranking)
     if images is None:
         if ranking.held_out is None or not len(ranking.held_out):
             raise CircuitsError("the ranking saw all of its images: give others, images=..., or rank with share=0.5")
@@ -259,6 +260,17 @@ def ablation_of(
         batch_size=batch_size,
     )
     return ablation, unseen
+
+
+def check_complete(model: Model, ranking: Ranking) -> None:
+    """Raises CircuitsError unless the ranking names every unit of its layers once."""
+    named = [(unit.layer, unit.index) for unit in (model.unit(address) for address in ranking.units)]
+    wanted = {(layer, c) for layer in ranking.layers for c in range(model.layers[layer].channels)}
+    if len(named) != len(wanted) or set(named) != wanted:
+        raise CircuitsError(
+            f"a curve needs each of the {len(wanted)} units of {', '.join(ranking.layers)} once; the ranking names "
+            f"{len(set(named) & wanted)} of them in {len(named)} addresses"
+        )
 
 
 def _measure(ranking: Ranking) -> Any:

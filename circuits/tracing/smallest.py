@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from circuits.common.provenance import provenance
+from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation import Ablation
@@ -102,6 +103,8 @@ def smallest(
     sources, (train_images, train_baseline), (test_images, test_baseline) = split_images(
         model, explained, layers, images, baseline, against, share, seed
     )
+    if not len(test_images):
+        raise CircuitsError(f"share={share} leaves none of {len(train_images)} images to try the circuit on")
     with reporter(progress, "step") as report:
         train = Ablation(model, explained, sources, train_images, train_baseline, batch_size=batch_size)
         train.check_reached()
