@@ -6,8 +6,9 @@ target's response over all positions and images, or its mean. Scores of one laye
 a linear network under "weights", "gradient" and "patching". An inhibitor has a positive score where it keeps the target
 down on the right images; a unit with a negative score pulls the response away from what it is. A circuit needs both:
 without the units that pull, those that push overshoot. So the order is by how much a unit moves the response at all,
-the root of the summed squares of its contributions: in GoogLeNet circuits of the largest magnitudes keep far more of a
-unit than circuits of the largest scores. Where the mean is measured, the magnitude is the size of the score.
+the root of the summed squares of its contributions: in GoogLeNet the 64 parents of the largest magnitudes keep more of
+a unit than the 64 of the largest scores (.61, .52), 16 keep less (.34, .40; docs/tracing.md).
+Where the mean is measured, the magnitude is the size of the score.
 
 With w the weight of a change of the response map, `(clean - nothing) / spread` for the explained variance, and the
 activation a of a unit going from its baseline b:
