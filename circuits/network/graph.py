@@ -249,16 +249,28 @@ class Graph:
                 break
         return best
 
-    def max_pools(self, source: fx.Node) -> list[fx.Node]:
-        """Max pools over the channels of `source` as they are, in order: nothing in between mixes channels.
+    def max_pools(self, source: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+        """Max pools over the channels of `source` as they are, and other maxima over them, each in order.
 
-        There is no telling through an operation of unknown meaning, which counts as mixing.
+        The first reach `source` through operations that keep every channel in its place. The second are behind a
+        concatenation, a reshape or a shuffle, or take their maximum in another form than a pool's: which channels of
+        theirs are those of `source` is not known. There is no telling through an operation of unknown meaning, which
+        counts as mixing channels.
         """
-        reached = {source}
+        reached, moved = {source}, set[fx.Node]()
         for n in self.nodes[self.order[source] + 1 :]:
-            if self.ops[n].by_channel and self.ops[n].inputs[0] in reached:
+            op = self.ops[n]
+            if op.by_channel and op.inputs[0] in reached:
                 reached.add(n)
-        return [n for n in self.nodes if n in reached and n is not source and self.ops[n].takes_maximum]
+            elif (op.rearranges and any(i in reached or i in moved for i in op.inputs)) or (
+                (op.by_channel or op.takes_other_maximum) and op.inputs[0] in reached | moved
+            ):
+                moved.add(n)
+        pools = [n for n in self.nodes if n in reached and n is not source and self.ops[n].takes_maximum]
+        others = [
+            n for n in self.nodes if n in moved and (self.ops[n].takes_maximum or self.ops[n].takes_other_maximum)
+        ]
+        return pools, others
 
     def side_inputs(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
         """Nodes that reach `target` past `source`: what a run between the two needs besides the source."""

@@ -36,6 +36,21 @@ _CLAMPS_BELOW = frozenset((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 _MAXIMA = (torch.amax, Tensor.amax)
+#: functions and modules that also choose by size, in forms that are not followed channel by channel
+_OTHER_MAXIMA = frozenset((
+    torch.amax, Tensor.amax, torch.max, Tensor.max, torch.topk, Tensor.topk, torch.sort, Tensor.sort, torch.kthvalue,
+    Tensor.kthvalue, torch.median, Tensor.median, F.max_pool1d, F.max_pool3d, F.adaptive_max_pool1d,
+    F.adaptive_max_pool3d, F.fractional_max_pool2d, F.adaptive_max_pool2d_with_indices, F.max_pool2d_with_indices,
+))  # fmt: skip
+_OTHER_MAXIMUM_MODULES = (
+    nn.MaxPool1d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool2d
+)  # fmt: skip
+#: functions that put values elsewhere and change none
+_REARRANGE = (
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "swapaxes",
+    "chunk", "split", "tensor_split", "getitem", "contiguous", "concat", "cat", "concatenate", "stack", "roll", "flip",
+    "channel_shuffle", "narrow", "index_select",
+)  # fmt: skip
 #: the dimensions of a map, as a reduction over positions names them
 _MAPS = ({2, 3}, {-1, -2})
 _ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
@@ -58,6 +73,7 @@ _POINTWISE = frozenset((
 ))  # fmt: skip
 _POINTWISE_MODULES = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign, nn.Tanhshrink, nn.Threshold)
 #: modules that keep channels apart, besides those whose kind says so
+_MOVERS = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle)
 _BY_CHANNEL = (*_POINTWISE_MODULES, nn.InstanceNorm2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 #: a constant that a max pool is padded with so that it never chooses it: -inf, or the least number of a type
 _NEVER_CHOSEN = 65504.0
@@ -136,6 +152,16 @@ class Op:
     def takes_maximum(self) -> bool:
         """Whether it takes the maximum over positions: the pool of a mean is then not the mean of the pool."""
         return self.kind == "maxpool" or isinstance(self.module, nn.AdaptiveMaxPool2d) or "maximum" in self.params
+
+    @property
+    def takes_other_maximum(self) -> bool:
+        """Whether it takes a maximum, or chooses by size, in a form that `by_channel` does not follow."""
+        return "other maximum" in self.params or isinstance(self.module, _OTHER_MAXIMUM_MODULES)
+
+    @property
+    def rearranges(self) -> bool:
+        """Whether it moves values to other places, other channels maybe, and changes none."""
+        return self.kind in ("cat", "flatten") or "rearranges" in self.params or isinstance(self.module, _MOVERS)
 
 
 def _has_parameters(module: nn.Module | None) -> bool:
@@ -318,10 +344,16 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collec
     factor = _factor(f, args, node, inputs)
     if factor is not None:
         return Op("affine", inputs, params=factor)
-    params = {"elementwise": True} if f in _POINTWISE else {}
-    return Op(
-        "other", inputs, params=params | ({"pointwise": True} if _keeps_positions(f, name, node, argument) else {})
-    )
+    params = {
+        "elementwise": f in _POINTWISE,
+        "pointwise": _keeps_positions(f, name, node, argument),
+        # over the channels a maximum mixes them, as a convolution does; of two tensors it is elementwise
+        "other maximum": f in _OTHER_MAXIMA
+        and len(inputs) == 1
+        and not _over_channels(inputs[0], argument(1, "dim", 0)),
+        "rearranges": name in _REARRANGE,
+    }
+    return Op("other", inputs, params={key: True for key, holds in params.items() if holds})
 
 
 def _with_numbers(value: Any) -> Any:

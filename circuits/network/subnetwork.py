@@ -382,16 +382,27 @@ def channel_pools(model: Model, layer: str, target: str | None = None) -> list[s
         target: only those on the way to this layer.
 
     Raises:
-        GraphError: such a pool is a function that has no name as a layer.
+        GraphError: a maximum is taken over these channels in a form, or behind an operation, that does not say which
+            channels are which.
     """
     if model.graph is None:
         return _probed_pools(model, layer, target)
     source = model.node(layer)
-    pools = model.graph.max_pools(source)
-    if target is not None and pools:
+    pools, others = model.graph.max_pools(source)
+    if target is not None and (pools or others):
         path = set(model.graph.between(source, model.node(target)))
-        pools = [n for n in pools if n in path]
+        pools, others = ([n for n in nodes if n in path] for nodes in (pools, others))
+    if others:
+        raise _no_mean_behind(model, layer, others[0].name)
     return [model.name_of(n) for n in pools]
+
+
+def _no_mean_behind(model: Model, layer: str, maximum: str) -> GraphError:
+    return GraphError(
+        f"{model.name}: {maximum!r} takes a maximum over the channels of {layer}, in a form or behind an operation "
+        "that does not say which channels are which, so their mean behind it is not known: take units of the layer "
+        "that it reads, write it as nn.AdaptiveMaxPool2d or amax((2, 3)), or use baseline='resample' or 'zero'"
+    )
 
 
 @torch.no_grad()
@@ -418,6 +429,8 @@ def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
             after = read(model, image, pools)
         for name, values in clean.items():
             changed = (values != after[name]).flatten(2).any(dim=2)[0].nonzero().flatten().tolist()
+            if len(changed) == 1 and changed != [channel]:
+                raise _no_mean_behind(model, layer, name)
             aligned[name] = aligned[name] and changed == [channel]
     return [name for name, good in aligned.items() if good]
 

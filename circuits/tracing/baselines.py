@@ -163,7 +163,7 @@ def baseline_of(baseline: str | Baseline, against: Any = None, *, seed: int = 0)
     Raises:
         CircuitsError: another name, or two baselines at once.
     """
-    whole_number("seed", seed, least=0)
+    whole_number("seed", seed, least=0, most=2**63 - 1)
     if against is not None:
         if isinstance(baseline, Baseline) or baseline not in ("mean", "counterfactual"):
             raise CircuitsError(f"against= gives the baseline: leave out baseline={baseline!r}")

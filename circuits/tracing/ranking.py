@@ -222,7 +222,7 @@ def source_layers(model: Model, target: Target, layers: str | Sequence[str] | No
     """The layers to rank, earliest first: those named, or the trunk layer before the target's.
 
     Raises:
-        AddressError: unknown, a branch or a basis, or none lies before the target.
+        AddressError: unknown, a branch or a basis, or not before the target.
     """
     if layers is None:
         before = model.before(target.layer or model.logits)
@@ -233,6 +233,10 @@ def source_layers(model: Model, target: Target, layers: str | Sequence[str] | No
     if not names:
         raise AddressError("name at least one source layer, for example layers=['mixed3b']")
     order = list(model.layers)
+    last = target.layer or model.logits
+    late = [name for name in names if order.index(name) >= order.index(last)]
+    if late:
+        raise AddressError(f"{late[0]} is not before {last}: a circuit of {target.name} is of units of earlier layers")
     return sorted(dict.fromkeys(names), key=order.index)
 
 
@@ -248,7 +252,7 @@ def split_images(
 ) -> tuple[list[str], tuple[Images, Baseline], tuple[Images, Baseline]]:
     """The source layers, the images to rank on with their baseline, and those held out with theirs; see `rank`."""
     number("share", share, above=0, most=1)
-    whole_number("seed", seed, least=0)
+    whole_number("seed", seed, least=0, most=2**63 - 1)
     everything, stand_in = open_images(images), baseline_of(baseline, against, seed=seed)
     order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
     first = max(1, round(share * len(everything)))

@@ -78,7 +78,7 @@ def layers_of_graph(graph: Graph, axes: Mapping[str, str]) -> Layers:
     of_modules = set(graph.outputs.values())
     for n in graph.nodes:
         # functions called in a `forward` (F.relu, torch.cat, +) have no module's name: give them fx's
-        if n not in of_modules and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS):
+        if n not in of_modules and (n in trunk or graph.ops[n].kind in _NAMED_FUNCTIONS or graph.ops[n].takes_maximum):
             graph.outputs[n.name if n.name not in graph.outputs else f"{n.name}_function"] = n
     order = sorted(graph.outputs, key=lambda name: graph.order[graph.outputs[name]])
     main = {n: main_name(graph.module, [m for m in order if graph.outputs[m] is n]) for n in trunk}

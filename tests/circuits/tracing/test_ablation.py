@@ -384,3 +384,52 @@ def test_a_neuron_is_scored_where_it_is() -> None:
         cut = (block.direct(held(source, {1})) + block.proj(held(pooled, {1})))[:, 0, 2, 3]
     ablation = ablation_of(model, f"{target_layer(model)}:0@2,3", images, "source")
     assert ablation.keep({"source": {1}}) == pytest.approx(explained(clean, cut), abs=1e-5)
+
+
+class Tail(nn.Module):
+    """A convolution, a maximum over positions, a linear layer."""
+
+    def __init__(self, maximum: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(4, 2)
+        self.maximum = maximum
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.fc(self.maximum(self.relu(self.conv(x))))
+        return scores
+
+
+def tail(maximum: Callable[[Tensor], Tensor]) -> tuple[circuits.Model, Tensor]:
+    torch.manual_seed(0)
+    model = circuits.wrap(Tail(maximum).eval(), input=circuits.InputSpec(size=8, channels=1), name="tail")
+    return model, torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("maximum", [lambda a: a.amax((2, 3)), lambda a: F.adaptive_max_pool2d(a, 1).flatten(1)])
+def test_a_maximum_that_is_a_function_is_a_pool(maximum: Callable[[Tensor], Tensor]) -> None:
+    model, images = tail(maximum)
+    ranking = circuits.rank(model, "fc:1", images=images, layers="relu", method="patching", share=1)
+    network = model.module
+    with torch.no_grad():
+        pooled = network.relu(network.conv(model.input.normalize(images))).amax((2, 3))  # type: ignore[operator]
+        effect = (pooled - pooled.mean(0)) * network.fc.weight[1]  # type: ignore[index, union-attr]
+    total = effect.sum(1)
+    # the share of unit c under explained variance, with the map held at the mean of its pool: covariance / variance
+    expected = {f"tail/relu:{c}": float((effect[:, c] * total).sum() / (total**2).sum()) for c in range(4)}
+    assert dict(ranking.top(4)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "maximum",
+    [
+        lambda a: a.flatten(2).max(2)[0],
+        lambda a: a.max(3)[0].max(2).values,
+        lambda a: torch.cat([a[:, 2:], a[:, :2]], 1).amax((2, 3)),
+    ],
+)
+def test_a_maximum_whose_channels_are_not_known_is_refused(maximum: Callable[[Tensor], Tensor]) -> None:
+    model, images = tail(maximum)
+    with pytest.raises(circuits.CircuitsError, match="takes a maximum over the channels of relu"):
+        circuits.rank(model, "fc:1", images=images, layers="relu", method="patching")
+    ranking = circuits.rank(model, "fc:1", images=images, layers="relu", method="patching", baseline="zero")
+    assert len(ranking.units) == 4
