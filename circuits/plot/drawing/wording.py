@@ -129,7 +129,16 @@ def position_phrase(reading: str) -> str:
 def kernel_effect(kernel: Any, sign: int | None = None) -> str:
     """What a kernel does, as in "excites from above, inhibits from below".
 
-    The leading sign comes first; the other is named when it holds at least a quarter of all weight.
+    The leading sign comes first; the other is named when it holds at least a quarter of all weight. A source that
+    excites though all of its weights inhibit does so by its low activations: negative ones, as in a residual stream, or
+    ones below the baseline.
+
+    Args:
+        kernel: weights `(kh, kw)`.
+        sign: +1 or -1, the sign of what the source contributes; None for that of the kernel's sum.
+
+    >>> kernel_effect([[-0.5]], sign=1)
+    'excites where it is low, at the same position'
     """
     values = np.nan_to_num(np.atleast_2d(np.asarray(kernel, dtype=np.float64)))
     total = float(np.abs(values).sum())
@@ -142,7 +151,8 @@ def kernel_effect(kernel: Any, sign: int | None = None) -> str:
         mass = halves(values, s).mass
         if mass > 0 and (s == lead or mass >= MIXED * total):
             parts.append(f"{verbs[s]} {position_phrase(kernel_reading(values, s))}")
-    return ", ".join(parts) or f"{verbs[-lead]} {position_phrase(kernel_reading(values, -lead))}"
+    low = f"{verbs[lead]} where it is low, {position_phrase(kernel_reading(values, -lead))}"
+    return low if halves(values, lead).mass == 0 else ", ".join(parts)
 
 
 def minus(text: str) -> str:
@@ -209,6 +219,8 @@ def _by_position(circuit: Circuit, edges: list[Edge], verb: str) -> list[str]:
     groups: dict[str, list[str]] = {}
     for edge in edges:
         position = position_phrase(kernel_reading(edge.kernel, edge.sign))
+        if halves(edge.kernel, edge.sign).mass == 0:  # as in `kernel_effect`
+            position = f"{position_phrase(kernel_reading(edge.kernel, -edge.sign))}, where it is low,"
         groups.setdefault(position, []).append(name_of(circuit.node(edge.source)))
     if not groups:
         return []

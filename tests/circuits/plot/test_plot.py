@@ -143,6 +143,9 @@ def test_a_kernel_of_both_signs_is_read_for_each() -> None:
     assert plot.kernel_effect(kernel, -1) == "inhibits from below, excites from above"
     assert plot.kernel_effect(-ABOVE.T) == "inhibits from the left"
     assert plot.kernel_effect(np.zeros((2, 2))) == "no weight"
+    # a positive contribution by negative weights: of a source whose activation is negative, or below its baseline
+    assert plot.kernel_effect(np.array([[-1.0]]), 1) == "excites where it is low, at the same position"
+    assert plot.kernel_effect(np.abs(ABOVE), -1) == "inhibits where it is low, from above"
 
 
 def test_the_reading_of_a_circuit_counts_its_signs_and_names_its_control() -> None:
