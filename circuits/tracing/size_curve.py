@@ -2,7 +2,7 @@
 
 For the first n units of a ranking all others are set to the baseline, and
 `f(n) = (m(circuit) - m(nothing)) / (m(clean) - m(nothing))`. CPR is the area under f over the share of units, CMD that
-under |1 - f|, by trapezoids: the definitions of the mechanistic interpretability benchmark, MIB (Mueller et al. 2025,
+under `|1 - f|`, by trapezoids: the definitions of the mechanistic interpretability benchmark, MIB (Mueller et al. 2025,
 arXiv 2504.13151). A good ranking has a large CPR and a small CMD. Measured on images that the ranking did not see.
 """
 
@@ -75,7 +75,7 @@ class SizeCurve(Result):
         f: share of the measure kept, one for each size, 0 with nothing kept and 1 with everything.
         f_low, f_high: 95 % intervals over images.
         explained_variance: of the target's response.
-        cpr, cmd: areas under f and |1 - f|.
+        cpr, cmd: areas under f and `|1 - f|`.
         nulls: kind -> random circuits of these sizes.
         percentile: percent of "strong" random curves with a lower CPR.
         clean, nothing: the measure with nothing and with everything ablated.
