@@ -83,8 +83,7 @@ class Ablation:
         one_of("measure", self.measure, ("explained variance", "mean"))
         order = list(model.layers)
         self.layers = sorted(dict.fromkeys(layers), key=order.index)
-        holds_mean = isinstance(baseline, Mean)
-        self.pools = {name: channel_pools(model, name, target.layer) if holds_mean else [] for name in self.layers}
+        self.pools = self._pools()
         self._check_layers()
         self.segment = target.segment(model, self.layers[0])
         self._batch_size = batch_size
@@ -104,8 +103,7 @@ class Ablation:
                 self.model, target, self.layers, self.images, self.baseline,
                 measure=self.measure, batch_size=self._batch_size,
             )  # fmt: skip
-        holds_mean = isinstance(self.baseline, Mean)
-        other.pools = {n: channel_pools(self.model, n, target.layer) if holds_mean else [] for n in self.layers}
+        other.pools = other._pools()
         other._held = {}
         other._check_layers()
         other.clean, other.means = other._measure()
@@ -120,6 +118,11 @@ class Ablation:
                 f"{self.target.name} has the same response to all of these images; give images on which it varies"
             )
         self.nothing = self.respond({})
+        self._ends = self.value(self.nothing), self.value(self.clean)
+
+    def _pools(self) -> dict[str, list[str]]:
+        holds_mean = isinstance(self.baseline, Mean)
+        return {n: channel_pools(self.model, n, self.target.layer) if holds_mean else [] for n in self.layers}
 
     def _check_layers(self) -> None:
         for name in self.layers:
@@ -249,13 +252,13 @@ class Ablation:
         Raises:
             CircuitsError: ablating everything does not change the measure.
         """
-        nothing, clean = self.value(self.nothing), self.value(self.clean)
         self.check_reached()
+        nothing, clean = self._ends
         return (self.value(response) - nothing) / (clean - nothing)
 
     def check_reached(self) -> None:
         """Raises CircuitsError where ablating all units of the layers does not change the measure."""
-        nothing, clean = self.value(self.nothing), self.value(self.clean)
+        nothing, clean = self._ends
         if not abs(clean - nothing) > 1e-6 * max(abs(clean), abs(nothing)):
             raise CircuitsError(
                 f"the {self.measure} of {self.target.name} is {clean:.4g} with and without all units of "

@@ -8,14 +8,14 @@ of summation. Where something else than a convolution reads the channels, the wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from circuits.network.subnetwork import Reader, repeat_context
-from circuits.tracing.ablation import Ablation, Batch
+from circuits.tracing.ablation import Ablation, Batch, UnitsByLayer
 
 VALUES = 1 << 23
 """Numbers in the largest tensor of a chunk of edits."""
@@ -118,6 +118,14 @@ class ChannelEdits:
                 outputs.append((r.reader, r.ablated + part + r.reader.bias()))
             rows.append(self._values(outputs, len(reads[0].acts))[0])
         return torch.cat(rows)
+
+
+def responder(ablation: Ablation) -> Callable[[UnitsByLayer], Tensor]:
+    """What gives the response `(N, h, w)` of a circuit: by channels where it is of one layer, else run by run."""
+    if len(ablation.layers) > 1:
+        return ablation.respond
+    (layer,), runs = ablation.layers, ChannelEdits(ablation)
+    return lambda units: runs.keep(units[layer])
 
 
 def _chunks(width: int, per: int) -> list[slice]:

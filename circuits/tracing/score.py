@@ -21,8 +21,9 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation, UnitsByLayer
-from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
+from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.circuit import AblatedResponse, Circuit, Score
+from circuits.tracing.ranking import taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import Images, open_images
@@ -122,9 +123,7 @@ def sampled(images: Images, baseline: Baseline, limit: int, generator: torch.Gen
     if len(images) <= limit:
         return images, baseline
     chosen = torch.randperm(len(images), generator=generator)[:limit].sort().values.tolist()
-    if isinstance(baseline, Counterfactual):
-        baseline = Counterfactual(baseline.paired(images).subset(chosen))
-    return images.subset(chosen), baseline
+    return taken(images, baseline, chosen)
 
 
 def ablated_response(ablation: Ablation) -> AblatedResponse:

@@ -24,8 +24,8 @@ from circuits.network.model import Model
 from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, baseline_of
-from circuits.tracing.channel_edits import ChannelEdits
-from circuits.tracing.ranking import Ranking, image_digests
+from circuits.tracing.channel_edits import responder
+from circuits.tracing.ranking import Ranking, image_digests, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
@@ -163,11 +163,7 @@ def size_curve(
     ablation.check_reached()
     total = len(ranking.units)
     counts = _counts(total, sizes)
-    runs = ChannelEdits(ablation) if len(ablation.layers) == 1 else None
-
-    def respond(units: Mapping[str, set[int]]) -> Tensor:
-        return ablation.respond(units) if runs is None else runs.keep(units[ablation.layers[0]])
-
+    respond = responder(ablation)
     circuits_of = [ranking.members(n) for n in counts]
     drawn = _null_circuits(ablation, circuits_of, random, seed)
     with reporter(progress, "circuit") as report:
@@ -273,13 +269,7 @@ def check_complete(model: Model, ranking: Ranking) -> None:
         )
 
 
-def _measure(ranking: Ranking) -> Any:
-    return ranking.measure
-
-
 def _unseen(images: Images, baseline: Baseline, ranking: Ranking, held_out: bool) -> tuple[Images, Baseline, bool]:
-    from circuits.tracing.ranking import taken
-
     new = [i for i in range(len(images)) if not image_digests(images.subset([i])) & ranking.image_digests]
     if not held_out or len(new) == len(images):
         return images, baseline, len(new) == len(images)

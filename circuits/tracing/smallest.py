@@ -14,7 +14,7 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline
-from circuits.tracing.channel_edits import ChannelEdits
+from circuits.tracing.channel_edits import responder
 from circuits.tracing.learned_mask import learn_mask
 from circuits.tracing.ranking import STEPS, split_images, unit_scores
 from circuits.tracing.size_curve import Estimate, estimated_share
@@ -25,6 +25,8 @@ from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 
 Members = dict[str, set[int]]
+ShareOf = Callable[[Members], float]
+"""The share that a circuit keeps."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,14 @@ def smallest(
         train = Ablation(model, explained, sources, train_images, train_baseline, batch_size=batch_size)
         train.check_reached()
         report(1, 4)
-        circuit = _search(train, keep, steps, seed)
+        respond = responder(train)
+
+        def share_of(members: Members) -> float:
+            return train.share(respond(members))
+
+        circuit = _search(train, share_of, keep, steps, seed)
         report(2, 4)
-        circuit, losses = _prune(train, circuit, keep)
+        circuit, losses = _prune(share_of, circuit, keep)
         report(3, 4)
         test = Ablation(model, explained, sources, test_images, test_baseline, batch_size=batch_size)
         test.check_reached()
@@ -140,17 +147,8 @@ def smallest(
     )  # fmt: skip
 
 
-def _keeper(ablation: Ablation) -> Callable[[Members], float]:
-    """The share that a circuit keeps."""
-    if len(ablation.layers) > 1:
-        return lambda circuit: ablation.share(ablation.respond(circuit))
-    (layer,), runs = ablation.layers, ChannelEdits(ablation)
-    return lambda circuit: ablation.share(runs.keep(circuit[layer]))
-
-
-def _search(train: Ablation, keep: float, steps: int, seed: int) -> Members:
+def _search(train: Ablation, share_of: ShareOf, keep: float, steps: int, seed: int) -> Members:
     """The smallest circuit of two masks that keeps enough: for all sizes, and for the size that this one comes to."""
-    share_of = _keeper(train)
     start = None
     if len(train.layers) == 1:
         start = {layer: scores.magnitude for layer, scores in unit_scores(train, "gradient").items()}
@@ -172,7 +170,7 @@ def _largest(numbers: Mapping[str, torch.Tensor], size: int) -> Members:
     return circuit
 
 
-def _enough(numbers: Mapping[str, torch.Tensor], share_of: Callable[[Members], float], keep: float) -> int:
+def _enough(numbers: Mapping[str, torch.Tensor], share_of: ShareOf, keep: float) -> int:
     """A size at which the circuit of a mask keeps enough and the next smaller does not, by bisection."""
     low, high = 0, sum(len(values) for values in numbers.values())  # nothing keeps 0, everything 1
     while high - low > 1:
@@ -184,9 +182,8 @@ def _enough(numbers: Mapping[str, torch.Tensor], share_of: Callable[[Members], f
     return high
 
 
-def _prune(train: Ablation, circuit: Members, keep: float) -> tuple[Members, dict[tuple[str, int], float]]:
+def _prune(share_of: ShareOf, circuit: Members, keep: float) -> tuple[Members, dict[tuple[str, int], float]]:
     """Leave out the units that cost least as long as enough is kept, a tenth of them at a time, then one by one."""
-    share_of = _keeper(train)
     circuit = {layer: set(units) for layer, units in circuit.items()}
     while True:
         whole = share_of(circuit)
