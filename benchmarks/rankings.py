@@ -26,10 +26,10 @@ from torch import Tensor
 
 import circuits
 from circuits.errors import CircuitsError
-from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.channel_edits import ChannelEdits
+from circuits.tracing.curves import null_circuits
 from circuits.tracing.learned_mask import learn_mask
 from circuits.tracing.ranking import METHODS, RankMethod, unit_scores
 from circuits.tracing.target import target_of

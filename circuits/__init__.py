@@ -32,10 +32,10 @@ from circuits.network.model import Model, load, wrap
 from circuits.tracing import baselines
 from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score, diff
+from circuits.tracing.curves.size_curve import SizeCurve, size_curve
+from circuits.tracing.curves.smallest import SmallestCircuit, smallest
 from circuits.tracing.ranking import Ranking, rank
 from circuits.tracing.score import score
-from circuits.tracing.size_curve import SizeCurve, size_curve
-from circuits.tracing.smallest import SmallestCircuit, smallest
 from circuits.tracing.trace import trace
 from circuits.tuning import Tuning, detectors, joint_tuning, tune
 from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule

@@ -19,7 +19,7 @@ from circuits.network.address import Unit
 from circuits.network.hooks import capture
 from circuits.network.interventions import Edit, edit
 from circuits.network.model import Model
-from circuits.tracing.null_circuits import matched
+from circuits.tracing.curves.null_circuits import matched
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import HIDDEN, Result

@@ -19,10 +19,10 @@ import torch
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation, UnitsByLayer
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.circuit import AblatedResponse, Circuit, Score
+from circuits.tracing.curves import null_circuits
 from circuits.tracing.ranking import taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode

@@ -19,9 +19,9 @@ from apps.cli.output.console import signed, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
+    from circuits.tracing.curves.size_curve import SizeCurve
+    from circuits.tracing.curves.smallest import SmallestCircuit
     from circuits.tracing.ranking import Ranking
-    from circuits.tracing.size_curve import SizeCurve
-    from circuits.tracing.smallest import SmallestCircuit
 
 
 @command(group="Analysis", order=25, summary="the units a target stands on, and what circuits of each size keep")
@@ -60,9 +60,9 @@ class Rank(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Rank, measure the curve, look for the smallest circuit."""
+        from circuits.tracing.curves.size_curve import size_curve
+        from circuits.tracing.curves.smallest import smallest
         from circuits.tracing.ranking import rank
-        from circuits.tracing.size_curve import size_curve
-        from circuits.tracing.smallest import smallest
 
         check_random(self.random)
         if self.keep is not None and not 0 < self.keep <= 1:

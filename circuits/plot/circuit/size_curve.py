@@ -12,7 +12,7 @@ from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.wording import minus
 from circuits.plot.superposition.charts import head, plain
-from circuits.tracing.size_curve import SizeCurve
+from circuits.tracing.curves.size_curve import SizeCurve
 
 COLORS = ("#1F6FB2", "#CA5A00", "#3B8C4B", "#8A4FA8", "#B08A00", "#4D4D4D")
 NULLS = {"strong": "random among the strongest", "matched": "random, as active", "any": "random, any units"}

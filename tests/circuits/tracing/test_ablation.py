@@ -16,9 +16,9 @@ import circuits
 from circuits import baselines
 from circuits.errors import CircuitsError, EditError
 from circuits.plot.drawing.wording import ablated_sentence
-from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean
+from circuits.tracing.curves import null_circuits
 from circuits.tracing.target import target_of
 from tests import nets
 from zoo.images.sources import open_images

@@ -21,10 +21,10 @@ from circuits.common.provenance import provenance
 from circuits.common.statistics import percentile_interval
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
-from circuits.tracing import null_circuits
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.channel_edits import responder
+from circuits.tracing.curves import null_circuits
 from circuits.tracing.ranking import Ranking, image_digests, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
