@@ -30,8 +30,8 @@ from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.channel_edits import ChannelEdits
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.learned_mask import learn_mask
-from circuits.tracing.ranking import METHODS, RankMethod, unit_scores
+from circuits.tracing.rankings.learned_mask import learn_mask
+from circuits.tracing.rankings.unit_scores import METHODS, RankMethod, unit_scores
 from circuits.tracing.target import target_of
 from zoo.images.sources import open_images
 

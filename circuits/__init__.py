@@ -34,7 +34,7 @@ from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score, diff
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
 from circuits.tracing.curves.smallest import SmallestCircuit, smallest
-from circuits.tracing.ranking import Ranking, rank
+from circuits.tracing.rankings.ranking import Ranking, rank
 from circuits.tracing.score import score
 from circuits.tracing.trace import trace
 from circuits.tuning import Tuning, detectors, joint_tuning, tune

@@ -23,7 +23,7 @@ from circuits.tracing.ablation import Ablation, UnitsByLayer
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.circuit import AblatedResponse, Circuit, Score
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.ranking import taken
+from circuits.tracing.rankings.ranking import taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import Images, open_images

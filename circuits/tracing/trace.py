@@ -29,7 +29,8 @@ from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
-from circuits.tracing.ranking import STEPS, RankMethod, taken, unit_scores
+from circuits.tracing.rankings.ranking import taken
+from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number

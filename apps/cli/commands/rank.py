@@ -21,7 +21,7 @@ from apps.cli.registry import command
 if TYPE_CHECKING:
     from circuits.tracing.curves.size_curve import SizeCurve
     from circuits.tracing.curves.smallest import SmallestCircuit
-    from circuits.tracing.ranking import Ranking
+    from circuits.tracing.rankings.ranking import Ranking
 
 
 @command(group="Analysis", order=25, summary="the units a target stands on, and what circuits of each size keep")
@@ -62,7 +62,7 @@ class Rank(ImageOptions):
         """Rank, measure the curve, look for the smallest circuit."""
         from circuits.tracing.curves.size_curve import size_curve
         from circuits.tracing.curves.smallest import smallest
-        from circuits.tracing.ranking import rank
+        from circuits.tracing.rankings.ranking import rank
 
         check_random(self.random)
         if self.keep is not None and not 0 < self.keep <= 1:

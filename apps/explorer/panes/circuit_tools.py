@@ -25,7 +25,7 @@ from circuits.network.address import Unit
 from circuits.plot.drawing.wording import ablated_sentence, kernel_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
-from circuits.tracing.ranking import rank
+from circuits.tracing.rankings.ranking import rank
 from circuits.tracing.score import score
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images

@@ -25,7 +25,7 @@ from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.ranking import Ranking, image_digests, taken
+from circuits.tracing.rankings.ranking import Ranking, image_digests, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number

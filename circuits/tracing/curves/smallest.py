@@ -16,8 +16,9 @@ from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline
 from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves.size_curve import Estimate, estimated_share
-from circuits.tracing.learned_mask import learn_mask
-from circuits.tracing.ranking import STEPS, split_images, unit_scores
+from circuits.tracing.rankings.learned_mask import learn_mask
+from circuits.tracing.rankings.ranking import split_images
+from circuits.tracing.rankings.unit_scores import STEPS, unit_scores
 from circuits.tracing.target import TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number

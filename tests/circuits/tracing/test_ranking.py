@@ -16,8 +16,8 @@ from circuits.errors import AddressError, CircuitsError
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.channel_edits import ChannelEdits
-from circuits.tracing.learned_mask import learn_mask, soft_choice
-from circuits.tracing.ranking import METHODS, unit_scores
+from circuits.tracing.rankings.learned_mask import learn_mask, soft_choice
+from circuits.tracing.rankings.unit_scores import METHODS, unit_scores
 from circuits.tracing.target import target_of
 from tests import nets
 from tests.circuits.tracing.test_ablation import CHANNELS, DIRECT, POOLED, maps, prepared, target_layer

@@ -24,36 +24,25 @@ activation a of a unit going from its baseline b:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
 from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
-from circuits.network.hooks import frozen
 from circuits.network.model import Model
-from circuits.tracing.ablation import Ablation, Batch, Measure
+from circuits.tracing.ablation import Ablation, Measure
 from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
-from circuits.tracing.channel_edits import ChannelEdits
-from circuits.tracing.learned_mask import learn_mask
+from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, UnitScores, unit_scores
 from circuits.tracing.target import Target, TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, one_of, whole_number
 from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
-
-RankMethod = Literal["weights", "gradient", "integrated", "patching", "mask", "random"]
-METHODS: tuple[RankMethod, ...] = ("weights", "gradient", "integrated", "patching", "mask", "random")
-STEPS = {"integrated": 8, "mask": 120}
-"""Steps where none are given."""
 
 
 @dataclass(frozen=True)
@@ -265,138 +254,3 @@ def taken(images: Images, baseline: Baseline, indices: Sequence[int]) -> tuple[I
     if isinstance(baseline, Counterfactual):
         baseline = Counterfactual(baseline.paired(images).subset(indices))
     return images.subset(indices), baseline
-
-
-# -- the methods --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class UnitScores:
-    """Of the units of a layer: signed shares of the measure, and how much each moves the response, `(C,)` float64."""
-
-    signed: Tensor
-    magnitude: Tensor
-
-
-def unit_scores(
-    ablation: Ablation, method: RankMethod, *, steps: int | None = None, seed: int = 0
-) -> dict[str, UnitScores]:
-    """Scores of the units of each layer of an ablation; all methods but "mask" take one layer."""
-    count = whole_number("steps", steps if steps is not None else STEPS.get(method, 1))
-    if method == "mask":
-        numbers = learn_mask(ablation, steps=count, seed=seed)
-        return {layer: UnitScores(values.double(), values.double()) for layer, values in numbers.items()}
-    (layer,) = ablation.layers
-    match method:
-        case "weights":
-            signed, squares = _by_weights(ablation, layer)
-        case "gradient":
-            signed, squares = _by_gradients(ablation, [1.0], lambda _, part: ablation.weights(part))
-        case "integrated":
-            # midpoints: the error of the sum falls with the square of the step
-            signed, squares = _by_gradients(ablation, [(k + 0.5) / count for k in range(count)], ablation.slope)
-        case "patching":
-            signed, squares = _by_patching(ablation)
-        case "random":
-            # each layer of a model has its own numbers for one seed
-            position = list(ablation.model.layers).index(layer)
-            width = ablation.model.layers[layer].channels
-            signed = torch.from_numpy(np.random.default_rng([seed, position]).random(width))
-            return {layer: UnitScores(signed, signed)}
-    magnitude = signed.abs() if ablation.measure == "mean" else (squares / ablation.spread).sqrt()
-    return {layer: UnitScores(signed, magnitude)}
-
-
-def _by_gradients(
-    ablation: Ablation, amounts: Sequence[float], cotangent: Callable[[Tensor, slice], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Gradient x (activation - baseline) with all units at some amounts between baseline and activation, as a mean.
-
-    Returns:
-        The sum for each unit of what `cotangent` takes back from the response, and that of the squares of what the
-        whole response takes back.
-    """
-    signed, squares = _empty(ablation), _empty(ablation)
-    with frozen(ablation.model.module), torch.enable_grad():
-        for number in range(ablation.n_batches):
-            batch, part = ablation.batch(number)
-            whole: dict[str, Tensor] = {}
-            for amount in amounts:
-                response, ways = ablation.part_way(batch, amount)
-                leaves = [leaf for leaf, _ in ways.values()]
-                weights = cotangent(response.detach(), part)
-                weighted = torch.autograd.grad((weights * response).sum(), leaves, retain_graph=True, allow_unused=True)
-                plain = torch.autograd.grad(response.sum(), leaves, allow_unused=True)
-                for (name, (_, moved)), g, h in zip(ways.items(), weighted, plain, strict=True):
-                    if g is not None and h is not None:
-                        signed += (g * moved).flatten(2).sum(dim=(0, 2)).double().cpu() / len(amounts)
-                        step = h * moved / len(amounts)
-                        whole[name] = whole[name] + step if name in whole else step
-            for contributions in whole.values():
-                squares += contributions.pow(2).flatten(2).sum(dim=(0, 2)).double().cpu()
-    return signed, squares
-
-
-def _by_patching(ablation: Ablation) -> tuple[Tensor, Tensor]:
-    signed, squares = [], []
-    for responses in ChannelEdits(ablation).single():
-        lost = ablation.clean - responses
-        signed.append((ablation.weights() * lost).flatten(1).double().sum(dim=1).cpu())
-        squares.append(lost.pow(2).flatten(1).double().sum(dim=1).cpu())
-    return torch.cat(signed), torch.cat(squares)
-
-
-def _empty(ablation: Ablation) -> Tensor:
-    return torch.zeros(ablation.model.layers[ablation.layers[0]].channels, dtype=torch.float64)
-
-
-def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
-    """Expanded weights x (activation - baseline), by the convolution with the kernels, and its squares."""
-    model, units = ablation.model, ablation.target.units
-    if not units:
-        raise CircuitsError("method='weights' takes a unit as its target: a function of the output has no kernels")
-    each = [expanded_weights(model, source=layer, target=unit) for unit in units]
-    kernel = (each[0].kernels[0] if len(each) == 1 else each[0].kernels[0] - each[1].kernels[0]).detach()
-    size, at = model.layers[units[0].layer].size or (1, 1), units[0].at
-    signed, squares = _empty(ablation), _empty(ablation)
-    with torch.enable_grad():
-        for number in range(ablation.n_batches):
-            batch, part = ablation.batch(number)
-            moved = _moved(ablation, batch, layer, each[0].start)
-            weights = ablation.weights(part)
-            # a ReLU that is off passes no contribution on, as in the gradient
-            everywhere = (ablation.clean[part] != 0).to(weights)
-            if at is not None:
-                sides = (at[1], size[1] - at[1] - 1, at[0], size[0] - at[0] - 1)
-                weights, everywhere = F.pad(weights, sides), F.pad(everywhere, sides)
-            leaf = torch.zeros_like(moved, requires_grad=True)
-            out = _convolved(leaf, kernel.to(moved), each[0], (weights.shape[1], weights.shape[2]))
-            (weighted,) = torch.autograd.grad((weights * out).sum(), leaf, retain_graph=True)
-            (plain,) = torch.autograd.grad((everywhere * out).sum(), leaf)
-            signed += (weighted * moved).sum(dim=(0, 2, 3)).double().cpu()
-            squares += (plain * moved).pow(2).sum(dim=(0, 2, 3)).double().cpu()
-    return signed, squares
-
-
-def _moved(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
-    """Activations minus baseline `(n, C, h, w)`, of the layer or of what a pool or a normalization makes of it."""
-    if start == layer:
-        return batch.acts - batch.baselines[layer]
-    node = ablation.model.node(start)
-    natural, ablated = ablation.natural_and_ablated(batch, [node])
-    axes = ablation.model.layers[start].axes
-    return axes.maps(natural[node]) - axes.maps(ablated[node])
-
-
-def _convolved(acts: Tensor, kernel: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
-    """What expanded weights `(S, kh, kw)` make of activations: maps `(n, h, w)` of `size`."""
-    stride = tuple(max(1, s) for s in weights.stride)
-    pads: list[int] = []
-    for axis in (
-        1,
-        0,
-    ):  # F.pad starts with the last; what lies outside the map is zero, and what is not read is cut off
-        before = -weights.offset[axis]
-        needed = (size[axis] - 1) * stride[axis] + kernel.shape[1 + axis]
-        pads += [before, needed - before - acts.shape[2 + axis]]
-    return F.conv2d(F.pad(acts, pads), kernel[None], stride=stride)[:, 0]
