@@ -93,8 +93,13 @@ class Ablation:
         self.clean, self.means = self._measure()
         self._finish()
 
-    def with_target(self, target: Target) -> Ablation:
-        """The same images and layers with another target; their activations are not computed again."""
+    def with_target(self, target: Target, *, constant: bool = False) -> Ablation:
+        """The same images and layers with another target; their activations are not computed again.
+
+        Args:
+            target: the other target.
+            constant: whether it may have the same response to all images; only responses are then asked of it.
+        """
         other = copy.copy(self)
         other.target = target
         other.segment = target.segment(self.model, self.layers[0])
@@ -107,12 +112,14 @@ class Ablation:
         other._held = {}
         other._check_layers()
         other.clean, other.means = other._measure()
-        other._finish()
+        other._finish(constant)
         return other
 
-    def _finish(self) -> None:
+    def _finish(self, constant: bool = False) -> None:
         deviations = self.clean - self.clean.mean()
         self.spread = float(deviations.pow(2).sum())
+        if constant:
+            return
         if self.spread == 0:
             raise CircuitsError(
                 f"{self.target.name} has the same response to all of these images; give images on which it varies"
@@ -331,11 +338,11 @@ class Ablation:
     def ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch; masks: layer -> which units stay, `(C,)`, or for each image `(n, C)`."""
         first = self.layers[0]
-        edits = {name: hold for layer in self.layers for name, hold in self._holds(batch, layer, masks[layer]).items()}
+        edits = {name: hold for layer in self.layers for name, hold in self.holds(batch, layer, masks[layer]).items()}
         acts = edits.pop(first)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
-    def _holds(self, batch: Batch, layer: str, natural: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    def holds(self, batch: Batch, layer: str, natural: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
         """For a layer and its pools: a function that sets all channels but `natural` to the baseline."""
         return {name: _hold(batch.baselines[name], natural) for name in (layer, *self.pools[layer])}
 
@@ -359,10 +366,10 @@ class Ablation:
         self, batch: Batch, masks: Mapping[str, Tensor], steps: list[tuple[Segment, list[int]]]
     ) -> Tensor:
         first = self.layers[0]
-        x = self._holds(batch, first, masks[first])[first](batch.acts)
+        x = self.holds(batch, first, masks[first])[first](batch.acts)
         for i, (segment, units) in enumerate(steps):
             layer = self.layers[i]
-            pools = {n: f for n, f in self._holds(batch, layer, masks[layer]).items() if n != layer}
+            pools = {n: f for n, f in self.holds(batch, layer, masks[layer]).items() if n != layer}
             out = segment.respond(x, {}, pools)
             if i + 1 < len(steps):
                 base = batch.baselines[self.layers[i + 1]]
@@ -376,7 +383,7 @@ class Ablation:
         The nodes hold the layer's channels, or depend on nothing else (models with a graph).
         """
         (layer,) = self.layers
-        edits = self._holds(batch, layer, self._mask(layer, set()))
+        edits = self.holds(batch, layer, self._mask(layer, set()))
         return self.segment.values(batch.acts, nodes), self.segment.values(batch.acts, nodes, edits)
 
     @torch.no_grad()
@@ -409,10 +416,11 @@ class Ablation:
             The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
             `(n, C, h', w')`, and activations minus baseline there.
         """
-        out, ways = self._way(batch, amount, self.segment)
+        out, ways = self.along(batch, amount, self.segment)
         return self.target.values(out), ways
 
-    def _way(self, batch: Batch, amount: float, segment: Segment) -> tuple[Any, dict[str, tuple[Tensor, Tensor]]]:
+    def along(self, batch: Batch, amount: float, segment: Segment) -> tuple[Any, dict[str, tuple[Tensor, Tensor]]]:
+        """What another segment from the layer gives, and leaves as in `part_way`."""
         (layer,) = self.layers
         ways: dict[str, tuple[Tensor, Tensor]] = {}
         natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in self.pools[layer]}}
@@ -444,13 +452,13 @@ class Ablation:
             batch = Batch(acts, context, {**self._held, **own})
             total = torch.zeros(acts.shape[:2], device=acts.device, dtype=acts.dtype)
             for k in range(steps):
-                out, ways = self._way(batch, (k + 0.5) / steps, segment)
+                out, ways = self.along(batch, (k + 0.5) / steps, segment)
                 value = _picked(out, positions).sum()
                 gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
                 for gradient, (_, moved) in zip(gradients, ways.values(), strict=True):
                     if gradient is not None:
                         total += (gradient * moved).flatten(2).sum(dim=2) / steps
-            nothing, _ = self._way(batch, 0.0, segment)
+            nothing, _ = self.along(batch, 0.0, segment)
         return total, _picked(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:

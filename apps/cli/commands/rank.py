@@ -37,6 +37,7 @@ class Rank(ImageOptions):
         circuits rank scenes/mixed4a:11
         circuits rank googlenet-bvlc/mixed4c:499 --images photos --method mask --keep 0.8 --out car
         circuits rank "scenes/logits:0-logits:3" --layers mixed4a --json
+        circuits rank scenes/logits:0 --layers mixed3b --layers mixed4a --of edges --method integrated
     """
 
     address: tyro.conf.Positional[str]
@@ -45,6 +46,8 @@ class Rank(ImageOptions):
     """Layer whose units are ranked; may be repeated. By default the one before the target's."""
     method: Literal["weights", "gradient", "integrated", "patching", "mask", "random"] = "gradient"
     """Weights, gradient and integrated cost seconds, patching and mask more; see docs/tracing.md."""
+    of: Literal["units", "edges"] = "units"
+    """Rank units, or the edges from each layer to the next and from the last to the target."""
     baseline: Literal["mean", "resample", "zero"] = "mean"
     """What an ablated unit is set to."""
     against: str | None = None
@@ -56,7 +59,7 @@ class Rank(ImageOptions):
     keep: float | None = None
     """Also look for the smallest circuit that keeps this share, between 0 and 1."""
     top: int = 20
-    """How many units to print."""
+    """How many units, or edges, to print."""
 
     def run(self, session: Session) -> CommandResult:
         """Rank, measure the curve, look for the smallest circuit."""
@@ -67,6 +70,8 @@ class Rank(ImageOptions):
         check_random(self.random)
         if self.keep is not None and not 0 < self.keep <= 1:
             raise UsageError(f"--keep is a share above 0, at most 1, not {self.keep:g}")
+        if self.of == "edges" and (self.keep is not None or self.method == "mask"):
+            raise UsageError("--keep and --method mask are of units: leave out --of edges")
         if self.against is not None and self.baseline != "mean":
             raise UsageError("--against gives the baseline: leave out --baseline")
         # the difference of two units is two addresses; names of models and layers may hold hyphens of their own
@@ -78,7 +83,7 @@ class Rank(ImageOptions):
             "layers": list(self.layers) or None, "baseline": self.baseline, "against": self.against, "seed": self.seed,
         }  # fmt: skip
         with session.progress("ranking") as report:
-            ranking = rank(model, target, images=images, method=self.method, **options, **reporting(report))
+            ranking = rank(model, target, images=images, method=self.method, of=self.of, **options, **reporting(report))
         curve = None
         if self.curve:
             with session.progress("trying circuits") as report:
@@ -106,14 +111,16 @@ class Rank(ImageOptions):
 
 
 def _show(console: Console, ranking: Ranking, curve: SizeCurve | None, small: SmallestCircuit | None, top: int) -> None:
-    console.print(Text.assemble((ranking.target, "bold"), f"  {len(ranking.units)} units, by {ranking.method}"))
+    from circuits.tracing.edge_ablation import ARROW
+
+    console.print(Text.assemble((ranking.target, "bold"), f"  {len(ranking.units)} {ranking.of}, by {ranking.method}"))
     rows = [
-        [short(unit), signed(score), f"{magnitude:.3g}"]
-        for unit, score, magnitude in zip(
+        [" -> ".join(short(unit) for unit in name.split(ARROW)), signed(score), f"{magnitude:.3g}"]
+        for name, score, magnitude in zip(
             ranking.units[:top], ranking.scores[:top], ranking.magnitudes[:top], strict=True
         )
     ]
-    console.print(table(["unit", "share", "magnitude"], rows, right=" rr"))
+    console.print(table([ranking.of.removesuffix("s"), "share", "magnitude"], rows, right=" rr"))
     note = f"{ranking.n_images} images, baseline {ranking.baseline}, measure {ranking.measure}, seed {ranking.seed}"
     console.print(Text(note, style="dim"))
     if curve is not None:
@@ -125,10 +132,12 @@ def _show(console: Console, ranking: Ranking, curve: SizeCurve | None, small: Sm
             [str(size), f, f"{low:.2f} to {high:.2f}", *(medians[kind][i] for kind in medians)]
             for i, (size, f, low, high) in enumerate(zip(curve.sizes, curve.f, curve.f_low, curve.f_high, strict=True))
         ]
-        console.print(table(["units", "kept", "95 %", *(f"random, {kind}" for kind in medians)], lines, right="rrrrrr"))
+        console.print(
+            table([ranking.of, "kept", "95 %", *(f"random, {kind}" for kind in medians)], lines, right="rrrrrr")
+        )
         areas = f"CPR {curve.cpr.value:.3f}, CMD {curve.cmd.value:.3f}, {curve.n_images} images not ranked on"
         if curve.percentile is not None:
-            areas += f"; CPR above {curve.percentile:.0f} % of random curves among the strongest units"
+            areas += f"; CPR above {curve.percentile:.0f} % of random curves among the strongest {ranking.of}"
         console.print(Text(areas, style="dim"))
     if small is not None:
         console.print()

@@ -15,7 +15,7 @@ from circuits.plot.superposition.charts import head, plain
 from circuits.tracing.curves.size_curve import SizeCurve
 
 COLORS = ("#1F6FB2", "#CA5A00", "#3B8C4B", "#8A4FA8", "#B08A00", "#4D4D4D")
-NULLS = {"strong": "random among the strongest", "matched": "random, as active", "any": "random, any units"}
+NULLS = {"strong": "random among the strongest", "matched": "random, as active", "any": "random, any"}
 
 
 def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "") -> Figure:
@@ -26,7 +26,7 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
         title: default the target.
 
     Raises:
-        CircuitsError: no curve, or curves of several targets.
+        CircuitsError: no curve, or curves of several targets, or of units and of edges.
     """
     listed = [curves] if isinstance(curves, SizeCurve) else list(curves)
     if not listed:
@@ -34,6 +34,8 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
     first = listed[0]
     if any(curve.target != first.target for curve in listed):
         raise CircuitsError(f"curves of several targets: {', '.join(sorted({c.target for c in listed}))}")
+    if any(curve.of != first.of for curve in listed):
+        raise CircuitsError("a curve of units and a curve of edges count different things: draw one kind")
     figure = Figure(figsize=(10.4, 4.8), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.075, 0.13, 0.54, 0.7))
     seen = "images that the ranking did not see" if first.held_out else "images, some of which were ranked on"
@@ -53,7 +55,7 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     lowest = min(min(curve.f) for curve in listed)
     axes.set_ylim(max(-1.0, min(-0.05, lowest - 0.05)), max(1.08, min(2.0, max(max(c.f) for c in listed) + 0.05)))
-    axes.set_xlabel(f"units in the circuit, of {first.n_units}", fontsize=9.5)
+    axes.set_xlabel(f"{first.of} in the circuit, of {first.n_units}", fontsize=9.5)
     axes.set_ylabel("share kept", fontsize=9.5)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     plain(axes)

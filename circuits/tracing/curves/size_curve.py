@@ -4,6 +4,7 @@ For the first n units of a ranking all others are set to the baseline, and
 `f(n) = (m(circuit) - m(nothing)) / (m(clean) - m(nothing))`. CPR is the area under f over the share of units, CMD that
 under `|1 - f|`, by trapezoids: the definitions of the mechanistic interpretability benchmark, MIB (Mueller et al. 2025,
 arXiv 2504.13151). A good ranking has a large CPR and a small CMD. Measured on images that the ranking did not see.
+Where edges are ranked, n counts edges: all units are single, so that MIB's weights of edges are 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.rankings.ranking import Ranking, image_digests, taken
+from circuits.tracing.edge_ablation import EdgeAblation, chain
+from circuits.tracing.rankings.edge_scores import edge_strengths
+from circuits.tracing.rankings.ranking import Ranked, Ranking, image_digests, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
@@ -38,6 +41,8 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = 1000
 """Resamples of the images for an interval."""
 Array = NDArray[np.float64]
+KINDS = ("strong", "matched", "any")
+"""Of random circuits; edges have no "matched" ones."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class SizeCurve(Result):
 
     Attributes:
         target, model, layers, method, baseline, measure: as in the ranking.
-        sizes: units in each circuit; n_units: in all; the last circuit is all of them.
+        sizes: units, or edges, in each circuit; n_units: in all; the last circuit is all of them.
         f: share of the measure kept, one for each size, 0 with nothing kept and 1 with everything.
         f_low, f_high: 95 % intervals over images.
         explained_variance: of the target's response.
@@ -82,6 +87,7 @@ class SizeCurve(Result):
         n_images: measured on; held_out: whether the ranking saw none of them.
         seed: of random circuits and intervals.
         provenance: weights, images, arguments.
+        of: "units" or "edges".
     """
 
     target: str
@@ -106,6 +112,7 @@ class SizeCurve(Result):
     held_out: bool
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    of: Ranked = "units"
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -163,9 +170,11 @@ def size_curve(
     ablation.check_reached()
     total = len(ranking.units)
     counts = _counts(total, sizes)
-    respond = responder(ablation)
-    circuits_of = [ranking.members(n) for n in counts]
-    drawn = _null_circuits(ablation, circuits_of, random, seed)
+    edges = EdgeAblation(ablation) if ranking.of == "edges" else None
+    respond = responder(ablation) if edges is None else edges.respond
+    members = ranking.members if edges is None else lambda n: edges.members(ranking.units[:n])
+    circuits_of = [members(n) for n in counts]
+    drawn = _null_circuits(ablation, circuits_of, random, seed, ranking.of)
     with reporter(progress, "circuit") as report:
         done, rounds = 0, len(counts) * (1 + sum(len(draws) for draws in drawn.values()))
 
@@ -217,6 +226,7 @@ def size_curve(
             weights=model.digest, images=ablation.images.name, images_digest=ablation.images.digest,
             n_images=len(ablation.images), random=random, seed=seed, ranking=dict(ranking.provenance),
         ),
+        of=ranking.of,
     )  # fmt: skip
 
 
@@ -259,13 +269,19 @@ def ablation_of(
 
 
 def check_complete(model: Model, ranking: Ranking) -> None:
-    """Raises CircuitsError unless the ranking names every unit of its layers once."""
-    named = [(unit.layer, unit.index) for unit in (model.unit(address) for address in ranking.units)]
-    wanted = {(layer, c) for layer in ranking.layers for c in range(model.layers[layer].channels)}
+    """Raises CircuitsError unless the ranking names every unit, or every edge, of its layers once."""
+    if ranking.of == "edges":
+        target = ranking.explains or target_of(model, ranking.target)
+        steps = chain(model, target, ranking.layers)
+        named: list[Any] = list(ranking.units)
+        wanted: set[Any] = {step.edge(i, model.name) for step in steps for i in range(step.size)}
+    else:
+        named = [(unit.layer, unit.index) for unit in (model.unit(address) for address in ranking.units)]
+        wanted = {(layer, c) for layer in ranking.layers for c in range(model.layers[layer].channels)}
     if len(named) != len(wanted) or set(named) != wanted:
         raise CircuitsError(
-            f"a curve needs each of the {len(wanted)} units of {', '.join(ranking.layers)} once; the ranking names "
-            f"{len(set(named) & wanted)} of them in {len(named)} addresses"
+            f"a curve needs each of the {len(wanted)} {ranking.of} of {', '.join(ranking.layers)} once; the ranking "
+            f"names {len(set(named) & wanted)} of them in {len(named)} addresses"
         )
 
 
@@ -290,21 +306,25 @@ def _counts(total: int, sizes: Sequence[int] | None) -> list[int]:
 
 
 def _null_circuits(
-    ablation: Ablation, circuits_of: Sequence[dict[str, set[int]]], draws: int, seed: int
+    ablation: Ablation, circuits_of: Sequence[dict[str, set[int]]], draws: int, seed: int, of: Ranked
 ) -> dict[str, list[list[dict[str, set[int]]]]]:
-    """Kind -> for each draw a circuit of each size, with as many units in each layer as the ranking's."""
+    """Kind -> for each draw a circuit of each size, with as many units, or edges, in each layer as the ranking's."""
     if not draws:
         return {}
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    strengths = ablation.strengths()
-    widths = {layer: ablation.model.layers[layer].channels for layer in ablation.layers}
     counts = [{layer: len(units) for layer, units in members.items()} for members in circuits_of]
+    if of == "edges":
+        strengths = edge_strengths(ablation)
+    else:
+        strengths = ablation.strengths()
+    widths = {layer: len(values) for layer, values in strengths.items()}
     make: dict[str, Callable[[int], dict[str, set[int]]]] = {
         "strong": lambda i: null_circuits.among_strongest(counts[i], strengths, rng),
-        "matched": lambda i: null_circuits.matched(circuits_of[i], ablation.means, rng),
         "any": lambda i: null_circuits.uniform(counts[i], widths, generator),
     }
-    return {kind: [[draw(i) for i in range(len(counts))] for _ in range(draws)] for kind, draw in make.items()}
+    if of == "units":
+        make["matched"] = lambda i: null_circuits.matched(circuits_of[i], ablation.means, rng)
+    return {kind: [[make[kind](i) for i in range(len(counts))] for _ in range(draws)] for kind in KINDS if kind in make}
 
 
 def _areas(x: Array, f: Array) -> tuple[Array, Array]:

@@ -1,5 +1,7 @@
 """Which units of earlier layers a target stands on, ranked: by weights, gradients, patching, a learned mask, or chance.
 
+Or which edges between units of consecutive layers (`of="edges"`): the same shares and magnitudes, see `edge_scores`.
+
 Every unit has a signed score and a magnitude, and units are ordered by magnitude. The score is its share of what the
 target loses when all units of the layer are ablated, `m(clean) - m(nothing)`, with m the explained variance of the
 target's response over all positions and images, or its mean. Scores of one layer sum to that under "integrated", and in
@@ -26,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -36,6 +38,8 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation import Ablation, Measure
 from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
+from circuits.tracing.edge_ablation import chain
+from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, UnitScores, unit_scores
 from circuits.tracing.target import Target, TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
@@ -44,16 +48,19 @@ from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
+Ranked = Literal["units", "edges"]
+"""What can be ranked."""
+
 
 @dataclass(frozen=True)
 class Ranking(Result):
-    """Units of some layers, in the order of how much they move a target.
+    """Units of some layers, or edges between them, in the order of how much they move a target.
 
     Attributes:
         target: address, difference of two, or name of a function.
         model: name of the model; layers: the source layers, earliest first.
         method, baseline, measure: how.
-        units: addresses, largest magnitude first.
+        units: addresses, largest magnitude first; of edges, source and child: "scenes/mixed3b:4->mixed4a:11".
         scores: signed shares of the measure; magnitudes: what units are ordered by. See the module.
         clean, nothing: the measure with nothing and with everything ablated, on these images, by layer.
         n_images: images ranked on.
@@ -62,6 +69,7 @@ class Ranking(Result):
         image_digests: of each image ranked on, so that a curve is measured on others.
         held_out: the images that were left out; stand_in: the baseline for these.
         explains: the target, ready to run.
+        of: what is ranked: "units" or "edges".
     """
 
     target: str
@@ -82,6 +90,7 @@ class Ranking(Result):
     held_out: Images | None = field(default=None, metadata=HIDDEN, compare=False)
     stand_in: Baseline | None = field(default=None, metadata=HIDDEN, compare=False)
     explains: Target | None = field(default=None, metadata=HIDDEN, compare=False)
+    of: Ranked = "units"
 
     def top(self, n: int = 10) -> list[tuple[str, float]]:
         """The first `n` units with their scores."""
@@ -97,7 +106,7 @@ class Ranking(Result):
         for address, value in zip(self.units, self.scores, strict=True):
             if unit in (address, address.rpartition("/")[2]):
                 return value
-        raise CircuitsError(f"{unit} is not among the units of {', '.join(self.layers)}")
+        raise CircuitsError(f"{unit} is not among the {self.of} of {', '.join(self.layers)}")
 
     def members(self, n: int) -> dict[str, set[int]]:
         """Channels of the first `n` units, by layer."""
@@ -115,6 +124,7 @@ def rank(
     images: Any,
     layers: str | Sequence[str] | None = None,
     method: RankMethod = "gradient",
+    of: Ranked = "units",
     baseline: str | Baseline = "mean",
     against: Any = None,
     measure: Measure | None = None,
@@ -124,7 +134,7 @@ def rank(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Ranking:
-    """Rank all units of some layers by how much they move a target, over all positions and images.
+    """Rank all units of some layers, or all edges, by how much they move a target, over all positions and images.
 
     Args:
         model: the model.
@@ -132,7 +142,9 @@ def rank(
             function of the network's output that gives one number an image.
         images: images in any form that `capture` takes.
         layers: source layers (default: the trunk layer before the target's). Several are ranked together.
-        method: see the module; "weights" needs kernels between the layers.
+        method: see the module; "weights" needs kernels between the layers. "mask" ranks units only.
+        of: "units"; or "edges" from the units of each of the layers to those of the next, and of the last to the
+            target.
         baseline: what an ablated unit is set to: "mean", "resample", "zero", or an object of `circuits.baselines`.
         against: a counterfactual image for each image, as the baseline.
         measure: "explained variance" of the target's response, or its "mean" over positions and images, which is the
@@ -153,26 +165,35 @@ def rank(
     >>> rank(load("scenes"), "mixed4a:11", images="scenes:40").top(3)  # doctest: +SKIP
     """
     one_of("method", method, METHODS)
+    one_of("of", of, ("units", "edges"))
     explained = target_of(model, target)
     sources, (dataset, own), (held_out, stand_in) = split_images(
         model, explained, layers, images, baseline, against, share, seed
     )
+    steps_of = dict(zip(sources, chain(model, explained, sources), strict=True)) if of == "edges" else {}
     scores: dict[str, UnitScores] = {}
     clean: dict[str, float] = {}
     nothing: dict[str, float] = {}
-    groups = [sources] if method == "mask" else [[layer] for layer in sources]
+    groups = [sources] if method == "mask" and of == "units" else [[layer] for layer in sources]
     with reporter(progress, "layer") as report:
         for done, group in enumerate(groups):
             ablation = Ablation(model, explained, group, dataset, own, measure=measure, batch_size=batch_size)
             ablation.check_reached()
-            scores |= unit_scores(ablation, method, steps=steps, seed=seed)
+            if of == "edges":
+                scores[group[0]] = edge_scores(ablation, steps_of[group[0]], method, steps=steps, seed=seed)
+            else:
+                scores |= unit_scores(ablation, method, steps=steps, seed=seed)
             clean |= dict.fromkeys(group, ablation.value(ablation.clean))
             nothing |= dict.fromkeys(group, ablation.value(ablation.nothing))
             report(done + 1, len(groups))
+
+    def name(layer: str, index: int) -> str:
+        return steps_of[layer].edge(index, model.name) if of == "edges" else str(Unit(layer, index, model.name))
+
     rows = [
-        (str(Unit(layer, c, model.name)), score, magnitude)
+        (name(layer, i), score, magnitude)
         for layer in sources
-        for c, (score, magnitude) in enumerate(
+        for i, (score, magnitude) in enumerate(
             zip(scores[layer].signed.tolist(), scores[layer].magnitude.tolist(), strict=True)
         )
     ]
@@ -199,6 +220,7 @@ def rank(
         held_out=held_out,
         stand_in=stand_in,
         explains=explained,
+        of=of,
     )  # fmt: skip
 
 

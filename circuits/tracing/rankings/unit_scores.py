@@ -117,7 +117,7 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         for number in range(ablation.n_batches):
             batch, part = ablation.batch(number)
-            moved = _moved(ablation, batch, layer, each[0].start)
+            moved = moved_by(ablation, batch, layer, each[0].start)
             weights = ablation.weights(part)
             # a ReLU that is off passes no contribution on, as in the gradient
             everywhere = (ablation.clean[part] != 0).to(weights)
@@ -125,7 +125,7 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
                 sides = (at[1], size[1] - at[1] - 1, at[0], size[0] - at[0] - 1)
                 weights, everywhere = F.pad(weights, sides), F.pad(everywhere, sides)
             leaf = torch.zeros_like(moved, requires_grad=True)
-            out = _convolved(leaf, kernel.to(moved), each[0], (weights.shape[1], weights.shape[2]))
+            out = convolved(leaf, kernel.to(moved), each[0], (weights.shape[1], weights.shape[2]))
             (weighted,) = torch.autograd.grad((weights * out).sum(), leaf, retain_graph=True)
             (plain,) = torch.autograd.grad((everywhere * out).sum(), leaf)
             signed += (weighted * moved).sum(dim=(0, 2, 3)).double().cpu()
@@ -133,7 +133,7 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
     return signed, squares
 
 
-def _moved(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
+def moved_by(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
     """Activations minus baseline `(n, C, h, w)`, of the layer or of what a pool or a normalization makes of it."""
     if start == layer:
         return batch.acts - batch.baselines[layer]
@@ -143,7 +143,7 @@ def _moved(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
     return axes.maps(natural[node]) - axes.maps(ablated[node])
 
 
-def _convolved(acts: Tensor, kernel: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
+def convolved(acts: Tensor, kernel: Tensor, weights: ExpandedWeights, size: tuple[int, int]) -> Tensor:
     """What expanded weights `(S, kh, kw)` make of activations: maps `(n, h, w)` of `size`."""
     stride = tuple(max(1, s) for s in weights.stride)
     pads: list[int] = []

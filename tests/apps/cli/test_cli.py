@@ -536,5 +536,9 @@ def test_rank_prints_units_and_the_curve_and_writes_them(cli: Cli, tmp_path: Pat
     ran = cli("rank", "scenes/logits:0-logits:3", *few, "--layers", "mixed4a", "--no-curve", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["ranking"]["target"] == "scenes/softmax_pre:0-softmax_pre:3" and ran.json["curve"] is None
+    edges = ("--layers", "mixed3b", "--layers", "mixed4b", "--of", "edges", "--random", "1", "--top", "1")
+    ran = cli("rank", "scenes/logits:0", *few, *edges)
+    assert all(words in ran.out for words in (" 1960 edges, by gradient", " -> ", "random, strong"))
+    assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--of", "edges", "--keep", "0.5"))
     assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--keep", "2"))
     assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--against", tmp_path, "--baseline", "zero"))
