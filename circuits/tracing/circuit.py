@@ -124,6 +124,40 @@ class AblatedResponse:
 
 
 @dataclass(frozen=True)
+class SizePlace:
+    """A circuit beside others of its size, on images that had no part in choosing those.
+
+    Shares are as in `size_curve`: 0 with every unit of the source layers ablated, 1 with none.
+
+    Attributes:
+        size, n_units: units of the circuit; units of its source layers.
+        share, low, high: what the circuit keeps, with its 95 % interval over images.
+        ranked: what the first `size` units by gradient x (activation - baseline) keep.
+        ranked_size: how many of these keep as much as the circuit; None where the curve stays below it.
+        mask, mask_low, mask_high: what a mask learned for just that size keeps.
+        n_images: tried on; n_learned: others, on which mask and ranking were made.
+    """
+
+    size: int
+    n_units: int
+    share: float
+    low: float
+    high: float
+    ranked: float
+    ranked_size: int | None
+    mask: float
+    mask_low: float
+    mask_high: float
+    n_images: int
+    n_learned: int
+
+    @property
+    def of_mask(self) -> float | None:
+        """The circuit's share over the mask's; None where the mask keeps nothing."""
+        return self.share / self.mask if self.mask > 0 else None
+
+
+@dataclass(frozen=True)
 class Score:
     """How much of the target's response the circuit carries, against random circuits of the same size.
 
@@ -141,6 +175,7 @@ class Score:
         matched_faithfulness: for random circuits of units that are as active as the circuit's own.
         baseline: what ablated units were set to.
         ablated: the target's response with everything ablated; None in files of earlier versions.
+        place: beside a learned mask and a ranking of its size; None where that was not asked for.
     """
 
     faithfulness: float
@@ -157,6 +192,7 @@ class Score:
     matched_faithfulness: tuple[float, ...] = ()
     baseline: str = "mean"
     ablated: AblatedResponse | None = None
+    place: SizePlace | None = None
 
     @property
     def control_faithfulness(self) -> tuple[float, ...]:
@@ -384,7 +420,9 @@ def _read_edge(data: Mapping[str, Any]) -> Edge:
 
 
 def _score_json(score: Score) -> dict[str, Any]:
-    values = vars(score)
+    values = {name: value for name, value in vars(score).items() if name != "place"}
+    if score.place is not None:
+        values["place"] = vars(score.place)
     if score.ablated is None:  # of an earlier version: as it was written
         later = ("strong_faithfulness", "strong_completeness", "matched_faithfulness", "baseline", "ablated")
         return {name: _plain(value) for name, value in values.items() if name not in later}
@@ -393,5 +431,9 @@ def _score_json(score: Score) -> dict[str, Any]:
 
 def _read_score(data: Mapping[str, Any]) -> Score:
     lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    ablated = data.get("ablated")
-    return Score(**{**data, **lists, "ablated": None if ablated is None else AblatedResponse(**ablated)})
+    ablated, place = data.get("ablated"), data.get("place")
+    parts = {
+        "ablated": None if ablated is None else AblatedResponse(**ablated),
+        "place": None if place is None else SizePlace(**place),
+    }
+    return Score(**{**data, **lists, **parts})

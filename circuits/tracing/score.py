@@ -9,6 +9,7 @@ most on the target; beside them, any units, and units that are as active.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,9 +22,12 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation import Ablation, UnitsByLayer
 from circuits.tracing.baselines import Baseline, baseline_of
-from circuits.tracing.circuit import AblatedResponse, Circuit, Score
+from circuits.tracing.channel_edits import responder
+from circuits.tracing.circuit import AblatedResponse, Circuit, Score, SizePlace
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.rankings.ranking import taken
+from circuits.tracing.curves.size_curve import estimated_share
+from circuits.tracing.curves.smallest import mask_circuit
+from circuits.tracing.rankings.ranking import rank, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.images.sources import Images, open_images
@@ -40,6 +44,7 @@ def score(
     against: Any = None,
     random: int = 50,
     limit: int = 200,
+    mask: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = None,
@@ -54,13 +59,16 @@ def score(
         against: a counterfactual image for each image, as the baseline.
         random: number of random circuits of each kind.
         limit: at most this many images are used (drawn with `seed`), spread over the whole source.
+        mask: also learn a mask for circuits of this size, on half of the images, and try it, the circuit and the first
+            units by gradient on the other half (`Score.place`). A circuit that was traced on these images has seen
+            them, the mask has not.
         seed: for the random circuits and the choice of images.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
         CircuitsError: the circuit is of another model, or has no source units; the target responds the same to all
-            images; counterfactuals that do not fit.
+            images; counterfactuals that do not fit; fewer than 4 images for a mask.
     """
     if circuit.model != model.name:
         raise CircuitsError(f"the circuit is of model {circuit.model}, not of {model.name}")
@@ -71,6 +79,8 @@ def score(
         raise CircuitsError(f"a score needs random circuits to compare with; got random={random}")
     generator = torch.Generator().manual_seed(seed)
     dataset, chosen_baseline = sampled(open_images(images), baseline_of(baseline, against, seed=seed), limit, generator)
+    if mask and len(dataset) < 4:
+        raise CircuitsError(f"a mask is learned on half of the images, tried on the others: give 4, not {len(dataset)}")
     ablation = Ablation(
         model, target_of(model, circuit.target), list(circuit_units), dataset, chosen_baseline, batch_size=batch_size
     )
@@ -115,7 +125,40 @@ def score(
         matched_faithfulness=tuple(matched_faithfulness),
         baseline=chosen_baseline.name,
         ablated=ablated_response(ablation),
+        place=_place(ablation, circuit_units, seed, batch_size) if mask else None,
     )
+
+
+def _place(ablation: Ablation, circuit: UnitsByLayer, seed: int, batch_size: int) -> SizePlace:
+    """The circuit beside a learned mask and a ranking: these are made on half of the images, all tried on the rest."""
+    model, size = ablation.model, sum(map(len, circuit.values()))
+    order = torch.randperm(len(ablation.images), generator=torch.Generator().manual_seed(seed)).tolist()
+    train, test = (
+        Ablation(model, ablation.target, ablation.layers, *taken(ablation.images, ablation.baseline, sorted(part)),
+                 batch_size=batch_size)
+        for part in (order[: len(order) // 2], order[len(order) // 2 :])
+    )  # fmt: skip
+    ranking = rank(
+        model, ablation.target.units[0], images=train.images, layers=train.layers, baseline=train.baseline, share=1.0,
+        seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    respond, total = responder(test), len(ranking.units)
+    kept, by_mask = (
+        estimated_share(test, respond(units), seed)
+        for units in (
+            {layer: set(circuit.get(layer, set())) for layer in test.layers},
+            mask_circuit(train, size, seed=seed),
+        )
+    )
+    # each a quarter larger than the one before
+    sizes = {round(1.25**k) for k in range(int(math.log(total, 1.25)) + 1)} | {size, total}
+    ranked = {n: test.share(respond(ranking.members(n))) for n in sorted(sizes)}
+    return SizePlace(
+        size=size, n_units=total, share=kept.value, low=kept.low, high=kept.high, ranked=ranked[size],
+        ranked_size=next((n for n, share in ranked.items() if share >= kept.value), None),
+        mask=by_mask.value, mask_low=by_mask.low, mask_high=by_mask.high,
+        n_images=len(test.images), n_learned=len(train.images),
+    )  # fmt: skip
 
 
 def sampled(images: Images, baseline: Baseline, limit: int, generator: torch.Generator) -> tuple[Images, Baseline]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -25,18 +25,23 @@ class ScoreCircuit(ImageOptions):
 
     Faithfulness: the share of the response's variance, over positions and images, that is left when every unit
     outside the circuit is set to its mean. Completeness: the share that is lost when only the circuit's units are.
-    Minimality: what each unit is worth. All beside random circuits with as many units in each layer, because a
-    number alone says little.
+    Minimality: what each unit is worth. All beside random circuits with as many units in each layer, sampled among
+    the units that act most on the target, because a number alone says little. --mask puts the circuit beside a
+    learned mask of its size: how much of what so few units can keep does it keep?
 
     Example:
         circuits trace scenes/mixed4a:11 --no-score --out report
-        circuits score report/circuit.json --images scenes:300
+        circuits score report/circuit.json --images scenes:300 --mask
     """
 
     circuit: tyro.conf.Positional[Path]
     """A circuit.json that `circuits trace --out DIR` wrote, or its folder."""
     random: int = 50
     """How many random circuits to compare with."""
+    baseline: Literal["mean", "resample", "zero"] = "mean"
+    """What an ablated unit is set to."""
+    mask: bool = False
+    """Also learn a mask of the circuit's size, on half of the images, and try both on the other half."""
 
     def run(self, session: Session) -> CommandResult:
         """Score again, on these images."""
@@ -54,8 +59,12 @@ class ScoreCircuit(ImageOptions):
                 "trace it again, or name the file with --weights"
             )
         images = self.open_images(model.name)
-        circuit = scored(session, model, circuit, images, self.random, self.seed)
+        circuit = scored(
+            session, model, circuit, images, self.random, self.seed, baseline=self.baseline, mask=self.mask
+        )
         score: dict[str, Any] = circuit.to_json()["score"]
+        assert circuit.score is not None
+        control = circuit.score.control
 
         def show(console: Console) -> None:
             console.print(Text.assemble((circuit.target, "bold"), f"  {len(circuit.nodes) - 1} other units"))
@@ -64,4 +73,6 @@ class ScoreCircuit(ImageOptions):
         def write(folder: Path) -> None:
             circuit.save(folder / "circuit.json")
 
-        return CommandResult({"target": circuit.target, "model": circuit.model, "score": score}, show, write)
+        return CommandResult(
+            {"target": circuit.target, "model": circuit.model, "score": score, "control": control}, show, write
+        )

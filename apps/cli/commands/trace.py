@@ -164,13 +164,21 @@ def check_random(random: int) -> None:
 
 
 def scored(
-    session: Session, model: Model, circuit: Circuit, images: Images, random: int, seed: int, limit: int = 200
+    session: Session,
+    model: Model,
+    circuit: Circuit,
+    images: Images,
+    random: int,
+    seed: int,
+    limit: int = 200,
+    **options: Any,
 ) -> Circuit:
-    """The circuit with its score."""
+    """The circuit with its score; further options are those of `score`."""
     from circuits.tracing.score import score
 
+    options |= {"random": random, "limit": limit, "seed": seed}
     with session.progress(f"scoring against {random} random circuits") as report:
-        result = score(model, circuit, images=images, random=random, limit=limit, seed=seed, **reporting(report))
+        result = score(model, circuit, images=images, **options, **reporting(report))
     return replace(circuit, score=result)
 
 

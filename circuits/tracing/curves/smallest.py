@@ -112,14 +112,7 @@ def smallest(
         train = Ablation(model, explained, sources, train_images, train_baseline, batch_size=batch_size)
         train.check_reached()
         report(1, 4)
-        respond = responder(train)
-
-        def share_of(members: Members) -> float:
-            return train.share(respond(members))
-
-        circuit = _search(train, share_of, keep, steps, seed)
-        report(2, 4)
-        circuit, losses = _prune(share_of, circuit, keep)
+        circuit, losses = search(train, keep=keep, steps=steps, seed=seed, searched=lambda: report(2, 4))
         report(3, 4)
         test = Ablation(model, explained, sources, test_images, test_baseline, batch_size=batch_size)
         test.check_reached()
@@ -148,17 +141,45 @@ def smallest(
     )  # fmt: skip
 
 
-def _search(train: Ablation, share_of: ShareOf, keep: float, steps: int, seed: int) -> Members:
+def search(
+    train: Ablation, *, keep: float, steps: int, seed: int, searched: Callable[[], None] = lambda: None
+) -> tuple[Members, dict[tuple[str, int], float]]:
+    """The circuit of `smallest` on the images of an ablation, and what the loss of each of its units costs.
+
+    Args:
+        train: on the images to find it on; keep, steps, seed: as for `smallest`.
+        searched: called when masks are learned, before the pruning.
+    """
+    respond = responder(train)
+
+    def share_of(members: Members) -> float:
+        return train.share(respond(members))
+
+    circuit = _by_masks(train, share_of, keep, steps, seed)
+    searched()
+    return _prune(share_of, circuit, keep)
+
+
+def _by_masks(train: Ablation, share_of: ShareOf, keep: float, steps: int, seed: int) -> Members:
     """The smallest circuit of two masks that keeps enough: for all sizes, and for the size that this one comes to."""
-    start = None
-    if len(train.layers) == 1:
-        start = {layer: scores.magnitude for layer, scores in unit_scores(train, "gradient").items()}
-    numbers = learn_mask(train, steps=steps, seed=seed, start=start)
+    numbers = learn_mask(train, steps=steps, seed=seed, start=_start(train))
     size = _enough(numbers, share_of, keep)
     again = learn_mask(train, steps=steps, seed=seed, size=size, start=numbers)
     candidates = [(_enough(n, share_of, keep), i) for i, n in enumerate((numbers, again))]
     size, best = min(candidates)
     return _largest((numbers, again)[best], size)
+
+
+def mask_circuit(train: Ablation, size: int, *, steps: int = STEPS["mask"], seed: int = 0) -> Members:
+    """The circuit of a mask that is learned for just this number of units, over all layers of an ablation."""
+    return _largest(learn_mask(train, size=size, steps=steps, seed=seed, start=_start(train)), size)
+
+
+def _start(train: Ablation) -> dict[str, torch.Tensor] | None:
+    """What masks start from: the gradients' magnitudes, where all units are of one layer."""
+    if len(train.layers) > 1:
+        return None
+    return {layer: scores.magnitude for layer, scores in unit_scores(train, "gradient").items()}
 
 
 def _largest(numbers: Mapping[str, torch.Tensor], size: int) -> Members:

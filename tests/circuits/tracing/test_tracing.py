@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
+from circuits.plot.drawing.wording import place_sentence
 from circuits.tracing.circuit import Circuit
 from tests import nets
 
@@ -171,6 +175,45 @@ def test_keeping_every_unit_is_perfectly_faithful_and_dropping_every_unit_loses_
     assert score.random_faithfulness == pytest.approx((1.0, 1.0), abs=1e-6)  # there is only one such circuit
     assert score.faithfulness_percentile == 0  # and nothing scores lower
     assert score.completeness > 0.9
+
+
+def test_a_score_beside_a_mask_is_measured_on_images_that_the_mask_did_not_see(planted: circuits.Model) -> None:
+    images = nets.clutter(24)
+    target = f"objects:{nets.CAR}"
+    parents = {nets.WINDOW, nets.WHEEL, nets.BODY, nets.TREE}
+    circuit = circuits.trace(planted, target, images=images, width=2)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(3)).tolist()
+    train, test = (images[sorted(part)] for part in (order[:12], order[12:]))
+
+    def error(kept: set[int]) -> float:
+        edits = [circuits.Ablate(f"parts:{c}", to="mean") for c in range(nets.PARTS) if c not in kept]
+        clean = circuits.capture(planted, test, "objects")["objects"][:, nets.CAR]
+        with circuits.edit(planted, edits, reference=test):
+            cut = circuits.capture(planted, test, "objects")["objects"][:, nets.CAR]
+        return float((clean - cut).pow(2).sum())
+
+    def share(kept: set[int]) -> float:  # of `size_curve`: 0 with nothing kept, 1 with everything
+        return 1 - error(kept) / error(set())
+
+    score = circuits.score(planted, circuit, images=images, random=2, mask=True, seed=3)
+    place = score.place
+    assert place is not None and (place.size, place.n_units) == (2, nets.PARTS)
+    assert (place.n_images, place.n_learned) == (12, 12)
+    assert place.share == pytest.approx(share({n.index for n in circuit.nodes[1:]}), abs=1e-4)
+    ranking = circuits.rank(planted, target, images=train, share=1.0)
+    assert place.ranked == pytest.approx(share(ranking.members(2)["parts"]), abs=1e-4)
+    best = max(share(set(pair)) for pair in combinations(sorted(parents), 2))
+    assert place.mask == pytest.approx(best, abs=1e-4) and place.mask_low <= place.mask <= place.mask_high
+    assert place.of_mask == pytest.approx(place.share / place.mask)
+    assert place.ranked_size is not None and share(ranking.members(place.ranked_size)["parts"]) >= place.share - 1e-6
+    scored = replace(circuit, score=score)
+    assert circuits.Circuit.from_json(json.loads(json.dumps(scored.to_json()))) == scored
+    assert f"{100 * place.of_mask:.0f} % of the mask's share" in place_sentence(score)
+    plain = circuits.score(planted, circuit, images=images, random=2, seed=3)
+    assert plain == replace(score, place=None) and place_sentence(plain) == ""
+    assert "place" not in replace(circuit, score=plain).to_json()["score"]
+    with pytest.raises(CircuitsError, match="give 4, not 3"):
+        circuits.score(planted, circuit, images=images[:3], random=1, mask=True)
 
 
 @pytest.mark.parametrize("name", ["inception", "functional", "residual"])
