@@ -124,7 +124,7 @@ class AblatedResponse:
 
 
 @dataclass(frozen=True)
-class SizePlace:
+class SizeComparison:
     """A circuit beside others of its size, on images that had no part in choosing those.
 
     Shares are as in `size_curve`: 0 with every unit of the source layers ablated, 1 with none.
@@ -175,7 +175,7 @@ class Score:
         matched_faithfulness: for random circuits of units that are as active as the circuit's own.
         baseline: what ablated units were set to.
         ablated: the target's response with everything ablated; None in files of earlier versions.
-        place: beside a learned mask and a ranking of its size; None where that was not asked for.
+        comparison: beside a learned mask and a ranking of its size; None where that was not asked for.
     """
 
     faithfulness: float
@@ -192,7 +192,7 @@ class Score:
     matched_faithfulness: tuple[float, ...] = ()
     baseline: str = "mean"
     ablated: AblatedResponse | None = None
-    place: SizePlace | None = None
+    comparison: SizeComparison | None = None
 
     @property
     def control_faithfulness(self) -> tuple[float, ...]:
@@ -420,9 +420,9 @@ def _read_edge(data: Mapping[str, Any]) -> Edge:
 
 
 def _score_json(score: Score) -> dict[str, Any]:
-    values = {name: value for name, value in vars(score).items() if name != "place"}
-    if score.place is not None:
-        values["place"] = vars(score.place)
+    values = {name: value for name, value in vars(score).items() if name != "comparison"}
+    if score.comparison is not None:
+        values["comparison"] = vars(score.comparison)
     if score.ablated is None:  # of an earlier version: as it was written
         later = ("strong_faithfulness", "strong_completeness", "matched_faithfulness", "baseline", "ablated")
         return {name: _plain(value) for name, value in values.items() if name not in later}
@@ -431,9 +431,9 @@ def _score_json(score: Score) -> dict[str, Any]:
 
 def _read_score(data: Mapping[str, Any]) -> Score:
     lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    ablated, place = data.get("ablated"), data.get("place")
+    ablated, comparison = data.get("ablated"), data.get("comparison")
     parts = {
         "ablated": None if ablated is None else AblatedResponse(**ablated),
-        "place": None if place is None else SizePlace(**place),
+        "comparison": None if comparison is None else SizeComparison(**comparison),
     }
     return Score(**{**data, **lists, **parts})

@@ -23,7 +23,7 @@ from circuits.network.model import Model
 from circuits.tracing.ablation import Ablation, UnitsByLayer
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.channel_edits import responder
-from circuits.tracing.circuit import AblatedResponse, Circuit, Score, SizePlace
+from circuits.tracing.circuit import AblatedResponse, Circuit, Score, SizeComparison
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.size_curve import estimated_share
 from circuits.tracing.curves.smallest import mask_circuit
@@ -60,7 +60,7 @@ def score(
         random: number of random circuits of each kind.
         limit: at most this many images are used (drawn with `seed`), spread over the whole source.
         mask: also learn a mask for circuits of this size, on half of the images, and try it, the circuit and the first
-            units by gradient on the other half (`Score.place`). A circuit that was traced on these images has seen
+            units by gradient on the other half (`Score.comparison`). A circuit that was traced on these images has seen
             them, the mask has not.
         seed: for the random circuits and the choice of images.
         batch_size: images per forward pass.
@@ -125,11 +125,11 @@ def score(
         matched_faithfulness=tuple(matched_faithfulness),
         baseline=chosen_baseline.name,
         ablated=ablated_response(ablation),
-        place=_place(ablation, circuit_units, seed, batch_size) if mask else None,
+        comparison=_size_comparison(ablation, circuit_units, seed, batch_size) if mask else None,
     )
 
 
-def _place(ablation: Ablation, circuit: UnitsByLayer, seed: int, batch_size: int) -> SizePlace:
+def _size_comparison(ablation: Ablation, circuit: UnitsByLayer, seed: int, batch_size: int) -> SizeComparison:
     """The circuit beside a learned mask and a ranking: these are made on half of the images, all tried on the rest."""
     model, size = ablation.model, sum(map(len, circuit.values()))
     order = torch.randperm(len(ablation.images), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -143,7 +143,7 @@ def _place(ablation: Ablation, circuit: UnitsByLayer, seed: int, batch_size: int
         seed=seed, batch_size=batch_size,
     )  # fmt: skip
     respond, total = responder(test), len(ranking.units)
-    kept, by_mask = (
+    own, by_mask = (
         estimated_share(test, respond(units), seed)
         for units in (
             {layer: set(circuit.get(layer, set())) for layer in test.layers},
@@ -153,9 +153,9 @@ def _place(ablation: Ablation, circuit: UnitsByLayer, seed: int, batch_size: int
     # each a quarter larger than the one before
     sizes = {round(1.25**k) for k in range(int(math.log(total, 1.25)) + 1)} | {size, total}
     ranked = {n: test.share(respond(ranking.members(n))) for n in sorted(sizes)}
-    return SizePlace(
-        size=size, n_units=total, share=kept.value, low=kept.low, high=kept.high, ranked=ranked[size],
-        ranked_size=next((n for n, share in ranked.items() if share >= kept.value), None),
+    return SizeComparison(
+        size=size, n_units=total, share=own.value, low=own.low, high=own.high, ranked=ranked[size],
+        ranked_size=next((n for n, share in ranked.items() if share >= own.value), None),
         mask=by_mask.value, mask_low=by_mask.low, mask_high=by_mask.high,
         n_images=len(test.images), n_learned=len(train.images),
     )  # fmt: skip

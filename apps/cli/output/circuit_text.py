@@ -126,11 +126,11 @@ def show_score(console: Console, circuit: Circuit) -> None:
         )
         console.print(Text(f"median faithfulness of other random circuits: {', '.join(medians)}", style="dim"))
     if score.ablated is not None:
-        from circuits.plot.drawing.wording import ablated_sentence, place_sentence
+        from circuits.plot.drawing.wording import ablated_sentence, comparison_sentence
 
         console.print(Text(ablated_sentence(score), style="dim" if score.ablated.in_range else "yellow"))
-        if score.place is not None:
-            console.print(Text(place_sentence(score)))
+        if score.comparison is not None:
+            console.print(Text(comparison_sentence(score)))
     if score.minimality:
         worth = sorted(score.minimality.items(), key=lambda item: -item[1])
         rows = [[short(unit), _label(circuit, unit), drop] for unit, drop in worth]

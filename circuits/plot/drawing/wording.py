@@ -248,7 +248,7 @@ def _scores(circuit: Circuit) -> list[str]:
         chance = median(score.control_faithfulness)
         count = f"{score.n_random} {score.control}" if score.n_random > 1 else "one of the " + score.control
         text += f"; the median of {count}, of its size, retains {minus(f'{chance:.2f}')}"
-    return [text + ".", *(sentence for sentence in (ablated_sentence(score), place_sentence(score)) if sentence)]
+    return [text + ".", *(sentence for sentence in (ablated_sentence(score), comparison_sentence(score)) if sentence)]
 
 
 def held_at(baseline: str) -> str:
@@ -280,13 +280,13 @@ def ablated_sentence(score: Score) -> str:
     return text + "."
 
 
-def place_sentence(score: Score) -> str:
+def comparison_sentence(score: Score) -> str:
     """The circuit beside the first units by gradient, and beside a learned mask of its size; empty without these."""
-    p = score.place
+    p = score.comparison
     if p is None:
         return ""
 
-    def kept(share: float, low: float | None = None, high: float | None = None) -> str:
+    def share_text(share: float, low: float | None = None, high: float | None = None) -> str:
         return minus(f"{share:.2f}" if low is None else f"{share:.2f} ({low:.2f} to {high:.2f})")
 
     of_mask = "" if p.of_mask is None else f": {minus(f'{100 * p.of_mask:.0f}')} % of the mask's share"
@@ -294,8 +294,8 @@ def place_sentence(score: Score) -> str:
         f"the first {p.ranked_size} keep as much" if p.ranked_size is not None else "no number of them keeps as much"
     )
     return (
-        f"Of what full ablation takes away, its {p.size} of {p.n_units} units keep {kept(p.share, p.low, p.high)}, a "
-        f"mask learned for {p.size} units keeps {kept(p.mask, p.mask_low, p.mask_high)}{of_mask}. "
-        f"The first {p.size} by gradient keep {kept(p.ranked)}; {enough} ({p.n_images} images; mask and "
+        f"Of what full ablation takes away, its {p.size} of {p.n_units} units keep {share_text(p.share, p.low, p.high)}, a "
+        f"mask learned for {p.size} units keeps {share_text(p.mask, p.mask_low, p.mask_high)}{of_mask}. "
+        f"The first {p.size} by gradient keep {share_text(p.ranked)}; {enough} ({p.n_images} images; mask and "
         f"gradients of {p.n_learned} others)."
     )

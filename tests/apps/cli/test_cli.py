@@ -322,7 +322,7 @@ def test_trace_leaves_a_report_that_score_can_read(cli: Cli, tmp_path: Path) -> 
     ran = cli("score", out, "--weights", "random", *FEW, "--random", "5", "--json")
     assert ran.code == 0, ran.err
     assert len(ran.json["score"]["random_faithfulness"]) == 5
-    assert ran.json["control"] == "random circuits among the strongest units" and "place" not in ran.json["score"]
+    assert ran.json["control"] == "random circuits among the strongest units" and "comparison" not in ran.json["score"]
     ran = cli("score", out, "--weights", "random", *FEW, "--random", "1", "--mask")
     assert "% of the mask's share" in " ".join(ran.out.split()) and "among the strongest units" in ran.out
     assert not [p for p in tmp_path.rglob(".*")]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.plot.drawing.wording import place_sentence
+from circuits.plot.drawing.wording import comparison_sentence
 from circuits.tracing.circuit import Circuit
 from tests import nets
 
@@ -196,22 +196,22 @@ def test_a_score_beside_a_mask_is_measured_on_images_that_the_mask_did_not_see(p
         return 1 - error(kept) / error(set())
 
     score = circuits.score(planted, circuit, images=images, random=2, mask=True, seed=3)
-    place = score.place
-    assert place is not None and (place.size, place.n_units) == (2, nets.PARTS)
-    assert (place.n_images, place.n_learned) == (12, 12)
-    assert place.share == pytest.approx(share({n.index for n in circuit.nodes[1:]}), abs=1e-4)
+    beside = score.comparison
+    assert beside is not None and (beside.size, beside.n_units) == (2, nets.PARTS)
+    assert (beside.n_images, beside.n_learned) == (12, 12)
+    assert beside.share == pytest.approx(share({n.index for n in circuit.nodes[1:]}), abs=1e-4)
     ranking = circuits.rank(planted, target, images=train, share=1.0)
-    assert place.ranked == pytest.approx(share(ranking.members(2)["parts"]), abs=1e-4)
+    assert beside.ranked == pytest.approx(share(ranking.members(2)["parts"]), abs=1e-4)
     best = max(share(set(pair)) for pair in combinations(sorted(parents), 2))
-    assert place.mask == pytest.approx(best, abs=1e-4) and place.mask_low <= place.mask <= place.mask_high
-    assert place.of_mask == pytest.approx(place.share / place.mask)
-    assert place.ranked_size is not None and share(ranking.members(place.ranked_size)["parts"]) >= place.share - 1e-6
+    assert beside.mask == pytest.approx(best, abs=1e-4) and beside.mask_low <= beside.mask <= beside.mask_high
+    assert beside.of_mask == pytest.approx(beside.share / beside.mask)
+    assert beside.ranked_size is not None and share(ranking.members(beside.ranked_size)["parts"]) >= beside.share - 1e-6
     scored = replace(circuit, score=score)
     assert circuits.Circuit.from_json(json.loads(json.dumps(scored.to_json()))) == scored
-    assert f"{100 * place.of_mask:.0f} % of the mask's share" in place_sentence(score)
+    assert f"{100 * beside.of_mask:.0f} % of the mask's share" in comparison_sentence(score)
     plain = circuits.score(planted, circuit, images=images, random=2, seed=3)
-    assert plain == replace(score, place=None) and place_sentence(plain) == ""
-    assert "place" not in replace(circuit, score=plain).to_json()["score"]
+    assert plain == replace(score, comparison=None) and comparison_sentence(plain) == ""
+    assert "comparison" not in replace(circuit, score=plain).to_json()["score"]
     with pytest.raises(CircuitsError, match="give 4, not 3"):
         circuits.score(planted, circuit, images=images[:3], random=1, mask=True)
 
