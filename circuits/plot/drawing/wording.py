@@ -295,7 +295,7 @@ def comparison_sentence(score: Score) -> str:
     )
     return (
         f"Of what full ablation takes away, its {p.size} of {p.n_units} units keep "
-        f"{share_text(p.share, p.low, p.high)}, a mask learned for {p.size} units keeps {share_text(p.mask, p.mask_low, p.mask_high)}{of_mask}. "
-        f"The first {p.size} by gradient keep {share_text(p.ranked)}; {enough} ({p.n_images} images; mask and "
-        f"gradients of {p.n_learned} others)."
+        f"{share_text(p.share, p.low, p.high)}, a mask learned for {p.size} units keeps "
+        f"{share_text(p.mask, p.mask_low, p.mask_high)}{of_mask}. The first {p.size} by gradient keep "
+        f"{share_text(p.ranked)}; {enough} ({p.n_images} images; mask and gradients of {p.n_learned} others)."
     )
