@@ -7,18 +7,22 @@ tests/contract/test_model_table.py checks all of `NAMES`.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from captum.attr import InputXGradient, IntegratedGradients
 from torch import Tensor, nn
 
 import circuits
 import sae
+from circuits.dataset.streaming_statistics import Plan
 from circuits.errors import CircuitsError
 from circuits.network.linearized import linearized
 from zoo.registry import build
@@ -40,8 +44,15 @@ TIMM = (
     "xception41",
 )  # fmt: skip
 NAMES = (*(f"torchvision/{n}" for n in TORCHVISION), *(f"timm/{n}" for n in TIMM))
-VERBS = ("capture", "edit", "attribute input", "attribute layer", "integrated", "weights", "trace", "SAE")
+VERBS = (
+    "capture", "edit", "find", "scan", "explain", "visualize", "attribute input", "attribute layer", "integrated",
+    "weights", "trace", "polysemantic", "SAE",
+)  # fmt: skip
 RIGHT = "right"
+RESULTS = Path("build/model_table.jsonl")
+"""One line a network, so that a run that was stopped goes on where it was."""
+_LAYOUTS = ("channels-first", "channels-last", "tokens", "vector")
+_PLAN = Plan(top=2, few=1, per_band=1, samples=2, draws=1)
 
 
 @dataclass
@@ -85,6 +96,9 @@ def check(name: str) -> Row:
             row.outcomes[verb] = RIGHT
         except CircuitsError as error:
             row.outcomes[verb] = str(error)
+        except Exception as error:
+            error.add_note(f"{verb} on {name}")
+            raise
     return row
 
 
@@ -110,7 +124,17 @@ class _Checks:
 
     def _readable(self, name: str) -> bool:
         layer = self.model.layers[name]
-        return layer.path is not None and layer.part is None and layer.axes.layout == "channels-first"
+        return layer.path is not None and layer.base == name and layer.axes.layout in _LAYOUTS
+
+    def _maps(self, name: str, out: Tensor) -> Tensor:
+        """The output of a module as maps `(N, C, h, w)`, by its layout's definition."""
+        layout, grid = self.model.layers[name].axes.layout, self.model.layers[name].size or (1, 1)
+        if layout == "channels-last":
+            return out.permute(0, 3, 1, 2)
+        if layout == "tokens":  # those that are no patches come first
+            patches = out[:, out.shape[1] - grid[0] * grid[1] :]
+            return patches.transpose(1, 2).unflatten(2, grid)
+        return out if out.ndim == 4 else out[:, :, None, None]
 
     @contextmanager
     def _hooked(self, name: str, act: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
@@ -131,9 +155,6 @@ class _Checks:
     def _output(self, x: Tensor) -> Any:
         return self.model.module(x)
 
-    def _logits(self, acts: Tensor) -> Tensor:
-        return acts.flatten(2).amax(2) if acts.ndim == 4 else acts
-
     def _through(self, replaced: str, acts: Tensor, read: str) -> Tensor:
         """Activations of `read` when `replaced` gives `acts`, by plain hooks."""
         outputs: list[Tensor] = []
@@ -147,7 +168,7 @@ class _Checks:
         names = names[:: max(1, len(names) // 30)]
         acts = circuits.capture(self.model, self.images, at=names)
         for name in names:
-            if not torch.equal(acts[name].flatten(), self._plain(name).flatten()):
+            if not torch.equal(acts[name].reshape(-1), self._few(name).reshape(-1)):
                 raise Wrong(f"capture of {name}")
 
     def _plain(self, name: str) -> Tensor:
@@ -159,13 +180,18 @@ class _Checks:
     def edit(self) -> None:
         """A channel set to zero, seen at the class scores (or at the end of the trunk)."""
         read = self._end()
-        off = (torch.arange(self.model.layers[self.layer].channels) != 1)[:, None, None]
         outputs: list[Tensor] = []
-        with torch.no_grad(), self._hooked(self.layer, lambda out: out * off), self._hooked(read, outputs.append):  # type: ignore[arg-type]
+
+        def ablated(out: Tensor) -> Tensor:
+            new = out.clone()
+            self._maps(self.layer, new)[:, 1] = 0  # a view
+            return new
+
+        with torch.no_grad(), self._hooked(self.layer, ablated), self._hooked(read, outputs.append):  # type: ignore[arg-type]
             self._output(self.fed)
         with circuits.edit(self.model, [circuits.Ablate(f"{self.layer}:1")]):
             acts = circuits.capture(self.model, self.images, at=read)[read]
-        _same("edit", acts.flatten(), outputs[0].flatten())
+        _same("edit", acts.reshape(-1), self._maps(read, outputs[0]).reshape(-1))
 
     def _end(self) -> str:
         scores = self.model.class_scores
@@ -175,8 +201,103 @@ class _Checks:
 
     def _unit(self) -> tuple[str, int]:
         read = self._end()
-        acts = circuits.capture(self.model, self.images, at=read)[read].flatten(2).amax(2)
+        acts = self._few(read).flatten(2).amax(2)
         return read, int(acts.amin(0).argmax())
+
+    def _few(self, name: str) -> Tensor:
+        """Activations of a layer as maps, by plain hooks."""
+        return self._maps(name, self._plain(name))
+
+    def find(self) -> None:
+        """Mean peaks of every unit on one image against the other, and its AUC of the half that reports."""
+        images = torch.cat([self.images, self.images.flip(2)])
+        findings = circuits.find(self.model, positive=images[:2], negative=images[2:], layer=self.layer, intervals=0)
+        peaks = []
+        for half in images.split(2):
+            self.fed = self.model.input.normalize(half)
+            peaks.append(self._few(self.layer).flatten(2).amax(2))
+        self.fed = self.model.input.normalize(self.images)
+        rows = sorted(findings.rows, key=lambda row: circuits.Unit.parse(row.unit).index or 0)
+        for side, values in zip(("positive", "negative"), peaks, strict=True):
+            _same("find", torch.tensor([getattr(row, f"mean_{side}") for row in rows]), values.mean(0), rtol=1e-5)
+        # of two images a side, one ranks and one reports; which are chosen at random
+        auc = torch.tensor([row.auc for row in rows])
+        pairs = [(a > b).float() + 0.5 * (a == b).float() for a in peaks[0] for b in peaks[1]]
+        if not any(torch.equal(auc, pair) for pair in pairs):
+            raise Wrong("find: AUC")
+
+    def scan(self) -> None:
+        """Maximum, mean and share of active positions of every unit, by plain hooks."""
+        with TemporaryDirectory() as store:
+            unit_scan = circuits.scan(self.model, self.images, store, layers=[self.layer], plan=_PLAN).layer(self.layer)
+            maps = self._few(self.layer)
+            positive = maps.clamp(min=0)
+            density = (maps > 0).float().mean((0, 2, 3))
+            maximum = torch.from_numpy(unit_scan.maximum.copy())
+            _same("scan: maximum", maximum.clamp(min=0), positive.amax((0, 2, 3)), rtol=1e-6)
+            _same("scan: mean", torch.from_numpy(unit_scan.mean).float(), positive.mean((0, 2, 3)), rtol=1e-4)
+            _same("scan: density", torch.from_numpy(unit_scan.density).float(), density, rtol=1e-6)
+
+    def explain(self) -> None:
+        """The top activating position of a unit and its response there, by plain hooks."""
+        with TemporaryDirectory() as store:
+            scanned = circuits.scan(self.model, self.images, store, layers=[self.layer], plan=_PLAN)
+            maps = self._few(self.layer)
+            unit = int(maps.amax((2, 3)).amin(0).argmax())
+            dossier = circuits.explain(self.model, f"{self.layer}:{unit}", scanned)
+            top = dossier.parts["responses"].top[0]  # type: ignore[attr-defined]
+            best = maps[:, unit].flatten(1)
+            width = maps.shape[3]
+            image = int(best.amax(1).argmax())
+            if (top.image, top.position) != (image, divmod(int(best[image].argmax()), width)):
+                raise Wrong("explain: the top activating position")
+            _same("explain", torch.tensor([top.value]), best.amax().view(1), rtol=1e-6)
+
+    def visualize(self) -> None:
+        """The response that is reported of an optimized image, by plain hooks on that image; it grew, or stayed."""
+        maps = self._few(self.layer)
+        unit = int(maps.std((0, 2, 3)).argmax())
+        result = circuits.visualize(  # steps so small that each follows the gradient
+            self.model, f"{self.layer}:{unit}", steps=4, rate=1e-3, size=self.model.input.hw, transforms=[], redirect=0,
+            retries=0,
+        )[0]  # fmt: skip
+        self.fed = self.model.input.normalize(result.image[None])
+        response = self._few(self.layer)[0, unit]
+        self.fed = self.model.input.normalize(self.images)
+        _same("visualize", torch.tensor([result.response, result.peak]), torch.stack([response.mean(), response.max()]))
+        first, last = result.history[0], result.history[-1]
+        if not last > first - 1e-6 * abs(first):  # random weights may leave a unit that no image moves
+            raise Wrong("visualize: the objective fell")
+
+    def polysemantic(self) -> None:
+        """Shares of a unit's strongest parents on its top activating images, by autograd through plain hooks."""
+        if self.source == self.layer:
+            raise CircuitsError("not compared: the network has one readable layer alone")
+        unit = int(self._few(self.layer).amax((2, 3)).amin(0).argmax())
+        result = circuits.polysemantic(
+            self.model, f"{self.layer}:{unit}", images=torch.cat([self.images, self.images.flip(2)]),
+            source=self.source, deeper=None, n=4, smallest=2, draws=2,
+        )  # fmt: skip
+        if not result.rows:
+            raise CircuitsError("not compared: the unit is active on fewer than four images")
+        start, shares = self.source, []
+        if self.model.graph is not None:
+            start = self.model.start(self.source, self.layer)
+        if self.model.layers[start].path is None:
+            raise CircuitsError(f"not compared: {start} is a function, which plain hooks do not see")
+        parents = result.best.clusters[0].parents
+        for e in result.best.clusters[0].examples:
+            image = (self.images if e.image < 2 else self.images.flip(2))[e.image % 2][None]
+            self.fed = self.model.input.normalize(image)
+            leaf = self._plain(start).requires_grad_()
+            with torch.enable_grad():
+                target = self._maps(self.layer, self._through(start, leaf, self.layer))
+                gradient = torch.autograd.grad(target[0, unit, e.position[0], e.position[1]], leaf)[0]
+            values = self._maps(start, gradient * leaf.detach()).sum((0, 2, 3))
+            shares.append(values / values.clamp(min=0).sum())
+        self.fed = self.model.input.normalize(self.images)
+        mean = torch.stack(shares).mean(0)
+        _same("polysemantic", torch.tensor([p.here for p in parents]), mean[[p.channel for p in parents]], rtol=5e-3)
 
     def attribute_input(self) -> None:
         """Gradient x image, by autograd."""
@@ -196,23 +317,44 @@ class _Checks:
             self.model, self.images, source=source, target=f"{read}:{unit}", method=method, steps=steps
         )
         positions = attribution.positions
+        if self.model.layers[attribution.start].path is None if source != "input" else False:
+            raise CircuitsError(f"not compared: {attribution.start} is a function, which plain hooks do not see")
         if source == "input":
             start = self.images
         else:
-            start = circuits.capture(self.model, self.images, at=attribution.start)[attribution.start]
+            start = self._plain(attribution.start)
         total = torch.zeros_like(start)
         scales = [1.0] if method == "grad*act" else [(k + 0.5) / steps for k in range(steps)]
         for scale in scales:
             leaf = (start * scale).requires_grad_()
             with torch.enable_grad():
                 acts = self._read(leaf, read) if source == "input" else self._through(attribution.start, leaf, read)
-                maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+                maps = self._maps(read, acts)
                 picked = torch.stack([maps[i, unit, y, x] for i, (y, x) in enumerate(positions)]).sum()
                 total += torch.autograd.grad(picked, leaf)[0]
         right = total / len(scales) * start
-        if right.shape != attribution.values.shape:
-            right = right.reshape(attribution.values.shape)
+        if source != "input":
+            right = self._maps(attribution.start, right)
         _same(method, attribution.values, right)
+        if source == "input" and read == self.model.class_scores:
+            _same(f"{method} of captum", attribution.values, self._captum(method, steps, read, unit))
+
+    def _captum(self, method: str, steps: int, read: str, unit: int) -> Tensor:
+        """The same attribution to pixels by captum."""
+
+        def scores(images: Tensor) -> Tensor:
+            return self._maps(read, self._read(images, read)).flatten(2).amax(2)
+
+        images = self.images.clone().requires_grad_()
+        if method == "grad*act":
+            return InputXGradient(scores).attribute(images, target=unit).detach()  # type: ignore[no-any-return]
+        return (
+            IntegratedGradients(scores)
+            .attribute(  # type: ignore[no-any-return]
+                images, target=unit, n_steps=steps, method="riemann_middle"
+            )
+            .detach()
+        )
 
     def _read(self, images: Tensor, name: str) -> Tensor:
         outputs: list[Tensor] = []
@@ -262,7 +404,7 @@ class _Checks:
         """Vectors that an SAE is trained on, against rows of the activations."""
         site = sae.VisionSite(self.model, self.layer)
         vectors = torch.cat([block.vectors for block in site.blocks(self.images)])
-        acts = circuits.capture(self.model, self.images, at=self.layer)[self.layer]
+        acts = self._few(self.layer)
         _same("SAE", vectors, acts.movedim(1, -1).reshape(-1, acts.shape[1]), rtol=0)
 
 
@@ -293,13 +435,21 @@ def page(rows: list[Row]) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Check the networks named, or all, and write the page."""
-    rows = []
-    for name in names or NAMES:
-        row = check(name)
-        rows.append(row)
+    """Check the networks named, or all that RESULTS does not have yet, and write the page."""
+    rows = {row.name: row for row in map(_row, RESULTS.read_text().splitlines())} if RESULTS.exists() else {}
+    for name in names or [n for n in NAMES if n not in rows]:
+        rows[name] = row = check(name)
         print(name, {verb: text[:60] for verb, text in row.outcomes.items()}, flush=True)
-        (Path(__file__).parent.parent / "docs" / "models.md").write_text(page(rows))
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+    page_file = Path(__file__).parent.parent / "docs" / "models.md"
+    page_file.write_text(page([rows[name] for name in NAMES if name in rows]))
+
+
+def _row(line: str) -> Row:
+    entries = json.loads(line)
+    return Row(entries["name"], tuple(entries["size"]), entries["outcomes"])
 
 
 if __name__ == "__main__":

@@ -322,7 +322,7 @@ class _Reader:
         image_of = [i for i, _, _ in jobs]
         if self.window is None:
             fed, at = maps[image_of], positions
-            side = _rows_of(context, image_of)
+            side = self.segment.picked(context, image_of, len(maps))
         else:
             (h, w), shape = self.window.size, maps.shape[2:]
             corners = [self.window.corner(p, shape) for p in positions]
@@ -364,12 +364,6 @@ class _Reader:
             read_here = F.grid_sample(maps[image : image + 1], grid, padding_mode="border", align_corners=False)
             values.append(read_here[0, :, :, 0].T)
         return torch.cat(values).float().cpu().numpy()
-
-
-def _rows_of(context: Any, rows: list[int]) -> Any:
-    if isinstance(context, Tensor):
-        return context[rows]
-    return {node: value[rows] if isinstance(value, Tensor) else value for node, value in context.items()}
 
 
 def _matching(model: Model, layer: str, deeper: str, shape: Sequence[int]) -> Callable[[Pair], tuple[float, float]]:

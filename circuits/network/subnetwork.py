@@ -12,6 +12,8 @@ branch). It does not depend on the source's activations, but on the image, so it
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -231,6 +233,17 @@ class Segment:
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
         responses: Tensor = self._collect(self._run(acts, context, edits))
         return responses
+
+    def picked(self, context: Any, rows: Sequence[int], n: int) -> Any:
+        """The context of other images: those with the numbers `rows` among its `n`; one may occur several times.
+
+        Raises:
+            GraphError: which part of a side input is which image's is not known.
+        """
+        if isinstance(context, Tensor):
+            return context[rows]
+        constants = set() if self._graph is None else self._graph.constants
+        return {node: v if node in constants else _of_images(node, v, list(rows), n) for node, v in context.items()}
 
     def _run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
         assert self._graph is not None
@@ -494,7 +507,7 @@ def ablation_drops(
                 name: lambda maps, some=some, values=values: _set_each(maps.clone(), some, values)
                 for name, values in (pooled or {}).items()
             }
-            out = segment.respond(many, repeat_context(context, len(some)), edits)[:, 0]
+            out = segment.respond(many, segment.picked(context, list(range(n)) * len(some), n), edits)[:, 0]
             for k in range(len(some)):
                 rows = out[k * n : (k + 1) * n]
                 drops.append(before - torch.stack([rows[i, y, x] for i, (y, x) in enumerate(positions)]))
@@ -509,8 +522,34 @@ def _set_each(maps: Tensor, channels: Sequence[int], values: Tensor) -> Tensor:
     return maps
 
 
-def repeat_context(context: Any, times: int) -> Any:
-    """A segment's context for a batch that repeats the same images `times` times."""
-    if isinstance(context, Tensor):
-        return context.repeat(times, 1, 1, 1)
-    return {node: value.repeat(times, *[1] * (value.ndim - 1)) for node, value in context.items()}
+def _of_images(node: fx.Node, value: Any, rows: list[int], n: int) -> Any:
+    """The value that a node has on the images `rows`, from the one it has on all `n`."""
+    if not isinstance(value, Tensor):
+        return _size_of_images(node, value, node.meta.get("value"), rows, n)
+    labels, shape = node.meta.get("labels"), shape_of(node)
+    if isinstance(labels, tuple):
+        for axis, atoms in enumerate(labels):
+            kinds = [atom.root.kind for atom in atoms]
+            sizes = [n if atom.root.kind == "image" else atom.size for atom in atoms]
+            if "image" in kinds and math.prod(sizes) == value.shape[axis]:  # windows of all images are one axis
+                parts = value.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+                images = torch.tensor(rows, device=value.device)
+                return parts.index_select(axis + kinds.index("image"), images).flatten(axis, axis + len(sizes) - 1)
+    elif shape is not None and shape[0] == 1 and len(value) == n:
+        return value[rows]
+    raise GraphError(f"{node.name} of shape {tuple(value.shape)} bypasses the source: which images it is of is unknown")
+
+
+def _size_of_images(node: fx.Node, value: Any, of_one: Any, rows: list[int], n: int) -> Any:
+    """A size as it is on other images, from what it is on `n` and was on one."""
+    if isinstance(value, (tuple, list)) and isinstance(of_one, (tuple, list)) and len(value) == len(of_one):
+        return type(value)(_size_of_images(node, v, o, rows, n) for v, o in zip(value, of_one, strict=True))
+    if value == of_one and not (n == 1 and _is_batch_size(node)):
+        return value
+    if isinstance(value, int) and isinstance(of_one, int) and value == of_one * n:
+        return of_one * len(rows)
+    raise GraphError(f"{node.name} bypasses the source and depends on the images: what it is on others is unknown")
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    return node.args[1:] == (0,) and (node.target in (operator.getitem, "size"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuits.network.subnetwork import Reader, repeat_context
+from circuits.network.subnetwork import Reader
 from circuits.tracing.ablation import Ablation, Batch, UnitsByLayer
 
 VALUES = 1 << 23
@@ -98,7 +98,7 @@ class ChannelEdits:
         rows = masks.repeat_interleave(n, dim=0)
         repeated = Batch(
             batch.acts.repeat(len(some), 1, 1, 1),
-            repeat_context(batch.context, len(some)),
+            self.ablation.segment.picked(batch.context, list(range(n)) * len(some), n),
             {k: v if len(v) == 1 else v.repeat(len(some), 1, 1, 1) for k, v in batch.baselines.items()},
         )
         values = self.ablation.ablated(repeated, {self.layer: rows})
