@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.commands.trace import scored, write_report
+from apps.cli.commands.trace import OptionalSteps, scored, write_report
 from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short, show_circuit
@@ -17,6 +18,7 @@ from apps.cli.output.console import clock, signed, table
 from apps.cli.output.demo_story import CAR_PARTS, car_unit, parts_of
 from apps.cli.output.kernel_text import halves
 from apps.cli.output.part_names import SURE
+from apps.cli.output.photo_demo import MODEL
 from apps.cli.registry import command
 
 WIDTH = 8
@@ -38,16 +40,43 @@ class Demo(Command):
     It is a benchmark with a known answer: the units for parts were trained by masks, the car unit reads only these,
     and a penalty keeps its parents few. Which parts, where and with which sign was learned from labels.
 
+    `circuits demo googlenet-bvlc` tells the story of a network trained on photographs, where nothing was built in: the
+    best units for cars, their parents, named by outlined parts where there are such, and what is lost without the parts
+    and without the units for them, beside controls. It needs its weights and photographs ($CIRCUITS_WEIGHTS,
+    $CIRCUITS_DATA), takes some minutes, and says what does not hold.
+
     Example:
         circuits demo
         circuits demo --out demo        # then open demo/index.html
+        circuits demo googlenet-bvlc --store store --out cars
     """
 
+    model: tyro.conf.Positional[Literal["scenes", "googlenet-bvlc"]] = "scenes"
+    """The network of the story."""
+    cars: Path | None = None
+    """googlenet-bvlc: folder of photographs of cars; by default cars in $CIRCUITS_DATA."""
+    others: Path | None = None
+    """googlenet-bvlc: folder of photographs of other things; by default imagenet-sample in $CIRCUITS_DATA."""
+    parts: Path | None = None
+    """googlenet-bvlc: folder with images/ and annotations.json (COCO), cars with outlined parts; by default car-parts
+    in $CIRCUITS_DATA where that is there."""
+    store: Path | None = None
+    """googlenet-bvlc: store that part labels are read from, or written to."""
+    units: int = 2
+    """googlenet-bvlc: how many of the best units for cars."""
+    visualize: OptionalSteps = 0
+    """googlenet-bvlc, with --out: feature visualizations of the units, of so many steps (128 where no number
+    follows)."""
     n: int = 312
     """How many scenes to look at; 24 of each class by default."""
 
     def run(self, session: Session) -> CommandResult:
         """Find, trace, name, score."""
+        if self.model == MODEL:
+            return self._on_photographs(session)
+        given = [name for name in ("cars", "others", "parts", "store", "visualize") if getattr(self, name)]
+        if given:
+            raise UsageError(f"--{given[0]} is for the demo on photographs: circuits demo {MODEL}")
         from circuits.network.model import load
         from circuits.tracing.trace import trace
         from zoo.images.sources import open_images
@@ -103,6 +132,18 @@ class Demo(Command):
 
         document = {"unit": unit, "auc": auc, "parents": parents, "circuit": circuit.to_json(), "seconds": seconds}
         return CommandResult(document, show, write)
+
+    def _on_photographs(self, session: Session) -> CommandResult:
+        from apps.cli.output.photo_demo import open_photographs, result_of, tell
+        from circuits.network.model import load
+
+        self.check_least("units")
+        if self.visualize < 0 or (self.visualize and self.out is None):
+            raise UsageError("--visualize takes steps from 1, and draws into the reports of --out DIR")
+        photographs = open_photographs(self.cars, self.others, self.parts, self.seed)
+        model = load(self.model, device=self.device)
+        stories = tell(session, model, photographs, store=self.store, units=self.units, seed=self.seed)
+        return result_of(session, model, photographs, stories, self.visualize, self.seed)
 
 
 _PYTHON = """\

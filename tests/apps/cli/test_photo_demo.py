@@ -1,0 +1,130 @@
+"""The car story on photographs, on drawn cars in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import circuits
+from apps.cli.common import Session
+from apps.cli.output.photo_demo import Photographs, UnitStory, result_of, tell
+from apps.cli.output.photo_story import PartLoss, Share, Story, centroid, elsewhere, filled, occlusions, part_losses
+from tests.apps.terminal import Cli, is_refused
+from zoo.images.sources import Images, open_images
+
+LAYERS = ("mixed3b", "mixed4a")
+PARTS = ("wheel", "window", "car_body")
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Photographs:
+    images = open_images("scenes:312")
+    assert images.labels is not None and images.classes is not None
+    car = images.classes.index("car")
+    cars, others = ([i for i, label in enumerate(images.labels) if (label == car) is same] for same in (True, False))
+    return Photographs(images.subset(cars), images.subset(others[:48]), images.subset(cars))
+
+
+@pytest.fixture(scope="module")
+def stories(photographs: Photographs) -> list[UnitStory]:
+    model = circuits.load("scenes")
+    return tell(Session("circuits demo"), model, photographs, layers=LAYERS, parts=PARTS, units=1)
+
+
+def test_drawn_cars_have_their_parts_named_and_used(stories: list[UnitStory]) -> None:
+    (story,) = stories
+    names = {row["part"] for row in story.parents if row["named"]}
+    assert {"wheel", "window"} <= names, story.parents
+    assert {loss.part for loss in story.losses if loss.used} >= {"wheel"}, story.losses
+    assert all(loss.elsewhere is not None for loss in story.losses)
+    assert story.height is not None and story.height.lower > story.height.upper  # wheels below windows
+    score = story.circuit.score
+    assert score is not None and score.comparison is not None and score.strong_faithfulness
+    assert story.describe()["losses"][0]["used"] in (True, False)
+
+
+def test_what_a_unit_loses_is_what_edits_take_from_its_peak(photographs: Photographs) -> None:
+    model = circuits.load("scenes")
+    assert photographs.annotated is not None
+    activity = circuits.capture(model, photographs.cars, LAYERS[0])[LAYERS[0]].mean(dim=(0, 2, 3))
+    tops = {"wheel": [39, 6], "window": [46]}
+    story = Story(
+        model, *LAYERS, photographs.others, photographs.annotated, activity, tops, torch.Generator().manual_seed(1)
+    )
+    occluded = occlusions(story, controls=["wheel"])
+    reference = circuits.capture(model, photographs.others, LAYERS[0])[LAYERS[0]]
+    rows = {row.part: row for row in part_losses(story, occluded, f"{LAYERS[1]}:11", reference)}
+
+    def peak(pixels: torch.Tensor, edits: list[circuits.Ablate]) -> torch.Tensor:
+        with circuits.edit(model, edits, reference=photographs.others):
+            return circuits.capture(model, pixels, LAYERS[1])[LAYERS[1]][:, 11].flatten(1)
+
+    clean = peak(occluded.pixels, [])
+    at = clean.argmax(dim=1, keepdim=True)
+    before = clean.gather(1, at)[:, 0]
+    cut = peak(occluded.pixels, [circuits.Ablate(f"{LAYERS[0]}:{u}", to="mean") for u in tops["wheel"]])
+    there = occluded.visible["wheel"] & (before > 0)
+    lost = (before - cut.gather(1, at)[:, 0])[there].mean() / before[there].mean()
+    assert rows["wheel"].ablated.value == pytest.approx(float(lost), abs=1e-4)
+    without = peak(filled(occluded.pixels, occluded.masks["wheel"]), [])
+    lost = (before - without.gather(1, at)[:, 0])[there].mean() / before[there].mean()
+    assert rows["wheel"].occluded.value == pytest.approx(float(lost), abs=1e-4)
+    assert rows["wheel"].n_images == int(there.sum()) and rows["window"].elsewhere is None
+    mask = occluded.masks[elsewhere("wheel")]
+    assert not (mask & occluded.masks["wheel"]).any() and mask.any()
+
+
+def test_the_centroid_of_weights_is_how_far_below_the_middle_they_lie() -> None:
+    kernels = torch.zeros(2, 3, 3)
+    kernels[0, 2, 1], kernels[1, 1, 0], kernels[1, 0, 0] = 3.0, 1.0, -5.0  # what inhibits does not count
+    assert centroid(kernels) == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize(
+    ("occlusion", "ablation", "used"),
+    [((0.3, 0.5), (0.3, 0.5), True), ((0.0, 0.5), (0.3, 0.5), False), ((0.3, 0.5), (0.0, 0.5), False)],
+)
+def test_a_part_is_used_where_both_losses_lie_above_their_controls(
+    occlusion: tuple[float, float], ablation: tuple[float, float], used: bool
+) -> None:
+    def share(ends: tuple[float, float]) -> Share:
+        return Share(sum(ends) / 2, *ends)
+
+    assert PartLoss("wheel", 9, share(occlusion), share((0, 0.1)), share(ablation), share((0, 0.1)), 0, 0).used is used
+
+
+def test_the_report_and_the_verdict(photographs: Photographs, stories: list[UnitStory], tmp_path: Path) -> None:
+    result = result_of(Session("circuits demo"), circuits.load("scenes"), photographs, stories, 0, 0)
+    console = Console(width=200, record=True)
+    result.show(console)
+    text = " ".join(console.export_text().split())
+    assert "parents named by masks" in text and "% of the mask's share" in text and "of equal activity" in text
+    assert result.write is not None
+    result.write(tmp_path)
+    name = stories[0].circuit.target.rpartition("/")[2].replace(":", "-")
+    assert (tmp_path / f"{name}.png").is_file() and (tmp_path / name / "index.html").is_file()
+
+
+def test_without_outlines_parents_have_no_names(photographs: Photographs) -> None:
+    def few(images: Images) -> Images:
+        return images.spread(16)
+
+    bare = Photographs(few(photographs.cars), few(photographs.others), None)
+    (story,) = tell(Session("circuits demo"), circuits.load("scenes"), bare, layers=LAYERS, units=1)
+    assert story.losses == [] and "part" not in story.parents[0] and story.circuit.score is not None
+
+
+def test_what_is_missing_is_named_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CIRCUITS_DATA", raising=False)
+    ran = cli("demo", "googlenet-bvlc")
+    assert is_refused(ran) and "--cars FOLDER" in ran.err
+    monkeypatch.setenv("CIRCUITS_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("CIRCUITS_HOME", str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "photograph.png")
+    ran = cli("demo", "googlenet-bvlc", "--cars", tmp_path, "--others", tmp_path)
+    assert is_refused(ran) and "bvlc_googlenet" in ran.err
+    assert is_refused(cli("demo", "scenes", "--cars", tmp_path))
