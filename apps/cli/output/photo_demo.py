@@ -233,14 +233,14 @@ def result_of(
 
         for story in stories:
             circuit, name = story.circuit, short(story.circuit.target).replace(":", "-")
-            pictures = visualized(session, model, circuit, steps, seed) if steps else {}
+            visualizations = visualized(session, model, circuit, steps, seed) if steps else {}
             part = folder / name
             part.mkdir(parents=True, exist_ok=True)
             python = _PYTHON.format(model=model.name, unit=circuit.target, width=WIDTH, layer=circuit.layers[1])
             traced = photographs.cars.spread(TRACED)
-            write_report(part, model, circuit, traced, session.invocation, python, pictures if steps else None)
+            write_report(part, model, circuit, traced, session.invocation, python, visualizations if steps else None)
             # without any photograph: to be shown where these may not be
-            figure = plot.circuit_graph(circuit, {unit: [pixels] for unit, pixels in pictures.items()})
+            figure = plot.circuit_graph(circuit, {unit: [pixels] for unit, pixels in visualizations.items()})
             plot.save_figure(figure, folder / f"{name}.png")
 
     return CommandResult({"model": model.name, "units": [story.describe() for story in stories]}, show, write)
