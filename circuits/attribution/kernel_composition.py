@@ -19,6 +19,7 @@ offset, which `_sum` aligns on a common window.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,15 @@ class Kernel:
         return values
 
 
-def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor | None, channels: Tensor) -> Kernel:
+def compose(
+    graph: Graph,
+    source: fx.Node,
+    target: fx.Node,
+    directions: Tensor | None,
+    channels: Tensor,
+    *,
+    within: Collection[fx.Node] | None = None,
+) -> Kernel:
     """The kernel from `source` to units of `target` in the linearized network.
 
     Args:
@@ -70,11 +79,18 @@ def compose(graph: Graph, source: fx.Node, target: fx.Node, directions: Tensor |
         source, target: nodes of it.
         directions: `(T, C)` directions read at the target, or None for single channels.
         channels: `(T,)` channels read at the target when `directions` is None.
+        within: the nodes that a path may cross, both ends included (default: all).
 
     Raises:
         GraphError: no path, or an operation on it that has no exact linear form.
     """
     path = graph.between(source, target)
+    if within is not None:
+        reached = {source}
+        for n in path[1:]:
+            if n in within and any(i in reached for i in graph.ops[n].inputs):
+                reached.add(n)
+        path = [n for n in path if n in reached]
     shape = shape_of(target)
     assert shape is not None
     stride = (1, 1) if len(shape) == 4 else (0, 0)

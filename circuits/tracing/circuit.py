@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -74,6 +75,22 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class FoldedSum:
+    """The sum of a unit that was traced through bottlenecks, had the bottlenecks been passed as if linear.
+
+    `total + bias + remainder = pre_activation` of its `Rest`.
+
+    Attributes:
+        total: what all sources of the layer before contribute by their expanded weights; bias: what the biases do.
+        remainder: what the ReLUs of the bottlenecks change.
+    """
+
+    total: float
+    bias: float
+    remainder: float
+
+
+@dataclass(frozen=True)
 class Rest:
     """What a node of the circuit receives besides its edges in the circuit.
 
@@ -87,6 +104,7 @@ class Rest:
         remainder: what the ReLUs in between (and inputs that bypass the source layer) change; zero
             where the network is linear between the two layers.
         pre_activation: the target's value before its own ReLU.
+        folded: the other reading of a unit that was traced through bottlenecks; else None.
     """
 
     target: str
@@ -96,6 +114,21 @@ class Rest:
     bias: float
     remainder: float
     pre_activation: float
+    folded: FoldedSum | None = None
+
+    @property
+    def nonlinear(self) -> float:
+        """`|remainder| / |pre_activation|`: how much of the response the contributions leave out; near 0 is good."""
+        return _ratio(self.remainder, self.pre_activation)
+
+    @property
+    def folded_nonlinear(self) -> float | None:
+        """The same of the folded reading."""
+        return None if self.folded is None else _ratio(self.folded.remainder, self.pre_activation)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return abs(part) / abs(whole) if whole else (math.inf if part else 0.0)
 
 
 @dataclass(frozen=True)
@@ -275,7 +308,7 @@ class Circuit:
             "layers": list(self.layers),
             "nodes": [_node_json(n) for n in self.nodes],
             "edges": [_edge_json(e) for e in self.edges],
-            "rest": [vars(r) for r in self.rest],
+            "rest": [_rest_json(r) for r in self.rest],
             "score": None if self.score is None else _score_json(self.score),
             "provenance": _plain(dict(self.provenance)),
         }
@@ -298,7 +331,7 @@ class Circuit:
                 layers=tuple(data["layers"]),
                 nodes=tuple(_read_node(n) for n in data["nodes"]),
                 edges=tuple(_read_edge(e) for e in data["edges"]),
-                rest=tuple(Rest(**r) for r in data["rest"]),
+                rest=tuple(_read_rest(r) for r in data["rest"]),
                 score=None if data["score"] is None else _read_score(data["score"]),
                 provenance=dict(data["provenance"]),
             )
@@ -417,6 +450,16 @@ def _read_edge(data: Mapping[str, Any]) -> Edge:
     if kernel.ndim != 2:
         raise ValueError("a kernel is a table of numbers")
     return Edge(**{**data, "kernel": kernel, "offset": tuple(data["offset"]), "stride": tuple(data["stride"])})
+
+
+def _rest_json(rest: Rest) -> dict[str, Any]:
+    values = {name: value for name, value in vars(rest).items() if name != "folded"}
+    return values if rest.folded is None else {**values, "folded": vars(rest.folded)}
+
+
+def _read_rest(data: Mapping[str, Any]) -> Rest:
+    folded = data["folded"] if "folded" in data else None
+    return Rest(**{**data, "folded": None if folded is None else FoldedSum(**folded)})
 
 
 def _score_json(score: Score) -> dict[str, Any]:

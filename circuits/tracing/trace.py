@@ -8,7 +8,6 @@ Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
+from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
 from circuits.errors import AddressError, CircuitsError, GraphError
@@ -28,6 +28,7 @@ from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from circuits.tracing.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
+from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 from circuits.tracing.rankings.ranking import taken
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
@@ -65,6 +66,7 @@ def trace(
     baseline: str | Baseline | None = None,
     against: Any = None,
     layers: Sequence[str] | None = None,
+    through_bottlenecks: bool = False,
     threshold: float = 0.0,
     n_positions: int = 32,
     n_examples: int = 9,
@@ -89,6 +91,9 @@ def trace(
             Default zero for "weights" and "attribution", else the mean; "ablation" takes only the mean.
         against: a counterfactual image for each image, as the baseline.
         layers: source layers to go back through, latest first (default: the model's trunk).
+        through_bottlenecks: also trace through the units behind the ReLUs between two layers: bottlenecks, depthwise
+            convolutions, inner layers of residual blocks. Every step is then linear and `remainder` is zero; each unit
+            on the way has `width` parents, and `Rest.folded` is the sum without them. With by="weights".
         threshold: drop sources below this share of a node's strongest.
         n_positions: images on which the target is strongest, over which contributions are averaged.
         n_examples: strongest positions stored for every node, over all images.
@@ -100,6 +105,7 @@ def trace(
 
     Raises:
         AddressError: unknown unit or layer. CircuitsError: nonsense options, or the target is active nowhere.
+        GraphError: a path without kernels (by="weights"), or without a linear form (through_bottlenecks).
 
     >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
     """
@@ -110,43 +116,41 @@ def trace(
     stand_in = _baseline(by, baseline, against)
     chain = _chain(model, unit, depth, layers)
     dataset = open_images(images)
-    also = _pools(model, chain) if by == "ablation" else []
-    peaks = layer_peaks(model, dataset, chain, unit, also=also, batch_size=batch_size, progress=progress)
+    pools = _pools(model, chain) if by == "ablation" else []
+    inner = _bottlenecks(model, unit, chain, by) if through_bottlenecks else []
+    peaks = layer_peaks(model, dataset, chain, unit, also=[*pools, *inner], batch_size=batch_size, progress=progress)
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     with torch.no_grad():
-        acts = read(model, batch, [model.layers[name] for name in peaks.layers if name not in also])
+        acts = read(model, batch, [model.layers[name] for name in peaks.layers if name not in pools])
     sources = _Sources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size)
-    frontier = _Frontier(unit.layer, [unit], {unit: [p.position for p in strongest]})
-    depths, edges, rest = {unit: 0}, [], []
-    levels = [frontier]
-    for level, source in enumerate(chain[1:], start=1):
-        step = _Step(model, source, frontier, batch, acts, peaks, by, sources)
-        frontier = _Frontier(source, [])
-        for node in step.frontier.units:
-            node_edges, node_rest = step.explain(node, width, threshold)
-            edges += node_edges
-            rest.append(node_rest)
-            for edge in node_edges:
-                parent = Unit.parse(edge.source)
-                if parent not in frontier.positions:
-                    frontier.units.append(parent)
-                    frontier.positions[parent] = step.positions_of(node, parent)
-                depths.setdefault(parent, level)
-        if not frontier.units:
-            break
-        levels.append(frontier)
-    if not edges:
+    positions = [p.position for p in strongest]
+    followed: dict[str, Any] = {}
+    if through_bottlenecks:
+        path = follow(model, unit, chain, batch, positions, sources, width=width, threshold=threshold)
+        followed = {"through_bottlenecks": True, "trunk": chain}
+        chain = path.layers(model)
+    else:
+        path = Path({unit: positions})
+        frontier = _Frontier(unit.layer, [unit], {unit: positions})
+        for source in chain[1:]:
+            step = _Step(model, source, frontier, batch, acts, peaks, by, sources)
+            frontier = step.extend(path, width, threshold)
+            if not frontier.units:
+                break
+    if not path.edges:
         tokens = [n for n in model.layers if model.layers[n].view == chain[1]]
         hint = f"; it also has {', '.join(tokens)}" if tokens else ""
         raise CircuitsError(f"no unit of {chain[1]} contributes to {unit} where it is most active{hint}")
-    nodes = [_node(model, u, depths[u], peaks, levels, acts, dataset, n_examples) for u in depths]
+    nodes = [
+        _node(model, u, chain.index(u.layer), peaks, at, acts, dataset, n_examples) for u, at in path.positions.items()
+    ]
     return Circuit(
         target=str(unit),
         model=model.name,
         nodes=tuple(nodes),
-        edges=tuple(edges),
-        rest=tuple(rest),
+        edges=tuple(path.edges),
+        rest=tuple(path.rest),
         layers=tuple(chain),
         by=by,
         provenance=provenance(
@@ -160,6 +164,7 @@ def trace(
             width=width,
             **({} if stand_in is None else {"baseline": stand_in.name}),
             threshold=threshold,
+            **followed,
         ),
     )
 
@@ -184,6 +189,22 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
     if len(chain) == 1:
         raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
     return chain
+
+
+def _bottlenecks(model: Model, unit: Unit, chain: Sequence[str], by: By) -> list[str]:
+    """The layers between those of the chain whose units a trace through bottlenecks may come to.
+
+    Raises:
+        CircuitsError: what cannot be traced in this way.
+    """
+    if by != "weights":
+        raise CircuitsError(f"through_bottlenecks takes linear steps, whose contributions are weights: not by={by!r}")
+    if unit.basis is not None:
+        raise CircuitsError(f"through_bottlenecks takes a channel as its target; {unit.short} is a latent")
+    inner: dict[str, None] = {}
+    for after, source in zip(chain, chain[1:], strict=False):
+        inner |= dict.fromkeys(LinearSteps(model, source).layers(after))
+    return [name for name in inner if name not in chain]
 
 
 def _pools(model: Model, chain: Sequence[str]) -> list[str]:
@@ -294,6 +315,21 @@ class _Step:
                 graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))
             return None
 
+    def extend(self, path: Path, width: int, threshold: float) -> _Frontier:
+        """Add the parents of all units of the frontier to a path; gives the frontier that they are."""
+        parents = _Frontier(self.source, [])
+        for node in self.frontier.units:
+            edges, rest = self.explain(node, width, threshold)
+            path.edges += edges
+            path.rest.append(rest)
+            for edge in edges:
+                parent = Unit.parse(edge.source)
+                if parent not in parents.positions:
+                    parents.units.append(parent)
+                    parents.positions[parent] = self.positions_of(node, parent)
+                path.positions.setdefault(parent, parents.positions[parent])
+        return parents
+
     def explain(self, node: Unit, width: int, threshold: float) -> tuple[list[Edge], Rest]:
         positions = self.frontier.positions[node]
         segment = Segment(self.model, self.start, node, pre=True)
@@ -375,18 +411,7 @@ class _Step:
             kernel = self.gradients[node][:, channel].sum(dim=(1, 2)).mean().view(1, 1)
         else:
             kernel = self.weights.kernels[self.frontier.units.index(node), channel]
-        kernel = kernel.detach().cpu().float()
-        total = float(kernel.sum())
-        return Edge(
-            source=str(Unit(self.source, channel, self.model.name)),
-            target=str(node),
-            sign=1 if strength > 0 else -1,
-            weight=math.copysign(float(kernel.norm()), total),
-            strength=strength,
-            kernel=kernel.numpy(),
-            offset=(0, 0) if self.weights is None else self.weights.offset,
-            stride=(1, 1) if self.weights is None else self.weights.stride,
-        )
+        return weighted_edge(Unit(self.source, channel, self.model.name), node, strength, kernel, self.weights)
 
     def positions_of(self, node: Unit, parent: Unit) -> list[Pair]:
         """Where the parent acts on the node on each image: its largest contribution within the kernel."""
@@ -396,29 +421,9 @@ class _Step:
             width = self.acts.shape[3]
             products = (self.gradients[node] * self.acts)[:, channel].abs().flatten(1)
             return [(i // width, i % width) for i in products.argmax(dim=1).tolist()]
-        row = self.frontier.units.index(node)
-        kernel = self.weights.kernels[row, channel].to(self.acts)
-        positions = self.frontier.positions[node]
-        patches = self.weights.patches(self.acts[:, channel : channel + 1], positions)[:, 0]
-        flat = (patches * kernel).abs().flatten(1).argmax(dim=1).tolist()
-        h, w = self.acts.shape[2:]
-        result = []
-        for i, (y, x) in enumerate(positions):
-            top = y * self.weights.stride[0] + self.weights.offset[0] + flat[i] // kernel.shape[1]
-            left = x * self.weights.stride[1] + self.weights.offset[1] + flat[i] % kernel.shape[1]
-            result.append(self._on_source(i, channel, min(max(top, 0), h - 1), min(max(left, 0), w - 1)))
-        return result
-
-    def _on_source(self, i: int, channel: int, y: int, x: int) -> Pair:
-        """A position of the start layer on the source's own grid: the peak within what a pool took it from."""
-        if self.start == self.source or self.source_acts.shape == self.acts.shape:
-            return (y, x)
-        maps = self.source_acts[i, channel]
-        ry, rx = -(-maps.shape[0] // self.acts.shape[2]), -(-maps.shape[1] // self.acts.shape[3])
-        top, left = min(y * ry, maps.shape[0] - 1), min(x * rx, maps.shape[1] - 1)
-        window = maps[top : top + ry + 1, left : left + rx + 1]
-        best = int(window.argmax())
-        return (top + best // window.shape[1], left + best % window.shape[1])
+        own = self.acts if self.start == self.source else self.source_acts
+        row, positions = self.frontier.units.index(node), self.frontier.positions[node]
+        return acting_positions(self.weights, row, channel, self.acts, own, positions)
 
 
 def _node(
@@ -426,12 +431,11 @@ def _node(
     unit: Unit,
     depth: int,
     peaks: Peaks,
-    levels: list[_Frontier],
+    positions: list[Pair],
     acts: dict[str, Tensor],
     dataset: Images,
     n_examples: int,
 ) -> Node:
-    positions = levels[depth].positions[unit]
     response = respond(model, unit, acts[unit.layer])
     values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
     assert unit.index is not None

@@ -61,6 +61,7 @@ class Trace(ImageOptions):
     Example:
         circuits trace scenes/mixed4a:11 --out report
         circuits trace googlenet-bvlc/mixed4c:499 --images photos --depth 2 --width 4 --out cars
+        circuits trace googlenet-bvlc/mixed4c:499 --images photos --through-bottlenecks
         circuits trace scenes/mixed4a:11@3,5 --no-score --json
     """
 
@@ -73,6 +74,9 @@ class Trace(ImageOptions):
     by: Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"] = "weights"
     """What ranks the parents: weight x activation, gradient x activation, or what is lost without them, at the
     strongest positions; or one of the methods of `circuits rank`, over all positions."""
+    through_bottlenecks: bool = False
+    """Also trace through the units behind the ReLUs between two layers, such as an inception block's bottlenecks: every
+    step is then linear, and nothing of the response is left unexplained. With --by weights."""
     baseline: Literal["mean", "resample", "zero"] | None = None
     """What contributions are counted from; by default zero for weights and attribution, else the mean."""
     against: str | None = None
@@ -109,6 +113,7 @@ class Trace(ImageOptions):
                 depth=self.depth,
                 width=self.width,
                 by=self.by,
+                through_bottlenecks=self.through_bottlenecks,
                 baseline=self.baseline,
                 against=self.against,
                 **reporting(report),
@@ -129,7 +134,9 @@ class Trace(ImageOptions):
         return CommandResult(circuit.to_json(), show, write, named="")
 
     def _counted(self) -> str:
-        given = {"baseline": self.baseline, "against": self.against}
+        given = {
+            "through_bottlenecks": self.through_bottlenecks or None, "baseline": self.baseline, "against": self.against,
+        }  # fmt: skip
         return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
 
     def python(self, unit: str) -> str:

@@ -106,6 +106,10 @@ def show_circuit(console: Console, circuit: Circuit) -> None:
     console.print()
     if circuit.by != "ablation" and circuit.rest:
         console.print(contribution_table(circuit))
+        from circuits.plot.drawing.wording import sum_sentences
+
+        for sentence in sum_sentences(circuit):
+            console.print(Text(sentence, style="yellow" if sentence.startswith("Do not") else "dim"))
         console.print()
     if circuit.score is not None:
         show_score(console, circuit)

@@ -24,6 +24,7 @@ from circuits.tracing.trace import trace
 PAGE = Entry("Circuit", ":material/account_tree:", "a unit traced back through the layers, and scored", order=30)
 BY = {
     "weights": "Weights",
+    "bottlenecks": "Weights, through bottlenecks",
     "attribution": "Attribution",
     "ablation": "Ablation",
     "gradient": "Gradient, all positions",
@@ -94,16 +95,22 @@ def _traced(at: Location) -> Circuit | None:
     columns = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
     depth = pick("Depth", DEPTHS, "depth", columns[0])
     width = pick("Parents per unit", WIDTHS, "width", columns[1])
-    by: Any = pick("Edges by", BY, "by", columns[2])
+    by = pick("Edges by", BY, "by", columns[2])
     columns[3].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.images_for_trace(at, MOST_IMAGES)
     model, unit = at.model, at.unit
     return page_frame.background_result(
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, by),
         f"tracing {unit.short} on its {len(images):,} top activating images",
-        lambda report: trace(model, unit, images=images, depth=int(depth), width=int(width), by=by, progress=report),
+        lambda report: trace(
+            model, unit, images=images, depth=int(depth), width=int(width), progress=report, **_method(by)
+        ),
         model=model,
     )
+
+
+def _method(by: str) -> dict[str, Any]:
+    return {"by": "weights", "through_bottlenecks": True} if by == "bottlenecks" else {"by": by}
 
 
 def _python(at: Location) -> str:
@@ -112,7 +119,7 @@ def _python(at: Location) -> str:
         "import circuits\n\n"
         f"{state.loading_code_of(at)}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
-        f"options = {{'depth': {depth}, 'width': {width}, 'by': {by!r}}}\n"
+        f"options = { {'depth': int(depth), 'width': int(width), **_method(by)} }\n"
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
         "score = circuits.score(model, circuit, images=images)\n"
         "print(score.faithfulness, score.faithfulness_percentile)\n"

@@ -211,7 +211,7 @@ def circuit_reading(circuit: Circuit) -> str:
         counts.append(f"{_count(len(minus), 'unit')} that {'inhibits' if len(minus) == 1 else 'inhibit'} it")
     sentences = [f"{target} is shown with {_listed(counts)}, from {_listed(source_layers)}."]
     sentences += _by_position(circuit, plus, "Excited") + _by_position(circuit, minus, "Inhibited")
-    sentences += _share(circuit) + _scores(circuit)
+    sentences += _share(circuit) + sum_sentences(circuit) + _scores(circuit)
     return " ".join(sentences)
 
 
@@ -233,6 +233,42 @@ def _share(circuit: Circuit) -> list[str]:
             listed, others = number(rest.total - rest.strength), number(rest.strength)
             return [f"On average the units shown add {listed} to its input, the others {others}."]
     return []
+
+
+MOSTLY = 0.5  # a remainder of this share of the response leaves contributions that explain less than half of it
+
+
+def sum_sentences(circuit: Circuit) -> list[str]:
+    """What the sums behind a circuit traced by weights are worth: a warning where most of a response is not linear.
+
+    Of a trace through bottlenecks both readings: with them as units, and with their ReLUs passed.
+    """
+    if circuit.by != "weights":
+        return []
+    sentences = []
+    bent = [rest for rest in circuit.rest if rest.nonlinear >= MOSTLY]
+    if bent:
+        first = next((rest for rest in bent if rest.target == circuit.target), bent[0])
+        others = f" The same holds of {_count(len(bent) - 1, 'other unit')}." if len(bent) > 1 else ""
+        sentences.append(
+            f"Do not interpret the contributions to {short(first.target)}: what ReLUs and maxima in between change is "
+            f"{number(first.remainder)} of its {number(first.pre_activation)}. Trace it through its bottlenecks "
+            f"(through_bottlenecks=True, --through-bottlenecks), or choose parents by='gradient'.{others}"
+        )
+    for rest in circuit.rest:
+        if rest.target == circuit.target and rest.folded is not None:
+            sentences.append(
+                f"Traced through its bottlenecks, the contributions and biases of {short(rest.target)} add up to its "
+                f"{number(rest.pre_activation)} but for {number(rest.remainder)}; with the bottlenecks passed as if "
+                f"they were linear, units of {_trunk_source(circuit)} would contribute {number(rest.folded.total)} and "
+                f"{number(rest.folded.remainder)} would be left unexplained."
+            )
+    return sentences
+
+
+def _trunk_source(circuit: Circuit) -> str:
+    trunk = circuit.provenance.get("trunk")
+    return str(trunk[1]) if isinstance(trunk, list | tuple) and len(trunk) > 1 else "the layer before"
 
 
 def _scores(circuit: Circuit) -> list[str]:
