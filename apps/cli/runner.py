@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.text import Text
@@ -61,6 +58,7 @@ def staged(out: Path | None) -> Iterator[Path | None]:
     if out is None:
         yield None
         return
+    from zoo.common.files import move_files, scratch
     from zoo.errors import CircuitsError, shorten
 
     out = out.expanduser().absolute()
@@ -68,32 +66,22 @@ def staged(out: Path | None) -> Iterator[Path | None]:
         parent = out if out.is_dir() else next(p for p in out.parents if p.exists())
         if out.exists() and not out.is_dir():
             raise CircuitsError(f"--out {shorten(out, 200)} is a file; give a folder")
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=".circuits-"))
+        staging = scratch(parent)
+        folder = staging.__enter__()
     except (OSError, ValueError) as error:
         raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
-    try:
+    with ExitStack() as ends:
+        ends.push(staging)
         yield folder
         try:
             with _undisturbed():
-                _move(folder, out)
+                move_files(folder, out)
         except OSError as error:
             raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _move(folder: Path, out: Path) -> None:
-    from zoo.common.files import new_file_mode
-
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        target = out / file.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.chmod(file, new_file_mode())
-        file.replace(target)
 
 
 @contextmanager

@@ -8,21 +8,22 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import shutil
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.figure import Figure, FigureResult
 from apps.processes import spread
-from zoo.common.files import write_text_atomically
+from zoo.common.files import move_files, scratch, write_text_atomically
+from zoo.common.reading import fits, read_json
 from zoo.common.results import plain
-from zoo.errors import CircuitsError, shorten
+from zoo.errors import CircuitsError, FileError, shorten
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,22 @@ SHARED = "shared"
 PACKAGE = "vision-circuits"
 OF = "settings.json"
 FORMATS = ("png", "svg")
+
+
+class _Claim(TypedDict):
+    what: str
+    holds: bool
+
+
+class _Document(TypedDict):
+    schema: int
+    key: str
+    id: str
+    name: str
+    title: str
+    caption: str
+    pictures: list[str]
+    claims: list[_Claim]
 
 
 @dataclass(frozen=True)
@@ -144,6 +161,8 @@ def _make(figure: Figure, context: FigureContext, out: Path, command: str, again
         document = _document(figure, context, result, key, command, seconds)
         _write(folder, result, document)
         return FigureOutcome(figure.id, "made", seconds=seconds, claims_failed=_failed(document))
+    except FileError as error:
+        return FigureOutcome(figure.id, "failed", str(error), time.perf_counter() - started)
     except CircuitsError as error:
         # the script does not apply, or a model of the user's own lacks what it needs: the run goes on
         return _without(figure, folder, "missing", str(error), started)
@@ -156,7 +175,7 @@ def _make(figure: Figure, context: FigureContext, out: Path, command: str, again
 
 def _without(figure: Figure, folder: Path, status: str, why: str, started: float) -> FigureOutcome:
     """The outcome of a figure that was not made. An older version is deleted, since it would pass for a new one."""
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     return FigureOutcome(figure.id, status, why, time.perf_counter() - started)
 
 
@@ -228,11 +247,23 @@ def _document(
 def _write(folder: Path, result: FigureResult, document: dict[str, Any]) -> None:
     from circuits.plot import save_figure
 
-    (folder / DOCUMENT).unlink(missing_ok=True)  # a folder without it is incomplete
-    for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
-        for kind in FORMATS:
-            save_figure(result.drawings[name], folder / f"{stem}.{kind}")
-    write_text_atomically(folder / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    with scratch(folder.parent) as made:
+        for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
+            for kind in FORMATS:
+                save_figure(result.drawings[name], made / f"{stem}.{kind}")
+        write_text_atomically(made / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        _remove(folder)  # now that the new version is whole on the disk
+        move_files(made, folder, last=DOCUMENT)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a figure: what its document names, and nothing that somebody added."""
+    document = read_document(folder)
+    names = [] if document is None else [Path(name).stem for name in document["pictures"]]
+    for name in [DOCUMENT, *(f"{stem}.{kind}" for stem in names for kind in FORMATS)]:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _stem(figure: Figure, name: str) -> str:
@@ -242,12 +273,12 @@ def _stem(figure: Figure, name: str) -> str:
 def read_document(folder: Path) -> dict[str, Any] | None:
     """The document of a figure, or None where the figure is missing or incomplete."""
     try:
-        document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(folder / DOCUMENT)
+        fits(document, _Document)
     except (OSError, ValueError):
         return None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA or "key" not in document:
-        return None
-    return document if all((folder / name).is_file() for name in document["pictures"]) else None
+    present = all(os.path.isfile(folder / name) for name in document["pictures"])
+    return document if present and document["schema"] == SCHEMA else None
 
 
 def _failed(document: dict[str, Any]) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
@@ -16,16 +17,70 @@ from circuits.activations.layout import NeighborSimilarity
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
+from zoo.common.reading import Count, Expected, Positive
 from zoo.common.stored import Stored, named, tidy
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"
 _STATUSES = ("ok", "dead", "not finite")
+
+
+class _Example(TypedDict):
+    image: Count
+    id: str
+    position: tuple[Count, Count]
+    value: float
+    box: tuple[int, int, int, int]
+
+
+class _Cell(TypedDict):
+    row: Count
+    column: Count
+    count: Count
+    examples: list[_Example]
+    units: list[tuple[str, float]]
+    labels: list[tuple[str, float]]
+
+
+class _Settings(TypedDict):
+    size: Annotated[int, Meta(ge=1, le=4096)]
+    batch_size: Positive
+
+
+class _Similarity(TypedDict):
+    what: str
+    pairs: Count
+    random: float
+    shuffled: float | None
+
+
+class _Document(TypedDict):
+    model: str
+    layer: str
+    grid: Annotated[int, Meta(ge=1, le=10_000)]
+    channels: Annotated[int, Meta(ge=1, le=64)]
+    cells: list[_Cell]
+    likeness: list[_Similarity]
+    settings: _Settings
+    provenance: dict[str, Any]
+
+
+_ARRAYS = {
+    "xy": Expected("real", ("samples", 2), 0, 1),
+    "images": Expected("whole", ("samples",), 0),
+    "positions": Expected("whole", ("samples", 2), 0),
+    "numbers": Expected("whole", ("samples",), 0),
+    "directions": Expected("real", ("cells", "units")),
+    "drawn": Expected("real", ("cells", "units")),
+}
+_MOST_VALUES = 1 << 29
+"""Values of all icons together: 2 GB. They are allocated before their files are read."""
 _ATLASES = Stored(
     "an atlas",
     "Delete it and make the atlas again, or give another folder",
     schema=SCHEMA,
     mark={"what": "activation atlas"},
+    shape=_Document,
 )
 
 
@@ -126,15 +181,19 @@ def _read(folder: Path) -> Atlas | None:
     if document is None:
         return None
     data = with_current_keys(document)
-    arrays = _tensors(folder / ARRAYS, ("xy", "images", "positions", "numbers", "directions", "drawn"))
+    arrays = _ATLASES.read_tensors(folder / ARRAYS, expected=_ARRAYS, sizes={"cells": len(data["cells"])})
     with _ATLASES.parsing(path):
         cells = tuple(_cell(c) for c in data["cells"])
         settings = dict(data["settings"])
-        side = int(settings["size"])
+        side, channels, grid = settings["size"], data["channels"], data["grid"]
+        if len(cells) * channels * side * side > _MOST_VALUES:
+            raise ValueError(f"{len(cells)} icons of {side} pixels a side")
+        if any(max(cell.row, cell.column) >= grid for cell in cells) or (arrays["numbers"] >= grid * grid).any():
+            raise ValueError(f"there are cells outside of a grid of {grid} a side")
         atlas = Atlas(
             model=str(data["model"]),
             layer=str(data["layer"]),
-            grid=int(data["grid"]),
+            grid=grid,
             xy=arrays["xy"].numpy(),
             images=arrays["images"].numpy(),
             positions=arrays["positions"].numpy(),
@@ -142,15 +201,13 @@ def _read(folder: Path) -> Atlas | None:
             cells=cells,
             directions=arrays["directions"],
             icon_directions=arrays["drawn"],
-            icons=torch.zeros(len(cells), int(data["channels"]), side, side),
+            icons=torch.zeros(len(cells), channels, side, side),
             statuses=("missing",) * len(cells),
             similarity=tuple(_similarity(entry) for entry in data["likeness"]),
             settings=settings,
             provenance=dict(data["provenance"]),
         )
-        if len(atlas.directions) != len(cells) or arrays["drawn"].shape != atlas.directions.shape:
-            raise ValueError(f"{len(cells)} cells, but {len(atlas.directions)} directions")
-        most = int(settings["batch_size"])
+        most = settings["batch_size"]
     return _with_icons(folder, atlas, most)
 
 
@@ -160,19 +217,15 @@ def _with_icons(folder: Path, atlas: Atlas, most: int) -> Atlas:
         path = folder / f"icons-{number:05d}.safetensors"
         if not path.is_file():
             continue
-        tensors = _tensors(path, ("icons", "statuses"))
-        if tensors["icons"].shape != icons[start : start + most].shape:
-            raise _ATLASES.damaged(path, f"it holds icons of shape {tuple(tensors['icons'].shape)}")
+        shape = tuple(icons[start : start + most].shape)
+        expected = {
+            "icons": Expected("real", shape, 0, 1),
+            "statuses": Expected("whole", shape[:1], 0, len(_STATUSES) - 1),
+        }
+        tensors = _ATLASES.read_tensors(path, expected=expected)
         icons[start : start + most] = tensors["icons"]
         statuses[start : start + most] = [_STATUSES[int(s)] for s in tensors["statuses"]]
     return replace(atlas, icons=icons, statuses=tuple(statuses))
-
-
-def _tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    tensors = _ATLASES.read_tensors(path)
-    if missing := [name for name in names if name not in tensors]:
-        raise _ATLASES.damaged(path, f"it holds no {', '.join(missing)}")
-    return tensors
 
 
 def _similarity(data: Mapping[str, Any]) -> NeighborSimilarity:

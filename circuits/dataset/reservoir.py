@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.common.reading import Expected
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
@@ -175,6 +177,17 @@ class KeepByStrength:
     def arrays(self, prefix: str) -> Arrays:
         """All of it, for a file."""
         return {f"{prefix}.{_KEYS[name]}": getattr(self, name) for name in _SLOT}
+
+    @classmethod
+    def expected(cls, prefix: str, units: int, images: int, positions: int) -> dict[str, Expected]:
+        """What arrays must be for `load`."""
+        shape = (units, cls.STEPS, f"slots of {prefix}")
+        return {
+            f"{prefix}.ticket": Expected("int64", shape, 0),
+            f"{prefix}.value": Expected("real", shape),
+            f"{prefix}.image": Expected("whole", shape, NO_IMAGE, images - 1),
+            f"{prefix}.place": Expected("whole", shape, 0, positions - 1),
+        }
 
     def load(self, prefix: str, arrays: Arrays) -> None:
         """What `arrays` wrote."""

@@ -47,6 +47,7 @@ from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.hooks import visit
 from circuits.network.model import Model
+from zoo.common.checks import whole_number
 from zoo.common.stored import named, sha256
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
@@ -178,7 +179,7 @@ def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
     partial = folder / PARTIAL
     for path in sorted(partial.glob("*")):
         if path.suffix == ".safetensors" and not replace:
-            _same(folder, SCANS.read_about(path)["asked"], identity)
+            _same(folder, SCANS.read_about(path).get("asked"), identity)
         else:
             path.unlink()
     if replace:
@@ -314,10 +315,10 @@ def _resume(path: Path, tallies: dict[str, Tally]) -> list[int]:
     """Load the tallies that `_save` wrote; returns the chunks that are in them."""
     if not path.is_file():
         return []
-    arrays = SCANS.read_tensors(path, framework="numpy")
     for name, tally in tallies.items():
-        tally.load({key.removeprefix(f"{name}/"): v for key, v in arrays.items() if key.startswith(f"{name}/")})
-    done = [int(chunk) for chunk in SCANS.read_about(path)["done"]]
+        tally.load(SCANS.read_tensors(path, prefix=f"{name}/", framework="numpy", expected=tally.expected()))
+    with SCANS.parsing(path):
+        done = [whole_number("a chunk", chunk, least=0) for chunk in SCANS.read_about(path)["done"]]
     logger.info("resuming a scan of which %d chunks are done", len(done))
     return done
 
@@ -340,7 +341,7 @@ def _finish(
         tally = new_tallies([site], plan)[site.name]
         for path in partial:
             part = new_tallies([site], plan)[site.name]
-            part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy"))
+            part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy", expected=part.expected()))
             tally.merge(part)
         of_layer = _layer_arrays(model, site, tally)
         of_samples = {"ticket": tally.sample_ticket, "values": tally.sample_values}

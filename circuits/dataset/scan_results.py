@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from circuits.dataset.reservoir import NO_IMAGE, Arrays, Ints, KeepByStrength
 from circuits.dataset.scan_store import (
     IMAGES,
     LAYERS,
+    MANIFEST,
     SAMPLES,
     SCANS,
     StoreError,
@@ -28,13 +29,21 @@ from circuits.dataset.scan_store import (
 from circuits.dataset.streaming_statistics import Plan, edges, images_and_draws, sampled_positions
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
+from zoo.common.reading import Expected, fits
 from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.common.stored import named
 from zoo.images.sources import Images, open_images, reopen
-from zoo.inputs import InputSpec
+from zoo.networks.own import input_spec
 
+KINDS = ("top", "lowest", "near", "random")
+"""Prefixes of the arrays that hold the examples of a unit."""
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 0.999)
 """Shares of the positions where a unit is active, that separate the bands."""
+
+
+class _Names(TypedDict):
+    ids: list[str]
+    labels: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -285,7 +294,7 @@ class Scan:
     Attributes:
         folder: where it lies; manifest: its description: settings, digests.
         model: name; count: of images; ids: their names; labels: class names, one per image, or None.
-        layers: layer name -> number of units.
+        layers: layer name -> number of units; input_spec: how the model was fed.
         waited, seconds: of the scan just made, how long it waited for images, and how long it took in all.
     """
 
@@ -296,14 +305,17 @@ class Scan:
         self.folder, self.manifest = folder, manifest
         self.waited, self.seconds = waited, seconds
         self.model, self.count = str(manifest["model"]), int(manifest["count"])
-        try:
-            self.plan = Plan(**manifest["plan"])
-            self.layers = {str(name): int(about["units"]) for name, about in manifest["layers"].items()}
-        except (TypeError, KeyError, ValueError) as error:
-            raise SCANS.damaged(folder, str(error)) from error
-        images = SCANS.read_json(check_file(folder, IMAGES, manifest["files"]))
-        self.ids = tuple(images["ids"])
-        self.labels = None if images["labels"] is None else tuple(images["labels"])
+        self.layers: dict[str, int] = {name: about["units"] for name, about in manifest["layers"].items()}
+        path = check_file(folder, IMAGES, manifest["files"])
+        images = SCANS.read_json(path)
+        with SCANS.parsing(folder / MANIFEST):
+            self.plan, self.input_spec = Plan(**manifest["plan"]), input_spec(manifest["input"], "the scan")
+        with SCANS.parsing(path):
+            fits(images, _Names)
+            self.ids: tuple[str, ...] = tuple(images["ids"])
+            self.labels: tuple[str, ...] | None = None if images["labels"] is None else tuple(images["labels"])
+            if {len(self.ids), len(self.labels or self.ids)} != {self.count}:
+                raise ValueError(f"{len(self.ids)} names of {self.count} images")
         self._read: dict[str, LayerScan] = {}
 
     def __repr__(self) -> str:
@@ -313,12 +325,6 @@ class Scan:
     def image_source(self) -> str:
         """Name of the set of images."""
         return str(self.manifest["images"]["name"])
-
-    @property
-    def input_spec(self) -> InputSpec:
-        """How the model was fed."""
-        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.manifest["input"].items()}
-        return InputSpec(**entries)
 
     def images(self, images: Any = None, *, check: bool = True) -> Images:
         """The images that were scanned, opened again; `images` where they lie elsewhere by now.
@@ -358,15 +364,39 @@ class Scan:
             self._read[name] = LayerScan(
                 name=name,
                 model=self.model,
-                size=(int(about["size"][0]), int(about["size"][1])),
-                signed=bool(about["signed"]),
+                size=(about["size"][0], about["size"][1]),
+                signed=about["signed"],
                 input=self.input_spec.hw,
-                arrays=SCANS.read_tensors(path, framework="numpy"),
+                arrays=self._arrays(path, about),
                 ids=self.ids,
                 labels=self.labels,
                 plan=self.plan,
             )
         return self._read[name]
+
+    def _arrays(self, path: Path, about: Mapping[str, Any]) -> Arrays:
+        units, positions = about["units"], about["size"][0] * about["size"][1]
+        expected = {
+            **{f"{name}.value": Expected("real", (units, f"slots of {name}")) for name in KINDS},
+            **{f"{name}.place": Expected("whole", (units, f"slots of {name}"), 0, positions - 1) for name in KINDS},
+            **{
+                f"{name}.image": Expected("whole", (units, f"slots of {name}"), NO_IMAGE, self.count - 1)
+                for name in KINDS
+            },
+            **KeepByStrength.expected("bands", units, self.count, positions),
+            **{name: Expected("whole", (units,), 0) for name in ("tiny", "fires_on", "field_of")},
+            "counts": Expected("whole", (units, 2, "bins"), 0),
+            "first_bin": Expected("whole", (1,), 0, len(edges()) - 2),
+            "total": Expected("real", (units,), 0),
+            "images": Expected("whole", (1,), 1, self.count),
+            "field": Expected("whole", ("fields", 6)),
+        }
+        arrays = SCANS.read_tensors(path, framework="numpy", expected=expected)
+        with SCANS.parsing(path):
+            bins, fields = arrays["counts"].shape[2], len(arrays["field"])
+            if arrays["first_bin"][0] + bins >= len(edges()) or (units and arrays["field_of"].max() >= fields):
+                raise ValueError(f"it has {bins} bins and {fields} receptive fields")
+        return arrays
 
     def _about(self, name: str) -> Mapping[str, Any]:
         if name not in self.layers:
@@ -396,7 +426,12 @@ class Scan:
         """
         self._about(layer)
         arrays = SCANS.read_tensors(
-            check_file(self.folder, f"{SAMPLES}/{layer}.safetensors", self.manifest["files"]), framework="numpy"
+            check_file(self.folder, f"{SAMPLES}/{layer}.safetensors", self.manifest["files"]),
+            framework="numpy",
+            expected={
+                "ticket": Expected("int64", ("samples",), 0),
+                "values": Expected("real", ("samples", self.layers[layer])),
+            },
         )
         images, draws = images_and_draws(self.plan, arrays["ticket"])
         down, across = (v[np.arange(len(draws)), draws] for v in sampled_positions(self.plan, images))

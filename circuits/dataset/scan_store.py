@@ -13,10 +13,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
+from zoo.common.reading import Count, Positive
 from zoo.common.stored import Stored
 from zoo.networks.own import options_of
 
@@ -29,13 +30,38 @@ class StoreError(CircuitsError):
     """A store that is not there, is damaged, or holds something else than was asked for."""
 
 
+class _Layer(TypedDict):
+    units: Count
+    size: tuple[Positive, Positive]
+    signed: bool
+
+
+class _Images(TypedDict):
+    name: str
+    digest: str
+    origin: dict[str, Any] | None
+
+
+class _Manifest(TypedDict):
+    model: str
+    weights: str
+    input: dict[str, Any]
+    images: _Images
+    count: Positive
+    plan: dict[str, Count]
+    layers: dict[str, _Layer]
+    files: dict[str, str]
+    asked: dict[str, Any]
+    digest: str
+
+
 SCANS = Stored(
     "the manifest of a scan",
     "Scan again with --replace, or give another store",
     StoreError,
     SCHEMA,
     mark={"kind": KIND},
-    required={"model": str, "weights": str, "images": dict, "layers": dict, "files": dict, "plan": dict, "count": int},
+    shape=_Manifest,
 )
 
 

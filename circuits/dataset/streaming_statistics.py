@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuits.dataset.reservoir import Arrays, Floats, Ints, KeepBest, KeepByStrength, mix, random_tickets, shares
 from circuits.errors import CircuitsError
+from zoo.common.reading import Expected
 
 PER_OCTAVE = 8
 OCTAVES = (-40, 24)
@@ -275,6 +276,12 @@ class Tally:
         for name in ("top", "lowest", "near", "random", "bands"):
             stored |= getattr(self, name).arrays(name)
         return stored
+
+    def expected(self) -> dict[str, Expected]:
+        """What arrays must be for `load`: as those of this tally, with any number of samples."""
+        own = {name: Expected(str(v.dtype), v.shape, gaps=True) for name, v in self.arrays().items()}
+        ticket, values = Expected("int64", ("samples",)), Expected("float32", ("samples", self.units))
+        return own | {"samples.ticket": ticket, "samples.values": values}
 
     def load(self, arrays: Arrays) -> None:
         """What `arrays` wrote."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
 from zoo.common.files import write_text_atomically
+from zoo.common.reading import Count, fits, read_json
 
 if TYPE_CHECKING:
     import networkx
@@ -324,6 +325,7 @@ class Circuit:
             schema = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
             raise CircuitsError(f"not a circuit of schema {SCHEMA} (found {shorten(schema)}); trace it again")
         try:
+            fits(data, _Document)
             return cls(
                 target=data["target"],
                 model=data["model"],
@@ -351,10 +353,10 @@ class Circuit:
             CircuitsError: no such file, or not a circuit.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError as error:
             raise CircuitsError(f"no circuit file {shorten(path)}; circuits trace ... --out DIR writes one") from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise CircuitsError(f"{shorten(path)} is not a circuit file: {shorten(error)}") from error
         return cls.from_json(data)
 
@@ -411,6 +413,75 @@ def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     ()
     """
     return first.diff(second)
+
+
+class _Example(TypedDict):
+    image: Count
+    id: str
+    position: tuple[int, int]
+    value: float
+    box: tuple[int, int, int, int]
+
+
+class _Node(TypedDict):
+    unit: str
+    layer: str
+    index: Count
+    role: str
+    depth: Count
+    activation: float
+    examples: list[_Example]
+    label: NotRequired[str | None]
+
+
+class _Edge(TypedDict):
+    source: str
+    target: str
+    sign: Literal[-1, 0, 1]
+    weight: float
+    strength: float
+    kernel: list[list[float]]
+    offset: tuple[int, int]
+    stride: tuple[int, int]
+
+
+class _Rest(TypedDict):
+    target: str
+    count: Count
+    strength: float
+    total: float
+    bias: float
+    remainder: float
+    pre_activation: float
+
+
+class _Score(TypedDict):
+    faithfulness: float
+    completeness: float
+    faithfulness_percentile: float
+    completeness_percentile: float
+    random_faithfulness: list[float]
+    random_completeness: list[float]
+    minimality: dict[str, float]
+    n_images: Count
+    seed: Count
+    strong_faithfulness: NotRequired[list[float]]
+    strong_completeness: NotRequired[list[float]]
+    matched_faithfulness: NotRequired[list[float]]
+    baseline: NotRequired[str]
+    ablated: NotRequired[dict[str, float] | None]
+
+
+class _Document(TypedDict):
+    target: str
+    model: str
+    by: str
+    layers: list[str]
+    nodes: list[_Node]
+    edges: list[_Edge]
+    rest: list[_Rest]
+    score: _Score | None
+    provenance: dict[str, Any]
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sae.checks import at_most_latents, check_activations, whole
 from sae.errors import SAEError, shorten
 from sae.seeding import INITIAL, generator
-from zoo.common.checks import number, one_of
+from zoo.common.checks import number, one_of, whole_number
 from zoo.common.registries import Registry, import_modules
 
 Revive = Literal["auxk", "resample", "none"]
@@ -64,6 +64,10 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latents", whole("latents", self.latents))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**63 - 1, error=SAEError))
+        number("aux_coefficient", self.aux_coefficient, least=0, error=SAEError)
+        if self.name is not None and not isinstance(self.name, str):
+            raise SAEError(f"the name of an SAE is a text, not {shorten(self.name)}")
         if self.aux_k is not None:
             object.__setattr__(self, "aux_k", whole("aux_k", self.aux_k))
         one_of("revive", self.revive, get_args(Revive), error=SAEError)

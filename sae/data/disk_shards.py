@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from filelock import FileLock
@@ -25,6 +25,7 @@ from sae.data.shuffle_buffer import WindowStream
 from sae.data.site import Site, chosen
 from sae.data.streams import DEFAULT_BATCH
 from sae.errors import FormatError, SAEError, shorten
+from zoo.common.reading import Count, Digest, Expected, Positive
 from zoo.common.stored import Stored, sha256
 from zoo.progress import Progress, reporter
 
@@ -32,13 +33,6 @@ SCHEMA = 1
 KIND = "vision-circuits activations"
 MANIFEST = "manifest.json"
 Dtype = Literal["float32", "float16", "bfloat16"]
-_SHARDS = Stored(
-    "the manifest of stored activations",
-    "Delete its folder and gather again",
-    FormatError,
-    SCHEMA,
-    mark={"kind": KIND},
-)
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,32 @@ class Shard:
     sha256: str
 
 
+class _Shard(TypedDict):
+    file: str
+    vectors: Count
+    stop: Count
+    sha256: Digest
+
+
+class _Manifest(TypedDict):
+    metadata: dict[str, Any]
+    axes: list[str]
+    dtype: Dtype
+    d: Positive
+    inputs: Count
+    shards: list[_Shard]
+
+
+_SHARDS = Stored(
+    "the manifest of stored activations",
+    "Delete its folder and gather again",
+    FormatError,
+    SCHEMA,
+    mark={"kind": KIND},
+    shape=_Manifest,
+)
+
+
 class Shards:
     """Stored activations, as `store` and `open_shards` return them.
 
@@ -68,8 +88,7 @@ class Shards:
         self.metadata: dict[str, Any] = dict(manifest["metadata"])
         self.axes: tuple[str, ...] = tuple(manifest["axes"])
         self.dtype: str = manifest["dtype"]
-        self.d = int(manifest["d"])
-        self.inputs = int(manifest["inputs"])
+        self.d, self.inputs = int(manifest["d"]), int(manifest["inputs"])
         self.shards = [Shard(**shard) for shard in manifest["shards"]]
         for shard in self.shards:
             if Path(shard.file).name != shard.file:
@@ -100,10 +119,12 @@ class Shards:
         if shard.file not in self._checked:
             _SHARDS.check_digest(path, shard.sha256)
             self._checked.add(shard.file)
-        tensors = _SHARDS.read_tensors(path)
-        with _SHARDS.parsing(path):
-            vectors, positions = tensors["vectors"], tensors["places"]
-        return vectors, positions
+        expected = {
+            "vectors": Expected("real", (shard.vectors, self.d)),
+            "places": Expected("whole", (shard.vectors, len(self.axes)), 0),
+        }
+        tensors = _SHARDS.read_tensors(path, expected=expected)
+        return tensors["vectors"], tensors["places"]
 
     def tensor(self) -> Tensor:
         """All vectors `(n, d)`, float32."""

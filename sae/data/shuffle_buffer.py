@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sae.checks import whole
-from sae.data.streams import DEFAULT_BATCH, check_position, checked_share
+from sae.data.streams import DEFAULT_BATCH, check_position, checked_share, numbers_of
 from sae.errors import SAEError, TrainingError
 from sae.seeding import ORDER, WINDOW, generator
 
@@ -122,5 +122,6 @@ class WindowStream(ABC):
             TrainingError: it belongs to another stream.
         """
         check_position(position, self._identity())
-        self.epoch, self.window, self.cursor = (int(position[n]) for n in ("epoch", "window", "cursor"))
+        most = {"epoch": None, "window": self.windows - 1, "cursor": None}
+        self.epoch, self.window, self.cursor = numbers_of(position, **most)
         self._order = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from sae.checks import check_activations, whole
 from sae.errors import SAEError, TrainingError, shorten
 from sae.seeding import ORDER, generator
+from zoo.common.checks import whole_number
 
 DEFAULT_BATCH = 4096
 
@@ -132,7 +133,8 @@ class TensorStream:
 
     def seek(self, position: Mapping[str, Any]) -> None:
         check_position(position, self._identity())
-        self.epoch, self.cursor, self._order = int(position["epoch"]), int(position["cursor"]), None
+        self.epoch, self.cursor = numbers_of(position, epoch=None, cursor=len(self.x) - 1)
+        self._order = None
 
 
 def check_position(position: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -145,6 +147,18 @@ def check_position(position: Mapping[str, Any], identity: Mapping[str, Any]) -> 
     if differing:
         listed = "; ".join(f"{n} is {shorten(identity[n], 20)}, was {shorten(position.get(n), 20)}" for n in differing)
         raise TrainingError(f"the position belongs to another stream of vectors: {listed}")
+
+
+def numbers_of(position: Mapping[str, Any], **most: int | None) -> tuple[int, ...]:
+    """Whole numbers of a position by their names, each at most so large.
+
+    Raises:
+        TrainingError: one is missing, or out of its range.
+    """
+    return tuple(
+        whole_number(f"{name} of the position", position.get(name), least=0, most=top, error=TrainingError)
+        for name, top in most.items()
+    )
 
 
 def checked_share(rank: int, world: int) -> tuple[int, int]:
@@ -200,8 +214,11 @@ class Rebatched:
     def seek(self, position: Mapping[str, Any]) -> None:
         if position.get("batch_size") != self.batch_size:
             raise TrainingError(f"the position is of batches of {position.get('batch_size')}, not {self.batch_size}")
-        self.inner.seek(position["chunk"])
-        self._before, self._used = dict(position["chunk"]), int(position["used"])
+        chunk, (used,) = position.get("chunk"), numbers_of(position, used=None)
+        if not isinstance(chunk, dict):
+            raise TrainingError(f"the position in the inner stream is {shorten(chunk)}")
+        self.inner.seek(chunk)
+        self._before, self._used = dict(chunk), used
         self._chunk = next(self.inner) if self._used else None
 
 

@@ -13,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae.errors import FormatError, shorten
+from zoo.common.reading import check_regular, open_file, read_text
+
+_CONFIG_BYTES = 1 << 24
 
 
 class SavedFiles:
@@ -56,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         # NaN, which JSON does not have, stays readable as text, and can be written again
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)
+        content = json.loads(read_text(path, most=_CONFIG_BYTES), parse_constant=str)
     except FileNotFoundError as error:
         raise FormatError(f"there is no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -75,9 +78,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FormatError(f"there is no {path.name}")
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error
 
 
@@ -90,7 +94,8 @@ def read_torch(path: Path) -> Any:
     if not path.is_file():
         raise FormatError(f"there is no {path.name}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open_file(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "damaged, or holds Python objects; these are never unpickled here. Save its state_dict() instead"
         raise FormatError(f"{path.name} is {reason}") from error

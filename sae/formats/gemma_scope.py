@@ -20,6 +20,7 @@ from sae.errors import FormatError, shorten
 from sae.formats.detect import SavedFiles, read_json, read_safetensors
 from sae.formats.parameter_names import Roles, assembled, subtracting, values_of
 from sae.formats.registry import Layout, register_layout
+from zoo.common.reading import open_file
 
 FIRST, SECOND, CONFIG = "params.npz", "params.safetensors", "config.json"
 NAME = "gemma_scope"
@@ -56,6 +57,16 @@ def from_gemma_scope(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     return sae
 
 
+_RATIO = 32
+"""How many times larger than the file its arrays may be: weights hardly shrink when packed, bombs a thousandfold."""
+
+
+def _check_unpacked(content: Any, size: int) -> None:
+    total = sum(entry.file_size for entry in content.zip.infolist())
+    if total > _RATIO * size + (1 << 20):
+        raise FormatError(f"its {size / 1e6:,.1f} MB would unpack to {total / 1e6:,.0f}, which weights do not")
+
+
 def read_npz(path: Path) -> dict[str, Tensor]:
     """The arrays of an npz file, as tensors.
 
@@ -65,10 +76,14 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FormatError(f"there is no {path.name}")
     try:
-        with path.open("rb") as file:  # which numpy leaves open when it is damaged
+        with open_file(path) as file:  # which numpy leaves open when it is damaged
             content = np.load(file, allow_pickle=False)
             several = isinstance(content, np.lib.npyio.NpzFile)
+            if several:
+                _check_unpacked(content, path.stat().st_size)
             arrays = {name: content[name] for name in content.files} if several else {}
+    except FormatError:
+        raise
     except Exception as error:  # a damaged archive raises whatever its bytes lead to
         raise FormatError(f"{path.name} cannot be read, it may be truncated: {shorten(error, 120)}") from error
     if not several:

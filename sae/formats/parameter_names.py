@@ -10,6 +10,7 @@ from torch import Tensor
 from sae.architectures.base import SAE, SAEConfig, TensorNames, build
 from sae.architectures.batchtopk import BatchTopKSAE
 from sae.errors import FormatError, shorten
+from zoo.common.reading import LARGEST_WEIGHT
 
 Roles = TensorNames
 """Parameter here -> name and axes in the file: "md" is `(m, d)`, "dm" its transpose; see also `NUMBERS` and `ANY`."""
@@ -56,8 +57,8 @@ def values_of(
         dtype = str(value.dtype).removeprefix("torch.")
         if value.is_complex() or (axes not in (*NUMBERS, ANY) and not value.is_floating_point()):
             raise FormatError(f"{name} holds {dtype}, not numbers of a weight")
-        if not bool(torch.isfinite(value).all()):
-            raise FormatError(f"{name} has values that are not finite: the file is damaged")
+        if value.numel() and not float(value.abs().max()) <= LARGEST_WEIGHT:
+            raise FormatError(f"{name} has values that are not finite, or above {LARGEST_WEIGHT:g}: it is damaged")
         if axes in (*NUMBERS, ANY):
             values[role] = value
         else:
@@ -109,6 +110,10 @@ def assembled(config: SAEConfig, values: Mapping[str, Tensor]) -> SAE:
         FormatError: they are those of a configuration of another size, or of another class.
     """
     m, d = values["encoder"].shape
+    if config.latents != m:
+        raise FormatError(
+            f"its metadata describe a {config.architecture} SAE of {config.latents} latents, not this one of {m}"
+        )
     sae = build(config, d)
     for name, parameter in parameters_of(sae).items():
         if name not in values or values[name].shape != parameter.shape:

@@ -89,7 +89,8 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
     values = values_of(tensors, roles_of(cls, tensors), f"a {name} SAE")
     m, d = values["encoder"].shape
     if (config.get("d_sae", m), config.get("d_in", d)) != (m, d):
-        raise FormatError(f"cfg.json says d_in={config.get('d_in')}, d_sae={config.get('d_sae')}; W_dec is ({m}, {d})")
+        stated = ", ".join(f"{name}={shorten(config.get(name), 20)}" for name in ("d_in", "d_sae"))
+        raise FormatError(f"cfg.json says {stated}; W_dec is ({m}, {d})")
     if not config.get("apply_b_dec_to_input", True):
         values = subtracting(values)
     if config.get("rescale_acts_by_decoder_norm", False):

@@ -49,12 +49,7 @@ def save(path: str | Path, sae: SAE | Run, *, format: str = "saelens", density: 
         raise FormatError(f"save writes an SAE or a run; got {type(sae).__name__}")
     if density is not None and not layout.density:
         raise FormatError(f"{layout.name} has no place for densities; save without density=, or as saelens")
-    if folder.exists() and not folder.is_dir():
-        raise FormatError(f"{folder} is a file; give a folder")
-    files = SavedFiles(folder) if layout.writable and folder.is_dir() else None
-    # names with a dot are of a save that was killed
-    if files and any(not name.startswith(".") for name in files.names) and not files.has(layout.weights):
-        raise FormatError(f"{folder} has other things in it and no {layout.weights}; give a new folder")
+    check_folder(folder, layout)
     about: dict[str, Any] = {"config": model.config.to_dict()}
     if isinstance(sae, Run):
         about |= {"name": sae.name, "steps": sae.steps, "samples": sae.samples, "status": sae.status}
@@ -63,6 +58,21 @@ def save(path: str | Path, sae: SAE | Run, *, format: str = "saelens", density: 
     if density is not None:
         write_density(folder, density)
     return folder
+
+
+def check_folder(folder: Path, layout: Layout | None = None) -> None:
+    """Whether `save` may write into a folder; a training asks before it begins.
+
+    Raises:
+        FormatError: it is a file, or holds other things than an SAE of this layout (default: SAELens's).
+    """
+    layout = layout or LAYOUTS["saelens"]
+    if folder.exists() and not folder.is_dir():
+        raise FormatError(f"{folder} is a file; give a folder")
+    files = SavedFiles(folder) if layout.writable and folder.is_dir() else None
+    # names with a dot are of a save that was killed
+    if files and any(not name.startswith(".") for name in files.names) and not files.has(layout.weights):
+        raise FormatError(f"{folder} has other things in it and no {layout.weights}; give a new folder")
 
 
 def load(path: str | Path, *, format: str = "auto", device: str | torch.device = "cpu") -> SAE:

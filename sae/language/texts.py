@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from sae.errors import SAEError, shorten
+from zoo.common.reading import read_text
 
+MAX_BYTES = 1 << 31
+"""Largest text file that is read: 2 GB."""
 SEPARATOR = "<|endoftext|>"
 _TALES = re.compile(r"tales:(\d{1,9})(?:@(\d{1,9}))?")
 
@@ -104,7 +107,7 @@ def read_texts(path: str | os.PathLike[str], *, separator: str = SEPARATOR) -> T
     """
     file = Path(path).expanduser()
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_text(file, most=MAX_BYTES)
     except UnicodeDecodeError as error:
         raise SAEError(
             f"{file} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. "

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from sae.errors import SAEError, did_you_mean, shorten
 from zoo.common.checks import number, one_of, whole_number
+from zoo.common.reading import parse_json
 
 SCHEMA = 1
 KINDS = ("set", "add", "scale", "ablate")
@@ -238,8 +239,8 @@ class Steering:
             SAEError: no JSON, another schema, or edits out of form; the message names the part.
         """
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(text)
+        except ValueError as error:
             raise SAEError(f"this is no JSON: {shorten(error)}") from error
         if not isinstance(document, dict) or document.get("kind") != "steering":
             raise SAEError('this JSON is no steering: it has no "kind": "steering"')
@@ -294,7 +295,7 @@ def _no_others(data: Mapping[str, Any], keys: set[str], noun: str) -> None:
 def _key(value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SAEError(f"{shorten(value)!r} is no whole number") from error
 
 

@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from sae.errors import FormatError
+from zoo.common.reading import Count, Expected, Positive, check_arrays
 from zoo.common.stored import Stored
 
 SCHEMA = 1
 KIND = "vision-circuits SAE training"
+
+
+_Infinite = Literal["nan", "inf", "-inf"]
+_MEASURED = ("loss", "fvu", "l0", "dead", "alive", "lr")
+
+
+class _Head(TypedDict):
+    settings: dict[str, Any]
+    step: Count
+    position: dict[str, Any]
+    counters: list[_Counters]
+    scale: Annotated[float, Meta(gt=0)]
+    samples: Positive
+    reports: list[_Report]
+
+
+class _Report(TypedDict):
+    name: str
+    step: Count
+    samples: Count
+    loss: float | _Infinite
+    fvu: float | _Infinite
+    l0: float | _Infinite
+    dead: float | _Infinite
+    alive: float | _Infinite
+    lr: float | _Infinite
+    parts: dict[str, float]
+
+
+class _Counters(TypedDict):
+    name: str
+    config: dict[str, Any]
+    step: Count
+    samples: Count
+    resampled_at: int
+    strikes: Count
+    collapse: str | None
+
+
 _CHECKPOINTS = Stored(
-    "the checkpoint of a training", "Delete it and train again", FormatError, SCHEMA, mark={"kind": KIND}
+    "the checkpoint of a training", "Delete it and train again", FormatError, SCHEMA, mark={"kind": KIND}, shape=_Head
 )
 
 
@@ -56,7 +98,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     head = {
         "schema": SCHEMA, "kind": KIND, "settings": dict(checkpoint.settings), "step": checkpoint.step,
         "position": dict(checkpoint.position), "counters": [dict(c) for c in checkpoint.counters],
-        "scale": checkpoint.scale, "samples": checkpoint.samples, "reports": [dict(r) for r in checkpoint.reports],
+        "scale": checkpoint.scale, "samples": checkpoint.samples, "reports": [_written(r) for r in checkpoint.reports],
         "torch": str(torch.__version__),
     }  # fmt: skip
     _CHECKPOINTS.write_tensors(path, ready, head)
@@ -71,18 +113,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
     head = _CHECKPOINTS.check(path, _CHECKPOINTS.read_about(path))
     tensors = _CHECKPOINTS.read_tensors(path)
     with _CHECKPOINTS.parsing(path):
-        count = len(head["counters"])
+        count, statistics = len(head["counters"]), _under(tensors, "statistics.")
+        check_arrays(statistics, {name: Expected("torch.float32", ("d",)) for name in ("mean", "bias")})
         return Checkpoint(
             settings=head["settings"],
             step=head["step"],
             position=head["position"],
             counters=tuple(head["counters"]),
             tensors=tuple(_under(tensors, f"{index}.") for index in range(count)),
-            statistics=_under(tensors, "statistics."),
+            statistics=statistics,
             scale=head["scale"],
             samples=head["samples"],
-            reports=tuple(head["reports"]),
+            reports=tuple({**r, **{name: float(r[name]) for name in _MEASURED}} for r in head["reports"]),
         )
+
+
+def _written(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as JSON, which has no NaN and no infinity: they become text."""
+    values = {name: report[name] for name in _MEASURED}
+    return {**report, **{name: v if math.isfinite(v) else str(v) for name, v in values.items()}}
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

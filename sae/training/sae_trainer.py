@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from sae.architectures.base import SAE, Losses, SAEConfig, TrainingState, build
 from sae.architectures.dead_latents import resample
 from sae.distributed import ALONE, Ranks
-from sae.errors import TrainingError
+from sae.errors import TrainingError, shorten
 from sae.seeding import RESAMPLING, generator
 from sae.training import optimizer
 from sae.training.input_normalization import InputStatistics
 from sae.training.reporting import Report
 from sae.training.schedule import default_lr
 from sae.training.settings import ResolvedSettings
+from zoo.common.reading import Expected, check_arrays
 
 log = logging.getLogger(__name__)
 
@@ -207,10 +209,18 @@ class SAETrainer:
         Raises:
             TrainingError: parts are missing or of another shape.
         """
-        expected = {name: value for name, value in self.tensors().items() if not name.startswith("parts.")}
-        for name, value in expected.items():
-            if name not in tensors or (name != "dead" and tensors[name].shape != value.shape):
-                raise TrainingError(f"the checkpoint does not fit {self.name}: {name} is missing or of another shape")
+        own = {name: value for name, value in self.tensors().items() if not name.startswith("parts.")}
+        expected = {
+            name: Expected(str(value.dtype), ("dead",) if name == "dead" else tuple(value.shape))
+            for name, value in own.items()
+        }
+        expected["dead"] = replace(expected["dead"], low=0, high=self.config.latents - 1)
+        expected["sums"] = replace(expected["sums"], gaps=True)
+        try:
+            check_arrays(tensors, expected)
+            self.generator.set_state(tensors["generator"])
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise TrainingError(f"the checkpoint does not fit {self.name}: {shorten(error, 160)}") from error
         for name, value in self.sae.state_dict().items():
             value.copy_(tensors[f"sae.{name}"])
         for name, parameter in self.sae.named_parameters():
@@ -219,6 +229,5 @@ class SAETrainer:
         for key, name in (("silent", "silent"), ("dead", "dead"), ("fired", "fired"), ("sums", "totals")):
             setattr(self, name, tensors[key].to(self.device))
         self.parts = {n[6:]: v.to(self.device) for n, v in tensors.items() if n.startswith("parts.")}
-        self.generator.set_state(tensors["generator"])
         for name in ("step", "samples", "resampled_at", "strikes", "collapse"):
             setattr(self, name, counters[name])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from zoo.errors import FileError, shorten
@@ -49,6 +52,46 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_SCRATCH = ".circuits-"
+_OWNER = ".owner"
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A hidden folder in `parent` to write into, removed at the end; so are those of runs that were killed.
+
+    Whose owner lives is known by a lock on a file in it, which the system drops when a process ends.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for other in parent.glob(f"{_SCRATCH}*"):
+        if (other / _OWNER).is_file():
+            with contextlib.suppress(Timeout, OSError), FileLock(other / _OWNER, timeout=0):
+                shutil.rmtree(other, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=_SCRATCH))
+    try:
+        with FileLock(folder / _OWNER):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_files(folder: Path, into: Path, last: str = "") -> None:
+    """Move all files of a `scratch` folder into another, with their subfolders, each in one step; `last` comes last.
+
+    Raises:
+        OSError: one cannot be moved.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _OWNER)
+    for file in sorted(files, key=lambda path: path.name == last):
+        target = into / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.chmod(new_file_mode())
+        file.replace(target)
 
 
 def new_file_mode() -> int:

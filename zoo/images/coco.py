@@ -8,22 +8,53 @@ the reference `maskApi.c` for the packed string.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
+from zoo.common.reading import fits, read_json
 from zoo.errors import ImageError, did_you_mean, shorten
 from zoo.images.manifest import Annotation
 from zoo.images.sources import Images, Source, open_images
 
 Mask = npt.NDArray[np.bool_]
+
+
+Id = int | str
+_Side = Annotated[int, Meta(ge=1, le=1 << 15)]
+_FARTHEST = 16
+"""How many times the image's longer side a polygon's corner may be away: what lies outside counts for nothing."""
+
+
+class _Category(TypedDict):
+    id: Id
+    name: str
+
+
+class _Image(TypedDict):
+    id: Id
+    file_name: str
+    height: _Side
+    width: _Side
+
+
+class _Outline(TypedDict):
+    image_id: Id
+    category_id: Id
+    segmentation: NotRequired[Any]
+
+
+class _Document(TypedDict):
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Outline]
 
 
 @dataclass(frozen=True)
@@ -91,6 +122,8 @@ def polygon_mask(polygons: Any, size: tuple[int, int]) -> Mask:
         left, top = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, (size[1], size[0]))
         right, bottom = np.clip(np.ceil(corners.max(axis=0)).astype(int), 0, (size[1], size[0]))
         if right > left and bottom > top:
+            if bool((np.abs(corners) > _FARTHEST * max(size)).any()):
+                raise ImageError(f"a polygon reaches far out of an image of {size[0]} x {size[1]}")
             down, across = np.mgrid[top:bottom, left:right] + 0.5
             centers = np.stack([across.ravel(), down.ravel()], axis=1)
             mask[top:bottom, left:right] |= Outline(corners).contains_points(centers).reshape(down.shape)
@@ -123,7 +156,7 @@ def run_length_mask(encoded: Mapping[str, Any], size: tuple[int, int]) -> Mask:
     [[0, 1, 0], [1, 1, 0]]
     """
     counts = encoded.get("counts")
-    if list(encoded.get("size") or ()) != list(size):
+    if encoded.get("size") not in (size, list(size)):
         raise ImageError(f"its run lengths are of an image of {shorten(encoded.get('size'), 30)}, not {list(size)}")
     runs: Any = _unpacked(counts) if isinstance(counts, str) else counts
     whole = isinstance(runs, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in runs)
@@ -180,16 +213,11 @@ def open_annotated(
     """
     opened, file = open_images(images), Path(annotations).expanduser()
     document = _read(file)
-    try:
-        names = {row["id"]: str(row["name"]) for row in document["categories"]}
-        rows = {row["id"]: row for row in document["images"]}
-        files = {str(row["file_name"]): key for key, row in rows.items()}
-        sizes = {key: (int(row["height"]), int(row["width"])) for key, row in rows.items()}
-        outlines = [
-            (a.get("id"), a["image_id"], a["category_id"], a.get("segmentation")) for a in document["annotations"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImageError(f"{shorten(file, 200)} is no COCO file: {type(error).__name__} {shorten(error, 60)}") from None
+    names = {row["id"]: row["name"] for row in document["categories"]}
+    rows = {row["id"]: row for row in document["images"]}
+    files = {row["file_name"]: key for key, row in rows.items()}
+    sizes = {key: (row["height"], row["width"]) for key, row in rows.items()}
+    outlines = [(a.get("id"), a["image_id"], a["category_id"], a.get("segmentation")) for a in document["annotations"]]
     if not outlines:
         raise ImageError(f"{shorten(file, 200)} has no annotations")
     _same_images(opened, files, file)
@@ -214,14 +242,17 @@ def open_annotated(
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except OSError as error:
         raise ImageError(f"cannot read {shorten(file, 200)}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ImageError(f"{shorten(file, 200)} is no JSON: {shorten(error, 80)}") from None
-    if not isinstance(document, Mapping):
-        raise ImageError(f"{shorten(file, 200)} is no COCO file: it holds no images, categories and annotations")
-    return document
+    try:
+        fits(document, _Document)
+    except ValueError as error:
+        raise ImageError(f"{shorten(file, 200)} is no COCO file: {shorten(error, 120)}") from None
+    checked: Mapping[str, Any] = document
+    return checked
 
 
 def _same_images(images: Images, files: Iterable[str], file: Path) -> None:

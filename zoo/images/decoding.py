@@ -7,6 +7,7 @@ CMYK and palettes to RGB; grays of 12 or 16 bits, of 32-bit integers (0 to 65535
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from zoo.common.reading import open_file
 from zoo.errors import ImageError, shorten
 from zoo.inputs import InputSpec
 
@@ -26,9 +28,17 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded, in pixels: Pillow's own threshold for a decompression bomb (256 MB as RGB)."""
 
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jpe .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tif .tiff .tga .webp".split()
-)
+MAX_COPIED_PIXELS = 1 << 25
+"""The same for WebP and AVIF, whose decoders hold several copies of an image: 34 million."""
+
+MAX_BYTES = 1 << 30
+"""Largest file that is decoded: a TIFF of so many pixels of 16 bits has half of it."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+"""What is decoded, by Pillow's names, whatever the file is called. Others of Pillow's decoders start programs
+(Ghostscript for EPS), or take gigabytes before they know the size (JPEG 2000)."""
+
+SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """File name endings that count as images in a folder."""
 
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -110,24 +120,44 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"it is empty ({width}x{height})")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"it is too large ({width}x{height}; at most {MAX_PIXELS / 1e6:.0f} million pixels)")
+    if width * height > most:
+        raise ImageError(f"it is too large ({width}x{height}; at most {most / 1e6:.0f} million pixels)")
 
 
-def decode(file: Path | io.BytesIO) -> Image.Image:
-    """The image in a file, upright and RGB.
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP by its first 30 bytes; None of anything else.
+
+    Pillow allocates the whole canvas as soon as it opens one. Source: RFC 9649, sections 2.5 to 2.7.
+    """
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+
+
+def decode(file: Path | io.BytesIO, most: int = MAX_PIXELS) -> Image.Image:
+    """The image in a file, upright and RGB; of at most so many pixels.
 
     Raises:
-        ImageError: unreadable, damaged or too large; the message does not name the file.
+        ImageError: unreadable, damaged, too large or of another format; the message does not name the file.
     """
     try:
-        with Image.open(file) as image:
-            _check_size(*image.size)
-            image.load()
-            return to_rgb(_upright(image), _white(image))
+        with open_file(file, MAX_BYTES) if isinstance(file, Path) else contextlib.nullcontext(file) as content:
+            if (size := _webp_size(content.read(30))) is not None:
+                _check_size(*size, min(most, MAX_COPIED_PIXELS))
+            content.seek(0)
+            with Image.open(content, formats=FORMATS) as image:
+                _check_size(*image.size, min(most, MAX_COPIED_PIXELS) if image.format == "AVIF" else most)
+                image.load()
+                return to_rgb(_upright(image), _white(image))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -135,7 +165,7 @@ def decode(file: Path | io.BytesIO) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageError("it is not there") from error
     except UnidentifiedImageError as error:
-        raise ImageError("it is not an image, or is damaged") from error
+        raise ImageError(f"it is damaged, or no image of the kinds that are read: {', '.join(FORMATS)}") from error
     except MemoryError as error:
         raise ImageError("it does not fit into memory") from error
     except Exception as error:  # noqa: BLE001  a decoder fed hostile bytes raises anything
@@ -221,7 +251,7 @@ class FileImage(LazyImage):
     def digest(self) -> bytes:
         """Digest of the content."""
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise ImageError(f"cannot read {shorten(self.path, 300)}: {error.strerror}") from error
@@ -249,7 +279,7 @@ class ArchiveImage(LazyImage):
 
     def _bytes(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 file.seek(self.offset)
                 return file.read(self.size)
         except OSError as error:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zoo.common.files import scratch
+from zoo.common.reading import fits, parse_json, read_bytes
 from zoo.errors import ImageError, shorten
 
 if TYPE_CHECKING:
@@ -25,6 +25,24 @@ log = logging.getLogger(__name__)
 FILENAME = "manifest.json"
 SCHEMA = 1
 KIND = "vision-circuits images"
+
+
+class _Part(TypedDict):
+    name: str
+    box: tuple[int, int, int, int]
+
+
+class _Row(TypedDict):
+    file: str
+    label: str
+    parts: NotRequired[list[_Part]]
+    arrangement: NotRequired[str]
+
+
+class _Document(TypedDict):
+    name: str
+    classes: list[str]
+    images: list[_Row]
 
 
 class AnnotatedPart(Protocol):
@@ -99,9 +117,9 @@ def _entry(row: Any, path: Path, classes: tuple[str, ...]) -> Entry:
         raise ImageError(f"{path} has an unknown label: {shorten(row['label'])!r}")
     parts = []
     for part in row.get("parts", []):
-        x0, y0, x1, y1 = (int(v) for v in part["box"])
-        parts.append(PartBox(str(part["name"]), (x0, y0, x1, y1)))
-    return Entry(str(file), row["label"], Annotation(row["label"], tuple(parts), str(row.get("arrangement", ""))))
+        x0, y0, x1, y1 = part["box"]
+        parts.append(PartBox(part["name"], (x0, y0, x1, y1)))
+    return Entry(str(file), row["label"], Annotation(row["label"], tuple(parts), row.get("arrangement", "")))
 
 
 def read(path: Path) -> Manifest | None:
@@ -113,15 +131,21 @@ def read(path: Path) -> Manifest | None:
     if not os.path.isfile(path):
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_bytes(path)
+        data = parse_json(content)
+    except OSError:
         return None
+    except ValueError as error:
+        if KIND.encode() not in content:
+            return None  # of another program
+        raise ImageError(f"{shorten(path, 200)} is damaged: {shorten(error)}") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         return None
     if data.get("schema") != SCHEMA:
         raise ImageError(f"{path} has schema {shorten(data.get('schema'))}; this version reads {SCHEMA}")
     try:
-        classes = tuple(str(name) for name in data["classes"])
+        fits(data, _Document)
+        classes = tuple(data["classes"])
         entries = tuple(_entry(row, path, classes) for row in data["images"])
         if not entries:
             raise ImageError(f"{path} lists no images")
@@ -133,7 +157,8 @@ def read(path: Path) -> Manifest | None:
 def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
     """Draw `n` scenes into the folder `out` as PNGs with a manifest of labels and part boxes.
 
-    The folder appears only when all is written; one that this function made before is replaced.
+    The folder appears only when all is written; one that this function made before is replaced, as long as nothing
+    was added to it.
 
     Args:
         n: how many, each class in turn.
@@ -151,28 +176,33 @@ def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
     folder = Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ImageError(f"{folder} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and read(folder / FILENAME) is None:
-        raise ImageError(f"{folder} has other things in it; give a new or an empty folder")
+    if folder.is_dir() and (others := _others(folder)):
+        raise ImageError(
+            f"{folder} has other things in it ({shorten(others[0], 60)}); give a new or an empty folder, or move them"
+        )
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise ImageError(f"cannot write into {folder.absolute().parent}: {error.strerror}") from error
-    try:
-        _draw(n, staging, seed)
-        staging.chmod(0o777 & ~_umask())
-        _swap(staging, folder)
+        with scratch(folder.absolute().parent) as staging:
+            _draw(n, staging / "new", seed)
+            _swap(staging / "new", folder, staging / "old")
     except OSError as error:
         raise ImageError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     log.info("%d scenes in %s", n, folder)
     return folder / FILENAME
+
+
+def _others(folder: Path) -> list[str]:
+    """Names in a folder that `export_scenes` did not write."""
+    there = {path.name for path in folder.iterdir()}
+    described = read(folder / FILENAME) if FILENAME in there else None
+    drawn = described is not None and described.name.startswith("scenes:")
+    ours = {FILENAME, *(entry.file for entry in described.entries)} if described is not None and drawn else set()
+    return sorted(there - ours)
 
 
 def _draw(n: int, folder: Path, seed: int) -> None:
     from zoo.scenes.generate import CLASSES, dataset
 
+    folder.mkdir()
     rows = []
     for index, scene in enumerate(dataset(n, seed)):
         file = f"{index:06d}-{scene.label}.png"
@@ -195,23 +225,14 @@ def _draw(n: int, folder: Path, seed: int) -> None:
         os.fsync(file_.fileno())
 
 
-def _umask() -> int:
-    # There is no way to read the mask but to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _swap(staging: Path, folder: Path) -> None:
+def _swap(made: Path, folder: Path, old: Path) -> None:
     """Put `made` in the place of `folder`."""
-    if folder.exists():
-        old = staging.with_name(staging.name + ".old")
-        folder.rename(old)
-        try:
-            staging.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.rename(folder)
+    if not folder.exists():
+        made.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        made.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise

@@ -34,7 +34,7 @@ from zoo.images.datasets import (
     joined_labels,
     tensor_images,
 )
-from zoo.images.decoding import SUFFIXES, ArchiveImage, FileImage, LazyImage, MemoryImage, readable
+from zoo.images.decoding import MAX_BYTES, SUFFIXES, ArchiveImage, FileImage, LazyImage, MemoryImage, readable
 from zoo.images.manifest import Annotation
 from zoo.inputs import InputSpec
 from zoo.progress import Progress, reporter
@@ -360,6 +360,7 @@ def _open_archive(path: Path) -> Images:
     try:
         with tarfile.open(path, "r:") as archive:
             files = [m for m in archive if m.isreg() and not any(hidden(part) for part in Path(m.name).parts)]
+            _check_members(files, path)
             classes_by_key = {_key(m.name): class_of(_content(archive, m)) for m in files if m.name.endswith(".cls")}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ImageError(
@@ -377,6 +378,16 @@ def _open_archive(path: Path) -> Images:
     images = [ArchiveImage(n, path, m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
     labels, classes = indices_of([classes_by_key.get(_key(m.name)) for m in members])
     return Images(images, path.name, labels=labels, classes=classes)
+
+
+def _check_members(members: Sequence[tarfile.TarInfo], path: Path) -> None:
+    """Refuse files that a damaged or a hostile archive says are of less than nothing, or end behind its own end."""
+    end = path.stat().st_size
+    for member in members:
+        if not 0 <= member.size <= min(end - member.offset_data, MAX_BYTES):
+            raise ImageError(
+                f"the archive {shorten(path, 200)} is damaged: {shorten(member.name)} cannot have {member.size} bytes"
+            )
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -31,6 +31,7 @@ from typing import Any
 from torch import nn
 
 from zoo.cards import CARDS, Card, WeightsFile, key, register
+from zoo.common.reading import parse_json, read_text
 from zoo.errors import CircuitsError, ModelError, WeightsError, did_you_mean, shorten
 from zoo.inputs import InputSpec
 
@@ -40,6 +41,7 @@ VARIABLE = "CIRCUITS_OWN_MODELS"
 """Environment variable through which a command passes the models that it was given to its own processes, as JSON."""
 FORMS = "FILE.py:NAME, PACKAGE.MODULE:NAME or CALLED=FILE.py:NAME"
 INPUT_EXAMPLE = '--input \'{"size": [96, 128], "channels": 1}\''
+_CARD_BYTES = 1 << 24
 _KEYS = ("input", "classes", "logits", "output", "axes", "weights")
 
 
@@ -223,7 +225,7 @@ def card_of(own: OwnModel) -> Card:
     if weights is None and path is not None and "weights" in document:
         weights = str(_existing(path.parent / Path(document["weights"]).expanduser(), "weights file", WeightsError))
     given_input = bool(spec)
-    image = _input_spec(spec, "--input" if own.input is not None else str(path))
+    image = input_spec(spec, "--input" if own.input is not None else str(path))
     classes = [] if path is None else _classes(document.get("classes", []), path)
     module_of = _Maker(own)
 
@@ -261,7 +263,7 @@ def to_environment(models: Iterable[OwnModel]) -> dict[str, str]:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
         raise ModelError(f"--input {shorten(text)} is not JSON ({error}); for example {INPUT_EXAMPLE}") from error
     if not isinstance(value, dict):
@@ -277,7 +279,7 @@ def _real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _input_spec(document: Mapping[str, Any], origin: str) -> InputSpec:
+def input_spec(document: Mapping[str, Any], origin: str) -> InputSpec:
     """`InputSpec` from JSON; numbers stand for lists of one."""
     names = [field.name for field in fields(InputSpec)]
     values = dict(document)
@@ -317,9 +319,9 @@ def _card_beside(own: OwnModel) -> Path | None:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:  # both decoders raise kinds of ValueError
+        text = read_text(path, most=_CARD_BYTES)
+        document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:  # both decoders raise kinds of ValueError
         raise ModelError(f"the card {shorten(path, 200)} cannot be read: {shorten(error, 160)}") from error
     if not isinstance(document, dict):
         raise ModelError(f"the card {shorten(path, 200)} is no table of {', '.join(_KEYS)}")
@@ -344,10 +346,12 @@ def _read_card(path: Path) -> dict[str, Any]:
 def _classes(value: list[Any] | str, card: Path) -> list[str]:
     """Class names: listed, or the lines of a text file whose path is relative to the card."""
     if isinstance(value, list):
+        if strange := [name for name in value if not isinstance(name, str | int)]:
+            raise ModelError(f"the card {card}: {shorten(strange[0])} is no class name")
         return [str(name) for name in value]
     path = _existing(card.parent / Path(value).expanduser(), "file of class names", ModelError)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, most=_CARD_BYTES).splitlines()
     except (OSError, ValueError) as error:
         raise ModelError(f"the class names {path} cannot be read: {shorten(error, 160)}") from error
     return [line.strip() for line in lines if line.strip()]

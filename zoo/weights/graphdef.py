@@ -19,11 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.common.reading import read_bytes
 from zoo.errors import WeightsError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DT_FLOAT = 1
-_MAX_VALUES = 1 << 28  # a gigabyte; a few bytes can ask for any size by the shorthand for a constant fill
+_MAX_BYTES = 1 << 30
+_FILLED = 1 << 16
+"""Values that the shorthand for a constant fill may stand for: biases have it; a few bytes can ask for any size."""
+_MAX_NODES = 100_000
 
 
 class _Malformed(ValueError):
@@ -99,8 +103,8 @@ def _tensor(data: memoryview) -> Tensor | None:
         return None
     raw = content or b"".join(listed)
     count = math.prod(shape)
-    if count > _MAX_VALUES:
-        raise _Malformed(f"a tensor of {count} values")
+    if count > (_FILLED if len(raw) == 4 else len(raw) // 4):
+        raise _Malformed(f"{len(raw)} bytes for a tensor of {count} values")
     if len(raw) % 4:
         raise _Malformed("floats of broken length")
     values = np.frombuffer(raw, dtype="<f4").astype(np.float32)
@@ -140,7 +144,9 @@ def constants(path: Path) -> dict[str, Tensor]:
     """
     tensors = {}
     try:
-        for number, value in _fields(memoryview(path.read_bytes())):
+        for count, (number, value) in enumerate(_fields(memoryview(read_bytes(path, _MAX_BYTES)))):
+            if count >= _MAX_NODES:
+                raise _Malformed(f"more than {_MAX_NODES:,} nodes")
             if number == 1 and (node := _node(_message(value))) is not None:
                 tensors[node[0]] = node[1]
     except (_Malformed, UnicodeDecodeError) as error:

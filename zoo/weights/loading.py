@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
 from zoo.common.files import write_atomically
+from zoo.common.reading import LARGEST_WEIGHT, check_regular, open_file
 from zoo.common.stored import sha256
 from zoo.errors import FileError, WeightsError, nearest, shorten
 from zoo.progress import Progress
@@ -142,7 +143,7 @@ def missing(card: Card, reason: str = "") -> WeightsError:
 def git_blob_id(path: Path) -> str:
     """Git's id of the file's content: `sha1("blob <size>\\0" + bytes)`."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -209,9 +210,11 @@ def read(path: Path) -> dict[str, Tensor]:
         if suffix == ".pb":
             return graphdef.constants(path)
         if suffix == ".safetensors":
+            check_regular(path)
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return _state_in(torch.load(path, map_location="cpu", weights_only=True), path)
+        with open_file(path) as content:
+            return _state_in(torch.load(content, map_location="cpu", weights_only=True), path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors, or is damaged; only tensors are loaded: "
@@ -254,8 +257,13 @@ def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
             )
         raise WeightsError(f"{source} does not fit the model: {'; '.join(parts)}")
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{source} is damaged: {name} has values that are not finite")
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex() != own[name].is_complex():
+            kinds = [str(t.dtype).removeprefix("torch.") for t in (tensor, own[name])]
+            raise WeightsError(f"{source} does not fit the model: {name} holds {kinds[0]}, not {kinds[1]}")
+        if tensor.is_floating_point() and tensor.numel() and not float(tensor.abs().max()) <= LARGEST_WEIGHT:
+            raise WeightsError(
+                f"{source} is damaged: {name} has values that are not finite, or above {LARGEST_WEIGHT:g}"
+            )
     module.load_state_dict(state)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from sae.architectures.base import SAEConfig
     from sae.data.activations import Sampling
     from sae.evaluation.metrics import Reconstruction
+
+
+_LOCK = ".lock"
+_OURS = frozenset({"checkpoint.safetensors", "reports.jsonl", _LOCK})
+"""What a training that was broken off leaves beside --out."""
 
 
 @command(group="Sparse autoencoders", order=10, summary="train sparse autoencoders on the activations of a layer")
@@ -87,10 +94,15 @@ class TrainSAE(ModelOptions):
 
     def run(self, session: Session) -> CommandResult:
         """The SAEs, and how they reconstruct what they saw and what they did not."""
+        with contextlib.ExitStack() as claims:
+            return self._train(session, claims)
+
+    def _train(self, session: Session, claims: contextlib.ExitStack) -> CommandResult:
         self._check()
         out = self._out()
         from sae.data.activations import Sampling
         from sae.formats import save
+        from sae.formats.save_load import check_folder
 
         elapsed = clock()
         configs = self._configs()
@@ -99,9 +111,9 @@ class TrainSAE(ModelOptions):
         sources = self.images if self.text is None else (self.text,)
         inputs = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed)
         training, held_out = split(inputs.data, self.held_out, self.seed)
-        folder = out.with_name(out.name + ".training")
-        if self.replace and folder.exists():
-            shutil.rmtree(folder)
+        if len(configs) == 1:
+            check_folder(out)
+        folder = claims.enter_context(self._claimed(out))
         stream = self._stream(site, training, sampling, session)
         data = {
             "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
@@ -176,6 +188,35 @@ class TrainSAE(ModelOptions):
         if (out / "cfg.json").exists() and not self.replace:
             raise UsageError(f"--out {out} holds an SAE: give another folder, or train again with --replace")
         return out
+
+    @contextlib.contextmanager
+    def _claimed(self, out: Path) -> Iterator[Path]:
+        """The folder in which the training keeps its checkpoint and its reports, while nobody else writes there."""
+        from filelock import FileLock, Timeout
+
+        from zoo.common.stored import tidy
+        from zoo.errors import shorten
+
+        folder = out.with_name(out.name + ".training")
+        tidy(folder)
+        others = sorted({p.name for p in folder.iterdir()} - _OURS) if folder.is_dir() else []
+        if others or folder.is_file():
+            raise UsageError(
+                f"{folder} is where this training would keep its checkpoint, and it "
+                f"{f'has {shorten(others[0])} in it' if others else 'is a file'}: give another --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / _LOCK, timeout=0):
+                self._out()  # what held the lock may have finished since we looked
+                if self.replace:
+                    for name in _OURS - {_LOCK}:
+                        (folder / name).unlink(missing_ok=True)
+                yield folder
+                if folder.is_dir() and {p.name for p in folder.iterdir()} <= {_LOCK}:
+                    shutil.rmtree(folder)
+        except Timeout as error:
+            raise UsageError(f"another training is writing {out}; wait for it, or give another --out") from error
 
     def _configs(self) -> list[SAEConfig]:
         from sae.architectures.base import ARCHITECTURES, config_from_dict

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import re
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from circuits.errors import CircuitsError, shorten
+from circuits.errors import CircuitsError, ImageError, shorten
+from zoo.common.reading import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +22,6 @@ MAX_PIXELS = 40_000_000
 """Pixels of an uploaded image: more is a decompression bomb, or far beyond the input of a network."""
 MAX_TEXT = 2_000
 """Characters of any text from the browser."""
-FORMATS = ("PNG", "JPEG", "WEBP")
 OPTIONS: dict[str, Any] = {
     "server.address": "127.0.0.1",
     "server.headless": True,
@@ -56,22 +54,14 @@ def checked_image(data: bytes) -> Any:
     Raises:
         UploadError: too large, of another kind, or damaged.
     """
-    from PIL import Image, ImageOps
+    from zoo.images.decoding import decode
 
     if len(data) > MAX_UPLOAD:
         raise UploadError(f"images have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise UploadError(f"images have at most {MAX_PIXELS:,} pixels; this one is {width} x {height}")
-                return ImageOps.exif_transpose(opened).convert("RGB")
-    except UploadError:
-        raise
-    except Exception as error:  # decoders raise many kinds of errors on hostile files
-        raise UploadError(f"this is no PNG, JPEG or WebP image that can be read ({type(error).__name__})") from error
+        return decode(io.BytesIO(data), MAX_PIXELS)
+    except ImageError as error:
+        raise UploadError(f"this image cannot be used: {error}") from error
 
 
 def checked_json(data: bytes) -> Any:
@@ -83,8 +73,8 @@ def checked_json(data: bytes) -> Any:
     if len(data) > MAX_UPLOAD:
         raise UploadError(f"files have at most {MAX_UPLOAD // 2**20} MB; this one has {len(data) / 2**20:.1f}")
     try:
-        return json.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return parse_json(data.decode("utf-8"))
+    except ValueError as error:
         raise UploadError(f"this is no JSON file ({type(error).__name__})") from error
 
 

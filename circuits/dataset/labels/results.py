@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,28 @@ from numpy.typing import NDArray
 from circuits.dataset.scan_store import StoreError, folder_of
 from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
+from zoo.common.reading import Count, Expected
 from zoo.common.results import HIDDEN, Result, plain
 from zoo.common.stored import Stored, named
 
 FILE = "labels.safetensors"
 KIND = "vision-circuits part labels"
+
+
+class _About(TypedDict):
+    model: str
+    weights: str
+    parts: list[str]
+    layers: list[str]
+    image_counts: dict[str, tuple[Count, Count]]
+    omitted: dict[str, str]
+    images: dict[str, Any]
+    provenance: dict[str, Any]
+
+
 LABELS = Stored(
     "part labels", "Label again (circuits label), or give another store", StoreError, mark={"kind": KIND},
-    required={
-        "model": str, "weights": str, "parts": list, "layers": list, "image_counts": dict, "images": dict,
-    },
+    shape=_About,
 )  # fmt: skip
 CONTROLS = ("random directions", "untrained network", "shuffled masks")
 """What each part's best unit is held against: as many directions in the same layer, the same units of the network with
@@ -221,7 +233,17 @@ def read_labels(store: str | Path, model: str, weights: str | None = None) -> Pa
     about = LABELS.check(path, LABELS.read_about(path))
     if weights is not None and about["weights"] != weights:
         raise StoreError(f"{named(path)} holds part labels of other weights: label {shorten(model)} again")
-    arrays = LABELS.read_tensors(path, framework="numpy")
+    expected = {
+        f"{name}/{key}": Expected("real", shape, bounds[0], bounds[1], gaps=True)
+        for name in about["layers"]
+        for keys, shape, bounds in (
+            (("auc", "iou", "auc_interval", "iou_interval"), (2, "parts", f"units of {name}"), (0, 1)),
+            (("threshold",), ("parts", f"units of {name}"), (None, None)),
+            (("control_auc", "control_iou"), (len(CONTROLS), "parts"), (0, 1)),
+        )
+        for key in keys
+    }
+    arrays = LABELS.read_tensors(path, framework="numpy", expected=expected, sizes={"parts": len(about["parts"])})
     with LABELS.parsing(path):
         keys = list(LayerLabels.__dataclass_fields__)
         layers = {name: LayerLabels(*(arrays[f"{name}/{key}"] for key in keys)) for name in about["layers"]}

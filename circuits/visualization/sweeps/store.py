@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import torch
+from msgspec import Meta
 from PIL import Image
-from safetensors.torch import save_file
 
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
@@ -21,17 +20,74 @@ from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.visualization.result import Evidence, Path, Visualization
 from zoo.common.files import write_atomically
+from zoo.common.reading import Count, Expected, Positive, check_arrays
 from zoo.common.results import plain
 from zoo.common.stored import Stored
 
+Pixels = Annotated[int, Meta(ge=1, le=1 << 15)]
+"""Height or width of an image."""
 SCHEMA = 1
 INDEX = "index.json"
+
+
+class _Example(TypedDict):
+    image: Count
+    id: str
+    position: tuple[Count, Count]
+    value: float | None
+    box: tuple[int, int, int, int]
+
+
+class _Step(TypedDict):
+    layer: str
+    picture: float | None
+    natural: float | None
+    others: float | None
+
+
+class _Evidence(TypedDict):
+    images: str
+    count: Count
+    percentile: float | None
+    strongest: float | None
+    examples: list[_Example]
+    path: list[_Step]
+
+
+class _Entry(TypedDict):
+    unit: str
+    variant: Count
+    size: tuple[Pixels, Pixels]
+    shown: tuple[Pixels, Pixels]
+    response: float | None
+    peak: float | None
+    transformed: float | None
+    history: list[float | None]
+    status: str
+    optimum: str
+    channels: Annotated[int, Meta(ge=1, le=64)]
+    steps: Count
+    seed: Count
+    weights: str
+    evidence: _Evidence | None
+
+
+class _Index(TypedDict):
+    model: str
+    weights: str
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    evidence: dict[str, Any] | None
+    batch_size: Positive
+    results: list[_Entry]
+
+
 SWEEPS = Stored(
     "the index of a sweep",
     "Delete it and run the sweep again, or give another folder",
     VisualizationError,
     SCHEMA,
-    required={"settings": dict, "weights": str, "batch_size": int, "results": list},
+    shape=_Index,
 )
 _LONGEST = 180
 """Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
@@ -91,8 +147,6 @@ def read_index(folder: File) -> Index | None:
     with SWEEPS.parsing(path):
         data = with_current_keys(document)
         head = {k: data[k] for k in ("schema", "model", "weights", "settings", "evidence", "provenance", "batch_size")}
-        if head["batch_size"] < 1:
-            raise ValueError("batch_size")
         return Index(head, [_read_entry(entry) for entry in data["results"]])
 
 
@@ -150,14 +204,12 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     """Write the files of an image; the PNG only where the model's `channels` are gray or colors."""
     name = file_name(result.unit, result.variant)
     tensors = {
-        "picture": result.image.contiguous(),
+        "picture": result.image,
         "history": torch.tensor(result.history, dtype=torch.float64),
-        **{f"frame.{step}": frame.detach().cpu().contiguous() for step, frame in result.frames.items()},
+        **{f"frame.{step}": frame for step, frame in result.frames.items()},
     }
     about = {k: v for k, v in plain(result.describe()).items() if k not in ("history", "evidence", "warning")}
-    # one entry only: several have no fixed order in the file
-    metadata = {"visualization": json.dumps({"schema": SCHEMA, **about}, ensure_ascii=False)}
-    write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path, metadata))
+    SWEEPS.write_tensors(folder / f"{name}.safetensors", tensors, {"schema": SCHEMA, **about})
     if (channels, len(result.image)) in _PNG_CHANNELS:
         rounded = (result.image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
@@ -171,11 +223,12 @@ def with_pixels(folder: File, result: Visualization) -> Visualization:
         VisualizationError: the file is missing or damaged.
     """
     path = folder / f"{file_name(result.unit, result.variant)}.safetensors"
-    tensors = SWEEPS.read_tensors(path)
+    picture = Expected("real", ("channels", *result.image.shape[1:]), 0, 1, gaps=True)
+    steps = Expected("real", (len(result.history),), gaps=True)
+    tensors = SWEEPS.read_tensors(path, expected={"picture": picture, "history": steps})
     with SWEEPS.parsing(path):
         image, history = tensors["picture"], tensors["history"]
         frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
-        if image.ndim != 3 or image.shape[1:] != result.image.shape[1:] or len(history) != len(result.history):
-            raise ValueError(f"it holds an image {tuple(image.shape)} after {len(history)} steps")
+        check_arrays(tensors, {f"frame.{step}": replace(picture, shape=tuple(image.shape)) for step in frames})
     ordered = dict(sorted(frames.items()))
     return replace(result, image=image, history=tuple(history.tolist()), frames=ordered)

@@ -521,7 +521,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path, number: signal.Si
             printed, said = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == 2 and printed == "" and said == "circuits: interrupted\n"
+    assert child.returncode == 2 and printed == "" and said == "circuits: interrupted\n", said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import sae
 from tests.apps.terminal import Cli, is_refused, process
@@ -158,3 +159,27 @@ def test_the_group_lists_its_commands(cli: Cli) -> None:
     for words in (("sae",), ("sae", "--help"), ("help", "sae")):
         ran = cli(*words)
         assert ran.code == 0 and all(name in ran.out for name in ("sae train", "sae eval", "sae features"))
+
+
+def test_a_folder_of_the_users_beside_out_is_not_touched(cli: Cli, tmp_path: Path) -> None:
+    mine = tmp_path / "car.training"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    for more in ([], ["--replace"]):
+        ran = cli(*TRAIN, "--out", tmp_path / "car", *more)
+        assert is_refused(ran) and "has thesis.txt in it" in ran.err
+    assert (mine / "thesis.txt").read_text() == "mine" and not (tmp_path / "car").exists()
+
+
+def test_what_out_cannot_hold_is_said_before_training(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    ran = cli(*TRAIN, "--out", tmp_path / "out")
+    assert is_refused(ran) and "has other things in it" in ran.err and not (tmp_path / "out.training").exists()
+
+
+def test_two_trainings_cannot_write_one_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "out.training").mkdir()
+    with FileLock(tmp_path / "out.training" / ".lock"):
+        ran = cli(*TRAIN, "--out", tmp_path / "out")
+    assert is_refused(ran) and "another training is writing" in ran.err

@@ -18,7 +18,7 @@ from apps.figures.gallery import write_gallery
 from apps.figures.papers import PAPERS, load_scripts
 from apps.figures.registry import figures, select
 from apps.figures.runner import FigureOutcome, make, read_document
-from zoo.errors import CircuitsError
+from zoo.errors import CircuitsError, FileError
 
 TOY = Settings(effort="test")
 
@@ -83,6 +83,31 @@ def test_an_older_figure_does_not_stand_in_for_one_that_failed(tmp_path: Path) -
     make([of(a_line)], TOY, tmp_path)
     assert make([of(unlucky)], TOY, tmp_path, again=True)[0].status == "failed"
     assert read_document(tmp_path / "X1") is None
+
+
+def test_a_full_disk_leaves_the_finished_figure_and_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make([of(a_line)], TOY, tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "X1").iterdir()}
+
+    def full(*_: object) -> None:
+        raise FileError("cannot write: No space left on device")
+
+    monkeypatch.setattr("circuits.plot.save_figure", full)
+    (outcome,) = make([of(a_line)], TOY, tmp_path, again=True)
+    assert outcome.status == "failed" and "No space left" in outcome.why
+    assert {p.name: p.read_bytes() for p in (tmp_path / "X1").iterdir()} == before
+    assert not list(tmp_path.glob(".circuits-*"))
+
+
+def test_what_the_user_added_to_a_figure_stays(tmp_path: Path) -> None:
+    make([of(a_line)], TOY, tmp_path)
+    (tmp_path / "X1" / "notes.txt").write_text("mine")
+    make([of(a_line)], TOY, tmp_path, again=True)
+    (outcome,) = make([of(lacking)], TOY, tmp_path, again=True)
+    assert outcome.status == "missing"
+    assert [p.name for p in (tmp_path / "X1").iterdir()] == ["notes.txt"]
 
 
 def test_figures_of_a_stopped_run_stay(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from zoo.common.files import write_atomically
+from zoo.common.files import move_files, scratch, write_atomically
 from zoo.errors import FileError
 
 
@@ -47,3 +49,34 @@ def test_what_is_written_is_whole_and_has_the_usual_rights(tmp_path: Path) -> No
     (tmp_path / "usual").write_text("")
     assert path.read_text() == "new" and path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_scratch_folders_of_dead_runs_are_swept_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, pathlib, sys\n"
+            "from zoo.common.files import scratch\n"
+            "with scratch(pathlib.Path(sys.argv[1])) as folder:\n"
+            "    (folder / 'half').write_text('x')\n"
+            "    os.kill(os.getpid(), 9)\n",
+            str(tmp_path),
+        ],
+        check=False,
+    )
+    assert killed.returncode == -9 and len(list(tmp_path.glob(".circuits-*"))) == 1
+    (tmp_path / ".circuits-mine").mkdir()  # of no run
+    with scratch(tmp_path) as living:
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".circuits-mine", living.name])
+        with scratch(tmp_path):
+            assert living.is_dir()
+    assert [p.name for p in tmp_path.iterdir()] == [".circuits-mine"]
+
+
+def test_files_are_moved_with_their_subfolders(tmp_path: Path) -> None:
+    with scratch(tmp_path) as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("x")
+        move_files(folder, tmp_path / "out")
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()] == ["out/a/b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ class OwnError(CircuitsError):
     pass
 
 
-FILES = Stored("the index of a test", "Run it again", OwnError, 3, mark={"kind": "test"}, required={"rows": list})
+class Rows(TypedDict):
+    rows: list[Any]
+
+
+FILES = Stored("the index of a test", "Run it again", OwnError, 3, mark={"kind": "test"}, shape=Rows)
 GOOD = {"schema": 3, "kind": "test", "rows": [1, 2]}
 
 
@@ -42,7 +47,7 @@ def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ('{"kind": "test", "rows": []}', "is not the index of a test"),
         ('{"schema": 3, "kind": "other", "rows": []}', "is not the index of a test"),
         ('{"schema": 4, "kind": "test", "rows": []}', "has schema 4; this version reads 3. Run it again"),
-        ('{"schema": 3, "kind": "test"}', "is damaged: rows missing or of the wrong kind. Run it again"),
+        ('{"schema": 3, "kind": "test"}', "is damaged: .*missing required field `rows`. Run it again"),
     ],
 )
 def test_what_is_no_such_document_is_refused_and_stays(text: str, message: str, tmp_path: Path) -> None:
@@ -121,3 +126,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_work_begins(tmp_path: Pa
         with pytest.raises(OwnError, match="not permitted"):
             FILES.check_writable(tmp_path)
         tmp_path.chmod(0o700)
+
+
+def test_a_byte_that_changed_in_a_tensor_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    FILES.write_tensors(path, {"a": torch.arange(6.0), "b": torch.arange(4, dtype=torch.bfloat16)})
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(OwnError, match="was changed since it was written"):
+        FILES.read_tensors(path)
+    path.write_bytes(content)
+    assert FILES.read_tensors(path)["a"].tolist() == [0, 1, 2, 3, 4, 5]

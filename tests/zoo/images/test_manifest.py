@@ -99,10 +99,19 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_what_was_added_to_drawn_scenes_is_not_deleted(tmp_path: Path) -> None:
+    export_scenes(2, tmp_path / "out")
+    (tmp_path / "out" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(ImageError, match=r"has other things in it \(mine.png\)"):
+        export_scenes(2, tmp_path / "out")
+    assert (tmp_path / "out" / "mine.png").read_bytes() == b"mine"
+
+
 def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_scenes(2, tmp_path / "out")
 
     def interrupt(n: int, folder: Path, seed: int) -> None:
+        folder.mkdir()
         (folder / "half.png").write_bytes(b"half")
         raise KeyboardInterrupt
 
