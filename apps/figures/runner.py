@@ -40,14 +40,17 @@ class _Claim(TypedDict):
     holds: bool
 
 
-class _Document(TypedDict):
+class _Written(TypedDict):
+    pictures: list[str]
+
+
+class _Document(_Written):
     schema: int
     key: str
     id: str
     name: str
     title: str
     caption: str
-    pictures: list[str]
     claims: list[_Claim]
 
 
@@ -247,13 +250,13 @@ def _document(
 def _write(folder: Path, result: FigureResult, document: dict[str, Any]) -> None:
     from circuits.plot import save_figure
 
-    with scratch(folder.parent) as made:
+    with scratch(folder.parent) as staging:
         for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
             for kind in FORMATS:
-                save_figure(result.drawings[name], made / f"{stem}.{kind}")
-        write_text_atomically(made / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+                save_figure(result.drawings[name], staging / f"{stem}.{kind}")
+        write_text_atomically(staging / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
         _remove(folder)  # now that the new version is whole on the disk
-        move_files(made, folder, last=DOCUMENT)
+        move_files(staging, folder, last=DOCUMENT)
 
 
 def _remove(folder: Path) -> None:

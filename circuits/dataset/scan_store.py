@@ -42,7 +42,11 @@ class _Images(TypedDict):
     origin: dict[str, Any] | None
 
 
-class _Manifest(TypedDict):
+class _Request(TypedDict):
+    asked: dict[str, Any]
+
+
+class _Manifest(_Request):
     model: str
     weights: str
     input: dict[str, Any]
@@ -51,7 +55,6 @@ class _Manifest(TypedDict):
     plan: dict[str, Count]
     layers: dict[str, _Layer]
     files: dict[str, str]
-    asked: dict[str, Any]
     digest: str
 
 

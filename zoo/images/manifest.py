@@ -225,14 +225,14 @@ def _draw(n: int, folder: Path, seed: int) -> None:
         os.fsync(file_.fileno())
 
 
-def _swap(made: Path, folder: Path, old: Path) -> None:
-    """Put `made` in the place of `folder`."""
+def _swap(drawn: Path, folder: Path, old: Path) -> None:
+    """Put `drawn` in the place of `folder`."""
     if not folder.exists():
-        made.rename(folder)
+        drawn.rename(folder)
         return
     folder.rename(old)
     try:
-        made.rename(folder)
+        drawn.rename(folder)
     except OSError:
         old.rename(folder)
         raise

@@ -38,9 +38,16 @@ class _Example(TypedDict):
     box: tuple[int, int, int, int]
 
 
-class _Step(TypedDict):
-    layer: str
+class _Response(TypedDict):
     picture: float | None
+
+
+class _InputSize(TypedDict):
+    shown: tuple[Pixels, Pixels]
+
+
+class _Step(_Response):
+    layer: str
     natural: float | None
     others: float | None
 
@@ -54,11 +61,10 @@ class _Evidence(TypedDict):
     path: list[_Step]
 
 
-class _Entry(TypedDict):
+class _Entry(_InputSize):
     unit: str
     variant: Count
     size: tuple[Pixels, Pixels]
-    shown: tuple[Pixels, Pixels]
     response: float | None
     peak: float | None
     transformed: float | None
@@ -223,12 +229,12 @@ def with_pixels(folder: File, result: Visualization) -> Visualization:
         VisualizationError: the file is missing or damaged.
     """
     path = folder / f"{file_name(result.unit, result.variant)}.safetensors"
-    picture = Expected("real", ("channels", *result.image.shape[1:]), 0, 1, gaps=True)
+    pixels = Expected("real", ("channels", *result.image.shape[1:]), 0, 1, gaps=True)
     steps = Expected("real", (len(result.history),), gaps=True)
-    tensors = SWEEPS.read_tensors(path, expected={"picture": picture, "history": steps})
+    tensors = SWEEPS.read_tensors(path, expected={"picture": pixels, "history": steps})
     with SWEEPS.parsing(path):
         image, history = tensors["picture"], tensors["history"]
         frames = {int(n.removeprefix("frame.")): t for n, t in tensors.items() if n.startswith("frame.")}
-        check_arrays(tensors, {f"frame.{step}": replace(picture, shape=tuple(image.shape)) for step in frames})
+        check_arrays(tensors, {f"frame.{step}": replace(pixels, shape=tuple(image.shape)) for step in frames})
     ordered = dict(sorted(frames.items()))
     return replace(result, image=image, history=tuple(history.tolist()), frames=ordered)
