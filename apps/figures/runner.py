@@ -40,8 +40,7 @@ class _Claim(TypedDict):
     holds: bool
 
 
-class _Written(TypedDict):
-    pictures: list[str]
+_Written = TypedDict("_Written", {"pictures": list[str]})  # noqa: UP013 - a key of files, which is no name here
 
 
 class _Document(_Written):

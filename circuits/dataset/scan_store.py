@@ -42,8 +42,7 @@ class _Images(TypedDict):
     origin: dict[str, Any] | None
 
 
-class _Request(TypedDict):
-    asked: dict[str, Any]
+_Request = TypedDict("_Request", {"asked": dict[str, Any]})  # noqa: UP013 - a key of files, which is no name here
 
 
 class _Manifest(_Request):

@@ -38,12 +38,10 @@ class _Example(TypedDict):
     box: tuple[int, int, int, int]
 
 
-class _Response(TypedDict):
-    picture: float | None
+_Response = TypedDict("_Response", {"picture": float | None})  # noqa: UP013 - a key of files, which is no name here
 
 
-class _InputSize(TypedDict):
-    shown: tuple[Pixels, Pixels]
+_InputSize = TypedDict("_InputSize", {"shown": tuple[Pixels, Pixels]})  # noqa: UP013 - a key of files, which is no name here
 
 
 class _Step(_Response):
