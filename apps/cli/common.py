@@ -269,7 +269,7 @@ def check_known(name: str, store: Path | None, card: object = None) -> None:
         ) from None
 
 
-OF_SCENES = ("scenes", "scenes-vit")
+OF_SCENES = ("scenes", "scenes-vit", "scenes-labels")
 """Models that were trained on drawn scenes, which are therefore their default images."""
 
 
@@ -279,7 +279,7 @@ class ImageOptions(ModelOptions):
 
     images: Many = field(default=())
     """Images: a folder, an image, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
-    May be repeated. By default scenes:500 for the models `scenes` and `scenes-vit`."""
+    May be repeated. By default scenes:500 for models of scenes."""
     limit: int | None = None
     """At most so many images, drawn at random with --seed."""
 

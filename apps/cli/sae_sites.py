@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sae.data.site import Site
     from sae.evaluation.metrics import Reconstruction
 
-DEFAULTS = {"scenes": "scenes:500", "scenes-vit": "scenes:500", "tales": "tales:2000"}
+DEFAULTS = {"scenes": "scenes:500", "scenes-vit": "scenes:500", "scenes-labels": "scenes:500", "tales": "tales:2000"}
 """Default inputs of models that come with a generator."""
 
 

@@ -7,9 +7,12 @@ so a kernel of `mixed3b -> mixed4a` reads directly as "this part, at this positi
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from zoo.inputs import InputSpec
@@ -43,6 +46,9 @@ INPUT = InputSpec(size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 WEIGHTS = Path(__file__).with_name("scenes.safetensors")
 """The packaged weights: InceptionV1 state_dict keys for `SPEC`."""
+
+LABELS_WEIGHTS = Path(__file__).with_name("scenes_labels.safetensors")
+"""Those of `scenes-labels`: trained on labels alone."""
 
 
 def build() -> InceptionV1:
@@ -99,3 +105,15 @@ def centers(spec: InceptionSpec, layer: str) -> tuple[int, int]:
         if name in spec.pool_after:
             offset, stride = offset + stride, stride * 2
     raise KeyError(layer)
+
+
+@cache
+def taught_parts() -> dict[str, int]:
+    """Part -> the channel of `PART_LAYER` that was trained to detect it in the packaged network.
+
+    >>> sorted(taught_parts())[:2]
+    ['bus_body', 'car_body']
+    """
+    with safe_open(WEIGHTS, "pt") as file:
+        channels: dict[str, int] = json.loads(file.metadata()["part_channels"])
+    return channels

@@ -147,7 +147,7 @@ def test_an_unknown_device_gets_one_line(cli: Cli) -> None:
 def test_models_lists_every_card_with_its_weights(cli: Cli) -> None:
     document = cli("models", "--json").json
     assert document["schema"] == 1 and document["command"] == "models"
-    cards = ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1", "scenes-vit"]
+    cards = ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1", "scenes-vit", "scenes-labels"]
     assert [m["name"] for m in document["models"]] == cards
     assert all(set(m["weights"]) == {"found", "path", "how"} for m in document["models"])
     assert "googlenet-bvlc" in cli("models").out

@@ -58,7 +58,7 @@ def scores(module: nn.Module, layer: str, pictures: torch.Tensor) -> torch.Tenso
 
 
 def test_cards_come_in_order_scenes_first() -> None:
-    assert list(cards()) == ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1", "scenes-vit"]
+    assert list(cards()) == ["scenes", "inceptionv1", "googlenet-bvlc", "squeezenet-1.1", "scenes-vit", "scenes-labels"]
     assert all(name == card.name for name, card in cards().items())
 
 
