@@ -11,6 +11,7 @@ from torch import Tensor
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
+from circuits.network.basis import latent_maps
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
@@ -83,9 +84,9 @@ class Peaks:
             rows = list(self._target[unit])
         else:
             assert unit.index is not None
-            width = self._widths[unit.layer]
-            values = torch.cat(self._values[unit.layer])[:, unit.index].tolist()
-            flat = torch.cat(self._flat[unit.layer])[:, unit.index].tolist()
+            width = self._widths[unit.space]
+            values = torch.cat(self._values[unit.space])[:, unit.index].tolist()
+            flat = torch.cat(self._flat[unit.space])[:, unit.index].tolist()
             rows = [
                 PeakPosition(i, (f // width, f % width), v) for i, (v, f) in enumerate(zip(values, flat, strict=True))
             ]
@@ -110,10 +111,20 @@ def layer_peaks(
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Peaks:
-    """Peaks of all channels of `layers` (the layers feeding their weights, and `also`) on all images, in one pass."""
+    """Peaks of all units of `layers` (the layers feeding their weights, and `also`) on all images, in one pass.
+
+    Args:
+        model, images: of what.
+        layers: layers, or bases attached to them (`mixed3b~sae`); target: a unit of the first that may be a latent.
+        also: further layers.
+        batch_size: images per forward pass.
+        progress: True for a bar, or a function of (done, total).
+    """
     dataset = open_images(images)
     result = Peaks(model, dataset)
-    names = dict.fromkeys([*layers, *starts(model, layers), *also])
+    spaces = {name: model.resolve(name) for name in layers if "~" in name}
+    plain = [spaces[name].layer if name in spaces else name for name in layers]
+    names = dict.fromkeys([*plain, *starts(model, plain), *also])
     to_read = [model.layers[n] for n in names]
     special = target is not None and (target.basis is not None or target.at is not None)
     with torch.no_grad():
@@ -121,6 +132,8 @@ def layer_peaks(
             acts = read(model, batch, to_read, clone=True)
             for name, values in acts.items():
                 result.add(name, values)
+            for name, space in spaces.items():
+                result.add(name, latent_maps(model.basis(space.layer, str(space.basis)).encode)(acts[space.layer]))
             if special and target is not None:
                 result.add_target(target, indices, acts[target.layer])
     return result

@@ -96,6 +96,7 @@ class Rest:
     """What a node of the circuit receives besides its edges in the circuit.
 
     `edges + strength = total` and `total + bias + remainder = pre_activation`, all means over the positions traced.
+    Where the sources are latents, `edges + strength + error = total`.
 
     Attributes:
         target: address of the node.
@@ -106,6 +107,8 @@ class Rest:
             where the network is linear between the two layers.
         pre_activation: the target's value before its own ReLU.
         folded: the other reading of a unit that was traced through bottlenecks; else None.
+        error: where the sources are latents, what the part of the activations that their dictionary does not
+            reconstruct contributes; else None.
     """
 
     target: str
@@ -116,6 +119,7 @@ class Rest:
     remainder: float
     pre_activation: float
     folded: FoldedSum | None = None
+    error: float | None = None
 
     @property
     def nonlinear(self) -> float:
@@ -524,7 +528,7 @@ def _read_edge(data: Mapping[str, Any]) -> Edge:
 
 
 def _rest_json(rest: Rest) -> dict[str, Any]:
-    values = {name: value for name, value in vars(rest).items() if name != "folded"}
+    values = {name: value for name, value in vars(rest).items() if value is not None}
     return values if rest.folded is None else {**values, "folded": vars(rest.folded)}
 
 

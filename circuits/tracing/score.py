@@ -184,7 +184,13 @@ def ablated_response(ablation: Ablation) -> AblatedResponse:
 
 
 def members(circuit: Circuit) -> dict[str, set[int]]:
-    """Source units of a circuit by layer, in the order of the layers going back."""
+    """Source units of a circuit by layer, in the order of the layers going back.
+
+    Raises:
+        CircuitsError: some are latents.
+    """
+    if latents := [layer for layer in circuit.layers[1:] if "~" in layer]:
+        raise CircuitsError(f"a score ablates channels, and the sources here are latents of {latents[0]}: not scored")
     by_layer: dict[str, set[int]] = {}
     for layer in circuit.layers[1:]:
         units = {n.index for n in circuit.nodes if n.layer == layer and n.unit != circuit.target}

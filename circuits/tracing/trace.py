@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
+from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
@@ -90,7 +91,9 @@ def trace(
         baseline: what contributions are counted from: "mean", "zero", "resample", or an object of `circuits.baselines`.
             Default zero for "weights" and "attribution", else the mean; "ablation" takes only the mean.
         against: a counterfactual image for each image, as the baseline.
-        layers: source layers to go back through, latest first (default: the model's trunk).
+        layers: source layers to go back through, latest first (default: the model's trunk). `mixed3b~sae` takes the
+            latents of an attached basis instead of channels, with by="weights" or "attribution", from zero; what its
+            reconstruction leaves over is `Rest.error`.
         through_bottlenecks: also trace through the units behind the ReLUs between two layers: bottlenecks, depthwise
             convolutions, inner layers of residual blocks. Every step is then linear and `remainder` is zero; each unit
             on the way has `width` parents, and `Rest.folded` is the sum without them. With by="weights".
@@ -115,14 +118,17 @@ def trace(
     one_of("by", by, ("weights", "attribution", "ablation", *RANKED))
     stand_in = _baseline(by, baseline, against)
     chain = _chain(model, unit, depth, layers)
+    spaces = _spaces(model, chain, by, stand_in, through_bottlenecks)
     dataset = open_images(images)
     pools = _pools(model, chain) if by == "ablation" else []
     inner = _bottlenecks(model, unit, chain, by) if through_bottlenecks else []
     peaks = layer_peaks(model, dataset, chain, unit, also=[*pools, *inner], batch_size=batch_size, progress=progress)
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
+    to_read = [model.layers[name] for name in peaks.layers if name not in pools and name not in spaces]
     with torch.no_grad():
-        acts = read(model, batch, [model.layers[name] for name in peaks.layers if name not in pools])
+        acts = read(model, batch, to_read)
+    splits = {name: split_latents(model.basis(at.layer, str(at.basis)), acts[at.layer]) for name, at in spaces.items()}
     sources = _Sources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size)
     positions = [p.position for p in strongest]
     followed: dict[str, Any] = {}
@@ -134,7 +140,7 @@ def trace(
         path = Path({unit: positions})
         frontier = _Frontier(unit.layer, [unit], {unit: positions})
         for source in chain[1:]:
-            step = _Step(model, source, frontier, batch, acts, peaks, by, sources)
+            step = _Step(model, source, frontier, batch, acts, peaks, by, sources, splits.get(source))
             frontier = step.extend(path, width, threshold)
             if not frontier.units:
                 break
@@ -143,7 +149,8 @@ def trace(
         hint = f"; it also has {', '.join(tokens)}" if tokens else ""
         raise CircuitsError(f"no unit of {chain[1]} contributes to {unit} where it is most active{hint}")
     nodes = [
-        _node(model, u, chain.index(u.layer), peaks, at, acts, dataset, n_examples) for u, at in path.positions.items()
+        _node(model, u, 0 if u == unit else chain.index(u.space), peaks, at, acts, dataset, n_examples)
+        for u, at in path.positions.items()
     ]
     return Circuit(
         target=str(unit),
@@ -171,10 +178,12 @@ def trace(
 
 def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -> list[str]:
     if layers is not None:
-        chosen = [model.layer(name) for name in layers][:depth]
-        if any(layer.part is not None for layer in chosen):
+        chosen = [model.resolve(name) if "~" in name else Unit(model.layer(name).name) for name in layers][:depth]
+        if any(at.index is not None for at in chosen):
+            raise AddressError("trace goes back through whole layers; name the layer, not one of its units")
+        if any(model.layers[at.layer].part is not None for at in chosen):
             raise AddressError("trace goes back through whole layers; name the block, not one of its branches")
-        return [unit.layer, *[layer.name for layer in chosen]]
+        return [unit.layer, *[at.space for at in chosen]]
     chain = [unit.layer]
     for _ in range(depth):
         earlier = model.before(chain[-1])
@@ -189,6 +198,23 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
     if len(chain) == 1:
         raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
     return chain
+
+
+def _spaces(
+    model: Model, chain: Sequence[str], by: By, baseline: Baseline | None, through_bottlenecks: bool
+) -> dict[str, Unit]:
+    """The bases among the layers of a chain.
+
+    Raises:
+        CircuitsError: latents are sources in a way that is not worked out for them.
+    """
+    spaces = {name: model.resolve(name) for name in chain[1:] if "~" in name}
+    if spaces and (by not in ("weights", "attribution") or through_bottlenecks):
+        way = "through_bottlenecks" if through_bottlenecks else f"by={by!r}"
+        raise CircuitsError(f"latents are sources with by='weights' or 'attribution', not with {way}")
+    if spaces and not (baseline is None or isinstance(baseline, Zero)):
+        raise CircuitsError(f"contributions of latents are counted from zero, not from {baseline.name}")
+    return spaces
 
 
 def _bottlenecks(model: Model, unit: Unit, chain: Sequence[str], by: By) -> list[str]:
@@ -293,26 +319,36 @@ class _Step:
         peaks: Peaks,
         by: By,
         sources: _Sources,
+        split: LatentSplit | None = None,
     ) -> None:
         self.model, self.source, self.frontier, self.by = model, source, frontier, by
-        self.sources = sources
+        self.sources, self.split = sources, split
+        self.layer = source if split is None else model.resolve(source).layer
         self.weights = self._kernels()
-        self.start = source if self.weights is None else self.weights.start
+        self.start = self.layer if self.weights is None else self.weights.start
         self.batch = batch
-        self.acts, self.source_acts = acts[self.start], acts[source]
+        if split is None:
+            self.acts, self.source_acts = acts[self.start], acts[source]
+        else:
+            self.acts = self.source_acts = split.latents
+        self.fed = acts[self.start]
         self.peaks = peaks
         self.gradients: dict[Unit, Tensor] = {}
+        self.channel_gradients: dict[Unit, Tensor] = {}
 
     def _kernels(self) -> ExpandedWeights | None:
         """The kernels; None where the network has none here, and none are needed."""
         try:
-            return expanded_weights(self.model, source=self.source, target=self.frontier.units)
+            weights = expanded_weights(self.model, source=self.source, target=self.frontier.units)
+            if self.split is not None and weights.start != self.layer:
+                raise GraphError(f"weights start at {weights.start}, after a pool, but latents are of {self.layer}")
+            return weights
         except GraphError as error:
             graph = self.model.graph
             if self.by == "weights":
                 raise GraphError(f"{error}; by='attribution' needs no kernels") from error
             if graph is not None:  # raises without a path; where there is no graph the gradient shows it
-                graph.between(self.model.node(self.source), self.model.node(self.frontier.layer))
+                graph.between(self.model.node(self.layer), self.model.node(self.frontier.units[0].layer))
             return None
 
     def extend(self, path: Path, width: int, threshold: float) -> _Frontier:
@@ -334,7 +370,7 @@ class _Step:
         positions = self.frontier.positions[node]
         segment = Segment(self.model, self.start, node, pre=True)
         with torch.no_grad():
-            acts, context = self.acts, segment.context(self.batch)
+            acts, context = self.fed, segment.context(self.batch)
             response = segment.respond(acts, context)[:, 0]
         pre = torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
         if self.weights is None or self.by == "attribution":
@@ -344,20 +380,24 @@ class _Step:
             contributions, nothing = self.sources.contributions(node, self.source, self.batch, positions)
             bias = float(nothing.mean())
         else:
-            contributions = self._contributions(segment, node, positions, acts, context, pre, base)
+            contributions = self._contributions(segment, node, positions, self.acts, context, pre, base)
             bias = self._bias(segment, node, positions, acts, base)
+        error = None
+        if self.split is not None:
+            error, offset = self._left_over(node, positions)
+            bias += offset
         strength = contributions.mean(dim=0)
-        total = float(strength.sum())
+        total = float(strength.sum()) + (error or 0.0)
         order = self.sources.order(node, self.source)
         order = strength.abs().argsort(descending=True, stable=True).tolist() if order is None else order
         chosen = order[:width]
         floor = threshold * max((abs(float(strength[c])) for c in chosen), default=0.0)
         chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
         edges = [self._edge(node, c, float(strength[c])) for c in chosen]
-        listed = sum(e.strength for e in edges)
+        listed = sum(e.strength for e in edges) + (error or 0.0)
         mean = float(pre.mean())
         count = contributions.shape[1] - len(edges)
-        rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean)
+        rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean, error=error)
         return edges, rest
 
     def _contributions(
@@ -396,7 +436,26 @@ class _Step:
             gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
         if gradient is None:
             raise GraphError(f"no path leads from {self.start} to {self.frontier.layer}")
-        return gradient
+        if self.split is None:
+            return gradient
+        self.channel_gradients[segment.units[0]] = gradient
+        return torch.einsum("nchw,mc->nmhw", gradient, self.split.write)
+
+    def _left_over(self, node: Unit, positions: list[Pair]) -> tuple[float, float]:
+        """What the error of the dictionary contributes to a node, and what its offset does."""
+        split = self.split
+        assert split is not None
+        offset = split.offset[:, None, None].expand_as(split.error)
+        if self.by == "attribution":
+            gradient = self.channel_gradients[node]
+            error, still = ((gradient * part).sum(dim=(1, 2, 3)) for part in (split.error, offset))
+        else:
+            weights = expanded_weights(self.model, source=self.layer, target=node)
+            kernels = weights.kernels[0].to(offset)
+            error, still = (
+                torch.einsum("nsij,sij->n", weights.patches(part, positions), kernels) for part in (split.error, offset)
+            )
+        return float(error.mean()), float(still.mean())
 
     def _bias(self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, base: Tensor | None) -> float:
         """What the node has without the contributions: of the biases, and of the baseline where there is one."""
@@ -411,7 +470,9 @@ class _Step:
             kernel = self.gradients[node][:, channel].sum(dim=(1, 2)).mean().view(1, 1)
         else:
             kernel = self.weights.kernels[self.frontier.units.index(node), channel]
-        return weighted_edge(Unit(self.source, channel, self.model.name), node, strength, kernel, self.weights)
+        basis = None if self.split is None else self.model.resolve(self.source).basis
+        parent = Unit(self.layer, channel, self.model.name, basis)
+        return weighted_edge(parent, node, strength, kernel, self.weights)
 
     def positions_of(self, node: Unit, parent: Unit) -> list[Pair]:
         """Where the parent acts on the node on each image: its largest contribution within the kernel."""
@@ -421,7 +482,7 @@ class _Step:
             width = self.acts.shape[3]
             products = (self.gradients[node] * self.acts)[:, channel].abs().flatten(1)
             return [(i // width, i % width) for i in products.argmax(dim=1).tolist()]
-        own = self.acts if self.start == self.source else self.source_acts
+        own = self.acts if self.start == self.layer else self.source_acts
         row, positions = self.frontier.units.index(node), self.frontier.positions[node]
         return acting_positions(self.weights, row, channel, self.acts, own, positions)
 
@@ -436,13 +497,13 @@ def _node(
     dataset: Images,
     n_examples: int,
 ) -> Node:
-    response = respond(model, unit, acts[unit.layer])
+    response = respond(model, unit, acts[unit.layer]).detach()
     values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
     assert unit.index is not None
     top = [(p.value, p.image, p.position) for p in peaks.strongest(unit, limit=n_examples, active_only=False)]
     return Node(
         unit=str(unit),
-        layer=unit.layer,
+        layer=unit.layer if depth == 0 else unit.space,
         index=unit.index,
         role="target" if depth == 0 else "parent",
         depth=depth,

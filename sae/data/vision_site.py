@@ -216,6 +216,11 @@ class OnBranch:
         """Directions `(m, width)`, zero outside the branch."""
         return self._padded(self.sae.write)
 
+    @property
+    def offset(self) -> Tensor:
+        """The reconstruction `(width,)` when no latent is active, zero outside the branch."""
+        return self._padded(self.sae.offset[None])[0]
+
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)` of the layer's activations `(N, width)`."""
         return self.sae.encode(acts[:, self.channels])

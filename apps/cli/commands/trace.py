@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Session, loading_code, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, loading_code, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import show_circuit
 from apps.cli.output.console import clock
@@ -69,6 +69,9 @@ class Trace(ImageOptions):
     """The unit: model/layer:unit, with @y,x to look at one position only."""
     depth: int = 1
     """How many layers to go back."""
+    layers: Many = ()
+    """Layer to go back through, the latest first; may be repeated, up to --depth of them. LAYER~NAME takes the latents
+    of an SAE (--sae) instead of channels. By default the layers that every path crosses."""
     width: int = 6
     """How many parents a unit is given."""
     by: Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"] = "weights"
@@ -102,6 +105,8 @@ class Trace(ImageOptions):
         self.check_least("score_images", least=2)
         if self.visualize < 0 or (self.visualize and self.out is None):
             raise UsageError("--visualize takes steps from 1, and draws into the report of --out DIR")
+        if self.score and any("~" in layer for layer in self.layers):
+            raise UsageError("a score ablates channels: add --no-score where sources are latents")
         elapsed = clock()
         model, unit = self.address_of(self.address)
         images = self.open_images(model.name)
@@ -113,6 +118,7 @@ class Trace(ImageOptions):
                 depth=self.depth,
                 width=self.width,
                 by=self.by,
+                layers=list(self.layers) or None,
                 through_bottlenecks=self.through_bottlenecks,
                 baseline=self.baseline,
                 against=self.against,
@@ -135,8 +141,11 @@ class Trace(ImageOptions):
 
     def _counted(self) -> str:
         given = {
-            "through_bottlenecks": self.through_bottlenecks or None, "baseline": self.baseline, "against": self.against,
-        }  # fmt: skip
+            "layers": list(self.layers) or None,
+            "through_bottlenecks": self.through_bottlenecks or None,
+            "baseline": self.baseline,
+            "against": self.against,
+        }
         return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
 
     def python(self, unit: str) -> str:

@@ -54,6 +54,8 @@ def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int
     for rest in circuit.rest:
         if rest.target == node.unit and edges:
             branch.add(Text(f"{rest.strength:+8.3g}  {rest.count} others", style="dim"))
+            if rest.error is not None:
+                branch.add(Text(f"{rest.error:+8.3g}  left over by the latents", style="dim"))
 
 
 def _cells(line: tuple[Edge, Node, str]) -> tuple[str, str, str]:
@@ -75,7 +77,7 @@ def contribution_table(circuit: Circuit) -> Table:
         [
             short(r.target),
             signed(traced[r.target]),
-            signed(r.strength),
+            signed(r.strength + (r.error or 0.0)),
             signed(r.total),
             signed(r.bias),
             signed(r.remainder),

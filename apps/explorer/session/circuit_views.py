@@ -170,7 +170,9 @@ def _added(edge: Edge, other: Edge) -> Edge:
 
 def _summed(rest: Rest, other: Rest) -> Rest:
     names = ("count", "strength", "total", "bias", "remainder", "pre_activation")
-    return replace(rest, **{name: getattr(rest, name) + getattr(other, name) for name in names})
+    summed = {name: getattr(rest, name) + getattr(other, name) for name in names}
+    errors = [r.error for r in (rest, other) if r.error is not None]
+    return replace(rest, **summed, error=sum(errors) if errors else None)
 
 
 def document(circuit: Circuit, view: View) -> dict[str, Any]:

@@ -122,6 +122,8 @@ def _draw_rest(axes: Axes, placed: PlacedRest) -> None:
 def rest_text(placed: PlacedRest) -> str:
     """What stands in the gray box."""
     count = placed.rest.count
+    if count == 0 and placed.rest.error is not None:
+        return "left over by the latents" if placed.box.width > 165 else "left over"
     return "1 other unit" if count == 1 else f"{count} other units" if placed.box.width > 165 else f"{count} others"
 
 

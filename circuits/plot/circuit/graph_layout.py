@@ -179,6 +179,8 @@ def _columns(circuit: Circuit) -> list[_Column]:
     for rest in circuit.rest:
         if rest.target in column_of and (rest.count or rest.strength):
             rests_in.setdefault(column_of[rest.target] + 1, []).append(rest)
+        if rest.target in column_of and rest.error is not None:  # a box of its own
+            rests_in.setdefault(column_of[rest.target] + 1, []).append(replace(rest, count=0, strength=rest.error))
     columns: list[_Column] = []
     ranks: dict[str, float] = {}
     for c in range(max([len(used), *(k + 1 for k in rests_in)])):

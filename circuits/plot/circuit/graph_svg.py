@@ -124,9 +124,12 @@ def _node(placed: PlacedNode, images: crops.Crops, visualization: crops.Crop | N
 def _rest(placed: PlacedRest) -> Markup:
     box, rest = placed.box, placed.rest
     y = box.middle + 4
+    about = f"{rest.count} units not shown add up to {rest.strength:+.4g}"
+    if rest.count == 0 and rest.error is not None:
+        about = f"what the latents do not reconstruct contributes {rest.strength:+.4g}"
     return tag(
         "a",
-        tag("title", f"{rest.count} units not shown add up to {rest.strength:+.4g}"),
+        tag("title", about),
         tag("rect", class_="tile", rx=6, **_rectangle(box)),
         tag("text", rest_text(placed), class_="others", x=box.x + 10, y=y),
         tag("text", number(rest.strength), class_="others sum", x=box.right - 10, y=y),

@@ -40,14 +40,18 @@ def sum_steps(circuit: Circuit, rest: Rest) -> list[Step]:
     sources = [(name_of(circuit.node(edge.source)), edge.strength, edge) for edge in circuit.into(rest.target)]
     others = "1 other unit" if rest.count == 1 else f"{rest.count} other units"
     terms = {"bias": rest.bias, "remainder": rest.remainder}
-    return running_steps(sources, others, rest.strength, rest.total, terms, rest.pre_activation)
+    left_over = {} if rest.error is None else {"left over by the latents": rest.error}
+    return running_steps(sources, others, rest.strength, rest.total, terms, rest.pre_activation, left_over)
 
 
 def running_steps(
     sources: Iterable[tuple[str, float, Edge]], others: str, rest: float | None, total: float,
-    terms: Mapping[str, float], pre_activation: float,
+    terms: Mapping[str, float], pre_activation: float, also: Mapping[str, float] | None = None,
 ) -> list[Step]:  # fmt: skip
-    """The steps of a sum: sources, other units with the rest of the total (None: what is left of it), further terms."""
+    """The steps of a sum: sources, other units with the rest of the total (None: what is left of it), further terms.
+
+    `also` are parts of the total that are no units.
+    """
     steps: list[Step] = []
     run = 0.0
 
@@ -59,6 +63,8 @@ def running_steps(
     for name, value, edge in sources:
         add(name, value, "source", edge)
     add(others, total - run if rest is None else rest, "rest")
+    for name, value in (also or {}).items():
+        add(name, value, "rest")
     steps.append(Step("all sources", total, 0.0, total, "sum"))
     run = total
     for name, value in terms.items():
