@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,17 @@ def data_dir() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or fills the cache of the person who runs it."""
     os.environ["CIRCUITS_HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _no_store_in_the_checkout() -> Iterator[None]:
+    """Commands write into ./store where no other is named: a test that forgets to would scan into the checkout."""
+    folder = Path("store").absolute()
+    before = _files(folder)
+    yield
+    assert _files(folder) == before, f"{folder} was written to: name a store below tmp_path"
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Path -> time of the last change."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -22,10 +22,11 @@ from circuits import plot
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.plot.drawing.wording import ablated_sentence, kernel_effect, minus, name_of
+from circuits.plot.drawing.wording import ablated_sentence, comparison_sentence, kernel_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
 from circuits.tracing.rankings.ranking import rank
+from circuits.tracing.rankings.unit_scores import METHODS
 from circuits.tracing.score import score
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
@@ -33,9 +34,23 @@ from zoo.images.sources import Images
 FOLDER = "circuits"
 RANDOM, STRONGEST = 50, 64
 RANDOM_CURVES = 10
+BASELINES = {
+    "usual": "The usual",
+    "mean": "Mean",
+    "zero": "Zero",
+    "resample": "Other images",
+}
+"""Contributions are counted from it, scores and curves ablate to it; the usual one is zero for contributions of weights
+and attribution, else the mean."""
 _KERNEL_STYLE = (
     "<style>.st-key-kernel img { image-rendering: pixelated; border: 1px solid rgba(128, 128, 128, 0.4); }</style>"
 )
+
+
+def chosen_baseline() -> str | None:
+    """The chosen baseline; None for the usual one."""
+    value = st.session_state.get("baseline")
+    return value if value in BASELINES and value != "usual" else None
 
 
 def spread_images(at: Location, most: int) -> Images:
@@ -119,7 +134,7 @@ def _nodes(at: Location, circuit: Circuit, view: View, selected: list[str]) -> N
         if st.button("Open unit", key="node-open", type="primary"):
             links.go("unit", keep=links.TOUR, unit=unit)
         if st.button("Trace it", key="node-circuit"):
-            links.go("circuit", keep=("depth", "width", "by"), unit=unit)
+            links.go("circuit", keep=("depth", "width", "by", "baseline"), unit=unit)
         if st.button("Unpin" if unit in view.pins else "Pin", key="node-pin", help="Pinned units are never pruned"):
             links.change(**view.pinned(unit).to_address())
             st.rerun()
@@ -135,13 +150,15 @@ def _nodes(at: Location, circuit: Circuit, view: View, selected: list[str]) -> N
 
 
 def show_score(at: Location, circuit: Circuit) -> None:
-    """Faithfulness and completeness of the circuit, beside random circuits of its size."""
+    """Faithfulness and completeness of the circuit, beside random circuits of its size and a learned mask."""
+    baseline = chosen_baseline() or "mean"
     model, images = at.model, spread_images(at, 200)
     unscored = replace(circuit, score=None)
-    key = ("score", model.digest, images.name, tuple(sorted(n.unit for n in circuit.nodes)), circuit.target)
+    key = ("score", model.digest, images.name, tuple(sorted(n.unit for n in circuit.nodes)), circuit.target, baseline)
 
     def work(report: Any) -> tuple[Any, bytes]:
-        result = score(model, unscored, images=images, random=RANDOM, progress=report)
+        options: dict[str, Any] = {"random": RANDOM, "baseline": baseline, "mask": len(images) > 3}
+        result = score(model, unscored, images=images, progress=report, **options)
         labels = {n.unit: n.label for n in circuit.nodes if n.label}
         return result, exports.figure_bytes(lambda: plot.score_figure(result, labels=labels), "png")
 
@@ -155,17 +172,22 @@ def show_score(at: Location, circuit: Circuit) -> None:
     st.caption(
         f"Faithfulness {minus(f'{result.faithfulness:.2f}')}: above {result.faithfulness_percentile:.0f} % of "
         f"{result.n_random} {result.control}, of the same size, on {result.n_images} images. "
-        f"{ablated_sentence(result)}"
+        f"{ablated_sentence(result)} {comparison_sentence(result)}"
     )
 
 
 def show_sizes(at: Location, circuit: Circuit) -> None:
-    """How much of the circuit's target the first n units of its first source layer keep, for every n."""
+    """How much of the circuit's target the first n units of its first source layer keep, for every n.
+
+    They are ranked as the circuit's edges are, by gradients where these look at peaks only.
+    """
+    baseline = chosen_baseline() or "mean"
     model, images, layer = at.model, spread_images(at, 200), circuit.layers[1]
-    key = ("sizes", model.digest, images.name, circuit.target, layer)
+    method: Any = circuit.by if circuit.by in METHODS else "gradient"
+    key = ("sizes", model.digest, images.name, circuit.target, layer, method, baseline)
 
     def work(report: Any) -> tuple[SizeCurve, list[tuple[str, float]], bytes]:
-        ranking = rank(model, circuit.target, images=images, layers=[layer], method="gradient")
+        ranking = rank(model, circuit.target, images=images, layers=[layer], method=method, baseline=baseline)
         curve = size_curve(model, ranking, random=RANDOM_CURVES, progress=report)
         return curve, ranking.top(8), exports.figure_bytes(lambda: plot.size_curve_figure(curve), "png")
 
@@ -176,8 +198,8 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
     st.image(figure, width=760, alt="share of the unit that circuits of growing size keep, beside random circuits")
     names = ", ".join(Unit.parse(unit).short for unit, _ in first)
     st.caption(
-        f"All units of {layer} are ranked by gradient x (activation - mean) over all positions of half of the images, "
-        f"and circuits of the first n are tried on the other half ({curve.n_images} images). "
+        f"All units of {layer} are ranked by {curve.method} over all positions of half of the images, baseline "
+        f"{curve.baseline}, and circuits of the first n are tried on the other half ({curve.n_images} images). "
         f"First: {names}."
     )
 

@@ -29,6 +29,7 @@ BY = {
     "ablation": "Ablation",
     "gradient": "Gradient, all positions",
     "integrated": "Integrated gradients",
+    "patching": "Exact patching",
     "mask": "Learned mask",
 }
 DEPTHS = {str(n): f"{n} layer{'s' * (n > 1)}" for n in (1, 2, 3)}
@@ -92,36 +93,42 @@ def _prune() -> float:
 
 
 def _traced(at: Location) -> Circuit | None:
-    columns = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
+    columns = st.columns([2, 2, 2, 2, 3], vertical_alignment="bottom")
     depth = pick("Depth", DEPTHS, "depth", columns[0])
     width = pick("Parents per unit", WIDTHS, "width", columns[1])
     by = pick("Edges by", BY, "by", columns[2])
-    columns[3].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
+    pick("Baseline", circuit_tools.BASELINES, "baseline", columns[3])
+    options = _method(by)
+    columns[4].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.images_for_trace(at, MOST_IMAGES)
     model, unit = at.model, at.unit
     return page_frame.background_result(
-        ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, by),
+        ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, str(options)),
         f"tracing {unit.short} on its {len(images):,} top activating images",
         lambda report: trace(
-            model, unit, images=images, depth=int(depth), width=int(width), progress=report, **_method(by)
+            model, unit, images=images, depth=int(depth), width=int(width), progress=report, **options
         ),
         model=model,
     )
 
 
 def _method(by: str) -> dict[str, Any]:
-    return {"by": "weights", "through_bottlenecks": True} if by == "bottlenecks" else {"by": by}
+    baseline = circuit_tools.chosen_baseline()
+    counted: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
+    return {"by": "weights", "through_bottlenecks": True, **counted} if by == "bottlenecks" else {"by": by, **counted}
 
 
 def _python(at: Location) -> str:
     depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "weights")))
+    baseline = circuit_tools.chosen_baseline()
+    ablated = f", baseline={baseline!r}" if baseline else ""
     return (
         "import circuits\n\n"
         f"{state.loading_code_of(at)}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
         f"options = { {'depth': int(depth), 'width': int(width), **_method(by)} }\n"
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
-        "score = circuits.score(model, circuit, images=images)\n"
+        f"score = circuits.score(model, circuit, images=images{ablated})\n"
         "print(score.faithfulness, score.faithfulness_percentile)\n"
     )
 

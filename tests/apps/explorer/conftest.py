@@ -40,6 +40,14 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_default_store(made_store: Path) -> Iterator[None]:
+    """A page whose script outlives its test reads the settings again: without any it would make ./store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, json.dumps({"store": str(made_store)}))
+        yield
+
+
 @pytest.fixture
 def store(made_store: Path, tmp_path: Path) -> Path:
     """A copy of the store, to be written to."""

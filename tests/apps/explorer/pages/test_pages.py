@@ -182,6 +182,17 @@ def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
     assert "over all positions of half of the images" in texts(at) and not at.error
 
 
+def test_the_circuit_page_counts_from_the_baseline_of_its_address(opened: Open) -> None:
+    at = opened("circuit", unit="scenes/mixed4a:11", baseline="zero", by="gradient", panel="score")
+    assert not at.error and at.selectbox(key="baseline").value == "zero"
+    assert "set to zero" in texts(at) and "% of the mask's share" in texts(at).replace("\\", "")
+    assert any("'baseline': 'zero'" in block.value and "baseline='zero')" in block.value for block in at.code)
+    at = opened("circuit", unit="scenes/mixed4a:11", baseline="resample", by="integrated", panel="sizes")
+    assert not at.error and "ranked by integrated" in texts(at) and "baseline resample" in texts(at)
+    at = opened("circuit", unit="scenes/mixed4a:11", baseline="median")
+    assert not at.exception
+
+
 def test_an_image_is_analyzed(opened: Open) -> None:
     for section in ("position", "class"):
         at = opened("image", unit="scenes/mixed4a", image=4, section=section)
