@@ -53,6 +53,13 @@ def chosen_baseline() -> str | None:
     return value if value in BASELINES and value != "usual" else None
 
 
+def trace_options(by: str) -> dict[str, Any]:
+    """Options of `trace` for the chosen method and baseline."""
+    baseline = chosen_baseline()
+    counted: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
+    return {"by": "weights", "through_bottlenecks": True, **counted} if by == "bottlenecks" else {"by": by, **counted}
+
+
 def spread_images(at: Location, most: int) -> Images:
     """At most so many of the scanned images, evenly spaced."""
     return state.images_of(at).spread(most)

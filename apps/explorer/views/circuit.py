@@ -98,7 +98,7 @@ def _traced(at: Location) -> Circuit | None:
     width = pick("Parents per unit", WIDTHS, "width", columns[1])
     by = pick("Edges by", BY, "by", columns[2])
     pick("Baseline", circuit_tools.BASELINES, "baseline", columns[3])
-    options = _method(by)
+    options = circuit_tools.trace_options(by)
     columns[4].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.images_for_trace(at, MOST_IMAGES)
     model, unit = at.model, at.unit
@@ -112,12 +112,6 @@ def _traced(at: Location) -> Circuit | None:
     )
 
 
-def _method(by: str) -> dict[str, Any]:
-    baseline = circuit_tools.chosen_baseline()
-    counted: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
-    return {"by": "weights", "through_bottlenecks": True, **counted} if by == "bottlenecks" else {"by": by, **counted}
-
-
 def _python(at: Location) -> str:
     depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "weights")))
     baseline = circuit_tools.chosen_baseline()
@@ -126,7 +120,7 @@ def _python(at: Location) -> str:
         "import circuits\n\n"
         f"{state.loading_code_of(at)}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
-        f"options = { {'depth': int(depth), 'width': int(width), **_method(by)} }\n"
+        f"options = { {'depth': int(depth), 'width': int(width), **circuit_tools.trace_options(by)} }\n"
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
         f"score = circuits.score(model, circuit, images=images{ablated})\n"
         "print(score.faithfulness, score.faithfulness_percentile)\n"
