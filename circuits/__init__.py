@@ -15,6 +15,7 @@ from circuits.activations.semantic_dictionary import activation_grid, semantic_d
 from circuits.activations.spatial_attribution import spatial_attribution
 from circuits.attribution.attribute import Attribution, attribute
 from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
+from circuits.attribution.heatmaps import Heatmap, heatmap
 from circuits.common.untrained import untrained
 from circuits.dataset.accuracy import Accuracy, accuracy
 from circuits.dataset.concept_search import Finding, Findings, TopImage, find
@@ -47,9 +48,12 @@ from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
 from circuits.units.similarity import Neighbors, UnitSimilarity, neighbors, similarity
 from circuits.units.universality import Matches, match
 from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
-from circuits.visualization import RenderSettings, Visualization, visualize
+from circuits.visualization import RenderSettings, Visualization, Visualizations, visualize
 from zoo.cards import register
+from zoo.common.drawings import drawn_by
 from zoo.inputs import InputSpec
+
+drawn_by("circuits.plot.results")
 
 __all__ = [
     "Ablate",
@@ -72,6 +76,7 @@ __all__ = [
     "Finding",
     "Findings",
     "Groups",
+    "Heatmap",
     "InputSpec",
     "Keep",
     "Layer",
@@ -97,6 +102,7 @@ __all__ = [
     "Unit",
     "UnitLabel",
     "Visualization",
+    "Visualizations",
     "ablate_clusters",
     "accuracy",
     "activation_atlas",
@@ -119,6 +125,7 @@ __all__ = [
     "find",
     "find_detectors",
     "frequency_factors",
+    "heatmap",
     "joint_tuning",
     "label",
     "load",

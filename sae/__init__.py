@@ -35,7 +35,10 @@ from sae.training import sweeps
 from sae.training.reporting import Report, tensorboard, wandb
 from sae.training.settings import TrainingSettings
 from sae.training.sweeps import sweep
-from sae.training.train import Run, train
+from sae.training.train import Run, Runs, train
+from zoo.common.drawings import drawn_by
+
+drawn_by("sae.evaluation.result_figures")
 
 __all__ = [
     "SAE",
@@ -52,6 +55,7 @@ __all__ = [
     "ReLU",
     "Report",
     "Run",
+    "Runs",
     "SAEConfig",
     "SAEError",
     "Sampling",

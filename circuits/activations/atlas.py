@@ -23,6 +23,7 @@ from circuits.network.basis import Directions
 from circuits.visualization.modes.checks import refuse
 from circuits.visualization.settings import RenderSettings
 from zoo.common.checks import number, whole_number
+from zoo.common.results import Result
 from zoo.common.settings import check_options, settings_of
 
 
@@ -123,7 +124,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
+class Atlas(Result):
     """An activation atlas; see `activation_atlas`.
 
     Attributes:

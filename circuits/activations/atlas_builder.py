@@ -39,6 +39,7 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import remembers
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -49,6 +50,7 @@ _PAIRS = 20_000
 _CLASS_IMAGES = 12
 
 
+@remembers("model", "images")
 @outside_inference_mode
 def activation_atlas(
     model: Model,

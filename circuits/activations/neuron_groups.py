@@ -26,6 +26,7 @@ from circuits.network.basis import Directions
 from circuits.network.hooks import capture
 from circuits.network.model import Model
 from circuits.visualization.result import Visualization
+from zoo.common.results import Result, remembers
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -33,7 +34,7 @@ _MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class Groups(Result):
     """A layer's activations on images as a sum of groups; see `neuron_groups`.
 
     `maps` times `directions`, summed over groups, approximates the activations.
@@ -119,6 +120,7 @@ class Groups:
         }
 
 
+@remembers("model", "images")
 def neuron_groups(
     model: Model,
     layer: str,

@@ -26,6 +26,7 @@ from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
+from zoo.common.results import Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -55,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class SemanticDictionary:
+class SemanticDictionary(Result):
     """Positions of an image by the most active units of a layer; see `semantic_dictionary`.
 
     Attributes:
@@ -172,7 +173,7 @@ def semantic_dictionary(
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationGrid:
+class ActivationGrid(Result):
     """The activation vectors of a layer on one image, position by position; see `activation_grid`.
 
     Attributes:

@@ -25,11 +25,12 @@ from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import Result, remembers
 from zoo.progress import Progress, reporter
 
 
 @dataclass(frozen=True, eq=False)
-class SpatialAttribution:
+class SpatialAttribution(Result):
     """Contributions of the positions and channels of one layer to each position of a later one.
 
     `positions` summed over the last two dimensions equals `units` summed over the last one; plus `remainder` it equals
@@ -52,6 +53,7 @@ class SpatialAttribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@remembers("model", images="image")
 @outside_inference_mode
 def spatial_attribution(
     model: Model, image: Any, *, source: str, target: str, batch_size: int = 16, progress: Progress = None

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.attribution.expanded_weights import expanded_weights
@@ -23,7 +26,10 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import peaks, respond
 from circuits.network.subnetwork import ChannelMeans, Segment, ablation_drops, channel_pools
+from zoo.common import drawings
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import whole_number
+from zoo.common.results import Result, remembers
 from zoo.images.sources import open_images
 
 Method = Literal["weight*act", "grad*act", "integrated", "ablation"]
@@ -31,7 +37,7 @@ METHODS = ("weight*act", "grad*act", "integrated", "ablation")
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Result):
     """Contributions of every source to one target.
 
     `values` summed over sources and positions, plus `bias`, plus `remainder`, is `response`, per image.
@@ -61,10 +67,29 @@ class Attribution:
         """Contribution of each source, summed over positions, `(N, S)`."""
         return self.values.sum(dim=(2, 3))
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each source, strongest first, with its mean contribution over the images."""
+        return [{"source": f"{self.source}:{c}", "contribution": v} for c, v in self.top(self.values.shape[1])]
+
     @property
     def by_position(self) -> Tensor:
         """Contribution of each position, summed over sources, `(N, h, w)`."""
         return self.values.sum(dim=1)
+
+    def overlay(self, image: Tensor, index: int = 0, *, path: str | Path | None = None) -> NDArray[np.uint8]:
+        """The contributions of each position over the image, `(H, W, 3)` uint8; with `path` written there as PNG.
+
+        Args:
+            image: `(C, H, W)` in [0, 1], of the size that the network gets.
+            index: number of the image among those that were attributed to.
+            path: of the file.
+
+        Raises:
+            CircuitsError: no such image. FileError: the file cannot be written.
+        """
+        whole_number("index", index, least=0, most=len(self.values) - 1)
+        pixels: NDArray[np.uint8] = drawings.overlay(self.by_position[index], image, path)
+        return pixels
 
     def top(self, n: int = 10) -> list[tuple[int, float]]:
         """The `n` sources with the largest mean contribution by size: `[(source channel, contribution)]`."""
@@ -72,6 +97,7 @@ class Attribution:
         return [(int(c), float(mean[c])) for c in mean.abs().argsort(descending=True, stable=True)[:n]]
 
 
+@remembers("model", "images")
 @outside_inference_mode
 def attribute(
     model: Model,
@@ -110,8 +136,8 @@ def attribute(
         raise CircuitsError(f"baseline is 'zero' or 'mean' and steps at least 1; got {baseline!r}, {steps}")
     unit = model.unit(target)
     dataset = open_images(images)
-    positions = _positions(at, len(dataset), unit, model.layers[unit.layer].size or (1, 1))
-    worker = _input_worker(model, unit) if source == "input" else _layer_worker(model, source, unit)
+    positions = positions_of(at, len(dataset), unit, model.layers[unit.layer].size or (1, 1))
+    worker = input_worker(model, unit) if source == "input" else layer_worker(model, source, unit)
     if source == "input" and method in ("weight*act", "ablation"):
         raise CircuitsError(
             f"method={method!r} needs a layer as its source; for the image use 'grad*act' or 'integrated'"
@@ -136,7 +162,12 @@ def attribute(
     )
 
 
-def _positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
+def positions_of(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
+    """Where a unit is read on each of `count` images; None for its peak on each.
+
+    Raises:
+        CircuitsError: another number of positions, or one outside of the map.
+    """
     if at is None:
         return None if unit.at is None else [unit.at] * count
     if len(at) == 2 and all(isinstance(v, int) for v in at):
@@ -152,7 +183,7 @@ def _positions(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: P
 
 
 @dataclass
-class _Worker:
+class Worker:
     """One source-target pair: gives activations of the source, and the target's response to them."""
 
     start: str
@@ -176,7 +207,7 @@ class _Worker:
             acts, context = self.begin(batch)
             response = self.respond(acts, context)
         positions = peaks(response, Unit("x", 0)) if positions is None else positions
-        value = _pick(response, positions)
+        value = pick(response, positions)
         zero = torch.zeros_like(value)
         if method == "weight*act":
             values, bias = self._weights(acts, positions)
@@ -187,21 +218,21 @@ class _Worker:
             drops = ablation_drops(self.segment, acts, context, positions, value, reference, pooled)
             return drops[:, :, None, None], value, zero, positions
         if method == "grad*act":
-            return self._gradient(acts, context, positions) * acts, value, zero, positions
+            return self.gradient(acts, context, positions) * acts, value, zero, positions
         base = torch.zeros_like(acts) if means is None else means.view(1, -1, 1, 1).expand_as(acts)
         total = torch.zeros_like(acts)
         for k in range(steps):
             # midpoints: the error of the sum falls with the square of the step
-            total += self._gradient(base + (acts - base) * ((k + 0.5) / steps), context, positions)
+            total += self.gradient(base + (acts - base) * ((k + 0.5) / steps), context, positions)
         with torch.no_grad():
-            bias = _pick(self.respond(base, context), positions)
+            bias = pick(self.respond(base, context), positions)
         return total / steps * (acts - base), value, bias, positions
 
-    def _gradient(self, acts: Tensor, context: Any, positions: list[Pair]) -> Tensor:
+    def gradient(self, acts: Tensor, context: Any, positions: list[Pair]) -> Tensor:
         assert self.model is not None
         with frozen(self.model.module), torch.enable_grad():
             leaf = acts.detach().clone().requires_grad_(True)
-            total = _pick(self.respond(leaf, context), positions).sum()
+            total = pick(self.respond(leaf, context), positions).sum()
             return torch.autograd.grad(total, leaf)[0]
 
     def _weights(self, acts: Tensor, positions: list[Pair]) -> tuple[Tensor, Tensor]:
@@ -219,11 +250,17 @@ class _Worker:
         return values, each
 
 
-def _pick(response: Tensor, positions: list[Pair]) -> Tensor:
+def pick(response: Tensor, positions: list[Pair]) -> Tensor:
+    """The value at a position of each map `(N, h, w)`: `(N,)`."""
     return torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
 
 
-def _layer_worker(model: Model, source: str, unit: Unit) -> _Worker:
+def layer_worker(model: Model, source: str, unit: Unit) -> Worker:
+    """From the activations of a layer to a unit.
+
+    Raises:
+        CircuitsError: a branch of a layer. GraphError: no way from the layer to the unit.
+    """
     base = model.layer(source)
     if base.part is not None:
         raise CircuitsError(f"attribute to the whole layer {base.part[0]}; {base.name} is channels of it")
@@ -231,7 +268,7 @@ def _layer_worker(model: Model, source: str, unit: Unit) -> _Worker:
     if model.graph is not None:
         start = model.start(base.name, unit.layer)
     segment = Segment(model, start, unit, pre=True)
-    return _Worker(
+    return Worker(
         start,
         segment.begin,
         lambda acts, context: segment.respond(acts, context)[:, 0],
@@ -242,7 +279,8 @@ def _layer_worker(model: Model, source: str, unit: Unit) -> _Worker:
     )
 
 
-def _input_worker(model: Model, unit: Unit) -> _Worker:
+def input_worker(model: Model, unit: Unit) -> Worker:
+    """From images in [0, 1] to a unit."""
     layer = model.layers[unit.layer]
 
     def begin(batch: Tensor) -> tuple[Tensor, Any]:
@@ -258,10 +296,10 @@ def _input_worker(model: Model, unit: Unit) -> _Worker:
             out = model.graph.run(fed, [end], edits=graph_edits(model))[end]
         return respond(model, unit, layer.axes.maps(out))
 
-    return _Worker("input", begin, response_map, None, model, "input", unit)
+    return Worker("input", begin, response_map, None, model, "input", unit)
 
 
-def _means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> Tensor:
+def _means(worker: Worker, dataset: Any, model: Model, batch_size: int) -> Tensor:
     total, count = torch.zeros(()), 0
     with torch.no_grad():
         for _, batch in dataset.batches(model.input, batch_size=batch_size):
@@ -271,7 +309,7 @@ def _means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> Tens
     return total / count
 
 
-def _pooled_means(worker: _Worker, dataset: Any, model: Model, batch_size: int) -> dict[str, Tensor]:
+def _pooled_means(worker: Worker, dataset: Any, model: Model, batch_size: int) -> dict[str, Tensor]:
     """Means of the sources' maps after each max pool over them, on the way to the target."""
     assert worker.segment is not None and worker.unit is not None
     pools, means = channel_pools(model, worker.start, worker.unit.layer), ChannelMeans()

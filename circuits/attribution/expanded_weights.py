@@ -32,13 +32,14 @@ from circuits.network.operations import Pair, shape_of, title
 from circuits.network.responses import peaks, read_directions, respond
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of
+from zoo.common.results import Result
 from zoo.images.sources import open_images
 
 Method = Literal["auto", "exact", "vjp"]
 
 
 @dataclass(frozen=True)
-class ExpandedWeights:
+class ExpandedWeights(Result):
     """Kernels from every channel of one layer to some units of another.
 
     Target position `p` reads the activations of `start` at `p * stride + offset + (i, j)` with weights

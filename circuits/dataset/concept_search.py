@@ -19,7 +19,7 @@ from circuits.common.statistics import auc, bootstrap
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.network.responses import Pool, layer_or_basis, pooled_responses
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Listed, Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -66,7 +66,7 @@ class Finding(Result):
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Listed[Finding]):
     """Units ranked for a concept, best first by one half of the images; their AUCs are of the other half.
 
     Attributes:
@@ -82,10 +82,15 @@ class Findings:
     chance: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        concept = f"{self.n_positive} images with the concept, {self.n_negative} without"
+        best = f"best {self[0].unit} with AUC {self[0].auc:.3f} (chance {self.chance:.3f})" if self.rows else "no unit"
+        return f"{type(self).__name__}({len(self)} units on {concept}: {best})"
+
     @property
     def best(self) -> Finding:
         """The unit with the highest AUC on the images that rank."""
-        return self.rows[0]
+        return self[0]
 
 
 def find(

@@ -30,7 +30,7 @@ from circuits.dataset.streaming_statistics import Plan, edges, images_and_draws,
 from circuits.errors import AddressError, ImageError, did_you_mean, shorten
 from circuits.network.address import Unit
 from zoo.common.reading import Expected, fits
-from zoo.common.results import HIDDEN, Result, called, plain
+from zoo.common.results import HIDDEN, Drawable, Result, called, plain
 from zoo.common.stored import named
 from zoo.images.sources import Images, open_images, reopen
 from zoo.networks.own import input_spec
@@ -288,7 +288,7 @@ def _quantile(counts: Ints, ends: NDArray[Any], share: float) -> float:
     return float(ends[at] + (ends[at + 1] - ends[at]) * within)
 
 
-class Scan:
+class Scan(Drawable):
     """A finished scan, read from its store on demand; every file is checked against the manifest's digests.
 
     Attributes:
@@ -317,6 +317,15 @@ class Scan:
             if {len(self.ids), len(self.labels or self.ids)} != {self.count}:
                 raise ValueError(f"{len(self.ids)} names of {self.count} images")
         self._read: dict[str, LayerScan] = {}
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each layer."""
+        rows = []
+        for name, units in self.layers.items():
+            density = self.layer(name).density
+            silent, median = int((density == 0).sum()), float(np.median(density))
+            rows.append({"layer": name, "units": units, "silent": silent, "median_density": median})
+        return rows
 
     def __repr__(self) -> str:
         return f"Scan({self.model!r}, {len(self.layers)} layers, {self.count} images of {self.image_source!r})"

@@ -24,6 +24,7 @@ from circuits.network.layers.tracing import trace_graph
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import Drawable
 from zoo.inputs import InputSpec
 from zoo.networks.trial import Output, check_runs
 from zoo.registry import build, get_card, origin
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _INPUT_ADVICE = 'Say how it is fed, such as --input \'{"size": [96, 128], "channels": 1}\', or in a card file beside it'
 
 
-class Model:
+class Model(Drawable):
     """A network with names. Made by `circuits.load` or `circuits.wrap`; call it on images in [0, 1].
 
     Attributes:
@@ -202,6 +203,19 @@ class Model:
     def _check_unedited(self) -> None:
         if self.node_edits:
             raise ModelError(f"{self.name} is being edited: leave the edit before it is copied, its hooks would be too")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each layer, in the order in which they run."""
+        return [
+            {
+                "layer": layer.name,
+                "kind": layer.kind,
+                "units": layer.channels,
+                "size": None if layer.size is None else "×".join(map(str, layer.size)),
+                "trunk": layer.trunk,
+            }
+            for layer in self.layers.values()
+        ]
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.layers)} layers, input {self.input.shape}, {self.source})"

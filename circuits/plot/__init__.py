@@ -9,6 +9,7 @@ import this package::
 """
 
 from circuits.plot.activations.atlas import atlas_figure, atlas_page, example_crops
+from circuits.plot.activations.heatmap import heatmap_figure, overlay
 from circuits.plot.activations.image import (
     attribution_figure,
     dictionary_figure,
@@ -66,6 +67,7 @@ __all__ = [
     "grid_figure",
     "groups_figure",
     "halves",
+    "heatmap_figure",
     "kernel_effect",
     "kernel_grid",
     "kernel_reading",
@@ -76,6 +78,7 @@ __all__ = [
     "match_table",
     "neighbors_table",
     "orientation_dials",
+    "overlay",
     "part_dots",
     "pixels",
     "polysemantic_ranking",

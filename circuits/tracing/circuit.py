@@ -16,6 +16,7 @@ from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
 from zoo.common.files import write_text_atomically
 from zoo.common.reading import Count, fits, read_json
+from zoo.common.results import Result, remember
 
 if TYPE_CHECKING:
     import networkx
@@ -196,7 +197,7 @@ class SizeComparison:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Result):
     """How much of the target's response the circuit carries, against random circuits of the same size.
 
     Attributes:
@@ -232,6 +233,21 @@ class Score:
     ablated: AblatedResponse | None = None
     comparison: SizeComparison | None = None
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: each unit, and the faithfulness lost without it."""
+        return [{"unit": unit, "faithfulness_lost": lost} for unit, lost in self.minimality.items()]
+
+    def __repr__(self) -> str:
+        return f"Score({self.in_words}, on {self.n_images} images)"
+
+    @property
+    def in_words(self) -> str:
+        """Faithfulness and completeness beside those of random circuits, in one line."""
+        return (
+            f"faithfulness {self.faithfulness:.2f} (above {self.faithfulness_percentile:.0f} % of {self.n_random} "
+            f"{self.control}), completeness {self.completeness:.2f} (above {self.completeness_percentile:.0f} %)"
+        )
+
     @property
     def control_faithfulness(self) -> tuple[float, ...]:
         """Of the random circuits that the percentile counts: those among the strongest units, where there are some."""
@@ -254,7 +270,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Circuit(Result):
     """A target unit, the units that make it fire, and the weights between them.
 
     Attributes:
@@ -278,6 +294,29 @@ class Circuit:
     score: Score | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        names = [n.label or n.unit.rpartition("/")[2] for n in self.nodes if n.role != "target"]
+        units = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        return f"Circuit({self.target} from {len(names)} units by {self.by}: {units}; {self.score or 'not scored'})"
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each edge, with the mean activation and the label of its source."""
+        names = ("source", "target", "strength", "weight")
+        nodes = [self.node(edge.source) for edge in self.edges]
+        rows = [{name: getattr(edge, name) for name in names} for edge in self.edges]
+        return [row | {"activation": n.activation, "label": n.label} for row, n in zip(rows, nodes, strict=True)]
+
+    def scored(self, images: Any = None, **options: Any) -> Circuit:
+        """The circuit with its score on some images, by default those it was traced on; see `circuits.score`."""
+        if "scorer" not in self._given:
+            raise CircuitsError("a loaded circuit is scored by circuit.with_score(circuits.score(model, circuit, ...))")
+        images = self._given["images"] if images is None else images
+        return self.with_score(self._given["scorer"](self._given["model"], self, images=images, **options))
+
+    def with_score(self, score: Score) -> Circuit:
+        """The circuit with a score of `circuits.score`."""
+        return remember(replace(self, score=score), **self._given)
+
     def node(self, unit: str) -> Node:
         """The node at an address (with or without the model's name).
 
@@ -299,7 +338,8 @@ class Circuit:
 
     def label(self, labels: Mapping[str, str]) -> Circuit:
         """The circuit with names on its nodes: address -> label."""
-        return replace(self, nodes=tuple(replace(n, label=labels.get(n.unit, n.label)) for n in self.nodes))
+        nodes = tuple(replace(n, label=labels.get(n.unit, n.label)) for n in self.nodes)
+        return remember(replace(self, nodes=nodes), **self._given)
 
     # -- JSON -------------------------------------------------------------------------------------
 
@@ -317,6 +357,8 @@ class Circuit:
             "score": None if self.score is None else _score_json(self.score),
             "provenance": _plain(dict(self.provenance)),
         }
+
+    describe = to_json
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Circuit:
@@ -344,10 +386,11 @@ class Circuit:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CircuitsError(f"the circuit document is incomplete or damaged: {shorten(error)}") from error
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> Path:
         """Write the JSON document; a killed run leaves the old file or the new one."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
         write_text_atomically(Path(path), text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -393,7 +436,7 @@ class Circuit:
 
 
 @dataclass(frozen=True)
-class CircuitDiff:
+class CircuitDiff(Result):
     """Difference of two circuits, by addresses.
 
     Attributes:
@@ -538,7 +581,7 @@ def _read_rest(data: Mapping[str, Any]) -> Rest:
 
 
 def _score_json(score: Score) -> dict[str, Any]:
-    values = {name: value for name, value in vars(score).items() if name != "comparison"}
+    values = {name: value for name, value in score.__getstate__().items() if name != "comparison"}
     if score.comparison is not None:
         values["comparison"] = vars(score.comparison)
     if score.ablated is None:  # of an earlier version: as it was written

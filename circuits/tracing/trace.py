@@ -33,9 +33,11 @@ from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighte
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 from circuits.tracing.rankings.ranking import taken
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
+from circuits.tracing.score import score
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
+from zoo.common.results import remember, remembers
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -55,6 +57,7 @@ class _Frontier:
     positions: dict[Unit, list[Pair]] = field(default_factory=dict)
 
 
+@remembers("model", "images")
 @outside_inference_mode
 def trace(
     model: Model,
@@ -152,7 +155,7 @@ def trace(
         _node(model, u, 0 if u == unit else chain.index(u.space), peaks, at, acts, dataset, n_examples)
         for u, at in path.positions.items()
     ]
-    return Circuit(
+    circuit = Circuit(
         target=str(unit),
         model=model.name,
         nodes=tuple(nodes),
@@ -174,6 +177,7 @@ def trace(
             **followed,
         ),
     )
+    return remember(circuit, scorer=score)
 
 
 def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -> list[str]:

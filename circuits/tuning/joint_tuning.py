@@ -21,12 +21,13 @@ from circuits.stimuli.base import Axis, angles
 from circuits.tuning.circular_statistics import vector_mean
 from circuits.tuning.curves import Curve
 from circuits.tuning.placement import Reader, View, digests, units_of, view_of
+from zoo.common.results import Result
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
 
 @dataclass(frozen=True, eq=False)
-class JointTuning:
+class JointTuning(Result):
     """Responses of units while examples of one of them are rotated.
 
     Attributes:

@@ -19,7 +19,7 @@ from circuits.common.untrained import untrained
 from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Listed, Result
 
 Array: TypeAlias = NDArray[np.float64]
 Groups: TypeAlias = Mapping[str, Sequence[int]]
@@ -63,7 +63,7 @@ class Enrichment(Result):
 
 
 @dataclass(frozen=True)
-class Enrichments(Result):
+class Enrichments(Listed[Enrichment]):
     """Families against branches, the least likely by chance first.
 
     Attributes:

@@ -22,7 +22,7 @@ from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from zoo.common.results import Result
+from zoo.common.results import Result, remembers
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
@@ -80,6 +80,7 @@ class Dissection(Result):
         return {name: float(part.sum()) / total for name, part in parts}
 
 
+@remembers("model", "images")
 @torch.no_grad()
 def dissect(
     model: Model,

@@ -23,7 +23,7 @@ from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.units.clustering import Grouping, Rows, best_cut, group, unit_rows
 from circuits.units.similarity import unit_names
-from zoo.common.results import HIDDEN, Result, called
+from zoo.common.results import HIDDEN, Listed, Result, called, remembers
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
@@ -116,7 +116,7 @@ class Polysemanticity(Result):
 
 
 @dataclass(frozen=True)
-class Polysemanticities:
+class Polysemanticities(Listed[Polysemanticity]):
     """Units of a layer ranked by how polysemantic they are.
 
     Attributes:
@@ -138,7 +138,7 @@ class Polysemanticities:
         """
         if not self.rows:
             raise CircuitsError("no unit was active on enough images; give more images")
-        return self.rows[0]
+        return self[0]
 
     @property
     def split(self) -> int:
@@ -146,6 +146,7 @@ class Polysemanticities:
         return sum(row.split for row in self.rows)
 
 
+@remembers("model", "images")
 def polysemantic(
     model: Model,
     target: str | Unit | Sequence[str | Unit],

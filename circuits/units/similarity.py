@@ -59,9 +59,13 @@ class Neighbors(Result):
         rows = [{"unit": unit, "likeness": value, "above_chance": value > self.chance} for unit, value in self.rows]
         return super().describe() | {"rows": rows}
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each neighbor."""
+        return [{"unit": u, "similarity": v, "above_chance": v > self.chance} for u, v in self.rows]
+
 
 @dataclass(frozen=True, eq=False)
-class UnitSimilarity:
+class UnitSimilarity(Result):
     """Similarity of all units of a layer.
 
     Attributes:
@@ -75,6 +79,14 @@ class UnitSimilarity:
     matrix: Array
     chance: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: a unit, and its similarity to each."""
+        names = [unit.rpartition("/")[2] for unit in self.units]
+        return [
+            {"unit": u, **dict(zip(names, row, strict=True))}
+            for u, row in zip(names, self.matrix.tolist(), strict=True)
+        ]
 
     def index(self, unit: str | Unit | int) -> int:
         """The row of a unit, by address (with or without the model's name) or by its index.

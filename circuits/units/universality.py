@@ -27,7 +27,7 @@ RANDOM, SHUFFLED = "random weights", "shuffled images"
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Result):
     """A unit of the first network and the most similar one of the second.
 
     Attributes:
@@ -70,6 +70,10 @@ class Matches(Result):
     samples: int
     mutual_by_chance: Mapping[str, int] = field(default_factory=dict, metadata=HIDDEN)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each pair, beside the best correlations in the controls."""
+        return [{**pair.scalars(), **pair.chance} for pair in self.pairs]
 
     @property
     def mutual(self) -> tuple[Match, ...]:

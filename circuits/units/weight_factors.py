@@ -272,6 +272,11 @@ class Families(Result):
     shuffled: tuple[float, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each unit, with the number of its family, from 0."""
+        pairs = enumerate(zip(self.members, self.within, strict=True))
+        return [{"unit": unit, "family": i, "within": own} for i, (units, own) in pairs for unit in units]
+
     def of(self, unit: str) -> tuple[str, ...]:
         """The family of a unit, by address.
 

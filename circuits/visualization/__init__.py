@@ -23,7 +23,7 @@ from circuits.visualization.modes.caricature import (
     trajectory,
 )
 from circuits.visualization.render import visualize
-from circuits.visualization.result import Evidence, Visualization
+from circuits.visualization.result import Evidence, Visualization, Visualizations
 from circuits.visualization.settings import RenderSettings
 from circuits.visualization.sweeps.sweep import read_sweep, sweep
 
@@ -35,6 +35,7 @@ __all__ = [
     "Strip",
     "Visualization",
     "VisualizationError",
+    "Visualizations",
     "accentuate",
     "caricature_strip",
     "decomposed",

@@ -22,11 +22,13 @@ from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.visualization.optimization import untransformed
 from circuits.visualization.parametrizations import Size
-from circuits.visualization.result import Evidence, Path, Visualization
+from circuits.visualization.result import Evidence, Path, Visualization, Visualizations
+from zoo.common.results import remembers
 from zoo.images.sources import open_images
 from zoo.progress import Progress
 
 
+@remembers("model", "images")
 def examine(
     model: Model,
     results: Sequence[Visualization],
@@ -35,7 +37,7 @@ def examine(
     top: int = 9,
     batch_size: int = 32,
     progress: Progress = None,
-) -> list[Visualization]:
+) -> Visualizations:
     """The results with their evidence, from one pass over natural images.
 
     Args:
@@ -53,7 +55,7 @@ def examine(
     units = [_unit_of(model, r) for r in results]
     addressed = [u for u in units if u is not None]
     if not addressed:
-        return list(results)
+        return Visualizations(results)
     names = list(model.layers)
     own = {u.layer for u in addressed}
     deepest = max(names.index(layer) for layer in own)
@@ -70,7 +72,8 @@ def examine(
         upto = [n for n in layers if names.index(n) <= names.index(unit.layer) and (n in path or n == unit.layer)]
         return replace(result, evidence=_evidence(model, result, unit, special.get(unit, peaks), peaks, upto, top))
 
-    return [result if unit is None else examined(result, unit) for result, unit in zip(results, units, strict=True)]
+    pairs = zip(results, units, strict=True)
+    return Visualizations(result if unit is None else examined(result, unit) for result, unit in pairs)
 
 
 def _unit_of(model: Model, result: Visualization) -> Unit | None:

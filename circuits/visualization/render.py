@@ -32,10 +32,11 @@ from circuits.visualization.objectives import (
 from circuits.visualization.objectives import stack as stack_objectives
 from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names, untransformed
 from circuits.visualization.parametrizations import Factory, Fourier, Size, generator
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Visualization, Visualizations
 from circuits.visualization.settings import RenderSettings, pixels_of
 from circuits.visualization.transforms import Pipeline, standard
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import remembers
 from zoo.common.settings import settings_of
 from zoo.progress import Progress, reporter
 
@@ -76,6 +77,7 @@ class Job:
 Run = Callable[..., dict[Job, Visualization]]
 
 
+@remembers("model")
 @outside_inference_mode
 def visualize(
     model: Model,
@@ -84,7 +86,7 @@ def visualize(
     settings: RenderSettings | None = None,
     progress: Progress = None,
     **options: Any,
-) -> list[Visualization]:
+) -> Visualizations:
     """Feature visualization: images optimized to activate units strongly (Olah et al., Distill 2017).
 
     All units of a batch are optimized at once; an image is the same, up to rounding, whatever batch it is in. The
@@ -139,7 +141,7 @@ def visualize(
     dead = [job.name for job in jobs if results[job].status == "dead"]
     if dead:
         log.warning("no image activated these units, they are reported as dead: %s", shorten(", ".join(dead), 200))
-    return [results[job] for job in jobs]
+    return Visualizations(results[job] for job in jobs)
 
 
 def jobs_of(model: Model, what: Any, settings: RenderSettings) -> list[Job]:

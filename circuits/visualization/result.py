@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from circuits.common.examples import Example
-from zoo.common.results import Result, called
+from zoo.common.results import Result, Results, called
 
 
 @dataclass(frozen=True, eq=False)
-class Visualization:
+class Visualization(Result):
     """The optimized image of one unit, as `visualize` returns it.
 
     Attributes:
@@ -67,6 +67,10 @@ class Visualization:
             "that drives the unit; try more steps, or transforms=[Jitter(2)]"
         )
 
+    def _facts(self) -> dict[str, Any]:
+        names = ("unit", "variant", "status", "response", "peak", "optimum", "steps", "seed", "image")
+        return {name: getattr(self, name) for name in names}
+
     @property
     def warning(self) -> str | None:
         """`weaker_than` the natural images of the evidence, where there is evidence."""
@@ -92,6 +96,10 @@ class Visualization:
             "evidence": None if self.evidence is None else self.evidence.describe(),
             "warning": self.warning,
         }
+
+
+class Visualizations(Results[Visualization]):
+    """Visualizations, as `visualize` returns them: a list that shows itself as a contact sheet."""
 
 
 @dataclass(frozen=True)

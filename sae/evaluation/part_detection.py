@@ -108,7 +108,7 @@ class ScoredDictionary:
 
 
 @dataclass(frozen=True, eq=False)
-class PartComparison:
+class PartComparison(Result):
     """Result of `compare`.
 
     Attributes:

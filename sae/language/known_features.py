@@ -20,7 +20,7 @@ from sae.language.texts import Texts
 from sae.seeding import CONTROL, generator
 from sae.steering.edits import When
 from sae.steering.max_activations import Maxima
-from zoo.common.results import Result
+from zoo.common.results import Result, Results
 from zoo.progress import Progress
 from zoo.tales import FEATURES, SAME_WORD, Story, labels_at
 
@@ -65,7 +65,7 @@ def known_features(
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = None,
-) -> list[KnownFeature]:
+) -> Results[KnownFeature]:
     """How well each feature of the tales is detected by one latent, one channel, or one of as many random directions.
 
     Args:
@@ -96,11 +96,11 @@ def known_features(
         own = labels[:, [FEATURES.index(name) for name in names]]
         halves = np.flatnonzero(first & among), np.flatnonzero(~first & among)
         features |= zip(names, _judged(names, x, readers, own, *halves), strict=True)
-    return [features[name] for name in FEATURES]
+    return Results(features[name] for name in FEATURES)
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(Result):
     """A latent that is active almost only where a known feature is present: a condition for edits.
 
     Attributes:

@@ -24,7 +24,7 @@ from sae.language.site import LanguageSite
 from sae.language.texts import Texts
 from sae.seeding import CONTROL
 from sae.superposition.geometry import Geometry, geometry
-from zoo.common.results import Result
+from zoo.common.results import Result, Results
 from zoo.progress import Progress
 
 Array = npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ class TextFeature(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class Activity:
+class Activity(Result):
     """All active latents of a set of texts, sparse.
 
     Attributes:
@@ -182,6 +182,10 @@ def activity(
     )
 
 
+class TextFeatures(Results[TextFeature]):
+    """Latents of a language model, as `text_features` returns them."""
+
+
 def text_features(
     sae: SAE,
     active: Activity,
@@ -193,7 +197,7 @@ def text_features(
     words: int = 8,
     bins: int = 30,
     seed: int = 0,
-) -> list[TextFeature]:
+) -> TextFeatures:
     """Latents, each with passages from strong to weak, its histogram, the tokens it promotes, and its neighbors.
 
     Args:
@@ -216,12 +220,12 @@ def text_features(
         raise SAEError(f"the activity is of {len(active.starts) - 1} latents, the SAE has {sae.latents}")
     effects = logit_effects(active.site, sae.write[list(latents)]) if active.site.lm.has_head else None
     shape = geometry(sae.write.detach().cpu(), units=[address(active, i) for i in range(sae.latents)], seed=seed)
-    return [
+    return TextFeatures(
         _feature(
             active, latent, None if effects is None else effects[i], shape, top, per_band, around, words, bins, seed
         )
         for i, latent in enumerate(latents)
-    ]
+    )
 
 
 def address(active: Activity, latent: int) -> str:

@@ -19,6 +19,7 @@ from sae.data.site import Site, digest_of
 from sae.errors import SAEError, did_you_mean, shorten
 from sae.seeding import CONTROL, generator
 from sae.steering.bases import Dictionary, address_of, basis_at, check_latent, in_parts
+from zoo.common.results import Result
 from zoo.progress import Progress
 
 
@@ -192,7 +193,7 @@ def _ranked(
 
 
 @dataclass(frozen=True)
-class Similar:
+class Similar(Result):
     """Latents with a write direction similar to that of one latent.
 
     Attributes:

@@ -38,6 +38,7 @@ from sae.superposition.toy.toy_models import ToyError, ToyModel, decaying
 from sae.superposition.toy.train import train
 from sae.training.train import Run
 from sae.training.train import train as train_dictionaries
+from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 
 CONTROLS = ("random directions", "hidden axes", "no features")
@@ -150,7 +151,7 @@ class HiddenStream:
 
 
 @dataclass(frozen=True, eq=False)
-class Recovery:
+class Recovery(Result):
     """How well dictionaries recover the features of toy models.
 
     Axes: C dictionaries or controls, D densities, S toy models of each density (seeds).

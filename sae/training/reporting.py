@@ -10,10 +10,11 @@ from typing import Any
 
 from sae.errors import FileError, TrainingError, shorten
 from zoo.common.files import write_text_atomically
+from zoo.common.results import Result
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Result):
     """One SAE over the steps since its last report.
 
     Attributes:

@@ -24,7 +24,7 @@ from sae.training.reporting import Callback, Report, ReportFile
 from sae.training.sae_trainer import SAETrainer
 from sae.training.settings import TrainingSettings
 from zoo.common.autograd import outside_inference_mode
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Result, Results
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,22 @@ class Run(Result):
         last = self.reports[-1].describe() if self.reports else None
         return super().describe() | {"config": self.config.to_dict(), "last": last}
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each report of the training."""
+        return [report.scalars() for report in self.reports]
+
+    def save(self, path: str | Path) -> Path:
+        """Refused: `sae.save(folder, run)` writes a run, in a format of your choice."""
+        raise TrainingError("a run is saved by sae.save(folder, run), and its SAE read again by sae.load(folder)")
+
+
+class Runs(Results[Run]):
+    """Runs, as `train` returns them: a list that shows itself as the course of the training."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: the last report of each run."""
+        return [run.reports[-1].scalars() if run.reports else run.scalars() for run in self]
+
 
 @outside_inference_mode
 @torch.enable_grad()
@@ -75,7 +91,7 @@ def train(
     progress: Progress = None,
     distributed: bool = True,
     **changes: Any,
-) -> list[Run]:
+) -> Runs:
     """Train one or several SAEs on the same vectors; each is the same as if trained alone.
 
     Called by every process of a group, or under `torchrun`, the processes train together: each on vectors of its
@@ -152,8 +168,9 @@ def train(
         versions = {**versions, **({"ranks": ranks.world} if ranks.world > 1 else {})}
         shared = {name: value for name, value in stored.items() if name != "configs"}
 
-        def runs(status: str) -> list[Run]:
-            return [_run(t, status, reports, about, {**data, "settings": shared, **versions}) for t in trainers]
+        def runs(status: str) -> Runs:
+            origin = {**data, "settings": shared, **versions}
+            return Runs(_run(t, status, reports, about, origin) for t in trainers)
 
         try:
             with reporter(progress if ranks.first else None, "vec") as advance:

@@ -114,6 +114,8 @@ class SizeCurve(Result):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     of: Ranked = "units"
 
+    tabled = {"units": "sizes", "f": "f", "low": "f_low", "high": "f_high", "explained_variance": "explained_variance"}
+
     @property
     def shares(self) -> tuple[float, ...]:
         """Sizes as shares of all units."""

@@ -62,6 +62,8 @@ class SmallestCircuit(Result):
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    tabled = {"unit": "units", "loss": "losses"}
+
 
 @outside_inference_mode
 def smallest(

@@ -92,6 +92,8 @@ class Ranking(Result):
     explains: Target | None = field(default=None, metadata=HIDDEN, compare=False)
     of: Ranked = "units"
 
+    tabled = {"unit": "units", "score": "scores", "magnitude": "magnitudes"}
+
     def top(self, n: int = 10) -> list[tuple[str, float]]:
         """The first `n` units with their scores."""
         whole_number("n", n)

@@ -21,7 +21,7 @@ from circuits.tuning.curves import Curve
 from circuits.tuning.detectors.detector_types import Extent, Judgment, kind_of
 from circuits.tuning.measure import tune
 from zoo.common.checks import number, whole_number
-from zoo.common.results import HIDDEN, Result, called, plain
+from zoo.common.results import HIDDEN, Listed, Result, called, plain
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -62,7 +62,7 @@ class Detector(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class Detectors(Result):
+class Detectors(Listed[Detector]):
     """The result of `find_detectors`.
 
     Attributes:

@@ -14,7 +14,7 @@ from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
 from circuits.network.model import Model
 from circuits.units.dossier.section_registry import SECTIONS, Finding, Subject, page_order
-from zoo.common.results import Result, called
+from zoo.common.results import Result, called, remembers
 from zoo.common.stored import named
 from zoo.progress import Progress, reporter
 
@@ -37,6 +37,7 @@ class Dossier(Result):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@remembers("model", "scan", "images")
 def explain(
     model: Model,
     unit: str | Unit,

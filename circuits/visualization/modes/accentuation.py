@@ -18,15 +18,17 @@ from circuits.visualization.objectives import stack as stack_objectives
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Parametrization, Photograph
 from circuits.visualization.render import default_batch_size, jobs_of, visualizations
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Visualizations
 from circuits.visualization.settings import RenderSettings
 from circuits.visualization.transforms import Pipeline, standard
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number
+from zoo.common.results import remembers
 from zoo.images.sources import Source
 from zoo.progress import Progress, reporter
 
 
+@remembers("model")
 @outside_inference_mode
 def accentuate(
     model: Model,
@@ -43,7 +45,7 @@ def accentuate(
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress = None,
-) -> list[Visualization]:
+) -> Visualizations:
     """Images changed so that a unit's activation rises, while the activations of an earlier layer stay.
 
     Maximized is the unit's activation, less `strength` times its present size times the distance of the earlier
@@ -87,7 +89,7 @@ def accentuate(
     jobs = jobs_of(model, target, RenderSettings(variants=len(ids), seed=seed))
     most = batch_size or max(1, default_batch_size(model, jobs, size) // 2)
     changes = list(standard(size, model.input.hw)) if transforms is None else list(transforms)
-    results: list[Visualization] = []
+    results = Visualizations()
     total = steps * -(-len(jobs) // most)
     with reporter(progress, "step") as report:
         for i in range(0, len(jobs), most):

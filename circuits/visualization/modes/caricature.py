@@ -33,6 +33,7 @@ from circuits.visualization.result import Visualization
 from circuits.visualization.settings import pixels_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
+from zoo.common.results import Result, remembers
 from zoo.images.sources import Source
 from zoo.progress import Progress
 
@@ -40,7 +41,7 @@ from zoo.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class Decomposed:
+class Decomposed(Result):
     """A unit's visualizations at each position of its expanded weights from an earlier layer; see `decomposed`.
 
     Attributes:
@@ -176,7 +177,7 @@ def _distinct(directions: Iterable[Tensor]) -> tuple[list[Tensor], list[int]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Strip:
+class Strip(Result):
     """An image and its caricatures by several layers; see `caricature_strip`.
 
     Attributes:
@@ -198,6 +199,7 @@ class Strip:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+@remembers("model")
 @outside_inference_mode
 def caricature_strip(
     model: Model,

@@ -23,7 +23,7 @@ from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Result, remembers
 from zoo.images.sources import Images, Source, open_images
 from zoo.progress import Progress
 
@@ -75,6 +75,7 @@ class Spectrum(Result):
         }
 
 
+@remembers("model", "images")
 @outside_inference_mode
 def spectrum(
     model: Model,

@@ -27,7 +27,7 @@ from circuits.visualization.evidence import examine
 from circuits.visualization.optimization import layer_names, size_checked
 from circuits.visualization.parametrizations import Size
 from circuits.visualization.render import Job, batches_of, default_batch_size, jobs_of, resolved, visualize
-from circuits.visualization.result import Visualization
+from circuits.visualization.result import Visualization, Visualizations
 from circuits.visualization.settings import RenderSettings, pixels_of
 from circuits.visualization.sweeps.store import (
     INDEX,
@@ -41,6 +41,7 @@ from circuits.visualization.sweeps.store import (
 )
 from circuits.visualization.transforms import Transform, standard
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.results import remembers
 from zoo.common.settings import settings_of
 from zoo.common.stored import named, tidy
 from zoo.images.sources import Images, open_images
@@ -51,6 +52,7 @@ __all__ = ["file_name", "read_sweep", "sweep"]
 log = logging.getLogger(__name__)
 
 
+@remembers("model", "images")
 @outside_inference_mode
 def sweep(
     model: Model,
@@ -61,7 +63,7 @@ def sweep(
     settings: RenderSettings | None = None,
     progress: Progress = None,
     **options: Any,
-) -> list[Visualization]:
+) -> Visualizations:
     """Visualize units into a folder; the same call again resumes where the last one was stopped.
 
     After each batch its files and the index are written, each whole or not at all, so that a store survives being
@@ -125,10 +127,10 @@ def sweep(
             ahead += steps
             report(ahead, len(groups) * steps)
     ordered = [results[_key(j)] for j in plan.jobs]
-    return ordered if natural is None else _examined(model, ordered, natural, index, folder)
+    return Visualizations(ordered if natural is None else _examined(model, ordered, natural, index, folder))
 
 
-def read_sweep(store: str | os.PathLike[str]) -> list[Visualization]:
+def read_sweep(store: str | os.PathLike[str]) -> Visualizations:
     """The visualizations that a store of `sweep` holds so far, in the order of the call.
 
     Raises:
@@ -138,7 +140,7 @@ def read_sweep(store: str | os.PathLike[str]) -> list[Visualization]:
     index = read_index(folder)
     if index is None:
         raise VisualizationError(f"{named(folder)} holds no sweep: there is no {INDEX}")
-    return [with_pixels(folder, result) for result in index.results]
+    return Visualizations(with_pixels(folder, result) for result in index.results)
 
 
 # -- the call -----------------------------------------------------------------------------------------------------

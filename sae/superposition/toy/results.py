@@ -13,6 +13,7 @@ from torch import Tensor
 from sae.superposition.interference import dimensions_per_feature, feature_dimensionality, interference
 from sae.superposition.polytopes import Polytope, polytopes
 from sae.superposition.toy.toy_models import ToyError, ToyModel
+from zoo.common.results import Result
 
 REPRESENTED = 0.5
 """Length from which a feature counts as represented: lengths of trained features lie near 1 or near 0."""
@@ -114,7 +115,7 @@ class Solution:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(Result):
     """All models of a sweep, trained. `trained[i]` is one as a `Solution`; smaller models are padded with zeros.
 
     Attributes:

@@ -1,0 +1,131 @@
+"""Files of results: one safetensors file, whose head holds the fields as JSON and whose tensors are their arrays.
+
+A dataclass is written as its fields beside the name of its class; only frozen dataclasses of this package are made
+again, so that a file runs nothing. Values come back to the bit, arrays as arrays and tensors as tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.common.stored import Stored
+from zoo.errors import CircuitsError, shorten
+
+_PACKAGES = ("zoo", "circuits", "sae")
+_MOVED: Mapping[str, str] = {}
+"""Class as a file names it -> where it is now."""
+
+FILES = Stored(
+    "the file of a result",
+    "Make the result again, or give another file",
+    mark={"kind": "vision-circuits result"},
+)
+
+
+def write(path: Path, result: object) -> Path:
+    """Write a result; see `Result.save`.
+
+    Raises:
+        CircuitsError: it holds something that no file keeps. FileError: the file cannot be written.
+    """
+    tensors: dict[str, Any] = {}
+    about = _encoded(result, tensors, type(result).__name__)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FILES.write_tensors(path, tensors, {"schema": FILES.schema, **FILES.mark, "result": about})
+    return path
+
+
+def read(path: Path) -> Any:
+    """Read what `write` wrote.
+
+    Raises:
+        CircuitsError: no such file, a damaged one, or one of something else.
+    """
+    about = FILES.check(path, FILES.read_about(path))
+    tensors = FILES.read_tensors(path)
+    with FILES.parsing(path):
+        return _decoded(about["result"], tensors, path)
+
+
+def _encoded(value: Any, tensors: dict[str, Any], where: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value if type(value) in (type(None), bool, int, float, str) else _array(value, tensors, where)
+    if isinstance(value, tuple | list | set | frozenset):
+        kind = next(k for k in (tuple, list, frozenset, set) if isinstance(value, k)).__name__
+        items = sorted(value, key=str) if kind in ("set", "frozenset") else value
+        entries = [_encoded(item, tensors, f"{where}[{i}]") for i, item in enumerate(items)]
+        made_by = f"{type(value).__module__}:{type(value).__qualname__}"
+        return {"results": made_by, "items": entries} if _class(made_by) is type(value) else {kind: entries}
+    if isinstance(value, Mapping):
+        return {"mapping": [[_encoded(part, tensors, f"{where}[{key!r}]") for part in (key, item)]
+                            for key, item in value.items()]}  # fmt: skip
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name = f"{type(value).__module__}:{type(value).__qualname__}"
+        if _class(name) is not type(value):
+            raise CircuitsError(f"{where}: {name} is not a class of this package, and no file keeps it")
+        fields = [f.name for f in dataclasses.fields(value) if f.init and f.compare]  # others are no part of the result
+        return {"class": name, "fields": {n: _encoded(getattr(value, n), tensors, f"{where}.{n}") for n in fields}}
+    return _array(value, tensors, where)
+
+
+def _array(value: Any, tensors: dict[str, Any], where: str) -> Any:
+    import numpy as np
+    import torch
+
+    name = f"{len(tensors):04d}"
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        tensors[name] = torch.from_numpy(np.array(value, order="C", copy=True))
+        return {"array" if isinstance(value, np.ndarray) else "scalar": name}
+    raise CircuitsError(f"{where} is a {type(value).__name__}, which no file keeps")
+
+
+def _decoded(entry: Any, tensors: Mapping[str, Any], path: Path) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    kind = "results" if "results" in entry else "class" if "class" in entry else next(iter(entry))
+    value = entry[kind]
+    if kind in ("tuple", "list", "set", "frozenset"):
+        builder = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind]
+        return builder(_decoded(item, tensors, path) for item in value)
+    if kind == "mapping":
+        return {_decoded(key, tensors, path): _decoded(item, tensors, path) for key, item in value}
+    if kind == "path":
+        return Path(value)
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "array":
+        return tensors[value].numpy()
+    if kind == "scalar":
+        return tensors[value].numpy()[()]
+    if kind in ("class", "results"):
+        kind_class = _class(value)
+        if kind_class is None:
+            raise FILES.damaged(path, f"it holds a {shorten(value, 80)}, which this version does not know")
+        if kind == "results":
+            return kind_class(_decoded(item, tensors, path) for item in entry["items"])
+        return kind_class(**{name: _decoded(item, tensors, path) for name, item in entry["fields"].items()})
+    raise FILES.damaged(path, f"it holds a {shorten(kind, 40)}")
+
+
+def _class(name: str) -> type | None:
+    """The frozen dataclass, or the list of results, that a file names, of this package only."""
+    module, _, qualified = _MOVED.get(name, name).partition(":")
+    if module.partition(".")[0] not in _PACKAGES or "." in qualified:
+        return None
+    try:
+        kind_class = getattr(importlib.import_module(module), qualified, None)
+    except ImportError:
+        return None
+    if not isinstance(kind_class, type) or kind_class.__module__ != module:
+        return None
+    frozen = dataclasses.is_dataclass(kind_class) and kind_class.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    return kind_class if frozen or issubclass(kind_class, list) else None
