@@ -14,6 +14,9 @@ from rich.text import Text
 from apps.cli.common import Command, CommandResult, Session, document_text
 from apps.cli.output.console import stderr, stdout
 
+FILES = (".html", ".json", ".png", ".jpg", ".svg", ".pdf", ".csv", ".npz", ".safetensors")
+"""Endings that no folder of results bears but by mistake."""
+
 
 def execute(command: Command, name: str, invocation: str) -> int:
     """Run `command`, write its files, print its result; its exit code."""
@@ -66,6 +69,10 @@ def staged(out: Path | None) -> Iterator[Path | None]:
         parent = out if out.is_dir() else next(p for p in out.parents if p.exists())
         if out.exists() and not out.is_dir():
             raise CircuitsError(f"--out {shorten(out, 200)} is a file; give a folder")
+        if out.suffix.lower() in FILES and not out.exists():
+            raise CircuitsError(
+                f"--out {shorten(out, 200)} is the name of a file; give a folder, results get their own"
+            )
         staging = scratch(parent)
         folder = staging.__enter__()
     except (OSError, ValueError) as error:

@@ -30,6 +30,7 @@ from circuits.tracing.curves.smallest import mask_circuit
 from circuits.tracing.rankings.ranking import rank, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -77,6 +78,8 @@ def score(
         raise CircuitsError(f"the circuit of {circuit.target} has no source units to score")
     if random < 1:
         raise CircuitsError(f"a score needs random circuits to compare with; got random={random}")
+    whole_number("random", random)
+    whole_number("limit", limit)
     generator = torch.Generator().manual_seed(seed)
     dataset, chosen_baseline = sampled(open_images(images), baseline_of(baseline, against, seed=seed), limit, generator)
     if mask and len(dataset) < 4:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zoo.common.checks import whole_number
 from zoo.errors import ImageError, shorten
 from zoo.images import manifest
 from zoo.images.datasets import (
@@ -205,8 +206,7 @@ class Images(Sequence[Image.Image]):
         Yields:
             The indices of a batch, and its images `(n, channels, H, W)`, float32 in [0, 1].
         """
-        if batch_size < 1:
-            raise ImageError(f"a batch has at least one image, not {batch_size}")
+        whole_number("batch_size", batch_size, error=ImageError)
         chosen = list(range(len(self))) if indices is None else [int(i) for i in indices]
         groups = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
         done = 0

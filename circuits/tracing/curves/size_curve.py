@@ -301,6 +301,8 @@ def _unseen(images: Images, baseline: Baseline, ranking: Ranking, held_out: bool
 def _counts(total: int, sizes: Sequence[int] | None) -> list[int]:
     if sizes is None:
         return sorted({max(1, round(share * total)) for share in SHARES})
+    if not isinstance(sizes, Sequence):
+        raise CircuitsError(f"sizes={sizes} is no list of numbers of units: write sizes=[{sizes}]")
     counts = sorted({whole_number("sizes", n, least=1, most=total) for n in sizes})
     if not counts:
         raise CircuitsError("sizes=[] measures nothing: name some numbers of units")

@@ -544,4 +544,6 @@ def test_rank_prints_units_and_the_curve_and_writes_them(cli: Cli, tmp_path: Pat
     assert all(words in ran.out for words in (" 1960 edges, by gradient", " -> ", "random, strong"))
     assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--of", "edges", "--keep", "0.5"))
     assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--keep", "2"))
+    assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--out", tmp_path / "x.html"))
+    assert not (tmp_path / "x.html").exists()
     assert is_refused(cli("rank", "scenes/mixed4a:11", *few, "--against", tmp_path, "--baseline", "zero"))

@@ -164,6 +164,29 @@ def test_scores_are_refused_where_they_would_say_nothing(planted: circuits.Model
         circuits.score(planted, circuit, images=torch.zeros(3, 3, 32, 32))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 1.5}, "batch_size=1.5 must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number"),
+        ({"random": 1.5}, "random=1.5 must be a whole number"),
+        ({"limit": 0}, "limit=0 must be a whole number"),
+    ],
+)
+def test_counts_of_a_score_are_whole_numbers(planted: circuits.Model, options: dict[str, float], message: str) -> None:
+    images = nets.clutter(8)
+    circuit = circuits.trace(planted, f"objects:{nets.CAR}", images=images, width=2)
+    with pytest.raises(CircuitsError, match=message):
+        circuits.score(planted, circuit, images=images, **{"random": 1, **options})  # type: ignore[arg-type]
+    if "batch_size" in options:
+        with pytest.raises(CircuitsError, match=message):
+            circuits.rank(planted, f"objects:{nets.CAR}", images=images, **options)  # type: ignore[arg-type]
+    else:
+        ranking = circuits.rank(planted, f"objects:{nets.CAR}", images=images)
+        with pytest.raises(CircuitsError, match=r"write sizes=\[3\]"):
+            circuits.size_curve(planted, ranking, sizes=3)  # type: ignore[arg-type]
+
+
 def test_keeping_every_unit_is_perfectly_faithful_and_dropping_every_unit_loses_everything(
     planted: circuits.Model,
 ) -> None:
