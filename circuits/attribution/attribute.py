@@ -24,8 +24,8 @@ from circuits.network.address import Unit
 from circuits.network.hooks import check_images, frozen, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.network.responses import peaks, respond
-from circuits.network.subnetwork import ChannelMeans, Segment, ablation_drops, channel_pools
+from circuits.network.responses import ActivationMeans, peaks, respond
+from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from zoo.common import drawings
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
@@ -142,8 +142,17 @@ def attribute(
         raise CircuitsError(
             f"method={method!r} needs a layer as its source; for the image use 'grad*act' or 'integrated'"
         )
-    means = _means(worker, dataset, model, batch_size) if baseline == "mean" else None
-    pooled = _pooled_means(worker, dataset, model, batch_size) if baseline == "mean" and method == "ablation" else {}
+    means: Tensor | None = None
+    pooled: dict[str, Tensor] = {}
+    if baseline == "mean" and method in ("integrated", "ablation"):
+        pools = _pools(model, worker)
+        if pools and method == "integrated":
+            raise CircuitsError(
+                f"the pool of a mean is not the mean of the pool: method='integrated' with baseline='mean' is not "
+                f"defined from {worker.start} through {pools[0]}; attribute from {pools[0]}, take baseline='zero', or "
+                "rank(method='integrated'), which holds pooled means"
+            )
+        means, pooled = _means(worker, dataset, model, batch_size, pools)
     results = []
     for indices, batch in dataset.batches(model.input, batch_size=batch_size):
         batch_positions = None if positions is None else [positions[i] for i in indices]
@@ -299,23 +308,25 @@ def input_worker(model: Model, unit: Unit) -> Worker:
     return Worker("input", begin, response_map, None, model, "input", unit)
 
 
-def _means(worker: Worker, dataset: Any, model: Model, batch_size: int) -> Tensor:
-    total, count = torch.zeros(()), 0
+def _pools(model: Model, worker: Worker) -> list[str]:
+    """Max pools over the source's channels that a run to the target computes."""
+    segment = worker.segment
+    if segment is None or worker.unit is None:
+        return []
+    return [name for name in channel_pools(model, worker.start, worker.unit.layer) if segment.crosses(name)]
+
+
+def _means(
+    worker: Worker, dataset: Any, model: Model, batch_size: int, pools: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of each source `(S,)`, and of their maps after each of some max pools, in one pass."""
+    total, count, pooled = torch.zeros(()), 0, ActivationMeans()
     with torch.no_grad():
         for _, batch in dataset.batches(model.input, batch_size=batch_size):
-            acts, _ = worker.begin(batch)
+            acts, context = worker.begin(batch)
             total = total + acts.sum(dim=(0, 2, 3))
             count += acts.shape[0] * acts.shape[2] * acts.shape[3]
-    return total / count
-
-
-def _pooled_means(worker: Worker, dataset: Any, model: Model, batch_size: int) -> dict[str, Tensor]:
-    """Means of the sources' maps after each max pool over them, on the way to the target."""
-    assert worker.segment is not None and worker.unit is not None
-    pools, means = channel_pools(model, worker.start, worker.unit.layer), ChannelMeans()
-    if not pools:
-        return {}
-    with torch.no_grad():
-        for _, batch in dataset.batches(model.input, batch_size=batch_size):
-            worker.segment.respond(*worker.begin(batch), {name: means.tap(name) for name in pools})
-    return {name: means.means(name).to(model.device) for name in means.layers}
+            if pools:
+                assert worker.segment is not None
+                worker.segment.respond(acts, context, {name: pooled.tap(name) for name in pools})
+    return total / count, {name: pooled.of(name).to(model.device) for name in pooled.layers}

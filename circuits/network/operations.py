@@ -42,6 +42,8 @@ _OTHER_MAXIMA = frozenset((
     Tensor.kthvalue, torch.median, Tensor.median, F.max_pool1d, F.max_pool3d, F.adaptive_max_pool1d,
     F.adaptive_max_pool3d, F.fractional_max_pool2d, F.adaptive_max_pool2d_with_indices, F.max_pool2d_with_indices,
 ))  # fmt: skip
+MAXIMUM_FUNCTIONS = frozenset((*_MAX_POOLS, F.adaptive_max_pool2d, *_OTHER_MAXIMA))
+"""All functions that take a maximum, or choose by size."""
 _OTHER_MAXIMUM_MODULES = (
     nn.MaxPool1d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool2d
 )  # fmt: skip

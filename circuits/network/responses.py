@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -67,6 +67,48 @@ def pooled_responses(
                     maps = latent_maps(model.basis(unit.layer, unit.basis).encode)(maps)
                 parts[name].append((maps.amax(dim=(2, 3)) if pool == "max" else maps.mean(dim=(2, 3))).cpu())
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+class ActivationMeans:
+    """Means over images of the activations of some layers, taken while the network runs.
+
+    Args:
+        per_position: also a mean for each position.
+    """
+
+    def __init__(self, *, per_position: bool = False) -> None:
+        self._per_position = per_position
+        self._totals: dict[str, Tensor] = {}
+        self._maps: dict[str, Tensor] = {}
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def tap(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A function of the layer's activations that takes them in and returns them as they are."""
+
+        def take(acts: Tensor) -> Tensor:
+            maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+            self._totals[name] = self._totals.get(name, 0) + maps.sum(dim=(0, 2, 3)).cpu().double()
+            if self._per_position:
+                self._maps[name] = self._maps.get(name, 0) + maps.double().sum(dim=0, keepdim=True)
+            images, _ = self._counts.get(name, (0, 0))
+            self._counts[name] = images + len(maps), maps.shape[2] * maps.shape[3]
+            return acts
+
+        return take
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers that ran."""
+        return list(self._totals)
+
+    def of(self, name: str) -> Tensor:
+        """Mean of each channel over images and positions `(C,)`, float32 on the CPU."""
+        images, positions = self._counts[name]
+        return (self._totals[name] / (images * positions)).float()
+
+    def maps(self, name: str) -> Tensor:
+        """Mean at each position `(1, C, h, w)`."""
+        return (self._maps[name] / self._counts[name][0]).float()
 
 
 def layer_or_basis(model: Model, name: str) -> str:

@@ -21,13 +21,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, forward, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import Pair, pair, shape_of, weight_of
+from circuits.network.operations import MAXIMUM_FUNCTIONS, Pair, pair, shape_of, weight_of
 from circuits.network.responses import read_directions, respond
 
 LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
@@ -282,6 +283,10 @@ class Segment:
             return joined
         return joined[:, torch.tensor(order).argsort()]
 
+    def crosses(self, layer: str) -> bool:
+        """Whether a run computes a layer; without a graph all are said to."""
+        return self._graph is None or self.model.node(layer) in self._graph.ancestors(self._fetch, stop=[self._begin])
+
     def readers(self) -> list[Reader] | None:
         """The convolutions through which the start's channels act, all of them; None where something else reads one.
 
@@ -420,15 +425,29 @@ def _no_mean_behind(model: Model, layer: str, maximum: str) -> GraphError:
 
 @torch.no_grad()
 def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
-    """Without a graph: the pool modules of which just channel c moves when channel c of the layer does."""
+    """Without a graph: the pool modules of which just channel c moves when channel c of the layer does.
+
+    Functions cannot be held there: one of which just a channel moves is refused.
+    """
     names = list(model.layers)
     end = len(names) if target is None else names.index(target) + 1
     between = [model.layers[n] for n in names[names.index(layer) + 1 : end]]
     pools = [at for at in between if at.path is not None and isinstance(model.module.get_submodule(at.path), MAX_POOLS)]
-    if not pools:
-        return []
     image = torch.rand((1, *model.input.shape), generator=torch.Generator().manual_seed(0))
-    clean = read(model, image, pools)
+
+    def run() -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+        """What the pools give, and functions that take a maximum on the way."""
+        with _Maxima() as maxima:
+            if target is None:
+                forward(model, image)
+            else:
+                read(model, image, between[-1:])
+        values = read(model, image, pools) if pools else {}
+        return values, maxima.less(values)
+
+    clean, called = run()
+    if not pools and not called:
+        return []
     width = model.layers[layer].channels
     aligned = dict.fromkeys(clean, True)
     for channel in sorted({0, width // 2, width - 1}):
@@ -439,41 +458,48 @@ def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
             return moved
 
         with editing(model, [(layer, move)]):
-            after = read(model, image, pools)
+            after, again = run()
+        for (name, before), (_, later) in zip(called, again, strict=False):
+            if before.shape != later.shape or len(_changed(before, later)) == 1:
+                raise _no_mean_behind(model, layer, name)
         for name, values in clean.items():
-            changed = (values != after[name]).flatten(2).any(dim=2)[0].nonzero().flatten().tolist()
+            changed = _changed(values, after[name])
             if len(changed) == 1 and changed != [channel]:
                 raise _no_mean_behind(model, layer, name)
             aligned[name] = aligned[name] and changed == [channel]
     return [name for name, good in aligned.items() if good]
 
 
-class ChannelMeans:
-    """Means over images and positions of the channels of some layers, taken while the network runs."""
+def _changed(before: Tensor, after: Tensor) -> list[int]:
+    """Channels in which two tensors `(N, C, ...)` differ."""
+    differ = (before != after).reshape(*before.shape[:2], -1).any(dim=2).any(dim=0)
+    return [int(c) for c in differ.nonzero().flatten()]
+
+
+class _Maxima(TorchFunctionMode):
+    """Records what functions that take a maximum give, also those inside of modules."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        super().__init__()
+        self.outputs: list[tuple[str, Tensor]] = []
 
-    def tap(self, name: str) -> Callable[[Tensor], Tensor]:
-        """A function of the layer's activations that takes them in and returns them as they are."""
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        values = out[0] if isinstance(out, tuple) and out else out
+        if function in MAXIMUM_FUNCTIONS and isinstance(values, Tensor) and values.ndim > 1:
+            self.outputs.append((function.__name__, values.detach().clone()))
+        return out
 
-        def take(acts: Tensor) -> Tensor:
-            maps = acts if acts.ndim == 4 else acts[:, :, None, None]
-            self._totals[name] = self._totals.get(name, 0) + maps.sum(dim=(0, 2, 3)).cpu().double()
-            self._counts[name] = self._counts.get(name, 0) + maps.shape[0] * maps.shape[2] * maps.shape[3]
-            return acts
-
-        return take
-
-    @property
-    def layers(self) -> list[str]:
-        """Layers that ran."""
-        return list(self._totals)
-
-    def means(self, name: str) -> Tensor:
-        """Mean of each channel `(C,)`, float32 on the CPU."""
-        return (self._totals[name] / self._counts[name]).float()
+    def less(self, modules: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+        """The outputs that are not those of modules."""
+        own, outputs = list(modules.values()), []
+        for name, values in self.outputs:
+            same = next((i for i, v in enumerate(own) if v.shape == values.shape and torch.equal(v, values)), None)
+            if same is None:
+                outputs.append((name, values))
+            else:
+                own.pop(same)
+        return outputs
 
 
 def ablation_drops(

@@ -24,7 +24,8 @@ from circuits.network.address import Unit
 from circuits.network.hooks import frozen, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.network.subnetwork import ChannelMeans, Segment, channel_pools
+from circuits.network.responses import ActivationMeans
+from circuits.network.subnetwork import Segment, channel_pools
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
 from circuits.tracing.target import Target
 from zoo.common.checks import one_of
@@ -140,17 +141,21 @@ class Ablation:
             if twice:
                 raise CircuitsError(f"{twice[0]} holds the channels of {name}, pooled: name one of the two layers")
 
+    @property
+    def _per_position(self) -> bool:
+        return isinstance(self.baseline, Mean) and self.baseline.per_position
+
     # -- what is held ---------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _measure(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The clean response and the means of all layers; on the way, batches and baselines are stored."""
-        means, positions = ChannelMeans(), _PositionMeans()
+        means = ActivationMeans(per_position=self._per_position)
         reference = getattr(self.baseline, "images", None) if isinstance(self.baseline, Mean) else None
         held = [name for layer in self.layers for name in (layer, *self.pools[layer])]
         clean, size = [], 0
         stored: list[Batch] | None = []
-        for batch in self._run(held if reference is None else self.layers, means, positions):
+        for batch in self._run(held if reference is None else self.layers, means):
             clean.append(self.target.values(batch.response))
             size += sum(t.element_size() * t.nelement() for t in (batch.acts, *batch.baselines.values()))
             if stored is not None and size <= STORED:
@@ -158,40 +163,32 @@ class Ablation:
             else:
                 stored = None
         self._stored = stored
-        own = {name: means.means(name).to(self.model.device) for name in self.layers}
+        own = {name: means.of(name).to(self.model.device) for name in self.layers}
         if isinstance(self.baseline, Mean):
             if reference is not None:
-                means, positions = ChannelMeans(), _PositionMeans()
-                for _ in self._run(held, means, positions, open_images(reference)):
+                means = ActivationMeans(per_position=self._per_position)
+                for _ in self._run(held, means, open_images(reference)):
                     pass
             # a target in one branch of a block does not run the pools of the others
             self.pools = {
                 layer: [pool for pool in pools if pool in means.layers] for layer, pools in self.pools.items()
             }
             for name in means.layers:
-                values = positions.means(name) if self.baseline.per_position else means.means(name)[None, :, None, None]
+                values = means.maps(name) if self._per_position else means.of(name)[None, :, None, None]
                 self._held[name] = values.to(self.model.device, self.model.dtype)
         elif self._paired is None:
             self._held = {name: mean.view(1, -1, 1, 1) * 0 for name, mean in own.items()}
         return torch.cat(clean), own
 
-    def _run(
-        self, taps: Sequence[str], means: ChannelMeans, positions: _PositionMeans, images: Images | None = None
-    ) -> Iterator[_Run]:
+    def _run(self, taps: Sequence[str], means: ActivationMeans, images: Images | None = None) -> Iterator[_Run]:
         """Run images as they are, with their pairs, and take in the means of the layers `taps`."""
         source, paired = (self.images, self._paired) if images is None else (images, None)
-        per_position = isinstance(self.baseline, Mean) and self.baseline.per_position
-
-        def tap(name: str) -> Callable[[Tensor], Tensor]:
-            take = means.tap(name)
-            return (lambda acts: positions.add(name, take(acts))) if per_position else take
-
-        first, later = self.layers[0], {name: tap(name) for name in taps if name != self.layers[0]}
+        first, later = self.layers[0], {name: means.tap(name) for name in taps if name != self.layers[0]}
         begun = self._begin(source, paired)
         if images is None and self._stored is not None:
             begun = ((batch.acts, batch.context, dict(batch.baselines)) for batch in self._stored)
         for acts, context, baselines in begun:
-            yield _Run(acts, context, baselines, self.segment.respond(tap(first)(acts), context, later))
+            yield _Run(acts, context, baselines, self.segment.respond(means.tap(first)(acts), context, later))
 
     def _begin(self, images: Images, paired: Images | None) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
         """Activations of the first layer, the segment's context, and what the pairs put in each layer."""
@@ -541,24 +538,6 @@ class _Run:
     context: Any
     baselines: Mapping[str, Tensor]
     response: Any
-
-
-class _PositionMeans:
-    """Means over images of the activations of some layers, at each position."""
-
-    def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, name: str, acts: Tensor) -> Tensor:
-        maps = acts if acts.ndim == 4 else acts[:, :, None, None]
-        self._totals[name] = self._totals.get(name, 0) + maps.double().sum(dim=0, keepdim=True)
-        self._counts[name] = self._counts.get(name, 0) + len(maps)
-        return acts
-
-    def means(self, name: str) -> Tensor:
-        """`(1, C, h, w)`."""
-        return (self._totals[name] / self._counts[name]).float()
 
 
 def _hold(base: Tensor, natural: Tensor) -> Callable[[Tensor], Tensor]:

@@ -22,7 +22,8 @@ from circuits.attribution.class_scores import ClassScores
 from circuits.common.provenance import provenance
 from circuits.common.statistics import correlation, permutation_p, shuffled_correlations
 from circuits.network.model import Model
-from circuits.network.subnetwork import ChannelMeans, channel_pools
+from circuits.network.responses import ActivationMeans
+from circuits.network.subnetwork import channel_pools
 from circuits.units.polysemanticity import Polysemanticities
 from sae.checks import whole
 from sae.data.activations import collect, fitting
@@ -194,10 +195,10 @@ def _importance(
 
 def _pooled_means(model: Model, layer: str, rest: ClassScores, images: Any, batch_size: int) -> dict[str, Tensor]:
     """Means of the layer's channels after each max pool over them: the pool of a mean is not the mean of the pool."""
-    pools, means = channel_pools(model, layer, model.logits), ChannelMeans()
+    pools, means = channel_pools(model, layer, model.logits), ActivationMeans()
     for _, batch in images.batches(model.input, batch_size=batch_size) if pools else ():
         rest.scores(*rest.begin(batch), {name: means.tap(name) for name in pools})
-    return {name: means.means(name).to(model.device) for name in means.layers}
+    return {name: means.of(name).to(model.device) for name in means.layers}
 
 
 def _set_channel(acts: Tensor, channel: int, values: Tensor) -> Tensor:

@@ -131,17 +131,35 @@ def contributions(module: InceptionV1, batch: Batch, source: str, target: str, u
     return (patches * kernel).sum(dim=(2, 3)).mean(dim=0)
 
 
+def _pooled(module: InceptionV1, target: str, acts: Tensor) -> Tensor:
+    """What the pool branch of block `target` makes of the activations before it, as large as these."""
+    return torch.cat([module.get_submodule(f"{target}_pool")(part) for part in torch.split(acts, 256)])
+
+
+def _respond(module: InceptionV1, target: str, unit: int, acts: Tensor, pooled: Tensor) -> Tensor:
+    """Response maps `(N, h, w)` of a unit of a block to edited activations, which its pool branch gets pooled.
+
+    The pool of a mean is not the mean of the pool: both are edited, each to its own mean.
+    """
+    start, stop = module.spec.blocks[target].branches["pool_proj"]
+    if start <= unit < stop:
+        return torch.relu(module.get_submodule(f"{target}_pool_proj_pre")(pooled)[:, unit - start])
+    return module._block(target, acts)[:, unit]
+
+
 @torch.no_grad()
 def ablation_drops(module: InceptionV1, batch: Batch, source: str, target: str, unit: int, rows: Tensor) -> Tensor:
     """How much a unit's peak response in images `rows` falls when each source channel is set to its mean, `(C,)`."""
     acts, response = batch.acts[source], batch.acts[target][rows, unit]
-    mean, before = acts.mean(dim=(0, 2, 3)), response.flatten(1)
+    pooled = _pooled(module, target, acts)
+    mean, pooled_mean = (maps.mean(dim=(0, 2, 3)) for maps in (acts, pooled))
+    before = response.flatten(1)
     peak = before.argmax(dim=1, keepdim=True)
     drops = []
     for channel in range(acts.shape[1]):
-        edited = acts[rows].clone()
-        edited[:, channel] = mean[channel]
-        after = module._block(target, edited)[:, unit].flatten(1)
+        edited, edited_pool = acts[rows].clone(), pooled[rows].clone()
+        edited[:, channel], edited_pool[:, channel] = mean[channel], pooled_mean[channel]
+        after = _respond(module, target, unit, edited, edited_pool).flatten(1)
         drops.append((before.gather(1, peak) - after.gather(1, peak)).mean())
     return torch.stack(drops)
 
@@ -155,9 +173,12 @@ def explained_variance(
     The others are replaced by their means over images and positions.
     """
     acts, true = batch.acts[source], batch.acts[target][:, unit]
-    edited = acts.mean(dim=(0, 2, 3))[None, :, None, None].expand_as(acts).clone()
-    edited[:, channels] = acts[:, channels]
-    rebuilt = torch.cat([module._block(target, part)[:, unit] for part in torch.split(edited, 256)])
+    edited = []
+    for maps in (acts, _pooled(module, target, acts)):
+        held = maps.mean(dim=(0, 2, 3))[None, :, None, None].expand_as(maps).clone()
+        held[:, channels] = maps[:, channels]
+        edited.append(torch.split(held, 256))
+    rebuilt = torch.cat([_respond(module, target, unit, *parts) for parts in zip(*edited, strict=True)])
     return float(1 - (true - rebuilt).square().sum() / (true - true.mean()).square().sum())
 
 

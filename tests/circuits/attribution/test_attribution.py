@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ import circuits
 from circuits.attribution.attribute import METHODS, Attribution
 from circuits.errors import AddressError, CircuitsError
 from tests import nets
+from zoo.images.sources import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:captum", "ignore:Setting forward:UserWarning")
 
@@ -259,3 +262,34 @@ def test_bad_questions_are_answered_with_one_line(
     with pytest.raises(error, match=message) as caught:
         circuits.attribute(deep, nets.pictures(2, 12), **asked)  # type: ignore[arg-type]
     assert len(str(caught.value)) < 300
+
+
+def test_integrated_gradients_from_the_mean_are_refused_through_a_max_pool(inception: circuits.Model) -> None:
+    images = nets.pictures(3, 64)
+    pool, plain = (inception.layers[f"mixed3b_{branch}"].part for branch in ("pool_proj", "1x1"))
+    assert pool is not None and plain is not None
+    options: dict[str, Any] = {"source": "mixed3a", "method": "integrated", "baseline": "mean", "steps": 4}
+    with pytest.raises(CircuitsError, match="through mixed3b_pool; attribute from mixed3b_pool"):
+        circuits.attribute(inception, images, target=f"mixed3b:{pool[1]}", **options)
+    # the unit of a branch without a pool, and the pool's own channels, are no trouble
+    for source, unit in (("mixed3a", plain[1]), ("mixed3b_pool", pool[1])):
+        result = circuits.attribute(inception, images, target=f"mixed3b:{unit}", **{**options, "source": source})
+        whole = result.values.sum(dim=(1, 2, 3)) + result.bias
+        torch.testing.assert_close(whole, result.response, rtol=1e-3, atol=1e-4)
+
+
+def test_the_mean_of_an_ablation_is_taken_in_one_pass(inception: circuits.Model, monkeypatch: Any) -> None:
+    passes = []
+    batches = Images.batches
+    monkeypatch.setattr(Images, "batches", lambda self, *args, **kw: passes.append(1) or batches(self, *args, **kw))
+    part = inception.layers["mixed3b_pool_proj"].part
+    assert part is not None
+    circuits.attribute(
+        inception,
+        nets.pictures(3, 64),
+        source="mixed3a",
+        target=f"mixed3b:{part[1]}",
+        method="ablation",
+        baseline="mean",
+    )
+    assert len(passes) == 2  # for the means, and for the drops

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import circuits
 from circuits import baselines
-from circuits.errors import CircuitsError, EditError
+from circuits.errors import CircuitsError, EditError, GraphError
 from circuits.plot.drawing.wording import ablated_sentence
 from circuits.tracing.ablation import Ablation
-from circuits.tracing.baselines import Baseline, Mean
+from circuits.tracing.baselines import Baseline, Mean, Resample
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.target import target_of
 from tests import nets
@@ -145,6 +145,28 @@ def test_a_channel_behind_a_max_pool_is_held_at_the_mean_of_its_pooled_map(kind:
 def target_layer(model: circuits.Model) -> str:
     """The layer of the sum: without a graph the network's whole output."""
     return next(name for name in reversed(model.layers) if model.layers[name].channels == 2)
+
+
+@pytest.mark.parametrize("pool", [Called(), Maximum()])
+def test_without_a_graph_a_pool_that_is_a_function_is_refused(pool: nn.Module) -> None:
+    model = nets.wrap(nets.Undecided(nets.randomized(Block(pool))), 8)
+    images = nets.pictures(6, 8)
+    with pytest.raises(GraphError, match="takes a maximum over the channels of inner.source"):
+        ablation_of(model, f"{target_layer(model)}:1", images, "inner.source")
+    resampled = ablation_of(model, f"{target_layer(model)}:1", images, "inner.source", Resample())
+    assert resampled.respond({}).shape == resampled.clean.shape
+
+
+def test_without_a_graph_a_function_behind_a_convolution_is_left_to_the_network() -> None:
+    module = nets.randomized(Block(Called(), nn.Conv2d(CHANNELS, CHANNELS, 1)))
+    block = next(m for m in module.modules() if isinstance(m, Block))
+    images = nets.pictures(6, 8)
+    model = nets.wrap(nets.Undecided(module), 8)
+    ablation = ablation_of(model, f"{target_layer(model)}:1", images, "inner.source")
+    with torch.no_grad():
+        source = held(block.source(block.stem(model.input.normalize(images))), {2})
+        expected = block.direct(source) + block.proj(block.pool(block.between(source)))
+    torch.testing.assert_close(ablation.respond({"inner.source": {2}}), expected[:, 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["a module", "a function", "without a graph"])
