@@ -80,7 +80,10 @@ class Ablation:
     ) -> None:
         self.model, self.target, self.images, self.baseline = model, target, images, baseline
         # with mean ablation the mean of a response hardly moves; between images and counterfactuals it is what changes
-        self.measure: Measure = measure or ("mean" if isinstance(baseline, Counterfactual) else "explained variance")
+        of_means = isinstance(baseline, Counterfactual) or target.of_predictions
+        self.measure: Measure = measure or ("mean" if of_means else "explained variance")
+        if target.of_predictions and self.measure != "mean":
+            raise CircuitsError("a divergence of predictions is 0 where nothing is ablated: its measure is 'mean'")
         one_of("measure", self.measure, ("explained variance", "mean"))
         order = list(model.layers)
         self.layers = sorted(dict.fromkeys(layers), key=order.index)
@@ -121,7 +124,9 @@ class Ablation:
         self.spread = float(deviations.pow(2).sum())
         if constant:
             return
-        if self.spread == 0:
+        if not bool(self.clean.isfinite().all()):
+            raise CircuitsError(f"{self.target.name} is not a finite number on some of these images")
+        if self.spread == 0 and not self.target.of_predictions:
             raise CircuitsError(
                 f"{self.target.name} has the same response to all of these images; give images on which it varies"
             )
@@ -476,7 +481,8 @@ class Ablation:
         """Layer -> for each unit `(C,)` |gradient x activation|, summed over positions and images.
 
         The gradient is that of the target's response, summed over its positions: where the network is linear in
-        between, these are |expanded weight x activation|.
+        between, these are |expanded weight x activation|. Of predictions, whose divergence has no gradient where
+        nothing is ablated, it is that of the log probability of the likeliest class.
         """
         totals = {name: torch.zeros(self.model.layers[name].channels) for name in self.layers}
         with frozen(self.model.module), torch.enable_grad():
@@ -484,7 +490,7 @@ class Ablation:
                 passed = {self.layers[0]: batch.acts.detach().requires_grad_(True)}
 
                 taps = {name: partial(passed.setdefault, name) for name in self.layers[1:]}
-                out = self.target.values(self.segment.respond(passed[self.layers[0]], batch.context, taps))
+                out = self.target.sensitive(self.segment.respond(passed[self.layers[0]], batch.context, taps))
                 gradients = torch.autograd.grad(out.sum(), list(passed.values()), allow_unused=True)
                 for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
                     if gradient is not None:

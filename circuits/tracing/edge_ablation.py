@@ -68,6 +68,8 @@ def chain(model: Model, target: Target, layers: Sequence[str]) -> list[Step]:
     Raises:
         CircuitsError: something reaches a layer, or the target, without going through the layer before.
     """
+    if target.of_predictions:
+        raise CircuitsError("edges lead to units, differences or functions: of the predictions rank the units")
     steps = []
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         width = model.layers[layer].channels

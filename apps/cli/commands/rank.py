@@ -41,7 +41,8 @@ class Rank(ImageOptions):
     """
 
     address: tyro.conf.Positional[str]
-    """The target: model/layer:unit, with @y,x for one position, or a difference, model/logits:0-logits:3."""
+    """The target: model/layer:unit, with @y,x for one position, a difference, model/logits:0-logits:3, or
+    model/predictions: the divergence of the predictions."""
     layers: Many = ()
     """Layer whose units are ranked; may be repeated. By default the one before the target's."""
     method: Literal["weights", "gradient", "integrated", "patching", "mask", "random"] = "gradient"
@@ -76,8 +77,13 @@ class Rank(ImageOptions):
             raise UsageError("--against gives the baseline: leave out --baseline")
         # the difference of two units is two addresses; names of models and layers may hold hyphens of their own
         difference = re.fullmatch(r"(.*:\d+(?:@\d+,\d+)?)-([^/]+:\d+(?:@\d+,\d+)?)", self.address)
-        model, unit = self.address_of(difference[1] if difference else self.address)
-        target: Any = unit if difference is None else (unit, difference[2])
+        target: Any
+        name, _, last = self.address.rpartition("/")
+        if last == "predictions" and name:
+            model, target = self.load(name), last
+        else:
+            model, unit = self.address_of(difference[1] if difference else self.address)
+            target = unit if difference is None else (unit, difference[2])
         images = self.open_images(model.name)
         options: dict[str, Any] = {
             "layers": list(self.layers) or None, "baseline": self.baseline, "against": self.against, "seed": self.seed,

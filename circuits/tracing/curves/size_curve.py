@@ -79,7 +79,7 @@ class SizeCurve(Result):
         sizes: units, or edges, in each circuit; n_units: in all; the last circuit is all of them.
         f: share of the measure kept, one for each size, 0 with nothing kept and 1 with everything.
         f_low, f_high: 95 % intervals over images.
-        explained_variance: of the target's response.
+        explained_variance: of the target's response; empty for predictions, whose divergence is 0 with nothing ablated.
         cpr, cmd: areas under f and `|1 - f|`.
         nulls: kind -> random circuits of these sizes.
         percentile: percent of "strong" random curves with a lower CPR.
@@ -214,7 +214,7 @@ def size_curve(
         f=tuple(f.tolist()),
         f_low=tuple(low),
         f_high=tuple(high),
-        explained_variance=tuple(ablation.explained(response) for response in responses),
+        explained_variance=tuple(ablation.explained(response) for response in responses) if ablation.spread else (),
         cpr=cpr,
         cmd=cmd,
         nulls=null_curves,

@@ -18,7 +18,7 @@ from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves.size_curve import Estimate, estimated_share
 from circuits.tracing.rankings.learned_mask import learn_mask
 from circuits.tracing.rankings.ranking import split_images
-from circuits.tracing.rankings.unit_scores import STEPS, unit_scores
+from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
 from circuits.tracing.target import TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
@@ -181,7 +181,8 @@ def _start(train: Ablation) -> dict[str, torch.Tensor] | None:
     """What masks start from: the gradients' magnitudes, where all units are of one layer."""
     if len(train.layers) > 1:
         return None
-    return {layer: scores.magnitude for layer, scores in unit_scores(train, "gradient").items()}
+    method: RankMethod = "integrated" if train.target.of_predictions else "gradient"
+    return {layer: scores.magnitude for layer, scores in unit_scores(train, method).items()}
 
 
 def _largest(numbers: Mapping[str, torch.Tensor], size: int) -> Members:

@@ -140,8 +140,9 @@ def rank(
 
     Args:
         model: the model.
-        target: a unit, a neuron, a class score, a difference "logits:0-logits:3" or ("logits:0", "logits:3"), or a
-            function of the network's output that gives one number an image.
+        target: a unit, a neuron, a class score, a difference "logits:0-logits:3" or ("logits:0", "logits:3"), a
+            function of the network's output that gives one number an image, or "predictions": minus the KL divergence
+            of the class probabilities from those of the network as it is (by "integrated", "patching" or "mask").
         images: images in any form that `capture` takes.
         layers: source layers (default: the trunk layer before the target's). Several are ranked together.
         method: see the module; "weights" needs kernels between the layers. "mask" ranks units only.

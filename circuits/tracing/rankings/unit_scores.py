@@ -42,6 +42,11 @@ def unit_scores(
         numbers = learn_mask(ablation, steps=count, seed=seed)
         return {layer: UnitScores(values.double(), values.double()) for layer, values in numbers.items()}
     (layer,) = ablation.layers
+    if ablation.target.of_predictions and method in ("weights", "gradient"):
+        raise CircuitsError(
+            f"method={method!r} sees nothing of the predictions: their divergence has no gradient where nothing is "
+            "ablated; rank by 'integrated', 'patching' or 'mask'"
+        )
     match method:
         case "weights":
             signed, squares = _by_weights(ablation, layer)
