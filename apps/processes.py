@@ -5,12 +5,29 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+_WATCHED = 1.0
+"""Seconds between two looks whether the parent lives."""
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment of a Python that we start: it finds our packages, and imports nothing from the current folder.
+
+    Without PYTHONSAFEPATH a `selectors.py` that lies where somebody starts the explorer would run.
+    """
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", **more}
 
 
 def spread(
@@ -33,6 +50,8 @@ def spread(
         arguments: for `begin`.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    # spawned processes have our environment, and import from the current folder without this
+    os.environ["PYTHONSAFEPATH"] = "1"
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
@@ -59,6 +78,14 @@ def _begin(threads: int, begin: Callable[..., None] | None, arguments: tuple[Any
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its processes
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
     if begin is not None:
         begin(*arguments)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(_WATCHED)
+    os._exit(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from apps.cli.commands.scan import STORE
 from apps.cli.common import CommandResult, Many, ModelChoice, Session
 from apps.cli.errors import UsageError
 from apps.cli.registry import command
+from apps.processes import child_environment
 
 
 @command(
@@ -123,7 +123,6 @@ class Explore(ModelChoice):
 
     def environment(self) -> dict[str, str]:
         """The environment of the server: its settings, and where the packages are."""
-        import apps
         from apps.explorer.server.settings import Settings
 
         name, own = (None, {}) if self.model is None else self._own()
@@ -136,9 +135,7 @@ class Explore(ModelChoice):
             images=None if self.images is None else self.images.expanduser().absolute(),
             allow_write=self.allow_write,
         )
-        root = Path(apps.__file__ or "").resolve().parent.parent
-        paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
-        return {**os.environ, **chosen.to_environment(), **own, "PYTHONPATH": paths}
+        return child_environment(**chosen.to_environment(), **own)
 
 
 def _setting(value: Any) -> str:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import apps
 from apps.explorer.server.process_lock import FOLDER, at_work
 from apps.explorer.server.security import checked_name
+from apps.processes import child_environment
 from circuits.errors import CircuitsError, shorten
 from zoo.common.files import write_text_atomically
 
@@ -165,9 +165,7 @@ class Jobs:
     def _launch(self, identity: str) -> Job:
         folder = self.folder / identity
         command = [sys.executable, "-m", "apps.explorer.server.worker", str(self.store), identity]
-        root = Path(apps.__file__).resolve().parent.parent
-        paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = child_environment(OMP_WAIT_POLICY="PASSIVE")
         with (folder / "log.txt").open("ab") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
