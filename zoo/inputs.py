@@ -1,8 +1,14 @@
-"""How a model wants its images: size, channels, and the arithmetic from [0, 1] to its own range."""
+"""How a model wants its images: size, channels, and the arithmetic from [0, 1] to its own range.
+
+Networks of sequences (`Conv1d`) and of volumes (`Conv3d`) are fed as images, too: a sequence `(N, channels, T)` is an
+image of one row, a volume `(N, channels, D, H, W)` one of its slices one below the other. That keeps every value, so
+that all that is done to images in [0, 1] can be done to them; `normalize` gives the network its own shape.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +26,7 @@ class InputSpec:
     `denormalize` and `from_range` make images of tensors that are normalized already, or that lie in `range`.
 
     Attributes:
-        size: height and width in pixels (an int means a square).
+        size: height and width in pixels (an int means a square); `(T,)` for sequences, `(D, H, W)` for volumes.
         channels: number of input channels.
         mean, std: per channel (or one for all), in the units after `scale`, in the network's channel order.
         scale: 1 for networks trained on [0, 1], 255 for those trained on bytes.
@@ -30,7 +36,7 @@ class InputSpec:
             photographs: depths in meters, decibels. Black is low, white is high.
     """
 
-    size: int | tuple[int, int] = 224
+    size: int | tuple[int, ...] = 224
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -40,8 +46,9 @@ class InputSpec:
     range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        height, width = self.hw
-        if height < 1 or width < 1:
+        if not isinstance(self.size, int) and not 1 <= len(self.size) <= 3:
+            raise ModelError(f"input size is (H, W), (T,) of sequences or (D, H, W) of volumes; got {self.size}")
+        if min((self.size,) if isinstance(self.size, int) else self.size) < 1:
             raise ModelError(f"input size must be at least 1 pixel, got {self.size}")
         if self.channels < 1:
             raise ModelError(f"input channels must be at least 1, got {self.channels}")
@@ -58,7 +65,33 @@ class InputSpec:
     @property
     def hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        if isinstance(self.size, int):
+            return (self.size, self.size)
+        return (math.prod(self.size[:-1]), self.size[-1])
+
+    @property
+    def dims(self) -> int:
+        """Number of axes of positions: 2 of images, 1 of sequences, 3 of volumes."""
+        return 2 if isinstance(self.size, int) else len(self.size)
+
+    @property
+    def native_shape(self) -> tuple[int, ...]:
+        """Shape of one input as the network takes it: `(channels, T)`, `(channels, H, W)` or `(channels, D, H, W)`."""
+        return (self.channels, *(self.hw if isinstance(self.size, int) else self.size))
+
+    def folded(self, x: Tensor) -> Tensor:
+        """Sequences `(N, channels, T)` or volumes `(N, channels, D, H, W)` as images; images as they are."""
+        if x.ndim != self.dims + 2 or self.dims == 2:
+            return x
+        return x.unsqueeze(2) if self.dims == 1 else x.flatten(2, 3)
+
+    def unfolded(self, images: Tensor) -> Tensor:
+        """What `folded` was made of."""
+        if self.dims == 1:
+            return images.squeeze(2)
+        if self.dims == 3:
+            return images.reshape(*images.shape[:2], self.native_shape[1], -1, images.shape[3])
+        return images
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,7 +99,7 @@ class InputSpec:
         return (self.channels, *self.hw)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] `(N, channels, H, W)` as the network wants them, same shape."""
+        """Images in [0, 1] `(N, channels, H, W)` as the network wants them, same shape but for `unfolded`."""
         x = images.flip(1) if self.order == "BGR" else images
         if self.range != (0.0, 1.0):
             x = x * (self.range[1] - self.range[0]) + self.range[0]
@@ -76,7 +109,7 @@ class InputSpec:
             x = x - torch.tensor(self.mean, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
         if any(s != 1.0 for s in self.std):
             x = x / torch.tensor(self.std, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
-        return x
+        return self.unfolded(x)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Images in [0, 1] of tensors `(N, channels, H, W)` that the network takes as they are: undoes `normalize`.
@@ -87,7 +120,7 @@ class InputSpec:
         >>> InputSpec(mean=(0.5,), std=(0.5,)).denormalize(torch.full((1, 3, 2, 2), -1.0)).max()
         tensor(0.)
         """
-        self._check(inputs)
+        inputs = self._checked(inputs)
         mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
         x = (inputs * std + mean) / self.scale
         return self._to_unit(x.flip(1) if self.order == "BGR" else x, inputs)
@@ -101,26 +134,29 @@ class InputSpec:
         >>> InputSpec(channels=1, range=(-30, 10)).from_range(torch.full((1, 1, 2, 2), -10.0)).max()
         tensor(0.5000)
         """
-        self._check(values)
+        values = self._checked(values)
         return self._to_unit(values, values)
 
-    def _check(self, values: Tensor) -> None:
-        if values.ndim != 4 or values.shape[1] != self.channels or not values.is_floating_point():
+    def _checked(self, values: Tensor) -> Tensor:
+        if values.ndim != self.dims + 2 or values.shape[1] != self.channels or not values.is_floating_point():
+            form = {1: "T", 2: "H, W", 3: "D, H, W"}[self.dims]
             raise ModelError(
-                f"give floats (N, {self.channels}, H, W); got {values.dtype} of shape {tuple(values.shape)}"
+                f"give floats (N, {self.channels}, {form}); got {values.dtype} of shape {tuple(values.shape)}"
             )
+        return self.folded(values)
 
     def _to_unit(self, x: Tensor, given: Tensor) -> Tensor:
         low, high = self.range
         unit = (x - low) / (high - low)
         if not bool(((unit >= -1e-4) & (unit <= 1 + 1e-4)).all()):  # what is no number is outside, too
-            ends = self.normalize(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, self.channels, 1, 1))
+            black_and_white = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, self.channels, 1, 1)
+            ends = replace(self, size=1).normalize(black_and_white)
             spans = [f"{float(v.min()):g} to {float(v.max()):g}" for v in (given, ends)]
             raise ModelError(
                 f"the tensor spans {spans[0]}; pixels span {low:g} to {high:g}, and normalized ones {spans[1]}: "
                 "declare range, mean, std and scale in InputSpec"
             )
-        return unit.clamp(0, 1)
+        return self.unfolded(unit.clamp(0, 1))
 
 
 CAFFE_INPUT = InputSpec(size=224, scale=255.0, mean=(104.0, 117.0, 123.0), order="BGR", resize=256)

@@ -84,6 +84,7 @@ def activation_atlas(
     >>> activation_atlas(load("scenes"), "mixed3b", "scenes:20", grid=3, steps=2).directions.shape[1]
     48
     """
+    model.check_images("an atlas")
     settings = atlas_settings(settings, options)
     unit = model.resolve(layer)
     if unit.index is not None or unit.at is not None:

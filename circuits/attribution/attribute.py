@@ -119,7 +119,8 @@ def attribute(
         source: a layer, or "input" for the image (not with "weight*act" or "ablation").
         target: a unit, a neuron, a latent, or a class score `logits:817`.
         method: see the module.
-        at: where to read the target: one `(y, x)`, or one per image (default: its peak on each).
+        at: where to read the target: one `(y, x)`, or one per image (default: its peak on each). In networks of
+            sequences `(t,)`, of volumes `(z, y, x)`.
         baseline: for "integrated" and "ablation": zero, or the mean over these images.
         steps: integration steps of "integrated".
         batch_size: images at a time.
@@ -136,7 +137,7 @@ def attribute(
         raise CircuitsError(f"baseline is 'zero' or 'mean' and steps at least 1; got {baseline!r}, {steps}")
     unit = model.unit(target)
     dataset = open_images(images)
-    positions = positions_of(at, len(dataset), unit, model.layers[unit.layer].size or (1, 1))
+    positions = positions_of(at, len(dataset), unit, model)
     worker = input_worker(model, unit) if source == "input" else layer_worker(model, source, unit)
     if source == "input" and method in ("weight*act", "ablation"):
         raise CircuitsError(
@@ -171,24 +172,20 @@ def attribute(
     )
 
 
-def positions_of(at: Sequence[Pair] | Pair | None, count: int, unit: Unit, size: Pair) -> list[Pair] | None:
+def positions_of(at: Sequence[Any] | None, count: int, unit: Unit, model: Model) -> list[Pair] | None:
     """Where a unit is read on each of `count` images; None for its peak on each.
 
     Raises:
         CircuitsError: another number of positions, or one outside of the map.
     """
+    layer = model.layers[unit.layer]
     if at is None:
-        return None if unit.at is None else [unit.at] * count
-    if len(at) == 2 and all(isinstance(v, int) for v in at):
-        positions = [(at[0], at[1])] * count
-    else:
-        positions = [(int(y), int(x)) for y, x in at]  # type: ignore[misc]
+        return None if unit.at is None else [model.position(layer, unit.at)] * count
+    single = all(isinstance(v, int) for v in at)
+    positions = [tuple(at)] * count if single else [tuple(int(v) for v in p) for p in at]
     if len(positions) != count:
         raise CircuitsError(f"at= needs one position, or one for each of the {count} images; got {len(positions)}")
-    for y, x in positions:
-        if not (0 <= y < size[0] and 0 <= x < size[1]):  # type: ignore[operator]
-            raise CircuitsError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {unit.layer}")
-    return positions  # type: ignore[return-value]
+    return [model.position(layer, p) for p in positions]
 
 
 @dataclass

@@ -174,7 +174,7 @@ def top_examples(
         rows = []
         for i in active:
             f = int(positions[i, k])
-            rows.append((float(table[i, k]), i, unit.at or (f // width, f % width)))
+            rows.append((float(table[i, k]), i, (unit.at[0], unit.at[1]) if unit.at else divmod(f, width)))
         per_unit.append(as_examples(model, unit, dataset, rows))
     return per_unit
 

@@ -135,6 +135,7 @@ def expanded_weights(
     >>> expanded_weights(load("scenes"), source="mixed3a", target="mixed3b:4").kernels.ndim
     4
     """
+    model.check_images("a map of expanded weights", GraphError)
     targets = _targets(model, target)
     at = model.resolve(source)
     if at.index is not None:

@@ -61,7 +61,7 @@ def _position(model: Model, units: Sequence[Unit]) -> Pair:
         )
     (position,) = positions
     assert position is not None
-    return position
+    return position[0], position[1]
 
 
 def _patterns(graph: Graph, begin: fx.Node, end: fx.Node) -> list[fx.Node]:

@@ -152,7 +152,7 @@ def heatmap(
     number("noise", noise, above=0)
     unit = model.unit(target)
     dataset = open_images(images)
-    given = positions_of(at, len(dataset), unit, model.layers[unit.layer].size or (1, 1))
+    given = positions_of(at, len(dataset), unit, model)
     cam = _cam_layer(model, unit, layer) if method.endswith("gradcam") else None
     own = _Maps(model, unit, method, cam, steps, baseline, samples, noise, seed)
     blank_model = untrained(model, seed=seed) if control else model

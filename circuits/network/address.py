@@ -4,13 +4,15 @@ The same string serves the API, the command line, URLs, JSON and figures. Every 
 be left out: `mixed4c`, `mixed4c:499`, `googlenet-bvlc/mixed4c:499@7,7`, `googlenet-bvlc/mixed4c~topk-8k:1021`.
 A module that runs more than once has one layer per call: `layer1.0.relu.call1` is its second call. In a network of
 tokens a unit is a dimension of the stream, `@y,x` a patch of the grid, and `block3:17@cls` the class token; the layer
-of class tokens alone is `block3.cls`.
+of class tokens alone is `block3.cls`. In a network of sequences a position is `@t`, in one of volumes `@z,y,x`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from circuits.errors import AddressError, shorten
 
@@ -19,9 +21,27 @@ _LAYER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
 _BASIS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
 _MODEL = re.compile(r"(?:hf:[./]*)?[A-Za-z0-9_][A-Za-z0-9_.+\-]*(?:/[A-Za-z0-9_.+\-]+)*", re.ASCII)
 _INDEX = re.compile(r"\d{1,9}", re.ASCII)
-_POSITION = re.compile(r"(\d{1,6}),(\d{1,6})", re.ASCII)
+_POSITION = re.compile(r"\d{1,6}(?:,\d{1,6}){0,2}", re.ASCII)
 _TOKEN = re.compile(r"[a-z][a-z0-9_]{0,30}", re.ASCII)
 _GRAMMAR = "[model/]layer[~basis][:index][@y,x or @token], for example googlenet-bvlc/mixed4c:499@7,7"
+
+
+class Position(tuple[int, ...]):
+    """`(y, x)` on a layer's maps, written as the network's own positions are: `@t` of sequences, `@z,y,x` of volumes.
+
+    Attributes:
+        written: those numbers.
+    """
+
+    written: tuple[int, ...]
+
+    def __new__(cls, at: Iterable[int], written: tuple[int, ...] | None = None) -> Position:
+        self = super().__new__(cls, at)
+        self.written = tuple(self) if written is None else written
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Position, (tuple(self), self.written)
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,8 @@ class Unit:
         index: channel of the layer, or latent of `basis`; None addresses the whole layer.
         model: model name, or None where the model is given otherwise.
         basis: name of an attached basis (an SAE, say), or None for the layer's own channels.
-        at: spatial position `(y, x)` on the layer's grid, or None for the channel everywhere.
+        at: spatial position `(y, x)` on the layer's grid, or None for the channel everywhere. As it is written, `(t,)`
+            or `(z, y, x)`, until a model of sequences or volumes has resolved the address: a `Position` then.
         token: name of a token that is no patch (`cls`), instead of `at`.
     """
 
@@ -41,7 +62,7 @@ class Unit:
     index: int | None = None
     model: str | None = None
     basis: str | None = None
-    at: tuple[int, int] | None = None
+    at: tuple[int, ...] | None = None
     token: str | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +75,7 @@ class Unit:
         if self.model is not None and ".." in self.model.split("/") and not self.model.startswith("hf:"):
             raise AddressError(f"bad model name {shorten(self.model)!r} in an address")
         if self.at is not None and self.index is None:
-            raise AddressError(f"a position needs a unit: {shorten(self.layer)}:INDEX@{self.at[0]},{self.at[1]}")
+            raise AddressError(f"a position needs a unit: {shorten(self.layer)}:INDEX@{_written(self.at)}")
         if len(str(self)) > MAX_LENGTH:
             raise AddressError(f"an address has at most {MAX_LENGTH} characters")
 
@@ -96,7 +117,7 @@ class Unit:
             index=int(number) if colon else None,
             model=model if slash else None,
             basis=basis if tilde else None,
-            at=(int(position[1]), int(position[2])) if position else None,
+            at=tuple(map(int, coordinates.split(","))) if position else None,
             token=coordinates if at_sign and not position else None,
         )
 
@@ -107,7 +128,7 @@ class Unit:
         if self.index is not None:
             text += f":{self.index}"
         if self.at is not None:
-            text += f"@{self.at[0]},{self.at[1]}"
+            text += f"@{_written(self.at)}"
         return text if self.token is None else f"{text}@{self.token}"
 
     @property
@@ -127,6 +148,10 @@ class Unit:
         return replace(self, at=None, token=None)
 
 
+def _written(at: tuple[int, ...]) -> str:
+    return ",".join(map(str, getattr(at, "written", at)))
+
+
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
@@ -136,7 +161,7 @@ def _is_count(value: object, below: int) -> bool:
 
 
 def _is_position(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_count(v, 10**6) for v in value)
+    return isinstance(value, tuple) and 1 <= len(value) <= 3 and all(_is_count(v, 10**6) for v in value)
 
 
 def _check(ok: bool, value: object, part: str) -> None:

@@ -19,9 +19,9 @@ from torch import Tensor, fx, nn
 from circuits.errors import CaptureError, ModelError, shorten
 from circuits.network.graph import name_calls
 from circuits.network.layer import Layer, Network
-from circuits.network.layers.axes import Layouts
+from circuits.network.layers.axes import Layouts, grid_of
 from circuits.network.layers.declared import declared
-from circuits.network.layers.labels import BATCH, Labels, Lost
+from circuits.network.layers.labels import Labels, Lost
 from circuits.network.layers.readings import layouts_of
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from zoo.images.sources import Images, open_images
@@ -127,11 +127,11 @@ def probe(module: nn.Module, example: Tensor, name: str, axes: Mapping[str, str]
             if path:
                 stack.enter_context(hooked(part, _recorder(path, calls)))
         with torch.no_grad(), tracking():
-            module(labeled(example.repeat(BATCH, 1, 1, 1)))
+            module(labeled(example))
     labels = {layer: seen for layer, seen in name_calls(calls).items() if seen is not None}
     layouts = {layer: layouts_of(*seen) for layer, seen in labels.items()}
-    hw = (example.shape[2], example.shape[3])
-    layouts |= {n: declared(pattern, labels[n][1], hw, n) for n, pattern in axes.items() if n in labels}
+    grid = grid_of(example.shape)
+    layouts |= {n: declared(pattern, labels[n][1], grid, n) for n, pattern in axes.items() if n in labels}
     if all(isinstance(layout, str) for layout in layouts.values()):
         raise ModelError(f"{name} has no layer whose output is a map, tokens or a vector")
     return layouts
@@ -251,6 +251,7 @@ def check_images(model: Network, images: Tensor) -> Tensor:
     if not isinstance(images, Tensor):
         raise ModelError(f"images are a tensor (N, channels, H, W) here; got {type(images).__name__}")
     want = model.input.channels
+    images = model.input.folded(images)
     if images.ndim != 4 or images.shape[1] != want:
         raise ModelError(f"{model.name} takes images (N, {want}, H, W); got shape {tuple(images.shape)}")
     if not images.is_floating_point():

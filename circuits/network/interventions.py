@@ -188,9 +188,11 @@ def _functions(model: Model, change: Edit, reference: Any) -> list[tuple[str, Ed
         channels = slice(unit.index, unit.index + 1)
     positions = change.positions if change.positions is not None else (() if unit.at is None else (unit.at,))
     size = layer.size or (1, 1)
-    for y, x in positions:
-        if not (0 <= y < size[0] and 0 <= x < size[1]):
-            raise EditError(f"position {y},{x} is outside the {size[0]}x{size[1]} map of {layer.name}")
+    for p in positions:
+        if model.input.dims == 2 and not (len(p) == 2 and 0 <= p[0] < size[0] and 0 <= p[1] < size[1]):
+            at = ",".join(map(str, p))
+            raise EditError(f"position {at} is outside the {size[0]}x{size[1]} map of {layer.name}")
+    positions = tuple(model.position(layer, p) for p in positions)
     whole_channels = unit.basis is None and not positions
     pools = channel_pools(model, layer.name) if change.holds_mean and whole_channels else []
     names = [layer.name, *pools]

@@ -13,13 +13,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
+from circuits.errors import (
+    AddressError,
+    CaptureError,
+    CircuitsError,
+    GraphError,
+    ModelError,
+    did_you_mean,
+    nearest,
+    shorten,
+)
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.hooks import behind_output, check_mode, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
+from circuits.network.layers.positions import position_on_maps, refuse_unless_images
 from circuits.network.layers.tracing import trace_graph
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
@@ -276,15 +286,19 @@ class Model(Drawable):
             kind = "channels" if unit.basis is None else "latents"
             raise AddressError(f"{self.name}/{layer.name} has {count} {kind} (0 to {count - 1}); got {index}")
         if unit.at is not None:
-            size = layer.size or (1, 1)
-            if unit.at[0] >= size[0] or unit.at[1] >= size[1]:
-                raise AddressError(
-                    f"{self.name}/{layer.name} is {size[0]}x{size[1]} positions; got {unit.at[0]},{unit.at[1]}"
-                )
+            unit = replace(unit, at=self.position(layer, unit.at))
         if layer.part is not None and index is not None and unit.basis is None:
             base, start = layer.part
             layer, index = self.layers[base], index + start
         return replace(unit, model=self.name, layer=layer.name, index=index)
+
+    def position(self, layer: Layer, at: tuple[int, ...]) -> tuple[int, int]:
+        """A position of a layer on its maps, `(y, x)`; see `circuits.network.layers.positions`."""
+        return position_on_maps(f"{self.name}/{layer.name}", layer.axes.slices, layer.size, self.input.dims, at)
+
+    def check_images(self, verb: str, error: type[CircuitsError] = ModelError) -> None:
+        """Refuse what needs a network of images; `error`, `ModelError` unless given, says what this one takes."""
+        refuse_unless_images(self.name, self.input, verb, error)
 
     def _token_layer(self, unit: Unit) -> str:
         """The layer of the token that an address names: `block3.cls` for `block3:17@cls`."""
@@ -554,9 +568,10 @@ def wrap(
     own names of layers.
 
     Args:
-        module: takes one tensor `(N, channels, H, W)`; in eval mode, every module of it.
+        module: takes one tensor `(N, channels, H, W)`, sequences `(N, channels, T)` or volumes
+            `(N, channels, D, H, W)`; in eval mode, every module of it.
         input: size, channels and normalization of its images (default: that of its card for a module of the zoo,
-            else 224 pixels, RGB, [0, 1]).
+            else 224 pixels, RGB, [0, 1]); `InputSpec(size=(T,))` of sequences, `(D, H, W)` of volumes.
         name: the model part of its addresses.
         classes: names of its class scores, in output order.
         output: for a network that gives several tensors, in a dictionary, a tuple or a data class, the one that holds

@@ -39,7 +39,7 @@ def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
 def peaks(response: Tensor, unit: Unit) -> list[Pair]:
     """Where to read a unit on each image: its own position, or where `response` `(N, h, w)` is largest."""
     if unit.at is not None:
-        return [unit.at] * len(response)
+        return [(unit.at[0], unit.at[1])] * len(response)
     flat = response.detach().flatten(1).argmax(dim=1).tolist()
     width = response.shape[2]
     return [(i // width, i % width) for i in flat]

@@ -113,6 +113,7 @@ def joint_tuning(
         AddressError: units of several layers. CircuitsError: no examples, examples of other images, or of
             positions that the layer does not have.
     """
+    model.check_images("tuning")
     first = model.unit(unit).channel
     layer, read_units = units_of(model, [first, *units])
     source = open_images(images)

@@ -54,6 +54,7 @@ def tune(
     >>> tune(load("scenes"), "mixed3b:4", stimuli=stimuli.lines(orientations=6)).responses.shape
     torch.Size([1, 6, 1, 2])
     """
+    model.check_images("tuning")
     if not isinstance(stimuli, Stimuli):
         raise CircuitsError(f"stimuli= takes Stimuli of circuits.stimuli, not a {type(stimuli).__name__}")
     whole_number("batch_size", batch_size)

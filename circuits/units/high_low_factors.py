@@ -95,6 +95,7 @@ def frequency_factors(
     Raises:
         CircuitsError: no detectors, detectors of several layers, or no layer before theirs.
     """
+    model.check_images("a study of detectors")
     units = [model.unit(d.unit) for d in detectors]
     layers = sorted({u.layer for u in units})
     if len(layers) != 1:

@@ -73,6 +73,7 @@ def ascend(
     Raises:
         VisualizationError: no gradient can reach the images, or the network cannot take images of this size.
     """
+    model.check_images("feature visualization")
     names = layer_names(model, objective)
     layers = [model.layers[n] for n in names.values()]
     channels = model.input.channels

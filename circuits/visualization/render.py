@@ -113,6 +113,7 @@ def visualize(
     settings = settings_of(RenderSettings, settings, options, error=VisualizationError)
     if model.module.training:
         raise VisualizationError(f"{model.name} is in training mode; call model.module.eval() first")
+    model.check_images("feature visualization")
     jobs = jobs_of(model, what, settings)
     settings = resolved(model, jobs, settings)
     size = pixels_of(settings.show, "show") or model.input.hw

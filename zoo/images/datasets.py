@@ -60,12 +60,12 @@ class Contents:
 
 
 def tensor_images(values: Tensor, name: str = "tensor") -> list[LazyImage]:
-    """The images of a tensor `(N, channels, H, W)`, in [0, 1] or uint8.
+    """The images of a tensor `(N, channels, H, W)`, in [0, 1] or uint8; or of sequences, or of volumes.
 
     Raises:
         ImageError: another shape, type or range.
     """
-    if values.ndim != 4:
+    if values.ndim not in (3, 4, 5):
         raise ImageError(f"a tensor of images is (N, channels, H, W), not {tuple(values.shape)}")
     if 0 in values.shape:
         raise ImageError(f"the tensor of images is empty: {tuple(values.shape)}")
@@ -103,7 +103,7 @@ def image_of(item: object, identity: str) -> LazyImage:
     if isinstance(item, Image.Image):
         return MemoryImage(identity, item)
     if isinstance(item, Tensor):
-        if item.ndim != 3:
+        if item.ndim not in (2, 3, 4):
             raise ImageError(f"a tensor in a list of images is (channels, H, W), not {tuple(item.shape)}")
         (image,) = tensor_images(item[None], identity)
         return image

@@ -214,6 +214,8 @@ class LazyImage:
 
     def pixels(self, spec: InputSpec) -> Tensor:
         """The center crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
+        if spec.dims != 2:
+            raise ImageError(f"{self.id} is an image; the model takes {_FORMS[spec.dims]}: give a tensor of them")
         if spec.channels not in (1, 3):
             raise ImageError(
                 f"{self.id} has 3 channels, the model takes {spec.channels}: give a tensor (N, {spec.channels}, H, W)"
@@ -303,8 +305,12 @@ class MemoryImage(LazyImage):
         return hashlib.sha256(f"{self._image.size}".encode() + self._image.tobytes()).digest()
 
 
+_FORMS = {1: "a sequence", 2: "an image", 3: "a volume"}
+"""Names of what a network is fed, by the number of axes of positions."""
+
+
 class TensorImage(LazyImage):
-    """One image of a tensor: float `(channels, H, W)` in [0, 1], never rounded to bytes."""
+    """One image of a tensor: float `(channels, H, W)` in [0, 1], never rounded to bytes; or a sequence, or a volume."""
 
     def __init__(self, identity: str, values: Tensor) -> None:
         super().__init__(identity)
@@ -313,6 +319,8 @@ class TensorImage(LazyImage):
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""
         channels = self._values.shape[0]
+        if self._values.ndim != 3:
+            raise ImageError(f"{self.id} is {_FORMS[self._values.ndim - 1]}, and cannot be shown as an image")
         if channels not in (1, 3):
             raise ImageError(f"{self.id} has {channels} channels and cannot be shown as an image")
         array = (self._values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -324,7 +332,15 @@ class TensorImage(LazyImage):
         return hashlib.sha256(f"{tuple(values.shape)}".encode() + values.numpy().tobytes()).digest()
 
     def pixels(self, spec: InputSpec) -> Tensor:
-        """The center crop that `spec` asks for, float32."""
+        """The center crop that `spec` asks for, float32; a sequence or a volume as it is, `folded`."""
+        if self._values.ndim != spec.dims + 1:
+            what, wanted = _FORMS[self._values.ndim - 1], _FORMS[spec.dims]
+            raise ImageError(f"{self.id} is {what} of shape {tuple(self._values.shape)}; the model takes {wanted}")
+        if spec.dims != 2:
+            if tuple(self._values.shape) != spec.native_shape:
+                got, shape = tuple(self._values.shape), spec.native_shape
+                raise ImageError(f"{self.id} has the shape {got}, the model takes {shape}: cut it to that")
+            return spec.folded(self._values[None])[0]
         channels, height, width = self._values.shape
         if channels != spec.channels:
             raise ImageError(f"{self.id} has {channels} channels, the model takes {spec.channels}")

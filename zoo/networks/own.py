@@ -294,7 +294,7 @@ def input_spec(document: Mapping[str, Any], origin: str) -> InputSpec:
             good = isinstance(value, list) and len(value) == 2 and all(map(_real, value))
             values[name] = tuple(value) if good else value
         elif name == "size" and isinstance(value, list):
-            good, values[name] = len(value) == 2 and all(map(_whole, value)), tuple(value)
+            good, values[name] = 1 <= len(value) <= 3 and all(map(_whole, value)), tuple(value)
         elif name in ("size", "channels") or (name == "resize" and value is not None):
             good = _whole(value)
         else:

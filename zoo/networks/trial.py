@@ -79,17 +79,14 @@ def check_runs(module: nn.Module, spec: InputSpec, advice: str, output: Output =
             whole = module(spec.normalize(image).to(like))
             first, second = _tensors(whole), _tensors(module(spec.normalize(image).to(like)))
     except Exception as error:  # whatever the user's own forward raises
-        for part, what in (
-            (nn.Conv1d, "sequences (N, channels, length)"),
-            (nn.Conv3d, "volumes (N, channels, D, H, W)"),
-        ):
-            if any(isinstance(m, part) for m in module.modules()):
+        for part, dims, what in ((nn.Conv1d, 1, "sequences, size=(T,)"), (nn.Conv3d, 3, "volumes, size=(D, H, W)")):
+            if spec.dims != dims and any(isinstance(m, part) for m in module.modules()):
                 raise ModelError(
-                    f"{kind} cannot take one image of shape {spec.shape}, and has {part.__name__} layers: networks of "
-                    f"{what} are not supported yet, only those of images (N, channels, H, W)"
+                    f"{kind} cannot take one image of shape {spec.native_shape}, and has {part.__name__} layers: "
+                    f"InputSpec declares what they are of, {what}"
                 ) from error
         raise ModelError(
-            f"{kind} cannot take one image of shape {spec.shape}: {shorten(error, 200)}. "
+            f"{kind} cannot take one image of shape {spec.native_shape}: {shorten(error, 200)}. "
             f"{advice}, or wrap a module with one tensor input"
         ) from error
     moved = [(name, value, before) for name, value, before in buffers if not _same(before, value)]

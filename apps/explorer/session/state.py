@@ -172,6 +172,7 @@ class Attached:
 def attached(name: str, saes: tuple[tuple[str, Path], ...] = (), weights: str | None = None) -> Attached:
     """A model, with the latents of the server's SAEs."""
     model, refused = load(name, weights=weights), {}
+    model.check_images("the explorer")
     for label, folder in saes:
         from sae.data.vision_site import attach_folder
         from sae.formats import load as load_sae

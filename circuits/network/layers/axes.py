@@ -9,7 +9,7 @@ edits activations goes through it. A map with channels first, or a vector, passe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from circuits.errors import CaptureError
 
-Layout = Literal["channels-first", "channels-last", "tokens", "heads", "windows", "vector"]
+Layout = Literal["channels-first", "channels-last", "tokens", "heads", "windows", "vector", "sequence", "volume"]
 """How a layer's tensor is laid out; see `Axes`."""
 
 IMAGES = -1
@@ -32,7 +32,8 @@ class Axes:
     Attributes:
         layout: "channels-first" `(N, C, h, w)`; "channels-last" `(N, h, w, C)`; "tokens" `(N, T, C)`; "heads"
             `(N, heads, T, width)`, whose channels are those of all heads in order; "windows", where parts of the map
-            lie along the axis of the images, or in another order; "vector" `(N, C)`.
+            lie along the axis of the images, or in another order; "vector" `(N, C)`; "sequence" `(N, C, T)`, a map
+            of one row; "volume" `(N, C, D, H, W)`, a map of its slices one below the other.
         channels: number of channels, in the order in which they lie in the tensor.
         grid: height and width of the map for the model's input size; None for a vector.
         sizes: for every axis of the tensor the parts that it is a product of, outermost first; -1 is the images.
@@ -41,6 +42,7 @@ class Axes:
         tokens: `(axis, first, number)` of the tokens that the map takes; None where it takes the whole tensor.
         length: number of all tokens along that axis.
         shift: rows and columns by which the map was rolled, which is undone.
+        slices: how many slices of a volume the rows of the map are.
     """
 
     layout: Layout
@@ -52,6 +54,7 @@ class Axes:
     tokens: tuple[int, int, int] | None = None
     length: int = 0
     shift: tuple[int, int] = (0, 0)
+    slices: int = 1
 
     @property
     def plain(self) -> bool:
@@ -141,6 +144,11 @@ class Axes:
 Layouts = dict[str, Axes] | str
 """How a tensor is read: "" -> its map or vector, and where it has tokens that are no patches, "tokens" -> all of them
 in a row, "0", "1", ... -> each that is no patch. A string says why it cannot be read."""
+
+
+def grid_of(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the maps of an input `(N, C, H, W)`, a sequence or a volume."""
+    return math.prod(shape[2:-1]), shape[-1]
 
 
 def plain_axes(shape: tuple[int, ...]) -> Axes:

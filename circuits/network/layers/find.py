@@ -9,7 +9,7 @@ from torch import nn
 
 from circuits.network.graph import Graph
 from circuits.network.layer import Layer
-from circuits.network.layers.axes import Axes, Layouts
+from circuits.network.layers.axes import Axes, Layouts, grid_of
 from circuits.network.layers.declared import declared
 from circuits.network.operations import shape_of
 
@@ -73,7 +73,7 @@ def layers_of_graph(graph: Graph, axes: Mapping[str, str]) -> Layers:
         node = graph.outputs.get(name)
         shape = None if node is None else shape_of(node)
         if node is not None and shape is not None:
-            graph.layouts[node] = declared(pattern, shape, (image[2], image[3]), name)
+            graph.layouts[node] = declared(pattern, shape, grid_of(image), name)
     trunk = set(graph.trunk())
     of_modules = set(graph.outputs.values())
     for n in graph.nodes:

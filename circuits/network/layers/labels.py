@@ -17,8 +17,8 @@ class Root:
     """An axis as it was made.
 
     Attributes:
-        kind: "image", "feature", "row", "column", "tokens" (patches and others, one after another), "extra" (tokens
-            that are no patches) or "mixed" (what a linear layer makes of positions).
+        kind: "image", "feature", "depth" (of volumes), "row", "column", "tokens" (patches and others, one after
+            another), "extra" (tokens that are no patches) or "mixed" (what a linear layer makes of positions).
         size: its length.
         parts: of "tokens": the axes of each run of tokens; None for those that are no patches.
         shift: positions that it was rolled by; `rolled` is the axis as it was before.
@@ -50,8 +50,9 @@ class Lost(str):
     """Instead of labels: the function that they were lost in."""
 
 
-POSITIONAL = ("row", "column", "patches", "tokens")
-RANK = {"row": 4, "column": 4, "patches": 4, "tokens": 4, "image": 4, "feature": 3, "extra": 2, "mixed": 1}
+SPACE = ("depth", "row", "column")
+POSITIONAL = (*SPACE, "patches", "tokens")
+RANK = {"depth": 4, "row": 4, "column": 4, "patches": 4, "tokens": 4, "image": 4, "feature": 3, "extra": 2, "mixed": 1}
 
 
 def new_axis(kind: str, size: int, **more: Any) -> Axis:
@@ -60,15 +61,16 @@ def new_axis(kind: str, size: int, **more: Any) -> Axis:
 
 
 def fresh(shape: Sequence[int]) -> Labels:
-    """Labels of a map with channels first, or of a vector."""
-    return tuple(new_axis(kind, n) for kind, n in zip(("image", "feature", "row", "column"), shape, strict=False))
+    """Labels of a map with channels first, of a vector, of sequences `(N, C, T)` or of volumes `(N, C, D, H, W)`."""
+    space = {3: ("column",), 5: SPACE}.get(len(shape), ("row", "column"))
+    return tuple(new_axis(kind, n) for kind, n in zip(("image", "feature", *space), shape, strict=False))
 
 
 def kind_of(axis: Axis) -> str:
     """The kind of an axis: "" for length one, "patches" for rows and columns, "mixed" for others of several kinds."""
     kinds = {atom.root.kind for atom in axis}
     if len(kinds) > 1:
-        return "patches" if kinds == {"row", "column"} else "mixed"
+        return "patches" if kinds <= {*SPACE} else "mixed"
     return kinds.pop() if kinds else ""
 
 
@@ -80,7 +82,7 @@ def whole_root(axis: Axis) -> Root | None:
 def like(axis: Axis, size: int) -> Axis:
     """An axis of the same meaning and another length."""
     kind = kind_of(axis)
-    same = kind == "feature" or (kind in ("row", "column", "extra", "mixed") and whole_root(axis) is not None)
+    same = kind == "feature" or (kind in (*SPACE, "extra", "mixed") and whole_root(axis) is not None)
     return new_axis(kind if same else "mixed", size)
 
 

@@ -9,6 +9,7 @@ from circuits.network.layers.axes import IMAGES, Axes, Layouts, plain_axes
 from circuits.network.layers.labels import (
     BATCH,
     RANK,
+    SPACE,
     Atom,
     Axis,
     Labels,
@@ -71,13 +72,14 @@ def _single(labels: Labels, shape: tuple[int, ...], taken: tuple[int, int, int] 
     numbered = [(k, atom) for k, (atom, _) in enumerate(atoms)]
     for k, (atom, axis) in enumerate(atoms):
         # positions beside features in one axis are features: four neighbors, merged into one patch
-        beside = atom.root.kind in ("row", "column") and any(a.root.kind == "feature" for a in axis)
+        beside = atom.root.kind in SPACE and any(a.root.kind == "feature" for a in axis)
         if atom.root.kind in groups:
             groups["feature" if beside else atom.root.kind].append((k, atom))
     reason = _unreadable(groups)
     if reason:
         return reason
-    rows, columns = (sorted(groups[kind], key=lambda p: -p[1].inner) for kind in ("row", "column"))
+    depth, rows, columns = (sorted(groups[kind], key=lambda p: -p[1].inner) for kind in SPACE)
+    rows = [*depth, *rows]
     features, images = groups["feature"], groups["image"]
     order = tuple(k for k, _ in (*images, *features, *rows, *columns))
     # axes of length one belong to no group, and go where they change nothing
@@ -101,6 +103,7 @@ def _single(labels: Labels, shape: tuple[int, ...], taken: tuple[int, int, int] 
         tokens=taken,
         length=length,
         shift=_shift(rows, columns) or (0, 0),
+        slices=math.prod(a.size for _, a in depth),
     )
     return {"": axes}
 
@@ -119,7 +122,9 @@ def _unreadable(groups: dict[str, list[tuple[int, Atom]]]) -> str:
         return "none of its axes is the images"
     if len({id(atom.root) for _, atom in groups["feature"] if atom.root.kind == "feature"}) > 1:
         return "two of its axes are features"
-    for kind in ("row", "column"):
+    if groups["depth"] and any(atom.root.shift for kind in SPACE for _, atom in groups[kind]):
+        return "it is a volume that was rolled"
+    for kind in SPACE:
         atoms = sorted((atom for _, atom in groups[kind]), key=lambda a: -a.inner)
         if len(merged(atoms)) > 1:
             return PATTERN
@@ -139,6 +144,9 @@ def _layout(labels: Labels, features: int, grid: tuple[int, int] | None) -> Any:
         return "windows"
     if kinds == [["image"], ["row"], ["column"], ["feature"]]:
         return "channels-last"
+    for layout, space in (("sequence", ["column"]), ("volume", [*SPACE])):
+        if kinds[1:] in ([["feature"], *([kind] for kind in space)], [[], *([kind] for kind in space)]):
+            return layout
     if features > 1:
         return "heads"
     return "tokens" if len(labels) == 3 or grid is None else "windows"

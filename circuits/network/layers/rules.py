@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circuits.network.layers.labels import (
     POSITIONAL,
+    SPACE,
     Atom,
     Axis,
     Labels,
@@ -172,7 +173,7 @@ def _roll(call: Call) -> Any:
         return None
     for shift, dim in zip(shifts, dims, strict=True):
         root = whole_root(labels[dim])
-        if root is None or root.kind not in ("row", "column"):
+        if root is None or root.kind not in SPACE or root.kind == "depth":
             return None if labels[dim] else tuple(labels)
         total = (root.shift + shift) % root.size
         base = root.rolled or root
@@ -213,11 +214,13 @@ def _conv(call: Call) -> Any:
 
 @_rule(
     "max_pool2d", "max_pool2d_with_indices", "boolean_dispatch", "avg_pool2d", "adaptive_avg_pool2d", "lp_pool2d",
-    "adaptive_max_pool2d", "interpolate", "upsample", "pixel_shuffle", "pixel_unshuffle",
+    "adaptive_max_pool2d", "interpolate", "upsample", "pixel_shuffle", "pixel_unshuffle", "max_pool1d", "max_pool3d",
+    "avg_pool1d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool3d", "max_pool1d_with_indices", "max_pool3d_with_indices",
 )  # fmt: skip
 def _pool(call: Call) -> Any:
     out = call.out if isinstance(call.out, Tensor) else call.out[0]
-    if len(call.labels) != 4 or out.ndim != 4:
+    if len(call.labels) not in (3, 4, 5) or out.ndim != len(call.labels):
         return None
     pairs = zip(call.labels, call.x.shape, out.shape, strict=True)
     labels = tuple(axis if a == b else like(axis, b) for axis, a, b in pairs)
@@ -307,7 +310,7 @@ def _cat(call: Call) -> Any:
         if root is not None and root.kind == "tokens":
             parts += root.parts
         else:
-            parts.append((t.shape[dim], axis if kind_of(axis) in ("row", "column", "patches") else None))
+            parts.append((t.shape[dim], axis if kind_of(axis) in (*SPACE, "patches") else None))
     result[dim] = new_axis("tokens", call.out.shape[dim], parts=tuple(parts))
     return tuple(result)
 

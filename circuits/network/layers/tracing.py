@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from circuits.network.graph import Graph
-from circuits.network.layers.labels import BATCH
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import shape_of
 from zoo.networks.trial import Output
@@ -120,7 +119,7 @@ def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Gr
             _Shapes(runnable).run(example)
             if any(_moves_axes(n, runnable) for n in graph.nodes):
                 with tracking():
-                    _Axes(runnable).run(labeled(example.repeat(BATCH, 1, 1, 1)))
+                    _Axes(runnable).run(labeled(example))
         return Graph(module, graph, tracer.outputs, output)
     except Exception as error:  # fx raises whatever the traced code raises on a proxy
         logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)

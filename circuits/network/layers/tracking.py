@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from circuits.network.layers.labels import BATCH, Labels, Lost, fresh, is_plain, known_labels, new_axis
+from circuits.network.layers.labels import BATCH, SPACE, Labels, Lost, fresh, is_plain, known_labels, new_axis
 from circuits.network.layers.rules import CHANNELS_SECOND, OF_SEVERAL, RULES, SCRAMBLES, Call, pointwise
 
 
@@ -69,7 +69,7 @@ def _settled(labels: Labels) -> Labels:
     result = []
     for axis in labels:
         atom = axis[0] if len(axis) == 1 else None
-        coarse = atom is not None and atom.inner > 1 and atom.root.kind in ("row", "column")
+        coarse = atom is not None and atom.inner > 1 and atom.root.kind in SPACE
         if atom is not None and coarse and roots.count(id(atom.root)) == 1 and atom.inner * atom.size == atom.root.size:
             axis = new_axis(atom.root.kind, atom.size)
         result.append(axis)
@@ -103,7 +103,8 @@ def tracking() -> Iterator[None]:
 
 
 def labeled(images: Tensor) -> Tensor:
-    """Images `(BATCH, C, H, W)` with their axes."""
+    """Images `(BATCH, C, H, W)`, sequences or volumes, of one `(1, ...)` with their axes."""
+    images = images.repeat(BATCH, *[1] * (images.ndim - 1))
     images._axes = fresh(images.shape)  # type: ignore[attr-defined]
     return images
 

@@ -167,6 +167,7 @@ def find_detectors(
     >>> find_detectors(load("scenes"), "line", layers="conv2d1", control=None).kind
     'line'
     """
+    model.check_images("a search for detectors")
     detector = kind_of(kind)
     _check(orientations, threshold, controls)
     names = _layers(model, layers)

@@ -71,7 +71,7 @@ class Sequences(nn.Module):
 
 
 @pytest.mark.parametrize(("kind", "what"), [(nn.Conv1d, "sequences"), (nn.Conv3d, "volumes")])
-def test_networks_of_sequences_and_volumes_are_refused_in_one_line(kind: type[nn.Module], what: str) -> None:
-    with pytest.raises(CircuitsError, match=f"networks of {what} .* are not supported yet") as error:
+def test_networks_of_sequences_and_volumes_say_how_they_are_declared(kind: type[nn.Module], what: str) -> None:
+    with pytest.raises(CircuitsError, match=f"InputSpec declares what they are of, {what}, size=") as error:
         circuits.wrap(Sequences(kind).eval())
     assert "\n" not in str(error.value)

@@ -293,7 +293,7 @@ def test_bytes_in_a_tensor_are_divided_by_255() -> None:
         torch.rand(1, 3, 4, 4) * 255,
         torch.rand(1, 3, 4, 4) - 1,
         torch.full((1, 3, 4, 4), float("nan")),
-        torch.rand(3, 4, 4),
+        torch.rand(4, 4),
         torch.ones(1, 3, 4, 4, dtype=torch.int64),
         torch.ones(1, 3, 4, 4, dtype=torch.bool),
         torch.ones(1, 3, 4, 4, dtype=torch.complex64),
@@ -303,6 +303,11 @@ def test_bytes_in_a_tensor_are_divided_by_255() -> None:
 def test_a_tensor_that_is_no_batch_of_pictures_is_refused(values: torch.Tensor) -> None:
     with pytest.raises(ImageError):
         open_images(values)
+
+
+def test_an_image_without_a_batch_is_no_image_but_a_sequence() -> None:
+    with pytest.raises(ImageError, match=r"is a sequence of shape \(4, 4\); the model takes an image"):
+        open_images(torch.rand(3, 4, 4)).tensor(SPEC)
 
 
 def test_a_list_may_mix_paths_pictures_arrays_and_tensors(folder: Path) -> None:
