@@ -24,10 +24,11 @@ class SavedFiles:
     Attributes:
         path: of the folder or file. folder: the folder, or the folder of the file.
         names: of the files in the folder, or of the one file.
+        k: active latents, as the user gives them for files that do not say.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, k: int | None = None) -> None:
+        self.path, self.k = path, k
         self.folder = path if path.is_dir() else path.parent
         try:
             self.names = frozenset(p.name for p in path.iterdir()) if path.is_dir() else frozenset([path.name])

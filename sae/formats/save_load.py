@@ -75,7 +75,7 @@ def check_folder(folder: Path, layout: Layout | None = None) -> None:
         raise FormatError(f"{folder} has other things in it and no {layout.weights}; give a new folder")
 
 
-def load(path: str | Path, *, format: str = "auto", device: str | torch.device = "cpu") -> SAE:
+def load(path: str | Path, *, format: str = "auto", k: int | None = None, device: str | torch.device = "cpu") -> SAE:
     """Read an SAE in any of the known layouts.
 
     Of what `save` wrote, `encode` and `decode` give what the saved SAE gave, in SAELens's layout bit for bit. The SAE
@@ -83,9 +83,11 @@ def load(path: str | Path, *, format: str = "auto", device: str | torch.device =
     programs `metadata["source"]` has the layout and its settings.
 
     Args:
-        path: the folder, or a file of it. Layouts: SAELens, dictionary_learning, sparsify, Gemma Scope, openai.
+        path: the folder, or a file of it. Layouts: SAELens, dictionary_learning, sparsify, Gemma Scope, openai,
+            overcomplete.
         format: "auto" detects the layout; or its name in `LAYOUTS`: "saelens", "dictionary_learning", "sparsify",
             "gemma_scope", "openai", ...
+        k: active latents of an SAE of overcomplete, whose files do not say.
         device: where to put the SAE.
 
     Raises:
@@ -98,9 +100,12 @@ def load(path: str | Path, *, format: str = "auto", device: str | torch.device =
     source = Path(path).expanduser()
     if not source.exists():
         raise FormatError(f"no SAE at {source}: there is no such file or folder")
-    files = SavedFiles(source)
+    files = SavedFiles(source, k)
     try:
-        model = (layout or _detected(files)).read(files)
+        chosen = layout or _detected(files)
+        if k is not None and chosen.name != "overcomplete":
+            raise FormatError(f"k= is for files of overcomplete; a file of {chosen.name} says its own")
+        model = chosen.read(files)
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from error
     except SAEError as error:
@@ -142,8 +147,6 @@ def _state_contents(files: SavedFiles) -> str:
         return ""
     if not isinstance(files.state, dict):
         return f" (it holds a {type(files.state).__name__})"
-    if "dictionary._weights" in files.state:
-        return " (a state dict of overcomplete, which says neither which kind of SAE it is nor its k)"
     return f" (it holds {', '.join(shorten(key, 30) for key in list(files.state)[:6])})"
 
 
