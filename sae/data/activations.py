@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -239,6 +239,12 @@ class SiteStream(WindowStream):
     def digest(self) -> str:
         """SHA-256 of site, inputs and sampling."""
         return hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def card(self) -> Mapping[str, Any] | None:
+        """How a model of the user's own is opened again, for files of SAEs; `metadata`, without it, is digested."""
+        card: Mapping[str, Any] | None = getattr(self.site, "card", None)
+        return card
 
     def load(self, epoch: int, window: int) -> Tensor:
         """The vectors of a window, read from the network."""

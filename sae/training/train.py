@@ -164,6 +164,8 @@ def train(
         if log_file is not None:
             loop.listeners[:0] = ranks.agreed(lambda: [ReportFile(log_file, step)] if ranks.first else [])
         about = dict(metadata if metadata is not None else stream_attribute(source, "metadata") or {})
+        if metadata is None and (card := stream_attribute(source, "card")) is not None:
+            about["card"] = dict(card)
         data = {"data": stream_attribute(source, "digest")}
         versions = {**versions, **({"ranks": ranks.world} if ranks.world > 1 else {})}
         shared = {name: value for name, value in stored.items() if name != "configs"}

@@ -9,7 +9,7 @@ import json
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from apps.explorer.session.labels import Labels
 from apps.explorer.session.ordering import most_selective
 from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
-from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_model_options
+from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_card, own_model_options
 from circuits.dataset.scan_targets import as_scanned
 from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
@@ -33,7 +33,7 @@ from circuits.network.model import Model, load
 from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
 from zoo.common.results import plain
 from zoo.images.sources import Images
-from zoo.networks.own import loading_code
+from zoo.networks.own import loading_code, options_of
 from zoo.registry import get_card
 
 
@@ -56,6 +56,11 @@ class Location:
     def folder(self) -> Path:
         """The model's folder in the store."""
         return folder_of(self.settings.store, self.model.name)
+
+    @property
+    def own_options(self) -> str:
+        """The options that make a model of the user's own known to another command; none for any other model."""
+        return _own_options(self.model)
 
     @property
     def scanned(self) -> Scan:
@@ -86,6 +91,12 @@ def models(server: Settings) -> list[str]:
 def unknown_models(server: Settings) -> dict[str, str]:
     """Models of the store that cannot be opened, and why: the user's own, which this server was not given."""
     return {name: _how_to_open(server, name) for name in models_in(server.store) if not is_known(name)}
+
+
+def _own_options(model: Model) -> str:
+    card = own_card(model)
+    options = [] if card is None else options_of(card, json.loads(json.dumps(asdict(model.input))))
+    return f" {shlex.join(options)}" if options else ""
 
 
 def _how_to_open(server: Settings, name: str) -> str:
@@ -199,10 +210,7 @@ def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
 def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:
     folder = folder_of(server.store, model.name)
     source = "scenes:500" if model.name == BUILT_IN else "FOLDER"
-    command = f"circuits scan {model.name} --images {source} --store {server.store}"
-    if model.card is not None and model.card.own:
-        command += f" --model {shlex.quote(model.card.own)}"
-        command += f" --weights {shlex.quote(server.weights)}" if server.weights and model.name == server.model else ""
+    command = f"circuits scan {model.name}{_own_options(model)} --images {source} --store {server.store}"
     try:
         stamp = (folder / MANIFEST).stat().st_mtime_ns
     except OSError:

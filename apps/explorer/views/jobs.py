@@ -31,9 +31,10 @@ def main() -> None:
             _new(at)
     else:
         st.info("Jobs can be started here with: circuits explore --allow-write. The same from a shell:")
+        sweep = f"{at.folder}/sweeps/{at.unit.layer}.positive"
         st.code(
-            f"circuits scan {at.model.name} --images {_sources(at)[0]} --store {at.settings.store}\n"
-            f"circuits visualize {at.model.name}/{at.unit.layer} --out {at.folder}/sweeps/{at.unit.layer}.positive",
+            f"circuits scan {at.model.name}{at.own_options} --images {_sources(at)[0]} --store {at.settings.store}\n"
+            f"circuits visualize {at.model.name}/{at.unit.layer}{at.own_options} --out {sweep}",
             language="sh",
         )
     _list(at)

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import circuits
+import sae
 from apps.cli.common import loading_code
 from apps.cli.main import main
 from circuits.errors import ModelError
@@ -226,6 +227,17 @@ def test_an_sae_tells_which_code_to_name(folder: Path, cli: Cli) -> None:
     assert "own.add(own.parse(" in page and "weights=" in page
     printed = cli("sae", "eval", "saes/mine", *options).out
     assert "nan" not in printed and "no class of these images is known" in printed and "agreement" in printed
+
+
+def test_an_sae_of_the_python_api_keeps_the_card_by_itself(folder: Path, cli: Cli) -> None:
+    own.add(own.parse("mine.py:make", weights="w.pth"))
+    site = sae.VisionSite(circuits.load("mine"), "layer3")
+    run = sae.train(site.stream("photos", batch_size=64), sae.TopK(latents=16, k=2), steps=2)[0]
+    saved = sae.load(sae.save(folder / "saes" / "python", run))
+    assert saved.metadata["card"] == json.loads(json.dumps(site.card))
+    CARDS.remove("mine")
+    refused = cli("sae", "eval", "saes/python")
+    assert is_refused(refused) and f"give --model {folder / 'mine.py'}:make" in refused.err
 
 
 def test_a_fine_tuned_torchvision_network_has_its_number_of_classes(folder: Path, cli: Cli) -> None:

@@ -35,7 +35,8 @@ def show(at: Location) -> None:
 
 
 def _offer(at: Location, missing: list[str], any_yet: bool) -> None:
-    command = f"circuits visualize {at.unit.channel} --out {at.folder}/sweeps/{at.unit.layer}-{at.unit.index}.positive"
+    folder = f"{at.folder}/sweeps/{at.unit.layer}-{at.unit.index}.positive"
+    command = f"circuits visualize {at.unit.channel}{at.own_options} --out {folder}"
     if not any_yet:
         st.caption("Not rendered yet.")
     if at.settings.allow_write:
