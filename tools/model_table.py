@@ -408,6 +408,10 @@ class _Checks:
         _same("SAE", vectors, acts.movedim(1, -1).reshape(-1, acts.shape[1]), rtol=0)
 
 
+_NOT_RUN = "not run"
+"""Of a verb that came to the table after a network was checked."""
+
+
 def page(rows: list[Row]) -> str:
     """docs/models.md."""
     lines = [
@@ -415,7 +419,9 @@ def page(rows: list[Row]) -> str:
         "",
         f"What each verb gives on {len(rows)} networks of torchvision and timm with random weights, written by",
         "`python -m tools.model_table`. *right*: the value that plain PyTorch gives (hooks, autograd, gradients of the",
-        "linearized module). Otherwise the refusal, in a line below the table; none of them has another outcome.",
+        "linearized module; of attribution to pixels also captum). Otherwise the refusal, in a line below the table;",
+        "none of them has another outcome. *not run*: checked before that verb was in the table, on channels-first "
+        "layers alone.",
         f"`pytest -m slow tests/contract/test_model_table.py` checks {len(NAMES)} networks in this way.",
         "",
         "| network | input | " + " | ".join(VERBS) + " |",
@@ -425,7 +431,10 @@ def page(rows: list[Row]) -> str:
     for row in rows:
         cells = []
         for verb in VERBS:
-            outcome = row.outcomes[verb]
+            outcome = row.outcomes.get(verb, _NOT_RUN)
+            if outcome == _NOT_RUN:
+                cells.append(outcome)
+                continue
             note = 0 if outcome == RIGHT else notes.setdefault(outcome, len(notes) + 1)
             word = "not compared" if outcome.startswith("not compared") else "refused"
             cells.append(f"{word} ({note})" if note else RIGHT)

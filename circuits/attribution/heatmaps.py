@@ -150,6 +150,7 @@ def heatmap(
         whole_number(name, value)
     number("baseline", baseline, least=0, most=1)
     number("noise", noise, above=0)
+    model.check_images("a heat map")
     unit = model.unit(target)
     dataset = open_images(images)
     given = positions_of(at, len(dataset), unit, model)
