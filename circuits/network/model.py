@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from circuits.errors import (
-    AddressError,
-    CaptureError,
-    CircuitsError,
-    GraphError,
-    ModelError,
-    did_you_mean,
-    nearest,
-    shorten,
-)
+from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import Basis
 from circuits.network.graph import Graph, ReceptiveField
@@ -296,7 +287,7 @@ class Model(Drawable):
         """A position of a layer on its maps, `(y, x)`; see `circuits.network.layers.positions`."""
         return position_on_maps(f"{self.name}/{layer.name}", layer.axes.slices, layer.size, self.input.dims, at)
 
-    def check_images(self, verb: str, error: type[CircuitsError] = ModelError) -> None:
+    def check_images(self, verb: str, error: type[ModelError | GraphError] = ModelError) -> None:
         """Refuse what needs a network of images; `error`, `ModelError` unless given, says what this one takes."""
         refuse_unless_images(self.name, self.input, verb, error)
 
