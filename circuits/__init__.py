@@ -30,7 +30,7 @@ from circuits.network.hooks import capture
 from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
 from circuits.network.layer import Layer
 from circuits.network.model import Model, load, wrap
-from circuits.tracing import baselines
+from circuits.tracing import baselines, benchmark
 from circuits.tracing.baselines import Patch
 from circuits.tracing.circuit import Circuit, Edge, Node, Score, diff
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
@@ -110,6 +110,7 @@ __all__ = [
     "attach_pure_units",
     "attribute",
     "baselines",
+    "benchmark",
     "best_case_weights",
     "branch_enrichment",
     "branch_structure",

@@ -171,7 +171,7 @@ def size_curve(
     )  # fmt: skip
     ablation.check_reached()
     total = len(ranking.units)
-    counts = _counts(total, sizes)
+    counts = circuit_sizes(total, sizes)
     edges = EdgeAblation(ablation) if ranking.of == "edges" else None
     respond = responder(ablation) if edges is None else edges.respond
     members = ranking.members if edges is None else lambda n: edges.members(ranking.units[:n])
@@ -197,9 +197,9 @@ def size_curve(
     x = np.array(counts) / total
     resampled = _resampled_shares(ablation, responses, seed)
     low, high = (bound.tolist() for bound in percentile_interval(torch.from_numpy(resampled)))
-    null_curves = {kind: NullCurves(kind, values, *_areas(x, values)) for kind, values in nulls.items()}
+    null_curves = {kind: NullCurves(kind, values, *areas(x, values)) for kind, values in nulls.items()}
     cpr, cmd = (
-        _estimate(float(own[0]), draws) for own, draws in zip(_areas(x, f[None]), _areas(x, resampled), strict=True)
+        _estimate(float(own[0]), draws) for own, draws in zip(areas(x, f[None]), areas(x, resampled), strict=True)
     )
     strong = null_curves.get("strong")
     return SizeCurve(
@@ -298,7 +298,8 @@ def _unseen(images: Images, baseline: Baseline, ranking: Ranking, held_out: bool
     return *taken(images, baseline, new), True
 
 
-def _counts(total: int, sizes: Sequence[int] | None) -> list[int]:
+def circuit_sizes(total: int, sizes: Sequence[int] | None = None) -> list[int]:
+    """Sizes of the circuits that are tried: those given, or `SHARES` of all."""
     if sizes is None:
         return sorted({max(1, round(share * total)) for share in SHARES})
     if not isinstance(sizes, Sequence):
@@ -331,7 +332,7 @@ def _null_circuits(
     return {kind: [[make[kind](i) for i in range(len(counts))] for _ in range(draws)] for kind in KINDS if kind in make}
 
 
-def _areas(x: Array, f: Array) -> tuple[Array, Array]:
+def areas(x: Array, f: Array) -> tuple[Array, Array]:
     """CPR and CMD of curves `(draws, sizes)` over shares of units `(sizes,)`, from nothing kept, where f is 0."""
     shares, values = np.concatenate([[0.0], x]), np.concatenate([np.zeros((len(f), 1)), f], axis=1)
     return np.trapezoid(values, shares, axis=1), np.trapezoid(np.abs(1 - values), shares, axis=1)
