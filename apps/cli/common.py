@@ -313,7 +313,7 @@ def resumable(out: Path | None) -> Iterator[None]:
         if out is None or not (out / "index.json").is_file():
             raise
         message = f"interrupted: what is finished is kept in {out}, and the same command goes on"
-        raise UsageError(message) from None
+        raise KeyboardInterrupt(message) from None
 
 
 def document_text(command: str, document: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ from types import FrameType
 from apps.cli.errors import UsageError
 
 _OURS = ("zoo", "circuits", "sae", "apps")
-DONE, FAILED, BAD_INPUT = 0, 1, 2
-"""Exit codes: done; anything unexpected (or a check that failed); bad input, with one line that says why."""
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: done; anything unexpected (or a check that failed); bad input, with one line that says why; Ctrl-C, as of
+any program that a shell runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,10 +66,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        return _print_error("interrupted", BAD_INPUT)
+        return _print_error(str(stop) or "interrupted: nothing was written; the same command starts again", INTERRUPTED)
     except BrokenPipeError:
         _discard_output()
         return DONE

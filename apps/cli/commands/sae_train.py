@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 _LOCK = ".lock"
 _OURS = frozenset({"checkpoint.safetensors", "reports.jsonl", _LOCK})
 """What a training that was broken off leaves beside --out."""
+
+
+@contextlib.contextmanager
+def _checkpointed(folder: Path) -> Iterator[None]:
+    """Ctrl-C says what is kept of a training."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (folder / "checkpoint.safetensors").exists():
+            raise
+        message = f"interrupted: the training is kept in {folder}, and the same command goes on"
+        raise KeyboardInterrupt(message) from None
 
 
 @command(group="Sparse autoencoders", order=10, summary="train sparse autoencoders on the activations of a layer")
@@ -124,7 +136,7 @@ class TrainSAE(ModelOptions):
             metadata["card"] = card  # not among the stream's own metadata, by which shards are found again
         from sae.training.train import train
 
-        with session.progress(f"training on {site.address}") as report:
+        with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
             runs = train(
                 stream, configs, steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed,
                 checkpoint=folder / "checkpoint.safetensors", checkpoint_every=200,
@@ -219,19 +231,30 @@ class TrainSAE(ModelOptions):
             raise UsageError(f"another training is writing {out}; wait for it, or give another --out") from error
 
     def _configs(self) -> list[SAEConfig]:
+        """The configurations asked for; `--sweep architecture=topk,gated` takes the others for each architecture."""
+        rest = [text for text in self.sweep if text.partition("=")[0].strip() != "architecture"]
+        listed = [text.partition("=")[2] for text in self.sweep if text not in rest]
+        if len(listed) > 1:
+            raise UsageError("architecture is swept twice: write its values in one list, architecture=topk,gated")
+        names = [name.strip() for name in listed[0].split(",")] if listed else [self.architecture]
+        if len(set(names)) < len(names):
+            raise UsageError(f"--sweep architecture={listed[0]} names one twice")
+        return [config for name in names for config in self._configs_of(name, rest)]
+
+    def _configs_of(self, architecture: str, swept: Sequence[str]) -> list[SAEConfig]:
         from sae.architectures.base import ARCHITECTURES, config_from_dict
         from sae.training.sweeps import parse, sweep
 
-        kind = ARCHITECTURES[self.architecture].Config
-        settings: dict[str, Any] = {"architecture": self.architecture, "latents": self.latents, "seed": self.seed}
+        kind = ARCHITECTURES[architecture].Config
+        settings: dict[str, Any] = {"architecture": architecture, "latents": self.latents, "seed": self.seed}
         if self.k is not None or "k" in kind.__dataclass_fields__:
             settings["k"] = min(self.k or 32, self.latents) if self.k is None else self.k
         if self.penalty is not None:
             if not kind.penalty_weight:
-                raise UsageError(f"--penalty: {self.architecture} has no sparsity penalty")
+                raise UsageError(f"--penalty: {architecture} has no sparsity penalty")
             settings[kind.penalty_weight] = self.penalty
         base = config_from_dict(settings)
-        configs = sweep(base, **parse(self.sweep, base)) if self.sweep else [base]
+        configs = sweep(base, **parse(swept, base)) if swept else [base]
         # a training of minutes sees each vector a few times, and is over long before a small rate has got anywhere
         return [c if c.lr or self.lr else replace(c, lr=1e-3 * (2**14 / c.latents) ** 0.5) for c in configs]
 

@@ -15,6 +15,7 @@ from apps.cli.common import CommandResult, ImageOptions, Many, Session, reportin
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
+from apps.cli.sae_sites import inputs_for
 from apps.images import open_sources
 
 if TYPE_CHECKING:
@@ -148,12 +149,13 @@ class Steer(ImageOptions):
             basis = basis.to(lm.device)
         positions = tuple(map(_token, self.at)) or "all"
         many = site.open(self.maxima or (_MANY if lm.name == "tales" else texts))
+        chosen = inputs_for(lm.name, (texts,), self.limit, self.seed).data
         return self._studied(
             session,
             site,
             basis,
             unit.index,
-            site.open(texts),
+            chosen,
             many,
             positions,
             unit.basis or "",

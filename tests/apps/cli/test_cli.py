@@ -521,7 +521,9 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path, number: signal.Si
             printed, said = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == 2 and printed == "" and said == "circuits: interrupted\n", said
+    on = "circuits: interrupted: nothing was written; the same command starts again\n"
+    # Python ends by the signal itself where it struck in code that runs by exec(); a shell gives 130 for either
+    assert child.returncode in (130, -signal.SIGINT) and printed == "" and said == on, said
     assert list(tmp_path.iterdir()) == []
 
 
