@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import circuits
 from zoo.networks.normalization import LocalResponseNorm
 
 CASES = [(5, 1e-4, 0.75, 1.0), (11, 11e-4, 0.5, 2.0), (4, 0.3, 0.75, 1.5), (1, 0.5, 0.5, 1.0), (3, 0.2, 0.6, 0.7)]
@@ -40,3 +42,14 @@ def test_many_gradients_at_once_are_the_single_ones() -> None:
 def test_the_memory_format_is_kept() -> None:
     x = pictures(8).contiguous(memory_format=torch.channels_last)
     assert LocalResponseNorm(5)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_googlenet_normalizes_as_its_published_prototxt_says() -> None:
+    """local_size 5, alpha 1e-4, beta .75: x / (1 + alpha / 5 * sum of the squares of 5 neighbors) ^ .75, in NumPy."""
+    module = circuits.load("googlenet-bvlc", weights="random").module
+    x = torch.randn(2, 9, 3, 3, generator=torch.Generator().manual_seed(0)) * 300
+    squares = np.pad(x.double().numpy() ** 2, ((0, 0), (2, 2), (0, 0), (0, 0)))
+    around = sum(squares[:, i : i + 9] for i in range(5))
+    expected = x.double().numpy() / (1 + 1e-4 / 5 * around) ** 0.75
+    for norm in (module.lrn0, module.lrn1):
+        np.testing.assert_allclose(norm(x).numpy(), expected, rtol=1e-4)
