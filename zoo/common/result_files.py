@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def read(path: Path) -> Any:
 
 
 def _encoded(value: Any, tensors: dict[str, Any], where: str) -> Any:
+    if isinstance(value, float) and type(value) is float and not math.isfinite(value):
+        return {"float": str(value)}  # JSON has no NaN and no infinity
     if value is None or isinstance(value, bool | int | float | str):
         return value if type(value) in (type(None), bool, int, float, str) else _array(value, tensors, where)
     if isinstance(value, tuple | list | set | frozenset):
@@ -98,6 +101,8 @@ def _decoded(entry: Any, tensors: Mapping[str, Any], path: Path) -> Any:
         return builder(_decoded(item, tensors, path) for item in value)
     if kind == "mapping":
         return {_decoded(key, tensors, path): _decoded(item, tensors, path) for key, item in value}
+    if kind == "float":
+        return float(value)
     if kind == "path":
         return Path(value)
     if kind == "tensor":

@@ -446,7 +446,7 @@ def test_a_size_curve_draws_each_ranking_beside_random_circuits(planted: circuit
     (axes,) = figure.axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [label.split(":")[0] for label in labels] == [
-        "random among the strongest", "random, as active", "random, any units", "by gradient", "by mask",
+        "random among the strongest", "random, as active", "random, any", "by gradient", "by mask",
     ]  # fmt: skip
     assert f"CPR {curves[0].cpr.value:.2f}" in labels[3]
     drawn = next(line for line in axes.get_lines() if line.get_label() == labels[3])
