@@ -110,7 +110,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
     "residual, which bypasses": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nets.Residual(4), nets.Residual(4)), 16, "1", "3"
     ),
-    "no graph": (lambda: nets.Undecided(nets.Functional()), 16, "inner.a", "inner.c"),
+    "no graph": (lambda: nets.Undecided(nets.Functional()), 16, "inner.b", "inner.c"),
 }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def test_sums_reconcile_in_every_architecture_and_ranking(name: str, by: str) ->
     model, images = nets.wrap(nets.randomized(make()), size), nets.pictures(5, size)
     layer = layer or model.trunk[-1]
     if model.graph is None:
-        options = {"layers": ["inner.a"]}
+        options = {"layers": ["inner.b"]}
     else:
         options = {"depth": 2}
     circuit = circuits.trace(model, active_unit(model, images, layer), images=images, width=3, by=by, **options)  # type: ignore[arg-type]
