@@ -248,3 +248,26 @@ def test_deep_circuits_are_scored_in_every_architecture(name: str) -> None:
     score = circuits.score(model, circuit, images=images, random=5)
     assert score.faithfulness <= 1 + 1e-6 and score.n_images == 6
     assert set(score.minimality) == {n.unit for n in circuit.nodes[1:]}
+
+
+def test_by_attribution_each_image_has_its_own_gradient_and_its_own_activations() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(5, 2, 3, padding=1),
+    )
+    model, images = nets.wrap(module, 16), nets.pictures(6, 16)
+    circuit = circuits.trace(
+        model, "4:0@8,8", images=images, layers=["1"], width=4, by="attribution", n_positions=6, threshold=0.0
+    )
+    contributions = []
+    for image in circuits.capture(model, images, "1")["1"]:
+        leaf = image[None].clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(module[2:](leaf)[0, 0, 8, 8], leaf)
+        contributions.append((gradient * leaf).detach().sum(dim=(2, 3))[0])
+    expected = torch.stack(contributions).mean(dim=0)
+    strengths = {edge.source.rpartition(":")[2]: edge.strength for edge in circuit.edges}
+    assert strengths == pytest.approx({str(c): float(v) for c, v in enumerate(expected)}, abs=1e-5)

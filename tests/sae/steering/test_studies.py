@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import circuits
 import sae
@@ -18,6 +19,7 @@ from circuits.plot.sae.steering import steering_figure
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.steering import Channels, maxima, search_label, steer
+from sae.steering.side_effects import on_outcomes
 from sae.steering.study import Study, study, sweet_spot
 from sae.superposition import geometry
 from tests import nets
@@ -92,6 +94,7 @@ def test_a_downstream_change_follows_from_the_weights() -> None:
         capability="agreement", random=2, downstream=(later, None),
     )  # fmt: skip
     one = found.side_effects["downstream"]
+    assert len(one.control) == 2 and (np.abs(one.control) > 1e-6).all()
     # a window added everywhere: the car's kernel for it times how many of its taps lie on the map
     weights = model.module.get_submodule("objects_pre").weight[:, nets.WINDOW]  # type: ignore[index]
     acts = torch.ones(1, 1, 32, 32) * found.maximum
@@ -167,6 +170,16 @@ def test_geometry_predicts_which_other_latents_change_and_that_of_random_latents
     one = wheels.side_effects["latents"]
     assert one.correlation > 0.3 and one.correlation > np.nanmax(one.control) + 0.1
     assert len(one.units) + one.silent >= 95 - 1
+
+
+def test_controls_are_the_rank_correlations_of_random_latents_over_the_other_outcomes() -> None:
+    random = np.random.default_rng(0)
+    predicted, measured, controls = random.normal(size=9), random.normal(size=9), random.normal(size=(4, 9))
+    effects = on_outcomes([f"c{i}" for i in range(9)], predicted, controls, measured, [2, 5], 1.0)
+    others = [0, 1, 3, 4, 6, 7, 8]
+    expected = [spearmanr(row[others], measured[others]).statistic for row in controls]
+    assert effects.control == pytest.approx(expected) and len(set(effects.control.tolist())) == 4
+    assert effects.correlation == pytest.approx(spearmanr(predicted[others], measured[others]).statistic)
 
 
 def test_the_prediction_is_the_geometrys_effect_times_the_step(parts: sae.SAE, wheels: Study) -> None:

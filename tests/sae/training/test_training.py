@@ -104,6 +104,16 @@ def test_after_a_step_rows_have_length_one_and_the_gradient_had_nothing_along_th
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_step_leaves_nothing_along_the_rows_in_the_moments_of_the_decoder() -> None:
+    model = sae.build(sae.TopK(latents=24, k=3), 10)
+    adam, x, rows = optimizer.adam(model), acts(), model.decoder.detach().clone()
+    model.losses(x, x).total.backward()
+    optimizer.step(model, adam, 0.1, 1.0)
+    moment = adam.state[model.decoder]["exp_avg"]
+    assert float(moment.norm()) > 0
+    assert float(((moment * rows).sum(dim=1).abs() / moment.norm()).max()) < 1e-6
+
+
 def test_the_geometric_median_stays_where_an_outlier_moves_the_mean() -> None:
     cloud = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     x = torch.cat([cloud, -cloud, torch.full((10, 4), 500.0)])
