@@ -287,7 +287,7 @@ def test_an_own_image_is_analyzed_and_a_hostile_one_is_refused(page: Any, server
     page.locator("input[type=file]").set_input_files(tmp_path / "own.png")
     page.get_by_text("your image;").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "bad.png")
-    page.get_by_text("this is no PNG, JPEG or WebP image").wait_for()
+    page.get_by_text("this image cannot be used").wait_for()
 
 
 def test_a_label_that_is_written_is_text_for_everybody(page: Any, browser: Any, server: str) -> None:
