@@ -73,12 +73,13 @@ def staged(out: Path | None) -> Iterator[Path | None]:
             raise CircuitsError(
                 f"--out {shorten(out, 200)} is the name of a file; give a folder, results get their own"
             )
-        staging = scratch(parent)
-        folder = staging.__enter__()
     except (OSError, ValueError) as error:
         raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
     with ExitStack() as ends:
-        ends.push(staging)
+        try:
+            folder = ends.enter_context(scratch(parent))
+        except OSError as error:
+            raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {_reason(error)}") from error
         yield folder
         try:
             with _undisturbed():

@@ -249,13 +249,16 @@ def _document(
 def _write(folder: Path, result: FigureResult, document: dict[str, Any]) -> None:
     from circuits.plot import save_figure
 
-    with scratch(folder.parent) as staging:
-        for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
-            for kind in FORMATS:
-                save_figure(result.drawings[name], staging / f"{stem}.{kind}")
-        write_text_atomically(staging / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
-        _remove(folder)  # now that the new version is whole on the disk
-        move_files(staging, folder, last=DOCUMENT)
+    try:
+        with scratch(folder.parent) as staging:
+            for name, stem in zip(result.drawings, (p.removesuffix(".png") for p in document["pictures"]), strict=True):
+                for kind in FORMATS:
+                    save_figure(result.drawings[name], staging / f"{stem}.{kind}")
+            write_text_atomically(staging / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+            _remove(folder)  # now that the new version is whole on the disk
+            move_files(staging, folder, last=DOCUMENT)
+    except OSError as error:  # the staging folder itself; what was there before still is
+        raise FileError(f"cannot write {shorten(folder, 200)}: {error.strerror or error}") from error
 
 
 def _remove(folder: Path) -> None:

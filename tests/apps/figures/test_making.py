@@ -101,6 +101,21 @@ def test_a_full_disk_leaves_the_finished_figure_and_is_a_failure(
     assert not list(tmp_path.glob(".circuits-*"))
 
 
+def test_no_room_for_the_staging_folder_leaves_the_finished_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make([of(a_line)], TOY, tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "X1").iterdir()}
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zoo.common.files.tempfile.mkdtemp", full)
+    (outcome,) = make([of(a_line)], TOY, tmp_path, again=True)
+    assert outcome.status == "failed" and "No space left" in outcome.why
+    assert {p.name: p.read_bytes() for p in (tmp_path / "X1").iterdir()} == before
+
+
 def test_what_the_user_added_to_a_figure_stays(tmp_path: Path) -> None:
     make([of(a_line)], TOY, tmp_path)
     (tmp_path / "X1" / "notes.txt").write_text("mine")
