@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import NeighborSimilarity
-from circuits.common.examples import Example
+from circuits.common.examples import StoredExample, read_example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
 from zoo.common.reading import Count, Expected, Positive
@@ -25,19 +25,11 @@ INDEX, ARRAYS = "index.json", "samples.safetensors"
 _STATUSES = ("ok", "dead", "not finite")
 
 
-class _Example(TypedDict):
-    image: Count
-    id: str
-    position: tuple[Count, Count]
-    value: float
-    box: tuple[int, int, int, int]
-
-
 class _Cell(TypedDict):
     row: Count
     column: Count
     count: Count
-    examples: list[_Example]
+    examples: list[StoredExample]
     units: list[tuple[str, float]]
     labels: list[tuple[str, float]]
 
@@ -235,12 +227,9 @@ def _similarity(data: Mapping[str, Any]) -> NeighborSimilarity:
 
 
 def _cell(data: Mapping[str, Any]) -> Cell:
-    examples = tuple(
-        Example(int(e["image"]), str(e["id"]), tuple(e["position"]), float(e["value"]), tuple(e["box"]))
-        for e in data["examples"]
-    )
-    pairs = {k: tuple((str(n), float(v)) for n, v in data[k]) for k in ("units", "labels")}
-    return Cell(int(data["row"]), int(data["column"]), int(data["count"]), examples, pairs["units"], pairs["labels"])
+    examples = tuple(map(read_example, data["examples"]))
+    units, labels = (tuple((name, float(value)) for name, value in data[key]) for key in ("units", "labels"))
+    return Cell(data["row"], data["column"], data["count"], examples, units, labels)
 
 
 __all__ = ["load_atlas", "save_atlas"]

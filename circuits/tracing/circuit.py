@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.common.examples import Example
+from circuits.common.examples import Example, StoredExample, read_example
 from circuits.errors import CircuitsError, shorten
 from zoo.common.files import write_text_atomically
 from zoo.common.reading import Count, fits, read_json
@@ -462,14 +462,6 @@ def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     return first.diff(second)
 
 
-class _Example(TypedDict):
-    image: Count
-    id: str
-    position: tuple[int, int]
-    value: float
-    box: tuple[int, int, int, int]
-
-
 class _Node(TypedDict):
     unit: str
     layer: str
@@ -477,7 +469,7 @@ class _Node(TypedDict):
     role: str
     depth: Count
     activation: float
-    examples: list[_Example]
+    examples: list[StoredExample]
     label: NotRequired[str | None]
 
 
@@ -500,6 +492,8 @@ class _Rest(TypedDict):
     bias: float
     remainder: float
     pre_activation: float
+    folded: NotRequired[dict[str, float] | None]
+    error: NotRequired[float | None]
 
 
 class _Score(TypedDict):
@@ -517,6 +511,7 @@ class _Score(TypedDict):
     matched_faithfulness: NotRequired[list[float]]
     baseline: NotRequired[str]
     ablated: NotRequired[dict[str, float] | None]
+    comparison: NotRequired[dict[str, float | None] | None]
 
 
 class _Document(TypedDict):
@@ -550,10 +545,7 @@ def _node_json(node: Node) -> dict[str, Any]:
 
 
 def _read_node(data: Mapping[str, Any]) -> Node:
-    examples = tuple(
-        Example(e["image"], e["id"], tuple(e["position"]), e["value"], tuple(e["box"])) for e in data["examples"]
-    )
-    return Node(**{**data, "examples": examples})
+    return Node(**{**data, "examples": tuple(map(read_example, data["examples"]))})
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:
