@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import sae
-from sae.training.sae_trainer import Trainee
+from sae.training.sae_trainer import SAETrainer
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Ours:
         self.version = importlib.metadata.version("vision-circuits")
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._failed: BaseException | None = None
-        self._learn = Trainee.learn
+        self._learn = SAETrainer.learn
         contender = self
 
-        def gated(trainee: Trainee, *args: Any) -> None:
-            contender._learn(trainee, *args)
-            contender.sae, contender.scale = trainee.sae, trainee.sae.scale
+        def gated(trainer: SAETrainer, *args: Any) -> None:
+            contender._learn(trainer, *args)
+            contender.sae, contender.scale = trainer.sae, trainer.sae.scale
             contender._done.release()
             contender._go.acquire()
 
@@ -89,7 +89,7 @@ class Ours:
             finally:
                 contender._done.release()
 
-        Trainee.learn = gated  # type: ignore[method-assign]
+        SAETrainer.learn = gated  # type: ignore[method-assign]
         self._thread = threading.Thread(target=work, daemon=True)
         self._started = False
 
@@ -110,7 +110,7 @@ class Ours:
 
     def close(self) -> None:
         """Let it finish."""
-        Trainee.learn = self._learn  # type: ignore[method-assign]
+        SAETrainer.learn = self._learn  # type: ignore[method-assign]
         self._go.release()
         self._thread.join(60)
 

@@ -1,9 +1,12 @@
-"""What pyproject.toml promises and constraints.txt pins agree."""
+"""What pyproject.toml promises and constraints.txt pins agree; and the scripts that are run from a checkout start."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -60,3 +63,24 @@ def test_the_console_script_is_where_pyproject_says() -> None:
 
 def test_the_changelog_speaks_of_what_comes_next() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+BENCHMARKS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if not path.name.startswith("_")]
+
+
+def test_every_benchmark_finds_what_it_imports() -> None:
+    # one process for all, so that it is quick enough for the suite: with the root first no script hides a package
+    lines = ["import runpy, sys", f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'benchmarks')!r}]"]
+    lines += [f"runpy.run_path({str(path)!r}, run_name='benchmark')" for path in BENCHMARKS]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=240)
+
+
+def test_no_benchmark_hides_a_package_from_its_neighbors() -> None:
+    # `python benchmarks/x.py` puts the folder first on the path; those beside sae.py that want the package take it off
+    assert {path.stem for path in BENCHMARKS} & set(FLOORS) == {"sae"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_every_benchmark_starts(path: Path) -> None:
+    subprocess.run([sys.executable, str(path), "--help"], check=True, timeout=240, stdout=subprocess.DEVNULL)

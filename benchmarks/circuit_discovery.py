@@ -3,7 +3,7 @@
 The same as `circuits bench circuits`, as Markdown, for every change; and every number in JSON. Run it in the
 background: about 12 CPU seconds for each class and part, 23 for the planted networks.
 
-    python benchmarks/circuits.py --changes removed moved replaced --out circuits.json
+    python benchmarks/circuit_discovery.py --changes removed moved replaced --out circuits.json
 """
 
 from __future__ import annotations
