@@ -12,7 +12,7 @@ import torch
 from _tables import header, row
 
 import circuits
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.rankings.unit_scores import RankMethod, unit_scores
 from circuits.tracing.target import target_of

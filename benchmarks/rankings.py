@@ -27,9 +27,9 @@ from torch import Tensor
 
 import circuits
 from circuits.errors import CircuitsError
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.channel_edits import ChannelEdits
 from circuits.tracing.baselines import Mean
-from circuits.tracing.channel_edits import ChannelEdits
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.smallest import search
 from circuits.tracing.rankings.learned_mask import learn_mask

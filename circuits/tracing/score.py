@@ -20,9 +20,9 @@ import torch
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.ablation import Ablation, UnitsByLayer
+from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
+from circuits.tracing.ablation.channel_edits import responder
 from circuits.tracing.baselines import Baseline, baseline_of
-from circuits.tracing.channel_edits import responder
 from circuits.tracing.circuit import AblatedResponse, Circuit, Score, SizeComparison
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.size_curve import estimated_share

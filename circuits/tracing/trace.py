@@ -27,7 +27,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest

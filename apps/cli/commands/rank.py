@@ -117,7 +117,7 @@ class Rank(ImageOptions):
 
 
 def _show(console: Console, ranking: Ranking, curve: SizeCurve | None, small: SmallestCircuit | None, top: int) -> None:
-    from circuits.tracing.edge_ablation import ARROW
+    from circuits.tracing.ablation.edge_ablation import ARROW
 
     console.print(Text.assemble((ranking.target, "bold"), f"  {len(ranking.units)} {ranking.of}, by {ranking.method}"))
     rows = [

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from circuits.network.address import Unit
 from circuits.network.model import wrap
+from circuits.tracing.ablation.edge_ablation import chain
 from circuits.tracing.benchmark.tasks import Known, Task
-from circuits.tracing.edge_ablation import chain
 from circuits.tracing.target import target_of
 from zoo.common.checks import whole_number
 from zoo.images.sources import open_images

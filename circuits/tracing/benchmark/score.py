@@ -19,10 +19,10 @@ from torch import Tensor
 
 from circuits.common.statistics import auc, percentile_interval, rank_correlation
 from circuits.errors import CircuitsError, shorten
+from circuits.tracing.ablation.channel_edits import responder
+from circuits.tracing.ablation.edge_ablation import ARROW, EdgeAblation
 from circuits.tracing.benchmark.tasks import Task, tasks
-from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves.size_curve import DRAWS, Estimate, areas, circuit_sizes
-from circuits.tracing.edge_ablation import ARROW, EdgeAblation
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.ranking import Ranked, Ranking
 from circuits.tracing.rankings.unit_scores import RankMethod, unit_scores

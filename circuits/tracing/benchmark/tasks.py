@@ -14,9 +14,9 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model, load
-from circuits.tracing.ablation import Ablation, Measure
+from circuits.tracing.ablation.ablation import Ablation, Measure
+from circuits.tracing.ablation.edge_ablation import Step, chain
 from circuits.tracing.baselines import Counterfactual
-from circuits.tracing.edge_ablation import Step, chain
 from circuits.tracing.rankings.ranking import Ranked
 from circuits.tracing.target import Target, target_of
 from zoo.common.checks import one_of, whole_number

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuits.tracing.ablation import UnitsByLayer
+from circuits.tracing.ablation.ablation import UnitsByLayer
 
 STRONG = 2
 """Strong units: so many times as many as the circuit has in a layer, or the `LEAST` strongest that act at all."""

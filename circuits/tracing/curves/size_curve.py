@@ -22,11 +22,11 @@ from circuits.common.provenance import provenance
 from circuits.common.statistics import percentile_interval
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.channel_edits import responder
+from circuits.tracing.ablation.edge_ablation import EdgeAblation, chain
 from circuits.tracing.baselines import Baseline, baseline_of
-from circuits.tracing.channel_edits import responder
 from circuits.tracing.curves import null_circuits
-from circuits.tracing.edge_ablation import EdgeAblation, chain
 from circuits.tracing.rankings.edge_scores import edge_strengths
 from circuits.tracing.rankings.ranking import Ranked, Ranking, image_digests, taken
 from circuits.tracing.target import target_of

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits.network.hooks import frozen
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 
 LEARNING_RATE = 0.3
 HOT, COLD = 1.0, 0.1

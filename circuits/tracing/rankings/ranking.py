@@ -36,9 +36,9 @@ from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.ablation import Ablation, Measure
+from circuits.tracing.ablation.ablation import Ablation, Measure
+from circuits.tracing.ablation.edge_ablation import chain
 from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
-from circuits.tracing.edge_ablation import chain
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, UnitScores, unit_scores
 from circuits.tracing.target import Target, TargetLike, target_of

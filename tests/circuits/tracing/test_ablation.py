@@ -16,7 +16,7 @@ import circuits
 from circuits import baselines
 from circuits.errors import CircuitsError, EditError, GraphError
 from circuits.plot.drawing.wording import ablated_sentence
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean, Resample
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.target import target_of
@@ -309,7 +309,7 @@ def test_activations_that_are_not_held_are_computed_again(monkeypatch: pytest.Mo
     model, _, images, _ = prepared("a module")
     others = baselines.Counterfactual(nets.pictures(7, 8, seed=9))
     stored = ablation_of(model, f"{target_layer(model)}:0", images, "source", others).respond({"source": {1}})
-    monkeypatch.setattr("circuits.tracing.ablation.STORED", 100)
+    monkeypatch.setattr("circuits.tracing.ablation.ablation.STORED", 100)
     again = ablation_of(model, f"{target_layer(model)}:0", images, "source", others)
     assert again._stored is None
     assert torch.equal(again.respond({"source": {1}}), stored)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import CircuitsError
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Mean, Zero
 from circuits.tracing.target import target_of
 from tests import nets

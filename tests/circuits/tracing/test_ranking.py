@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import circuits
 from circuits import baselines
 from circuits.errors import AddressError, CircuitsError
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.channel_edits import ChannelEdits
 from circuits.tracing.baselines import Mean
-from circuits.tracing.channel_edits import ChannelEdits
 from circuits.tracing.rankings.learned_mask import learn_mask, soft_choice
 from circuits.tracing.rankings.unit_scores import METHODS, unit_scores
 from circuits.tracing.target import target_of

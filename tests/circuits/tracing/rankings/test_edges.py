@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import CircuitsError
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.edge_ablation import EdgeAblation, chain
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
-from circuits.tracing.edge_ablation import EdgeAblation, chain
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.target import target_of
 from tests import nets

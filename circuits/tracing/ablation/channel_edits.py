@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from circuits.network.subnetwork import Reader
-from circuits.tracing.ablation import Ablation, Batch, UnitsByLayer
+from circuits.tracing.ablation.ablation import Ablation, Batch, UnitsByLayer
 
 VALUES = 1 << 23
 """Numbers in the largest tensor of a chunk of edits."""
