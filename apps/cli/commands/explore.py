@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import signal
 import subprocess
@@ -54,6 +53,8 @@ class Explore(ModelChoice):
     """Let labels be written, circuits kept and jobs started from the browser."""
     port: int = 8501
     """Port of the server, on 127.0.0.1."""
+    allow_host: Many = ()
+    """Name under which a proxy of yours serves the explorer; may be repeated. All but it and localhost are refused."""
 
     def run(self, session: Session) -> CommandResult:
         """Serve until interrupted."""
@@ -113,13 +114,7 @@ class Explore(ModelChoice):
 
     def command(self) -> list[str]:
         """The command line of the server."""
-        from apps.explorer.server.security import OPTIONS
-        from apps.explorer.server.theme import THEME
-
-        options = {**OPTIONS, **THEME, "server.port": self.port}
-        settings = [f"--{name}={_setting(value)}" for name, value in options.items()]
-        app = Path(importlib.import_module("apps.explorer").__file__ or "").parent / "app.py"
-        return [sys.executable, "-m", "streamlit", "run", str(app), *settings]
+        return [sys.executable, "-m", "apps.explorer.server.web", str(self.port)]
 
     def environment(self) -> dict[str, str]:
         """The environment of the server: its settings, and where the packages are."""
@@ -134,12 +129,9 @@ class Explore(ModelChoice):
             lms=self.lm,
             images=None if self.images is None else self.images.expanduser().absolute(),
             allow_write=self.allow_write,
+            allow_hosts=tuple(self.allow_host),
         )
         return child_environment(**chosen.to_environment(), **own)
-
-
-def _setting(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def serve(command: list[str], environment: dict[str, str]) -> int:

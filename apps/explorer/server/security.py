@@ -30,15 +30,17 @@ OPTIONS: dict[str, Any] = {
     "server.maxUploadSize": MAX_UPLOAD // 2**20,
     "server.maxMessageSize": 64,
     "server.enableStaticServing": False,
+    "server.enableAgentApi": False,
     "server.fileWatcherType": "none",
     "server.showEmailPrompt": False,
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
     "client.showErrorLinks": False,
     "client.toolbarMode": "minimal",
+    "client.allowedOrigins": [],
     "runner.magicEnabled": False,
 }
-"""Options of the server, as `.streamlit/config.toml` has them: `circuits explore` sets them wherever it is started."""
+"""Options of the server, as `.streamlit/config.toml` has them; its own address is set, so that none is looked up."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^])")

@@ -25,6 +25,7 @@ class Settings:
         lms: language models, besides `tales`, as `zoo.networks.language.load_language` takes them.
         images: folder with folders of images, for scans and concepts, or None.
         allow_write: whether the browser can write labels, save circuits and start jobs.
+        allow_hosts: names of this server, besides those of this machine.
         weights: file of the weights of `model`, "random", or None for where its card looks.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     lms: tuple[str, ...] = ()
     images: Path | None = None
     allow_write: bool = False
+    allow_hosts: tuple[str, ...] = ()
     weights: str | None = None
 
     def weights_of(self, model: str) -> str | None:
@@ -52,5 +54,6 @@ def settings() -> Settings:
     document: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
     paths: dict[str, Any] = {k: Path(document[k]).expanduser() for k in ("store", "images") if document.get(k)}
     saes = tuple((str(name), Path(folder).expanduser()) for name, folder in document.get("saes", ()))
-    plain = {k: document[k] for k in ("model", "weights", "allow_write") if k in document}
-    return Settings(**plain, **paths, saes=saes, lms=tuple(document.get("lms", ())))
+    plain: dict[str, Any] = {k: document[k] for k in ("model", "weights", "allow_write") if k in document}
+    plain.update({k: tuple(document[k]) for k in ("lms", "allow_hosts") if k in document})
+    return Settings(**plain, **paths, saes=saes)

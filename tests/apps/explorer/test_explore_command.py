@@ -28,14 +28,16 @@ def test_the_settings_arrive_in_the_server(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).mkdir()
     command = Explore(
         store=tmp_path / "s", model="scenes", images=tmp_path / "photos", allow_write=True,
-        sae=(str(tmp_path / "parts"), f"tales={tmp_path / 'words'}"), lm=("mine",),
+        sae=(str(tmp_path / "parts"), f"tales={tmp_path / 'words'}"), lm=("mine",), allow_host=("lab.example",),
     )  # fmt: skip
     monkeypatch.setenv(VARIABLE, command.environment()[VARIABLE])
     saes = (("parts", tmp_path / "parts"), ("tales", tmp_path / "words"))
-    assert settings() == Settings(tmp_path / "s", "scenes", saes, ("mine",), tmp_path / "photos", True)
+    assert settings() == Settings(
+        tmp_path / "s", "scenes", saes, ("mine",), tmp_path / "photos", True, ("lab.example",)
+    )
 
 
-def test_the_command_line_sets_every_option_of_the_config_file() -> None:
+def test_the_server_sets_every_option_of_the_config_file() -> None:
     with (ROOT / ".streamlit" / "config.toml").open("rb") as file:
         options = tomllib.load(file)
     flat: dict[str, object] = {}
@@ -49,9 +51,8 @@ def test_the_command_line_sets_every_option_of_the_config_file() -> None:
 
     walk("", options)
     assert flat == {**OPTIONS, **THEME}
-    line = Explore(port=8612).command()
-    assert "--server.address=127.0.0.1" in line and "--server.port=8612" in line
-    assert "--browser.gatherUsageStats=false" in line and "--client.showErrorDetails=none" in line
+    assert OPTIONS["server.address"] == "127.0.0.1" and OPTIONS["client.showErrorDetails"] == "none"
+    assert not OPTIONS["browser.gatherUsageStats"] and not OPTIONS["server.enableAgentApi"]
 
 
 def test_every_option_is_one_that_streamlit_knows() -> None:

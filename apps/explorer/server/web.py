@@ -1,0 +1,26 @@
+"""The explorer's server, behind the gate: `python -m apps.explorer.server.web PORT`. `circuits explore` runs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+from starlette.middleware import Middleware
+
+from apps.explorer.server.gate import Gate
+from apps.explorer.server.security import OPTIONS
+from apps.explorer.server.settings import settings
+from apps.explorer.server.theme import THEME
+
+PAGES = Path(__file__).parents[1] / "app.py"
+
+
+def main() -> None:
+    """Serve until stopped."""
+    app = st.App(PAGES, middleware=[Middleware(Gate, allowed=settings().allow_hosts)])
+    app.run(config={**OPTIONS, **THEME, "server.port": int(sys.argv[1])})
+
+
+if __name__ == "__main__":
+    main()
