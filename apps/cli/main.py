@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `circuits` with the arguments `argv` (default: the process's own) and return its exit code."""
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     if argv is None:
-        signal.signal(signal.SIGTERM, _stop)  # so that it cleans up as Ctrl-C does
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
+                signal.signal(number, _stop)  # so that it cleans up as Ctrl-C does
         # Read when torch is loaded. OpenMP's threads spin while they wait for each other, and where other programs
         # want the cores too they spin for whole time slices: measured 40 times slower on a small net, two threads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -40,8 +40,11 @@ def model_of(folder: Path, metadata: Mapping[str, Any]) -> str:
     return name
 
 
-def site_at(command: ModelOptions, address: str) -> Site:
-    """The site at an address, `scenes/mixed3b` or `hf:PATH/layers.2.resid`."""
+def site_at(command: ModelOptions, address: str, *, named_by_user: bool = False) -> Site:
+    """The site at an address, `scenes/mixed3b` or `hf:PATH/layers.2.resid`.
+
+    The hub is asked for a language model only where the user named it: an SAE's file may name any.
+    """
     if is_language(address):
         from circuits.network.model import best_device
         from sae.language import LanguageSite, TextUnit
@@ -52,7 +55,9 @@ def site_at(command: ModelOptions, address: str) -> Site:
             raise UsageError(
                 f"{address!r} is no hook point of a language model: write tales/layers.2.resid, for example"
             )
-        return LanguageSite(load_language(at.unit.model, device=best_device(command.device)), at.unit.layer)
+        return LanguageSite(
+            load_language(at.unit.model, device=best_device(command.device), hub=named_by_user), at.unit.layer
+        )
     from sae.data.vision_site import VisionSite
 
     model, unit = command.address_of(address)

@@ -26,7 +26,8 @@ class Server:
     """A web server on this machine: files by path, and how each is served.
 
     Ways: "whole"; "truncated" (half of it, then the line is cut, unless asked to go on); "slow" (in small pieces);
-    "no-range" (whole whatever was asked).
+    "no-range" (whole whatever was asked); "drip" (a byte at a time, ten in a second); "endless" (again and again, no
+    length said); "redirect" (to the address that its content is).
     """
 
     address: str
@@ -55,8 +56,11 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             if start >= len(content) > 0:
                 self.send_error(416)
                 return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_response(302 if way == "redirect" else 206 if start else 200)
+            if way == "redirect":
+                self.send_header("Location", content.decode())
+            if way != "endless":
+                self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             body = content[start:]
             try:
@@ -64,6 +68,13 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                     for i in range(0, len(body), 20_000):
                         self.wfile.write(body[i : i + 20_000])
                         time.sleep(0.02)
+                elif way == "drip":
+                    for i in range(len(body)):
+                        self.wfile.write(body[i : i + 1])
+                        time.sleep(0.1)
+                elif way == "endless":
+                    while True:
+                        self.wfile.write(body)
                 elif way == "truncated" and not start:
                     self.wfile.write(body[: len(body) // 2])
                 else:

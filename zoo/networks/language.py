@@ -151,6 +151,7 @@ def load_language(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = torch.float32,
+    hub: bool = True,
 ) -> LanguageModel:
     """A language model with its tokenizer, ready to be looked into.
 
@@ -160,6 +161,8 @@ def load_language(
             there is no such folder.
         device: where to put it.
         dtype: of its weights; None leaves them as they are stored.
+        hub: whether the hub may be asked. False for a name out of a file, which nobody may have looked at: then a model
+            of the hub is read from the cache of Hugging Face, or not at all.
 
     Raises:
         ModelError: no such model (the message lists where it was searched), a folder that is none, no tokenizer, or
@@ -179,7 +182,15 @@ def load_language(
     if path is not None:
         return _from_folder(path, f"{PREFIX}{plain}", str(path), device, dtype)
     if name.startswith(PREFIX) and _HUB_ID.fullmatch(plain):
-        return _load(plain, name, "the Hugging Face hub", device, dtype, local=False)
+        try:
+            return _load(plain, name, "the Hugging Face hub", device, dtype, local=not hub)
+        except ModelError as error:
+            if hub:
+                raise
+            raise ModelError(
+                f"{name} is not on this machine, and the hub is not asked because a file names it, not you: "
+                f"`hf download {plain}` fetches it ({error})"
+            ) from error
     raise ModelError(_not_found(name, plain))
 
 
@@ -275,6 +286,8 @@ def _load(
     kind = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     try:
         config = transformers.AutoConfig.from_pretrained(path, **shared)
+        # what is asked for next is of the same commit, should the repository change in between
+        shared["revision"] = getattr(config, "_commit_hash", None) or "main"
         auto_class = getattr(transformers, _auto_class(config))
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **shared)
         # other shapes are let through, to be named below

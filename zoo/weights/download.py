@@ -1,4 +1,8 @@
-"""Fetching one file over HTTP: verified before it gets its name, resumed after a kill, once for all processes."""
+"""Fetching one file over HTTP: verified before it gets its name, resumed after a kill, once for all processes.
+
+A server cannot make it wait without end or fill the disk: sizes and rates are bounded, and a redirection leads to http
+or https only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,6 +25,19 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 _LOCK_SECONDS = 1800.0
+MAX_BYTES = 16 * 2**30
+"""Bytes of a file at most; the largest networks of torchvision and timm have some 5 GB."""
+SLOWEST = 1024.0
+"""Bytes a second; a server that sends less for the time of a time-out counts as gone, so that none holds the lock."""
+
+# no ftp, file or data handler, which urllib's own opener has: a redirection cannot lead there
+_opener = urllib.request.OpenerDirector()
+for _handler in (
+    urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor,
+    urllib.request.UnknownHandler,
+):  # fmt: skip
+    _opener.add_handler(_handler())
 
 
 def fetch(
@@ -28,6 +46,7 @@ def fetch(
     *,
     verify: Callable[[Path], None],
     timeout: float = 30.0,
+    limit: int = MAX_BYTES,
     progress: Progress = None,
 ) -> Path:
     """Fetch `url` to `target`, which appears only when whole, verified and on disk.
@@ -39,12 +58,13 @@ def fetch(
         url: an http or https address.
         target: the file to make; its folder is made too.
         verify: raises `WeightsError` when a file is not the expected one.
-        timeout: seconds without an answer after which the server counts as gone.
+        timeout: seconds without an answer, or at less than `SLOWEST`, after which the server counts as gone.
+        limit: bytes at most.
         progress: True for a bar, or a function of (bytes here, bytes in all, or 0 when unknown).
 
     Raises:
-        WeightsError: no connection, an HTTP error, a truncated answer, a wrong digest, or a folder that cannot be
-            written.
+        WeightsError: no connection, an HTTP error, a truncated, endless or too large answer, a wrong digest, or a
+            folder that cannot be written.
     """
     if not url.startswith(("http://", "https://")):
         raise WeightsError(f"only http and https addresses are fetched, not {url[:80]}")
@@ -55,7 +75,7 @@ def fetch(
                 verify(target)  # another process was quicker
                 return target
             with reporter(progress, "B") as report:
-                return _fetch_alone(url, target, verify, timeout, report)
+                return _fetch_alone(url, target, verify, _Bounds(timeout, limit), report)
     except Timeout as error:
         minutes = _LOCK_SECONDS / 60
         raise WeightsError(f"another process has been fetching {target} for {minutes:.0f} minutes") from error
@@ -65,15 +85,26 @@ def fetch(
         ) from error
 
 
+@dataclass(frozen=True)
+class _Bounds:
+    """What a server may ask of us: seconds of waiting, and bytes."""
+
+    timeout: float
+    limit: int
+
+    def too_large(self, url: str) -> WeightsError:
+        return WeightsError(f"{url} sends more than the {self.limit:,} bytes that are fetched at most")
+
+
 def _fetch_alone(
     url: str,
     target: Path,
     verify: Callable[[Path], None],
-    timeout: float,
+    bounds: _Bounds,
     report: Callable[[int, int], None],
 ) -> Path:
     part = target.with_name(target.name + ".part")
-    resumed = _receive(url, part, timeout, report)
+    resumed = _receive(url, part, bounds, report)
     try:
         verify(part)
     except WeightsError as error:
@@ -82,7 +113,7 @@ def _fetch_alone(
             raise WeightsError(f"what {url} sent is not the expected file: {_reason(error, part)}") from error
         # The first half was of another file, or damaged when the process died: once more, from the start.
         log.warning("the resumed download of %s does not verify; fetching it from the start", url)
-        return _fetch_alone(url, target, verify, timeout, report)
+        return _fetch_alone(url, target, verify, bounds, report)
     part.replace(target)
     _sync_folder(target.parent)
     return target
@@ -93,21 +124,23 @@ def _reason(error: WeightsError, part: Path) -> str:
     return str(error).replace(str(part), "it").partition(". Damaged")[0]
 
 
-def _receive(url: str, part: Path, timeout: float, report: Callable[[int, int], None]) -> bool:
+def _receive(url: str, part: Path, bounds: _Bounds, report: Callable[[int, int], None]) -> bool:
     """Bring `part` up to the whole answer; True when it was continued from an earlier attempt."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "vision-circuits"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with _opener.open(request, timeout=bounds.timeout) as answer:
             resumed = have > 0 and answer.status == http.HTTPStatus.PARTIAL_CONTENT
             have = have if resumed else 0
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length and length.isdigit() else 0
+            if total > bounds.limit:
+                raise bounds.too_large(url)
             log.info("fetching %s (%.0f MB)%s", url, total / 1e6, f", from byte {have}" if resumed else "")
             with part.open("ab" if resumed else "wb") as file:
-                have = _copy(answer, file.write, have, total, report)
+                have = _copy(answer, file.write, have, total, url, bounds, report)
                 file.flush()
                 os.fsync(file.fileno())
     except urllib.error.HTTPError as error:
@@ -129,18 +162,27 @@ def _copy(
     write: Callable[[bytes], int],
     have: int,
     total: int,
+    url: str,
+    bounds: _Bounds,
     report: Callable[[int, int], None],
 ) -> int:
-    logged = time.monotonic()
+    logged = since = time.monotonic()
+    before = have
     while True:
         try:
-            chunk = answer.read(_CHUNK)
+            chunk = answer.read1(_CHUNK)  # what is there: `read` would wait for all of it, however slowly it comes
         except http.client.IncompleteRead as error:
             chunk = error.partial
         if not chunk:
             return have
-        write(chunk)
         have += len(chunk)
+        if have > bounds.limit:
+            raise bounds.too_large(url)
+        write(chunk)
+        if (seconds := time.monotonic() - since) > bounds.timeout:
+            if have - before < SLOWEST * seconds:
+                raise TimeoutError(f"{have - before} bytes in {seconds:.0f} seconds; call again to go on from there")
+            since, before = time.monotonic(), have
         report(have, total)
         if time.monotonic() - logged > 5:
             logged = time.monotonic()

@@ -70,7 +70,8 @@ class Explore(ModelChoice):
         def show(console: Console) -> None:
             console.print("the explorer has ended")
 
-        return CommandResult(document, show, code=0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else 1)
+        ended = {-getattr(signal, name, 0) for name in ("SIGINT", "SIGTERM", "SIGHUP")} | {0, 130, 143}
+        return CommandResult(document, show, code=0 if code in ended else 1)
 
     def _check(self) -> None:
         if not 0 < self.port < 65536:

@@ -64,7 +64,7 @@ class EvaluateSAE(OtherInputs):
 
         elapsed = clock()
         loaded = load(self.folder)
-        site = site_at(self, self._address(loaded.metadata))
+        site = site_at(self, self._address(loaded.metadata), named_by_user=self.address is not None)
         evaluations: dict[str, Evaluation] = {}
         for name, (inputs, labels) in self._sets(loaded.metadata, site).items():
             with session.progress(f"evaluating on {name} {input_kind(site)}") as report:

@@ -119,7 +119,7 @@ class TrainSAE(ModelOptions):
         elapsed = clock()
         configs = self._configs()
         sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
-        site = site_at(self, self.address)
+        site = site_at(self, self.address, named_by_user=True)
         sources = self.images if self.text is None else (self.text,)
         inputs = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed)
         training, held_out = split(inputs.data, self.held_out, self.seed)

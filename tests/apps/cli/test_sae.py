@@ -195,3 +195,13 @@ def test_architectures_are_swept(cli: Cli, tmp_path: Path) -> None:
     assert len({r["folder"] for r in runs}) == 4
     ran = cli(*few, "--sweep", "architecture=topk,relu", "k=2,4", "--out", tmp_path / "other")
     assert is_refused(ran) and "k" in ran.err
+
+
+def test_a_model_of_the_hub_that_only_a_file_names_is_not_fetched(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    loaded = sae.load(trained)
+    loaded.metadata.update(model="hf:evil/repo", layer="layers.2.resid", site="language")
+    sae.save(tmp_path / "evil", loaded)
+    for command in ("eval", "features"):
+        ran = cli("sae", command, tmp_path / "evil", "--text", "tales:5")
+        assert is_refused(ran) and "hf download evil/repo" in ran.err, ran.err

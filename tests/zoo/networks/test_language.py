@@ -209,3 +209,18 @@ def test_what_is_fed_is_known_while_the_model_runs_and_not_after(folder: Path) -
     with pytest.raises(IndexError):
         lm.run(torch.tensor([[1, 999]]))
     assert lm.feed is None
+
+
+def test_a_model_that_only_a_file_names_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def from_pretrained(path: str, *, local_files_only: bool, **_: object) -> None:
+        asked.append(local_files_only)
+        raise OSError("no such files in the cache")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", from_pretrained)
+    with pytest.raises(ModelError, match="`hf download evil/repo` fetches it"):
+        load_language("hf:evil/repo", hub=False)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_language("hf:evil/repo")
+    assert asked == [True, False]

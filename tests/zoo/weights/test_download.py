@@ -82,6 +82,41 @@ def test_a_server_that_cannot_go_on_is_asked_from_the_start(server: Server, tmp_
     assert target.read_bytes() == CONTENT
 
 
+def test_a_server_that_hardly_sends_anything_does_not_hold_the_lock(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    url = server.serve("file.bin", CONTENT, "drip")
+    with pytest.raises(WeightsError, match=r"cannot reach .*bytes in 1 seconds; call again"):
+        fetch(url, target, verify=expecting(CONTENT), timeout=0.5)
+    assert 0 < (tmp_path / "file.bin.part").stat().st_size < 100 and not target.exists()
+    server.serve("file.bin", CONTENT)
+    assert fetch(url, target, verify=expecting(CONTENT)).read_bytes() == CONTENT  # from where it was
+
+
+@pytest.mark.parametrize("way", ["whole", "endless"])
+def test_no_more_is_fetched_than_is_allowed(server: Server, tmp_path: Path, way: str) -> None:
+    url = server.serve("file.bin", CONTENT, way)
+    with pytest.raises(WeightsError, match="more than the 399,999 bytes"):
+        fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT), limit=399_999)
+    part = tmp_path / "file.bin.part"
+    assert not part.exists() or part.stat().st_size <= 399_999
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "file", "data", "gopher"])
+def test_a_redirection_leads_nowhere_but_to_http(server: Server, tmp_path: Path, scheme: str) -> None:
+    there = tmp_path / "secret"
+    there.write_bytes(CONTENT)
+    address = {"file": there.as_uri(), "data": "data:,x"}.get(scheme, f"{scheme}://127.0.0.1:9/x")
+    url = server.serve("file.bin", address.encode(), "redirect")
+    with pytest.raises(WeightsError, match="edirect|unknown url type"):
+        fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT))
+
+
+def test_a_redirection_to_http_is_followed(server: Server, tmp_path: Path) -> None:
+    there = server.serve("there.bin", CONTENT)
+    url = server.serve("file.bin", there.encode(), "redirect")
+    assert fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT)).read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("left", [b"x" * 1000, b"x" * 500_000], ids=["shorter", "longer than the file"])
 def test_leftovers_of_another_file_do_not_spoil_the_download(server: Server, tmp_path: Path, left: bytes) -> None:
     target = tmp_path / "file.bin"
