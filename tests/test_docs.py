@@ -31,6 +31,13 @@ def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: p
     exec(compile(code, str(guide), "exec", dont_inherit=True), {"__name__": "guide"})
 
 
+def test_a_wrong_cue_is_found_proved_and_removed_in_forty_lines() -> None:
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    story = tutorial.partition("The whole story is the lines from here on")[2].partition("\n## ")[0]
+    lines = [line for block in BLOCK.findall(story) for line in block.splitlines() if line.strip()]
+    assert 20 < len(lines) <= 40
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda g: g.name)
 def test_links_between_guides_lead_somewhere(guide: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", guide.read_text()):

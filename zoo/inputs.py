@@ -8,12 +8,20 @@ that all that is done to images in [0, 1] can be done to them; `normalize` gives
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ModelError
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str):
+        raise ModelError(f"input mean and std are numbers, got {value!r}")
+    return value if isinstance(value, int | float) else float(value)  # numbers of NumPy and of torch
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class InputSpec:
     Attributes:
         size: height and width in pixels (an int means a square); `(T,)` for sequences, `(D, H, W)` for volumes.
         channels: number of input channels.
-        mean, std: per channel (or one for all), in the units after `scale`, in the network's channel order.
+        mean, std: per channel (or one for all, also as a number), in the units after `scale`, in the network's channel
+            order.
         scale: 1 for networks trained on [0, 1], 255 for those trained on bytes.
         order: "RGB" or "BGR", the channel order that the network expects.
         resize: short side, in pixels, that photographs are resized to before the center crop (default: `size`).
@@ -46,6 +55,10 @@ class InputSpec:
     range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # what people write: 0.5, [0.485, 0.456, 0.406]; a tuple can be hashed
+            given: Any = getattr(self, name)
+            values = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+            object.__setattr__(self, name, tuple(map(_number, values)))
         if not isinstance(self.size, int) and not 1 <= len(self.size) <= 3:
             raise ModelError(f"input size is (H, W), (T,) of sequences or (D, H, W) of volumes; got {self.size}")
         if min((self.size,) if isinstance(self.size, int) else self.size) < 1:

@@ -55,6 +55,19 @@ class Accuracy(Result):
 
     described = ("top1", "interval", "edited_top1", "change", "change_interval", "random_changes", "by_class")
 
+    def __repr__(self) -> str:
+        line = f"{self.model} on {self.images}: top-1 {self.top1:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+        if self.edited_top1 is not None and self.change_interval is not None:
+            low, high = self.change_interval
+            line += f"; with the edits {self.edited_top1:.3f}, a change of {self.change:+.3f} [{low:+.3f}, {high:+.3f}]"
+        if self.random_changes:
+            line += f"; of other units {min(self.random_changes):+.3f} to {max(self.random_changes):+.3f}"
+        return f"Accuracy({line})"
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each class, as `by_class`; "random" is the mean over the draws."""
+        return [{k: float(np.mean(v)) if k == "random" else v for k, v in row.items()} for row in self.by_class]
+
     @property
     def top1(self) -> float:
         """Share of images whose class is the first choice."""
@@ -194,7 +207,10 @@ def class_labels(model: Model, images: Images, labels: Sequence[int | str] | Non
         CircuitsError: there are no labels, as many as there are no images, or indices outside the class scores.
     """
     if labels is None and images.labels is None:
-        raise CircuitsError(f"{images.name} has no labels: give labels=, the class of each image")
+        raise CircuitsError(
+            f"{images.name} has no labels: give labels=, the class of each image; or, where each folder is a class, "
+            "torchvision.datasets.ImageFolder(...) as the images"
+        )
     given: list[int | str] = list(labels or ())
     if labels is None:
         given = list(labels_counted_as(images.labels or [], images.classes, model.classes))

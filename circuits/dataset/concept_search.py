@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,8 +82,10 @@ class Findings(Listed[Finding]):
     chance: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    _inputs: ClassVar[str] = "images"
+
     def __repr__(self) -> str:
-        concept = f"{self.n_positive} images with the concept, {self.n_negative} without"
+        concept = f"{self.n_positive} {self._inputs} with the concept, {self.n_negative} without"
         best = f"best {self[0].unit} with AUC {self[0].auc:.3f} (chance {self.chance:.3f})" if self.rows else "no unit"
         return f"{type(self).__name__}({len(self)} units on {concept}: {best})"
 

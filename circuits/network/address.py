@@ -4,17 +4,18 @@ The same string serves the API, the command line, URLs, JSON and figures. Every 
 be left out: `mixed4c`, `mixed4c:499`, `googlenet-bvlc/mixed4c:499@7,7`, `googlenet-bvlc/mixed4c~topk-8k:1021`.
 A module that runs more than once has one layer per call: `layer1.0.relu.call1` is its second call. In a network of
 tokens a unit is a dimension of the stream, `@y,x` a patch of the grid, and `block3:17@cls` the class token; the layer
-of class tokens alone is `block3.cls`. In a network of sequences a position is `@t`, in one of volumes `@z,y,x`.
+of class tokens alone is `block3.cls`. `logits:truck` is the score of a class by its name, which
+`Model.resolve` turns into its number. In a network of sequences a position is `@t`, in one of volumes `@z,y,x`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from circuits.errors import AddressError, shorten
+from circuits.errors import AddressError, did_you_mean, shorten
 
 MAX_LENGTH = 300
 _LAYER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
@@ -146,6 +147,41 @@ class Unit:
     def channel(self) -> Unit:
         """The same unit at every position."""
         return replace(self, at=None, token=None)
+
+
+def split_class(text: str) -> tuple[str, str | None]:
+    """`logits:truck` as `("logits", "truck")`; any other address as it is, and None.
+
+    >>> split_class("scenes/logits:dog_left"), split_class("logits:3"), split_class("mixed4a:11")
+    (('scenes/logits', 'dog_left'), ('logits:3', None), ('mixed4a:11', None))
+    """
+    layer, _, name = text.partition(":") if isinstance(text, str) else (text, "", "")
+    named = name and layer.rpartition("/")[2] == "logits" and not re.match(r"\d{1,9}(?:@|$)", name, re.ASCII)
+    return (layer, name) if named else (text, None)
+
+
+def of_class(text: str, classes: Sequence[str], model: str) -> str:
+    """The address of the score of a class named by name, `logits:truck` as `logits:3`; any other as it is.
+
+    Args:
+        text: the address; classes: of the model, in the order of its scores; model: its name, for messages.
+
+    Raises:
+        AddressError: no class is called that, or several are.
+    """
+    layer, name = split_class(text)
+    if name is None:
+        return text
+    numbers = [i for i, called in enumerate(classes) if called == name]
+    if len(numbers) == 1:
+        return f"{layer}:{numbers[0]}"
+    if numbers:
+        several = " and ".join(f"logits:{i}" for i in numbers)
+        raise AddressError(
+            f"{model} has {len(numbers)} classes called {shorten(name)!r}: name one by number, {several}"
+        )
+    hint = did_you_mean(name, classes) if classes else " Its classes have no names: write logits:NUMBER."
+    raise AddressError(f"{model} has no class {shorten(name)!r}.{hint}")
 
 
 def _written(at: tuple[int, ...]) -> str:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from circuits.common.examples import Example
+from circuits.errors import CircuitsError
 from zoo.common.results import Result, Results, called
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+PNG_CHANNELS = ((1, 1), (1, 2), (3, 3), (3, 4))
+"""Channels of a model and of its images that a PNG can hold: gray or colors, with an opacity or without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +74,19 @@ class Visualization(Result):
             f"weaker than its top activating image (peak {self.peak:.3g} against {strongest:.3g}): it lacks something "
             "that drives the unit; try more steps, or transforms=[Jitter(2)]"
         )
+
+    def pil(self) -> PILImage:
+        """The optimized image as a PIL image, 8 bits a channel: `visualization.pil().save("unit.png")`.
+
+        Raises:
+            CircuitsError: the network's images are not gray, RGB or, with an opacity, RGBA.
+        """
+        from PIL import Image
+
+        if (self.channels, len(self.image)) not in PNG_CHANNELS:
+            raise CircuitsError(f"images of {self.channels} channels have no colors; .image holds the numbers")
+        pixels = (self.image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
     def _facts(self) -> dict[str, Any]:
         names = ("unit", "variant", "status", "response", "peak", "optimum", "steps", "seed", "image")

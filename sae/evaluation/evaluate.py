@@ -65,6 +65,11 @@ class Evaluation(Result):
     sampling: Sampling
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        r, text = self.reconstruction, f"{self.address} on {self.inputs.get('name')}"
+        line = f"Evaluation({text}: FVU {r.fvu:.3f}, L0 {r.l0:.1f}, {r.dead:.0%} of {len(r.density)} latents dead"
+        return line + "".join(f"; {name} FVU {of.fvu:.3f}" for name, of in r.baselines.items()) + ")"
+
     def recovered(self, metric: str = "top1", way: str = SPLICED, floor: str = MEAN) -> float:
         """Share of what is lost under an ablation that a way keeps: (way - floor) / (clean - floor).
 

@@ -14,6 +14,7 @@ from sae.language.loss import TextLoss
 from sae.language.site import LanguageSite
 from sae.language.text_attribution import Cause, TextAttribution, attribute_text
 from sae.language.texts import Texts, open_texts, read_texts
+from zoo.networks.language import load_language
 
 __all__ = [
     "Activity",
@@ -31,6 +32,7 @@ __all__ = [
     "attribute_text",
     "gates",
     "known_features",
+    "load_language",
     "open_texts",
     "promoted",
     "read_texts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class LatentFindings(Findings):
     """
 
     rows: tuple[LatentFinding, ...]
+
+    _inputs: ClassVar[str] = "inputs"
 
     @property
     def best(self) -> LatentFinding:

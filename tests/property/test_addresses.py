@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from circuits import Unit
 from circuits.errors import AddressError
+from circuits.network.address import of_class
 
 WORD = string.ascii_letters + string.digits + "_"
 names = st.builds(str.__add__, st.sampled_from(WORD), st.text(WORD + ".-", max_size=30))
@@ -159,3 +160,20 @@ def test_the_parts_of_an_address() -> None:
     assert unit == Unit("layer1.0.relu.call1", 1021, "torchvision/resnet18", "topk-8k", (3, 5))
     assert unit.short == "layer1.0.relu.call1~topk-8k:1021@3,5"
     assert str(unit.channel) == "torchvision/resnet18/layer1.0.relu.call1~topk-8k:1021"
+
+
+NAMES = ["dog_left", "tench, Tinca tinca", "crane", "crane", "Füchse", "12"]
+
+
+def test_a_class_is_addressed_by_its_name() -> None:
+    assert of_class("logits:dog_left", NAMES, "m") == "logits:0"
+    assert of_class("m/logits:tench, Tinca tinca", NAMES, "m") == "m/logits:1"
+    assert of_class("a/b/logits:Füchse", NAMES, "a/b") == "a/b/logits:4"
+    for text in ("logits:12", "logits:3@4,5", "logits", "mixed4a:dog_left", "m/my.logits:crane", "logits:"):
+        assert of_class(text, NAMES, "m") == text  # a number is a number, and only class scores have names
+    with pytest.raises(AddressError, match=r"2 classes called 'crane': name one by number, logits:2 and logits:3"):
+        of_class("logits:crane", NAMES, "m")
+    with pytest.raises(AddressError, match=r"no class 'dog_lft'.*dog_left"):
+        of_class("logits:dog_lft", NAMES, "m")
+    with pytest.raises(AddressError, match="no names"):
+        of_class("logits:dog", [], "m")

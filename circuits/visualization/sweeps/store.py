@@ -9,16 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Annotated, Any, TypedDict
 
-import numpy as np
 import torch
 from msgspec import Meta
-from PIL import Image
 
 from circuits.common.examples import Example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import VisualizationError
 from circuits.network.address import Unit
-from circuits.visualization.result import Evidence, Path, Visualization
+from circuits.visualization.result import PNG_CHANNELS, Evidence, Path, Visualization
 from zoo.common.files import write_atomically
 from zoo.common.reading import Count, Expected, Positive, check_arrays
 from zoo.common.results import plain
@@ -95,8 +93,6 @@ SWEEPS = Stored(
 )
 _LONGEST = 180
 """Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
-_PNG_CHANNELS = ((1, 1), (1, 2), (3, 3), (3, 4))
-"""Channels of a model and of its images that a PNG can hold: gray or colors, with an opacity or without."""
 
 
 def file_name(unit: str | Unit, variant: int = 0) -> str:
@@ -214,10 +210,8 @@ def write_files(folder: File, result: Visualization, channels: int) -> None:
     }
     about = {k: v for k, v in plain(result.describe()).items() if k not in ("history", "evidence", "warning")}
     SWEEPS.write_tensors(folder / f"{name}.safetensors", tensors, {"schema": SCHEMA, **about})
-    if (channels, len(result.image)) in _PNG_CHANNELS:
-        rounded = (result.image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        image = Image.fromarray(np.ascontiguousarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded))
-        write_atomically(folder / f"{name}.png", lambda path: image.save(path, format="PNG"))
+    if (channels, len(result.image)) in PNG_CHANNELS:
+        write_atomically(folder / f"{name}.png", lambda path: result.pil().save(path, format="PNG"))
 
 
 def with_pixels(folder: File, result: Visualization) -> Visualization:

@@ -88,3 +88,20 @@ def test_what_has_no_label_is_refused(scenes: circuits.Model) -> None:
             circuits.accuracy(scenes, images, labels=labels)  # type: ignore[arg-type]
     with pytest.raises(CircuitsError, match="no layer of class scores|2 outputs"):
         circuits.accuracy(nets.wrap(nets.TwoOutputs()), nets.pictures(2), labels=[0, 1])
+
+
+def test_it_says_itself_in_a_line_and_in_a_table_of_classes(measured: circuits.Accuracy) -> None:
+    assert f"top-1 {measured.top1:.3f} [" in repr(measured) and f"a change of {measured.change:+.3f} [" in repr(
+        measured
+    )
+    rows = measured.records()
+    assert [row["class"] for row in rows] == [row["class"] for row in measured.by_class]
+    assert measured.random is not None
+    for row, index in zip(rows, np.unique(measured.labels), strict=True):
+        of = measured.labels == index
+        assert row["random"] == pytest.approx((measured.random[:, of] == index).mean())
+
+
+def test_a_folder_without_classes_is_told_how_to_get_them(scenes: circuits.Model) -> None:
+    with pytest.raises(CircuitsError, match="ImageFolder"):
+        circuits.accuracy(scenes, torch.rand(2, 3, 64, 64))

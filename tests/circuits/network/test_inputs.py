@@ -75,3 +75,13 @@ def test_networks_of_sequences_and_volumes_say_how_they_are_declared(kind: type[
     with pytest.raises(CircuitsError, match=f"InputSpec declares what they are of, {what}, size=") as error:
         circuits.wrap(Sequences(kind).eval())
     assert "\n" not in str(error.value)
+
+
+def test_numbers_and_lists_stand_for_what_they_are_of_each_channel() -> None:
+    spec = circuits.InputSpec(size=16, mean=0.5, std=[0.25, 0.5, 0.5])
+    assert spec == circuits.InputSpec(size=16, mean=(0.5,), std=(0.25, 0.5, 0.5)) and isinstance(hash(spec), int)
+    assert circuits.InputSpec(mean=torch.tensor([0.5, 0.25, 0.0])).mean == (0.5, 0.25, 0.0)
+    with pytest.raises(ModelError, match="numbers, got '0.5'"):
+        circuits.InputSpec(mean="0.5")
+    with pytest.raises(ModelError, match="2 values for 3 channels"):
+        circuits.InputSpec(std=[0.5, 0.5])

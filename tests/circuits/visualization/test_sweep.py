@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import circuits
-from circuits.errors import AddressError
+from circuits.errors import AddressError, CircuitsError
 from circuits.network.address import Unit
 from circuits.visualization import VisualizationError, parametrizations, visualize
 from circuits.visualization.result import Visualization
@@ -92,7 +92,10 @@ def test_the_png_has_the_channels_of_the_image(tmp_path: Path, channels: int, al
     assert png.exists() == bool(mode)
     if mode:
         with Image.open(png) as image:
-            assert image.mode == mode
+            assert image.mode == mode and np.array_equal(image, read_sweep(tmp_path)[0].pil())
+    else:
+        with pytest.raises(CircuitsError, match="5 channels have no colors"):
+            read_sweep(tmp_path)[0].pil()
 
 
 def test_variants_neurons_and_latents_have_files_of_their_own(model: circuits.Model, tmp_path: Path) -> None:
