@@ -7,6 +7,8 @@ Everything has one address, `model/layer:unit@y,x`. Functions return results, an
     score = circuits.score(model, circuit, images="scenes:200")
 """
 
+import warnings
+
 from circuits import stimuli
 from circuits.activations.atlas import Atlas, AtlasSettings
 from circuits.activations.atlas_builder import activation_atlas
@@ -51,9 +53,12 @@ from circuits.units.weight_factors import Factors, Families, families, one_sided
 from circuits.visualization import RenderSettings, Visualization, Visualizations, visualize
 from zoo.cards import register
 from zoo.common.drawings import drawn_by
+from zoo.common.installation import installation_problem
 from zoo.inputs import InputSpec
 
 drawn_by("circuits.plot.results")
+if _problem := installation_problem():
+    warnings.warn(_problem, RuntimeWarning, stacklevel=2)
 
 __all__ = [
     "Ablate",

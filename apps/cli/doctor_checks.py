@@ -70,7 +70,11 @@ def python() -> Iterator[Finding]:
         "" if new else "Python 3.11 or later",
     )
     own = _version("vision-circuits")
-    yield Finding("Python", "vision-circuits", "ok", own or "run from its sources")
+    from zoo.common.installation import MEND, installation_problem
+
+    problem = installation_problem()
+    detail = problem or own or "run from its sources"
+    yield Finding("Python", "vision-circuits", "broken" if problem else "ok", detail, MEND if problem else "")
     for name in ("numpy", "pillow", "safetensors", "scikit-learn", "matplotlib", "networkx"):
         there = _version(name)
         yield Finding(

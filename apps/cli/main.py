@@ -84,6 +84,11 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         if _is_bad_input(error):
             return _print_error(str(error), BAD_INPUT)
+        if isinstance(error, ImportError | AttributeError):
+            from zoo.common.installation import installation_problem
+
+            if problem := installation_problem():
+                return _print_error(problem, FAILED)
         detail = " ".join(str(error).split())[:300]
         return _print_error(f"unexpected {type(error).__name__}: {detail} (--debug shows where)", FAILED)
 

@@ -6,6 +6,10 @@ import dataclasses
 import doctest
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+import circuits
 from zoo.common import checks, registries, results, settings
 from zoo.common.checks import number, one_of, whole_number
+from zoo.common.installation import installation_problem
 from zoo.common.registries import Registry
 from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.common.settings import settings_of
@@ -126,3 +132,32 @@ def test_settings_are_made_of_options_or_replaced_by_them() -> None:
         settings_of(_Blur, None, {"raduis": 3}, error=ImageError)
     with pytest.raises(CircuitsError, match="settings= takes a _Blur, not a int"):
         settings_of(_Blur, 3, {})  # type: ignore[arg-type]
+
+
+def test_another_project_s_package_of_the_same_name_is_noticed(tmp_path: Path) -> None:
+    assert installation_problem() is None  # this checkout
+    assert "no package `circuits`" in str(installation_problem([str(tmp_path)]))
+    package = tmp_path / "circuits"
+    package.mkdir()
+    (package / "__init__.py").write_bytes((Path(circuits.__file__)).read_bytes())
+    assert installation_problem([str(tmp_path)]) is None
+    (tmp_path / "circuits_of_mine-1.0.dist-info").mkdir()
+    assert installation_problem([str(tmp_path)]) is None
+    (tmp_path / "circuits-3.2.5.dist-info").mkdir()  # installed before this one
+    assert "(circuits-3.2.5) is installed in the same folder" in str(installation_problem([str(tmp_path)]))
+    (package / "__init__.py").write_text('"""Lightweight Event driven Framework"""\n')  # installed after it
+    problem = installation_problem([str(tmp_path)])
+    assert problem is not None and "another project's" in problem and "--force-reinstall" in problem
+
+
+def test_the_command_line_says_that_circuits_is_another_project_s(tmp_path: Path) -> None:
+    (tmp_path / "circuits").mkdir()
+    (tmp_path / "circuits" / "__init__.py").write_text("from missing import Component\n")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(circuits.__file__).parents[1])]),
+    }
+    for command, code in ((["layers", "scenes"], 1), (["doctor"], 1)):
+        run = [sys.executable, "-m", "apps.cli", *command]
+        ran = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == code and "another project's" in ran.stdout + ran.stderr, ran.stderr
