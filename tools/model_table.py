@@ -7,11 +7,12 @@ tests/contract/test_model_table.py checks all of `NAMES`.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,8 @@ import sae
 from circuits.dataset.streaming_statistics import Plan
 from circuits.errors import CircuitsError
 from circuits.network.linearized import linearized
-from zoo.registry import build
+from zoo.networks.torchvision import classifiers
+from zoo.registry import Loaded, build
 
 TORCHVISION = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
@@ -57,26 +59,44 @@ _PLAN = Plan(top=2, few=1, per_band=1, samples=2, draws=1)
 
 @dataclass
 class Row:
-    """What one network gives: verb -> "right", or the text of the refusal."""
+    """What one network gives: verb -> "right", or the text of the refusal; and the seconds that a verb took."""
 
     name: str
     size: tuple[int, int] = (0, 0)
     outcomes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Wrong(AssertionError):
     """A value that plain PyTorch does not give."""
 
 
-def opened(name: str, size: int | None = None) -> tuple[circuits.Model, Tensor]:
+def _small_input(loaded: Loaded) -> circuits.InputSpec:
+    """Images as the card says; networks that take any size are given small ones.
+
+    A detector of the R-CNN kind scales images itself, so that their short side has 800 pixels: 160 here.
+    """
+    library, _, name = loaded.card.name.partition("/")
+    if library != "torchvision" or name in classifiers():
+        return loaded.card.input
+    scaling = getattr(loaded.module, "transform", None)
+    if scaling is not None and scaling.fixed_size is not None:  # SSD has one size
+        return replace(loaded.card.input, size=scaling.fixed_size)
+    if scaling is not None:
+        scaling.min_size = (160,)
+    return replace(loaded.card.input, size=160, resize=None)
+
+
+def opened(name: str) -> tuple[circuits.Model, Tensor]:
     """The network with random weights, none of them zero, and two images."""
     loaded = build(name, weights="random")
+    spec = _small_input(loaded)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in loaded.module.parameters():  # gains and heads that begin at zero hide what is behind them
             if p.numel() < 2 or float(p.float().std()) == 0:
                 p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    model = circuits.Model(loaded.module, loaded.card.input, name=name, card=loaded.card)
+    model = circuits.Model(loaded.module, spec, name=name, card=loaded.card)
     images = torch.rand((2, *model.input.shape), generator=generator)
     return model, images
 
@@ -91,6 +111,7 @@ def check(name: str) -> Row:
     row = Row(name, model.input.hw)
     work = _Checks(model, images)
     for verb in VERBS:
+        begin = time.perf_counter()
         try:
             getattr(work, verb.replace(" ", "_"))()
             row.outcomes[verb] = RIGHT
@@ -99,6 +120,7 @@ def check(name: str) -> Row:
         except Exception as error:
             error.add_note(f"{verb} on {name}")
             raise
+        row.seconds[verb] = round(time.perf_counter() - begin, 1)
     return row
 
 
@@ -337,24 +359,22 @@ class _Checks:
             right = self._maps(attribution.start, right)
         _same(method, attribution.values, right)
         if source == "input" and read == self.model.class_scores:
-            _same(f"{method} of captum", attribution.values, self._captum(method, steps, read, unit))
+            _same(f"{method} of captum", attribution.values, self._captum(method, steps, read, unit, positions))
 
-    def _captum(self, method: str, steps: int, read: str, unit: int) -> Tensor:
+    def _captum(self, method: str, steps: int, read: str, unit: int, positions: list[tuple[int, int]]) -> Tensor:
         """The same attribution to pixels by captum."""
 
         def scores(images: Tensor) -> Tensor:
-            return self._maps(read, self._read(images, read)).flatten(2).amax(2)
+            maps = self._maps(read, self._read(images, read))  # of the images again and again, step by step
+            return torch.stack(
+                [maps[i, unit, y, x] for i, (y, x) in enumerate(positions * (len(maps) // len(positions)))]
+            )
 
         images = self.images.clone().requires_grad_()
         if method == "grad*act":
-            return InputXGradient(scores).attribute(images, target=unit).detach()  # type: ignore[no-any-return]
-        return (
-            IntegratedGradients(scores)
-            .attribute(  # type: ignore[no-any-return]
-                images, target=unit, n_steps=steps, method="riemann_middle"
-            )
-            .detach()
-        )
+            return InputXGradient(scores).attribute(images).detach()  # type: ignore[no-any-return]
+        integrated = IntegratedGradients(scores).attribute(images, n_steps=steps, method="riemann_middle")
+        return integrated.detach()  # type: ignore[no-any-return]
 
     def _read(self, images: Tensor, name: str) -> Tensor:
         outputs: list[Tensor] = []
@@ -448,7 +468,7 @@ def main(names: list[str]) -> None:
     rows = {row.name: row for row in map(_row, RESULTS.read_text().splitlines())} if RESULTS.exists() else {}
     for name in names or [n for n in NAMES if n not in rows]:
         rows[name] = row = check(name)
-        print(name, {verb: text[:60] for verb, text in row.outcomes.items()}, flush=True)
+        print(name, {verb: (text[:60], row.seconds.get(verb)) for verb, text in row.outcomes.items()}, flush=True)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
@@ -462,4 +482,6 @@ def _row(line: str) -> Row:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"networks; without any, those that {RESULTS} does not have")
+    main(parser.parse_args().names)

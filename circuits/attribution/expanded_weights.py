@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.frozen_attention import frozen_weights
 from circuits.attribution.kernel_composition import compose, support
-from circuits.attribution.linearity import check_linear, first_nonlinear, probe_images
+from circuits.attribution.linearity import LinearPath, first_nonlinear, probe_images
 from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
@@ -205,7 +205,7 @@ def _through_graph(
         raise GraphError(f"{source} and {targets.layer} have no weights between them")
     channels = torch.tensor(targets.indices)
     directions = read_directions(model, targets.layer, targets.basis, targets.indices)
-    kernels, used = None, "exact"
+    kernels, path, used = None, None, "exact"
     ends = model.layers[start].axes, model.layers[targets.layer].axes
     if not _all_maps(graph, begin, end):
         if method == "exact":
@@ -214,6 +214,7 @@ def _through_graph(
                 "channels first all the way; method='auto' differentiates"
             )
         with _naming_attention(graph, begin, end):
+            path = _path(model, graph, begin, end, directions, targets.indices, ends)
             kernels, offset, stride = _differentiate_whole(graph, begin, end, directions, channels, ends)
         used = "vjp"
     elif method != "vjp":
@@ -224,12 +225,14 @@ def _through_graph(
             if method == "exact":
                 raise
     if kernels is None:
+        with _naming_attention(graph, begin, end):
+            path = _path(model, graph, begin, end, directions, targets.indices, ends)
         kernels, offset, stride = _differentiate(graph, begin, end, directions, channels, max_memory)
         used = "vjp"
     weights = ExpandedWeights(kernels, source, targets.names, start, offset, stride, used)
-    if used == "vjp":
+    if path is not None:
         with _naming_attention(graph, begin, end):
-            _check_graph(model, graph, begin, end, weights, directions, targets.indices, ends)
+            path.check(kernels, weights.patches)
     return weights
 
 
@@ -327,14 +330,17 @@ def _differentiate_whole(
         return measured_kernels(leaf, out, directions, channels.tolist(), as_map)
 
 
-def _check_graph(
-    model: Model, graph: Graph, begin: Any, end: Any, weights: ExpandedWeights, directions: Tensor | None, rows: Any,
-    ends: tuple[Axes, Axes],
-) -> None:  # fmt: skip
-    """Raise where an operation whose meaning is unknown (a product of two maps, say) makes the path nonlinear."""
+def _path(
+    model: Model, graph: Graph, begin: Any, end: Any, directions: Tensor | None, rows: Any, ends: tuple[Axes, Axes]
+) -> LinearPath | None:
+    """The path as it computes, where an operation of unknown meaning (a product of two maps, say) may bend it.
+
+    Raises:
+        GraphError: it is far from linear.
+    """
     unknown = [n for n in graph.between(begin, end)[1:] if graph.ops[n].kind in ("other", "softmax")]
     if not unknown:
-        return
+        return None
 
     def run(acts: Tensor, nodes: list[Any]) -> dict[Any, Tensor]:
         whole = acts.new_zeros((len(acts), *(shape_of(begin) or ())[1:]))
@@ -353,7 +359,9 @@ def _check_graph(
     with torch.no_grad():
         images = model.input.normalize(_probe_images(model))
         acts = ends[0].maps(graph.run({graph.input: images}, [begin])[begin])
-    check_linear(weights.kernels, weights.patches, acts, evaluate, culprit)
+    path = LinearPath(acts, evaluate, culprit)
+    path.refuse_gates()
+    return path
 
 
 def _probe_images(model: Model) -> Tensor:
@@ -375,12 +383,7 @@ def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWei
     """Without a graph: differentiate the whole linearized network at a gray image, then crop."""
     gray = torch.full((1, *model.input.shape), 0.5, device=model.device, requires_grad=True)
     layer = targets.layer
-    with frozen(model.module), torch.enable_grad(), linearized():
-        acts = outputs(model, gray, [source, layer])
-        to_maps, end = model.layers[source].axes.maps, model.layers[layer].axes.maps(acts[layer])
-        directions = read_directions(model, layer, targets.basis, targets.indices)
-        kernels, offset, stride = measured_kernels(acts[source], end, directions, targets.indices, to_maps)
-    weights = ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
+    directions = read_directions(model, layer, targets.basis, targets.indices)
 
     def evaluate(image: Tensor, points: Tensor) -> Tensor:
         images = image.expand(len(points), -1, -1, -1)
@@ -389,10 +392,19 @@ def _through_module(model: Model, source: str, targets: _Targets) -> ExpandedWei
 
     with torch.no_grad():
         probes = _probe_images(model)
-        acts = read(model, probes, [model.layers[source]])
+        acts = read(model, probes, [model.layers[source]])[source]
     between = f"what lies between {source} and {layer} (a gate, a product or a normalization?)"
-    for image in (gray.detach(), probes[:1]):  # a gate that bypasses the source is another one on another image
-        check_linear(weights.kernels, weights.patches, acts[source], partial(evaluate, image), lambda _: between)
+    # a gate that bypasses the source is another one on another image
+    paths = [LinearPath(acts, partial(evaluate, image), lambda _: between) for image in (gray.detach(), probes[:1])]
+    for path in paths:
+        path.refuse_gates()
+    with frozen(model.module), torch.enable_grad(), linearized():
+        begin_end = outputs(model, gray, [source, layer])
+        to_maps, end = model.layers[source].axes.maps, model.layers[layer].axes.maps(begin_end[layer])
+        kernels, offset, stride = measured_kernels(begin_end[source], end, directions, targets.indices, to_maps)
+    weights = ExpandedWeights(kernels, source, targets.names, source, offset, stride, "vjp")
+    for path in paths:
+        path.check(kernels, weights.patches)
     return weights
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from circuits.attribution.linearity import check_linear, first_nonlinear
+from circuits.attribution.linearity import LinearPath, first_nonlinear
 from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
@@ -117,5 +117,5 @@ def _on_image(
         readable = [n for n in path if not isinstance(graph.layouts[n], str)]
         return repr(first_nonlinear({title(n): v for n, v in run(points, readable).items()}, points) or layers[1])
 
-    check_linear(kernels, lambda points, _: points, acts.expand(2, -1, -1, -1), evaluate, culprit)
+    LinearPath(acts.expand(2, -1, -1, -1), evaluate, culprit).check(kernels, lambda points, _: points)
     return kernels

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from circuits.errors import GraphError
-from circuits.network.layers.axes import Layouts, plain_axes
+from circuits.network.layers.axes import Axes, Layouts, plain_axes
 from circuits.network.layers.readings import layouts_of
 from circuits.network.operations import (
     Op,
@@ -106,9 +106,18 @@ class Graph:
             if op.kind == "input":
                 fields[n] = ReceptiveField((1, 1), (1, 1), (0, 0))
                 continue
-            before = [fields.get(i) for i in op.inputs]
-            fields[n] = _step_field(op, n, before)
+            # a class token that was expanded to as many images is not computed from them
+            sources = [i for i in op.inputs if i.meta.get("labels", "") is not None]
+            read = [self._map(i) for i in (n, *sources)]
+            if all(axes is None or axes.plain for axes in read):
+                fields[n] = _step_field(op, n, [fields.get(i) for i in op.inputs])
+            else:
+                fields[n] = _kept_field(op, read, [fields.get(i) for i in sources])
         return fields
+
+    def _map(self, node: fx.Node) -> Axes | None:
+        layouts = self.layouts[node]
+        return None if isinstance(layouts, str) else layouts[""]
 
     def channel_field(self, node: fx.Node, channel: int) -> ReceptiveField | None:
         """Receptive field of one channel: that of its own branch where the node is a concatenation."""
@@ -473,6 +482,28 @@ def _step_field(op: Op, node: fx.Node, before: list[ReceptiveField | None]) -> R
     if op.skipped or op.kind in ("affine", "softmax", "cat", "add"):
         return _union(fields)
     if p.get("pointwise") and all(_grid(i) == grid for i in op.inputs):
+        return _union(fields)
+    return None
+
+
+def _kept_field(op: Op, read: list[Axes | None], before: list[ReceptiveField | None]) -> ReceptiveField | None:
+    """Receptive field of channels-last maps, tokens and windows, where a position is computed from the same position.
+
+    `read` says how the node's own tensor and those of its inputs are laid out; `tracking` followed rows and columns
+    through all that rearranges them.
+    """
+    known = [axes for axes in read if axes is not None]
+    fields = [f for f in before if f is not None]
+    if len(known) < len(read) or not fields or len(fields) < len(before):
+        return None
+    own, *sources = known
+    if own.grid is None or any(axes.grid != own.grid for axes in sources):
+        return None
+    if op.moves_axes and len(sources) == 1:
+        return fields[0]
+    alike = all(axes.in_same_order(own) for axes in sources)
+    pointwise = op.skipped or op.kind in ("affine", "add") or bool(op.params.get("pointwise"))
+    if alike and (pointwise or (own.channels_last and op.over_last_axis)):
         return _union(fields)
     return None
 

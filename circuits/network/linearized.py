@@ -57,10 +57,11 @@ def linearized() -> Iterator[None]:
 def receptive_fields(
     read: Callable[[Tensor], Mapping[str, Tensor]], shape: Sequence[int], device: torch.device
 ) -> dict[str, ReceptiveField | None]:
-    """Receptive field of every layer that `read` gives `(1, C, h, w)` for an image `(1, *shape)`.
+    """Receptive field of every layer that `read` gives as maps `(1, C, h, w)` for an image `(1, *shape)`.
 
     The linearized network has no dead ReLUs, so a pixel without gradient is one that is not read.
-    None where the field reaches the edge of the image, so that its full size cannot be seen.
+    None where the field reaches the edge of the image, so that its full size cannot be seen, and where it does not
+    move with the position: all positions of a window that attention mixes see the same pixels.
     """
     image = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
     with torch.enable_grad(), linearized():
@@ -74,16 +75,19 @@ def _field(acts: Tensor, image: Tensor) -> ReceptiveField | None:
     if min(h, w) < 2 or not acts.requires_grad:
         return None
     y, x = (h - 1) // 2, (w - 1) // 2
-    here, next_one = _box(acts, image, (y, x)), _box(acts, image, (y + 1, x + 1))
+    boxes = [_box(acts, image, (y + i, x + i)) for i in ((-1, 0, 1) if min(y, x) > 0 else (0, 1))]
     height, width = image.shape[2:]
-    if here is None or next_one is None:
+    if any(box is None for box in boxes):
         return None
+    *before, here, next_one = (box for box in boxes if box is not None)
     size = (here[2] - here[0], here[3] - here[1])
     stride = (next_one[0] - here[0], next_one[1] - here[1])
     touches = min(here[0], here[1]) <= 0 or next_one[2] >= height or next_one[3] >= width
     if touches or min(stride) < 1:
         return None
-    return ReceptiveField(size, stride, (here[0] - y * stride[0], here[1] - x * stride[1]))
+    field = ReceptiveField(size, stride, (here[0] - y * stride[0], here[1] - x * stride[1]))
+    moves = all(box == field.box(y - 1, x - 1, within=(height, width)) for box in before)
+    return field if moves and next_one == field.box(y + 1, x + 1) else None
 
 
 def _box(acts: Tensor, image: Tensor, at: Pair) -> tuple[int, int, int, int] | None:

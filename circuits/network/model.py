@@ -448,8 +448,8 @@ class Model(Drawable):
                 return measured[name]
 
         for name, layer in self.layers.items():
-            plain = layer.axes.layout == "channels-first"
-            field: Any = partial(measure, layer.base) if plain else None
+            of_maps = layer.size is not None and layer.view is None and self.input.dims == 2
+            field: Any = partial(measure, layer.base) if of_maps else None
             self.layers[name] = replace(layer, receptive_field=field)
 
 

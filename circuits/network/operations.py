@@ -53,6 +53,11 @@ _REARRANGE = (
     "chunk", "split", "tensor_split", "getitem", "contiguous", "concat", "cat", "concatenate", "stack", "roll", "flip",
     "channel_shuffle", "narrow", "index_select",
 )  # fmt: skip
+#: those of them after which a position of the map is where the axes of the tensor say: not `flip`, nor a choice
+_MOVES_AXES = (
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "swapaxes",
+    "getitem", "contiguous", "concat", "cat", "concatenate", "roll",
+)  # fmt: skip
 #: the dimensions of a map, as a reduction over positions names them
 _MAPS = ({2, 3}, {-1, -2})
 _ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
@@ -164,6 +169,19 @@ class Op:
     def rearranges(self) -> bool:
         """Whether it moves values to other places, other channels maybe, and changes none."""
         return self.kind in ("cat", "flatten") or "rearranges" in self.params or isinstance(self.module, _MOVERS)
+
+    @property
+    def moves_axes(self) -> bool:
+        """Whether it changes no value, and keeps positions as far as the layout of its output tells them."""
+        moved = self.kind in ("flatten", "cat") or "moves axes" in self.params
+        return moved or isinstance(self.module, (nn.Flatten, nn.Unflatten))
+
+    @property
+    def over_last_axis(self) -> bool:
+        """Whether it mixes nothing but what lies along the last axis: a linear layer, a layer normalization."""
+        own = self.module is not None and is_torchs_own(self.module) and isinstance(self.module, nn.LayerNorm)
+        normalized = getattr(self.module, "normalized_shape", ()) if own else ()
+        return self.kind == "linear" or "over last axis" in self.params or len(normalized) == 1
 
 
 def _has_parameters(module: nn.Module | None) -> bool:
@@ -354,6 +372,8 @@ def _read_function(node: fx.Node, inputs: tuple[fx.Node, ...], constants: Collec
         and len(inputs) == 1
         and not _over_channels(inputs[0], argument(1, "dim", 0)),
         "rearranges": name in _REARRANGE,
+        "moves axes": name in _MOVES_AXES,
+        "over last axis": f is F.layer_norm and len(argument(1, "normalized_shape", ())) == 1,
     }
     return Op("other", inputs, params={key: True for key, holds in params.items() if holds})
 

@@ -62,6 +62,24 @@ class Axes:
         return self.layout in ("channels-first", "vector")
 
     @property
+    def channels_last(self) -> bool:
+        """Whether the last axis of the tensor is its channels, all of them and nothing else."""
+        parts = [len(axis) for axis in self.sizes]
+        features = set(self.order[1 : 1 + self.counts[0]])
+        last = set(range(sum(parts[:-1]), sum(parts)))
+        sizes = [size for axis in self.sizes for size in axis]
+        return not self.plain and last <= features and all(sizes[k] == 1 for k in features - last)
+
+    def in_same_order(self, other: Axes) -> bool:
+        """Whether the same place in two tensors is the same position of their maps; channels may differ in number."""
+        return (
+            (self.plain, self.order, self.counts, self.tokens, self.shift)
+            == (other.plain, other.order, other.counts, other.tokens, other.shift)
+            and len(self.sizes) == len(other.sizes)
+            and all(a == b or len(a) == len(b) == 1 for a, b in zip(self.sizes, other.sizes, strict=True))
+        )
+
+    @property
     def partial(self) -> bool:
         """Whether the tensor also holds tokens that the map does not."""
         return self.tokens is not None

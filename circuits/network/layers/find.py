@@ -60,7 +60,7 @@ class Layers:
 
 
 def _with_axes(layer: Layer, axes: Axes, **changes: object) -> Layer:
-    field = layer.receptive_field if axes.layout == "channels-first" else None
+    field = None if axes.grid is None or "view" in changes else layer.receptive_field
     changes |= {"channels": axes.channels, "size": axes.grid, "axes": axes, "receptive_field": field}
     return replace(layer, **changes)  # type: ignore[arg-type]
 

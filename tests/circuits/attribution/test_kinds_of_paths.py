@@ -88,6 +88,45 @@ def test_what_is_not_linear_has_no_weights(name: str, traced: bool) -> None:
             circuits.expanded_weights(model, source="relu", target="second:1")
 
 
+class Gated(nn.Module):
+    """A gate for all positions between two convolutions, of the means of the channels."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.relu, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1)
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x))
+        out: Tensor = self.second(x * self.gate(x.mean((2, 3), keepdim=True)))
+        return out
+
+
+#: on images, and at their size, none of these moves by more than a few thousandths
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "open": lambda means: F.hardsigmoid(4 + means - means.roll(1, 1)),
+    "shut": lambda means: F.hardsigmoid(means[:, :1] - means[:, 3:4] - 4),
+    "comparing": lambda means: 0.5 + (means[:, 3:4] - means[:, :1] > 2).to(means),
+    "comparing the other way": lambda means: 0.5 + (means[:, :1] - means[:, 3:4] > 2).to(means),
+    "nearly constant": lambda means: torch.sigmoid(0.005 * means.roll(1, 1)),
+}
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["graph", "no graph"])
+@pytest.mark.parametrize("name", list(GATES))
+def test_a_gate_that_hardly_moves_on_images_has_no_weights_either(name: str, traced: bool) -> None:
+    torch.manual_seed(0)
+    net = Gated(GATES[name]).eval()
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        gates = net.gate(torch.relu(net.first(images)).mean((2, 3), keepdim=True))
+    assert float(gates.amax(0).sub(gates.amin(0)).max()) < 0.005
+    model = circuits.Model(net if traced else nets.Undecided(net).eval(), circuits.InputSpec(size=32), name="net")
+    at = "" if traced else "inner."
+    with pytest.raises(GraphError, match="no linear form"):
+        circuits.expanded_weights(model, source=f"{at}relu", target=f"{at}second:1")
+
+
 class PaddedPool(nn.Module):
     """A max pool whose padding it never chooses, as TensorFlow has it, and then a convolution."""
 

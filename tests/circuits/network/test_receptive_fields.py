@@ -204,3 +204,108 @@ def test_without_a_graph_a_field_is_measured_when_it_is_asked_for(monkeypatch: p
         assert model.layers["inner.0"].receptive_field is None
     sent = copy.deepcopy(model.layers["inner.0"])  # as pickle does it, with a function of the model replaced
     assert sent.receptive_field == model.layers["inner.0"].receptive_field == ReceptiveField((3, 3), (1, 1), (0, 0))
+
+
+class ChannelsLast(nn.Module):
+    """A stem, and a block as those of ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, stride=4)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.norm, self.wide, self.act, self.narrow = nn.LayerNorm(6), nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6)
+        self.end = nn.Conv2d(6, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inner: Tensor = self.act(self.wide(self.norm(self.depthwise(x).permute(0, 2, 3, 1))))
+        out: Tensor = self.end(x + self.narrow(inner).permute(0, 3, 1, 2))
+        return out
+
+
+class Patches(nn.Module):
+    """Patches behind a class token, each looked at alone, then all together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.position = nn.Parameter(torch.randn(1, 101, 8))
+        self.norm, self.each, self.act = nn.LayerNorm(8), nn.Linear(8, 8), nn.ReLU()
+        self.attention, self.end = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.position
+        x = x + self.act(self.each(self.norm(x)))
+        out: Tensor = self.end(x + self.attention(x, x, x, need_weights=False)[0])
+        return out
+
+
+class Windows(nn.Module):
+    """A rolled map cut into windows, in which each position is looked at alone, then all of a window together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.each, self.act = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.Linear(6, 6), nn.GELU()
+        self.together, self.back, self.end = nn.Linear(25, 25), nn.Identity(), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.roll(self.stem(x), (2, 1), (2, 3)).permute(0, 2, 3, 1)
+        x = x.view(x.shape[0], 4, 5, 4, 5, 6).permute(0, 1, 3, 2, 4, 5).reshape(-1, 25, 6)
+        x = self.act(self.each(x))
+        x = x + self.together(x.transpose(1, 2)).transpose(1, 2)
+        x = x.view(-1, 4, 4, 5, 5, 6).permute(0, 1, 3, 2, 4, 5).reshape(-1, 20, 20, 6)
+        out: Tensor = self.end(self.back(torch.roll(x, (-2, -1), (1, 2)).permute(0, 3, 1, 2)))
+        return out
+
+
+class Turned(nn.Module):
+    """A map whose rows and columns change places between two oblong kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Conv2d(3, 4, (1, 7)), nn.ReLU(), nn.Conv2d(4, 4, (1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.act(self.first(x).transpose(2, 3)))
+        return out
+
+
+#: network -> size of its input, and layers that have a receptive field
+LAYOUTS: dict[type[nn.Module], tuple[int, list[str]]] = {
+    ChannelsLast: (40, ["stem", "depthwise", "norm", "wide", "act", "narrow", "end"]),
+    Patches: (40, ["patch", "norm", "each", "act"]),
+    Windows: (40, ["stem", "each", "act"]),
+    Turned: (20, ["first", "act"]),
+}
+
+
+@pytest.mark.parametrize("kind", list(LAYOUTS))
+@pytest.mark.parametrize("graph", [True, False])
+def test_fields_of_other_layouts_are_the_gradients_support(kind: type[nn.Module], graph: bool) -> None:
+    size, known = LAYOUTS[kind]
+    net = nets.randomized(kind()).eval()
+    model = nets.wrap(net if graph else nets.Undecided(net), size)
+    assert (model.graph is not None) == graph
+    images = nets.pictures(1, size).requires_grad_(True)
+    prefix = "" if graph else "inner."
+    layers = {n: layer for n, layer in model.layers.items() if layer.path == n and layer.size is not None}
+    fields = {name: layer.receptive_field for name, layer in layers.items()}  # measured before hooks are set
+    seen = outputs(model.module, images, list(layers))
+    have = []
+    for name, layer in layers.items():
+        if (field := fields[name]) is None:
+            continue
+        have.append(name.removeprefix(prefix))
+        h, w = layer.size or (0, 0)
+        maps = layer.axes.maps(seen[name])
+        maps = maps * torch.rand((maps.shape[1], 1, 1), generator=torch.Generator().manual_seed(3))
+        for y, x in {(h // 2, w // 2), (0, 0), (h // 2, w - 1), (3, 5)}:
+            reached = reach(maps, y, x, images)
+            box = field.box(y, x, within=(size, size))
+            inside = box[0] <= reached[0] and box[1] <= reached[1] and reached[2] <= box[2] and reached[3] <= box[3]
+            # what a ReLU keeps out at this image is no pixel that is never seen
+            assert box == reached if (y, x) == (h // 2, w // 2) and kind is not Turned else inside, f"{name} @{y},{x}"
+    assert set(known) <= set(have) if graph else have
+    assert not {"attention", "together"} & set(have)
