@@ -154,6 +154,8 @@ class _Checks:
         if layout == "channels-last":
             return out.permute(0, 3, 1, 2)
         if layout == "tokens":  # those that are no patches come first
+            if out.shape[1:] == (self.model.layers[name].channels, grid[0] * grid[1]):  # where they are mixed
+                return out.unflatten(2, grid)
             patches = out[:, out.shape[1] - grid[0] * grid[1] :]
             return patches.transpose(1, 2).unflatten(2, grid)
         return out if out.ndim == 4 else out[:, :, None, None]

@@ -89,7 +89,7 @@ class LinearPath:
         with torch.no_grad():
             read = patches(acts[:-1], [self.middle] * (len(acts) - 1)).flatten(1)
             # a few targets at a time: kernels may fill a gigabyte
-            some = [k.to(acts).flatten(1) for k in kernels.split(64)]
+            some = [k.to(acts).flatten(1) for k in torch.split(kernels, 64)]
             predicted = torch.cat([read @ k.T for k in some], dim=1)
             size = torch.cat([read.abs() @ k.abs().T for k in some], dim=1)
         # a difference of two values is known to their own rounding
