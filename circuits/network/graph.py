@@ -501,9 +501,9 @@ def _kept_field(op: Op, read: list[Axes | None], before: list[ReceptiveField | N
         return None
     if op.moves_axes and len(sources) == 1:
         return fields[0]
-    alike = all(axes.in_same_order(own) for axes in sources)
+    same_order = all(axes.in_same_order(own) for axes in sources)
     pointwise = op.skipped or op.kind in ("affine", "add") or bool(op.params.get("pointwise"))
-    if alike and (pointwise or (own.channels_last and op.over_last_axis)):
+    if same_order and (pointwise or (own.channels_last and op.over_last_axis)):
         return _union(fields)
     return None
 
