@@ -44,6 +44,13 @@ def test_links_between_guides_lead_somewhere(guide: Path) -> None:
         assert (guide.parent / link).exists(), f"{guide.name} links to {link}"
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 30
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert not missing
+
+
 @pytest.mark.parametrize("package", [circuits, sae], ids=lambda package: package.__name__)
 def test_every_public_name_stands_in_a_guide(package: ModuleType) -> None:
     text = "\n".join(guide.read_text() for guide in GUIDES)
