@@ -16,6 +16,7 @@ __all__ = [
     "AddressError",
     "CaptureError",
     "CircuitsError",
+    "ConstantError",
     "EditError",
     "GraphError",
     "ImageError",
@@ -34,6 +35,10 @@ class AddressError(CircuitsError):
 
 class CaptureError(CircuitsError):
     """A capture of a layer that did not run, ran more often than expected, or gave no tensor."""
+
+
+class ConstantError(CircuitsError):
+    """A response that is the same on all images, where its variation was to be explained."""
 
 
 class EditError(CircuitsError):

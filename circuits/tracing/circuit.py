@@ -54,6 +54,8 @@ class Edge:
     Attributes:
         source, target: addresses.
         sign: +1 excites, -1 inhibits: the sign of `strength`.
+        low: whether most of the strength comes from positions where the source is below the baseline: it then excites
+            by a negative weight where it is low, or inhibits by a positive one.
         weight: L2 norm of the kernel with the sign of its sum.
         strength: mean contribution to the target's pre-activation over the positions traced (for
             `by="ablation"` the mean drop of its response when the source is ablated).
@@ -69,6 +71,7 @@ class Edge:
     kernel: NDArray[np.float32]
     offset: tuple[int, int] = (0, 0)
     stride: tuple[int, int] = (1, 1)
+    low: bool = False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Edge):
@@ -78,7 +81,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class FoldedSum:
-    """The sum of a unit that was traced through bottlenecks, had the bottlenecks been passed as if linear.
+    """The sum of a unit by expanded weights, had the bottlenecks and maxima in between been passed as if linear.
 
     `total + bias + remainder = pre_activation` of its `Rest`.
 
@@ -107,7 +110,8 @@ class Rest:
         remainder: what the ReLUs in between (and inputs that bypass the source layer) change; zero
             where the network is linear between the two layers.
         pre_activation: the target's value before its own ReLU.
-        folded: the other reading of a unit that was traced through bottlenecks; else None.
+        folded: the sum by the kernels alone, of a unit that was traced through bottlenecks or whose contributions are
+            not those of the kernels (integrated gradients); else None.
         error: where the sources are latents, what the part of the activations that their dictionary does not
             reconstruct contributes; else None.
     """
@@ -261,7 +265,7 @@ class Score(Result):
     @property
     def control(self) -> str:
         """What these random circuits are, in words."""
-        return "random circuits among the strongest units" if self.strong_faithfulness else "random circuits"
+        return f"random circuits {'among the strongest' if self.strong_faithfulness else 'of any'} units"
 
     @property
     def n_random(self) -> int:
@@ -276,7 +280,7 @@ class Circuit(Result):
     Attributes:
         target: address; model: name of the model.
         nodes: the target first, then by depth and strength.
-        edges: strongest first for each target.
+        edges: for each target in the order in which its sources were chosen, the strongest first.
         rest: one per node that has edges into it.
         layers: the target's layer, then the source layers going back.
         by: how sources were ranked; see `circuits.trace`.
@@ -482,6 +486,7 @@ class _Edge(TypedDict):
     kernel: list[list[float]]
     offset: tuple[int, int]
     stride: tuple[int, int]
+    low: NotRequired[bool]
 
 
 class _Rest(TypedDict):
@@ -549,10 +554,10 @@ def _read_node(data: Mapping[str, Any]) -> Node:
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:
-    data = {f.name: _plain(getattr(edge, f.name)) for f in fields(edge) if f.name != "kernel"}
+    data = {f.name: _plain(getattr(edge, f.name)) for f in fields(edge) if f.name not in ("kernel", "low")}
     # float32 written in full, so that reading gives the same bits
     data["kernel"] = [[float(v) for v in row] for row in edge.kernel]
-    return data
+    return {**data, "low": True} if edge.low else data
 
 
 def _read_edge(data: Mapping[str, Any]) -> Edge:

@@ -1,15 +1,17 @@
 """Trace a unit back to the units that excite and inhibit it.
 
-For every node of the circuit the sources of the layer before are ranked by what they contribute to its
-pre-activation at the positions where the target is most active: expanded weight x activation by default, or gradient
-x activation, or ablation. The sources that are left out are summed in a `Rest`.
-Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Distill 2021.
+For every node of the circuit its parents are chosen among the units of the layer before: by default those that move it
+most over all positions, by gradient x (activation - mean), of the cheap ways the one whose parents keep most of a unit
+(docs/tracing.md); or by what they contribute where the target is most active, as weight x activation. The sources that
+are left out are summed in a `Rest`.
+Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Distill 2021; Nanda, Attribution Patching,
+2023.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -20,7 +22,7 @@ from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
-from circuits.errors import AddressError, CircuitsError, GraphError
+from circuits.errors import AddressError, CircuitsError, ConstantError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
@@ -30,10 +32,9 @@ from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
-from circuits.tracing.circuit import Circuit, Edge, Node, Rest
-from circuits.tracing.rankings.ranking import taken
+from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
-from circuits.tracing.score import score
+from circuits.tracing.score import sampled, score
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
@@ -44,8 +45,9 @@ from zoo.progress import Progress
 By = Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"]
 RANKED: tuple[RankMethod, ...] = ("gradient", "integrated", "patching", "mask")
 """Ways that choose parents by `circuits.rank`: over all positions, not only where the node is most active."""
+DEFAULT: By = "gradient"
 LIMIT = 200
-"""Images on which parents are ranked, at most."""
+"""Images on which parents are ranked, at most; sampled at random where there are more."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ def trace(
     images: Any,
     depth: int = 1,
     width: int = 6,
-    by: By = "weights",
+    by: By | None = None,
     baseline: str | Baseline | None = None,
     against: Any = None,
     layers: Sequence[str] | None = None,
@@ -85,14 +87,17 @@ def trace(
         images: images in any form that `capture` takes; the target must be active on some of them.
         depth: how many layers to go back.
         width: sources of each node, the strongest by size, whether they excite or inhibit.
-        by: "weights" (expanded weight x activation), "attribution" (gradient x activation) or "ablation"
-            (drop of the node's pre-activation when the source is set to its mean). The latter two also go through
-            gates, normalization and upsampling, which have no kernel: there an edge's kernel is a single number, the
-            gradient summed over positions, as a mean over the images. "gradient", "integrated", "patching" and "mask"
-            choose the parents of each node by `circuits.rank`, over all positions of at most 200 of the images; an
-            edge's strength is then the integrated gradient from the baseline at the positions traced.
+        by: how the parents of each node are chosen. "gradient" (the default), "integrated", "patching" and "mask" do
+            as `circuits.rank` does, over all positions of at most 200 of the images; an edge's strength is then the
+            integrated gradient from the baseline at the positions traced, in sum the whole response. "weights"
+            (expanded weight x activation), "attribution" (gradient x activation) and "ablation" (drop of the node's
+            pre-activation when the source is set to its mean) look only at the positions traced. Where there are no
+            kernels (gates, normalization, upsampling) that of an edge is a single number, the gradient summed over
+            positions, as a mean over the images; only "weights" needs them. Sources that are latents, and
+            `through_bottlenecks`, are traced by "weights" where nothing is given.
         baseline: what contributions are counted from: "mean", "zero", "resample", or an object of `circuits.baselines`.
-            Default zero for "weights" and "attribution", else the mean; "ablation" takes only the mean.
+            Default zero for "weights" and "attribution", else the mean over the images ranked on and all positions;
+            "ablation" takes only the mean.
         against: a counterfactual image for each image, as the baseline.
         layers: source layers to go back through, latest first (default: the model's trunk). `mixed3b~sae` takes the
             latents of an attached basis instead of channels, with by="weights" or "attribution", from zero; what its
@@ -100,7 +105,8 @@ def trace(
         through_bottlenecks: also trace through the units behind the ReLUs between two layers: bottlenecks, depthwise
             convolutions, inner layers of residual blocks. Every step is then linear and `remainder` is zero; each unit
             on the way has `width` parents, and `Rest.folded` is the sum without them. With by="weights".
-        threshold: drop sources below this share of a node's strongest.
+        threshold: drop sources below this share of a node's strongest, in what they are chosen by
+            ("mask": in what they contribute).
         n_positions: images on which the target is strongest, over which contributions are averaged.
         n_examples: strongest positions stored for every node, over all images.
         batch_size: images per forward pass.
@@ -110,7 +116,8 @@ def trace(
         The circuit, not yet scored; see `circuits.score`.
 
     Raises:
-        AddressError: unknown unit or layer. CircuitsError: nonsense options, or the target is active nowhere.
+        AddressError: unknown unit or layer. CircuitsError: nonsense options; the target is active nowhere, or has the
+            same response everywhere, so that nothing can be ranked.
         GraphError: a path without kernels (by="weights"), or without a linear form (through_bottlenecks).
 
     >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
@@ -118,9 +125,11 @@ def trace(
     unit = model.unit(target)
     for name, count in (("depth", depth), ("width", width), ("n_positions", n_positions)):
         whole_number(name, count)
+    chain = _chain(model, unit, depth, layers)
+    if by is None:
+        by = "weights" if through_bottlenecks or any("~" in name for name in chain[1:]) else DEFAULT
     one_of("by", by, ("weights", "attribution", "ablation", *RANKED))
     stand_in = _baseline(by, baseline, against)
-    chain = _chain(model, unit, depth, layers)
     spaces = _spaces(model, chain, by, stand_in, through_bottlenecks)
     dataset = open_images(images)
     pools = _pools(model, chain) if by == "ablation" else []
@@ -148,8 +157,7 @@ def trace(
             if not frontier.units:
                 break
     if not path.edges:
-        tokens = [n for n in model.layers if model.layers[n].view == chain[1]]
-        hint = f"; it also has {', '.join(tokens)}" if tokens else ""
+        hint = _other_tokens(model, chain[1])
         raise CircuitsError(f"no unit of {chain[1]} contributes to {unit} where it is most active{hint}")
     nodes = [
         _node(model, u, 0 if u == unit else chain.index(u.space), peaks, at, acts, dataset, n_examples)
@@ -173,11 +181,18 @@ def trace(
             depth=depth,
             width=width,
             **({} if stand_in is None else {"baseline": stand_in.name}),
+            **({"n_ranked": sources.n_ranked} if by in RANKED else {}),
             threshold=threshold,
             **followed,
         ),
     )
     return remember(circuit, scorer=score)
+
+
+def _other_tokens(model: Model, layer: str) -> str:
+    """What to try where nothing of a layer is read: the class token, say, for patches. Empty for other layers."""
+    tokens = [name for name in model.layers if model.layers[name].view == layer]
+    return f"; it also has {', '.join(tokens)}" if tokens else ""
 
 
 def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -> list[str]:
@@ -268,33 +283,40 @@ class _Sources:
         self._batch_size = batch_size
         self._ablations: dict[tuple[str, str], Ablation] = {}
         if baseline is not None:
-            spread = range(0, len(images), -(-len(images) // LIMIT))
-            self._images, self._baseline = taken(images, baseline, list(spread))
+            # every k-th image may be of one class where classes take turns
+            self._images, self._baseline = sampled(images, baseline, LIMIT, torch.Generator().manual_seed(0))
+            self.n_ranked = len(self._images)
             # the images traced, with the values that stand in for them
             paired = baseline.paired(images)
             self._pairs = None if paired is None else paired.subset(strongest).tensor(model.input).to(model.device)
 
-    def order(self, node: Unit, source: str) -> list[int] | None:
-        """The source's units, those that move the node most first; None where they are ordered by contribution."""
-        if self.by not in RANKED:
-            return None
+    def magnitudes(self, node: Unit, source: str) -> Tensor:
+        """How much each unit of the source moves the node `(S,)`."""
         ablation = self._ablation(node, source)
-        ablation.check_reached()
-        scores = unit_scores(ablation, cast(RankMethod, self.by))[source]
-        order: list[int] = scores.magnitude.argsort(descending=True, stable=True).tolist()
-        return order
+        try:
+            ablation.check_reached()
+        except CircuitsError as error:
+            raise CircuitsError(f"{error}{_other_tokens(self.model, source)}") from error
+        return unit_scores(ablation, cast(RankMethod, self.by))[source].magnitude
 
     def _ablation(self, node: Unit, source: str) -> Ablation:
         target, key = target_of(self.model, node), (source, node.layer)
-        if key not in self._ablations:
-            self._ablations[key] = Ablation(
-                self.model, target, [source], self._images, self._baseline, batch_size=self._batch_size
-            )
-            return self._ablations[key]
-        return self._ablations[key].with_target(target)
+        try:
+            if key not in self._ablations:
+                self._ablations[key] = Ablation(
+                    self.model, target, [source], self._images, self._baseline, batch_size=self._batch_size
+                )
+                return self._ablations[key]
+            return self._ablations[key].with_target(target)
+        except ConstantError as error:
+            raise ConstantError(
+                f"{error}, so that by={self.by!r} can rank; by='weights' and 'attribution' need no variation"
+            ) from error
 
-    def contributions(self, node: Unit, source: str, batch: Tensor, positions: list[Pair]) -> tuple[Tensor, Tensor]:
-        """Integrated gradients of a node before its ReLU at its positions, and its value at the baseline."""
+    def contributions(
+        self, node: Unit, source: str, batch: Tensor, positions: list[Pair]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Integrated gradients of a node before its ReLU at its positions: see `Ablation.contributions`."""
         segment = Segment(self.model, source, node, pre=True)
         ablation = self._ablation(node, source)
         return ablation.contributions(segment, batch, self._pairs, positions, STEPS["integrated"])
@@ -379,29 +401,33 @@ class _Step:
         pre = torch.stack([response[i, y, x] for i, (y, x) in enumerate(positions)])
         if self.weights is None or self.by == "attribution":
             self.gradients[node] = self._gradient(segment, positions, acts, context)
-        base = None if self.by in RANKED else self.sources.values(node, self.source, self.start, acts)
+        folded: FoldedSum | None = None
         if self.by in RANKED:
-            contributions, nothing = self.sources.contributions(node, self.source, self.batch, positions)
+            contributions, below, nothing = self.sources.contributions(node, self.source, self.batch, positions)
             bias = float(nothing.mean())
+            if self.weights is not None:
+                folded = self._as_linear(segment, node, positions, float(pre.mean()))
         else:
-            contributions = self._contributions(segment, node, positions, self.acts, context, pre, base)
-            bias = self._bias(segment, node, positions, acts, base)
+            base = self.sources.values(node, self.source, self.start, acts)
+            contributions, below = self._contributions(segment, node, positions, self.acts, context, pre, base)
+            bias = self._bias(segment, node, positions, acts, base) if self.by == "weights" else 0.0
         error = None
         if self.split is not None:
             error, offset = self._left_over(node, positions)
             bias += offset
         strength = contributions.mean(dim=0)
         total = float(strength.sum()) + (error or 0.0)
-        order = self.sources.order(node, self.source)
-        order = strength.abs().argsort(descending=True, stable=True).tolist() if order is None else order
-        chosen = order[:width]
-        floor = threshold * max((abs(float(strength[c])) for c in chosen), default=0.0)
-        chosen = [c for c in chosen if strength[c] != 0 and abs(float(strength[c])) >= floor]
-        edges = [self._edge(node, c, float(strength[c])) for c in chosen]
+        size = self.sources.magnitudes(node, self.source) if self.by in RANKED else strength.abs()
+        chosen: list[int] = size.argsort(descending=True, stable=True)[:width].tolist()
+        sizes = strength.abs() if self.by == "mask" else size  # a mask's numbers have no scale
+        floor = threshold * max((float(sizes[c]) for c in chosen), default=0.0)
+        chosen = [c for c in chosen if strength[c] != 0 and float(sizes[c]) >= floor]
+        low = below.mean(dim=0) / strength > 0.5
+        edges = [replace(self._edge(node, c, float(strength[c])), low=bool(low[c])) for c in chosen]
         listed = sum(e.strength for e in edges) + (error or 0.0)
         mean = float(pre.mean())
         count = contributions.shape[1] - len(edges)
-        rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean, error=error)
+        rest = Rest(str(node), count, total - listed, total, bias, mean - total - bias, mean, folded, error)
         return edges, rest
 
     def _contributions(
@@ -413,16 +439,22 @@ class _Step:
         context: Any,
         pre: Tensor,
         base: Tensor | None,
-    ) -> Tensor:
-        """Contribution of each source to the node on each image, `(N, S)`, counted from `base` (None for zero)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Contribution of each source to the node on each image, `(N, S)`, counted from `base` (None for zero).
+
+        And the part of it from positions where the source is below the baseline.
+        """
         moved = acts if base is None else acts - base
+        below = moved.clamp(max=0)
         if self.by == "weights":
-            return self._products(node, positions, moved)
+            return self._products(node, positions, moved), self._products(node, positions, below)
         if self.by == "attribution":
-            return (self.gradients[node] * moved).sum(dim=(2, 3))
+            gradient = self.gradients[node]
+            return (gradient * moved).sum(dim=(2, 3)), (gradient * below).sum(dim=(2, 3))
         means = self.peaks.means(self.start)
         pooled = {name: self.peaks.means(name) for name in channel_pools(self.model, self.start, self.frontier.layer)}
-        return ablation_drops(segment, acts, context, positions, pre, means, pooled)
+        drops = ablation_drops(segment, acts, context, positions, pre, means, pooled)
+        return drops, torch.zeros_like(drops)
 
     def _products(self, node: Unit, positions: list[Pair], acts: Tensor) -> Tensor:
         """Expanded weights times activations at the positions of a node, `(N, S)`."""
@@ -463,11 +495,17 @@ class _Step:
 
     def _bias(self, segment: Segment, node: Unit, positions: list[Pair], acts: Tensor, base: Tensor | None) -> float:
         """What the node has without the contributions: of the biases, and of the baseline where there is one."""
-        if self.by != "weights":
-            return 0.0
         bias = segment.bias((acts.shape[2], acts.shape[3]))
         value = 0.0 if bias is None else float(torch.stack([bias[0, y, x] for y, x in positions]).mean())
         return value if base is None else value + float(self._products(node, positions, base).sum(dim=1).mean())
+
+    def _as_linear(self, segment: Segment, node: Unit, positions: list[Pair], pre_activation: float) -> FoldedSum:
+        """The sum by the kernels, as if ReLUs and maxima in between passed everything: how far they can be trusted."""
+        base = self.sources.values(node, self.source, self.start, self.acts)
+        moved = self.acts if base is None else self.acts - base
+        total = float(self._products(node, positions, moved).sum(dim=1).mean())
+        bias = self._bias(segment, node, positions, self.acts, base)
+        return FoldedSum(total, bias, pre_activation - total - bias)
 
     def _edge(self, node: Unit, channel: int, strength: float) -> Edge:
         if self.weights is None:

@@ -51,7 +51,7 @@ def test_a_scan_is_read_and_not_made_again(
 
 def test_a_circuit_is_read_and_is_still_what_a_trace_finds(scenes: circuits.Model) -> None:
     old = Circuit.load(WRITTEN / "circuit.json")
-    new = circuits.trace(scenes, "mixed4a:11", images="scenes:40", depth=1, width=3)
+    new = circuits.trace(scenes, "mixed4a:11", images="scenes:40", depth=1, width=3, by="weights")
     assert [(e.source, e.target, e.strength, e.weight) for e in old.edges] == [
         (e.source, e.target, e.strength, e.weight) for e in new.edges
     ]

@@ -52,9 +52,10 @@ OptionalSteps = Annotated[
 class Trace(ImageOptions):
     """Trace the circuit of a unit: the units that activate it, and the weights between them.
 
-    On the unit's top activating images, each unit of the layer before is credited with expanded weight x
-    activation; the strongest, exciting or inhibiting, become its parents, and theirs theirs for --depth steps. What
-    is not listed is summed up, so that traced + others = all. The circuit is then scored: all other units are set to
+    The units of the layer before that move it most, over all positions of at most 200 of the images (gradient x
+    activation from the mean), become its parents, and theirs theirs for --depth steps. What each contributes, counted
+    from its mean, is shown for the unit's top activating images. What is not listed is summed up, so that traced +
+    others = all. The circuit is then scored: all other units are set to
     their means, and the same is done with random circuits of the same size (--no-score skips that). With --out
     comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
 
@@ -74,12 +75,13 @@ class Trace(ImageOptions):
     of an SAE (--sae) instead of channels. By default the layers that every path crosses."""
     width: int = 6
     """How many parents a unit is given."""
-    by: Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"] = "weights"
-    """What ranks the parents: weight x activation, gradient x activation, or what is lost without them, at the
-    strongest positions; or one of the methods of `circuits rank`, over all positions."""
+    by: Literal["gradient", "integrated", "patching", "mask", "weights", "attribution", "ablation"] | None = None
+    """What ranks the parents: one of the methods of `circuits rank`, over all positions, by default gradient; or weight
+    x activation, gradient x activation, or what is lost without them, at the strongest positions. mask keeps most and
+    takes longer. Through bottlenecks, and where sources are latents, weights."""
     through_bottlenecks: bool = False
     """Also trace through the units behind the ReLUs between two layers, such as an inception block's bottlenecks: every
-    step is then linear, and nothing of the response is left unexplained. With --by weights."""
+    step is then linear, and nothing of the response is left unexplained. By weights."""
     baseline: Literal["mean", "resample", "zero"] | None = None
     """What contributions are counted from; by default zero for weights and attribution, else the mean."""
     against: str | None = None
@@ -141,6 +143,7 @@ class Trace(ImageOptions):
 
     def _counted(self) -> str:
         given = {
+            "by": self.by,
             "layers": list(self.layers) or None,
             "through_bottlenecks": self.through_bottlenecks or None,
             "baseline": self.baseline,
@@ -156,7 +159,7 @@ class Trace(ImageOptions):
             "",
             loading_code(unit.rpartition("/")[0], self.weights),
             f"images = {self.images_code}",
-            f"options = dict(depth={self.depth}, width={self.width}, by={self.by!r}{self._counted()})",
+            f"options = dict(depth={self.depth}, width={self.width}{self._counted()})",
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
         ]
         if self.score:

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from apps.cli.output.console import signed, table
-from apps.cli.output.kernel_text import reading, sketch
+from apps.cli.output.kernel_text import sketch
 
 if TYPE_CHECKING:
     from circuits.tracing.circuit import Circuit, Edge, Node, Score
@@ -41,8 +41,10 @@ def tree(circuit: Circuit, width: int = 140) -> Tree:
 
 
 def _grow(branch: Tree, circuit: Circuit, node: Node, above: set[str], room: int) -> None:
+    from circuits.plot.drawing.wording import edge_effect
+
     edges = circuit.into(node.unit)
-    rows = [(edge, circuit.node(edge.source), reading(edge.kernel, edge.sign)) for edge in edges]
+    rows = [(edge, circuit.node(edge.source), edge_effect(edge)) for edge in edges]
     widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, rows), strict=True)]
     lines = [_line(row[0], _cells(row), widths) for row in rows]
     sketches = [sketch(edge.kernel) for edge in edges]
@@ -71,7 +73,10 @@ def _line(edge: Edge, cells: tuple[str, str, str], widths: list[int]) -> Text:
 
 
 def contribution_table(circuit: Circuit) -> Table:
-    """Contributions: traced + others = all; all + biases + ReLUs = the value before the unit's own ReLU."""
+    """Contributions: traced + others = all; all + biases + ReLUs = the value before the unit's own ReLU.
+
+    Counted from a baseline, what that gives stands with the biases.
+    """
     traced = {r.target: sum(e.strength for e in circuit.into(r.target)) for r in circuit.rest}
     rows = [
         [
@@ -85,7 +90,9 @@ def contribution_table(circuit: Circuit) -> Table:
         ]
         for r in circuit.rest
     ]
-    columns = ["contributions", "traced", "+ others", "= all", "+ biases", "+ nonlinear", "= before its ReLU"]
+    counted = circuit.provenance.get("baseline") not in (None, "zero")
+    biases = "+ biases, baseline" if counted else "+ biases"
+    columns = ["contributions", "traced", "+ others", "= all", biases, "+ nonlinear", "= before its ReLU"]
     return table(columns, rows, right=" rrrrrr")
 
 
@@ -99,7 +106,8 @@ def scores(score: Score) -> Table:
         ordered = sorted(chance)
         middle = ordered[len(ordered) // 2] if ordered else None
         rows.append([name, value, middle, max(ordered, default=None), f"above {percentile:.0f} %"])
-    return table(["score", "circuit", "random median", "random best", "of random circuits"], rows, right=" rrr")
+    kind = "among the strongest" if score.strong_faithfulness else "of any units"
+    return table(["score", "circuit", "random median", "random best", f"of random {kind}"], rows, right=" rrr")
 
 
 def show_circuit(console: Console, circuit: Circuit) -> None:

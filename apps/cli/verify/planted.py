@@ -64,7 +64,7 @@ def car() -> Iterator[Check]:
     """The tracer finds the planted parents, signs, halves and sums; ablation takes away what was worked out."""
     model = wrap(car_net(), InputSpec(size=SIDE), name="planted")
     images = cars()
-    circuit = trace(model, "car:0", images=images, depth=1, width=4)
+    circuit = trace(model, "car:0", images=images, depth=1, width=4, by="weights")
     strengths = {circuit.node(e.source).index: e.strength for e in circuit.into(circuit.target)}
     near = set(strengths) == set(EXPECTED) and all(
         abs(strengths[c] - EXPECTED[c]) < 1e-5 for c in EXPECTED if c in strengths

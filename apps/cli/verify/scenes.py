@@ -68,14 +68,19 @@ def car(model: Model, images: Images, seed: int) -> Iterator[Check]:
     yield from _ablation(model, unit, images, units)
     eight = trace(model, unit, images=images, depth=1, width=8)
     score_ = score(model, eight, images=images, random=64, seed=seed)
-    chance = statistics.median(score_.random_faithfulness)
+    chance, above = statistics.median(score_.control_faithfulness), score_.faithfulness_percentile
     yield check(
         "8 parents keep most of the response",
         ">= 0.7 of its variance",
         f"{score_.faithfulness:.3f}",
         score_.faithfulness >= 0.7,
     )
-    yield check("8 random parents do not (median)", "<= 0.3 of its variance", f"{chance:.3f}", chance <= 0.3)
+    yield check(
+        "8 random ones of the strongest units keep less",
+        "95 % of 64 draws do",
+        f"{above:.0f} % do, median {chance:.3f}",
+        above >= 95,
+    )
 
 
 def _halves(circuit: Circuit, units: dict[str, str]) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from apps.explorer.components.weights import kernel_uri
 from circuits.plot.circuit.graph import rest_text
 from circuits.plot.circuit.graph_layout import ARROW, PlacedEdge, curve, layout
 from circuits.plot.drawing.canvas import fitted
-from circuits.plot.drawing.wording import kernel_effect, name_of, number, short
+from circuits.plot.drawing.wording import edge_effect, name_of, number, short
 from circuits.tracing.circuit import Circuit
 
 _mount = component("graph")
@@ -110,6 +110,6 @@ def _line(line: PlacedEdge, nodes: Mapping[str, Any], scales: Mapping[str, float
             "stub": f"M{sx:.1f} {sy:.1f}C{middle:.1f} {sy:.1f} {middle:.1f} {ky:.1f} {kx:.1f} {ky:.1f}",
             "number": number(edge.strength),
             "at": [x0 + 5, y0 - line.width / 2 - 4],
-            "title": f"{name_of(source)} to {name_of(target)}: {kernel_effect(edge.kernel, edge.sign)}",
+            "title": f"{name_of(source)} to {name_of(target)}: {edge_effect(edge)}",
         }
     return data

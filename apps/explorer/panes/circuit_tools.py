@@ -22,17 +22,18 @@ from circuits import plot
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.plot.drawing.wording import ablated_sentence, comparison_sentence, kernel_effect, minus, name_of
+from circuits.plot.drawing.wording import ablated_sentence, comparison_sentence, edge_effect, minus, name_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
 from circuits.tracing.rankings.ranking import rank
 from circuits.tracing.rankings.unit_scores import METHODS
 from circuits.tracing.score import score
+from circuits.tracing.trace import RANKED
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
 
 FOLDER = "circuits"
-RANDOM, STRONGEST = 50, 64
+RANDOM, STRONGEST, RANKED_ON = 50, 64, 200
 RANDOM_CURVES = 10
 BASELINES = {
     "usual": "The usual",
@@ -41,7 +42,7 @@ BASELINES = {
     "resample": "Other images",
 }
 """Contributions are counted from it, scores and curves ablate to it; the usual one is zero for contributions of weights
-and attribution, else the mean."""
+and attribution at peaks, else the mean."""
 _KERNEL_STYLE = (
     "<style>.st-key-kernel img { image-rendering: pixelated; border: 1px solid rgba(128, 128, 128, 0.4); }</style>"
 )
@@ -65,15 +66,19 @@ def spread_images(at: Location, most: int) -> Images:
     return state.images_of(at).spread(most)
 
 
-def images_for_trace(at: Location, most: int) -> Images:
+def images_for_trace(at: Location, most: int, by: str) -> Images:
     """Images to trace the page's unit on: its top activating images, or evenly spaced ones where it was not scanned.
 
-    A trace averages over the positions where its target is most active, so that other images would not change it.
+    A trace averages over the positions where its target is most active. Weights and the other ways that look only there
+    need no further images; where parents are ranked over all positions others are added, up to 200 in all.
     """
     if at.scan is not None and at.unit.space in at.scan.layers:
-        top = at.scan.unit(at.unit.channel).top[:STRONGEST]
+        top = {example.image for example in at.scan.unit(at.unit.channel).top[:STRONGEST]}
         if top:
-            return state.images_of(at).subset(sorted({example.image for example in top}))
+            images = state.images_of(at)
+            order = np.random.default_rng(0).permutation(len(images)).tolist() if by in RANKED else []
+            others = [image for image in order if image not in top][: max(0, RANKED_ON - len(top))]
+            return images.subset(sorted(top.union(others)))
     return spread_images(at, most)
 
 
@@ -122,8 +127,8 @@ def _edge(at: Location, circuit: Circuit, source: str, target: str) -> None:
     data = base64.b64decode(kernel_uri(values, scale).partition(",")[2])
     st.html(_KERNEL_STYLE)
     with st.container(key="kernel"):
-        st.image(data, width=200, alt=f"kernel: {kernel_effect(values, edge.sign)}")
-    st.caption(plain(kernel_effect(values, edge.sign)))
+        st.image(data, width=200, alt=f"kernel: {edge_effect(edge)}")
+    st.caption(plain(edge_effect(edge)))
     st.markdown(
         f"contributes **{minus(f'{edge.strength:+.3g}')}** on average; weights from {minus(f'{values.min():+.3g}')} to "
         f"{minus(f'{values.max():+.3g}')}, sum {minus(f'{values.sum():+.3g}')}"
@@ -186,7 +191,7 @@ def show_score(at: Location, circuit: Circuit) -> None:
 def show_sizes(at: Location, circuit: Circuit) -> None:
     """How much of the circuit's target the first n units of its first source layer keep, for every n.
 
-    They are ranked as the circuit's edges are, by gradients where these look at peaks only.
+    They are ranked as the circuit's parents are, by gradients where these look at peaks only.
     """
     baseline = chosen_baseline() or "mean"
     model, images, layer = at.model, spread_images(at, 200), circuit.layers[1]

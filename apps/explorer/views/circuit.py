@@ -23,14 +23,14 @@ from circuits.tracing.trace import trace
 
 PAGE = Entry("Circuit", ":material/account_tree:", "a unit traced back through the layers, and scored", order=30)
 BY = {
-    "weights": "Weights",
-    "bottlenecks": "Weights, through bottlenecks",
-    "attribution": "Attribution",
-    "ablation": "Ablation",
-    "gradient": "Gradient, all positions",
+    "gradient": "Gradient",
     "integrated": "Integrated gradients",
     "patching": "Exact patching",
     "mask": "Learned mask",
+    "weights": "Weights, at its peaks",
+    "bottlenecks": "Weights, through bottlenecks",
+    "attribution": "Attribution, at its peaks",
+    "ablation": "Ablation, at its peaks",
 }
 DEPTHS = {str(n): f"{n} layer{'s' * (n > 1)}" for n in (1, 2, 3)}
 WIDTHS = {str(n): f"{n} parents" for n in (6, 3, 4, 8, 12, 16)}
@@ -100,11 +100,11 @@ def _traced(at: Location) -> Circuit | None:
     pick("Baseline", circuit_tools.BASELINES, "baseline", columns[3])
     options = circuit_tools.trace_options(by)
     columns[4].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
-    images = circuit_tools.images_for_trace(at, MOST_IMAGES)
+    images = circuit_tools.images_for_trace(at, MOST_IMAGES, by)
     model, unit = at.model, at.unit
     return page_frame.background_result(
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, str(options)),
-        f"tracing {unit.short} on its {len(images):,} top activating images",
+        f"tracing {unit.short} on {len(images):,} images, its top activating ones first of all",
         lambda report: trace(
             model, unit, images=images, depth=int(depth), width=int(width), progress=report, **options
         ),
@@ -113,7 +113,7 @@ def _traced(at: Location) -> Circuit | None:
 
 
 def _python(at: Location) -> str:
-    depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "weights")))
+    depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "gradient")))
     baseline = circuit_tools.chosen_baseline()
     ablated = f", baseline={baseline!r}" if baseline else ""
     return (
@@ -132,7 +132,7 @@ def _export(at: Location, circuit: Circuit, view: View) -> Export:
     drawing = circuit_views.merged(circuit_views.pruned(labeled, view), view)
 
     def figure() -> Any:
-        images = circuit_tools.images_for_trace(at, MOST_IMAGES)
+        images = circuit_tools.images_for_trace(at, MOST_IMAGES, drawing.by)
         return plot.circuit_graph(drawing, plot.crops(drawing, images, at.model.input))
 
     def rows() -> list[dict[str, Any]]:

@@ -53,5 +53,5 @@ def refuse_unless_images(name: str, input: InputSpec, verb: str, error: type[Cir
         what = "sequences" if input.dims == 1 else "volumes"
         raise error(
             f"{verb} is of images; {name} takes {what} of shape {input.native_shape}: use capture, edit, scan, find, "
-            "attribute, trace(by='attribution') or an SAE"
+            "attribute, trace or an SAE"
         )

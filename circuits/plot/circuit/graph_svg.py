@@ -13,7 +13,7 @@ from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.canvas import Box, fitted
 from circuits.plot.drawing.html_page import cropped, join, tag
 from circuits.plot.drawing.svg import anchor, numbers, sign_class
-from circuits.plot.drawing.wording import kernel_effect, name_of, number, short
+from circuits.plot.drawing.wording import edge_effect, name_of, number, short
 from circuits.tracing.circuit import Circuit
 
 
@@ -35,7 +35,7 @@ def graph_svg(
         if line.edge is not None and line.kernel is not None:
             edge = line.edge
             source, target = nodes[edge.source], nodes[edge.target]
-            effect = f"{name_of(source)} to {name_of(target)}: {kernel_effect(edge.kernel, edge.sign)}"
+            effect = f"{name_of(source)} to {name_of(target)}: {edge_effect(edge)}"
             parts.append(_kernel(line, placed.scales[target.layer], effect))
     parts += [_node(node, images, (visualizations or {}).get(node.node.unit)) for node in placed.nodes]
     parts += [_rest(rest) for rest in placed.rests]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import kernel_effect, number, short
+from circuits.plot.drawing.wording import edge_effect, number, short
 from circuits.tracing.circuit import Edge
 
 TILE, GAP = 60, 4
@@ -72,7 +72,7 @@ def kernel_strip(edges: Sequence[Edge], images: crops.Crops = NO_CROPS, *, scale
             canvas.note(axes, x, y + TILE + 16, short(unit), size=11, mono=True, limit=26)
         x = at_target + strip + 22
         canvas.write(axes, x, middle - 2, number(edge.strength), size=15, bold=True, color=color)
-        canvas.write(axes, x, middle + 17, kernel_effect(edge.kernel, edge.sign), size=11, limit=46)
+        canvas.write(axes, x, middle + 17, edge_effect(edge), size=11, limit=46)
     if not edges:
         canvas.note(axes, left, head + 30, "no edges", size=12)
     canvas.color_bar(axes, left, head + max(1, len(edges)) * row + 8, scale, "weight")

@@ -78,9 +78,19 @@ def _facts(circuit: Circuit) -> list[tuple[str, Any]]:
         ("images", f"{name} ({count} images)" if name and count is not None else str(name)),
         ("layers", " ← ".join(circuit.layers)),
         ("ranked by", _RANKED.get(circuit.by, circuit.by)),
+        *_counted_from(origin),
         ("units", len(circuit.nodes)),
         ("edges", len(circuit.edges)),
     ]
+
+
+def _counted_from(origin: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What contributions are counted from, where that is not zero."""
+    baseline, ranked = origin.get("baseline"), origin.get("n_ranked")
+    if baseline in (None, "zero"):
+        return []
+    images = "" if ranked is None else f", of {ranked} images"
+    return [("counted from", f"{'mean of each unit' if baseline == 'mean' else baseline}{images}")]
 
 
 def _panels(score: Score) -> list[tuple[str, Markup, str]]:

@@ -83,8 +83,7 @@ def score_figure(score: Score, *, labels: dict[str, str] | None = None, n: int =
     alone, without = ("Faithfulness", "of the circuit alone"), ("Completeness", "lost without the circuit")
     _histogram(axes, 30, alone, score.faithfulness, score.control_faithfulness, score.faithfulness_percentile)
     _histogram(axes, 400, without, score.completeness, score.control_completeness, score.completeness_percentile)
-    if score.strong_faithfulness:
-        canvas.note(axes, 30, 228, f"Bars: {score.control}, with as many units in each layer.", size=10)
+    canvas.note(axes, 30, 228, f"Bars: {score.control}, with as many units in each layer.", size=10)
     if ranked:
         _minimality(axes, ranked, labels or {}, 270)
     return figure
@@ -113,7 +112,7 @@ def _histogram(
     align, shift = ("right", -6) if near_end else ("left", 6)
     canvas.write(axes, at + shift, y + 46, minus(f"{value:.2f}"), size=13, bold=True, align=align)
     if random:
-        text = f"above {percentile:.0f} % of {len(random)} random circuits, median {median(random):.2f}"
+        text = f"above {percentile:.0f} % of these {len(random)}, median {median(random):.2f}"
         canvas.note(axes, x, base + 38, minus(text), size=11)
 
 

@@ -13,7 +13,7 @@ from circuits.plot.circuit.waterfall import Step, rest_of, sum_steps
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.html_page import cropped, join, printable, tag
 from circuits.plot.drawing.svg import anchor, diverging_bar, kernel_svg, sign_class
-from circuits.plot.drawing.wording import decimals, kernel_effect, minus, name_of, number, short
+from circuits.plot.drawing.wording import decimals, edge_effect, minus, name_of, number, short
 from circuits.tracing.circuit import Circuit, Node
 
 # side of the crops of the target and of other units on the page, and in the file, where they are larger; a thumbnail's
@@ -115,7 +115,7 @@ class UnitCards:
                 name_of(self.circuit.node(edge.target)),
                 sign_class(edge.strength),
                 number(edge.strength),
-                kernel_effect(edge.kernel, edge.sign),
+                edge_effect(edge),
             )
             for edge in self.circuit.edges
             if edge.source == node.unit
@@ -145,7 +145,7 @@ class UnitCards:
         about = f"kernel from {name_of(source)} to {name_of(node)}"
         kernel = kernel_svg(edge.kernel, self.scales[node.layer], KERNEL, about)
         between = join([self.thumb(source, node), kernel, self.thumb(node, node)])
-        effect, kind = kernel_effect(edge.kernel, edge.sign), sign_class(edge.strength)
+        effect, kind = edge_effect(edge), sign_class(edge.strength)
         return Row(between, self.titled(source), anchor(edge.source), effect, kind, bar, value, False)
 
     def thumb(self, node: Node, here: Node) -> Markup:

@@ -35,11 +35,16 @@ def rest_of(circuit: Circuit, unit: str) -> Rest | None:
     return next((rest for rest in circuit.rest if rest.target == unit), None)
 
 
+def bias_name(circuit: Circuit) -> str:
+    """What the bias of a sum is: where contributions are counted from a baseline, also what that gives."""
+    return "bias" if circuit.provenance.get("baseline") in (None, "zero") else "bias and baseline"
+
+
 def sum_steps(circuit: Circuit, rest: Rest) -> list[Step]:
     """The steps from nothing to the pre-activation of `rest.target`."""
     sources = [(name_of(circuit.node(edge.source)), edge.strength, edge) for edge in circuit.into(rest.target)]
     others = "1 other unit" if rest.count == 1 else f"{rest.count} other units"
-    terms = {"bias": rest.bias, "remainder": rest.remainder}
+    terms = {bias_name(circuit): rest.bias, "remainder": rest.remainder}
     left_over = {} if rest.error is None else {"left over by the latents": rest.error}
     return running_steps(sources, others, rest.strength, rest.total, terms, rest.pre_activation, left_over)
 

@@ -12,7 +12,7 @@ from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph import NO_CROPS
 from circuits.plot.circuit.kernels import draw_unit
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import kernel_effect, minus, number, short
+from circuits.plot.drawing.wording import edge_effect, minus, number, short
 from circuits.tracing.circuit import Edge
 
 MARGIN, GAP = 24, 8
@@ -163,7 +163,7 @@ def kernel_between(edge: Edge, images: crops.Crops = NO_CROPS, *, about: str = "
         axes.annotate("", (x + gap - 16, top + side / 2), (x, top + side / 2),
                       arrowprops={"arrowstyle": "-|>", "color": ink, "lw": 1.6})  # fmt: skip
     x = MARGIN + side + gap
-    lines = kernel_effect(edge.kernel, edge.sign).split(", ")[:2]
+    lines = edge_effect(edge).split(", ")[:2]
     for i, line in enumerate(lines):
         canvas.write(axes, x, top + side + 18 + 16 * i, line, size=11.5, limit=38)
     below = top + side + 20 + 16 * len(lines)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.tracing.circuit import Circuit, Edge, Node, Score
+from circuits.tracing.rankings.unit_scores import METHODS
 
 HALF = 0.6  # a half is heavier from this share on: one and a half times the other
 CENTER = 1.75  # the middle is heavier when it holds this many times its share of the area
@@ -126,7 +127,7 @@ def position_phrase(reading: str) -> str:
     return _POSITIONS.get(reading) or (f"from the {side}" if side in ("left", "right") else f"from {side}")
 
 
-def kernel_effect(kernel: Any, sign: int | None = None) -> str:
+def kernel_effect(kernel: Any, sign: int | None = None, *, low: bool = False) -> str:
     """What a kernel does, as in "excites from above, inhibits from below".
 
     The leading sign comes first; the other is named when it holds at least a quarter of all weight. A source that
@@ -136,6 +137,7 @@ def kernel_effect(kernel: Any, sign: int | None = None) -> str:
     Args:
         kernel: weights `(kh, kw)`.
         sign: +1 or -1, the sign of what the source contributes; None for that of the kernel's sum.
+        low: whether it contributes where it is below the baseline, as an `Edge` knows.
 
     >>> kernel_effect([[-0.5]], sign=1)
     'excites where it is low, at the same position'
@@ -151,8 +153,19 @@ def kernel_effect(kernel: Any, sign: int | None = None) -> str:
         mass = halves(values, s).mass
         if mass > 0 and (s == lead or mass >= MIXED * total):
             parts.append(f"{verbs[s]} {position_phrase(kernel_reading(values, s))}")
-    low = f"{verbs[lead]} where it is low, {position_phrase(kernel_reading(values, -lead))}"
-    return low if halves(values, lead).mass == 0 else ", ".join(parts)
+    if _by_low(values, lead, low):
+        return f"{verbs[lead]} where it is low, {position_phrase(kernel_reading(values, -lead))}"
+    return ", ".join(parts)
+
+
+def edge_effect(edge: Edge) -> str:
+    """`kernel_effect` of an edge of a circuit."""
+    return kernel_effect(edge.kernel, edge.sign, low=edge.low)
+
+
+def _by_low(kernel: Any, sign: int, low: bool) -> bool:
+    """Whether a source of this sign acts by its low activations: it has no other way, or is known to (`Edge.low`)."""
+    return halves(kernel, sign).mass == 0 or (low and halves(kernel, -sign).mass > 0)
 
 
 def minus(text: str) -> str:
@@ -219,7 +232,7 @@ def _by_position(circuit: Circuit, edges: list[Edge], verb: str) -> list[str]:
     groups: dict[str, list[str]] = {}
     for edge in edges:
         position = position_phrase(kernel_reading(edge.kernel, edge.sign))
-        if halves(edge.kernel, edge.sign).mass == 0:  # as in `kernel_effect`
+        if _by_low(edge.kernel, edge.sign, edge.low):
             position = f"{position_phrase(kernel_reading(edge.kernel, -edge.sign))}, where it is low,"
         groups.setdefault(position, []).append(name_of(circuit.node(edge.source)))
     if not groups:
@@ -231,20 +244,28 @@ def _share(circuit: Circuit) -> list[str]:
     for rest in circuit.rest:
         if rest.target == circuit.target and rest.count > 0:
             listed, others = number(rest.total - rest.strength), number(rest.strength)
-            return [f"On average the units shown add {listed} to its input, the others {others}."]
+            average = COUNTED_FROM.get(str(circuit.provenance.get("baseline")), "On average")
+            return [f"{average} the units shown add {listed} to its input, the others {others}."]
     return []
 
 
+COUNTED_FROM = {
+    "mean": "Counted from each unit's mean,",
+    "resample": "Counted from each unit's activations on another image,",
+    "counterfactual": "Counted from each unit's activations on the counterfactual image,",
+}
+"""Baseline of a circuit -> how a sentence on its contributions begins."""
 MOSTLY = 0.5  # a remainder of this share of the response leaves contributions that explain less than half of it
 
 
 def sum_sentences(circuit: Circuit) -> list[str]:
-    """What the sums behind a circuit traced by weights are worth: a warning where most of a response is not linear.
+    """What the sums behind a circuit are worth: a warning where most of a response is not linear.
 
+    By weights, of its contributions; by a ranking, whose contributions are those of the network itself, of its kernels.
     Of a trace through bottlenecks both readings: with them as units, and with their ReLUs passed.
     """
     if circuit.by != "weights":
-        return []
+        return _ranked_warnings(circuit)
     sentences = []
     bent = [rest for rest in circuit.rest if rest.nonlinear >= MOSTLY]
     if bent:
@@ -263,6 +284,31 @@ def sum_sentences(circuit: Circuit) -> list[str]:
                 f"they were linear, units of {_trunk_source(circuit)} would contribute {number(rest.folded.total)} and "
                 f"{number(rest.folded.remainder)} would be left unexplained."
             )
+    return sentences
+
+
+def _ranked_warnings(circuit: Circuit) -> list[str]:
+    bent = [rest for rest in circuit.rest if rest.folded is not None and (rest.folded_nonlinear or 0.0) >= MOSTLY]
+    coarse = [rest for rest in circuit.rest if circuit.by in METHODS and rest.nonlinear >= MOSTLY]
+    sentences = []
+    for rests in (bent, coarse):
+        if not rests:
+            continue
+        first = next((rest for rest in rests if rest.target == circuit.target), rests[0])
+        others = f" The same holds of {_count(len(rests) - 1, 'other unit')}." if len(rests) > 1 else ""
+        if rests is bent and first.folded is not None:
+            text = (
+                f"Do not interpret the kernels into {short(first.target)}: they pass ReLUs and maxima in between, "
+                f"which change {number(first.folded.remainder)} of its {number(first.pre_activation)}. The "
+                "contributions are not affected. Kernels that are exact: through its bottlenecks "
+                "(through_bottlenecks=True, --through-bottlenecks)."
+            )
+        else:
+            text = (
+                f"Do not interpret the contributions to {short(first.target)}: what is not linear on the way from the "
+                f"baseline leaves {number(first.remainder)} of its {number(first.pre_activation)}."
+            )
+        sentences.append(text + others)
     return sentences
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, graph_edits, read
 from circuits.network.model import Model
@@ -127,7 +127,7 @@ class Ablation:
         if not bool(self.clean.isfinite().all()):
             raise CircuitsError(f"{self.target.name} is not a finite number on some of these images")
         if self.spread == 0 and not self.target.of_predictions:
-            raise CircuitsError(
+            raise ConstantError(
                 f"{self.target.name} has the same response to all of these images; give images on which it varies"
             )
         self.nothing = self.respond({})
@@ -434,7 +434,7 @@ class Ablation:
 
     def contributions(
         self, segment: Segment, images: Tensor, others: Tensor | None, positions: Sequence[Pair], steps: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Integrated gradients of a segment's first target at a position of each image, from the baseline.
 
         Args:
@@ -443,8 +443,9 @@ class Ablation:
             positions: `(y, x)` on each image; steps: midpoints between baseline and activations.
 
         Returns:
-            Contribution of each unit `(N, C)`, and the target with all of them at the baseline `(N,)`: in sum the
-            target as it is, up to the number of steps.
+            Contribution of each unit `(N, C)`; the part of it from positions where the unit is below the baseline; and
+            the target with all of them at the baseline `(N,)`: with the contributions in sum the target as it is, up to
+            the number of steps.
         """
         (layer,) = self.layers
         with torch.no_grad():
@@ -453,6 +454,7 @@ class Ablation:
         with frozen(self.model.module), torch.enable_grad():
             batch = Batch(acts, context, {**self._held, **own})
             total = torch.zeros(acts.shape[:2], device=acts.device, dtype=acts.dtype)
+            below = torch.zeros_like(total)
             for k in range(steps):
                 out, ways = self.along(batch, (k + 0.5) / steps, segment)
                 value = _picked(out, positions).sum()
@@ -460,8 +462,9 @@ class Ablation:
                 for gradient, (_, moved) in zip(gradients, ways.values(), strict=True):
                     if gradient is not None:
                         total += (gradient * moved).flatten(2).sum(dim=2) / steps
+                        below += (gradient * moved.clamp(max=0)).flatten(2).sum(dim=2) / steps
             nothing, _ = self.along(batch, 0.0, segment)
-        return total, _picked(nothing, positions).detach()
+        return total, below, _picked(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.

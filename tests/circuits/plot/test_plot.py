@@ -337,7 +337,7 @@ def test_a_score_stands_beside_the_random_circuits() -> None:
     circuit = make_circuit(3, 1)
     assert circuit.score is not None
     texts = " ".join(texts_of(plot.score_figure(circuit.score)))
-    assert "0.81" in texts and "of 50 random circuits" in texts
+    assert "0.81" in texts and "% of these 50, median" in texts
     bare = replace(circuit.score, random_faithfulness=(), random_completeness=(), minimality={}, faithfulness=-4.0)
     assert isinstance(plot.score_figure(bare), Figure)
 

@@ -154,7 +154,7 @@ def test_both_readings_are_kept_and_the_folded_one_is_the_plain_trace(inception:
     part = inception.layers["mixed3b_5x5"]
     assert part.part is not None
     target = unit_of(inception, images, "mixed3b", slice(part.part[1], part.part[1] + part.channels))
-    plain = circuits.trace(inception, target, images=images, width=3)
+    plain = circuits.trace(inception, target, images=images, width=3, by="weights")
     circuit = circuits.trace(inception, target, images=images, width=3, through_bottlenecks=True)
     whole, folded = plain.rest[0], circuit.rest[0].folded
     assert folded is not None
@@ -191,7 +191,7 @@ def test_it_is_stored_and_scored(inception: circuits.Model, tmp_path: Path) -> N
     circuit.save(tmp_path / "circuit.json")
     again = Circuit.load(tmp_path / "circuit.json")
     assert again.rest == circuit.rest and again.edges == circuit.edges and again.layers == circuit.layers
-    plain = circuits.trace(inception, target, images=images, width=3)
+    plain = circuits.trace(inception, target, images=images, width=3, by="weights")
     assert "folded" not in plain.to_json()["rest"][0]
     score = circuits.score(inception, again, images=images, random=3)
     assert set(score.minimality) == {node.unit for node in circuit.nodes[1:]}
@@ -199,7 +199,7 @@ def test_it_is_stored_and_scored(inception: circuits.Model, tmp_path: Path) -> N
 
 def test_a_report_says_when_contributions_are_not_to_be_interpreted(inception: circuits.Model) -> None:
     images = nets.pictures(6, 64)
-    circuit = circuits.trace(inception, unit_of(inception, images, "mixed4a"), images=images, width=3)
+    circuit = circuits.trace(inception, unit_of(inception, images, "mixed4a"), images=images, width=3, by="weights")
     rest = circuit.rest[0]
     bent = replace(circuit, rest=(replace(rest, remainder=0.6, pre_activation=1.0),))
     assert "Do not interpret" in circuit_reading(bent) and "--through-bottlenecks" in circuit_reading(bent)
@@ -208,6 +208,27 @@ def test_a_report_says_when_contributions_are_not_to_be_interpreted(inception: c
     both = replace(good, rest=(replace(rest, remainder=0.0, pre_activation=2.0, folded=FoldedSum(0.5, 0.1, 1.4)),))
     (sentence,) = sum_sentences(both)
     assert "+1.4" in sentence and "unexplained" in sentence
+
+
+def test_ranked_contributions_are_whole_and_the_kernels_are_judged_by_their_own_sum(inception: circuits.Model) -> None:
+    images = nets.pictures(6, 64)
+    part = inception.layers["mixed3b_5x5"]
+    assert part.part is not None
+    target = unit_of(inception, images, "mixed3b", slice(part.part[1], part.part[1] + part.channels))
+    ranked = circuits.trace(inception, target, images=images, width=3)
+    rest, linear = (
+        ranked.rest[0],
+        circuits.trace(inception, target, images=images, by="weights", baseline="mean").rest[0],
+    )
+    assert abs(rest.remainder) < 0.01 * abs(rest.pre_activation) < abs(linear.remainder)
+    assert rest.folded is not None
+    sums = (rest.folded.total, rest.folded.bias, rest.folded.remainder)
+    assert sums == pytest.approx((linear.total, linear.bias, linear.remainder), abs=1e-5)
+    bent = replace(ranked, rest=(replace(rest, pre_activation=1.0, folded=FoldedSum(0.3, 0.1, 0.6)),))
+    (sentence,) = sum_sentences(bent)
+    assert "Do not interpret the kernels" in sentence and "+0.6 of its +1" in sentence
+    assert sentence in circuit_reading(bent)
+    assert not sum_sentences(replace(bent, rest=(replace(rest, pre_activation=1.0, folded=FoldedSum(0.5, 0.1, 0.4)),)))
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,12 @@ def test_nodes_are_found_by_address_with_or_without_the_model(scored: Circuit) -
         scored.node("parts:23")
 
 
-def test_parents_come_strongest_first(scored: Circuit) -> None:
-    strengths = [abs(e.strength) for e in scored.into(scored.target)]
+def test_parents_come_strongest_first(scored: Circuit, planted: circuits.Model) -> None:
+    images = nets.clutter(8)
+    ranking = circuits.rank(planted, scored.target, images=images, share=1.0)
+    assert [e.source for e in scored.into(scored.target)] == list(ranking.units[:3])
+    by_weights = circuits.trace(planted, scored.target, images=images, width=3, by="weights")
+    strengths = [abs(e.strength) for e in by_weights.edges]
     assert strengths == sorted(strengths, reverse=True) and len(strengths) == 3
     assert [n.unit for n in scored.parents()] == [e.source for e in scored.into(scored.target)]
     assert scored.nodes[0].unit == scored.target and scored.nodes[0].role == "target"

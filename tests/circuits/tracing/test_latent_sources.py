@@ -88,7 +88,7 @@ def test_a_complete_basis_leaves_nothing_over() -> None:
     model, images, _ = prepared()
     model.attach("1", "all", nets.LinearBasis(torch.eye(CHANNELS)))
     target = active_unit(model, images, "3")
-    channels = circuits.trace(model, target, images=images, layers=["1"], width=4)
+    channels = circuits.trace(model, target, images=images, layers=["1"], width=4, by="weights")
     latents = circuits.trace(model, target, images=images, layers=["1~all"], width=4)
     assert latents.rest[0].error == pytest.approx(0.0, abs=1e-6)
     assert [e.strength for e in latents.edges] == pytest.approx([e.strength for e in channels.edges])

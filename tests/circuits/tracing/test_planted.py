@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import circuits
+from circuits.errors import ConstantError
+from circuits.plot.drawing.wording import circuit_reading, edge_effect
 from circuits.tracing.circuit import Circuit
 from tests import nets
 from tests.nets import BLUE, BODY, BOUNDARY, CAR, FALLING, RISING, STRIPE, TREE, WHEEL, WINDOW
@@ -37,7 +42,7 @@ def strengths(circuit: Circuit, unit: str | None = None) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def traced(planted: circuits.Model) -> Circuit:
-    return circuits.trace(planted, NEURON, images=nets.car_pictures(), width=6)
+    return circuits.trace(planted, NEURON, images=nets.car_pictures(), width=6, by="weights")
 
 
 def test_the_car_fires_on_the_painted_car_as_worked_out_by_hand(planted: circuits.Model) -> None:
@@ -80,7 +85,7 @@ def test_an_edges_weight_is_its_kernels_norm_with_the_sign_of_its_sum(traced: Ci
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 24])
 def test_what_is_shown_and_the_rest_make_up_the_pre_activation(planted: circuits.Model, width: int) -> None:
-    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), width=width)
+    circuit = circuits.trace(planted, NEURON, images=nets.car_pictures(), width=width, by="weights")
     (rest,) = circuit.rest
     shown = sum(e.strength for e in circuit.edges)
     assert shown + rest.strength == pytest.approx(rest.total, abs=1e-5)
@@ -147,6 +152,67 @@ def test_parents_by_rank_explain_all_positions(planted: circuits.Model) -> None:
     assert len(difference.only_first) == 2 and not difference.only_second and len(difference.edges_both) == 2
 
 
+def test_the_default_ranks_by_gradient_and_by_weights_where_only_these_have_contributions(
+    planted: circuits.Model, inception: circuits.Model
+) -> None:
+    images = nets.car_pictures()
+    default = circuits.trace(planted, NEURON, images=images)
+    assert default == circuits.trace(planted, NEURON, images=images, by="gradient") and default.by == "gradient"
+    assert default.provenance["baseline"] == "mean" and default.provenance["n_ranked"] == len(images)
+    inner = circuits.trace(inception, "mixed3b:0", images=nets.pictures(3, 64), through_bottlenecks=True)
+    assert inner.by == "weights" and "n_ranked" not in inner.provenance
+
+
+def test_an_inhibitor_that_is_absent_excites_where_it_is_low(planted: circuits.Model) -> None:
+    """Half of the cars stand behind a tree. Where none does, the veto is lifted: weight x (0 - mean) is above zero."""
+    images = torch.stack([nets.car_picture(1.0, tree=tree) for tree in (False, True)])
+    circuit = circuits.trace(planted, NEURON, images=images, n_positions=1, width=nets.PARTS)
+    assert circuit.nodes[0].examples[0].image == 0
+    edges = {circuit.node(e.source).index: e for e in circuit.edges}
+    mean = float(circuits.capture(planted, images, "parts")["parts"][:, TREE].mean())
+    assert mean > 0 and edges[TREE].strength == pytest.approx(-mean * SUMS[TREE], abs=1e-5)
+    assert edges[TREE].sign == 1 and edges[TREE].low and not edges[WINDOW].low and not edges[BODY].low
+    assert edge_effect(edges[TREE]) == "excites where it is low, everywhere"
+    # the same of a kernel that has a little of the other sign
+    mixed = edges[TREE].kernel.copy()
+    mixed[0, 0] = 0.01
+    assert edge_effect(replace(edges[TREE], kernel=mixed)) == "excites where it is low, everywhere"
+    assert "everywhere, where it is low, by parts:" in circuit_reading(circuit)
+    assert "Counted from each unit's mean," in circuit_reading(circuit)
+    again = Circuit.from_json(json.loads(json.dumps(circuit.to_json())))
+    assert again == circuit and [e.low for e in again.edges] == [e.low for e in circuit.edges]
+    from_zero = circuits.trace(planted, NEURON, images=images, n_positions=1, width=nets.PARTS, by="weights")
+    assert not any(edge.low for edge in from_zero.edges)
+
+
+def test_the_threshold_of_ranked_parents_is_a_share_of_the_largest_magnitude(planted: circuits.Model) -> None:
+    images, target = nets.clutter(), f"objects:{CAR}"
+    ranking = circuits.rank(planted, target, images=images, share=1.0)
+    share = (ranking.magnitudes[1] + ranking.magnitudes[2]) / 2 / ranking.magnitudes[0]
+    circuit = circuits.trace(planted, target, images=images, threshold=share)
+    assert [edge.source for edge in circuit.edges] == list(ranking.units[:2])
+
+
+def test_images_to_rank_on_are_sampled_at_random(planted: circuits.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes that take turns: every second image would be of one class, on which the car has no variance."""
+    monkeypatch.setattr("circuits.tracing.trace.LIMIT", 8)
+    pictures = [nets.car_picture(0.5 + 0.02 * i) if i % 2 else torch.zeros(3, 32, 32) for i in range(16)]
+    circuit = circuits.trace(planted, NEURON, images=torch.stack(pictures))
+    assert {circuit.node(e.source).index for e in circuit.edges} == {WINDOW, WHEEL, BODY, TREE}
+    assert circuit.provenance["n_ranked"] == 8 and circuit.provenance["n_images"] == 16
+
+
+@pytest.mark.parametrize("target", [NEURON, "logits:0"])
+def test_a_response_that_is_everywhere_the_same_is_not_ranked(planted: circuits.Model, target: str) -> None:
+    image = nets.car_pictures(1)
+    with pytest.raises(ConstantError, match="same response to all .*by='weights' and 'attribution' need no variation"):
+        circuits.trace(planted, target, images=image)
+    assert circuits.trace(planted, target, images=image, by="weights").edges
+    # a channel varies over the positions of one image: its mean is over these
+    channel = circuits.trace(planted, f"objects:{CAR}", images=image)
+    assert {WINDOW, WHEEL, BODY} <= set(strengths(channel))
+
+
 def test_zero_ablation_by_edit_drops_the_car_by_each_parents_contribution(planted: circuits.Model) -> None:
     images = nets.car_pictures(1)
     clean = float(circuits.capture(planted, images, "objects_pre")["objects_pre"][0, CAR, Y, X])
@@ -185,7 +251,7 @@ def test_merged_nodes_appear_once(planted: circuits.Model) -> None:
 
 
 def test_the_class_score_is_traced_through_the_global_pool(planted: circuits.Model) -> None:
-    circuit = circuits.trace(planted, "logits:0", images=nets.car_pictures(), width=3)
+    circuit = circuits.trace(planted, "logits:0", images=nets.car_pictures(), width=3, by="weights")
     assert circuit.layers == ("logits", "objects")
     means = circuits.capture(planted, nets.car_pictures(), "objects")["objects"].mean(dim=(0, 2, 3))
     expected = {CAR: 2 * float(means[0]), BOUNDARY: -float(means[1]), nets.MIXTURE: 0.5 * float(means[2])}
@@ -255,5 +321,5 @@ def test_opposite_parents_cancel_in_linear_weights_but_not_in_best_case_ones(pla
 
 
 def test_both_cancelling_parents_are_traced_with_the_values_worked_out_by_hand(planted: circuits.Model) -> None:
-    circuit = circuits.trace(planted, f"objects:{BOUNDARY}", images=bright_and_dark())
+    circuit = circuits.trace(planted, f"objects:{BOUNDARY}", images=bright_and_dark(), by="weights")
     assert strengths(circuit) == pytest.approx({RISING: 0.25, FALLING: 0.25}, abs=1e-6)

@@ -54,7 +54,7 @@ def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Ten
         net.c.bias += 1.0
     model = circuits.wrap(net, input=SPEC)
     with pytest.raises(GraphError):
-        circuits.trace(model, "relu_1:0", images=images, layers=["relu"])
+        circuits.trace(model, "relu_1:0", images=images, layers=["relu"], by="weights")
     traced = circuits.trace(model, "relu_1:0", images=images, layers=["relu"], width=8, by="attribution")
     acts = F.relu(net.a(images)).detach().requires_grad_(True)
     response = net.rest(acts)[:, 0].flatten(1)
@@ -159,7 +159,7 @@ def test_a_gate_without_a_graph_is_traced_by_attribution(images: Tensor) -> None
     model = circuits.wrap(net, input=SPEC)
     assert model.graph is None
     with pytest.raises(GraphError, match="no linear form"):
-        circuits.trace(model, "c:1", images=images, layers=["act"])
+        circuits.trace(model, "c:1", images=images, layers=["act"], by="weights")
     traced = circuits.trace(model, "c:1", images=images, layers=["act"], width=8, by="attribution", n_positions=6)
     acts = net.act(net.a(images)).detach().requires_grad_(True)
     response = net.c(net.norm(acts))[:, 1].flatten(1)

@@ -147,6 +147,21 @@ def test_trace_by_attribution_gives_the_attribution_of_each_source(case: Case) -
         assert edge.strength == pytest.approx(float(right[Unit.parse(edge.source).index or 0]), rel=1e-3, abs=1e-6)
 
 
+def test_a_trace_gives_what_each_source_has_above_its_mean(case: Case) -> None:
+    """Where the target is linear in its sources at the peak, gradient x (activation - mean) is the whole."""
+    acts = _folded(case.hooked("stem").detach())
+    target = _folded(case.hooked("block").detach())
+    unit = int(target.amax((2, 3)).amin(0).argmax())
+    circuit = circuits.trace(case.model, f"block:{unit}", images=case.images, layers=["stem"], width=6)
+    ranking = circuits.rank(case.model, f"block:{unit}", images=case.images, layers=["stem"], share=1.0)
+    assert [e.source for e in circuit.edges] == list(ranking.units[: len(circuit.edges)]) and circuit.by == "gradient"
+    (rest,) = circuit.rest
+    response = target[:, unit].flatten(1).amax(1)
+    assert rest.total + rest.bias == pytest.approx(float(response[response > 0].mean()), rel=2e-2)
+    means = {e.source: float(acts[:, Unit.parse(e.source).index or 0].mean()) for e in circuit.edges}
+    assert all(value != 0 for value in means.values()) and rest.bias != 0
+
+
 def test_scan_and_find_give_the_statistics_of_the_activations(case: Case, tmp_path: Path) -> None:
     maps = _folded(case.hooked("down").detach())
     scan = circuits.scan(case.model, case.images, tmp_path, layers=["down"]).layer("down")

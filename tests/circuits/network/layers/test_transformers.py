@@ -99,11 +99,13 @@ def test_a_trace_to_patches_that_nothing_reads_is_an_error_that_names_the_class_
 ) -> None:
     with pytest.raises(CircuitsError, match="no unit of block4 contributes .* it also has block4.cls, block4.tokens"):
         circuits.trace(model, "scores:2", images=images, by="attribution", layers=["block4"])
+    with pytest.raises(CircuitsError, match="does not depend on them .* it also has block4.cls, block4.tokens"):
+        circuits.trace(model, "scores:2", images=images, layers=["block4"])
 
 
 def test_tracing_by_weights_across_a_norm_says_why_not(model: Model, images: Tensor) -> None:
     with pytest.raises(GraphError, match="norm.*no linear form"):
-        circuits.trace(model, "scores:2", images=images, layers=["block4.tokens"])
+        circuits.trace(model, "scores:2", images=images, layers=["block4.tokens"], by="weights")
 
 
 def test_a_scan_holds_the_strongest_patches(model: Model, images: Tensor, tmp_path: Path) -> None:
