@@ -219,6 +219,7 @@ class Score(Result):
         baseline: what ablated units were set to.
         ablated: the target's response with everything ablated; None in files of earlier versions.
         comparison: beside a learned mask and a ranking of its size; None where that was not asked for.
+        errors_kept: where sources are latents, whether the errors of their dictionaries were left as they are; else None.
     """
 
     faithfulness: float
@@ -236,6 +237,7 @@ class Score(Result):
     baseline: str = "mean"
     ablated: AblatedResponse | None = None
     comparison: SizeComparison | None = None
+    errors_kept: bool | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """The rows of `table`: each unit, and the faithfulness lost without it."""
@@ -517,6 +519,7 @@ class _Score(TypedDict):
     baseline: NotRequired[str]
     ablated: NotRequired[dict[str, float] | None]
     comparison: NotRequired[dict[str, float | None] | None]
+    errors_kept: NotRequired[bool]
 
 
 class _Document(TypedDict):
@@ -578,9 +581,11 @@ def _read_rest(data: Mapping[str, Any]) -> Rest:
 
 
 def _score_json(score: Score) -> dict[str, Any]:
-    values = {name: value for name, value in score.__getstate__().items() if name != "comparison"}
+    values = {name: value for name, value in score.__getstate__().items() if name not in ("comparison", "errors_kept")}
     if score.comparison is not None:
         values["comparison"] = vars(score.comparison)
+    if score.errors_kept is not None:
+        values["errors_kept"] = score.errors_kept
     if score.ablated is None:  # of an earlier version: as it was written
         later = ("strong_faithfulness", "strong_completeness", "matched_faithfulness", "baseline", "ablated")
         return {name: _plain(value) for name, value in values.items() if name not in later}

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from circuits.errors import CircuitsError
-from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
 from circuits.tracing.ablation.channel_edits import responder
@@ -46,6 +45,7 @@ def score(
     random: int = 50,
     limit: int = 200,
     mask: bool = False,
+    keep_error: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = None,
@@ -63,6 +63,8 @@ def score(
         mask: also learn a mask for circuits of this size, on half of the images, and try it, the circuit and the first
             units by gradient on the other half (`Score.comparison`). A circuit that was traced on these images has seen
             them, the mask has not.
+        keep_error: where sources are latents, leave the error of their dictionary as it is. By default it is ablated,
+            as every unit outside the circuit.
         seed: for the random circuits and the choice of images.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
@@ -84,21 +86,28 @@ def score(
     dataset, chosen_baseline = sampled(open_images(images), baseline_of(baseline, against, seed=seed), limit, generator)
     if mask and len(dataset) < 4:
         raise CircuitsError(f"a mask is learned on half of the images, tried on the others: give 4, not {len(dataset)}")
+    if keep_error and (mask or not any("~" in layer for layer in circuit_units)):
+        reason = "a mask takes it as a unit" if mask else "its sources are no latents"
+        raise CircuitsError(f"keep_error leaves the error of a dictionary out of this score, but {reason}")
     ablation = Ablation(
         model, target_of(model, circuit.target), list(circuit_units), dataset, chosen_baseline, batch_size=batch_size
     )
-    widths = {layer: model.layers[layer].channels for layer in circuit_units}
+    # errors that are always kept are no units of a circuit, nor of a random one
+    always = {layer: {width - 1} for layer, width in ablation.widths.items() if keep_error and "~" in layer}
+    widths = {layer: ablation.widths[layer] - len(always.get(layer, ())) for layer in circuit_units}
     counts = {layer: len(units) for layer, units in circuit_units.items()}
-    strengths, rng = ablation.strengths(), np.random.default_rng(seed)
+    strengths = {layer: values[: widths[layer]] for layer, values in ablation.strengths().items()}
+    means = {layer: values[: widths[layer]] for layer, values in ablation.means.items()}
+    rng = np.random.default_rng(seed)
     control = [null_circuits.uniform(counts, widths, generator) for _ in range(random)]
     strong = [null_circuits.among_strongest(counts, strengths, rng) for _ in range(random)]
-    as_active = [null_circuits.matched(circuit_units, ablation.means, rng) for _ in range(random)]
+    as_active = [null_circuits.matched(circuit_units, means, rng) for _ in range(random)]
     rounds = 2 + 5 * random + sum(counts.values())
     with _ticker(rounds, progress) as tick:
 
         def keep(units: UnitsByLayer) -> float:
             tick()
-            return ablation.keep(units)
+            return ablation.keep({layer: units[layer] | always.get(layer, set()) for layer in units})
 
         def lost(units: UnitsByLayer) -> float:
             tick()
@@ -112,7 +121,7 @@ def score(
         for layer, units in circuit_units.items():
             for index in sorted(units):
                 without = {**circuit_units, layer: units - {index}}
-                minimality[str(Unit(layer, index, model.name))] = faithfulness - keep(without)
+                minimality[ablation.sources[layer].address(index)] = faithfulness - keep(without)
     return Score(
         faithfulness=faithfulness,
         completeness=completeness,
@@ -129,6 +138,7 @@ def score(
         baseline=chosen_baseline.name,
         ablated=ablated_response(ablation),
         comparison=_size_comparison(ablation, circuit_units, seed, batch_size) if mask else None,
+        errors_kept=keep_error if any("~" in layer for layer in circuit_units) else None,
     )
 
 
@@ -187,13 +197,7 @@ def ablated_response(ablation: Ablation) -> AblatedResponse:
 
 
 def members(circuit: Circuit) -> dict[str, set[int]]:
-    """Source units of a circuit by layer, in the order of the layers going back.
-
-    Raises:
-        CircuitsError: some are latents.
-    """
-    if latents := [layer for layer in circuit.layers[1:] if "~" in layer]:
-        raise CircuitsError(f"a score ablates channels, and the sources here are latents of {latents[0]}: not scored")
+    """Source units of a circuit by layer, in the order of the layers going back."""
     by_layer: dict[str, set[int]] = {}
     for layer in circuit.layers[1:]:
         units = {n.index for n in circuit.nodes if n.layer == layer and n.unit != circuit.target}

@@ -30,6 +30,7 @@ from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
 from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.sources import Latents, source_of
 from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
@@ -100,8 +101,8 @@ def trace(
             "ablation" takes only the mean.
         against: a counterfactual image for each image, as the baseline.
         layers: source layers to go back through, latest first (default: the model's trunk). `mixed3b~sae` takes the
-            latents of an attached basis instead of channels, with by="weights" or "attribution", from zero; what its
-            reconstruction leaves over is `Rest.error`.
+            latents of an attached basis instead of channels, by all ways but "ablation"; what its reconstruction leaves
+            over is `Rest.error`.
         through_bottlenecks: also trace through the units behind the ReLUs between two layers: bottlenecks, depthwise
             convolutions, inner layers of residual blocks. Every step is then linear and `remainder` is zero; each unit
             on the way has `width` parents, and `Rest.folded` is the sum without them. With by="weights".
@@ -130,7 +131,7 @@ def trace(
         by = "weights" if through_bottlenecks or any("~" in name for name in chain[1:]) else DEFAULT
     one_of("by", by, ("weights", "attribution", "ablation", *RANKED))
     stand_in = _baseline(by, baseline, against)
-    spaces = _spaces(model, chain, by, stand_in, through_bottlenecks)
+    spaces = _spaces(model, chain, by, through_bottlenecks)
     dataset = open_images(images)
     pools = _pools(model, chain) if by == "ablation" else []
     inner = _bottlenecks(model, unit, chain, by) if through_bottlenecks else []
@@ -219,20 +220,16 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
     return chain
 
 
-def _spaces(
-    model: Model, chain: Sequence[str], by: By, baseline: Baseline | None, through_bottlenecks: bool
-) -> dict[str, Unit]:
+def _spaces(model: Model, chain: Sequence[str], by: By, through_bottlenecks: bool) -> dict[str, Unit]:
     """The bases among the layers of a chain.
 
     Raises:
         CircuitsError: latents are sources in a way that is not worked out for them.
     """
     spaces = {name: model.resolve(name) for name in chain[1:] if "~" in name}
-    if spaces and (by not in ("weights", "attribution") or through_bottlenecks):
-        way = "through_bottlenecks" if through_bottlenecks else f"by={by!r}"
-        raise CircuitsError(f"latents are sources with by='weights' or 'attribution', not with {way}")
-    if spaces and not (baseline is None or isinstance(baseline, Zero)):
-        raise CircuitsError(f"contributions of latents are counted from zero, not from {baseline.name}")
+    if spaces and (by == "ablation" or through_bottlenecks):
+        way = "through_bottlenecks" if through_bottlenecks else "by='ablation', which sets channels to their means"
+        raise CircuitsError(f"latents are sources with by='weights', 'gradient' and others, not with {way}")
     return spaces
 
 
@@ -317,19 +314,24 @@ class _Sources:
         self, node: Unit, source: str, batch: Tensor, positions: list[Pair]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Integrated gradients of a node before its ReLU at its positions: see `Ablation.contributions`."""
-        segment = Segment(self.model, source, node, pre=True)
         ablation = self._ablation(node, source)
+        segment = Segment(self.model, ablation.sources[source].layer, node, pre=True)
         return ablation.contributions(segment, batch, self._pairs, positions, STEPS["integrated"])
 
     @torch.no_grad()
     def values(self, node: Unit, source: str, start: str, acts: Tensor) -> Tensor | None:
-        """What stands in for the activations `acts` `(N, S, h, w)` of `start` on the images traced; None for zero."""
+        """What stands in for the activations `acts` `(N, S, h, w)` of `start` on the images traced; None for zero.
+
+        Where the sources are latents, what stands in for them and for the error of their dictionary `(N, m + S, h, w)`.
+        """
         if self.baseline is None or isinstance(self.baseline, Zero):
             return None
+        units = source_of(self.model, source)
         if self._pairs is not None:
-            return read(self.model, self._pairs, [self.model.layers[start]])[start]
-        held = self._ablation(node, source).held(start)
-        return held.expand_as(acts)
+            others = read(self.model, self._pairs, [self.model.layers[start]])[start]
+            return units.parts(others) if isinstance(units, Latents) else others
+        held = self._ablation(node, source).held(source if isinstance(units, Latents) else start)
+        return held.expand(len(acts), -1, *acts.shape[2:])
 
 
 class _Step:
@@ -409,20 +411,23 @@ class _Step:
                 folded = self._as_linear(segment, node, positions, float(pre.mean()))
         else:
             base = self.sources.values(node, self.source, self.start, acts)
-            contributions, below = self._contributions(segment, node, positions, self.acts, context, pre, base)
-            bias = self._bias(segment, node, positions, acts, base) if self.by == "weights" else 0.0
+            own = self._of_units(base)
+            contributions, below = self._contributions(segment, node, positions, self.acts, context, pre, own)
+            bias = self._bias(segment, node, positions, acts, own) if self.by == "weights" else 0.0
         error = None
-        if self.split is not None:
-            error, offset = self._left_over(node, positions)
-            bias += offset
+        if self.split is not None and self.by in RANKED:
+            contributions, error = contributions[:, :-1], float(contributions[:, -1].mean())
+        elif self.split is not None:
+            error, still = self._left_over(node, positions, base)
+            bias += still
         strength = contributions.mean(dim=0)
         total = float(strength.sum()) + (error or 0.0)
-        size = self.sources.magnitudes(node, self.source) if self.by in RANKED else strength.abs()
+        size = self.sources.magnitudes(node, self.source)[: len(strength)] if self.by in RANKED else strength.abs()
         chosen: list[int] = size.argsort(descending=True, stable=True)[:width].tolist()
         sizes = strength.abs() if self.by == "mask" else size  # a mask's numbers have no scale
         floor = threshold * max((float(sizes[c]) for c in chosen), default=0.0)
         chosen = [c for c in chosen if strength[c] != 0 and float(sizes[c]) >= floor]
-        low = below.mean(dim=0) / strength > 0.5
+        low = below.mean(dim=0)[: len(strength)] / strength > 0.5
         edges = [replace(self._edge(node, c, float(strength[c])), low=bool(low[c])) for c in chosen]
         listed = sum(e.strength for e in edges) + (error or 0.0)
         mean = float(pre.mean())
@@ -456,6 +461,10 @@ class _Step:
         drops = ablation_drops(segment, acts, context, positions, pre, means, pooled)
         return drops, torch.zeros_like(drops)
 
+    def _of_units(self, base: Tensor | None) -> Tensor | None:
+        """The part of a baseline that is of channels or latents, without that of the error."""
+        return base if base is None or self.split is None else base[:, : self.acts.shape[1]]
+
     def _products(self, node: Unit, positions: list[Pair], acts: Tensor) -> Tensor:
         """Expanded weights times activations at the positions of a node, `(N, S)`."""
         assert self.weights is not None
@@ -477,19 +486,26 @@ class _Step:
         self.channel_gradients[segment.units[0]] = gradient
         return torch.einsum("nchw,mc->nmhw", gradient, self.split.write)
 
-    def _left_over(self, node: Unit, positions: list[Pair]) -> tuple[float, float]:
-        """What the error of the dictionary contributes to a node, and what its offset does."""
+    def _left_over(self, node: Unit, positions: list[Pair], base: Tensor | None) -> tuple[float, float]:
+        """What the error of the dictionary contributes to a node; and what its offset does, and the error's baseline.
+
+        As of channels, what the baseline gives is not told from the nonlinear part where there are no weights.
+        """
         split = self.split
         assert split is not None
         offset = split.offset[:, None, None].expand_as(split.error)
+        moved = split.error
+        if base is not None:
+            moved = split.error - base[:, self.acts.shape[1] :]
+            offset = offset if self.by == "attribution" else offset + base[:, self.acts.shape[1] :]
         if self.by == "attribution":
             gradient = self.channel_gradients[node]
-            error, still = ((gradient * part).sum(dim=(1, 2, 3)) for part in (split.error, offset))
+            error, still = ((gradient * part).sum(dim=(1, 2, 3)) for part in (moved, offset))
         else:
             weights = expanded_weights(self.model, source=self.layer, target=node)
             kernels = weights.kernels[0].to(offset)
             error, still = (
-                torch.einsum("nsij,sij->n", weights.patches(part, positions), kernels) for part in (split.error, offset)
+                torch.einsum("nsij,sij->n", weights.patches(part, positions), kernels) for part in (moved, offset)
             )
         return float(error.mean()), float(still.mean())
 
@@ -501,10 +517,14 @@ class _Step:
 
     def _as_linear(self, segment: Segment, node: Unit, positions: list[Pair], pre_activation: float) -> FoldedSum:
         """The sum by the kernels, as if ReLUs and maxima in between passed everything: how far they can be trusted."""
-        base = self.sources.values(node, self.source, self.start, self.acts)
-        moved = self.acts if base is None else self.acts - base
+        base = self.sources.values(node, self.source, self.start, self.fed)
+        own = self._of_units(base)
+        moved = self.acts if own is None else self.acts - own
         total = float(self._products(node, positions, moved).sum(dim=1).mean())
-        bias = self._bias(segment, node, positions, self.acts, base)
+        bias = self._bias(segment, node, positions, self.acts, own)
+        if self.split is not None:
+            error, still = self._left_over(node, positions, base)
+            total, bias = total + error, bias + still
         return FoldedSum(total, bias, pre_activation - total - bias)
 
     def _edge(self, node: Unit, channel: int, strength: float) -> Edge:

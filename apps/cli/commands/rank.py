@@ -44,7 +44,8 @@ class Rank(ImageOptions):
     """The target: model/layer:unit, with @y,x for one position, a difference, model/logits:0-logits:3, or
     model/predictions: the divergence of the predictions."""
     layers: Many = ()
-    """Layer whose units are ranked; may be repeated. By default the one before the target's."""
+    """Layer whose units are ranked; may be repeated. LAYER~NAME takes the latents of an SAE (--sae), and as one more
+    unit the error that it leaves over. By default the layer before the target's."""
     method: Literal["weights", "gradient", "integrated", "patching", "mask", "random"] = "gradient"
     """Weights, gradient and integrated cost seconds, patching and mask more; see docs/tracing.md."""
     of: Literal["units", "edges"] = "units"

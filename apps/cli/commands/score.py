@@ -40,8 +40,12 @@ class ScoreCircuit(ImageOptions):
     """How many random circuits to compare with."""
     baseline: Literal["mean", "resample", "zero"] = "mean"
     """What an ablated unit is set to."""
+    against: str | None = None
+    """Folder of counterfactual images, one for each image in the order of their names, as the baseline."""
     mask: bool = False
     """Also learn a mask of the circuit's size, on half of the images, and try both on the other half."""
+    keep_error: bool = False
+    """Where the circuit's sources are latents (--sae), leave what they do not reconstruct as it is."""
 
     def run(self, session: Session) -> CommandResult:
         """Score again, on these images."""
@@ -60,8 +64,9 @@ class ScoreCircuit(ImageOptions):
             )
         images = self.open_images(model.name)
         circuit = scored(
-            session, model, circuit, images, self.random, self.seed, baseline=self.baseline, mask=self.mask
-        )
+            session, model, circuit, images, self.random, self.seed, baseline=self.baseline, against=self.against,
+            mask=self.mask, keep_error=self.keep_error,
+        )  # fmt: skip
         score: dict[str, Any] = circuit.to_json()["score"]
         assert circuit.score is not None
         control = circuit.score.control

@@ -107,8 +107,6 @@ class Trace(ImageOptions):
         self.check_least("score_images", least=2)
         if self.visualize < 0 or (self.visualize and self.out is None):
             raise UsageError("--visualize takes steps from 1, and draws into the report of --out DIR")
-        if self.score and any("~" in layer for layer in self.layers):
-            raise UsageError("a score ablates channels: add --no-score where sources are latents")
         elapsed = clock()
         model, unit = self.address_of(self.address)
         images = self.open_images(model.name)
@@ -128,7 +126,10 @@ class Trace(ImageOptions):
             )
         circuit = label_parts(model, circuit, images, self.store)
         if self.score:
-            circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images)
+            # latents cannot be held at their means before a max pool: they are ablated to what they are counted from
+            latents = any("~" in layer for layer in circuit.layers[1:])
+            ablated = {"baseline": self.baseline or "mean", "against": self.against} if latents else {}
+            circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images, **ablated)
         visualizations = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
         seconds = elapsed()
 
@@ -163,9 +164,10 @@ class Trace(ImageOptions):
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
         ]
         if self.score:
+            ablated = f", baseline={self.baseline!r}" if self.baseline and any("~" in n for n in self.layers) else ""
             lines.append(
                 f"score = circuits.score(model, circuit, images=images, random={self.random}, "
-                f"limit={self.score_images}, seed={self.seed})"
+                f"limit={self.score_images}, seed={self.seed}{ablated})"
             )
         if self.visualize:
             lines += [

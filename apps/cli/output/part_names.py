@@ -46,7 +46,8 @@ def label_parts(model: Model, circuit: Circuit, images: Images, store: Path | No
     names: dict[str, str] = {}
     sample = some(images)
     for layer in circuit.layers[1:]:
-        if model.layers[layer].size is None or model.layers[layer].receptive_field is None:
+        at = model.layers[model.resolve(layer).layer]
+        if at.size is None or at.receptive_field is None:
             continue
         for label in part_labels(model, layer, sample, at_least=SURE):
             if label.unit in units:

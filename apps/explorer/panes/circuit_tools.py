@@ -208,7 +208,7 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
         return
     curve, first, figure = measured
     st.image(figure, width=760, alt="share of the unit that circuits of growing size keep, beside random circuits")
-    names = ", ".join(Unit.parse(unit).short for unit, _ in first)
+    names = ", ".join(unit.removeprefix(f"{model.name}/") for unit, _ in first)
     st.caption(
         f"All units of {layer} are ranked by {curve.method} over all positions of half of the images, baseline "
         f"{curve.baseline}, and circuits of the first n are tried on the other half ({curve.n_images} images). "

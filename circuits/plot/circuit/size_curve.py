@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing.wording import minus
+from circuits.plot.drawing.wording import held_at, minus
 from circuits.plot.superposition.charts import head, plain
 from circuits.tracing.curves.size_curve import SizeCurve
 
@@ -39,7 +39,8 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
     figure = Figure(figsize=(10.4, 4.8), dpi=canvas.DPI, facecolor=palette.PAPER)
     axes = figure.add_axes((0.075, 0.13, 0.54, 0.7))
     seen = "images that the ranking did not see" if first.held_out else "images, some of which were ranked on"
-    about = f"share of its {first.measure} kept, all others at their {first.baseline}; {first.n_images} {seen}"
+    other = f"every other {first.of.removesuffix('s')} {held_at(first.baseline)}"
+    about = f"share of its {first.measure} kept, {other}; {first.n_images} {seen}"
     head(figure, title or first.target, about)
     for style, (kind, null) in zip((":", "--", "-."), first.nulls.items(), strict=False):
         label = f"{NULLS.get(kind, kind)}: CPR {np.mean(null.cpr):.2f}, CMD {np.mean(null.cmd):.2f}"

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -26,6 +26,8 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
+from circuits.tracing.ablation.measured import Measure, Measured
+from circuits.tracing.ablation.sources import Channels, Latents, hold, maps_of, source_of
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
 from circuits.tracing.target import Target
 from zoo.common.checks import one_of
@@ -34,27 +36,31 @@ from zoo.images.sources import Images, open_images
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
 
-Measure = Literal["explained variance", "mean"]
-"""What of a response map is measured: how much of its variance over positions and images is there, or its mean."""
-
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: activations of the first layer, the segment's context, and the baseline of each layer and pool."""
+    """Some images.
+
+    Attributes:
+        acts: activations of the first layer; parts: of its units (see `sources`), the same where these are channels.
+        context: the segment's.
+        baselines: the baseline's parts of each layer, and its values of each pool.
+    """
 
     acts: Tensor
+    parts: Tensor
     context: Any
     baselines: Mapping[str, Tensor]
 
 
-class Ablation:
+class Ablation(Measured):
     """A target's response under ablation of chosen units in some source layers.
 
     Attributes:
-        layers: the source layers, earliest first.
+        layers: the source layers, or dictionaries attached to such, earliest first; sources: their units.
         pools: source layer -> max pools over its channels on the way to the target, where the baseline holds means.
         clean: the target's response with nothing ablated, `(N, h, w)`.
         nothing: the same with every unit of the layers ablated.
@@ -64,7 +70,7 @@ class Ablation:
 
     Raises:
         CircuitsError: the target responds the same to all images; a layer is a branch, not on the way to the target, or
-            the pool of another; counterfactuals that do not fit.
+            the pool of another; counterfactuals that do not fit; means of latents before a max pool.
     """
 
     def __init__(
@@ -86,10 +92,12 @@ class Ablation:
             raise CircuitsError("a divergence of predictions is 0 where nothing is ablated: its measure is 'mean'")
         one_of("measure", self.measure, ("explained variance", "mean"))
         order = list(model.layers)
-        self.layers = sorted(dict.fromkeys(layers), key=order.index)
+        named = sorted((source_of(model, name) for name in layers), key=lambda source: order.index(source.layer))
+        self.sources = {source.name: source for source in named}
+        self.layers = list(self.sources)
+        self.segment = target.segment(model, self._first.layer)
         self.pools = self._pools()
         self._check_layers()
-        self.segment = target.segment(model, self.layers[0])
         self._batch_size = batch_size
         self._paired = baseline.paired(images)
         self._stored: list[Batch] | None = None
@@ -106,7 +114,7 @@ class Ablation:
         """
         other = copy.copy(self)
         other.target = target
-        other.segment = target.segment(self.model, self.layers[0])
+        other.segment = target.segment(self.model, self._first.layer)
         if self.segment.bypassed or other.segment.bypassed:  # the context is another one
             return Ablation(
                 self.model, target, self.layers, self.images, self.baseline,
@@ -134,17 +142,38 @@ class Ablation:
         self._ends = self.value(self.nothing), self.value(self.clean)
 
     def _pools(self) -> dict[str, list[str]]:
-        holds_mean = isinstance(self.baseline, Mean)
-        return {n: channel_pools(self.model, n, self.target.layer) if holds_mean else [] for n in self.layers}
+        if not isinstance(self.baseline, Mean):
+            return {name: [] for name in self.layers}
+        pools = {}
+        for name, source in self.sources.items():
+            pools[name] = channel_pools(self.model, source.layer, self.target.layer)
+            if isinstance(source, Latents):
+                met = [pool for pool in pools[name] if self.segment.crosses(pool)]
+                if met:
+                    raise CircuitsError(
+                        f"the max pool {met[0]} reads {source.layer}, and the pool of the mean of latents is not the "
+                        "mean of their pool: take baseline='resample' or 'zero', counterfactuals, or channels"
+                    )
+                pools[name] = []
+        return pools
 
     def _check_layers(self) -> None:
-        for name in self.layers:
-            of = self.model.layers[name].part
-            if of is not None:
-                raise CircuitsError(f"name the whole layer {of[0]}; {name} is channels of it")
-            twice = [pool for pool in self.pools[name] if pool in self.layers]
+        held = [source.layer for source in self.sources.values()]
+        for name, source in self.sources.items():
+            if held.count(source.layer) > 1:
+                raise CircuitsError(f"{name} and another source are of one layer, {source.layer}: name one of the two")
+            twice = [pool for pool in self.pools[name] if pool in held]
             if twice:
                 raise CircuitsError(f"{twice[0]} holds the channels of {name}, pooled: name one of the two layers")
+
+    @property
+    def _first(self) -> Channels:
+        return next(iter(self.sources.values()))
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Source layer -> number of its units."""
+        return {name: source.width for name, source in self.sources.items()}
 
     @property
     def _per_position(self) -> bool:
@@ -155,24 +184,28 @@ class Ablation:
     @torch.no_grad()
     def _measure(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The clean response and the means of all layers; on the way, batches and baselines are stored."""
-        means = ActivationMeans(per_position=self._per_position)
+        means, activity = ActivationMeans(per_position=self._per_position), ActivationMeans()
         reference = getattr(self.baseline, "images", None) if isinstance(self.baseline, Mean) else None
         held = [name for layer in self.layers for name in (layer, *self.pools[layer])]
         clean, size = [], 0
         stored: list[Batch] | None = []
-        for batch in self._run(held if reference is None else self.layers, means):
-            clean.append(self.target.values(batch.response))
-            size += sum(t.element_size() * t.nelement() for t in (batch.acts, *batch.baselines.values()))
+        for batch, response in self._run(held if reference is None else self.layers, means, activity):
+            clean.append(self.target.values(response))
+            tensors = {id(t): t for t in (batch.acts, batch.parts, *batch.baselines.values())}
+            size += sum(t.element_size() * t.nelement() for t in tensors.values())
             if stored is not None and size <= STORED:
-                stored.append(Batch(batch.acts, batch.context, batch.baselines))
+                stored.append(batch)
             else:
                 stored = None
         self._stored = stored
-        own = {name: means.of(name).to(self.model.device) for name in self.layers}
+        own = {
+            name: (activity if name in activity.layers else means).of(name).to(self.model.device)
+            for name in self.layers
+        }
         if isinstance(self.baseline, Mean):
             if reference is not None:
                 means = ActivationMeans(per_position=self._per_position)
-                for _ in self._run(held, means, open_images(reference)):
+                for _ in self._run(held, means, None, open_images(reference)):
                     pass
             # a target in one branch of a block does not run the pools of the others
             self.pools = {
@@ -182,21 +215,54 @@ class Ablation:
                 values = means.maps(name) if self._per_position else means.of(name)[None, :, None, None]
                 self._held[name] = values.to(self.model.device, self.model.dtype)
         elif self._paired is None:
-            self._held = {name: mean.view(1, -1, 1, 1) * 0 for name, mean in own.items()}
+            self._held = {name: means.of(name).to(own[name]).view(1, -1, 1, 1) * 0 for name in own}
         return torch.cat(clean), own
 
-    def _run(self, taps: Sequence[str], means: ActivationMeans, images: Images | None = None) -> Iterator[_Run]:
-        """Run images as they are, with their pairs, and take in the means of the layers `taps`."""
-        source, paired = (self.images, self._paired) if images is None else (images, None)
-        first, later = self.layers[0], {name: means.tap(name) for name in taps if name != self.layers[0]}
-        begun = self._begin(source, paired)
-        if images is None and self._stored is not None:
-            begun = ((batch.acts, batch.context, dict(batch.baselines)) for batch in self._stored)
-        for acts, context, baselines in begun:
-            yield _Run(acts, context, baselines, self.segment.respond(means.tap(first)(acts), context, later))
+    def _run(
+        self,
+        taps: Sequence[str],
+        means: ActivationMeans,
+        activity: ActivationMeans | None,
+        images: Images | None = None,
+    ) -> Iterator[tuple[Batch, Any]]:
+        """Run images as they are, with their pairs; gives responses, and takes in the means of the layers `taps`.
 
-    def _begin(self, images: Images, paired: Images | None) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
-        """Activations of the first layer, the segment's context, and what the pairs put in each layer."""
+        Args:
+            taps: source layers and pools.
+            means: of parts; activity: of units whose parts are others.
+            images: instead of those that are analyzed, without pairs.
+        """
+        first, later = self.layers[0], {}
+        for name in taps:
+            if name != first:
+                source = self.sources.get(name)
+                later[name if source is None else source.layer] = self._tap(name, means, activity)
+        begun: Iterator[Batch] = self._begin(self.images, self._paired) if images is None else self._begin(images, None)
+        if images is None and self._stored is not None:
+            begun = iter(self._stored)
+        for batch in begun:
+            self._take(first, batch.parts, means, activity)
+            yield batch, self.segment.respond(batch.acts, batch.context, later)
+
+    def _tap(self, name: str, means: ActivationMeans, activity: ActivationMeans | None) -> Callable[[Tensor], Tensor]:
+        """A function of a layer's activations that takes in their means and returns them as they are."""
+        source = self.sources.get(name)
+        if not isinstance(source, Latents):
+            return means.tap(name)
+
+        def take(acts: Tensor) -> Tensor:
+            self._take(name, source.parts(maps_of(acts)), means, activity)
+            return acts
+
+        return take
+
+    def _take(self, name: str, parts: Tensor, means: ActivationMeans, activity: ActivationMeans | None) -> None:
+        means.tap(name)(parts)
+        if activity is not None and isinstance(self.sources[name], Latents):
+            activity.tap(name)(self.sources[name].activity(parts))
+
+    def _begin(self, images: Images, paired: Images | None) -> Iterator[Batch]:
+        """Images in batches, with what the pairs put in each layer as their only baselines."""
         pairs = None if paired is None else paired.batches(self.model.input, batch_size=self._batch_size)
         for indices, batch in images.batches(self.model.input, batch_size=self._batch_size):
             baselines: dict[str, Tensor] = {}
@@ -204,23 +270,25 @@ class Ablation:
                 other = next(pairs)[1]
                 _check_pairs(batch, other, indices)
                 baselines = self._activations(other)
-            yield *self.segment.begin(batch), baselines
+            acts, context = self.segment.begin(batch)
+            yield Batch(acts, self._first.parts(acts), context, baselines)
 
     def _activations(self, images: Tensor) -> dict[str, Tensor]:
-        """Activations `(N, C, h, w)` of all source layers on images."""
+        """The parts `(N, K, h, w)` of all source layers on images."""
         acts, context = self.segment.begin(images)
-        maps = {self.layers[0]: acts}
+        parts = {self.layers[0]: self._first.parts(acts)}
 
-        def store(name: str) -> Callable[[Tensor], Tensor]:
+        def store(source: Channels) -> Callable[[Tensor], Tensor]:
             def keep(values: Tensor) -> Tensor:
-                maps[name] = values if values.ndim == 4 else values[:, :, None, None]
+                parts[source.name] = source.parts(maps_of(values))
                 return values
 
             return keep
 
         if len(self.layers) > 1:
-            self.segment.respond(acts, context, {name: store(name) for name in self.layers[1:]})
-        return maps
+            later = list(self.sources.values())[1:]
+            self.segment.respond(acts, context, {source.layer: store(source) for source in later})
+        return parts
 
     @torch.no_grad()
     def batches(self) -> Iterator[Batch]:
@@ -228,9 +296,12 @@ class Ablation:
         if self._stored is not None:
             stored: Iterator[Batch] = iter(self._stored)
         else:
-            stored = (Batch(*parts) for parts in self._begin(self.images, self._paired))
+            stored = self._begin(self.images, self._paired)
         for batch in stored:
-            yield Batch(batch.acts, batch.context, {**self._held, **batch.baselines})
+            yield self._with_held(batch)
+
+    def _with_held(self, batch: Batch) -> Batch:
+        return replace(batch, baselines={**self._held, **batch.baselines})
 
     @property
     def n_batches(self) -> int:
@@ -241,66 +312,11 @@ class Ablation:
         """One of the batches, and which images it holds."""
         part = slice(number * self._batch_size, min((number + 1) * self._batch_size, len(self.images)))
         if self._stored is not None:
-            stored = self._stored[number]
-            return Batch(stored.acts, stored.context, {**self._held, **stored.baselines}), part
+            return self._with_held(self._stored[number]), part
         indices = range(part.start, part.stop)
         paired = None if self._paired is None else self._paired.subset(indices)
         with torch.no_grad():
-            acts, context, baselines = next(self._begin(self.images.subset(indices), paired))
-        return Batch(acts, context, {**self._held, **baselines}), part
-
-    # -- what is measured -----------------------------------------------------------------------------
-
-    def value(self, response: Tensor) -> float:
-        """The measure of a response `(N, h, w)`."""
-        return float(response.mean()) if self.measure == "mean" else self.explained(response)
-
-    def share(self, response: Tensor) -> float:
-        """How much of the measure a response keeps: 0 with everything ablated, 1 with nothing.
-
-        Raises:
-            CircuitsError: ablating everything does not change the measure.
-        """
-        self.check_reached()
-        nothing, clean = self._ends
-        return (self.value(response) - nothing) / (clean - nothing)
-
-    def check_reached(self) -> None:
-        """Raises CircuitsError where ablating all units of the layers does not change the measure."""
-        nothing, clean = self._ends
-        if not abs(clean - nothing) > 1e-6 * max(abs(clean), abs(nothing)):
-            raise CircuitsError(
-                f"the {self.measure} of {self.target.name} is {clean:.4g} with and without all units of "
-                f"{', '.join(self.layers)}: it does not depend on them on these images"
-            )
-
-    def weights(self, part: slice = slice(None)) -> Tensor:
-        """What a change of the response counts at each position; `sum weights * (clean - nothing)` is the whole.
-
-        For the explained variance that is the covariance of a change with what full ablation takes away: a unit's share
-        to first order, and exactly where responses are linear.
-        """
-        clean = self.clean[part]
-        if self.measure == "mean":
-            return torch.full_like(clean, 1 / self.clean.numel())
-        return (clean - self.nothing[part]) / self.spread
-
-    def slope(self, response: Tensor, part: slice) -> Tensor:
-        """Derivative of the measure by the response on some of the images."""
-        return self.weights(part) if self.measure == "mean" else 2 * (self.clean[part] - response) / self.spread
-
-    def loss(self, response: Tensor, part: slice) -> Tensor:
-        """Squared error of a response on some of the images, in units of full ablation; carries gradients.
-
-        Of whole maps for the explained variance, of each image's mean for the mean: a circuit is to hit it, not to
-        exceed it.
-        """
-        clean, nothing = self.clean, self.nothing
-        error = self.clean[part] - response
-        if self.measure == "mean":
-            clean, nothing, error = (t.mean(dim=(1, 2)) for t in (clean, nothing, error))
-        scale = (clean - nothing).pow(2).sum() * (len(error) / len(clean))
-        return error.pow(2).sum() / scale.clamp_min(1e-20)
+            return self._with_held(next(self._begin(self.images.subset(indices), paired))), part
 
     # -- responses ------------------------------------------------------------------------------------
 
@@ -328,32 +344,34 @@ class Ablation:
         """Explained variance of the target when only the units `ablated` are at the baseline."""
         return self.explained(self.respond_without(ablated))
 
-    def explained(self, response: Tensor) -> float:
-        """Explained variance of the clean response by another, over positions and images; below 0 without bound."""
-        return 1 - float((self.clean - response).pow(2).sum()) / self.spread
-
     def _mask(self, layer: str, units: set[int]) -> Tensor:
-        mask = torch.zeros(self.model.layers[layer].channels, dtype=torch.bool, device=self.model.device)
+        mask = torch.zeros(self.sources[layer].width, dtype=torch.bool, device=self.model.device)
         mask[sorted(units)] = True
         return mask
 
     def ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch; masks: layer -> which units stay, `(C,)`, or for each image `(n, C)`."""
-        first = self.layers[0]
-        edits = {name: hold for layer in self.layers for name, hold in self.holds(batch, layer, masks[layer]).items()}
-        acts = edits.pop(first)(batch.acts)
+        edits = {name: held for layer in self.layers for name, held in self.holds(batch, layer, masks[layer]).items()}
+        acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
     def holds(self, batch: Batch, layer: str, natural: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-        """For a layer and its pools: a function that sets all channels but `natural` to the baseline."""
-        return {name: _hold(batch.baselines[name], natural) for name in (layer, *self.pools[layer])}
+        """For a layer and its pools: a function that sets all units but `natural` to the baseline."""
+        source = self.sources[layer]
+        own = batch.parts if layer == self.layers[0] else None
+        pools = {pool: hold(batch.baselines[pool], natural) for pool in self.pools[layer]}
+        return {source.layer: source.held(batch.baselines[layer], natural, own), **pools}
 
     def _narrow(self, varying: UnitsByLayer) -> list[tuple[Segment, list[int]]] | None:
         """Steps from layer to layer that compute only the units `varying` of each.
 
         None where a step has no unit, or where something bypasses a layer on the way, so that the whole segment runs.
         """
-        if len(self.layers) == 1 or self._paired is not None:
+        if (
+            len(self.layers) == 1
+            or self._paired is not None
+            or any(isinstance(s, Latents) for s in self.sources.values())
+        ):
             return None
         steps: list[tuple[Segment, list[int]]] = []
         for layer, after in zip(self.layers, self.layers[1:], strict=False):
@@ -416,7 +434,7 @@ class Ablation:
 
         Returns:
             The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
-            `(n, C, h', w')`, and activations minus baseline there.
+            `(n, C, h', w')`, and activations minus baseline there: of the parts, see `products`.
         """
         out, ways = self.along(batch, amount, self.segment)
         return self.target.values(out), ways
@@ -425,12 +443,22 @@ class Ablation:
         """What another segment from the layer gives, and leaves as in `part_way`."""
         (layer,) = self.layers
         ways: dict[str, tuple[Tensor, Tensor]] = {}
+        source = self.sources[layer]
         natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in self.pools[layer]}}
         for name, acts in natural.items():
-            moved = acts - batch.baselines[name]
-            ways[name] = ((batch.baselines[name] + amount * moved).detach().requires_grad_(True), moved)
+            base = batch.baselines[name]
+            moved = (batch.parts if name == layer else acts) - base
+            # activations themselves are mixed: zeros of latents and error would be so to rounding only, and a max pool
+            # passes its gradient to one of its zeros
+            start = source.acts(base) if name == layer else base
+            ways[name] = ((start + amount * (acts - start)).detach().requires_grad_(True), moved)
         edits = {pool: partial(_instead, ways[pool][0]) for pool in self.pools[layer]}
         return segment.respond(ways[layer][0], batch.context, edits), ways
+
+    def products(self, name: str, gradient: Tensor, moved: Tensor) -> Tensor:
+        """What a gradient makes of a change at a layer or pool, for each of its units `(n, units, h, w)`."""
+        source = self.sources.get(name)
+        return gradient * moved if source is None else source.by_unit(gradient, moved)
 
     def contributions(
         self, segment: Segment, images: Tensor, others: Tensor | None, positions: Sequence[Pair], steps: int
@@ -443,26 +471,29 @@ class Ablation:
             positions: `(y, x)` on each image; steps: midpoints between baseline and activations.
 
         Returns:
-            Contribution of each unit `(N, C)`; the part of it from positions where the unit is below the baseline; and
-            the target with all of them at the baseline `(N,)`: with the contributions in sum the target as it is, up to
-            the number of steps.
+            Contribution of each unit `(N, units)`; the part of it from positions where the unit is below the baseline;
+            and the target with all of them at the baseline `(N,)`: with the contributions in sum the target as it is,
+            up to the number of steps.
         """
         (layer,) = self.layers
         with torch.no_grad():
-            own = {} if others is None else read(self.model, others, [self.model.layers[layer]])
+            source = self.sources[layer]
+            at = self.model.layers[source.layer]
+            own = {} if others is None else {layer: source.parts(read(self.model, others, [at])[at.name])}
             acts, context = segment.begin(images)
+            parts = source.parts(acts)
         with frozen(self.model.module), torch.enable_grad():
-            batch = Batch(acts, context, {**self._held, **own})
-            total = torch.zeros(acts.shape[:2], device=acts.device, dtype=acts.dtype)
+            batch = Batch(acts, parts, context, {**self._held, **own})
+            total = torch.zeros((len(acts), source.width), device=acts.device, dtype=acts.dtype)
             below = torch.zeros_like(total)
             for k in range(steps):
                 out, ways = self.along(batch, (k + 0.5) / steps, segment)
                 value = _picked(out, positions).sum()
                 gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
-                for gradient, (_, moved) in zip(gradients, ways.values(), strict=True):
+                for gradient, (name, (_, moved)) in zip(gradients, ways.items(), strict=True):
                     if gradient is not None:
-                        total += (gradient * moved).flatten(2).sum(dim=2) / steps
-                        below += (gradient * moved.clamp(max=0)).flatten(2).sum(dim=2) / steps
+                        total += self.products(name, gradient, moved).flatten(2).sum(dim=2) / steps
+                        below += self.products(name, gradient, moved.clamp(max=0)).flatten(2).sum(dim=2) / steps
             nothing, _ = self.along(batch, 0.0, segment)
         return total, below, _picked(nothing, positions).detach()
 
@@ -473,11 +504,10 @@ class Ablation:
             batch: one of `batches`.
             weights: layer -> for each unit `(C,)` 0 for the baseline, 1 for its activation; between two in proportion.
         """
-        first = self.layers[0]
         edits: dict[str, Callable[[Tensor], Tensor]] = {}
         for layer in self.layers:
             edits |= self._mixes(batch, layer, weights[layer])
-        acts = edits.pop(first)(batch.acts)
+        acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
     def strengths(self) -> dict[str, Tensor]:
@@ -487,17 +517,20 @@ class Ablation:
         between, these are |expanded weight x activation|. Of predictions, whose divergence has no gradient where
         nothing is ablated, it is that of the log probability of the likeliest class.
         """
-        totals = {name: torch.zeros(self.model.layers[name].channels) for name in self.layers}
+        totals = {name: torch.zeros(width) for name, width in self.widths.items()}
+        first, *later = self.sources.values()
         with frozen(self.model.module), torch.enable_grad():
             for batch in self.batches():
-                passed = {self.layers[0]: batch.acts.detach().requires_grad_(True)}
-
-                taps = {name: partial(passed.setdefault, name) for name in self.layers[1:]}
-                out = self.target.sensitive(self.segment.respond(passed[self.layers[0]], batch.context, taps))
+                passed = {first.name: batch.acts.detach().requires_grad_(True)}
+                taps = {source.layer: partial(passed.setdefault, source.name) for source in later}
+                out = self.target.sensitive(self.segment.respond(passed[first.name], batch.context, taps))
                 gradients = torch.autograd.grad(out.sum(), list(passed.values()), allow_unused=True)
                 for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
                     if gradient is not None:
-                        totals[name] += (gradient * acts).detach().abs().flatten(2).sum(dim=(0, 2)).cpu().float()
+                        source = self.sources[name]
+                        parts = batch.parts if source is first else source.parts(maps_of(acts.detach()))
+                        products = source.by_unit(gradient.detach().view(len(parts), -1, *parts.shape[2:]), parts)
+                        totals[name] += products.abs().flatten(2).sum(dim=(0, 2)).cpu().float()
         return totals
 
     def _mixes(self, batch: Batch, layer: str, weights: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -506,15 +539,17 @@ class Ablation:
         A pooled map goes from the pooled baseline to the pool of the layer as it came, not of its mixture.
         """
         came: list[Tensor] = []
+        source = self.sources[layer]
+        own = batch.parts if layer == self.layers[0] else None
 
         def mix(acts: Tensor) -> Tensor:
             came[:] = [acts]
-            return _between(batch.baselines[layer], acts, weights)
+            return source.mixed(acts, batch.baselines[layer], weights, own)
 
         def mix_pool(pool: str) -> Callable[[Tensor], Tensor]:
-            return lambda _: _between(batch.baselines[pool], self._pooled(layer, pool, came[0]), weights)
+            return lambda _: source.mixed(self._pooled(layer, pool, came[0]), batch.baselines[pool], weights)
 
-        return {layer: mix, **{pool: mix_pool(pool) for pool in self.pools[layer]}}
+        return {source.layer: mix, **{pool: mix_pool(pool) for pool in self.pools[layer]}}
 
     def _pooled(self, layer: str, pool: str, acts: Tensor) -> Tensor:
         graph = self.model.graph
@@ -534,27 +569,6 @@ def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
 
 def _instead(values: Tensor, _acts: Tensor) -> Tensor:
     return values
-
-
-def _between(base: Tensor, acts: Tensor, weights: Tensor) -> Tensor:
-    base, shape = (base, (1, -1, 1, 1)) if acts.ndim == 4 else (base.flatten(1), (1, -1))
-    return base + weights.view(shape) * (acts - base)
-
-
-@dataclass(frozen=True)
-class _Run:
-    acts: Tensor
-    context: Any
-    baselines: Mapping[str, Tensor]
-    response: Any
-
-
-def _hold(base: Tensor, natural: Tensor) -> Callable[[Tensor], Tensor]:
-    def hold(acts: Tensor) -> Tensor:
-        values = base if acts.ndim == 4 else base.flatten(1)
-        return torch.where(natural.view(-1, acts.shape[1], *[1] * (acts.ndim - 2)), acts, values)
-
-    return hold
 
 
 def _check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:

@@ -3,7 +3,8 @@
 The convolutions that read a layer are linear: with unit c ablated their outputs change by `W[:, c] * (b_c - a_c)`, and
 with only a set C kept they are `conv(b) + W[:, C] * (a_C - b_C)`. So a single edit costs 1/S of running a convolution
 over S channels again, and a circuit of n units n/S; only what comes after runs for each. This is exact up to the order
-of summation. Where something else than a convolution reads the channels, the whole segment runs.
+of summation. The kernel of a latent is what it writes, times W. Where something else than a convolution reads the
+channels, or the latents pass a pool or a ReLU before, the whole segment runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from circuits.network.subnetwork import Reader
 from circuits.tracing.ablation.ablation import Ablation, Batch, UnitsByLayer
+from circuits.tracing.ablation.sources import Latents
 
 VALUES = 1 << 23
 """Numbers in the largest tensor of a chunk of edits."""
@@ -23,7 +25,7 @@ VALUES = 1 << 23
 
 @dataclass(frozen=True)
 class _Read:
-    """What one convolution reads on a batch: activations, baselines, and its output without bias for both."""
+    """What one convolution reads on a batch: parts and their baselines, and its output without bias for both."""
 
     reader: Reader
     kernels: Tensor
@@ -39,8 +41,11 @@ class ChannelEdits:
     def __init__(self, ablation: Ablation) -> None:
         self.ablation = ablation
         (self.layer,) = ablation.layers
-        self.width = ablation.model.layers[self.layer].channels
+        self.source = ablation.sources[self.layer]
         readers = ablation.segment.readers() if ablation.stored else None
+        if readers is not None and isinstance(self.source, Latents):
+            begin = ablation.model.node(self.source.layer)
+            readers = readers if all(reader.reads is begin for reader in readers) else None
         self._reads: list[list[_Read]] | None = None
         if readers is not None:
             with torch.no_grad():
@@ -57,20 +62,28 @@ class ChannelEdits:
         reads = []
         for reader in readers:
             kernels, a, b = reader.kernels(), acts[reader.reads], base[reader.reads]
-            reads.append(_Read(reader, kernels, a, b, reader.convolve(a, kernels), reader.convolve(b, kernels)))
+            natural, ablated = reader.convolve(a, kernels), reader.convolve(b, kernels)
+            if isinstance(self.source, Latents):
+                a, b = batch.parts, batch.baselines[self.layer].expand_as(batch.parts)
+                kernels = torch.cat([torch.einsum("ocij,mc->omij", kernels, self.source.write), kernels], dim=1)
+            reads.append(_Read(reader, kernels, a, b, natural, ablated))
         return reads
 
     @torch.no_grad()
     def single(self) -> Iterator[Tensor]:
         """Responses `(units, N, h, w)`, chunk by chunk over the layer's units, with each of them ablated alone."""
+        width = self.source.width
         if self._reads is not None:
+            error = self.source.latents if isinstance(self.source, Latents) else None
             largest = max(r.natural[0].numel() for reads in self._reads for r in reads)
             count = max(len(reads[0].acts) for reads in self._reads)
-            for some in _chunks(self.width, VALUES // (largest * count)):
+            for some in _chunks(width if error is None else error, VALUES // (largest * count)):
                 yield torch.cat([self._changed(reads, some) for reads in self._reads], dim=1)
+            if error is not None:
+                yield self.ablation.respond_without({self.layer: {error}})[None]
             return
         largest = max(batch.acts.numel() for batch in self.ablation.batches())
-        for some in _chunks(self.width, VALUES // largest):
+        for some in _chunks(width, VALUES // largest):
             yield torch.cat([self._copies(batch, some) for batch in self.ablation.batches()], dim=1)
 
     def _changed(self, reads: Sequence[_Read], channels: slice) -> Tensor:
@@ -92,16 +105,18 @@ class ChannelEdits:
 
     def _copies(self, batch: Batch, channels: slice) -> Tensor:
         """Whole copies of the activations, one edited for each unit."""
-        n, some = len(batch.acts), range(*channels.indices(self.width))
-        masks = torch.ones((len(some), self.width), dtype=torch.bool, device=batch.acts.device)
+        n, some, ablation = len(batch.acts), range(*channels.indices(self.source.width)), self.ablation
+        context = ablation.segment.picked(batch.context, list(range(n)) * len(some), n)
+        if isinstance(self.source, Latents):
+            acts = self.source.without_each(some, batch.acts, batch.parts, batch.baselines[self.layer])
+            values = ablation.target.values(ablation.segment.respond(acts.flatten(0, 1), context))
+            return values.reshape(-1, n, *values.shape[1:])
+        masks = torch.ones((len(some), self.source.width), dtype=torch.bool, device=batch.acts.device)
         masks[torch.arange(len(some)), list(some)] = False
+        acts = batch.acts.repeat(len(some), 1, 1, 1)
+        baselines = {k: v if len(v) == 1 else v.repeat(len(some), 1, 1, 1) for k, v in batch.baselines.items()}
         rows = masks.repeat_interleave(n, dim=0)
-        repeated = Batch(
-            batch.acts.repeat(len(some), 1, 1, 1),
-            self.ablation.segment.picked(batch.context, list(range(n)) * len(some), n),
-            {k: v if len(v) == 1 else v.repeat(len(some), 1, 1, 1) for k, v in batch.baselines.items()},
-        )
-        values = self.ablation.ablated(repeated, {self.layer: rows})
+        values = ablation.ablated(Batch(acts, acts, context, baselines), {self.layer: rows})
         return values.reshape(-1, n, *values.shape[1:])
 
     @torch.no_grad()
@@ -109,7 +124,7 @@ class ChannelEdits:
         """Response `(N, h, w)` with all units of the layer but these ablated."""
         if self._reads is None:
             return self.ablation.respond({self.layer: units})
-        chosen = sorted(units)
+        chosen = self.source.parts_of(units)
         rows = []
         for reads in self._reads:
             outputs = []

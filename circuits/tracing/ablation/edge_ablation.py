@@ -70,6 +70,9 @@ def chain(model: Model, target: Target, layers: Sequence[str]) -> list[Step]:
     """
     if target.of_predictions:
         raise CircuitsError("edges lead to units, differences or functions: of the predictions rank the units")
+    latents = [layer for layer in layers if "~" in layer]
+    if latents:
+        raise CircuitsError(f"edges are between channels: of the latents of {latents[0]} rank the units")
     steps = []
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         width = model.layers[layer].channels

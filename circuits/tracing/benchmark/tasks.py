@@ -14,8 +14,9 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model, load
-from circuits.tracing.ablation.ablation import Ablation, Measure
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.edge_ablation import Step, chain
+from circuits.tracing.ablation.measured import Measure
 from circuits.tracing.baselines import Counterfactual
 from circuits.tracing.rankings.ranking import Ranked
 from circuits.tracing.target import Target, target_of

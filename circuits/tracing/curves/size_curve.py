@@ -25,6 +25,7 @@ from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.channel_edits import responder
 from circuits.tracing.ablation.edge_ablation import EdgeAblation, chain
+from circuits.tracing.ablation.sources import numbered, source_of
 from circuits.tracing.baselines import Baseline, baseline_of
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.rankings.edge_scores import edge_strengths
@@ -278,8 +279,9 @@ def check_complete(model: Model, ranking: Ranking) -> None:
         named: list[Any] = list(ranking.units)
         wanted: set[Any] = {step.edge(i, model.name) for step in steps for i in range(step.size)}
     else:
-        named = [(unit.layer, unit.index) for unit in (model.unit(address) for address in ranking.units)]
-        wanted = {(layer, c) for layer in ranking.layers for c in range(model.layers[layer].channels)}
+        named = [numbered(model, address) for address in ranking.units]
+        widths = {layer: source_of(model, layer).width for layer in ranking.layers}
+        wanted = {(layer, i) for layer, width in widths.items() for i in range(width)}
     if len(named) != len(wanted) or set(named) != wanted:
         raise CircuitsError(
             f"a curve needs each of the {len(wanted)} {ranking.of} of {', '.join(ranking.layers)} once; the ranking "

@@ -10,7 +10,6 @@ import torch
 
 from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
-from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.channel_edits import responder
@@ -130,9 +129,9 @@ def smallest(
         keep=keep,
         found_share=train.share(train.respond(circuit)),
         held_out=held_out,
-        units=tuple(str(Unit(layer, c, model.name)) for layer, c in order),
+        units=tuple(train.sources[layer].address(c) for layer, c in order),
         losses=tuple(losses[unit] for unit in order),
-        n_units=sum(model.layers[layer].channels for layer in sources),
+        n_units=sum(train.widths.values()),
         n_images=len(train_images),
         n_held_out=len(test_images),
         seed=seed,

@@ -43,7 +43,7 @@ def learn_mask(
         start: numbers to start from, of any scale (default: all units alike).
     """
     generator = torch.Generator().manual_seed(seed)
-    widths = {layer: ablation.model.layers[layer].channels for layer in ablation.layers}
+    widths = ablation.widths
     total = sum(widths.values())
     first = torch.zeros(total)
     if start is not None:

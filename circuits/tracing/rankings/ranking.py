@@ -34,10 +34,11 @@ import torch
 
 from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
-from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.tracing.ablation.ablation import Ablation, Measure
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.edge_ablation import chain
+from circuits.tracing.ablation.measured import Measure
+from circuits.tracing.ablation.sources import source_of, space_of
 from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, UnitScores, unit_scores
@@ -111,10 +112,12 @@ class Ranking(Result):
         raise CircuitsError(f"{unit} is not among the {self.of} of {', '.join(self.layers)}")
 
     def members(self, n: int) -> dict[str, set[int]]:
-        """Channels of the first `n` units, by layer."""
+        """Channels, or latents, of the first `n` units, by layer; the error of a dictionary is the one after them."""
         by_layer: dict[str, set[int]] = {layer: set() for layer in self.layers}
-        for unit in map(Unit.parse, self.units[:n]):
-            by_layer[unit.layer].add(unit.index or 0)
+        for layer, index in map(space_of, self.units[:n]):
+            if index is None:
+                index = sum(unit.rpartition("/")[2].startswith(f"{layer}:") for unit in self.units) - 1
+            by_layer[layer].add(index)
         return by_layer
 
 
@@ -145,6 +148,8 @@ def rank(
             of the class probabilities from those of the network as it is (by "integrated", "patching" or "mask").
         images: images in any form that `capture` takes.
         layers: source layers (default: the trunk layer before the target's). Several are ranked together.
+            `mixed3b~sae` takes the latents of an attached dictionary, and as one more unit, `mixed3b~sae:error`, what
+            they do not reconstruct.
         method: see the module; "weights" needs kernels between the layers. "mask" ranks units only.
         of: "units"; or "edges" from the units of each of the layers to those of the next, and of the last to the
             target.
@@ -174,6 +179,7 @@ def rank(
         model, explained, layers, images, baseline, against, share, seed
     )
     steps_of = dict(zip(sources, chain(model, explained, sources), strict=True)) if of == "edges" else {}
+    units_of = {layer: source_of(model, layer) for layer in sources}
     scores: dict[str, UnitScores] = {}
     clean: dict[str, float] = {}
     nothing: dict[str, float] = {}
@@ -191,7 +197,7 @@ def rank(
             report(done + 1, len(groups))
 
     def name(layer: str, index: int) -> str:
-        return steps_of[layer].edge(index, model.name) if of == "edges" else str(Unit(layer, index, model.name))
+        return steps_of[layer].edge(index, model.name) if of == "edges" else units_of[layer].address(index)
 
     rows = [
         (name(layer, i), score, magnitude)
@@ -233,25 +239,26 @@ def image_digests(images: Images) -> frozenset[str]:
 
 
 def source_layers(model: Model, target: Target, layers: str | Sequence[str] | None) -> list[str]:
-    """The layers to rank, earliest first: those named, or the trunk layer before the target's.
+    """The layers to rank, or dictionaries, earliest first: those named, or the trunk layer before the target's.
 
     Raises:
-        AddressError: unknown, a branch or a basis, or not before the target.
+        AddressError: unknown, or not before the target. CircuitsError: a branch.
     """
     if layers is None:
         before = model.before(target.layer or model.logits)
         if before is None:
             raise AddressError(f"{target.name} has no layer before it that is known: name some, layers=[...]")
         return [before]
-    names = [model.layer(name).name for name in ([layers] if isinstance(layers, str) else layers)]
-    if not names:
+    named = [layers] if isinstance(layers, str) else layers
+    if not named:
         raise AddressError("name at least one source layer, for example layers=['mixed3b']")
     order = list(model.layers)
+    sources = [source_of(model, name) for name in named]
     last = target.layer or model.logits
-    late = [name for name in names if order.index(name) >= order.index(last)]
+    late = [source.name for source in sources if order.index(source.layer) >= order.index(last)]
     if late:
         raise AddressError(f"{late[0]} is not before {last}: a circuit of {target.name} is of units of earlier layers")
-    return sorted(dict.fromkeys(names), key=order.index)
+    return [s.name for s in sorted({s.name: s for s in sources}.values(), key=lambda s: order.index(s.layer))]
 
 
 def split_images(

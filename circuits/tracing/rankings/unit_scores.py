@@ -16,6 +16,7 @@ from circuits.errors import CircuitsError
 from circuits.network.hooks import frozen
 from circuits.tracing.ablation.ablation import Ablation, Batch
 from circuits.tracing.ablation.channel_edits import ChannelEdits
+from circuits.tracing.ablation.sources import Latents
 from circuits.tracing.rankings.learned_mask import learn_mask
 from zoo.common.checks import whole_number
 
@@ -59,9 +60,9 @@ def unit_scores(
             signed, squares = _by_patching(ablation)
         case "random":
             # each layer of a model has its own numbers for one seed
-            position = list(ablation.model.layers).index(layer)
-            width = ablation.model.layers[layer].channels
-            signed = torch.from_numpy(np.random.default_rng([seed, position]).random(width))
+            source = ablation.sources[layer]
+            position = list(ablation.model.layers).index(source.layer)
+            signed = torch.from_numpy(np.random.default_rng([seed, position]).random(source.width))
             return {layer: UnitScores(signed, signed)}
     magnitude = signed.abs() if ablation.measure == "mean" else (squares / ablation.spread).sqrt()
     return {layer: UnitScores(signed, magnitude)}
@@ -89,8 +90,9 @@ def _by_gradients(
                 plain = torch.autograd.grad(response.sum(), leaves, allow_unused=True)
                 for (name, (_, moved)), g, h in zip(ways.items(), weighted, plain, strict=True):
                     if g is not None and h is not None:
-                        signed += (g * moved).flatten(2).sum(dim=(0, 2)).double().cpu() / len(amounts)
-                        step = h * moved / len(amounts)
+                        products = ablation.products(name, g, moved)
+                        signed += products.flatten(2).sum(dim=(0, 2)).double().cpu() / len(amounts)
+                        step = ablation.products(name, h, moved) / len(amounts)
                         whole[name] = whole[name] + step if name in whole else step
             for contributions in whole.values():
                 squares += contributions.pow(2).flatten(2).sum(dim=(0, 2)).double().cpu()
@@ -107,7 +109,7 @@ def _by_patching(ablation: Ablation) -> tuple[Tensor, Tensor]:
 
 
 def _empty(ablation: Ablation) -> Tensor:
-    return torch.zeros(ablation.model.layers[ablation.layers[0]].channels, dtype=torch.float64)
+    return torch.zeros(ablation.widths[ablation.layers[0]], dtype=torch.float64)
 
 
 def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
@@ -115,7 +117,13 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
     model, units = ablation.model, ablation.target.units
     if not units:
         raise CircuitsError("method='weights' takes a unit as its target: a function of the output has no kernels")
-    each = [expanded_weights(model, source=layer, target=unit) for unit in units]
+    source = ablation.sources[layer]
+    each = [expanded_weights(model, source=source.layer, target=unit) for unit in units]
+    if isinstance(source, Latents) and each[0].start != source.layer:
+        raise CircuitsError(
+            f"method='weights': weights start at {each[0].start}, after a pool, but latents are of {source.layer}; "
+            "rank them by 'gradient' or 'integrated'"
+        )
     kernel = (each[0].kernels[0] if len(each) == 1 else each[0].kernels[0] - each[1].kernels[0]).detach()
     size, at = model.layers[units[0].layer].size or (1, 1), units[0].at
     signed, squares = _empty(ablation), _empty(ablation)
@@ -129,19 +137,19 @@ def _by_weights(ablation: Ablation, layer: str) -> tuple[Tensor, Tensor]:
             if at is not None:
                 sides = (at[1], size[1] - at[1] - 1, at[0], size[0] - at[0] - 1)
                 weights, everywhere = F.pad(weights, sides), F.pad(everywhere, sides)
-            leaf = torch.zeros_like(moved, requires_grad=True)
+            leaf = moved.new_zeros((len(moved), kernel.shape[0], *moved.shape[2:])).requires_grad_(True)
             out = convolved(leaf, kernel.to(moved), each[0], (weights.shape[1], weights.shape[2]))
             (weighted,) = torch.autograd.grad((weights * out).sum(), leaf, retain_graph=True)
             (plain,) = torch.autograd.grad((everywhere * out).sum(), leaf)
-            signed += (weighted * moved).sum(dim=(0, 2, 3)).double().cpu()
-            squares += (plain * moved).pow(2).sum(dim=(0, 2, 3)).double().cpu()
+            signed += source.by_unit(weighted, moved).sum(dim=(0, 2, 3)).double().cpu()
+            squares += source.by_unit(plain, moved).pow(2).sum(dim=(0, 2, 3)).double().cpu()
     return signed, squares
 
 
 def moved_by(ablation: Ablation, batch: Batch, layer: str, start: str) -> Tensor:
-    """Activations minus baseline `(n, C, h, w)`, of the layer or of what a pool or a normalization makes of it."""
-    if start == layer:
-        return batch.acts - batch.baselines[layer]
+    """Parts minus baseline `(n, K, h, w)` of the layer; activations, of what a pool or a normalization makes of it."""
+    if start == ablation.sources[layer].layer:
+        return batch.parts - batch.baselines[layer]
     node = ablation.model.node(start)
     natural, ablated = ablation.natural_and_ablated(batch, [node])
     axes = ablation.model.layers[start].axes

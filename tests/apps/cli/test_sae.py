@@ -92,6 +92,21 @@ def test_latents_are_units_of_other_commands(cli: Cli, trained: Path) -> None:
     assert is_refused(missing) and "no basis 'parts'" in missing.err
 
 
+def test_latents_are_ranked_traced_and_scored_as_sources(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    sources = ("--sae", trained, "--layers", "mixed3b~parts", *PICTURES)
+    ranked = cli("rank", "scenes/mixed4a:11", *sources, "--random", "2", "--json", "--out", tmp_path / "rank")
+    assert ranked.code == 0, ranked.err
+    assert "scenes/mixed3b~parts:error" in ranked.json["ranking"]["units"]
+    assert ranked.json["curve"]["f"][-1] == pytest.approx(1) and (tmp_path / "rank" / "size_curve.png").is_file()
+    traced = cli("trace", "scenes/mixed4a:11", *sources, "--random", "2", "--json", "--out", tmp_path / "trace")
+    assert traced.code == 0, traced.err
+    assert traced.json["score"]["errors_kept"] is False
+    scored = cli("score", tmp_path / "trace", "--sae", trained, *PICTURES, "--random", "2", "--keep-error", "--json")
+    assert scored.code == 0, scored.err
+    assert scored.json["score"]["errors_kept"] is True
+    assert scored.json["score"]["faithfulness"] != traced.json["score"]["faithfulness"]
+
+
 def test_a_sweep_trains_all_on_one_stream(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     ran = cli(*TRAIN[:-6], "--steps", "8", "--batch-size", "64", "--sweep", "k=2,4", "seed=0,1", "--out", out, "--json")

@@ -84,6 +84,59 @@ def test_all_parts_add_up_to_the_trace_of_channels(by: str) -> None:
     assert all(edge.source.startswith("model/1~p:") for edge in circuit.edges)
 
 
+@pytest.mark.parametrize("baseline", ["mean", "counterfactual"])
+@pytest.mark.parametrize("by", ["weights", "attribution", "gradient", "integrated", "patching", "mask"])
+def test_contributions_are_counted_from_the_baseline(by: str, baseline: str) -> None:
+    """Before the target's own ReLU a convolution is linear: all ways give weights x (part - its baseline)."""
+    model, images, dictionary = prepared()
+    others = nets.pictures(len(images), SIZE, seed=5)
+    target = active_unit(model, images, "3")
+    channel, conv = int(target.rpartition(":")[2]), model.module[2]  # type: ignore[index]
+    own = {"against": others} if baseline == "counterfactual" else {"baseline": baseline}
+    circuit = circuits.trace(
+        model,
+        target,
+        images=images,
+        layers=["1~p"],
+        width=LATENTS,
+        by=by,
+        n_positions=64,
+        **own,  # type: ignore[arg-type]
+    )
+
+    def parts(pictures: Tensor) -> tuple[Tensor, Tensor]:
+        rows = circuits.capture(model, pictures, "1")["1"].movedim(1, -1)
+        latents = dictionary.encode(rows.reshape(-1, CHANNELS)).view(*rows.shape[:-1], LATENTS)
+        return latents, rows - dictionary.decode(latents.reshape(-1, LATENTS)).view(rows.shape)
+
+    with torch.no_grad():
+        response = circuits.capture(model, images, "3")["3"][:, channel]
+        peaks = response.flatten(1).argmax(dim=1)
+        latents, error = parts(images)
+        if baseline == "mean":
+            base, base_error = (part.mean(dim=(0, 1, 2)).expand_as(part) for part in (latents, error))
+        else:
+            base, base_error = parts(others)
+
+        def contributed(part: Tensor) -> float:
+            maps = nn.functional.conv2d(part.movedim(-1, 1), conv.weight, None, padding=1)[:, channel]
+            return float(maps.flatten(1).gather(1, peaks[:, None]).mean())
+
+        expected = [contributed((latents - base)[..., [m]] * dictionary.write[m]) for m in range(LATENTS)]
+        left = contributed(error - base_error)
+        still = contributed(base @ dictionary.write + dictionary.offset + base_error) + float(conv.bias[channel])
+    strengths = {circuits.Unit.parse(e.source).index: e.strength for e in circuit.edges}
+    assert [strengths.get(m, 0.0) for m in range(LATENTS)] == pytest.approx(expected, abs=2e-5)
+    (rest,) = circuit.rest
+    assert rest.error == pytest.approx(left, abs=2e-5) and abs(left) > 1e-3
+    if by != "attribution":
+        assert rest.bias == pytest.approx(still, abs=2e-5) and abs(rest.remainder) < 2e-5
+    assert rest.total == pytest.approx(sum(expected) + left, abs=5e-5)
+    assert rest.total + rest.bias + rest.remainder == pytest.approx(
+        float(response.flatten(1).amax(dim=1).mean()), abs=5e-5
+    )
+
+
 def test_a_complete_basis_leaves_nothing_over() -> None:
     model, images, _ = prepared()
     model.attach("1", "all", nets.LinearBasis(torch.eye(CHANNELS)))
@@ -116,9 +169,7 @@ def test_latents_are_traced_further_drawn_and_stored(tmp_path: Path) -> None:
     ("message", "options"),
     [
         ("not with by='ablation'", {"by": "ablation"}),
-        ("not with by='gradient'", {"by": "gradient"}),
         ("not with through_bottlenecks", {"through_bottlenecks": True}),
-        ("from zero, not from mean", {"baseline": "mean"}),
         ("has no basis 'q'; attached: 1~p", {"layers": ["1~q"]}),
         ("not one of its units", {"layers": ["1~p:3"]}),
     ],
@@ -139,10 +190,3 @@ def test_behind_a_pool_latents_are_traced_by_attribution() -> None:
     channels = circuits.trace(model, target, images=images, layers=["1"], by="attribution")
     rest, whole = circuit.rest[0], channels.rest[0]
     assert rest.total + rest.bias == pytest.approx(whole.total, abs=1e-5)
-
-
-def test_a_score_of_latents_is_refused() -> None:
-    model, images, _ = prepared()
-    circuit = circuits.trace(model, active_unit(model, images, "3"), images=images, layers=["1~p"])
-    with pytest.raises(CircuitsError, match="sources here are latents of 1~p"):
-        circuits.score(model, circuit, images=images)

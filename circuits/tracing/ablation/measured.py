@@ -1,0 +1,89 @@
+"""What is measured of a target's response: how much of its variance, or its mean, and which share a circuit keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from circuits.errors import CircuitsError
+from circuits.tracing.target import Target
+
+Measure = Literal["explained variance", "mean"]
+"""What of a response map is measured: how much of its variance over positions and images is there, or its mean."""
+
+
+class Measured:
+    """A target's response with nothing and with everything ablated, and what is measured of others.
+
+    Attributes:
+        target: what responds; layers: what is ablated.
+        clean, nothing: the response with nothing and with everything ablated, `(N, h, w)`.
+        measure: what is measured of a response.
+        spread: squared deviations of `clean` from its mean, summed.
+    """
+
+    target: Target
+    layers: Sequence[str]
+    clean: Tensor
+    nothing: Tensor
+    measure: Measure
+    spread: float
+    _ends: tuple[float, float]
+
+    def value(self, response: Tensor) -> float:
+        """The measure of a response `(N, h, w)`."""
+        return float(response.mean()) if self.measure == "mean" else self.explained(response)
+
+    def share(self, response: Tensor) -> float:
+        """How much of the measure a response keeps: 0 with everything ablated, 1 with nothing.
+
+        Raises:
+            CircuitsError: ablating everything does not change the measure.
+        """
+        self.check_reached()
+        nothing, clean = self._ends
+        return (self.value(response) - nothing) / (clean - nothing)
+
+    def check_reached(self) -> None:
+        """Raises CircuitsError where ablating all units of the layers does not change the measure."""
+        nothing, clean = self._ends
+        if not abs(clean - nothing) > 1e-6 * max(abs(clean), abs(nothing)):
+            raise CircuitsError(
+                f"the {self.measure} of {self.target.name} is {clean:.4g} with and without all units of "
+                f"{', '.join(self.layers)}: it does not depend on them on these images"
+            )
+
+    def weights(self, part: slice = slice(None)) -> Tensor:
+        """What a change of the response counts at each position; `sum weights * (clean - nothing)` is the whole.
+
+        For the explained variance that is the covariance of a change with what full ablation takes away: a unit's share
+        to first order, and exactly where responses are linear.
+        """
+        clean = self.clean[part]
+        if self.measure == "mean":
+            return torch.full_like(clean, 1 / self.clean.numel())
+        return (clean - self.nothing[part]) / self.spread
+
+    def slope(self, response: Tensor, part: slice) -> Tensor:
+        """Derivative of the measure by the response on some of the images."""
+        return self.weights(part) if self.measure == "mean" else 2 * (self.clean[part] - response) / self.spread
+
+    def loss(self, response: Tensor, part: slice) -> Tensor:
+        """Squared error of a response on some of the images, in units of full ablation; carries gradients.
+
+        Of whole maps for the explained variance, of each image's mean for the mean: a circuit is to hit it, not to
+        exceed it.
+        """
+        clean, nothing = self.clean, self.nothing
+        error = self.clean[part] - response
+        if self.measure == "mean":
+            clean, nothing, error = (t.mean(dim=(1, 2)) for t in (clean, nothing, error))
+        scale = (clean - nothing).pow(2).sum() * (len(error) / len(clean))
+        return error.pow(2).sum() / scale.clamp_min(1e-20)
+
+    def explained(self, response: Tensor) -> float:
+        """Explained variance of the clean response by another, over positions and images; below 0 without bound."""
+        return 1 - float((self.clean - response).pow(2).sum()) / self.spread
