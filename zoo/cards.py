@@ -116,6 +116,18 @@ LIBRARIES: Registry[Callable[[str], Card]] = Registry("library of models", load=
 """Libraries whose models have names of their own, such as `torchvision/resnet18`: prefix -> what makes a card."""
 
 
+def branches_of(module: nn.Module) -> dict[str, tuple[str, int, int]]:
+    """Branches that a network of the zoo names: see `Card`. Other networks may mean anything by that attribute."""
+    named = getattr(module, "branches", None)
+    if not isinstance(named, dict):
+        return {}
+    return {
+        name: branch
+        for name, branch in named.items()
+        if isinstance(branch, tuple) and tuple(map(type, branch)) == (str, int, int)
+    }
+
+
 def key(name: str) -> str:
     """`name` as `CARDS` has it: lower case, `-` for `_`."""
     return name.strip().lower().replace("_", "-")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from zoo.cards import CARDS, LIBRARIES, Card, key
+from zoo.cards import CARDS, LIBRARIES, Card, branches_of, key
 from zoo.errors import ModelError, did_you_mean, shorten
 from zoo.networks.initialization import freeze, seeded
 from zoo.progress import Progress
@@ -116,7 +116,7 @@ def build(
         source += ", put into eval mode"
     freeze(module)
     card = card if card.complete is None else card.complete(card)
-    card = replace(card, branches=dict(getattr(module, "branches", {}) or {}))
+    card = replace(card, branches=branches_of(module))
     vars(module)[_ORIGIN] = (card.name, card.input)  # a plain attribute: copies and pickles of the module keep it
     return Loaded(module, card, _weights.digest(module.state_dict()), source)
 
@@ -132,7 +132,7 @@ def origin(module: nn.Module) -> Card | None:
     name, spec = vars(module).get(_ORIGIN, (None, None))
     if name is None:
         return None
-    return replace(get_card(name), input=spec, branches=dict(getattr(module, "branches", {}) or {}))
+    return replace(get_card(name), input=spec, branches=branches_of(module))
 
 
 def _reset(module: nn.Module, card: Card) -> nn.Module:

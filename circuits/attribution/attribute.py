@@ -144,13 +144,14 @@ def attribute(
             f"method={method!r} needs a layer as its source; for the image use 'grad*act' or 'integrated'"
         )
     means: Tensor | None = None
-    pooled: dict[str, Tensor] = {}
+    pooled: dict[str, tuple[Tensor, slice]] = {}
     if baseline == "mean" and method in ("integrated", "ablation"):
         pools = _pools(model, worker)
         if pools and method == "integrated":
+            first = next(iter(pools))
             raise CircuitsError(
                 f"the pool of a mean is not the mean of the pool: method='integrated' with baseline='mean' is not "
-                f"defined from {worker.start} through {pools[0]}; attribute from {pools[0]}, take baseline='zero', or "
+                f"defined from {worker.start} through {first}; attribute from {first}, take baseline='zero', or "
                 "rank(method='integrated'), which holds pooled means"
             )
         means, pooled = _means(worker, dataset, model, batch_size, pools)
@@ -207,7 +208,7 @@ class Worker:
         positions: list[Pair] | None,
         means: Tensor | None,
         steps: int,
-        pooled: Mapping[str, Tensor],
+        pooled: Mapping[str, tuple[Tensor, slice]],
     ) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
         with torch.no_grad():
             acts, context = self.begin(batch)
@@ -305,17 +306,18 @@ def input_worker(model: Model, unit: Unit) -> Worker:
     return Worker("input", begin, response_map, None, model, "input", unit)
 
 
-def _pools(model: Model, worker: Worker) -> list[str]:
+def _pools(model: Model, worker: Worker) -> dict[str, slice]:
     """Max pools over the source's channels that a run to the target computes."""
     segment = worker.segment
     if segment is None or worker.unit is None:
-        return []
-    return [name for name in channel_pools(model, worker.start, worker.unit.layer) if segment.crosses(name)]
+        return {}
+    pools = channel_pools(model, worker.start, worker.unit.layer)
+    return {name: channels for name, channels in pools.items() if segment.crosses(name)}
 
 
 def _means(
-    worker: Worker, dataset: Any, model: Model, batch_size: int, pools: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor]]:
+    worker: Worker, dataset: Any, model: Model, batch_size: int, pools: Mapping[str, slice]
+) -> tuple[Tensor, dict[str, tuple[Tensor, slice]]]:
     """Mean of each source `(S,)`, and of their maps after each of some max pools, in one pass."""
     total, count, pooled = torch.zeros(()), 0, ActivationMeans()
     with torch.no_grad():
@@ -326,4 +328,5 @@ def _means(
             if pools:
                 assert worker.segment is not None
                 worker.segment.respond(acts, context, {name: pooled.tap(name) for name in pools})
-    return total / count, {name: pooled.of(name).to(model.device) for name in pooled.layers}
+    held = {name: (pooled.of(name)[pools[name]].to(model.device), pools[name]) for name in pooled.layers}
+    return total / count, held

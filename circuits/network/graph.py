@@ -12,7 +12,7 @@ measured by gradients, expanded weights by autograd on the whole network).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,28 +258,44 @@ class Graph:
                 break
         return best
 
-    def max_pools(self, source: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    def max_pools(self, source: fx.Node) -> tuple[dict[fx.Node, int], list[fx.Node]]:
         """Max pools over the channels of `source` as they are, and other maxima over them, each in order.
 
-        The first reach `source` through operations that keep every channel in its place. The second are behind a
-        concatenation, a reshape or a shuffle, or take their maximum in another form than a pool's: which channels of
-        theirs are those of `source` is not known. There is no telling through an operation of unknown meaning, which
-        counts as mixing channels.
+        The first reach `source` through operations that keep every channel apart and in order, concatenations too; of
+        each, which of its channels is the first of `source`. The second are behind a reshape or a shuffle, or take
+        their maximum in another form than a pool's, or hold a channel twice, or normalize it among others after a
+        concatenation: which channels of theirs are those of `source` is not known. There is no telling through an
+        operation of unknown meaning, which counts as mixing channels.
         """
-        reached, moved = {source}, set[fx.Node]()
+        reached, moved = {source: 0}, set[fx.Node]()
         for n in self.nodes[self.order[source] + 1 :]:
             op = self.ops[n]
-            if op.by_channel and op.inputs[0] in reached:
-                reached.add(n)
+            among_others = op.kind == "lrn" and (shape_of(n) or (0, 0))[1] != (shape_of(source) or (0, 0))[1]
+            joined = self._joined(n, reached, moved)
+            if op.by_channel and op.inputs[0] in reached and not among_others:
+                reached[n] = reached[op.inputs[0]]
+            elif joined is not None:
+                reached[n] = joined
             elif (op.rearranges and any(i in reached or i in moved for i in op.inputs)) or (
-                (op.by_channel or op.takes_other_maximum) and op.inputs[0] in reached | moved
+                (op.by_channel or op.takes_other_maximum) and (op.inputs[0] in reached or op.inputs[0] in moved)
             ):
                 moved.add(n)
-        pools = [n for n in self.nodes if n in reached and n is not source and self.ops[n].takes_maximum]
+        pools = {n: at for n, at in reached.items() if n is not source and self.ops[n].takes_maximum}
         others = [
             n for n in self.nodes if n in moved and (self.ops[n].takes_maximum or self.ops[n].takes_other_maximum)
         ]
         return pools, others
+
+    def _joined(self, node: fx.Node, reached: Mapping[fx.Node, int], moved: Set[fx.Node]) -> int | None:
+        """Where a concatenation of channels puts the first channel of one that is reached; None where it does not."""
+        op = self.ops[node]
+        shapes = [shape_of(i) for i in op.inputs]
+        if op.kind != "cat" or any(shape is None or len(shape) != 4 for shape in shapes):
+            return None
+        indices = [i for i, n in enumerate(op.inputs) if n in reached]
+        if len(indices) != 1 or any(n in moved for n in op.inputs):
+            return None
+        return reached[op.inputs[indices[0]]] + sum(shape[1] for shape in shapes[: indices[0]] if shape is not None)
 
     def side_inputs(self, source: fx.Node, target: fx.Node) -> list[fx.Node]:
         """Nodes that reach `target` past `source`: what a run between the two needs besides the source."""

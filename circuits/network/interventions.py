@@ -194,17 +194,20 @@ def _functions(model: Model, change: Edit, reference: Any) -> list[tuple[str, Ed
             raise EditError(f"position {at} is outside the {size[0]}x{size[1]} map of {layer.name}")
     positions = tuple(model.position(layer, p) for p in positions)
     whole_channels = unit.basis is None and not positions
-    pools = channel_pools(model, layer.name) if change.holds_mean and whole_channels else []
-    names = [layer.name, *pools]
+    pools = channel_pools(model, layer.name) if change.holds_mean and whole_channels else {}
+    own = range(layer.channels)[channels]
+    edited = {layer.name: channels}
+    edited |= {name: slice(of.start + own.start, of.start + own.stop) for name, of in pools.items()}
     reference_acts: dict[str, Tensor] = {}
     if change.needs_reference:
         reference = change.reference_images if change.reference_images is not None else reference
         if reference is None:
             raise EditError(f"{type(change).__name__} to a mean or resampled value needs edit(..., reference=images)")
-        reference_acts = capture(model, reference, names)
+        reference_acts = capture(model, reference, list(edited))
     basis = None if unit.basis is None else model.basis(unit.layer, unit.basis)
     return [
-        (name, _function(change, unit.index, channels, positions, basis, reference_acts.get(name))) for name in names
+        (name, _function(change, unit.index, some, positions, basis, reference_acts.get(name)))
+        for name, some in edited.items()
     ]
 
 

@@ -24,6 +24,7 @@ from circuits.network.layers.positions import position_on_maps, refuse_unless_im
 from circuits.network.layers.tracing import trace_graph
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
+from zoo.cards import branches_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import Drawable
 from zoo.inputs import InputSpec
@@ -421,8 +422,7 @@ class Model(Drawable):
             if name not in layers and name not in self.unreadable:
                 hint = did_you_mean(name, [*layers, *self.unreadable])
                 raise ModelError(f"axes are given for {shorten(name)!r}, which is no layer of {self.name}.{hint}")
-        branches: Mapping[str, tuple[str, int, int]] = getattr(self.module, "branches", {})
-        for name, (base, start, stop) in branches.items():
+        for name, (base, start, stop) in branches_of(self.module).items():
             if base in layers and name not in layers:
                 whole = layers[base]
                 layers[name] = replace(whole, name=name, channels=stop - start, trunk=False, part=(base, start))

@@ -114,7 +114,8 @@ def _narrow_cat(
     return parts
 
 
-def _then(first: EditFunction, second: EditFunction) -> EditFunction:
+def then(first: EditFunction, second: EditFunction) -> EditFunction:
+    """Two edits of a layer, one after the other."""
     return lambda acts: second(first(acts))
 
 
@@ -254,7 +255,7 @@ class Segment:
             by_node = {n: f for n, f in graph_edits(self.model).items() if n not in feeds}
             for name, function in edits.items():
                 node, function = self.model.node(name), self.model.layers[name].axes.edited(function)
-                by_node[node] = _then(by_node[node], function) if node in by_node else function
+                by_node[node] = then(by_node[node], function) if node in by_node else function
             return self._graph.run(feeds, self._fetch, edits=by_node)
 
     def _fed(self, acts: Tensor, context: Any) -> Tensor:
@@ -388,8 +389,8 @@ class OutputSegment(Segment):
 MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 
 
-def channel_pools(model: Model, layer: str, target: str | None = None) -> list[str]:
-    """Max pools over the channels of `layer` as they are, in order: layer names.
+def channel_pools(model: Model, layer: str, target: str | None = None) -> dict[str, slice]:
+    """Max pools over the channels of `layer` as they are, in order: layer name -> which of its channels those are.
 
     The pool of a channel's mean is not the mean of its pool: it is smaller, and often smaller than anything that the
     pooled channel ever is. So a channel that is held at its mean is held at the mean of its pooled map after these.
@@ -409,10 +410,11 @@ def channel_pools(model: Model, layer: str, target: str | None = None) -> list[s
     pools, others = model.graph.max_pools(source)
     if target is not None and (pools or others):
         path = set(model.graph.between(source, model.node(target)))
-        pools, others = ([n for n in nodes if n in path] for nodes in (pools, others))
+        pools, others = {n: at for n, at in pools.items() if n in path}, [n for n in others if n in path]
     if others:
         raise _no_mean_behind(model, layer, others[0].name)
-    return [model.name_of(n) for n in pools]
+    width = model.layers[layer].channels
+    return {model.name_of(n): slice(at, at + width) for n, at in pools.items()}
 
 
 def _no_mean_behind(model: Model, layer: str, maximum: str) -> GraphError:
@@ -424,8 +426,8 @@ def _no_mean_behind(model: Model, layer: str, maximum: str) -> GraphError:
 
 
 @torch.no_grad()
-def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
-    """Without a graph: the pool modules of which just channel c moves when channel c of the layer does.
+def _probed_pools(model: Model, layer: str, target: str | None) -> dict[str, slice]:
+    """Without a graph: the pool modules of which just one channel moves when one channel of the layer does.
 
     Functions cannot be held there: one of which just a channel moves is refused.
     """
@@ -447,9 +449,9 @@ def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
 
     clean, called = run()
     if not pools and not called:
-        return []
+        return {}
     width = model.layers[layer].channels
-    aligned = dict.fromkeys(clean, True)
+    aligned, starts = dict.fromkeys(clean, True), dict[str, int]()
     for channel in sorted({0, width // 2, width - 1}):
 
         def move(acts: Tensor, channel: int = channel) -> Tensor:
@@ -464,10 +466,10 @@ def _probed_pools(model: Model, layer: str, target: str | None) -> list[str]:
                 raise _no_mean_behind(model, layer, name)
         for name, values in clean.items():
             changed = _changed(values, after[name])
-            if len(changed) == 1 and changed != [channel]:
+            aligned[name] = aligned[name] and len(changed) == 1
+            if len(changed) == 1 and starts.setdefault(name, changed[0] - channel) != changed[0] - channel:
                 raise _no_mean_behind(model, layer, name)
-            aligned[name] = aligned[name] and changed == [channel]
-    return [name for name, good in aligned.items() if good]
+    return {name: slice(starts[name], starts[name] + width) for name, good in aligned.items() if good}
 
 
 def _changed(before: Tensor, after: Tensor) -> list[int]:
@@ -509,7 +511,7 @@ def ablation_drops(
     positions: Sequence[Pair],
     before: Tensor,
     means: Tensor,
-    pooled: Mapping[str, Tensor] | None = None,
+    pooled: Mapping[str, tuple[Tensor, slice]] | None = None,
     chunk: int = 512,
 ) -> Tensor:
     """Drop of the target at one position per image when each source channel is set to its mean, `(N, S)`.
@@ -518,7 +520,8 @@ def ablation_drops(
         segment: from the sources to the target; acts, context: as its `begin` gave them.
         positions: where the target is read on each image; before: its value there, `(N,)`.
         means: value of each source `(S,)`.
-        pooled: name of a max pool over the sources (`channel_pools`) -> its own value for each `(S,)`.
+        pooled: name of a max pool over the sources (`channel_pools`) -> its own value for each `(S,)`, and which of its
+            channels these are.
         chunk: images times sources in one run.
     """
     n, channels = acts.shape[:2]
@@ -530,8 +533,8 @@ def ablation_drops(
             some = list(range(start, min(start + per, channels)))
             many = _set_each(acts.repeat(len(some), 1, 1, 1), some, means)
             edits = {
-                name: lambda maps, some=some, values=values: _set_each(maps.clone(), some, values)
-                for name, values in (pooled or {}).items()
+                name: lambda maps, some=some, values=values, at=at: _set_each(maps.clone(), some, values, at.start)
+                for name, (values, at) in (pooled or {}).items()
             }
             out = segment.respond(many, segment.picked(context, list(range(n)) * len(some), n), edits)[:, 0]
             for k in range(len(some)):
@@ -540,11 +543,11 @@ def ablation_drops(
     return torch.stack(drops, dim=1)
 
 
-def _set_each(maps: Tensor, channels: Sequence[int], values: Tensor) -> Tensor:
-    """Sets the k-th of `channels` in the k-th part of a batch, in place."""
+def _set_each(maps: Tensor, channels: Sequence[int], values: Tensor, start: int = 0) -> Tensor:
+    """Sets the k-th of `channels`, counted from `start`, in the k-th part of a batch, in place."""
     n = len(maps) // len(channels)
     for k, c in enumerate(channels):
-        maps[k * n : (k + 1) * n, c] = values[c]
+        maps[k * n : (k + 1) * n, start + c] = values[c]
     return maps
 
 

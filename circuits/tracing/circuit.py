@@ -219,7 +219,7 @@ class Score(Result):
         baseline: what ablated units were set to.
         ablated: the target's response with everything ablated; None in files of earlier versions.
         comparison: beside a learned mask and a ranking of its size; None where that was not asked for.
-        errors_kept: where sources are latents, whether the errors of their dictionaries were left as they are; else None.
+        errors_kept: where sources are latents, whether the errors of their dictionaries were left as they are.
     """
 
     faithfulness: float

@@ -457,7 +457,8 @@ class _Step:
             gradient = self.gradients[node]
             return (gradient * moved).sum(dim=(2, 3)), (gradient * below).sum(dim=(2, 3))
         means = self.peaks.means(self.start)
-        pooled = {name: self.peaks.means(name) for name in channel_pools(self.model, self.start, self.frontier.layer)}
+        pools = channel_pools(self.model, self.start, self.frontier.layer)
+        pooled = {name: (self.peaks.means(name)[at], at) for name, at in pools.items()}
         drops = ablation_drops(segment, acts, context, positions, pre, means, pooled)
         return drops, torch.zeros_like(drops)
 

@@ -185,7 +185,10 @@ def _importance(
             for channel in range(site.d):
                 edited = acts.clone()
                 edited[:, channel] = mean[channel]
-                edits = {name: partial(_set_channel, channel=channel, values=pooled) for name, pooled in held.items()}
+                edits = {
+                    name: partial(_set_channel, channel=at.start + channel, value=pooled[channel])
+                    for name, (pooled, at) in held.items()
+                }
                 ablated = rest.scores(edited, context, edits).double().log_softmax(dim=1)
                 total[channel] += float((clean.exp() * (clean - ablated)).sum())
                 report(batch_number * site.d + channel + 1, batches * site.d)
@@ -193,17 +196,22 @@ def _importance(
     return mean_kl
 
 
-def _pooled_means(model: Model, layer: str, rest: ClassScores, images: Any, batch_size: int) -> dict[str, Tensor]:
-    """Means of the layer's channels after each max pool over them: the pool of a mean is not the mean of the pool."""
+def _pooled_means(
+    model: Model, layer: str, rest: ClassScores, images: Any, batch_size: int
+) -> dict[str, tuple[Tensor, slice]]:
+    """Means of the layer's channels after each max pool over them, and which of the pool's channels these are.
+
+    The pool of a mean is not the mean of the pool.
+    """
     pools, means = channel_pools(model, layer, model.logits), ActivationMeans()
     for _, batch in images.batches(model.input, batch_size=batch_size) if pools else ():
         rest.scores(*rest.begin(batch), {name: means.tap(name) for name in pools})
-    return {name: means.of(name).to(model.device) for name in means.layers}
+    return {name: (means.of(name)[pools[name]].to(model.device), pools[name]) for name in means.layers}
 
 
-def _set_channel(acts: Tensor, channel: int, values: Tensor) -> Tensor:
+def _set_channel(acts: Tensor, channel: int, value: Tensor) -> Tensor:
     edited = acts.clone()
-    edited[:, channel] = values[channel]
+    edited[:, channel] = value
     return edited
 
 

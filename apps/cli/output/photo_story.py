@@ -339,15 +339,18 @@ def _held_at_means(
     acts, context = segment.begin(occluded.pixels)
     means = reference.mean(dim=(0, 2, 3))
     pools = channel_pools(story.model, story.source, story.target)
-    pooled = {n: capture(story.model, story.others, [n])[n].mean(dim=(0, 2, 3)) for n in pools}
+    pooled = {n: capture(story.model, story.others, [n])[n].mean(dim=(0, 2, 3))[at] for n, at in pools.items()}
 
-    def held(maps: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
+    def held(maps: Tensor, units: Sequence[int], values: Tensor, start: int = 0) -> Tensor:
         maps = maps.clone()
-        maps[:, list(units)] = values[list(units)][:, None, None]
+        maps[:, [start + c for c in units]] = values[list(units)][:, None, None]
         return maps
 
     def drop(units: Sequence[int]) -> Tensor:
-        edits = {name: lambda maps, values=values: held(maps, units, values) for name, values in pooled.items()}
+        edits = {
+            name: lambda maps, values=values, start=pools[name].start: held(maps, units, values, start)
+            for name, values in pooled.items()
+        }
         with torch.no_grad():
             after = segment.respond(held(acts, units, means), context, edits)[:, 0]
         return before - after.flatten(1).gather(1, at)[:, 0]

@@ -23,9 +23,9 @@ from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import Pair
+from circuits.network.operations import Pair, shape_of
 from circuits.network.responses import ActivationMeans
-from circuits.network.subnetwork import Segment, channel_pools
+from circuits.network.subnetwork import Segment, channel_pools, then
 from circuits.tracing.ablation.measured import Measure, Measured
 from circuits.tracing.ablation.sources import Channels, Latents, hold, maps_of, source_of
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
@@ -35,6 +35,7 @@ from zoo.images.sources import Images, open_images
 
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
+_Edits = dict[str, Callable[[Tensor], Tensor]]
 
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
@@ -61,7 +62,8 @@ class Ablation(Measured):
 
     Attributes:
         layers: the source layers, or dictionaries attached to such, earliest first; sources: their units.
-        pools: source layer -> max pools over its channels on the way to the target, where the baseline holds means.
+        pools: source layer -> max pools over its channels on the way to the target, where the baseline holds means, and
+            which channels of the pool these are.
         clean: the target's response with nothing ablated, `(N, h, w)`.
         nothing: the same with every unit of the layers ablated.
         measure: what is measured of a response.
@@ -141,9 +143,9 @@ class Ablation(Measured):
         self.nothing = self.respond({})
         self._ends = self.value(self.nothing), self.value(self.clean)
 
-    def _pools(self) -> dict[str, list[str]]:
+    def _pools(self) -> dict[str, dict[str, slice]]:
         if not isinstance(self.baseline, Mean):
-            return {name: [] for name in self.layers}
+            return {name: {} for name in self.layers}
         pools = {}
         for name, source in self.sources.items():
             pools[name] = channel_pools(self.model, source.layer, self.target.layer)
@@ -154,7 +156,7 @@ class Ablation(Measured):
                         f"the max pool {met[0]} reads {source.layer}, and the pool of the mean of latents is not the "
                         "mean of their pool: take baseline='resample' or 'zero', counterfactuals, or channels"
                     )
-                pools[name] = []
+                pools[name] = {}
         return pools
 
     def _check_layers(self) -> None:
@@ -209,7 +211,8 @@ class Ablation(Measured):
                     pass
             # a target in one branch of a block does not run the pools of the others
             self.pools = {
-                layer: [pool for pool in pools if pool in means.layers] for layer, pools in self.pools.items()
+                layer: {pool: at for pool, at in pools.items() if pool in means.layers}
+                for layer, pools in self.pools.items()
             }
             for name in means.layers:
                 values = means.maps(name) if self._per_position else means.of(name)[None, :, None, None]
@@ -351,7 +354,7 @@ class Ablation(Measured):
 
     def ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch; masks: layer -> which units stay, `(C,)`, or for each image `(n, C)`."""
-        edits = {name: held for layer in self.layers for name, held in self.holds(batch, layer, masks[layer]).items()}
+        edits = _composed([self.holds(batch, layer, masks[layer]) for layer in self.layers])
         acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
@@ -359,7 +362,7 @@ class Ablation(Measured):
         """For a layer and its pools: a function that sets all units but `natural` to the baseline."""
         source = self.sources[layer]
         own = batch.parts if layer == self.layers[0] else None
-        pools = {pool: hold(batch.baselines[pool], natural) for pool in self.pools[layer]}
+        pools = {pool: hold(batch.baselines[pool], natural, at) for pool, at in self.pools[layer].items()}
         return {source.layer: source.held(batch.baselines[layer], natural, own), **pools}
 
     def _narrow(self, varying: UnitsByLayer) -> list[tuple[Segment, list[int]]] | None:
@@ -444,15 +447,16 @@ class Ablation(Measured):
         (layer,) = self.layers
         ways: dict[str, tuple[Tensor, Tensor]] = {}
         source = self.sources[layer]
-        natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in self.pools[layer]}}
+        pools = self.pools[layer]
+        natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in pools}}
         for name, acts in natural.items():
-            base = batch.baselines[name]
+            base = batch.baselines[name] if name == layer else batch.baselines[name][:, pools[name]]
             moved = (batch.parts if name == layer else acts) - base
             # activations themselves are mixed: zeros of latents and error would be so to rounding only, and a max pool
             # passes its gradient to one of its zeros
             start = source.acts(base) if name == layer else base
             ways[name] = ((start + amount * (acts - start)).detach().requires_grad_(True), moved)
-        edits = {pool: partial(_instead, ways[pool][0]) for pool in self.pools[layer]}
+        edits = {pool: partial(_instead, ways[pool][0], at) for pool, at in pools.items()}
         return segment.respond(ways[layer][0], batch.context, edits), ways
 
     def products(self, name: str, gradient: Tensor, moved: Tensor) -> Tensor:
@@ -504,9 +508,7 @@ class Ablation(Measured):
             batch: one of `batches`.
             weights: layer -> for each unit `(C,)` 0 for the baseline, 1 for its activation; between two in proportion.
         """
-        edits: dict[str, Callable[[Tensor], Tensor]] = {}
-        for layer in self.layers:
-            edits |= self._mixes(batch, layer, weights[layer])
+        edits = _composed([self._mixes(batch, layer, weights[layer]) for layer in self.layers])
         acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
@@ -546,12 +548,17 @@ class Ablation(Measured):
             came[:] = [acts]
             return source.mixed(acts, batch.baselines[layer], weights, own)
 
-        def mix_pool(pool: str) -> Callable[[Tensor], Tensor]:
-            return lambda _: source.mixed(self._pooled(layer, pool, came[0]), batch.baselines[pool], weights)
+        def mix_pool(pool: str, at: slice) -> Callable[[Tensor], Tensor]:
+            def mixed(acts: Tensor) -> Tensor:
+                values = source.mixed(self._pooled(layer, pool, came[0]), batch.baselines[pool][:, at], weights)
+                return _instead(values, at, acts)
 
-        return {source.layer: mix, **{pool: mix_pool(pool) for pool in self.pools[layer]}}
+            return mixed
+
+        return {source.layer: mix, **{pool: mix_pool(pool, at) for pool, at in self.pools[layer].items()}}
 
     def _pooled(self, layer: str, pool: str, acts: Tensor) -> Tensor:
+        """What a pool makes of the layer's channels `(n, C, h', w')`, among its others or not."""
         graph = self.model.graph
         if graph is None:
             raise CircuitsError(
@@ -560,15 +567,32 @@ class Ablation(Measured):
             )
         begin, end = self.model.node(layer), self.model.node(pool)
         edits = {node: f for node, f in graph_edits(self.model).items() if node is not begin}
-        return graph.run({begin: acts}, [end], edits=edits)[end]
+        # the other channels of a concatenation do not matter to these, which nothing mixes with them on the way
+        feeds = {begin: acts}
+        for node in graph.side_inputs(begin, end):
+            shape = shape_of(node)
+            assert shape is not None
+            feeds[node] = acts.new_zeros((len(acts), *shape[1:]))
+        return graph.run(feeds, [end], edits=edits)[end][:, self.pools[layer][pool]]
 
 
 def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
     return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
 
 
-def _instead(values: Tensor, _acts: Tensor) -> Tensor:
-    return values
+def _instead(values: Tensor, at: slice, acts: Tensor) -> Tensor:
+    """Activations with other values for some channels."""
+    return (
+        values if values.shape[1] == acts.shape[1] else torch.cat([acts[:, : at.start], values, acts[:, at.stop :]], 1)
+    )
+
+
+def _composed(edits: Sequence[_Edits]) -> _Edits:
+    """Edits of one run; a layer that several edit, as the pool of a concatenation, is edited by each in turn."""
+    composed: _Edits = {}
+    for name, function in (pair for each in edits for pair in each.items()):
+        composed[name] = then(composed[name], function) if name in composed else function
+    return composed
 
 
 def _check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:

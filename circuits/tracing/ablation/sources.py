@@ -215,12 +215,21 @@ def numbered(model: Model, address: str) -> tuple[str, int]:
     return unit.space, unit.index or 0
 
 
-def hold(base: Tensor, natural: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function of activations `(N, C, ...)` that sets all channels but `natural` to those of `base`."""
+def hold(base: Tensor, natural: Tensor, at: slice | None = None) -> Callable[[Tensor], Tensor]:
+    """A function of activations `(N, C, ...)` that sets all channels but `natural` to those of `base`.
+
+    Args:
+        base: values for all channels.
+        natural: which channels stay, `(channels,)` or `(N, channels)`.
+        at: the channels that these are of the activations, whose others all stay (default: all).
+    """
 
     def replace(acts: Tensor) -> Tensor:
-        values = base if acts.ndim == 4 else base.flatten(1)
-        return torch.where(natural.view(-1, acts.shape[1], *[1] * (acts.ndim - 2)), acts, values)
+        values, stays = base if acts.ndim == 4 else base.flatten(1), natural
+        if at is not None and natural.shape[-1] < acts.shape[1]:
+            stays = natural.new_ones((*natural.shape[:-1], acts.shape[1]))
+            stays[..., at] = natural
+        return torch.where(stays.view(-1, acts.shape[1], *[1] * (acts.ndim - 2)), acts, values)
 
     return replace
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -199,3 +201,19 @@ def test_the_output_of_a_model_is_that_of_its_module_on_normalized_pictures() ->
     images = nets.pictures(2, 8)
     x: Tensor = (images.flip(1) * 255 - torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)) / 2
     torch.testing.assert_close(circuits.wrap(module, spec)(images), module(x))
+
+
+@pytest.mark.parametrize("attribute", ["list", "method", "dictionary", "module dictionary"])
+def test_a_network_may_call_anything_its_branches(attribute: str) -> None:
+    """The zoo's networks name their branches in an attribute, `branches`; a stranger's may be what it likes."""
+    network = nets.sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    parts: dict[str, Any] = {
+        "list": nn.ModuleList([nn.Conv2d(3, 4, 3)]),
+        "method": network.forward,
+        "dictionary": {"a": 3, "b": ("0", 1), "c": [0, 1, 2]},
+        "module dictionary": nn.ModuleDict({"a": nn.Conv2d(3, 4, 3)}),
+    }
+    network.branches = parts[attribute]
+    if isinstance(network, nn.Sequential):
+        network.forward = lambda x: network[1](network[0](x))  # type: ignore[method-assign]
+    assert "1" in nets.wrap(network, 8).layers

@@ -20,7 +20,7 @@ from circuits.tracing.rankings.learned_mask import learn_mask, soft_choice
 from circuits.tracing.rankings.unit_scores import METHODS, unit_scores
 from circuits.tracing.target import target_of
 from tests import nets
-from tests.circuits.tracing.test_ablation import CHANNELS, DIRECT, POOLED, maps, prepared, target_layer
+from tests.circuits.tracing.ablation.test_ablation import CHANNELS, DIRECT, POOLED, maps, prepared, target_layer
 from tests.nets import BODY, CAR, TREE, WHEEL, WINDOW
 from zoo.images.sources import open_images
 

@@ -223,7 +223,7 @@ def test_a_stage_pool_and_a_pool_within_the_next_block_are_both_crossed(inceptio
     # the unit of the branch that varies most
     unit = int(acts[f"{after}_pool_proj_pre"].relu().var(dim=(0, 2, 3)).argmax())
     ablation = ablation_of(inception, f"{after}:{branch[1] + unit}", images, before)
-    assert ablation.pools == {before: [f"{before}_maxpool", f"{after}_pool"]}
+    assert list(ablation.pools[before]) == [f"{before}_maxpool", f"{after}_pool"]
     torch.testing.assert_close(ablation.respond({before: kept}), pre.relu()[:, unit])
     with pytest.raises(CircuitsError, match=f"{before}_maxpool holds the channels of {before}, pooled"):
         Ablation(
@@ -233,8 +233,7 @@ def test_a_stage_pool_and_a_pool_within_the_next_block_are_both_crossed(inceptio
 
 def test_a_pool_after_channels_are_mixed_is_left_to_the_network(inception: circuits.Model) -> None:
     ablation = ablation_of(inception, "mixed4a:0", nets.pictures(6, 64), "mixed3a")
-    assert ablation.pools == {"mixed3a": []} or ablation.pools == {"mixed3a": ["mixed3b_pool"]}
-    assert "mixed3b_maxpool" not in ablation.pools["mixed3a"]
+    assert set(ablation.pools) == {"mixed3a"} and set(ablation.pools["mixed3a"]) <= {"mixed3b_pool"}
 
 
 def test_among_normalized_neighbors_an_ablated_channel_is_at_its_pooled_mean() -> None:
