@@ -34,7 +34,8 @@ from circuits.network.layer import Layer
 from circuits.network.model import Model, load, wrap
 from circuits.tracing import baselines, benchmark
 from circuits.tracing.baselines import Patch
-from circuits.tracing.circuit import Circuit, Edge, Node, Score, diff
+from circuits.tracing.circuit import Circuit, Edge, Node, diff
+from circuits.tracing.circuit_score import Score
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
 from circuits.tracing.curves.smallest import SmallestCircuit, smallest
 from circuits.tracing.rankings.ranking import Ranking, rank

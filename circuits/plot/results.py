@@ -40,7 +40,8 @@ from circuits.plot.units.tuning import radial_tuning, sign_rule_scatter, tuning_
 from circuits.plot.units.weight_factors import factor_figure
 from circuits.plot.visualization.modes import decomposed_grid, spectrum_strip, strip
 from circuits.plot.visualization.report import visualization_report, visualization_sheet
-from circuits.tracing.circuit import Circuit, Score
+from circuits.tracing.circuit import Circuit
+from circuits.tracing.circuit_score import Score
 from circuits.tracing.curves.size_curve import SizeCurve
 from circuits.tuning.curves import Tuning
 from circuits.tuning.detectors.sign_rule import SignRule

@@ -22,7 +22,8 @@ from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
 from circuits.tracing.ablation.channel_edits import responder
 from circuits.tracing.baselines import Baseline, baseline_of
-from circuits.tracing.circuit import AblatedResponse, Circuit, Score, SizeComparison
+from circuits.tracing.circuit import Circuit
+from circuits.tracing.circuit_score import AblatedResponse, Score, SizeComparison
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.size_curve import estimated_share
 from circuits.tracing.curves.smallest import mask_circuit

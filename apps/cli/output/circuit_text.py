@@ -14,7 +14,8 @@ from apps.cli.output.console import signed, table
 from apps.cli.output.kernel_text import sketch
 
 if TYPE_CHECKING:
-    from circuits.tracing.circuit import Circuit, Edge, Node, Score
+    from circuits.tracing.circuit import Circuit, Edge, Node
+    from circuits.tracing.circuit_score import Score
 
 
 _INDENT = 4

@@ -14,7 +14,8 @@ from circuits.plot.circuit.unit_cards import UnitCards, exact
 from circuits.plot.drawing import crops, html_page
 from circuits.plot.drawing.svg import anchor, diverging_bar, histogram_svg
 from circuits.plot.drawing.wording import circuit_reading, decimals, held_at, minus, name_of, short
-from circuits.tracing.circuit import Circuit, Score
+from circuits.tracing.circuit import Circuit
+from circuits.tracing.circuit_score import Score
 
 _RANKED = {
     "weights": "weight × activation",

@@ -14,7 +14,8 @@ from circuits.plot.circuit.waterfall import rest_of, sum_steps
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.svg import bins
 from circuits.plot.drawing.wording import minus, name_of, number, short
-from circuits.tracing.circuit import Circuit, Score
+from circuits.tracing.circuit import Circuit
+from circuits.tracing.circuit_score import Score
 
 
 def _rule(axes: Axes, x: float, top: float, bottom: float, color: str = palette.LINE, width: float = 0.8) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.tracing.circuit import Circuit, Edge, Node, Score
+from circuits.tracing.circuit import Circuit, Edge, Node
+from circuits.tracing.circuit_score import Score
 from circuits.tracing.rankings.unit_scores import METHODS
 
 HALF = 0.6  # a half is heavier from this share on: one and a half times the other

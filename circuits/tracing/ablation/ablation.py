@@ -25,9 +25,9 @@ from circuits.network.hooks import frozen, graph_edits, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of
 from circuits.network.responses import ActivationMeans
-from circuits.network.subnetwork import Segment, channel_pools, then
+from circuits.network.subnetwork import Segment, channel_pools
 from circuits.tracing.ablation.measured import Measure, Measured
-from circuits.tracing.ablation.sources import Channels, Latents, hold, maps_of, source_of
+from circuits.tracing.ablation.sources import Channels, Latents, composed, hold, maps_of, source_of, with_channels
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean
 from circuits.tracing.target import Target
 from zoo.common.checks import one_of
@@ -35,7 +35,6 @@ from zoo.images.sources import Images, open_images
 
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
-_Edits = dict[str, Callable[[Tensor], Tensor]]
 
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
@@ -354,7 +353,7 @@ class Ablation(Measured):
 
     def ablated(self, batch: Batch, masks: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch; masks: layer -> which units stay, `(C,)`, or for each image `(n, C)`."""
-        edits = _composed([self.holds(batch, layer, masks[layer]) for layer in self.layers])
+        edits = composed([self.holds(batch, layer, masks[layer]) for layer in self.layers])
         acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
@@ -456,7 +455,7 @@ class Ablation(Measured):
             # passes its gradient to one of its zeros
             start = source.acts(base) if name == layer else base
             ways[name] = ((start + amount * (acts - start)).detach().requires_grad_(True), moved)
-        edits = {pool: partial(_instead, ways[pool][0], at) for pool, at in pools.items()}
+        edits = {pool: partial(with_channels, ways[pool][0], at) for pool, at in pools.items()}
         return segment.respond(ways[layer][0], batch.context, edits), ways
 
     def products(self, name: str, gradient: Tensor, moved: Tensor) -> Tensor:
@@ -508,7 +507,7 @@ class Ablation(Measured):
             batch: one of `batches`.
             weights: layer -> for each unit `(C,)` 0 for the baseline, 1 for its activation; between two in proportion.
         """
-        edits = _composed([self._mixes(batch, layer, weights[layer]) for layer in self.layers])
+        edits = composed([self._mixes(batch, layer, weights[layer]) for layer in self.layers])
         acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
 
@@ -551,7 +550,7 @@ class Ablation(Measured):
         def mix_pool(pool: str, at: slice) -> Callable[[Tensor], Tensor]:
             def mixed(acts: Tensor) -> Tensor:
                 values = source.mixed(self._pooled(layer, pool, came[0]), batch.baselines[pool][:, at], weights)
-                return _instead(values, at, acts)
+                return with_channels(values, at, acts)
 
             return mixed
 
@@ -578,21 +577,6 @@ class Ablation(Measured):
 
 def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
     return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
-
-
-def _instead(values: Tensor, at: slice, acts: Tensor) -> Tensor:
-    """Activations with other values for some channels."""
-    return (
-        values if values.shape[1] == acts.shape[1] else torch.cat([acts[:, : at.start], values, acts[:, at.stop :]], 1)
-    )
-
-
-def _composed(edits: Sequence[_Edits]) -> _Edits:
-    """Edits of one run; a layer that several edit, as the pool of a concatenation, is edited by each in turn."""
-    composed: _Edits = {}
-    for name, function in (pair for each in edits for pair in each.items()):
-        composed[name] = then(composed[name], function) if name in composed else function
-    return composed
 
 
 def _check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:

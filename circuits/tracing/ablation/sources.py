@@ -24,7 +24,10 @@ from circuits.network.address import Unit
 from circuits.network.basis import latent_maps
 from circuits.network.hooks import frozen
 from circuits.network.model import Model
+from circuits.network.subnetwork import then
 
+Edits = dict[str, Callable[[Tensor], Tensor]]
+"""Layer name -> function of its activations."""
 ERROR = "error"
 """In the address of the error of a dictionary, where other units have their number: `scenes/mixed3b~p:error`."""
 
@@ -237,3 +240,18 @@ def hold(base: Tensor, natural: Tensor, at: slice | None = None) -> Callable[[Te
 def maps_of(acts: Tensor) -> Tensor:
     """Activations `(N, C)` or `(N, C, h, w)` as maps."""
     return acts if acts.ndim == 4 else acts[:, :, None, None]
+
+
+def with_channels(values: Tensor, at: slice, acts: Tensor) -> Tensor:
+    """Activations with other values for some channels."""
+    return (
+        values if values.shape[1] == acts.shape[1] else torch.cat([acts[:, : at.start], values, acts[:, at.stop :]], 1)
+    )
+
+
+def composed(edits: Sequence[Edits]) -> Edits:
+    """Edits of one run; a layer that several edit, as the pool of a concatenation, is edited by each in turn."""
+    composed: Edits = {}
+    for name, function in (pair for each in edits for pair in each.items()):
+        composed[name] = then(composed[name], function) if name in composed else function
+    return composed

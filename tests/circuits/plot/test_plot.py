@@ -24,7 +24,8 @@ from circuits.plot.circuit.graph_layout import curve, layout
 from circuits.plot.circuit.waterfall import sum_steps
 from circuits.plot.drawing.canvas import Box
 from circuits.plot.drawing.crops import cut, data_uri, montage, resized
-from circuits.tracing.circuit import Circuit, Edge, Node, Rest, Score
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest
+from circuits.tracing.circuit_score import Score
 from tests import nets
 from tests.circuits.plot.pages import HOSTILE, Page, check_safe, texts_of
 from zoo.images.sources import open_images

@@ -132,6 +132,9 @@ def test_contributions_are_counted_from_the_baseline(by: str, baseline: str) -> 
     if by != "attribution":
         assert rest.bias == pytest.approx(still, abs=2e-5) and abs(rest.remainder) < 2e-5
     assert rest.total == pytest.approx(sum(expected) + left, abs=5e-5)
+    if by not in ("weights", "attribution"):  # as the kernels have it, which are exact here
+        assert rest.folded is not None and rest.folded.total == pytest.approx(rest.total, abs=5e-5)
+        assert rest.folded.bias == pytest.approx(rest.bias, abs=5e-5)
     assert rest.total + rest.bias + rest.remainder == pytest.approx(
         float(response.flatten(1).amax(dim=1).mean()), abs=5e-5
     )
