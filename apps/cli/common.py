@@ -291,6 +291,24 @@ class ImageOptions(ModelOptions):
             raise UsageError(f"{model} needs images: --images FOLDER (or --images scenes:500)")
         return open_sources(self.images or ("scenes:500",), self.limit, self.seed)
 
+    def counterfactuals(self, against: str | None) -> Images | None:
+        """The counterfactual image of each of the chosen images, from the folder of --against.
+
+        Raises:
+            UsageError: there are not as many as images.
+        """
+        if against is None:
+            return None
+        if self.limit is not None:  # chosen by number among as many
+            counts = [len(open_sources(s, None, self.seed)) for s in ((against,), self.images or ("scenes:500",))]
+            if counts[0] != counts[1]:
+                raise UsageError(f"--against takes a counterfactual for each image: got {counts[0]} for {counts[1]}")
+        return open_sources((against,), self.limit, self.seed)
+
+    def counterfactuals_code(self, against: str) -> str:
+        """Python that opens them."""
+        return f"open_images({against!r}, limit={self.limit}, seed={self.seed})" if self.limit else repr(against)
+
     @property
     def images_code(self) -> str:
         """Python that opens them: `open_images('photos', limit=100, seed=0)`."""

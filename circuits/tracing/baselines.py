@@ -83,17 +83,24 @@ class Counterfactual(Baseline):
     """The activations on another image, one for each: image i is paired with the i-th of these.
 
     Attributes:
-        images: as many as are analyzed, in any form that `capture` takes.
+        images: as many as are analyzed, and each of the size of its image, in any form that `capture` takes.
     """
 
     name: ClassVar[str] = "counterfactual"
     images: Any
 
     def paired(self, images: Images) -> Images:
-        """Raises CircuitsError where there are not as many counterfactuals as images."""
+        """Raises CircuitsError where there are not as many counterfactuals as images, or one is of another size."""
         other = open_images(self.images)
         if len(other) != len(images):
             raise CircuitsError(f"a counterfactual for each image: got {len(other)} for {len(images)} images")
+        for i in range(len(images)):
+            own, its = images.extent(i), other.extent(i)
+            if own != its:  # each would be resized by itself, and the two no longer lie on one another
+                raise CircuitsError(
+                    f"image {i} is {'x'.join(map(str, own))} pixels and its counterfactual {'x'.join(map(str, its))}: "
+                    "give pairs of one size, that differ in what is asked about alone"
+                )
         return other
 
     def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:

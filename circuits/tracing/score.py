@@ -91,8 +91,10 @@ def score(
         reason = "a mask takes it as a unit" if mask else "its sources are no latents"
         raise CircuitsError(f"keep_error leaves the error of a dictionary out of this score, but {reason}")
     ablation = Ablation(
-        model, target_of(model, circuit.target), list(circuit_units), dataset, chosen_baseline, batch_size=batch_size
-    )
+        model, target_of(model, circuit.target), list(circuit_units), dataset, chosen_baseline,
+        measure="explained variance", batch_size=batch_size,
+    )  # fmt: skip
+    ablation.check_reached()
     # errors that are always kept are no units of a circuit, nor of a random one
     always = {layer: {width - 1} for layer, width in ablation.widths.items() if keep_error and "~" in layer}
     widths = {layer: ablation.widths[layer] - len(always.get(layer, ())) for layer in circuit_units}

@@ -29,9 +29,9 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
-from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation, check_pairs
 from circuits.tracing.ablation.sources import Latents, source_of
-from circuits.tracing.baselines import Baseline, Mean, Zero, baseline_of
+from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
@@ -286,6 +286,8 @@ class _Sources:
             # the images traced, with the values that stand in for them
             paired = baseline.paired(images)
             self._pairs = None if paired is None else paired.subset(strongest).tensor(model.input).to(model.device)
+            if self._pairs is not None and isinstance(baseline, Counterfactual):
+                check_pairs(images.subset(strongest).tensor(model.input).to(model.device), self._pairs, strongest)
 
     def magnitudes(self, node: Unit, source: str) -> Tensor:
         """How much each unit of the source moves the node `(S,)`."""

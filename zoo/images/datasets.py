@@ -202,6 +202,11 @@ class DatasetImage(LazyImage):
         """Digest of the content."""
         return self._opened().digest()
 
+    def extent(self) -> tuple[int, ...]:
+        """Height and width, or the length of each axis."""
+        self._extent = self._extent or self._opened().extent()
+        return self._extent
+
     def pixels(self, spec: Any) -> Tensor:
         """The center crop that `spec` asks for."""
         return self._opened().pixels(spec)

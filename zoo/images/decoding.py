@@ -203,6 +203,7 @@ class LazyImage:
 
     def __init__(self, identity: str) -> None:
         self.id = identity
+        self._extent: tuple[int, ...] | None = None
 
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""
@@ -211,6 +212,13 @@ class LazyImage:
     def digest(self) -> bytes:
         """Digest of the content, cheap to have."""
         raise NotImplementedError
+
+    def extent(self) -> tuple[int, ...]:
+        """Height and width, or the length of each axis of a sequence or a volume; a file is decoded for it once."""
+        if self._extent is None:
+            image = self.image()
+            self._extent = (image.height, image.width)
+        return self._extent
 
     def pixels(self, spec: InputSpec) -> Tensor:
         """The center crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
@@ -314,7 +322,7 @@ class TensorImage(LazyImage):
 
     def __init__(self, identity: str, values: Tensor) -> None:
         super().__init__(identity)
-        self._values = values
+        self._values, self._extent = values, tuple(values.shape[1:])
 
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""

@@ -147,6 +147,10 @@ class Images(Sequence[Image.Image]):
         """The whole image at `index`, upright, RGB."""
         return self._images[index].image()
 
+    def extent(self, index: int) -> tuple[int, ...]:
+        """Height and width of the image at `index`, or the length of each axis of a sequence or a volume."""
+        return self._images[index].extent()
+
     def subset(self, indices: Sequence[int]) -> Images:
         """The images at `indices`, in that order."""
         chosen = [int(i) for i in indices]

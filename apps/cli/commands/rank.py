@@ -87,7 +87,8 @@ class Rank(ImageOptions):
             target = unit if difference is None else (unit, difference[2])
         images = self.open_images(model.name)
         options: dict[str, Any] = {
-            "layers": list(self.layers) or None, "baseline": self.baseline, "against": self.against, "seed": self.seed,
+            "layers": list(self.layers) or None, "baseline": self.baseline,
+            "against": self.counterfactuals(self.against), "seed": self.seed,
         }  # fmt: skip
         with session.progress("ranking") as report:
             ranking = rank(model, target, images=images, method=self.method, of=self.of, **options, **reporting(report))

@@ -64,8 +64,8 @@ class ScoreCircuit(ImageOptions):
             )
         images = self.open_images(model.name)
         circuit = scored(
-            session, model, circuit, images, self.random, self.seed, baseline=self.baseline, against=self.against,
-            mask=self.mask, keep_error=self.keep_error,
+            session, model, circuit, images, self.random, self.seed, baseline=self.baseline,
+            against=self.counterfactuals(self.against), mask=self.mask, keep_error=self.keep_error,
         )  # fmt: skip
         score: dict[str, Any] = circuit.to_json()["score"]
         assert circuit.score is not None

@@ -121,14 +121,16 @@ class Trace(ImageOptions):
                 layers=list(self.layers) or None,
                 through_bottlenecks=self.through_bottlenecks,
                 baseline=self.baseline,
-                against=self.against,
+                against=self.counterfactuals(self.against),
                 **reporting(report),
             )
         circuit = label_parts(model, circuit, images, self.store)
         if self.score:
             # latents cannot be held at their means before a max pool: they are ablated to what they are counted from
             latents = any("~" in layer for layer in circuit.layers[1:])
-            ablated = {"baseline": self.baseline or "mean", "against": self.against} if latents else {}
+            ablated = (
+                {"baseline": self.baseline or "mean", "against": self.counterfactuals(self.against)} if latents else {}
+            )
             circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images, **ablated)
         visualizations = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
         seconds = elapsed()
@@ -148,9 +150,9 @@ class Trace(ImageOptions):
             "layers": list(self.layers) or None,
             "through_bottlenecks": self.through_bottlenecks or None,
             "baseline": self.baseline,
-            "against": self.against,
         }
-        return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+        against = "" if self.against is None else f", against={self.counterfactuals_code(self.against)}"
+        return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None) + against
 
     def python(self, unit: str) -> str:
         """The Python that does the same."""

@@ -36,6 +36,8 @@ from zoo.images.sources import Images, open_images
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
 
+ROUNDING = 1e-6
+"""Changes of a response below this share of its largest value are none."""
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
 
@@ -135,11 +137,18 @@ class Ablation(Measured):
             return
         if not bool(self.clean.isfinite().all()):
             raise CircuitsError(f"{self.target.name} is not a finite number on some of these images")
-        if self.spread == 0 and not self.target.of_predictions:
+        # a sum of probabilities, say, is the same but for its last digits
+        constant = float(deviations.abs().max()) <= ROUNDING * float(self.clean.abs().max())
+        if constant and not self.target.of_predictions:
             raise ConstantError(
                 f"{self.target.name} has the same response to all of these images; give images on which it varies"
             )
         self.nothing = self.respond({})
+        if not bool(self.nothing.isfinite().all()):
+            raise CircuitsError(
+                f"{self.target.name} is not a finite number with all units of {', '.join(self.layers)} at baseline "
+                f"{self.baseline.name}: take another baseline"
+            )
         self._ends = self.value(self.nothing), self.value(self.clean)
 
     def _pools(self) -> dict[str, dict[str, slice]]:
@@ -270,7 +279,8 @@ class Ablation(Measured):
             baselines: dict[str, Tensor] = {}
             if pairs is not None:
                 other = next(pairs)[1]
-                _check_pairs(batch, other, indices)
+                if isinstance(self.baseline, Counterfactual):
+                    check_pairs(batch, other, indices)
                 baselines = self._activations(other)
             acts, context = self.segment.begin(batch)
             yield Batch(acts, self._first.parts(acts), context, baselines)
@@ -579,7 +589,8 @@ def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
     return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
 
 
-def _check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
+def check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
+    """Raises CircuitsError where an image, one of `indices`, is its own counterfactual."""
     same = (images == others).flatten(1).all(dim=1).nonzero().flatten().tolist()
     if same:
         raise CircuitsError(

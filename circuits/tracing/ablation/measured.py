@@ -51,9 +51,11 @@ class Measured:
         """Raises CircuitsError where ablating all units of the layers does not change the measure."""
         nothing, clean = self._ends
         if not abs(clean - nothing) > 1e-6 * max(abs(clean), abs(nothing)):
+            moved = float((self.clean - self.nothing).abs().max()) > 1e-6 * float(self.clean.abs().max())
+            hint = "; its map does: take measure='explained variance'" if moved else ""
             raise CircuitsError(
                 f"the {self.measure} of {self.target.name} is {clean:.4g} with and without all units of "
-                f"{', '.join(self.layers)}: it does not depend on them on these images"
+                f"{', '.join(self.layers)}: it does not depend on them on these images{hint}"
             )
 
     def weights(self, part: slice = slice(None)) -> Tensor:
