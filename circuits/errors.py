@@ -8,6 +8,7 @@ from zoo.errors import (
     ModelError,
     WeightsError,
     did_you_mean,
+    in_shell,
     nearest,
     shorten,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "VisualizationError",
     "WeightsError",
     "did_you_mean",
+    "in_shell",
     "nearest",
     "shorten",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -41,6 +43,16 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
     lowered = name[:200].lower()
     close = difflib.get_close_matches(lowered, list(by_lower), n=n, cutoff=0.4)
     return [by_lower[c] for c in close]
+
+
+def in_shell(*words: object) -> str:
+    """A command as a shell takes it: words with spaces in quotes.
+
+    >>> in_shell("circuits", "find", "scenes~parts", "--positive", "my photos")
+    "circuits find scenes~parts --positive 'my photos'"
+    """
+    plain = re.compile(r"[\w@%+=:,./-][\w@%+=:,./~-]*")
+    return " ".join(word if plain.fullmatch(word) else shlex.quote(word) for word in map(str, words))
 
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -27,7 +27,7 @@ from circuits.dataset.scan_store import (
     read_manifest,
 )
 from circuits.dataset.streaming_statistics import Plan, edges, images_and_draws, sampled_positions
-from circuits.errors import AddressError, ImageError, did_you_mean, shorten
+from circuits.errors import AddressError, ImageError, did_you_mean, in_shell, shorten
 from circuits.network.address import Unit
 from zoo.common.reading import Expected, fits
 from zoo.common.results import HIDDEN, Drawable, Result, called, plain
@@ -410,6 +410,8 @@ class Scan(Drawable):
     def _about(self, name: str) -> Mapping[str, Any]:
         if name not in self.layers:
             hint = did_you_mean(name, self.layers)
+            if "~" in name:
+                hint = " `circuits sae features SAE` scans its latents, into the store SAE/scan"
             raise AddressError(f"the scan in {named(self.folder)} has no layer {shorten(name)!r}.{hint}")
         about: Mapping[str, Any] = self.manifest["layers"][name]
         return about
@@ -456,9 +458,9 @@ def read_scan(store: str | Path, model: str) -> Scan:
     folder = folder_of(store, model)
     if read_manifest(folder) is None:
         models = models_in(store)
+        command = in_shell("circuits", "scan", shorten(model), "--images", "FOLDER", "--store", named(Path(store)))
         others = f"; it has scans of {', '.join(models)}" if models else ""
         raise StoreError(
-            f"the store {named(Path(store))} holds no finished scan of {shorten(model)}{others}. "
-            f"Make one: circuits scan {shorten(model)} --images FOLDER --store {named(Path(store))}"
+            f"the store {named(Path(store))} holds no finished scan of {shorten(model)}{others}. Make one: {command}"
         )
     return Scan(folder)

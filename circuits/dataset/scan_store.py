@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -103,8 +104,15 @@ def own_card(model: Model) -> dict[str, Any] | None:
     if model.card is None or not model.card.own:
         return None
     card = {"own": model.card.own, "weights": model.source, "classes": model.classes}
+    card |= {} if model.output is None else {"output": model.output}
     file = Path(model.source.rpartition(" (")[0])  # "w.pth (as given)"
     return card | {"weights_file": str(file.absolute())} if file.is_file() else card
+
+
+def own_card_and_input(model: Model) -> dict[str, Any] | None:
+    """The same with how it is fed, for files that do not say that elsewhere."""
+    card = own_card(model)
+    return None if card is None else {**card, "input": asdict(model.input)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from circuits.errors import AddressError, did_you_mean, shorten
@@ -149,39 +150,55 @@ class Unit:
         return replace(self, at=None, token=None)
 
 
-def split_class(text: str) -> tuple[str, str | None]:
-    """`logits:truck` as `("logits", "truck")`; any other address as it is, and None.
+def basis_name(folder: str | Path) -> str:
+    """What a basis from a folder is called in addresses: by the folder's name, with `-` for what no address holds.
 
-    >>> split_class("scenes/logits:dog_left"), split_class("logits:3"), split_class("mixed4a:11")
-    (('scenes/logits', 'dog_left'), ('logits:3', None), ('mixed4a:11', None))
+    >>> basis_name("runs/my parts (2)")
+    'my-parts-2'
+    """
+    name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", Path(folder).expanduser().resolve().name).strip("-")
+    return name.lstrip(".") or "sae"
+
+
+def split_class(text: str) -> tuple[str, str | None]:
+    """`logits:truck` as `("logits", "truck")`, where a layer is followed by a name; else the address, and None.
+
+    >>> split_class("scenes/logits:dog_left"), split_class("logits:3"), split_class("mixed4a:11@2,3")
+    (('scenes/logits', 'dog_left'), ('logits:3', None), ('mixed4a:11@2,3', None))
     """
     layer, _, name = text.partition(":") if isinstance(text, str) else (text, "", "")
-    named = name and layer.rpartition("/")[2] == "logits" and not re.match(r"\d{1,9}(?:@|$)", name, re.ASCII)
+    named = name and "~" not in layer and not re.match(r"\d{1,9}(?:@|$)", name, re.ASCII)
     return (layer, name) if named else (text, None)
 
 
-def of_class(text: str, classes: Sequence[str], model: str) -> str:
+def of_class(text: str, classes: Sequence[str], model: str, scores: str | None = None) -> str:
     """The address of the score of a class named by name, `logits:truck` as `logits:3`; any other as it is.
 
     Args:
         text: the address; classes: of the model, in the order of its scores; model: its name, for messages.
+        scores: the layer of the class scores, which goes by the name `logits`, too.
 
     Raises:
         AddressError: no class is called that, or several are.
     """
     layer, name = split_class(text)
-    if name is None:
+    if name is None or layer.rpartition("/")[2] not in ("logits", scores):
         return text
     numbers = [i for i, called in enumerate(classes) if called == name]
     if len(numbers) == 1:
         return f"{layer}:{numbers[0]}"
     if numbers:
-        several = " and ".join(f"logits:{i}" for i in numbers)
+        several = " and ".join(f"{layer.rpartition('/')[2]}:{i}" for i in numbers)
         raise AddressError(
             f"{model} has {len(numbers)} classes called {shorten(name)!r}: name one by number, {several}"
         )
     hint = did_you_mean(name, classes) if classes else " Its classes have no names: write logits:NUMBER."
     raise AddressError(f"{model} has no class {shorten(name)!r}.{hint}")
+
+
+def unit_of(address: str | Unit, classes: Sequence[str], model: str, scores: str | None) -> Unit:
+    """The unit of an address in which a class may be named, as in `of_class`."""
+    return address if isinstance(address, Unit) else Unit.parse(of_class(address, classes, model, scores))
 
 
 def _written(at: tuple[int, ...]) -> str:

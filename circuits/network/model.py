@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
-from circuits.network.address import Unit, of_class
+from circuits.network.address import Unit, unit_of
 from circuits.network.basis import Basis
 from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.hooks import behind_output, check_mode, forward, frozen, probe, read
@@ -265,7 +265,7 @@ class Model(Drawable):
         Raises:
             AddressError: another model, an unknown layer, or an index or position out of range.
         """
-        unit = address if isinstance(address, Unit) else Unit.parse(of_class(address, self.classes, self.name))
+        unit = unit_of(address, self.classes, self.name, self.class_scores)
         if unit.model not in (None, self.name):
             raise AddressError(f"{shorten(unit)} is a unit of {shorten(unit.model)}, not of {self.name}")
         layer = self.layer(unit.layer if unit.token is None else self._token_layer(unit))

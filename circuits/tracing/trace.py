@@ -22,6 +22,7 @@ from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
+from circuits.dataset.scan_store import own_card_and_input
 from circuits.errors import AddressError, CircuitsError, ConstantError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
@@ -185,6 +186,7 @@ def trace(
             **({"n_ranked": sources.n_ranked} if by in RANKED else {}),
             threshold=threshold,
             **followed,
+            **({} if (card := own_card_and_input(model)) is None else {"card": card}),
         ),
     )
     return remember(circuit, scorer=score)

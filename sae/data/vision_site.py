@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import ClassScores
 from circuits.dataset.accuracy import class_labels
-from circuits.dataset.scan_store import own_card
+from circuits.dataset.scan_store import own_card_and_input
+from circuits.network.address import basis_name
 from circuits.network.hooks import editing, stream
 from circuits.network.layer import Layer
 from circuits.network.model import Model
@@ -94,8 +95,7 @@ class VisionSite:
     @property
     def card(self) -> Mapping[str, Any] | None:
         """How a model of the user's own is opened again, as scans keep it; None of any other, known by its name."""
-        card = own_card(self.model)
-        return None if card is None else {**card, "input": asdict(self.model.input)}
+        return own_card_and_input(self.model)
 
     def open(self, images: Any) -> Images:
         """The images, in whatever form `zoo.images.sources.open_images` takes them."""
@@ -175,7 +175,7 @@ def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> 
     Args:
         model: the model.
         folder: as `sae.save` wrote it; its metadata name the layer.
-        name: of the basis (default: the folder's).
+        name: of the basis (default: the folder's, as `basis_name` makes it fit into an address).
 
     Returns:
         The site of the layer, and the name of the basis there.
@@ -189,7 +189,7 @@ def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> 
     if not isinstance(layer, str):
         raise SAEError(f"{path} does not say which layer it reads; attach it with VisionSite(model, LAYER).attach(...)")
     site = VisionSite(model, layer)
-    basis = name or path.resolve().name
+    basis = name or basis_name(path)
     site.attach(basis, loaded)
     return site, basis
 

@@ -208,6 +208,8 @@ def options_of(recorded: Mapping[str, Any], input: Mapping[str, Any]) -> list[st
         default = json.loads(json.dumps(asdict(InputSpec())))
         changed = {key: value for key, value in input.items() if value != default.get(key)}
         options += ["--input", json.dumps(changed)] if changed else []
+    if recorded.get("output") is not None and "output" not in document:
+        options += ["--output", str(recorded["output"])]
     weights = recorded.get("weights_file")
     if str(recorded.get("weights", "")).startswith("random weights"):
         options += ["--weights", "random"]

@@ -59,11 +59,11 @@ class Explain(ModelOptions):
         from circuits.dataset.scan_results import read_scan
         from circuits.dataset.scan_store import folder_of, read_manifest
         from circuits.dataset.scan_targets import as_scanned
-        from circuits.network.address import Unit
+        from circuits.network.address import Unit, split_class
         from circuits.units.dossier import SECTIONS, explain
 
         elapsed = clock()
-        address = Unit.parse(self.address)
+        address = Unit.parse(split_class(self.address)[0])
         if address.model is None:
             raise UsageError(f"{self.address!r} does not name its model: write scenes/{self.address}, for example")
         images = open_sources(self.images, None, self.seed) if self.images else None

@@ -109,9 +109,11 @@ class Explore(ModelChoice):
 
     def _saes(self) -> list[tuple[str, Path]]:
         """Name and folder of each SAE."""
+        from circuits.network.address import basis_name
+
         parts = [sae.rpartition("=") for sae in self.sae]
         folders = [Path(folder).expanduser().absolute() for _, _, folder in parts]
-        return [(name or folder.resolve().name, folder) for (name, _, _), folder in zip(parts, folders, strict=True)]
+        return [(name or basis_name(folder), folder) for (name, _, _), folder in zip(parts, folders, strict=True)]
 
     def command(self) -> list[str]:
         """The command line of the server."""

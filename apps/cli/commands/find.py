@@ -14,7 +14,7 @@ from apps.cli.commands.label import show_units
 from apps.cli.commands.scan import STORE
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, table
+from apps.cli.output.console import clock, next_command, table
 from apps.cli.output.part_names import concept, stored_labels
 from apps.cli.registry import command
 from apps.images import open_sources
@@ -122,7 +122,14 @@ class Find(ImageOptions):
             chance = f"with images shuffled the best AUC is {findings.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {seconds:.1f} s", style="dim"))
             if rows:
-                console.print(Text(f"next: circuits trace {rows[0]['unit']}{self.own_options}", style="dim"))
+                # units of the first layer read the image itself, which trace refuses
+                first = model.trunk[0] if model.trunk else ""
+                deeper = next((row for row in findings.rows if model.resolve(row.unit).layer != first), None)
+                folders = [word for folder in self.positive or self.images for word in ("--images", folder)]
+                if deeper is None:
+                    console.print(next_command("weights", rows[0]["unit"], options=self.own_options))
+                else:
+                    console.print(next_command("trace", deeper.unit, *folders, options=self.own_options))
 
         title = f"{self.concept or positive.name} in {model.name}"
         ranked: Any = findings.rows[: self.top]  # these have intervals
@@ -155,8 +162,8 @@ class Find(ImageOptions):
 
         def show(console: Console) -> None:
             show_units(console, part, units, labels)
-            hint = f"circuits trace {units[0].unit} --images FOLDER --store {store}{self.own_options}"
-            console.print(Text(f"next: {hint}", style="dim"))
+            words = "trace", units[0].unit, "--images", "FOLDER", "--store", store
+            console.print(next_command(*words, options=self.own_options))
 
         return CommandResult(document, show)
 

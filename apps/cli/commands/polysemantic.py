@@ -12,7 +12,7 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, table
+from apps.cli.output.console import clock, next_command, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class Polysemantic(ImageOptions):
                 _show_unit(console, result.best, ablation)
             else:
                 _show_ranking(console, result, top_rows)
+                if top_rows:
+                    folders = [word for folder in self.images for word in ("--images", folder)]
+                    words = "polysemantic", top_rows[0].unit, *folders
+                    console.print(next_command(*words, options=self.own_options))
             console.print(Text(f"{len(images)} images; {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
@@ -129,8 +133,6 @@ def _show_ranking(console: Console, result: Polysemanticities, top_rows: tuple[P
     if result.silent:
         text += f"; {len(result.silent)} are active on too few images"
     console.print(Text(text, style="dim"))
-    if top_rows:
-        console.print(Text(f"next: circuits polysemantic {top_rows[0].unit}", style="dim"))
 
 
 def _show_unit(console: Console, row: Polysemanticity, ablation: ClusterAblation | None) -> None:

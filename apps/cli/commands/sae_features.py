@@ -97,6 +97,7 @@ class ShowFeatures(OtherInputs):
     def _texts(self, session: Session, loaded: SAE, elapsed: Any) -> CommandResult:
         import numpy as np
 
+        from circuits.network.address import basis_name
         from sae.language import LanguageSite, activity, text_features
 
         if self.channel:
@@ -111,7 +112,7 @@ class ShowFeatures(OtherInputs):
             inputs = inputs_for(site.lm.name, (self.text,), None, self.seed).data
         if self.limit is not None and self.limit < len(inputs):
             inputs = inputs.subset(random_indices(len(inputs), self.limit, self.seed))
-        own = self.folder.resolve().name
+        own = basis_name(self.folder)
         with session.progress(f"latents of {site.address}") as report:
             activities = activity(loaded, site, inputs, name=own, **reporting(report))
         if self.latent:

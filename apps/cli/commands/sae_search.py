@@ -12,9 +12,10 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, table
+from apps.cli.output.console import clock, next_command, table
 from apps.cli.registry import command
 from apps.cli.sae_sites import inputs_for, is_language, model_of, site_at
+from zoo.errors import in_shell
 
 if TYPE_CHECKING:
     from sae.language import Texts
@@ -55,6 +56,7 @@ class SearchLatents(ModelOptions):
             raise UsageError("say what to search for: --says WORD, or a second file of texts with --against")
         if not all(map(str.strip, self.says)):
             raise UsageError("--says takes words")
+        from circuits.network.address import basis_name
         from sae.formats import load
         from sae.language import LanguageSite, promoted
         from sae.steering import search
@@ -64,11 +66,12 @@ class SearchLatents(ModelOptions):
         model_name = model_of(self.folder, loaded.metadata)
         if not is_language(model_name):
             raise UsageError(
-                f"{self.folder} is of {model_name}, which reads images: circuits find {model_name} --sae {self.folder}"
+                f"{self.folder} is of {model_name}, which reads images: "
+                + in_shell("circuits", "find", model_name, "--sae", self.folder)
             )
         site = site_at(self, f"{model_name}/{loaded.metadata['layer']}")
         assert isinstance(site, LanguageSite)
-        own = self.folder.resolve().name
+        own = basis_name(self.folder)
         positive, negative = self._sets(model_name)
         with session.progress(f"searching {site.address}") as report:
             result = search(
@@ -99,9 +102,7 @@ class SearchLatents(ModelOptions):
             sets = f"{len(positive)} texts with, {len(negative)} without; {loaded.latents} latents by their maximum"
             chance = f"with texts shuffled the best AUC is {result.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {elapsed():.1f} s", style="dim"))
-            console.print(
-                Text(f"next: circuits steer {result.best.unit} --sae {self.folder} --prompt TEXT", style="dim")
-            )
+            console.print(next_command("steer", result.best.unit, "--sae", self.folder, "--prompt", "TEXT"))
 
         return CommandResult(document, show, named="search.json")
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock
+from apps.cli.output.console import clock, next_command
 from apps.cli.registry import command
 from apps.cli.sae_sites import input_kind, inputs_for, reconstructions_table, sampled, site_at, split
 
@@ -180,7 +180,7 @@ class TrainSAE(ModelOptions):
                 console.print(reconstructions_table(reconstructions[run.name]))
             console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
             first = out if len(runs) == 1 else out / runs[0].name
-            console.print(Text(f"next: circuits sae eval {first}{self.own_options}", style="dim"))
+            console.print(next_command("sae", "eval", first, options=self.own_options))
 
         return CommandResult(document, show)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
-from apps.cli.output.console import table
+from apps.cli.output.console import next_command, table
 from apps.cli.registry import command
 
 STORE = Path("store")
@@ -110,9 +110,8 @@ class ScanImages(ImageOptions):
             if new:
                 console.print(Text(_bound(result.waited, result.seconds), style="dim"))
             console.print(
-                Text(
-                    f"next: circuits explain {model.name}/{model.trunk[-2]}:0 --store {self.store}{self.own_options}",
-                    style="dim",
+                next_command(
+                    "explain", f"{model.name}/{model.trunk[-2]}:0", "--store", self.store, options=self.own_options
                 )
             )
 

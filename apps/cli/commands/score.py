@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.trace import check_random, scored
-from apps.cli.common import CommandResult, ImageOptions, Session
+from apps.cli.common import CommandResult, ImageOptions, Session, check_known
 from apps.cli.output.circuit_text import show_score
 from apps.cli.registry import command
 
@@ -55,6 +55,7 @@ class ScoreCircuit(ImageOptions):
         check_random(self.random)
         path = self.circuit / "circuit.json" if self.circuit.is_dir() else self.circuit
         circuit = Circuit.load(path)
+        check_known(circuit.model, None, circuit.provenance.get("card"))
         model = self.load(circuit.model)
         digest = circuit.provenance.get("weights")
         if isinstance(digest, str) and len(digest) == 64 and digest != model.digest:

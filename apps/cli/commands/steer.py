@@ -167,11 +167,12 @@ class Steer(ImageOptions):
         """The SAE that the address names, of those given with --sae."""
         if unit.basis is None:
             return None
+        from circuits.network.address import basis_name
         from sae.formats import load
 
         for option in self.sae:
             own, _, folder = option.rpartition("=")
-            if (own or Path(folder).resolve().name) == unit.basis:
+            if (own or basis_name(folder)) == unit.basis:
                 return load(folder)
         raise UsageError(f"which SAE is {unit.basis}? Give its folder: --sae {unit.basis}=FOLDER")
 

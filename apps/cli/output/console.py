@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from zoo.errors import in_shell
+
 PLAIN_WIDTH = 140
 """Columns of a table when the output is no terminal."""
 TINY = 2e-5
@@ -89,6 +91,11 @@ class _Bar:
     def report(self, done: int, total: int) -> None:
         count = f"{done}/{total}" if total else str(done)
         self._progress.update(self._task, completed=done, total=total or None, description=f"{self._what} {count}")
+
+
+def next_command(*words: object, options: str = "") -> Text:
+    """The line that says which command goes on from here."""
+    return Text(f"next: {in_shell('circuits', *words)}{options}", style="dim")
 
 
 def table(

@@ -27,8 +27,8 @@ from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_card, own_model_options
 from circuits.dataset.scan_targets import as_scanned
-from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
-from circuits.network.address import Unit
+from circuits.errors import AddressError, CircuitsError, did_you_mean, in_shell, shorten
+from circuits.network.address import Unit, basis_name, split_class
 from circuits.network.model import Model, load
 from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
 from zoo.common.results import plain
@@ -127,7 +127,7 @@ def locate(address: str | None) -> Location:
     """
     server = settings()
     open_models = models(server)
-    requested = Unit.parse(address) if address else None
+    requested = Unit.parse(split_class(address)[0]) if address else None
     name = open_models[0] if requested is None or requested.model is None else requested.model
     if name not in open_models:
         if name in (unknown := unknown_models(server)):
@@ -136,7 +136,7 @@ def locate(address: str | None) -> Location:
         raise AddressError(f"no model {shorten(name)!r} is open here.{hint} There are {', '.join(open_models)}")
     model = open_model(name, server.saes)
     scan, why = _scan_of(server, model)
-    unit = model.resolve(_default_unit(model, scan) if requested is None else requested)
+    unit = model.resolve(address or _default_unit(model, scan))
     unit = unit if scan is None else as_scanned(model, unit, scan.layers)
     folder = dict(server.saes).get(unit.basis or "")
     if folder is not None and (scan is None or unit.space not in scan.layers):
@@ -158,7 +158,7 @@ def scan_beside(sae: Path, model: Model, space: str) -> Scan | None:
         return None
     if scan.manifest["weights"] != model.digest:
         return None
-    own = f"{space.partition('~')[0]}~{sae.resolve().name}"
+    own = f"{space.partition('~')[0]}~{basis_name(sae)}"
     return scan if own == space or own not in scan.layers else RenamedScan(scan, own, space)
 
 
@@ -210,7 +210,9 @@ def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
 def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:
     folder = folder_of(server.store, model.name)
     source = "scenes:500" if model.name == BUILT_IN else "FOLDER"
-    command = f"circuits scan {model.name}{_own_options(model)} --images {source} --store {server.store}"
+    command = in_shell("circuits", "scan", model.name, "--images", source, "--store", server.store) + _own_options(
+        model
+    )
     try:
         stamp = (folder / MANIFEST).stat().st_mtime_ns
     except OSError:

@@ -17,7 +17,7 @@ from apps.explorer.server.security import UploadError, guarded, plain
 from apps.explorer.server.settings import BUILT_IN
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
-from circuits.errors import shorten
+from circuits.errors import in_shell, shorten
 from circuits.plot.sae.channel_dissection import dissection_figure
 
 PAGE = Entry("SAE", ":material/blur_on:", "sparse autoencoders: latents, and channels decomposed into them", order=70)
@@ -90,7 +90,7 @@ def _section(at: Location, chosen: LoadedSAE, space: str, section: str) -> laten
     if section == "latents":
         if scanned is None:
             st.info("Its latents are not scanned yet. This command scans all of them:")
-            st.code(f"circuits sae features {chosen.folder}", language="sh", wrap_lines=True)
+            st.code(in_shell("circuits", "sae", "features", chosen.folder), language="sh", wrap_lines=True)
         else:
             latents.wall(scanned)
         return None

@@ -342,3 +342,95 @@ def test_an_output_is_named_on_the_command_line_or_in_the_card(folder: Path, cli
     (folder / "heads.card.toml").write_text('output = "aux"\n')
     assert cli(*address, "--json").code == 0
     assert circuits.load("heads").logits == "aux"
+
+
+def _next(printed: str) -> list[str]:
+    (line,) = (line for line in printed.splitlines() if line.startswith("next: "))
+    program, *arguments = shlex.split(line.removeprefix("next: "))
+    assert program == "circuits"
+    return arguments
+
+
+def test_the_command_that_comes_next_runs_also_with_spaces_in_names(folder: Path, cli: Cli) -> None:
+    (folder / "photos").rename(folder / "my photos")
+    scanned = cli("scan", "mine", *MODEL, "--images", "my photos", "--store", "my store")
+    found = cli("find", "mine", *MODEL, "--positive", "my photos/dots", "--negative", "my photos/lines")
+    split = cli("polysemantic", "mine/layer3", *MODEL, "--images", "my photos")
+    trained = cli("sae", "train", "mine/layer3", *MODEL, "--images", "my photos", "--latents", "16", "--k", "2",
+                  "--steps", "3", "--batch-size", "64", "--out", "my parts")  # fmt: skip
+    for ran in (scanned, found, trained, split):
+        assert ran.code == 0, ran.err
+        after = cli(*_next(ran.out))
+        # so few images may be too few for a unit; that is said
+        assert after.code == 0 or "active on fewer than" in after.err, (ran.out, after.err)
+    assert cli("sae", "features", "my parts", *MODEL, "--images", "my photos").code == 0
+    latent = ("explain", "mine/layer3~my-parts:3", *MODEL, "--sae", "my parts")
+    assert cli(*latent, "--store", "my parts/scan").code == 0
+    refused = cli(*latent, "--store", "my store")
+    assert is_refused(refused) and "`circuits sae features SAE` scans its latents" in refused.err
+
+
+def test_a_class_is_a_unit_of_the_layer_of_class_scores(folder: Path, cli: Cli) -> None:
+    assert cli("scan", "mine", *MODEL, "--images", "photos", "--store", "store").code == 0
+    for address in ("mine/fc:car", "mine/logits:car"):
+        traced = cli("trace", address, *MODEL, "--images", "photos", "--no-score", "--json")
+        assert traced.code == 0 and traced.json["target"] == "mine/fc:1", traced.err
+    assert cli("explain", "mine/fc:house", *MODEL, "--store", "store", "--json").json["unit"] == "mine/fc:2"
+    refused = cli("trace", "mine/fc:boat", *MODEL, "--images", "photos")
+    assert is_refused(refused) and "no class 'boat'" in refused.err
+    assert is_refused(cli("trace", "mine/layer3:car", *MODEL, "--images", "photos"))
+    own.add(own.parse("mine.py:make"))
+    assert str(circuits.load("mine").unit("fc:car")) == "mine/fc:1"
+
+
+def test_a_circuit_tells_which_code_to_name(folder: Path, cli: Cli) -> None:
+    assert cli("trace", "mine/layer3:2", *MODEL, "--images", "photos", "--no-score", "--out", "my circuit").code == 0
+    CARDS.remove("mine")
+    refused = cli("score", "my circuit", "--images", "photos")
+    assert is_refused(refused) and f"give --model {folder / 'mine.py'}:make" in refused.err
+    assert cli("score", "my circuit", *MODEL, "--images", "photos", "--random", "2").code == 0
+
+
+HEADS = """
+import torch
+from torch import nn
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 5, 2), nn.Conv2d(8, 8, 3)
+        self.main, self.aux = nn.Linear(8, 5), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.conv2(torch.relu(self.conv1(x)))).mean((2, 3))
+        return {"out": self.main(x), "aux": [self.aux(x)]}
+"""
+
+
+@pytest.mark.parametrize(("output", "scores"), [("out", "main"), ("aux.0", "aux")])
+def test_one_head_of_several_is_opened_by_figures_and_the_explorer(
+    output: str, scores: str, folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("streamlit")
+    from apps.cli.commands import explore
+
+    (folder / "heads.py").write_text(HEADS)
+    given = ("--model", "heads.py:Heads", "--input", '{"size": 32}', "--output", output)
+    drawn = cli("figures", "make", "E13", "--quick", *given, "--images", "photos", "--out", "figures")
+    assert drawn.code == 0 and "1 made" in drawn.out, drawn.err
+    refused = cli("figures", "make", "E13", "--quick", *given[:-1], "nope", "--images", "photos", "--out", "figures")
+    assert is_refused(refused) and "selects nothing: the network gives 'out', 'aux.0'" in refused.err
+    served: list[dict[str, str]] = []
+    monkeypatch.setattr(explore, "serve", lambda _command, environment: served.append(environment) or 0)
+    assert cli("explore", *given, "--images", "photos").code == 0
+    CARDS.remove("heads")
+    monkeypatch.setenv(own.VARIABLE, served[0][own.VARIABLE])
+    own._add_from_environment()
+    assert circuits.load("heads").logits == scores
+    assert cli("scan", "heads", *given, "--images", "photos", "--store", "store").code == 0
+    CARDS.remove("heads")
+    refused = cli("explain", "heads/conv2:1", "--store", "store")
+    options = shlex.split(refused.err.partition(" give ")[2])
+    assert options[options.index("--output") + 1] == output
