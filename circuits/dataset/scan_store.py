@@ -103,7 +103,7 @@ def own_card(model: Model) -> dict[str, Any] | None:
     """What a file keeps of a model of the user's own, so that it can be opened again; None of any other."""
     if model.card is None or not model.card.own:
         return None
-    card = {"own": model.card.own, "weights": model.source, "classes": model.classes}
+    card: dict[str, Any] = {"own": model.card.own, "weights": model.source, "classes": model.classes}
     card |= {} if model.output is None else {"output": model.output}
     file = Path(model.source.rpartition(" (")[0])  # "w.pth (as given)"
     return card | {"weights_file": str(file.absolute())} if file.is_file() else card
