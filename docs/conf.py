@@ -12,10 +12,11 @@ project = "vision-circuits"
 author = "the vision-circuits developers"
 version = release = installed("vision-circuits")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 exclude_patterns = ["images"]
+nb_execution_mode = "off"  # notebooks are committed with outputs: python -m tools.notebooks
 # Fields of several results share a name. Links to files above docs/ are checked by tests/test_docs.py.
 suppress_warnings = ["config.cache", "ref.python", "myst.xref_missing"]
 nitpicky = False

@@ -36,7 +36,7 @@ def size_curve_figure(curves: SizeCurve | Sequence[SizeCurve], *, title: str = "
         raise CircuitsError(f"curves of several targets: {', '.join(sorted({c.target for c in listed}))}")
     if any(curve.of != first.of for curve in listed):
         raise CircuitsError("a curve of units and a curve of edges count different things: draw one kind")
-    figure = Figure(figsize=(10.4, 4.8), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(10.4, 4.8)
     axes = figure.add_axes((0.075, 0.13, 0.54, 0.7))
     seen = "images that the ranking did not see" if first.held_out else "images, some of which were ranked on"
     other = f"every other {first.of.removesuffix('s')} {held_at(first.baseline)}"

@@ -28,9 +28,22 @@ FONT = "DejaVu Sans"  # ships with matplotlib: the same figure everywhere
 MONO = "DejaVu Sans Mono"
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows where a cell ends with it; matplotlib's own waits for `%matplotlib inline`."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = (round(DPI * inches) for inches in self.get_size_inches())
+        return _bytes(self, "png", metadata={"Software": None}), {"width": width, "height": height}
+
+
+def figure_of_size(width: float, height: float) -> Figure:
+    """An empty figure on white, `width` by `height` inches of `DPI` pixels."""
+    return NotebookFigure(figsize=(width, height), dpi=DPI, facecolor=palette.PAPER)
+
+
 def page(width: float, height: float) -> tuple[Figure, Axes]:
     """A white figure of `width` by `height` pixels and one axes over all of it, in pixels from the top left."""
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=palette.PAPER)
+    figure = figure_of_size(width / DPI, height / DPI)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_autoscale_on(False)
@@ -201,14 +214,24 @@ def name_axes(axes: Axes, across: str, up: str) -> None:
     axes.set_ylabel(up, fontsize=9.5)
 
 
-def embedded(figure: Figure, text: str) -> Markup:
-    """A figure as an HTML image that holds it, at its nominal size; `text` is its description."""
+def embedded(figure: Figure, text: str, *, most: int | None = None) -> Markup:
+    """A figure as an HTML image that holds it, at its nominal size; `text` is its description.
+
+    With `most`, a PNG of more bytes becomes a smaller JPEG: figures with many photographs are a fifth as large or less.
+    """
+    kind, data = "png", _bytes(figure, "png", metadata={"Software": None})
+    if most is not None and len(data) > most:
+        kind, data = "jpeg", _bytes(figure, "jpeg", scale=1.5, pil_kwargs={"quality": 80})
+    width = figure.get_figwidth() * DPI
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return tag("img", class_="figure", style=f"width:{width:.0f}px", alt=text, src=source)
+
+
+def _bytes(figure: Figure, kind: str, *, scale: float = 2, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.bbox": None}):
-        figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None}, facecolor=palette.PAPER)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = figure.get_figwidth() * DPI
-    return tag("img", class_="figure", style=f"width:{width:.0f}px", alt=text, src=f"data:image/png;base64,{data}")
+        figure.savefig(buffer, format=kind, dpi=scale * DPI, facecolor=palette.PAPER, **options)
+    return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

@@ -15,6 +15,8 @@ ROWS = 30
 """Rows drawn of a longer table."""
 _SMALL = 10
 """Rows in a cell of a notebook."""
+_LIGHT = 120_000
+"""Bytes of a figure in a cell before it becomes a JPEG: notebooks keep every cell."""
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -61,7 +63,7 @@ def cell_html(title: str, figure: Figure | None, records: Records) -> str:
     """A cell of a notebook: the line, the figure, and rows where there are several or there is no figure."""
     parts = [html_page.tag("pre", title, style="white-space:pre-wrap;margin:0 0 .4em")]
     if figure is not None:
-        parts.append(canvas.embedded(figure, title))
+        parts.append(canvas.embedded(figure, title, most=_LIGHT))
     if figure is None or len(records) > 1:
         parts.append(records_html(records, _SMALL))
     return str(html_page.tag("div", *parts, style="max-width:100%;overflow-x:auto"))

@@ -134,7 +134,7 @@ def densities_figure(groups: Mapping[str, Numbers], *, title: str, about: str, f
         title: of the figure; about: a line below it.
         floor: smallest share that can be distinguished from never.
     """
-    figure = Figure(figsize=(8.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(8.6, 4.6)
     axes = figure.add_axes((0.085, 0.135, 0.89, 0.66))
     head(figure, title, about)
     low = np.log10(floor)
@@ -170,7 +170,7 @@ def scaling_figure(
         sizes: latents; unexplained: name -> fraction of variance for each size; baselines: the same.
         title: of the figure; about: a line below it.
     """
-    figure = Figure(figsize=(8.6, 4.4), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(8.6, 4.4)
     axes = figure.add_axes((0.085, 0.14, 0.63, 0.70))
     head(figure, title, about)
     tones = ("#F0B98A", "#E08A45", palette.EXCITES)

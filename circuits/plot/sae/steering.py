@@ -53,7 +53,7 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     """
     effects = {name: effect for name, effect in study.side_effects.items() if len(effect.units) > 1}
     height = 62 + _TOP + (_LOW if effects else 0)
-    figure = Figure(figsize=(_WIDE / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(_WIDE / canvas.DPI, height / canvas.DPI)
     head(figure, title or short(study.unit), _about(study))
     beside = list(getattr(study, "beside", ()))
     count = 2 + len(beside)

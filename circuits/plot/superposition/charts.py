@@ -37,7 +37,7 @@ def dimensions_figure(solutions: Iterable[Solved], plateaus: Mapping[str, float]
     As in "The geometry of superposition" of Elhage et al. 2022.
     """
     models = sorted(listed(solutions), key=lambda s: -density_of(s))
-    figure = Figure(figsize=(8.6, 5.0), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(8.6, 5.0)
     axes = figure.add_axes((0.085, 0.125, 0.70, 0.735))
     head(figure, title or "Dimensions per feature", "dots: D of each feature; line: D* = m / |W|², of each model")
     _plateau_lines(axes, plateaus)
@@ -89,7 +89,7 @@ def phase_figure(diagram: Any, *, title: str = "") -> Figure:
         title: what it is.
     """
     importances, densities = list(diagram.importances), list(diagram.densities)
-    figure = Figure(figsize=(9.6, 5.0), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(9.6, 5.0)
     n, m = diagram.features, diagram.hidden
     about = (
         f"n = {n} features in m = {m}; the last has importance r, the others 1; {diagram.agreement:.0%} of cells agree"
@@ -156,7 +156,7 @@ def dynamics_figure(
         title: what it is.
     """
     values, loss = as_array(dimensionalities), as_array(losses)
-    figure = Figure(figsize=(7.8, 5.6), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(7.8, 5.6)
     head(figure, title or "Learning in jumps", "above: D of each feature; below: loss")
     upper, lower = figure.add_axes((0.10, 0.42, 0.72, 0.45)), figure.add_axes((0.10, 0.11, 0.72, 0.25))
     _plateau_lines(upper, plateaus)
@@ -181,7 +181,7 @@ def vulnerability_figure(result: Any, *, title: str = "") -> Figure:
         result: of `sae.superposition.vulnerability`.
         title: what it is.
     """
-    figure = Figure(figsize=(9.6, 4.6), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(9.6, 4.6)
     about = (
         f"changes of length {result.radius:g}; 1 is a model without superposition; correlation {result.correlation:.2f}"
     )
@@ -216,7 +216,7 @@ def geometry_figure(result: Any, *, title: str = "") -> Figure:
         result: of `sae.superposition.geometry`.
         title: what the directions are.
     """
-    figure = Figure(figsize=(9.6, 4.2), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(9.6, 4.2)
     about = f"{len(result.units)} directions in {result.dimensions} dimensions; gray: {result.control.kind} directions"
     head(figure, title or "How directions share their space", about)
     near = np.abs(result.cosines[:, 0])

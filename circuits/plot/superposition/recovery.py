@@ -38,7 +38,7 @@ def recovery_figure(result: Any, *, title: str = "") -> Figure:
     """
     if len(result.densities) < 2:
         raise CircuitsError("a line over densities takes at least two of them")
-    figure = Figure(figsize=(11.4, 5.3), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(11.4, 5.3)
     about = (
         f"SAEs on the hidden layer of n = {result.features} features in m = {result.hidden} dimensions; "
         "left of the dotted line sparsity does not separate features from mixtures of them"

@@ -37,7 +37,7 @@ def layer_units_figure(result: Any, *, title: str = "", columns: int = 4) -> Fig
     pairs = list(result.correlations)
     rows = -(-len(pairs) // columns)
     width, height, above = 3.1 * columns + 0.4, 3.0 * rows + 0.9, 0.75
-    figure = Figure(figsize=(width, height), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(width, height)
     head(figure, title or "Units of a layer", "rank correlation over units; in brackets 95 % of it with units shuffled")
     for i, pair in enumerate(pairs):
         row, column = divmod(i, columns)

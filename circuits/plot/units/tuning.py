@@ -339,7 +339,7 @@ def _few(count: int, most: int) -> list[int]:
 
 def _plot(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure with one ordinary axes, in the house's type."""
-    figure = Figure(figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
+    figure = canvas.figure_of_size(width / canvas.DPI, height / canvas.DPI)
     axes = figure.add_axes((78 / width, 58 / height, 1 - 110 / width, 1 - 128 / height))
     figure.text(
         MARGIN / width, 1 - 30 / height, canvas.printable(title, 70), fontsize=11, fontweight="bold",
