@@ -29,6 +29,8 @@ def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: p
     code = "\n\n".join(BLOCK.findall(guide.read_text()))
     # fx reads the source of nothing here, but classes defined in a snippet need a module name
     exec(compile(code, str(guide), "exec", dont_inherit=True), {"__name__": "guide"})
+    shown = re.findall(r"\(images/gallery/(\S+)\)", guide.read_text())
+    assert not [name for name in shown if not (tmp_path / name).exists()]  # each picture is made by lines of its page
 
 
 def test_a_wrong_cue_is_found_proved_and_removed_in_forty_lines() -> None:

@@ -325,6 +325,14 @@ class CircuitDiff(Result):
     edges_only_second: tuple[tuple[str, str], ...]
     edges_both: tuple[tuple[str, str, float, float], ...]
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each edge, with its strength where both circuits have it; where there is none, for each unit."""
+        sides = (("first", self.edges_only_first), ("second", self.edges_only_second))
+        rows = [{"source": s, "target": t, "in": "both", "first": a, "second": b} for s, t, a, b in self.edges_both]
+        rows += [{"source": s, "target": t, "in": side} for side, edges in sides for s, t in edges]
+        units = (("both", self.both), ("first", self.only_first), ("second", self.only_second))
+        return rows or [{"unit": unit, "in": side} for side, of in units for unit in of]
+
 
 def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     """What two circuits share and what only one of them has: two methods, two sets of images, two models' layers.

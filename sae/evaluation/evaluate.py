@@ -70,6 +70,11 @@ class Evaluation(Result):
         line = f"Evaluation({text}: FVU {r.fvu:.3f}, L0 {r.l0:.1f}, {r.dead:.0%} of {len(r.density)} latents dead"
         return line + "".join(f"; {name} FVU {of.fvu:.3f}" for name, of in r.baselines.items()) + ")"
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each way: the predictions, and the FVU of what stands in place of the activations."""
+        fvu = {SPLICED: self.reconstruction.fvu, **{name: of.fvu for name, of in self.reconstruction.baselines.items()}}
+        return [{"way": way, "fvu": fvu.get(way), **plain(prediction)} for way, prediction in self.ways.items()]
+
     def recovered(self, metric: str = "top1", way: str = SPLICED, floor: str = MEAN) -> float:
         """Share of what is lost under an ablation that a way keeps: (way - floor) / (clean - floor).
 

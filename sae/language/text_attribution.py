@@ -25,7 +25,7 @@ from sae.errors import SAEError, shorten
 from sae.language.chunking import Padded, chunks, padded
 from sae.language.site import LanguageSite
 from zoo.common.autograd import outside_inference_mode
-from zoo.common.results import Result
+from zoo.common.results import Result, plain
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class TextAttribution(Result):
     total: float
     error: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each cause."""
+        return [plain(cause) for cause in self.causes]
 
 
 @outside_inference_mode

@@ -54,6 +54,10 @@ class Inspection(Result):
     rows: tuple[tuple[ActiveLatent, ...], ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each latent of each input."""
+        return [{"input": i, **latent.scalars()} for i, latents in enumerate(self.rows) for latent in latents]
+
 
 def inspect(
     s: Dictionary,

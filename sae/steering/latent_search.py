@@ -208,11 +208,15 @@ class Similar(Result):
     chance: float
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each latent."""
+        return [{"latent": i, "cosine": c, "beyond_chance": abs(c) > self.chance} for i, c in self.rows]
+
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
             "latent": self.latent, "chance": self.chance, "provenance": self.provenance,
-            "rows": [{"latent": i, "cosine": c, "beyond_chance": abs(c) > self.chance} for i, c in self.rows],
+            "rows": self.records(),
         }  # fmt: skip
 
 

@@ -40,6 +40,10 @@ class Maxima(Result):
     def __len__(self) -> int:
         return len(self.values)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each latent, by its number."""
+        return [{"latent": i, "maximum": value} for i, value in enumerate(self.values.tolist())]
+
     def of(self, latent: int) -> float:
         """The maximum of one latent.
 

@@ -39,8 +39,8 @@ PACKAGES = (
 )
 NO_RESULTS = {
     # inputs of other functions, networks, and what is registered
-    "Activations", "Card", "Experiment", "Images", "SAE", "SAEConfig", "Shards", "Solution", "Steered", "Stimuli",
-    "Texts", "ToyModel", "Activity",
+    "Activations", "Activity", "Card", "Experiment", "Images", "LanguageModel", "SAE", "SAEConfig", "Shards",
+    "Solution", "Steered", "Stimuli", "Texts", "ToyModel",
 }  # fmt: skip
 NOT_SAVED = {"Model", "Run", "Runs", "Scan", "PartLabels"}
 """Kept by functions of their own: `sae.save`, `circuits.scan(store)`, `sweep`, `PartLabels.save(store)`."""
@@ -324,6 +324,24 @@ def test_a_result_shows_itself(name: str, folder: Path, tmp_path: Path) -> None:
     page = result.report(tmp_path / "pages" / "result.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and 'src="http' not in page
     assert "_given" not in result.__getstate__()  # a pickle or a copy of a result holds no network
+
+
+def test_a_table_shows_what_the_result_is_about(folder: Path) -> None:
+    for name, columns in {
+        "CircuitDiff": {"source", "target", "in", "first", "second"},
+        "Evaluation": {"way", "fvu", "top1", "kl"},
+        "Inspection": {"input", "latent", "value"},
+        "Maxima": {"latent", "maximum"},
+        "PartLabels": {"unit", "part", "auc"},
+        "Similar": {"latent", "cosine", "beyond_chance"},
+        "TextAttribution": {"word", "latent", "attribution"},
+    }.items():
+        records = example(name, folder).records()
+        assert len(records) > 1 and columns <= records[0].keys(), name
+    shares = example("Evaluation", folder)
+    rows = {row["way"]: row for row in shares.records()}
+    assert rows["sae"]["fvu"] == shares.reconstruction.fvu and rows["clean"]["fvu"] is None
+    assert rows["mean"]["kl"] == shares.ways["mean"].kl
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in NOT_SAVED])

@@ -120,6 +120,10 @@ class PartLabels(Result):
     layers: Mapping[str, LayerLabels] = field(metadata=HIDDEN)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each part: the unit that detects it best."""
+        return [self.best(part, top=1)[0].scalars() for part in self.parts]
+
     def of(self, unit: str | Unit) -> list[UnitLabel]:
         """A unit's score for every part, best first by the half that chose.
 

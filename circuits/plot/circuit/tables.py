@@ -79,14 +79,14 @@ def score_figure(score: Score, *, labels: dict[str, str] | None = None, n: int =
         n: at most so many units, those that matter most first.
     """
     ranked = sorted(score.minimality.items(), key=lambda item: -item[1])[:n]
-    height = 258 + (44 + 22 * len(ranked) if ranked else 0)
+    height = 272 + (44 + 22 * len(ranked) if ranked else 0)
     figure, axes = canvas.page(760, height)
     alone, without = ("Faithfulness", "of the circuit alone"), ("Completeness", "lost without the circuit")
     _histogram(axes, 30, alone, score.faithfulness, score.control_faithfulness, score.faithfulness_percentile)
     _histogram(axes, 400, without, score.completeness, score.control_completeness, score.completeness_percentile)
-    canvas.note(axes, 30, 228, f"Bars: {score.control}, with as many units in each layer.", size=10)
+    canvas.note(axes, 30, 246, f"Bars: {score.control}, with as many units in each layer.", size=10)
     if ranked:
-        _minimality(axes, ranked, labels or {}, 270)
+        _minimality(axes, ranked, labels or {}, 284)
     return figure
 
 

@@ -75,9 +75,12 @@ def join(parts: Sequence[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    """A table whose first column is text and whose others are numbers, set to the right."""
-    return render("sections/table.html", head=head, rows=rows)
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, inline: bool = False) -> Markup:
+    """A table whose first column is text and whose others are numbers, set to the right.
+
+    With `inline` it brings its own style, for a notebook, where no stylesheet of ours is.
+    """
+    return render("sections/table.html", head=head, rows=rows, inline=inline)
 
 
 def page(template: str, *, package: str = _PACKAGE, beside: bool = False, **values: Any) -> str:

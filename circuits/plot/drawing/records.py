@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from circuits.plot.drawing import canvas, html_page, palette
-from circuits.plot.drawing.wording import number, short
+from circuits.plot.drawing.wording import amount, short
 
 ROWS = 30
 """Rows drawn of a longer table."""
@@ -51,10 +51,10 @@ def records_figure(title: str, records: Records) -> Figure:
     return figure
 
 
-def records_html(records: Records, most: int = ROWS) -> Markup:
-    """Rows as an HTML table of at most `most` rows, and how many there are besides."""
+def records_html(records: Records, most: int = ROWS, *, inline: bool = False) -> Markup:
+    """Rows as an HTML table of at most `most` rows, and how many there are besides; `inline` as for `table`."""
     names, rows = _laid_out(records[:most])
-    table = html_page.table(names, [[text for text, _ in row] for row in rows])
+    table = html_page.table(names, [[text for text, _ in row] for row in rows], inline=inline)
     rest = len(records) - most
     return html_page.join([table, html_page.tag("p", f"and {rest} more rows", class_="note")]) if rest > 0 else table
 
@@ -65,7 +65,7 @@ def cell_html(title: str, figure: Figure | None, records: Records) -> str:
     if figure is not None:
         parts.append(canvas.embedded(figure, title, most=_LIGHT))
     if figure is None or len(records) > 1:
-        parts.append(records_html(records, _SMALL))
+        parts.append(records_html(records, _SMALL, inline=True))
     return str(html_page.tag("div", *parts, style="max-width:100%;overflow-x:auto"))
 
 
@@ -90,11 +90,17 @@ def _laid_out(records: Records) -> tuple[list[str], list[list[tuple[str, float |
     if len(records) == 1:
         return ["", "value"], [[(name.replace("_", " "), None), _cell(value)] for name, value in records[0].items()]
     names = list(dict.fromkeys(name for row in records for name in row))
-    names = [n for n in names if not all(isinstance(row.get(n), list | dict) for row in records)] or names
-    return [n.replace("_", " ") for n in names], [[_cell(row.get(n)) for n in names] for row in records[:ROWS]]
+    names = [
+        n for n in names if not all(row.get(n) is None or isinstance(row[n], list | dict) for row in records)
+    ] or names
+    signed = {n for n in names if any(isinstance(row.get(n), float) and row[n] < 0 for row in records)}
+    return [n.replace("_", " ") for n in names], [
+        [_cell(row.get(n), n in signed) for n in names] for row in records[:ROWS]
+    ]
 
 
-def _cell(value: Any) -> tuple[str, float | None]:
+def _cell(value: Any, signed: bool = False) -> tuple[str, float | None]:
+    """Text and number of a value; in a column that has negative numbers the positive ones bear a sign, too."""
     if value is None:
         return "", None
     if isinstance(value, bool):
@@ -102,6 +108,6 @@ def _cell(value: Any) -> tuple[str, float | None]:
     if isinstance(value, int):
         return f"{value:,}".replace("-", "\N{MINUS SIGN}"), float(value)
     if isinstance(value, float):
-        return number(value), value
+        return ("+" if signed and value > 0 else "") + amount(value), value
     text = ", ".join(map(str, value)) if isinstance(value, list) else short(str(value))
     return html_page.cropped(html_page.printable(text), 60), None

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from circuits.plot.drawing import canvas, palette
-from circuits.plot.drawing.wording import number
+from circuits.plot.drawing.wording import amount
 
 _MOST = 12
 
@@ -30,7 +30,7 @@ def training_figure(runs: Sequence[Any], *, title: str = "") -> Figure:
         axes = figure.add_axes((0.07 + 0.47 * i, 0.16, 0.36, 0.58))
         for k, run in enumerate(runs):
             steps, values = zip(*((report.step, getattr(report, field)) for report in run.reports), strict=True)
-            label, color = f"{run.name}: {number(values[-1])}", palette.hue(360 * k / len(runs), 360)
+            label, color = f"{run.name}: {amount(values[-1])}", palette.hue(360 * k / len(runs), 360)
             axes.plot(steps, values, color=color, lw=1.6, marker="o", ms=2.5, label=label)
         canvas.strip_spines(axes)
         canvas.name_axes(axes, "step", what)
