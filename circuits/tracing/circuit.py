@@ -297,14 +297,15 @@ class Circuit(Result):
         mine, theirs = {n.unit for n in self.nodes}, {n.unit for n in other.nodes}
         my_edges = {(e.source, e.target): e.strength for e in self.edges}
         their_edges = {(e.source, e.target): e.strength for e in other.edges}
-        both = sorted(my_edges.keys() & their_edges.keys())
         return CircuitDiff(
             only_first=tuple(n.unit for n in self.nodes if n.unit not in theirs),
             only_second=tuple(n.unit for n in other.nodes if n.unit not in mine),
             both=tuple(n.unit for n in self.nodes if n.unit in theirs),
             edges_only_first=tuple(sorted(my_edges.keys() - their_edges.keys())),
             edges_only_second=tuple(sorted(their_edges.keys() - my_edges.keys())),
-            edges_both=tuple((s, t, my_edges[s, t], their_edges[s, t]) for s, t in both),
+            edges_both=tuple(
+                (s, t, my_edges[s, t], their_edges[s, t]) for s, t in sorted(my_edges.keys() & their_edges.keys())
+            ),
         )
 
 
@@ -326,20 +327,14 @@ class CircuitDiff(Result):
     edges_both: tuple[tuple[str, str, float, float], ...]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each edge, with its strength where both circuits have it; where there is none, for each unit."""
-        sides = (("first", self.edges_only_first), ("second", self.edges_only_second))
+        """A row for each edge, with its strengths where both circuits have it."""
+        alone = {"first": self.edges_only_first, "second": self.edges_only_second}.items()
         rows = [{"source": s, "target": t, "in": "both", "first": a, "second": b} for s, t, a, b in self.edges_both]
-        rows += [{"source": s, "target": t, "in": side} for side, edges in sides for s, t in edges]
-        units = (("both", self.both), ("first", self.only_first), ("second", self.only_second))
-        return rows or [{"unit": unit, "in": side} for side, of in units for unit in of]
+        return rows + [{"source": s, "target": t, "in": side} for side, edges in alone for s, t in edges]
 
 
 def diff(first: Circuit, second: Circuit) -> CircuitDiff:
-    """What two circuits share and what only one of them has: two methods, two sets of images, two models' layers.
-
-    >>> diff(circuit, circuit).only_first  # doctest: +SKIP
-    ()
-    """
+    """What two circuits share and what only one of them has: two methods, two sets of images, two models' layers."""
     return first.diff(second)
 
 
