@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 DOCS = Path(__file__).parent.parent / "docs"
-PICTURE = re.compile(r"\(images/gallery/(\w+\.png)\)")
+IMAGE_NAME = re.compile(r"\(images/gallery/(\w+\.png)\)")
 WIDEST = 700
 """Pixels of a picture."""
 
@@ -21,7 +21,7 @@ def main() -> None:
     code = "\n\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         exec(compile(code, "gallery.md", "exec"), {"__name__": "gallery"})
-        for name in PICTURE.findall(page):
+        for name in IMAGE_NAME.findall(page):
             with Image.open(name) as image:
                 small = image.convert("RGB")
             small.thumbnail((WIDEST, 2 * WIDEST), Image.Resampling.LANCZOS)
