@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +30,9 @@ from circuits.dataset.scan_store import (
     IMAGES,
     KIND,
     LAYERS,
+    LOCK,
     MANIFEST,
+    NEXT,
     PARTIAL,
     SAMPLES,
     SCANS,
@@ -37,6 +40,7 @@ from circuits.dataset.scan_store import (
     StoreError,
     digest_of_manifest,
     folder_of,
+    move_next,
     own_card,
     read_manifest,
 )
@@ -91,7 +95,8 @@ def scan(
         seed: of what is sampled at random; that of `plan`, where it is given.
         batch_size: images per forward pass. Results are the same for any, up to the rounding of the network itself.
         workers: threads that decode images.
-        replace: make it again, whatever the store holds of this model.
+        replace: make it again, whatever the store holds of this model. The scan before is there until the new one is
+            whole; one that was killed goes on where it stopped.
         progress: True for a bar, or a function of (done, total) images.
 
     Raises:
@@ -117,7 +122,7 @@ def scan(
             if ranks.first:
                 _prepare(folder, identity, replace)
             ranks.wait()
-            if read_manifest(folder) is not None:
+            if not replace and read_manifest(folder) is not None:
                 return Scan(folder)
             with ThreadPool() as pool:
                 work = _Work(model, dataset, sites, chosen, batch_size, workers, folder, identity, pool, progress)
@@ -164,26 +169,29 @@ def _make_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout as error:
         raise StoreError(f"another scan is writing {named(folder)}; wait for it, or give another store") from error
 
 
 def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
-    """Make the folder ready: keep a matching scan, refuse another one, unless it may be replaced."""
+    """Make the folder ready: keep what is of this scan, refuse another one, unless it may be replaced."""
+    move_next(folder)
     manifest = None if replace else read_manifest(folder)
     if manifest is not None:
         _same(folder, manifest["asked"], identity)
         return
-    partial = folder / PARTIAL
-    for path in sorted(partial.glob("*")):
-        if path.suffix == ".safetensors" and not replace:
-            _same(folder, SCANS.read_about(path).get("asked"), identity)
-        else:
+    for path in sorted((folder / PARTIAL).glob("*")):
+        if path.suffix != ".safetensors":
             path.unlink()
-    if replace:
-        (folder / MANIFEST).unlink(missing_ok=True)
+            continue
+        try:
+            _same(folder, SCANS.read_about(path).get("asked"), identity)
+        except StoreError:
+            if not replace:
+                raise
+            path.unlink()
 
 
 _DIFFERENCES = {
@@ -334,8 +342,10 @@ def _finish(
     plan: Plan,
     dataset: Images,
 ) -> None:
-    """Put together what all processes counted, write it, and drop what is no longer needed."""
+    """Put together what all processes counted, write it aside, and let it take the place of the scan before."""
     partial = sorted((folder / PARTIAL).glob("*.safetensors"))
+    aside = folder / NEXT
+    shutil.rmtree(aside, ignore_errors=True)
     files: dict[str, str] = {}
     for site in sites:
         tally = new_tallies([site], plan)[site.name]
@@ -347,11 +357,11 @@ def _finish(
         of_samples = {"ticket": tally.sample_ticket, "values": tally.sample_values}
         for subfolder, arrays in ((LAYERS, of_layer), (SAMPLES, of_samples)):
             name = f"{subfolder}/{site.name}.safetensors"
-            SCANS.write_tensors(folder / name, arrays)
-            files[name] = sha256(folder / name)
+            SCANS.write_tensors(aside / name, arrays)
+            files[name] = sha256(aside / name)
     labels = None if dataset.labels is None else [dataset.label_name(i) for i in range(len(dataset))]
-    SCANS.write_json(folder / IMAGES, {"schema": SCHEMA, "ids": dataset.ids, "labels": labels})
-    files[IMAGES] = sha256(folder / IMAGES)
+    SCANS.write_json(aside / IMAGES, {"schema": SCHEMA, "ids": dataset.ids, "labels": labels})
+    files[IMAGES] = sha256(aside / IMAGES)
     manifest = {
         "kind": KIND,
         "schema": SCHEMA,
@@ -368,7 +378,8 @@ def _finish(
     }
     if (card := own_card(model)) is not None:  # any other model is known by its name
         manifest["card"] = card
-    SCANS.write_json(folder / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
+    SCANS.write_json(aside / MANIFEST, {**manifest, "digest": digest_of_manifest(manifest)})
+    move_next(folder)
     for path in partial:
         path.unlink()
     with contextlib.suppress(OSError):

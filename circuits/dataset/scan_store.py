@@ -5,16 +5,21 @@ STORE/MODEL/manifest.json        what was scanned, how, and the digest of every 
             layers/LAYER.safetensors
             samples/LAYER.safetensors
             partial/             what a scan that has not ended has counted so far
+            next/                a scan that is being put together: it takes the place of the one before as a whole
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
+
+from filelock import FileLock, Timeout
 
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
@@ -25,6 +30,7 @@ from zoo.networks.own import options_of
 SCHEMA = 1
 KIND = "vision-circuits scan"
 MANIFEST, IMAGES, LAYERS, SAMPLES, PARTIAL = "manifest.json", "images.json", "layers", "samples", "partial"
+NEXT, LOCK = "next", ".lock"
 
 
 class StoreError(CircuitsError):
@@ -121,11 +127,41 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         StoreError: damaged, of another version, or of something else.
     """
+    if (folder / NEXT / MANIFEST).is_file():  # its writer was killed while it moved files, or is at it
+        with contextlib.suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):
+            move_next(folder)
     path = folder / MANIFEST
     manifest = SCANS.read_document(path)
     if manifest is not None and manifest.get("digest") != digest_of_manifest(manifest):
         raise SCANS.damaged(path, "it was changed since it was written")
     return manifest
+
+
+def move_next(folder: Path) -> None:
+    """Put the finished scan in `next` in the place of the one before; called again it goes on where it was killed.
+
+    The manifest comes last. Only files below `next` are moved, whatever its manifest lists, and of the scan before only
+    those are removed that its own manifest lists.
+    """
+    aside = folder / NEXT
+    coming = SCANS.read_document(aside / MANIFEST)
+    if coming is None:
+        return
+    try:
+        before = SCANS.read_document(folder / MANIFEST) or {"files": {}}
+    except StoreError:
+        before = {"files": {}}
+    for part in (LAYERS, SAMPLES):
+        (folder / part).mkdir(exist_ok=True)
+        for path in sorted((folder / part).glob("*.safetensors")):
+            if f"{part}/{path.name}" in before["files"].keys() - coming["files"].keys():
+                path.unlink()
+        for path in sorted((aside / part).glob("*.safetensors")):
+            path.replace(folder / part / path.name)
+    for name in (IMAGES, MANIFEST):
+        if (aside / name).is_file():
+            (aside / name).replace(folder / name)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def digest_of_manifest(data: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from apps.explorer.session.state import to_json
 from circuits import plot
 
 _DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
@@ -51,7 +52,7 @@ def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t" else v for k, v in row.items()})
+        writer.writerow({k: f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for k, v in row.items()})
     return buffer.getvalue().encode("utf-8")
 
 

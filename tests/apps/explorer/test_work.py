@@ -175,8 +175,8 @@ def test_a_figure_is_exported_in_each_format(circuit: Circuit, kind: str) -> Non
 
 
 def test_a_table_cannot_hold_formulas() -> None:
-    text = exports.csv_bytes([{"unit": "scenes/mixed4a:1", "name": "=HYPERLINK(1)"}]).decode()
-    assert text == "unit,name\nscenes/mixed4a:1,'=HYPERLINK(1)\n"
+    rows = [{"unit": "scenes/mixed4a:1", "name": "=HYPERLINK(1)", "value": -1.5}, {"unit": "", "name": "a-b"}]
+    assert exports.csv_bytes(rows).decode() == "unit,name,value\nscenes/mixed4a:1,'=HYPERLINK(1),-1.5\n,a-b,\n"
 
 
 def test_folders_of_a_concept_are_those_that_images_are_read_from(tmp_path: Path) -> None:

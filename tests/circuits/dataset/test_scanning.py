@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 import circuits
 from circuits import InputSpec
 from circuits.dataset import scan as scanning
+from circuits.dataset import scan_store
 from circuits.dataset.scan import scan
 from circuits.dataset.scan_results import Scan, read_scan
 from circuits.dataset.scan_store import StoreError
@@ -250,6 +253,7 @@ def test_a_scan_killed_while_it_is_put_together_ends_with_the_same_bytes(
 _SCRIPT = """
 import sys, circuits
 from circuits.dataset import scan as scanning
+from circuits.dataset import scan_store
 from circuits.dataset.streaming_statistics import Plan
 scanning._SAVE_EVERY = 0.0
 model = circuits.load("scenes")
@@ -330,6 +334,70 @@ def test_what_a_store_holds_is_not_taken_for_something_else(
     again = scan(other, pictures[:40], tmp_path, plan=PLAN, layers=["relu"], replace=True)
     assert again.count == 40 and list(again.layers) == ["relu"]
     assert not (tmp_path / "small" / "partial").exists()
+
+
+def test_a_scan_that_replaces_another_goes_on_and_the_old_one_is_there_until_it_is_whole(
+    model: circuits.Model, pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan(model, pictures.flip(0), tmp_path / "whole", plan=PLAN, batch_size=4)
+    scan(model, pictures, tmp_path / "two", plan=PLAN)
+    before = files_of(tmp_path / "two")
+    monkeypatch.setattr(scanning, "_SAVE_EVERY", 0.0)
+    save, saved = scanning._save, []
+
+    def dying(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == 2:
+            raise _Killed
+
+    with monkeypatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(scanning, "_save", dying)
+        scan(model, pictures.flip(0), tmp_path / "two", plan=PLAN, batch_size=4, replace=True)
+    assert read_scan(tmp_path / "two", "small").layer("relu").unit(0).top  # every digest is checked
+    assert before.items() <= files_of(tmp_path / "two").items()
+    counted: list[int] = []
+    take = Tally.take
+    monkeypatch.setattr(Tally, "take", lambda self, images, *rest: (counted.extend(images), take(self, images, *rest)))
+    scan(model, pictures.flip(0), tmp_path / "two", plan=PLAN, batch_size=4, replace=True)
+    assert min(counted) == 64 and files_of(tmp_path / "two") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_a_scan_killed_while_it_takes_the_place_of_another_is_whole_when_it_is_read(
+    model: circuits.Model, pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    scan(model, pictures.flip(0), tmp_path / "whole", plan=PLAN, layers=["relu"])
+    scan(model, pictures, tmp_path / "two", plan=PLAN, layers=["relu", "head"])
+    act, acts = Path.replace, []
+
+    def dying(self: Path, target: Path) -> Path:
+        if "next" in self.parts and "next" not in Path(target).parts:
+            acts.append(self)
+            if len(acts) > after:
+                raise _Killed
+        return act(self, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(_Killed):
+        patch.setattr(Path, "replace", dying)
+        scan(model, pictures.flip(0), tmp_path / "two", plan=PLAN, layers=["relu"], replace=True)
+    assert len(acts) == min(after + 1, 4)
+    shown = read_scan(tmp_path / "two", "small")
+    assert list(shown.layers) == ["relu"] and shown.layer("relu").unit(0).top and len(shown.samples("relu").values)
+    left = {name: data for name, data in files_of(tmp_path / "two").items() if "partial" not in name}
+    assert left == files_of(tmp_path / "whole")
+
+
+def test_a_hostile_scan_that_is_to_come_moves_and_removes_nothing_of_others(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    folder = tmp_path / "store" / "small"
+    (folder / "next").mkdir(parents=True)
+    for at, files in ((folder, {"../../mine.txt": "0"}), (folder / "next", {"../../../mine.txt": "0"})):
+        manifest = {"kind": scan_store.KIND, "schema": scan_store.SCHEMA, "files": files}
+        (at / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError):
+        read_scan(tmp_path / "store", "small")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_half_done_scan_is_not_continued_with_other_pictures(
