@@ -24,7 +24,7 @@ from rankings import BRANCHES, chosen_units
 import circuits
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.tracing.ablation import Ablation
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Mean
 from circuits.tracing.target import target_of
 from zoo.common.files import write_text_atomically

@@ -35,4 +35,5 @@ add_module_names = False
 html_theme = "furo"
 html_title = "vision-circuits"
 html_copy_source = False
+html_extra_path = ["../llms.txt"]
 html_show_sourcelink = False

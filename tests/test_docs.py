@@ -14,6 +14,7 @@ from circuits.plot.units.section_renderers import RENDERERS
 from circuits.units.dossier import SECTIONS
 from sae.architectures.base import ARCHITECTURES
 from sae.formats import LAYOUTS
+from tools import llms
 from zoo.cards import CARDS
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,13 @@ def test_every_promise_names_tests_that_exist() -> None:
     assert len(named) > 30
     missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
     assert not missing
+
+
+def test_the_reference_on_one_page_has_every_public_name_with_its_signature() -> None:
+    heads = [
+        set(re.findall(r"(?m)^### .*|^- `\..*?`:", text)) for text in (llms.FILE.read_text("utf-8"), llms.reference())
+    ]
+    assert heads[0] == heads[1], "run: python -m tools.llms"
 
 
 @pytest.mark.parametrize("package", [circuits, sae], ids=lambda package: package.__name__)
