@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from zoo.errors import ModelError, shorten
 from zoo.inputs import InputSpec
 
 State = dict[str, Tensor]
+_NAME = re.compile(r"\w[\w.+\-]*(?: [\w.+\-]+)*")
+"""What addresses can name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +157,11 @@ def register(card: Card, *, replace: bool = False) -> Card:
         >>> register(Card("tiny", "Tiny", "One layer.", size, build=lambda: nn.Conv2d(3, 2, 1))).name  # doctest: +SKIP
         'tiny'
     """
-    if not card.name.strip() or not card.name.isprintable() or any(c in card.name for c in "/:@~ "):
-        raise ModelError(f"a model cannot be called {shorten(card.name)!r}: use letters, digits, '-', '_' and '.'")
+    if not _NAME.fullmatch(card.name):
+        raise ModelError(
+            f"a model cannot be called {shorten(card.name)!r}: use letters, digits, '-', '_', '+' and '.', "
+            "and single spaces between them"
+        )
     if not replace and CARDS.get(key(card.name), card) is not card:  # looking it up loads ours first
         raise ModelError(f"there is a model {card.name!r} already: give it another name, or replace=True")
     return CARDS.add(key(card.name), card, replace=replace)

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,9 @@ from rich.console import Console
 
 from apps.cli.errors import UsageError
 from apps.cli.output.console import Report, progress_bar
+from apps.cli.output.folder import Outputs
 from apps.images import open_sources
+from zoo.errors import in_shell
 
 if TYPE_CHECKING:
     from circuits.network.address import Unit
@@ -71,7 +73,9 @@ class Command(ABC):
     """Options of every command."""
 
     out: Path | None = None
-    """Folder to write the results into; made if need be."""
+    """Folder to write the results into; made if need be. What it holds of the same command is completed or replaced."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --out: also replace files of the same name that circuits did not write, or that were changed since."""
     seed: int = 0
     """Seed of everything random: the same seed gives the same numbers."""
     device: str | None = None
@@ -82,7 +86,19 @@ class Command(ABC):
     """Show tracebacks and debug messages."""
 
     keeps_out: ClassVar[bool] = False
-    """Whether the command fills `out` itself."""
+    """Whether the command writes all of `out` itself, its document too."""
+    fills_out: ClassVar[bool] = False
+    """Whether the command writes files of `out` itself, before it ends."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Names of what the command writes into `out` besides its document; patterns, as `Path.glob` takes them."""
+
+    def outputs(self) -> Outputs:
+        """What the command writes into `out`."""
+        return Outputs(self.files, frozenset(self.known()), self.overwrite)
+
+    def known(self) -> Iterable[str]:
+        """Names of files in `out` that carry a mark of ours, such as those that the index of a sweep names."""
+        return ()
 
     def check_least(self, *names: str, least: int = 1) -> None:
         """Refuse options below `least`; those without a value are not checked.
@@ -142,14 +158,15 @@ class ModelOptions(Command):
         for spec in self.own:
             own.add(own.parse(spec, input=self.input, card=self.card, output=self.output))
 
-    @property
-    def own_options(self) -> str:
-        """The options by which the same models of the user's own are known to another command."""
-        options = [word for spec in self.own for word in ("--model", spec)]
+    def follow_up(self, *words: object) -> str:
+        """A further command on the same model, as a shell takes it; `words` are what follows `circuits`."""
+        options = options_for("--model", self.own)
         for option in ("input", "card", "output", "weights"):
             value = getattr(self, option)
-            options += [f"--{option}", str(value)] if self.own and value is not None else []
-        return f" {shlex.join(options)}" if options else ""
+            options += [f"--{option}", str(value)] if value is not None else []
+        if any("~" in str(word) for word in words):
+            options += options_for("--sae", self.sae)
+        return in_shell("circuits", *words, *options)
 
     def load(self, name: str) -> Model:
         """The model called `name`, with the SAEs that were named."""
@@ -160,9 +177,8 @@ class ModelOptions(Command):
         if self.sae:
             from sae.data.vision_site import attach_folder
 
-            for option in self.sae:
-                own, _, folder = option.rpartition("=")
-                attach_folder(model, folder, own or None)
+            for name_given, folder in map(sae_option, self.sae):
+                attach_folder(model, folder, name_given)
         return model
 
     def units_of(self, addresses: Sequence[str]) -> tuple[Model, list[Unit]]:
@@ -271,6 +287,19 @@ def check_known(name: str, store: Path | None, card: object = None) -> None:
         ) from None
 
 
+def options_for(option: str, values: Sequence[str]) -> list[str]:
+    """An option that is given once for each value."""
+    return [word for value in values for word in (option, value)]
+
+
+def sae_option(option: str) -> tuple[str | None, str]:
+    """Name and folder of `--sae NAME=FOLDER` or `--sae FOLDER`; a folder that is there may have `=` in its name."""
+    name, equals, folder = option.partition("=")
+    if not equals or Path(option).expanduser().is_dir():
+        return None, option
+    return name or None, folder
+
+
 OF_SCENES = ("scenes", "scenes-vit", "scenes-labels")
 """Models that were trained on drawn scenes, which are therefore their default images."""
 
@@ -308,6 +337,11 @@ class ImageOptions(ModelOptions):
     def counterfactuals_code(self, against: str) -> str:
         """Python that opens them."""
         return f"open_images({against!r}, limit={self.limit}, seed={self.seed})" if self.limit else repr(against)
+
+    @property
+    def image_options(self) -> list[str]:
+        """The options by which another command takes the same images."""
+        return [*options_for("--images", self.images), *([] if self.limit is None else ["--limit", str(self.limit)])]
 
     @property
     def images_code(self) -> str:

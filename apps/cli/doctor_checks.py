@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -164,7 +165,8 @@ def weights() -> Iterator[Finding]:
             variable, detail=str(folder) + ("" if there else ": no such folder"), state="ok" if there else "broken"
         )
         variable = replace(
-            variable, fix="" if there else f"mkdir -p {folder}, or export CIRCUITS_WEIGHTS=another folder"
+            variable,
+            fix="" if there else f"mkdir -p {shlex.quote(str(folder))}, or export CIRCUITS_WEIGHTS=another folder",
         )
     yield variable
     for name, card in cards().items():
@@ -175,9 +177,9 @@ def weights() -> Iterator[Finding]:
             if needed:
                 fix = "reinstall vision-circuits"
             elif card.weights.url:
-                fix = f"circuits trace {name}/...  (fetched on first use), or --weights FILE"
+                fix = "is fetched on first use; or give it with --weights FILE"
             else:
-                fix = f"cp {card.weights.filename} {folder or cache_folder()}/"
+                fix = f"cp {card.weights.filename} {shlex.quote(f'{folder or cache_folder()}/')}"
         state = "ok" if card_status.available else "broken" if needed else "missing"
         yield Finding(
             "Weights",

@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -133,7 +134,8 @@ def _is_bad_input(error: BaseException) -> bool:
 
 
 def _printable(text: str, limit: int) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
+    # what cannot be printed, and the space around it, is one space; other spaces may stand in a quoted path
+    line = re.sub(r" *\n[\n ]*", " ", "".join(c if c.isprintable() else "\n" for c in text[: 4 * limit])).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

@@ -6,6 +6,9 @@ import contextlib
 import inspect
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -27,7 +30,9 @@ def parse(command: type[Command], prog: str, arguments: Sequence[str]) -> Comman
     description = inspect.cleandoc(command.__doc__ or "")
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(command, prog=prog, description=description, args=list(arguments), config=_CONFIG)
+            parsed = tyro.cli(command, prog=prog, description=description, args=list(arguments), config=_CONFIG)
+            paths: dict[str, Any] = {name: value for name, value in vars(parsed).items() if isinstance(value, Path)}
+            return replace(parsed, **{name: path.expanduser() for name, path in paths.items()})
     except SystemExit as stop:
         if not stop.code:
             raise

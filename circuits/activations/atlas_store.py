@@ -158,6 +158,15 @@ def begin(folder: Path, atlas: Atlas) -> None:
     _ATLASES.write_json(folder / INDEX, document)
 
 
+def files_of(folder: Path) -> list[str]:
+    """Names of the files there that belong to an atlas; none where there is no atlas."""
+    try:
+        document = _ATLASES.read_document(folder / INDEX)
+    except CircuitsError:
+        return []  # what it is comes to light when it is read
+    return [] if document is None else [INDEX, ARRAYS, *(path.name for path in folder.glob("icons-*.safetensors"))]
+
+
 def write_icons(folder: Path, number: int, icons: Tensor, statuses: Sequence[str]) -> None:
     """Write a batch of icons."""
     tensors = {

@@ -11,6 +11,7 @@ of class tokens alone is `block3.cls`. `logits:truck` is the score of a class by
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any
 from circuits.errors import AddressError, did_you_mean, shorten
 
 MAX_LENGTH = 300
-_LAYER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
-_BASIS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
-_MODEL = re.compile(r"(?:hf:[./]*)?[A-Za-z0-9_][A-Za-z0-9_.+\-]*(?:/[A-Za-z0-9_.+\-]+)*", re.ASCII)
+# letters and digits of any script, and single spaces between words: names come from the user's files and modules
+_LAYER = _BASIS = re.compile(r"\w[\w.\-]*(?: [\w.\-]+)*")
+_MODEL = re.compile(r"(?:hf:[./]*)?\w[\w.+\-]*(?:[ /][\w.+\-]+)*")
 _INDEX = re.compile(r"\d{1,9}", re.ASCII)
 _POSITION = re.compile(r"\d{1,6}(?:,\d{1,6}){0,2}", re.ASCII)
 _TOKEN = re.compile(r"[a-z][a-z0-9_]{0,30}", re.ASCII)
@@ -100,7 +101,8 @@ class Unit:
             raise AddressError(
                 f"an address has at most {MAX_LENGTH} characters, got {len(text)}: {shorten(text, 40)!r}"
             )
-        model, slash, rest = text.rpartition("/")
+        # a letter with an accent has two spellings, and file systems and keyboards do not agree on one
+        model, slash, rest = unicodedata.normalize("NFC", text).rpartition("/")
         rest, at_sign, coordinates = rest.partition("@")
         rest, colon, number = rest.partition(":")
         layer, tilde, basis = rest.partition("~")
@@ -153,11 +155,11 @@ class Unit:
 def basis_name(folder: str | Path) -> str:
     """What a basis from a folder is called in addresses: by the folder's name, with `-` for what no address holds.
 
-    >>> basis_name("runs/my parts (2)")
-    'my-parts-2'
+    >>> basis_name("runs/my parts (2)"), basis_name("große Teile")
+    ('my-parts-2', 'große-Teile')
     """
-    name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", Path(folder).expanduser().resolve().name).strip("-")
-    return name.lstrip(".") or "sae"
+    name = unicodedata.normalize("NFC", Path(folder).expanduser().resolve().name)
+    return re.sub(r"[^\w.\-]+", "-", name).strip("-").lstrip(".") or "sae"
 
 
 def split_class(text: str) -> tuple[str, str | None]:

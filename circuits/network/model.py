@@ -28,6 +28,7 @@ from zoo.cards import branches_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import Drawable
 from zoo.inputs import InputSpec
+from zoo.networks.own import command_line
 from zoo.networks.trial import Output, check_runs
 from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
@@ -257,7 +258,8 @@ class Model(Drawable):
         if name in self.unreadable:
             raise AddressError(f"{self.name}/{name} has no channels that can be told: {self.unreadable[name]}")
         hint = did_you_mean(name, self.layers)
-        raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: circuits layers {self.name}")
+        listed = "model.layers" if self.card is None else command_line("layers", self.name, model=self.name)
+        raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: {listed}")
 
     def resolve(self, address: str | Unit) -> Unit:
         """The canonical address of a layer or unit of this model (branches become channels of the whole).

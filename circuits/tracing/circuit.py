@@ -260,7 +260,7 @@ class Circuit(Result):
             raise CircuitsError(f"the circuit document is incomplete or damaged: {shorten(error)}") from error
 
     def save(self, path: str | Path) -> Path:
-        """Write the JSON document; a killed run leaves the old file or the new one."""
+        """Write the JSON document, over a file of that name; a killed run leaves the old file or the new one."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
         write_text_atomically(Path(path), text)
         return Path(path)

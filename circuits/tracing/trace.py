@@ -42,6 +42,7 @@ from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
 from zoo.common.results import remember, remembers
 from zoo.images.sources import Images, open_images
+from zoo.networks.own import command_line
 from zoo.progress import Progress
 
 By = Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"]
@@ -215,7 +216,7 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
     if len(chain) == 1 and model.graph is None:
         raise CircuitsError(
             f"{unit}: torch.fx cannot trace this network, so its layers are in no known order; "
-            f"name those to go back through: layers=[...] (circuits layers {model.name})"
+            f"name those to go back through: layers=[...] ({command_line('layers', model.name, model=model.name)})"
         )
     if len(chain) == 1:
         raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")

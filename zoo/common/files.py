@@ -54,6 +54,8 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+INVENTORY = ".vision-circuits.json"
+"""Name of the file in which a folder of results says what of it was written by us."""
 _SCRATCH = ".circuits-"
 _OWNER = ".owner"
 
@@ -86,12 +88,16 @@ def move_files(folder: Path, into: Path, last: str = "") -> None:
     Raises:
         OSError: one cannot be moved.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _OWNER)
-    for file in sorted(files, key=lambda path: path.name == last):
+    for file in sorted(staged_files(folder), key=lambda path: path.name == last):
         target = into / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.chmod(new_file_mode())
         file.replace(target)
+
+
+def staged_files(folder: Path) -> list[Path]:
+    """The files that were written into a `scratch` folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _OWNER)
 
 
 def new_file_mode() -> int:

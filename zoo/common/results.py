@@ -74,7 +74,8 @@ class Drawable:
         """Write the result as one HTML file that needs nothing else: the page that the command line writes.
 
         Args:
-            path: of the file, or a folder that is there, in which it is called index.html.
+            path: of the file, or a folder that is there, in which it is called index.html. A file of that name is
+                overwritten: you named it.
             options: of the page, and as for `plot`; `command=` and `python=` are printed as what makes it again.
 
         Returns:
@@ -103,6 +104,8 @@ class Storable(Drawable):
 
     def save(self, path: str | Path) -> Path:
         """Write it into one file, whole or not at all; `load` of its class reads it, to the bit.
+
+        A file of that name is overwritten.
 
         Raises:
             CircuitsError: it holds something that no file keeps. FileError: the file cannot be written.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.common.files import scratch
+from zoo.common.files import INVENTORY, scratch
 from zoo.common.reading import fits, parse_json, read_bytes
 from zoo.errors import ImageError, shorten
 
@@ -190,13 +190,20 @@ def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
     return folder / FILENAME
 
 
+def drawn_files(folder: Path) -> set[str]:
+    """Names of the files there that `export_scenes` wrote.
+
+    Raises:
+        ImageError: the manifest there is damaged.
+    """
+    described = read(folder / FILENAME)
+    drawn = described is not None and described.name.startswith("scenes:")
+    return {FILENAME, *(entry.file for entry in described.entries)} if described is not None and drawn else set()
+
+
 def _others(folder: Path) -> list[str]:
     """Names in a folder that `export_scenes` did not write."""
-    there = {path.name for path in folder.iterdir()}
-    described = read(folder / FILENAME) if FILENAME in there else None
-    drawn = described is not None and described.name.startswith("scenes:")
-    ours = {FILENAME, *(entry.file for entry in described.entries)} if described is not None and drawn else set()
-    return sorted(there - ours)
+    return sorted({path.name for path in folder.iterdir()} - drawn_files(folder) - {INVENTORY})
 
 
 def _draw(n: int, folder: Path, seed: int) -> None:

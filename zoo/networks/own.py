@@ -22,6 +22,7 @@ import logging
 import os
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from torch import nn
 
 from zoo.cards import CARDS, Card, WeightsFile, key, register
 from zoo.common.reading import parse_json, read_text
-from zoo.errors import CircuitsError, ModelError, WeightsError, did_you_mean, shorten
+from zoo.errors import CircuitsError, ModelError, WeightsError, did_you_mean, in_shell, shorten
 from zoo.inputs import InputSpec
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,15 @@ class OwnModel:
     def spec(self) -> str:
         """What `--model` takes."""
         stem = Path(self.target).stem if self.is_file else self.target.rpartition(".")[2]
+        stem = unicodedata.normalize("NFC", stem)
         return f"{'' if stem == self.name else f'{self.name}='}{self.target}:{self.attribute}"
+
+    @property
+    def options(self) -> list[str]:
+        """The options by which another command knows it."""
+        given = {name: getattr(self, name) for name in ("input", "card", "output", "weights")}
+        named = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+        return ["--model", self.spec, *named]
 
     @property
     def is_file(self) -> bool:
@@ -107,7 +116,9 @@ def parse(
     >>> parse("networks.small:make").spec
     'networks.small:make'
     """
-    name, _, location = spec.rpartition("=")
+    name, equals, location = spec.partition("=")
+    if not equals or os.path.isfile(Path(spec if spec.endswith(".py") else spec.rpartition(":")[0]).expanduser()):
+        name, location = "", spec  # a folder on the way may have `=` in its name
     target, colon, attribute = location.rpartition(":")
     if not colon and location.endswith(".py"):
         target, attribute = location, ""
@@ -119,7 +130,7 @@ def parse(
             raise ModelError(f"--model {shorten(spec)}: there is no file {shorten(path, 200)}")
         _check_file(path, attribute)
         target, name = str(path), name or path.stem
-    name = name or target.rpartition(".")[2]
+    name = unicodedata.normalize("NFC", name or target.rpartition(".")[2])
     return OwnModel(
         target,
         attribute,
@@ -175,6 +186,19 @@ def add(own: OwnModel) -> Card:
         raise
     _ADDED[key(own.name)] = own
     return card
+
+
+def command_line(*words: object, model: str = "") -> str:
+    """A command of ours as a shell takes it: quoted, with the options that open a model of the user's own.
+
+    Args:
+        words: what follows `circuits`; model: the name of the model that it is about, where there is one.
+
+    >>> command_line("scan", "scenes", "--images", "my photos", model="scenes")
+    "circuits scan scenes --images 'my photos'"
+    """
+    own = _ADDED.get(key(model))
+    return in_shell("circuits", *words, *([] if own is None else own.options))
 
 
 def loading_code(model: str, weights: str | None = None) -> str:

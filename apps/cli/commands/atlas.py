@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -65,6 +66,13 @@ class DrawAtlas(ImageOptions):
     """Icons at once."""
 
     keeps_out: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("index.json", "*.safetensors", "index.html", "atlas.png")
+
+    def known(self) -> Iterable[str]:
+        """The files of an atlas that Python, or an earlier version, has begun there."""
+        from circuits.activations.atlas_store import files_of
+
+        return () if self.out is None else files_of(self.out)
 
     def run(self, session: Session) -> CommandResult:
         """Make the atlas, its image and its page."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -45,6 +45,8 @@ class Attribute(ImageOptions):
     """How contributions are measured."""
     top: int = 10
     """How many units to show."""
+
+    files: ClassVar[tuple[str, ...]] = ("contributions.npy",)
 
     def run(self, session: Session) -> CommandResult:
         """Contributions, and the sum."""

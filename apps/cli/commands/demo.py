@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.commands.trace import OptionalSteps, scored, write_report
+from apps.cli.commands.trace import REPORT, OptionalSteps, scored, write_report
 from apps.cli.common import Command, CommandResult, Session
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short, show_circuit
@@ -69,6 +69,8 @@ class Demo(Command):
     follows)."""
     n: int = 312
     """How many scenes to look at; 24 of each class by default."""
+
+    files: ClassVar[tuple[str, ...]] = (*REPORT, "mixed*-*.png", *(f"mixed*-*/{name}" for name in REPORT))
 
     def run(self, session: Session) -> CommandResult:
         """Find, trace, name, score."""

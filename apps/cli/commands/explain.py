@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -51,6 +51,8 @@ class Explain(ModelOptions):
     images: Many = ()
     """Images to scan, where the store holds no scan of the model; where it does, the scanned images, if they
     have been moved. May be repeated."""
+
+    files: ClassVar[tuple[str, ...]] = ("index.html",)
 
     def run(self, session: Session) -> CommandResult:
         """The dossier."""

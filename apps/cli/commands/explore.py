@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import CommandResult, Many, ModelChoice, Session
+from apps.cli.common import CommandResult, Many, ModelChoice, Session, sae_option
 from apps.cli.errors import UsageError
 from apps.cli.registry import command
 from apps.processes import child_environment
@@ -111,9 +111,8 @@ class Explore(ModelChoice):
         """Name and folder of each SAE."""
         from circuits.network.address import basis_name
 
-        parts = [sae.rpartition("=") for sae in self.sae]
-        folders = [Path(folder).expanduser().absolute() for _, _, folder in parts]
-        return [(name or basis_name(folder), folder) for (name, _, _), folder in zip(parts, folders, strict=True)]
+        options = map(sae_option, self.sae)
+        return [(name or basis_name(folder), Path(folder).expanduser().absolute()) for name, folder in options]
 
     def command(self) -> list[str]:
         """The command line of the server."""

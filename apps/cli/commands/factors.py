@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 from rich.console import Console
@@ -47,6 +47,8 @@ class ShowFactors(ModelOptions):
     """How many factors."""
     top: int = 5
     """How many sources to name for each."""
+
+    files: ClassVar[tuple[str, ...]] = ("factors.png", "factors.npz")
 
     def run(self, session: Session) -> CommandResult:
         """The factors of the weights."""

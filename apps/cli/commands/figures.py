@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.text import Text
 from apps.cli.common import CommandResult, Many, ModelChoice, Session, in_environment
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
+from apps.cli.output.folder import Outputs
 from apps.cli.registry import command
 from apps.images import open_sources
 
@@ -58,6 +60,24 @@ class Figures(ModelChoice):
     """Figures made at once; by default one for each core, up to four."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make also what is there."""
+
+    fills_out: ClassVar[bool] = True
+
+    def outputs(self) -> Outputs:
+        """The gallery, and the drawings and numbers of the figures asked for."""
+        from apps.figures.registry import select
+        from apps.figures.runner import DOCUMENT, FORMATS, OF, read_document
+
+        if self.action != "make" or self.out is None:
+            return super().outputs()
+        figures = select(self.which)
+        patterns = [f"{figure.id}/{name}" for figure in figures for name in (DOCUMENT, *(f"*.{k}" for k in FORMATS))]
+        finished = [(f.id, document) for f in figures if (document := read_document(self.out / f.id)) is not None]
+        files = [
+            f"{id}/{Path(name).stem}.{k}" for id, document in finished for name in document["pictures"] for k in FORMATS
+        ]
+        known = frozenset([*files, *(f"{id}/{DOCUMENT}" for id, _ in finished)])
+        return Outputs(("index.html", OF, *patterns), known, self.overwrite)
 
     def run(self, session: Session) -> CommandResult:
         """The figures there are, or what was made."""
@@ -135,6 +155,7 @@ class Figures(ModelChoice):
             ("--weights", self.weights),
             ("--input", self.input),
             ("--card", self.card),
+            ("--output", self.output),
             ("--limit", self.limit),
             ("--seed", self.seed or None),
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -12,9 +12,9 @@ from rich.text import Text
 
 from apps.cli.commands.label import show_units
 from apps.cli.commands.scan import STORE
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, options_for, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, next_command, table
+from apps.cli.output.console import clock, show_next, table
 from apps.cli.output.part_names import concept, stored_labels
 from apps.cli.registry import command
 from apps.images import open_sources
@@ -58,6 +58,8 @@ class Find(ImageOptions):
     """A unit's response to an image: its maximum over positions, or its mean."""
     top: int = 10
     """How many units to show."""
+
+    files: ClassVar[tuple[str, ...]] = ("find.png",)
 
     def run(self, session: Session) -> CommandResult:
         """Units ranked by AUC."""
@@ -125,11 +127,9 @@ class Find(ImageOptions):
                 # units of the first layer read the image itself, which trace refuses
                 first = model.trunk[0] if model.trunk else ""
                 deeper = next((row for row in findings.rows if model.resolve(row.unit).layer != first), None)
-                folders = [word for folder in self.positive or self.images for word in ("--images", folder)]
-                if deeper is None:
-                    console.print(next_command("weights", rows[0]["unit"], options=self.own_options))
-                else:
-                    console.print(next_command("trace", deeper.unit, *folders, options=self.own_options))
+                sources = self.image_options if self.concept else options_for("--images", self.positive)
+                verb = ("weights", rows[0]["unit"]) if deeper is None else ("trace", deeper.unit, *sources)
+                show_next(console, self.follow_up(*verb))
 
         title = f"{self.concept or positive.name} in {model.name}"
         ranked: Any = findings.rows[: self.top]  # these have intervals
@@ -162,8 +162,10 @@ class Find(ImageOptions):
 
         def show(console: Console) -> None:
             show_units(console, part, units, labels)
-            words = "trace", units[0].unit, "--images", "FOLDER", "--store", store
-            console.print(next_command(*words, options=self.own_options))
+            sources = (labels.images.get("origin") or {}).get("sources", ())
+            if sources or model.name in OF_SCENES:
+                images = options_for("--images", sources)
+                show_next(console, self.follow_up("trace", units[0].unit, *images, "--store", store))
 
         return CommandResult(document, show)
 

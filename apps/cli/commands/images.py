@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,6 +37,13 @@ class DrawImages(Command):
     """How many; each class in turn."""
 
     keeps_out: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("manifest.json", "*.png")
+
+    def known(self) -> Iterable[str]:
+        """The images that were drawn there."""
+        from zoo.images.manifest import drawn_files
+
+        return () if self.out is None else drawn_files(self.out)
 
     def run(self, session: Session) -> CommandResult:
         """Draw them."""

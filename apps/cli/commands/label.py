@@ -13,7 +13,7 @@ from rich.text import Text
 from apps.cli.commands.scan import STORE
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, next_command, table
+from apps.cli.output.console import clock, show_next, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ class LabelUnits(ImageOptions):
                 console.print(Text(f"{part}: not judged, {reason}", style="dim"))
             named = len(labels.names())
             console.print(Text(f"{named} units named; {len(images)} images, {seconds:.1f} s", style="dim"))
-            words = "find", model.name, "--part", labels.parts[0], "--store", self.store
-            console.print(next_command(*words, options=self.own_options))
+            show_next(console, self.follow_up("find", model.name, "--part", labels.parts[0], "--store", self.store))
 
         return CommandResult(document, show)
 

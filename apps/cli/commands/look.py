@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -56,6 +56,8 @@ class Look(ImageOptions):
     """One icon of the activation grid for so many rows by columns; by default what makes at most 64. 0: no grid."""
     whiten: Many = field(default=())
     """Images to whiten the activation grid with, so that it shows what is specific to the image."""
+
+    files: ClassVar[tuple[str, ...]] = ("dictionary.png", "groups.png", "attribution.png", "grid.png")
 
     def run(self, session: Session) -> CommandResult:
         """The analysis of the image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -53,6 +53,8 @@ class MatchUnits(ImageOptions):
     """Positions per image."""
     top: int = 15
     """How many pairs to show."""
+
+    files: ClassVar[tuple[str, ...]] = ("pairs.png", "matrix.png")
 
     def run(self, session: Session) -> CommandResult:
         """The matched pairs."""

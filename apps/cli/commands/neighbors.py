@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -38,6 +38,8 @@ class ShowNeighbors(ImageOptions):
     """How many neighbors to show."""
     positions: int = 16
     """Positions per image, with --by activations."""
+
+    files: ClassVar[tuple[str, ...]] = ("neighbors.png",)
 
     def run(self, session: Session) -> CommandResult:
         """The neighbors of the unit."""

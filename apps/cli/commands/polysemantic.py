@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, next_command, table
+from apps.cli.output.console import clock, show_next, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Polysemantic(ImageOptions):
     """Draws of each control."""
     figures: int = 6
     """How many of the best units get a figure in --out."""
+
+    files: ClassVar[tuple[str, ...]] = ("*.png",)
 
     def run(self, session: Session) -> CommandResult:
         """Units ranked, or one unit decomposed."""
@@ -92,9 +94,7 @@ class Polysemantic(ImageOptions):
             else:
                 _show_ranking(console, result, top_rows)
                 if top_rows:
-                    folders = [word for folder in self.images for word in ("--images", folder)]
-                    words = "polysemantic", top_rows[0].unit, *folders
-                    console.print(next_command(*words, options=self.own_options))
+                    show_next(console, self.follow_up("polysemantic", top_rows[0].unit, *self.image_options))
             console.print(Text(f"{len(images)} images; {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -62,6 +62,8 @@ class Rank(ImageOptions):
     """Also look for the smallest circuit that keeps this share, between 0 and 1."""
     top: int = 20
     """How many units, or edges, to print."""
+
+    files: ClassVar[tuple[str, ...]] = ("size_curve.png",)
 
     def run(self, session: Session) -> CommandResult:
         """Rank, measure the curve, look for the smallest circuit."""

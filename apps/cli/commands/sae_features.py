@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -65,6 +65,8 @@ class ShowFeatures(OtherInputs):
     """With --channel: steps of feature visualization for the channel and its latents; 0 makes none."""
     store: Path | None = None
     """Folder of the scan."""
+
+    files: ClassVar[tuple[str, ...]] = ("*.html", "*.png")
 
     def run(self, session: Session) -> CommandResult:
         """Latents and their examples; or channels decomposed."""

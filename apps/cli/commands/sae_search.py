@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -12,10 +12,9 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, next_command, table
+from apps.cli.output.console import clock, show_next, table
 from apps.cli.registry import command
 from apps.cli.sae_sites import inputs_for, is_language, model_of, site_at
-from zoo.errors import in_shell
 
 if TYPE_CHECKING:
     from sae.language import Texts
@@ -49,6 +48,8 @@ class SearchLatents(ModelOptions):
     limit: int | None = None
     """At most so many texts of each file, drawn at random with --seed."""
 
+    files: ClassVar[tuple[str, ...]] = ("search.json",)
+
     def run(self, session: Session) -> CommandResult:
         """Latents, best first."""
         self.check_least("top")
@@ -65,10 +66,8 @@ class SearchLatents(ModelOptions):
         loaded = load(self.folder)
         model_name = model_of(self.folder, loaded.metadata)
         if not is_language(model_name):
-            raise UsageError(
-                f"{self.folder} is of {model_name}, which reads images: "
-                + in_shell("circuits", "find", model_name, "--sae", self.folder)
-            )
+            find = ("find", model_name, "--sae", self.folder, "--positive", "FOLDER", "--negative", "FOLDER")
+            raise UsageError(f"{self.folder} is of {model_name}, which reads images: {self.follow_up(*find)}")
         site = site_at(self, f"{model_name}/{loaded.metadata['layer']}")
         assert isinstance(site, LanguageSite)
         own = basis_name(self.folder)
@@ -102,7 +101,10 @@ class SearchLatents(ModelOptions):
             sets = f"{len(positive)} texts with, {len(negative)} without; {loaded.latents} latents by their maximum"
             chance = f"with texts shuffled the best AUC is {result.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {elapsed():.1f} s", style="dim"))
-            console.print(next_command("steer", result.best.unit, "--sae", self.folder, "--prompt", "TEXT"))
+            texts = [] if self.text is None else ["--text", self.text]
+            prompt = " ".join(positive[0].split()[:4])
+            options = ("--sae", self.folder, *texts, "--prompt", prompt)
+            show_next(console, self.follow_up("steer", result.best.unit, *options))
 
         return CommandResult(document, show, named="search.json")
 

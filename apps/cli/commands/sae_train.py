@@ -15,7 +15,8 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, Many, ModelOptions, Session, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.console import clock, next_command
+from apps.cli.output.console import clock, show_next
+from apps.cli.output.folder import Outputs
 from apps.cli.registry import command
 from apps.cli.sae_sites import input_kind, inputs_for, reconstructions_table, sampled, site_at, split
 
@@ -60,6 +61,12 @@ class TrainSAE(ModelOptions):
     """
 
     keeps_out: ClassVar[bool] = True
+
+    def outputs(self) -> Outputs:
+        """The SAE; of a sweep, each in a folder of its own."""
+        names = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "reports.jsonl")
+        inner = "*/" if self.sweep else ""
+        return Outputs(tuple(f"{inner}{name}" for name in names), overwrite=self.overwrite or self.replace)
 
     address: tyro.conf.Positional[str]
     """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ..."""
@@ -180,7 +187,7 @@ class TrainSAE(ModelOptions):
                 console.print(reconstructions_table(reconstructions[run.name]))
             console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
             first = out if len(runs) == 1 else out / runs[0].name
-            console.print(next_command("sae", "eval", first, options=self.own_options))
+            show_next(console, self.follow_up("sae", "eval", first))
 
         return CommandResult(document, show)
 
@@ -194,7 +201,7 @@ class TrainSAE(ModelOptions):
     def _out(self) -> Path:
         if self.out is None:
             raise UsageError("sae train writes an SAE: say where with --out FOLDER")
-        out = self.out.expanduser()
+        out = self.out
         if out.is_file():
             raise UsageError(f"--out {out} is a file; give a folder")
         if (out / "cfg.json").exists() and not self.replace:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
-from apps.cli.output.console import next_command, table
+from apps.cli.output.console import show_next, table
 from apps.cli.registry import command
 
 STORE = Path("store")
@@ -109,11 +109,9 @@ class ScanImages(ImageOptions):
             )
             if new:
                 console.print(Text(_bound(result.waited, result.seconds), style="dim"))
-            console.print(
-                next_command(
-                    "explain", f"{model.name}/{model.trunk[-2]}:0", "--store", self.store, options=self.own_options
-                )
-            )
+            # the deepest scanned layer of the trunk but for the class scores
+            layer = ([name for name in model.trunk[:-1] if name in result.layers] or [*result.layers])[-1]
+            show_next(console, self.follow_up("explain", f"{model.name}/{layer}:0", "--store", self.store))
 
         return CommandResult(document, show)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -46,6 +46,8 @@ class ScoreCircuit(ImageOptions):
     """Also learn a mask of the circuit's size, on half of the images, and try both on the other half."""
     keep_error: bool = False
     """Where the circuit's sources are latents (--sae), leave what they do not reconstruct as it is."""
+
+    files: ClassVar[tuple[str, ...]] = ("circuit.json",)
 
     def run(self, session: Session) -> CommandResult:
         """Score again, on these images."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting, sae_option
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
@@ -87,6 +87,8 @@ class Steer(ImageOptions):
     shown beside it."""
     samples: int = 1
     """Texts to write after each prompt, each with random numbers of its own."""
+
+    files: ClassVar[tuple[str, ...]] = ("study.json", "study.png", "steering.json")
 
     def run(self, session: Session) -> CommandResult:
         """The study, and texts before and after."""
@@ -170,9 +172,8 @@ class Steer(ImageOptions):
         from circuits.network.address import basis_name
         from sae.formats import load
 
-        for option in self.sae:
-            own, _, folder = option.rpartition("=")
-            if (own or basis_name(folder)) == unit.basis:
+        for name, folder in map(sae_option, self.sae):
+            if (name or basis_name(folder)) == unit.basis:
                 return load(folder)
         raise UsageError(f"which SAE is {unit.basis}? Give its folder: --sae {unit.basis}=FOLDER")
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -50,6 +50,8 @@ class Toy(Command):
     """Runs of each setting; by default the experiment's own number."""
     steps: int | None = None
     """Training steps; by default the experiment's own number."""
+
+    files: ClassVar[tuple[str, ...]] = ("*.png",)
 
     def run(self, session: Session) -> CommandResult:
         """The experiments, or what training gave."""

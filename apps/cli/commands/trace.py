@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zoo.images.sources import Images
 
 
+REPORT = ("index.html", "circuit.json", "circuit.png")
+"""The files of a report."""
 STEPS = 128
 """Steps of visualizations where none are given."""
 
@@ -97,6 +99,8 @@ class Trace(ImageOptions):
     visualize: OptionalSteps = 0
     """With --out: add a feature visualization to each unit of the report, of so many steps (128 where no number
     follows)."""
+
+    files: ClassVar[tuple[str, ...]] = REPORT
 
     def run(self, session: Session) -> CommandResult:
         """Trace, name the parts where they are known, score."""

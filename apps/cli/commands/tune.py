@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -65,6 +65,8 @@ class Tune(ImageOptions):
     images: Many = field(default=())
     """Photographs to measure responses by in a search: a folder, an image, a manifest of `circuits images`, or
     scenes:500. May be repeated. By default none."""
+
+    files: ClassVar[tuple[str, ...]] = ("*.png",)
 
     def run(self, session: Session) -> CommandResult:
         """Tuning of units, or the detectors found."""

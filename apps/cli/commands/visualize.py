@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -77,6 +78,13 @@ class Visualize(ImageOptions):
     May be repeated. By default none."""
 
     keeps_out: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("index.json", "*.safetensors", "*.png", "index.html")
+
+    def known(self) -> Iterable[str]:
+        """The files of a sweep that Python, or an earlier version, has begun there."""
+        from circuits.visualization.sweeps.store import files_of
+
+        return () if self.out is None else files_of(self.out)
 
     def run(self, session: Session) -> CommandResult:
         """Make the images, compare them with photographs, and write the report."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -45,6 +45,8 @@ class Weights(ModelOptions):
     """How many sources to show for a target."""
     method: Literal["auto", "exact", "vjp"] = "auto"
     """Compose the kernels exactly, or differentiate the linearized network; they agree to rounding."""
+
+    files: ClassVar[tuple[str, ...]] = ("kernels.npy",)
 
     def run(self, session: Session) -> CommandResult:
         """The strongest kernels of each target."""

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zoo.errors import in_shell
-
 PLAIN_WIDTH = 140
 """Columns of a table when the output is no terminal."""
 TINY = 2e-5
@@ -93,11 +91,6 @@ class _Bar:
         self._progress.update(self._task, completed=done, total=total or None, description=f"{self._what} {count}")
 
 
-def next_command(*words: object, options: str = "") -> Text:
-    """The line that says which command goes on from here."""
-    return Text(f"next: {in_shell('circuits', *words)}{options}", style="dim")
-
-
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: str = ""
 ) -> Table:
@@ -110,6 +103,11 @@ def table(
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
     return grid
+
+
+def show_next(console: Console, command: str) -> None:
+    """A command to go on with, on one line however long it is, so that it runs when it is copied."""
+    console.print(Text(f"next: {command}", style="dim"), soft_wrap=True)
 
 
 def text(value: object) -> str:

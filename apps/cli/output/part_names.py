@@ -63,14 +63,15 @@ def stored_labels(store: Path, model: str, weights: str | None = None) -> PartLa
     """
     from circuits.dataset.labels.results import read_labels
     from circuits.dataset.scan_store import StoreError
-    from circuits.errors import in_shell, shorten
+    from circuits.errors import shorten
+    from zoo.networks.own import command_line
 
     labels = read_labels(store, model, weights)
     if labels is None:
-        words = "circuits", "label", shorten(model), "--images", "DIR", "--annotations", "FILE"
+        label = ("label", shorten(model), "--images", "DIR", "--annotations", "FILE", "--store", shorten(store, 200))
         raise StoreError(
             f"the store {shorten(store, 200)} holds no part labels of {shorten(model)}. "
-            f"Make some: {in_shell(*words, '--store', shorten(store, 200))}"
+            f"Make some: {command_line(*label, model=model)}"
         )
     return labels
 

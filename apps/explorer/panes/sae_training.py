@@ -12,6 +12,7 @@ from apps.explorer.server.jobs import Jobs
 from apps.explorer.server.security import plain
 from apps.explorer.server.settings import settings
 from zoo.networks.language import LanguageModel
+from zoo.networks.own import command_line
 
 
 def wait_for(lm: LanguageModel) -> None:
@@ -51,7 +52,11 @@ def _progress(identity: str) -> None:
 def show_command(at: LanguageLocation) -> None:
     """Show the commands that train an SAE of a language model without one."""
     st.info(f"There is no SAE of {plain(at.lm.name)}. Train one on texts, and start the explorer with it:")
+    out = ("--out", "saes/words")
     st.code(
-        f"circuits sae train {at.site.address} --text FILE --latents {8 * at.site.d} --k 16 --out saes/words\n"
-        f"circuits explore --lm {at.lm.name.removeprefix('hf:')} --sae saes/words", language="sh", wrap_lines=True,
-    )  # fmt: skip
+        command_line("sae", "train", at.site.address, "--text", "FILE", "--latents", 8 * at.site.d, "--k", 16, *out)
+        + "\n"
+        + command_line("explore", "--lm", at.lm.name.removeprefix("hf:"), "--sae", "saes/words"),
+        language="sh",
+        wrap_lines=True,
+    )

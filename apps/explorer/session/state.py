@@ -6,7 +6,6 @@ Everything here is read only. Edits of a model go through `circuits.edit`, which
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,13 +26,13 @@ from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_card, own_model_options
 from circuits.dataset.scan_targets import as_scanned
-from circuits.errors import AddressError, CircuitsError, did_you_mean, in_shell, shorten
+from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit, basis_name, split_class
 from circuits.network.model import Model, load
 from circuits.units.similarity import UnitSimilarity, by_weights, unit_names, unit_similarity
 from zoo.common.results import plain
 from zoo.images.sources import Images
-from zoo.networks.own import loading_code, options_of
+from zoo.networks.own import command_line, loading_code, options_of
 from zoo.registry import get_card
 
 
@@ -57,10 +56,9 @@ class Location:
         """The model's folder in the store."""
         return folder_of(self.settings.store, self.model.name)
 
-    @property
-    def own_options(self) -> str:
-        """The options that make a model of the user's own known to another command; none for any other model."""
-        return _own_options(self.model)
+    def command(self, *words: object) -> str:
+        """A command on the model, as a shell takes it; `words` are what follows `circuits`."""
+        return _command(self.model, *words)
 
     @property
     def scanned(self) -> Scan:
@@ -93,17 +91,17 @@ def unknown_models(server: Settings) -> dict[str, str]:
     return {name: _how_to_open(server, name) for name in models_in(server.store) if not is_known(name)}
 
 
-def _own_options(model: Model) -> str:
+def _command(model: Model, *words: object) -> str:
     card = own_card(model)
     options = [] if card is None else options_of(card, json.loads(json.dumps(asdict(model.input))))
-    return f" {shlex.join(options)}" if options else ""
+    return command_line(*words, *options)
 
 
 def _how_to_open(server: Settings, name: str) -> str:
     options = own_model_options(server.store, name)
     if not options:
         return "no model of this name is known here"
-    command = shlex.join(["circuits", "explore", "--store", str(server.store), *options])
+    command = command_line("explore", "--store", server.store, *options)
     return f"a model of your own, which this explorer was not given: {command}"
 
 
@@ -210,9 +208,7 @@ def open_model(name: str, saes: tuple[tuple[str, Path], ...] = ()) -> Model:
 def _scan_of(server: Settings, model: Model) -> tuple[Scan | None, str]:
     folder = folder_of(server.store, model.name)
     source = "scenes:500" if model.name == BUILT_IN else "FOLDER"
-    command = in_shell("circuits", "scan", model.name, "--images", source, "--store", server.store) + _own_options(
-        model
-    )
+    command = _command(model, "scan", model.name, "--images", source, "--store", server.store)
     try:
         stamp = (folder / MANIFEST).stat().st_mtime_ns
     except OSError:

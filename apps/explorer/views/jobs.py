@@ -14,7 +14,7 @@ from apps.explorer.server.security import UploadError, guarded, plain
 from apps.explorer.server.settings import BUILT_IN
 from apps.explorer.session import concepts
 from apps.explorer.session.state import Location, models
-from circuits.errors import CircuitsError, in_shell
+from circuits.errors import CircuitsError
 
 PAGE = Entry("Jobs", ":material/pending_actions:", "scans and visualizations that run in the background", order=100)
 ICONS = {"running": "progress_activity", "done": "check", "failed": "error", "stopped": "stop", "interrupted": "pause"}
@@ -33,10 +33,9 @@ def main() -> None:
         st.info("Jobs can be started here with: circuits explore --allow-write. The same from a shell:")
         sweep = f"{at.folder}/sweeps/{at.unit.layer}.positive"
         st.code(
-            in_shell("circuits", "scan", at.model.name, "--images", _sources(at)[0], "--store", at.settings.store)
-            + f"{at.own_options}\n"
-            + in_shell("circuits", "visualize", f"{at.model.name}/{at.unit.layer}", "--out", sweep)
-            + at.own_options,
+            at.command("scan", at.model.name, "--images", _sources(at)[0], "--store", at.settings.store)
+            + "\n"
+            + at.command("visualize", f"{at.model.name}/{at.unit.layer}", "--out", sweep),
             language="sh",
         )
     _list(at)

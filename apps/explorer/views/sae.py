@@ -17,12 +17,11 @@ from apps.explorer.server.security import UploadError, guarded, plain
 from apps.explorer.server.settings import BUILT_IN
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
-from circuits.errors import in_shell, shorten
+from circuits.errors import shorten
 from circuits.plot.sae.channel_dissection import dissection_figure
 
 PAGE = Entry("SAE", ":material/blur_on:", "sparse autoencoders: latents, and channels decomposed into them", order=70)
 SECTIONS = {"latents": "Latents", "channel": "Channel decomposition"}
-_TRAIN = "circuits sae train {} --images {} --latents {} --k 8 --out saes/parts\ncircuits explore --sae saes/parts"
 
 
 def main() -> None:
@@ -68,7 +67,9 @@ def _without(at: Location) -> None:
     layer = at.unit.layer if at.model.layers[at.unit.layer].size is not None else at.model.trunk[0]
     st.info("No sparse autoencoder is loaded. Train one on a layer, and start the explorer with it:")
     images, width = "scenes:2000" if at.model.name == BUILT_IN else "FOLDER", 8 * at.model.layers[layer].channels
-    st.code(_TRAIN.format(f"{at.model.name}/{layer}", images, width), language="sh", wrap_lines=True)
+    options = ("--images", images, "--latents", width, "--k", 8, "--out", "saes/parts")
+    train = at.command("sae", "train", f"{at.model.name}/{layer}", *options)
+    st.code(f"{train}\ncircuits explore --sae saes/parts", language="sh", wrap_lines=True)
 
 
 def _metrics(chosen: LoadedSAE) -> None:
@@ -90,7 +91,7 @@ def _section(at: Location, chosen: LoadedSAE, space: str, section: str) -> laten
     if section == "latents":
         if scanned is None:
             st.info("Its latents are not scanned yet. This command scans all of them:")
-            st.code(in_shell("circuits", "sae", "features", chosen.folder), language="sh", wrap_lines=True)
+            st.code(at.command("sae", "features", chosen.folder), language="sh", wrap_lines=True)
         else:
             latents.wall(scanned)
         return None

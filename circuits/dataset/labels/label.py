@@ -132,7 +132,9 @@ def label(
         parts=tuple(parts),
         image_counts=image_counts,
         omitted=omitted,
-        images={"name": dataset.name, "digest": dataset.digest, "count": len(dataset)},
+        images={
+            "name": dataset.name, "digest": dataset.digest, "count": len(dataset), "origin": dataset.origin,
+        },
         layers={space: _layer_labels(space, scores, intervals[space]) for space in spaces},
         provenance=provenance(
             weights=model.digest, images=dataset.digest, annotations=None if annotations is None else str(annotations),

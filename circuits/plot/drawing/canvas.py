@@ -237,7 +237,8 @@ def _bytes(figure: Figure, kind: str, *, scale: float = 2, **options: Any) -> by
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG (twice the nominal resolution), SVG or PDF, by the suffix of `path`.
 
-    The file appears whole or not at all, and holds no date: the same figure gives the same bytes.
+    The file appears whole or not at all, over one of that name, and holds no date: the same figure gives the same
+    bytes.
 
     Raises:
         CircuitsError: another suffix.

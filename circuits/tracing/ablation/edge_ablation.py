@@ -22,6 +22,7 @@ from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
 from circuits.tracing.ablation.ablation import Ablation, Batch, UnitsByLayer
 from circuits.tracing.target import Target
+from zoo.networks.own import command_line
 
 ARROW = "->"
 """Between the addresses of source and child: `scenes/mixed3b:4->mixed4a:11`."""
@@ -84,9 +85,10 @@ def chain(model: Model, target: Target, layers: Sequence[str]) -> list[Step]:
                 raise CircuitsError(
                     f"edges of {model.name} are not known: torch.fx cannot trace this network; rank its units"
                 )
+            layers = command_line("layers", model.name, model=model.name)
             raise CircuitsError(
                 f"{after or target.name} also depends on what does not go through {layer}: edges lead through layers "
-                f"that every path crosses (circuits layers {model.name}); rank units, or choose others"
+                f"that every path crosses ({layers}); rank units, or choose others"
             )
         steps.append(step)
     return steps

@@ -92,13 +92,13 @@ SWEEPS = Stored(
     shape=_Index,
 )
 _LONGEST = 180
-"""Characters of a file's name before its number: file systems take 255 bytes, temporary names need some."""
+"""Bytes of a file's name before its number: file systems take 255 bytes, temporary names need some."""
 
 
 def file_name(unit: str | Unit, variant: int = 0) -> str:
     """The name, without its suffix, of the files of a unit: of any two different units and variants different ones.
 
-    No part of it needs quoting in a shell or a URL. The model is not part of it.
+    No part of it needs quoting in a shell or a URL where layers and bases do not. The model is not part of it.
 
     >>> file_name("scenes/mixed4a:11", 1), file_name("scenes/mixed4a~sae:7"), file_name("mixed4a:11@3,5")
     ('mixed4a-39.1', 'mixed4a+sae-7', 'mixed4a-39@3,5')
@@ -111,8 +111,8 @@ def file_name(unit: str | Unit, variant: int = 0) -> str:
     name += f"-{unit.index}"
     if unit.at is not None:
         name += f"@{unit.at[0]},{unit.at[1]}"
-    if len(name) > _LONGEST:
-        name = f"{name[:120]}={hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    if len(name.encode()) > _LONGEST:
+        name = f"{name.encode()[:120].decode(errors='ignore')}={hashlib.sha256(name.encode()).hexdigest()[:32]}"
     return f"{name}.{variant}" if variant else name
 
 
@@ -148,6 +148,16 @@ def read_index(folder: File) -> Index | None:
         data = with_current_keys(document)
         head = {k: data[k] for k in ("schema", "model", "weights", "settings", "evidence", "provenance", "batch_size")}
         return Index(head, [_read_entry(entry) for entry in data["results"]])
+
+
+def files_of(folder: File) -> list[str]:
+    """Names of the files there that belong to a sweep; none where there is no sweep."""
+    try:
+        index = read_index(folder)
+    except VisualizationError:
+        return []  # what it is comes to light when it is read
+    names = [] if index is None else [file_name(result.unit, result.variant) for result in index.results]
+    return [] if index is None else [INDEX, *(f"{name}{end}" for name in names for end in (".safetensors", ".png"))]
 
 
 def _number(value: Any) -> float:

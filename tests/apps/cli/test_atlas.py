@@ -15,7 +15,7 @@ import circuits
 from apps.cli.commands.atlas import DrawAtlas
 from apps.cli.commands.trace import Trace
 from apps.cli.commands.visualize import Visualize
-from tests.apps.terminal import FEW, Cli, is_refused
+from tests.apps.terminal import FEW, Cli, is_refused, written
 
 
 def atlas(*arguments: object) -> list[object]:
@@ -31,7 +31,7 @@ def test_an_atlas_fills_a_folder_and_the_same_command_makes_nothing_twice(
 
     first = cli(*atlas("--out", tmp_path / "new", "--json"))
     assert first.code == 0, first.err
-    assert {p.name for p in (tmp_path / "new").iterdir()} >= {
+    assert written(tmp_path / "new") >= {
         "index.html", "index.json", "atlas.json", "atlas.png", "samples.safetensors", "icons-00000.safetensors",
     }  # fmt: skip
     assert json.loads((tmp_path / "new" / "atlas.json").read_text("utf-8")) == first.json
@@ -140,7 +140,7 @@ def test_look_draws_what_it_found(cli: Cli, tmp_path: Path) -> None:
     asked = ("look", "scenes/mixed4a", "--groups", "2", "--top", "2", "--steps", "1", "--pooled", "4")
     assert cli(*asked, "--whiten", "scenes:8", "--out", tmp_path / "a").code == 0
     names = {"attribution.png", "dictionary.png", "grid.png", "groups.png", "look.json"}
-    assert {p.name for p in (tmp_path / "a").iterdir()} == names
+    assert written(tmp_path / "a") == names
     assert cli(*asked[:-1], "0", "--out", tmp_path / "b").code == 0 and not (tmp_path / "b" / "grid.png").exists()
 
 

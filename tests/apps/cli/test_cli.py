@@ -17,7 +17,8 @@ from PIL import Image
 import apps.cli.commands
 from apps.cli.parsing import parse
 from apps.cli.registry import COMMANDS, discover, load_command
-from tests.apps.terminal import FEW, ROOT, Cli, is_refused, process
+from tests.apps.terminal import FEW, ROOT, Cli, is_refused, process, written
+from zoo.common.files import INVENTORY
 
 # -- help ---------------------------------------------------------------------------------------------
 
@@ -316,7 +317,7 @@ def test_trace_leaves_a_report_that_score_can_read(cli: Cli, tmp_path: Path) -> 
     out = tmp_path / "new" / "report"
     ran = cli(*small(*FEW, "--out", out))
     assert ran.code == 0, ran.err
-    assert {"index.html", "circuit.json", "circuit.png"} <= {p.name for p in out.iterdir()}
+    assert {"index.html", "circuit.json", "circuit.png"} <= written(out)
     page = (out / "index.html").read_text("utf-8")
     assert "circuits trace scenes/mixed4a:1" in page and "circuits.trace(" in page
     ran = cli("score", out, "--weights", "random", *FEW, "--random", "5", "--json")
@@ -325,7 +326,7 @@ def test_trace_leaves_a_report_that_score_can_read(cli: Cli, tmp_path: Path) -> 
     assert ran.json["control"] == "random circuits among the strongest units" and "comparison" not in ran.json["score"]
     ran = cli("score", out, "--weights", "random", *FEW, "--random", "1", "--mask")
     assert "% of the mask's share" in " ".join(ran.out.split()) and "among the strongest units" in ran.out
-    assert not [p for p in tmp_path.rglob(".*")]
+    assert [p.name for p in tmp_path.rglob(".*")] == [INVENTORY]
 
 
 def test_score_refuses_what_is_no_circuit_and_other_weights(cli: Cli, tmp_path: Path) -> None:
@@ -422,7 +423,7 @@ def test_the_demo_tells_the_whole_story(cli: Cli, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert ran.json["circuit"]["target"] == ran.json["unit"]
     assert {"window", "car_body", "wheel"} <= {p["part"] for p in ran.json["parents"]}
-    assert {"index.html", "circuit.json", "circuit.png", "demo.json"} == {p.name for p in (tmp_path / "demo").iterdir()}
+    assert {"index.html", "circuit.json", "circuit.png", "demo.json"} == written(tmp_path / "demo")
 
 
 # -- known answers ------------------------------------------------------------------------------------
@@ -469,7 +470,7 @@ def test_a_place_that_cannot_be_written_to_is_known_before_the_work(cli: Cli, tm
 def test_other_files_in_the_folder_stay(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert cli("models", "--out", tmp_path).code == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.txt", "models.json"]
+    assert written(tmp_path) == {"mine.txt", "models.json"}
 
 
 def test_an_unexpected_error_is_one_line_without_a_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_another_name_a_class_and_a_wrapped_model(folder: Path, cli: Cli) -> Non
         (("--model", "mine.py"), r"mine\.py:make"),
         (("--model", "mine"), r"FILE\.py:NAME"),
         (("--model", "scenes=mine.py:make"), "already"),
-        (("--model", "a b=mine.py:make"), "cannot be called"),
+        (("--model", "a(b)=mine.py:make"), "cannot be called"),
         (("--model", "mine.py:Net"), r"Net\(width\) takes arguments"),
         (("--model", "mine.py:torch"), "is a module"),
         (("--model", "other.py:number"), "gives a int"),

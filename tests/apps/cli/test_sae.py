@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 import sae
-from tests.apps.terminal import Cli, is_refused, process
+from tests.apps.terminal import Cli, is_refused, process, written
 
 PICTURES = ("--images", "scenes:60")
 TRAIN = (
@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_sae_is_trained_and_says_what_it_is(trained: Path) -> None:
-    assert {p.name for p in trained.iterdir()} >= {"cfg.json", "sae_weights.safetensors", "sparsity.safetensors"}
+    assert written(trained) >= {"cfg.json", "sae_weights.safetensors", "sparsity.safetensors"}
     assert not trained.with_name("parts.training").exists()
     loaded = sae.load(trained)
     assert (loaded.latents, loaded.d) == (96, 48)

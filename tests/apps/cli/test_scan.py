@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from circuits.dataset import scan
-from tests.apps.terminal import FEW, Cli, is_refused
+from tests.apps.terminal import FEW, Cli, is_refused, written
 
 SCAN = ("scan", "scenes", *FEW, "--layers", "mixed3b", "--layers", "mixed4a", "--top", "9", "--samples", "64")
 
@@ -32,11 +32,11 @@ def test_explain_prints_a_unit_and_writes_its_page(cli: Cli, tmp_path: Path) -> 
     ran = cli("explain", "scenes/mixed4a:11", *store)
     assert ran.code == 0 and "scenes/mixed3b:39" in ran.out and "active at" in ran.out
     out = tmp_path / "car"
-    written = cli("explain", "scenes/mixed4a:11", *store, "--out", out, "--json")
-    assert written.code == 0, written.err
-    assert {p.name for p in out.iterdir()} == {"index.html", "explain.json"}
-    assert json.loads((out / "explain.json").read_text("utf-8")) == written.json
-    assert written.json["unit"] == "scenes/mixed4a:11"
+    ran = cli("explain", "scenes/mixed4a:11", *store, "--out", out, "--json")
+    assert ran.code == 0, ran.err
+    assert written(out) == {"index.html", "explain.json"}
+    assert json.loads((out / "explain.json").read_text("utf-8")) == ran.json
+    assert ran.json["unit"] == "scenes/mixed4a:11"
     page = (out / "index.html").read_text("utf-8")
     assert "circuits explain scenes/mixed4a:11" in page and "Top activating images" in page
 

@@ -13,7 +13,7 @@ import circuits
 from apps.cli.verify import families
 from apps.cli.verify.checks import FAIL, PASS, SKIPPED
 from apps.cli.verify.facts import facts, family, unit_facts
-from tests.apps.terminal import Cli, is_refused
+from tests.apps.terminal import Cli, is_refused, written
 from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1
 
 
@@ -35,7 +35,7 @@ def test_neighbors_lists_units_of_the_layer_and_chance(cli: Cli, tmp_path: Path)
     values = [row["likeness"] for row in document["rows"]]
     assert len(values) == 4 and values == sorted(values, reverse=True) and document["count"] == 47
     assert all(row["unit"].startswith("scenes/mixed4a:") for row in document["rows"])
-    assert {p.name for p in tmp_path.iterdir()} == {"neighbors.json", "neighbors.png"}
+    assert written(tmp_path) == {"neighbors.json", "neighbors.png"}
     assert "one pair in a hundred" in cli("neighbors", "scenes/mixed4a:11").out
 
 
@@ -73,7 +73,7 @@ def test_a_network_matches_itself_and_its_controls_do_not(cli: Cli, tmp_path: Pa
     for name in ("random weights", "shuffled images"):
         assert summary["controls"][name]["median"] < 0.7
         assert summary["controls"][name]["beaten"] == summary["matched"]
-    assert {p.name for p in tmp_path.iterdir()} == {"match.json", "pairs.png", "matrix.png"}
+    assert written(tmp_path) == {"match.json", "pairs.png", "matrix.png"}
 
 
 def test_match_shows_pairs_and_controls(cli: Cli) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.apps.terminal import Cli, is_refused
+from tests.apps.terminal import Cli, is_refused, written
 
 FEW = ("--orientations", "8")
 
@@ -31,7 +31,7 @@ def test_every_kind_of_stimulus_can_be_asked_for(cli: Cli, stimuli: str) -> None
 def test_tune_fills_a_folder(cli: Cli, tmp_path: Path) -> None:
     ran = cli("tune", "scenes/conv2d1", *FEW, "--top", "2", "--out", tmp_path / "out", "--json")
     assert ran.code == 0, ran.err
-    names = {p.name for p in (tmp_path / "out").iterdir()}
+    names = written(tmp_path / "out")
     assert {"tune.json", "radial.png", "orientations.png", "stimuli.png"} < names
     assert len(names) == 6 and len([n for n in names if n.startswith("conv2d1-")]) == 2
     assert json.loads((tmp_path / "out" / "tune.json").read_text("utf-8")) == ran.json

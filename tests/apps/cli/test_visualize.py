@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.apps.terminal import FEW, Cli, is_refused
+from tests.apps.terminal import FEW, Cli, is_refused, written
 
 
 def looks(*arguments: object) -> list[object]:
@@ -41,7 +41,7 @@ def test_visualize_fills_a_folder_and_the_same_command_makes_nothing_twice(
     first = cli(*looks("--out", tmp_path, *FEW, "--json"))
     assert first.code == 0, first.err
     pictures = {f"mixed3b-{i}.{end}" for i in (7, 8, 11) for end in ("png", "safetensors")}
-    assert {p.name for p in tmp_path.iterdir()} == {
+    assert written(tmp_path) == {
         "index.html", "index.json", "sheet.png", "visualize.json", *pictures
     }  # fmt: skip
     page = (tmp_path / "index.html").read_text("utf-8")

@@ -86,7 +86,7 @@ def test_a_card_does_not_take_the_name_of_another_unless_told_to(registered: Car
         register(replace(registered, name="scenes"))
 
 
-@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a@b", "a~b", "a b", "a\n"])
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a@b", "a~b", "a  b", "a b ", "a(b)", "a\n"])
 def test_a_card_whose_name_no_address_can_hold_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="cannot be called"):
         register(replace(tiny_card(), name=name))

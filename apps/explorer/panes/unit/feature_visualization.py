@@ -9,7 +9,6 @@ from apps.explorer.server.jobs import Jobs
 from apps.explorer.server.security import plain
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
-from circuits.errors import in_shell
 from circuits.plot.drawing.wording import number
 
 TITLES = {"positive": "activating", "diverse": "activating, diverse", "negative": "suppressing"}
@@ -39,7 +38,7 @@ def _offer(at: Location, missing: list[str], any_yet: bool) -> None:
     folder = f"{at.folder}/sweeps/{at.unit.layer}-{at.unit.index}.positive"
     sae = dict(at.settings.saes).get(at.unit.basis or "")
     attached = () if sae is None else ("--sae", f"{at.unit.basis}={sae}")
-    command = in_shell("circuits", "visualize", at.unit.channel, *attached, "--out", folder) + at.own_options
+    command = at.command("visualize", at.unit.channel, *attached, "--out", folder)
     if not any_yet:
         st.caption("Not rendered yet.")
     if at.settings.allow_write:

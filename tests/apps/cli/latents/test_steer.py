@@ -11,7 +11,7 @@ import sae
 from circuits import load
 from sae.data.vision_site import VisionSite
 from sae.steering import Steering, steered
-from tests.apps.terminal import Cli, is_refused
+from tests.apps.terminal import Cli, is_refused, written
 
 FEW = ["--images", "scenes:8", "--factors", "-1", "0", "1", "--random", "2"]
 
@@ -36,7 +36,7 @@ def test_a_latent_is_studied_and_its_edit_can_be_applied_again(cli: Cli, tmp_pat
     ran = cli("steer", f"scenes/mixed4a~parts:{best}", "--sae", folder, *FEW, "--target-class", "car", "--out", out,
               "--json")  # fmt: skip
     assert ran.code == 0, ran.err
-    assert {p.name for p in out.iterdir()} == {"study.json", "study.png", "steering.json"}
+    assert written(out) == {"study.json", "study.png", "steering.json"}
     assert json.loads((out / "study.json").read_text("utf-8")) == ran.json
     found = ran.json
     assert found["unit"] == f"scenes/mixed4a~parts:{best}" and found["targets"] == ["car"] and not found["chosen"]

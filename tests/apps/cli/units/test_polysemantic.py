@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.apps.terminal import Cli, is_refused
+from tests.apps.terminal import Cli, is_refused, written
 
 FAST = ("--images", "scenes:260", "--draws", "10", "--n", "24")
 
@@ -15,7 +15,7 @@ def test_a_layer_is_ranked_and_a_unit_taken_apart(cli: Cli, tmp_path: Path) -> N
     ran = cli("polysemantic", "scenes/mixed4a", *FAST, "--top", "5", "--figures", "1", "--out", tmp_path / "layer")
     assert ran.code == 0, ran.err
     assert "units are split" in ran.out and "next: circuits polysemantic scenes/mixed4a:" in ran.out
-    files = {p.name for p in (tmp_path / "layer").iterdir()}
+    files = written(tmp_path / "layer")
     assert {"ranking.png", "polysemantic.json"} < files and len(files) == 3
 
 
@@ -23,7 +23,7 @@ def test_one_unit_comes_with_its_causal_check(cli: Cli, tmp_path: Path) -> None:
     ran = cli("polysemantic", "scenes/mixed4a:22", *FAST, "--out", tmp_path / "unit")
     assert ran.code == 0, ran.err
     assert "score" in ran.out and "lost on A" in ran.out and "at random" in ran.out
-    assert {p.name for p in (tmp_path / "unit").iterdir()} == {"mixed4a-22.png", "ablation.png", "polysemantic.json"}
+    assert written(tmp_path / "unit") == {"mixed4a-22.png", "ablation.png", "polysemantic.json"}
     document = cli("polysemantic", "scenes/mixed4a:22", *FAST, "--json").json
     assert document["split"] == 1 and len(document["rows"]) == 1
     lost = document["ablation"]["lost"]

@@ -1,0 +1,235 @@
+"""The folder of `--out`: what of it is ours, and that nothing of somebody else's is overwritten unasked.
+
+A folder that a command has written into holds an inventory, `.vision-circuits.json`: the name and SHA-256 of every
+file written. A file is ours while it has that digest. Any other file of a name that the command is going to write is
+somebody else's, or was changed since; it stays, and the command is refused before the work, unless `--overwrite` is
+given.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+FILES = (".html", ".json", ".png", ".jpg", ".svg", ".pdf", ".csv", ".npz", ".safetensors")
+"""Endings that no folder of results bears but by mistake."""
+KIND = "vision-circuits results"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a command writes into its folder.
+
+    Attributes:
+        patterns: of the files' names, as `Path.glob` takes them.
+        known: names of files there that carry a mark of their own, such as those that the index of a sweep names.
+        overwrite: whether files that are not ours are replaced, too.
+    """
+
+    patterns: tuple[str, ...]
+    known: frozenset[str] = frozenset()
+    overwrite: bool = False
+
+
+@dataclass
+class _Inventory:
+    """What a folder's inventory says.
+
+    Attributes:
+        files: name -> SHA-256 of the files written.
+        unfinished: patterns of the files that a running or killed command writes itself, all of which are then ours;
+            empty where there is none.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path) -> _Inventory:
+        """An empty one where there is none that can be read: then nothing in the folder is ours."""
+        from zoo.common.files import INVENTORY
+
+        try:
+            document = json.loads((folder / INVENTORY).read_text(encoding="utf-8"))
+            if document["kind"] != KIND or document["schema"] != 1:
+                return cls()
+            return cls(dict(document["files"]), list(document["unfinished"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls()
+
+    def write(self, folder: Path) -> None:
+        from zoo.common.files import INVENTORY, write_text_atomically
+
+        document = {"kind": KIND, "schema": 1, "files": self.files, "unfinished": self.unfinished}
+        write_text_atomically(folder / INVENTORY, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+    def foreign(self, folder: Path, outputs: Outputs) -> list[str]:
+        """Names of the files of a command's patterns that are not ours."""
+        ours = {*(outputs.known - self.files.keys()), *_matching(folder, self.unfinished)}
+        return [
+            name
+            for name in _matching(folder, outputs.patterns)
+            if name not in ours and (name not in self.files or self.files[name] != _digest(folder / name))
+        ]
+
+
+@contextmanager
+def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
+    """A hidden folder whose files are moved into `out` when all went well, and removed when not.
+
+    It is made before the work starts, so that a folder that cannot be written to is reported at once.
+
+    Raises:
+        CircuitsError: `out` is a file, nothing can be written there, or it has files of somebody else's.
+    """
+    if out is None:
+        yield None
+        return
+    from zoo.common.files import move_files, scratch, staged_files
+
+    out = _checked(out)
+    _refuse(out, outputs)
+    parent = out if out.is_dir() else next(p for p in out.parents if p.exists())
+    with ExitStack() as ends:
+        with _reported(out):
+            folder = ends.enter_context(scratch(parent))
+        yield folder
+        names = [path.relative_to(folder).as_posix() for path in staged_files(folder)]
+        _refuse(out, replace(outputs, patterns=tuple(map(glob.escape, names))))  # somebody may have written since
+        with _reported(out), _undisturbed():
+            inventory = _Inventory.of(out)
+            inventory.files |= {name: str(_digest(folder / name)) for name in names}
+            move_files(folder, out)
+            inventory.write(out)
+
+
+@contextmanager
+def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
+    """A command fills `out` itself, so that it goes on where it was stopped; all that it wrote is put down as ours.
+
+    Raises:
+        CircuitsError: as `staged`.
+    """
+    if out is None:
+        yield
+        return
+    from zoo.common.files import INVENTORY
+
+    out = _checked(out)
+    others = _refuse(out, outputs)  # none, or those to be replaced
+    with ExitStack() as ends:
+        with _reported(out):
+            inventory, new = _Inventory.of(out), not out.is_dir()
+            out.mkdir(parents=True, exist_ok=True)
+            ends.enter_context(_set_aside(out, others))
+            _Inventory(inventory.files, list(outputs.patterns)).write(out)
+        try:
+            yield
+        finally:
+            with _reported(out), _undisturbed():
+                written = {name: _digest(out / name) for name in _matching(out, outputs.patterns)}
+                inventory.files |= {name: digest for name, digest in written.items() if digest is not None}
+                inventory.write(out)
+                if new and [path.name for path in out.iterdir()] == [INVENTORY]:  # nothing came of it
+                    (out / INVENTORY).unlink()
+                    out.rmdir()
+
+
+def _checked(out: Path) -> Path:
+    """The folder's absolute path."""
+    from zoo.errors import CircuitsError, shorten
+
+    with _reported(out):
+        out = out.expanduser().absolute()
+        if out.exists() and not out.is_dir():
+            raise CircuitsError(f"--out {shorten(out, 200)} is a file; give a folder")
+        if out.suffix.lower() in FILES and not out.exists():
+            raise CircuitsError(
+                f"--out {shorten(out, 200)} is the name of a file; give a folder, results get their own"
+            )
+    return out
+
+
+def _refuse(out: Path, outputs: Outputs) -> list[str]:
+    """Names of the files there that are not ours, where these may be overwritten; refused where they may not."""
+    from zoo.errors import CircuitsError, shorten
+
+    with _reported(out):
+        others = _Inventory.of(out).foreign(out, outputs) if out.is_dir() else []
+    if others and not outputs.overwrite:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise CircuitsError(
+            f"--out {shorten(out, 200)} has {shorten(others[0], 60)}{more}, not written by circuits or changed since: "
+            "give another folder, or --overwrite to replace files of the same name"
+        )
+    return others
+
+
+@contextmanager
+def _set_aside(out: Path, others: Sequence[str]) -> Iterator[None]:
+    """Files that may be replaced are out of the way meanwhile, so that nobody takes them for a result of ours.
+
+    Those that were not replaced come back.
+    """
+    if not others:
+        yield
+        return
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:80]}.aside-"))
+    for number, name in enumerate(others):
+        (out / name).replace(aside / str(number))
+    try:
+        yield
+    finally:
+        for number, name in enumerate(others):
+            if not (out / name).exists():
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (aside / str(number)).replace(out / name)
+        shutil.rmtree(aside)
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
+    """Names, with `/` between folders, of what is there of some patterns."""
+    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file, in hex; None of what is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _reported(out: Path) -> Iterator[None]:
+    """What the system refuses, as one line."""
+    from zoo.errors import CircuitsError, shorten
+
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CircuitsError(f"cannot write into --out {shorten(out, 200)}: {reason}") from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for a moment while finished files are renamed into place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,123 @@
+"""`--out` has one meaning for all commands: ours is completed, somebody else's file is not overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apps.cli.common import Command, CommandResult
+from apps.cli.output.folder import Outputs, in_place
+from apps.cli.registry import COMMANDS, load_command
+from tests.apps.small_runs import RUNS, SmallRun, SmallRuns, at, run
+from tests.apps.terminal import Cli, Ran, is_refused
+from zoo.common.files import INVENTORY
+
+MINE = b"mine"
+FILLED = [name for name in RUNS if load_command(name).keeps_out or load_command(name).fills_out]
+"""Commands that write into `--out` while they work."""
+
+
+def test_every_command_has_a_small_run() -> None:
+    assert set(RUNS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_small_run_writes_files_and_an_inventory_of_them(runs: SmallRuns, name: str) -> None:
+    ran, out = runs[name].ran, runs[name].out
+    assert ran.code == 0, ran.err
+    listed = json.loads((out / INVENTORY).read_text("utf-8"))
+    assert listed["unfinished"] == []
+    files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.name != INVENTORY}
+    assert listed["files"] and {f for f in files if not f.startswith("shared/")} == set(listed["files"])
+
+
+def _again(small: SmallRun, out: Path, monkeypatch: pytest.MonkeyPatch, *options: str, work: bool = False) -> Ran:
+    """The command once more; where it stages its files, they are copied from the first run instead of computed."""
+
+    def replay(self: Command, session: object) -> CommandResult:
+        def write(folder: Path) -> None:
+            shutil.copytree(small.out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INVENTORY))
+
+        return CommandResult({}, lambda console: None, write, named="")
+
+    with monkeypatch.context() as patch, at(small.out.parent):
+        name = next(n for n in RUNS if small.arguments[: len(n.split())] == n.split() and RUNS[n] is not None)
+        if not work:
+            patch.setattr(load_command(name), "run", replay)
+        return run([*small.arguments, "--out", str(out), *options])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_somebody_elses_file_stays_unless_it_may_be_overwritten(
+    runs: SmallRuns, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, filled = runs[name], name in FILLED
+    names = json.loads((small.out / INVENTORY).read_text("utf-8"))["files"]
+    for number, file in enumerate([*names][:3] if filled else names):
+        out = tmp_path / str(number)
+        (out / file).parent.mkdir(parents=True)
+        (out / file).write_bytes(MINE)
+        if not filled:
+            (out / "notes.txt").write_bytes(MINE)
+        before = sorted(out.rglob("*"))
+        ran = _again(small, out, monkeypatch)
+        assert is_refused(ran) and "--overwrite" in ran.err and Path(file).name[:50] in ran.err, ran
+        assert (out / file).read_bytes() == MINE and sorted(out.rglob("*")) == before
+        if number == 0:
+            ran = _again(small, out, monkeypatch, "--overwrite", work=filled)
+            assert ran.code == 0, ran.err
+            assert (out / file).read_bytes() != MINE and not list(tmp_path.glob(".*"))
+            assert filled or (out / "notes.txt").read_bytes() == MINE
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_result_of_ours_is_completed_or_replaced_but_not_where_it_was_changed(
+    runs: SmallRuns, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, out = runs[name], tmp_path / "again"
+    shutil.copytree(small.out, out)
+    (out / "notes.txt").write_bytes(MINE)
+    if name in ("images", "sae train"):  # a folder of their own
+        (out / "notes.txt").unlink()
+    ran = _again(small, out, monkeypatch, *(("--replace",) if name == "sae train" else ()), work=name in FILLED)
+    assert ran.code == 0, ran.err
+    names = json.loads((out / INVENTORY).read_text("utf-8"))["files"]
+    assert set(names) == set(json.loads((small.out / INVENTORY).read_text("utf-8"))["files"])
+    (out / [*names][0]).write_bytes(MINE)
+    ran = _again(small, out, monkeypatch)
+    assert is_refused(ran) and "changed since" in ran.err
+    assert (out / [*names][0]).read_bytes() == MINE
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
+    """What it wrote before it could put that down is ours."""
+    outputs = Outputs(("index.json", "*.png"))
+    killed = in_place(tmp_path, outputs)
+    killed.__enter__()
+    (tmp_path / "a.png").write_bytes(b"ours")
+    listed = json.loads((tmp_path / INVENTORY).read_text("utf-8"))
+    assert listed["unfinished"] == ["index.json", "*.png"]  # as a kill leaves it
+    with in_place(tmp_path, outputs):
+        assert (tmp_path / "a.png").read_bytes() == b"ours"
+        (tmp_path / "b.png").write_bytes(b"ours, too")
+    assert set(json.loads((tmp_path / INVENTORY).read_text("utf-8"))["files"]) == {"a.png", "b.png"}
+
+
+def test_nothing_is_left_of_a_folder_in_which_nothing_was_done(cli: Cli, tmp_path: Path) -> None:
+    assert is_refused(cli("visualize", "scenes/nowhere:1", "--out", tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeps_that_python_or_an_earlier_version_began_go_on(cli: Cli, tmp_path: Path) -> None:
+    import circuits
+    from circuits.visualization.sweeps.sweep import sweep
+
+    model = circuits.load("scenes")
+    sweep(model, ["mixed4a:11"], tmp_path, steps=2, retries=0, size=32)
+    options = ("--steps", 2, "--retries", 0, "--size", 32, "--out", tmp_path)
+    ran = cli("visualize", "scenes/mixed4a:11", *options)
+    assert ran.code == 0, ran.err
+    assert len(json.loads((tmp_path / "index.json").read_text("utf-8"))["results"]) == 1
