@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 
 import circuits
 import sae
+from apps.cli.registry import COMMANDS
 from circuits.plot.units.section_renderers import RENDERERS
 from circuits.units.dossier import SECTIONS
 from sae.architectures.base import ARCHITECTURES
@@ -59,6 +61,13 @@ def test_the_reference_on_one_page_has_every_public_name_with_its_signature() ->
         set(re.findall(r"(?m)^### .*|^- `\..*?`:", text)) for text in (llms.FILE.read_text("utf-8"), llms.reference())
     ]
     assert heads[0] == heads[1], "run: python -m tools.llms"
+
+
+def test_every_tool_of_the_table_exists() -> None:
+    table = (ROOT / "docs" / "which-tool.md").read_text()
+    for package, path in set(re.findall(r"`(circuits|sae)\.([\w.]+)", table)):
+        assert pydoc.locate(f"{package}.{path}") is not None, f"{package}.{path}"
+    assert not set(re.findall(r"`circuits ((?:sae |bench )?[a-z]+)", table)) - COMMANDS.keys()
 
 
 @pytest.mark.parametrize("package", [circuits, sae], ids=lambda package: package.__name__)
