@@ -569,6 +569,7 @@ def _node(
     values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
     assert unit.index is not None
     top = [(p.value, p.image, p.position) for p in peaks.strongest(unit, limit=n_examples, active_only=False)]
+    is_class = unit.layer == model.class_scores and unit.basis is None and bool(model.classes)
     return Node(
         unit=str(unit),
         layer=unit.layer if depth == 0 else unit.space,
@@ -577,6 +578,7 @@ def _node(
         depth=depth,
         activation=sum(values) / len(values),
         examples=examples(model, unit, dataset, top),
+        label=model.classes[unit.index] if is_class else None,
     )
 
 

@@ -271,3 +271,16 @@ def test_by_attribution_each_image_has_its_own_gradient_and_its_own_activations(
     expected = torch.stack(contributions).mean(dim=0)
     strengths = {edge.source.rpartition(":")[2]: edge.strength for edge in circuit.edges}
     assert strengths == pytest.approx({str(c): float(v) for c, v in enumerate(expected)}, abs=1e-5)
+
+
+def test_the_score_of_a_class_bears_its_name_and_no_other_unit_does() -> None:
+    convolutions = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
+    module = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    images = nets.pictures(4, 16)
+    named = circuits.wrap(module.eval(), circuits.InputSpec(size=16), name="net", classes=["cat", "dog"])
+    circuit = circuits.trace(named, "logits:dog", images=images, width=2)
+    assert circuit.target == "net/6:1" and [node.label for node in circuit.nodes] == ["dog", None, None]
+    assert Circuit.from_json(circuit.to_json()).nodes[0].label == "dog"
+    assert circuits.trace(named, "3:1", images=images, width=2).nodes[0].label is None
+    unnamed = circuits.wrap(module.eval(), circuits.InputSpec(size=16), name="net")
+    assert circuits.trace(unnamed, "logits:1", images=images, width=2).nodes[0].label is None
