@@ -143,7 +143,7 @@ def find(
     x, y = torch.cat([a[n] for n in spaces], dim=1), torch.cat([b[n] for n in spaces], dim=1)
     units = [model.resolve(f"{n}:{i}") for n in spaces for i in range(a[n].shape[1])]
     generator = torch.Generator().manual_seed(seed)
-    (rank_x, test_x), (rank_y, test_y) = _halves(len(x), seed), _halves(len(y), seed)
+    (rank_x, test_x), (rank_y, test_y) = halves(len(x), seed), halves(len(y), seed)
     chosen, areas = auc(x[rank_x], y[rank_y]), auc(x[test_x], y[test_y])
     order = chosen.argsort(descending=True, stable=True).tolist()
     best = order[:intervals]
@@ -188,7 +188,7 @@ def _side(images: Any, which: str) -> Images:
     return dataset
 
 
-def _halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of a random half, and of the others; the same for two sides of one size, so that pairs stay together."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[: count // 2].sort().values, order[count // 2 :].sort().values

@@ -113,7 +113,11 @@ def part_scores(model: Model, layer: str, images: Any, *, batch_size: int = 32) 
 def part_labels(
     model: Model, layer: str, images: Any, *, at_least: float = 0.0, batch_size: int = 32
 ) -> list[PartScore]:
-    """The best part of every unit of a layer or basis, in their order, where its AUC reaches `at_least`."""
+    """The best part of every unit of a layer or basis, in their order, where its AUC reaches `at_least`.
+
+    The AUC is of the images that chose the part, and the largest of several: `circuits.label` chooses on one half of
+    the images and reports on the other, beside controls.
+    """
     scores = part_scores(model, layer, images, batch_size=batch_size)
     if not scores:
         return []

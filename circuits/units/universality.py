@@ -2,7 +2,8 @@
 
 Units that are active at the same positions of the same images do the same work (Li et al., Convergent Learning, 2015,
 arXiv:1511.07543; Schubert et al., High-Low Frequency Detectors, Distill 2021, for the claim). Every match stands
-beside the best match that an untrained network of the same shape offers, and that other images offer.
+beside the best match that an untrained network of the same shape offers, and that other images offer: those are the
+largest of as many correlations, so that they owe as much to the choice.
 """
 
 from __future__ import annotations

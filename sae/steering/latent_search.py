@@ -1,4 +1,8 @@
-"""Search for latents to steer: by contrast of two sets of inputs, by a label, or by similarity to another latent."""
+"""Search for latents to steer: by contrast of two sets of inputs, by a label, or by similarity to another latent.
+
+The best of many latents owes part of its AUC to the choice: a random half of the inputs of either side ranks them, and
+the AUCs are of the other half, as in `circuits.find`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.common.statistics import label_auc
-from circuits.dataset.concept_search import Finding, Findings
+from circuits.dataset.concept_search import Finding, Findings, halves
 from sae.data.activations import opened
 from sae.data.site import Site, digest_of
 from sae.errors import SAEError, did_you_mean, shorten
@@ -35,9 +39,9 @@ class LatentFinding(Finding):
 
 @dataclass(frozen=True)
 class LatentFindings(Findings):
-    """Latents ranked for a concept, best first, as `circuits.Findings`.
+    """Latents ranked for a concept, best first by one half of the inputs; their AUCs are of the other half.
 
-    `chance` is the largest AUC of any latent over several permutations of the labels.
+    `chance` is the largest AUC of any latent over several permutations of the labels of the half that reports.
     """
 
     rows: tuple[LatentFinding, ...]
@@ -46,7 +50,7 @@ class LatentFindings(Findings):
 
     @property
     def best(self) -> LatentFinding:
-        """The latent with the highest AUC."""
+        """The latent with the highest AUC on the inputs that rank."""
         return self.rows[0]
 
 
@@ -65,19 +69,21 @@ def search(
 ) -> LatentFindings:
     """Latents that separate two sets of inputs, ranked by AUC of their largest activation on each input.
 
+    A random half of the inputs of either side ranks the latents; the AUCs are of the other half.
+
     Args:
         s: an SAE or another basis of the site; None for its channels.
         site: a `VisionSite` or `LanguageSite`.
-        positive, negative: images or texts with the concept, and without.
+        positive, negative: images or texts with the concept, and without; at least two each.
         top: number of latents returned.
         name: what the basis is called in addresses.
         shuffles: permutations of the labels for `chance`.
-        seed: of the permutations.
+        seed: of the halves and the permutations.
         batch_size: inputs per forward pass.
         progress: True for a bar, or a function of (done, total) inputs of each set.
 
     Raises:
-        SAEError: no inputs on one side, or a basis of another site.
+        SAEError: fewer than two inputs on one side, or a basis of another site.
 
     >>> search(s, site, texts_a, texts_b).best.latent  # doctest: +SKIP
     17
@@ -113,7 +119,7 @@ def search_label(
         top, name, shuffles, seed, batch_size, progress: as for `search`.
 
     Raises:
-        SAEError: the inputs have no labels, no such label, or all have it.
+        SAEError: the inputs have no labels, no such label, or all have it, or only one has it or lacks it.
 
     >>> search_label(s, site, "scenes:200", "wheels").best.auc  # doctest: +SKIP
     0.98
@@ -171,16 +177,30 @@ def _ranked(
 ) -> LatentFindings:  # fmt: skip
     if top < 1 or shuffles < 1:
         raise SAEError(f"top={top} and shuffles={shuffles} are at least 1")
+    labels, ranks = torch.from_numpy(with_it), torch.zeros(len(with_it), dtype=torch.bool)
+    for flag, which in ((True, "positive"), (False, "negative")):
+        side = (labels == flag).nonzero().flatten()
+        if len(side) < 2:
+            raise SAEError(
+                f"there is one {which} input; a search needs two: one half ranks the latents, the other tests"
+            )
+        ranks[side[halves(len(side), seed)[0]]] = True
     draw = generator(seed, CONTROL)
-    rows = [torch.from_numpy(with_it)]
-    rows += [rows[0][torch.randperm(len(with_it), generator=draw)] for _ in range(shuffles)]
-    areas = label_auc(values, torch.stack(rows))
-    order = areas[0].argsort(descending=True, stable=True)[:top].tolist()
-    positive, negative = values[rows[0]].mean(dim=0), values[~rows[0]].mean(dim=0)
+    tested = labels[~ranks]
+    rows = [tested, *(tested[torch.randperm(len(tested), generator=draw)] for _ in range(shuffles))]
+    areas = label_auc(values[~ranks], torch.stack(rows))
+    chosen = label_auc(values[ranks], labels[ranks][None])[0]
+    order = chosen.argsort(descending=True, stable=True)[:top].tolist()
+    positive, negative = values[labels].mean(dim=0), values[~labels].mean(dim=0)
     return LatentFindings(
         rows=tuple(
             LatentFinding(
-                address_of(i, s, site, name), float(areas[0, i]), "max", float(positive[i]), float(negative[i])
+                address_of(i, s, site, name),
+                float(areas[0, i]),
+                "max",
+                float(positive[i]),
+                float(negative[i]),
+                chosen_auc=float(chosen[i]),
             )
             for i in order
         ),

@@ -136,7 +136,7 @@ def parts(site: VisionSite) -> sae.SAE:
 def wheels(site: VisionSite, parts: sae.SAE) -> Study:
     """The latent that best answers to wheels, set in the lower half of the map, where wheels are."""
     pictures = open_images("scenes:26@5")
-    best = search_label(parts, site, "scenes:60@3", "wheel", shuffles=2).best.latent
+    best = search_label(parts, site, "scenes:200@3", "wheel", shuffles=2).best.latent
     low = tuple((y, x) for y in (4, 5, 6) for x in range(8))
     return study(
         site,
