@@ -36,6 +36,7 @@ from circuits.plot.units.comparison import branch_scatter, enrichment_bars, matc
 from circuits.plot.units.contact_sheet import contact_sheet
 from circuits.plot.units.dossier import dossier_page
 from circuits.plot.units.layer_scatter import layer_units_figure
+from circuits.plot.units.part_labels import part_labels_figure
 from circuits.plot.units.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 from circuits.plot.units.tuning import radial_tuning, sign_rule_scatter, stimuli_strip, tuning_curves, tuning_map
 from circuits.plot.units.weight_factors import factor_figure
@@ -80,6 +81,7 @@ __all__ = [
     "orientation_dials",
     "overlay",
     "part_dots",
+    "part_labels_figure",
     "pixels",
     "polysemantic_ranking",
     "polysemantic_unit",

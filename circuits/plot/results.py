@@ -20,6 +20,7 @@ from circuits.attribution.attribute import Attribution
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.attribution.heatmaps import Heatmap
 from circuits.dataset.concept_search import Finding, Findings
+from circuits.dataset.labels.results import PartLabels
 from circuits.errors import CircuitsError
 from circuits.plot.activations import atlas as atlases
 from circuits.plot.activations import image as of_image
@@ -35,6 +36,7 @@ from circuits.plot.drawing.records import cell_html, records_figure, result_page
 from circuits.plot.sae.channel_dissection import dissection_figure
 from circuits.plot.units.comparison import branch_scatter, enrichment_bars, match_table, neighbors_table
 from circuits.plot.units.dossier import dossier_page
+from circuits.plot.units.part_labels import part_labels_figure
 from circuits.plot.units.polysemanticity import ablation_table, polysemantic_ranking, polysemantic_unit
 from circuits.plot.units.tuning import radial_tuning, sign_rule_scatter, tuning_curves
 from circuits.plot.units.weight_factors import factor_figure
@@ -85,6 +87,7 @@ for _kind, _function in (
     (Matches, match_table),
     (Factors, factor_figure),
     (Heatmap, heatmap_figure),
+    (PartLabels, part_labels_figure),
 ):
     draws(_kind, _function)
 

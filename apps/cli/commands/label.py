@@ -30,7 +30,7 @@ class LabelUnits(ImageOptions):
     each part and the thresholds; what is shown was measured on the other half. Beside it stand the best of as many
     random directions, of the untrained network, and of the same units against the masks of other images. A unit whose
     interval lies above all of these bears the part's name in the store: in dossiers, in the explorer and its search,
-    in `circuits find --part`, and in `circuits trace --store`.
+    in `circuits find --part`, and in `circuits trace --store`. With --out: label.json and a figure, labels.png.
 
     Example:
         circuits label googlenet-bvlc --images car-parts/images --annotations car-parts/annotations.json
@@ -85,7 +85,12 @@ class LabelUnits(ImageOptions):
             console.print(Text(f"{named} units named; {len(images)} images, {seconds:.1f} s", style="dim"))
             show_next(console, self.follow_up("find", model.name, "--part", labels.parts[0], "--store", self.store))
 
-        return CommandResult(document, show)
+        def write(folder: Path) -> None:
+            from circuits import plot
+
+            plot.save_figure(plot.part_labels_figure(labels), folder / "labels.png")
+
+        return CommandResult(document, show, write)
 
 
 def parse_groups(options: tuple[str, ...]) -> dict[str, list[str]]:

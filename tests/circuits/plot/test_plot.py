@@ -19,6 +19,7 @@ import circuits
 from circuits import ExpandedWeights, plot
 from circuits.common.examples import Example
 from circuits.dataset.concept_search import Finding, Findings
+from circuits.dataset.labels.results import LayerLabels, PartLabels
 from circuits.errors import CircuitsError
 from circuits.plot.circuit.graph_layout import curve, layout
 from circuits.plot.circuit.waterfall import sum_steps
@@ -455,3 +456,33 @@ def test_a_size_curve_draws_each_ranking_beside_random_circuits(planted: circuit
     for wrong, message in (([], "at least one curve"), (curves, "curves of several targets")):
         with pytest.raises(CircuitsError, match=message):
             plot.size_curve_figure(wrong)
+
+
+def test_part_labels_are_drawn_with_their_intervals_and_controls() -> None:
+    """A filled dot is above every control; each row has its interval, and the three controls of its layer."""
+    low, high = np.full((2, 3), 0.6), np.full((2, 3), 0.9)
+    low[1] = np.nan  # of the second part no interval was computed
+    scores = LayerLabels(
+        auc=np.array([[[0.8, 0.7, 0.6], [0.5, 0.9, 0.4]], [[0.75, 0.65, 0.55], [0.5, 0.85, 0.45]]]),
+        iou=np.zeros((2, 2, 3)),
+        threshold=np.zeros((2, 3)),
+        auc_interval=np.stack([low, np.where(np.isnan(low), np.nan, high)]),
+        iou_interval=np.full((2, 2, 3), np.nan),
+        control_auc=np.array([[0.55, 0.6], [0.58, 0.95], [0.5, 0.5]]),
+        control_iou=np.zeros((3, 2)),
+    )
+    labels = PartLabels("net", "0" * 64, ("door", "wheel"), {"door": (8, 7), "wheel": (6, 5)}, {}, {}, {"a": scores})
+    figure = plot.part_labels_figure(labels, top=2)
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a:0", "a:1", "a:1", "a:0"]
+    assert [t.get_text() for t in axes.texts] == ["door (7 images)", "wheel (5 images)"]
+    dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [float(line.get_xdata()[0]) for line in dots] == [0.75, 0.65, 0.85, 0.5]
+    filled = [line.get_markerfacecolor() == line.get_color() for line in dots]
+    assert filled == [True, True, False, False]
+    bars = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2 and line.get_lw() == 1.6]
+    assert bars == [(0.6, 0.9), (0.6, 0.9)]
+    crosses = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "+" and len(line.get_xdata())]
+    assert crosses == [0.58, 0.58, 0.95, 0.95]
+    with pytest.raises(CircuitsError, match="top"):
+        plot.part_labels_figure(labels, top=0)
