@@ -552,3 +552,21 @@ def affine_scale(module: nn.Module) -> Tensor:
     assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_var is not None
     scale = (module.running_var + module.eps).rsqrt()
     return scale if module.weight is None else scale * module.weight
+
+
+def tap_positions(
+    size: int, taps: int, padding: int, stride: int, dilation: int
+) -> tuple[list[tuple[slice, slice]], int]:
+    """Along one axis of a convolution, for each tap the outputs that read it within the map, and what they read.
+
+    And the number of outputs.
+    """
+    count = (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+    positions = []
+    for tap in range(taps):
+        at = tap * dilation - padding  # what output 0 reads
+        first, last = max(0, -(at // stride)), min(count, (size - 1 - at) // stride + 1)
+        last = max(first, last)
+        start = first * stride + at
+        positions.append((slice(first, last), slice(start, start + (last - first) * stride, stride)))
+    return positions, count

@@ -28,7 +28,7 @@ from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, forward, graph_edits, read
 from circuits.network.model import Model
-from circuits.network.operations import MAXIMUM_FUNCTIONS, Pair, pair, shape_of, weight_of
+from circuits.network.operations import MAXIMUM_FUNCTIONS, Pair, pair, shape_of, tap_positions, weight_of
 from circuits.network.responses import read_directions, respond
 
 LayerEdits = Mapping[str, Callable[[Tensor], Tensor]]
@@ -61,18 +61,19 @@ class _Part:
         c = self.conv
         if c is None or not isinstance(c.padding, tuple) or c.kernel_size == (1, 1):
             return self.take(value)
-        weight = weight_of(c)[self.channels]
+        weight, size = weight_of(c)[self.channels], (value.shape[2], value.shape[3])
         count, sources, kh, kw = weight.shape
-        taps = F.conv2d(value, weight.permute(0, 2, 3, 1).reshape(-1, sources, 1, 1))
-        (top, left), (sy, sx), (dy, dx) = (pair(v) for v in (c.padding, c.stride, c.dilation))
-        taps = F.pad(taps, (left, left, top, top)).unflatten(1, (count, kh, kw))  # type: ignore[no-untyped-call]
-        height = (taps.shape[4] - dy * (kh - 1) - 1) // sy + 1
-        width = (taps.shape[5] - dx * (kw - 1) - 1) // sx + 1
+        # a product of matrices takes a quarter of the time of a 1x1 convolution of many images to so few channels
+        taps = torch.matmul(weight.permute(0, 2, 3, 1).reshape(-1, sources), value.flatten(2))
+        taps = taps.view(len(value), count, kh, kw, *size)
+        steps = [pair(v) for v in (c.padding, c.stride, c.dilation)]
+        (rows, height), (columns, width) = (
+            tap_positions(size[a], k, steps[0][a], steps[1][a], steps[2][a]) for a, k in ((0, kh), (1, kw))
+        )
         out = torch.zeros(len(value), count, height, width, dtype=value.dtype, device=value.device)
-        for i in range(kh):
-            for j in range(kw):
-                rows, columns = slice(i * dy, i * dy + sy * height, sy), slice(j * dx, j * dx + sx * width, sx)
-                out += taps[:, :, i, j, rows, columns]
+        for i, (y, from_y) in enumerate(rows):
+            for j, (x, from_x) in enumerate(columns):
+                out[:, :, y, x] += taps[:, :, i, j, from_y, from_x]
         bias = 0.0 if c.bias is None else c.bias[self.channels].view(1, -1, 1, 1)
         return self.rectify(out + bias)
 
