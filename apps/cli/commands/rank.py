@@ -54,6 +54,9 @@ class Rank(ImageOptions):
     """What an ablated unit is set to."""
     against: str | None = None
     """Folder of counterfactual images, one for each image in the order of their names, as the baseline."""
+    measure: Literal["explained variance", "mean"] | None = None
+    """What of the target's response counts; by default its mean with --against and for predictions, else the explained
+    variance."""
     curve: bool = True
     """Try circuits of growing size on the images that were not ranked on."""
     random: int = 20
@@ -76,6 +79,8 @@ class Rank(ImageOptions):
             raise UsageError(f"--keep is a share above 0, at most 1, not {self.keep:g}")
         if self.of == "edges" and (self.keep is not None or self.method == "mask"):
             raise UsageError("--keep and --method mask are of units: leave out --of edges")
+        if self.keep is not None and self.measure is not None:
+            raise UsageError("--keep looks for the smallest circuit by the usual measure: leave out --measure")
         if self.against is not None and self.baseline != "mean":
             raise UsageError("--against gives the baseline: leave out --baseline")
         # the difference of two units is two addresses; names of models and layers may hold hyphens of their own
@@ -93,7 +98,10 @@ class Rank(ImageOptions):
             "against": self.counterfactuals(self.against), "seed": self.seed,
         }  # fmt: skip
         with session.progress("ranking") as report:
-            ranking = rank(model, target, images=images, method=self.method, of=self.of, **options, **reporting(report))
+            ranking = rank(
+                model, target, images=images, method=self.method, of=self.of, measure=self.measure, **options,
+                **reporting(report),
+            )  # fmt: skip
         curve = None
         if self.curve:
             with session.progress("trying circuits") as report:

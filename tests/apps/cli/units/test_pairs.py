@@ -51,7 +51,8 @@ def test_pairs_are_refused_on_the_command_line(
 def test_limited_images_keep_their_pairs(cli: Cli, folders: Path) -> None:
     ran = cli(
         "rank", "scenes/mixed3b:4", "--images", folders / "images", "--against", folders / "others", "--limit", 6,
-        "--no-curve", "--json",
+        "--measure", "explained variance", "--no-curve", "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
+    assert ran.json["ranking"]["measure"] == "explained variance" and ran.json["ranking"]["n_images"] == 3
     assert ran.json["ranking"]["baseline"] == "counterfactual"
