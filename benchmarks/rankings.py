@@ -1,10 +1,10 @@
 """Which ranking of parents holds on photographs: GoogLeNet, units of every branch of mixed4a to mixed4e.
 
 For each unit the channels of the layer before are ranked on some photographs, by each method, and the circuits of the
-first 16 and 64 are tried on others: share of the explained variance kept, 0 with everything ablated to its mean and 1
-with nothing. Beside them a mask that was learned for circuits of just that size, and random circuits. With --smallest
-also the smallest circuits that keep nine tenths. It takes about a minute a unit; what is in --out is not done again, so
-that it may be stopped and goes on where it was.
+first 16 and 64 (or --sizes) are tried on others: share of the explained variance kept, 0 with everything ablated to its
+mean and 1 with nothing. Beside them a mask that was learned for circuits of just that size, and random circuits. With
+--smallest also the smallest circuits that keep nine tenths. It takes about a minute a unit; what is in --out is not
+done again, so that it may be stopped and goes on where it was.
 
     python benchmarks/rankings.py --images ../shared/data/imagenet-sample --smallest 100 --out rankings.json
 """
@@ -33,7 +33,7 @@ from circuits.tracing.baselines import Mean
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.smallest import search
 from circuits.tracing.rankings.learned_mask import learn_mask
-from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, unit_scores
+from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, by_gain, unit_scores
 from circuits.tracing.target import target_of
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import open_images
@@ -60,7 +60,7 @@ def chosen_units(model: circuits.Model, per_branch: int, seed: int) -> list[tupl
 
 
 def at_peaks(train: Ablation) -> Tensor:
-    """|weight x activation|, a mean over the 32 strongest positions: as `trace` orders parents by default."""
+    """|weight x activation|, a mean over the 32 strongest positions: as `trace(by="weights")` orders parents."""
     (layer,) = train.layers
     peak, flat = train.clean.flatten(1).max(dim=1)
     images = [i for i in peak.argsort(descending=True).tolist() if peak[i] > 0][:32]
@@ -82,6 +82,12 @@ def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
     def signed(method: RankMethod) -> Callable[[int], Tensor]:
         return lambda _: scores(method).signed
 
+    def gain(size: int) -> Tensor:
+        chosen = by_gain(scores("gradient"), size)
+        return torch.zeros(train.model.layers[layer].channels).index_put_(
+            (torch.tensor(chosen),), torch.arange(size, 0, -1.0)
+        )
+
     def strong(size: int) -> Tensor:
         rng, strengths = np.random.default_rng(seed), train.strengths()
         chosen = null_circuits.among_strongest({layer: size}, strengths, rng)[layer]
@@ -93,6 +99,7 @@ def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
     return {
         "weight x activation at peaks": lambda _: at_peaks(train),
         **{method: by(method) for method in METHODS},
+        "gradient, by gain": gain,
         "gradient, by signed share": signed("gradient"),
         "integrated, by signed share": signed("integrated"),
         OWN: mask,
@@ -100,7 +107,9 @@ def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
     }
 
 
-def measured(train: Ablation, test: Ablation, seed: int, methods: Sequence[str]) -> dict[str, Row]:
+def measured(
+    train: Ablation, test: Ablation, seed: int, methods: Sequence[str], sizes: Sequence[int]
+) -> dict[str, Row]:
     """Method -> size -> share kept on other photographs; under "seconds" what the ranking took the CPU."""
     runs = ChannelEdits(test)
     result: dict[str, Row] = {}
@@ -108,7 +117,7 @@ def measured(train: Ablation, test: Ablation, seed: int, methods: Sequence[str])
         if methods and name not in methods:
             continue
         began = process_time()
-        numbers = {size: order(size).argsort(descending=True, stable=True)[:size].tolist() for size in SIZES}
+        numbers = {size: order(size).argsort(descending=True, stable=True)[:size].tolist() for size in sizes}
         seconds = process_time() - began
         shares = {str(size): test.share(runs.keep(set(units))) for size, units in numbers.items()}
         result[name] = {**shares, "seconds": seconds}
@@ -134,6 +143,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=500, help="others to test on")
     parser.add_argument("--smallest", type=int, default=0, help="photographs to look for smallest circuits on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of circuits")
     parser.add_argument("--methods", nargs="*", default=(), help="only these rows")
     parser.add_argument("--out", type=Path, default=Path("rankings.json"), help="results; those in it are not repeated")
     options = parser.parse_args()
@@ -145,6 +155,8 @@ def main() -> None:
         parser.error(f"{n} + {m} photographs of {len(order)}")
     parts = [("kept", order[:n])] + ([("smallest", order[: options.smallest])] if options.smallest else [])
     settings = {"images": photographs.digest, **{k: getattr(options, k) for k in ("photographs", "test", "seed")}}
+    if tuple(options.sizes) != SIZES:
+        settings["sizes"] = options.sizes
     results: dict[str, Any] = {"settings": settings, "kept": {}, "smallest": {}}
     if options.out.exists():
         results = json.loads(options.out.read_text(encoding="utf-8"))
@@ -175,29 +187,29 @@ def main() -> None:
             if kind == "smallest":
                 results[kind][unit] = smallest_of(train, test, options.seed)
             else:
-                results[kind][unit] = done | measured(train, test, options.seed, options.methods)
+                results[kind][unit] = done | measured(train, test, options.seed, options.methods, options.sizes)
             write_text_atomically(options.out, json.dumps(results, indent=1))
             print(kind, unit, results[kind][unit], flush=True)
-    table(results["kept"])
+    table(results["kept"], options.sizes)
     table_of_smallest(results["smallest"])
 
 
-def table(results: dict[str, dict[str, Row]]) -> None:
+def table(results: dict[str, dict[str, Row]], sizes: Sequence[int]) -> None:
     """Median share kept by branch and size, the share of that of a mask of its size, and the seconds of each method."""
     groups = {b: [r for unit, r in results.items() if b in ("all", unit.split()[1])] for b in (*BRANCHES, "all")}
     groups = {branch: rows for branch, rows in groups.items() if rows}
     print(f"\n{len(results)} units, " + ", ".join(f"{branch} {len(rows)}" for branch, rows in groups.items()))
     header(
-        "method", *(f"{branch}, {size}" for branch in groups for size in SIZES),
-        *(f"lowest, {size}" for size in SIZES), *(f"of the mask, {size}" for size in SIZES), "CPU s",
+        "method", *(f"{branch}, {size}" for branch in groups for size in sizes),
+        *(f"lowest, {size}" for size in sizes), *(f"of the mask, {size}" for size in sizes), "CPU s",
     )  # fmt: skip
     for method in next(iter(results.values()), {}):
-        cells = [median(r[method][str(size)] for r in rows) for rows in groups.values() for size in SIZES]
-        cells += [min(r[method][str(size)] for r in groups["all"]) for size in SIZES]
+        cells = [median(r[method][str(size)] for r in rows) for rows in groups.values() for size in sizes]
+        cells += [min(r[method][str(size)] for r in groups["all"]) for size in sizes]
         # of the better mask where the one for just that size was unlucky: a reference, not a bound
         of_mask = [
-            median(r[method][str(size)] / max(r[OWN][str(size)], r["mask"][str(size)]) for r in groups["all"])
-            for size in SIZES
+            median(r[method][str(size)] / max(r[m][str(size)] for m in (OWN, "mask") if m in r) for r in groups["all"])
+            for size in sizes
         ]
         seconds = median(r[method]["seconds"] for r in groups["all"])
         row(method, *(f"{cell:.2f}" for cell in cells + of_mask), f"{seconds:.1f}")

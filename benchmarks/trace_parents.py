@@ -1,11 +1,10 @@
 """Which way of choosing parents holds for `circuits.trace` itself: how much of a unit its first parents keep.
 
-Each unit is traced on some images with each way, and its first 4, 8 and 16 parents are tried on others: share of the
-explained variance kept, 0 with every unit of the layer before at its mean and 1 with none. Units are sampled at random
-among those that vary on the images: of GoogLeNet as many of each branch, on photographs; of `scenes`, `scenes-labels`
-and `scenes-vit` on drawn scenes.
+Each unit is traced on some scenes with each way, and its first 4, 8 and 16 parents are tried on others: share of the
+explained variance kept, 0 with every unit of the layer before at its mean and 1 with none. Units of the embedded
+networks are sampled at random among those that vary on the scenes. For GoogLeNet: `rankings.py --sizes 4 8 16`.
 
-    python benchmarks/trace_parents.py --images ../shared/data/imagenet-sample --out trace_parents.json
+    python benchmarks/trace_parents.py --out trace_parents.json
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from time import process_time
 import numpy as np
 import torch
 from _tables import header, row
-from rankings import BRANCHES, chosen_units
 
 import circuits
 from circuits.errors import CircuitsError
@@ -40,26 +38,23 @@ WAYS = {
     "mask": {"by": "mask"},
 }
 LAYERS = {"scenes": ("mixed4a", "mixed4b"), "scenes-labels": ("mixed4a", "mixed4b"), "scenes-vit": ("block1", "block3")}
-KERNELS = ("scenes", "scenes-labels", "googlenet-bvlc")
 Row = dict[str, float | list[float]]
 
 
 def targets(model: circuits.Model, images: Images, count: int, seed: int) -> list[tuple[str, str]]:
-    """`(unit, group)`: units to trace, with the branch or the layer that they are of."""
-    if model.name == "googlenet-bvlc":
-        return [(f"{block}:{unit}", branch) for block, branch, unit in chosen_units(model, count, seed)]
+    """`(unit, layer)`: units to trace."""
     rng, chosen = np.random.default_rng(seed), []
     for layer in LAYERS[model.name]:
         acts = circuits.capture(model, images, layer)[layer]
         channels = acts.movedim(1 if acts.ndim == 4 else -1, 0).flatten(1)
         varying = [c for c in range(len(channels)) if float(channels[c].std()) > 1e-3]
-        chosen += [(f"{layer}:{c}", layer) for c in sorted(rng.choice(varying, 2 * count, replace=False).tolist())]
+        chosen += [(f"{layer}:{c}", layer) for c in sorted(rng.choice(varying, count, replace=False).tolist())]
     return chosen
 
 
 def measured(model: circuits.Model, unit: str, source: str, traced: Images, test: Ablation) -> dict[str, Row]:
     """Way -> share kept with each number of parents; |remainder| / response; the CPU's seconds."""
-    ways = {k: v for k, v in WAYS.items() if model.name in KERNELS or not k.startswith("weights")}
+    ways = {k: v for k, v in WAYS.items() if model.name != "scenes-vit" or not k.startswith("weights")}
     result: dict[str, Row] = {}
     for name, options in ways.items():
         began = process_time()
@@ -74,9 +69,8 @@ def measured(model: circuits.Model, unit: str, source: str, traced: Images, test
 def main() -> None:
     """Measure what --out has not, write every unit as it comes, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="*", default=["scenes", "scenes-labels", "scenes-vit", "googlenet-bvlc"])
-    parser.add_argument("--images", default="../shared/data/imagenet-sample", help="photographs for GoogLeNet")
-    parser.add_argument("--units", type=int, default=4, help="of each branch of GoogLeNet; twice as many of a layer")
+    parser.add_argument("--models", nargs="*", default=list(LAYERS))
+    parser.add_argument("--units", type=int, default=8, help="of each layer")
     parser.add_argument("--traced", type=int, default=200, help="images to trace on")
     parser.add_argument("--test", type=int, default=300, help="others to test on")
     parser.add_argument("--seed", type=int, default=1)
@@ -85,8 +79,7 @@ def main() -> None:
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     for name in options.models:
         model, n, m = circuits.load(name), options.traced, options.test
-        source = options.images if name == "googlenet-bvlc" else f"scenes:{n + m}@{options.seed}"
-        images = open_images(source)
+        images = open_images(f"scenes:{n + m}@{options.seed}")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed)).tolist()
         # decoded once, not for each way
         halves = (images.subset(part).tensor(model.input) for part in (order[:n], order[n : n + m]))
@@ -96,8 +89,7 @@ def main() -> None:
             if unit in found:
                 continue
             target = target_of(model, unit)
-            before = "mixed3b_maxpool" if unit.startswith("mixed4a") and name == "googlenet-bvlc" else None
-            layer = before or str(model.before(unit.partition(":")[0]))
+            layer = str(model.before(group))
             try:
                 if test is None or test.layers != [layer]:
                     test = Ablation(model, target, [layer], others, Mean())
@@ -113,8 +105,8 @@ def main() -> None:
 
 
 def table(name: str, units: list[dict]) -> None:  # type: ignore[type-arg]
-    """Median share kept by group and width; the lowest; the median remainder; seconds."""
-    groups = [g for g in (*BRANCHES, *LAYERS.get(name, ())) if any(u["group"] == g for u in units)]
+    """Median share kept by layer and width; the lowest; the median remainder; seconds."""
+    groups = LAYERS[name]
     print(f"\n{name}: {len(units)} units\n")
     header("parents", *(f"{g}, {w}" for g in (*groups, "all", "lowest") for w in WIDTHS), "remainder", "CPU s")
     for way in units[0]["ways"]:

@@ -30,7 +30,7 @@ from circuits.tracing.curves.smallest import mask_circuit
 from circuits.tracing.rankings.ranking import rank, taken
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
-from zoo.common.checks import whole_number
+from zoo.common.checks import number, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -45,7 +45,7 @@ def score(
     against: Any = None,
     random: int = 50,
     limit: int = 200,
-    mask: bool = False,
+    mask: bool | float = False,
     keep_error: bool = False,
     seed: int = 0,
     batch_size: int = 32,
@@ -63,7 +63,7 @@ def score(
         limit: at most this many images are used (drawn with `seed`), spread over the whole source.
         mask: also learn a mask for circuits of this size, on half of the images, and try it, the circuit and the first
             units by gradient on the other half (`Score.comparison`). A circuit that was traced on these images has seen
-            them, the mask has not.
+            them, the mask has not. A share, as 0.9: only where faithfulness is below it.
         keep_error: where sources are latents, leave the error of their dictionary as it is. By default it is ablated,
             as every unit outside the circuit.
         seed: for the random circuits and the choice of images.
@@ -83,6 +83,8 @@ def score(
         raise CircuitsError(f"a score needs random circuits to compare with; got random={random}")
     whole_number("random", random)
     whole_number("limit", limit)
+    if not isinstance(mask, bool):
+        number("mask", mask, above=0, most=1)
     generator = torch.Generator().manual_seed(seed)
     dataset, chosen_baseline = sampled(open_images(images), baseline_of(baseline, against, seed=seed), limit, generator)
     if mask and len(dataset) < 4:
@@ -125,6 +127,7 @@ def score(
             for index in sorted(units):
                 without = {**circuit_units, layer: units - {index}}
                 minimality[ablation.sources[layer].address(index)] = faithfulness - keep(without)
+    wanted = mask if isinstance(mask, bool) else faithfulness < mask
     return Score(
         faithfulness=faithfulness,
         completeness=completeness,
@@ -140,7 +143,7 @@ def score(
         matched_faithfulness=tuple(matched_faithfulness),
         baseline=chosen_baseline.name,
         ablated=ablated_response(ablation),
-        comparison=_size_comparison(ablation, circuit_units, seed, batch_size) if mask else None,
+        comparison=_size_comparison(ablation, circuit_units, seed, batch_size) if wanted else None,
         errors_kept=keep_error if any("~" in layer for layer in circuit_units) else None,
     )
 

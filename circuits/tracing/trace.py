@@ -1,9 +1,9 @@
 """Trace a unit back to the units that excite and inhibit it.
 
-For every node of the circuit its parents are chosen among the units of the layer before: by default those that move it
-most over all positions, by gradient x (activation - mean), of the cheap ways the one whose parents keep most of a unit
-(docs/tracing.md); or by what they contribute where the target is most active, as weight x activation. The sources that
-are left out are summed in a `Rest`.
+For every node of the circuit its parents are chosen among the units of the layer before: by default those that explain
+most of it over all positions, by gradient x (activation - mean), of the cheap ways the one whose parents keep most of a
+unit (docs/tracing.md); or by what they contribute where the target is most active, as weight x activation. The sources
+that are left out are summed in a `Rest`.
 Source: Olah et al., Zoom In, Distill 2020; Voss et al., Visualizing Weights, Distill 2021; Nanda, Attribution Patching,
 2023.
 """
@@ -35,7 +35,7 @@ from circuits.tracing.ablation.sources import Latents, source_of
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
-from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores
+from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, by_gain, unit_scores
 from circuits.tracing.score import sampled, score
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
@@ -90,8 +90,9 @@ def trace(
         images: images in any form that `capture` takes; the target must be active on some of them.
         depth: how many layers to go back.
         width: sources of each node, the strongest by size, whether they excite or inhibit.
-        by: how the parents of each node are chosen. "gradient" (the default), "integrated", "patching" and "mask" do
-            as `circuits.rank` does, over all positions of at most 200 of the images; an edge's strength is then the
+        by: how the parents of each node are chosen. "gradient" (the default), "integrated", "patching" and "mask" rank
+            by the scores of `circuits.rank`, over all positions of at most 200 of the images; the first three take each
+            next parent by what it is expected to add to those before it (`by_gain`). An edge's strength is then the
             integrated gradient from the baseline at the positions traced, in sum the whole response. "weights"
             (expanded weight x activation), "attribution" (gradient x activation) and "ablation" (drop of the node's
             pre-activation when the source is set to its mean) look only at the positions traced. Where there are no
@@ -292,14 +293,20 @@ class _Sources:
             if self._pairs is not None and isinstance(baseline, Counterfactual):
                 check_pairs(images.subset(strongest).tensor(model.input).to(model.device), self._pairs, strongest)
 
-    def magnitudes(self, node: Unit, source: str) -> Tensor:
-        """How much each unit of the source moves the node `(S,)`."""
+    def chosen(self, node: Unit, source: str, count: int, of: int) -> tuple[list[int], Tensor]:
+        """The first `count` of the first `of` units of the source, and how much each of these moves the node."""
         ablation = self._ablation(node, source)
         try:
             ablation.check_reached()
         except CircuitsError as error:
             raise CircuitsError(f"{error}{_other_tokens(self.model, source)}") from error
-        return unit_scores(ablation, cast(RankMethod, self.by))[source].magnitude
+        scores = unit_scores(ablation, cast(RankMethod, self.by))[source]
+        scores = UnitScores(
+            scores.signed[:of], scores.magnitude[:of]
+        )  # further ones are no units: a dictionary's error
+        if self.by != "mask" and ablation.measure == "explained variance":
+            return by_gain(scores, count), scores.magnitude
+        return scores.magnitude.argsort(descending=True, stable=True)[:count].tolist(), scores.magnitude
 
     def _ablation(self, node: Unit, source: str) -> Ablation:
         target, key = target_of(self.model, node), (source, node.layer)
@@ -427,8 +434,11 @@ class _Step:
             bias += still
         strength = contributions.mean(dim=0)
         total = float(strength.sum()) + (error or 0.0)
-        size = self.sources.magnitudes(node, self.source)[: len(strength)] if self.by in RANKED else strength.abs()
-        chosen: list[int] = size.argsort(descending=True, stable=True)[:width].tolist()
+        if self.by in RANKED:
+            chosen, size = self.sources.chosen(node, self.source, width, len(strength))
+        else:
+            size = strength.abs()
+            chosen = size.argsort(descending=True, stable=True)[:width].tolist()
         sizes = strength.abs() if self.by == "mask" else size  # a mask's numbers have no scale
         floor = threshold * max((float(sizes[c]) for c in chosen), default=0.0)
         chosen = [c for c in chosen if strength[c] != 0 and float(sizes[c]) >= floor]

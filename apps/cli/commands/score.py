@@ -10,9 +10,9 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.commands.trace import check_random, scored
+from apps.cli.commands.trace import by_mask_command, check_random, scored
 from apps.cli.common import CommandResult, ImageOptions, Session, check_known
-from apps.cli.output.circuit_text import show_score
+from apps.cli.output.circuit_text import show_offer, show_score
 from apps.cli.registry import command
 
 
@@ -52,6 +52,7 @@ class ScoreCircuit(ImageOptions):
     def run(self, session: Session) -> CommandResult:
         """Score again, on these images."""
         from circuits.errors import CircuitsError
+        from circuits.plot.drawing.wording import ENOUGH
         from circuits.tracing.circuit import Circuit
 
         check_random(self.random)
@@ -77,6 +78,10 @@ class ScoreCircuit(ImageOptions):
         def show(console: Console) -> None:
             console.print(Text.assemble((circuit.target, "bold"), f"  {len(circuit.nodes) - 1} other units"))
             show_score(console, circuit)
+            show_offer(console, circuit, by_mask_command(self, model, circuit))
+            if circuit.score is not None and circuit.score.comparison is None and circuit.score.faithfulness < ENOUGH:
+                more = f"How much of what so few units can keep that is: {session.invocation} --mask"
+                console.print(Text(more, style="yellow"), soft_wrap=True)
 
         def write(folder: Path) -> None:
             circuit.save(folder / "circuit.json")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, loading_code, reporting
 from apps.cli.errors import UsageError
-from apps.cli.output.circuit_text import show_circuit
+from apps.cli.output.circuit_text import show_circuit, show_offer
 from apps.cli.output.console import clock
 from apps.cli.output.part_names import label_parts
 from apps.cli.registry import command
@@ -58,7 +59,8 @@ class Trace(ImageOptions):
     activation from the mean), become its parents, and theirs theirs for --depth steps. What each contributes, counted
     from its mean, is shown for the unit's top activating images. What is not listed is summed up, so that traced +
     others = all. The circuit is then scored: all other units are set to
-    their means, and the same is done with random circuits of the same size (--no-score skips that). With --out
+    their means, and the same is done with random circuits of the same size (--no-score skips that); where it keeps
+    less than .9, also with a learned mask of that size, and --by mask is offered if that keeps more. With --out
     comes a report: index.html, circuit.json, circuit.png, and the command and the Python that make it again.
 
     Example:
@@ -104,6 +106,7 @@ class Trace(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Trace, name the parts where they are known, score."""
+        from circuits.plot.drawing.wording import ENOUGH
         from circuits.tracing.trace import trace
 
         check_random(self.random)
@@ -132,15 +135,18 @@ class Trace(ImageOptions):
         if self.score:
             # latents cannot be held at their means before a max pool: they are ablated to what they are counted from
             latents = any("~" in layer for layer in circuit.layers[1:])
-            ablated = (
-                {"baseline": self.baseline or "mean", "against": self.counterfactuals(self.against)} if latents else {}
-            )
-            circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images, **ablated)
+            further: dict[str, Any] = {}
+            if latents:
+                further = {"baseline": self.baseline or "mean", "against": self.counterfactuals(self.against)}
+            elif min(len(images), self.score_images) > 3:  # by='mask' is of channels
+                further = {"mask": ENOUGH}
+            circuit = scored(session, model, circuit, images, self.random, self.seed, self.score_images, **further)
         visualizations = visualized(session, model, circuit, self.visualize, self.seed) if self.visualize else None
         seconds = elapsed()
 
         def show(console: Console) -> None:
             show_circuit(console, circuit)
+            show_offer(console, circuit, by_mask_command(self, model, circuit))
             console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
@@ -182,6 +188,29 @@ class Trace(ImageOptions):
                 f"images = visualize(model, units, steps={self.visualize}, seed={self.seed})",
             ]
         return "\n".join(lines) + "\n"
+
+
+def by_mask_command(options: ImageOptions, model: Model, circuit: Circuit) -> str:
+    """The command that gives the target of a circuit as many parents by a learned mask, with the model and the images.
+
+    Args:
+        options: of the command that traced or scored it; model: the circuit's; circuit: not of latents.
+    """
+    words = ["circuits", "trace", circuit.target, "--by", "mask"]
+    layer = circuit.layers[0]
+    for source in circuit.layers[1:]:
+        if model.before(layer) != source:
+            words += [word for name in circuit.layers[1:] for word in ("--layers", name)]
+            break
+        layer = source
+    words += ["--depth", str(len(circuit.layers) - 1), "--width", str(circuit.provenance.get("width", 6))]
+    for option in fields(ImageOptions):
+        value = getattr(options, option.name)
+        if value == option.default or option.name in ("out", "json", "debug"):
+            continue
+        name = "--model" if option.name == "own" else f"--{option.name.replace('_', '-')}"
+        words += [word for each in (value if isinstance(value, tuple) else (value,)) for word in (name, str(each))]
+    return shlex.join(words)
 
 
 def check_random(random: int) -> None:

@@ -126,6 +126,15 @@ def show_circuit(console: Console, circuit: Circuit) -> None:
         show_score(console, circuit)
 
 
+def show_offer(console: Console, circuit: Circuit, command: str) -> None:
+    """The command that chooses better parents, where the score has shown that there are such."""
+    from circuits.plot.drawing.wording import mask_offer
+
+    if offer := mask_offer(circuit):
+        console.print(Text(f"{offer}:", style="yellow"))
+        console.print(Text(f"  {command}", style="bold"), soft_wrap=True)
+
+
 def show_score(console: Console, circuit: Circuit) -> None:
     """The score of a circuit, and what each node is worth."""
     score = circuit.score

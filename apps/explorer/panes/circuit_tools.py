@@ -22,7 +22,14 @@ from circuits import plot
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
-from circuits.plot.drawing.wording import ablated_sentence, comparison_sentence, edge_effect, minus, name_of
+from circuits.plot.drawing.wording import (
+    ablated_sentence,
+    comparison_sentence,
+    edge_effect,
+    mask_offer,
+    minus,
+    name_of,
+)
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
 from circuits.tracing.rankings.ranking import rank
@@ -181,10 +188,12 @@ def show_score(at: Location, circuit: Circuit) -> None:
         return
     result, figure = scored
     st.image(figure, width=760, alt="faithfulness and completeness of the circuit beside random circuits")
+    offer = mask_offer(circuit.with_score(result))
     st.caption(
         f"Faithfulness {minus(f'{result.faithfulness:.2f}')}: above {result.faithfulness_percentile:.0f} % of "
         f"{result.n_random} {result.control}, of the same size, on {result.n_images} images. "
         f"{ablated_sentence(result)} {comparison_sentence(result)}"
+        + (f" {offer}: choose parents by a learned mask, above." if offer else "")
     )
 
 

@@ -331,7 +331,22 @@ def _scores(circuit: Circuit) -> list[str]:
         chance = median(score.control_faithfulness)
         count = f"{score.n_random} {score.control}" if score.n_random > 1 else "one of the " + score.control
         text += f"; the median of {count}, of its size, retains {minus(f'{chance:.2f}')}"
-    return [text + ".", *(sentence for sentence in (ablated_sentence(score), comparison_sentence(score)) if sentence)]
+    offer = mask_offer(circuit)
+    offer += ": trace it with by='mask' (--by mask)." if offer else ""
+    further = (ablated_sentence(score), comparison_sentence(score), offer)
+    return [text + ".", *(sentence for sentence in further if sentence)]
+
+
+ENOUGH = 0.9
+"""Share of what a learned mask of its size keeps: below it another way of choosing parents is worth its time."""
+
+
+def mask_offer(circuit: Circuit) -> str:
+    """That a learned mask chooses better parents, where its score has shown it; else empty."""
+    p = None if circuit.score is None else circuit.score.comparison
+    if p is None or circuit.by == "mask" or p.mask <= 0 or p.share >= ENOUGH * p.mask:
+        return ""
+    return f"By a learned mask as many units keep {minus(f'{p.mask:.2f}')} instead of {minus(f'{p.share:.2f}')}"
 
 
 def held_at(baseline: str) -> str:

@@ -34,6 +34,34 @@ class UnitScores:
     magnitude: Tensor
 
 
+def by_gain(scores: UnitScores, count: int) -> list[int]:
+    """The first `count` units, each the one that is expected to take away most of what those before it leave.
+
+    With F what full ablation takes away from the response and d_c what ablating unit c does, the signed share is
+    <F, d_c> and the squared magnitude <d_c, d_c>, in units of the variance. The units chosen so far carry a share p of
+    F. Taken to carry that share of all but c, they leave (1 - p) F + p d_c, of which c takes away
+
+        2 (1 - p) <F, d_c> + (2 p - 1) <d_c, d_c>.
+
+    So the first parent is the one that keeps most alone, the last the one without which the rest loses most: the order
+    lies between that by signed share, which overshoots where many units push the same way, and that by magnitude, which
+    for few parents chooses such as lead away from the response (docs/tracing.md).
+
+    Args:
+        scores: under a measure of explained variance; count: at most the number of units.
+    """
+    signed, squares = scores.signed.double(), scores.magnitude.double().square()
+    whole, left, order = float(signed.sum()), torch.ones(len(signed), dtype=torch.bool), list[int]()
+    if not whole > 0:  # full ablation takes nothing away by these numbers: there is no share of it
+        return list(scores.magnitude.argsort(descending=True, stable=True)[:count].tolist())
+    for _ in range(min(count, len(signed))):
+        share = float(signed[~left].sum()) / whole
+        gain = 2 * (1 - share) * signed + (2 * share - 1) * squares
+        order.append(int(gain.masked_fill(~left, -torch.inf).argmax()))
+        left[order[-1]] = False
+    return order
+
+
 def unit_scores(
     ablation: Ablation, method: RankMethod, *, steps: int | None = None, seed: int = 0
 ) -> dict[str, UnitScores]:

@@ -308,6 +308,22 @@ def test_trace_shows_the_tree_the_sum_and_the_score(cli: Cli) -> None:
         assert words in ran.out
 
 
+def test_a_circuit_that_keeps_little_offers_the_command_that_keeps_more(cli: Cli, tmp_path: Path) -> None:
+    few = ("--weights", "random", "--images", "scenes:24", "--random", "2")
+    ran = cli("trace", "scenes/mixed4a:1", *few, "--width", "1", "--by", "weights", "--out", tmp_path / "report")
+    assert ran.code == 0, ran.err
+    document = json.loads((tmp_path / "report" / "circuit.json").read_text("utf-8"))
+    beside = document["score"]["comparison"]
+    assert document["score"]["faithfulness"] < 0.9 and beside["share"] < 0.9 * beside["mask"]
+    offered = next(line for line in ran.out.splitlines() if "--by mask" in line).strip()
+    expected = "circuits trace scenes/mixed4a:1 --by mask --depth 1 --width 1 --weights random --images scenes:24"
+    assert offered == expected and f"instead of {beside['share']:.2f}:" in ran.out
+    again = cli(*shlex.split(offered)[1:], "--no-score", "--json")
+    assert again.code == 0 and again.json["by"] == "mask" and len(again.json["edges"]) == 1
+    ran = cli("score", tmp_path / "report", *few)
+    assert f"circuits score {tmp_path / 'report'} {shlex.join(few)} --mask" in ran.out
+
+
 def test_trace_at_a_position_shows_the_sum_there(cli: Cli) -> None:
     document = cli("trace", "scenes/mixed4a:1@3,5", "--weights", "random", "--no-score", *FEW, "--json").json
     assert document["target"] == "scenes/mixed4a:1@3,5" and document["rest"]

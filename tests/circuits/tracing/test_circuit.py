@@ -152,8 +152,9 @@ def test_nodes_are_found_by_address_with_or_without_the_model(scored: Circuit) -
 
 def test_parents_come_strongest_first(scored: Circuit, planted: circuits.Model) -> None:
     images = nets.clutter(8)
-    ranking = circuits.rank(planted, scored.target, images=images, share=1.0)
-    assert [e.source for e in scored.into(scored.target)] == list(ranking.units[:3])
+    by_mask = circuits.trace(planted, scored.target, images=images, width=3, by="mask")
+    ranking = circuits.rank(planted, scored.target, images=images, share=1.0, method="mask")
+    assert [e.source for e in by_mask.edges] == list(ranking.units[:3])
     by_weights = circuits.trace(planted, scored.target, images=images, width=3, by="weights")
     strengths = [abs(e.strength) for e in by_weights.edges]
     assert strengths == sorted(strengths, reverse=True) and len(strengths) == 3

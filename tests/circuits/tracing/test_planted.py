@@ -190,7 +190,25 @@ def test_the_threshold_of_ranked_parents_is_a_share_of_the_largest_magnitude(pla
     ranking = circuits.rank(planted, target, images=images, share=1.0)
     share = (ranking.magnitudes[1] + ranking.magnitudes[2]) / 2 / ranking.magnitudes[0]
     circuit = circuits.trace(planted, target, images=images, threshold=share)
-    assert [edge.source for edge in circuit.edges] == list(ranking.units[:2])
+    assert {edge.source for edge in circuit.edges} == set(ranking.units[:2])
+
+
+def test_parents_are_ordered_by_what_they_add_to_those_before_them(planted: circuits.Model) -> None:
+    """Against the definition: scores of `rank`, and the gain worked out unit by unit."""
+    images, target = nets.clutter(), f"objects:{CAR}"
+    ranking = circuits.rank(planted, target, images=images, share=1.0)
+    scores = dict(zip(ranking.units, zip(ranking.scores, ranking.magnitudes, strict=True), strict=True))
+    chosen: list[str] = []
+    for _ in range(4):
+        p = sum(scores[unit][0] for unit in chosen) / sum(ranking.scores)
+        gains = {
+            unit: (1 - p) ** 2 - ((1 - p) ** 2 - 2 * (1 - p) * s - (2 * p - 1) * m * m)
+            for unit, (s, m) in scores.items()
+            if unit not in chosen
+        }
+        chosen.append(max(gains, key=lambda unit: gains[unit]))
+    circuit = circuits.trace(planted, target, images=images, width=4)
+    assert [edge.source for edge in circuit.edges] == chosen
 
 
 def test_images_to_rank_on_are_sampled_at_random(planted: circuits.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.errors import AddressError, CircuitsError
-from circuits.plot.drawing.wording import comparison_sentence
+from circuits.plot.drawing.wording import comparison_sentence, mask_offer
 from circuits.tracing.circuit import Circuit
 from tests import nets
 
@@ -235,6 +235,14 @@ def test_a_score_beside_a_mask_is_measured_on_images_that_the_mask_did_not_see(p
     plain = circuits.score(planted, circuit, images=images, random=2, seed=3)
     assert plain == replace(score, comparison=None) and comparison_sentence(plain) == ""
     assert "comparison" not in replace(circuit, score=plain).to_json()["score"]
+    above, below = score.faithfulness - 0.01, min(1.0, score.faithfulness + 0.01)
+    assert circuits.score(planted, circuit, images=images, random=2, mask=above, seed=3) == plain
+    assert circuits.score(planted, circuit, images=images, random=2, mask=below, seed=3) == score
+    worse = replace(beside, share=0.89 * beside.mask)
+    assert "as many units keep" in mask_offer(replace(circuit, score=replace(score, comparison=worse)))
+    for good in (replace(beside, share=0.91 * beside.mask), None):
+        assert mask_offer(replace(circuit, score=replace(score, comparison=good))) == ""
+    assert mask_offer(replace(circuit, by="mask", score=replace(score, comparison=worse))) == ""
     with pytest.raises(CircuitsError, match="give 4, not 3"):
         circuits.score(planted, circuit, images=images[:3], random=1, mask=True)
 

@@ -153,8 +153,7 @@ def test_a_trace_gives_what_each_source_has_above_its_mean(case: Case) -> None:
     target = _folded(case.hooked("block").detach())
     unit = int(target.amax((2, 3)).amin(0).argmax())
     circuit = circuits.trace(case.model, f"block:{unit}", images=case.images, layers=["stem"], width=6)
-    ranking = circuits.rank(case.model, f"block:{unit}", images=case.images, layers=["stem"], share=1.0)
-    assert [e.source for e in circuit.edges] == list(ranking.units[: len(circuit.edges)]) and circuit.by == "gradient"
+    assert circuit.by == "gradient" and 0 < len(circuit.edges) <= 6
     (rest,) = circuit.rest
     response = target[:, unit].flatten(1).amax(1)
     assert rest.total + rest.bias == pytest.approx(float(response[response > 0].mean()), rel=2e-2)
