@@ -60,10 +60,13 @@ def test_every_result_is_shown_in_a_browser(tmp_path: Path) -> None:
                     """document.body.style.cssText += 'background:#111;color:#fff;--jp-content-font-color1:#fff;"""
                     """--jp-ui-font-color1:#fff;--jp-rendermime-table-row-background:#222;--jp-layout-color0:#111'"""
                 )
-            page.locator("iframe").first.scroll_into_view_if_needed()
-            page.wait_for_timeout(1000)  # a frame is painted after it was loaded
             for name, cell in zip(EXAMPLES, outputs, strict=True):
                 shown = cell.locator(".jp-OutputArea-output")
+                cell.scroll_into_view_if_needed()
+                for frame in cell.locator("iframe").all():
+                    page.wait_for_timeout(1000)  # it is painted after it came into view
+                    words = frame.content_frame.locator("body").inner_text()
+                    problems += [] if len(words) > 200 else [f"{name}: an empty frame"]
                 if not shown.count() or not shown.first.bounding_box():
                     problems.append(f"{name}: nothing is shown")
                 elif shown.first.evaluate(WIDE):

@@ -186,7 +186,7 @@ def attribution_figure(
     across = side + 18 + (side + 18 if checks else 0) + bars
     figure, axes = canvas.page(2 * MARGIN + across, MARGIN + 58 + len(rows) * step)
     about = "left by position, middle lost when one position is ablated, right" if checks else "left by position, right"
-    _title(axes, f"Attribution of classes to {rows[0].source}", f"orange for it, blue against it; {about} by channel")
+    _title(axes, f"Attribution to {rows[0].source}", f"orange for it, blue against it; {about} by channel")
     gray = _gray(image)
     for i, row in enumerate(rows):
         y = MARGIN + 78 + i * step
