@@ -8,54 +8,65 @@ Everything has one address, `model/layer:unit@y,x`. Functions return results, an
 """
 
 import warnings
+from typing import TYPE_CHECKING
 
-from circuits import stimuli
-from circuits.activations.atlas import Atlas, AtlasSettings
-from circuits.activations.atlas_builder import activation_atlas
-from circuits.activations.neuron_groups import Groups, neuron_groups
-from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
-from circuits.activations.spatial_attribution import spatial_attribution
-from circuits.attribution.attribute import Attribution, attribute
-from circuits.attribution.expanded_weights import ExpandedWeights, best_case_weights, example_weights, expanded_weights
-from circuits.attribution.heatmaps import Heatmap, heatmap
-from circuits.common.untrained import untrained
-from circuits.dataset.accuracy import Accuracy, accuracy
-from circuits.dataset.concept_search import Finding, Findings, TopImage, find
-from circuits.dataset.labels.label import label
-from circuits.dataset.labels.results import PartLabels, UnitLabel, read_labels
-from circuits.dataset.scan import scan
-from circuits.dataset.scan_results import Scan, read_scan
 from circuits.errors import CircuitsError
-from circuits.network.address import Unit
-from circuits.network.basis import Basis, Directions
-from circuits.network.hooks import capture
-from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
-from circuits.network.layer import Layer
-from circuits.network.model import Model, load, wrap
-from circuits.tracing import baselines, benchmark
-from circuits.tracing.baselines import Patch
-from circuits.tracing.circuit import Circuit, Edge, Node, diff
-from circuits.tracing.circuit_score import Score
-from circuits.tracing.curves.size_curve import SizeCurve, size_curve
-from circuits.tracing.curves.smallest import SmallestCircuit, smallest
-from circuits.tracing.rankings.ranking import Ranking, rank
-from circuits.tracing.score import score
-from circuits.tracing.trace import trace
-from circuits.tuning import Tuning, detectors, joint_tuning, tune
-from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule
-from circuits.units.branch_specialization import branch_enrichment, branch_structure
-from circuits.units.channel_dissection import dissect
-from circuits.units.dossier import explain
-from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
-from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
-from circuits.units.similarity import Neighbors, UnitSimilarity, neighbors, similarity
-from circuits.units.universality import Matches, match
-from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
-from circuits.visualization import RenderSettings, Visualization, Visualizations, visualize
-from zoo.cards import register
 from zoo.common.drawings import drawn_by
 from zoo.common.installation import installation_problem
-from zoo.inputs import InputSpec
+from zoo.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from circuits import stimuli
+    from circuits.activations.atlas import Atlas, AtlasSettings
+    from circuits.activations.atlas_builder import activation_atlas
+    from circuits.activations.neuron_groups import Groups, neuron_groups
+    from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
+    from circuits.activations.spatial_attribution import spatial_attribution
+    from circuits.attribution.attribute import Attribution, attribute
+    from circuits.attribution.expanded_weights import (
+        ExpandedWeights,
+        best_case_weights,
+        example_weights,
+        expanded_weights,
+    )
+    from circuits.attribution.heatmaps import Heatmap, heatmap
+    from circuits.common.untrained import untrained
+    from circuits.dataset.accuracy import Accuracy, accuracy
+    from circuits.dataset.concept_search import Finding, Findings, TopImage, find
+    from circuits.dataset.labels.label import label
+    from circuits.dataset.labels.results import PartLabels, UnitLabel, read_labels
+    from circuits.dataset.scan import scan
+    from circuits.dataset.scan_results import Scan, read_scan
+    from circuits.network.address import Unit
+    from circuits.network.basis import Basis, Directions
+    from circuits.network.hooks import capture
+    from circuits.network.interventions import Ablate, Add, Clamp, Edit, Scale, Set, edit
+    from circuits.network.layer import Layer
+    from circuits.network.model import Model, load, wrap
+    from circuits.tracing import baselines, benchmark
+    from circuits.tracing.baselines import Patch
+    from circuits.tracing.circuit import Circuit, Edge, Node, diff
+    from circuits.tracing.circuit_score import Score
+    from circuits.tracing.curves.size_curve import SizeCurve, size_curve
+    from circuits.tracing.curves.smallest import SmallestCircuit, smallest
+    from circuits.tracing.rankings.ranking import Ranking, rank
+    from circuits.tracing.score import score
+    from circuits.tracing.trace import trace
+    from circuits.tuning import Tuning, detectors, joint_tuning, tune
+    from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule  # type: ignore[no-redef]
+    from circuits.units.branch_specialization import branch_enrichment, branch_structure
+    from circuits.units.channel_dissection import dissect
+    from circuits.units.dossier import explain
+    from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
+    from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
+    from circuits.units.similarity import Neighbors, UnitSimilarity, neighbors, similarity
+    from circuits.units.universality import Matches, match
+    from circuits.units.weight_factors import Factors, Families, families, one_sided_nmf
+    from circuits.visualization import RenderSettings, Visualization, Visualizations, visualize
+    from zoo.cards import register
+    from zoo.inputs import InputSpec
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 drawn_by("circuits.plot.results")
 if _problem := installation_problem():

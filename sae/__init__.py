@@ -8,35 +8,40 @@ other::
     model.attach("mixed4c", "topk", sae.load("mixed4c-topk"))                  # units mixed4c~topk:0, ...
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from sae import steering, superposition
-from sae.architectures.base import SAE, SAEConfig, build, list_architectures, register
-from sae.architectures.batchtopk import BatchTopK
-from sae.architectures.gated import Gated
-from sae.architectures.jumprelu import JumpReLU
-from sae.architectures.matryoshka import Matryoshka
-from sae.architectures.relu import ReLU
-from sae.architectures.topk import TopK
-from sae.data.activations import Activations, Sampling, SiteStream, collect
-from sae.data.disk_shards import Shards, open_shards, store
-from sae.data.site import Site
-from sae.data.streams import RankShare, Stream, TensorStream
-from sae.data.vision_site import VisionSite
 from sae.errors import FormatError, SAEError, TrainingError
-from sae.evaluation import metrics
-from sae.evaluation.evaluate import Evaluation, evaluate
-from sae.evaluation.sweep_table import summary
-from sae.formats import load, save
-from sae.language import LanguageSite, open_texts, read_texts
-from sae.steering import LatentEdit, Steering, When, steer
-from sae.superposition import geometry
-from sae.training import sweeps
-from sae.training.reporting import Report, tensorboard, wandb
-from sae.training.settings import TrainingSettings
-from sae.training.sweeps import sweep
-from sae.training.train import Run, Runs, train
 from zoo.common.drawings import drawn_by
+from zoo.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from sae import steering, superposition
+    from sae.architectures.base import SAE, SAEConfig, build, list_architectures, register
+    from sae.architectures.batchtopk import BatchTopK
+    from sae.architectures.gated import Gated
+    from sae.architectures.jumprelu import JumpReLU
+    from sae.architectures.matryoshka import Matryoshka
+    from sae.architectures.relu import ReLU
+    from sae.architectures.topk import TopK
+    from sae.data.activations import Activations, Sampling, SiteStream, collect
+    from sae.data.disk_shards import Shards, open_shards, store
+    from sae.data.site import Site
+    from sae.data.streams import RankShare, Stream, TensorStream
+    from sae.data.vision_site import VisionSite
+    from sae.evaluation import metrics
+    from sae.evaluation.evaluate import Evaluation, evaluate
+    from sae.evaluation.sweep_table import summary
+    from sae.formats import load, save
+    from sae.language import LanguageSite, open_texts, read_texts
+    from sae.steering import LatentEdit, Steering, When, steer
+    from sae.superposition import geometry  # type: ignore[no-redef]
+    from sae.training import sweeps
+    from sae.training.reporting import Report, tensorboard, wandb
+    from sae.training.settings import TrainingSettings
+    from sae.training.sweeps import sweep
+    from sae.training.train import Run, Runs, train
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 drawn_by("sae.evaluation.result_figures")
 

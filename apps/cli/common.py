@@ -179,6 +179,9 @@ class ModelOptions(Command):
 
             for name_given, folder in map(sae_option, self.sae):
                 attach_folder(model, folder, name_given)
+        from apps.cli.output.completion.known import remember
+
+        remember(model)
         return model
 
     def units_of(self, addresses: Sequence[str]) -> tuple[Model, list[Unit]]:

@@ -193,7 +193,7 @@ def weights() -> Iterator[Finding]:
 def folders() -> Iterator[Finding]:
     """The cache and the disks."""
     try:
-        from zoo.weights.loading import home
+        from zoo.common.files import home
     except Exception:  # reported above
         return
     cache = home()

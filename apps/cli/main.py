@@ -95,6 +95,11 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["--complete"]:  # what a shell asks when Tab is pressed
+        from apps.cli.output.completion.words import complete
+
+        print("\n".join(complete(" ".join(arguments[1:]))))
+        return DONE
     missing = [name for name in ("tyro", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"the command line needs {' and '.join(missing)}: pip install 'vision-circuits[cli]'")

@@ -53,6 +53,7 @@ RUNS = {
     "images": "scenes --n 26",
     "demo": "--n 26",
     "doctor": "",
+    "completion": "bash",
     "verify": "library",
     "layers": f"netz {OWN}",
     "scan": f"netz {OWN} {PHOTOS} {STORE} --top 5 --samples 64",

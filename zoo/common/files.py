@@ -10,9 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from zoo.errors import FileError, shorten
+
+HOME_VARIABLE = "CIRCUITS_HOME"
+
+
+def home() -> Path:
+    """The folder for what this project keeps between runs: `$CIRCUITS_HOME` or the platform's user cache."""
+    if chosen := os.environ.get(HOME_VARIABLE):
+        return Path(chosen).expanduser()
+    return user_cache_path("vision-circuits", appauthor=False)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
-from zoo.common.files import write_atomically
+from zoo.common.files import home, write_atomically
 from zoo.common.reading import LARGEST_WEIGHT, check_regular, open_file
 from zoo.common.stored import sha256
 from zoo.errors import FileError, WeightsError, nearest, shorten
@@ -35,7 +34,6 @@ from zoo.weights import download, graphdef
 log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "CIRCUITS_WEIGHTS"
-HOME_VARIABLE = "CIRCUITS_HOME"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pb")
 _CHUNK = 1 << 20
 
@@ -53,13 +51,6 @@ class WeightsStatus:
     available: bool
     path: Path | None
     how: str
-
-
-def home() -> Path:
-    """The folder for what this project keeps between runs: `$CIRCUITS_HOME` or the platform's user cache."""
-    if chosen := os.environ.get(HOME_VARIABLE):
-        return Path(chosen).expanduser()
-    return user_cache_path("vision-circuits", appauthor=False)
 
 
 def cache_folder() -> Path:

@@ -58,7 +58,7 @@ class Rank(ImageOptions):
     """What of the target's response counts; by default its mean with --against and for predictions, else the explained
     variance."""
     curve: bool = True
-    """Try circuits of growing size on the images that were not ranked on."""
+    """Do not try circuits of growing size on the images that were not ranked on."""
     random: int = 20
     """How many random circuits of each kind and size to compare with."""
     keep: float | None = None

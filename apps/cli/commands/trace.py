@@ -93,7 +93,7 @@ class Trace(ImageOptions):
     store: Path | None = None
     """Store with part labels (`circuits label`): units are named after the parts that they detect."""
     score: bool = True
-    """Try the circuit against random ones of the same size."""
+    """Do not try the circuit against random ones of the same size."""
     random: int = 50
     """How many random circuits to compare with."""
     score_images: int = 100

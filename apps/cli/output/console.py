@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ TINY = 2e-5
 """What a sum in float32 leaves over; shown as 0."""
 PATIENCE = 2.0
 """Seconds of work before progress is shown."""
+EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 ORANGE, BLUE = "#e07b1a", "#4a90d9"
 """What excites and what inhibits: the figures' colors, light enough for a dark terminal."""
@@ -51,12 +54,32 @@ Report = Callable[[int, int], None]
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Report | None]:
-    """A bar on stderr for work over two seconds, on a terminal; the value is called with (done, total)."""
-    if not sys.stderr.isatty():
-        yield None
+    """Progress on stderr of work that takes long; the value is called with (done, total).
+
+    On a terminal it is a bar, after two seconds; elsewhere, in a log, a plain line now and then.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield _Lines(what).report
         return
     with _Bar(what) as bar:
         yield bar.report
+
+
+class _Lines:
+    """A line of progress every `EVERY` seconds at most, and none of work that ends before."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._begun = self._last = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < EVERY:
+            return
+        self._last = now
+        count = f"{done}/{total}" if total else str(done)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it
+            print(f"circuits: {self._what} {count}, {now - self._begun:.0f} s", file=sys.stderr, flush=True)
 
 
 class _Bar:

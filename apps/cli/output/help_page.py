@@ -27,7 +27,7 @@ circuits trace scenes/mixed4a:11 --out report         trace its circuit\
 
 _COMMON = """\
 Every command takes --out DIR (results as files), --json (one JSON document on stdout, messages on stderr),
---seed, --device and --help. Exit codes: 0 done, 2 bad input (one line gives the reason), 1 anything else.\
+--seed, --device and --help. Exit codes: 0 done, 2 bad input (one line gives the reason), 130 interrupted, 1 else.\
 """
 
 

@@ -1,0 +1,1 @@
+"""Shell completion: `circuits completion bash` prints the script, `circuits --complete LINE` answers it."""

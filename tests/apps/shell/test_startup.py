@@ -1,0 +1,71 @@
+"""What starting imports: nothing that the user has not asked for. Times are measured by benchmarks/startup.py."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import circuits
+import circuits.plot
+import sae
+import zoo
+import zoo.images
+import zoo.networks
+from tests.apps.terminal import ROOT
+
+HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "networkx", "cv2", "torchvision", "transformers", "pandas")
+
+
+def imported(code: str) -> set[str]:
+    """Which heavy packages a fresh process has imported after `code`."""
+    report = f"\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(ran.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("package", ["zoo", "circuits", "sae", "zoo.errors", "apps.cli.main", "apps.cli.common"])
+def test_importing_a_package_imports_nothing_heavy(package: str) -> None:
+    assert imported(f"import {package}") == set()
+
+
+def test_loading_a_network_needs_no_library_of_figures_or_statistics() -> None:
+    assert imported("import circuits; circuits.load('scenes')") <= {"torch", "numpy", "torchvision", "cv2"}
+
+
+def test_explaining_a_unit_in_a_terminal_draws_nothing(tmp_path: Path) -> None:
+    circuits.scan(circuits.load("scenes"), "scenes:26", tmp_path, layers=["mixed3b", "mixed4a", "mixed4b"])
+    arguments = ["explain", "scenes/mixed4a:11", "--store", str(tmp_path)]
+    code = f"from apps.cli.main import main; assert main({arguments}) == 0"
+    assert not imported(code) & {"matplotlib", "sklearn", "scipy", "networkx", "transformers", "pandas"}
+
+
+LAZY = [zoo, zoo.images, zoo.networks, circuits, circuits.plot, sae, sae.steering]
+"""Packages that import their names when they are first used."""
+
+
+@pytest.mark.parametrize("package", LAZY, ids=lambda package: package.__name__)
+def test_every_public_name_is_there_when_it_is_used(package: ModuleType) -> None:
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name) is getattr(package, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("package", LAZY, ids=lambda package: package.__name__)
+def test_no_lazy_name_is_that_of_another_thing_in_a_module(package: ModuleType) -> None:
+    """Importing `package.name` as a module would put the module in the place of a function of that name."""
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
+    assert all(isinstance(getattr(package, name), ModuleType) for name in modules)
+    assert not modules or f"from {package.__name__} import" in inspect.getsource(package)
+
+
+def test_all_lazy_packages_are_tested() -> None:
+    lazy = {path.parent for path in ROOT.glob("[a-z]*/**/__init__.py") if "lazy_names(" in path.read_text("utf-8")}
+    assert lazy == {Path(package.__path__[0]) for package in LAZY}

@@ -1,0 +1,51 @@
+"""Packages whose public names are imported when they are first used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that imports its public names under `if TYPE_CHECKING:`.
+
+    They are read from the source of its `__init__`, so that each stands there once, where type checkers, editors and
+    the documentation read it, too. Importing the package then imports none of them: what a user's script does not
+    use costs it nothing.
+
+    Args:
+        package: name of the package, which is being imported: `__getattr__, __dir__ = lazy_names(__name__)`.
+    """
+    module = sys.modules[package]
+    homes = _homes(module.__spec__.loader.get_source(package))  # type: ignore[union-attr]
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home, original = homes[name]
+        parent = importlib.import_module(home)
+        submodule = home == package or not hasattr(parent, original)
+        value = importlib.import_module(f"{home}.{original}") if submodule else getattr(parent, original)
+        setattr(module, name, value)
+        return value
+
+    return get, lambda: sorted({*vars(module), *homes})
+
+
+def _homes(source: str) -> dict[str, tuple[str, str]]:
+    """Name -> the module that it is imported from, and what it is called there."""
+    guarded = (
+        node
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in block.body
+    )
+    return {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in guarded
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
