@@ -122,7 +122,8 @@ class InputSpec:
             x = x - torch.tensor(self.mean, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
         if any(s != 1.0 for s in self.std):
             x = x / torch.tensor(self.std, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
-        return self.unfolded(x)
+        # never the images themselves: a network may write into its input
+        return self.unfolded(images.clone() if x is images else x)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Images in [0, 1] of tensors `(N, channels, H, W)` that the network takes as they are: undoes `normalize`.

@@ -20,7 +20,7 @@ from torch import Tensor
 from circuits.attribution.frozen_attention import frozen_weights
 from circuits.attribution.kernel_composition import compose, support
 from circuits.attribution.linearity import LinearPath, first_nonlinear, probe_images
-from circuits.errors import AddressError, GraphError
+from circuits.errors import AddressError, CaptureError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import editing, frozen, outputs, read
@@ -153,7 +153,13 @@ def expanded_weights(
         return _with_attention(model, at.layer, target, attention, images)
     with model.lock:  # the linearized network runs, too, and one at a time
         if model.graph is None:
-            result = _through_module(model, base, targets)
+            try:
+                result = _through_module(model, base, targets)
+            except CaptureError as error:  # it branches on its activations
+                raise GraphError(
+                    f"the linearized network takes another branch, without {base} or {targets.layer}: "
+                    "no kernels lie between them"
+                ) from error
         else:
             result = _through_graph(model, model.graph, base, targets, method, max_memory)
     if part is not None:

@@ -71,7 +71,7 @@ def _patterns(graph: Graph, begin: fx.Node, end: fx.Node) -> list[fx.Node]:
     if pieces:
         raise GraphError(
             f"{title(pieces[0])} is attention in one piece, whose pattern cannot be held: build the network with an "
-            "explicit softmax (timm.layers.set_fused_attn(False))"
+            "explicit softmax (timm: `timm.layers.set_fused_attn(False)`; nn.MultiheadAttention has no other form)"
         )
     held = [i for n in path if graph.layouts[n] != PATTERN for i in n.all_input_nodes if graph.layouts[i] == PATTERN]
     if not held:

@@ -9,7 +9,7 @@ in-place ReLU further on would overwrite it; weights and hook count are the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from weakref import finalize
 
@@ -20,7 +20,9 @@ from circuits.errors import CaptureError, ModelError, shorten
 from circuits.network.graph import name_calls
 from circuits.network.layer import Layer, Network
 from circuits.network.layers.axes import Layouts, grid_of
+from circuits.network.layers.crossing import stages
 from circuits.network.layers.declared import declared
+from circuits.network.layers.find import split_call
 from circuits.network.layers.labels import Labels, Lost
 from circuits.network.layers.readings import layouts_of
 from circuits.network.layers.tracking import labeled, labels_of, tracking
@@ -145,27 +147,13 @@ def behind_output(module: nn.Module, example: Tensor, output: Output) -> tuple[l
     Returns:
         Names of layers, the nearest to the output first; and all tensors put out.
     """
-    calls: list[tuple[str, tuple[Any, bool]]] = []
-
-    def record(path: str, weighted: bool) -> Callable[[nn.Module, Any, Any], None]:
-        def act(_module: nn.Module, _inputs: Any, out: Any) -> None:
-            calls.append((path, (out.grad_fn if isinstance(out, Tensor) else None, weighted)))
-
-        return act
-
-    with ExitStack() as stack:
-        for path, part in module.named_modules():
-            if path:
-                weighted = any(True for _ in part.parameters())
-                stack.enter_context(hooked(part, record(path, weighted)))
-        stack.enter_context(frozen(module))
-        stack.enter_context(torch.enable_grad())
-        whole = module(example.clone().requires_grad_())
+    functions, whole = _functions(module, example)
     out = selected(whole, output)
     if not isinstance(out, Tensor):
         return [], list(outputs_of(whole))
     layers: dict[Any, list[tuple[str, bool]]] = {}
-    for name, (fn, weighted) in name_calls(calls).items():
+    for name, fn in functions.items():
+        weighted = any(True for _ in module.get_submodule(split_call(name)[0]).parameters())
         layers.setdefault(fn, []).append((name, weighted))
     names: list[str] = []
     at = out.grad_fn
@@ -175,6 +163,48 @@ def behind_output(module: nn.Module, example: Tensor, output: Output) -> tuple[l
         before = [fn for fn, _ in at.next_functions if fn is not None]
         at = before[0] if len(before) == 1 and not any(weighted for _, weighted in here) else None
     return names, [("", out)]
+
+
+def crossed(module: nn.Module, example: Tensor, output: Output) -> list[list[str]]:
+    """The layers that every path crosses, by stages, for networks without a graph; none where autograd sees no path.
+
+    Raises:
+        ModelError: its modules run again when gradients are asked for, and hooks with them.
+    """
+    functions, whole = _functions(module, example, once=True)
+    ends = [out.grad_fn for _, out in outputs_of(selected(whole, output))]
+    return stages(functions, ends, module)
+
+
+def _functions(module: nn.Module, example: Tensor, once: bool = False) -> tuple[dict[str, Any], Any]:
+    """Layer name -> the function by which autograd knows its output, or None; and what the network puts out."""
+    calls: list[tuple[str, Any]] = []
+
+    def record(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, out: calls.append((path, out.grad_fn if isinstance(out, Tensor) else None))
+
+    with ExitStack() as stack:
+        for path, part in module.named_modules():
+            if path:
+                stack.enter_context(hooked(part, record(path)))
+        stack.enter_context(frozen(module))
+        stack.enter_context(torch.enable_grad())
+        whole = module(example.clone().requires_grad_().clone())  # a network may write into its input, not into a leaf
+        if once:
+            _check_runs_once(module, whole, calls)
+    return name_calls(calls), whole
+
+
+def _check_runs_once(module: nn.Module, whole: Any, calls: list[tuple[str, Any]]) -> None:
+    count, ends = len(calls), [out for _, out in outputs_of(whole) if out.requires_grad]
+    if ends:
+        with suppress(RuntimeError):  # an operation may have no gradient, which those who ask for one are told
+            torch.autograd.backward([out.sum() for out in ends], retain_graph=True)
+    if again := dict.fromkeys(path for path, _ in calls[count:]):
+        raise ModelError(
+            f"{type(module).__name__} checkpoints gradients: modules run again when a gradient is asked for, "
+            f"{next(iter(again))} for one. Turn it off, with set_grad_checkpointing(False) in timm"
+        )
 
 
 def _recorder(path: str, calls: list[tuple[str, _Labeled | None]]) -> Callable[[nn.Module, Any, Any], None]:

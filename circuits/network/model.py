@@ -17,7 +17,7 @@ from circuits.errors import AddressError, CaptureError, GraphError, ModelError, 
 from circuits.network.address import Unit, unit_of
 from circuits.network.basis import Basis
 from circuits.network.graph import Graph, ReceptiveField
-from circuits.network.hooks import behind_output, check_mode, forward, frozen, probe, read
+from circuits.network.hooks import behind_output, check_mode, crossed, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.layers.positions import position_on_maps, refuse_unless_images
@@ -418,7 +418,8 @@ class Model(Drawable):
         if self.graph is not None:
             named = layers_of_graph(self.graph, self.axes)
         else:
-            named = layers_of_hooks(self.module, probe(self.module, example, self.name, self.axes))
+            layouts = probe(self.module, example, self.name, self.axes)
+            named = layers_of_hooks(self.module, layouts, crossed(self.module, example, self.output))
         layers, self.unreadable = named.readable, named.unreadable
         for name in self.axes:
             if name not in layers and name not in self.unreadable:

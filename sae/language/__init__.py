@@ -14,7 +14,7 @@ from sae.language.loss import TextLoss
 from sae.language.site import LanguageSite
 from sae.language.text_attribution import Cause, TextAttribution, attribute_text
 from sae.language.texts import Texts, open_texts, read_texts
-from zoo.networks.language import load_language
+from zoo.networks.language import LanguageModel, load_language
 
 __all__ = [
     "Activity",
@@ -22,6 +22,7 @@ __all__ = [
     "Continuation",
     "Gate",
     "KnownFeature",
+    "LanguageModel",
     "LanguageSite",
     "TextAttribution",
     "TextFeature",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -102,14 +102,28 @@ def layers_of_graph(graph: Graph, axes: Mapping[str, str]) -> Layers:
     return layers
 
 
-def layers_of_hooks(module: nn.Module, outputs: Mapping[str, Layouts]) -> Layers:
-    """Layers of a network that has no graph: the modules whose outputs hooks see."""
+def layers_of_hooks(module: nn.Module, outputs: Mapping[str, Layouts], stages: Sequence[list[str]]) -> Layers:
+    """Layers of a network that has no graph: the modules whose outputs hooks see.
+
+    `stages` are the layers that every path crosses, those of one output together; see `crossing`.
+    """
     layers = Layers(module)
+    # a module that holds the whole network (of DataParallel, a wrapper) is no layer of its own
+    whole = {name for name in outputs if all(other == name or other.startswith(f"{name}.") for other in outputs)}
+    readable = [
+        [
+            name
+            for name in names
+            if not isinstance(outputs.get(name, ""), str) and (name not in whole or len(names) == 1)
+        ]
+        for names in stages
+    ]
+    trunk = {main_name(module, names) for names in readable if names}
+    trunk = trunk or set(list(outputs)[-1:])  # where autograd sees no path, the last layer is all that is known
     for name, layouts in outputs.items():
         path, call = split_call(name)
         kind = type(module.get_submodule(path)).__name__.lower()
-        trunk = kind in ("relu", "relu6", "gelu", "silu", "linear")
-        layers.add(Layer(name, 0, None, None, kind, trunk=trunk, path=path, call=call), layouts)
+        layers.add(Layer(name, 0, None, None, kind, trunk=name in trunk, path=path, call=call), layouts)
     return layers
 
 

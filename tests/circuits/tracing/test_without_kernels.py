@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import circuits
-from circuits.errors import CircuitsError, GraphError
+from circuits.errors import CircuitsError, GraphError, ModelError
 
 SPEC = circuits.InputSpec(size=24)
 
@@ -47,15 +48,39 @@ class Upsampled(Gated):
         return self.c(F.interpolate(F.avg_pool2d(h, 2), scale_factor=2, mode="nearest"))
 
 
-@pytest.mark.parametrize("kind", [Gated, Normalized, Upsampled])
+class Transposed(Gated):
+    """A transposed convolution, which reads its source differently from position to position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.ConvTranspose2d(6, 8, 2, stride=2)
+
+    def rest(self, h: Tensor) -> Tensor:
+        return self.c(self.up(self.down(h)))
+
+
+class UNet(Gated):
+    """An encoder and a decoder that also reads the encoder's maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.c = nn.Conv2d(12, 4, 3, padding=1)
+
+    def rest(self, h: Tensor) -> Tensor:
+        return self.c(torch.cat([h, F.relu(self.up(F.relu(self.down(h))))], dim=1))
+
+
+@pytest.mark.parametrize("kind", [Gated, Normalized, Upsampled, Transposed, UNet])
 def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Tensor) -> None:
     net = kind().eval()
     with torch.no_grad():
         net.c.bias += 1.0
     model = circuits.wrap(net, input=SPEC)
+    target = f"{model.trunk[-1]}:0"
     with pytest.raises(GraphError):
-        circuits.trace(model, "relu_1:0", images=images, layers=["relu"], by="weights")
-    traced = circuits.trace(model, "relu_1:0", images=images, layers=["relu"], width=8, by="attribution")
+        circuits.trace(model, target, images=images, layers=["relu"], by="weights")
+    traced = circuits.trace(model, target, images=images, layers=["relu"], width=8, by="attribution")
     acts = F.relu(net.a(images)).detach().requires_grad_(True)
     response = net.rest(acts)[:, 0].flatten(1)
     (gradient,) = torch.autograd.grad(response.amax(dim=1).sum(), acts)
@@ -66,7 +91,7 @@ def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Ten
         channel = int(edge.source.rpartition(":")[2])
         assert edge.strength == pytest.approx(float(right[channel]), rel=1e-4, abs=1e-6)
         assert edge.kernel.shape == (1, 1) and edge.weight == pytest.approx(float(slopes[channel]), rel=1e-3, abs=1e-5)
-    ablated = circuits.trace(model, "relu_1:0", images=images, layers=["relu"], width=8, by="ablation")
+    ablated = circuits.trace(model, target, images=images, layers=["relu"], width=8, by="ablation")
     means = acts.detach().mean(dim=(0, 2, 3))
     peaks = response.argmax(dim=1)
     for edge in ablated.edges:
@@ -76,7 +101,7 @@ def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Ten
         with torch.no_grad():
             drop = (response - net.rest(changed)[:, 0].flatten(1))[torch.arange(6), peaks].mean()
         assert edge.strength == pytest.approx(float(drop), rel=1e-3, abs=1e-5)
-    deep = circuits.trace(model, "relu_1:0", images=images, layers=["relu", "a"], depth=2, by="attribution", width=2)
+    deep = circuits.trace(model, target, images=images, layers=["relu", "a"], depth=2, by="attribution", width=2)
     assert {node.depth for node in deep.nodes} == {0, 1, 2} or len(deep.nodes) >= 3
 
 
@@ -139,8 +164,18 @@ def test_a_network_that_branches_on_its_activations_is_wrapped_and_read(images: 
     torch.testing.assert_close(circuits.capture(model, images, at="b")["b"], right)
     with pytest.raises(CircuitsError, match="did not run"):
         circuits.capture(model, torch.zeros(1, 3, 24, 24), at="b")
-    with pytest.raises(CircuitsError, match=r"layers=\[\.\.\.\]"):
-        circuits.trace(model, "head:0", images=images)
+    with pytest.raises(CircuitsError, match="takes another branch.*by='attribution' needs no kernels"):
+        circuits.trace(model, "head:0", images=images, by="weights")
+    assert model.trunk == ["a", "b", "head"]
+    traced = circuits.trace(model, "head:0", images=images, by="attribution", width=8)
+    acts = net.b(F.relu(net.a(images))).detach().requires_grad_(True)
+    response = net.head(F.relu(acts))[:, 0].flatten(1)
+    response.max(dim=1).values.sum().backward()
+    assert acts.grad is not None
+    expected = (acts.grad * acts.detach()).sum((2, 3))[response.amax(1) > 0].mean(0)
+    for edge in traced.edges:
+        index = circuits.Unit.parse(edge.source).index
+        assert index is not None and edge.strength == pytest.approx(float(expected[index]), rel=1e-3, abs=1e-5)
 
 
 def test_a_gate_without_a_graph_is_traced_by_attribution(images: Tensor) -> None:
@@ -173,3 +208,47 @@ def test_a_gate_without_a_graph_is_traced_by_attribution(images: Tensor) -> None
         torch.testing.assert_close(strength, float(expected[index]), rtol=1e-4, atol=1e-6)
     with pytest.raises(GraphError, match="no path"):
         circuits.trace(model, "a:1", images=images, layers=["norm"], by="attribution")
+
+
+class Checkpointed(nn.Module):
+    """A network whose middle runs again when a gradient is asked for; `untraced` keeps torch.fx out."""
+
+    def __init__(self, reentrant: bool | None, untraced: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (nn.Conv2d(n, m, 3, padding=1) for n, m in ((3, 8), (8, 8), (8, 4)))
+        self.act, self.reentrant, self.untraced = nn.ReLU(), reentrant, untraced
+
+    def middle(self, h: Tensor) -> Tensor:
+        out: Tensor = self.act(self.b(h))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        if self.reentrant is None:
+            h = self.middle(h)
+        else:
+            h = torch.utils.checkpoint.checkpoint(self.middle, h, use_reentrant=self.reentrant)
+        out: Tensor = self.c(h)
+        return out if not self.untraced or float(out.detach().abs().sum()) >= 0 else x
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_gives_the_same_or_is_refused(reentrant: bool, images: Tensor) -> None:
+    plain = circuits.wrap(Checkpointed(None, False).eval(), input=SPEC, name="net")
+    model = circuits.wrap(Checkpointed(reentrant, False).eval(), input=SPEC, name="net")
+    for of in (plain, model):
+        assert of.graph is not None
+    for at in ("b", "act", "c"):
+        assert torch.equal(circuits.capture(model, images, at=at)[at], circuits.capture(plain, images, at=at)[at])
+    for source, target in (("input", "act:1"), ("a", "c:2"), ("b", "c:1"), ("act", "c:3")):
+        mine, right = (circuits.attribute(of, images, source=source, target=target).values for of in (model, plain))
+        torch.testing.assert_close(mine, right)
+    with circuits.edit(model, [circuits.Ablate("b:2")]), circuits.edit(plain, [circuits.Ablate("b:2")]):
+        mine, right = (circuits.attribute(of, images, source="a", target="c:2").values for of in (model, plain))
+    torch.testing.assert_close(mine, right)
+    mine_, right_ = (circuits.trace(of, "c:1", images=images, by="attribution", width=4) for of in (model, plain))
+    assert [(e.source, e.strength) for e in mine_.edges] == [(e.source, e.strength) for e in right_.edges]
+    with pytest.raises(ModelError, match="checkpoints gradients.*Turn it off"):
+        circuits.wrap(Checkpointed(reentrant, True).eval(), input=SPEC)

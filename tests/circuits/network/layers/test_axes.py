@@ -419,3 +419,30 @@ def test_frozen_attention_is_refused_where_it_is_not_all_that_is_not_linear() ->
         weights("block1.norm2", "block1.mlp.hidden:2@0,0")
     with pytest.raises(GraphError, match="give images="):
         weights("block1.norm1", "block1.attention:3@cls", images=None)
+
+
+class Fused(nn.Module):
+    """Attention in one piece: by nn.MultiheadAttention, or by torch's fused function."""
+
+    def __init__(self, module: bool) -> None:
+        super().__init__()
+        self.patch, self.norm, self.out = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True) if module else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patch(x).flatten(2).transpose(1, 2))
+        mixed = (
+            nn.functional.scaled_dot_product_attention(x, x, x) if self.attention is None else self.attention(x, x, x)
+        )
+        out: Tensor = self.out(mixed if self.attention is None else mixed[0])
+        return out
+
+
+@pytest.mark.parametrize("module", [True, False], ids=["MultiheadAttention", "fused function"])
+def test_attention_in_one_piece_cannot_be_frozen_and_says_so(module: bool) -> None:
+    model = circuits.wrap(Fused(module).eval(), circuits.InputSpec(size=16), name="fused")
+    x = images(n=1)[..., :16, :16]
+    with pytest.raises(GraphError, match="attention in one piece.*explicit softmax"):
+        circuits.expanded_weights(model, source="norm", target="out:3@1,2", attention="frozen", images=x)
+    with pytest.raises(GraphError, match="pattern depends on the image"):
+        circuits.expanded_weights(model, source="norm", target="out:3")
