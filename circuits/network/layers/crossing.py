@@ -72,7 +72,7 @@ def _uses(ends: list[Any]) -> tuple[dict[Any, int], dict[Any, int]]:
     # the image is a leaf, which autograd numbers as if it came last
     leaves = [f for f in functions if not f.next_functions]
     inner = sorted((f for f in functions if f.next_functions), key=lambda f: f._sequence_nr())
-    order = {function: number for place, function in enumerate([*leaves, *inner])}
+    order = {function: number for number, function in enumerate([*leaves, *inner])}
     last_use = dict(order)
     for function, number in order.items():
         for before, _ in function.next_functions:
