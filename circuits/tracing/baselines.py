@@ -13,6 +13,7 @@ its own mean for all other readers. The other baselines are maps of some image, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -153,6 +154,15 @@ def _check_size(acts: Tensor, reference: Tensor) -> None:
     if reference.shape[2:] != acts.shape[2:]:
         raise EditError(
             f"the baseline's maps are of size {tuple(reference.shape[2:])}, those of the images {tuple(acts.shape[2:])}"
+        )
+
+
+def check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
+    """Raises CircuitsError where an image, one of `indices`, is its own counterfactual."""
+    same = (images == others).flatten(1).all(dim=1).nonzero().flatten().tolist()
+    if same:
+        raise CircuitsError(
+            f"image {indices[same[0]]} and its counterfactual are the same image: nothing is ablated there"
         )
 
 

@@ -30,9 +30,9 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
-from circuits.tracing.ablation.ablation import Ablation, check_pairs
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.sources import Latents, source_of
-from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of
+from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of, check_pairs
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, by_gain, unit_scores

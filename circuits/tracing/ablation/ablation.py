@@ -21,14 +21,24 @@ from torch import Tensor, fx
 
 from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
-from circuits.network.hooks import frozen, graph_edits, read
+from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
-from circuits.network.operations import Pair, shape_of
+from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
 from circuits.tracing.ablation.measured import Measure, Measured
-from circuits.tracing.ablation.sources import Channels, Latents, composed, hold, maps_of, source_of, with_channels
-from circuits.tracing.baselines import Baseline, Counterfactual, Mean
+from circuits.tracing.ablation.sources import (
+    Channels,
+    Latents,
+    at_positions,
+    composed,
+    hold,
+    maps_of,
+    pooled,
+    source_of,
+    with_channels,
+)
+from circuits.tracing.baselines import Baseline, Counterfactual, Mean, check_pairs
 from circuits.tracing.target import Target
 from zoo.common.checks import one_of
 from zoo.images.sources import Images, open_images
@@ -105,6 +115,7 @@ class Ablation(Measured):
         self._paired = baseline.paired(images)
         self._stored: list[Batch] | None = None
         self._held: dict[str, Tensor] = {}
+        self._pool_maps: dict[tuple[int, str], Tensor] = {}
         self.clean, self.means = self._measure()
         self._finish()
 
@@ -402,12 +413,28 @@ class Ablation(Measured):
         for i, (segment, units) in enumerate(steps):
             layer = self.layers[i]
             pools = {n: f for n, f in self.holds(batch, layer, masks[layer]).items() if n != layer}
-            out = segment.respond(x, {}, pools)
+            # a pool of the first layer's units is the same in every circuit where it is not at its baseline
+            known = {n: self._natural_pool(batch, n) for n in pools} if i == 0 else {}
+            fed = {self.model.node(n): pools.pop(n)(maps) for n, maps in known.items() if maps is not None}
+            out = segment.respond(x, fed, pools)
             if i + 1 < len(steps):
                 base = batch.baselines[self.layers[i + 1]]
                 x = base.expand(len(out), -1, *out.shape[2:]).clone()
                 x[:, units] = out
         return self.target.values(out)
+
+    def _natural_pool(self, batch: Batch, pool: str) -> Tensor | None:
+        """A max pool of the first layer's activations; None where channels are normalized among others before it."""
+        graph, first = self.model.graph, self._first
+        if graph is None or self._stored is None or not self.model.layers[pool].axes.plain:
+            return None
+        key = (id(batch.acts), pool)
+        if key not in self._pool_maps:
+            path = graph.between(self.model.node(first.layer), self.model.node(pool))
+            if any(graph.ops[n].kind == "lrn" for n in path):
+                return None
+            self._pool_maps[key] = self._pooled(first.name, pool, batch.acts)
+        return self._pool_maps[key]
 
     def natural_and_ablated(self, batch: Batch, nodes: Sequence[fx.Node]) -> tuple[_Values, _Values]:
         """Values of nodes on a batch with nothing and with every unit of the one source layer ablated.
@@ -501,14 +528,14 @@ class Ablation(Measured):
             below = torch.zeros_like(total)
             for k in range(steps):
                 out, ways = self.along(batch, (k + 0.5) / steps, segment)
-                value = _picked(out, positions).sum()
+                value = at_positions(out, positions).sum()
                 gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
                 for gradient, (name, (_, moved)) in zip(gradients, ways.items(), strict=True):
                     if gradient is not None:
                         total += self.products(name, gradient, moved).flatten(2).sum(dim=2) / steps
                         below += self.products(name, gradient, moved.clamp(max=0)).flatten(2).sum(dim=2) / steps
             nothing, _ = self.along(batch, 0.0, segment)
-        return total, below, _picked(nothing, positions).detach()
+        return total, below, at_positions(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.
@@ -568,31 +595,4 @@ class Ablation(Measured):
 
     def _pooled(self, layer: str, pool: str, acts: Tensor) -> Tensor:
         """What a pool makes of the layer's channels `(n, C, h', w')`, among its others or not."""
-        graph = self.model.graph
-        if graph is None:
-            raise CircuitsError(
-                f"torch.fx cannot trace this network, so no gradient is taken through {pool}: rank by 'patching', or "
-                f"from {pool} instead of {layer}"
-            )
-        begin, end = self.model.node(layer), self.model.node(pool)
-        edits = {node: f for node, f in graph_edits(self.model).items() if node is not begin}
-        # the other channels of a concatenation do not matter to these, which nothing mixes with them on the way
-        feeds = {begin: acts}
-        for node in graph.side_inputs(begin, end):
-            shape = shape_of(node)
-            assert shape is not None
-            feeds[node] = acts.new_zeros((len(acts), *shape[1:]))
-        return graph.run(feeds, [end], edits=edits)[end][:, self.pools[layer][pool]]
-
-
-def _picked(out: Tensor, positions: Sequence[Pair]) -> Tensor:
-    return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
-
-
-def check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
-    """Raises CircuitsError where an image, one of `indices`, is its own counterfactual."""
-    same = (images == others).flatten(1).all(dim=1).nonzero().flatten().tolist()
-    if same:
-        raise CircuitsError(
-            f"image {indices[same[0]]} and its counterfactual are the same image: nothing is ablated there"
-        )
+        return pooled(self.model, layer, pool, acts)[:, self.pools[layer][pool]]

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.basis import latent_maps
-from circuits.network.hooks import frozen
+from circuits.network.hooks import frozen, graph_edits
 from circuits.network.model import Model
+from circuits.network.operations import Pair, shape_of
 from circuits.network.subnetwork import then
 
 Edits = dict[str, Callable[[Tensor], Tensor]]
@@ -255,3 +256,31 @@ def composed(edits: Sequence[Edits]) -> Edits:
     for name, function in (pair for each in edits for pair in each.items()):
         composed[name] = then(composed[name], function) if name in composed else function
     return composed
+
+
+def at_positions(out: Tensor, positions: Sequence[Pair]) -> Tensor:
+    """The first target at a position of each image `(N,)`."""
+    return torch.stack([out[i, 0, y, x] for i, (y, x) in enumerate(positions)])
+
+
+def pooled(model: Model, layer: str, pool: str, acts: Tensor) -> Tensor:
+    """What a max pool over the channels of a layer makes of its activations; its other channels are no such.
+
+    Raises:
+        CircuitsError: torch.fx cannot trace the network.
+    """
+    graph = model.graph
+    if graph is None:
+        raise CircuitsError(
+            f"torch.fx cannot trace this network, so no gradient is taken through {pool}: rank by 'patching', or "
+            f"from {pool} instead of {layer}"
+        )
+    begin, end = model.node(layer), model.node(pool)
+    edits = {node: f for node, f in graph_edits(model).items() if node is not begin}
+    # the other channels of a concatenation do not matter to these, which nothing mixes with them on the way
+    feeds = {begin: acts}
+    for node in graph.side_inputs(begin, end):
+        shape = shape_of(node)
+        assert shape is not None
+        feeds[node] = acts.new_zeros((len(acts), *shape[1:]))
+    return graph.run(feeds, [end], edits=edits)[end]

@@ -454,3 +454,24 @@ def test_a_maximum_whose_channels_are_not_known_is_refused(maximum: Callable[[Te
         circuits.rank(model, "fc:1", images=images, layers="relu", method="patching")
     ranking = circuits.rank(model, "fc:1", images=images, layers="relu", method="patching", baseline="zero")
     assert len(ranking.units) == 4
+
+
+def test_circuits_of_two_layers_take_the_pool_of_the_first_as_it_is(
+    inception: circuits.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pool makes of kept channels is the same in every circuit: it is not run for each, to the same bits."""
+    images, layers = nets.pictures(5, 64), ["mixed3a", "mixed3b"]
+    unit = int(circuits.capture(inception, images, "mixed4a")["mixed4a"].var(dim=(0, 2, 3)).argmax())
+    target = target_of(inception, f"mixed4a:{unit}")
+    ablation = Ablation(inception, target, layers, open_images(images), Mean())
+    assert list(ablation.pools["mixed3a"]) == ["mixed3b_pool"]
+    width = inception.layers["mixed3b"].channels
+    kept = {"mixed3a": {0, 2, 5}, "mixed3b": set(range(0, width, 3)) | {width - 1}}
+    response = ablation.respond(kept)
+    assert ablation._pool_maps
+    monkeypatch.setattr(Ablation, "_natural_pool", lambda *_: None)
+    assert torch.equal(ablation.respond(kept), response)
+    masks = {name: ablation._mask(name, units) for name, units in kept.items()}
+    whole = torch.cat([ablation.ablated(batch, masks) for batch in ablation.batches()])
+    torch.testing.assert_close(response, whole, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(response, ablation.clean, atol=1e-4)
