@@ -64,8 +64,9 @@ def test_workers_end_when_their_parent_is_killed(number: signal.Signals, tmp_pat
     script = tmp_path / "program.py"
     script.write_text(SPREAD)
     parent = subprocess.Popen(
-        [sys.executable, str(script), "600"], cwd=tmp_path, env=child_environment(), stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, str(script), "600"], cwd=tmp_path, env=child_environment(), stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None,  # under nohup
+    )  # fmt: skip
     assert parent.stdout is not None
     workers = [int(parent.stdout.readline()), int(parent.stdout.readline())]
     parent.send_signal(number)

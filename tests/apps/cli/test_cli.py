@@ -521,6 +521,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def _interruptible() -> None:
     """A shell that runs the tests in the background has children ignore interrupts; the command line must not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has ignored
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -258,10 +258,14 @@ def test_trace_score_and_attribution_see_the_edited_network(kind: str, unchanged
             torch.testing.assert_close(cut.units[:, nets.WINDOW], clean.units[:, nets.WINDOW] / 2, rtol=1e-4, atol=1e-5)
             lost = clean.units[:, nets.WHEEL] + clean.units[:, nets.WINDOW] / 2
             torch.testing.assert_close(cut.response, clean.response - lost)
-        circuit = circuits.trace(model, target, images=images, layers=[f"{prefix}parts"])
-        assert nets.WHEEL not in [n.index for n in circuit.nodes[1:]]
-        (rest,) = circuit.rest
-        assert rest.pre_activation == pytest.approx(float(cut.response.mean()), abs=1e-4)
+        by_gradient = circuits.trace(model, target, images=images, layers=[f"{prefix}parts"])
+        by_weights = circuits.trace(model, target, images=images, layers=[f"{prefix}parts"], by="weights")
+        for circuit in (by_gradient, by_weights):
+            assert nets.WHEEL not in [n.index for n in circuit.nodes[1:]]
+            (rest,) = circuit.rest
+            assert rest.pre_activation == pytest.approx(float(cut.response.mean()), abs=1e-4)
+            assert rest.total + rest.bias + rest.remainder == pytest.approx(rest.pre_activation, abs=1e-4)
+        # counted from zero: what is left is the bias; by gradients contributions are counted from the mean
         assert rest.remainder + rest.bias == pytest.approx(nets.CAR_BIAS, abs=1e-4)
 
 

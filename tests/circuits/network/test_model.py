@@ -146,7 +146,7 @@ def test_wrapping_takes_what_runs_on_one_picture_and_says_why_not() -> None:
     with pytest.raises(ModelError, match="takes a torch.nn.Module, got function"):
         circuits.wrap(lambda x: x)  # type: ignore[arg-type]
     with pytest.raises(AddressError, match="bad model name"):
-        circuits.wrap(nn.Conv2d(3, 4, 1).eval(), circuits.InputSpec(size=8), name="a b")
+        circuits.wrap(nn.Conv2d(3, 4, 1).eval(), circuits.InputSpec(size=8), name="a  b")
 
 
 def test_a_network_with_two_outputs_is_looked_into_like_any_other() -> None:

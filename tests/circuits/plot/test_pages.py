@@ -15,7 +15,7 @@ import circuits
 from circuits import plot
 from circuits.activations.atlas import Atlas, Cell
 from circuits.common.examples import Example
-from circuits.plot.drawing.html_page import printable, render, tag
+from circuits.plot.drawing.html_page import printable, table, tag
 from circuits.units.dossier import explain
 from tests.circuits.plot.pages import HOSTILE, check_safe
 from zoo.images.decoding import TensorImage
@@ -79,4 +79,4 @@ def test_elements_escape_what_is_no_markup() -> None:
         '<p title="&#34;" class="x" width="1.5">a &lt; <b>c</b></p>'
     )
     assert printable("a\u202eb\n\tc") == "ab\n\tc"
-    assert "&lt;b&gt;" in render("sections/table.html", head=["h"], rows=[["<b>"]])
+    assert "&lt;b&gt;" in table(["h"], [["<b>"]])

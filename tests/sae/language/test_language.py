@@ -515,7 +515,7 @@ def test_the_parts_of_an_address() -> None:
     assert (found.unit.index, found.document, found.token) == (17, 3, 5)
 
 
-@pytest.mark.parametrize("text", ["layers.2.resid@5", "x:1@", "x:1@-3", "x:1@1,2,3", "a b", "", "x:1@" + "9" * 20])
+@pytest.mark.parametrize("text", ["layers.2.resid@5", "x:1@", "x:1@-3", "x:1@1,2,3", "a  b", "", "x:1@" + "9" * 20])
 def test_a_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         TextUnit.parse(text)

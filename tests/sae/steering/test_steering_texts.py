@@ -146,9 +146,10 @@ def test_what_texts_cannot_have_is_refused(stream: Any) -> None:
 
 
 def test_search_and_inspection_work_on_texts(stream: Any) -> None:
-    bridge = [f"{name} liked the red bridge of Fogport." for name in ("Tom", "Anna", "Ben", "Lily")]
-    other = ["She was happy.", "It was night.", "Tom was sad.", "Anna smiled."]
-    found = search(None, stream, bridge, other, shuffles=2)
+    names = ("Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Max", "Sue", "Tim", "Lucy", "Jack", "Emma")
+    bridge = [f"{name} liked the red bridge of Fogport." for name in names]
+    other = [f"{name} {what}" for what in ("was happy.", "was sad at night.") for name in names[::2]]
+    found = search(None, stream, bridge, other, shuffles=2)  # one half chooses, the other reports
     assert found.best.auc == 1.0 and found.best.unit.startswith("tales/layers.2.resid:")
     rows = inspect(None, stream, bridge[:2], top=2).rows
     block = next(iter(stream.blocks(bridge[:2])))
