@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,13 @@ PAGES = Path(__file__).parents[1] / "app.py"
 def main() -> None:
     """Serve until stopped."""
     app = st.App(PAGES, middleware=[Middleware(Gate, allowed=settings().allow_hosts)])
-    app.run(config={**OPTIONS, **THEME, "server.port": int(sys.argv[1])})
+    try:
+        app.run(config={**OPTIONS, **THEME, "server.port": int(sys.argv[1])})
+    except KeyboardInterrupt:
+        # how the server ends. Threads may be at work, some in C++, which aborts when the interpreter goes away below
+        # it; what they write is whole or absent
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def server(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "apps.cli", *command, "--port", str(port)],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test run in the background
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:

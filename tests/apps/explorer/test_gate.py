@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -90,7 +91,12 @@ def test_the_real_server_stands_behind_the_gate(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = Explore(port=port, store=tmp_path / "store", model="scenes")
-    server = subprocess.Popen(command.command(), env=os.environ | command.environment(), stdout=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            command.command(), env=os.environ | command.environment(), stdout=file, stderr=file,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test run in the background
+        )  # fmt: skip
     try:
         for path, headers, status in [
             ("/_stcore/health", {}, 200),
@@ -102,8 +108,10 @@ def test_the_real_server_stands_behind_the_gate(tmp_path: Path) -> None:
             ),
         ]:
             assert answer(server, port, path, headers) == status, path
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) == 0 and "Traceback" not in log.read_text()
     finally:
-        server.terminate()
+        server.kill()
         server.wait(timeout=20)
 
 
