@@ -52,11 +52,13 @@ if TYPE_CHECKING:
     from circuits.tracing.rankings.ranking import Ranking, rank
     from circuits.tracing.score import score
     from circuits.tracing.trace import trace
-    from circuits.tuning import Tuning, detectors, joint_tuning, tune
-    from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors, sign_rule  # type: ignore[no-redef]
+    from circuits.tuning import Tuning, detectors, tune
+    from circuits.tuning.detectors import Detectors, find_detectors, frequency_factors
+    from circuits.tuning.detectors.sign_rule import sign_rule
+    from circuits.tuning.joint_tuning import joint_tuning
     from circuits.units.branch_specialization import branch_enrichment, branch_structure
     from circuits.units.channel_dissection import dissect
-    from circuits.units.dossier import explain
+    from circuits.units.dossier.explain import explain
     from circuits.units.polysemanticity import Polysemanticities, Polysemanticity, polysemantic
     from circuits.units.pure_units import Keep, ablate_clusters, attach_pure_units
     from circuits.units.similarity import Neighbors, UnitSimilarity, neighbors, similarity

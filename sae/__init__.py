@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sae.formats import load, save
     from sae.language import LanguageSite, open_texts, read_texts
     from sae.steering import LatentEdit, Steering, When, steer
-    from sae.superposition import geometry  # type: ignore[no-redef]
+    from sae.superposition.geometry import geometry
     from sae.training import sweeps
     from sae.training.reporting import Report, tensorboard, wandb
     from sae.training.settings import TrainingSettings

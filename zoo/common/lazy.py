@@ -14,7 +14,8 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
     They are read from the source of its `__init__`, so that each stands there once, where type checkers, editors and
     the documentation read it, too. Importing the package then imports none of them: what a user's script does not
-    use costs it nothing.
+    use costs it nothing. A function that bears the name of its module is imported from that module: its package has
+    the module under the name while it is being imported, and another thread would take that for the function.
 
     Args:
         package: name of the package, which is being imported: `__getattr__, __dir__ = lazy_names(__name__)`.

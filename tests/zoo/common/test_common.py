@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib.metadata
+import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -18,9 +20,14 @@ import pytest
 import torch
 
 import circuits
+import circuits.plot
+import sae
+import sae.steering
+import zoo
 from zoo.common import checks, registries, results, settings
 from zoo.common.checks import number, one_of, whole_number
 from zoo.common.installation import installation_problem
+from zoo.common.lazy import _homes
 from zoo.common.registries import Registry
 from zoo.common.results import HIDDEN, Result, called, plain
 from zoo.common.settings import settings_of
@@ -161,3 +168,13 @@ def test_the_command_line_says_that_circuits_is_another_project_s(tmp_path: Path
         run = [sys.executable, "-m", "apps.cli", *command]
         ran = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert ran.returncode == code and "another project's" in ran.stdout + ran.stderr, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "package", [circuits, circuits.plot, sae, sae.steering, zoo], ids=lambda package: package.__name__
+)
+def test_no_name_could_be_taken_for_the_module_it_is_in(package: ModuleType) -> None:
+    for name, (home, original) in _homes(inspect.getsource(package)).items():
+        parent = importlib.import_module(home)
+        if hasattr(parent, "__path__") and home != package.__name__ and importlib.util.find_spec(f"{home}.{original}"):
+            assert isinstance(getattr(package, name), ModuleType), f"import {name} from {home}.{original}"
