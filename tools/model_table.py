@@ -26,7 +26,6 @@ import sae
 from circuits.dataset.streaming_statistics import Plan
 from circuits.errors import CircuitsError
 from circuits.network.linearized import linearized
-from circuits.units.dossier.explain import explain
 from zoo.networks.torchvision import classifiers
 from zoo.registry import Loaded, build
 
@@ -269,7 +268,7 @@ class _Checks:
             scanned = circuits.scan(self.model, self.images, store, layers=[self.layer], plan=_PLAN)
             maps = self._few(self.layer)
             unit = int(maps.amax((2, 3)).amin(0).argmax())
-            dossier = explain(self.model, f"{self.layer}:{unit}", scanned)
+            dossier = circuits.explain(self.model, f"{self.layer}:{unit}", scanned)
             top = dossier.parts["responses"].top[0]  # type: ignore[attr-defined]
             best = maps[:, unit].flatten(1)
             width = maps.shape[3]
