@@ -69,12 +69,9 @@ def test_every_tool_of_the_table_exists() -> None:
         first, *rest = path.split(".")
         thing: object = importlib.import_module(first)
         for name in rest:  # what the package has under the name, before a module: an empty folder passes for one
-            inside = thing.__name__ if isinstance(thing, ModuleType) else None
-            thing = (
-                getattr(thing, name)
-                if inside is None or hasattr(thing, name)
-                else importlib.import_module(f"{inside}.{name}")
-            )
+            if isinstance(thing, ModuleType) and not hasattr(thing, name):
+                importlib.import_module(f"{thing.__name__}.{name}")
+            thing = getattr(thing, name)
         assert thing is not None, path
     assert not set(re.findall(r"`circuits ((?:sae |bench )?[a-z]+)", table)) - COMMANDS.keys()
 
