@@ -8,11 +8,11 @@ tests/contract/test_model_table.py checks all of `NAMES`.
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,8 +51,8 @@ VERBS = (
     "weights", "trace", "polysemantic", "SAE",
 )  # fmt: skip
 RIGHT = "right"
-RESULTS = Path("build/model_table.jsonl")
-"""One line a network, so that a run that was stopped goes on where it was."""
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+"""Where the rows are kept, so that a run that was stopped goes on where it was."""
 _LAYOUTS = ("channels-first", "channels-last", "tokens", "vector")
 _PLAN = Plan(top=2, few=1, per_band=1, samples=2, draws=1)
 
@@ -466,25 +466,30 @@ def page(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rows_of(text: str) -> dict[str, Row]:
+    """The rows of a page, by network: what `page` makes the page of again."""
+    lines = text.splitlines()
+    notes = {int(m[1]): m[2] for m in (re.fullmatch(r"(\d+)\. (.+)", line) for line in lines) if m}
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    verbs, rows = table[0][2:], {}
+    for name, size, *cells in table[2:]:
+        height, _, width = size.partition("x")
+        outcomes = {verb: notes[int(cell[:-1].split("(")[1])] if cell.endswith(")") else cell
+                    for verb, cell in zip(verbs, cells, strict=True)}  # fmt: skip
+        rows[name] = Row(name, (int(height), int(width)), outcomes)
+    return rows
+
+
 def main(names: list[str]) -> None:
-    """Check the networks named, or all that RESULTS does not have yet, and write the page."""
-    rows = {row.name: row for row in map(_row, RESULTS.read_text().splitlines())} if RESULTS.exists() else {}
-    for name in names or [n for n in NAMES if n not in rows]:
-        rows[name] = row = check(name)
+    """Check the networks named, or all that the page does not have yet, and put their rows on the page."""
+    for name in names or [n for n in NAMES if n not in rows_of(PAGE.read_text())]:
+        row = check(name)
         print(name, {verb: (text[:60], row.seconds.get(verb)) for verb, text in row.outcomes.items()}, flush=True)
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
-    page_file = Path(__file__).parent.parent / "docs" / "models.md"
-    page_file.write_text(page([rows[name] for name in NAMES if name in rows]))
-
-
-def _row(line: str) -> Row:
-    entries = json.loads(line)
-    return Row(entries["name"], tuple(entries["size"]), entries["outcomes"])
+        rows = rows_of(PAGE.read_text()) | {name: row}
+        PAGE.write_text(page([rows[n] for n in NAMES if n in rows]))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"networks; without any, those that {RESULTS} does not have")
+    parser.add_argument("names", nargs="*", help=f"networks; without any, those that {PAGE.name} does not have")
     main(parser.parse_args().names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.model_table import NAMES, RIGHT, VERBS, check
+from tools.model_table import NAMES, PAGE, RIGHT, VERBS, check, page, rows_of
 from zoo.errors import ModelError
 
 #: a network each of how they are built: plain, residual, gated with squeezing and excitation, normalized, with branches
@@ -18,6 +18,13 @@ def _checked(name: str) -> dict[str, str]:
         return check(name).outcomes
     except ModelError as error:
         pytest.skip(str(error))
+
+
+def test_the_page_is_made_of_its_own_rows() -> None:
+    text = PAGE.read_text()
+    rows = rows_of(text)
+    assert list(rows) == [name for name in NAMES if name in rows]
+    assert page(list(rows.values())) == text
 
 
 @pytest.mark.parametrize("name", QUICK)
