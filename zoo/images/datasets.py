@@ -7,12 +7,13 @@ set's own transforms; data of models' own normalization, and transforms that are
 
 from __future__ import annotations
 
+import contextlib
 import io
 import numbers
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -228,7 +229,8 @@ def contents(source: object) -> Contents | None:
     if isinstance(source, Mapping):
         raise ImageError(f"a {name} holds several sets of images ({shorten(list(source), 100)}): give one of them")
     if isinstance(source, IterableDataset):
-        return _iterated(source, name)
+        columns = getattr(source, "features", None) is not None and hasattr(source, "column_names")
+        return _of_column_stream(source, name) if columns else _iterated(source, name)
     if isinstance(source, Dataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
         return _of_dataset(source)
     return _iterated(source, name) if isinstance(source, Iterable) else None
@@ -298,9 +300,10 @@ def _untouched_files(source: Any) -> Contents | None:
     return Contents(list(images), readable(root.name), [label for _, label in source.samples], list(source.classes))
 
 
-def _of_columns(source: Any, name: str, count: int) -> Contents:
-    """A data set of Hugging Face: columns, whose features say which are images and classes."""
-    kinds = {column: type(feature).__name__ for column, feature in dict(source.features).items()}
+def _columns(source: Any) -> tuple[str, str | None, list[str] | None]:
+    """The columns of images and of classes of a data set of Hugging Face, by its features, and the classes' names."""
+    features = dict(source.features)
+    kinds = {column: type(feature).__name__ for column, feature in features.items()}
     image_columns = [column for column, kind in kinds.items() if kind == "Image"]
     if len(image_columns) != 1:
         raise ImageError(
@@ -310,11 +313,36 @@ def _of_columns(source: Any, name: str, count: int) -> Contents:
     classes = [column for column, kind in kinds.items() if kind == "ClassLabel"]
     if len(classes) > 1:
         raise ImageError(f"the data set has several classes, {', '.join(classes)}: leave one (remove_columns)")
-    images = _items(source, name, count, lambda index: source[index][image_columns[0]])
-    if not classes:
+    if classes:
+        return image_columns[0], classes[0], [str(c) for c in features[classes[0]].names]
+    return image_columns[0], next((key for key in _LABEL_KEYS if key in features), None), None
+
+
+def _of_columns(source: Any, name: str, count: int) -> Contents:
+    """A data set of Hugging Face: columns, whose features say which are images and classes."""
+    image_column, label_column, names = _columns(source)
+
+    def read(index: int) -> object:
+        row = source[index]
+        return row.get(image_column, row)  # a transform may rename it
+
+    images = _items(source, name, count, read)
+    if label_column is None:
         return Contents(images, name)
-    labels = [-1 if label is None else int(label) for label in source[classes[0]]]
-    return Contents(images, name, labels, [str(c) for c in source.features[classes[0]].names])
+    stored = given = list(source.with_format(None)[label_column])  # a format may hide the column
+    if source.format["type"] == "custom":  # a transform, which may change it
+        with contextlib.suppress(KeyError):
+            given = list(source[label_column])
+    labels, classes = indices_of([class_of(label) for label in given])
+    return Contents(images, name, labels, names if names is not None and given == stored else classes)
+
+
+def _of_column_stream(source: Any, name: str) -> Contents:
+    """A streaming data set of Hugging Face whose features are known."""
+    image_column, label_column, names = _columns(source)
+    rows = ((row[image_column], row.get(label_column)) if image_column in row else row for row in source)
+    streamed = _iterated(rows, name)
+    return replace(streamed, classes=streamed.classes if names is None or streamed.labels is None else names)
 
 
 def _subset(source: Subset[Any]) -> Contents:

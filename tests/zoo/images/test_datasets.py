@@ -136,7 +136,10 @@ class Columns:
     def __init__(self, features: dict[str, str], rows: list[dict[str, Any]]) -> None:
         kinds = {"ClassLabel": ClassLabel, "Image": type("Image", (), {}), "Value": type("Value", (), {})}
         self.features = {name: kinds[kind]() for name, kind in features.items()}
-        self.column_names, self.rows = list(features), rows
+        self.column_names, self.rows, self.format = list(features), rows, {"type": None}
+
+    def with_format(self, _: None) -> Columns:
+        return self
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -158,6 +161,31 @@ def test_columns_of_images_and_classes() -> None:
     assert [images.label_name(i) for i in range(3)] == ["dog", "cat", "unlabeled"]
     assert float(images.tensor(SPEC)[1].min()) == 1
     assert open_images(Columns({"img": "Image", "text": "Value"}, rows)).labels is None
+
+
+def test_data_sets_of_hugging_face_itself() -> None:
+    """The library is in no extra of the tests: this runs where it is installed."""
+    hf = pytest.importorskip("datasets")
+    features = hf.Features({"img": hf.Image(), "fine": hf.ClassLabel(names=["cat", "dog"])})
+    pixels = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8) for i in range(3)]
+    rows = {"img": [Image.fromarray(p) for p in pixels], "fine": [1, None, 0]}
+    data, right = hf.Dataset.from_dict(rows, features=features), torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+    def renamed(batch: dict[str, Any]) -> dict[str, Any]:
+        return {"pixel_values": [np.asarray(image) for image in batch["img"]]}
+
+    def swapped(batch: dict[str, Any]) -> dict[str, Any]:
+        return batch | {"fine": [1 - (label or 0) for label in batch["fine"]]}
+
+    stream = data.to_iterable_dataset()
+    for source in (data, stream, data.with_format("torch", columns=["img"]), data.with_transform(renamed)):
+        images = open_images(source)
+        assert torch.equal(images.tensor(SPEC), right / 255)
+        assert images.labels == [1, -1, 0] and images.classes == ["cat", "dog"]
+    images = open_images(data.with_transform(swapped))
+    assert images.labels == [0, 1, 1] and images.classes is None  # the names may be of others
+    assert open_images(data.cast_column("fine", hf.Value("int32")).rename_column("fine", "label")).labels == [1, -1, 0]
+    assert open_images(stream.remove_columns("fine")).labels is None
 
 
 def shard(path: Path, samples: dict[str, tuple[str, str | None]]) -> None:
