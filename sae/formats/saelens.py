@@ -122,7 +122,9 @@ def _warn_of_changed_model(metadata: Mapping[str, Any]) -> None:
 
 
 #: options of loading that change no activation but by rounding
-_SAME_MODEL = ("dtype", "torch_dtype", "device", "device_map", "revision", "cache_dir", "trust_remote_code", "token")
+_SAME_MODEL = (
+    "dtype", "torch_dtype", "device", "device_map", "n_devices", "revision", "cache_dir", "trust_remote_code", "token",
+)  # fmt: skip
 
 
 def _modern(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,11 @@ def _detected(files: SavedFiles) -> Layout:
     if candidates:
         names = ", ".join(layout.name for layout in candidates)
         raise FormatError(f"files of more than one layout: {names}; say which with format=")
+    if subfolders := _subfolders(files.folder) if files.path.is_dir() else []:
+        raise FormatError(
+            f"it holds no SAE itself, but its folders do: {', '.join(subfolders)}; "
+            f"load one of them, {files.folder / subfolders[0]}"
+        )
     layouts = "; ".join(f"{layout.name}: {layout.description}" for layout in LAYOUTS.values())
     raise FormatError(f"{_contents(files)}. Known layouts: {layouts}")
 
@@ -131,9 +138,6 @@ def _contents(files: SavedFiles) -> str:
             return f"it holds {name}, the layout of {layout}, which is not read"
     if not files.path.is_dir():
         return f"a file of no known layout{_state_contents(files)}"
-    subfolders = _subfolders(files.folder)
-    if subfolders:
-        return f"it holds no SAE itself, but its folders do: {', '.join(subfolders)}"
     if not files.names:
         return "the folder is empty"
     if files.has("cfg.json", "config.json"):
@@ -151,12 +155,13 @@ def _state_contents(files: SavedFiles) -> str:
 
 
 def _subfolders(folder: Path, most: int = 4) -> list[str]:
-    """Names of its folders that hold an SAE, at most `most` of them."""
-    names = []
-    try:
-        for inner in sorted(p for p in folder.iterdir() if p.is_dir())[:200]:
-            if any(layout.detects(SavedFiles(inner)) for layout in LAYOUTS.values()):
-                names.append(shorten(inner.name, 60))
-    except OSError:
-        return names
+    """Paths inside of it of folders that hold an SAE, at most `most` of them; a run's folders, too, where none does."""
+    names: list[str] = []
+    for pattern in ("*", "*/*"):
+        with contextlib.suppress(OSError, FormatError):
+            for inner in sorted(p for p in islice(folder.glob(pattern), 1000) if p.is_dir()):
+                if any(layout.detects(SavedFiles(inner)) for layout in LAYOUTS.values()):
+                    names.append(shorten(inner.relative_to(folder), 60))
+        if names:
+            break
     return [*names[:most], "…"] if len(names) > most else names

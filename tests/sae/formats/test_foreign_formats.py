@@ -327,6 +327,10 @@ def test_the_folders_of_a_run_are_named(tmp_path: Path) -> None:
         write_dictionary(tmp_path / "run" / f"trainer_{i}")
     with pytest.raises(sae.FormatError, match="no SAE itself, but its folders do: trainer_0, trainer_1, .*…"):
         sae.load(tmp_path / "run")
+    with pytest.raises(sae.FormatError) as error:  # the folder above a run's, as sparsify makes one
+        sae.load(tmp_path)
+    assert "its folders do: run/trainer_0, " in str(error.value)
+    assert sae.load(str(error.value).rsplit("load one of them, ", 1)[1]).latents
 
 
 def test_files_of_two_layouts_in_one_folder_are_not_guessed_between(tmp_path: Path) -> None:
