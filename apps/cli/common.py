@@ -94,7 +94,7 @@ class Command(ABC):
 
     def outputs(self) -> Outputs:
         """What the command writes into `out`."""
-        return Outputs(self.files, frozenset(self.known()), self.overwrite)
+        return Outputs(self.files, frozenset(self.known()), self.overwrite, getattr(self, "replace", False))
 
     def known(self) -> Iterable[str]:
         """Names of files in `out` that carry a mark of ours, such as those that the index of a sweep names."""

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from apps.figures.context import FigureContext, NotApplicable, Settings
 from apps.figures.figure import Figure, FigureResult
@@ -44,6 +44,7 @@ _Written = TypedDict("_Written", {"pictures": list[str]})  # noqa: UP013 - a key
 
 
 class _Document(_Written):
+    settings: NotRequired[dict[str, Any]]
     schema: int
     key: str
     id: str
@@ -97,9 +98,10 @@ def make(
         on_done: called after each figure.
 
     Raises:
-        CircuitsError: the folder holds figures of another model, or cannot be written.
+        CircuitsError: the folder holds figures of another model, or one of `figures` with other settings (and not
+            `again`), or cannot be written.
     """
-    _claim_folder(out, settings)
+    _claim_folder(out, settings, () if again else figures)
     order = sorted(figures, key=lambda f: -f.cost)
     outcomes: dict[str, FigureOutcome] = {}
 
@@ -120,8 +122,8 @@ def make(
     return [outcomes[figure.id] for figure in figures if figure.id in outcomes]
 
 
-def _claim_folder(out: Path, settings: Settings) -> None:
-    """A folder holds figures of one model, since its gallery is read as such."""
+def _claim_folder(out: Path, settings: Settings, kept: Sequence[Figure]) -> None:
+    """A folder holds figures of one model, since its gallery is read as such; those of other settings stay unasked."""
     file = out / OF
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
@@ -131,7 +133,25 @@ def _claim_folder(out: Path, settings: Settings) -> None:
         raise CircuitsError(f"{shorten(file, 200)} cannot be read ({error}): give another --out") from error
     if model != settings.model:
         raise CircuitsError(f"{shorten(out, 200)} holds figures of {model}: give another --out for {settings.model}")
+    _check_settings(kept, settings, out)
     write_text_atomically(file, json.dumps({"schema": SCHEMA, **asdict(settings)}, indent=1) + "\n")
+
+
+def _check_settings(figures: Sequence[Figure], settings: Settings, out: Path) -> None:
+    """A figure of other images or of another effort is not replaced unasked."""
+    wanted = plain(asdict(settings))
+    for figure in figures:
+        former = (read_document(out / figure.id) or {}).get("settings", {})
+        other = [
+            f"{name}={shorten(former[name], 40)}, not {shorten(wanted[name], 40)}"
+            for name in ("weights", "images", "limit", "effort", "seed")
+            if name in former and former[name] != wanted[name]
+        ]
+        if other:
+            raise CircuitsError(
+                f"{shorten(out, 200)} holds {figure.id} made with {'; '.join(other)}: give another --out, or --again "
+                "to make it again"
+            )
 
 
 _CONTEXT: FigureContext
@@ -241,6 +261,7 @@ def _document(
         "has_published": figure.published is not None,
         "numbers": plain(result.numbers, 6),
         "command": command,
+        "settings": asdict(context.settings),
         "seconds": round(seconds, 2),
         "provenance": provenance(**about),
     }

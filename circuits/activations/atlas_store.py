@@ -120,7 +120,8 @@ def reopened(folder: Path, settings: Mapping[str, Any]) -> Atlas | None:
         if before.get(name) != settings.get(name):
             raise CircuitsError(
                 f"{named(folder)} holds an atlas with {name} {shorten(before.get(name), 60)}, not "
-                f"{shorten(settings.get(name), 60)}: give what it was made with, or another folder"
+                f"{shorten(settings.get(name), 60)}: give what it was made with, or another folder, or begin "
+                "anew (--replace)"
             )
     tidy(folder)
     return atlas

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from sae.architectures.base import SAE
 from sae.errors import FormatError, SAEError, shorten
+from sae.formats.atomic_pair import OURS
 from sae.formats.detect import SavedFiles
 from sae.formats.registry import LAYOUTS, Layout
-from sae.formats.saelens import write_density
+from sae.formats.saelens import FILES, own_config, write_density
+from sae.training.reporting import read_reports
 from sae.training.train import Run
+from zoo.common.reading import Count, fits
 
 UNREAD = {
     "final.safetensors": "Llama Scope",
@@ -23,6 +26,10 @@ UNREAD = {
     "sae.pt": "BatchTopK",
 }
 """Files of layouts that are known and not read."""
+
+
+REPORTS = "reports.jsonl"
+"""Of a training, where the command line puts them."""
 
 
 def save(path: str | Path, sae: SAE | Run, *, format: str = "saelens", density: Tensor | None = None) -> Path:
@@ -113,6 +120,36 @@ def load(path: str | Path, *, format: str = "auto", k: int | None = None, device
     except SAEError as error:
         raise FormatError(f"{source} is damaged: {error}") from error
     return model.eval().requires_grad_(False).to(device)
+
+
+class _Record(TypedDict):
+    config: dict[str, Any]
+    name: str
+    steps: Count
+    samples: Count
+    status: str
+    training: dict[str, Any]
+
+
+def load_run(path: str | Path) -> Run:
+    """The run that `save` wrote into a folder, in SAELens's layout; with its reports, if `reports.jsonl` is beside it.
+
+    Raises:
+        FormatError: there is no SAE, it is damaged, or it was saved without its run.
+    """
+    folder = Path(path).expanduser()
+    model = load(folder)
+    record = FILES.read_config(folder).get(OURS)
+    config = own_config(record)
+    try:
+        fits(record, _Record)
+        assert config is not None and isinstance(record, dict)
+    except (ValueError, AssertionError) as error:
+        raise FormatError(f"{folder} does not say how its SAE was trained") from error
+    return Run(
+        record["name"], config, model, record["steps"], record["samples"], record["status"],
+        tuple(r for r in read_reports(folder / REPORTS) if r.name == record["name"]), record["training"],
+    )  # fmt: skip
 
 
 def _detected(files: SavedFiles) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from sae.errors import FileError, TrainingError, shorten
 from zoo.common.files import write_text_atomically
+from zoo.common.reading import fits, parse_json, read_text
 from zoo.common.results import Result
 
 
@@ -83,6 +85,18 @@ class ReportFile:
                 file.write(json.dumps(report.describe()) + "\n")
         except OSError as error:
             raise FileError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def read_reports(path: Path) -> list[Report]:
+    """The reports in a file of `ReportFile`; lines that are none are left out, such as one that a kill cut short."""
+    reports = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in read_text(path).splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                row = parse_json(line)
+                fits(row, Report)
+                reports.append(Report(**row))
+    return reports
 
 
 def _step_of(line: str) -> int | None:

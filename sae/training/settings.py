@@ -144,3 +144,18 @@ class ResolvedSettings(TrainingSettings):
         }  # fmt: skip
         values = {key: getattr(self, name) for key, name in keys.items()}
         return {"schedule": dataclasses.asdict(self.schedule), **values, "configs": [c.to_dict() for c in configs]}
+
+
+def flattened(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by the path of their names, joined by dots; tuples and lists are the same, as in JSON."""
+    if isinstance(settings, Mapping):
+        pairs = [(f"{prefix}{k}", v) for k, v in settings.items()]
+    elif isinstance(settings, (list, tuple)):
+        pairs = [(f"{prefix}{i}", v) for i, v in enumerate(settings)]
+    else:
+        return {prefix: settings}
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        nested = isinstance(value, (Mapping, list, tuple))
+        out |= flattened(value, f"{name}.") if nested else {name: value}
+    return out

@@ -22,7 +22,7 @@ from sae.training.input_normalization import InputStatistics, input_statistics
 from sae.training.loop import POSITIONS, Loop
 from sae.training.reporting import Callback, Report, ReportFile
 from sae.training.sae_trainer import SAETrainer
-from sae.training.settings import TrainingSettings
+from sae.training.settings import TrainingSettings, flattened
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import HIDDEN, Result, Results
 from zoo.progress import Progress, reporter
@@ -127,7 +127,7 @@ def train(
 
     versions = provenance()
     configs = [configs] if isinstance(configs, SAEConfig) else list(configs)
-    names = _names(configs)
+    names = run_names(configs)
     options = (settings or TrainingSettings()).changed(changes)
     whole("checkpoint_every", checkpoint_every)
     file = None if checkpoint is None else Path(checkpoint).expanduser()
@@ -138,7 +138,7 @@ def train(
         resolved = ranks.agreed(lambda: options.resolved(size))
         stored = resolved.stored(configs)
         agreed = {**stored, "checkpoint_every": checkpoint_every, "checkpoint": file is not None}
-        check_agreement(ranks, source, opened.fingerprint, _flat(agreed), None if saved is None else saved.step)
+        check_agreement(ranks, source, opened.fingerprint, flattened(agreed), None if saved is None else saved.step)
         if saved is None:
             statistics = input_statistics(
                 source, samples=resolved.statistics_samples, normalize=resolved.normalize, bias=resolved.bias,
@@ -190,7 +190,12 @@ def train(
     return finished
 
 
-def _names(configs: Sequence[SAEConfig]) -> list[str]:
+def run_names(configs: Sequence[SAEConfig]) -> list[str]:
+    """Names of the runs that `train` makes of some configurations, in their order.
+
+    Raises:
+        SAEError: no configurations, or two of one name.
+    """
     if not configs:
         raise SAEError("name at least one configuration to train, say sae.TopK(latents=4096, k=32)")
     for config in configs:
@@ -235,7 +240,7 @@ def _open(data: Any, settings: TrainingSettings, file: Path | None, resume: bool
 def _resume(
     file: Path, saved: Checkpoint, settings: Mapping[str, Any], trainers: list[SAETrainer], stream: Stream, ranks: Ranks
 ) -> int:
-    differing = [name for name, value in _flat(settings).items() if _flat(saved.settings).get(name) != value]
+    differing = [name for name, value in flattened(settings).items() if flattened(saved.settings).get(name) != value]
     if differing or len(saved.counters) != len(trainers):
         listed = ", ".join(differing[:6]) or "the number of SAEs"
         raise TrainingError(
@@ -254,21 +259,6 @@ def _resume(
     stream.seek(positions[ranks.rank])
     log.info("resuming from step %d in %s", saved.step, file)
     return saved.step
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by the path of their names, joined by dots; tuples and lists are the same, as in JSON."""
-    if isinstance(settings, Mapping):
-        pairs = [(f"{prefix}{k}", v) for k, v in settings.items()]
-    elif isinstance(settings, (list, tuple)):
-        pairs = [(f"{prefix}{i}", v) for i, v in enumerate(settings)]
-    else:
-        return {prefix: settings}
-    out: dict[str, Any] = {}
-    for name, value in pairs:
-        nested = isinstance(value, (Mapping, list, tuple))
-        out |= _flat(value, f"{name}.") if nested else {name: value}
-    return out
 
 
 def _run(

@@ -65,6 +65,9 @@ class DrawAtlas(ImageOptions):
     batch_size: int | None = None
     """Icons at once."""
 
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Begin anew, where --out holds an atlas of ours, of whatever settings."""
+
     keeps_out: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ("index.json", "*.safetensors", "index.html", "atlas.png")
 

@@ -40,8 +40,8 @@ class Figures(ModelChoice):
         circuits figures list
         circuits figures show Z11
         circuits figures make Z11 --out figures
-        circuits figures make all --quick --out figures
-        circuits figures make zoom-in --model googlenet-bvlc --images photos --out figures
+        circuits figures make all --quick --out first-look
+        circuits figures make zoom-in --model googlenet-bvlc --images photos --out googlenet
     """
 
     action: tyro.conf.Positional[Literal["list", "show", "make"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from sae.architectures.base import SAEConfig
     from sae.data.activations import Sampling
     from sae.evaluation.metrics import Reconstruction
+    from sae.training.settings import TrainingSettings
+    from sae.training.train import Run
 
 
 _LOCK = ".lock"
+_ADVICE = "give another folder, or train again with --replace"
+_NO_DIFFERENCE = ("metadata.card", "metadata.data.origin", "metadata.inputs.name", "metadata.hook_name", "config.name")
+"""Where the same inputs and the same network lie now, and what other entries say as well."""
+_OTHER = {
+    "weights_digest": "other weights",
+    "inputs.digest": "other images or texts",
+    "inputs.count": "other images or texts",
+    "data.digest": "other images or texts",
+    "data.count": "other images or texts",
+    "input_normalisation": "another input size or normalization",
+}
+"""How a difference in an entry of the metadata is said, where its value says nothing."""
 _OURS = frozenset({"checkpoint.safetensors", "reports.jsonl", _LOCK})
 """What a training that was broken off leaves beside --out."""
 
@@ -51,7 +65,8 @@ class TrainSAE(ModelOptions):
 
     --out is the folder of the SAE (SAELens reads it, too); of a sweep, each SAE has a folder in it. What is needed to
     go on after Ctrl-C or a crash lies beside it, in OUT.training, until the training is done: give the same command
-    again. A share of the images or texts is held out, and every figure is given for both.
+    again. Where --out holds the SAE of the same settings, it is not trained again; one of other settings is replaced
+    only with --replace. A share of the images or texts is held out, and every figure is given for both.
 
     Example:
         circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
@@ -109,7 +124,7 @@ class TrainSAE(ModelOptions):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the products; weights are float32."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train again, whatever --out holds."""
+    """Train again, whatever SAE --out holds."""
 
     def run(self, session: Session) -> CommandResult:
         """The SAEs, and how they reconstruct what they saw and what they did not."""
@@ -119,7 +134,7 @@ class TrainSAE(ModelOptions):
     def _train(self, session: Session, claims: contextlib.ExitStack) -> CommandResult:
         self._check()
         out = self._out()
-        from sae.data.activations import Sampling
+        from sae.data.activations import Sampling, about
         from sae.formats import save
         from sae.formats.save_load import check_folder
 
@@ -133,22 +148,26 @@ class TrainSAE(ModelOptions):
         if len(configs) == 1:
             check_folder(out)
         folder = claims.enter_context(self._claimed(out))
-        stream = self._stream(site, training, sampling, session)
         data = {
             "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
             "held_out": self.held_out, "seed": self.seed,
         }  # fmt: skip
-        metadata = {**stream.metadata, "data": data}
+        metadata = {**about(site, training, sampling), "data": data}
         if (card := getattr(site, "card", None)) is not None:
             metadata["card"] = card  # not among the stream's own metadata, by which shards are found again
-        from sae.training.train import train
+        from sae.training.train import run_names, train
 
-        with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
-            runs = train(
-                stream, configs, steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed,
-                checkpoint=folder / "checkpoint.safetensors", checkpoint_every=200,
-                log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
-            )  # fmt: skip
+        folders = [out] if len(configs) == 1 else [out / name for name in run_names(configs)]
+        finished = [] if self.replace else self._finished(folders, configs, metadata)
+        if finished:
+            runs: Sequence[Run] = finished
+        else:
+            stream = self._stream(site, training, sampling, session)
+            with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
+                runs = train(
+                    stream, configs, settings=self._settings(), checkpoint=folder / "checkpoint.safetensors",
+                    checkpoint_every=200, log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
+                )  # fmt: skip
         seconds = elapsed()
         from sae.data.activations import collect
         from sae.evaluation.metrics import reconstruction
@@ -156,28 +175,29 @@ class TrainSAE(ModelOptions):
         reconstructions: dict[str, dict[str, Reconstruction]] = {}
         sets = {"training": training, **({} if held_out is None else {"held out": held_out})}
         vectors = {n: collect(site, some, sampling=sampled(site, some, self.seed)).vectors for n, some in sets.items()}
-        for run in runs:
+        for run, run_folder in zip(runs, folders, strict=True):
             reconstructions[run.name] = {
                 name: reconstruction(run.sae, split_vectors, seed=self.seed) for name, split_vectors in vectors.items()
             }
-            run_folder = out if len(runs) == 1 else out / run.name
-            save(run_folder, run, density=reconstructions[run.name]["training"].density)
-            shutil.copyfile(folder / "reports.jsonl", run_folder / "reports.jsonl")
+            if not finished:
+                save(run_folder, run, density=reconstructions[run.name]["training"].density)
+                shutil.copyfile(folder / "reports.jsonl", run_folder / "reports.jsonl")
         shutil.rmtree(folder)
         document: dict[str, Any] = {
             "site": site.address,
             "d": site.d,
             "inputs": {"training": len(training), "held_out": 0 if held_out is None else len(held_out)},
             "seconds": round(seconds, 2),
+            "made": not finished,
             "runs": [
                 {
                     **run.describe(),
-                    "folder": str(out if len(runs) == 1 else out / run.name),
+                    "folder": str(run_folder),
                     "reconstruction": {
                         name: split_vectors.describe() for name, split_vectors in reconstructions[run.name].items()
                     },
                 }
-                for run in runs
+                for run, run_folder in zip(runs, folders, strict=True)
             ],
         }
 
@@ -185,9 +205,9 @@ class TrainSAE(ModelOptions):
             for run in runs:
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
                 console.print(reconstructions_table(reconstructions[run.name]))
-            console.print(Text(f"{seconds:.0f} s; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
-            first = out if len(runs) == 1 else out / runs[0].name
-            show_next(console, self.follow_up("sae", "eval", first))
+            time = "was there already" if finished else f"{seconds:.0f} s"
+            console.print(Text(f"{time}; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
+            show_next(console, self.follow_up("sae", "eval", folders[0]))
 
         return CommandResult(document, show)
 
@@ -204,9 +224,62 @@ class TrainSAE(ModelOptions):
         out = self.out
         if out.is_file():
             raise UsageError(f"--out {out} is a file; give a folder")
-        if (out / "cfg.json").exists() and not self.replace:
-            raise UsageError(f"--out {out} holds an SAE: give another folder, or train again with --replace")
+        if self.sweep and (out / "cfg.json").exists() and not self.replace:
+            raise UsageError(f"--out {out} holds an SAE, not a sweep: {_ADVICE}")
         return out
+
+    def _settings(self) -> TrainingSettings:
+        from sae.training.settings import TrainingSettings
+
+        return TrainingSettings(
+            steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed, batch_size=self.batch_size
+        )
+
+    def _finished(
+        self, folders: Sequence[Path], configs: Sequence[SAEConfig], metadata: Mapping[str, Any]
+    ) -> list[Run]:
+        """The runs of an earlier training with the same settings; none where not all of its SAEs are there.
+
+        Raises:
+            UsageError: an SAE there was trained with other settings, or does not say how.
+        """
+        from sae.errors import FormatError
+        from sae.formats.save_load import load_run
+
+        runs = []
+        for folder, config in zip(folders, configs, strict=True):
+            if not (folder / "cfg.json").exists():
+                continue
+            try:
+                run = load_run(folder)
+            except FormatError as error:
+                raise UsageError(f"{error}: {_ADVICE}") from error
+            if other := self._differences(run, config, metadata):
+                raise UsageError(f"--out {folder} holds an SAE trained with {', '.join(other[:4])}: {_ADVICE}")
+            runs.append(run)
+        return runs if len(runs) == len(folders) else []
+
+    def _differences(self, run: Run, config: SAEConfig, metadata: Mapping[str, Any]) -> list[str]:
+        """In what a run differs from the one that was asked for."""
+        from sae.training.settings import flattened
+        from zoo.errors import shorten
+
+        settings = self._settings().resolved(self.batch_size).stored(())
+        del settings["configs"]
+        asked = flattened({"config": config.to_dict(), "settings": settings, "metadata": metadata})
+        former = flattened(
+            {"config": run.config.to_dict(), "settings": run.provenance.get("settings"), "metadata": run.sae.metadata}
+        )
+        differences = []
+        for name, value in asked.items():
+            if name.startswith(_NO_DIFFERENCE) or former.get(name) == value:
+                continue
+            words = [word for word in name.split(".")[1:] if not word.isdecimal()]
+            difference = _OTHER.get(
+                ".".join(words), f"{words[-1]}={shorten(former.get(name), 30)} instead of {shorten(value, 30)}"
+            )
+            differences.append(difference)
+        return list(dict.fromkeys(differences))
 
     @contextlib.contextmanager
     def _claimed(self, out: Path) -> Iterator[Path]:

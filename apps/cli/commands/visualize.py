@@ -77,6 +77,9 @@ class Visualize(ImageOptions):
     """Photographs to compare with: a folder, an image, a manifest of `circuits images`, or scenes:500.
     May be repeated. By default none."""
 
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Begin anew, where --out holds images of ours, of whatever settings."""
+
     keeps_out: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ("index.json", "*.safetensors", "*.png", "index.html")
 

@@ -33,11 +33,13 @@ class Outputs:
         patterns: of the files' names, as `Path.glob` takes them.
         known: names of files there that carry a mark of their own, such as those that the index of a sweep names.
         overwrite: whether files that are not ours are replaced, too.
+        replace: whether a command that fills its folder itself begins anew, instead of going on with what is ours.
     """
 
     patterns: tuple[str, ...]
     known: frozenset[str] = frozenset()
     overwrite: bool = False
+    replace: bool = False
 
 
 @dataclass
@@ -130,13 +132,16 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
         with _reported(out):
             inventory, new = _Inventory.of(out), not out.is_dir()
             out.mkdir(parents=True, exist_ok=True)
-            ends.enter_context(_set_aside(out, others))
+            ours = [n for n in _matching(out, outputs.patterns) if n not in others] if outputs.replace else []
+            ends.enter_context(_set_aside(out, others, ours, outputs.patterns))
             _Inventory(inventory.files, list(outputs.patterns)).write(out)
         try:
             yield
         finally:
             with _reported(out), _undisturbed():
                 written = {name: _digest(out / name) for name in _matching(out, outputs.patterns)}
+                for name in ours if written else ():
+                    inventory.files.pop(name, None)
                 inventory.files |= {name: digest for name, digest in written.items() if digest is not None}
                 inventory.write(out)
                 if new and [path.name for path in out.iterdir()] == [INVENTORY]:  # nothing came of it
@@ -175,21 +180,22 @@ def _refuse(out: Path, outputs: Outputs) -> list[str]:
 
 
 @contextmanager
-def _set_aside(out: Path, others: Sequence[str]) -> Iterator[None]:
-    """Files that may be replaced are out of the way meanwhile, so that nobody takes them for a result of ours.
+def _set_aside(out: Path, others: Sequence[str], ours: Sequence[str], patterns: Sequence[str]) -> Iterator[None]:
+    """Files that may be replaced are out of the way meanwhile, so that nobody takes them for a result of this run.
 
-    Those that were not replaced come back.
+    Those of others that were not replaced come back; ours all do, where nothing was written.
     """
-    if not others:
+    if not others and not ours:
         yield
         return
     aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:80]}.aside-"))
-    for number, name in enumerate(others):
+    for number, name in enumerate([*others, *ours]):
         (out / name).replace(aside / str(number))
     try:
         yield
     finally:
-        for number, name in enumerate(others):
+        back = [*others] if _matching(out, patterns) else [*others, *ours]
+        for number, name in enumerate(back):
             if not (out / name).exists():
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (aside / str(number)).replace(out / name)

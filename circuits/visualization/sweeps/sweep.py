@@ -265,7 +265,7 @@ def _reopened(folder: Path, plan: _Plan) -> Index | None:
     index = read_index(folder)
     if index is None:
         return None
-    advice = "give what it was made with, or another folder"
+    advice = "give what it was made with, or another folder, or begin anew (--replace)"
     if index.head["weights"] != plan.digest:
         raise VisualizationError(
             f"{named(folder)} holds images of other weights ({index.head['model']} {index.head['weights'][:12]}, "

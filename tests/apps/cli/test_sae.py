@@ -165,9 +165,27 @@ def test_bad_input_is_one_line(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_with_an_sae_is_not_trained_over(cli: Cli, trained: Path) -> None:
-    ran = cli(*TRAIN, "--out", trained)
-    assert is_refused(ran) and "--replace" in ran.err
+def test_an_sae_of_the_same_settings_is_not_trained_again_and_another_not_over_it(
+    cli: Cli, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae.training.train.train", lambda *_, **__: pytest.fail("trained again"))
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    first = sae.load(trained)
+    ran = cli(*TRAIN, "--out", trained, "--json")
+    assert ran.code == 0 and ran.json["made"] is False, ran.err
+    (run,) = ran.json["runs"]
+    assert (run["steps"], run["status"], run["last"]["step"]) == (60, "finished", 60)
+    assert run["reconstruction"]["held out"]["fvu"] < run["reconstruction"]["held out"]["baselines"]["random"]["fvu"]
+    for options, difference in (
+        (("--steps", "61"), "steps=60 instead of 61"),
+        (("--k", "5"), "k=6 instead of 5"),
+        (("--limit", "50"), "other images or texts"),
+        (("--sweep", "k=2,3"), "holds an SAE, not a sweep"),
+    ):
+        ran = cli(*TRAIN, *options, "--out", trained)
+        assert is_refused(ran) and difference in ran.err and "--replace" in ran.err, ran.err
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
+    assert torch.equal(sae.load(trained).decoder, first.decoder)
 
 
 def test_the_group_lists_its_commands(cli: Cli) -> None:

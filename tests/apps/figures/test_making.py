@@ -61,8 +61,11 @@ def test_a_figure_stays_until_something_that_it_depends_on_changes(tmp_path: Pat
     script = of(counted)
     statuses = [make([script], TOY, tmp_path)[0].status for _ in range(2)]
     assert statuses == ["made", "kept"] and calls == [0]
-    assert make([script], Settings(effort="test", seed=1), tmp_path)[0].status == "made" and calls == [0, 1]
-    assert make([script], Settings(effort="test", seed=1), tmp_path, again=True)[0].status == "made" and len(calls) == 3
+    other = Settings(effort="test", seed=1)
+    with pytest.raises(CircuitsError, match="holds X1 made with seed=0, not 1: give another --out, or --again"):
+        make([script], other, tmp_path)
+    assert calls == [0] and read_document(tmp_path / "X1")["settings"]["seed"] == 0  # type: ignore[index]
+    assert make([script], other, tmp_path, again=True)[0].status == "made" and calls == [0, 1]
     (tmp_path / "X1" / "x1-name.svg").unlink()
     assert read_document(tmp_path / "X1") is not None, "the picture that the gallery shows is there"
     (tmp_path / "X1" / "x1-name.png").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_a_result_of_ours_is_completed_or_replaced_but_not_where_it_was_changed(
     (out / "notes.txt").write_bytes(MINE)
     if name in ("images", "sae train"):  # a folder of their own
         (out / "notes.txt").unlink()
-    ran = _again(small, out, monkeypatch, *(("--replace",) if name == "sae train" else ()), work=name in FILLED)
+    ran = _again(small, out, monkeypatch, work=name in FILLED)
     assert ran.code == 0, ran.err
     names = json.loads((out / INVENTORY).read_text("utf-8"))["files"]
     assert set(names) == set(json.loads((small.out / INVENTORY).read_text("utf-8"))["files"])
@@ -121,3 +122,27 @@ def test_sweeps_that_python_or_an_earlier_version_began_go_on(cli: Cli, tmp_path
     ran = cli("visualize", "scenes/mixed4a:11", *options)
     assert ran.code == 0, ran.err
     assert len(json.loads((tmp_path / "index.json").read_text("utf-8"))["results"]) == 1
+
+
+OTHER = {"visualize": "--steps 3", "atlas": "--steps 2", "sae train": "--steps 4"}
+"""Commands of long work -> another setting than that of their small run."""
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_long_work_of_other_settings_is_replaced_only_when_that_is_asked_for(
+    runs: SmallRuns, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, out = runs[name], tmp_path / "again"
+    shutil.copytree(small.out, out)
+    option, value = OTHER[name].split()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    ran = _again(small, out, monkeypatch, option, value, work=True)
+    assert is_refused(ran) and "--replace" in ran.err and re.search(rf"{option[2:]}\b.*\b{value}", ran.err), ran.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    ran = _again(small, out, monkeypatch, option, value, "--device", "nowhere", "--replace", work=True)
+    assert is_refused(ran)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    ran = _again(small, out, monkeypatch, option, value, "--replace", work=True)
+    assert ran.code == 0, ran.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} != before
+    assert not list(tmp_path.glob(".*"))
