@@ -122,7 +122,7 @@ def make(
     return [outcomes[figure.id] for figure in figures if figure.id in outcomes]
 
 
-def _claim_folder(out: Path, settings: Settings, kept: Sequence[Figure]) -> None:
+def _claim_folder(out: Path, settings: Settings, unchanged: Sequence[Figure]) -> None:
     """A folder holds figures of one model, since its gallery is read as such; those of other settings stay unasked."""
     file = out / OF
     try:
@@ -133,7 +133,7 @@ def _claim_folder(out: Path, settings: Settings, kept: Sequence[Figure]) -> None
         raise CircuitsError(f"{shorten(file, 200)} cannot be read ({error}): give another --out") from error
     if model != settings.model:
         raise CircuitsError(f"{shorten(out, 200)} holds figures of {model}: give another --out for {settings.model}")
-    _check_settings(kept, settings, out)
+    _check_settings(unchanged, settings, out)
     write_text_atomically(file, json.dumps({"schema": SCHEMA, **asdict(settings)}, indent=1) + "\n")
 
 

@@ -266,12 +266,12 @@ class TrainSAE(ModelOptions):
 
         settings = self._settings().resolved(self.batch_size).stored(())
         del settings["configs"]
-        asked = flattened({"config": config.to_dict(), "settings": settings, "metadata": metadata})
+        wanted = flattened({"config": config.to_dict(), "settings": settings, "metadata": metadata})
         former = flattened(
             {"config": run.config.to_dict(), "settings": run.provenance.get("settings"), "metadata": run.sae.metadata}
         )
         differences = []
-        for name, value in asked.items():
+        for name, value in wanted.items():
             if name.startswith(_NO_DIFFERENCE) or former.get(name) == value:
                 continue
             words = [word for word in name.split(".")[1:] if not word.isdecimal()]
