@@ -32,8 +32,9 @@ from circuits.tracing.ablation.channel_edits import ChannelEdits
 from circuits.tracing.baselines import Mean
 from circuits.tracing.curves import null_circuits
 from circuits.tracing.curves.smallest import search
+from circuits.tracing.rankings.gain import gain_order
 from circuits.tracing.rankings.learned_mask import learn_mask
-from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, by_gain, unit_scores
+from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, unit_scores
 from circuits.tracing.target import target_of
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import open_images
@@ -83,7 +84,7 @@ def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
         return lambda _: scores(method).signed
 
     def gain(size: int) -> Tensor:
-        chosen = by_gain(scores("gradient"), size)
+        chosen = gain_order(train, scores("gradient"), size)
         return torch.zeros(train.model.layers[layer].channels).index_put_(
             (torch.tensor(chosen),), torch.arange(size, 0, -1.0)
         )

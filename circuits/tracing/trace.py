@@ -35,7 +35,8 @@ from circuits.tracing.ablation.sources import Latents, source_of
 from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of, check_pairs
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
-from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, by_gain, unit_scores
+from circuits.tracing.rankings.gain import gain_order
+from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, unit_scores
 from circuits.tracing.score import sampled, score
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
@@ -92,7 +93,7 @@ def trace(
         width: sources of each node, the strongest by size, whether they excite or inhibit.
         by: how the parents of each node are chosen. "gradient" (the default), "integrated", "patching" and "mask" rank
             by the scores of `circuits.rank`, over all positions of at most 200 of the images; the first three take each
-            next parent by what it is expected to add to those before it (`by_gain`). An edge's strength is then the
+            next parent by what it is expected to add to those before it (`gain_order`). An edge's strength is then the
             integrated gradient from the baseline at the positions traced, in sum the whole response. "weights"
             (expanded weight x activation), "attribution" (gradient x activation) and "ablation" (drop of the node's
             pre-activation when the source is set to its mean) look only at the positions traced. Where there are no
@@ -305,7 +306,7 @@ class _Sources:
             scores.signed[:of], scores.magnitude[:of]
         )  # further ones are no units: a dictionary's error
         if self.by != "mask" and ablation.measure == "explained variance":
-            return by_gain(scores, count), scores.magnitude
+            return gain_order(ablation, scores, count), scores.magnitude
         return scores.magnitude.argsort(descending=True, stable=True)[:count].tolist(), scores.magnitude
 
     def _ablation(self, node: Unit, source: str) -> Ablation:

@@ -45,6 +45,7 @@ from zoo.images.sources import Images, open_images
 
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
+_Ways = dict[str, tuple[Tensor, Tensor]]
 
 ROUNDING = 1e-6
 """Changes of a response below this share of its largest value are none."""
@@ -464,12 +465,12 @@ class Ablation(Measured):
         """Whether the activations of all images are held."""
         return self._stored is not None
 
-    def part_way(self, batch: Batch, amount: float) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    def part_way(self, batch: Batch, amount: float | Tensor) -> tuple[Tensor, _Ways]:
         """Response on a batch with all units of the one layer part of the way from the baseline, to be differentiated.
 
         Args:
             batch: one of `batches`.
-            amount: 0 for the baseline, 1 for the activations.
+            amount: 0 for the baseline, 1 for the activations; of all units, or for each `(units,)`.
 
         Returns:
             The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
@@ -478,10 +479,10 @@ class Ablation(Measured):
         out, ways = self.along(batch, amount, self.segment)
         return self.target.values(out), ways
 
-    def along(self, batch: Batch, amount: float, segment: Segment) -> tuple[Any, dict[str, tuple[Tensor, Tensor]]]:
+    def along(self, batch: Batch, amount: float | Tensor, segment: Segment) -> tuple[Any, _Ways]:
         """What another segment from the layer gives, and leaves as in `part_way`."""
         (layer,) = self.layers
-        ways: dict[str, tuple[Tensor, Tensor]] = {}
+        ways: _Ways = {}
         source = self.sources[layer]
         pools = self.pools[layer]
         natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in pools}}
@@ -491,7 +492,8 @@ class Ablation(Measured):
             # activations themselves are mixed: zeros of latents and error would be so to rounding only, and a max pool
             # passes its gradient to one of its zeros
             start = source.acts(base) if name == layer else base
-            ways[name] = ((start + amount * (acts - start)).detach().requires_grad_(True), moved)
+            value = source.mixed(acts, base, amount) if isinstance(amount, Tensor) else start + amount * (acts - start)
+            ways[name] = (value.detach().requires_grad_(True), moved)
         edits = {pool: partial(with_channels, ways[pool][0], at) for pool, at in pools.items()}
         return segment.respond(ways[layer][0], batch.context, edits), ways
 

@@ -34,34 +34,6 @@ class UnitScores:
     magnitude: Tensor
 
 
-def by_gain(scores: UnitScores, count: int) -> list[int]:
-    """The first `count` units, each the one that is expected to take away most of what those before it leave.
-
-    With F what full ablation takes away from the response and d_c what ablating unit c does, the signed share is
-    <F, d_c> and the squared magnitude <d_c, d_c>, in units of the variance. The units chosen so far carry a share p of
-    F. Taken to carry that share of all but c, they leave (1 - p) F + p d_c, of which c takes away
-
-        2 (1 - p) <F, d_c> + (2 p - 1) <d_c, d_c>.
-
-    So the first parent is the one that keeps most alone, the last the one without which the rest loses most: the order
-    lies between that by signed share, which overshoots where many units push the same way, and that by magnitude, which
-    for few parents chooses such as lead away from the response (docs/tracing.md).
-
-    Args:
-        scores: under a measure of explained variance; count: at most the number of units.
-    """
-    signed, squares = scores.signed.double(), scores.magnitude.double().square()
-    whole, left, order = float(signed.sum()), torch.ones(len(signed), dtype=torch.bool), list[int]()
-    if not whole > 0:  # full ablation takes nothing away by these numbers: there is no share of it
-        return list(scores.magnitude.argsort(descending=True, stable=True)[:count].tolist())
-    for _ in range(min(count, len(signed))):
-        share = float(signed[~left].sum()) / whole
-        gain = 2 * (1 - share) * signed + (2 * share - 1) * squares
-        order.append(int(gain.masked_fill(~left, -torch.inf).argmax()))
-        left[order[-1]] = False
-    return order
-
-
 def unit_scores(
     ablation: Ablation, method: RankMethod, *, steps: int | None = None, seed: int = 0
 ) -> dict[str, UnitScores]:
@@ -80,10 +52,10 @@ def unit_scores(
         case "weights":
             signed, squares = _by_weights(ablation, layer)
         case "gradient":
-            signed, squares = _by_gradients(ablation, [1.0], lambda _, part: ablation.weights(part))
+            signed, squares = by_gradients(ablation, [1.0], lambda _, part: ablation.weights(part))
         case "integrated":
             # midpoints: the error of the sum falls with the square of the step
-            signed, squares = _by_gradients(ablation, [(k + 0.5) / count for k in range(count)], ablation.slope)
+            signed, squares = by_gradients(ablation, [(k + 0.5) / count for k in range(count)], ablation.slope)
         case "patching":
             signed, squares = _by_patching(ablation)
         case "random":
@@ -96,14 +68,23 @@ def unit_scores(
     return {layer: UnitScores(signed, magnitude)}
 
 
-def _by_gradients(
-    ablation: Ablation, amounts: Sequence[float], cotangent: Callable[[Tensor, slice], Tensor]
+def by_gradients(
+    ablation: Ablation,
+    amounts: Sequence[float | Tensor],
+    cotangent: Callable[[Tensor, slice], Tensor],
+    second: Callable[[Tensor], Tensor] = lambda contributions: contributions.pow(2).flatten(2).sum(dim=(0, 2)),
 ) -> tuple[Tensor, Tensor]:
-    """Gradient x (activation - baseline) with all units at some amounts between baseline and activation, as a mean.
+    """Gradient x (activation - baseline) with units at some amounts between baseline and activation, as a mean.
+
+    Args:
+        ablation: of one layer.
+        amounts: of all units, or for each `(units,)`.
+        cotangent: of a response, and of which images it is: its weights.
+        second: what is summed of the contributions `(n, units, h, w)` of each unit to the whole response.
 
     Returns:
-        The sum for each unit of what `cotangent` takes back from the response, and that of the squares of what the
-        whole response takes back.
+        The sum for each unit of what `cotangent` takes back from the response, and `second` of what the whole response
+        takes back: the squares of each unit.
     """
     signed, squares = _empty(ablation), _empty(ablation)
     with frozen(ablation.model.module), torch.enable_grad():
@@ -123,7 +104,7 @@ def _by_gradients(
                         step = ablation.products(name, h, moved) / len(amounts)
                         whole[name] = whole[name] + step if name in whole else step
             for contributions in whole.values():
-                squares += contributions.pow(2).flatten(2).sum(dim=(0, 2)).double().cpu()
+                squares = squares + second(contributions).double().cpu()
     return signed, squares
 
 

@@ -6,9 +6,16 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from circuits.tracing.rankings.unit_scores import UnitScores, by_gain
+import circuits
+from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.baselines import Mean
+from circuits.tracing.rankings.gain import by_gain, gain_order
+from circuits.tracing.rankings.unit_scores import UnitScores, unit_scores
+from circuits.tracing.target import target_of
+from tests import nets
+from zoo.images.sources import open_images
 
 
 def scores_of(changes: Tensor) -> UnitScores:
@@ -67,3 +74,49 @@ def test_it_is_close_to_the_best_circuit_of_each_size() -> None:
 def test_without_a_share_to_explain_the_order_is_by_magnitude() -> None:
     scores = UnitScores(torch.tensor([0.1, -0.2, 0.0]), torch.tensor([0.3, 0.1, 0.5]))
     assert by_gain(scores, 2) == [2, 0]
+
+
+def linear_reader(seed: int) -> tuple[circuits.Model, nn.Conv2d]:
+    """Twenty-four channels, each with a weight on the only unit of the layer after; and that layer."""
+    torch.manual_seed(seed)
+    last = nn.Conv2d(24, 1, 1)
+    return nets.wrap(nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), last), 12), last
+
+
+def test_beyond_sixteen_each_next_unit_is_the_one_whose_loss_is_measured_to_cost_most() -> None:
+    """Where the response is a sum, by trying every unit, in plain PyTorch."""
+    model, last = linear_reader(0)
+    images = nets.pictures(8, 12)
+    acts = model.module[1](model.module[0](model.input.normalize(images))).detach()
+    parts = (last.weight[0] * acts).detach().double()  # what each channel gives, less its mean where it is ablated
+    parts = parts - parts.mean(dim=(0, 2, 3), keepdim=True)
+    ablation = Ablation(model, target_of(model, "2:0"), ["1"], open_images(images), Mean())
+    scores = unit_scores(ablation, "gradient")["1"]
+    order = gain_order(ablation, scores, 22)
+    assert order[:16] == by_gain(scores, 16) == gain_order(ablation, scores, 16)
+    for size in range(16, 22):
+        errors = {
+            c: float((parts.sum(dim=1) - parts[:, [*order[:size], c]].sum(dim=1)).square().sum())
+            for c in set(range(24)) - set(order[:size])
+        }
+        assert order[size] == min(errors, key=lambda c: errors[c])
+
+
+def test_what_keeps_a_target_silent_is_found_where_a_circuit_overshoots() -> None:
+    """Exciters with a common background that inhibitors take away: it is only there where the target is silent."""
+    generator = torch.Generator().manual_seed(0)
+    exciters, inhibitors = 40, 8
+    signal = torch.rand(20, exciters, 6, 6, generator=generator)
+    there = (torch.rand(20, 1, 6, 6, generator=generator) < 0.3).float()
+    background = (1 - there) * 2
+    images = torch.cat([signal * there + background, background.expand(-1, inhibitors, -1, -1)], dim=1) / 3
+    last = nn.Conv2d(exciters + inhibitors, 1, 1, bias=False)
+    with torch.no_grad():
+        last.weight[:, :exciters], last.weight[:, exciters:] = 1.0, -exciters / inhibitors
+    model = nets.wrap(nn.Sequential(nn.Identity(), last, nn.ReLU()), 6, channels=exciters + inhibitors)
+    ablation = Ablation(model, target_of(model, "2:0"), ["0"], open_images(images), Mean())
+    scores = unit_scores(ablation, "gradient")["0"]
+    alone, anew = (
+        ablation.keep({"0": set(order)}) for order in (by_gain(scores, 32), gain_order(ablation, scores, 32))
+    )
+    assert alone < 0.8 and anew > 0.99
