@@ -18,7 +18,7 @@ pages = {
     entry.name: st.Page(entry.file, title=entry.title, icon=entry.icon, url_path=entry.name, default=i == 0)
     for i, entry in enumerate(PAGES.values())
 }
-page = st.navigation(list(pages.values()), position="sidebar")
+page = st.navigation(list(pages.values()), position="hidden")  # its menu would drop the unit from the address
 name = next(name for name, candidate in pages.items() if candidate == page)
 links.update()
 with guarded():
@@ -26,7 +26,8 @@ with guarded():
 if first_run.ready(settings()):
     state.warm_up(str(settings().store))
     with st.sidebar, guarded():
-        page_frame.pickers()
+        page_frame.menu(pages)
+        page_frame.pickers(name)
     st.session_state["page"] = name
     with guarded():
         page.run()

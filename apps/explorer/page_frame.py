@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import streamlit as st
 from apps.explorer import tours
 from apps.explorer.components.choose import follow
 from apps.explorer.components.copy_link import copy_link
+from apps.explorer.pages import PAGES
 from apps.explorer.server.background_work import Task
 from apps.explorer.server.security import plain
 from apps.explorer.server.settings import settings
@@ -23,6 +24,8 @@ from circuits.network.model import Model
 from zoo.progress import Progress
 
 T = TypeVar("T")
+WITHOUT_PICKERS = ("language", "superposition")
+"""Pages whose models are not those of the pickers."""
 
 
 def location() -> Location:
@@ -49,15 +52,33 @@ def _address() -> str | None:
 # -- the side ---------------------------------------------------------------------------------------------------------
 
 
-def pickers() -> None:
-    """The address box, and pickers of model, layer and unit. They follow the URL and change it."""
-    server = settings()
+def menu(pages: Mapping[str, Any]) -> None:
+    """Links to the pages, by name; each opens on the unit that this view shows, or that the session showed last."""
+    at = _located()
+    params = None if at is None else {"unit": str(at.unit)}
+    with st.container(gap=None, key="menu"):
+        for page in pages.values():
+            st.page_link(page, query_params=params, width="stretch")
+
+
+def _located() -> Location | None:
+    """What the address names, which the session remembers; None where there is no such thing."""
     try:
-        at: Location | None = location()
+        at = location()
     except CircuitsError:
-        at = None
-    if at is not None:
-        st.session_state["last_unit"] = str(at.unit)
+        return None
+    st.session_state["last_unit"] = str(at.unit)
+    return at
+
+
+def pickers(page: str) -> None:
+    """The address box, and pickers of model, layer and unit. They follow the URL and change it.
+
+    Args:
+        page: where they are shown; pages about other models have pickers of their own.
+    """
+    server = settings()
+    at = _located()
     st.text_input(
         "Open",
         key="address_box",
@@ -66,6 +87,8 @@ def pickers() -> None:
         max_chars=400,
         help="Any address: model/layer:unit. Branch names, dots and upper case are accepted.",
     )
+    if page in WITHOUT_PICKERS:
+        return
     if at is None:
         at = state.locate(None)
     models = state.models(server)
@@ -155,6 +178,7 @@ def header(
         view: parameters of its link; python: code that gives the same results; export: its files.
         neighbors: addresses of the units before and after, for "Previous" and "Next" (keys P and N).
     """
+    st.set_page_config(page_title=_tab(page, title, view or {}))
     tours.banner()
     left, right = st.columns([5, 6], vertical_alignment="bottom", gap="small")
     with left:
@@ -177,6 +201,12 @@ def header(
         if export is not None:
             with st.popover("Export", icon=":material/download:"):
                 exports.buttons(export)
+
+
+def _tab(page: str, title: str, view: Mapping[str, Any]) -> str:
+    """The title of the browser's tab: what is shown, the page, and the model."""
+    model = Unit.parse(str(view["unit"])).model if view.get("unit") else None
+    return " · ".join(dict.fromkeys(part for part in (" ".join(title.split()), PAGES[page].title, model) if part))
 
 
 def receptive_field(field: ReceptiveField | None) -> str:

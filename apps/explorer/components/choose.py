@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -21,9 +21,11 @@ def choose(label: str, options: Mapping[str, str], key: str) -> str:
     return _selected(options, key)
 
 
-def pick(label: str, options: Mapping[str, str], key: str, column: Any = st) -> str:
-    """A drop-down list; the selected option. `column` is the container that it is drawn in."""
-    column.selectbox(label, **_widget(options, key))
+def pick(
+    label: str, options: Mapping[str, str], key: str, column: Any = st, width: int | Literal["stretch"] = "stretch"
+) -> str:
+    """A drop-down list; the selected option. `column` is the container that it is drawn in, `width` in pixels."""
+    column.selectbox(label, width=width, **_widget(options, key))
     return _selected(options, key)
 
 

@@ -1,10 +1,12 @@
-"""A circuit as a graph: layers as columns, images of units, kernels on edges. Nodes and kernels can be clicked.
+"""A circuit as a graph that can be zoomed: layers as bands, images of units, kernels; beside it, what is selected.
 
-The layout is that of the figures (`circuits.plot.circuit.graph_layout`), so nothing moves unless the circuit changes.
+The element lays the graph out for the area that is visible; what it is given is what the graph shows. Its files (SVG,
+PNG, JSON) are made of what is on the screen.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,104 +14,119 @@ import numpy as np
 
 from apps.explorer.components import component
 from apps.explorer.components.weights import kernel_uri
-from circuits.plot.circuit.graph import rest_text
-from circuits.plot.circuit.graph_layout import ARROW, PlacedEdge, curve, layout
-from circuits.plot.drawing.canvas import fitted
-from circuits.plot.drawing.wording import edge_effect, name_of, number, short
-from circuits.tracing.circuit import Circuit
+from apps.explorer.session import links
+from apps.explorer.session.circuit_views import View
+from circuits.plot.circuit.graph_layout import scales
+from circuits.plot.drawing.wording import edge_effect, minus, name_of, number, short
+from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 
 _mount = component("graph")
 SEPARATOR = ">"
+EVENTS = ("select", "edge", "open", "trace", "pin", "group", "ungroup", "prune")
+"""What a click returns: units, an edge, or a change of the view."""
 
 
 def graph(
     circuit: Circuit,
+    view: View,
     images: Mapping[str, Sequence[str]],
     *,
     key: str,
     selected: Sequence[str] = (),
-    pins: Sequence[str] = (),
     edge: str = "",
-) -> tuple[str | None, str | None]:
-    """Show the graph; what was clicked: a unit, or an edge as `source>target`.
+    saved: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Show the graph; what was clicked, by name of `EVENTS`.
 
     Args:
-        circuit: to draw; images: data URIs of each unit, the most activating first.
-        key: of the element; selected, pins: marked units; edge: the marked edge.
+        circuit: to draw; view: of it; images: data URIs of each unit, the most activating first.
+        key: of the element; selected: marked units; edge: the marked edge, as `source>target`.
+        saved: links to saved circuits, by name.
     """
-    data = graph_data(circuit, images)
-    data |= {"selected": list(selected), "pins": list(pins), "edge": edge}
-    state = _mount(key=key, data=data, on_node_change=lambda: None, on_edge_change=lambda: None)
-    return state.node, state.edge
+    data = graph_data(circuit, view, images)
+    links_to = [{"name": name, "href": href} for name, href in (saved or {}).items()]
+    data |= {"selected": list(selected), "edge": edge, "saved": links_to}
+    state = _mount(key=key, data=data, **{f"on_{event}_change": lambda: None for event in EVENTS})
+    return {event: value for event in EVENTS if (value := getattr(state, event, None)) is not None}
 
 
-def graph_data(circuit: Circuit, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Data of the element: positions, texts and images of all parts of the graph."""
-    placed = layout(circuit)
+def graph_data(circuit: Circuit, view: View, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Data of the element: texts, images and numbers of all parts of the graph."""
+    depths = sorted({_depth(circuit, node) for node in circuit.nodes}, reverse=True)
+    layer_of = {_depth(circuit, node): node.layer for node in circuit.nodes}
     nodes = {node.unit: node for node in circuit.nodes}
-    height = max((n.box.y + n.box.height + 44 for n in placed.nodes), default=0.0)
-    height = max([height, *(r.box.y + r.box.height + 14 for r in placed.rests)])
+    bars = scales(circuit)
+    most: dict[str, float] = {}
+    for edge in circuit.edges:
+        most[edge.target] = max(most.get(edge.target, 0.0), abs(edge.strength))
+    members = {u: g.units for g in view.groups for u in g.units if u in nodes and u != circuit.target}
     return {
-        "width": placed.width,
-        "height": height,
-        "headings": [[x, name] for x, name in placed.headings],
-        "lines": [_line(line, nodes, placed.scales) for line in sorted(placed.edges, key=lambda e: abs(e.strength))],
+        "key": hashlib.sha256(repr(([*nodes], [(e.source, e.target) for e in circuit.edges])).encode()).hexdigest()[
+            :16
+        ],
+        "file": "circuit-" + "".join(c if c.isalnum() else "-" for c in circuit.target),
+        "about": f"Circuit of {name_of(nodes[circuit.target])}: {len(nodes)} units, {len(circuit.edges)} edges",
+        "target": circuit.target,
+        "columns": [layer_of[depth] for depth in depths],
         "nodes": [
             {
-                "unit": n.node.unit,
-                "address": short(n.node.unit),
-                "label": n.node.label or "",
-                "title": f"{name_of(n.node)}: mean activation {n.node.activation:.3g}",
-                "box": [n.box.x, n.box.y, n.box.width, n.box.height],
-                "tile": n.tile,
-                "across": n.columns,
-                "images": list(images.get(n.node.unit, ()))[: n.rows * n.columns],
+                "unit": node.unit,
+                "address": short(node.unit),
+                "label": node.label or "",
+                "title": f"{name_of(node)}: mean activation {node.activation:.3g}",
+                "about": f"mean activation {node.activation:.3g}",
+                "activation": node.activation,
+                "column": depths.index(_depth(circuit, node)),
+                "images": list(images.get(node.unit, ())),
+                "members": [short(unit) for unit in members.get(node.unit, ())],
+                "href": links.unit_path(node.unit),
+                **_rest([rest for rest in circuit.rest if rest.target == node.unit]),
             }
-            for n in placed.nodes
+            for node in circuit.nodes
         ],
-        "rests": [
-            {
-                "box": [r.box.x, r.box.y, r.box.width, r.box.height],
-                "text": rest_text(r),
-                "number": number(r.rest.strength),
-                "title": f"{r.rest.count} units not shown add up to {r.rest.strength:+.4g}",
-            }
-            for r in placed.rests
+        "edges": [
+            _edge(edge, nodes, bars, most[edge.target])
+            for edge in circuit.edges
+            if edge.source in nodes and edge.target in nodes
         ],
-        "about": f"Circuit of {name_of(nodes[circuit.target])}: {len(placed.nodes)} units",
+        "prune": round(100 * view.prune),
+        "pins": list(view.pins),
+        "groups": [{"name": g.name, "units": [short(unit) for unit in g.units]} for g in view.groups],
     }
 
 
-def _line(line: PlacedEdge, nodes: Mapping[str, Any], scales: Mapping[str, float]) -> dict[str, Any]:
-    (x0, y0), (xs, ys), (xb, yb), (xt, yt), (x1, y1) = curve(line)
-    data: dict[str, Any] = {
-        "path": f"M{x0:.1f} {y0:.1f}L{xs:.1f} {ys:.1f}C{xb:.1f} {yb:.1f} {xt:.1f} {yt:.1f} {x1:.1f} {y1:.1f}",
-        "width": line.width,
-        "kind": "rest"
-        if line.edge is None
-        else "plus"
-        if line.strength > 0
-        else "minus"
-        if line.strength < 0
-        else "rest",
-        "end": list(line.end),
-        "arrow": ARROW,
-        "kernel": None,
+def _depth(circuit: Circuit, node: Node) -> int:
+    """Steps back from the target's layer."""
+    return circuit.layers.index(node.layer) if node.layer in circuit.layers else node.depth
+
+
+def _rest(rests: Sequence[Rest]) -> dict[str, str]:
+    """What a unit receives from units that are not in the graph, in words and as a number."""
+    texts = [f"{number(r.strength)} from {r.count} others" for r in rests if r.count or r.strength]
+    texts += [f"{number(r.error)} left over by the latents" for r in rests if r.error is not None]
+    total = sum(r.strength + (r.error or 0.0) for r in rests)
+    return {"rest": ", ".join(texts), "number": number(total) if texts else ""}
+
+
+def _edge(edge: Edge, nodes: Mapping[str, Node], bars: Mapping[str, float], most: float) -> dict[str, Any]:
+    kernel = np.atleast_2d(edge.kernel)
+    source, target = nodes[edge.source], nodes[edge.target]
+    effect = edge_effect(edge)
+    low, high, total = (minus(f"{value:+.3g}") for value in (kernel.min(), kernel.max(), kernel.sum()))
+    strength = minus(f"{edge.strength:+.3g}")
+    return {
+        "edge": f"{edge.source}{SEPARATOR}{edge.target}",
+        "source": edge.source,
+        "target": edge.target,
+        "kind": "plus" if edge.strength > 0 else "minus" if edge.strength < 0 else "rest",
+        "strength": edge.strength,
+        "weight": edge.weight,
+        "share": abs(edge.strength) / most if most > 0 else 0.0,
+        "number": number(edge.strength),
+        "kernel": kernel_uri(kernel, bars[target.layer]),
+        "shape": list(kernel.shape),
+        "values": [[float(f"{value:.6g}") for value in row] for row in kernel],
+        "effect": effect,
+        "title": f"{name_of(source)} to {name_of(target)}: {effect}",
+        "about": f"contributes {strength} on average; weights from {low} to {high}, sum {total}",
     }
-    if line.edge is not None and line.kernel is not None:
-        edge = line.edge
-        kernel = np.atleast_2d(edge.kernel)
-        box = fitted(line.kernel, kernel.shape)
-        (sx, sy), (kx, ky) = line.source, (line.kernel.x, line.kernel.middle)
-        middle = (sx + kx) / 2
-        source, target = nodes[edge.source], nodes[edge.target]
-        data["kernel"] = {
-            "edge": f"{edge.source}{SEPARATOR}{edge.target}",
-            "src": kernel_uri(kernel, scales[target.layer]),
-            "box": [box.x, box.y, box.width, box.height],
-            "stub": f"M{sx:.1f} {sy:.1f}C{middle:.1f} {sy:.1f} {middle:.1f} {ky:.1f} {kx:.1f} {ky:.1f}",
-            "number": number(edge.strength),
-            "at": [x0 + 5, y0 - line.width / 2 - 4],
-            "title": f"{name_of(source)} to {name_of(target)}: {edge_effect(edge)}",
-        }
-    return data

@@ -1,8 +1,8 @@
-"""What is beside a circuit's graph: the selected edge or units, the score, and files."""
+"""What is beside a circuit's graph: what its clicks do, the score, and files."""
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,25 +10,19 @@ import numpy as np
 import streamlit as st
 
 from apps.explorer import page_frame
-from apps.explorer.components.gallery import gallery, tile
-from apps.explorer.components.graph import SEPARATOR
-from apps.explorer.components.weights import kernel_uri
 from apps.explorer.panes import crops
-from apps.explorer.server.security import MAX_UPLOAD, checked_json, checked_name, plain, safe_join
+from apps.explorer.server.security import MAX_UPLOAD, UploadError, checked_json, checked_name, plain, safe_join
 from apps.explorer.session import circuit_views, exports, links, state
 from apps.explorer.session.circuit_views import View
 from apps.explorer.session.state import Location
 from circuits import plot
-from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.plot.drawing.wording import (
     ablated_sentence,
     comparison_sentence,
-    edge_effect,
     mask_offer,
     minus,
-    name_of,
 )
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
@@ -50,9 +44,7 @@ BASELINES = {
 }
 """Contributions are counted from it, scores and curves ablate to it; the usual one is zero for contributions of weights
 and attribution at peaks, else the mean."""
-_KERNEL_STYLE = (
-    "<style>.st-key-kernel img { image-rendering: pixelated; border: 1px solid rgba(128, 128, 128, 0.4); }</style>"
-)
+NODE_IMAGES, MOST_SELECTED, MOST_PRUNED, MOST_SHOWN = 4, 8, 60, 60
 
 
 def chosen_baseline() -> str | None:
@@ -89,83 +81,69 @@ def images_for_trace(at: Location, most: int, by: str) -> Images:
     return spread_images(at, most)
 
 
-def node_images(at: Location, circuit: Circuit) -> dict[str, tuple[str, ...]]:
-    """Crops of the top activating images of every unit of a circuit."""
-    images = {}
-    for node in circuit.nodes:
-        unit = Unit.parse(node.unit).channel
-        several = 4 if node.unit == circuit.target else 3
-        examples: tuple[Example, ...] = ()
-        if at.scan is not None and unit.space in at.scan.layers and unit.basis is None:
-            examples = at.scan.unit(unit).top[:several]
-        images[node.unit] = crops.cut(at, examples, "field") if examples else ()
+def node_images(at: Location, circuit: Circuit, view: View) -> dict[str, tuple[str, ...]]:
+    """Crops of the top activating images of every unit of a circuit; of a group, the first of each of its units."""
+    images = {node.unit: _crops(at, node.unit, NODE_IMAGES) for node in circuit.nodes}
+    for group in view.groups:
+        for unit in [u for u in group.units if u in images and u != circuit.target]:
+            images[unit] = tuple(src for u in group.units[:NODE_IMAGES] for src in _crops(at, u, 1))
     return images
 
 
-def show_selection(at: Location, circuit: Circuit, view: View, selected: tuple[str, ...], edge: str) -> None:
-    """The selected edge, or the selected units."""
-    source, _, target = edge.partition(SEPARATOR)
-    units = {node.unit for node in circuit.nodes}
-    present = [unit for unit in selected if unit in units]
-    if edge and {source, target} <= units:
-        _edge(at, circuit, source, target)
-    elif present:
-        _nodes(at, circuit, view, present)
+def _crops(at: Location, address: str, most: int) -> tuple[str, ...]:
+    unit = Unit.parse(address).channel
+    if at.scan is None or unit.space not in at.scan.layers or unit.basis is not None:
+        return ()
+    examples = at.scan.unit(unit).top[:most]
+    return crops.cut(at, examples, "field") if examples else ()
+
+
+def follow(at: Location, view: View, event: Mapping[str, Any]) -> None:
+    """Do what was clicked in the graph: each is a change of the address, or another page."""
+    if "open" in event:
+        links.open_unit(event["open"])
+    elif "trace" in event:
+        links.go("circuit", keep=("depth", "width", "by", "baseline"), unit=event["trace"])
+    elif "select" in event:
+        links.change(selected=",".join(str(event["select"]).split(",")[-MOST_SELECTED:]), edge=None)
+    elif "edge" in event:
+        links.change(edge=None if event["edge"] == links.param("edge") else event["edge"], selected=None)
+    elif "prune" in event:
+        links.change(prune=int(event["prune"]))
+    elif "pin" in event:
+        _change(view.pinned(event["pin"]))
+    elif "ungroup" in event:
+        _change(view.ungrouped(event["ungroup"]))
+    elif "group" in event:
+        name, *units = str(event["group"]).split("\n")
+        _change(view.grouped(name, units), selected=None)
     else:
-        st.caption("Click a kernel to see its weights. Click images to select units, and open, pin or group them.")
-    if view.groups:
-        st.markdown("##### Groups")
-    for group in view.groups:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{plain(group.name)}** {plain(', '.join(u.rpartition('/')[2] for u in group.units))}")
-            if st.button("Ungroup", key=f"ungroup-{group.name}", type="tertiary"):
-                links.change(**view.ungrouped(group.name).to_address())
-                st.rerun()
-
-
-def _edge(at: Location, circuit: Circuit, source: str, target: str) -> None:
-    edge = next((e for e in circuit.edges if (e.source, e.target) == (source, target)), None)
-    if edge is None:
-        st.caption("This edge is not in the graph.")
         return
-    st.markdown(f"##### {plain(name_of(circuit.node(source)))} → {plain(name_of(circuit.node(target)))}")
-    values = np.atleast_2d(edge.kernel)
-    scale = plot.shared_scale([values])
-    data = base64.b64decode(kernel_uri(values, scale).partition(",")[2])
-    st.html(_KERNEL_STYLE)
-    with st.container(key="kernel"):
-        st.image(data, width=200, alt=f"kernel: {edge_effect(edge)}")
-    st.caption(plain(edge_effect(edge)))
-    st.markdown(
-        f"contributes **{minus(f'{edge.strength:+.3g}')}** on average; weights from {minus(f'{values.min():+.3g}')} to "
-        f"{minus(f'{values.max():+.3g}')}, sum {minus(f'{values.sum():+.3g}')}"
-    )
-    ends = [source, target]
-    tiles = [tile(u, state.thumb_of(at, Unit.parse(u)), alt=u, name=name_of(circuit.node(u))) for u in ends]
-    gallery(tiles, "edge-ends", size=110, label="the units of this edge")
+    st.rerun()
 
 
-def _nodes(at: Location, circuit: Circuit, view: View, selected: list[str]) -> None:
-    names = ", ".join(name_of(circuit.node(unit)) for unit in selected)
-    st.markdown(f"##### {plain(names, 200)}")
-    with st.container(horizontal=True, gap="small"):
-        unit = selected[-1]
-        if st.button("Open unit", key="node-open", type="primary"):
-            links.go("unit", keep=links.TOUR, unit=unit)
-        if st.button("Trace it", key="node-circuit"):
-            links.go("circuit", keep=("depth", "width", "by", "baseline"), unit=unit)
-        if st.button("Unpin" if unit in view.pins else "Pin", key="node-pin", help="Pinned units are never pruned"):
-            links.change(**view.pinned(unit).to_address())
-            st.rerun()
-        if st.button("Clear", key="node-clear", type="tertiary"):
-            links.change(selected=None)
-            st.rerun()
-    if len(selected) > 1:
-        with st.form("group", border=False):
-            name = st.text_input("Group them as", max_chars=40, placeholder="parts")
-            if st.form_submit_button("Group"):
-                links.change(**view.grouped(name, selected).to_address(), selected=None)
-                st.rerun()
+def _change(view: View, **more: None) -> None:
+    # a circuit's file may have pins and groups of its own
+    without = circuit_views.NONE if links.param("file") or links.param("upload") else None
+    links.change(**{name: value or without for name, value in view.to_address().items()}, **more)
+
+
+def view_of(at: Location, circuit: Circuit, stored: View | None) -> View:
+    """The view of the address; what it does not name is as in `stored`, the view of the circuit's file.
+
+    Where neither prunes, a large circuit is shown without its weakest edges: as few as leave `MOST_SHOWN` units.
+    """
+    text = links.param("prune", 10)
+    if text is not None and not (text.isascii() and text.isdecimal() and int(text) <= MOST_PRUNED):
+        raise UploadError(f"prune is a number from 0 to {MOST_PRUNED}, in percent; the address has {text}")
+    if text is not None:
+        prune = int(text) / 100
+    else:
+        prune = circuit_views.least_prune(circuit, MOST_SHOWN, MOST_PRUNED) if stored is None else stored.prune
+    stored = stored or View()
+    named = View.of_address(prune, links.param("pin", 2_000), links.param("group", 2_000), at.model.name)
+    pins = stored.pins if links.param("pin", 2_000) is None else named.pins
+    return View(prune, pins, stored.groups if links.param("group", 2_000) is None else named.groups)
 
 
 def show_score(at: Location, circuit: Circuit) -> None:
@@ -225,7 +203,7 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
     )
 
 
-def circuit_from_file(at: Location) -> tuple[Circuit, View] | None:
+def circuit_from_file(at: Location) -> tuple[Circuit, View | None] | None:
     """The circuit of a file: one saved in the store (`?file=NAME`), or one that was uploaded; None without either."""
     name = links.param("file", 100)
     if name:
@@ -241,7 +219,7 @@ def circuit_from_file(at: Location) -> tuple[Circuit, View] | None:
     return None
 
 
-def _fits(at: Location, circuit: Circuit, view: View) -> tuple[Circuit, View]:
+def _fits(at: Location, circuit: Circuit, view: View | None) -> tuple[Circuit, View | None]:
     for node in circuit.nodes:
         at.model.unit(node.unit)  # raises an error for a circuit of another model
     return circuit, view
@@ -250,6 +228,11 @@ def _fits(at: Location, circuit: Circuit, view: View) -> tuple[Circuit, View]:
 def saved_circuits(at: Location) -> list[str]:
     """Names of the circuits that are saved in the store."""
     return sorted(path.stem for path in (at.folder / FOLDER).glob("*.json"))
+
+
+def saved_links(at: Location) -> dict[str, str]:
+    """Links to the circuits that are saved in the store, by name."""
+    return {name: links.path_of("circuit", {"unit": at.unit, "file": name}) for name in saved_circuits(at)}
 
 
 def show_save(at: Location, circuit: Circuit, view: View) -> None:
@@ -270,9 +253,9 @@ def show_save(at: Location, circuit: Circuit, view: View) -> None:
     with right:
         names = saved_circuits(at)
         if names:
-            chosen = st.selectbox("Saved in the store", names, key="saved")
-            if st.button("Open", key="open-saved"):
-                links.go("circuit", unit=at.unit, file=chosen)
+            st.caption("Saved in the store")
+            for saved, link in saved_links(at).items():
+                st.markdown(f"[{plain(saved)}]({link})")
         file = st.file_uploader(
             "Open a circuit.json", ["json"], key="circuit-file", max_upload_size=MAX_UPLOAD // 2**20
         )

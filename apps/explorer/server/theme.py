@@ -8,7 +8,7 @@ THEME: dict[str, Any] = {
     "theme.baseFontSize": 15,
     "theme.baseRadius": "6px",
     "theme.showWidgetBorder": True,
-    "theme.headingFontWeights": [680, 660, 650, 640, 620, 600],
+    "theme.headingFontWeights": [700, 650, 650, 650, 600, 600],
     "theme.light.primaryColor": "#4A453D",
     "theme.light.backgroundColor": "#FBFAF7",
     "theme.light.secondaryBackgroundColor": "#F1EDE5",

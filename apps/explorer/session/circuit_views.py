@@ -14,6 +14,8 @@ from zoo.common.results import Result
 
 MOST = 24
 """Largest number of groups, and of pins, in a view."""
+NONE = "none"
+"""In an address: no pins or groups, where the circuit's file has some."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class View(Result):
         Raises:
             AddressError: no unit has such an address. UploadError: too many groups or pins, or a group without a name.
         """
-        pinned = tuple(_full(text, model) for text in (pins or "").split(",") if text)
+        pinned = tuple(_full(text, model) for text in ("" if pins in (None, NONE) else str(pins)).split(",") if text)
         parsed = []
-        for part in (groups or "").split(";"):
+        for part in ("" if groups in (None, NONE) else str(groups)).split(";"):
             if part:
                 name, _, units = part.partition("=")
                 parsed.append(
@@ -119,6 +121,13 @@ def pruned(circuit: Circuit, view: View) -> Circuit:
     )
 
 
+def least_prune(circuit: Circuit, most: int, largest: int) -> float:
+    """The smallest share, in whole percent up to `largest`, that leaves at most `most` units; else `largest`."""
+    percents = range(largest + 1)
+    fits = (percent for percent in percents if len(pruned(circuit, View(percent / 100)).nodes) <= most)
+    return next(fits, largest) / 100
+
+
 def _with(rest: Rest, circuit: Circuit, remaining: set[tuple[str, str]]) -> Rest:
     removed = [e for e in circuit.edges if e.target == rest.target and (e.source, e.target) not in remaining]
     if not removed:
@@ -180,16 +189,18 @@ def document(circuit: Circuit, view: View) -> dict[str, Any]:
     return {**circuit.to_json(), "view": view.describe()}
 
 
-def read_document(data: Any) -> tuple[Circuit, View]:
-    """A `circuit.json` of the explorer or of `circuits trace`.
+def read_document(data: Any) -> tuple[Circuit, View | None]:
+    """A `circuit.json` of the explorer, and its view, or one of `circuits trace`, which has none.
 
     Raises:
         CircuitsError: it cannot be read.
     """
     circuit = Circuit.from_json(data)
-    stored: Mapping[str, Any] = data.get("view") if isinstance(data.get("view"), Mapping) else {}
+    stored = data.get("view")
     for node in circuit.nodes:
         Unit.parse(node.unit)
+    if not isinstance(stored, Mapping):
+        return circuit, None
     try:
         view = View(
             min(0.99, max(0.0, float(stored.get("prune", 0.0)))),

@@ -16,7 +16,6 @@ from apps.explorer.session import circuit_views, links, state
 from apps.explorer.session.circuit_views import View
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
-from circuits import plot
 from circuits.plot.drawing.wording import circuit_reading
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.trace import trace
@@ -36,24 +35,24 @@ DEPTHS = {str(n): f"{n} layer{'s' * (n > 1)}" for n in (1, 2, 3)}
 WIDTHS = {str(n): f"{n} parents" for n in (6, 3, 4, 8, 12, 16)}
 PANELS = {"reading": "Description", "score": "Score", "sizes": "Every size", "save": "Save and open"}
 MOST_IMAGES = 500
+ABOUT = "the units that activate it, traced back through the layers"
 
 
 def main() -> None:
     """The page."""
     at = page_frame.unit_location()
     top = st.container()
-    from_file = circuit_tools.circuit_from_file(at)
-    if from_file is None:
-        circuit = _traced(at)
-        view = View.of_address(_prune(), links.param("pin"), links.param("group", 2_000), at.model.name)
-    else:
-        circuit, view = from_file
-        st.info("This circuit comes from a file.", icon=":material/description:")
+    circuit, view, from_file = None, View(), None
+    with guarded():  # a unit that is never active has no circuit, but a title and neighbors
+        from_file = circuit_tools.circuit_from_file(at)
+        circuit, stored = (_traced(at), None) if from_file is None else from_file
+        view = View() if circuit is None else circuit_tools.view_of(at, circuit, stored)
     with top:
         page_frame.header(
             "circuit", f"{at.unit.short}  {state.labels_of(at).get(str(at.unit.channel), '')}",
-            about="the units that activate it, traced back through the layers", view={"unit": str(at.unit)},
-            python=_python(at), export=None if circuit is None else _export(at, circuit, view), 
+            about=ABOUT if from_file is None else f"a circuit from a file: {links.param('file') or 'uploaded'}",
+            view={"unit": str(at.unit)},
+            python=_python(at), export=None if circuit is None else _export(at, circuit, view),
             neighbors=page_frame.neighbors(at),
         )  # fmt: skip
     if circuit is None:
@@ -61,20 +60,12 @@ def main() -> None:
     visible = circuit_views.pruned(circuit.label(state.labels_of(at)), view)
     drawing = circuit_views.merged(visible, view)
     selected = tuple(u for u in (links.param("selected") or "").split(",") if u)
-    left, right = st.columns([10, 4], gap="medium")
-    with left:
-        images = circuit_tools.node_images(at, drawing)
-        edge = links.param("edge") or ""
-        node, clicked = graph(drawing, images, key="graph", selected=selected, pins=view.pins, edge=edge)
-    if node:
-        units = tuple(u for u in selected if u != node) if node in selected else (*selected, node)
-        links.change(selected=",".join(units[-8:]), edge=None)
-        st.rerun()
-    if clicked:
-        links.change(edge=None if clicked == edge else clicked, selected=None)
-        st.rerun()
-    with right, guarded():
-        circuit_tools.show_selection(at, drawing, view, selected, edge)
+    event = graph(
+        drawing, view, circuit_tools.node_images(at, drawing, view), key="graph", selected=selected,
+        edge=links.param("edge") or "", saved=circuit_tools.saved_links(at),
+    )  # fmt: skip
+    with guarded():
+        circuit_tools.follow(at, view, event)
     panel = choose("Panel", PANELS, "panel")
     with guarded():
         if panel == "reading":
@@ -87,19 +78,13 @@ def main() -> None:
             circuit_tools.show_save(at, circuit, view)
 
 
-def _prune() -> float:
-    value = st.session_state.get("prune", 0)
-    return int(value) / 100 if isinstance(value, (int, float)) else 0.0
-
-
 def _traced(at: Location) -> Circuit | None:
-    columns = st.columns([2, 2, 2, 2, 3], vertical_alignment="bottom")
-    depth = pick("Depth", DEPTHS, "depth", columns[0])
-    width = pick("Parents per unit", WIDTHS, "width", columns[1])
-    by = pick("Edges by", BY, "by", columns[2])
-    pick("Baseline", circuit_tools.BASELINES, "baseline", columns[3])
+    with st.container(horizontal=True, gap="small"):
+        depth = pick("Depth", DEPTHS, "depth", width=110)
+        width = pick("Parents per unit", WIDTHS, "width", width=140)
+        by = pick("Edges by", BY, "by", width=240)
+        pick("Baseline", circuit_tools.BASELINES, "baseline", width=140)
     options = circuit_tools.trace_options(by)
-    columns[4].slider("Prune edges below, % of the strongest", 0, 60, 0, key="prune", bind="query-params")
     images = circuit_tools.images_for_trace(at, MOST_IMAGES, by)
     model, unit = at.model, at.unit
     return page_frame.background_result(
@@ -124,6 +109,7 @@ def _python(at: Location) -> str:
         f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
         f"score = circuits.score(model, circuit, images=images{ablated})\n"
         "print(score.faithfulness, score.faithfulness_percentile)\n"
+        "figure = circuits.plot.circuit_graph(circuit, circuits.plot.crops(circuit, images, model.input))\n"
     )
 
 
@@ -131,16 +117,12 @@ def _export(at: Location, circuit: Circuit, view: View) -> Export:
     labeled = circuit.label(state.labels_of(at))
     drawing = circuit_views.merged(circuit_views.pruned(labeled, view), view)
 
-    def figure() -> Any:
-        images = circuit_tools.images_for_trace(at, MOST_IMAGES, drawing.by)
-        return plot.circuit_graph(drawing, plot.crops(drawing, images, at.model.input))
-
     def rows() -> list[dict[str, Any]]:
         return [
             {"source": e.source, "target": e.target, "strength": e.strength, "weight": e.weight} for e in drawing.edges
         ]
 
-    return Export(f"circuit-{at.unit}", figure, lambda: circuit_views.document(labeled, view), rows)
+    return Export(f"circuit-{at.unit}", None, lambda: circuit_views.document(labeled, view), rows)
 
 
 main()

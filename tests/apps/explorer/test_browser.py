@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import pytest
 
 from apps.cli.commands.explore import Explore
+from apps.explorer.pages import PAGES
 from apps.explorer.session.labels import Labels
 from sae.steering import Steering
 
@@ -123,7 +124,7 @@ def test_the_car_tour_from_home_to_a_wheel_and_back(page: Any, server: str) -> N
     wheel = page.locator("[data-unit='scenes/mixed3b:39']")
     wheel.wait_for()
     wheel.click()
-    page.get_by_role("button", name="Open unit").click()
+    page.get_by_role("link", name="Open unit").click()
     wait_title(page, "mixed3b:39")
     assert "wheel" in title(page), "with its label"
     page.go_back()
@@ -161,6 +162,68 @@ def test_a_copied_link_opens_the_same_view_in_a_new_session(page: Any, browser: 
         other.wait_for_timeout(300)  # thumbnails are still being made
     assert other.evaluate(IMAGES) == page.evaluate(IMAGES)
     other.context.close()
+
+
+VIEWS = {  # a page, and changes of its view
+    "unit": "examples=bands&section=similar",
+    "layer": "sort=density&size=48",
+    "circuit": "depth=2&prune=30&pin=mixed3b:6&panel=score",
+    "image": "image=3&section=class",
+    "steering": "image=2&edits=39:scale:2",
+    "superposition": "n=4&m=2",
+    "search": "search=address&pattern=mixed3b:1*",
+    "sae": "", "language": "", "jobs": "", "home": "",
+}  # fmt: skip
+
+
+def test_every_page_is_the_same_after_a_reload_and_in_a_second_session(page: Any, browser: Any, server: str) -> None:
+    assert list(VIEWS) and {*VIEWS} == {*PAGES}, "every page is walked"
+    other = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    other.set_default_timeout(WAIT)
+    for name, changes in VIEWS.items():
+        path = "" if name == "home" else name
+        page.goto(f"{server}/{path}?unit=scenes/mixed3b:39&{changes}")
+        views = [_view(page)]
+        page.reload()
+        views.append(_view(page))
+        other.goto(page.url)
+        views.append(_view(other))
+        assert views[0] == views[1] == views[2], name
+        assert name == "home" or "mixed3b:39" in views[0][0], "the unit stays in the address"
+        # to the next page by the menu: the unit goes along
+        page.get_by_test_id("stSidebar").get_by_role("link", name="Layer", exact=True).click()
+        page.wait_for_url("**/layer?**")
+        assert "mixed3b:39" in unquote(page.url), name
+        wait_title(page, "mixed3b")
+    titles = []
+    for name in ("unit", "circuit"):
+        page.goto(f"{server}/{name}?unit=scenes/mixed3b:39")
+        titles.append(_view(page)[2])
+    assert titles[0].startswith("mixed3b:39 wheel") and titles[0] != titles[1], "tabs can be told apart"
+    page.goto(f"{server}/unit")
+    _view(page)
+    assert "unit=" in page.url, "what a link leaves out is written into the address"
+    other.context.close()
+
+
+def _view(page: Any) -> tuple[str, str, str]:
+    """Address, heading and tab of a page whose work is done."""
+    page.wait_for_selector("h3")
+    quiet(page)
+    end = time.monotonic() + 180
+    while page.get_by_test_id("stProgress").count() and time.monotonic() < end:
+        page.wait_for_timeout(300)
+    quiet(page)
+    return unquote(page.url), title(page), str(page.title())
+
+
+def test_a_unit_is_rendered_and_its_pictures_come_by_themselves(page: Any, server: str) -> None:
+    page.goto(f"{server}/unit?unit=scenes/mixed3b:6")
+    wait_title(page, "mixed3b:6")
+    page.get_by_role("button", name="Render", exact=True).click()
+    page.get_by_role("progressbar").wait_for()
+    page.get_by_text("activating", exact=True).first.wait_for()
+    assert page.get_by_text("starting").count() == 0 and page.get_by_role("progressbar").count() == 0
 
 
 def test_a_unit_is_steered_exported_and_sent_as_a_link(page: Any, browser: Any, server: str, tmp_path: Path) -> None:
@@ -270,11 +333,59 @@ def test_a_kernel_of_a_circuit_can_be_clicked_and_units_grouped(page: Any, serve
     page.get_by_text("on average; weights from").wait_for()
     page.locator("[data-unit='scenes/mixed3b:6']").first.click()
     quiet(page)
-    page.locator("[data-unit='scenes/mixed3b:39']").first.click()
+    page.locator("[data-unit='scenes/mixed3b:39']").first.click(modifiers=["Shift"])
     page.get_by_label("Group them as").fill("body and wheels")
-    page.get_by_role("button", name="Group").click()
+    page.get_by_role("button", name="Group", exact=True).click()
     page.wait_for_url("**group=**")
     page.get_by_text("body and wheels (2)").first.wait_for()
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (420, 800)])
+def test_the_whole_graph_is_in_sight_and_its_files_are_what_is_on_the_screen(
+    browser: Any, server: str, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(f"{server}/circuit?unit=scenes/mixed4a:11&depth=2&prune=20")
+    page.locator("[data-unit='scenes/mixed4a:11']").wait_for()
+    quiet(page)
+    stage = page.locator(".stage").bounding_box()
+    boxes = [unit.bounding_box() for unit in page.locator("[data-unit] .back").all()]
+    assert len(boxes) > 8
+    for box in boxes:
+        assert stage["x"] <= box["x"] and box["x"] + box["width"] <= stage["x"] + stage["width"]
+        assert stage["y"] <= box["y"] and box["y"] + box["height"] <= stage["y"] + stage["height"]
+        assert size[0] < 900 or min(box["width"], box["height"]) >= 40
+    panel = page.locator(".panel").bounding_box()
+    assert panel["y"] >= stage["y"] and panel["x"] + panel["width"] <= size[0], "beside or below the graph, never above"
+    page.mouse.move(stage["x"] + 20, stage["y"] + stage["height"] / 2)
+    for _ in range(6):
+        page.mouse.wheel(0, -200)
+    page.wait_for_url("**zoom=**")
+    page.locator(".chip").wait_for(), "the target is out of the area: its picture leads to it"
+    transform = page.locator(".stage svg > g").get_attribute("transform")
+    page.reload()
+    page.locator("[data-unit='scenes/mixed4a:11']").wait_for(state="attached")
+    quiet(page)
+    now = page.locator(".stage svg > g").get_attribute("transform")
+    assert _numbers(now) == pytest.approx(_numbers(transform), abs=0.02 * stage["height"]), "the same part, as large"
+    for kind in ("SVG", "PNG", "JSON"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Save as {kind}").click()
+        waiting.value.save_as(tmp_path / kind)
+    assert page.locator(".stage svg > g").get_attribute("transform") in (tmp_path / "SVG").read_text()
+    assert (tmp_path / "PNG").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((tmp_path / "JSON").read_text())
+    assert len(document["nodes"]) == len(boxes) and document["prune"] == 20 and document["address"] == page.url
+    page.locator(".chip").click()
+    page.locator("[data-unit='scenes/mixed4a:11']").click()
+    page.wait_for_url("**selected=**")
+    page.get_by_role("link", name="Open unit").wait_for()
+    page.context.close()
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?[0-9.]+", text)]
 
 
 def test_an_own_image_is_analyzed_and_a_hostile_one_is_refused(page: Any, server: str, tmp_path: Path) -> None:

@@ -18,11 +18,16 @@ class Node {
   get classList() { return { toggle: (name, on) => { if (on) this.className += " " + name; } }; }
   append(...nodes) { this.children.push(...nodes); }
   replaceChildren(...nodes) { this.children = nodes; }
-  setAttribute() {} setPointerCapture() {} focus() {}
+  get attributes() { return (this.given ??= {}); }
+  setAttribute(name, value) { this.attributes[name] = value; }
+  setPointerCapture() {} focus() {}
   getBoundingClientRect() { return { left: 0, top: 0, width: 100, height: 100 }; }
   get all() { return [this, ...this.children.flatMap((c) => c.all ?? [])]; }
 }
 globalThis.document = { createElement: () => new Node(), createElementNS: () => new Node() };
+const changes = [];
+globalThis.window = { innerHeight: 800, location: { search: "", href: "http://localhost/circuit" },
+  history: { replaceState: (state, unused, url) => changes.push(String(url)) } };
 const root = new Node(), sent = [];
 const at = (x, y) => ({ clientX: x, clientY: y, preventDefault() {} });
 const click = (node) => node.onclick(at(0, 0));
@@ -47,7 +52,7 @@ def run(name: str, data: dict[str, Any], act: str) -> Any:
     )
     output = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=60)
     assert output.returncode == 0, output.stderr
-    return json.loads(output.stdout)
+    return json.loads(output.stdout.splitlines()[-1])
 
 
 def test_every_element_has_a_script_and_a_style() -> None:
@@ -117,11 +122,79 @@ def test_a_box_of_positions_is_dragged_and_a_drag_from_a_selected_position_remov
     assert sent == [["box", [0, 0, 2, 3, 1]], ["box", [1, 2, 1, 2, 0]]] and texts[-1] == "1,2"
 
 
+def circuit_data(*bands: int) -> dict[str, Any]:
+    """A graph whose layers have so many units, each with edges to two units of the next layer."""
+    units = [[f"m/l{c}:{i}" for i in range(count)] for c, count in enumerate(bands)]
+    node = {"label": "", "title": "t", "about": "", "activation": 1, "images": ["I"], "members": [], "href": ""}
+    edge = {"kind": "plus", "weight": 1, "share": 0.5, "number": "1", "kernel": "K", "shape": [3, 3], "values": [[1]]}
+    edge |= {"effect": "excites", "title": "t", "about": "contributes 1"}
+    pairs = [(u, t) for c, band in enumerate(units[:-1]) for i, u in enumerate(band) for t in near(units[c + 1], i)]
+    return {
+        "key": "k", "file": "f", "about": "", "target": units[-1][0], "columns": [f"l{c}" for c in range(len(bands))],
+        "nodes": [{**node, "unit": u, "address": u[2:], "column": c, "rest": "1 from 2 others", "number": "1"}
+                  for c, band in enumerate(units) for u in band],
+        "edges": [{**edge, "edge": f"{u}>{t}", "source": u, "target": t, "strength": i}
+                  for i, (u, t) in enumerate(pairs)],
+        "prune": 0, "pins": [units[0][0]], "groups": [], "selected": [], "edge": "", "saved": [],
+    }  # fmt: skip
+
+
+def near(band: list[str], i: int) -> set[str]:
+    return {band[i % len(band)], band[(i + 1) % len(band)]}
+
+
+def clicks(kind: str, *, shift: bool = False) -> str:
+    shown = f"root.all.filter((n) => n.onclick && n.dataset.{kind} && n.className !== 'primary')"
+    return f"{shown}.forEach((n) => n.onclick({{ shiftKey: {json.dumps(shift)} }}));"
+
+
 def test_units_and_edges_of_a_graph_can_be_clicked() -> None:
-    kernel = {"edge": "a>b", "src": "K", "box": [0, 0, 1, 1], "stub": "", "number": "1", "at": [1, 1], "title": "t"}
-    line = {"path": "", "width": 2, "kind": "plus", "end": [1, 2], "arrow": 3, "kernel": kernel}
-    node = {"unit": "a", "address": "a", "label": "", "title": "t", "box": [0, 0, 9, 9], "tile": 3, "across": 1}
-    data = {"width": 9, "height": 9, "about": "", "headings": [], "lines": [line], "rests": [], "edge": ""}
-    data |= {"nodes": [{**node, "images": ["I"]}], "selected": [], "pins": ["a"]}
-    sent, _ = run("graph", data, "root.all.filter((n) => n.onclick).forEach(click);")
-    assert sent == [["edge", "a>b"], ["node", "a"]]
+    data = circuit_data(2, 1)
+    sent, _ = run("graph", data, clicks("edge"))
+    assert sent == [["edge", "m/l0:0>m/l1:0"], ["edge", "m/l0:1>m/l1:0"]]
+    sent, _ = run("graph", data, clicks("unit"))
+    assert sent == [["select", "m/l0:0"], ["select", "m/l0:1"], ["select", "m/l1:0"]]
+    data["selected"] = ["m/l0:0"]
+    sent, texts = run("graph", data, clicks("unit", shift=True))
+    added = [["select", ""], ["select", "m/l0:0,m/l0:1"], ["select", "m/l0:0,m/l1:0"]]
+    assert sent == added
+    assert {"Open unit", "Trace it", "Unpin", "Clear", "Outgoing", "1 from 2 others"} <= set(texts)
+
+
+def test_units_of_a_graph_are_grouped_and_a_group_is_taken_apart() -> None:
+    data = circuit_data(3, 1) | {"groups": [{"name": "parts", "units": ["l0:2"]}], "edge": "m/l0:0>m/l1:0"}
+    data["selected"] = ["m/l0:0", "m/l0:1"]
+    act = """const input = root.all.find((n) => n.maxLength === 40); input.value = "wheels";
+    root.all.find((n) => n.onsubmit).onsubmit({ preventDefault() {} });
+    click(root.all.find((n) => n.textContent === "Ungroup"));"""
+    sent, texts = run("graph", data, act)
+    assert sent == [["group", "wheels\nm/l0:0\nm/l0:1"], ["ungroup", "parts"]]
+    assert "contributes 1" in texts, "the panel has the selected edge"
+
+
+@pytest.mark.parametrize("bands", [(6, 1), (24, 6, 1), (24, 24, 6, 1), (34, 19, 6, 1)])
+def test_a_graph_fits_the_visible_area_and_its_pictures_can_be_seen(bands: tuple[int, ...]) -> None:
+    width, height = 660, 530  # what a window of 1280 x 800 leaves
+    act = f"""const p = arrange(data, {width}, {height}), k = Math.min({width} / p.width, {height} / p.height);
+    const below = (p.size.text + p.size.gap[1]) * k;
+    sent.push(...Object.values(p.box).map((b) => [b.x * k, b.y * k, b.w * k, b.h * k, below]));"""
+    boxes, _ = run("graph", circuit_data(*bands), act)
+    assert len(boxes) == sum(bands)
+    for i, (x, y, w, h, below) in enumerate(boxes):
+        assert min(x, y) >= 0 and x + w <= width and y + h <= height and min(w, h) >= 40
+        for u, v, a, b, _ in boxes[:i]:
+            assert x >= u + a or u >= x + w or y >= v + b + 0.5 * below or v >= y + h + 0.5 * below, "none on another"
+
+
+def test_keys_and_wheel_zoom_and_pan_the_graph_and_the_address_keeps_it() -> None:
+    act = """const stage = root.all.find((n) => n.tabIndex === 0), svg = stage.children[0], world = svg.children[0];
+    const look = (act) => { act(); sent.push(world.attributes.transform); }, key = (name) => () =>
+      stage.onkeydown({ key: name, preventDefault() {}, stopPropagation() {} });
+    [() => {}, key("+"), key("0"), key("ArrowLeft"), key("0")].forEach(look);
+    look(() => svg.onwheel({ ...at(0, 0), deltaY: -20 }));
+    look(key("t"));
+    setTimeout(() => console.log(JSON.stringify([[...sent, changes.at(-1)], []])), 400);"""
+    sent, _ = run("graph", circuit_data(2, 1), act)
+    first, nearer, again, left, back, wheel, target, address = sent
+    assert first == again == back and len({first, nearer, left, wheel, target}) == 5
+    assert "zoom=1" in address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from apps.explorer.server.jobs import Job, JobError, Jobs
-from apps.explorer.server.process_lock import at_work
+from apps.explorer.server.process_lock import FOLDER, at_work, lock_of
 from circuits.dataset.scan_results import read_scan
 from circuits.dataset.scan_store import StoreError
 from tests.apps.explorer.conftest import Open, scan_files, texts
@@ -124,6 +125,32 @@ def test_visualizations_are_rendered_and_shown(store: Path, opened: Open, settin
     settings(store, allow_write=True)
     at = opened("unit", unit="scenes/mixed3b:39")
     assert "suppressing" in texts(at) and "Render diverse" in [b.label for b in at.button]
+
+
+def test_the_page_of_a_unit_follows_the_job_that_renders_it(
+    store: Path, opened: Open, settings: Callable[..., None]
+) -> None:
+    folder = store / FOLDER / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    job = {"kind": "visualize", "asked": {"address": "scenes/mixed3b:39", "kinds": ["positive"]}, "begun": 1.0}
+    (folder / "job.json").write_text(json.dumps(job))
+    settings(store, allow_write=True)
+
+    def progress(state: str, **more: object) -> None:
+        (folder / "progress.json").write_text(json.dumps({"state": state, "done": 1, "total": 4, **more}))
+
+    with lock_of(folder, 5):
+        progress("running", doing="rendering positive visualizations")
+        at = opened("unit", unit="scenes/mixed3b:39", settle=False)
+        assert [bar.proto.text for bar in at.get("progress")] == ["rendering positive visualizations, 1 of 4"]
+        assert "Render" not in [b.label for b in at.button]
+    progress("failed", error="the disk is full")
+    at.run()
+    assert not at.get("progress") and "the disk is full" in at.error[0].value
+    assert "Render" in [b.label for b in at.button]
+    progress("done")
+    at.run()
+    assert not at.get("progress") and not at.error, "an ended job is not shown as starting"
 
 
 @pytest.mark.slow

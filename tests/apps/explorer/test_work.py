@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import circuits
+from apps.explorer.components.graph import graph_data
 from apps.explorer.resources import thumbnails
 from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Executor
 from apps.explorer.server.security import UploadError
 from apps.explorer.session import exports
-from apps.explorer.session.circuit_views import View, document, merged, pruned, read_document
+from apps.explorer.session.circuit_views import NONE, View, document, least_prune, merged, pruned, read_document
 from circuits.dataset.scan_results import read_scan
 from circuits.errors import CircuitsError
 from circuits.tracing.circuit import Circuit
@@ -70,6 +71,33 @@ def test_a_view_comes_back_from_its_address_and_from_its_file(circuit: Circuit) 
     text = json.dumps(document(circuit, view))
     again, read = read_document(json.loads(text))
     assert read == view and again.nodes == circuit.nodes and again.edges == circuit.edges
+    assert read_document(circuit.to_json())[1] is None, "a file of `circuits trace` has no view"
+    assert View.of_address(0.1, NONE, NONE, "scenes") == View(0.1)
+
+
+def test_a_large_circuit_opens_with_as_few_edges_pruned_as_leave_the_units_that_fit(circuit: Circuit) -> None:
+    counts = {p: len(pruned(circuit, View(p / 100)).nodes) for p in range(61)}
+    assert counts[0] > 12 > counts[60]
+    least = round(100 * least_prune(circuit, 12, 60))
+    assert counts[least] <= 12 and all(counts[p] > 12 for p in range(least))
+    assert least_prune(circuit, len(circuit.nodes), 60) == 0.0
+
+
+def test_the_graph_shows_the_numbers_of_the_circuit_and_what_is_not_in_it(circuit: Circuit) -> None:
+    units = [e.source for e in circuit.into(circuit.target)[:2]]
+    view = View(0.1).grouped("two", units)
+    drawing = merged(pruned(circuit, view), view)
+    data = graph_data(drawing, view, {circuit.target: ["IMAGE"]})
+    assert {e["edge"]: (e["strength"], e["values"][0][0]) for e in data["edges"]} == {
+        f"{e.source}>{e.target}": (e.strength, pytest.approx(float(np.atleast_2d(e.kernel)[0, 0]), rel=1e-5))
+        for e in drawing.edges
+    }
+    nodes = {node["unit"]: node for node in data["nodes"]}
+    assert data["columns"] == [*reversed(circuit.layers)] and nodes[circuit.target]["column"] == 2
+    assert nodes[units[0]]["members"] == [u.removeprefix("scenes/") for u in units] and units[1] not in nodes
+    rest = next(r for r in drawing.rest if r.target == circuit.target)
+    assert f"{rest.count} others" in nodes[circuit.target]["rest"] and nodes[circuit.target]["images"] == ["IMAGE"]
+    assert data["key"] != graph_data(pruned(circuit, View(0.3)), View(0.3), {})["key"], "another graph is fitted anew"
 
 
 @pytest.mark.parametrize("name", ["", "a=b", "a;b", "x" * 60])

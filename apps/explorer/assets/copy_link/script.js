@@ -18,15 +18,28 @@ function keepHistoryWhole() {
   };
 }
 
+// Pages lie beside each other under the app's own folder. The address always holds the whole view, also where a link left out what it shares with the default.
+function address(path) {
+  const now = window.location, whole = new URL(now.pathname.replace(/[^/]*$/, "") + path, now.origin);
+  const zoom = new URLSearchParams(now.search).get("zoom"); // which only the browser knows: see the graph's script
+  if (zoom && !whole.searchParams.has("zoom")) whole.search += (whole.search ? "&" : "?") + "zoom=" + zoom;
+  return whole;
+}
+
+function completeAddress(path) {
+  const whole = address(path), now = new URLSearchParams(window.location.search);
+  const missing = [...whole.searchParams.keys()].some((name) => !now.has(name));
+  if (missing && whole.pathname === window.location.pathname) window.history.replaceState(window.history.state, "", whole);
+}
+
 export default function ({ parentElement, data }) {
   keepHistoryWhole();
+  completeAddress(data.path);
   const button = parentElement.querySelector(".link");
   const label = (text) => { button.textContent = text; };
   label("Copy link");
   button.onclick = async () => {
-    // pages lie beside each other under the app's own folder
-    const folder = window.location.pathname.replace(/[^/]*$/, "");
-    const link = new URL(folder + data.path, window.location.origin).toString();
+    const link = address(data.path).toString();
     button.dataset.link = link;
     try {
       await navigator.clipboard.writeText(link);

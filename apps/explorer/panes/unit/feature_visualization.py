@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import streamlit as st
 
 from apps.explorer.components.gallery import gallery, tile
-from apps.explorer.server.jobs import Jobs
+from apps.explorer.server.jobs import Job, Jobs
 from apps.explorer.server.security import plain
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
@@ -41,14 +44,32 @@ def _offer(at: Location, missing: list[str], any_yet: bool) -> None:
     command = at.command("visualize", at.unit.channel, *attached, "--out", folder)
     if not any_yet:
         st.caption("Not rendered yet.")
-    if at.settings.allow_write:
+    job = _latest_job(at)
+    if job is not None and job.state == "running":
+        _progress(at.settings.store, job.id)
+    elif at.settings.allow_write:
+        if job is not None and job.error:
+            st.error(plain(f"Rendering failed: {job.error}"))
         label = "Render" if not any_yet else f"Render {' and '.join(missing)}"
         if st.button(label, key="visualize", icon=":material/auto_awesome:"):
             options = {"address": str(at.unit.channel), "kinds": missing, "steps": 192}
             Jobs(at.settings.store).start("visualize", options)
-            st.toast("Rendering. The Jobs page shows the progress.")
+            st.rerun()
     elif not any_yet:
         st.code(command, language="sh", wrap_lines=True)
-    for job in Jobs(at.settings.store).all()[:5]:
-        if job.state == "running" and job.options.get("address") == str(at.unit.channel):
-            st.caption(plain(job.progress_text))
+
+
+def _latest_job(at: Location) -> Job | None:
+    """The job that renders this unit, or its layer, and was started last."""
+    addresses = {str(at.unit.channel), str(replace(at.unit, index=None, at=None))}
+    jobs = (job for job in Jobs(at.settings.store).all() if job.kind == "visualize")
+    return next((job for job in jobs if job.options.get("address") in addresses), None)
+
+
+@st.fragment(run_every=1.0)
+def _progress(store: Path, identity: str) -> None:
+    """The progress of a job; the page runs again once it has ended, and shows what was rendered or what failed."""
+    job = Jobs(store).get(identity)
+    if job.state != "running":
+        st.rerun()
+    st.progress(job.share, text=plain(job.progress_text))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -15,6 +16,7 @@ import sae
 from apps.explorer.pages import PAGES
 from apps.explorer.session import links
 from apps.explorer.tours import TOURS
+from circuits.dataset.scan_results import read_scan
 from tests.apps.explorer.conftest import Open, settled, texts
 
 
@@ -57,6 +59,16 @@ def test_the_unit_page_shows_what_the_scan_found(opened: Open) -> None:
     assert "of 60 images" in texts(at)
     assert "mixed3b:6" in texts(at), "its strongest input"
     assert "others add up to" in texts(at), "what is not shown is added up"
+
+
+def test_the_menu_keeps_the_unit_and_the_tab_is_called_after_it(opened: Open) -> None:
+    for page, params in (("unit", {"unit": "scenes/mixed4a:11"}), ("home", {"unit": "scenes/mixed4a:11"})):
+        at = opened(page, settle=False, **params)
+        menu = {link.proto.page: link.proto.query_string for link in at.sidebar.get("page_link")}
+        assert len(menu) == len(PAGES) and set(menu.values()) == {"unit=scenes%2Fmixed4a%3A11"}, page
+    at = opened("unit", settle=False)  # a new session, without a unit in the address
+    links_of = [link.proto.query_string for link in at.sidebar.get("page_link")]
+    assert all(text.startswith("unit=scenes%2F") for text in links_of), "the unit that it opened on"
 
 
 def test_the_address_box_opens_what_is_typed(opened: Open) -> None:
@@ -151,7 +163,6 @@ def test_the_wall_sorts(opened: Open, sort: str) -> None:
 
 def test_the_wall_by_density_is_in_falling_order(made_store: Path) -> None:
     from apps.explorer.session.ordering import order
-    from circuits.dataset.scan_results import read_scan
 
     layer = read_scan(made_store, "scenes").layer("mixed3b")
     ranked, _ = order(layer, "density", labels={})
@@ -180,6 +191,14 @@ def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
     assert "random circuits" in texts(at) and not at.error
     at = opened("circuit", unit="scenes/mixed4a:11", panel="sizes")
     assert "over all positions of half of the images" in texts(at) and not at.error
+
+
+def test_a_unit_that_is_never_active_has_no_circuit_but_keeps_its_navigation(opened: Open, made_store: Path) -> None:
+    active = read_scan(made_store, "scenes").layer("mixed4a").active_images
+    dead = int(np.flatnonzero(active == 0)[0])
+    at = opened("circuit", unit=f"scenes/mixed4a:{dead}")
+    assert len(at.error) == 1 and at.subheader[0].value.startswith(f"mixed4a\\:{dead}")
+    assert {"previous", "next"} <= {button.key for button in at.button}
 
 
 def test_the_circuit_page_counts_from_the_baseline_of_its_address(opened: Open) -> None:
