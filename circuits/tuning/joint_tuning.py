@@ -54,6 +54,7 @@ class JointTuning(Result):
     def aligned(self) -> Tensor:
         """Mean over examples, each first rotated so that `unit` responds most at 0, `(units, angles)`.
 
+        The peak of `unit` itself at 0 is due to this choice: noise would have one, too. Peaks of other units are not.
         Examples without a response at any angle are left out; NaN where none is left.
         """
         own = self.responses[0]

@@ -206,12 +206,12 @@ def _detectors(result: Detectors, top: int) -> Any:
     lines = [
         [
             Text(d.unit, style="bold"), f"{d.score:.2f}", _degrees(d.orientation), *(d.preferred[n] for n in others),
-            *(f"{d.tests[n]:.2f}" for n in names), d.p,
+            *(f"{d.tests[n]:.2f}" for n in names), d.p, d.false_discovery_rate,
         ]
         for d in result.rows[:top]
     ]  # fmt: skip
-    columns = ["unit", "score", "degrees", *others, *names, "p"]
-    return table(columns, lines, right=" rr" + "r" * (len(others) + len(names) + 1))
+    columns = ["unit", "score", "degrees", *others, *names, "p", "FDR"]
+    return table(columns, lines, right=" rr" + "r" * (len(others) + len(names) + 2))
 
 
 def _by_layer(result: Detectors) -> Any:

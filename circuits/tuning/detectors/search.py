@@ -42,6 +42,8 @@ class Detector(Result):
         peak: response to its best stimulus.
         p: share of untrained units of the same layer that score as high, the detector itself counted among them; None
             without a control.
+        false_discovery_rate: of the units of the layer that score as high, the share that would by chance: p corrected
+            for the choice among all of them (Benjamini and Hochberg 1995). None without a control.
         curve: its responses around the circle of orientations, for `plot.radial_tuning`.
     """
 
@@ -54,6 +56,7 @@ class Detector(Result):
     preferred: Mapping[str, Any]
     peak: float
     p: float | None = None
+    false_discovery_rate: float | None = None
     curve: Curve | None = field(default=None, compare=False, repr=False, metadata=HIDDEN)
 
     def describe(self) -> dict[str, Any]:
@@ -273,6 +276,7 @@ def detectors_among(
     """Of the units judged, those in `rows` that pass all tests and prefer an orientation, best first."""
     scores = score_of(tests)
     passing = set((scores >= threshold).nonzero().flatten().tolist())
+    p, rates = ({}, {}) if chance is None else _by_chance(scores, rows, chance)
     detectors = []
     for i in rows:
         orientation = float(judged.direction[i])
@@ -289,8 +293,17 @@ def detectors_among(
                 orientation=orientation,
                 preferred=preferred,
                 peak=float(judged.peak[i]),
-                p=None if chance is None else permutation_p(float(scores[i]), chance),
+                p=p.get(i),
+                false_discovery_rate=rates.get(i),
                 curve=Curve(units[i], judged.axis, judged.around[i], preferred),
             )
         )
     return sorted(detectors, key=lambda detector: -detector.score)
+
+
+def _by_chance(scores: Tensor, rows: range, chance: Tensor) -> tuple[dict[int, float], dict[int, float]]:
+    """Unit -> `Detector.p`, and its false discovery rate, for all units in `rows`."""
+    from scipy.stats import false_discovery_control
+
+    p = [permutation_p(float(scores[i]), chance) for i in rows]
+    return dict(zip(rows, p, strict=True)), dict(zip(rows, false_discovery_control(p).tolist(), strict=True))

@@ -42,9 +42,19 @@ def test_planted_curve_detectors_are_found_and_untrained_units_score_less(
     for d in curves.rows:
         assert near(d.orientation, oriented.CURVES[int(d.unit.rpartition(":")[2])], 5)
         assert d.score == min(d.tests.values()) and set(d.tests) == set(KINDS["curve"].means)
-        assert d.p == pytest.approx(1 / 9)
+        assert d.p == d.false_discovery_rate == pytest.approx(1 / 9)
         assert d.preferred["radius"] == pytest.approx(oriented.RADIUS, rel=0.4)
     assert [d.score for d in curves.rows] == sorted((d.score for d in curves.rows), reverse=True)
+
+
+def test_the_share_of_detectors_that_chance_would_give_counts_all_units_of_the_layer() -> None:
+    result = find_detectors(circuits.load("scenes"), "line", layers="conv2d1", orientations=12, threshold=0.3)
+    scores, chance = result.scores["conv2d1"].numpy(), result.control["conv2d1"].numpy()
+    by_chance = {s: (1 + (chance >= s).sum()) / (1 + len(chance)) * len(scores) for s in scores.tolist()}
+    assert len(result.rows) > 2
+    for d in result.rows:  # the least of all thresholds that the unit passes
+        rates = [min(1.0, by_chance[s] / (scores >= s).sum()) for s in scores.tolist() if s <= d.score + 1e-7]
+        assert d.false_discovery_rate == pytest.approx(min(rates)) and d.false_discovery_rate >= (d.p or 1)
 
 
 def test_the_largest_gap_is_that_of_the_orientations_planted(curves: circuits.detectors.Detectors) -> None:
