@@ -90,7 +90,7 @@ def orders(train: Ablation, seed: int) -> dict[str, Callable[[int], Tensor]]:
         )
 
     def strong(size: int) -> Tensor:
-        rng, strengths = np.random.default_rng(seed), train.strengths()
+        rng, strengths = np.random.default_rng(seed), null_circuits.strengths(train)
         chosen = null_circuits.among_strongest({layer: size}, strengths, rng)[layer]
         return torch.tensor([float(c in chosen) for c in range(train.model.layers[layer].channels)])
 

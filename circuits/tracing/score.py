@@ -101,7 +101,7 @@ def score(
     always = {layer: {width - 1} for layer, width in ablation.widths.items() if keep_error and "~" in layer}
     widths = {layer: ablation.widths[layer] - len(always.get(layer, ())) for layer in circuit_units}
     counts = {layer: len(units) for layer, units in circuit_units.items()}
-    strengths = {layer: values[: widths[layer]] for layer, values in ablation.strengths().items()}
+    strengths = {layer: values[: widths[layer]] for layer, values in null_circuits.strengths(ablation).items()}
     means = {layer: values[: widths[layer]] for layer, values in ablation.means.items()}
     rng = np.random.default_rng(seed)
     control = [null_circuits.uniform(counts, widths, generator) for _ in range(random)]

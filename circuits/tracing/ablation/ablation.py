@@ -143,6 +143,7 @@ class Ablation(Measured):
         return other
 
     def _finish(self, constant: bool = False) -> None:
+        self._cut: Tensor | None = None
         deviations = self.clean - self.clean.mean()
         self.spread = float(deviations.pow(2).sum())
         if constant:
@@ -191,6 +192,10 @@ class Ablation(Measured):
     @property
     def _first(self) -> Channels:
         return next(iter(self.sources.values()))
+
+    @property
+    def _last(self) -> Channels:
+        return self.sources[self.layers[-1]]
 
     @property
     def widths(self) -> dict[str, int]:
@@ -347,6 +352,15 @@ class Ablation(Measured):
     @torch.no_grad()
     def respond(self, varying: UnitsByLayer) -> Tensor:
         """Response `(N, h, w)` when all units of the layers but `varying` are at the baseline."""
+        if not varying.get(self.layers[-1]):
+            # nothing of the others comes past a layer that is at the baseline as a whole
+            if self._cut is None and not self.target.segment(self.model, self._last.layer).bypassed:
+                self._cut = self._respond({})
+            if self._cut is not None:
+                return self._cut
+        return self._respond(varying)
+
+    def _respond(self, varying: UnitsByLayer) -> Tensor:
         masks = {name: self._mask(name, varying.get(name, set())) for name in self.layers}
         narrow = self._narrow(varying)
         rows = []
@@ -549,29 +563,6 @@ class Ablation(Measured):
         edits = composed([self._mixes(batch, layer, weights[layer]) for layer in self.layers])
         acts = edits.pop(self._first.layer)(batch.acts)
         return self.target.values(self.segment.respond(acts, batch.context, edits))
-
-    def strengths(self) -> dict[str, Tensor]:
-        """Layer -> for each unit `(C,)` |gradient x activation|, summed over positions and images.
-
-        The gradient is that of the target's response, summed over its positions: where the network is linear in
-        between, these are |expanded weight x activation|. Of predictions, whose divergence has no gradient where
-        nothing is ablated, it is that of the log probability of the likeliest class.
-        """
-        totals = {name: torch.zeros(width) for name, width in self.widths.items()}
-        first, *later = self.sources.values()
-        with frozen(self.model.module), torch.enable_grad():
-            for batch in self.batches():
-                passed = {first.name: batch.acts.detach().requires_grad_(True)}
-                taps = {source.layer: partial(passed.setdefault, source.name) for source in later}
-                out = self.target.sensitive(self.segment.respond(passed[first.name], batch.context, taps))
-                gradients = torch.autograd.grad(out.sum(), list(passed.values()), allow_unused=True)
-                for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
-                    if gradient is not None:
-                        source = self.sources[name]
-                        parts = batch.parts if source is first else source.parts(maps_of(acts.detach()))
-                        products = source.by_unit(gradient.detach().view(len(parts), -1, *parts.shape[2:]), parts)
-                        totals[name] += products.abs().flatten(2).sum(dim=(0, 2)).cpu().float()
-        return totals
 
     def _mixes(self, batch: Batch, layer: str, weights: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
         """What `_holds` is for weights that are not only 0 and 1.

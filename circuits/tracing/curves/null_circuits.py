@@ -8,18 +8,45 @@ act most on the target, and beside them against units that are as active as its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from circuits.tracing.ablation.ablation import UnitsByLayer
+from circuits.network.hooks import frozen
+from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
+from circuits.tracing.ablation.sources import maps_of
 
 STRONG = 2
 """Strong units: so many times as many as the circuit has in a layer, or the `LEAST` strongest that act at all."""
 LEAST = 16
 NEIGHBORS = 8
 """A unit is matched with one of so many that are nearest in mean activation."""
+
+
+def strengths(ablation: Ablation) -> dict[str, Tensor]:
+    """Layer -> for each unit `(C,)` |gradient x activation|, summed over positions and images.
+
+    The gradient is that of the target's response, summed over its positions: where the network is linear in
+    between, these are |expanded weight x activation|. Of predictions, whose divergence has no gradient where
+    nothing is ablated, it is that of the log probability of the likeliest class.
+    """
+    totals = {name: torch.zeros(width) for name, width in ablation.widths.items()}
+    first, *later = ablation.sources.values()
+    with frozen(ablation.model.module), torch.enable_grad():
+        for batch in ablation.batches():
+            passed = {first.name: batch.acts.detach().requires_grad_(True)}
+            taps = {source.layer: partial(passed.setdefault, source.name) for source in later}
+            out = ablation.target.sensitive(ablation.segment.respond(passed[first.name], batch.context, taps))
+            gradients = torch.autograd.grad(out.sum(), list(passed.values()), allow_unused=True)
+            for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
+                if gradient is not None:
+                    source = ablation.sources[name]
+                    parts = batch.parts if source is first else source.parts(maps_of(acts.detach()))
+                    products = source.by_unit(gradient.detach().view(len(parts), -1, *parts.shape[2:]), parts)
+                    totals[name] += products.abs().flatten(2).sum(dim=(0, 2)).cpu().float()
+    return totals
 
 
 def uniform(counts: Mapping[str, int], widths: Mapping[str, int], generator: torch.Generator) -> dict[str, set[int]]:
@@ -37,7 +64,7 @@ def among_strongest(
 
     Args:
         counts: layer -> number of units.
-        strengths: layer -> `(C,)`, |gradient x activation|: see `Ablation.strengths`.
+        strengths: layer -> `(C,)`, |gradient x activation|: see the function.
         rng: of the choice.
     """
     chosen = {}
@@ -59,11 +86,13 @@ def matched(units: UnitsByLayer, means: Mapping[str, Tensor], rng: np.random.Gen
     chosen: dict[str, set[int]] = {}
     for layer, members in units.items():
         activity = means[layer].double().cpu().numpy()
-        taken: set[int] = set()
+        free = np.ones(len(activity), dtype=bool)
+        others = free.copy()
+        others[list(members)] = False
         for unit in rng.permutation(sorted(members)).tolist():
-            others = [i for i in range(len(activity)) if i not in members and i not in taken]
-            others = others or [i for i in range(len(activity)) if i not in taken]
-            nearest = sorted(others, key=lambda i: abs(activity[i] - activity[unit]))[:NEIGHBORS]
-            taken.add(int(rng.choice(nearest)))
-        chosen[layer] = taken
+            candidates = np.flatnonzero(others if others.any() else free)
+            nearest = np.abs(activity[candidates] - activity[unit]).argsort(kind="stable")[:NEIGHBORS]
+            other = rng.choice(candidates[nearest])
+            others[other] = free[other] = False
+        chosen[layer] = set(np.flatnonzero(~free).tolist())
     return chosen

@@ -323,7 +323,7 @@ def _null_circuits(
     if of == "edges":
         strengths = edge_strengths(ablation)
     else:
-        strengths = ablation.strengths()
+        strengths = null_circuits.strengths(ablation)
     widths = {layer: len(values) for layer, values in strengths.items()}
     make: dict[str, Callable[[int], dict[str, set[int]]]] = {
         "strong": lambda i: null_circuits.among_strongest(counts[i], strengths, rng),

@@ -14,6 +14,7 @@ import circuits
 from circuits.errors import CircuitsError
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.baselines import Mean, Zero
+from circuits.tracing.curves.null_circuits import strengths
 from circuits.tracing.target import target_of
 from tests import nets
 from zoo.images.sources import open_images
@@ -104,7 +105,7 @@ def test_strong_units_are_those_of_the_likeliest_class() -> None:
         best, p = scores.argmax(dim=1), scores.softmax(dim=1)
         slope = (module.head.weight[best] - p @ module.head.weight)[:, :, None, None] / acts[0, 0].numel()
         expected = (slope * acts).abs().sum(dim=(0, 2, 3))
-    torch.testing.assert_close(ablation.strengths()[layer], expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(strengths(ablation)[layer], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,8 @@ def test_random_circuits_are_any_units_strong_units_or_units_as_active() -> None
 def test_strengths_are_gradient_times_activation() -> None:
     model, block, images, _ = prepared("a module")
     source, _ = maps(block, images, normalize=model.input.normalize)
-    strengths = ablation_of(model, f"{target_layer(model)}:0", images, "source").strengths()["source"]
+    ablation = ablation_of(model, f"{target_layer(model)}:0", images, "source")
+    strengths = null_circuits.strengths(ablation)["source"]
     leaf = source.clone().requires_grad_(True)
     (block.direct(leaf) + block.proj(block.pool(leaf)))[:, 0].sum().backward()
     assert leaf.grad is not None
@@ -468,6 +469,9 @@ def test_circuits_of_two_layers_take_the_pool_of_the_first_as_it_is(
     width = inception.layers["mixed3b"].channels
     kept = {"mixed3a": {0, 2, 5}, "mixed3b": set(range(0, width, 3)) | {width - 1}}
     response = ablation.respond(kept)
+    # nothing comes past a layer of which no unit is kept
+    assert torch.equal(ablation.respond({"mixed3a": {0, 2, 5}}), ablation.nothing)
+    assert torch.equal(ablation._respond({"mixed3a": {0, 2, 5}}), ablation.nothing)
     assert ablation._pool_maps
     monkeypatch.setattr(Ablation, "_natural_pool", lambda *_: None)
     assert torch.equal(ablation.respond(kept), response)
@@ -475,3 +479,13 @@ def test_circuits_of_two_layers_take_the_pool_of_the_first_as_it_is(
     whole = torch.cat([ablation.ablated(batch, masks) for batch in ablation.batches()])
     torch.testing.assert_close(response, whole, atol=1e-6, rtol=1e-5)
     assert not torch.allclose(response, ablation.clean, atol=1e-4)
+
+
+@pytest.mark.parametrize(("last", "cuts"), [("2", True), ("3.conv1", False)])
+def test_what_goes_around_a_layer_is_left_where_all_of_the_layer_is_ablated(last: str, cuts: bool) -> None:
+    residual = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nets.Residual(4), nets.Residual(4))
+    model, images = nets.wrap(nets.randomized(residual), 16), nets.pictures(5, 16)
+    ablation = Ablation(model, target_of(model, "3:1"), ["1", last], open_images(images), Mean())
+    masks = {"1": ablation._mask("1", {0, 1}), last: ablation._mask(last, set())}
+    whole = torch.cat([ablation.ablated(batch, masks) for batch in ablation.batches()])
+    assert torch.equal(ablation.respond({"1": {0, 1}}), whole) and torch.equal(whole, ablation.nothing) == cuts
