@@ -177,9 +177,14 @@ class Images(Sequence[Image.Image]):
         return same
 
     def spread(self, most: int) -> Images:
-        """At most so many of the images, evenly spread over all."""
-        step = -(-len(self) // most)
-        return self if step <= 1 else self.subset(range(0, len(self), step))
+        """At most so many of the images, over all: one of each of so many stretches, sampled at random, seed 0.
+
+        Every k-th would be of a few classes only where classes take turns, as in rendered scenes.
+        """
+        if len(self) <= most:
+            return self
+        edges = np.arange(most + 1) * len(self) // most
+        return self.subset(np.random.default_rng(0).integers(edges[:-1], edges[1:]).tolist())
 
     def tensor(self, spec: InputSpec, indices: Sequence[int] | None = None) -> Tensor:
         """Images as `spec` wants them: float32 `(N, channels, H, W)` in [0, 1], short side resized, center cropped.

@@ -461,3 +461,15 @@ def test_pictures_of_a_folder_in_a_list_have_names_of_their_own(archive: Path) -
     folder = archive.parent / "unpacked"
     found = open_images([folder, archive])
     assert len(set(found.ids)) == len(found) == 6
+
+
+@pytest.mark.parametrize("most", [12, 13, 26, 100, 259, 260, 400])
+def test_some_of_many_images_are_spread_over_all_and_over_classes_that_take_turns(most: int) -> None:
+    images = open_images("scenes:260")  # 13 classes in turn: every 13th image is of one
+    some = images.spread(most)
+    assert len(some) == min(most, 260) and len(set(some.ids)) == len(some)
+    places = [images.ids.index(one) for one in some.ids]
+    assert places == sorted(places) and places[0] < -(-260 // most) and places[-1] >= 260 - -(-260 // most)
+    classes = {image.rpartition("/")[0] for image in some.ids} if some.labels is None else set(some.labels)
+    assert len(classes) > 6
+    assert images.spread(most).ids == some.ids
