@@ -85,8 +85,8 @@ def spatial_attribution(
     segment = Segment(model, begin.name, [model.resolve(Unit(end.name, i)) for i in range(end.channels)])
     batch = images.tensor(model.input)
     with torch.no_grad():
-        acts, context = segment.begin(batch)
-        own = segment.respond(acts, context)[0]
+        begun = acts, _ = segment.begin(batch)
+        own = segment.respond(*begun)[0]
     height, width = own.shape[1:]
     lengths = own.norm(dim=0)
     along = own / lengths.clamp(min=1e-30)
@@ -97,7 +97,7 @@ def spatial_attribution(
         for start in range(0, len(targets), batch_size):
             some = targets[start : start + batch_size]
             with torch.no_grad():
-                acts, context = segment.begin(batch.expand(len(some), -1, -1, -1))
+                acts, context = _copies(segment, batch, begun, len(some))
             with frozen(model.module), torch.enable_grad():
                 leaf = acts.detach().clone().requires_grad_(True)
                 out = segment.respond(leaf, context)
@@ -158,10 +158,11 @@ def check_positions(
     y, x = attribution.positions[0]
     drops = torch.zeros(height * width)
     with torch.no_grad():
-        intact = float(segment.respond(*segment.begin(batch))[0, 0, y, x])
+        begun = segment.begin(batch)
+        intact = float(segment.respond(*begun)[0, 0, y, x])
         for start in range(0, len(drops), batch_size):
             flat = list(range(start, min(start + batch_size, len(drops))))
-            acts, context = segment.begin(batch.expand(len(flat), -1, -1, -1))
+            acts, context = _copies(segment, batch, begun, len(flat))
             acts = acts.clone()
             for i, position in enumerate(flat):
                 acts[i, :, position // width, position % width] = 0
@@ -174,6 +175,13 @@ def check_positions(
         correlation=correlation(contributions, drops.numpy()),
         shuffled=float(np.quantile(chance, 0.95)) if draws else float("nan"),
     )
+
+
+def _copies(segment: Segment, image: Tensor, begun: tuple[Tensor, Any], count: int) -> tuple[Tensor, Any]:
+    """What `segment.begin` gives for copies of an image: from the one pass over it, where all paths go through it."""
+    if segment.bypassed:
+        return segment.begin(image.expand(count, -1, -1, -1))
+    return begun[0].expand(count, -1, -1, -1), begun[1]
 
 
 def _whole_layer(model: Model, name: str) -> Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +33,10 @@ class Peaks:
 
     Attributes:
         images: the images, in order.
+        activations: layer -> activations `(n, C, h, w)` of the images, batch by batch; None where they are too large.
     """
+
+    activations: dict[str, list[Tensor]] | None
 
     def __init__(self, model: Model, images: Images) -> None:
         self.model, self.images = model, images
@@ -43,6 +46,7 @@ class Peaks:
         self._counts: dict[str, int] = {}
         self._widths: dict[str, int] = {}
         self._target: dict[Unit, list[PeakPosition]] = {}
+        self.activations, self._size = {}, 0
 
     def add(self, layer: str, acts: Tensor) -> None:
         """Take in the activations `(n, C, h, w)` of the next images."""
@@ -53,6 +57,15 @@ class Peaks:
         self._totals[layer] = self._totals.get(layer, torch.zeros_like(total)) + total
         self._counts[layer] = self._counts.get(layer, 0) + acts.shape[0] * acts.shape[2] * acts.shape[3]
         self._widths[layer] = acts.shape[3]
+
+    def hold(self, acts: Mapping[str, Tensor], most: int) -> None:
+        """Hold the activations of the next images, as long as all together have at most `most` bytes."""
+        self._size += sum(values.element_size() * values.nelement() for values in acts.values())
+        if self._size > most:
+            self.activations = None
+        if self.activations is not None:
+            for name, values in acts.items():
+                self.activations.setdefault(name, []).append(values)
 
     def add_target(self, unit: Unit, indices: Sequence[int], acts: Tensor) -> None:
         """Take in a unit that is no plain channel, or has a position of its own."""
@@ -108,6 +121,8 @@ def layer_peaks(
     target: Unit | None = None,
     *,
     also: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    most: int = 1 << 30,
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Peaks:
@@ -117,6 +132,8 @@ def layer_peaks(
         model, images: of what.
         layers: layers, or bases attached to them (`mixed3b~sae`); target: a unit of the first that may be a latent.
         also: further layers.
+        keep: layers among these whose activations are held, see `Peaks.activations`; most: bytes of them, with more of
+            which none are.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
     """
@@ -132,6 +149,7 @@ def layer_peaks(
             acts = read(model, batch, to_read, clone=True)
             for name, values in acts.items():
                 result.add(name, values)
+            result.hold({name: acts[name] for name in keep}, most)
             for name, space in spaces.items():
                 result.add(name, latent_maps(model.basis(space.layer, str(space.basis)).encode)(acts[space.layer]))
             if special and target is not None:

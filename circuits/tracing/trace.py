@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,22 +23,19 @@ from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
 from circuits.dataset.scan_store import own_card_and_input
-from circuits.errors import AddressError, CircuitsError, ConstantError, GraphError
+from circuits.errors import AddressError, CircuitsError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import respond
 from circuits.network.subnetwork import Segment, ablation_drops, channel_pools
-from circuits.tracing.ablation.ablation import Ablation
-from circuits.tracing.ablation.sources import Latents, source_of
-from circuits.tracing.baselines import Baseline, Counterfactual, Mean, Zero, baseline_of, check_pairs
+from circuits.tracing.ablation.ablation import STORED
+from circuits.tracing.baselines import Baseline, Mean, baseline_of
 from circuits.tracing.bottlenecks import Path, acting_positions, follow, weighted_edge
 from circuits.tracing.circuit import Circuit, Edge, FoldedSum, Node, Rest
-from circuits.tracing.rankings.gain import gain_order
-from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, unit_scores
-from circuits.tracing.score import sampled, score
-from circuits.tracing.target import target_of
+from circuits.tracing.rankings.parent_sources import LIMIT, RANKED, By, ParentSources, other_tokens
+from circuits.tracing.score import score
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
 from zoo.common.results import remember, remembers
@@ -46,12 +43,7 @@ from zoo.images.sources import Images, open_images
 from zoo.networks.own import command_line
 from zoo.progress import Progress
 
-By = Literal["weights", "attribution", "ablation", "gradient", "integrated", "patching", "mask"]
-RANKED: tuple[RankMethod, ...] = ("gradient", "integrated", "patching", "mask")
-"""Ways that choose parents by `circuits.rank`: over all positions, not only where the node is most active."""
 DEFAULT: By = "gradient"
-LIMIT = 200
-"""Images on which parents are ranked, at most; sampled at random where there are more."""
 
 
 @dataclass
@@ -139,14 +131,18 @@ def trace(
     dataset = open_images(images)
     pools = _pools(model, chain) if by == "ablation" else []
     inner = _bottlenecks(model, unit, chain, by) if through_bottlenecks else []
-    peaks = layer_peaks(model, dataset, chain, unit, also=[*pools, *inner], batch_size=batch_size, progress=progress)
+    ranked = [spaces[name].layer if name in spaces else name for name in chain[1:]] if by in RANKED else []
+    peaks = layer_peaks(
+        model, dataset, chain, unit, also=[*pools, *inner], keep=ranked if len(dataset) <= LIMIT else [],
+        most=STORED, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
     to_read = [model.layers[name] for name in peaks.layers if name not in pools and name not in spaces]
     with torch.no_grad():
         acts = read(model, batch, to_read)
     splits = {name: split_latents(model.basis(at.layer, str(at.basis)), acts[at.layer]) for name, at in spaces.items()}
-    sources = _Sources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size)
+    sources = ParentSources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size, peaks)
     positions = [p.position for p in strongest]
     followed: dict[str, Any] = {}
     if through_bottlenecks:
@@ -162,7 +158,7 @@ def trace(
             if not frontier.units:
                 break
     if not path.edges:
-        hint = _other_tokens(model, chain[1])
+        hint = other_tokens(model, chain[1])
         raise CircuitsError(f"no unit of {chain[1]} contributes to {unit} where it is most active{hint}")
     nodes = [
         _node(model, u, 0 if u == unit else chain.index(u.space), peaks, at, acts, dataset, n_examples)
@@ -193,12 +189,6 @@ def trace(
         ),
     )
     return remember(circuit, scorer=score)
-
-
-def _other_tokens(model: Model, layer: str) -> str:
-    """What to try where nothing of a layer is read: the class token, say, for patches. Empty for other layers."""
-    tokens = [name for name in model.layers if model.layers[name].view == layer]
-    return f"; it also has {', '.join(tokens)}" if tokens else ""
 
 
 def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -> list[str]:
@@ -272,81 +262,6 @@ def _baseline(by: By, baseline: str | Baseline | None, against: Any) -> Baseline
     return None if by == "ablation" else chosen
 
 
-class _Sources:
-    """What the sources of each node are counted from, and, where parents are chosen by `rank`, their order.
-
-    One `Ablation` serves all nodes of a layer: the activations of the images are computed once.
-    """
-
-    def __init__(
-        self, model: Model, images: Images, baseline: Baseline | None, by: By, strongest: Sequence[int], batch_size: int
-    ) -> None:
-        self.model, self.by, self.baseline = model, by, baseline
-        self._batch_size = batch_size
-        self._ablations: dict[tuple[str, str], Ablation] = {}
-        if baseline is not None:
-            # every k-th image may be of one class where classes take turns
-            self._images, self._baseline = sampled(images, baseline, LIMIT, torch.Generator().manual_seed(0))
-            self.n_ranked = len(self._images)
-            # the images traced, with the values that stand in for them
-            paired = baseline.paired(images)
-            self._pairs = None if paired is None else paired.subset(strongest).tensor(model.input).to(model.device)
-            if self._pairs is not None and isinstance(baseline, Counterfactual):
-                check_pairs(images.subset(strongest).tensor(model.input).to(model.device), self._pairs, strongest)
-
-    def chosen(self, node: Unit, source: str, count: int, of: int) -> tuple[list[int], Tensor]:
-        """The first `count` of the first `of` units of the source, and how much each of these moves the node."""
-        ablation = self._ablation(node, source)
-        try:
-            ablation.check_reached()
-        except CircuitsError as error:
-            raise CircuitsError(f"{error}{_other_tokens(self.model, source)}") from error
-        scores = unit_scores(ablation, cast(RankMethod, self.by))[source]
-        scores = UnitScores(
-            scores.signed[:of], scores.magnitude[:of]
-        )  # further ones are no units: a dictionary's error
-        if self.by != "mask" and ablation.measure == "explained variance":
-            return gain_order(ablation, scores, count), scores.magnitude
-        return scores.magnitude.argsort(descending=True, stable=True)[:count].tolist(), scores.magnitude
-
-    def _ablation(self, node: Unit, source: str) -> Ablation:
-        target, key = target_of(self.model, node), (source, node.layer)
-        try:
-            if key not in self._ablations:
-                self._ablations[key] = Ablation(
-                    self.model, target, [source], self._images, self._baseline, batch_size=self._batch_size
-                )
-                return self._ablations[key]
-            return self._ablations[key].with_target(target)
-        except ConstantError as error:
-            raise ConstantError(
-                f"{error}, so that by={self.by!r} can rank; by='weights' and 'attribution' need no variation"
-            ) from error
-
-    def contributions(
-        self, node: Unit, source: str, batch: Tensor, positions: list[Pair]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrated gradients of a node before its ReLU at its positions: see `Ablation.contributions`."""
-        ablation = self._ablation(node, source)
-        segment = Segment(self.model, ablation.sources[source].layer, node, pre=True)
-        return ablation.contributions(segment, batch, self._pairs, positions, STEPS["integrated"])
-
-    @torch.no_grad()
-    def values(self, node: Unit, source: str, start: str, acts: Tensor) -> Tensor | None:
-        """What stands in for the activations `acts` `(N, S, h, w)` of `start` on the images traced; None for zero.
-
-        Where the sources are latents, what stands in for them and for the error of their dictionary `(N, m + S, h, w)`.
-        """
-        if self.baseline is None or isinstance(self.baseline, Zero):
-            return None
-        units = source_of(self.model, source)
-        if self._pairs is not None:
-            others = read(self.model, self._pairs, [self.model.layers[start]])[start]
-            return units.parts(others) if isinstance(units, Latents) else others
-        held = self._ablation(node, source).held(source if isinstance(units, Latents) else start)
-        return held.expand(len(acts), -1, *acts.shape[2:])
-
-
 class _Step:
     """One layer back: contributions of every source to every node of the frontier."""
 
@@ -359,7 +274,7 @@ class _Step:
         acts: dict[str, Tensor],
         peaks: Peaks,
         by: By,
-        sources: _Sources,
+        sources: ParentSources,
         split: LatentSplit | None = None,
     ) -> None:
         self.model, self.source, self.frontier, self.by = model, source, frontier, by
@@ -372,7 +287,7 @@ class _Step:
             self.acts, self.source_acts = acts[self.start], acts[source]
         else:
             self.acts = self.source_acts = split.latents
-        self.fed = acts[self.start]
+        self.fed, self.layer_acts = acts[self.start], acts[self.layer]
         self.peaks = peaks
         self.gradients: dict[Unit, Tensor] = {}
         self.channel_gradients: dict[Unit, Tensor] = {}
@@ -418,7 +333,9 @@ class _Step:
             self.gradients[node] = self._gradient(segment, positions, acts, context)
         folded: FoldedSum | None = None
         if self.by in RANKED:
-            contributions, below, nothing = self.sources.contributions(node, self.source, self.batch, positions)
+            contributions, below, nothing = self.sources.contributions(
+                node, self.source, self.batch, positions, self.layer_acts
+            )
             bias = float(nothing.mean())
             if self.weights is not None:
                 folded = self._as_linear(segment, node, positions, float(pre.mean()))

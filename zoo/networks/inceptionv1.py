@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.networks.normalization import LocalResponseNorm
+from zoo.networks.pooling import MaxPool2d
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class InceptionV1(nn.Module):
             self.lrn0 = LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
             self.lrn1 = LocalResponseNorm(lrn.size, lrn.alpha, lrn.beta, lrn.k)
         for name in spec.pool_after:
-            self.add_module(f"{name}_maxpool", nn.MaxPool2d(3, 2, ceil_mode=True))
+            self.add_module(f"{name}_maxpool", MaxPool2d(3, 2, ceil_mode=True))
         channels = c2
         for name, block in spec.blocks.items():
             self._add_block(name, block, channels)
@@ -164,7 +165,7 @@ class InceptionV1(nn.Module):
         self.add_module(f"{name}_5x5_bottleneck_pre", nn.Conv2d(channels_in, block.reduce5x5, 1))
         self.add_module(f"{name}_5x5_bottleneck", nn.ReLU())
         self.add_module(f"{name}_5x5_pre", nn.Conv2d(block.reduce5x5, block.conv5x5, 5, padding=2))
-        self.add_module(f"{name}_pool", nn.MaxPool2d(3, 1, padding=1))
+        self.add_module(f"{name}_pool", MaxPool2d(3, 1, padding=1))
         self.add_module(f"{name}_pool_proj_pre", nn.Conv2d(channels_in, block.pool_proj, 1))
         self.add_module(f"{name}_pre", Concat())
         self.add_module(name, nn.ReLU())

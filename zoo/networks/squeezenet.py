@@ -14,6 +14,7 @@ from zoo.images.classes import imagenet_classes
 from zoo.inputs import CAFFE_INPUT
 from zoo.networks.inceptionv1 import Concat
 from zoo.networks.initialization import he_init
+from zoo.networks.pooling import MaxPool2d
 
 FIRE = {
     "fire2": (16, 64),
@@ -42,7 +43,7 @@ class SqueezeNet(nn.Module):
         self.conv1_pre = nn.Conv2d(3, 64, 3, stride=2)
         self.conv1 = nn.ReLU()
         for name in _POOL_AFTER:
-            self.add_module(f"{name}_maxpool", nn.MaxPool2d(3, 2, ceil_mode=True))
+            self.add_module(f"{name}_maxpool", MaxPool2d(3, 2, ceil_mode=True))
         channels = 64
         for name, (squeeze, expand) in FIRE.items():
             self._add_fire(name, channels, squeeze, expand)

@@ -26,10 +26,10 @@ from circuits.plot.drawing.wording import (
 )
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.curves.size_curve import SizeCurve, size_curve
+from circuits.tracing.rankings.parent_sources import RANKED
 from circuits.tracing.rankings.ranking import rank
 from circuits.tracing.rankings.unit_scores import METHODS
 from circuits.tracing.score import score
-from circuits.tracing.trace import RANKED
 from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from circuits.network.graph import Graph
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import shape_of
+from zoo.networks.pooling import MaxPool2d
 from zoo.networks.trial import Output
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # a normalization of one's own is one all the same
-        return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.LocalResponseNorm | MaxPool2d) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -146,7 +147,7 @@ def _moves_axes(node: fx.Node, module: nn.Module) -> bool:
         flat = isinstance(leaf, nn.Flatten) and leaf.start_dim == 1
         linear = isinstance(leaf, nn.Linear) and len(shape) == 2
         known = type(leaf).__module__.startswith("torch.nn.modules.") and not isinstance(leaf, (nn.Flatten, nn.Linear))
-        return not (flat or linear or known or isinstance(leaf, nn.LocalResponseNorm))
+        return not (flat or linear or known or isinstance(leaf, nn.LocalResponseNorm | MaxPool2d))
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if name == "flatten" and len(shape) == 2:
         return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
-from circuits.tracing.ablation.measured import Measure, Measured
+from circuits.tracing.ablation.measured import Batch, Measure, Measured
 from circuits.tracing.ablation.sources import (
     Channels,
     Latents,
@@ -51,22 +51,6 @@ ROUNDING = 1e-6
 """Changes of a response below this share of its largest value are none."""
 STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some images.
-
-    Attributes:
-        acts: activations of the first layer; parts: of its units (see `sources`), the same where these are channels.
-        context: the segment's.
-        baselines: the baseline's parts of each layer, and its values of each pool.
-    """
-
-    acts: Tensor
-    parts: Tensor
-    context: Any
-    baselines: Mapping[str, Tensor]
 
 
 class Ablation(Measured):
@@ -97,6 +81,7 @@ class Ablation(Measured):
         *,
         measure: Measure | None = None,
         batch_size: int = 32,
+        acts: Sequence[Tensor] | None = None,
     ) -> None:
         self.model, self.target, self.images, self.baseline = model, target, images, baseline
         # with mean ablation the mean of a response hardly moves; between images and counterfactuals it is what changes
@@ -114,6 +99,8 @@ class Ablation(Measured):
         self._check_layers()
         self._batch_size = batch_size
         self._paired = baseline.paired(images)
+        # what a pass over the images gave at the first layer, batch by batch, where there was one
+        self._known = None if self.segment.bypassed or self._paired is not None else acts
         self._stored: list[Batch] | None = None
         self._held: dict[str, Tensor] = {}
         self._pool_maps: dict[tuple[int, str], Tensor] = {}
@@ -291,6 +278,9 @@ class Ablation(Measured):
 
     def _begin(self, images: Images, paired: Images | None) -> Iterator[Batch]:
         """Images in batches, with what the pairs put in each layer as their only baselines."""
+        if images is self.images and self._known is not None:
+            yield from (Batch(acts, self._first.parts(acts), {}, {}) for acts in self._known)
+            return
         pairs = None if paired is None else paired.batches(self.model.input, batch_size=self._batch_size)
         for indices, batch in images.batches(self.model.input, batch_size=self._batch_size):
             baselines: dict[str, Tensor] = {}
@@ -517,7 +507,13 @@ class Ablation(Measured):
         return gradient * moved if source is None else source.by_unit(gradient, moved)
 
     def contributions(
-        self, segment: Segment, images: Tensor, others: Tensor | None, positions: Sequence[Pair], steps: int
+        self,
+        segment: Segment,
+        images: Tensor,
+        others: Tensor | None,
+        positions: Sequence[Pair],
+        steps: int,
+        begun: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Integrated gradients of a segment's first target at a position of each image, from the baseline.
 
@@ -525,6 +521,7 @@ class Ablation(Measured):
             segment: from the one source layer to the target, which need not be this one's.
             images: `(N, channels, H, W)`; others: the images that stand in for them, where the baseline has such.
             positions: `(y, x)` on each image; steps: midpoints between baseline and activations.
+            begun: activations of the layer on the images, where they are known.
 
         Returns:
             Contribution of each unit `(N, units)`; the part of it from positions where the unit is below the baseline;
@@ -536,7 +533,7 @@ class Ablation(Measured):
             source = self.sources[layer]
             at = self.model.layers[source.layer]
             own = {} if others is None else {layer: source.parts(read(self.model, others, [at])[at.name])}
-            acts, context = segment.begin(images)
+            acts, context = segment.begin(images) if begun is None or segment.bypassed else (begun, {})
             parts = source.parts(acts)
         with frozen(self.model.module), torch.enable_grad():
             batch = Batch(acts, parts, context, {**self._held, **own})

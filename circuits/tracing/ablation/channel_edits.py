@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from circuits.network.subnetwork import Reader
-from circuits.tracing.ablation.ablation import Ablation, Batch, UnitsByLayer
+from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
+from circuits.tracing.ablation.measured import Batch
 from circuits.tracing.ablation.sources import Latents
 
 VALUES = 1 << 23

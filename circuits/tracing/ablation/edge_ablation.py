@@ -20,7 +20,8 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.network.subnetwork import Segment
-from circuits.tracing.ablation.ablation import Ablation, Batch, UnitsByLayer
+from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
+from circuits.tracing.ablation.measured import Batch
 from circuits.tracing.target import Target
 from zoo.networks.own import command_line
 

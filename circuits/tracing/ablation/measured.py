@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,22 @@ from circuits.tracing.target import Target
 
 Measure = Literal["explained variance", "mean"]
 """What of a response map is measured: how much of its variance over positions and images is there, or its mean."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images.
+
+    Attributes:
+        acts: activations of the first layer; parts: of its units (see `sources`), the same where these are channels.
+        context: the segment's.
+        baselines: the baseline's parts of each layer, and its values of each pool.
+    """
+
+    acts: Tensor
+    parts: Tensor
+    context: Any
+    baselines: Mapping[str, Tensor]
 
 
 class Measured:

@@ -26,9 +26,10 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen
 from circuits.network.subnetwork import Segment
-from circuits.tracing.ablation.ablation import Ablation, Batch
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.channel_edits import VALUES, ChannelEdits
 from circuits.tracing.ablation.edge_ablation import Step, chain
+from circuits.tracing.ablation.measured import Batch
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, UnitScores, convolved, moved_by, unit_scores
 from circuits.tracing.target import target_of
 from zoo.common.checks import whole_number

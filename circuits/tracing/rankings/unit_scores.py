@@ -14,8 +14,9 @@ from torch import Tensor
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
 from circuits.errors import CircuitsError
 from circuits.network.hooks import frozen
-from circuits.tracing.ablation.ablation import Ablation, Batch
+from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.channel_edits import ChannelEdits
+from circuits.tracing.ablation.measured import Batch
 from circuits.tracing.ablation.sources import Latents
 from circuits.tracing.rankings.learned_mask import learn_mask
 from zoo.common.checks import whole_number

@@ -292,3 +292,12 @@ def test_the_score_of_a_class_bears_its_name_and_no_other_unit_does() -> None:
     assert circuits.trace(named, "3:1", images=images, width=2).nodes[0].label is None
     unnamed = circuits.wrap(module.eval(), circuits.InputSpec(size=16), name="net")
     assert circuits.trace(unnamed, "logits:1", images=images, width=2).nodes[0].label is None
+
+
+def test_the_network_runs_once_over_the_images_however_many_units_are_traced() -> None:
+    """And once over those traced: what each unit reads, its segments start from."""
+    model, images, seen = nets.wrap(nets.randomized(nets.tiny_inception()), 64), nets.pictures(5, 64), [0]
+    first = next(part for part in model.module.modules() if isinstance(part, nn.Conv2d))
+    first.register_forward_hook(lambda _, inputs, out: seen.__setitem__(0, seen[0] + len(out)))
+    circuit = circuits.trace(model, active_unit(model, images, "mixed4a"), images=images, depth=2, width=3)
+    assert len(circuit.rest) > 2 and seen[0] <= 3 * len(images)  # `active_unit` takes one pass of its own

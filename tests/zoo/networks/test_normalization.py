@@ -1,6 +1,8 @@
-"""Our local response normalization is torch's, forward and backward."""
+"""Our local response normalization and our max pools are torch's, forward and backward."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 import circuits
 from zoo.networks.normalization import LocalResponseNorm
+from zoo.networks.pooling import MaxPool2d
 
 CASES = [(5, 1e-4, 0.75, 1.0), (11, 11e-4, 0.5, 2.0), (4, 0.3, 0.75, 1.5), (1, 0.5, 0.5, 1.0), (3, 0.2, 0.6, 0.7)]
 
@@ -28,6 +31,36 @@ def test_values_and_gradients_are_those_of_torch(parameters: tuple[int, float, f
     torch.testing.assert_close(
         torch.autograd.grad(ours, x, weight), torch.autograd.grad(torchs, x, weight), rtol=1e-10, atol=1e-10
     )
+
+
+def test_without_a_gradient_the_values_are_the_same_to_the_bit() -> None:
+    """One image at a time, which keeps what lies between in the cache."""
+    x = pictures(12).float()
+    for parameters in CASES[:4]:
+        norm = LocalResponseNorm(*parameters)
+        assert torch.equal(norm(x), norm(x.requires_grad_(True)).detach())
+        x = x.detach()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 3, "stride": 1, "padding": 1},
+        {"kernel_size": (2, 3), "stride": (1, 2), "dilation": 2},
+    ],
+)
+def test_pools_are_those_of_torch_to_the_bit(options: dict[str, Any]) -> None:
+    """After a ReLU many values of a window are equal, of which one gets the gradient; and NaN stays."""
+    x = torch.relu(torch.randn(3, 7, 12, 11, generator=torch.Generator().manual_seed(0))).round(decimals=1)
+    x[0, 0, 4, 4] = torch.nan
+    ours, torchs = MaxPool2d(**options)(x), nn.MaxPool2d(**options)(x)
+    assert ours.stride() == torchs.stride()
+    assert torch.equal(ours.nan_to_num(-1), torchs.nan_to_num(-1)) and ours.isnan().any()
+    x = x.requires_grad_(True)
+    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad(pool(**options)(x), x, weight)[0] for pool in (MaxPool2d, nn.MaxPool2d)]
+    assert torch.equal(*gradients) and gradients[0].stride() == gradients[1].stride()
 
 
 def test_many_gradients_at_once_are_the_single_ones() -> None:

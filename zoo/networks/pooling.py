@@ -1,0 +1,30 @@
+"""Max pooling, several times faster on a CPU than torch's own for maps that lie channel by channel, and equal to it.
+
+torch's kernel for `(N, C, H, W)` goes through every window on its own; the one for channels that lie together takes
+many channels at once. In GoogLeNet the pools take a quarter of all the time; with two copies they take a fifth of that.
+A maximum is one of its inputs, so no bit differs. Where a gradient is wanted torch's own runs: through the copies it
+would come back with channels together, and what is summed over it later would be rounded otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """The largest value of each window, as `nn.MaxPool2d`.
+
+    Tracers and function modes see torch's own function.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pooled maps, contiguous where `input` is."""
+        plain = not has_torch_function_unary(input) and input.device.type == "cpu" and not self.return_indices
+        of_values = not (torch.is_grad_enabled() and input.requires_grad)
+        if not (plain and of_values and input.ndim == 4 and input.is_contiguous()):
+            pooled: Tensor = super().forward(input)
+            return pooled
+        pooled = super().forward(input.contiguous(memory_format=torch.channels_last))
+        return pooled.contiguous()
