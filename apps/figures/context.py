@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from apps.images import open_sources
 from zoo.common.files import write_text_atomically
+from zoo.common.reading import read_json
 from zoo.errors import CircuitsError
 from zoo.images.sources import Images
 
@@ -150,9 +151,12 @@ class FigureContext:
         """
         file = self.shared / f"{name}-{_digest([self.settings.digest, key])}.json"
         with self.lock(file.stem):
-            if not file.is_file():
-                write_text_atomically(file, json.dumps(compute()))
-            return json.loads(file.read_text(encoding="utf-8"))
+            try:
+                return read_json(file)
+            except (OSError, ValueError):  # not there, or damaged
+                text = json.dumps(compute())
+                write_text_atomically(file, text)
+                return json.loads(text)
 
     def lock(self, name: str) -> FileLock:
         """A lock that one process holds at a time, while it computes a shared result."""

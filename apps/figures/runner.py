@@ -35,6 +35,10 @@ OF = "settings.json"
 FORMATS = ("png", "svg")
 
 
+class _Settings(TypedDict):
+    model: str
+
+
 class _Claim(TypedDict):
     what: str
     holds: bool
@@ -126,13 +130,17 @@ def _claim_folder(out: Path, settings: Settings, unchanged: Sequence[Figure]) ->
     """A folder holds figures of one model, since its gallery is read as such; those of other settings stay unasked."""
     file = out / OF
     try:
-        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        document = read_json(file)
+        fits(document, _Settings)
+        model = document["model"]
     except FileNotFoundError:
         model = settings.model
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CircuitsError(f"{shorten(file, 200)} cannot be read ({error}): give another --out") from error
+    except (OSError, ValueError) as error:
+        raise CircuitsError(f"{shorten(file, 200)} cannot be read ({shorten(error)}): give another --out") from error
     if model != settings.model:
-        raise CircuitsError(f"{shorten(out, 200)} holds figures of {model}: give another --out for {settings.model}")
+        raise CircuitsError(
+            f"{shorten(out, 200)} holds figures of {shorten(model)}: give another --out for {settings.model}"
+        )
     _check_settings(unchanged, settings, out)
     write_text_atomically(file, json.dumps({"schema": SCHEMA, **asdict(settings)}, indent=1) + "\n")
 

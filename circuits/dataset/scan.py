@@ -177,7 +177,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
     """Make the folder ready: keep what is of this scan, refuse another one, unless it may be replaced."""
-    move_next(folder)
+    try:
+        move_next(folder)
+    except StoreError:  # its writer was killed, and a file it left is damaged
+        if not replace:
+            raise
+        shutil.rmtree(folder / NEXT)
     manifest = None if replace else read_manifest(folder)
     if manifest is not None:
         _same(folder, manifest["asked"], identity)

@@ -63,7 +63,7 @@ class ReportFile:
         lines = []
         try:
             if self.path.exists():
-                for line in self.path.read_text(encoding="utf-8").splitlines():
+                for line in read_text(self.path).splitlines():
                     if (step := _step_of(line)) is None:
                         # the last line may be half written; any other belongs to another program
                         if not line.startswith('{"name"'):
@@ -102,7 +102,7 @@ def read_reports(path: Path) -> list[Report]:
 def _step_of(line: str) -> int | None:
     try:
         step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) else None
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,10 @@ from PIL import Image
 
 import circuits
 import sae
-from apps.figures.runner import read_document
+from apps.cli.output.folder import Outputs, in_place
+from apps.explorer.server.jobs import Jobs, read_job
+from apps.figures.context import Settings
+from apps.figures.runner import make, read_document
 from circuits.activations.atlas_store import load_atlas
 from circuits.dataset.labels.results import read_labels
 from circuits.dataset.scan_store import digest_of_manifest
@@ -111,6 +115,22 @@ def _figure(folder: Path) -> None:
     read_document(folder)
 
 
+def _figures(folder: Path) -> None:
+    make([], Settings(), folder)
+
+
+def _job(folder: Path) -> None:
+    for job in Jobs(folder).all():
+        assert 0 <= job.share <= 1 and job.title and job.progress_text and job.pid >= 0
+        assert len(time.strftime("%H:%M", time.localtime(job.begun))) == 5
+    read_job(next((folder / ".jobs").iterdir()))
+
+
+def _inventory(folder: Path) -> None:
+    with in_place(folder, Outputs(("*.png",))):
+        assert (folder / "a.png").is_file()
+
+
 def _steering(folder: Path) -> None:
     Steering.parse((folder / "steering.json").read_bytes())
 
@@ -121,7 +141,8 @@ def _card(folder: Path) -> None:
 
 USES: dict[str, Callable[[Path], None]] = {
     "scan": _scan, "circuit": _circuit, "sweep": _sweep, "atlas": _atlas, "shards": _shards, "training": _training,
-    "images": _images, "coco": _coco, "labels": _labels, "figure": _figure, "steering": _steering, "card": _card,
+    "images": _images, "coco": _coco, "labels": _labels, "figure": _figure, "figures": _figures, "job": _job,
+    "inventory": _inventory, "steering": _steering, "card": _card,
     **{f"sae/{name}": _sae for name in ("batchtopk", "gated", "jumprelu", "matryoshka", "relu", "topk")},
 }  # fmt: skip
 
@@ -132,7 +153,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sound")
     for kind in ("scan", "sweep", "atlas", "shards", "sae"):
         shutil.copytree(WRITTEN / kind, root / kind)
-    for kind in ("circuit", "training", "coco", "labels", "figure", "steering", "card"):
+    for kind in ("circuit", "training", "coco", "labels", "figure", "figures", "inventory", "steering", "card"):
         (root / kind).mkdir()
     shutil.copy(WRITTEN / "circuit.json", root / "circuit")
     _training(root / "training")
@@ -158,6 +179,15 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "claims": [{"what": "w", "holds": True}],
     }  # fmt: skip
     (root / "figure" / "figure.json").write_text(json.dumps(figure))
+    make([], Settings(), root / "figures")
+    job = root / "job" / ".jobs" / "20260101-000000-abcdef"
+    job.mkdir(parents=True)
+    asked = {"model": "scenes", "images": "scenes:40", "layers": ["mixed4a"]}
+    (job / "job.json").write_text(json.dumps({"kind": "scan", "asked": asked, "begun": 1.7e9}))
+    progress = {"state": "failed", "done": 3, "total": 40, "doing": "scanning", "error": "it broke", "pid": 4242}
+    (job / "progress.json").write_text(json.dumps(progress))
+    with in_place(root / "inventory", Outputs(("*.png",))):
+        (root / "inventory" / "a.png").write_bytes(b"drawn")
     edits = (LatentEdit(3, "add", 2.0), LatentEdit(5, "ablate", at=((1, 2),), map=(4, 4)))
     (root / "steering" / "steering.json").write_text(
         Steering(edits=edits, strengths={3: 1.5}, site="scenes/mixed3b", dictionary="parts").json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 import time
@@ -26,7 +27,8 @@ class Server:
     """A web server on this machine: files by path, and how each is served.
 
     Ways: "whole"; "truncated" (half of it, then the line is cut, unless asked to go on); "slow" (in small pieces);
-    "no-range" (whole whatever was asked); "drip" (a byte at a time, ten in a second); "endless" (again and again, no
+    "no-range" (whole whatever was asked); "drip" (a byte at a time, ten in a second); "drip-headers"
+    (the same with one header without end); "endless" (again and again, no
     length said); "redirect" (to the address that its content is).
     """
 
@@ -59,6 +61,13 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_response(302 if way == "redirect" else 206 if start else 200)
             if way == "redirect":
                 self.send_header("Location", content.decode())
+            if way == "drip-headers":
+                self.flush_headers()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    for _ in range(60):
+                        self.wfile.write(b"X")
+                        time.sleep(0.1)
+                return
             if way != "endless":
                 self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()

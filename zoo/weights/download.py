@@ -6,15 +6,19 @@ or https only.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import os
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,10 +34,79 @@ MAX_BYTES = 16 * 2**30
 SLOWEST = 1024.0
 """Bytes a second; a server that sends less for the time of a time-out counts as gone, so that none holds the lock."""
 
+
+class _InTime(http.client.HTTPConnection):
+    """From the connection to the last header no more time passes than the time-out.
+
+    That of a socket begins anew with each byte: a server that drips them would hold us in TLS, in a proxy's answer or
+    in the headers for as long as it likes.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._late = False
+        self._timer: threading.Timer | None = None
+        self._handle: socket.socket | None = None  # a second one: TLS takes the first one away
+        self._connect: Callable[..., socket.socket] = vars(self)["_create_connection"]  # http.client's own seam
+        vars(self)["_create_connection"] = self._connected
+
+    def _connected(self, *args: Any, **options: Any) -> socket.socket:
+        connection = self._connect(*args, **options)
+        self._handle = connection.dup()
+        self._timer = threading.Timer(self.timeout or 0.0, self._end, [self._handle])
+        self._timer.daemon = True
+        self._timer.start()
+        return connection
+
+    def _end(self, handle: socket.socket) -> None:
+        self._late = True
+        with contextlib.suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)  # whoever waits for a byte of it wakes up
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """The answer, its headers read.
+
+        Raises:
+            TimeoutError: they did not come in time.
+        """
+        late = TimeoutError(f"no answer within {self.timeout:g} seconds")
+        try:
+            answer = super().getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            if self._late:
+                raise late from error
+            raise
+        if self._late:  # headers that break off count as whole there
+            answer.close()
+            raise late
+        return answer
+
+    def close(self) -> None:
+        """Also the end of waiting: urllib closes a connection once the headers are there, or did not come."""
+        if self._timer is not None and self._handle is not None:
+            self._timer.cancel()
+            self._handle.close()
+        super().close()
+
+
+class _InTimeTLS(_InTime, http.client.HTTPSConnection):
+    """The same for https."""
+
+
+class _HTTP(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_InTime, req)
+
+
+class _HTTPS(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_InTimeTLS, req)
+
+
 # no ftp, file or data handler, which urllib's own opener has: a redirection cannot lead there
 _opener = urllib.request.OpenerDirector()
 for _handler in (
-    urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
+    urllib.request.ProxyHandler, _HTTP, _HTTPS,
     urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor,
     urllib.request.UnknownHandler,
 ):  # fmt: skip

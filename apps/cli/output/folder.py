@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, TypedDict
 
 FILES = (".html", ".json", ".png", ".jpg", ".svg", ".pdf", ".csv", ".npz", ".safetensors")
 """Endings that no folder of results bears but by mistake."""
@@ -42,6 +43,13 @@ class Outputs:
     replace: bool = False
 
 
+class _Document(TypedDict):
+    kind: Literal["vision-circuits results"]
+    schema: Literal[1]
+    files: dict[str, str]
+    unfinished: list[str]
+
+
 @dataclass
 class _Inventory:
     """What a folder's inventory says.
@@ -59,14 +67,14 @@ class _Inventory:
     def of(cls, folder: Path) -> _Inventory:
         """An empty one where there is none that can be read: then nothing in the folder is ours."""
         from zoo.common.files import INVENTORY
+        from zoo.common.reading import fits, read_json
 
         try:
-            document = json.loads((folder / INVENTORY).read_text(encoding="utf-8"))
-            if document["kind"] != KIND or document["schema"] != 1:
-                return cls()
-            return cls(dict(document["files"]), list(document["unfinished"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            document: _Document = read_json(folder / INVENTORY)
+            fits(document, _Document)
+        except (OSError, ValueError):
             return cls()
+        return cls(document["files"], document["unfinished"])
 
     def write(self, folder: Path) -> None:
         from zoo.common.files import INVENTORY, write_text_atomically

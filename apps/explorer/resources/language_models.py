@@ -23,6 +23,7 @@ from sae.language import Activity, Continuation, LanguageSite, Texts, activity, 
 from sae.language.latent_examples import pieces, promoted
 from sae.steering import LatentEdit, Maxima, maxima, steer, steered
 from zoo.common.files import write_text_atomically
+from zoo.common.reading import fits, read_json
 from zoo.networks.language import TALES, LanguageModel, load_language
 from zoo.progress import Progress, reporter
 
@@ -163,9 +164,10 @@ def location_of(lm: LanguageModel, sae: LoadedSAE | None) -> LanguageLocation:
 
 def _names(folder: Path) -> Mapping[int, Mapping[str, Any]]:
     try:
-        features = json.loads((folder / NAMES).read_text(encoding="utf-8"))
-        return {int(k): v for k, v in features.items() if isinstance(v, dict)}
-    except (OSError, ValueError, AttributeError):
+        features: dict[str, dict[str, Any]] = read_json(folder / NAMES)
+        fits(features, dict[str, dict[str, Any]])
+        return {int(latent): names for latent, names in features.items()}
+    except (OSError, ValueError):
         return {}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import streamlit as st
@@ -19,8 +19,16 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from sae.architectures.base import SAE
 from sae.formats import load
+from zoo.common.reading import Count, fits, parse_json, read_text
 
 REPORTS, DENSITIES = "reports.jsonl", "sparsity.safetensors"
+
+
+class _Report(TypedDict, total=False):
+    step: Count
+    fvu: float
+    l0: float
+    dead: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +109,12 @@ def _load(name: str, folder: str, stamps: tuple[int, ...]) -> LoadedSAE:
 
 def _report(path: Path) -> dict[str, Any]:
     """The last complete line of a training's reports; a killed training may leave half a line after it."""
-    if not path.is_file():
-        return {}
-    for line in reversed(path.read_text("utf-8", "replace").splitlines()):
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(report, dict):
-            return report
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in reversed(read_text(path).splitlines()):
+            with contextlib.suppress(ValueError):
+                report: dict[str, Any] = parse_json(line)
+                fits(report, _Report)
+                return report
     return {}
 
 

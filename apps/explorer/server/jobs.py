@@ -10,6 +10,7 @@ Scans and sweeps of the library resume where they were stopped, so resuming a jo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,13 +21,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from apps.explorer.server.process_lock import FOLDER, at_work
 from apps.explorer.server.security import checked_name
 from apps.processes import child_environment
 from circuits.errors import CircuitsError, shorten
 from zoo.common.files import write_text_atomically
+from zoo.common.reading import Count, fits, read_json
 
 KINDS = ("begin", "scan", "visualize", "thumbs", "dictionary")
 State = Literal["running", "done", "failed", "stopped", "interrupted"]
@@ -36,6 +40,29 @@ PATIENCE = 20.0
 """Seconds for a process to start and take its lock."""
 MEMORY = 200
 """Number of jobs that are listed."""
+
+
+_BYTES = 1 << 20
+"""Size of a job's files at most."""
+
+
+_Options = TypedDict("_Options", {"asked": dict[str, Any]})  # noqa: UP013 - a key of files, which is no name here
+
+
+class JobDocument(_Options):
+    """What `job.json` says: the kind of work, its options, and when it was begun, in seconds since 1970."""
+
+    kind: Literal["begin", "scan", "visualize", "thumbs", "dictionary"]
+    begun: Annotated[float, Meta(ge=0, le=1e11)]
+
+
+class _Progress(TypedDict):
+    state: NotRequired[State]
+    done: NotRequired[Count]
+    total: NotRequired[Count]
+    doing: NotRequired[str]
+    error: NotRequired[str]
+    pid: NotRequired[Annotated[int, Meta(ge=0, le=1 << 31)]]
 
 
 class JobError(CircuitsError):
@@ -182,25 +209,41 @@ class Jobs:
         for old in [p for p in _CHILDREN if p.poll() is not None]:
             _CHILDREN.remove(old)  # reaps the process
         try:
-            document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-            kind, options, begun = str(document["kind"]), dict(document["asked"]), float(document["begun"])
-        except (OSError, ValueError, KeyError, TypeError):
+            document = read_job(folder)
+        except JobError:
             return None
         alive = at_work(folder)
-        try:
-            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            progress = {}
+        progress: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            read = read_json(folder / "progress.json", _BYTES)
+            fits(read, _Progress)
+            progress = read
         state: State = "running" if alive else progress.get("state", "interrupted")
         if not alive and state == "running":
             state = "interrupted"
         fields = {k: progress[k] for k in ("done", "total", "doing", "error", "pid") if k in progress}
-        return Job(folder.name, kind, options, begun, state, **fields)
+        return Job(folder.name, document["kind"], document["asked"], document["begun"], state, **fields)
 
     def _tidy(self) -> None:
         for job in self.all()[MEMORY:]:
             if job.state != "running":
                 _remove(self.folder / job.id)
+
+
+def read_job(folder: Path) -> JobDocument:
+    """What the job of a folder is.
+
+    Raises:
+        JobError: there is none, or its file is damaged.
+    """
+    try:
+        document: JobDocument = read_json(folder / "job.json", _BYTES)
+        fits(document, JobDocument)
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"the job {shorten(folder.name, 40)} cannot be read ({shorten(error)}): start another"
+        ) from error
+    return document
 
 
 _CHILDREN: list[subprocess.Popen[bytes]] = []

@@ -79,12 +79,13 @@ def main(store: Path, identity: str) -> int:
 
 
 def _run(store: Path, folder: Path) -> int:
+    from apps.explorer.server.jobs import read_job
     from circuits.errors import CircuitsError
 
     progress = ProgressFile(folder)
     try:
         progress.begin("starting")
-        document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        document = read_job(folder)
         _KINDS[document["kind"]](store, document["asked"], progress)
         progress.write("done")
         return 0

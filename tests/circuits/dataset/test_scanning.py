@@ -400,6 +400,18 @@ def test_a_hostile_scan_that_is_to_come_moves_and_removes_nothing_of_others(tmp_
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_damaged_scan_that_is_to_come_is_refused_and_goes_when_it_is_replaced(
+    model: circuits.Model, pictures: Tensor, tmp_path: Path
+) -> None:
+    before = scan(model, pictures, tmp_path, plan=PLAN).folder
+    (before / "next").mkdir()
+    (before / "next" / "manifest.json").write_text('{"kind": "vision-circuits sc')
+    with pytest.raises(StoreError, match="--replace"):
+        scan(model, pictures, tmp_path, plan=PLAN)
+    assert scan(model, pictures, tmp_path, plan=PLAN, replace=True).count == len(pictures)
+    assert not (before / "next").exists()
+
+
 def test_a_half_done_scan_is_not_continued_with_other_pictures(
     model: circuits.Model, pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

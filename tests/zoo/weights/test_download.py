@@ -92,6 +92,17 @@ def test_a_server_that_hardly_sends_anything_does_not_hold_the_lock(server: Serv
     assert fetch(url, target, verify=expecting(CONTENT)).read_bytes() == CONTENT  # from where it was
 
 
+def test_headers_that_come_byte_by_byte_end_with_the_time_out(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    url = server.serve("file.bin", CONTENT, "drip-headers")
+    with pytest.raises(WeightsError, match=r"cannot reach .*no answer within 0\.5 seconds"):
+        fetch(url, target, verify=expecting(CONTENT), timeout=0.5)
+    with pytest.raises(WeightsError, match=r"cannot reach .*no answer within 0\.5 seconds"):
+        fetch(server.serve("moved.bin", url.encode(), "redirect"), target, verify=expecting(CONTENT), timeout=0.5)
+    server.serve("file.bin", CONTENT)
+    assert fetch(url, target, verify=expecting(CONTENT)).read_bytes() == CONTENT  # the lock is free
+
+
 @pytest.mark.parametrize("way", ["whole", "endless"])
 def test_no_more_is_fetched_than_is_allowed(server: Server, tmp_path: Path, way: str) -> None:
     url = server.serve("file.bin", CONTENT, way)

@@ -22,8 +22,12 @@ SHIPPED = Path(__file__).with_name("models.json")
 def models() -> dict[str, list[str]]:
     """Model -> names of its layers, of the models that are known without loading any."""
     known: dict[str, list[str]] = json.loads(SHIPPED.read_text("utf-8"))
+    from zoo.common.reading import fits, read_json
+
     with contextlib.suppress(OSError, ValueError):
-        known |= json.loads(_seen().read_text("utf-8"))
+        seen = read_json(_seen(), 1 << 24)
+        fits(seen, dict[str, list[str]])
+        known |= seen
     return known
 
 
