@@ -53,6 +53,25 @@ def number(
     return int(text)
 
 
+def text(label: str, name: str, limit: int, placeholder: str = "") -> str:
+    """A text of the address, with the box that changes it.
+
+    Args:
+        label: of the box; name: of the parameter; limit: characters; placeholder: what an empty box shows.
+
+    Raises:
+        UploadError: the address has a longer one.
+    """
+    value = links.param(name, limit) or ""
+    key = f"{name}_text"
+    follow(key, value)
+    st.text_input(
+        label, key=key, max_chars=limit, placeholder=placeholder,
+        on_change=lambda: links.change(**{name: st.session_state[key]}),
+    )  # fmt: skip
+    return value
+
+
 def follow(key: str, value: Any) -> None:
     """Set a widget to a value of the address."""
     if st.session_state.get(key) != value:

@@ -137,7 +137,7 @@ def show_position(at: Location, image: SelectedImage) -> None:
             f"These units have {100 * entry.share:.0f} % of the squared activations at this position. Below each: its "
             "activation here, and its average."
         )
-        labels = state.labels_of(at)
+        labels = state.names_of(at)
         tiles = [
             unit_tile(at, unit, labels, f"{v:.3g}, average {t:.3g}")
             for unit, v, t in zip(entry.units, entry.values, entry.typical, strict=True)
@@ -221,7 +221,7 @@ def _row(at: Location, image: SelectedImage, attribution: Any, target: str, key:
             f"Gradient times activation: {minus(f'{total:+.3g}')} in total, for a value of {minus(f'{value:+.3g}')}. "
             "Orange: positive. Blue: negative." + (" Click a unit to attribute it to the layer before." if pick else "")
         )
-        labels = state.labels_of(at)
+        labels = state.names_of(at)
         tiles = [
             unit_tile(at, str(at.model.resolve(Unit(layer, channel))), labels, minus(f"{value:+.3g}"), pick=pick)
             for channel, value in attribution.top(UNITS)

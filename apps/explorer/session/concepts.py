@@ -57,3 +57,25 @@ def concept_images(at: Location, name: str, limit: int = 300) -> tuple[Images, I
         raise ImageError(f"all scanned images are in {folder}: there are none without it")
     step = max(1, len(others) // limit)
     return positive, scanned.subset(others[::step][:limit])
+
+
+def code(at: Location, name: str, limit: int = 300) -> str:
+    """Python that gives the images of `concept_images`, from `images`, the scanned ones."""
+    if not name.startswith(FOLDER):
+        return (
+            "names = [set() for _ in images.ids]\n"
+            "for i, label in enumerate(images.labels or ()):\n"
+            "    names[i].add(images.classes[label])\n"
+            "for i, annotation in enumerate(images.annotations or ()):\n"
+            "    names[i].update(part.name for part in annotation.parts)\n"
+            f"positive = images.subset([i for i, shown in enumerate(names) if {name!r} in shown])\n"
+            f"negative = images.subset([i for i, shown in enumerate(names) if {name!r} not in shown])\n"
+        )
+    folder = str((at.settings.images or Path()) / name.removeprefix(FOLDER))
+    return (
+        "import zoo\n\n"
+        f"positive = zoo.open_images({folder!r}, limit={limit})\n"
+        "ids = set(positive.ids)\n"
+        "others = [i for i, name in enumerate(images.ids) if name not in ids and name.rpartition('/')[2] not in ids]\n"
+        f"negative = images.subset(others[:: max(1, len(others) // {limit})][:{limit}])\n"
+    )

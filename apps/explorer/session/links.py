@@ -26,10 +26,11 @@ RENAMED = {
     "outs": "outgoing",
     "chosen": "selected",
     "words": "query",
+    "pattern": "query",
     "way": "search",
     "draw": "control",
 }
-"""Parameters of version 0.1, and their present names."""
+"""Parameters of earlier versions, and their present names."""
 RENAMED_VALUES = {
     ("section", "sum"): "contributions",
     ("section", "alike"): "similar",

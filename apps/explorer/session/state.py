@@ -259,27 +259,31 @@ def executor() -> Executor:
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
-def _stored_thumbs(folder: str, digest: str, layer: str, stamp: int) -> thumbnails.Thumbs | None:
-    return thumbnails.stored(open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns), layer)
+def _stored_thumbs(folder: str, digest: str, layer: str, stamp: int, count: int) -> thumbnails.Thumbs | None:
+    return thumbnails.stored(open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns), layer, count)
 
 
-def thumbs_of(at: Location, layer: str) -> thumbnails.Thumbs | None:
-    """The thumbnails of a layer's units; None while they are made, which this call starts."""
+def thumbs_of(at: Location, layer: str, count: int = 1) -> thumbnails.Thumbs | None:
+    """The thumbnails of a layer's units; None while they are made, which this call starts.
+
+    Args:
+        at: the model; layer: of the scan; count: images of a unit, 1 or 4.
+    """
     if at.scan is None or layer not in at.scan.layers:  # the scan beside an SAE has no other layers
         scan = _scan_of(at.settings, at.model)[0]
         if scan is None or layer not in scan.layers:
             return ()
         at = replace(at, scan=scan)
     assert at.scan is not None
-    scan, path = at.scan, at.scan.folder / thumbnails.FOLDER / f"{layer}.safetensors"
+    scan, path = at.scan, thumbnails.path_of(at.scan, layer, count)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    stored = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp) if stamp else None
+    stored = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp, count) if stamp else None
     if stored is not None:
         return stored
     task = executor().submit(
-        ("thumbs", str(scan.folder), scan.manifest["digest"], layer),
+        ("thumbs", str(scan.folder), scan.manifest["digest"], layer, count),
         f"thumbnails of {layer}",
-        lambda report: thumbnails.make(scan, images_of(at), [layer], report)[layer],
+        lambda report: thumbnails.make(scan, images_of(at), [layer], report, count=count)[layer],
     )
     if not task.wait(0.15):
         st.session_state.setdefault("awaited", []).append(task)
@@ -359,6 +363,13 @@ def labels_of(at: Location) -> dict[str, str]:
     files = (path, path.with_name(path.name + "-wal"), folder_of(at.settings.store, at.model.name) / PART_LABELS)
     stamps = tuple(p.stat().st_mtime_ns if p.exists() else 0 for p in files)
     return _names(str(path), stamps, at.model.name) if any(stamps) else {}
+
+
+def names_of(at: Location) -> dict[str, str]:
+    """Labels of units by address, and the names of the classes by that of their scores."""
+    model = at.model
+    classes = [] if model.class_scores is None else model.classes
+    return {f"{model.name}/{model.class_scores}:{i}": name for i, name in enumerate(classes)} | labels_of(at)
 
 
 @st.cache_resource(show_spinner=False)

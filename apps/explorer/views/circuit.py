@@ -49,7 +49,7 @@ def main() -> None:
         view = View() if circuit is None else circuit_tools.view_of(at, circuit, stored)
     with top:
         page_frame.header(
-            "circuit", f"{at.unit.short}  {state.labels_of(at).get(str(at.unit.channel), '')}",
+            "circuit", f"{at.unit.short}  {state.names_of(at).get(str(at.unit.channel), '')}",
             about=ABOUT if from_file is None else f"a circuit from a file: {links.param('file') or 'uploaded'}",
             view={"unit": str(at.unit)},
             python=_python(at), export=None if circuit is None else _export(at, circuit, view),
@@ -57,7 +57,7 @@ def main() -> None:
         )  # fmt: skip
     if circuit is None:
         return
-    visible = circuit_views.pruned(circuit.label(state.labels_of(at)), view)
+    visible = circuit_views.pruned(circuit.label(state.names_of(at)), view)
     drawing = circuit_views.merged(visible, view)
     selected = tuple(u for u in (links.param("selected") or "").split(",") if u)
     event = graph(
@@ -114,7 +114,7 @@ def _python(at: Location) -> str:
 
 
 def _export(at: Location, circuit: Circuit, view: View) -> Export:
-    labeled = circuit.label(state.labels_of(at))
+    labeled = circuit.label(state.names_of(at))
     drawing = circuit_views.merged(circuit_views.pruned(labeled, view), view)
 
     def rows() -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import pick
-from apps.explorer.components.gallery import gallery, tile
+from apps.explorer.components.gallery import gallery
 from apps.explorer.pages import Entry
+from apps.explorer.panes import wall
 from apps.explorer.panes.crops import decoded
-from apps.explorer.panes.wall_figure import wall_figure
-from apps.explorer.server.security import checked_text
+from apps.explorer.server.security import checked_text, guarded
 from apps.explorer.session import state
 from apps.explorer.session.exports import Export
 from apps.explorer.session.ordering import ORDERS, order, selectivity
@@ -27,7 +27,7 @@ PAGE = Entry("Layer", ":material/grid_view:", "all units of a layer, sorted", or
 SIZES = {str(n): str(n) for n in (96, 48, 192, 512)}
 MOST = 192
 """Thumbnails of an exported figure."""
-TILES = {"example": "Top activating image", "visualization": "Feature visualization"}
+UNITS = {"active": "Only active ones", "all": "All"}
 
 
 def main() -> None:
@@ -38,40 +38,61 @@ def main() -> None:
     count = at.scan.layers.get(at.unit.space) if at.scan is not None else None
     field = page_frame.receptive_field(layer.receptive_field)
     about = f"{count or layer.channels} units; map {'x'.join(map(str, layer.size or (1, 1)))}; {field}"
-    top = st.container()
-    scanned = at.scanned.layer(at.unit.space)
-    by, kind, size, reference = _widgets(at)
-    units = {Unit.parse(address): label for address, label in state.labels_of(at).items()}
-    labels = {unit.index or 0: label for unit, label in units.items() if unit.space == at.unit.space}
-    similarity = _similarity(at, reference) if by == "similarity" else None
-    ranked, notes = order(scanned, by, labels=labels, similarity=similarity)
+    top, export = st.container(), None
+    with guarded():
+        scanned = at.scanned.layer(at.unit.space)
+        dead = int((scanned.active_images == 0).sum())
+        by, kind, size, hide, reference = _widgets(at, 0 < dead < len(scanned))
+        labels = wall.labels_of(at)
+        ranked, notes = _order(at, scanned, by, labels, reference)
+        if hide:
+            ranked = [i for i in ranked if scanned.active_images[i] > 0]
+            about += f"; {dead} that no image activates are hidden"
+        export = _export(at, scanned, ranked, labels)
+        _wall(at, ranked, notes, labels, kind, size, reference)
     with top:
         page_frame.header(
-            "layer", at.unit.short, about=about, view={"unit": str(at.unit)}, python=_python(at),
-            export=_export(at, scanned, ranked, labels),
-        )  # fmt: skip
+            "layer", at.unit.short, about=about, view={"unit": str(at.unit)}, python=_python(at), export=export
+        )
+
+
+def _order(
+    at: Location, scanned: LayerScan, by: str, labels: dict[int, str], reference: Unit
+) -> tuple[list[int], list[str]]:
+    similarity = _similarity(at, reference) if by == "similarity" else None
+    scores = wall.polysemanticity(at, scanned) if by == "polysemanticity" else None
+    return order(scanned, by, labels=labels, similarity=similarity, polysemanticity=scores)
+
+
+def _wall(
+    at: Location, ranked: list[int], notes: list[str], labels: dict[int, str], kind: str, size: int, reference: Unit
+) -> None:
     pages = -(-len(ranked) // size)
     number = st.session_state.get("page_number", 1)
     if not isinstance(number, int) or number > pages:
         st.session_state["page_number"] = 1
     number = st.pagination(pages, key="page_number", bind="query-params") if pages > 1 else 1
     visible = ranked[(number - 1) * size : number * size]
-    gallery(_tiles(at, visible, notes, labels, kind, reference), "wall", size=92, label=f"units of {at.unit.short}")
+    tiles = wall.tiles(at, visible, notes, labels, kind)
+    if st.session_state.get("sort") == "similarity":
+        tiles = [{**tile, "mark": "here"} if tile["unit"] == str(reference) else tile for tile in tiles]
+    gallery(tiles, "wall", size=92 if kind == "example" else 128, label=f"units of {at.unit.short}")
 
 
-def _widgets(at: Location) -> tuple[str, str, int, Unit]:
-    columns = st.columns([3, 3, 2, 3], vertical_alignment="bottom")
-    by = pick("Sort by", ORDERS, "sort", columns[0])
-    kind = pick("Images", TILES, "tile", columns[1])
-    size = pick("Units per page", SIZES, "size", columns[2])
+def _widgets(at: Location, some_dead: bool) -> tuple[str, str, int, bool, Unit]:
+    row = st.container(horizontal=True, gap="small")
+    by = pick("Sort by", ORDERS, "sort", row, 200)
+    kind = pick("Images", wall.TILES, "tile", row, 200)
+    size = pick("Units per page", SIZES, "size", row, 120)
+    hide = some_dead and pick("Units", UNITS, "units", row, 150) == "active"
     reference = replace(at.unit, index=0)
     if by == "similarity":
         example = f"{at.unit.space}:0"
-        text = columns[3].text_input("Similar to", key="similar_to", placeholder=example, bind="query-params")
+        text = row.text_input("Similar to", key="similar_to", placeholder=example, bind="query-params", width=200)
         reference = at.model.unit(_full(at, text)) if text else reference
         if reference.space != at.unit.space:
             raise AddressError(f"{reference.short} is no unit of {at.unit.space}: units are compared within a layer")
-    return by, kind, int(size), reference
+    return by, kind, int(size), hide, reference
 
 
 def _full(at: Location, typed: str) -> str:
@@ -84,30 +105,6 @@ def _similarity(at: Location, reference: Unit) -> np.ndarray:
     row = similarity.matrix[similarity.index(str(reference.channel))].copy()
     row[reference.index or 0] = 1.0  # a unit is most similar to itself, also one that is never active
     return row
-
-
-def _tiles(
-    at: Location, visible: list[int], notes: list[str], labels: dict[int, str], kind: str, reference: Unit
-) -> list[dict[str, Any]]:
-    thumbs = state.thumbs_of(at, at.unit.space) or ()
-    visualizations = state.visualizations_of(at) if kind == "visualization" else {}
-    tiles = []
-    for index in visible:
-        unit = str(replace(at.unit, index=index))
-        src = thumbs[index] if index < len(thumbs) else None
-        if kind == "visualization":
-            results = sorted(visualizations.get(unit, ()), key=lambda result: result.kind != "positive")
-            src = state.visualization_uri(results[0]) if results else None
-        name = labels.get(index, "")
-        missing = "not visualized yet" if kind == "visualization" else "never active" if thumbs else "…"
-        alt = f"{at.unit.space}:{index} {name}" if src else missing
-        mark = "here" if st.session_state.get("sort") == "similarity" and index == reference.index else ""
-        tiles.append(tile(unit, src, alt=alt, name=name or f":{index}", note=_note(index, name, notes), mark=mark))
-    return tiles
-
-
-def _note(index: int, label: str, notes: list[str]) -> str:
-    return " ".join(part for part in (f":{index}" if label else "", notes[index]) if part)
 
 
 def _python(at: Location) -> str:
@@ -134,7 +131,7 @@ def _export(at: Location, scanned: LayerScan, ranked: list[int], labels: dict[in
         thumbs = state.thumbs_of(at, at.unit.space) or ()
         available = [(i, src) for i in ranked[:MOST] if i < len(thumbs) and (src := thumbs[i])]
         tiles = [(f":{i} {labels.get(i, '')}".strip(), decoded(src)) for i, src in available]
-        return wall_figure(tiles, f"{at.unit}, by {ORDERS[str(st.session_state.get('sort', 'number'))].lower()}")
+        return wall.wall_figure(tiles, f"{at.unit}, by {ORDERS[str(st.session_state.get('sort', 'number'))].lower()}")
 
     return Export(str(at.unit), figure, lambda: {"layer": str(at.unit), "units": rows()}, rows)
 

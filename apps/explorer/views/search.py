@@ -1,96 +1,106 @@
-"""Units by label, by a pattern of addresses, or by a concept that images show."""
+"""Units by meaning: class names, labels, the images that activate them, addresses, and concepts that images show."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import streamlit as st
 
 from apps.explorer import page_frame
-from apps.explorer.components.choose import choose
-from apps.explorer.components.gallery import gallery, tile
+from apps.explorer.components.choose import text
+from apps.explorer.components.gallery import gallery
 from apps.explorer.pages import Entry
 from apps.explorer.panes import label_files
 from apps.explorer.panes.tiles import unit_tile
-from apps.explorer.server.security import checked_text, guarded, plain
-from apps.explorer.session import concepts, state
+from apps.explorer.server.security import guarded, plain
+from apps.explorer.session import concepts, state, unit_search
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
 from circuits import plot
 from circuits.dataset.concept_search import find
-from circuits.network.address import Unit
-from circuits.plot.drawing.wording import short
 
-PAGE = Entry("Search", ":material/search:", "units by label, address or concept", order=90)
-SEARCHES = {"label": "By label", "address": "By address", "concept": "By concept"}
+PAGE = Entry("Search", ":material/search:", "units by class, label, image, address or concept", order=90)
 MOST = 240
-"""Units shown."""
+"""Units shown of each kind."""
 
 
 def main() -> None:
     """The page."""
     at = page_frame.location()
     top = st.container()
-    kind = choose("Search", SEARCHES, "search")
-    export = None
+    query = text("Class, label, part or address", "query", 200, "convertible, wheel, or mixed4a:1*")
+    export: Export | None = None
     with guarded():
-        export = {"label": _by_label, "address": _by_address, "concept": _by_concept}[kind](at)
+        export = _by_name(at, query)
+    with guarded():
+        export = _by_concept(at, query) or export
     with top:
         page_frame.header(
-            "search", "Search", about=f"among the units of {at.model.name}", view={"unit": str(at.unit)},
-            python=_python(at, kind), export=export,
+            "search", f"Search {query}".strip(), about=f"among the units of {at.model.name}",
+            view={"unit": str(at.unit)}, python=_python(at), export=export,
         )  # fmt: skip
     st.space("small")
     with guarded():
         label_files.show(at)
 
 
-def _by_label(at: Location) -> Export:
-    query = checked_text(st.text_input("Label, family, author or evidence", key="query", bind="query-params"), 200)
-    terms = query.casefold().split()
-    labels = [
-        label
-        for label in at.labels.all(at.model.name)
-        if all(w in f"{label.name} {label.family} {label.author} {label.evidence}".casefold() for w in terms)
-    ]
+def _by_name(at: Location, query: str) -> Export:
+    """Units by the names that are known: of classes, by labels, by the classes of images, and by address."""
+    rows: list[dict[str, Any]] = []
+
+    def show(kind: str, caption: str, notes: dict[str, str]) -> None:
+        more = f"; the first {MOST} are shown" if len(notes) > MOST else ""
+        st.caption(plain(caption + more))
+        tiles = [unit_tile(at, unit, names, note) for unit, note in list(notes.items())[:MOST]]
+        gallery(tiles, f"units-{kind}", size=96, label=f"units by {kind}")
+        rows.extend({"by": kind, "unit": unit, "name": names.get(unit, ""), "note": n} for unit, n in notes.items())
+
+    names = state.names_of(at)
+    addresses = dict.fromkeys(unit_search.by_address(at, query), "")
+    if ":" in query:
+        show("address", f"{len(addresses):,} units match {query}", addresses)
+    if classes := unit_search.by_class_name(at, query):
+        show(
+            "class",
+            f"Classes of this name: {len(classes):,}; these are the units of their scores",
+            dict.fromkeys(classes, ""),
+        )
+    labels = unit_search.by_label(at, query)
     polysemantic = sum(label.polysemantic for label in labels)
-    st.caption(f"{len(labels):,} labels" + (f", {polysemantic:,} of polysemantic units" if polysemantic else ""))
-    if not labels:
-        st.info("No label matches. Labels are written on a unit's page, under Labels (circuits explore --allow-write).")
-    tiles = [
-        tile(x.unit, state.thumb_of(at, Unit.parse(x.unit)), alt=x.unit, name=x.name or "no label", note=short(x.unit))
-        for x in labels[:MOST]
-    ]
-    gallery(tiles, "units", size=96, label="matching units")
-    return Export("labels", None, lambda: at.labels.describe(at.model.name), lambda: [vars(label) for label in labels])
+    if labels or not rows:
+        several = f", {polysemantic:,} of polysemantic units" if polysemantic else ""
+        show("label", f"{len(labels):,} labels{several}", {x.unit: "" for x in labels})
+    units, share = unit_search.by_top_images(at, query)
+    if units:
+        of = f"of which {100 * share:.2g} % of the scanned images are"
+        show(
+            "images",
+            f"{len(units):,} units with {unit_search.LEAST} or more of their {unit_search.TOP} top activating images "
+            f"of one class of this name, {of}",
+            {x.unit: f"{x.count} of {unit_search.TOP} {x.name}" for x in units},
+        )
+    if not rows:
+        st.info("No name matches. Labels are written on a unit's page, under Labels (circuits explore --allow-write).")
+    return Export("units", None, lambda: {"query": query, "units": rows}, lambda: rows)
 
 
-def _by_address(at: Location) -> Export:
-    example = "mixed4a:1* or mixed3b:[12]?"
-    typed = checked_text(st.text_input("Pattern", key="pattern", placeholder=example, bind="query-params"), 200)
-    labels, pattern = state.labels_of(at), typed or f"{at.unit.space}:*"
-    every = (f"{layer}:{i}" for layer, count in at.scanned.layers.items() for i in range(count))
-    matches = [address for address in every if fnmatchcase(address.lower(), pattern.lower())]
-    more = f"; the first {MOST} are shown" if len(matches) > MOST else ""
-    st.caption(plain(f"{len(matches):,} units match {pattern}{more}"))
-    full = [f"{at.model.name}/{address}" for address in matches]
-    tiles = [unit_tile(at, u, labels) for u in full[:MOST]]
-    gallery(tiles, "units", size=96, label="matching units")
-    rows = [{"unit": u, "name": labels.get(u, "")} for u in full]
-    return Export("units", None, lambda: rows, lambda: rows)
-
-
-def _by_concept(at: Location) -> Export | None:
+def _by_concept(at: Location, query: str) -> Export | None:
+    """Units that images with a concept activate more than images without; nothing is run before one is chosen."""
     names = concepts.concept_names(at)
+    st.markdown("##### By a concept that images show")
     if not names:
         st.info("The scanned images have no labels. Give a folder of folders: circuits explore --images FOLDER")
         return None
+    named = unit_search.concepts_named(names, query)
     left, right = st.columns([3, 2])
-    name = left.selectbox("Concept", names, key="concept", bind="query-params")
+    name = left.selectbox(
+        "Concept", names, index=None, key="concept", bind="query-params", placeholder=", ".join(named or names)[:80]
+    )
     layers = right.multiselect(
         "Layers", at.model.trunk, key="layers", placeholder="all layers of the trunk", bind="query-params"
     )
+    if name is None:
+        return None
     positive, negative = concepts.concept_images(at, str(name))
     model, searched = at.model, list(layers) or at.model.trunk
     findings = page_frame.background_result(
@@ -110,12 +120,12 @@ def _by_concept(at: Location) -> Export | None:
             f"with labels shuffled the best unit has {findings.chance:.3f}."
         )
     )
-    labels = state.labels_of(at)
+    labels = state.names_of(at)
     tiles = [
         unit_tile(at, row.unit, labels, f"{row.auc:.3f}", mark="" if row.auc > findings.chance else "faint")
         for row in findings.rows[:48]
     ]
-    gallery(tiles, "units", size=96, label="matching units")
+    gallery(tiles, "units", size=96, label=f"units for {name}")
     rows: list[dict[str, Any]] = [
         {"unit": r.unit, "auc": r.auc, "low": r.low, "high": r.high, "chance": findings.chance} for r in findings.rows
     ]
@@ -124,17 +134,20 @@ def _by_concept(at: Location) -> Export | None:
     )
 
 
-def _python(at: Location, kind: str) -> str:
-    if kind == "concept":
+def _python(at: Location) -> str:
+    concept = st.session_state.get("concept")
+    if concept is None:
         return (
-            "import circuits\n\n"
-            f"{state.loading_code_of(at)}\n"
-            'findings = circuits.find(model, positive="WITH", negative="WITHOUT")\n'
-            "print(findings.rows[:10], findings.chance)\n"
+            "from pathlib import Path\nfrom apps.explorer.session.labels import Labels\n\n"
+            f"labels = Labels(Path({str(at.settings.store)!r}))\nprint(labels.all({at.model.name!r}))\n"
         )
+    searched = list(st.session_state.get("layers") or ()) or at.model.trunk
     return (
-        "from pathlib import Path\nfrom apps.explorer.session.labels import Labels\n\n"
-        f"labels = Labels(Path({str(at.settings.store)!r}))\nprint(labels.all({at.model.name!r}))\n"
+        f"import circuits\n\n{state.loading_code_of(at)}\n"
+        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
+        f"{concepts.code(at, str(concept))}"
+        f"findings = circuits.find(model, positive=positive, negative=negative, layers={searched!r}, intervals=20)\n"
+        "print(findings.rows[:10], findings.chance)\n"
     )
 
 

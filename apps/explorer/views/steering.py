@@ -37,7 +37,7 @@ def main() -> None:
     with guarded():
         edits = steering.edits_of_address(at, site)
     with st.container(border=True):
-        edit_rows.show(edits, site.count, lambda i: state.labels_of(at).get(site.address(i), ""), size=site.size,
+        edit_rows.show(edits, site.count, lambda i: state.names_of(at).get(site.address(i), ""), size=site.size,
                        text=False)  # fmt: skip
     image: SelectedImage | None = None
     comparison: Comparison | None = None

@@ -39,7 +39,7 @@ def main() -> None:
     """The page."""
     at = page_frame.unit_location()
     scanned = at.scanned.unit(at.unit) if at.scan is not None and at.unit.space in at.scan.layers else None
-    label = state.labels_of(at).get(str(at.unit.channel), "")
+    label = state.names_of(at).get(str(at.unit.channel), "")
     page_frame.header(
         "unit",
         f"{at.unit.short}  {label}",

@@ -115,7 +115,7 @@ def suggested(at: Location, site: SteeringSite, edits: Edits, image: SelectedIma
     if not active:
         return
     with st.expander("Most active units here, to add an edit", expanded=not edits):
-        labels = state.labels_of(at)
+        labels = state.names_of(at)
         tiles = [
             unit_tile(at, site.address(entry.latent), labels, f"{100 * (entry.share or 0):.0f} % of max", pick=True)
             for entry in active
@@ -180,7 +180,7 @@ def show_changed(at: Location, comparison: Comparison) -> None:
     if not comparison.moved:
         st.caption(f"No unit of {comparison.later} changes.")
         return
-    labels = state.labels_of(at)
+    labels = state.names_of(at)
     up = [row for row in comparison.moved if row[2] > row[1]]
     down = [row for row in comparison.moved if row[2] < row[1]]
     for column, title, rows in zip(st.columns(2, gap="large"), ("rise", "fall"), (up, down), strict=True):

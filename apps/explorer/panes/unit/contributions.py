@@ -107,7 +107,7 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         location = f"at {position[0]},{position[1]}"
         st.caption(plain(f"Contributions of {result.source} {location}; they add up to within {result.error:.1g}."))
         thumbs = {s.edge.source: state.thumb_of(at, Unit.parse(s.edge.source)) for s in result.steps if s.edge}
-        waterfall(result.steps, thumbs, state.labels_of(at), key="contributions")
+        waterfall(result.steps, thumbs, state.names_of(at), key="contributions")
 
 
 def _position_of_address(at: Location, scanned: UnitScan | None, count: int) -> tuple[int, tuple[int, int]]:

@@ -17,7 +17,7 @@ MEASURES = {"activations": "Similar activations", "weights": "Similar incoming w
 
 def show(at: Location) -> None:
     """Show both lists."""
-    labels = state.labels_of(at)
+    labels = state.names_of(at)
     for by, title in MEASURES.items():
         st.markdown(f"##### {title}")
         try:

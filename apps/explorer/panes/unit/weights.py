@@ -49,7 +49,7 @@ def show(at: Location, direction: Literal["in", "out"]) -> None:
         return
     images = {row.unit: state.thumb_of(at, Unit.parse(row.unit)) for row in weights.rows}
     st.caption(plain(_about(weights)))
-    rows = weight_rows(weights, images, state.labels_of(at))
+    rows = weight_rows(weights, images, state.names_of(at))
     own = state.thumb_of(at, at.unit)
     weight_list(rows, own, at.unit.short, incoming=direction == "in", key=f"weights-{direction}")
     if weights.rest is not None and weights.count > len(rows):

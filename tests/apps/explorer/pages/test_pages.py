@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ from streamlit.testing.v1 import AppTest
 import circuits
 import sae
 from apps.explorer.pages import PAGES
-from apps.explorer.session import links
+from apps.explorer.panes.crops import decoded
+from apps.explorer.session import concepts, links, state, unit_search
+from apps.explorer.session.state import locate
 from apps.explorer.tours import TOURS
 from circuits.dataset.scan_results import read_scan
 from tests.apps.explorer.conftest import Open, settled, texts
@@ -125,13 +130,13 @@ def test_links_of_version_0_1_open_the_same_views(opened: Open) -> None:
 
 
 def test_every_renamed_value_of_a_link_is_one_that_its_page_has() -> None:
-    from apps.explorer.panes import latents
+    from apps.explorer.panes import latents, wall
     from apps.explorer.panes.unit import examples
     from apps.explorer.session.ordering import ORDERS
 
     views = "".join(entry.file.read_text() for entry in PAGES.values())
     for (name, old), new in links.RENAMED_VALUES.items():
-        assert f'"{new}"' in views or new in {**ORDERS, **latents.ORDERS, **examples.CROPS}, (name, old)
+        assert f'"{new}"' in views or new in {**ORDERS, **latents.ORDERS, **examples.CROPS, **wall.TILES}, (name, old)
     assert links.updated({"place": "1,1", "position": "2,2"}) == {"position": "2,2"}, "a present name wins"
 
 
@@ -172,9 +177,38 @@ def test_the_wall_by_density_is_in_falling_order(made_store: Path) -> None:
 
 def test_a_unit_is_found_by_its_name_and_by_a_pattern(opened: Open) -> None:
     assert "mixed3b:39" in texts(opened("search", query="WHEEL"))
-    at = opened("search", search="address", pattern="mixed4a:1?")
+    at = opened("search", search="address", pattern="mixed4a:1?")  # a link of the version before
     assert "10 units match" in texts(at)
     assert "0 labels" in texts(opened("search", query="no such thing"))
+
+
+def test_units_are_found_by_the_name_of_a_class_and_by_the_images_that_activate_them(
+    opened: Open, made_store: Path
+) -> None:
+    model, scan = circuits.load("scenes"), read_scan(made_store, "scenes")
+    at = opened("search", query="TRUCK")
+    assert not at.error and f"scenes/softmax_pre:{model.classes.index('truck')}" in texts(at)
+    assert not at.get("progress"), "nothing is computed before a concept is chosen"
+    expected = {}
+    for space, count in scan.layers.items():
+        for i in range(count):
+            trucks = sum(scan.labels[example.image] == "truck" for example in scan.unit(f"{space}:{i}").top[:9])
+            if trucks >= 5:
+                expected[f"scenes/{space}:{i}"] = trucks
+    assert expected, "the test looks at something"
+    units = {row.unit: row.count for row in unit_search.by_top_images(locate("scenes/mixed4a"), "truck")[0]}
+    assert units == expected
+    assert unit_search.by_address(locate(None), "logits:truck") == [str(model.unit("logits:truck"))]
+
+
+def test_the_python_of_a_concept_gives_the_images_that_the_page_compares(opened: Open) -> None:
+    at = opened("search", unit="scenes/mixed3b:39", settle=False)
+    for name in ("car", "wheel"):
+        positive, negative = concepts.concept_images(locate("scenes/mixed3b"), name)
+        scope = {"images": state.images_of(locate("scenes/mixed3b"))}
+        exec(concepts.code(locate("scenes/mixed3b"), name), scope)
+        assert (scope["positive"].ids, scope["negative"].ids) == (positive.ids, negative.ids) and positive.ids
+    assert not at.exception
 
 
 @pytest.mark.slow
@@ -182,6 +216,49 @@ def test_units_are_found_by_a_concept_against_chance(opened: Open) -> None:
     at = opened("search", search="concept", concept="car", unit="scenes/mixed4a")
     assert not at.error
     assert "with labels shuffled" in texts(at)
+    code = next(block.value for block in at.code if "circuits.find" in block.value)
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    for row in scope["findings"].rows[:48]:
+        assert f"{row.auc:.3f}" in texts(at)
+
+
+def test_a_wall_hides_dead_units_and_shows_four_images(opened: Open, made_store: Path) -> None:
+    layer = read_scan(made_store, "scenes").layer("mixed4a")
+    dead = int((layer.active_images == 0).sum())
+    assert dead
+    at = opened("layer", unit="scenes/mixed4a")
+    assert f"{dead} that no image activates are hidden" in texts(at)
+    assert texts(at).count("never active") == 0
+    at = opened("layer", unit="scenes/mixed4a", units="all", tile="four")
+    tiles = tiles_of(at)
+    assert len(tiles) == len(layer) and sum(tile["src"] is None for tile in tiles) == dead
+    image = decoded(next(tile["src"] for tile in tiles if tile["src"]))
+    unit = layer.unit(next(i for i, tile in enumerate(tiles) if tile["src"]))
+    assert image.shape == (128, 128, 3) and len({e.image for e in unit.top[:4]}) == 4
+    corners = [image[y : y + 64, x : x + 64].astype(int) for y in (0, 64) for x in (0, 64)]
+    assert all(np.abs(a - b).mean() > 2 for a, b in itertools.combinations(corners, 2)), "four images"
+
+
+@pytest.mark.slow
+def test_a_wall_sorts_by_polysemanticity(opened: Open, made_store: Path) -> None:
+    at = opened("layer", unit="scenes/mixed4a", sort="polysemanticity")
+    assert not at.error
+    scan = read_scan(made_store, "scenes")
+    examples = {f"scenes/mixed4a:{i}": scan.unit(f"mixed4a:{i}").top[:64] for i in range(48)}
+    examples = {unit: top for unit, top in examples.items() if len(top) >= 12}
+    result = circuits.polysemantic(
+        circuits.load("scenes"), list(examples), images=scan.images(check=False), examples=examples
+    )
+    judged = [tile["unit"] for tile in tiles_of(at)][: len(result.rows)]
+    scores = {row.unit: row.score for row in result.rows}
+    assert [scores[unit] for unit in judged] == sorted(scores.values(), reverse=True)
+
+
+def tiles_of(at: AppTest) -> list[dict[str, Any]]:
+    """The tiles of a wall."""
+    data = [json.loads(e.proto.json) for e in at.get("bidi_component") if hasattr(e.proto, "json") and e.proto.json]
+    return next(d["tiles"] for d in data if "units of" in d.get("label", ""))
 
 
 def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
