@@ -306,6 +306,9 @@ class Circuit(Result):
             edges_both=tuple(
                 (s, t, my_edges[s, t], their_edges[s, t]) for s, t in sorted(my_edges.keys() & their_edges.keys())
             ),
+            strengths_only_first=tuple(my_edges[e] for e in sorted(my_edges.keys() - their_edges.keys())),
+            strengths_only_second=tuple(their_edges[e] for e in sorted(their_edges.keys() - my_edges.keys())),
+            by=(self.by, other.by),
         )
 
 
@@ -317,6 +320,8 @@ class CircuitDiff(Result):
         only_first, only_second, both: units.
         edges_only_first, edges_only_second: `(source, target)`.
         edges_both: `(source, target, strength in the first, strength in the second)`.
+        strengths_only_first, strengths_only_second: of the edges that only one has, in their order.
+        by: how each was traced. Strengths of two methods count from different values, and are not compared as they are.
     """
 
     only_first: tuple[str, ...]
@@ -325,12 +330,22 @@ class CircuitDiff(Result):
     edges_only_first: tuple[tuple[str, str], ...]
     edges_only_second: tuple[tuple[str, str], ...]
     edges_both: tuple[tuple[str, str, float, float], ...]
+    strengths_only_first: tuple[float, ...] = ()
+    strengths_only_second: tuple[float, ...] = ()
+    by: tuple[str, str] = ("", "")
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each edge, with its strengths where both circuits have it."""
-        alone = {"first": self.edges_only_first, "second": self.edges_only_second}.items()
+        """A row for each edge, with its strength in each circuit that has it."""
         rows = [{"source": s, "target": t, "in": "both", "first": a, "second": b} for s, t, a, b in self.edges_both]
-        return rows + [{"source": s, "target": t, "in": side} for side, edges in alone for s, t in edges]
+        for side, edges, strengths in (
+            ("first", self.edges_only_first, self.strengths_only_first),
+            ("second", self.edges_only_second, self.strengths_only_second),
+        ):
+            rows += [
+                {"source": s, "target": t, "in": side, side: strength}
+                for (s, t), strength in zip(edges, strengths, strict=True)
+            ]
+        return rows
 
 
 def diff(first: Circuit, second: Circuit) -> CircuitDiff:

@@ -192,6 +192,9 @@ def test_a_difference_names_what_each_has_alone(planted: circuits.Model) -> None
     diff = three.diff(four)
     assert (diff.only_first, diff.only_second) == ((), (fourth,))
     assert diff.edges_only_second == ((fourth, four.target),)
+    strength = four.into(four.target)[-1].strength
+    assert diff.records()[-1] == {"source": fourth, "target": four.target, "in": "second", "second": strength}
+    assert diff.by == ("gradient", "gradient")
     assert four.diff(three).only_first == (fourth,)
     other = circuits.trace(planted, f"objects:{nets.MIXTURE}", images=images)
     assert three.diff(other).edges_both == ()
