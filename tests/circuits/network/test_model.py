@@ -217,3 +217,20 @@ def test_a_network_may_call_anything_its_branches(attribute: str) -> None:
     if isinstance(network, nn.Sequential):
         network.forward = lambda x: network[1](network[0](x))  # type: ignore[method-assign]
     assert "1" in nets.wrap(network, 8).layers
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(3, 2, ceil_mode=True), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2, dilation=2), nn.MaxPool2d(5, 3)]
+)
+def test_a_max_pool_of_the_graph_gives_the_bits_and_the_layout_of_the_module(pool: nn.Module) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), pool, nn.Conv2d(12, 4, 1))
+    model, images = nets.wrap(module, 17), nets.pictures(3, 17)
+    graph = model.graph
+    assert graph is not None
+    acts = module[:2](model.input.normalize(images)).detach()
+    acts[0, 5] = acts[1, 2, 4, 4] = float("nan")
+    acts[2, 7] = float("-inf")
+    with torch.no_grad():
+        out = graph.run({model.node("1"): acts}, [model.node("2")])[model.node("2")]
+    assert out.is_contiguous()
+    torch.testing.assert_close(out, pool(acts), rtol=0, atol=0, equal_nan=True)
