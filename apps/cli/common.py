@@ -186,20 +186,20 @@ class ModelOptions(Command):
 
     def units_of(self, addresses: Sequence[str]) -> tuple[Model, list[Unit]]:
         """The one model of some addresses, and the units or layers in it."""
-        from circuits.network.address import Unit, split_class, unit_of
+        from circuits.network.address import Unit, split_class
 
         units = [Unit.parse(split_class(address)[0]) for address in addresses]
         names = dict.fromkeys(str(unit.model) for unit in units if unit.model is not None)
         if len(names) > 1:
             raise UsageError(f"give units of one model at a time, not of {' and '.join(names)}")
         model, _ = self.address_of(addresses[0])
-        units = [unit_of(address, model.classes, model.name, model.class_scores) for address in addresses]
+        units = [model.addressed(address) for address in addresses]
         return model, [model.resolve(replace(unit, model=model.name)) for unit in units]
 
     def address_of(self, address: str) -> tuple[Model, Unit]:
         """The model that an address names, and the unit or layer in it."""
         from circuits.errors import AddressError, shorten
-        from circuits.network.address import Unit, split_class, unit_of
+        from circuits.network.address import Unit, split_class
 
         unit = Unit.parse(split_class(address)[0])
         if unit.model is None:
@@ -207,7 +207,7 @@ class ModelOptions(Command):
                 f"{shorten(address)!r} does not name its model: write scenes/{shorten(unit)}, for example"
             )
         model = self.load(unit.model)
-        unit = unit_of(address, model.classes, model.name, model.class_scores)
+        unit = model.addressed(address)
         return model, model.resolve(unit if model.name == unit.model else replace(unit, model=model.name))
 
 

@@ -184,7 +184,11 @@ def of_class(text: str, classes: Sequence[str], model: str, scores: str | None =
         AddressError: no class is called that, or several are.
     """
     layer, name = split_class(text)
-    if name is None or layer.rpartition("/")[2] not in ("logits", scores):
+    if name is None:
+        return text
+    if layer.rpartition("/")[2] not in ("logits", scores):
+        if name in classes:
+            raise AddressError(f"classes are units of the layer of class scores alone: write logits:{shorten(name)}")
         return text
     numbers = [i for i, called in enumerate(classes) if called == name]
     if len(numbers) == 1:
@@ -196,11 +200,6 @@ def of_class(text: str, classes: Sequence[str], model: str, scores: str | None =
         )
     hint = did_you_mean(name, classes) if classes else " Its classes have no names: write logits:NUMBER."
     raise AddressError(f"{model} has no class {shorten(name)!r}.{hint}")
-
-
-def unit_of(address: str | Unit, classes: Sequence[str], model: str, scores: str | None) -> Unit:
-    """The unit of an address in which a class may be named, as in `of_class`."""
-    return address if isinstance(address, Unit) else Unit.parse(of_class(address, classes, model, scores))
 
 
 def _written(at: tuple[int, ...]) -> str:

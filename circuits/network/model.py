@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
-from circuits.network.address import Unit, unit_of
+from circuits.network.address import Unit, of_class, split_class
 from circuits.network.basis import Basis
-from circuits.network.graph import Graph, ReceptiveField
+from circuits.network.graph import ReceptiveField
 from circuits.network.hooks import behind_output, check_mode, crossed, forward, frozen, probe, read
 from circuits.network.layer import Layer
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.layers.positions import position_on_maps, refuse_unless_images
+from circuits.network.layers.scores import behind_output_of_graph, layer_of_scores
 from circuits.network.layers.tracing import trace_graph
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
@@ -148,31 +149,14 @@ class Model(Drawable):
     @cached_property
     def _scores(self) -> tuple[str | None, list[tuple[str, Any]]]:
         """The layer of class scores, and what the network puts out."""
-        vectors = (n for n, v in reversed(self.layers.items()) if v.size in (None, (1, 1)) and v.kind != "softmax")
-        last = next(vectors, None)
         if self.graph is not None:
-            names, outputs = self._graph_outputs(self.graph)
+            names, outputs = behind_output_of_graph(self.graph, self.output)
             shape = shape_of(outputs[0][1]) if len(outputs) == 1 else None
         else:
             with self.lock:
                 names, outputs = behind_output(self.module, self._example(), self.output)
             shape = outputs[0][1].shape if len(outputs) == 1 else None
-        if shape is None or len(shape) < 2:
-            return None, outputs
-        names = [n for n in names if n in self.layers and self.layers[n].channels == shape[1]]
-        kinds = ("conv", "linear", "conv2d")
-        if last in names or not names:
-            return last if names else None, outputs
-        return next((n for n in names if self.layers[n].kind in kinds), names[-1]), outputs
-
-    def _graph_outputs(self, graph: Graph) -> tuple[list[str], list[tuple[str, Any]]]:
-        """Layers that the output is made from alone, the nearest to it first; and the nodes put out."""
-        outputs = graph.given(self.output)
-        names, at = [], [outputs[0][1]] if len(outputs) == 1 else []
-        while len(at) == 1:
-            names += [n for n, node in graph.outputs.items() if node is at[0]]
-            at = [] if graph.ops[at[0]].weighted else list(graph.ops[at[0]].inputs)
-        return names, outputs
+        return None if shape is None or len(shape) < 2 else layer_of_scores(self.layers, names, shape[1]), outputs
 
     def _example(self) -> Tensor:
         return self.input.normalize(torch.full((1, *self.input.shape), 0.5)).to(self.device, self.dtype)
@@ -256,10 +240,20 @@ class Model(Drawable):
         if matches:
             raise AddressError(f"{self.name}: {shorten(name)!r} could be {', '.join(matches[:6])}")
         if name in self.unreadable:
-            raise AddressError(f"{self.name}/{name} has no channels that can be told: {self.unreadable[name]}")
+            say = "; circuits.wrap(axes=) declares them" if self.unreadable[name].endswith("is not known") else ""
+            raise AddressError(f"{self.name}/{name} has no channels that can be told: {self.unreadable[name]}{say}")
         hint = did_you_mean(name, self.layers)
         listed = "model.layers" if self.card is None else command_line("layers", self.name, model=self.name)
         raise AddressError(f"{self.name} has no layer {shorten(name)!r}.{hint} List: {listed}")
+
+    def addressed(self, address: str | Unit) -> Unit:
+        """The unit of an address as written; a class may be named, under any name of the layer of class scores."""
+        if isinstance(address, Unit):
+            return address
+        scores, layer = self.class_scores, split_class(str(address))[0].rpartition("/")[2]
+        if scores is not None and layer in self.layers and self.graph is not None:
+            scores = layer if self.node(layer) is self.node(scores) else scores
+        return Unit.parse(of_class(address, self.classes, self.name, scores))
 
     def resolve(self, address: str | Unit) -> Unit:
         """The canonical address of a layer or unit of this model (branches become channels of the whole).
@@ -267,7 +261,7 @@ class Model(Drawable):
         Raises:
             AddressError: another model, an unknown layer, or an index or position out of range.
         """
-        unit = unit_of(address, self.classes, self.name, self.class_scores)
+        unit = self.addressed(address)
         if unit.model not in (None, self.name):
             raise AddressError(f"{shorten(unit)} is a unit of {shorten(unit.model)}, not of {self.name}")
         layer = self.layer(unit.layer if unit.token is None else self._token_layer(unit))

@@ -1,8 +1,8 @@
 """One image from its stored form to the pixels of a network's input: decode, convert, resize, crop.
 
 Conversions, so that an image looks as a viewer shows it: EXIF rotation applied; transparency laid on white;
-CMYK and palettes to RGB; grays of 12 or 16 bits, of 32-bit integers (0 to 65535) and of floats (0 to 1) scaled to
-8 bits; the first frame of an animation.
+CMYK and palettes to RGB; the first frame of an animation. Grays of 12 or 16 bits, of 32-bit integers (0 to 65535) and
+of floats (0 to 1) reach a network as they are; what is shown of them has 8 bits.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ def center_crop(height: int, width: int, spec: InputSpec) -> Crop:
     return Crop(box, False)
 
 
-def _gray_to_8_bits(image: Image.Image, white: int) -> Image.Image:
-    """A wide gray by the depth that its type declares, never by its brightest pixel: dark images stay dark."""
+def _wide_gray(image: Image.Image, white: int) -> npt.NDArray[np.float64]:
+    """The values of a wide gray, and 1 is white by the depth that its type declares.
+
+    Never by its brightest pixel: dark images stay dark.
+    """
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("it has pixels that are not finite")
@@ -82,9 +85,7 @@ def _gray_to_8_bits(image: Image.Image, white: int) -> Image.Image:
         raise ImageError(
             f"its values span {low:g} to {high:g}; a gray of {kind} pixels spans 0 to {top}. Save it with 8 or 16 bits"
         )
-    # 65535 / 255 is 257, which keeps what is a whole number of 8 bits whole
-    values = values / (top / 255) if top > 1 else values * 255.0
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    return values / top
 
 
 def _white(image: Image.Image) -> int:
@@ -105,12 +106,20 @@ def to_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_MODES:
-        image = _gray_to_8_bits(image, white)
+        # 65535 / 255 is 257, which keeps what is a whole number of 8 bits whole
+        image = Image.fromarray(np.rint(_wide_gray(image, white) * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _rgb_or_wide(image: Image.Image, white: int = 65535) -> Image.Image:
+    """As `to_rgb`, but a gray of more than 8 bits as floats in [0, 1], which loses nothing."""
+    if image.mode in _WIDE_MODES:
+        return Image.fromarray(_wide_gray(image, white).astype(np.float32))
+    return to_rgb(image, white)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -143,8 +152,10 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
     return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
 
 
-def decode(file: Path | io.BytesIO, most: int = MAX_PIXELS) -> Image.Image:
+def decode(file: Path | io.BytesIO, most: int = MAX_PIXELS, *, wide: bool = False) -> Image.Image:
     """The image in a file, upright and RGB; of at most so many pixels.
+
+    With `wide`, a gray of more than 8 bits is of floats in [0, 1] (Pillow's mode F) and loses nothing.
 
     Raises:
         ImageError: unreadable, damaged, too large or of another format; the message does not name the file.
@@ -157,7 +168,7 @@ def decode(file: Path | io.BytesIO, most: int = MAX_PIXELS) -> Image.Image:
             with Image.open(content, formats=FORMATS) as image:
                 _check_size(*image.size, min(most, MAX_COPIED_PIXELS) if image.format == "AVIF" else most)
                 image.load()
-                return to_rgb(_upright(image), _white(image))
+                return (_rgb_or_wide if wide else to_rgb)(_upright(image), _white(image))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -209,6 +220,10 @@ class LazyImage:
         """The whole image, upright, RGB."""
         raise NotImplementedError
 
+    def precise(self) -> Image.Image:
+        """The whole image, upright: RGB, or floats in [0, 1] (Pillow's mode F) of a gray of more than 8 bits."""
+        return self.image()
+
     def digest(self) -> bytes:
         """Digest of the content, cheap to have."""
         raise NotImplementedError
@@ -221,15 +236,15 @@ class LazyImage:
         return self._extent
 
     def pixels(self, spec: InputSpec) -> Tensor:
-        """The center crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] from a tensor."""
+        """The center crop that `spec` asks for: uint8 `(channels, H, W)`, or float32 in [0, 1] of more than 8 bits."""
         if spec.dims != 2:
             raise ImageError(f"{self.id} is an image; the model takes {_FORMS[spec.dims]}: give a tensor of them")
         if spec.channels not in (1, 3):
             raise ImageError(
                 f"{self.id} has 3 channels, the model takes {spec.channels}: give a tensor (N, {spec.channels}, H, W)"
             )
-        image = self.image()
-        if spec.channels == 1:
+        image = self.precise()
+        if spec.channels == 1 and image.mode != "F":
             image = image.convert("L")
         crop = center_crop(image.height, image.width, spec)
         if crop.exact:
@@ -241,7 +256,9 @@ class LazyImage:
             image = image.resize((width, height), Image.Resampling.BILINEAR, box=crop.box)
         values = np.asarray(image)
         # By NumPy, not torch: a tensor operation this small costs more in waking torch's threads than in work.
-        return torch.from_numpy(values[None].copy() if spec.channels == 1 else values.transpose(2, 0, 1).copy())
+        gray = values.ndim == 2
+        values = np.broadcast_to(values, (spec.channels, *values.shape)) if gray else values.transpose(2, 0, 1)
+        return torch.from_numpy(values.copy())
 
 
 class FileImage(LazyImage):
@@ -253,8 +270,12 @@ class FileImage(LazyImage):
 
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""
+        return to_rgb(self.precise())
+
+    def precise(self) -> Image.Image:
+        """See `LazyImage`."""
         try:
-            return decode(self.path)
+            return decode(self.path, wide=True)
         except ImageError as error:
             raise ImageError(f"cannot use the image {shorten(self.path, 300)}: {error}") from error
 
@@ -276,8 +297,12 @@ class ArchiveImage(LazyImage):
 
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""
+        return to_rgb(self.precise())
+
+    def precise(self) -> Image.Image:
+        """See `LazyImage`."""
         try:
-            return decode(io.BytesIO(self._bytes()))
+            return decode(io.BytesIO(self._bytes()), wide=True)
         except ImageError as error:
             raise ImageError(
                 f"cannot use the image {shorten(self.id)} in {shorten(self.path, 200)}: {error}"
@@ -297,15 +322,19 @@ class ArchiveImage(LazyImage):
 
 
 class MemoryImage(LazyImage):
-    """An image in memory, as RGB."""
+    """An image in memory, as RGB or as a gray of floats in [0, 1]."""
 
     def __init__(self, identity: str, image: Image.Image) -> None:
         super().__init__(identity)
         _check_size(*image.size)
-        self._image = to_rgb(_upright(image))
+        self._image = _rgb_or_wide(_upright(image))
 
     def image(self) -> Image.Image:
         """The whole image, upright, RGB."""
+        return to_rgb(self._image)
+
+    def precise(self) -> Image.Image:
+        """See `LazyImage`."""
         return self._image
 
     def digest(self) -> bytes:
@@ -358,9 +387,9 @@ class TensorImage(LazyImage):
         if crop.exact:
             left, top, right, bottom = (int(v) for v in crop.box)
             return self._values[:, top:bottom, left:right]
-        # A tensor cannot be cut between pixels: cut to the whole pixels around the crop, then resize.
-        left, top, right, bottom = (round(v) for v in crop.box)
-        part = self._values[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-        return torch.nn.functional.interpolate(
-            part[None], size=spec.hw, mode="bilinear", antialias=True, align_corners=False
-        )[0].clamp(0, 1)
+        # as Pillow resamples images, cut between pixels where the crop is
+        resized = [
+            np.asarray(Image.fromarray(channel).resize(spec.hw[::-1], Image.Resampling.BILINEAR, box=crop.box))
+            for channel in self._values.numpy()
+        ]
+        return torch.from_numpy(np.stack(resized))

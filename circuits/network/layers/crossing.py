@@ -23,7 +23,8 @@ _PASSIVE = (
     "Softmax", "LogSoftmax",
 )  # fmt: skip
 _NAME = re.compile(rf"(?:(?:{'|'.join(_PASSIVE)})[A-Za-z0-9]*|T)Backward")
-_NONLINEAR = ("relu", "relu6", "leakyrelu", "elu", "gelu", "silu", "mish", "hardswish", "prelu", "selu", "softplus")
+#: kinds of layers that are rectifiers, by the names of their modules
+NONLINEAR = ("relu", "relu6", "leakyrelu", "elu", "gelu", "silu", "mish", "hardswish", "prelu", "selu", "softplus")
 
 
 def stages(functions: Mapping[str, Any], outputs: Iterable[Any], module: nn.Module) -> list[list[str]]:
@@ -90,4 +91,4 @@ def _is_weight(module: nn.Module, name: str) -> bool:
 
 def _is_nonlinear(module: nn.Module, names: list[str]) -> bool:
     paths = (split_call(name)[0] for name in names)
-    return any(type(module.get_submodule(path)).__name__.lower() in _NONLINEAR for path in paths)
+    return any(type(module.get_submodule(path)).__name__.lower() in NONLINEAR for path in paths)

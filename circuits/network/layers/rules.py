@@ -246,6 +246,18 @@ def _attention_module(call: Call) -> Any:
     return [labels, *[None] * (len(call.out) - 1)]
 
 
+@_rule("gru", "lstm", "rnn_tanh", "rnn_relu")
+def _recurrent(call: Call) -> Any:
+    # the last axis becomes features; states at the end have no axis of time, and one of layers before the images
+    size, batch_first = call.out[0].shape[-1], bool(call.argument(8, "batch_first"))
+    labels = (*call.labels[:-1], new_axis("feature", size))
+    if len(labels) != 3:
+        return None
+    image = labels[0 if batch_first else 1]
+    states = [(new_axis("mixed", h.shape[0]), image, new_axis("feature", h.shape[2])) for h in call.out[1:]]
+    return [labels, *states]
+
+
 @_rule("scaled_dot_product_attention")
 def _attention(call: Call) -> Any:
     value = known_labels(call.argument(2, "value"))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,9 +20,10 @@ from circuits.network.graph import Graph
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import shape_of
 from zoo.networks.pooling import MaxPool2d
-from zoo.networks.trial import Output
+from zoo.networks.trial import Output, outputs_of
 
 logger = logging.getLogger(__name__)
+_tracing = threading.Lock()
 
 
 class _Tracer(fx.Tracer):
@@ -110,14 +113,19 @@ def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Gr
     """The graph of `module` with shapes for `example` `(1, C, H, W)`, or None where fx cannot trace it."""
     tracer = _Tracer()
     try:
-        graph = tracer.trace(module)
+        with _lengths_of_proxies(module):
+            graph = tracer.trace(module)
         if sum(n.op == "placeholder" for n in graph.nodes) != 1:
             drop = [n for n in graph.nodes if n.op == "placeholder"][1:]
             if any(n.users for n in drop):
                 return None
         with torch.no_grad():
             runnable = fx.GraphModule(module, graph)
-            _Shapes(runnable).run(example)
+            if not _same(_Shapes(runnable).run(example), module(example)):
+                logger.info(
+                    "torch.fx sees another branch of %s than it runs; falling back on hooks", type(module).__name__
+                )
+                return None
             if any(_moves_axes(n, runnable) for n in graph.nodes):
                 with tracking():
                     _Axes(runnable).run(labeled(example))
@@ -125,6 +133,35 @@ def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Gr
     except Exception as error:  # fx raises whatever the traced code raises on a proxy
         logger.info("torch.fx cannot trace %s (%s); falling back on hooks", type(module).__name__, error)
         return None
+
+
+def _same(traced: Any, given: Any) -> bool:
+    """Whether the graph gives what the network gives. A branch on `isinstance` goes another way on fx's proxies."""
+    first, second = dict(outputs_of(traced)), dict(outputs_of(given))
+    return first.keys() == second.keys() and all(
+        value.shape == second[name].shape
+        and torch.allclose(value.float(), second[name].float(), rtol=1e-2, atol=1e-4, equal_nan=True)
+        for name, value in first.items()
+    )
+
+
+def _length(x: Any) -> Any:
+    return x.size(0) if isinstance(x, fx.Proxy) else len(x)
+
+
+@contextmanager
+def _lengths_of_proxies(module: nn.Module) -> Iterator[None]:
+    """Inside, `len(x)` in a forward is `x.size(0)`. fx refuses it, since Python demands a number of `len` itself."""
+    forwards = (getattr(type(m).forward, "__globals__", {}) for m in module.modules())
+    with _tracing:
+        spaces = {id(names): names for names in forwards if "len" not in names}
+        for names in spaces.values():
+            names["len"] = _length
+        try:
+            yield
+        finally:
+            for names in spaces.values():
+                names.pop("len", None)
 
 
 #: functions that can put channels elsewhere than on the second axis

@@ -9,6 +9,7 @@ from typing import Any
 from circuits.common.provenance import provenance
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import StoreError
+from circuits.dataset.scan_targets import as_scanned
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.basis import basis_digest
@@ -68,6 +69,7 @@ def explain(
         raise StoreError(
             f"{named(scan.folder)} holds a scan of {shorten(scan.model)} with other weights: scan {model.name} again"
         )
+    at = as_scanned(model, at, scan.layers)
     if at.basis is not None:
         scanned = scan.manifest["asked"].get("bases", {}).get(at.space)
         if at.space in scan.layers and scanned != basis_digest(model.basis(at.layer, at.basis)):

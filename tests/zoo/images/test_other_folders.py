@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zoo.common.files import write_text_atomically
@@ -19,7 +20,7 @@ from zoo.errors import ImageError
 from zoo.images import Images, open_images
 from zoo.inputs import InputSpec
 
-SPEC = InputSpec(size=8)
+SPEC, GRAY = InputSpec(size=8), InputSpec(size=8, channels=1)
 
 
 def save(path: Path, value: int = 9) -> Path:
@@ -79,6 +80,21 @@ def test_a_link_to_a_folder_above_it_ends(tmp_path: Path) -> None:
     assert open_images(tmp_path / "f").ids == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]
 
 
+def test_a_wide_gray_is_resized_as_floats_and_so_is_a_tensor(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (11, 13)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    whole, spec = Image.fromarray(np.float32(values / 65535)), InputSpec(size=8, channels=1)
+    box = ((13 - 11) / 2, 0, 13 - (13 - 11) / 2, 11)  # the largest square in the center
+    right = np.asarray(whole.resize((8, 8), Image.Resampling.BILINEAR, box=box))
+    tensor = torch.from_numpy(np.float32(values / 65535))[None, None]
+    for source in (tmp_path / "x.png", tensor):
+        assert np.array_equal(open_images(source).tensor(spec)[0, 0].numpy(), right)
+    eight = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 11, 12), dtype=np.uint8))
+    as_image = open_images(Image.fromarray(eight[0].permute(1, 2, 0).numpy())).tensor(SPEC)
+    # cut between pixels as well; Pillow rounds bytes twice, after rows and after columns
+    assert float((open_images(eight).tensor(SPEC) - as_image).abs().max()) <= 1.01 / 255
+
+
 def brightest(path: Path) -> float:
     return float(open_images(path).tensor(SPEC).max())
 
@@ -91,17 +107,18 @@ def test_a_gray_of_16_bits_is_as_bright_as_its_type_says(top: int, tmp_path: Pat
     Image.fromarray(values.astype(np.int32)).save(tmp_path / "x.tif")
     (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n65535\n" + values.astype(">u2").tobytes())
     for name in ("x.png", "short.tif", "x.tif", "x.pgm"):
-        assert brightest(tmp_path / name) == pytest.approx(top / 65535, abs=0.51 / 255), name
-    assert float(open_images([Image.fromarray(values.astype(np.int32))]).tensor(SPEC).max()) == pytest.approx(
-        top / 65535, abs=0.51 / 255
-    )
+        images = open_images(tmp_path / name)
+        assert np.array_equal(images.tensor(SPEC)[0, 1].numpy(), np.float32(values / 65535)), name
+        assert np.array_equal(np.asarray(images.pil(0))[:, :, 0], np.rint(values / 257)), name  # as it is shown
+    in_memory = open_images([Image.fromarray(values.astype(np.int32))])
+    assert np.array_equal(in_memory.tensor(GRAY)[0, 0].numpy(), np.float32(values / 65535))
 
 
 @pytest.mark.parametrize("top", [100, 2000, 4095])
 def test_a_pgm_of_12_bits_is_as_bright_as_it_says(top: int, tmp_path: Path) -> None:
     values = np.tile(np.linspace(0, top, 8).astype(">u2"), (8, 1))
     (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n4095\n" + values.tobytes())
-    assert brightest(tmp_path / "x.pgm") == pytest.approx(top / 4095, abs=0.51 / 255)
+    assert brightest(tmp_path / "x.pgm") == pytest.approx(top / 4095, abs=0.51 / 65535)
 
 
 def tiff_of_12_bits(values: np.ndarray) -> bytes:
