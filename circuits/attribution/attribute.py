@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.expanded_weights import expanded_weights
 from circuits.common.provenance import provenance
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import check_images, frozen, graph_edits, read
 from circuits.network.model import Model
@@ -217,7 +217,10 @@ class Worker:
         value = pick(response, positions)
         zero = torch.zeros_like(value)
         if method == "weight*act":
-            values, bias = self._weights(acts, positions)
+            try:
+                values, bias = self._weights(acts, positions)
+            except GraphError as error:
+                raise GraphError(f"{error}; method='grad*act' needs no weights") from error
             return values, value, bias, positions
         if method == "ablation":
             assert self.segment is not None

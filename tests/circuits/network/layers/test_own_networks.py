@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.attribution.attribute import attribute
-from circuits.errors import AddressError
+from circuits.errors import AddressError, GraphError
 
 
 class Block(nn.Module):
@@ -121,6 +121,36 @@ def test_a_branch_that_only_tracing_takes_is_not_taken_for_the_network() -> None
     (gradient,) = torch.autograd.grad(net.head(torch.relu(leaf).mean(dim=(2, 3)))[:, 1].sum(), leaf)
     values = attribute(model, images, source="first", target="head:1").values
     torch.testing.assert_close(values, gradient * leaf.detach())
+
+
+class Encoder(nn.Module):
+    """Gives an embedding of length one, and the map that it was made from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3, 2), nn.Linear(6 * 9, 5)
+
+    def after(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(self.fc(torch.flatten(x, 1)), dim=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = nn.functional.gelu(self.conv(x))
+        return self.after(x), x
+
+
+def test_an_embedding_that_is_normalized_is_attributed_but_not_by_weights() -> None:
+    torch.manual_seed(0)
+    net = Encoder().eval()
+    model = circuits.wrap(net, circuits.InputSpec(size=8), name="pairs", output=0)
+    images = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(circuits.capture(model, images, at=["logits"])["logits"][:, :, 0, 0], net(images)[0])
+    leaf = nn.functional.gelu(net.conv(images)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.after(leaf)[:, 2].sum(), leaf)
+    values = attribute(model, images, source="gelu", target="logits:2").values
+    torch.testing.assert_close(values, gradient * leaf.detach())
+    with pytest.raises(GraphError, match=r"'normalize', which has no linear form; method='grad\*act' needs no weights"):
+        attribute(model, images, source="gelu", target="logits:2", method="weight*act")
 
 
 @pytest.mark.parametrize("rectifier", [nn.LeakyReLU(0.1), nn.ReLU()])
