@@ -109,6 +109,17 @@ def _class_index(model: Model, label: int | str, count: int) -> int:
     raise CircuitsError(f"{model.name} has no class {shorten(label)!r}.{hint}")
 
 
+def class_of(model: Model, address: str | Unit) -> str | None:
+    """The name of the class whose score a unit is; None of any other unit, and where no classes are named."""
+    try:
+        unit = model.resolve(address)
+    except CircuitsError:
+        return None  # the name of an objective, the difference of two scores
+    if unit.layer != model.class_scores or unit.basis is not None or unit.index is None:
+        return None
+    return model.classes[unit.index] if unit.index < len(model.classes) else None
+
+
 def class_name(model: Model, index: int) -> str:
     """The name of a class; where the model names none, the address of its score."""
     return model.classes[index] if index < len(model.classes) else f"{model.logits}:{index}"

@@ -43,7 +43,7 @@ from circuits.network.responses import peaks
 from zoo.common import drawings
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, one_of, whole_number
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Result, remembers
 from zoo.images.sources import open_images
 
 Heat = Literal["saliency", "gradient*input", "smoothgrad", "integrated", "gradcam", "guided", "guided_gradcam"]
@@ -94,7 +94,7 @@ class Heatmap(Result):
     def overlay(self, index: int = 0, *, path: str | Path | None = None) -> NDArray[np.uint8]:
         """A map over its image, `(H, W, 3)` uint8; with `path` it is written there as PNG.
 
-        The color is the sign, how opaque it is the size, in shares of the map's largest.
+        The color is the sign, how opaque it is the size, in shares of the 99th percentile of the map's sizes.
 
         Raises:
             CircuitsError: no such image. FileError: the file cannot be written.
@@ -104,6 +104,7 @@ class Heatmap(Result):
         return pixels
 
 
+@remembers("model")
 @outside_inference_mode
 def heatmap(
     model: Model,

@@ -5,7 +5,8 @@ Loaded by `zoo.common.drawings` when something is drawn for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from circuits.activations.neuron_groups import Groups
 from circuits.activations.semantic_dictionary import ActivationGrid, SemanticDictionary
 from circuits.activations.spatial_attribution import SpatialAttribution
 from circuits.attribution.attribute import Attribution
+from circuits.attribution.class_scores import class_of
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.attribution.heatmaps import Heatmap
 from circuits.dataset.concept_search import Finding, Findings
@@ -33,6 +35,7 @@ from circuits.plot.circuit.tables import auc_table, score_figure
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.html_page import tag
 from circuits.plot.drawing.records import cell_html, records_figure, result_page
+from circuits.plot.drawing.wording import titled
 from circuits.plot.sae.channel_dissection import dissection_figure
 from circuits.plot.units.comparison import branch_scatter, enrichment_bars, match_table, neighbors_table
 from circuits.plot.units.dossier import dossier_page
@@ -69,7 +72,6 @@ def draws(kind: type, function: Callable[..., Figure]) -> None:
 
 for _kind, _function in (
     (Score, score_figure),
-    (SizeCurve, size_curve_figure),
     (Findings, auc_table),
     (ExpandedWeights, kernel_grid),
     (SignRule, sign_rule_scatter),
@@ -82,17 +84,41 @@ for _kind, _function in (
     (ActivationGrid, of_image.grid_figure),
     (Decomposed, decomposed_grid),
     (Strip, strip),
-    (Visualizations, visualization_sheet),
     (Neighbors, neighbors_table),
     (Matches, match_table),
     (Factors, factor_figure),
-    (Heatmap, heatmap_figure),
     (PartLabels, part_labels_figure),
 ):
     draws(_kind, _function)
 
 
 overlay_of.register(torch.Tensor, overlay)
+
+
+def _label(given: Given, unit: str) -> str | None:
+    """The class whose score a unit is, where the model is at hand that names it."""
+    model = given.get("model")
+    return None if model is None else class_of(model, unit)
+
+
+def _labels(given: Given, results: Iterable[Visualization]) -> dict[str, str]:
+    """The same of the units of visualizations."""
+    return {r.unit: label for r in results if (label := _label(given, r.unit)) is not None}
+
+
+@figure_of.register
+def _size_curve(curve: SizeCurve, given: Given, **options: Any) -> Figure:
+    return size_curve_figure(curve, **{"title": titled(curve.target, _label(given, curve.target)), **options})
+
+
+@figure_of.register
+def _heatmap(result: Heatmap, given: Given, **options: Any) -> Figure:
+    return heatmap_figure(result, **{"label": _label(given, result.target), **options})
+
+
+@figure_of.register
+def _visualizations(results: Visualizations, given: Given, **options: Any) -> Figure:
+    return visualization_sheet(results, **{"labels": _labels(given, results), **options})
 
 
 # -- figures that need what the result was made from ---------------------------------------------
@@ -163,6 +189,7 @@ def _spatial(result: SpatialAttribution, given: Given, at: Any = None, **options
 
 @figure_of.register
 def _attribution(result: Attribution, given: Given, **options: Any) -> Figure:
+    options = {"names": [titled(result.target, _label(given, result.target))], **options}
     return of_image.attribution_figure(result, _image(given, "the figure of an attribution"), **options)
 
 
@@ -179,7 +206,7 @@ def _joint_tuning(result: JointTuning, given: Given, **options: Any) -> Figure:
 
 @figure_of.register
 def _visualization(result: Visualization, given: Given, **options: Any) -> Figure:
-    return visualization_sheet([result], **options)
+    return _visualizations(Visualizations([result]), given, **options)
 
 
 @figure_of.register
@@ -217,7 +244,9 @@ def _visualizations_page(results: Visualizations, given: Given, *, command: str 
         photographs = crops.exemplars(results, open_images(given["images"]), model.input)
     names = [result.unit.partition("/")[0] for result in results if "/" in result.unit]
     name = model.name if model is not None else names[0] if names else "a model"
-    return visualization_report(results, model=name, command=command, python=python, photographs=photographs)
+    return visualization_report(
+        results, model=name, command=command, python=python, photographs=photographs, labels=_labels(given, results)
+    )
 
 
 @page_of.register
@@ -227,8 +256,10 @@ def _visualization_page(result: Visualization, given: Given, **options: Any) -> 
 
 @page_of.register
 def _drawable_page(drawable: Drawable, given: Given, *, command: str = "", python: str = "", **options: Any) -> str:
+    target = getattr(drawable, "target", None) or getattr(drawable, "unit", None)
+    title = _words(type(drawable).__name__)
     return result_page(
-        type(drawable).__name__,
+        f"{title} of {titled(target, _label(given, target))}" if isinstance(target, str) else title,
         _line(drawable),
         figure_of(drawable, given, **options) if _has_figure(drawable) else None,
         drawable.records(),
@@ -260,6 +291,11 @@ def _dossier_cell(dossier: Dossier, given: Given) -> str:
     frame = tag("iframe", "", srcdoc=Markup.escape(_dossier_page(dossier, given)), width="100%", height="640",
                 style="border:1px solid #ccc", title=f"Dossier of {dossier.unit}", sandbox="")  # fmt: skip
     return str(frame)
+
+
+def _words(name: str) -> str:
+    """The name of a class as words: "Size curve"."""
+    return re.sub(r"(?<=[a-z])[A-Z]", lambda letter: f" {letter[0].lower()}", name)
 
 
 def _has_figure(drawable: Drawable) -> bool:

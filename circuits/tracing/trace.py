@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.attribution.class_scores import class_of
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
 from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
@@ -497,7 +498,6 @@ def _node(
     values = [float(response[i, y, x]) for i, (y, x) in enumerate(positions)]
     assert unit.index is not None
     top = [(p.value, p.image, p.position) for p in peaks.strongest(unit, limit=n_examples, active_only=False)]
-    is_class = unit.layer == model.class_scores and unit.basis is None and bool(model.classes)
     return Node(
         unit=str(unit),
         layer=unit.layer if depth == 0 else unit.space,
@@ -506,7 +506,7 @@ def _node(
         depth=depth,
         activation=sum(values) / len(values),
         examples=examples(model, unit, dataset, top),
-        label=model.classes[unit.index] if is_class else None,
+        label=class_of(model, unit),
     )
 
 

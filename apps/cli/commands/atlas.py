@@ -45,7 +45,7 @@ class DrawAtlas(ImageOptions):
 
     Example:
         circuits atlas scenes/mixed4a --images scenes:500 --grid 8 --out atlas
-        circuits atlas googlenet-bvlc/mixed4c --images photos --out atlas
+        circuits atlas googlenet-bvlc/mixed4c --images photos --out mixed4c
     """
 
     address: tyro.conf.Positional[str]

@@ -46,9 +46,9 @@ class Visualize(ImageOptions):
 
     Example:
         circuits visualize scenes/mixed4a:11
-        circuits visualize scenes/mixed4a --images scenes:300 --out looks
-        circuits visualize scenes/mixed4a:11 --layer --steps 128 --out looks
-        circuits visualize googlenet-bvlc/mixed4c:3 googlenet-bvlc/mixed4c:499 --steps 512 --variants 4 --out looks
+        circuits visualize scenes/mixed4a --images scenes:300 --out layer
+        circuits visualize scenes/mixed4a:11 --layer --steps 128 --out units
+        circuits visualize googlenet-bvlc/mixed4c:3 googlenet-bvlc/mixed4c:499 --steps 512 --variants 4 --out variants
     """
 
     addresses: tyro.conf.Positional[tuple[str, ...]]
@@ -213,12 +213,16 @@ def _write(
 ) -> None:
     """The report, the contact sheet and the document; the images are there already."""
     from circuits import plot
+    from circuits.attribution.class_scores import class_of
     from zoo.common.files import write_text_atomically
 
+    labels = {r.unit: label for r in results if (label := class_of(model, r.unit)) is not None}
     exemplars = None if images is None else plot.exemplars(results, images, model.input)
-    page = plot.visualization_report(results, model=model.name, command=command, python=python, photographs=exemplars)
+    page = plot.visualization_report(
+        results, model=model.name, command=command, python=python, photographs=exemplars, labels=labels
+    )
     for name, content in ((_PAGE, page), ("visualize.json", document_text("visualize", document))):
         write_text_atomically(out / name, content)
     if len(results) <= _MOST:
-        sheet = plot.visualization_sheet(results, columns=max(8, round(len(results) ** 0.5)))
+        sheet = plot.visualization_sheet(results, columns=max(8, round(len(results) ** 0.5)), labels=labels)
         plot.save_figure(sheet, out / "sheet.png")

@@ -13,16 +13,21 @@ from torch import Tensor
 
 from circuits.attribution.heatmaps import Heatmap
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import minus, number, short
+from circuits.plot.drawing.wording import minus, number, titled
 from zoo.common.files import write_atomically
 
-_OPAQUE = 0.85
-"""Of the strongest pixel of a map over its image, which stays visible."""
+_OPAQUE = 0.9
+"""Of the strongest pixels of a map over its image, which stays visible."""
+CLIPPED = 0.99
+"""Pixels of a larger size than this share of a map's are drawn like it: a few outliers, which maps of gradients have,
+would leave all else pale (Sundararajan et al. 2017 and captum clip there, too)."""
 _MOST = 8
 
 
 def overlay(heat: Any, image: Any, path: str | Path | None = None) -> NDArray[np.uint8]:
     """A signed map over its image in light gray: orange above zero, blue below, the stronger the more opaque.
+
+    The 99th percentile of the sizes of what is not zero is as opaque as it gets.
 
     Args:
         heat: `(h, w)`; a smaller map than the image is enlarged by whole cells.
@@ -37,7 +42,8 @@ def overlay(heat: Any, image: Any, path: str | Path | None = None) -> NDArray[np
     values = np.asarray(heat, dtype=np.float32)
     rows, columns = (np.arange(n) * m // n for n, m in zip(gray.shape[:2], values.shape, strict=True))
     values = values[rows][:, columns]
-    share = np.clip(values / (float(np.abs(values).max()) or 1.0), -1, 1)
+    sizes = np.abs(values[values != 0])
+    share = np.clip(values / (float(np.quantile(sizes, CLIPPED)) if sizes.size else 1.0), -1, 1)
     opacity = (np.abs(share) * _OPAQUE)[..., None]
     color = palette.encode(np.where(share < 0, -1.0, 1.0), 1.0).astype(np.float32)
     laid = np.asarray(np.rint(gray * (1 - opacity) + color * opacity), dtype=np.uint8)
@@ -46,18 +52,20 @@ def overlay(heat: Any, image: Any, path: str | Path | None = None) -> NDArray[np
     return laid
 
 
-def heatmap_figure(result: Heatmap) -> Figure:
+def heatmap_figure(result: Heatmap, *, label: str | None = None) -> Figure:
     """Each image, its heat map, and the map of the untrained network: at most 8 images.
 
     Args:
         result: of `circuits.heatmap`.
+        label: what the target is, such as the name of a class.
     """
     rows, side = min(len(result.ids), _MOST), 176
     columns = 2 if result.untrained is None else 3
     figure, axes = canvas.page(48 + max(columns * (side + 14), 520), 96 + rows * (side + 42))
     method = result.method + (f" at {result.layer}" if result.layer else "")
     more = f"; {rows} of {len(result.ids)} images" if len(result.ids) > rows else ""
-    canvas.heading(axes, f"{short(result.target)}: {method}", f"orange for it, blue against it{more}")
+    about = f"orange for it, blue against it, full color from the {100 * CLIPPED:g}th percentile of each map on{more}"
+    canvas.heading(axes, f"{titled(result.target, label)}: {method}", about, limit=60, room=110)
     for i in range(rows):
         y = 84 + i * (side + 42)
         canvas.place_whole(axes, crops.pixels(result.images[i], len(result.images[i]))[..., :3], 24, y, side)

@@ -88,25 +88,32 @@ def result_page(
 def _laid_out(records: Records) -> tuple[list[str], list[list[tuple[str, float | None]]]]:
     """Column names, and for each row text and number of each cell."""
     if len(records) == 1:
-        return ["", "value"], [[(name.replace("_", " "), None), _cell(value)] for name, value in records[0].items()]
+        return ["", "value"], [
+            [(name.replace("_", " "), None), _cell(value, name=name)] for name, value in records[0].items()
+        ]
     names = list(dict.fromkeys(name for row in records for name in row))
     names = [
         n for n in names if not all(row.get(n) is None or isinstance(row[n], list | dict) for row in records)
     ] or names
     signed = {n for n in names if any(isinstance(row.get(n), float) and row[n] < 0 for row in records)}
     return [n.replace("_", " ") for n in names], [
-        [_cell(row.get(n), n in signed) for n in names] for row in records[:ROWS]
+        [_cell(row.get(n), n in signed, n) for n in names] for row in records[:ROWS]
     ]
 
 
-def _cell(value: Any, signed: bool = False) -> tuple[str, float | None]:
+_NAMES = frozenset("seed index unit channel latent class cluster variant year image row column id number".split())
+"""Columns, or last words of their names, whose numbers are names: they are written without separators."""
+
+
+def _cell(value: Any, signed: bool = False, name: str = "") -> tuple[str, float | None]:
     """Text and number of a value; in a column that has negative numbers the positive ones bear a sign, too."""
     if value is None:
         return "", None
     if isinstance(value, bool):
         return ("yes" if value else "no"), None
     if isinstance(value, int):
-        return f"{value:,}".replace("-", "\N{MINUS SIGN}"), float(value)
+        text = str(value) if name.rpartition("_")[2] in _NAMES else f"{value:,}"
+        return text.replace("-", "\N{MINUS SIGN}"), float(value)
     if isinstance(value, float):
         return ("+" if signed and value > 0 else "") + amount(value), value
     text = ", ".join(map(str, value)) if isinstance(value, list) else short(str(value))

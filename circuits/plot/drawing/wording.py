@@ -197,9 +197,14 @@ def short(unit: str) -> str:
     return unit.rpartition("/")[2]
 
 
+def titled(unit: str, label: str | None) -> str:
+    """A label and an address without the model's name, or the address alone."""
+    return f"{label} ({short(unit)})" if label else short(unit)
+
+
 def name_of(node: Node) -> str:
     """A node's label and address, or its address alone."""
-    return f"{node.label} ({short(node.unit)})" if node.label else short(node.unit)
+    return titled(node.unit, node.label)
 
 
 def _listed(items: list[str]) -> str:

@@ -39,10 +39,12 @@ def dossier_page(dossier: Dossier, scan: Scan, *, command: str, python: str, ima
         )
         for name, part in dossier.parts.items()
     ]
+    label = dossier.facts.get("class")  # not in those of version 0.1
     return html_page.page(
         "dossier.html",
-        title=f"Dossier of {dossier.unit}",
+        title=f"Dossier of {label} ({dossier.unit})" if label else f"Dossier of {dossier.unit}",
         unit=dossier.unit,
+        label=label,
         origin=_origin(dossier.facts),
         facts=_facts(dossier),
         sections=sections,

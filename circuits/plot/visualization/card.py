@@ -13,7 +13,7 @@ from PIL import Image
 from circuits.plot.circuit.unit_cards import DEAD
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.html_page import render, tag
-from circuits.plot.drawing.wording import amount, minus, short
+from circuits.plot.drawing.wording import amount, minus, short, titled
 from circuits.visualization.result import Evidence, Path, Visualization
 
 PATH = "path: similarity to its photographs, layer by layer (1 = as they are among each other)"
@@ -47,11 +47,12 @@ def sizes(count: int) -> Sizes:
     return Sizes(512, 240, 3, True) if count <= 3 else Sizes(256, 120, 3, True)
 
 
-def card(result: Visualization, photographs: Sequence[crops.Crop], size: Sizes) -> Markup:
-    """A visualization as an article; `photographs` are the top activating ones of its unit."""
+def card(result: Visualization, photographs: Sequence[crops.Crop], size: Sizes, label: str | None) -> Markup:
+    """A visualization as an article; `photographs` are the top activating ones of its unit, `label` is what it is."""
     return render(
         "visualization_card.html",
         result=result,
+        name=titled(result.unit, label),
         id=short(result.unit) + (f".{result.variant}" if result.variant else ""),
         image=image(result, size),
         photographs=_photographs(result, photographs, size),

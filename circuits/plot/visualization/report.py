@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from circuits.common.provenance import provenance
 from circuits.plot.drawing import canvas, crops, html_page
-from circuits.plot.drawing.wording import short
+from circuits.plot.drawing.wording import titled
 from circuits.plot.visualization.card import PATH, card, sizes, why_none
 from circuits.visualization.result import Visualization
 
 TILE, GAP = 104, 12
 _LABEL = 34
+_WIDE = 17
+"""Letters under an image."""
 
 
 def visualization_report(
@@ -23,6 +25,7 @@ def visualization_report(
     command: str,
     python: str,
     photographs: crops.Crops | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> str:
     """Visualizations as one self-contained HTML page, light and dark.
 
@@ -36,10 +39,11 @@ def visualization_report(
         command: the shell command that reproduces this report.
         python: the Python that does.
         photographs: unit address -> crops, as `exemplars` cuts them.
+        labels: unit address -> what it is, such as the name of a class.
     """
     results, cut = list(results), photographs or {}
     wide = any(crops.of(cut, r.unit) for r in results)
-    size, name = sizes(len(results)), subject(results, model)
+    size, name = sizes(len(results)), subject(results, model, labels or {})
     return html_page.page(
         "visualizations.html",
         title=f"Feature visualization of {name} in {model}",
@@ -48,7 +52,7 @@ def visualization_report(
         model=model,
         lead=_lead(results, wide),
         facts=_facts(results, model),
-        cards=[card(r, crops.of(cut, r.unit), size) for r in results],
+        cards=[card(r, crops.of(cut, r.unit), size, (labels or {}).get(r.unit)) for r in results],
         widths=_widths(len(results), wide),
         statuses={r.status for r in results},
         evidence=any(r.evidence is not None for r in results),
@@ -60,11 +64,11 @@ def visualization_report(
     )
 
 
-def subject(results: Sequence[Visualization], model: str) -> str:
+def subject(results: Sequence[Visualization], model: str, labels: Mapping[str, str]) -> str:
     """The units that were visualized, in a few words: a unit, units of a layer, units."""
     units = list(dict.fromkeys(r.unit.removeprefix(f"{model}/") for r in results))
     if len(units) == 1:
-        return units[0]
+        return titled(units[0], labels.get(results[0].unit))
     layers = list(dict.fromkeys(unit.partition(":")[0] for unit in units))
     counted = f"{len(units)} units"
     if not units or len(layers) > 3:
@@ -113,12 +117,15 @@ def _origin(results: Sequence[Visualization], model: str) -> dict[str, object]:
     return provenance(model=model, weights=", ".join(digests), shown_to_the_network=" and ".join(input_sizes))
 
 
-def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -> Figure:
+def visualization_sheet(
+    results: Iterable[Visualization], *, columns: int = 8, labels: Mapping[str, str] | None = None
+) -> Figure:
     """A contact sheet: visualizations in rows, each with its address and its peak; what is dead is marked.
 
     Args:
         results: of `circuits.visualize` or a sweep.
         columns: visualizations side by side.
+        labels: unit address -> what it is, such as the name of a class.
     """
     results = list(results)
     columns = max(1, min(columns, len(results)))
@@ -132,8 +139,11 @@ def visualization_sheet(results: Iterable[Visualization], *, columns: int = 8) -
             canvas.mark(axes, x, y, TILE, result.status)
         else:
             canvas.place_whole(axes, crops.pixels(result.image, result.channels), x, y, TILE)
-        name = short(result.unit) + (f".{result.variant}" if result.variant else "")
-        canvas.write(axes, x, y + TILE + 14, name, size=10, mono=True, limit=17)
+        label, end = (labels or {}).get(result.unit), f".{result.variant}" if result.variant else ""
+        name = titled(result.unit, label) + end
+        canvas.write(
+            axes, x, y + TILE + 14, name if len(name) <= _WIDE else label or name, size=10, mono=True, limit=_WIDE
+        )
         if why is None:
             canvas.note(axes, x, y + TILE + 28, f"peak {result.peak:.3g}", size=10, limit=18)
     if not results:

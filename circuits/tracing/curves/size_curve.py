@@ -33,7 +33,7 @@ from circuits.tracing.rankings.ranking import Ranked, Ranking, image_digests, ta
 from circuits.tracing.target import target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
-from zoo.common.results import Result
+from zoo.common.results import Result, remembers
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -127,6 +127,7 @@ class SizeCurve(Result):
         return next((n for n, f in zip(self.sizes, self.f, strict=True) if f >= share), None)
 
 
+@remembers("model")
 @outside_inference_mode
 def size_curve(
     model: Model,

@@ -45,7 +45,7 @@ from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, Un
 from circuits.tracing.target import Target, TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, one_of, whole_number
-from zoo.common.results import HIDDEN, Result
+from zoo.common.results import HIDDEN, Result, remembers
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -121,6 +121,7 @@ class Ranking(Result):
         return by_layer
 
 
+@remembers("model")
 @outside_inference_mode
 def rank(
     model: Model,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuits.attribution.class_scores import class_of
 from circuits.common.provenance import provenance
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import StoreError
@@ -109,6 +110,7 @@ def _facts(model: Model, unit: Unit) -> dict[str, Any]:
         "layer": unit.layer,
         "branch": model.branch_of(unit),
         "basis": unit.basis,
+        "class": class_of(model, unit),
         "kind": layer.kind,
         "map": list(layer.size or (1, 1)),
         "receptive_field": None if field is None else list(field.size),

@@ -14,7 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import circuits
+from circuits import plot
+from circuits.attribution.class_scores import class_of
 from circuits.errors import CircuitsError
+from circuits.plot.drawing.records import records_html
 
 
 class Net(nn.Module):
@@ -163,6 +166,38 @@ def test_an_overlay_shows_sign_and_size(tmp_path: Path, model: circuits.Model) -
     assert np.array_equal(attribution.overlay(images[0]), pixels)  # the same map
     coarse = circuits.attribute(model, images, source="relu2", target="fc:3").overlay(images[0])
     assert coarse.shape == (16, 16, 3) and (coarse[0, 0] == coarse[1, 1]).all()
+
+
+def test_an_outlier_does_not_make_the_rest_of_a_map_pale() -> None:
+    heat = np.zeros((20, 20), np.float32)
+    heat[:10] = 1.0
+    heat[10, :10] = -0.5
+    heat[19, 19] = 1000.0
+    assert np.percentile(np.abs(heat[heat != 0]), 99) == 1
+    pixels = plot.overlay(heat, torch.full((3, 20, 20), 0.5)).astype(float)
+    gray = 70 + 0.7 * 128
+    full, half = pixels[0, 0], pixels[10, 0]
+    assert np.allclose(pixels[19, 0], gray, atol=1) and np.allclose(full, pixels[19, 19])
+    assert np.allclose(full, 0.1 * gray + 0.9 * np.array([202, 90, 0]), atol=1)
+    assert np.allclose(half, 0.55 * gray + 0.45 * np.array([31, 111, 178]), atol=1)
+
+
+def test_titles_name_the_class_and_tables_write_seeds_as_names(model: circuits.Model, tmp_path: Path) -> None:
+    scenes = circuits.load("scenes")
+    name = f"{scenes.classes[1]} ({scenes.logits}:1)"
+    heat = circuits.heatmap(scenes, "scenes:1", target="logits:1", steps=2, control=False)
+    titles = [text.get_text() for text in heat.plot().axes[0].texts]
+    assert f"{name}: integrated" in titles
+    unit = circuits.heatmap(scenes, "scenes:1", target="mixed4a:1", steps=2, control=False).plot()
+    assert "mixed4a:1: integrated" in [text.get_text() for text in unit.axes[0].texts]
+    assert class_of(scenes, "softmax:1") is None and class_of(model, "fc:1") is None
+    results = circuits.visualize(scenes, ["logits:1"], steps=1, retries=0, size=64)
+    assert f"<h1>{name} " in results.report(tmp_path / "page.html").read_text("utf-8")
+    attributed = circuits.attribute(scenes, "scenes:1", source="mixed4a", target="logits:1")
+    assert any(text.get_text().startswith(f"{name}: score") for text in attributed.plot().axes[0].texts)
+    for rows in (1, 2):
+        table = records_html([{"images": 1234, "seed": 5678, "first_index": 9012}] * rows)
+        assert all(f">{text}<" in table for text in ("1,234", "5678", "9012"))
 
 
 def test_what_a_method_cannot_do_is_refused(images: Tensor) -> None:

@@ -25,15 +25,20 @@ def prepared(*, pool: bool = False) -> tuple[circuits.Model, Tensor, sae.SAE]:
         nn.Conv2d(3, CHANNELS, 3, padding=1), nn.ReLU(), *middle, nn.Conv2d(CHANNELS, 5, 3, padding=1), nn.ReLU()
     )
     model = nets.wrap(network, SIZE)
-    dictionary = sae.build(sae.ReLU(latents=LATENTS), CHANNELS)
+    return model, nets.pictures(6, SIZE), attached(model, sae.ReLU(latents=LATENTS))
+
+
+def attached(model: circuits.Model, config: sae.SAEConfig) -> sae.SAE:
+    """A dictionary `p` of layer "1" that reconstructs it badly: nothing was trained."""
+    dictionary = sae.build(config, CHANNELS)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         dictionary.decoder_bias.copy_(torch.rand(CHANNELS, generator=generator))
-        dictionary.encoder_bias.copy_(0.3 * torch.rand(LATENTS, generator=generator))
+        dictionary.encoder_bias.copy_(0.3 * torch.rand(config.latents, generator=generator))
         dictionary.mean.copy_(0.1 * torch.rand(CHANNELS, generator=generator))
         dictionary.scale.fill_(1.7)
     model.attach("1", "p", dictionary)
-    return model, nets.pictures(6, SIZE), dictionary
+    return dictionary
 
 
 def active_unit(model: circuits.Model, images: Tensor, layer: str) -> str:

@@ -19,10 +19,10 @@ from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.curves.size_curve import size_curve
 from circuits.tracing.target import target_of
 from tests import nets
-from tests.circuits.tracing.test_latent_sources import active_unit
+from tests.circuits.tracing.test_latent_sources import CHANNELS, SIZE, active_unit, attached
 from zoo.images.sources import open_images
 
-SIZE, CHANNELS, LATENTS = 12, 6, 9
+LATENTS = 9
 UNITS = LATENTS + 1
 Rest = Callable[[Tensor], Tensor]
 
@@ -104,14 +104,7 @@ def pooled() -> Case:
 
 def case(network: nn.Sequential, config: sae.SAEConfig, layer: str | None) -> Case:
     model, images = nets.wrap(network, SIZE), nets.pictures(6, SIZE)
-    dictionary = sae.build(config, CHANNELS)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        dictionary.decoder_bias.copy_(torch.rand(CHANNELS, generator=generator))
-        dictionary.encoder_bias.copy_(0.3 * torch.rand(LATENTS, generator=generator))
-        dictionary.mean.copy_(0.1 * torch.rand(CHANNELS, generator=generator))
-        dictionary.scale.fill_(1.7)
-    model.attach("1", "p", dictionary)
+    dictionary = attached(model, config)
     target = f"{model.logits}:2" if layer is None else active_unit(model, images, layer)
     channel = int(target.rpartition(":")[2])
 
