@@ -34,6 +34,7 @@ from circuits.network.operations import (
     title,
     weight_of,
 )
+from zoo.networks.pooling import channels_apart
 from zoo.networks.trial import Output, outputs_of, selected
 
 
@@ -433,18 +434,11 @@ class Graph:
             kwargs = {**kwargs, "inplace": False}
         if _in_place(op, n) and args:
             args = (args[0].clone(), *args[1:])  # type: ignore[union-attr]
-        if op.kind == "maxpool" and args and _reordered(args[0]):
+        if op.kind == "maxpool" and args and channels_apart(args[0]):
             args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])  # type: ignore[union-attr]
             pooled = getattr(self._interpreter, n.op)(n.target, args, kwargs)
             return pooled.contiguous() if isinstance(pooled, Tensor) else pooled
         return getattr(self._interpreter, n.op)(n.target, args, kwargs)
-
-
-def _reordered(x: Any) -> bool:
-    """Whether a max pool runs with channels last, twice as fast on a CPU from eight channels on, to the same bits."""
-    if not isinstance(x, Tensor) or torch.is_grad_enabled():
-        return False
-    return x.ndim == 4 and x.shape[1] >= 8 and x.is_cpu and x.is_contiguous()
 
 
 _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {

@@ -8,9 +8,21 @@ would come back with channels together, and what is summed over it later would b
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
+
+
+def channels_apart(x: Any) -> bool:
+    """Whether these are maps channel by channel, on a CPU and without a gradient: pooled faster with channels together.
+
+    With fewer than eight channels they are not.
+    """
+    if not isinstance(x, Tensor) or has_torch_function_unary(x) or x.device.type != "cpu":
+        return False
+    return x.ndim == 4 and x.shape[1] >= 8 and x.is_contiguous() and not (torch.is_grad_enabled() and x.requires_grad)
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -21,9 +33,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pooled maps, contiguous where `input` is."""
-        plain = not has_torch_function_unary(input) and input.device.type == "cpu" and not self.return_indices
-        of_values = not (torch.is_grad_enabled() and input.requires_grad)
-        if not (plain and of_values and input.ndim == 4 and input.is_contiguous()):
+        if self.return_indices or not channels_apart(input):
             pooled: Tensor = super().forward(input)
             return pooled
         pooled = super().forward(input.contiguous(memory_format=torch.channels_last))

@@ -77,12 +77,20 @@ def test_the_memory_format_is_kept() -> None:
     assert LocalResponseNorm(5)(x).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_googlenet_normalizes_as_its_published_prototxt_says() -> None:
-    """local_size 5, alpha 1e-4, beta .75: x / (1 + alpha / 5 * sum of the squares of 5 neighbors) ^ .75, in NumPy."""
-    module = circuits.load("googlenet-bvlc", weights="random").module
-    x = torch.randn(2, 9, 3, 3, generator=torch.Generator().manual_seed(0)) * 300
-    squares = np.pad(x.double().numpy() ** 2, ((0, 0), (2, 2), (0, 0), (0, 0)))
-    around = sum(squares[:, i : i + 9] for i in range(5))
-    expected = x.double().numpy() / (1 + 1e-4 / 5 * around) ** 0.75
+@pytest.mark.parametrize(
+    ("name", "size", "alpha", "beta", "k"),
+    [("googlenet-bvlc", 5, 1e-4 / 5, 0.75, 1.0), ("inceptionv1", 11, 1e-4, 0.5, 2.0)],
+)
+def test_googlenets_normalize_as_published(name: str, size: int, alpha: float, beta: float, k: float) -> None:
+    """x / (k + alpha * sum of the squares of `size` neighbors) ^ beta, in NumPy.
+
+    The prototxt of BVLC has local_size 5, alpha 1e-4 (of the mean), beta .75; the graph of TensorFlow's network
+    depth_radius 5, bias 2, alpha 1e-4 (of the sum), beta .5.
+    """
+    module = circuits.load(name, weights="random").module
+    x = torch.randn(2, 15, 3, 3, generator=torch.Generator().manual_seed(0)) * 300
+    squares = np.pad(x.double().numpy() ** 2, ((0, 0), (size // 2, size // 2), (0, 0), (0, 0)))
+    around = sum(squares[:, i : i + 15] for i in range(size))
+    expected = x.double().numpy() / (k + alpha * around) ** beta
     for norm in (module.lrn0, module.lrn1):
         np.testing.assert_allclose(norm(x).numpy(), expected, rtol=1e-4)
