@@ -12,8 +12,9 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.panes import crops
 from apps.explorer.server.security import MAX_UPLOAD, UploadError, checked_json, checked_name, plain, safe_join
-from apps.explorer.session import circuit_views, exports, links, state
+from apps.explorer.session import circuit_views, figures, links, state
 from apps.explorer.session.circuit_views import View
+from apps.explorer.session.figures import ScreenFigure, screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot
 from circuits.errors import CircuitsError
@@ -153,11 +154,11 @@ def show_score(at: Location, circuit: Circuit) -> None:
     unscored = replace(circuit, score=None)
     key = ("score", model.digest, images.name, tuple(sorted(n.unit for n in circuit.nodes)), circuit.target, baseline)
 
-    def work(report: Any) -> tuple[Any, bytes]:
+    def work(report: Any) -> tuple[Any, ScreenFigure]:
         options: dict[str, Any] = {"random": RANDOM, "baseline": baseline, "mask": len(images) > 3}
         result = score(model, unscored, images=images, progress=report, **options)
         labels = {n.unit: n.label for n in circuit.nodes if n.label}
-        return result, exports.figure_bytes(lambda: plot.score_figure(result, labels=labels), "png")
+        return result, screen_figure(lambda: plot.score_figure(result, labels=labels))
 
     scored = page_frame.background_result(
         key, f"scoring it and {RANDOM} random circuits of its size", work, model=model
@@ -165,7 +166,7 @@ def show_score(at: Location, circuit: Circuit) -> None:
     if scored is None:
         return
     result, figure = scored
-    st.image(figure, width=760, alt="faithfulness and completeness of the circuit beside random circuits")
+    figures.show(figure, "faithfulness and completeness of the circuit beside random circuits", 760)
     offer = mask_offer(circuit.with_score(result))
     st.caption(
         f"Faithfulness {minus(f'{result.faithfulness:.2f}')}: above {result.faithfulness_percentile:.0f} % of "
@@ -185,16 +186,16 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
     method: Any = circuit.by if circuit.by in METHODS else "gradient"
     key = ("sizes", model.digest, images.name, circuit.target, layer, method, baseline)
 
-    def work(report: Any) -> tuple[SizeCurve, list[tuple[str, float]], bytes]:
+    def work(report: Any) -> tuple[SizeCurve, list[tuple[str, float]], ScreenFigure]:
         ranking = rank(model, circuit.target, images=images, layers=[layer], method=method, baseline=baseline)
         curve = size_curve(model, ranking, random=RANDOM_CURVES, progress=report)
-        return curve, ranking.top(8), exports.figure_bytes(lambda: plot.size_curve_figure(curve), "png")
+        return curve, ranking.top(8), screen_figure(lambda: plot.size_curve_figure(curve))
 
     measured = page_frame.background_result(key, f"trying circuits of every size in {layer}", work, model=model)
     if measured is None:
         return
     curve, first, figure = measured
-    st.image(figure, width=760, alt="share of the unit that circuits of growing size keep, beside random circuits")
+    figures.show(figure, "share of the unit that circuits of growing size keep, beside random circuits", 760)
     names = ", ".join(unit.removeprefix(f"{model.name}/") for unit, _ in first)
     st.caption(
         f"All units of {layer} are ranked by {curve.method} over all positions of half of the images, baseline "

@@ -19,7 +19,8 @@ from apps.explorer.panes.crops import heatmap
 from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.server.security import MAX_UPLOAD, checked_image, plain
-from apps.explorer.session import exports, links, state
+from apps.explorer.session import figures, links, state
+from apps.explorer.session.figures import ScreenFigure, screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot
 from circuits.activations.semantic_dictionary import activation_grid, semantic_dictionary
@@ -244,11 +245,11 @@ def show_grid(at: Location, image: SelectedImage) -> None:
         raise CircuitsError(f"{layer.name} has no positions")
     pooled = -(-max(layer.size) // 8)
 
-    def work(report: Any) -> bytes:
+    def work(report: Any) -> ScreenFigure:
         grid = activation_grid(model, layer.name, image.images, pooled=pooled, steps=STEPS, size=48, progress=report)
-        return exports.figure_bytes(lambda: plot.grid_figure(grid), "png")
+        return screen_figure(lambda: plot.grid_figure(grid))
 
     key = ("grid", model.digest, layer.name, image.key)
     figure = page_frame.background_result(key, "visualizing each position", work, model=model)
     if figure is not None:
-        st.image(figure, width="stretch", alt=f"activation grid of {layer.name} on {image.name}")
+        figures.show(figure, f"activation grid of {layer.name} on {image.name}")

@@ -16,7 +16,8 @@ from apps.explorer.panes.tiles import unit_tile
 from apps.explorer.resources import saes
 from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import plain
-from apps.explorer.session import exports, state
+from apps.explorer.session import state
+from apps.explorer.session.figures import ScreenFigure, screen_figure
 from apps.explorer.session.state import Location
 from circuits.plot.drawing.wording import number as text_of
 from circuits.plot.sae.channel_dissection import dissection_figure
@@ -32,7 +33,7 @@ ORDERS = {
 }
 TILES, IMAGES, EXAMPLES, SEED = 48, 200, 32, 0
 
-Dissected = tuple[Dissection, bytes, Images]
+Dissected = tuple[Dissection, ScreenFigure, Images]
 """A channel decomposed into latents, its figure as PNG, and the images."""
 
 
@@ -104,7 +105,7 @@ def dissected(at: Location, scanned: Location, layer: str, name: str, channel: i
 
     def work(progress: Progress) -> Dissected:
         dissection = dissect(model, f"{layer}:{channel}", name, images, n=EXAMPLES, progress=progress)
-        figure = exports.figure_bytes(lambda: dissection_figure(dissection, images, model.input), "png")
+        figure = screen_figure(lambda: dissection_figure(dissection, images, model.input))
         return dissection, figure, images
 
     key = ("dissect", model.digest, str(dict(at.settings.saes).get(name)), layer, name, channel, images.digest)

@@ -17,7 +17,7 @@ from apps.explorer.server.security import checked_name
 from apps.explorer.session.state import to_json
 from circuits import plot
 
-_DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
+DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
@@ -39,7 +39,7 @@ class Export:
 
 def figure_bytes(figure: Callable[[], Any], kind: str) -> bytes:
     """A figure as the bytes of a PNG, SVG or PDF file."""
-    with _DRAWING, tempfile.TemporaryDirectory(prefix="explorer-") as folder:
+    with DRAWING, tempfile.TemporaryDirectory(prefix="explorer-") as folder:
         path = Path(folder) / f"figure.{kind}"
         plot.save_figure(figure(), path)
         return path.read_bytes()

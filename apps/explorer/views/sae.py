@@ -15,6 +15,7 @@ from apps.explorer.resources import saes
 from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import UploadError, guarded, plain
 from apps.explorer.server.settings import BUILT_IN
+from apps.explorer.session import figures
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
 from circuits.errors import shorten
@@ -103,7 +104,7 @@ def _section(at: Location, chosen: LoadedSAE, space: str, section: str) -> laten
     dissection, figure, images = result
     examples = f"its {len(dissection.examples)} top activating images"
     st.caption(plain(f"On {len(images):,} images of {images.name}; {examples}."))
-    st.image(figure, width="stretch", alt=f"{layer}:{channel} decomposed into latents")
+    figures.show(figure, f"{layer}:{channel} decomposed into latents")
     st.dataframe(latents.writer_rows(dissection), hide_index=True, alt="latents that write to the channel")
     return result
 

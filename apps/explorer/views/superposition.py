@@ -10,8 +10,8 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.pages import Entry
-from apps.explorer.session import exports
 from apps.explorer.session.exports import Export
+from apps.explorer.session.figures import ScreenFigure, screen_figure, show
 from circuits.plot.superposition import models as figures_of
 from sae import superposition
 from sae.superposition import Trained
@@ -35,7 +35,7 @@ def main() -> None:
         "Importance of each next feature, %", 50, 100, 100, key="importance", bind="query-params"
     )
     settings = {"features": n, "hidden": m, "densities": density / 100, "kind": kind, "importance": importance / 100}
-    result: tuple[Trained, dict[str, bytes]] | None = None
+    result: tuple[Trained, dict[str, ScreenFigure]] | None = None
     if m > n:
         st.info("With more dimensions than features there is no superposition. Choose fewer dimensions.")
     else:
@@ -52,20 +52,20 @@ def main() -> None:
         _results(*result)
 
 
-def train_toy(settings: dict[str, Any], progress: Progress) -> tuple[Trained, dict[str, bytes]]:
-    """The best of a few toy models, and its figures as PNG."""
+def train_toy(settings: dict[str, Any], progress: Progress) -> tuple[Trained, dict[str, ScreenFigure]]:
+    """The best of a few toy models, and its figures."""
     n, ratio = settings["features"], settings["importance"]
     models = superposition.grid(
         n, settings["hidden"], densities=settings["densities"], seeds=SEEDS, kind=settings["kind"],
         importance=superposition.decaying(n, ratio),
     )  # fmt: skip
     best = superposition.train(models, steps=STEPS, lr=3e-3, batch=BATCH, device="cpu", progress=progress).best()
-    figures = {"gram": exports.figure_bytes(lambda: figures_of.gram_figure(best), "png")}
+    figures = {"gram": screen_figure(lambda: figures_of.gram_figure(best))}
     if settings["hidden"] == 2:
-        figures["planes"] = exports.figure_bytes(lambda: figures_of.planes_figure(best), "png")
+        figures["planes"] = screen_figure(lambda: figures_of.planes_figure(best))
     solution = best[0]
     if solution.represented > 1:
-        figures["graph"] = exports.figure_bytes(lambda: _graph(best), "png")
+        figures["graph"] = screen_figure(lambda: _graph(best))
     return best, figures
 
 
@@ -74,7 +74,7 @@ def _graph(best: Trained) -> Any:
     return figures_of.graph_figure([("", solution.directions, solution.polytopes)])
 
 
-def _results(best: Trained, figures: dict[str, bytes]) -> None:
+def _results(best: Trained, figures: dict[str, ScreenFigure]) -> None:
     solution = best[0]
     columns = st.columns(4)
     columns[0].metric("Represented features", f"{solution.represented} of {solution.model.features}")
@@ -85,7 +85,7 @@ def _results(best: Trained, figures: dict[str, bytes]) -> None:
     columns[3].metric("Polytopes", shapes or "none")
     available = {name: title for name, title in FIGURES.items() if name in figures}
     chosen = choose("Figure", available, "figure")
-    st.image(figures[chosen], width=720, alt=f"{FIGURES[chosen]} of the trained model")
+    show(figures[chosen], f"{FIGURES[chosen]} of the trained model", 720)
     roles = solution.roles()
     rows = [
         {

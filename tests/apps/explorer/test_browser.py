@@ -164,6 +164,22 @@ def test_a_copied_link_opens_the_same_view_in_a_new_session(page: Any, browser: 
     other.context.close()
 
 
+def test_on_a_phone_no_title_is_covered_and_nothing_is_wider_than_the_page(browser: Any, server: str) -> None:
+    page = browser.new_context(viewport={"width": 420, "height": 800}).new_page()
+    page.set_default_timeout(WAIT)
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text) if message.type == "warning" else None)
+    for path in ("unit?unit=scenes/mixed3b:39", "layer?unit=scenes/mixed3b", "search?query=wheel"):
+        page.goto(f"{server}/{path}")
+        page.wait_for_selector("h3")
+        quiet(page)
+        head = page.get_by_test_id("stHeader").bounding_box()
+        assert page.locator("h3").first.bounding_box()["y"] >= head["y"] + head["height"], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420, path
+    assert messages == []
+    page.context.close()
+
+
 VIEWS = {  # a page, and changes of its view
     "unit": "examples=bands&section=similar",
     "layer": "sort=density&size=48",

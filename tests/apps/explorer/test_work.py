@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 import circuits
 from apps.explorer.components.graph import graph_data
 from apps.explorer.resources import thumbnails
 from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Executor
 from apps.explorer.server.security import UploadError
-from apps.explorer.session import exports
+from apps.explorer.session import exports, figures
 from apps.explorer.session.circuit_views import NONE, View, document, least_prune, merged, pruned, read_document
 from circuits.dataset.scan_results import read_scan
 from circuits.errors import CircuitsError
+from circuits.plot.drawing import palette
 from circuits.tracing.circuit import Circuit
 
 
@@ -121,6 +123,24 @@ def test_a_damaged_view_of_a_good_circuit_is_refused(circuit: Circuit) -> None:
     for view in ({"prune": "x"}, {"pins": ["../x"]}, {"groups": [{"name": "a"}]}, {"groups": [7]}):
         with pytest.raises(CircuitsError):
             read_document({**circuit.to_json(), "view": view})
+
+
+def test_in_the_dark_theme_paper_is_dark_ink_is_light_and_images_stay() -> None:
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    (line,) = axes.plot([0, 1], [0, 1], color=palette.EXCITES)
+    (bar,) = axes.bar([0], [1], color="#888888")
+    text, image = axes.set_title("x", color=palette.INK), axes.imshow(np.full((2, 2, 3), 255, np.uint8))
+    figures.darken(figure)
+    luminance = {name: sum(to_rgb(c)) / 3 for name, c in (("paper", axes.get_facecolor()), ("ink", text.get_color()))}
+    assert luminance["paper"] < 0.1 and luminance["ink"] > 0.85 and to_hex(line.get_color()) == "#f08c3c"
+    assert 0.3 < sum(bar.get_facecolor()[:3]) / 3 < 0.6, "a gray between them stays between them"
+    assert (image.get_array() == 255).all()
+    drawn = figures.screen_figure(lambda: figure)
+    assert drawn.light.startswith(b"\x89PNG") and drawn.dark.startswith(b"\x89PNG")
 
 
 def test_a_task_is_done_once_for_all_who_ask() -> None:

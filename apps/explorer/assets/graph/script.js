@@ -38,7 +38,10 @@ function arrange(data, width, height) {
   const scale = ({ w, h }) => Math.min(width / w, height / h);
   let best = shape(most);
   for (let rows = large ? 0 : most - 1; rows > 0; rows -= 1) if (scale(shape(rows)) > 1.02 * scale(best)) best = shape(rows);
-  const box = {}, heads = [];
+  const box = {}, heads = [], spare = (best.h * width) / height - best.w;
+  // where the height decides, lines get what is left of the width
+  const between = size.between + Math.max(0, Math.min(1.5 * size.between, spare / Math.max(1, bands.length - 1)));
+  best.w += (between - size.between) * (bands.length - 1);
   let x = MARGIN + REST;
   bands.forEach((band, c) => {
     const k = best.columns[c], rows = Math.ceil(band.length / k);
@@ -46,7 +49,7 @@ function arrange(data, width, height) {
     const tall = alone ? block.h + size.text : rows * cell[1] - size.gap[1], top = HEAD + (best.h - MARGIN - HEAD - tall) / 2;
     band.forEach((node, i) => { box[node.unit] = { x: x + (i % k) * cell[0], y: top + Math.floor(i / k) * cell[1], ...form }; });
     heads.push([x, data.columns[c]]);
-    x += k * cell[0] - size.gap[0] + size.between;
+    x += k * cell[0] - size.gap[0] + between;
   });
   return { size, box, heads, width: best.w, height: best.h, large };
 }

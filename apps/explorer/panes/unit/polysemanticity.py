@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from apps.explorer import page_frame
-from apps.explorer.session import state
-from apps.explorer.session.exports import figure_bytes
+from apps.explorer.session import figures, state
+from apps.explorer.session.figures import screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot
 from circuits.dataset.scan_results import UnitScan
@@ -33,7 +33,7 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         rows = polysemantic(model, unit, images=images, examples={unit: scanned.top[:MOST]}).rows
         if not rows:
             raise CircuitsError("its examples could not be clustered")
-        return rows[0], figure_bytes(lambda: plot.polysemantic_unit(rows[0], images, spec), "png")
+        return rows[0], screen_figure(lambda: plot.polysemantic_unit(rows[0], images, spec))
 
     key = ("polysemanticity", model.digest, at.scanned.manifest["digest"], unit)
     result = page_frame.background_result(key, "clustering its examples by contributions", work, model=model)
@@ -47,4 +47,4 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         )
     else:
         st.markdown("Its examples do not fall into clusters by the units that contributed to them, beyond chance.")
-    st.image(figure, width="stretch", alt=f"Examples of {at.unit.short}, clustered by contributions")
+    figures.show(figure, f"Examples of {at.unit.short}, clustered by contributions")

@@ -9,7 +9,8 @@ import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
-from apps.explorer.session.exports import figure_bytes
+from apps.explorer.session import figures
+from apps.explorer.session.figures import screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot, stimuli
 from circuits.plot.drawing.wording import minus
@@ -34,7 +35,7 @@ def show(at: Location) -> None:
     def work(progress: Progress) -> dict[str, Any]:
         curves = tune(model, str(unit), stimuli=KINDS[kind][1]())
         row = curves.rows()[0]
-        figure = figure_bytes(lambda: plot.tuning_curves(curves), "png") if row.peak > 0 else None
+        figure = screen_figure(lambda: plot.tuning_curves(curves)) if row.peak > 0 else None
         return {"figure": figure, "row": row.describe()}
 
     result = page_frame.background_result(
@@ -48,4 +49,4 @@ def show(at: Location) -> None:
         return
     position = ", ".join(f"{axis} {v:g}" if isinstance(v, float) else f"{axis} {v}" for axis, v in row["at"].items())
     st.caption(f"Maximum {minus(format(row['peak'], '.3g'))} at {position}.")
-    st.image(result["figure"], width=760, alt=f"Tuning of {unit.short} to {KINDS[kind][0].lower()}")
+    figures.show(result["figure"], f"Tuning of {unit.short} to {KINDS[kind][0].lower()}", 760)
