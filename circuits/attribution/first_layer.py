@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from circuits.errors import CircuitsError
+from circuits.network.address import Unit
 from circuits.network.hooks import frozen
 from circuits.network.linearized import as_map, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import is_torchs_own, pair, weight_of
+from zoo.networks.own import command_line
+
+
+def reads_pixels(model: str, unit: Unit) -> str:
+    """Why a unit of the first layer has no weights from units, and the command that goes on, for messages."""
+    at = str(unit if unit.index is not None else replace(unit, index=0))
+    command = command_line(
+        "attribute", at, "--source", "input", "--method", "grad*act", "--images", "FOLDER", model=model
+    )
+    return f"{unit} is in the first layer: it reads pixels, which are no units ({command})"
 
 
 def first_kernels(model: Model) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import class_of
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
+from circuits.attribution.first_layer import reads_pixels
 from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
 from circuits.common.provenance import provenance
@@ -212,7 +213,7 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
             f"name those to go back through: layers=[...] ({command_line('layers', model.name, model=model.name)})"
         )
     if len(chain) == 1:
-        raise CircuitsError(f"{unit} is in the first layer: its weights read the image itself (circuits weights)")
+        raise CircuitsError(reads_pixels(model.name, unit))
     return chain
 
 

@@ -53,6 +53,7 @@ class ShowFactors(ModelOptions):
     def run(self, session: Session) -> CommandResult:
         """The factors of the weights."""
         from circuits.attribution.expanded_weights import expanded_weights
+        from circuits.attribution.first_layer import reads_pixels
         from circuits.errors import GraphError
         from circuits.units.weight_factors import one_sided_nmf
 
@@ -60,7 +61,7 @@ class ShowFactors(ModelOptions):
         model, unit = self.address_of(self.address)
         source = self.source or model.before(unit.layer)
         if source is None:
-            raise GraphError(f"{unit.short} has no layer before it but the image; no layer with weights lies before it")
+            raise GraphError(reads_pixels(model.name, unit))
         with session.progress(f"factors of {source} -> {unit.short}") as report:
             weights = expanded_weights(model, source=source, target=[unit, *self.also])
             result = one_sided_nmf(weights, self.factors, seed=self.seed, **reporting(report))

@@ -51,6 +51,7 @@ class Weights(ModelOptions):
     def run(self, session: Session) -> CommandResult:
         """The strongest kernels of each target."""
         from circuits.attribution.expanded_weights import expanded_weights
+        from circuits.attribution.first_layer import reads_pixels
         from circuits.errors import GraphError
 
         self.check_least("top")
@@ -63,7 +64,7 @@ class Weights(ModelOptions):
             unit = model.resolve(self.target)
         source = self.source or model.before(unit.layer)
         if source is None:
-            raise GraphError(f"{unit.short} has no layer before it but the image; no layer with weights lies before it")
+            raise GraphError(reads_pixels(model.name, unit))
         with session.progress(f"weights {source} -> {unit.short}"):
             result = expanded_weights(model, source=source, target=unit, method=self.method)
         targets = [_target(result, i, self.top) for i in range(len(result.targets))]

@@ -113,7 +113,7 @@ def test_depth_stops_at_the_picture_and_layers_can_be_chosen(planted: circuits.M
         (AddressError, "no layer 'nowhere'", {"layers": ["nowhere"]}),
         (AddressError, "has 24 channels", {"target": "parts:99"}),
         (AddressError, "is a layer", {"target": "parts"}),
-        (CircuitsError, "is in the first layer", {"target": "edges:0"}),
+        (CircuitsError, r"is in the first layer: .*circuits attribute .*edges:0 --source input", {"target": "edges:0"}),
         (CircuitsError, "active on none of the 8 images", {"images": torch.zeros(8, 3, 32, 32)}),
     ],
 )
