@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from apps.explorer.server.security import UploadError, checked_text
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
@@ -171,10 +174,28 @@ def merged(circuit: Circuit, view: View) -> Circuit:
 
 def _added(edge: Edge, other: Edge) -> Edge:
     strength = edge.strength + other.strength
-    same = edge.kernel.shape == other.kernel.shape and edge.offset == other.offset
-    kernel = edge.kernel + other.kernel if same else edge.kernel
-    weight = edge.weight + other.weight
-    return replace(edge, sign=1 if strength >= 0 else -1, strength=strength, weight=weight, kernel=kernel)
+    kernel, offset = _added_kernels(edge, other)
+    weight = float(np.sqrt((kernel.astype(np.float64) ** 2).sum())) * (1 if kernel.sum() >= 0 else -1)
+    sign = 1 if strength >= 0 else -1
+    return replace(edge, sign=sign, strength=strength, weight=weight, kernel=kernel, offset=offset)
+
+
+def _added_kernels(edge: Edge, other: Edge) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """The sum of two kernels, each at its offset, and the offset of the sum.
+
+    Those of the branches of a layer have different sizes. Without a common stride there is no common frame: the sum is
+    then that of all weights, as for an edge without a kernel.
+    """
+    kernels = [np.atleast_2d(edge.kernel), np.atleast_2d(other.kernel)]
+    if edge.stride != other.stride:
+        return np.array([[kernels[0].sum() + kernels[1].sum()]], np.float32), (0, 0)
+    offsets = (edge.offset, other.offset)
+    top, left = (min(offset[axis] for offset in offsets) for axis in range(2))
+    ends = [[o[a] + k.shape[a] for o, k in zip(offsets, kernels, strict=True)] for a in range(2)]
+    total = np.zeros((max(ends[0]) - top, max(ends[1]) - left), np.float32)
+    for (y, x), kernel in zip(offsets, kernels, strict=True):
+        total[y - top : y - top + kernel.shape[0], x - left : x - left + kernel.shape[1]] += kernel
+    return total, (top, left)
 
 
 def _summed(rest: Rest, other: Rest) -> Rest:

@@ -46,6 +46,9 @@ def main() -> None:
     with guarded():  # a unit that is never active has no circuit, but a title and neighbors
         from_file = circuit_tools.circuit_from_file(at)
         circuit, stored = (_traced(at), None) if from_file is None else from_file
+        if circuit is not None and circuit.target != str(at.unit.channel):
+            links.change(unit=circuit.target)  # a file is of its own target
+            st.rerun()
         view = View() if circuit is None else circuit_tools.view_of(at, circuit, stored)
     with top:
         page_frame.header(

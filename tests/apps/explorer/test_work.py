@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,26 @@ def test_grouped_units_add_up(circuit: Circuit) -> None:
     assert len(edges) == len(circuit.into(circuit.target)) - 2
     assert result.node(units[0]).label == "parts (3)"
     assert total(result)[circuit.target] == pytest.approx(total(circuit)[circuit.target], abs=1e-6)
+    assert joined.weight == pytest.approx(np.linalg.norm(joined.kernel) * np.sign(joined.kernel.sum()), rel=1e-5)
+
+
+def test_kernels_of_branches_of_different_sizes_add_up_at_their_places(circuit: Circuit) -> None:
+    first, second, third = circuit.into(circuit.target)[:3]
+    units = [first.source, second.source, third.source]
+    kernels = dict(zip(units, (np.full((3, 3), 2.0), np.ones((1, 1)), np.ones((5, 5))), strict=True))
+    offsets = dict(zip(units, ((-1, -1), (0, 0), (-2, -2)), strict=True))
+    edges = [
+        replace(e, kernel=kernels[e.source].astype(np.float32), offset=offsets[e.source], stride=(1, 1))
+        if e.target == circuit.target and e.source in kernels
+        else e
+        for e in circuit.edges
+    ]
+    result = merged(replace(circuit, edges=tuple(edges)), View().grouped("parts", units))
+    joined = next(e for e in result.into(circuit.target) if e.source == units[0])
+    expected = np.ones((5, 5))
+    expected[1:4, 1:4] += 2
+    expected[2, 2] += 1
+    assert joined.offset == (-2, -2) and np.array_equal(joined.kernel, expected)
 
 
 def test_a_view_comes_back_from_its_address_and_from_its_file(circuit: Circuit) -> None:

@@ -18,7 +18,7 @@ import circuits
 import sae
 from apps.explorer.pages import PAGES
 from apps.explorer.panes.crops import decoded
-from apps.explorer.session import concepts, links, state, unit_search
+from apps.explorer.session import circuit_views, concepts, links, state, unit_search
 from apps.explorer.session.state import locate
 from apps.explorer.tours import TOURS
 from circuits.dataset.scan_results import read_scan
@@ -257,8 +257,7 @@ def test_a_wall_sorts_by_polysemanticity(opened: Open, made_store: Path) -> None
 
 def tiles_of(at: AppTest) -> list[dict[str, Any]]:
     """The tiles of a wall."""
-    data = [json.loads(e.proto.json) for e in at.get("bidi_component") if hasattr(e.proto, "json") and e.proto.json]
-    return next(d["tiles"] for d in data if "units of" in d.get("label", ""))
+    return next(data["tiles"] for data in elements(at) if "units of" in data.get("label", ""))
 
 
 def test_a_circuit_is_traced_and_scored(opened: Open) -> None:
@@ -276,6 +275,36 @@ def test_a_unit_that_is_never_active_has_no_circuit_but_keeps_its_navigation(ope
     at = opened("circuit", unit=f"scenes/mixed4a:{dead}")
     assert len(at.error) == 1 and at.subheader[0].value.startswith(f"mixed4a\\:{dead}")
     assert {"previous", "next"} <= {button.key for button in at.button}
+
+
+def test_a_saved_circuit_opens_with_its_view_which_the_address_changes(
+    opened: Open, settings: Callable[..., None], store: Path
+) -> None:
+    circuit = circuits.trace(circuits.load("scenes"), "mixed4a:11", images="scenes:20", width=2, by="weights")
+    parent = circuit.edges[0].source
+    document = circuit_views.document(circuit, circuit_views.View(0.2, (parent,)))
+    (store / "scenes" / "circuits").mkdir()
+    (store / "scenes" / "circuits" / "mine.json").write_text(state.to_json(document))
+    settings(store)
+    at = opened("circuit", unit="scenes/mixed3b:2", file="mine")
+    assert not at.error and at.subheader[0].value.startswith("mixed4a\\:11"), "the circuit's own target"
+    assert at.query_params["unit"] == "scenes/mixed4a:11"
+    graph = graph_of(at)
+    assert (graph["prune"], graph["pins"]) == (20, [parent])
+    assert graph["saved"] == [{"name": "mine", "href": "circuit?unit=scenes/mixed4a:11&file=mine"}]
+    graph = graph_of(opened("circuit", unit="scenes/mixed4a:11", file="mine", pin="none", prune="0"))
+    assert (graph["prune"], graph["pins"]) == (0, [])
+    assert "prune is a number" in opened("circuit", unit="scenes/mixed4a:11", file="mine", prune="x").error[0].value
+
+
+def graph_of(at: AppTest) -> dict[str, Any]:
+    """The data of a circuit's graph."""
+    return next(data for data in elements(at) if "columns" in data)
+
+
+def elements(at: AppTest) -> list[dict[str, Any]]:
+    """The data of the page's elements."""
+    return [json.loads(e.proto.json) for e in at.get("bidi_component") if hasattr(e.proto, "json") and e.proto.json]
 
 
 def test_the_circuit_page_counts_from_the_baseline_of_its_address(opened: Open) -> None:
