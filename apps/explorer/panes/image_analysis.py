@@ -29,12 +29,14 @@ from circuits.attribution.attribute import attribute
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import capture
+from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.wording import minus
 from zoo.images.sources import Images, open_images
 
 CLASSES, UNITS, STEPS = 6, 10, 48
+GRID_TILE = 48
 _LARGEST, _SIDE = 1024, 420
 
 
@@ -236,6 +238,11 @@ def _row(at: Location, image: SelectedImage, attribution: Any, target: str, key:
 # -- the grid ---------------------------------------------------------------------------------------------------------
 
 
+def grid_pooling(layer: Layer) -> int:
+    """Positions a side that one tile of the grid stands for: at most eight tiles a side."""
+    return -(-max(layer.size or (1, 1)) // 8)
+
+
 def show_grid(at: Location, image: SelectedImage) -> None:
     """The activation grid: a feature visualization of the activations at every position."""
     if at.unit.basis is not None:
@@ -243,10 +250,12 @@ def show_grid(at: Location, image: SelectedImage) -> None:
     model, layer = at.model, at.model.layers[at.unit.layer]
     if layer.size is None:
         raise CircuitsError(f"{layer.name} has no positions")
-    pooled = -(-max(layer.size) // 8)
+    pooled = grid_pooling(layer)
 
     def work(report: Any) -> ScreenFigure:
-        grid = activation_grid(model, layer.name, image.images, pooled=pooled, steps=STEPS, size=48, progress=report)
+        grid = activation_grid(
+            model, layer.name, image.images, pooled=pooled, steps=STEPS, size=GRID_TILE, progress=report
+        )
         return screen_figure(lambda: plot.grid_figure(grid))
 
     key = ("grid", model.digest, layer.name, image.key)

@@ -31,32 +31,42 @@ def main() -> None:
     image = None
     with guarded():
         image = image_analysis.selected_image(at)
-    with top:
+    section = next(iter(SECTIONS))
+    if image is not None:
+        if image.index is None:
+            st.caption("Your own image stays in this session: a link to this view shows one of the scanned images.")
+        section = choose("Section", {name: title for name, (_, title) in SECTIONS.items()}, "section")
+        with guarded():
+            SECTIONS[section][0](at, image)
+    with top:  # last, since the Python code names the class that the section has chosen
         page_frame.header(
             "image", f"An image in {at.unit.space}",
             about="" if image is None else f"{image.name}; choose the layer on the left",
             view={"unit": str(at.unit), "image": None if image is None else image.index},
-            python=_python(at, image), export=None if image is None else _export(at, image),
+            python=_python(at, image, section), export=None if image is None else _export(at, image),
         )  # fmt: skip
-    if image is None:
-        return
-    if image.index is None:
-        st.caption("Your own image stays in this session: a link to this view shows one of the scanned images.")
-    section = choose("Section", {name: title for name, (_, title) in SECTIONS.items()}, "section")
-    with guarded():
-        SECTIONS[section][0](at, image)
 
 
-def _python(at: Location, image: image_analysis.SelectedImage | None) -> str:
+def _python(at: Location, image: image_analysis.SelectedImage | None, section: str) -> str:
     scan = f"circuits.read_scan({str(at.settings.store)!r}, model.name)"
     index = 0 if image is None else image.index
     source = '"IMAGE.png"' if index is None else f"{scan}.images().subset([{index}])"
-    return (
-        "import circuits\n\n"
-        f"{state.loading_code_of(at)}\n"
-        f"image = {source}\n"
-        f"position = circuits.semantic_dictionary(model, {at.unit.space!r}, image, steps=0)\n"
-        f"attribution = circuits.attribute(model, image, source={at.unit.layer!r}, target='logits:0')\n"
+    loaded = f"import circuits\n\n{state.loading_code_of(at)}\nimage = {source}\n"
+    if section == "class" and (chosen := st.session_state.get("class")) is not None:
+        target = f"{at.model.logits}:{chosen}"
+        return loaded + (
+            f"attribution = circuits.attribute(model, image, source={at.unit.layer!r}, target={target!r})\n"
+            f"print(attribution.values.sum(), attribution.response[0], attribution.top({image_analysis.UNITS}))\n"
+        )
+    if section == "grid":
+        pooled = image_analysis.grid_pooling(at.model.layers[at.unit.layer])
+        options = f"pooled={pooled}, steps={image_analysis.STEPS}, size={image_analysis.GRID_TILE}"
+        return loaded + f"grid = circuits.activation_grid(model, {at.unit.layer!r}, image, {options})\n"
+    position = image_analysis.position_of_address(at, at.unit.layer)
+    return loaded + (
+        f"dictionary = circuits.semantic_dictionary(\n    model, {at.unit.space!r}, image, at={position}, "
+        f"top={image_analysis.UNITS}, steps=0\n)\n"
+        "print(dictionary.entries[0].units, dictionary.entries[0].values)\n"
     )
 
 

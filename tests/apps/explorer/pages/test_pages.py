@@ -22,6 +22,7 @@ from apps.explorer.session import circuit_views, concepts, links, state, unit_se
 from apps.explorer.session.state import locate
 from apps.explorer.tours import TOURS
 from circuits.dataset.scan_results import read_scan
+from circuits.plot.drawing.wording import minus
 from tests.apps.explorer.conftest import Open, settled, texts
 
 
@@ -323,6 +324,21 @@ def test_an_image_is_analyzed(opened: Open) -> None:
         at = opened("image", unit="scenes/mixed4a", image=4, section=section)
         assert not at.error and not at.exception, section
     assert "shuffled" in texts(at), "the map of a class comes with its control"
+
+
+@pytest.mark.parametrize("section", ["position", "class"])
+def test_the_python_of_an_image_gives_the_numbers_of_its_page(opened: Open, section: str) -> None:
+    at = opened("image", unit="scenes/mixed4a", image=4, section=section, position="2,3")
+    scope: dict[str, Any] = {}
+    exec(next(block.value for block in at.code if "import circuits" in block.value), scope)
+    if section == "class":
+        total = minus(f"{float(scope['attribution'].values.sum()):+.3g}")
+        assert f"{total} in total" in texts(at)
+        notes = [minus(f"{value:+.3g}") for _, value in scope["attribution"].top(10)]
+    else:
+        notes = [f"{value:.3g}" for value in scope["dictionary"].entries[0].values if value > 0]
+    tiles = next(data["tiles"] for data in elements(at) if "tiles" in data)
+    assert len(tiles) == len(notes) and all(note in tile["note"] for tile, note in zip(tiles, notes, strict=True))
 
 
 def test_a_toy_model_is_trained_and_shown(opened: Open) -> None:
