@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,17 @@ def child_environment(**more: str) -> dict[str, str]:
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", **more}
+
+
+def in_child(function: Callable[[], Out]) -> Out:
+    """What a function gives; it runs in a process of its own, so that what it imports does not stay in memory.
+
+    In this process where torch is here already, whose threads a fork would not have, and on systems without forks.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return function()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(function).result()
 
 
 def spread(

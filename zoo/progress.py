@@ -1,9 +1,10 @@
-"""Progress of long work: a bar, a function of the caller's, or nothing."""
+"""Progress of long work: a bar, a function of the caller's, or nothing; and work that can be stopped on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[int, int], None] | bool | None
@@ -28,3 +29,26 @@ def reporter(progress: Progress, unit: str) -> Iterator[Callable[[int, int], Non
             bar.update(done - bar.n)
 
         yield report
+
+
+_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
+
+
+@contextmanager
+def stoppable(check: Callable[[], None]) -> Iterator[None]:
+    """Work that ends early when `check` raises: it is called before every operation of a network, in this thread.
+
+    What the work holds (hooks, edits, locks) is given up as after any other error.
+    """
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+def check_stopped() -> None:
+    """Raises what the `check` of `stoppable` raises; does nothing outside of it."""
+    check = _CHECK.get()
+    if check is not None:
+        check()

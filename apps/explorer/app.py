@@ -10,7 +10,7 @@ from apps.explorer.pages import PAGES
 from apps.explorer.server import first_run
 from apps.explorer.server.security import guarded
 from apps.explorer.server.settings import settings
-from apps.explorer.session import links, state
+from apps.explorer.session import links, state, waiting
 
 st.set_page_config(page_title="Circuits", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(f"<style>{asset('app.css')}</style>")
@@ -20,10 +20,14 @@ pages = {
 }
 page = st.navigation(list(pages.values()), position="hidden")  # its menu would drop the unit from the address
 name = next(name for name, candidate in pages.items() if candidate == page)
+waiting.begin()
 links.update()
 with guarded():
     page_frame.follow_pickers(name)
-if first_run.ready(settings()):
+ready = False
+with guarded():
+    ready = first_run.ready(settings())
+if ready:
     state.warm_up(str(settings().store))
     with st.sidebar, guarded():
         page_frame.menu(pages)
@@ -32,3 +36,4 @@ if first_run.ready(settings()):
     with guarded():
         page.run()
     page_frame.refresh()
+state.executor().keep(waiting.session(), waiting.asked())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -12,16 +13,18 @@ from apps.explorer import tours
 from apps.explorer.components.choose import follow
 from apps.explorer.components.copy_link import copy_link
 from apps.explorer.pages import PAGES
+from apps.explorer.resources.stored_results import stored
 from apps.explorer.server.background_work import Task
-from apps.explorer.server.security import plain
+from apps.explorer.server.security import guarded, plain
 from apps.explorer.server.settings import settings
-from apps.explorer.session import exports, links, state
+from apps.explorer.session import exports, links, state, waiting
 from apps.explorer.session.state import Location
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.graph import ReceptiveField
 from circuits.network.model import Model
-from zoo.progress import Progress
+from zoo.images.sources import Images
+from zoo.progress import Progress, check_stopped
 
 T = TypeVar("T")
 WITHOUT_PICKERS = ("language", "superposition")
@@ -233,19 +236,33 @@ def background_result(
     patience: float = 0.4,
     *,
     model: Model | None = None,
+    folder: Path | None = None,
+    images: Images | None = None,
 ) -> T | None:
     """The result of a task; while it runs, show its progress and return None.
+
+    It is stopped when no session shows a view any more that asks for it.
 
     Args:
         key: everything that the result depends on; description: of the task; function: computes it, given `progress`.
         patience: seconds to wait before progress is shown.
         model: whose lock the task holds. Not every function of the library takes it, and the edits of one task must
             not be active in the forward pass of another.
+        folder: of the model in the store, where the result is kept beside the scan, for a key with the model's digest.
+        images: that it also depends on; they are digested when it is looked for.
 
     Raises:
         CircuitsError: the task's own.
     """
-    task = state.executor().submit(key, description, function if model is None else _with_lock(function, model))
+    if key in waiting.stopped():
+        st.caption(plain(f"Stopped: {description}."))
+        if not st.button("Start again", key=f"again-{hash(key)}", type="tertiary"):
+            return None
+        waiting.stopped().discard(key)
+    work = function if model is None else _with_lock(function, model)
+    run = work if folder is None else _kept(work, folder, key, images)
+    waiting.asks_for(key)
+    task = state.executor().submit(key, description, run, waiting.session())
     if task.wait(patience):
         try:
             return task.result()
@@ -256,25 +273,40 @@ def background_result(
     return None
 
 
+def _kept(
+    work: Callable[[Progress], T], folder: Path, key: tuple[Any, ...], images: Images | None
+) -> Callable[[Progress], T]:
+    def run(report: Progress) -> T:
+        return stored(folder, (*key, "" if images is None else images.digest), lambda: work(report))
+
+    return run
+
+
 def _with_lock(function: Callable[[Progress], T], model: Model) -> Callable[[Progress], T]:
     def run(report: Progress) -> T:
-        with model.lock:
+        while not model.lock.acquire(timeout=0.2):
+            check_stopped()  # waiting for another task is no reason to go on when nobody waits for this one
+        try:
             return function(report)
+        finally:
+            model.lock.release()
 
     return run
 
 
 @st.fragment(run_every=1.0)
 def _working(task: Task[Any], key: tuple[Any, ...]) -> None:
-    if task.finished:
-        st.rerun()
-    share = task.done / task.total if task.total else 0.0
-    count = f" {task.done:,} of {task.total:,}" if task.total else ""
-    left, right = st.columns([6, 1], vertical_alignment="center")
-    left.progress(min(1.0, share), text=plain(f"{task.description}{count}"))
-    if right.button("Stop", key=f"stop-{hash(key)}", type="tertiary"):
-        state.executor().forget(key)
-        st.session_state["stopped"] = True
+    with guarded():
+        if task.finished:
+            st.rerun()
+        share = task.done / task.total if task.total else 0.0
+        count = f" {task.done:,} of {task.total:,}" if task.total else ""
+        left, right = st.columns([6, 1], vertical_alignment="center")
+        left.progress(min(1.0, share), text=plain(f"{task.description}{count}"))
+        if right.button("Stop", key=f"stop-{hash(key)}", type="tertiary"):
+            waiting.stopped().add(key)
+            state.executor().forget(key, waiting.session())
+            st.rerun()
 
 
 def refresh() -> None:
@@ -286,7 +318,8 @@ def refresh() -> None:
 
 @st.fragment(run_every=0.8)
 def _await(tasks: list[Task[Any]]) -> None:
-    if all(task.finished for task in tasks):
-        st.rerun()
-    done, total = sum(t.done for t in tasks), sum(t.total for t in tasks)
-    st.caption(f"Making thumbnails: {done:,} of {total:,}" if total else "Making thumbnails")
+    with guarded():
+        if all(task.finished for task in tasks):
+            st.rerun()
+        done, total = sum(t.done for t in tasks), sum(t.total for t in tasks)
+        st.caption(f"Making thumbnails: {done:,} of {total:,}" if total else "Making thumbnails")

@@ -36,6 +36,7 @@ from circuits.network.operations import (
 )
 from zoo.networks.pooling import channels_apart
 from zoo.networks.trial import Output, outputs_of, selected
+from zoo.progress import check_stopped
 
 
 @dataclass(frozen=True)
@@ -387,6 +388,7 @@ class Graph:
         return {n: env[n] for n in fetched}
 
     def _guarded(self, n: fx.Node, env: dict[fx.Node, Any], linear: bool) -> Any:
+        check_stopped()
         # hooks of edits on leaf modules stand aside while the graph runs them (hooks.py): `edits` holds them all
         self.running, before = True, self.running
         try:

@@ -28,7 +28,7 @@ from circuits.network.layers.readings import layouts_of
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from zoo.images.sources import Images, open_images
 from zoo.networks.trial import Output, outputs_of, selected
-from zoo.progress import Progress
+from zoo.progress import Progress, check_stopped
 
 EditFunction = Callable[[Tensor], Tensor]
 
@@ -294,6 +294,7 @@ def check_images(model: Network, images: Tensor) -> Tensor:
 def forward(model: Network, images: Tensor) -> Tensor:
     """The model's output, active edits included."""
     x = model.input.normalize(check_images(model, images))
+    check_stopped()
     with model.lock:
         if not _through_graph(model, []):
             return selected(model.module(x), model.output)  # type: ignore[no-any-return]
@@ -348,6 +349,7 @@ def outputs(model: Network, images: Tensor, names: Sequence[str], *, clone: bool
     x = model.input.normalize(check_images(model, images))
     layers = {name: model.layers[name] for name in names}
     captured: dict[str, Tensor] = {}
+    check_stopped()
     with model.lock:
         if _through_graph(model, list(layers.values())):
             graph = model.graph
@@ -398,6 +400,7 @@ def visit(model: Network, images: Tensor, names: Sequence[str], function: Callab
 
     x = model.input.normalize(check_images(model, images))
     layers = {name: model.layers[name] for name in names}
+    check_stopped()
     with model.lock:
         if _through_graph(model, list(layers.values())):
             _visit_graph(model, x, layers, show)

@@ -7,7 +7,9 @@ again, so that a file runs nothing. Values come back to the bit, arrays as array
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from zoo.common.stored import Stored
 from zoo.errors import CircuitsError, shorten
 
-_PACKAGES = ("zoo", "circuits", "sae")
+_PACKAGES = ("zoo", "circuits", "sae", "apps")
 _MOVED: Mapping[str, str] = {}
 """Class as a file names it -> where it is now."""
 
@@ -36,7 +38,9 @@ def write(path: Path, result: object) -> Path:
     tensors: dict[str, Any] = {}
     about = _encoded(result, tensors, type(result).__name__)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FILES.write_tensors(path, tensors, {"schema": FILES.schema, **FILES.mark, "result": about})
+    FILES.write_tensors(
+        path, tensors, {"schema": FILES.schema, **FILES.mark, "result": about, "digest": _digest(about)}
+    )
     return path
 
 
@@ -49,7 +53,14 @@ def read(path: Path) -> Any:
     about = FILES.check(path, FILES.read_about(path))
     tensors = FILES.read_tensors(path)
     with FILES.parsing(path):
+        if about.get("digest", "") not in ("", _digest(about["result"])):  # none in files of earlier versions
+            raise ValueError("a field was changed since it was written")
         return _decoded(about["result"], tensors, path)
+
+
+def _digest(about: Any) -> str:
+    """BLAKE2b of the fields, 128 bits in hex; the arrays have digests of their own."""
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _encoded(value: Any, tensors: dict[str, Any], where: str) -> Any:
@@ -82,6 +93,9 @@ def _array(value: Any, tensors: dict[str, Any], where: str) -> Any:
     import torch
 
     name = f"{len(tensors):04d}"
+    if isinstance(value, bytes):
+        tensors[name] = torch.frombuffer(bytearray(value or b"\0"), dtype=torch.uint8)
+        return {"bytes": name, "length": len(value)}
     if isinstance(value, torch.Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
@@ -94,7 +108,7 @@ def _array(value: Any, tensors: dict[str, Any], where: str) -> Any:
 def _decoded(entry: Any, tensors: Mapping[str, Any], path: Path) -> Any:
     if not isinstance(entry, dict):
         return entry
-    kind = "results" if "results" in entry else "class" if "class" in entry else next(iter(entry))
+    kind = next((k for k in ("results", "class", "bytes") if k in entry), None) or next(iter(entry))
     value = entry[kind]
     if kind in ("tuple", "list", "set", "frozenset"):
         builder = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind]
@@ -105,6 +119,8 @@ def _decoded(entry: Any, tensors: Mapping[str, Any], path: Path) -> Any:
         return float(value)
     if kind == "path":
         return Path(value)
+    if kind == "bytes":
+        return tensors[value].numpy().tobytes()[: int(entry["length"])]
     if kind == "tensor":
         return tensors[value]
     if kind == "array":

@@ -6,9 +6,10 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import tyro
 from rich.console import Console
@@ -17,7 +18,14 @@ from apps.cli.commands.scan import STORE
 from apps.cli.common import CommandResult, Many, ModelChoice, Session, sae_option
 from apps.cli.errors import UsageError
 from apps.cli.registry import command
-from apps.processes import child_environment
+from apps.processes import child_environment, in_child
+
+Opened: TypeAlias = "tuple[str | None, dict[str, str]]"
+"""The name of the model to open on, and variables that make it known to the server."""
+CRASHES = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")} - {0}
+"""Exit codes of a server that did not end by itself, and was not told to."""
+ENOUGH = 20.0
+"""Seconds after which a server that crashes is started again: it did run."""
 
 
 @command(
@@ -61,10 +69,10 @@ class Explore(ModelChoice):
         missing = [name for name in ("streamlit", "plotly") if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(f"the explorer needs {' and '.join(missing)}: pip install 'vision-circuits[app]'")
-        self._check()
+        opened = self._check()
         address = f"http://127.0.0.1:{self.port}"
         print(f"explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
-        code = serve(self.command(), self.environment())
+        code = serve(self.command(), self.environment(opened))
         document: dict[str, Any] = {"address": address, "store": str(self.store), "code": code}
 
         def show(console: Console) -> None:
@@ -73,7 +81,8 @@ class Explore(ModelChoice):
         ended = {-getattr(signal, name, 0) for name in ("SIGINT", "SIGTERM", "SIGHUP")} | {0, 130, 143}
         return CommandResult(document, show, code=0 if code in ended else 1)
 
-    def _check(self) -> None:
+    def _check(self) -> Opened:
+        """The name of --model, and what makes it known to the server and its jobs, once everything can be opened."""
         if not 0 < self.port < 65536:
             raise UsageError(f"--port is between 1 and 65535, not {self.port}")
         if self.images is not None and not self.images.expanduser().is_dir():
@@ -88,18 +97,22 @@ class Explore(ModelChoice):
             raise UsageError(f"--store {self.store} is a file; give a folder")
         if self.model is None and not (self.weights is None and self.input is None and self.card is None):
             raise UsageError("--weights, --input and --card go with --model")
+        # a wrong name, or weights that are not here, are reported now; the models are not for this process to hold
+        return in_child(self._opened) if self.model is not None or self.lm else (None, {})
+
+    def _opened(self) -> Opened:
+        name: str | None = None
+        environment: dict[str, str] = {}
         if self.model is not None:
             from circuits.network.model import load
 
-            load(self._own()[0], weights=self.weights)  # a wrong name, or weights that are not here, are reported now
+            name, environment = self.name_and_environment(self.model, self.weights)
+            load(name, weights=self.weights)
         for language_model in self.lm:
             from zoo.networks.language import load_language
 
             load_language(language_model)
-
-    def _own(self) -> tuple[str, dict[str, str]]:
-        """Name of --model, and what makes it known to the server and its jobs."""
-        return self.name_and_environment(self.model or "", self.weights)
+        return name, environment
 
     def _weights(self) -> str | None:
         """The weights, wherever the server looks from."""
@@ -118,11 +131,13 @@ class Explore(ModelChoice):
         """The command line of the server."""
         return [sys.executable, "-m", "apps.explorer.server.web", str(self.port)]
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, opened: Opened | None = None) -> dict[str, str]:
         """The environment of the server: its settings, and where the packages are."""
         from apps.explorer.server.settings import Settings
 
-        name, own = (None, {}) if self.model is None else self._own()
+        if opened is None:
+            opened = (None, {}) if self.model is None else self.name_and_environment(self.model, self.weights)
+        name, own = opened
         chosen = Settings(
             store=self.store.expanduser().absolute(),
             model=name,
@@ -137,7 +152,20 @@ class Explore(ModelChoice):
 
 
 def serve(command: list[str], environment: dict[str, str]) -> int:
-    """Run the server until it ends; being told to end is passed on to it."""
+    """Run the server until it ends; being told to end is passed on to it.
+
+    One that crashes after a while (out of memory, an error below Python) is started again, and pages connect to it by
+    themselves.
+    """
+    while True:
+        begun = time.monotonic()
+        code = _serve_once(command, environment)
+        if code not in CRASHES or time.monotonic() - begun < ENOUGH:
+            return code
+        print(f"the explorer's server ended with {signal.Signals(-code).name}; it is started again", file=sys.stderr)
+
+
+def _serve_once(command: list[str], environment: dict[str, str]) -> int:
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()

@@ -161,7 +161,12 @@ def show_score(at: Location, circuit: Circuit) -> None:
         return result, screen_figure(lambda: plot.score_figure(result, labels=labels))
 
     scored = page_frame.background_result(
-        key, f"scoring it and {RANDOM} random circuits of its size", work, model=model
+        key,
+        f"scoring it and {RANDOM} random circuits of its size",
+        work,
+        model=model,
+        folder=at.results,
+        images=images,
     )
     if scored is None:
         return
@@ -191,7 +196,9 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
         curve = size_curve(model, ranking, random=RANDOM_CURVES, progress=report)
         return curve, ranking.top(8), screen_figure(lambda: plot.size_curve_figure(curve))
 
-    measured = page_frame.background_result(key, f"trying circuits of every size in {layer}", work, model=model)
+    measured = page_frame.background_result(
+        key, f"trying circuits of every size in {layer}", work, model=model, folder=at.results, images=images
+    )
     if measured is None:
         return
     curve, first, figure = measured

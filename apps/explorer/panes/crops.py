@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from apps.explorer.resources.thumbnails import jpeg, uri
+from apps.explorer.server.byte_cache import cached
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
 from circuits.common.examples import Example
@@ -29,7 +29,7 @@ SIDE = 176
 _OPAQUE = 0.8
 
 
-@st.cache_resource(max_entries=400, show_spinner=False)
+@cached
 def _cut(
     digest: str, examples: tuple[Example, ...], kind: CropKind, _images: Images, _spec: InputSpec
 ) -> tuple[str, ...]:

@@ -73,6 +73,11 @@ def selected_image(at: Location, default: int = 0) -> SelectedImage:
     return SelectedImage(images.subset([index]), images.ids[index], f"{images.digest[:12]}-{index}", index)
 
 
+def _where(at: Location, image: SelectedImage) -> dict[str, Any]:
+    """Where results on an image are kept; those on an image of the visitor's own nowhere."""
+    return {} if image.index is None else {"folder": at.results, "images": image.images}
+
+
 def uploaded(data: bytes) -> SelectedImage:
     """An uploaded image, checked; only its pixels are used.
 
@@ -119,6 +124,7 @@ def show_position(at: Location, image: SelectedImage) -> None:
         f"activations of {layer}",
         lambda report: layer_response(at.model, layer, image.images, position),
         model=at.model,
+        **_where(at, image),
     )
     if response is None:
         return
@@ -171,7 +177,9 @@ def show_class(at: Location, image: SelectedImage) -> None:
     """Attribution of a class to units of the layer, and of one of those units to units of the layer before."""
     model, layer = at.model, at.unit.layer
     key = ("classes", model.digest, image.key)
-    scores = page_frame.background_result(key, "class scores", lambda report: classes(model, image.images), model=model)
+    scores = page_frame.background_result(
+        key, "class scores", lambda report: classes(model, image.images), model=model, **_where(at, image)
+    )
     if scores is None:
         return
     chosen = choose("Class", {str(k): f"{name}  {100 * share:.0f} %" for k, name, share in scores}, "class")
@@ -184,6 +192,7 @@ def show_class(at: Location, image: SelectedImage) -> None:
         "ablating each position in turn",
         lambda report: check_positions(model, image.images, attribution),
         model=model,
+        **_where(at, image),
     )
     if check is not None:
         st.caption(
@@ -209,6 +218,7 @@ def _attribution(at: Location, image: SelectedImage, layer: str, target: str) ->
         f"attribution of {target} to {layer}",
         lambda report: attribute(at.model, image.images, source=layer, target=target, method="grad*act"),
         model=at.model,
+        **_where(at, image),
     )
 
 
@@ -259,6 +269,6 @@ def show_grid(at: Location, image: SelectedImage) -> None:
         return screen_figure(lambda: plot.grid_figure(grid))
 
     key = ("grid", model.digest, layer.name, image.key)
-    figure = page_frame.background_result(key, "visualizing each position", work, model=model)
+    figure = page_frame.background_result(key, "visualizing each position", work, model=model, **_where(at, image))
     if figure is not None:
         figures.show(figure, f"activation grid of {layer.name} on {image.name}")

@@ -141,5 +141,7 @@ def guarded() -> Iterator[None]:
         number = uuid.uuid4().hex[:8]
         log.exception("error %s", number)
         st.error(
-            f"Something went wrong here. The error has number {number} in the server's log.", icon=":material/error:"
+            f"Something went wrong here. The error has number {number} in the server's log. "
+            "Reload the page to try again, or go on from the menu on the left.",
+            icon=":material/error:",
         )

@@ -18,7 +18,9 @@ import streamlit as st
 from apps.explorer.resources import rendered_units, thumbnails
 from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.server.background_work import Executor
+from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
+from apps.explorer.session import waiting
 from apps.explorer.session.labels import FILE as LABELS
 from apps.explorer.session.labels import Labels
 from apps.explorer.session.ordering import most_selective
@@ -55,6 +57,15 @@ class Location:
     def folder(self) -> Path:
         """The model's folder in the store."""
         return folder_of(self.settings.store, self.model.name)
+
+    @property
+    def results(self) -> Path | None:
+        """Where results are kept beside the scan, under the digests of weights and images.
+
+        Nowhere for what these do not tell: a latent, which an SAE may change, and a network of the user's own, whose
+        code may.
+        """
+        return None if self.unit.basis is not None or own_card(self.model) is not None else self.folder
 
     def command(self, *words: object) -> str:
         """A command on the model, as a shell takes it; `words` are what follows `circuits`."""
@@ -255,10 +266,10 @@ def images_of(at: Location) -> Images:
 @st.cache_resource(show_spinner=False)
 def executor() -> Executor:
     """The threads of the server's background work."""
-    return Executor(workers=2)
+    return Executor(workers=2, present=waiting.present)
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@cached
 def _stored_thumbs(folder: str, digest: str, layer: str, stamp: int, count: int) -> thumbnails.Thumbs | None:
     return thumbnails.stored(open_scan(folder, (Path(folder) / MANIFEST).stat().st_mtime_ns), layer, count)
 
@@ -280,11 +291,14 @@ def thumbs_of(at: Location, layer: str, count: int = 1) -> thumbnails.Thumbs | N
     stored = _stored_thumbs(str(scan.folder), scan.manifest["digest"], layer, stamp, count) if stamp else None
     if stored is not None:
         return stored
+    key = ("thumbs", str(scan.folder), scan.manifest["digest"], layer, count)
     task = executor().submit(
-        ("thumbs", str(scan.folder), scan.manifest["digest"], layer, count),
+        key,
         f"thumbnails of {layer}",
         lambda report: thumbnails.make(scan, images_of(at), [layer], report, count=count)[layer],
+        waiting.session(),
     )
+    waiting.asks_for(key)
     if not task.wait(0.15):
         st.session_state.setdefault("awaited", []).append(task)
         return None
@@ -300,7 +314,7 @@ def thumb_of(at: Location, unit: Unit) -> str | None:
     return thumbs[unit.index] if thumbs and unit.index is not None and unit.index < len(thumbs) else None
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@cached
 def _read_visualizations(
     folders: tuple[tuple[str, int], ...], weights: str
 ) -> Mapping[str, Sequence[rendered_units.StoredVisualization]]:
@@ -312,7 +326,7 @@ def visualizations_of(at: Location) -> Mapping[str, Sequence[rendered_units.Stor
     return _read_visualizations(rendered_units.sweeps(at.folder), at.model.digest)
 
 
-@st.cache_resource(max_entries=1024, show_spinner=False)
+@cached
 def _png_uri(png: str, stamp: int) -> str:
     """The PNG file of a visualization as a data URI."""
     return thumbnails.uri(Path(png).read_bytes(), "png")
@@ -325,7 +339,7 @@ def visualization_uri(visualization: rendered_units.StoredVisualization) -> str 
     return _png_uri(str(visualization.png), visualization.png.stat().st_mtime_ns)
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@cached
 def _similarity(
     model: str, digest: str, folder: str, stamp: str, layer: str, by: str, _model: Model, _scan: Scan | None
 ) -> UnitSimilarity:
@@ -352,7 +366,7 @@ def similarity_in(at: Location, by: str) -> UnitSimilarity:
     return _similarity(at.model.name, at.model.digest, folder, stamp, at.unit.space, by, at.model, scan)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@cached
 def _names(path: str, stamp: tuple[int, ...], model: str) -> dict[str, str]:
     return Labels(Path(path).parent).names(model)
 

@@ -97,6 +97,8 @@ def _traced(at: Location) -> Circuit | None:
             model, unit, images=images, depth=int(depth), width=int(width), progress=report, **options
         ),
         model=model,
+        folder=at.results,
+        images=images,
     )
 
 

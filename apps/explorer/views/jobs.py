@@ -86,10 +86,17 @@ def _source_path(at: Location, source: str) -> str:
     return str(at.settings.images / name)
 
 
-@st.fragment(run_every=1.0)
 def _list(at: Location) -> None:
+    """The jobs, watched while one is running; a page on which nothing happens does no work."""
+    running = any(job.state == "running" for job in Jobs(at.settings.store).all())
+    st.fragment(run_every=1.0 if running else None)(_listed)(at, running)
+
+
+def _listed(at: Location, watched: bool) -> None:
     jobs = Jobs(at.settings.store)
     listed = jobs.all()
+    if watched and not any(job.state == "running" for job in listed):
+        st.rerun()
     if not listed:
         st.caption("No job has been started in this store.")
     for job in listed[:30]:
@@ -118,7 +125,7 @@ def _job(jobs: Jobs, job: Job, write: bool) -> None:
             else:
                 if job.state != "done" and st.button("Resume", key=f"resume-{job.id}"):
                     jobs.resume(job.id)
-                    st.rerun(scope="fragment")
+                    st.rerun()
                 if st.button("Remove", key=f"forget-{job.id}", type="tertiary"):
                     jobs.forget(job.id)
                     st.rerun(scope="fragment")

@@ -110,6 +110,7 @@ def _by_concept(at: Location, query: str) -> Export | None:
             model, positive=positive, negative=negative, layers=searched, intervals=20, progress=report
         ),
         model=model,
+        folder=at.results,
     )
     if findings is None:
         return None

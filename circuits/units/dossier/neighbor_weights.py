@@ -131,5 +131,5 @@ def _row(model: Model, layer: str, index: int, kernel: Tensor, whole: Tensor) ->
         weight=length if total >= 0 else -length,
         sum=total,
         share=length**2 / max(float(whole), 1e-30),
-        kernel=kernel.numpy(),
+        kernel=kernel.numpy().copy(),  # a view would hold on to all kernels of the layer
     )

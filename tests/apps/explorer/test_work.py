@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 
 import circuits
 from apps.explorer.components.graph import graph_data
 from apps.explorer.resources import thumbnails
-from apps.explorer.server.background_work import REMEMBERED, WAITING, Busy, Cancelled, Executor
+from apps.explorer.resources.stored_results import stored
+from apps.explorer.server.background_work import PATIENCE, REMEMBERED, WAITING, Busy, Cancelled, Executor
+from apps.explorer.server.byte_cache import ByteCache, size_of
 from apps.explorer.server.security import UploadError
 from apps.explorer.session import exports, figures
 from apps.explorer.session.circuit_views import NONE, View, document, least_prune, merged, pruned, read_document
@@ -219,6 +223,101 @@ def test_a_task_can_be_stopped_and_its_error_is_its_own() -> None:
     with pytest.raises(Cancelled):
         task.result()
     assert executor.submit("next", "work", lambda report: 3).wait(5), "the executor goes on"
+
+
+def long_work(model: circuits.Model, begun: threading.Event) -> Callable[[object], None]:
+    """Work of a minute that reports no progress: passes of a network, one after another."""
+
+    def work(report: object) -> None:
+        for _ in range(20_000):
+            begun.set()
+            circuits.capture(model, "scenes:2", "mixed4a")
+
+    return work
+
+
+def test_work_that_nobody_waits_for_any_more_blocks_nobody() -> None:
+    """Both workers have work of minutes: of a tab that is closed, and of a view that was left."""
+    model, here, begun = circuits.load("scenes"), {"ann", "bob"}, [threading.Event(), threading.Event()]
+    executor = Executor(workers=2, present=lambda session: session in here)
+    closed = executor.submit("closed", "work", long_work(model, begun[0]), "ann")
+    left = executor.submit("left", "work", long_work(model, begun[1]), "bob")
+    assert all(event.wait(10) for event in begun)
+    short = executor.submit("short", "work", lambda report: 3, "bob")
+    assert not short.wait(0.3), "both workers are busy"
+    here.remove("ann")
+    executor.keep("bob", {"short"})
+    assert short.wait(30) and short.result() == 3
+    assert all(task.wait(30) for task in (closed, left))
+    for task in (closed, left):
+        with pytest.raises(Cancelled):
+            task.result()
+    assert not any(m._forward_hooks for m in model.module.modules()), "what it held is given up"
+    assert executor.submit("left", "work", lambda report: 4, "bob").wait(5), "asked for again, it is done anew"
+
+
+def test_work_that_another_session_waits_for_goes_on() -> None:
+    executor, release = Executor(workers=1), threading.Event()
+
+    def work(report: Callable[[int, int], None]) -> int:
+        while not release.wait(0.02):
+            report(1, 2)
+        return 7
+
+    for session in ("ann", "bob"):
+        task = executor.submit("key", "work", work, session)  # type: ignore[arg-type]
+    executor.keep("ann", set())
+    executor.forget("key", "ann")  # her Stop
+    assert not task.wait(PATIENCE + 0.5)
+    release.set()
+    assert task.wait(5) and task.result() == 7
+
+
+def test_a_result_is_there_after_a_restart_unless_its_file_is_damaged(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> tuple[bytes, dict[str, object]]:
+        made.append(1)
+        return b"\x89PNG\0", {"values": np.arange(6.0), "nan": float("nan"), "none": None}
+
+    first, again = (stored(tmp_path, ("unit", 3, "digest"), make) for _ in range(2))
+    assert len(made) == 1 and again[0] == first[0] and (again[1]["values"] == np.arange(6.0)).all()
+    stored(tmp_path, ("unit", 3, "another digest"), make)
+    assert len(made) == 2
+    for file in (tmp_path / "results").iterdir():
+        data = bytearray(file.read_bytes())
+        at = data.index(b"none")
+        data[at : at + 4] = b"n0ne"
+        file.write_bytes(data)
+    stored(tmp_path, ("unit", 3, "digest"), make)
+    assert len(made) == 3
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    assert stored(blocked, ("unit",), make)[0] == first[0], "a store that cannot be written is shown all the same"
+
+
+def test_caches_are_bounded_by_what_their_values_hold_on_to() -> None:
+    whole = torch.zeros(1 << 20)
+    assert size_of(whole[3]) > 4 << 20 and size_of({"a": [whole.numpy()[:2], whole]}) < 5 << 20
+    cache, count = ByteCache(10 << 20), []
+
+    def make() -> list[bytes]:
+        count.append(1)
+        time.sleep(0.02)
+        return [bytes(1 << 20)]
+
+    threads = [threading.Thread(target=cache.get, args=("same", make)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(count) == 1
+    for i in range(40):
+        cache.get(i, make)
+        cache.get("same", make)
+    assert len(cache) == 9 and cache.size <= cache.most and len(count) == 41, "the least recently used goes first"
+    cache.get("too large", lambda: bytes(11 << 20))
+    assert cache.size <= cache.most
 
 
 def test_thumbnails_are_saved_read_back_and_bound_to_their_scan(store: Path) -> None:

@@ -36,7 +36,9 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         return rows[0], screen_figure(lambda: plot.polysemantic_unit(rows[0], images, spec))
 
     key = ("polysemanticity", model.digest, at.scanned.manifest["digest"], unit)
-    result = page_frame.background_result(key, "clustering its examples by contributions", work, model=model)
+    result = page_frame.background_result(
+        key, "clustering its examples by contributions", work, model=model, folder=at.results, images=images
+    )
     if result is None:
         return
     row, figure = result

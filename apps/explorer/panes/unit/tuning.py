@@ -39,7 +39,11 @@ def show(at: Location) -> None:
         return {"figure": figure, "row": row.describe()}
 
     result = page_frame.background_result(
-        ("tune", model.digest, str(unit), kind), f"activations on {KINDS[kind][0].lower()}", work, model=model
+        ("tune", model.digest, str(unit), kind),
+        f"activations on {KINDS[kind][0].lower()}",
+        work,
+        model=model,
+        folder=at.results,
     )
     if result is None:
         return

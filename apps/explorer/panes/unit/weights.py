@@ -7,6 +7,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from apps.explorer.components.weights import weight_list, weight_rows
+from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.security import plain
 from apps.explorer.session import links, state
 from apps.explorer.session.state import Location
@@ -23,7 +24,7 @@ NAMES = {"in": "incoming", "out": "outgoing"}
 """Names of the directions in addresses."""
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@cached
 def _strongest_weights(
     digest: str, unit: str, direction: Literal["in", "out"], n: int, _model: Model
 ) -> NeighborWeights:
