@@ -36,4 +36,4 @@ if ready:
     with guarded():
         page.run()
     page_frame.refresh()
-state.executor().keep(waiting.session(), waiting.asked())
+state.executor().keep(waiting.session(), waiting.shown_keys())

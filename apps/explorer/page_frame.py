@@ -260,7 +260,7 @@ def background_result(
             return None
         waiting.stopped().discard(key)
     work = function if model is None else _with_lock(function, model)
-    run = work if folder is None else _kept(work, folder, key, images)
+    run = work if folder is None else _with_file(work, folder, key, images)
     waiting.asks_for(key)
     task = state.executor().submit(key, description, run, waiting.session())
     if task.wait(patience):
@@ -273,7 +273,7 @@ def background_result(
     return None
 
 
-def _kept(
+def _with_file(
     work: Callable[[Progress], T], folder: Path, key: tuple[Any, ...], images: Images | None
 ) -> Callable[[Progress], T]:
     def run(report: Progress) -> T:

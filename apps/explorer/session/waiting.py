@@ -30,7 +30,7 @@ def asks_for(key: Hashable) -> None:
     st.session_state.setdefault("asked", set()).add(key)
 
 
-def asked() -> set[Hashable]:
+def shown_keys() -> set[Hashable]:
     """Keys of the tasks that the page shows."""
     keys: set[Hashable] = st.session_state.get("asked", set())
     return keys

@@ -103,7 +103,7 @@ class Ablation(Measured):
         self._known = None if self.segment.bypassed or self._paired is not None else acts
         self._stored: list[Batch] | None = None
         self._held: dict[str, Tensor] = {}
-        self._pool_maps: dict[tuple[int, str], Tensor] = {}
+        self._pool_maps: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}  # the activations are held: ids are unique
         self.clean, self.means = self._measure()
         self._finish()
 
@@ -438,8 +438,15 @@ class Ablation(Measured):
             path = graph.between(self.model.node(first.layer), self.model.node(pool))
             if any(graph.ops[n].kind == "lrn" for n in path):
                 return None
-            self._pool_maps[key] = self._pooled(first.name, pool, batch.acts)
-        return self._pool_maps[key]
+        return self._pool_of(first.name, pool, batch.acts)
+
+    def _pool_of(self, layer: str, pool: str, acts: Tensor) -> Tensor:
+        """`_pooled`, which is asked for with the same activations for every target and step."""
+        if (id(acts), pool) not in self._pool_maps:
+            if not self.stored or len(self._pool_maps) > 2 * self.n_batches:
+                return self._pooled(layer, pool, acts)
+            self._pool_maps[id(acts), pool] = acts, self._pooled(layer, pool, acts)
+        return self._pool_maps[id(acts), pool][1]
 
     def natural_and_ablated(self, batch: Batch, nodes: Sequence[fx.Node]) -> tuple[_Values, _Values]:
         """Values of nodes on a batch with nothing and with every unit of the one source layer ablated.
@@ -489,7 +496,7 @@ class Ablation(Measured):
         ways: _Ways = {}
         source = self.sources[layer]
         pools = self.pools[layer]
-        natural = {layer: batch.acts, **{pool: self._pooled(layer, pool, batch.acts) for pool in pools}}
+        natural = {layer: batch.acts, **{pool: self._pool_of(layer, pool, batch.acts) for pool in pools}}
         for name, acts in natural.items():
             base = batch.baselines[name] if name == layer else batch.baselines[name][:, pools[name]]
             moved = (batch.parts if name == layer else acts) - base
@@ -498,8 +505,12 @@ class Ablation(Measured):
             start = source.acts(base) if name == layer else base
             value = source.mixed(acts, base, amount) if isinstance(amount, Tensor) else start + amount * (acts - start)
             ways[name] = (value.detach().requires_grad_(True), moved)
-        edits = {pool: partial(with_channels, ways[pool][0], at) for pool, at in pools.items()}
-        return segment.respond(ways[layer][0], batch.context, edits), ways
+        # a pool of these channels alone need not run before its values are replaced
+        own = {n: self.model.layers[n] for n in pools if self.model.graph is not None}
+        whole = [n for n, at in own.items() if at.axes.plain and pools[n] == slice(0, at.channels)]
+        fed = {self.model.node(n): ways[n][0] for n in whole}
+        edits = {n: partial(with_channels, ways[n][0], at) for n, at in pools.items() if n not in whole}
+        return segment.respond(ways[layer][0], {**batch.context, **fed} if fed else batch.context, edits), ways
 
     def products(self, name: str, gradient: Tensor, moved: Tensor) -> Tensor:
         """What a gradient makes of a change at a layer or pool, for each of its units `(n, units, h, w)`."""
