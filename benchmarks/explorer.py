@@ -1,6 +1,8 @@
 """The explorer under load: how long pages take on the server, and twenty sessions at once against one server.
 
 1. Server time of pages, without a browser: 50 unit pages, first and again, and the wall of the layer with most units.
+   Then what is computed when it is asked for: a circuit of three layers, the attribution of a class on an image,
+   polysemanticity and tuning of a unit; cold (nothing is kept), warm, and after a restart (what the store keeps).
 2. One server; N sessions that go from view to view over its websocket, as browsers do, for so many seconds. Every
    answer is compared with what the same view gave when the server had one session only. Afterwards the model must have
    the hooks and the weights that it had before. Some of the views steer units, and others read the same layers: what
@@ -41,10 +43,15 @@ def main() -> int:
     parser.add_argument("--units", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--computed", help="only the computed views, of this unit: mixed4c:100")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or _new_store(Path(folder))
         os.environ["CIRCUITS_EXPLORER"] = json.dumps({"store": str(store.absolute()), "model": options.model})
+        if options.computed:
+            rows = computed(store, f"{options.model}/{options.computed}")
+            print("\n".join(["", "| | cold | warm | after a restart |", "|---|---|---|---|", *rows, ""]), flush=True)
+            return 0
         rows = pages(options.model, store, options.units)
         print("\n".join(["", "| | first visit | again |", "|---|---|---|", *rows, ""]), flush=True)
         return load(options.model, store, options.sessions, options.seconds) if options.sessions else 0
@@ -109,6 +116,49 @@ def pages(model: str, store: Path, count: int) -> list[str]:
          for title, n in (("first", 1), ("again", 5))],
     ]  # fmt: skip
     return [f"| {name}, {model} | {a:.0f} ms | {b:.0f} ms |" for name, (a, b) in zip(names, medians, strict=True)]
+
+
+def computed(store: Path, unit: str) -> list[str]:
+    """Clock and CPU-seconds until what is computed is shown; rows of a table."""
+    import shutil
+
+    from streamlit.testing.v1 import AppTest
+
+    from apps.explorer.pages import PAGES
+    from apps.explorer.resources.stored_results import FOLDER
+    from apps.explorer.session import state
+    from circuits.dataset.scan_store import folder_of
+
+    model = unit.partition("/")[0]
+    shutil.rmtree(folder_of(store, model) / FOLDER, ignore_errors=True)
+    views: dict[str, tuple[str, dict[str, str]]] = {
+        "circuit, 3 layers": ("circuit", {"unit": unit, "depth": "3"}),
+        "class attribution on an image": ("image", {"unit": unit, "section": "class", "image": "3"}),
+        "polysemanticity": ("unit", {"unit": unit, "section": "polysemanticity"}),
+        "tuning": ("unit", {"unit": unit, "section": "tuning"}),
+    }
+
+    def shown(page: str, params: dict[str, str]) -> str:
+        at = AppTest.from_file(_app(), default_timeout=600)
+        at.switch_page(str(PAGES[page].file))
+        for name, value in params.items():
+            at.query_params[name] = value
+        clock, cpu = time.perf_counter(), time.process_time()
+        at.run()
+        while at.get("progress"):
+            time.sleep(0.2)
+            at.run()
+        assert not at.exception and not at.error, (page, params, at.error)
+        return f"{time.perf_counter() - clock:.1f} s (CPU {time.process_time() - cpu:.1f})"
+
+    shown("unit", {"unit": unit})  # opens model and scan
+    rows = []
+    for name, view in views.items():
+        cold, warm = shown(*view), shown(*view)
+        state.executor()._tasks.clear()  # as a restart does
+        rows.append(f"| {name}, {model} | {cold} | {warm} | {shown(*view)} |")
+        print(rows[-1], flush=True)
+    return rows
 
 
 def _tell(what: str, spent: list[tuple[float, float]]) -> float:

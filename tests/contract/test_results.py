@@ -25,6 +25,7 @@ import sae
 import sae.language
 import sae.steering
 import sae.superposition
+from apps.explorer.server.byte_cache import size_of
 from circuits.errors import CircuitsError
 from zoo.common.results import Drawable, Listed, Result, Results
 
@@ -350,6 +351,8 @@ def test_a_result_comes_back_from_its_file(name: str, folder: Path, tmp_path: Pa
     again = type(result).load(result.save(tmp_path / "kept" / "a result.file"))
     assert repr(again) == repr(result) and len(again.records()) == len(result.records())
     assert equal(plain_fields(again), plain_fields(result))
+    # a view of a part keeps the whole in memory, as long as the result is kept
+    assert size_of(result) <= 1.5 * size_of(again) + 10_000
 
 
 def plain_fields(value: Any) -> Any:

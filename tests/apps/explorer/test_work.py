@@ -27,6 +27,7 @@ from circuits.dataset.scan_results import read_scan
 from circuits.errors import CircuitsError
 from circuits.plot.drawing import palette
 from circuits.tracing.circuit import Circuit
+from circuits.units.dossier.neighbor_weights import neighbor_weights
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +319,9 @@ def test_caches_are_bounded_by_what_their_values_hold_on_to() -> None:
     assert len(cache) == 9 and cache.size <= cache.most and len(count) == 41, "the least recently used goes first"
     cache.get("too large", lambda: bytes(11 << 20))
     assert cache.size <= cache.most
+    weights = neighbor_weights(circuits.load("scenes"), "mixed3b:39", "out")
+    kernels = sum(row.kernel.nbytes for row in weights.rows)
+    assert size_of(weights) < 2 * kernels + 20_000, "not all kernels of the layer, of which these would be views"
 
 
 def test_thumbnails_are_saved_read_back_and_bound_to_their_scan(store: Path) -> None:

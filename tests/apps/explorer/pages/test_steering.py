@@ -200,6 +200,18 @@ def test_two_sessions_steer_one_model_without_mixing(site: SteeringSite) -> None
         )
     for i, item in enumerate(results):
         assert np.array_equal(item.after, alone[i % 4].after) and item.moved == alone[i % 4].moved
+    module, pixels = circuits.load("scenes").module, image.tensor(site.model.input)  # another one: plain PyTorch
+    for (change,), shown in zip(recipes, alone, strict=True):
+        unit, value = change.latent, 2 * float(known.values[change.latent])
+
+        def put(_: Any, __: Any, out: Any, unit: int = unit, value: float = value) -> Any:
+            return torch.where(torch.arange(out.shape[1]).view(1, -1, 1, 1) == unit, value, out)
+
+        handle = module.get_submodule("mixed3b").register_forward_hook(put)
+        with torch.no_grad():
+            probabilities = module(site.model.input.normalize(pixels))[0].double()
+        handle.remove()
+        assert np.allclose(shown.after, probabilities.numpy(), atol=1e-6)
 
 
 def test_the_python_of_the_page_prints_what_the_page_shows(opened: Open) -> None:
