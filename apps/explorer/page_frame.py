@@ -55,6 +55,13 @@ def _address() -> str | None:
 # -- the side ---------------------------------------------------------------------------------------------------------
 
 
+def _example(at: Location | None) -> str:
+    """What may be typed as an address, of the model that is open."""
+    if at is None:
+        return "model/layer:unit"
+    return f"{replace(at.unit, index=at.unit.index or 0, at=None).short} or {at.model.name}/{at.model.trunk[0]}"
+
+
 def menu(pages: Mapping[str, Any]) -> None:
     """Links to the pages, by name; each opens on the unit that this view shows, or that the session showed last."""
     at = _located()
@@ -85,7 +92,7 @@ def pickers(page: str) -> None:
     st.text_input(
         "Open",
         key="address_box",
-        placeholder="mixed4a:11 or scenes/mixed3b",
+        placeholder=_example(at),
         on_change=_open_typed,
         max_chars=400,
         help="Any address: model/layer:unit. Branch names, dots and upper case are accepted.",

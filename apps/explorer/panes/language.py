@@ -18,6 +18,7 @@ from apps.explorer.resources.language_models import EncodedText, Generations, La
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import edit_links, links
 from apps.explorer.session.edit_links import Edits
+from circuits.errors import shorten
 from circuits.plot.drawing.wording import minus
 from sae.language import Activity, TextFeature, Texts, text_features
 from sae.steering import Maxima
@@ -46,7 +47,7 @@ def text_of_address(texts: Texts | None, default: int) -> str:
     left, right = st.columns([2, 7], vertical_alignment="top")
     follow("own_text", typed or "")
     right.text_area("Or your own text", key="own_text", max_chars=LONGEST_TEXT, height=68, on_change=_typed,
-                    placeholder="The fog hid the red bridge of Fogport.")  # fmt: skip
+                    placeholder=shorten(texts[0], 60) if texts else "")  # fmt: skip
     if texts is None:
         return typed or ""
     last = len(texts) - 1

@@ -61,6 +61,8 @@ def test_any_alias_of_a_unit_opens_that_unit(opened: Open) -> None:
 
 
 def test_the_unit_page_shows_what_the_scan_found(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed3a:11")
+    assert at.text_input(key="address_box").placeholder == "mixed3a:11 or scenes/conv2d0", "of what is open"
     at = opened("unit", unit="scenes/mixed4a:11")
     assert "of 60 images" in texts(at)
     assert "mixed3b:6" in texts(at), "its strongest input"
