@@ -136,7 +136,7 @@ def find(
     names = [layer] if layer is not None else list(layers) if layers is not None else model.trunk
     if not names:
         raise CircuitsError("name at least one layer to look in")
-    spaces = [layer_or_basis(model, name) for name in names]
+    spaces = list(dict.fromkeys(layer_or_basis(model, name) for name in names))
     with_concept, without = _side(positive, "positive"), _side(negative, "negative")
     a = pooled_responses(model, with_concept, spaces, pool=pool, batch_size=batch_size, progress=progress)
     b = pooled_responses(model, without, spaces, pool=pool, batch_size=batch_size, progress=progress)

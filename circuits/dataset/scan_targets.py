@@ -53,7 +53,8 @@ def sites_of(model: Model, layers: Sequence[str] | None) -> list[Site]:
     Raises:
         AddressError: there is no such layer or basis, or one unit is named. CircuitsError: none is named.
     """
-    return [_site(model, name) for name in _names(model, layers)]
+    sites = [_site(model, name) for name in _names(model, layers)]
+    return [*{site.name: site for site in sites}.values()]  # one named twice would be counted twice
 
 
 def as_scanned(model: Model, unit: Unit, scanned: Container[str]) -> Unit:

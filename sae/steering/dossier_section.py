@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -17,10 +17,12 @@ from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
 from circuits.units.dossier.section_registry import Finding, Nothing, Subject, section
-from sae.data.vision_site import VisionSite
-from sae.steering.bases import Dictionary
-from sae.steering.study import Study, study
 from zoo.images.sources import open_images
+
+if TYPE_CHECKING:  # a dossier without this section takes nothing of what trains and runs SAEs
+    from sae.data.vision_site import VisionSite
+    from sae.steering.bases import Dictionary
+    from sae.steering.study import Study
 
 NAME = "steering"
 IMAGES = 100
@@ -70,6 +72,9 @@ def _steered(subject: Subject) -> Finding | None:
     if model.layers[unit.layer].name in (model.class_scores, "softmax"):
         return Nothing("it is a class score itself: steering it does not show anything about the network")
     try:
+        from sae.data.vision_site import VisionSite
+        from sae.steering.study import study
+
         images = open_images(subject.images, limit=IMAGES, seed=subject.seed)
         site = VisionSite(model, unit.layer)
         basis: Dictionary = None if unit.basis is None else model.basis(unit.layer, unit.basis)
@@ -97,6 +102,8 @@ def _later(model: Model, layer: str) -> tuple[VisionSite, None] | None:
     names = [name for name in model.trunk if model.layers[name].part is None and name != model.class_scores]
     if layer not in names or layer == names[-1]:
         return None
+    from sae.data.vision_site import VisionSite
+
     return VisionSite(model, names[names.index(layer) + 1]), None
 
 

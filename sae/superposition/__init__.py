@@ -8,6 +8,10 @@
 Elhage et al. 2022, Toy Models of Superposition, https://transformer-circuits.pub/2022/toy_model
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from sae.superposition.geometry import Chance, Geometry, Sharing, geometry
 from sae.superposition.interference import (
     PLATEAUS,
@@ -18,22 +22,27 @@ from sae.superposition.interference import (
     stickiness,
 )
 from sae.superposition.polytopes import Polytope, components, polytopes, recognize, solids
-from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, feature_cosines, recovery
-from sae.superposition.toy.adversarial import Vulnerability, vulnerability
-from sae.superposition.toy.experiments import EXPERIMENTS, Experiment, experiment
-from sae.superposition.toy.feature_sampler import sample
-from sae.superposition.toy.phase_diagram import (
-    PHASES,
-    PhaseDiagram,
-    antipodal_loss,
-    expected_phases,
-    ignored_loss,
-    phase_boundary,
-    phase_diagram,
-)
-from sae.superposition.toy.results import Solution, Trained
-from sae.superposition.toy.toy_models import ToyError, ToyModel, decaying, density_schedule, grid
-from sae.superposition.toy.train import train
+from zoo.common.lazy import lazy_names
+
+if TYPE_CHECKING:  # these take what trains SAEs; a dossier takes the geometry alone
+    from sae.superposition.sae_recovery import HiddenStream, Recovery, excess_kurtosis, feature_cosines, recovery
+    from sae.superposition.toy.adversarial import Vulnerability, vulnerability
+    from sae.superposition.toy.experiments import EXPERIMENTS, Experiment, experiment
+    from sae.superposition.toy.feature_sampler import sample
+    from sae.superposition.toy.phase_diagram import (
+        PHASES,
+        PhaseDiagram,
+        antipodal_loss,
+        expected_phases,
+        ignored_loss,
+        phase_boundary,
+        phase_diagram,
+    )
+    from sae.superposition.toy.results import Solution, Trained
+    from sae.superposition.toy.toy_models import ToyError, ToyModel, decaying, density_schedule, grid
+    from sae.superposition.toy.train import train
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "EXPERIMENTS",

@@ -86,7 +86,8 @@ class Explain(ModelOptions):
 
         def show(console: Console) -> None:
             _show(console, dossier)
-            console.print(Text(f"{elapsed():.1f} s; --out DIR writes the page with its images", style="dim"))
+            end = "; --out DIR writes the page with its images" if self.out is None else ""
+            console.print(Text(f"{elapsed():.1f} s{end}", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot.units.dossier import dossier_page

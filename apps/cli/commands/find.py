@@ -112,7 +112,7 @@ class Find(ImageOptions):
                 ]
                 for r in rows
             ]
-            columns = ["unit", "AUC", "95 % interval", "of its top images", "mean with", "mean without"]
+            columns = ["unit", "AUC", "95 % interval", "top images with it", "mean with", "mean without"]
             console.print(table(columns, lines, right=" r rrr"))
             if rows:
                 console.print(
@@ -123,6 +123,7 @@ class Find(ImageOptions):
             )
             chance = f"with images shuffled the best AUC is {findings.chance:.3f}"
             console.print(Text(f"{sets}; {chance}; {seconds:.1f} s", style="dim"))
+            console.print(Text("best first by one half of the images; all figures are of the other half", style="dim"))
             if rows:
                 # units of the first layer read the image itself, which trace refuses
                 first = model.trunk[0] if model.trunk else ""

@@ -211,7 +211,8 @@ class Steer(ImageOptions):
             for row in written:
                 factor = "unsteered" if row["factor"] is None else f"factor {row['factor']:g}"
                 console.print(Text.assemble((factor.rjust(12) + "  ", "bold"), (row["prompt"], "dim"), row["text"]))
-            console.print(Text(f"{elapsed():.0f} s; --out DIR writes the figure and the edit", style="dim"))
+            end = "; --out DIR writes the figure and the edit" if self.out is None else ""
+            console.print(Text(f"{elapsed():.0f} s{end}", style="dim"))
 
         def write(folder: Path) -> None:
             from circuits.plot import save_figure

@@ -148,7 +148,7 @@ def _names(model: Model, layers: Sequence[str] | None) -> list[str]:
         return [name for name in model.trunk if model.layers[name].size is not None]
     if isinstance(layers, str) or not layers:
         raise CircuitsError("layers= is a list of names, with at least one")
-    return list(layers)
+    return list(dict.fromkeys(layers))
 
 
 def _layers(model: Model, spaces: Sequence[str]) -> dict[str, Layer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pkgutil
 import subprocess
@@ -14,12 +15,25 @@ import pytest
 import circuits
 import circuits.plot
 import sae
+import sae.superposition
 import zoo
 import zoo.images
 import zoo.networks
 from tests.apps.terminal import ROOT
 
-HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "networkx", "cv2", "torchvision", "transformers", "pandas")
+HEAVY = (
+    "torch",
+    "numpy",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "networkx",
+    "cv2",
+    "torchvision",
+    "transformers",
+    "pandas",
+    "sae.training",
+)
 
 
 def imported(code: str) -> set[str]:
@@ -42,10 +56,10 @@ def test_explaining_a_unit_in_a_terminal_draws_nothing(tmp_path: Path) -> None:
     circuits.scan(circuits.load("scenes"), "scenes:26", tmp_path, layers=["mixed3b", "mixed4a", "mixed4b"])
     arguments = ["explain", "scenes/mixed4a:11", "--store", str(tmp_path)]
     code = f"from apps.cli.main import main; assert main({arguments}) == 0"
-    assert not imported(code) & {"matplotlib", "sklearn", "scipy", "networkx", "transformers", "pandas"}
+    assert not imported(code) & {"matplotlib", "sklearn", "scipy", "networkx", "transformers", "pandas", "sae.training"}
 
 
-LAZY = [zoo, zoo.images, zoo.networks, circuits, circuits.plot, sae, sae.steering]
+LAZY = [zoo, zoo.images, zoo.networks, circuits, circuits.plot, sae, sae.steering, sae.superposition]
 """Packages that import their names when they are first used."""
 
 
@@ -61,7 +75,10 @@ def test_every_public_name_is_there_when_it_is_used(package: ModuleType) -> None
 @pytest.mark.parametrize("package", LAZY, ids=lambda package: package.__name__)
 def test_no_lazy_name_is_that_of_another_thing_in_a_module(package: ModuleType) -> None:
     """Importing `package.name` as a module would put the module in the place of a function of that name."""
-    modules = {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
+    at_once = {
+        a.name for n in ast.parse(inspect.getsource(package)).body if isinstance(n, ast.ImportFrom) for a in n.names
+    }
+    modules = ({module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)) - at_once
     assert all(isinstance(getattr(package, name), ModuleType) for name in modules)
     assert not modules or f"from {package.__name__} import" in inspect.getsource(package)
 

@@ -400,6 +400,15 @@ def test_a_hostile_scan_that_is_to_come_moves_and_removes_nothing_of_others(tmp_
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_layer_that_is_named_twice_is_counted_once(model: circuits.Model, pictures: Tensor, tmp_path: Path) -> None:
+    scans = [scan(model, pictures, tmp_path / str(n), layers=["relu"] * n, plan=PLAN) for n in (1, 2)]
+    first, second = (files_of(result.folder.parent) for result in scans)
+    assert first == second
+    half = len(pictures) // 2
+    rows = circuits.find(model, positive=pictures[:half], negative=pictures[half:], layers=["relu", "relu"]).rows
+    assert len({row.unit for row in rows}) == len(rows) == scans[0].layers["relu"]
+
+
 def test_a_damaged_scan_that_is_to_come_is_refused_and_goes_when_it_is_replaced(
     model: circuits.Model, pictures: Tensor, tmp_path: Path
 ) -> None:

@@ -1,0 +1,154 @@
+"""The examples in the help of every command run, with the built-in network and few images in the place of others.
+
+They run in the order in which the help shows them, in one folder, so that no two of a command ask for the same `--out`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from apps.cli.registry import COMMANDS, load_command
+from tests.apps.small_runs import NET, at, run
+
+SMALLER = {
+    r"^demo googlenet-bvlc .*": "demo --out cars",  # the photographs' own story is told in test_photo_demo
+    r"inceptionv1 --weights \S+": "scenes --weights scenes.safetensors",
+    r"googlenet-bvlc/mixed4d_5x5": "scenes/mixed4a_5x5",
+    r"googlenet-bvlc/mixed4[c-e]": "scenes/mixed4a",
+    r"(scenes/mixed4a):\d+": r"\1:11",
+    r"googlenet-bvlc/logits:\d+": "scenes/logits:3",
+    r"googlenet-bvlc": "scenes",
+    r"squeezenet-1.1/fire5 --layers fire4": "scenes/mixed4b --layers mixed3a",
+    r"torchvision/resnet18": "torchvision/resnet18 --weights random",
+    r" --lm models/gpt2": "",
+    r"--on scenes": "--on scenes --classes car --methods random",
+    r"--on planted": "--on planted --methods random",
+    r"^scan (.*?)( --store store)?$": r"scan \1 --store scans --replace",
+    r"^visualize scenes/mixed4a:11 scenes/mixed4a:11": "visualize scenes/mixed4a:3 scenes/mixed4a:11",
+    r"(layers|source) mixed4[b-d]": r"\1 mixed4a",
+    r"source mixed4a": "source mixed3b",
+    r"hf:stories260K": "tales",
+    r"scenes:\d\d+": "scenes:30",
+    r"--n \d+": "--n 26",
+    r"--latents \d+": "--latents 24",
+    r"--k \d+": "--k 4",
+    r"--steps \d+": "",
+    r"make (all|zoom-in)": "make E13",
+    r"--samples \d+": "--samples 2",
+    r"~(parts|topk):\d+": r"~\1:3",
+    r"--(latent|channel) \d+": r"--\1 5",
+    r"--at 5,7": "--at 3,4",
+}
+"""In the text of an example -> what fits the built-in network, and costs little."""
+CHEAPER = {
+    "atlas": "--grid 2 --icon 16 --steps 1",
+    "bench circuits": "--pairs 4",
+    "demo": "--n 26",
+    "polysemantic": "--n 12 --draws 5 --figures 1",
+    "sae train": "--steps 3 --batch-size 64 --replace",
+    "steer": "--random 1 --limit 6",
+    "toy": "--steps 3 --seeds 1",
+    "tune": "--orientations 8",
+    "visualize": "--steps 2 --retries 0",
+    "rank": "--random 2",
+    "trace": "--random 2",
+    "score": "--random 2",
+    "figures": "--jobs 1",
+    "look": "--steps 1",
+}
+"""Command -> options that make it cheaper still."""
+
+
+def examples() -> Iterator[str]:
+    """The commands in the docstrings, without `circuits`, and without what a shell does with their output."""
+    for name in COMMANDS:
+        text = (load_command(name).__doc__ or "").partition("Example:")[2]
+        for line in text.splitlines():
+            command = re.sub(r" \| .*|  +# .*", "", line.strip())
+            command = re.sub(r"^torchrun .* -m apps\.cli ", "circuits ", command)
+            assert not command or command.startswith("circuits "), line
+            if command:
+                yield command.removeprefix("circuits ")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name: photographs, a network, texts, a store, SAEs."""
+    folder = tmp_path_factory.mktemp("examples")
+    with at(folder):
+        for line in (
+            "images scenes --n 39 --out photos", "images scenes --n 39 --seed 1 --out other-photos",
+            "trace scenes/mixed4a:11 --images photos --no-score --out report",
+            "label scenes --images scenes:60 --layers mixed4a",
+            "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out parts",
+            "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/parts",
+            "sae train scenes/mixed4a --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/mixed4c",
+            *(
+                f"sae train tales/layers.2.resid --text tales:40 --latents 24 --k 4 --steps 3 --out saes/{name}"
+                for name in ("topk", "stories", "words")
+            ),
+        ):  # fmt: skip
+            ran = run(shlex.split(line))
+            assert ran.code == 0, (line, ran)
+        drawn = json.loads(Path("photos/manifest.json").read_text("utf-8"))["images"]
+        Path("parts.json").write_text(json.dumps(coco(drawn)), encoding="utf-8")
+        (folder / "car-parts").mkdir()
+        shutil.copytree("photos", "car-parts/images")
+        shutil.copy("parts.json", "car-parts/annotations.json")
+        cars = [row["file"] for row in drawn if row["label"] == "car"]
+        (folder / "cars").mkdir()
+        for file in cars:
+            shutil.copy(f"photos/{file}", "cars")
+        shutil.copy(f"photos/{cars[0]}", "car.png")
+        shutil.copy(f"photos/{cars[0]}", "dog.jpg")
+        with tarfile.open("shard-0.tar", "w") as tar:
+            for row in drawn:
+                tar.add(f"photos/{row['file']}", arcname=row["file"])
+        Path("mine.py").write_text(NET, encoding="utf-8")
+        namespace: dict[str, object] = {}
+        exec(NET, namespace)  # noqa: S102 - the text of our own network
+        torch.save(namespace["make"]().state_dict(), "w.pth")  # type: ignore[operator]
+        import zoo.scenes
+
+        shutil.copy(Path(zoo.scenes.__file__).with_name("scenes.safetensors"), ".")
+        for name, text in (("stories", "A dog ran."), ("about", "Anna has a puppy."), ("other", "Tom sat.")):
+            Path(f"{name}.txt").write_text("<|endoftext|>".join([text] * 30), encoding="utf-8")
+    return folder
+
+
+def coco(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """The boxes of the parts as a COCO file; those of windows in turn as two categories."""
+    annotations = []
+    for number, row in enumerate(images):
+        for part in row["parts"]:
+            x0, y0, x1, y1 = part["box"]
+            category = {"wheel": 0, "window": 1 + number % 2}.get(part["name"])
+            if category is not None and x1 > x0 and y1 > y0:
+                outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+                annotations.append({"image_id": number, "category_id": category, "segmentation": outline})
+    return {
+        "images": [{"id": n, "file_name": row["file"], "width": 64, "height": 64} for n, row in enumerate(images)],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(("wheel", "front_glass", "back_glass"))],
+        "annotations": [{"id": n, **row} for n, row in enumerate(annotations)],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", list(examples()))
+def test_an_example_of_the_help_runs(workspace: Path, example: str) -> None:
+    name = next(n for n in sorted(COMMANDS, key=len, reverse=True) if example.startswith(n))
+    for pattern, smaller in SMALLER.items():
+        example = re.sub(pattern, smaller, example)
+    with at(workspace):
+        ran = run([*shlex.split(example), *shlex.split(CHEAPER.get(name, ""))])
+    assert ran.code == 0, (example, ran.err)
