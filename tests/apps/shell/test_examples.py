@@ -46,7 +46,8 @@ SMALLER = {
     r"make (all|zoom-in)": "make E13",
     r"--samples \d+": "--samples 2",
     r"~(parts|topk):\d+": r"~\1:3",
-    r"--(latent|channel) \d+": r"--\1 5",
+    r"--latent \d+": "--latent 5",
+    r"--channel \d+": "--channel 11",
     r"--at 5,7": "--at 3,4",
 }
 """In the text of an example -> what fits the built-in network, and costs little."""
@@ -121,8 +122,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         import zoo.scenes
 
         shutil.copy(Path(zoo.scenes.__file__).with_name("scenes.safetensors"), ".")
-        for name, text in (("stories", "A dog ran."), ("about", "Anna has a puppy."), ("other", "Tom sat.")):
-            Path(f"{name}.txt").write_text("<|endoftext|>".join([text] * 30), encoding="utf-8")
+        texts = ["A dog ran.", "Anna has a puppy.", "Tom sat."]
+        for name, those in (("stories", texts), ("about", texts[1:2]), ("other", texts[2:])):
+            Path(f"{name}.txt").write_text("<|endoftext|>".join(those * 20), encoding="utf-8")
     return folder
 
 
