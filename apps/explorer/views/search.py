@@ -106,21 +106,16 @@ def _by_concept(at: Location, query: str) -> Export | None:
     findings = page_frame.background_result(
         ("find", model.digest, str(name), positive.digest, negative.digest, tuple(searched)),
         f"comparing {len(positive):,} images with {name} to {len(negative):,} without",
-        lambda report: find(
-            model, positive=positive, negative=negative, layers=searched, intervals=20, progress=report
-        ),
-        model=model,
-        folder=at.results,
-    )
+        lambda bar: find(model, positive=positive, negative=negative, layers=searched, intervals=20, progress=bar),
+        model=model, folder=at.results,
+    )  # fmt: skip
     if findings is None:
         return None
-    st.caption(
-        plain(
-            f"{len(positive):,} images with {name}, {len(negative):,} without. AUC: probability that an image with it "
-            f"activates the unit more than one without, on the half of the images that did not rank the units; "
-            f"with labels shuffled the best unit has {findings.chance:.3f}."
-        )
-    )
+    st.caption(plain(
+        f"{len(positive):,} images with {name}, {len(negative):,} without. AUC: probability that an image with it "
+        f"activates the unit more than one without, on the half of the images that did not rank the units; "
+        f"with labels shuffled the best unit has {findings.chance:.3f}."
+    ))  # fmt: skip
     labels = state.names_of(at)
     tiles = [
         unit_tile(at, row.unit, labels, f"{row.auc:.3f}", mark="" if row.auc > findings.chance else "faint")
@@ -130,9 +125,8 @@ def _by_concept(at: Location, query: str) -> Export | None:
     rows: list[dict[str, Any]] = [
         {"unit": r.unit, "auc": r.auc, "low": r.low, "high": r.high, "chance": findings.chance} for r in findings.rows
     ]
-    return Export(
-        f"find-{name}", lambda: plot.auc_table(findings, title=f"{name} in {model.name}"), lambda: rows, lambda: rows
-    )
+    title = f"{name} in {model.name}"
+    return Export(f"find-{name}", lambda: plot.auc_table(findings, title=title), lambda: rows, lambda: rows)
 
 
 def _python(at: Location) -> str:
