@@ -3,8 +3,8 @@
     python benchmarks/landmark.py                  # one dictionary in full, then eight others in short
     python benchmarks/landmark.py --seeds 0        # the first part only
 
-The latent is the one that best separates stories about the landmark from others (`sae.steering.search`). Random active
-latents, steered in the same way, are the control of every number. About twenty minutes of two cores.
+The latent is the one that best separates stories about the landmark from others (`sae.steering.search`). Steps as long
+along random active latents are the control of every number. About twenty minutes of two cores.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import torch  # noqa: E402
 
 import sae  # noqa: E402
 from benchmarks._tables import header, row  # noqa: E402
+from sae.data.site import Function  # noqa: E402
 from sae.language import LanguageSite, gates, known_features  # noqa: E402
-from sae.steering import LatentEdit, Maxima, maxima, search, steer  # noqa: E402
+from sae.steering import EqualStep, LatentEdit, Maxima, maxima, search, steered  # noqa: E402
 from zoo import tales  # noqa: E402
 from zoo.networks.language import load_language  # noqa: E402
 
@@ -67,13 +68,18 @@ class Subject:
             "where any gate fires": [{"when": gate.when} for gate in self.gates],
         }
 
-    def steered(self, way: Way, latent: int, factor: float, prompts: Sequence[str]) -> tuple[float, float]:
-        """Share of texts with the landmark, and of grammatical sentences, with a latent steered."""
-        return self.write([LatentEdit(latent, "set", factor, "max", **options) for options in way], prompts)
+    def steered(self, way: Way, factor: float, prompts: Sequence[str], other: int | None = None) -> tuple[float, float]:
+        """Share of texts with the landmark, and of grammatical sentences, with the latent steered.
 
-    def write(self, edits: Sequence[LatentEdit], prompts: Sequence[str]) -> tuple[float, float]:
+        Or with a step as long along another latent.
+        """
+        edits = [LatentEdit(self.latent, "set", factor, "max", **options) for options in way]
+        own = steered(self.site, self.sae, edits, maxima=self.maxima if edits else None)
+        return self.write(own if other is None else EqualStep.of_latents(own, {self.latent: other}), prompts)
+
+    def write(self, function: Function, prompts: Sequence[str]) -> tuple[float, float]:
         """Share of texts with the landmark, and of grammatical sentences."""
-        with steer(self.site, self.sae, list(edits), maxima=self.maxima if edits else None):
+        with self.site.replaced(function):
             texts = [text.whole for text in self.site.generate(list(prompts), max_new_tokens=40, seed=3)]
         mentions_it = float(np.mean([tales.mentions(text) > 0 for text in texts]))
         return mentions_it, float(np.mean([tales.parses(text) for text in texts]))
@@ -96,7 +102,7 @@ def in_full(subject: Subject, options: argparse.Namespace) -> None:
         (PROMPT, [PROMPT] * options.texts, options.factors),
         ("stories about other landmarks, cut before the next place", elsewhere(options.texts), (1.0, 5.0, 7.0, 10.0)),
     ):
-        share, right = subject.write([], prompts)
+        share, right = subject.steered([], 0.0, prompts)
         print(f"\n{title}: unsteered {percent(share)} of {len(prompts)} texts, {percent(right)} of sentences")
         for name, way in subject.ways().items():
             if name == ONE_TOKEN and prompts[0] != PROMPT:
@@ -104,8 +110,8 @@ def in_full(subject: Subject, options: argparse.Namespace) -> None:
             header(f"\n{name}, factor", "texts with the landmark", "random latents, median (most)",
                    "grammatical sentences", "random latents, median")  # fmt: skip
             for factor in factors:
-                share, right = subject.steered(way, subject.latent, factor, prompts)
-                control = np.array([subject.steered(way, i, factor, prompts) for i in subject.random])
+                share, right = subject.steered(way, factor, prompts)
+                control = np.array([subject.steered(way, factor, prompts, i) for i in subject.random])
                 beside = f"{percent(np.median(control[:, 0]))} ({percent(control[:, 0].max())})"
                 row(f"{factor:g}", percent(share), beside, percent(right), percent(np.median(control[:, 1])))
 
@@ -127,7 +133,7 @@ def in_short(subject: Subject, seed: int, options: argparse.Namespace) -> None:
     """A row for a dictionary."""
     cells = []
     for way in subject.ways().values():
-        shares = [subject.steered(way, subject.latent, factor, [PROMPT] * options.texts) for factor in (5.0, 10.0)]
+        shares = [subject.steered(way, factor, [PROMPT] * options.texts) for factor in (5.0, 10.0)]
         cells.append(" / ".join(percent(share) for share, _ in shares) + f" ({percent(shares[1][1])})")
     best, following = subject.search.rows[:2]
     row(seed, subject.latent, f"{best.auc:.3f}", f"{following.auc:.3f}", len(subject.gates), *cells)

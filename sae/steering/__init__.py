@@ -12,7 +12,7 @@ from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sae.steering.active_latents import ActiveLatent, Inspection, inspect
-    from sae.steering.apply import steer, steered
+    from sae.steering.apply import EqualStep, steer, steered
     from sae.steering.bases import Channels
     from sae.steering.edits import LatentEdit, Steering, When
     from sae.steering.latent_search import (
@@ -31,6 +31,7 @@ else:
 __all__ = [
     "ActiveLatent",
     "Channels",
+    "EqualStep",
     "Inspection",
     "LatentEdit",
     "LatentFinding",

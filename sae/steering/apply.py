@@ -221,6 +221,37 @@ class Steered:
         return torch.cat(parts).to(acts).view_as(acts)
 
 
+class EqualStep:
+    """The steps of edits taken along other directions, as long at every position: a control of the same size.
+
+    An edit adds its change of a latent times the latent's write direction; this adds the same change times another
+    direction of that length, where and when the edit would.
+
+    Args:
+        edit: of `steered`.
+        along: `(d,)` of any length, for each latent that it edits.
+
+    >>> control = EqualStep(steered(site, s, {7: 2.0}), {7: torch.randn(site.d)})  # doctest: +SKIP
+    >>> with site.replaced(control): model(images)  # doctest: +SKIP
+    """
+
+    def __init__(self, edit: Steered, along: Mapping[int, Tensor]) -> None:
+        self.edit, self._columns = edit, [edit.reading.columns[latent] for latent in along]
+        rows = torch.stack([row.detach() for row in along.values()])
+        lengths = edit.reading.write(rows)[self._columns].norm(dim=1, keepdim=True)
+        self._steps = rows / rows.norm(dim=1, keepdim=True) * lengths
+
+    @classmethod
+    def of_latents(cls, edit: Steered, others: Mapping[int, int]) -> EqualStep:
+        """Along the write directions of other latents, one for each latent that is edited."""
+        write = edit.basis.write
+        return cls(edit, {latent: write[other] for latent, other in others.items()})
+
+    def __call__(self, acts: Tensor) -> Tensor:
+        moved: Tensor = acts + self.edit.shift(acts)[..., self._columns] @ self._steps.to(acts)
+        return moved.to(acts.dtype)
+
+
 class LatentReader:
     """Reads some latents of activations, and caches the last: variants over the same activations read them once.
 

@@ -1,8 +1,9 @@
 """How well steering works: its effect on target, its side effects and its cost in capability, factor by factor.
 
 After "Evaluating feature steering" (Durmus et al. 2024): a latent is set to multiples of its largest activation, from
--20 to 20. The range of factors at which capability holds is the sweet spot. Random latents are steered alongside as
-the control of every curve.
+-20 to 20. The range of factors at which capability holds is the sweet spot. The control of every curve takes the
+same step, as long at every position, along the write directions of random latents, along random directions and
+principal components.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,11 @@ from torch import Tensor
 from circuits.common.provenance import provenance
 from circuits.network.basis import Basis
 from sae.data.activations import opened
-from sae.data.site import Function, Site
+from sae.data.site import Function, Site, chosen
 from sae.errors import SAEError
 from sae.evaluation.evaluate import PredictionTally
-from sae.steering.apply import LatentReader
+from sae.seeding import CONTROL, generator
+from sae.steering.apply import EqualStep, LatentReader
 from sae.steering.bases import Dictionary, address_of, basis_at, check_latent
 from sae.steering.edits import LatentEdit, When
 from sae.steering.max_activations import Maxima, describe_inputs
@@ -32,6 +35,9 @@ from sae.steering.side_effects import STEP, EditTemplate, Numbers, SideEffects, 
 from sae.steering.study_result import Curve, Study, sweet_spot
 from sae.steering.study_settings import FACTORS, Measure, StudySettings, Writing
 from zoo.progress import Progress, reporter
+
+_FEW = 100
+"""Inputs that principal components are of."""
 
 
 @torch.no_grad()
@@ -91,9 +97,17 @@ def study(
     conditions = _absolute(settings.when, basis, maxima)
     reader = LatentReader(basis, {*latents, *(condition.latent for condition in conditions)})
     template = EditTemplate(site, basis, settings.kind, settings.positions, conditions, reader)
-    steered = [
-        template.at_factor(i, factor, peak) for i, peak in zip(latents, peaks, strict=True) for factor in factors
-    ]
+    own = [template.at_factor(latent, factor, peaks[0]) for factor in factors]
+    aside = _directions(site, inputs, settings, batch_size)
+    equal = [basis.write[i].detach() for i in control] if settings.step == "equal" else []
+    steered: list[Function] = [*own]
+    if settings.step == "own":
+        steered += [
+            template.at_factor(i, factor, peak)
+            for i, peak in zip(control, peaks[1:], strict=True)
+            for factor in factors
+        ]
+    steered += [EqualStep(edit, {latent: along}) for along in (*equal, *aside.values()) for edit in own]
     perturbed = [
         template.perturbed(i, sign * step * peak, sign * scale)
         for i, peak in zip(latents, peaks, strict=True)
@@ -108,11 +122,12 @@ def study(
         judged = outcomes if held_out is None else _run(
             site, held_out, steered, None, metric, batch_size, lambda done, _: report(len(inputs) + done, total)
         )  # fmt: skip
-    shape = (len(latents), len(factors))
-    capability = _curve(metric.name, metric.values(judged.predictions), shape)
+    shape = (len(latents) + len(aside), len(factors))
+    split = partial(_curve, shape=shape, random=len(control))
+    capability = split(metric.name, metric.values(judged.predictions))
     beside: list[Curve] = []
     if writing is not None:
-        effect, *beside = _written(site, writing, steered, shape, seed)
+        effect, *beside = _written(site, writing, steered, split, seed)
         if judged_by_text:
             swapped = [curve.what for curve in beside].index(str(settings.capability))
             capability, beside[swapped] = beside[swapped], capability
@@ -127,12 +142,12 @@ def study(
     slopes = outcomes.scores[len(steered) + 1 :].reshape(len(latents), len(template.steps), 2, -1)
     slopes = (slopes[:, :, 0] - slopes[:, :, 1]) / (2 * STEP)  # central differences
     if targets is not None:
-        targets_of = [list(targets)] * len(latents)
+        targets_of = [list(targets)] * shape[0]
     else:  # of each latent its own: the outcome that it increases most
         targets_of = [[int((row[column] - clean).argmax())] for row in scores]
     first_order = None
     if writing is None:
-        effect = _on_target(outcomes, targets_of, settings.measure, shape, own_targets=targets is None)
+        effect = _on_target(outcomes, targets_of, settings.measure, split, shape, own_targets=targets is None)
         if settings.measure == "score":
             first_order = effect.clean + np.array(
                 [template.first_order(slopes[0], f)[targets_of[0]].mean() for f in factors]
@@ -147,7 +162,7 @@ def study(
     }
     if template.latents_interact:
         effects["latents"] = on_latents(
-            site, s, latent, steered[column], control, inputs, factor, name=settings.name, batch_size=batch_size
+            site, s, latent, own[column], control, inputs, factor, name=settings.name, batch_size=batch_size
         )
     if downstream is not None:
         effects["downstream"] = on_downstream(
@@ -156,6 +171,8 @@ def study(
         )  # fmt: skip
     write = basis.write.detach().double().cpu()
     lengths = [float(write[i].norm()) * peak for i, peak in zip(latents, peaks, strict=True)]
+    if settings.step == "equal":
+        lengths = lengths[:1] * len(latents)
     units = [address_of(i, s, site, settings.name) for i in latents]
     return Study(
         unit=units[0],
@@ -181,7 +198,26 @@ def study(
         measured_on=maxima.inputs,
         provenance=provenance(weights=site.metadata.get("weights_digest"), dictionary=maxima.dictionary, seed=seed),
         beside=tuple(beside),
+        step=settings.step,
+        directions=tuple(aside),
     )
+
+
+def _directions(site: Site, inputs: Any, settings: StudySettings, batch_size: int) -> dict[str, Tensor]:
+    """Name -> `(d,)`: random directions and principal components of the activations on some of the inputs."""
+    random = generator(settings.seed, CONTROL, 3)
+    named = {f"random direction {i + 1}": torch.randn(site.d, generator=random) for i in range(settings.directions)}
+    if settings.components:
+        some = inputs if len(inputs) <= _FEW else chosen(inputs, range(_FEW))
+        vectors = torch.cat(
+            [block.vectors.float().cpu() for block in site.blocks(some, batch_size=batch_size)]
+        ).double()
+        vectors -= vectors.mean(dim=0)
+        axes = torch.linalg.eigh(vectors.T @ vectors).eigenvectors.flip(1).T[: settings.components]
+        reach = (vectors @ axes.T).pow(3).sum(dim=0)  # the side on which activations reach farther
+        for i, axis in enumerate(axes * torch.where(reach < 0, -1.0, 1.0)[:, None]):
+            named[f"principal component {i + 1}"] = axis.float()
+    return named
 
 
 def _absolute(when: When | Sequence[When], basis: Basis, maxima: Maxima) -> tuple[When, ...]:
@@ -249,8 +285,8 @@ def _run(
 
 
 def _on_target(
-    outcomes: _Outcomes, targets_of: Sequence[Sequence[int]], measure: Measure, shape: tuple[int, int],
-    *, own_targets: bool,
+    outcomes: _Outcomes, targets_of: Sequence[Sequence[int]], measure: Measure, split: Callable[[str, Numbers], Curve],
+    shape: tuple[int, int], *, own_targets: bool,
 ) -> Curve:  # fmt: skip
     def value(row: int, targets: Sequence[int]) -> float:
         if measure == "log_probability" and outcomes.targets is not None:
@@ -267,11 +303,11 @@ def _on_target(
     clean = value(0, targets_of[0])
     if own_targets:  # each starts from another clean value: shift all to start from that of the studied latent
         rows[1:] += clean - np.array([[value(0, targets)] for targets in targets_of[1:]])
-    return Curve(measure, clean, rows[0], rows[1:])
+    return split(measure, np.array([clean, *rows.flatten()]))
 
 
 def _written(
-    site: Any, writing: Writing, variants: Sequence[Function], shape: tuple[int, int], seed: int
+    site: Any, writing: Writing, variants: Sequence[Function], split: Callable[[str, Numbers], Curve], seed: int
 ) -> list[Curve]:  # fmt: skip
     """The effect on generated texts, then the numbers beside it, all of the same texts."""
     if not hasattr(site, "generate"):
@@ -286,13 +322,13 @@ def _written(
         return [float(np.mean([function(text.whole) for text in texts])) for function in functions.values()]
 
     rows = np.array([values(variant) for variant in (None, *variants)], dtype=np.float64)
-    return [_curve(name, rows[:, i], shape) for i, name in enumerate(functions)]
+    return [split(name, rows[:, i]) for i, name in enumerate(functions)]
 
 
-def _curve(name: str, values: Numbers, shape: tuple[int, int]) -> Curve:
-    """A curve from the value of the unsteered network, then those of each latent at all factors."""
+def _curve(name: str, values: Numbers, *, shape: tuple[int, int], random: int) -> Curve:
+    """A curve from the value of the unsteered network, then those of each latent and direction at all factors."""
     rows = values[1 : shape[0] * shape[1] + 1].reshape(shape)
-    return Curve(name, float(values[0]), rows[0], rows[1:])
+    return Curve(name, float(values[0]), rows[0], rows[1 : 1 + random], rows[1 + random :])
 
 
 __all__ = ["FACTORS", "Curve", "Study", "StudySettings", "Writing", "study", "sweet_spot"]

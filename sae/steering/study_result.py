@@ -20,12 +20,14 @@ class Curve(Result):
     Attributes:
         what: name of the number; clean: its value in the unsteered network.
         values: `(factors,)`; random: `(latents, factors)` the same for random latents.
+        directions: `(directions, factors)` the same for random directions and principal components.
     """
 
     what: str
     clean: float
     values: Numbers
     random: Numbers
+    directions: Numbers = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,8 @@ class Study(Result):
         sweet_spot: range of factors around the one that changes least at which capability holds, or None.
         at: factor at which side effects are measured; side_effects: by the kind of unit that changes.
         control: addresses of the random latents; control_lengths: length of a step of one factor of each.
+        step: whether the control takes steps of "equal" length, or of its "own" maxima; directions: names of the random
+            directions and principal components in the control.
         inputs, held_out: name, number and digest; measured_on: the same of the inputs of the maxima.
     """
 
@@ -70,9 +74,14 @@ class Study(Result):
     measured_on: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[Curve, ...] = ()
+    step: str = "own"
+    directions: tuple[str, ...] = ()
 
     def beaten(self, factor: float | None = None) -> float:
-        """Share of the random latents whose effect on target at a factor (default: `at`) is smaller.
+        """Share of the random latents, directions and components whose effect on target at a factor is smaller.
+
+        Args:
+            factor: default `at`.
 
         Raises:
             SAEError: no such factor was studied.
@@ -81,7 +90,8 @@ class Study(Result):
         if factor not in self.factors:
             raise SAEError(f"factor {factor} was not studied; there are {', '.join(f'{f:g}' for f in self.factors)}")
         column = self.factors.index(factor)
-        return float((self.effect.random[:, column] < self.effect.values[column]).mean())
+        control = [*self.effect.random[:, column], *(row[column] for row in self.effect.directions)]
+        return float((np.array(control) < self.effect.values[column]).mean())
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -11,7 +11,7 @@ import numpy as np
 from sae.checks import whole
 from sae.errors import SAEError, shorten
 from sae.steering.edits import When
-from zoo.common.checks import one_of
+from zoo.common.checks import one_of, whole_number
 
 FACTORS = (-20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
 Measure: TypeAlias = Literal["probability", "log_probability", "score"]
@@ -60,6 +60,11 @@ class StudySettings:
         at: factor at which side effects are measured (default: the largest in the sweet spot that changes
             anything; without a sweet spot the smallest above the factor of no change).
         random: number of random active latents in the control.
+        step: of the control: "equal", the very step of the studied latent at every position, along the write direction
+            of the random one; or "own", the same factors of the random latent's own maximum. Where maxima differ, and
+            lengths of write directions, "own" compares a long step with short ones.
+        directions, components: numbers of random directions, and of the first principal components of the activations
+            (in the sense in which activations reach farther), along which the equal step is taken as well.
         name: name of the basis in addresses.
         batch_size: inputs per forward pass.
         seed: of the random latents, and of generated texts.
@@ -78,6 +83,9 @@ class StudySettings:
     tolerance: float = 0.05
     at: float | None = None
     random: int = 8
+    step: Literal["equal", "own"] = "equal"
+    directions: int = 4
+    components: int = 2
     name: str = "sae"
     batch_size: int = 32
     seed: int = 0
@@ -94,6 +102,9 @@ class StudySettings:
         if self.at is not None and float(self.at) not in self.factors:
             raise SAEError(f"at={self.at} is none of the factors {', '.join(f'{f:g}' for f in self.factors)}")
         whole("random", self.random)
+        one_of("step", self.step, ("equal", "own"), error=SAEError)
+        for name in ("directions", "components"):
+            whole_number(name, getattr(self, name), least=0, error=SAEError)
 
     @property
     def neutral(self) -> float:

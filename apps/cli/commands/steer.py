@@ -72,6 +72,13 @@ class Steer(ImageOptions):
     """A later layer, to look for side effects there, too."""
     random: int = 8
     """Random latents to compare with."""
+    step: Literal["equal", "own"] = "equal"
+    """What they are steered by: equal, a step as long as that of the unit at every position; or own, the same
+    multiples of their own largest activations."""
+    directions: int = 4
+    """Random directions to compare with, in steps as long."""
+    components: int = 2
+    """Principal components of the activations to compare with, in steps as long."""
     text: str | None = None
     """Texts, of a language model: a file, or tales:100. By default tales:40@1 for the model tales."""
     maxima: str | None = None
@@ -97,6 +104,7 @@ class Steer(ImageOptions):
         if self.random < 1:
             raise UsageError(f"--random is at least 1, not {self.random}: without a control an effect means nothing")
         self.check_least("tokens", "samples")
+        self.check_least("directions", "components", least=0)
         unit = Unit.parse(self.address)
         if unit.index is None:
             raise UsageError(f"{self.address} is a whole layer: name one unit, {self.address}:7 for example")
@@ -194,8 +202,9 @@ class Steer(ImageOptions):
             result = study(
                 site, basis, latent, inputs, factors=factors, kind=self.kind, positions=positions, when=when,
                 targets=self._writing(site) or list(self.target_class) or None, measure=self.measure, capability=able,
-                tolerance=self.tolerance, maxima=maximum, random=self.random, downstream=later, name=name,
-                seed=self.seed, **reporting(report),
+                tolerance=self.tolerance, maxima=maximum, random=self.random, step=self.step,
+                directions=self.directions, components=self.components, downstream=later, name=name, seed=self.seed,
+                **reporting(report),
             )  # fmt: skip
         unit: Literal["absolute", "max"] = "absolute" if self.kind == "scale" else "max"
 
@@ -282,6 +291,19 @@ def _token(text: str) -> int:
     return int(text)
 
 
+def _controls(result: Study) -> str:
+    text = f"random: {len(result.control)} random units, 5 to 95 %, "
+    if result.step == "own":
+        text += "by the same multiples of their own largest activations"
+    else:
+        text += "in steps as long at every position"
+    components = sum(name.startswith("principal") for name in result.directions)
+    if result.directions:
+        text += f"; directions: {len(result.directions) - components} random, {components} principal components"
+        text += ", in steps as long"
+    return text
+
+
 def _show(console: Console, result: Study) -> None:
     import numpy as np
 
@@ -292,16 +314,21 @@ def _show(console: Console, result: Study) -> None:
     for i, factor in enumerate(result.factors):
         low, high = np.quantile(result.effect.random[:, i], [0.05, 0.95])
         able_low, able_high = np.quantile(result.capability.random[:, i], [0.05, 0.95])
+        aside = [row[i] for row in result.effect.directions]
         spot = result.sweet_spot
         inside = spot is not None and spot[0] <= factor <= spot[1]
         rows.append([
             f"{factor:g}", f"{result.effect.values[i]:.3f}", f"{low:.3f} .. {high:.3f}",
+            *([f"{min(aside):.3f} .. {max(aside):.3f}"] if aside else []),
             f"{result.capability.values[i]:.3f}", f"{able_low:.3f} .. {able_high:.3f}", "yes" if inside else "",
         ])  # fmt: skip
-    rows.append(["unsteered", f"{result.effect.clean:.3f}", "", f"{result.capability.clean:.3f}", "", ""])
+    between = [""] * bool(result.directions)
+    rows.append(["unsteered", f"{result.effect.clean:.3f}", "", *between, f"{result.capability.clean:.3f}", "", ""])
     label = target if result.effect.what == target else f"{result.effect.what} of {target}"
-    columns = ["factor", label, "random", result.capability.what, "random", "sweet spot"]
-    console.print(table(columns, rows, right="rrrrr "))
+    named = ["directions"] * bool(result.directions)
+    columns = ["factor", label, "random", *named, result.capability.what, "random", "sweet spot"]
+    console.print(table(columns, rows, right="rrr" + "r" * len(named) + "rr "))
+    console.print(Text(_controls(result), style="dim"))
     for name, effects in result.side_effects.items():
         control = effects.control[np.isfinite(effects.control)]
         beside = f", by random latents {control.min():.2f} to {control.max():.2f}" if len(control) else ""

@@ -104,7 +104,7 @@ def probabilities(comparison: Comparison) -> Any:
 
 
 def dose_chart(doses: DoseResponse, target: int, name: str) -> Any:
-    """Probability of a class over the dose: of the edits, and of the same edits of random units as a band."""
+    """Probability of a class over the dose: of the edits, and of steps as long along random units as a band."""
     x, random, skip = list(doses.doses), 100 * doses.random[:, :, target], {"hoverinfo": "skip"}
     outline = [*random.max(axis=0), *random.min(axis=0)[::-1]]
     band = {"fill": "toself", "fillcolor": "rgba(143,138,130,0.22)", "mode": "none", **skip}

@@ -1,4 +1,4 @@
-"""Control of steering: the same edits, of random units."""
+"""Control of steering: steps as long, along the directions of random units."""
 
 from __future__ import annotations
 

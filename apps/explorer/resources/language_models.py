@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from circuits.errors import CircuitsError, shorten
 from sae.architectures.base import SAE
 from sae.language import Activity, Continuation, LanguageSite, Texts, activity, open_texts
 from sae.language.latent_examples import pieces, promoted
-from sae.steering import LatentEdit, Maxima, maxima, steer, steered
+from sae.steering import EqualStep, LatentEdit, Maxima, maxima, steered
 from zoo.common.files import write_text_atomically
 from zoo.common.reading import fits, read_json
 from zoo.networks.language import TALES, LanguageModel, load_language
@@ -262,7 +262,7 @@ def promoted_tokens(at: LanguageLocation, latents: Sequence[int]) -> dict[int, t
 
 @dataclass(frozen=True, eq=False)
 class Generations:
-    """Continuations of a prompt: unsteered, steered, and with the same edits of random latents.
+    """Continuations of a prompt: unsteered, steered, and with steps as long along random latents.
 
     Attributes:
         before, after, random: a few texts each, sampled with the same random numbers.
@@ -279,7 +279,7 @@ def generate(
     at: LanguageLocation, edits: Sequence[LatentEdit], top: Maxima, prompt: str, *, texts: int, tokens: int, seed: int,
     control: int, progress: Progress = None,
 ) -> Generations:  # fmt: skip
-    """Continue a prompt, unsteered, steered, and with the same edits of random latents.
+    """Continue a prompt, unsteered, steered, and with steps as long along the directions of random latents.
 
     Args:
         at: the model; edits: of its latents; top: their maxima.
@@ -290,11 +290,10 @@ def generate(
         SAEError: edits that cannot be applied, a prompt that is too long, or a model without a head.
     """
     units = random_units(edits, top)[control]
-    controls = [replace(edit, latent=units[edit.latent]) for edit in edits]
+    own = steered(at.site, at.sae, list(edits), maxima=top)
     groups: list[tuple[Continuation, ...]] = []
-    for applied in ([], list(edits), controls):
-        peaks = top if applied else None
-        with reporter(progress, "tokens") as report, steer(at.site, at.sae, applied, maxima=peaks):
+    for applied in (steered(at.site, at.sae, []), own, EqualStep.of_latents(own, units)):
+        with reporter(progress, "tokens") as report, at.site.replaced(applied):
 
             def of_three(done: int, total: int, before: int = len(groups), report: Any = report) -> None:
                 report(before * total + done, 3 * total)

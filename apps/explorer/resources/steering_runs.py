@@ -1,9 +1,9 @@
-"""Effects of edits on an image, and dose-response curves beside the same edits of random units."""
+"""Effects of edits on an image, and dose-response curves beside steps as long along random units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from circuits.network.hooks import capture
 from circuits.network.model import Model
 from sae.data.site import Function
 from sae.data.vision_site import VisionSite
-from sae.steering import Channels, LatentEdit, Maxima, maxima, steered
+from sae.steering import Channels, EqualStep, LatentEdit, Maxima, maxima, steered
 from sae.steering.max_activations import describe_inputs
 from zoo.images.sources import Images
 from zoo.progress import Progress
@@ -189,7 +189,7 @@ class DoseResponse:
 
     Attributes:
         doses: shares of the edits, from 0.
-        values: mean probability of each class, `(doses, classes)`; random: the same for edits of random units,
+        values: mean probability of each class, `(doses, classes)`; random: the same for steps as long of random units,
             `(controls, doses, classes)`.
         same, random_same: share of the images whose predicted class is that of the unedited network, `(doses,)` and
             `(controls, doses)`.
@@ -210,17 +210,17 @@ class DoseResponse:
 def dose_response(
     site: SteeringSite, edits: Sequence[LatentEdit], peaks: Maxima, images: Images, progress: Progress = None
 ) -> DoseResponse:
-    """Effects of the edits at doses from 0 to 2, and of the same edits of random units.
+    """Effects of the edits at doses from 0 to 2, and of steps as long along the directions of random units.
 
     An activation x that the edits turn into y becomes x + t (y - x). Conditions do not change. Random units are
-    sampled from the active ones, and edited in multiples of their own maxima where the edits have that unit.
+    sampled from the active ones.
 
     Raises:
         SAEError: edits that cannot be applied, or no other unit that is active.
     """
     units = random_units(edits, peaks)
-    recipes = [list(edits), *([replace(edit, latent=row[edit.latent]) for edit in edits] for row in units)]
-    functions = [steered(site.vision, site.basis, recipe, maxima=peaks) for recipe in recipes]
+    own = steered(site.vision, site.basis, list(edits), maxima=peaks)
+    functions: list[Function] = [own, *(EqualStep.of_latents(own, row) for row in units)]
     scaled = [_share(function, t) for function in functions for t in DOSES[1:]]
     totals: list[Any] = [0.0] * (len(scaled) + 1)
     same = np.zeros(len(scaled) + 1)
@@ -234,9 +234,10 @@ def dose_response(
             totals[i] = totals[i] + logits.double().softmax(dim=1).sum(dim=0).cpu().numpy()
             same[i] += int((logits.argmax(dim=1) == first).sum())
     rows = np.stack(totals) / count
-    shaped = rows[1:].reshape(len(recipes), len(DOSES) - 1, -1)
-    curves = np.concatenate([np.broadcast_to(rows[0], (len(recipes), 1, rows.shape[1])), shaped], axis=1)
-    same_shares = np.concatenate([np.ones((len(recipes), 1)), same[1:].reshape(len(recipes), -1) / count], axis=1)
+    ways = len(functions)
+    shaped = rows[1:].reshape(ways, len(DOSES) - 1, -1)
+    curves = np.concatenate([np.broadcast_to(rows[0], (ways, 1, rows.shape[1])), shaped], axis=1)
+    same_shares = np.concatenate([np.ones((ways, 1)), same[1:].reshape(ways, -1) / count], axis=1)
     replacements = tuple(tuple(row.values()) for row in units)
     return DoseResponse(DOSES, curves[0], curves[1:], same_shares[0], same_shares[1:], replacements, count)
 

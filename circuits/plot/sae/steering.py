@@ -42,8 +42,9 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
 
     What else was measured of the texts written (`Study.beside`) has a panel each, in the same row.
 
-    Gray is what random latents do (each a thin line, the band from the 5 % to the 95 % quantile), the dashed line the
-    network unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
+    Gray is what steps of equal length along the write directions of random latents do (each a thin line, the band from
+    the 5 % to the 95 % quantile), blue along random directions and principal components, the dashed line the network
+    unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
     predicted; on the dotted line the prediction is exact, rings mark directions nearer than chance.
 
     Args:
@@ -86,8 +87,15 @@ def _about(study: Any) -> str:
     chosen = " (most increased; each random one has its own)" if study.chosen else ""
     return (
         f"{how} {unit} {extent}; target {target}{chosen}; {study.inputs.get('count')} inputs, "
-        f"{len(study.control)} random {_kind(study)}"
+        f"{len(study.control)} random {_kind(study)}{_step(study)}"
     )
+
+
+def _step(study: Any) -> str:
+    if getattr(study, "step", "own") == "own":
+        return ", in multiples of their own maxima"
+    aside = len(study.directions)
+    return (f" and {aside} other directions" if aside else "") + ", in steps of equal length"
 
 
 def _kind(study: Any) -> str:
@@ -101,6 +109,9 @@ def _by_factor(axes: Axes, study: Any, curve: Any) -> None:
     axes.fill_between(factors, low, high, color=palette.TILE, lw=0, zorder=1, label=f"random {_kind(study)}, 5 to 95 %")
     for row in random:
         axes.plot(factors, row, color=palette.REST, lw=0.6, alpha=0.6, zorder=2)
+    for i, row in enumerate(getattr(curve, "directions", ())):
+        label = "random directions, principal components" if i == 0 else None
+        axes.plot(factors, row, color=palette.INHIBITS, lw=0.6, alpha=0.6, zorder=2, label=label)
     axes.axhline(curve.clean, color=palette.INK, lw=0.9, ls=(0, (4, 3)), zorder=2, label="unsteered")
     axes.plot(factors, curve.values, color=palette.EXCITES, lw=2, marker="o", ms=4, zorder=4, label=short(study.unit))
     axes.set_xlabel("factor", fontsize=9.5)

@@ -263,7 +263,7 @@ def test_a_unit_is_steered_exported_and_sent_as_a_link(page: Any, browser: Any, 
     page.get_by_role("option", name="Multiply by").click()
     page.wait_for_url(re.compile("edits=39(:|%3A)scale"))
     quiet(page)
-    summary = page.get_by_text("edits of random units").inner_text()
+    summary = page.get_by_text("along the directions of random units").inner_text()
 
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as waiting:
@@ -280,7 +280,7 @@ def test_a_unit_is_steered_exported_and_sent_as_a_link(page: Any, browser: Any, 
     other.set_default_timeout(WAIT)
     other.goto(link)
     wait_title(other, "Steering mixed3b")
-    assert other.get_by_text("edits of random units").inner_text() == summary
+    assert other.get_by_text("along the directions of random units").inner_text() == summary
     assert other.get_by_text("39 is edited at 32 positions").is_visible()
     other.context.close()
 

@@ -53,12 +53,53 @@ def test_on_the_planted_net_the_effect_is_the_weight_times_the_step(planted: Vis
     other = known.side_effects["classes"]
     assert other.units == ("logits:1",) and other.measured[0] == pytest.approx(-2.0 * (2 * top - mean), abs=1e-3)
     assert other.predicted[0] == pytest.approx(other.measured[0], abs=1e-2)
-    # the two other channels weigh the class with -1 and 0.5
-    for row, channel, weight in zip(known.effect.random, (nets.BOUNDARY, nets.MIXTURE), (-1.0, 0.5), strict=True):
+    # the two other channels weigh the class with -1 and 0.5, and make steps as long at every position
+    step = np.array(FACTORS) * top - mean
+    for row, weight in zip(known.effect.random, (-1.0, 0.5), strict=True):
+        assert row == pytest.approx(known.effect.clean + weight * step, abs=1e-3)
+    assert known.control_lengths == (known.length, known.length)
+    # of eight controls only the first principal component, the car and a little of its evidence, does more
+    assert known.beaten(2.0) == 7 / 8 and known.beaten(-2.0) == 1 / 8
+
+
+def test_directions_make_steps_as_long(planted: VisionSite, known: Study) -> None:
+    acts = circuits.capture(planted.model, nets.clutter(12), ["objects"])["objects"]
+    step = np.array(FACTORS) * float(acts[:, nets.CAR].max()) - float(acts[:, nets.CAR].mean())
+    vectors = acts.movedim(1, -1).flatten(0, 2).double().numpy()
+    _, _, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    weights = np.zeros(3)
+    weights[[nets.CAR, nets.BOUNDARY, nets.MIXTURE]] = 2.0, -1.0, 0.5
+    names = known.directions
+    assert names == (*(f"random direction {i}" for i in range(1, 5)), "principal component 1", "principal component 2")
+    for row, axis in zip(known.effect.directions[4:], axes, strict=False):
+        along = float(weights @ axis)
+        reach = ((vectors - vectors.mean(axis=0)) @ axis) ** 3
+        assert row == pytest.approx(known.effect.clean + np.sign(reach.sum()) * along * step, abs=1e-3)
+    slopes = (known.effect.directions[:4] - known.effect.clean) / step
+    assert slopes == pytest.approx(np.repeat(slopes[:, :1], len(FACTORS), axis=1), abs=1e-3)
+    assert (np.abs(slopes) <= np.linalg.norm(weights) + 1e-3).all() and len(set(slopes[:, 0].round(4))) == 4
+    again = study(
+        planted, None, nets.CAR, nets.clutter(12), targets=[0], factors=(1,), measure="score", capability="agreement",
+        random=2, directions=1, components=0,
+    )  # fmt: skip
+    assert again.directions == ("random direction 1",)
+    assert again.effect.directions[0, 0] == known.effect.directions[0, FACTORS.index(1)]
+
+
+def test_steps_of_ones_own_are_multiples_of_ones_own_maximum(planted: VisionSite) -> None:
+    acts = circuits.capture(planted.model, nets.clutter(12), ["objects"])["objects"]
+    found = study(
+        planted, None, nets.CAR, nets.clutter(12), targets=[0], factors=FACTORS, measure="score",
+        capability="agreement", random=2, step="own", directions=0, components=0,
+    )  # fmt: skip
+    channels = (nets.BOUNDARY, nets.MIXTURE)
+    for row, length, channel, weight in zip(
+        found.effect.random, found.control_lengths, channels, (-1.0, 0.5), strict=True
+    ):
         own = acts[:, channel]
         step = np.array(FACTORS) * float(own.max()) - float(own.mean())
-        assert row == pytest.approx(known.effect.clean + weight * step, abs=1e-3)
-    assert known.beaten(2.0) == 1.0 and known.beaten(-2.0) == 0.0
+        assert row == pytest.approx(found.effect.clean + weight * step, abs=1e-3)
+        assert length == pytest.approx(float(own.max()))
 
 
 def test_channels_leave_the_others_of_their_layer_alone(known: Study) -> None:

@@ -162,8 +162,8 @@ def dose_summary(doses: DoseResponse, target: int, name: str) -> str:
     same, low, high = doses.same[at], doses.random_same[:, at].min(), doses.random_same[:, at].max()
     images = "this image" if doses.images == 1 else f"{doses.images} images"
     text = (
-        f"On {images}: {name} from {100 * clean:.1f} to {100 * own:.1f} %. {weaker} of {len(random)} edits of "
-        f"random units, each at the same multiple of its own maximum, change it less ({100 * random.min():.1f} to "
+        f"On {images}: {name} from {100 * clean:.1f} to {100 * own:.1f} %. {weaker} of {len(random)} steps "
+        f"as long, along the directions of random units, change it less ({100 * random.min():.1f} to "
         f"{100 * random.max():.1f} %)."
     )
     if doses.images > 1:

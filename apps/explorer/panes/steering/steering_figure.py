@@ -20,7 +20,7 @@ def steered_figure(comparison: Comparison, doses: DoseResponse, target: int, tit
     """
     figure = Figure(figsize=(_WIDE / canvas.DPI, _TALL / canvas.DPI), dpi=canvas.DPI, facecolor=palette.PAPER)
     over = "one image" if doses.images == 1 else f"{doses.images} images"
-    control = f"the same edits of {len(doses.random)} random units"
+    control = f"steps as long along {len(doses.random)} random units"
     head(figure, title, f"left: one image; right: {over}, beside {control}")
     _classes(figure.add_axes((0.14, 0.15, 0.33, 0.62)), comparison)
     _doses(figure.add_axes((0.58, 0.15, 0.39, 0.62)), doses, target, comparison.classes[target].split(",")[0])

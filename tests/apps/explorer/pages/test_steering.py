@@ -48,7 +48,7 @@ def test_the_page_opens_on_its_unit_ablated_on_its_top_activating_image(opened: 
     assert at.selectbox(key="edit0-kind").value == "ablate" and at.number_input(key="edit0-latent").value == 39
     top = circuits.read_scan(Path(_store(at)), "scenes").unit("mixed3b:39").top[0]
     assert at.number_input(key="image_number").value == top.image
-    assert "5 edits of random units" in texts(at), "beside a control"
+    assert "5 steps as long" in texts(at), "beside a control"
 
 
 def _store(at: AppTest) -> str:

@@ -34,7 +34,7 @@ def draw(context: FigureContext) -> FigureResult:
 
     try:
         from sae.language import LanguageSite, known_features, open_texts
-        from sae.steering import LatentEdit, maxima, steer
+        from sae.steering import EqualStep, LatentEdit, maxima, steered
         from zoo.networks.language import load_language
 
         lm = load_language(LANGUAGE)
@@ -51,16 +51,18 @@ def draw(context: FigureContext) -> FigureResult:
     strengths = maxima(s, site, open_texts(f"tales:{context.size(500, 200, 30)}@{context.seed + 5}"))
     prompts = [_PROMPT] * context.size(40, 12, 4)
 
-    def generate(latent: int, factor: float, once: bool) -> dict[str, Any]:
-        edits = [LatentEdit(latent, "set", factor, unit="max", at=(_TOKEN,) if once else "all")] if factor else []
-        with steer(site, s, edits, maxima=strengths):
+    def generate(factor: float, once: bool, other: int | None = None) -> dict[str, Any]:
+        where = (_TOKEN,) if once else "all"
+        edits = [LatentEdit(landmark.latent, "set", factor, unit="max", at=where)] if factor else []
+        own = steered(site, s, edits, maxima=strengths)
+        with site.replaced(own if other is None else EqualStep.of_latents(own, {landmark.latent: other})):
             generated = [text.whole for text in site.generate(prompts, max_new_tokens=40, seed=context.seed)]
         mentions = sum(tales.mentions(text) > 0 for text in generated) / len(generated)
         return {"texts": generated, "named": mentions, "right": sum(map(tales.parses, generated)) / len(generated)}
 
-    rows = {way: generate(landmark.latent, *way) for way in (_CLEAN, _HALF, _FULL, _DOUBLE, _ONCE)}
+    rows = {way: generate(*way) for way in (_CLEAN, _HALF, _FULL, _DOUBLE, _ONCE)}
     random_latents = strengths.random_active(context.size(6, 3, 1), exclude=[landmark.latent], seed=context.seed)
-    control = {(way, i): generate(i, *way) for way in (_FULL, _ONCE) for i in random_latents}
+    control = {(way, i): generate(*way, i) for way in (_FULL, _ONCE) for i in random_latents}
     clean, everywhere, double, once = rows[_CLEAN], rows[_FULL], rows[_DOUBLE], rows[_ONCE]
     most = {
         way: max(clean["named"], *(result["named"] for (other, _), result in control.items() if other == way))
@@ -69,7 +71,7 @@ def draw(context: FigureContext) -> FigureResult:
     drawing = text_groups_figure(
         [TextGroup(_heading("landmark", way), r["texts"][:3], r["named"], r["right"]) for way, r in rows.items()]
         + [
-            TextGroup(_heading(f"random latent {i}", way), r["texts"][:1], r["named"], r["right"])
+            TextGroup(_heading(f"along random latent {i}", way), r["texts"][:1], r["named"], r["right"])
             for (way, i), r in control.items()
             if i == random_latents[0]
         ],
@@ -82,13 +84,13 @@ def draw(context: FigureContext) -> FigureResult:
             "steered everywhere, texts name the landmark more often: share of texts",
             float(everywhere["named"]),
             float(most[_FULL]),
-            "unsteered, or the most by a random latent at its maximum",
+            "unsteered, or the most by a step as long along a random latent",
         ),
         Claim.above(
             "steered at one token, texts name the landmark more often, too: share of texts",
             float(once["named"]),
             float(most[_ONCE]),
-            "unsteered, or the most by a random latent at that token",
+            "unsteered, or the most by a step as long along a random latent",
         ),
         Claim(
             "steered everywhere, fewer sentences are grammatical: share",
