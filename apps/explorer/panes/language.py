@@ -230,7 +230,11 @@ def generations(
 def show_generations(at: LanguageLocation, generated: Generations, prompt: str) -> None:
     """The texts, side by side."""
     replaced = ", ".join(f"{new} for {old}" for old, new in generated.random_units.items())
-    sides = {"Unsteered": generated.before, "Steered": generated.after, f"A step as long: {replaced}": generated.random}
+    sides = {
+        "Unsteered": generated.before,
+        "Steered": generated.after,
+        f"Random, a step as long: {replaced}": generated.random,
+    }
     for column, (title, texts) in zip(st.columns(3, gap="medium"), sides.items(), strict=True):
         with column, st.container(border=True, height="stretch"):
             st.markdown(f"##### {plain(title)}")
