@@ -68,11 +68,11 @@ def draw(context: FigureContext) -> FigureResult:
         ),
         *[
             Claim(
-                f"at {factors[at]:g} times its maximum it raises the probability of dogs more than any random latent",
+                f"at {factors[at]:g} times its maximum it raises the probability of dogs more than random latents, in steps as long",
                 rise,
                 random_rise,
                 rise > max(random_rise, 0.0),
-                "the largest rise by a random latent",
+                "the largest rise by a step as long along a random latent",
             )
             for at, (rise, random_rise) in ((at, rises(at)) for at in (column, -1))
         ],
@@ -87,7 +87,7 @@ def draw(context: FigureContext) -> FigureResult:
     caption = (
         f"Latent {latent} of {shared.layer}, which best separates dogs from other images (AUC {auc:.2f}, "
         f"shuffled {best.chance:.2f}), set to multiples of its largest activation at all positions of {len(inputs)} "
-        f"held-out images; gray, {len(result.control)} random latents. Below, changes of other latents and of class "
+        f"held-out images; gray, steps as long along {len(result.control)} random latents. Below, changes of other latents and of class "
         f"scores against the predictions by geometry and derivative. {shared.how}."
     )
     numbers = result.describe() | {"auc": auc, "chance": best.chance, "random_widths": widths}
