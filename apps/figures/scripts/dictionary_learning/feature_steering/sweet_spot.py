@@ -68,7 +68,7 @@ def draw(context: FigureContext) -> FigureResult:
         ),
         *[
             Claim(
-                f"at {factors[at]:g} times its maximum it raises the probability of dogs more than random latents, in steps as long",
+                f"at {factors[at]:g} times its maximum it raises the probability of dogs more than random steps",
                 rise,
                 random_rise,
                 rise > max(random_rise, 0.0),
@@ -87,8 +87,8 @@ def draw(context: FigureContext) -> FigureResult:
     caption = (
         f"Latent {latent} of {shared.layer}, which best separates dogs from other images (AUC {auc:.2f}, "
         f"shuffled {best.chance:.2f}), set to multiples of its largest activation at all positions of {len(inputs)} "
-        f"held-out images; gray, steps as long along {len(result.control)} random latents. Below, changes of other latents and of class "
-        f"scores against the predictions by geometry and derivative. {shared.how}."
+        f"held-out images; gray, steps as long along {len(result.control)} random latents. Below, changes of other "
+        f"latents and of class scores against the predictions by geometry and derivative. {shared.how}."
     )
     numbers = result.describe() | {"auc": auc, "chance": best.chance, "random_widths": widths}
     return FigureResult({"": steering_figure(result)}, numbers, caption, claims)
