@@ -43,8 +43,8 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     What else was measured of the texts written (`Study.beside`) has a panel each, in the same row.
 
     Gray is what steps of equal length along the write directions of random latents do (each a thin line, the band from
-    the 5 % to the 95 % quantile), blue along random directions and principal components, the dashed line the network
-    unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
+    the 5 % to the 95 % quantile; of a study with `step="own"` the same multiples of their own maxima), blue what they do
+    along random directions and principal components, the dashed line the network unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
     predicted; on the dotted line the prediction is exact, rings mark directions nearer than chance.
 
     Args:
@@ -93,9 +93,8 @@ def _about(study: Any) -> str:
 
 def _step(study: Any) -> str:
     if getattr(study, "step", "own") == "own":
-        return ", in multiples of their own maxima"
-    aside = len(study.directions)
-    return (f" and {aside} other directions" if aside else "") + ", in steps of equal length"
+        return ", by their own maxima"
+    return f", {len(study.directions)} directions" if study.directions else ""
 
 
 def _kind(study: Any) -> str:
@@ -110,10 +109,10 @@ def _by_factor(axes: Axes, study: Any, curve: Any) -> None:
     for row in random:
         axes.plot(factors, row, color=palette.REST, lw=0.6, alpha=0.6, zorder=2)
     for i, row in enumerate(getattr(curve, "directions", ())):
-        label = "random directions, principal components" if i == 0 else None
+        label = "directions" if i == 0 else None
         axes.plot(factors, row, color=palette.INHIBITS, lw=0.6, alpha=0.6, zorder=2, label=label)
     axes.axhline(curve.clean, color=palette.INK, lw=0.9, ls=(0, (4, 3)), zorder=2, label="unsteered")
-    axes.plot(factors, curve.values, color=palette.EXCITES, lw=2, marker="o", ms=4, zorder=4, label=short(study.unit))
+    axes.plot(factors, curve.values, color=palette.EXCITES, lw=2, marker="o", ms=4, zorder=4, label="this unit")
     axes.set_xlabel("factor", fontsize=9.5)
     axes.set_xticks(factors, _tick_labels(factors))
     plain(axes)
@@ -170,7 +169,7 @@ def _title(axes: Axes, text: str, up: float = 24) -> None:
 def _legend(axes: Axes, y: float) -> None:
     axes.legend(
         loc="upper left", bbox_to_anchor=(-0.02, y), ncols=4, fontsize=8, frameon=False, handlelength=1.4,
-        columnspacing=1.0, borderpad=0,
+        columnspacing=0.8, borderpad=0,
     )  # fmt: skip
 
 
