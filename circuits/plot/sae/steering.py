@@ -43,9 +43,10 @@ def steering_figure(study: Any, *, title: str = "", labels: dict[str, str] | Non
     What else was measured of the texts written (`Study.beside`) has a panel each, in the same row.
 
     Gray is what steps of equal length along the write directions of random latents do (each a thin line, the band from
-    the 5 % to the 95 % quantile; of a study with `step="own"` the same multiples of their own maxima), blue what they do
-    along random directions and principal components, the dashed line the network unsteered, the green shade the sweet spot. Below, each dot is a unit: how much it changes against what was
-    predicted; on the dotted line the prediction is exact, rings mark directions nearer than chance.
+    the 5 % to the 95 % quantile; of a study with `step="own"` the same multiples of their own maxima), blue what these
+    steps do along random directions and principal components, the dashed line the network unsteered, the green shade
+    the sweet spot. Below, each dot is a unit: how much it changes against what was predicted; on the dotted line the
+    prediction is exact, rings mark directions nearer than chance.
 
     Args:
         study: of `sae.steering.study.study`.
