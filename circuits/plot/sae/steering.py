@@ -88,14 +88,8 @@ def _about(study: Any) -> str:
     chosen = " (most increased; each random one has its own)" if study.chosen else ""
     return (
         f"{how} {unit} {extent}; target {target}{chosen}; {study.inputs.get('count')} inputs, "
-        f"{len(study.control)} random {_kind(study)}{_step(study)}"
+        f"{len(study.control) + len(getattr(study, 'directions', ()))} controls"
     )
-
-
-def _step(study: Any) -> str:
-    if getattr(study, "step", "own") == "own":
-        return ", by their own maxima"
-    return f", {len(study.directions)} directions" if study.directions else ""
 
 
 def _kind(study: Any) -> str:

@@ -71,7 +71,7 @@ def draw(context: FigureContext) -> FigureResult:
     drawing = text_groups_figure(
         [TextGroup(_heading("landmark", way), r["texts"][:3], r["named"], r["right"]) for way, r in rows.items()]
         + [
-            TextGroup(_heading(f"along random latent {i}", way), r["texts"][:1], r["named"], r["right"])
+            TextGroup(_heading(f"along latent {i}", way), r["texts"][:1], r["named"], r["right"])
             for (way, i), r in control.items()
             if i == random_latents[0]
         ],
