@@ -21,7 +21,6 @@ from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.steering import (
     Channels,
-    EqualStep,
     LatentEdit,
     Maxima,
     Steering,
@@ -598,25 +597,3 @@ def test_inspection_lists_the_active_latents_and_their_positions(
     json.dumps(found.describe(), allow_nan=False)
     with pytest.raises(SAEError, match=r"no position \(8, 0\)"):
         inspect(parts, site, PICTURES, at=(8, 0))
-
-
-@pytest.mark.parametrize("kind", ["set", "scale", "ablate"])
-def test_a_control_makes_the_step_along_another_direction_as_long_at_every_position(
-    site: VisionSite, parts: sae.SAE, kind: Any
-) -> None:
-    top = maxima(parts, site, PICTURES)
-    first, second, other = (int(i) for i in top.values.argsort(descending=True)[:3])
-    value = None if kind == "ablate" else 2.0
-    edit = LatentEdit(first, kind, value, "max" if kind == "set" else "absolute", at=((1, 2), (3, 4), (5, 6)),
-                      when=When(second, above=0.01, unit="max"))  # fmt: skip
-    own = steered(site, parts, [edit], maxima=top)
-    acts = next(site.blocks(PICTURES)).acts
-    step, control = own(acts) - acts, EqualStep.of_latents(own, {first: other})(acts) - acts
-    assert 0 < int((step.norm(dim=-1) > 0).sum()) <= 3 * len(acts)
-    assert torch.allclose(control.norm(dim=-1), step.norm(dim=-1), atol=1e-4)
-    cosine = torch.nn.functional.cosine_similarity(control.flatten(0, 2), parts.write[other][None])
-    moved = step.norm(dim=-1).flatten() > 1e-3
-    sign = (step.flatten(0, 2) @ parts.write[first]).sign()
-    assert torch.allclose(cosine[moved], sign[moved], atol=1e-3)  # removed where the edit removes
-    along = torch.randn(site.d, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose((EqualStep(own, {first: along})(acts) - acts).norm(dim=-1), step.norm(dim=-1), atol=1e-4)

@@ -18,7 +18,7 @@ from circuits.plot.drawing.canvas import save_figure
 from circuits.plot.sae.steering import steering_figure
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
-from sae.steering import Channels, maxima, search_label, steer
+from sae.steering import Channels, EqualStep, LatentEdit, When, maxima, search_label, steer, steered
 from sae.steering.side_effects import on_outcomes
 from sae.steering.study import Study, study, sweet_spot
 from sae.superposition import geometry
@@ -108,7 +108,6 @@ def test_channels_leave_the_others_of_their_layer_alone(known: Study) -> None:
 
 @pytest.mark.parametrize(("kind", "moved"), [("set", (-1, 0, 1)), ("add", (-1, 0, 1)), ("scale", (-1, 0, 1))])
 def test_every_kind_of_study_edit_equals_steering(planted: VisionSite, kind: Any, moved: tuple[float, ...]) -> None:
-    from sae.steering import LatentEdit
 
     pictures = nets.clutter(6)
     found = study(
@@ -336,3 +335,25 @@ def test_a_dossier_can_have_a_section_on_steering(tmp_path: Path, site: VisionSi
         explain(model, "mixed3b:7", scan, sections=["steering"]), scan, command="circuits explain", python="explain()"
     )
     assert "no later weight reads it" in page
+
+
+@pytest.mark.parametrize("kind", ["set", "scale", "ablate"])
+def test_a_control_makes_the_step_along_another_direction_as_long_at_every_position(
+    site: VisionSite, parts: sae.SAE, kind: Any
+) -> None:
+    top = maxima(parts, site, "scenes:6")
+    first, second, other = (int(i) for i in top.values.argsort(descending=True)[:3])
+    value = None if kind == "ablate" else 2.0
+    edit = LatentEdit(first, kind, value, "max" if kind == "set" else "absolute", at=((1, 2), (3, 4), (5, 6)),
+                      when=When(second, above=0.01, unit="max"))  # fmt: skip
+    own = steered(site, parts, [edit], maxima=top)
+    acts = next(site.blocks("scenes:6")).acts
+    step, control = own(acts) - acts, EqualStep.of_latents(own, {first: other})(acts) - acts
+    assert 0 < int((step.norm(dim=-1) > 0).sum()) <= 3 * len(acts)
+    assert torch.allclose(control.norm(dim=-1), step.norm(dim=-1), atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(control.flatten(0, 2), parts.write[other][None])
+    moved = step.norm(dim=-1).flatten() > 1e-3
+    sign = (step.flatten(0, 2) @ parts.write[first]).sign()
+    assert torch.allclose(cosine[moved], sign[moved], atol=1e-3)  # removed where the edit removes
+    along = torch.randn(site.d, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose((EqualStep(own, {first: along})(acts) - acts).norm(dim=-1), step.norm(dim=-1), atol=1e-4)
