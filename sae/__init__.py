@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sae.evaluation import metrics
     from sae.evaluation.evaluate import Evaluation, evaluate
     from sae.evaluation.sweep_table import summary
+    from sae.evaluation.trust.metric_table import MetricTable, metric_table
     from sae.formats import load, save
     from sae.language import LanguageSite, open_texts, read_texts
     from sae.steering import LatentEdit, Steering, When, steer
@@ -57,6 +58,7 @@ __all__ = [
     "LanguageSite",
     "LatentEdit",
     "Matryoshka",
+    "MetricTable",
     "ReLU",
     "Report",
     "Run",
@@ -81,6 +83,7 @@ __all__ = [
     "geometry",
     "list_architectures",
     "load",
+    "metric_table",
     "metrics",
     "open_shards",
     "open_texts",

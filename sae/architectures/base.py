@@ -27,6 +27,9 @@ from zoo.common.checks import number, one_of, whole_number
 from zoo.common.registries import Registry, import_modules
 
 Revive = Literal["auxk", "resample", "none"]
+Frozen = Literal["encoder", "decoder", "near decoder"]
+NEAR = 0.8
+"""Least cosine of a decoder row to its random start where the decoder is frozen softly, as in arXiv 2602.14111."""
 
 
 TensorNames = Mapping[str, tuple[str, str]]
@@ -49,6 +52,9 @@ class SAEConfig:
         aux_k: how many dead latents reconstruct the residual of an input (default: the largest power of two up to
             d / 2, at most 512).
         aux_coefficient: weight of the AuxK loss.
+        frozen: what keeps its random start, so that the SAE is a control of trained ones (arXiv 2602.14111): the rows
+            of the "encoder", of the "decoder", or the decoder softly ("near decoder"), each row within a cosine of
+            `NEAR` of its start. Biases are trained. None of an SAE that is trained whole.
     """
 
     architecture: ClassVar[str] = ""
@@ -61,6 +67,7 @@ class SAEConfig:
     revive: Revive = "none"
     aux_k: int | None = None
     aux_coefficient: float = 1 / 32
+    frozen: Frozen | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latents", whole("latents", self.latents))
@@ -73,15 +80,23 @@ class SAEConfig:
         one_of("revive", self.revive, get_args(Revive), error=SAEError)
         if self.lr is not None:
             number("lr", self.lr, above=0, error=SAEError)
+        if self.frozen is not None:
+            one_of("frozen", self.frozen, get_args(Frozen), error=SAEError)
+            if self.revive == "resample":
+                raise SAEError(f"frozen={self.frozen!r}: resampling would move the rows; use revive='auxk' or 'none'")
 
     @property
     def title(self) -> str:
         """Name of a run without a name of its own: the architecture and its main settings."""
-        return f"{self.architecture}-{self.latents}"
+        frozen = "" if self.frozen is None else f"-frozen-{self.frozen.replace(' ', '-')}"
+        return f"{self.architecture}{frozen}-{self.latents}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON."""
-        return {"architecture": self.architecture, **dataclasses.asdict(self)}
+        """The configuration as JSON; `frozen` only of a control, so that files of others are what they were."""
+        values = {"architecture": self.architecture, **dataclasses.asdict(self)}
+        if self.frozen is None:
+            del values["frozen"]
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +184,7 @@ class SAE(nn.Module):
         self.encoder_bias = nn.Parameter(rows.new_zeros(config.latents))
         self.decoder = nn.Parameter(rows)
         self.decoder_bias = nn.Parameter(rows.new_zeros(d))
+        self._start = rows.clone() if config.frozen == "near decoder" else None  # not in files: the seed gives it
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", rows.new_zeros(d))
@@ -309,8 +325,29 @@ class SAE(nn.Module):
     @torch.no_grad()
     def constrain(self) -> None:
         """Project parameters onto their constraints, after a step of the optimizer."""
-        if self.unit_decoder:
-            self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(torch.finfo(self.decoder.dtype).tiny))
+        if self.unit_decoder and self.config.frozen != "decoder":
+            self.decoder.div_(self._lengths())
+        if self._start is not None:
+            self._stay_near(self._start.to(self.decoder))
+
+    def _lengths(self) -> Tensor:
+        lengths: Tensor = self.decoder.norm(dim=1, keepdim=True)
+        return lengths.clamp_min(torch.finfo(self.decoder.dtype).tiny)
+
+    def _stay_near(self, start: Tensor) -> None:
+        """Turn every decoder row that left its cone back to the cone's edge, in its plane with the start."""
+        lengths = self._lengths()
+        rows = self.decoder / lengths
+        along = torch.linalg.vecdot(rows, start)[:, None]
+        aside = rows - along * start
+        edge = NEAR * start + (1 - NEAR**2) ** 0.5 * F.normalize(aside, dim=1)
+        self.decoder.copy_(torch.where(along < NEAR, edge * lengths, self.decoder))
+
+    def drop_frozen_gradients(self) -> None:
+        """Set the gradient of frozen rows to zero, before a step of the optimizer."""
+        frozen = {"encoder": self.encoder, "decoder": self.decoder}.get(self.config.frozen or "")
+        if frozen is not None and frozen.grad is not None:
+            frozen.grad.zero_()
 
     def normalize(self, acts: Tensor) -> Tensor:
         """Normalized inputs of raw activations, as training uses them."""

@@ -1,4 +1,4 @@
-"""Baselines of a dictionary at equal L0: the channels of the layer, and random directions."""
+"""Baselines of a dictionary at equal L0: the channels of the layer, and directions that nobody trained."""
 
 from __future__ import annotations
 
@@ -41,44 +41,50 @@ class ChannelDictionary:
         return self.decode(latents), (latents != 0).sum(dim=0)
 
 
-class RandomDictionary:
-    """Random unit directions, the same to read and to write, of which the k largest on an input are active.
+class DirectionDictionary:
+    """Directions as a dictionary: of every input, the k that reconstruct the most of it are active.
 
     Overlapping directions reconstruct shared parts twice, so all latents have one common gain: the least-squares
-    optimum `sum x.y / sum y.y` of reconstructions y, on the first batch.
+    optimum `sum x.y / sum y.y` of reconstructions y, on the first batch. It is 1 for orthogonal directions.
 
     Args:
-        mean: `(d,)`; m: number of directions; k: active directions; seed: of the directions.
+        mean: `(d,)` of the inputs.
+        write: `(m, d)` directions of length one.
+        k: active directions per input.
+        read: `(m, d)` what inputs are multiplied with (default: `write`).
+        name: of the dictionary.
     """
 
-    name = "random"
-
-    def __init__(self, mean: Tensor, m: int, k: int, seed: int = 0) -> None:
-        whole("m", m)
+    def __init__(self, mean: Tensor, write: Tensor, k: int, *, read: Tensor | None = None, name: str = "") -> None:
         whole("k", k)
-        self.directions = F.normalize(torch.randn(m, len(mean), generator=generator(seed, CONTROL)))
-        self.mean, self.k = mean, min(k, m)
+        self.write, self.read = write, write if read is None else read
+        self.mean, self.k, self.name = mean, min(k, len(write)), name
         self.gain: float | None = None
+
+    @property
+    def latents(self) -> int:
+        """Number of directions m."""
+        return len(self.write)
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)`."""
         values, indices = self._encode(acts)
-        latents = torch.zeros(len(acts), len(self.directions), dtype=acts.dtype, device=acts.device)
+        latents = torch.zeros(len(acts), len(self.write), dtype=acts.dtype, device=acts.device)
         return latents.scatter_(1, indices, values)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstructions `(N, d)`."""
-        return latents @ self.directions.to(latents) + self.mean.to(latents)
+        return latents @ self.write.to(latents) + self.mean.to(latents)
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstructions `(N, d)`, and the number of inputs on which each direction is active, `(m,)`."""
         values, indices = self._encode(acts)
-        return self._combine(values, indices) + self.mean.to(acts), active_counts(values, indices, len(self.directions))
+        return self._combine(values, indices) + self.mean.to(acts), active_counts(values, indices, len(self.write))
 
     def _encode(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest latents of every input, values and indices `(N, k)`."""
         centered = acts - self.mean.to(acts)
-        values, indices = (centered @ self.directions.to(acts).T).topk(self.k, dim=1)
+        values, indices = (centered @ self.read.to(acts).T).topk(self.k, dim=1)
         values = values.relu()
         if self.gain is None:
             out = self._combine(values, indices)
@@ -87,4 +93,17 @@ class RandomDictionary:
         return values * self.gain, indices
 
     def _combine(self, values: Tensor, indices: Tensor) -> Tensor:
-        return F.embedding_bag(indices, self.directions.to(values), per_sample_weights=values, mode="sum")
+        return F.embedding_bag(indices, self.write.to(values), per_sample_weights=values, mode="sum")
+
+
+class RandomDictionary(DirectionDictionary):
+    """Random unit directions, the same to read and to write.
+
+    Args:
+        mean: `(d,)`; m: number of directions; k: active directions; seed: of the directions.
+    """
+
+    def __init__(self, mean: Tensor, m: int, k: int, seed: int = 0) -> None:
+        whole("m", m)
+        directions = F.normalize(torch.randn(m, len(mean), generator=generator(seed, CONTROL)))
+        super().__init__(mean, directions, k, name="random")

@@ -181,7 +181,7 @@ def compare(
         control_name = f"random-{count}-k{k}"  # bases of one size and sparsity share a control
         if control and control_name not in controls:
             controls[control_name] = basis
-            own.attach(name, control_name, _RandomBasis(vectors.mean(dim=0).cpu(), count, k, seed=seed))
+            own.attach(name, control_name, RandomDictionary(vectors.mean(dim=0).cpu(), count, k, seed=seed))
             active[control_name] = _active(own.basis(name, control_name).encode(vectors).cpu())
     names = [*(n for n in active if n not in controls), *controls]
     spaces = [name if n == CHANNELS else f"{name}~{n}" for n in names]
@@ -211,18 +211,6 @@ def compare(
         model=model.name, weights=model.digest, images=None if source is None else source.name,
         images_digest=None if source is None else source.digest, orientations=orientations, reach=reach, seed=seed,
     ))  # fmt: skip
-
-
-class _RandomBasis(RandomDictionary):
-    """Random directions as a basis that can be attached."""
-
-    @property
-    def read(self) -> Tensor:
-        return self.directions
-
-    @property
-    def write(self) -> Tensor:
-        return self.directions
 
 
 def _compared(

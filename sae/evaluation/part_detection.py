@@ -303,7 +303,7 @@ def _latents(sae: SAE, acts: Tensor) -> Tensor:
 
 
 def _products(control: RandomDictionary, acts: Tensor) -> Tensor:
-    return (acts - control.mean) @ control.directions.T
+    return (acts - control.mean) @ control.write.T
 
 
 def _scored(

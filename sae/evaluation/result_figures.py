@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from circuits.plot.results import draws
+from circuits.plot.sae.metric_table import metric_table_figure
 from circuits.plot.sae.steering import steering_figure
 from circuits.plot.sae.text_latent_page import texts_page
 from circuits.plot.sae.training import training_figure
 from circuits.plot.superposition import charts, models
 from circuits.plot.superposition.recovery import recovery_figure
 from circuits.plot.units.layer_scatter import layer_units_figure
+from sae.evaluation.trust.metric_table import MetricTable
 from sae.language.latent_examples import TextFeature, TextFeatures
 from sae.steering.study_result import Study
 from sae.superposition.geometry import Geometry
@@ -24,6 +26,7 @@ from zoo.common.drawings import Given, page_of
 
 for _kind, _function in (
     (Runs, training_figure),
+    (MetricTable, metric_table_figure),
     (Run, lambda run, **options: training_figure([run], **options)),
     (Study, steering_figure),
     (LayerUnits, layer_units_figure),

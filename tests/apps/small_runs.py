@@ -76,6 +76,7 @@ RUNS = {
     "toy": "figure planes --steps 3 --seeds 1",
     "figures": "make E13 --quick --jobs 1",
     "bench circuits": "--on scenes --classes car --methods random --of units --pairs 4",
+    "bench sae": f"netz/relu_2 {OWN} {PHOTOS} --held-out 0.5 --seeds 2 --steps 2 --controls untrained --latents 12",
     "sae train": f"netz/relu_2 {OWN} {PHOTOS} --latents 12 --k 2 --steps 3 --batch-size 64",
     "sae eval": f"'{SAES}/teile 1' {OWN}",
     "sae features": f"'{SAES}/teile 1' {OWN} --latents 2",

@@ -133,8 +133,8 @@ def test_the_random_dictionary_gets_the_best_common_factor() -> None:
     dictionary = RandomDictionary(x.mean(dim=0), 40, 5)
     out = dictionary.decode(dictionary.encode(x))
     assert metrics.shrinkage(x, out) == pytest.approx(1, abs=1e-4)
-    assert torch.equal(RandomDictionary(x.mean(dim=0), 40, 5).directions, dictionary.directions)
-    assert not torch.equal(RandomDictionary(x.mean(dim=0), 40, 5, seed=1).directions, dictionary.directions)
+    assert torch.equal(RandomDictionary(x.mean(dim=0), 40, 5).write, dictionary.write)
+    assert not torch.equal(RandomDictionary(x.mean(dim=0), 40, 5, seed=1).write, dictionary.write)
 
 
 def test_metrics_refuse_inputs_that_they_are_not_defined_for() -> None:

@@ -1,0 +1,1 @@
+"""Dictionaries that an SAE has to be better than: SAEs that learned less, and decompositions of older methods."""

@@ -1,0 +1,196 @@
+"""What dictionaries of one layer are measured on: held-out images, what they show, how another network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuits.dataset.accuracy import class_labels
+from circuits.dataset.part_labels import PartGrid, part_grid
+from circuits.errors import CircuitsError
+from circuits.network.hooks import capture
+from circuits.network.model import Model
+from sae.data.site import reconstructing
+from sae.data.vision_site import VisionSite
+from sae.errors import SAEError
+from sae.evaluation.controls.dictionary import Dictionary
+from sae.evaluation.evaluate import PredictionTally
+from sae.evaluation.metrics import explained_variance
+from sae.evaluation.part_agreement import agreement, iou_at
+from sae.evaluation.trust import latent_metrics
+from sae.evaluation.trust.targeted_removal import Concepts
+from sae.seeding import CONTROL, generator
+from zoo.images.sources import Images
+
+METRICS = {
+    "explained variance": "share of the variance of activations that the reconstruction explains",
+    "kept predictions": "1 - KL divergence of predictions with the reconstruction in place, over that with the mean",
+    "kept classes": "accuracy of a probe of activations on their reconstructions, as a share of that on themselves",
+    "alive": "share of the latents that are active on some held-out image",
+    "monosemanticity": "likeness of the 16 top images to another network, weighted by activation; mean over latents",
+    "class purity": "share of one class among the 16 top images; mean over latents",
+    "spatial coherence": "Moran's I of the maps; mean over latents",
+    "one-latent probing": "held-out accuracy of a classifier of images that reads one latent",
+    "sparse probing": "the same for 1 to 100 latents, area under the accuracies",
+    "part detection": "AUC of the best latent for a part, chosen on half of the images; mean over parts",
+    "part overlap": "IoU of the best latent for a part, threshold and latent chosen on half; mean over parts",
+    "targeted removal": "share of what removing a part from the image does that removing its latents does, less damage",
+    "stability": "mean cosine of matched directions with the dictionaries of the other seeds",
+}
+"""Metric -> what it is. Larger is better of each. The last is of several dictionaries."""
+_LEAST_ON = 5  # positions on a part, in each half
+_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out images of one layer; `held_out` makes it.
+
+    Attributes:
+        site: the layer; images: held-out.
+        maps: `(N, h, w, d)` activations.
+        labels: `(N,)` class of each image, -1 where the network does not have it; None where unknown.
+        embeddings: `(N, e)` of the judge.
+        parts: of images with annotated parts.
+        concepts: pairs of images with and without a part, where there are some.
+        first, second: indices of the two halves.
+    """
+
+    site: VisionSite
+    images: Images
+    maps: Tensor
+    labels: Tensor | None
+    embeddings: Tensor
+    parts: PartGrid | None
+    concepts: Concepts | None
+    first: Tensor = field(repr=False)
+    second: Tensor = field(repr=False)
+
+    @torch.no_grad()
+    def measure(self, dictionary: Dictionary) -> dict[str, float]:
+        """Metric -> value of a dictionary, NaN of what cannot be told from these images; see `METRICS`."""
+        flat = self.maps.flatten(0, 2)
+        latents = torch.cat([dictionary.encode(rows) for rows in torch.split(flat, _ROWS)])
+        again = torch.cat([dictionary.decode(rows) for rows in torch.split(latents, _ROWS)])
+        maps = latents.view(*self.maps.shape[:3], -1)
+        pooled = maps.flatten(1, 2).amax(dim=1)
+        values = {
+            "explained variance": explained_variance(flat, again),
+            "alive": float((pooled > 0).any(dim=0).double().mean()),
+            "monosemanticity": _mean(latent_metrics.monosemanticity(pooled, self.embeddings)),
+            "spatial coherence": _mean(
+                latent_metrics.spatial_coherence(maps, least_active=2, least_images=max(2, len(maps) // 50))
+            ),
+        }
+        if self.labels is not None:
+            known = self.labels >= 0
+            probes = latent_metrics.sparse_probing(pooled[known], self.labels[known])
+            mean = self.maps.flatten(1, 2).mean(dim=1), again.view_as(self.maps).flatten(1, 2).mean(dim=1)
+            values |= {
+                "class purity": _mean(latent_metrics.class_purity(pooled[known], self.labels[known])),
+                "one-latent probing": probes[1],
+                "sparse probing": latent_metrics.normalized_area(probes),
+                "kept classes": latent_metrics.kept_classes(mean[0][known], mean[1][known], self.labels[known]),
+            }
+        if self.parts is not None:
+            values["part detection"], values["part overlap"] = self._parts(maps, self.parts)
+        if self.concepts is not None:
+            values["targeted removal"] = self.concepts.score(dictionary)
+        return {name: values.get(name, float("nan")) for name in METRICS}
+
+    def _parts(self, maps: Tensor, grid: PartGrid) -> tuple[float, float]:
+        """AUC and IoU of the best latent for a part, chosen on half of the images, scored on the other; their means."""
+        halves = []
+        for half in (self.first, self.second):
+            inside = grid.inside[half].movedim(1, -1).flatten(0, 2)
+            positions = maps.shape[1] * maps.shape[2]
+            absent = (~grid.present[half])[:, None].expand(-1, positions, -1).flatten(0, 1)
+            halves.append((maps[half].flatten(0, 2), inside, absent))
+        there = torch.stack([(on.sum(dim=0) >= _LEAST_ON) & off.any(dim=0) for _, on, off in halves]).all(dim=0)
+        if not bool(there.any()):
+            return float("nan"), float("nan")
+        chosen, scored = (agreement(acts, on[:, there], off[:, there]) for acts, on, off in halves)
+        auc = scored.auc.gather(0, chosen.auc.argmax(dim=0)[None])
+        acts, on, _ = halves[1]
+        iou = iou_at(acts, chosen.threshold, on[:, there]).gather(0, chosen.iou.argmax(dim=0)[None])
+        return float(auc.mean()), float(iou.mean())
+
+    @torch.no_grad()
+    def kept_predictions(self, dictionaries: Sequence[Dictionary], *, batch_size: int = 32) -> list[float]:
+        """`1 - KL / KL(mean)` of the network's predictions with each dictionary in the place of the activations.
+
+        KL is the divergence from the clean network's predictions, KL(mean) that with every activation at its mean.
+        """
+        mean = self.maps.flatten(0, 2).mean(dim=0)
+        ways = [lambda acts: mean.to(acts).expand_as(acts), *(reconstructing(_both(d)) for d in dictionaries)]
+        tallies = [PredictionTally() for _ in ways]
+        for scores, _ in self.site.predictions(self.images, [None, *ways], batch_size=batch_size):
+            clean = scores[0].double().log_softmax(dim=1)
+            for tally, score in zip(tallies, scores[1:], strict=True):
+                tally.add(score, clean, None)
+        floor, *kls = (tally.result().kl for tally in tallies)
+        return [1 - kl / floor if floor > 0 else float("nan") for kl in kls]
+
+
+def _both(dictionary: Dictionary) -> Any:
+    return lambda acts: dictionary.decode(dictionary.encode(acts))
+
+
+def held_out(
+    model: Model, layer: str, images: Images, *, judge: Model | None = None, concepts: bool = True, seed: int = 0
+) -> HeldOut:
+    """The held-out images of a layer, ready to measure dictionaries on.
+
+    Args:
+        model: the network; layer: of the dictionaries.
+        images: that no dictionary was trained on.
+        judge: the network in whose eyes images are alike: its last layer with positions, averaged over them and
+            centered (default: the network itself, which is circular, but for controls as well).
+        concepts: measure targeted removal where the network knows the scenes' classes.
+        seed: of the halves in which latents are chosen and scored.
+
+    Raises:
+        SAEError: a layer without positions.
+    """
+    site = VisionSite(model, layer)
+    maps = torch.cat([block.acts.cpu() for block in site.blocks(images)])
+    if maps.ndim != 4:
+        raise SAEError(f"{site.address} has no positions (y, x) to measure latents at")
+    labels = None if images.labels is None else torch.from_numpy(class_labels(model, images))
+    try:
+        parts = part_grid(model, layer, images)
+    except CircuitsError:  # images without annotations
+        parts = None
+    order = torch.randperm(len(images), generator=generator(seed, CONTROL, 1))
+    half = len(order) // 2
+    return HeldOut(
+        site=site,
+        images=images,
+        maps=maps,
+        labels=labels,
+        embeddings=embedded(judge or model, images),
+        parts=parts,
+        concepts=Concepts.of(model, site.layer.name, seed=seed) if concepts else None,
+        first=order[:half].sort().values,
+        second=order[half:].sort().values,
+    )
+
+
+def embedded(judge: Model, images: Images) -> Tensor:
+    """Images in the eyes of a network, `(N, e)`: its last layer with positions, averaged over them and centered."""
+    last = [name for name, layer in judge.layers.items() if layer.part is None and (layer.size or (1, 1)) != (1, 1)]
+    if not last:
+        raise SAEError(f"{judge.name} has no layer with positions to embed images by; give judge=, another network")
+    acts = capture(judge, images, at=last[-1])[last[-1]]
+    means = acts.flatten(2).mean(dim=2).cpu()
+    return means - means.mean(dim=0)
+
+
+def _mean(values: Tensor) -> float:
+    there = values[~values.isnan()]
+    return float(there.double().mean()) if len(there) else float(np.nan)

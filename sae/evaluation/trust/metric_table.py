@@ -1,0 +1,274 @@
+"""Which metric tells a trained dictionary from its controls? Measured for every metric and every control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.common.provenance import provenance
+from circuits.common.untrained import untrained
+from circuits.network.model import Model
+from sae.architectures.base import SAE, SAEConfig, build
+from sae.architectures.topk import TopK
+from sae.checks import whole
+from sae.data.activations import collect, fitting
+from sae.data.vision_site import VisionSite
+from sae.errors import SAEError
+from sae.evaluation.controls.decompositions import DECOMPOSITIONS, decompose
+from sae.evaluation.controls.dictionary import Dictionary
+from sae.evaluation.metrics import matched_cosine
+from sae.evaluation.trust.held_out import METRICS, HeldOut, held_out
+from sae.seeding import CONTROL, generator
+from sae.training.input_normalization import statistics_of
+from sae.training.schedule import default_lr
+from sae.training.train import train
+from zoo.common.checks import one_of
+from zoo.common.results import HIDDEN, Result
+from zoo.images.sources import open_images
+from zoo.progress import Progress, reporter
+
+TRAINED = "trained"
+CONTROLS = (
+    "untrained", "frozen encoder", "frozen decoder", "near decoder", "shuffled data", "random network",
+    *DECOMPOSITIONS,
+)  # fmt: skip
+"""Controls of a trained SAE; see `metric_table`."""
+TRUSTED = 0.95
+"""AUROC from which a metric is said to tell trained dictionaries from a control."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredDictionary(Result):
+    """One dictionary: where it is of, what it is, and metric -> value."""
+
+    layer: str
+    kind: str
+    seed: int
+    latents: int
+    values: Mapping[str, float]
+
+    def scalars(self) -> dict[str, Any]:
+        """A row of the table."""
+        return {"layer": self.layer, "kind": self.kind, "seed": self.seed, "latents": self.latents, **self.values}
+
+
+@dataclass(frozen=True, eq=False)
+class MetricTable(Result):
+    """Result of `metric_table`.
+
+    Attributes:
+        model: its name; layers: as measured; seeds: their number; images: held-out.
+        rows: every dictionary that was measured.
+        seconds: CPU time.
+        provenance: settings, digests, versions.
+    """
+
+    model: str
+    layers: tuple[str, ...]
+    seeds: int
+    images: int
+    rows: tuple[MeasuredDictionary, ...] = field(metadata=HIDDEN)
+    seconds: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls there are, in order."""
+        return tuple(name for name in CONTROLS if any(row.kind == name for row in self.rows))
+
+    def values(self, metric: str, kind: str, layer: str) -> list[float]:
+        """A metric of the dictionaries of one kind at a layer, by seed."""
+        one_of("metric", metric, tuple(METRICS), error=SAEError)
+        return [row.values[metric] for row in self.rows if row.kind == kind and row.layer == layer]
+
+    def mean(self, metric: str, kind: str) -> float:
+        """Mean of a metric over layers and seeds; NaN where it cannot be told."""
+        values = [v for layer in self.layers for v in self.values(metric, kind, layer)]
+        return sum(values) / len(values) if values else float("nan")
+
+    def auroc(self, metric: str, control: str, layer: str | None = None) -> float:
+        """Probability that a trained dictionary scores above one of a control of the same layer; ties count half.
+
+        Args:
+            metric: of `METRICS`; control: of `CONTROLS`.
+            layer: one layer (default: the mean over layers, within each of which all seeds are compared with all).
+
+        Returns:
+            NaN where the metric cannot be told of both.
+        """
+        one_of("control", control, CONTROLS, error=SAEError)
+        if layer is None:
+            each = [self.auroc(metric, control, name) for name in self.layers]
+            return sum(each) / len(each)
+        high = torch.tensor(self.values(metric, TRAINED, layer), dtype=torch.float64)
+        low = torch.tensor(self.values(metric, control, layer), dtype=torch.float64)
+        if not len(high) or not len(low) or bool(high.isnan().any() or low.isnan().any()):
+            return float("nan")
+        above = (high[:, None] > low[None]).double() + 0.5 * (high[:, None] == low[None]).double()
+        return float(above.mean())
+
+    def trusted(self, control: str) -> list[str]:
+        """Metrics that tell trained dictionaries from a control at an AUROC of `TRUSTED` or more."""
+        return [metric for metric in METRICS if self.auroc(metric, control) >= TRUSTED]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each metric: its mean of trained dictionaries, and its AUROC against each control."""
+        return [
+            {"metric": metric, TRAINED: self.mean(metric, TRAINED)}
+            | {control: self.auroc(metric, control) for control in self.controls}
+            for metric in METRICS
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Everything as JSON; a value that cannot be told is null."""
+
+        def told(value: Any) -> Any:
+            return None if isinstance(value, float) and value != value else value
+
+        return super().describe() | {
+            "metrics": {
+                name: {
+                    "about": about,
+                    "mean": {kind: told(self.mean(name, kind)) for kind in (TRAINED, *self.controls)},
+                    "auroc": {control: told(self.auroc(name, control)) for control in self.controls},
+                }
+                for name, about in METRICS.items()
+            },
+            "dictionaries": [{key: told(value) for key, value in row.scalars().items()} for row in self.rows],
+        }
+
+
+def four_a_channel(d: int) -> SAEConfig:
+    """The SAE of a layer with d channels: `TopK` with 4 latents for each, 4 of them active."""
+    return TopK(latents=4 * d, k=4)
+
+
+def metric_table(
+    model: Model,
+    layers: Sequence[str],
+    images: Any,
+    held_out_images: Any,
+    *,
+    judge: Model | None = None,
+    configs: Callable[[int], SAEConfig] = four_a_channel,
+    controls: Sequence[str] = CONTROLS,
+    seeds: int = 5,
+    steps: int = 600,
+    batch_size: int = 1024,
+    vectors: int = 200_000,
+    seed: int = 0,
+    progress: Progress = None,
+) -> MetricTable:
+    """Train SAEs and their controls at some layers, and see which metric tells them apart on held-out images.
+
+    The controls: "untrained", random directions with biases as at the start; "frozen encoder", "frozen decoder" and
+    "near decoder" (softly frozen), trained with these parts at their random start (arXiv 2602.14111); "shuffled data",
+    trained on vectors whose channels were permuted independently, so that nothing goes together; "random network",
+    trained and measured on the same network with random weights; and the decompositions of
+    `sae.evaluation.controls.decompositions`, at equal L0.
+
+    Args:
+        model: the network; layers: with positions.
+        images: to train on; held_out_images: others, best with labels and annotated parts.
+        judge: another network, in whose eyes top images are alike (default: the network itself).
+        configs: configuration of the SAEs of a layer, of its channels d; seed and name are set by us (default: `TopK`
+            with 4 latents a channel, 4 of them active).
+        controls: which.
+        seeds: dictionaries of each kind at each layer.
+        steps, batch_size: of each training, of at most `vectors` positions sampled at random.
+        seed: the first one.
+        progress: True for a bar, or a function of (done, total) dictionaries.
+
+    Raises:
+        SAEError: unknown controls, a single seed, a layer without positions.
+
+    >>> metric_table(model, ["mixed3b"], "scenes:500", "scenes:300@7").auroc("stability", "untrained")  # doctest: +SKIP
+    1.0
+    """
+    whole("seeds", seeds)
+    if seeds < 2:
+        raise SAEError("seeds=1: how stable a dictionary is takes two of them, and a comparison more")
+    for control in controls:
+        one_of("controls", control, CONTROLS, error=SAEError)
+    if not layers:
+        raise SAEError("name at least one layer")
+    start, training, testing = process_time(), open_images(images), open_images(held_out_images)
+    kinds = (TRAINED, *[name for name in CONTROLS if name in controls])
+    rows: list[MeasuredDictionary] = []
+    names = [VisionSite(model, layer).layer.name for layer in layers]
+    with reporter(progress, "dictionaries") as report:
+        total = len(names) * seeds * len(kinds)
+        for layer in names:
+            site = VisionSite(model, layer)
+            tested = held_out(model, layer, testing, judge=judge, seed=seed)
+            found: dict[str, list[tuple[Dictionary, HeldOut]]] = {kind: [] for kind in kinds}
+            for number in range(seed, seed + seeds):
+                acts = collect(site, training, sampling=fitting(site, training, vectors=vectors, seed=number)).vectors
+                own = _seeded(configs(site.d), number)
+                for kind in kinds:
+                    at = tested
+                    if kind == "random network":
+                        blank = untrained(model, seed=number)
+                        at = held_out(blank, layer, testing, judge=judge or model, concepts=False, seed=seed)
+                        some = VisionSite(blank, layer)
+                        sampling = fitting(some, training, vectors=vectors, seed=number)
+                        made = _made(
+                            TRAINED, collect(some, training, sampling=sampling).vectors, own, steps, batch_size
+                        )
+                    else:
+                        made = _made(kind, acts, own, steps, batch_size)
+                    found[kind].append((made, at))
+                    report(len(rows) + sum(map(len, found.values())), total)
+            rows += _measured(layer, found, seed)
+    return MetricTable(
+        model=model.name, layers=tuple(names), seeds=seeds, images=len(testing), rows=tuple(rows),
+        seconds=process_time() - start,
+        provenance=provenance(
+            model=model.name, weights=model.digest, images=training.name, held_out=testing.name,
+            judge=(judge or model).name, steps=steps, batch_size=batch_size, vectors=vectors, seed=seed,
+            configs={name: _seeded(configs(VisionSite(model, name).d), seed).to_dict() for name in names},
+        ),
+    )  # fmt: skip
+
+
+def _seeded(config: SAEConfig, seed: int) -> SAEConfig:
+    # a training of minutes is over long before the rate of a long one has got anywhere
+    return replace(config, seed=seed, name=None, lr=config.lr or 5 * default_lr(config.latents))
+
+
+def _made(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: int) -> Dictionary:
+    """One dictionary of a kind, of vectors `(N, d)`."""
+    if kind in DECOMPOSITIONS:
+        k = getattr(config, "k", None)
+        if k is None:
+            raise SAEError(f"{config.architecture} has no k: the decompositions are compared at equal L0")
+        return decompose(acts, kind, k=k, latents=config.latents, seed=config.seed)
+    if kind == "untrained":
+        blank: SAE = build(config, acts.shape[1]).eval().requires_grad_(False)
+        statistics_of(acts).apply(blank)
+        return blank
+    if kind == "shuffled data":
+        random = generator(config.seed, CONTROL, 2)
+        acts = torch.stack([column[torch.randperm(len(column), generator=random)] for column in acts.T], dim=1)
+    elif kind != TRAINED:
+        config = replace(config, frozen=kind.removeprefix("frozen "))  # type: ignore[arg-type]
+    return train(acts, config, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)[0].sae
+
+
+def _measured(layer: str, found: Mapping[str, list[tuple[Dictionary, HeldOut]]], seed: int) -> list[MeasuredDictionary]:
+    rows = []
+    for kind, pairs in found.items():
+        kept = [float("nan")] * len(pairs)
+        if kind != "random network":  # its predictions are of nothing
+            kept = pairs[0][1].kept_predictions([dictionary for dictionary, _ in pairs])
+        for i, (dictionary, at) in enumerate(pairs):
+            values = at.measure(dictionary)
+            others = [matched_cosine(dictionary.write, other.write) for other, _ in pairs if other is not dictionary]
+            values |= {"kept predictions": kept[i], "stability": sum(others) / len(others)}
+            rows.append(MeasuredDictionary(layer, kind, seed + i, dictionary.latents, values))
+    return rows
