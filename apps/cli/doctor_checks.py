@@ -19,7 +19,7 @@ EXTRAS = {
     "lm": ("transformers",),
     "lucent": ("lucent",),
     "timm": ("timm",),
-    "bench": ("captum", "sae_lens", "dictionary_learning", "sparsify"),
+    "bench": ("captum", "sae_lens", "dictionary_learning", "sparsify", "visaebench"),
     "dev": ("pytest", "ruff", "mypy", "hypothesis", "captum"),
 }
 """Extra -> modules that it brings, as they are imported."""

@@ -71,15 +71,18 @@ class BenchSAE(ImageOptions):
         if any(unit.index is not None for unit in units):
             raise UsageError("bench sae takes layers: model/layer")
         from circuits.network.model import load
-        from sae.evaluation.trust.metric_table import CONTROLS, metric_table
+        from sae.evaluation.trust.metric_table import CONTROLS, LEAST_IMAGES, metric_table
 
         layers = [unit.layer for unit in units]
         if unknown := [name for name in self.controls if name not in CONTROLS]:
             raise UsageError(f"--controls {unknown[0]}: known are {', '.join(CONTROLS)}")
         images = self.open_images(model.name) if self.images else self._drawn(model.name)
         training, held_out = split(images, self.held_out, self.seed)
-        if held_out is None:
-            raise UsageError(f"--held-out {self.held_out} leaves no image to measure on")
+        if held_out is None or len(held_out) < LEAST_IMAGES:
+            there = 0 if held_out is None else len(held_out)
+            raise UsageError(
+                f"--held-out {self.held_out} of {len(images)} images leaves {there} to measure on: {LEAST_IMAGES} at least"
+            )
         judge = self.judge or (None if self.addresses else "scenes")
         with session.progress("dictionaries") as report:
             result = metric_table(
@@ -109,8 +112,10 @@ class BenchSAE(ImageOptions):
         return open_sources(("scenes:300" if self.quick else "scenes:1300",), self.limit, self.seed)
 
     def _config(self, d: int) -> Any:
-        from sae.architectures.base import config_from_dict
+        from sae.architectures.base import ARCHITECTURES, config_from_dict
 
+        if "k" not in ARCHITECTURES[self.architecture].Config.__dataclass_fields__:
+            raise UsageError(f"--architecture {self.architecture} has no k, and controls are compared at equal k: topk")
         return config_from_dict({"architecture": self.architecture, "latents": self.latents or 4 * d, "k": self.k})
 
 

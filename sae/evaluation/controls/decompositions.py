@@ -45,9 +45,9 @@ def decompose(acts: Tensor, kind: str, *, k: int, latents: int, seed: int = 0) -
     whole("k", k)
     whole("latents", latents)
     acts = check_activations(acts).float()
-    made = _fitted(acts, kind, k, latents, seed)
-    made.encode(acts[:: max(1, len(acts) // 4096)])  # its gain is fitted on the first vectors
-    return made
+    dictionary = _fitted(acts, kind, k, latents, seed)
+    dictionary.encode(acts[:: max(1, len(acts) // 4096)])  # its gain is fitted on the first vectors
+    return dictionary
 
 
 def _fitted(acts: Tensor, kind: str, k: int, latents: int, seed: int) -> DirectionDictionary:

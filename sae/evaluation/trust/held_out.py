@@ -44,6 +44,7 @@ METRICS = {
 }
 """Metric -> what it is. Larger is better of each. The last is of several dictionaries."""
 _LEAST_ON = 5  # positions on a part, in each half
+_LEAST_KL = 1e-6  # nats: below it the predictions do not depend on the layer, and nothing is to be kept
 _ROWS = 8192
 
 
@@ -54,7 +55,7 @@ class HeldOut:
     Attributes:
         site: the layer; images: held-out.
         maps: `(N, h, w, d)` activations.
-        labels: `(N,)` class of each image, -1 where the network does not have it; None where unknown.
+        labels: `(N,)` class of each image, -1 where the network does not have it; None where fewer than two are known.
         embeddings: `(N, e)` of the judge.
         parts: of images with annotated parts.
         concepts: pairs of images with and without a part, where there are some.
@@ -134,7 +135,7 @@ class HeldOut:
             for tally, score in zip(tallies, scores[1:], strict=True):
                 tally.add(score, clean, None)
         floor, *kls = (tally.result().kl for tally in tallies)
-        return [1 - kl / floor if floor > 0 else float("nan") for kl in kls]
+        return [1 - kl / floor if floor > _LEAST_KL else float("nan") for kl in kls]
 
 
 def _both(dictionary: Dictionary) -> Any:
@@ -162,6 +163,8 @@ def held_out(
     if maps.ndim != 4:
         raise SAEError(f"{site.address} has no positions (y, x) to measure latents at")
     labels = None if images.labels is None else torch.from_numpy(class_labels(model, images))
+    if labels is not None and len(set(labels[labels >= 0].tolist())) < 2:
+        labels = None  # nothing to tell apart
     try:
         parts = part_grid(model, layer, images)
     except CircuitsError:  # images without annotations

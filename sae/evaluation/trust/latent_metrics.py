@@ -52,8 +52,8 @@ def monosemanticity(acts: Tensor, embeddings: Tensor, top: int | None = 16) -> T
         # sum over pairs a < b of w_a w_b e_a.e_b is half of |sum w e|^2 less its diagonal
         w = weights.double()
         squares = w.square()
-        alike = (w.T @ eyes).square().sum(dim=1) - squares.T @ eyes.square().sum(dim=1)
-        return (alike / (w.sum(dim=0).square() - squares.sum(dim=0))).float()
+        weighted = (w.T @ eyes).square().sum(dim=1) - squares.T @ eyes.square().sum(dim=1)
+        return (weighted / (w.sum(dim=0).square() - squares.sum(dim=0))).float()
     count = min(whole("top", top), len(acts))
     scores = []
     for some in torch.split(weights, max(1, _CHUNK // (count * eyes.shape[1])), dim=1):
@@ -189,7 +189,9 @@ def kept_classes(acts: Tensor, again: Tensor, labels: Tensor, *, test: float = 0
 def _split(y: np.ndarray, test: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
-    stratify = y if np.bincount(y).min() >= 2 else None
+    counts = np.unique(y, return_counts=True)[1]
+    enough = counts.min() >= 2 and len(counts) <= test * len(y)  # or scikit-learn refuses
+    stratify = y if enough else None
     rows, held_out = train_test_split(np.arange(len(y)), test_size=test, stratify=stratify, random_state=seed)
     return rows, held_out
 

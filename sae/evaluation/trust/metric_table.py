@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import process_time
@@ -32,12 +33,15 @@ from zoo.common.results import HIDDEN, Result
 from zoo.images.sources import open_images
 from zoo.progress import Progress, reporter
 
+log = logging.getLogger(__name__)
+
 TRAINED = "trained"
 CONTROLS = (
     "untrained", "frozen encoder", "frozen decoder", "near decoder", "shuffled data", "random network",
     *DECOMPOSITIONS,
 )  # fmt: skip
 """Controls of a trained SAE; see `metric_table`."""
+LEAST_IMAGES = 10
 TRUSTED = 0.95
 """AUROC from which a metric is said to tell trained dictionaries from a control."""
 
@@ -87,8 +91,8 @@ class MetricTable(Result):
         return [row.values[metric] for row in self.rows if row.kind == kind and row.layer == layer]
 
     def mean(self, metric: str, kind: str) -> float:
-        """Mean of a metric over layers and seeds; NaN where it cannot be told."""
-        values = [v for layer in self.layers for v in self.values(metric, kind, layer)]
+        """Mean of a metric over layers and seeds, where it can be told; NaN where it cannot."""
+        values = [v for layer in self.layers for v in self.values(metric, kind, layer) if v == v]
         return sum(values) / len(values) if values else float("nan")
 
     def auroc(self, metric: str, control: str, layer: str | None = None) -> float:
@@ -96,15 +100,16 @@ class MetricTable(Result):
 
         Args:
             metric: of `METRICS`; control: of `CONTROLS`.
-            layer: one layer (default: the mean over layers, within each of which all seeds are compared with all).
+            layer: one layer (default: the mean over the layers in which it can be told, within each of which all seeds
+                are compared with all).
 
         Returns:
             NaN where the metric cannot be told of both.
         """
         one_of("control", control, CONTROLS, error=SAEError)
         if layer is None:
-            each = [self.auroc(metric, control, name) for name in self.layers]
-            return sum(each) / len(each)
+            each = [value for name in self.layers if (value := self.auroc(metric, control, name)) == value]
+            return sum(each) / len(each) if each else float("nan")
         high = torch.tensor(self.values(metric, TRAINED, layer), dtype=torch.float64)
         low = torch.tensor(self.values(metric, control, layer), dtype=torch.float64)
         if not len(high) or not len(low) or bool(high.isnan().any() or low.isnan().any()):
@@ -127,19 +132,19 @@ class MetricTable(Result):
     def describe(self) -> dict[str, Any]:
         """Everything as JSON; a value that cannot be told is null."""
 
-        def told(value: Any) -> Any:
+        def or_null(value: Any) -> Any:
             return None if isinstance(value, float) and value != value else value
 
         return super().describe() | {
             "metrics": {
                 name: {
                     "about": about,
-                    "mean": {kind: told(self.mean(name, kind)) for kind in (TRAINED, *self.controls)},
-                    "auroc": {control: told(self.auroc(name, control)) for control in self.controls},
+                    "mean": {kind: or_null(self.mean(name, kind)) for kind in (TRAINED, *self.controls)},
+                    "auroc": {control: or_null(self.auroc(name, control)) for control in self.controls},
                 }
                 for name, about in METRICS.items()
             },
-            "dictionaries": [{key: told(value) for key, value in row.scalars().items()} for row in self.rows],
+            "dictionaries": [{key: or_null(value) for key, value in row.scalars().items()} for row in self.rows],
         }
 
 
@@ -185,7 +190,7 @@ def metric_table(
         progress: True for a bar, or a function of (done, total) dictionaries.
 
     Raises:
-        SAEError: unknown controls, a single seed, a layer without positions.
+        SAEError: unknown controls, a single seed, a layer without positions, fewer than 10 images to measure on.
 
     >>> metric_table(model, ["mixed3b"], "scenes:500", "scenes:300@7").auroc("stability", "untrained")  # doctest: +SKIP
     1.0
@@ -198,6 +203,8 @@ def metric_table(
     if not layers:
         raise SAEError("name at least one layer")
     start, training, testing = process_time(), open_images(images), open_images(held_out_images)
+    if len(testing) < LEAST_IMAGES:
+        raise SAEError(f"{testing.name} has {len(testing)} images to measure on: give at least {LEAST_IMAGES}")
     kinds = (TRAINED, *[name for name in CONTROLS if name in controls])
     rows: list[MeasuredDictionary] = []
     names = [VisionSite(model, layer).layer.name for layer in layers]
@@ -206,25 +213,28 @@ def metric_table(
         for layer in names:
             site = VisionSite(model, layer)
             tested = held_out(model, layer, testing, judge=judge, seed=seed)
-            found: dict[str, list[tuple[Dictionary, HeldOut]]] = {kind: [] for kind in kinds}
+            by_kind: dict[str, list[tuple[Dictionary, HeldOut]]] = {kind: [] for kind in kinds}
             for number in range(seed, seed + seeds):
                 acts = collect(site, training, sampling=fitting(site, training, vectors=vectors, seed=number)).vectors
                 own = _seeded(configs(site.d), number)
                 for kind in kinds:
+                    if kind == "nmf" and float(acts.min()) < 0:
+                        log.warning("%s: nmf is left out, since activations are below zero", site.address)
+                        continue
                     at = tested
                     if kind == "random network":
                         blank = untrained(model, seed=number)
                         at = held_out(blank, layer, testing, judge=judge or model, concepts=False, seed=seed)
                         some = VisionSite(blank, layer)
                         sampling = fitting(some, training, vectors=vectors, seed=number)
-                        made = _made(
+                        dictionary = _dictionary_of(
                             TRAINED, collect(some, training, sampling=sampling).vectors, own, steps, batch_size
                         )
                     else:
-                        made = _made(kind, acts, own, steps, batch_size)
-                    found[kind].append((made, at))
-                    report(len(rows) + sum(map(len, found.values())), total)
-            rows += _measured(layer, found, seed)
+                        dictionary = _dictionary_of(kind, acts, own, steps, batch_size)
+                    by_kind[kind].append((dictionary, at))
+                    report(len(rows) + sum(map(len, by_kind.values())), total)
+            rows += _measured(layer, by_kind, seed)
     return MetricTable(
         model=model.name, layers=tuple(names), seeds=seeds, images=len(testing), rows=tuple(rows),
         seconds=process_time() - start,
@@ -241,7 +251,7 @@ def _seeded(config: SAEConfig, seed: int) -> SAEConfig:
     return replace(config, seed=seed, name=None, lr=config.lr or 5 * default_lr(config.latents))
 
 
-def _made(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: int) -> Dictionary:
+def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: int) -> Dictionary:
     """One dictionary of a kind, of vectors `(N, d)`."""
     if kind in DECOMPOSITIONS:
         k = getattr(config, "k", None)
@@ -260,15 +270,19 @@ def _made(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: in
     return train(acts, config, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)[0].sae
 
 
-def _measured(layer: str, found: Mapping[str, list[tuple[Dictionary, HeldOut]]], seed: int) -> list[MeasuredDictionary]:
+def _measured(
+    layer: str, by_kind: Mapping[str, list[tuple[Dictionary, HeldOut]]], seed: int
+) -> list[MeasuredDictionary]:
     rows = []
-    for kind, pairs in found.items():
-        kept = [float("nan")] * len(pairs)
+    for kind, pairs in by_kind.items():
+        if not pairs:
+            continue
+        preserved = [float("nan")] * len(pairs)
         if kind != "random network":  # its predictions are of nothing
-            kept = pairs[0][1].kept_predictions([dictionary for dictionary, _ in pairs])
+            preserved = pairs[0][1].kept_predictions([dictionary for dictionary, _ in pairs])
         for i, (dictionary, at) in enumerate(pairs):
             values = at.measure(dictionary)
             others = [matched_cosine(dictionary.write, other.write) for other, _ in pairs if other is not dictionary]
-            values |= {"kept predictions": kept[i], "stability": sum(others) / len(others)}
+            values |= {"kept predictions": preserved[i], "stability": sum(others) / len(others)}
             rows.append(MeasuredDictionary(layer, kind, seed + i, dictionary.latents, values))
     return rows

@@ -77,12 +77,12 @@ class Concepts:
             for name in chosen
             for at in (seed, seed + 1)
         }
-        found = []
+        concepts = []
         for name in chosen:
             other = next(o for o in chosen[::-1] if o.partition("/")[0] != name.partition("/")[0])
             sets = tuple((*runs[name, at], runs[other, at][0]) for at in (seed, seed + 1))
-            found.append(_Concept(name, sets))
-        return cls(rest, found)
+            concepts.append(_Concept(name, sets))
+        return cls(rest, concepts)
 
     @torch.no_grad()
     def score(self, dictionary: Dictionary) -> float:

@@ -90,7 +90,8 @@ def test_auroc_counts_pairs_within_layers() -> None:
     low = [row("a", "pca", 0, 1.0), row("a", "pca", 1, 0.0), row("b", "pca", 0, math.nan)]
     table = MetricTable("m", ("a",), 2, 10, (*high, *low), 0.0)
     assert table.auroc("alive", "pca") == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert math.isnan(MetricTable("m", ("a", "b"), 2, 10, (*high, *low), 0.0).auroc("alive", "pca"))
+    both = MetricTable("m", ("a", "b"), 2, 10, (*high, *low), 0.0)
+    assert math.isnan(both.auroc("alive", "pca", "b")) and both.auroc("alive", "pca") == table.auroc("alive", "pca")
     assert table.controls == ("pca",) and table.mean("alive", "trained") == 1.0
     assert table.trusted("pca") == [] and math.isnan(table.auroc("alive", "ica"))
 
@@ -167,11 +168,12 @@ def test_bad_requests_are_refused() -> None:
         ({"seeds": 1}, "seeds=1"),
         ({"controls": ["noise"]}, "untrained"),
         ({"layers": []}, "at least one layer"),
+        ({"held_out_images": "scenes:8@1"}, "8 images to measure on"),
     ):
         settings: dict[str, Any] = {
             "layers": ["mixed3b"],
             "images": "scenes:8",
-            "held_out_images": "scenes:8@1",
+            "held_out_images": "scenes:10@1",
         } | wrong
         with pytest.raises(SAEError, match=words):
             metric_table(model, **settings)
