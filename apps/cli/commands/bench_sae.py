@@ -81,7 +81,8 @@ class BenchSAE(ImageOptions):
         if held_out is None or len(held_out) < LEAST_IMAGES:
             there = 0 if held_out is None else len(held_out)
             raise UsageError(
-                f"--held-out {self.held_out} of {len(images)} images leaves {there} to measure on: {LEAST_IMAGES} at least"
+                f"--held-out {self.held_out} of {len(images)} images leaves {there} to measure on; "
+                f"{LEAST_IMAGES} at least are needed"
             )
         judge = self.judge or (None if self.addresses else "scenes")
         with session.progress("dictionaries") as report:
