@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from circuits.plot.drawing import canvas, palette
 
-_ROW, _COLUMN, _NAMES, _MEANS, _TOP = 30, 74, 190, 70, 168
+_ROW, _COLUMN, _NAMES, _MEANS, _TOP = 30, 74, 190, 70, 124
 
 
 def metric_table_figure(table: Any, *, title: str = "") -> Figure:
