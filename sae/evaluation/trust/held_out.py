@@ -139,7 +139,7 @@ class HeldOut:
 
 
 def _both(dictionary: Dictionary) -> Any:
-    return lambda acts: dictionary.decode(dictionary.encode(acts))
+    return lambda acts: dictionary.decode(dictionary.encode(acts.cpu()))  # dictionaries are measured on the CPU
 
 
 def held_out(

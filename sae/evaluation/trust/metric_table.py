@@ -257,17 +257,17 @@ def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch
         k = getattr(config, "k", None)
         if k is None:
             raise SAEError(f"{config.architecture} has no k: the decompositions are compared at equal L0")
-        return decompose(acts, kind, k=k, latents=config.latents, seed=config.seed)
+        return decompose(acts.cpu(), kind, k=k, latents=config.latents, seed=config.seed)
     if kind == "untrained":
         blank: SAE = build(config, acts.shape[1]).eval().requires_grad_(False)
-        statistics_of(acts).apply(blank)
+        statistics_of(acts.cpu()).apply(blank)
         return blank
     if kind == "shuffled data":
         random = generator(config.seed, CONTROL, 2)
         acts = torch.stack([column[torch.randperm(len(column), generator=random)] for column in acts.T], dim=1)
     elif kind != TRAINED:
         config = replace(config, frozen=kind.removeprefix("frozen "))  # type: ignore[arg-type]
-    return train(acts, config, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)[0].sae
+    return train(acts, config, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)[0].sae.cpu()
 
 
 def _measured(

@@ -114,7 +114,7 @@ class Concepts:
         part = dictionary.encode(rows)[:, removed] @ dictionary.write[removed]
         n, _, *size = run.acts.shape
         after = (rows - part).view(n, *size, -1).movedim(-1, 1)
-        return self._rest.scores(after.contiguous(), run.context)
+        return self._rest.scores(after.contiguous().to(run.acts), run.context)
 
 
 @lru_cache(maxsize=256)  # the same for every layer and dictionary, and drawing takes longer than running
@@ -125,7 +125,7 @@ def _drawn(source: str, spec: InputSpec) -> Tensor:
 
 
 def _rows(acts: Tensor) -> Tensor:
-    return acts.movedim(1, -1).flatten(0, -2)
+    return acts.movedim(1, -1).flatten(0, -2).cpu()
 
 
 def _summed(run: _Run, dictionary: Dictionary) -> Tensor:
