@@ -103,6 +103,19 @@ def scene_sae() -> Any:
 
 
 @cached
+def metrics() -> Any:
+    from sae.evaluation.trust.held_out import METRICS
+    from sae.evaluation.trust.metric_table import MeasuredDictionary
+
+    rows = [
+        MeasuredDictionary("mixed3b", kind, seed, 8, dict.fromkeys(METRICS, 0.5 + 0.1 * seed))
+        for kind in ("trained", "pca")
+        for seed in (0, 1)
+    ]
+    return sae.MetricTable("scenes", ("mixed3b",), 2, 10, tuple(rows), 1.0)
+
+
+@cached
 def language() -> Any:
     from zoo.networks.language import load_language
 
@@ -257,6 +270,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
         language()[1], language()[0], "One day Anna went", " to", n=3, tried=1
     ),
     "TextFeatures": lambda _: text_features(),
+    "MetricTable": lambda _: metrics(),
     "Trained": lambda _: toys(),
     "Tuning": lambda _: tuning(),
     "Visualization": lambda _: circuits.visualize(model(), "mixed4a:11", steps=1)[0],

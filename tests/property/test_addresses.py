@@ -172,8 +172,11 @@ def test_a_class_is_addressed_by_its_name() -> None:
     assert of_class("logits:dog_left", NAMES, "m") == "logits:0"
     assert of_class("m/logits:tench, Tinca tinca", NAMES, "m") == "m/logits:1"
     assert of_class("a/b/logits:Füchse", NAMES, "a/b") == "a/b/logits:4"
-    for text in ("logits:12", "logits:3@4,5", "logits", "mixed4a:dog_left", "m/my.logits:crane", "logits:"):
-        assert of_class(text, NAMES, "m") == text  # a number is a number, and only class scores have names
+    for text in ("logits:12", "logits:3@4,5", "logits", "mixed4a:11", "logits:"):
+        assert of_class(text, NAMES, "m") == text  # a number is a number
+    for text in ("mixed4a:dog_left", "m/my.logits:crane"):  # only class scores have names
+        with pytest.raises(AddressError, match="units of the layer of class scores alone: write logits:"):
+            of_class(text, NAMES, "m")
     assert of_class("m/head.fc:crane_2", [*NAMES, "crane_2"], "m", "head.fc") == "m/head.fc:6"  # the layer's own name
     assert of_class("m/fc:tench", NAMES, "m", "head.fc") == "m/fc:tench"
     with pytest.raises(AddressError, match=r"2 classes called 'crane': name one by number, logits:2 and logits:3"):

@@ -214,6 +214,7 @@ def test_parents_are_ordered_by_what_they_add_to_those_before_them(planted: circ
 def test_images_to_rank_on_are_sampled_at_random(planted: circuits.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that take turns: every second image would be of one class, on which the car has no variance."""
     monkeypatch.setattr("circuits.tracing.trace.LIMIT", 8)
+    monkeypatch.setattr("circuits.tracing.rankings.parent_sources.LIMIT", 8)
     pictures = [nets.car_picture(0.5 + 0.02 * i) if i % 2 else torch.zeros(3, 32, 32) for i in range(16)]
     circuit = circuits.trace(planted, NEURON, images=torch.stack(pictures))
     assert {circuit.node(e.source).index for e in circuit.edges} == {WINDOW, WHEEL, BODY, TREE}
