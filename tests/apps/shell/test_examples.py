@@ -54,6 +54,7 @@ SMALLER = {
 CHEAPER = {
     "atlas": "--grid 2 --icon 16 --steps 1",
     "bench circuits": "--pairs 4",
+    "bench sae": "--steps 2 --seeds 2 --controls untrained --limit 40",
     "demo": "--n 26",
     "polysemantic": "--n 12 --draws 5 --figures 1",
     "sae train": "--steps 3 --batch-size 64 --replace",
