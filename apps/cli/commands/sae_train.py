@@ -323,6 +323,7 @@ class TrainSAE(ModelOptions):
 
     def _configs_of(self, architecture: str, swept: Sequence[str]) -> list[SAEConfig]:
         from sae.architectures.base import ARCHITECTURES, config_from_dict
+        from sae.training.schedule import short_lr
         from sae.training.sweeps import parse, sweep
 
         kind = ARCHITECTURES[architecture].Config
@@ -335,8 +336,7 @@ class TrainSAE(ModelOptions):
             settings[kind.penalty_weight] = self.penalty
         base = config_from_dict(settings)
         configs = sweep(base, **parse(swept, base)) if swept else [base]
-        # a training of minutes sees each vector a few times, and is over long before a small rate has got anywhere
-        return [c if c.lr or self.lr else replace(c, lr=1e-3 * (2**14 / c.latents) ** 0.5) for c in configs]
+        return [c if c.lr or self.lr else replace(c, lr=short_lr(c.latents)) for c in configs]
 
     def _stream(self, site: Any, training: Any, sampling: Sampling, session: Session) -> Any:
         memory = int(self.memory * 2**30)

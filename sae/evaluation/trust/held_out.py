@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,11 @@ class HeldOut:
             values["targeted removal"] = self.concepts.score(dictionary)
         return {name: values.get(name, float("nan")) for name in METRICS}
 
+    def seen_by(self, model: Model) -> HeldOut:
+        """The same images at the layer of a network of the same form; without concepts, whose class scores it lacks."""
+        site = VisionSite(model, self.site.layer.name)
+        return replace(self, site=site, maps=_maps(site, self.images), concepts=None)
+
     def _parts(self, maps: Tensor, grid: PartGrid) -> tuple[float, float]:
         """AUC and IoU of the best latent for a part, chosen on half of the images, scored on the other; their means."""
         halves = []
@@ -142,9 +147,14 @@ def _both(dictionary: Dictionary) -> Any:
     return lambda acts: dictionary.decode(dictionary.encode(acts.cpu()))  # dictionaries are measured on the CPU
 
 
-def held_out(
-    model: Model, layer: str, images: Images, *, judge: Model | None = None, concepts: bool = True, seed: int = 0
-) -> HeldOut:
+def _maps(site: VisionSite, images: Images) -> Tensor:
+    maps = torch.cat([block.acts.cpu() for block in site.blocks(images)])
+    if maps.ndim != 4:
+        raise SAEError(f"{site.address} has no positions (y, x) to measure latents at")
+    return maps
+
+
+def held_out(model: Model, layer: str, images: Images, *, judge: Model | None = None, seed: int = 0) -> HeldOut:
     """The held-out images of a layer, ready to measure dictionaries on.
 
     Args:
@@ -152,16 +162,13 @@ def held_out(
         images: that no dictionary was trained on.
         judge: the network in whose eyes images are alike: its last layer with positions, averaged over them and
             centered (default: the network itself, which is circular, but for controls as well).
-        concepts: measure targeted removal where the network knows the scenes' classes.
         seed: of the halves in which latents are chosen and scored.
 
     Raises:
         SAEError: a layer without positions.
     """
     site = VisionSite(model, layer)
-    maps = torch.cat([block.acts.cpu() for block in site.blocks(images)])
-    if maps.ndim != 4:
-        raise SAEError(f"{site.address} has no positions (y, x) to measure latents at")
+    maps = _maps(site, images)
     labels = None if images.labels is None else torch.from_numpy(class_labels(model, images))
     if labels is not None and len(set(labels[labels >= 0].tolist())) < 2:
         labels = None  # nothing to tell apart
@@ -178,7 +185,7 @@ def held_out(
         labels=labels,
         embeddings=embedded(judge or model, images),
         parts=parts,
-        concepts=Concepts.of(model, site.layer.name, seed=seed) if concepts else None,
+        concepts=Concepts.of(model, site.layer.name, seed=seed),
         first=order[:half].sort().values,
         second=order[half:].sort().values,
     )

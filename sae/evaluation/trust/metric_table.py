@@ -26,7 +26,7 @@ from sae.evaluation.metrics import matched_cosine
 from sae.evaluation.trust.held_out import METRICS, HeldOut, held_out
 from sae.seeding import CONTROL, generator
 from sae.training.input_normalization import statistics_of
-from sae.training.schedule import default_lr
+from sae.training.schedule import short_lr
 from sae.training.train import train
 from zoo.common.checks import one_of
 from zoo.common.results import HIDDEN, Result
@@ -224,8 +224,8 @@ def metric_table(
                     at = tested
                     if kind == "random network":
                         blank = untrained(model, seed=number)
-                        at = held_out(blank, layer, testing, judge=judge or model, concepts=False, seed=seed)
-                        some = VisionSite(blank, layer)
+                        at = tested.seen_by(blank)
+                        some = at.site
                         sampling = fitting(some, training, vectors=vectors, seed=number)
                         dictionary = _dictionary_of(
                             TRAINED, collect(some, training, sampling=sampling).vectors, own, steps, batch_size
@@ -247,8 +247,7 @@ def metric_table(
 
 
 def _seeded(config: SAEConfig, seed: int) -> SAEConfig:
-    # a training of minutes is over long before the rate of a long one has got anywhere
-    return replace(config, seed=seed, name=None, lr=config.lr or 5 * default_lr(config.latents))
+    return replace(config, seed=seed, name=None, lr=config.lr or short_lr(config.latents))
 
 
 def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: int) -> Dictionary:
