@@ -34,7 +34,7 @@ from circuits.network.operations import (
     title,
     weight_of,
 )
-from zoo.networks.pooling import channels_apart
+from zoo.networks.pooling import with_channels_together
 from zoo.networks.trial import Output, outputs_of, selected
 from zoo.progress import check_stopped
 
@@ -436,11 +436,10 @@ class Graph:
             kwargs = {**kwargs, "inplace": False}
         if _in_place(op, n) and args:
             args = (args[0].clone(), *args[1:])  # type: ignore[union-attr]
-        if op.kind == "maxpool" and args and channels_apart(args[0]):
-            args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])  # type: ignore[union-attr]
-            pooled = getattr(self._interpreter, n.op)(n.target, args, kwargs)
-            return pooled.contiguous() if isinstance(pooled, Tensor) else pooled
-        return getattr(self._interpreter, n.op)(n.target, args, kwargs)
+        run = getattr(self._interpreter, n.op)
+        if op.kind == "maxpool" and args:
+            return with_channels_together(lambda x: run(n.target, (x, *args[1:]), kwargs), args[0])
+        return run(n.target, args, kwargs)
 
 
 _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
