@@ -26,7 +26,6 @@ from apps.explorer.session.state import Location
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.wording import minus
 from sae.steering import Maxima, inspect
-from zoo.images.sources import Images
 
 CHANGED, SUGGESTED = 6, 14
 OVER = {"this": "This image", "some": "24 images"}
@@ -132,18 +131,12 @@ def dose_curves(
     at: Location, site: SteeringSite, edits: Edits, peaks: Maxima, image: SelectedImage, over: str
 ) -> DoseResponse | None:
     """Dose-response curves on the image, or on some of the scanned images; None while they are computed."""
-    images = image.images if over == "this" else evenly_spaced(state.images_of(at))
+    images = image.images if over == "this" else state.images_of(at).spread(SOME)
     key = ("doses", site.model.digest, site.space, edit_links.format_edits(edits), images.digest)
     return page_frame.background_result(
         key, "scaling the edits, and those of random units",
         lambda report: steering_runs.dose_response(site, edits, peaks, images, report),
     )  # fmt: skip
-
-
-def evenly_spaced(images: Images) -> Images:
-    """At most `SOME` images, evenly spaced."""
-    step = max(1, len(images) // SOME)
-    return images.subset(range(0, len(images), step)[:SOME])
 
 
 def target_of(comparison: Comparison) -> int:
