@@ -10,11 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
 from apps.cli.sae_sites import split
+from apps.images import open_sources
 
 if TYPE_CHECKING:
     from sae.evaluation.trust.metric_table import MetricTable
@@ -76,7 +77,10 @@ class BenchSAE(ImageOptions):
         layers = [unit.layer for unit in units]
         if unknown := [name for name in self.controls if name not in CONTROLS]:
             raise UsageError(f"--controls {unknown[0]}: known are {', '.join(CONTROLS)}")
-        images = self.open_images(model.name) if self.images else self._drawn(model.name)
+        if self.images or model.name not in OF_SCENES:
+            images = self.open_images(model.name)
+        else:  # enough to hold 40 % of them out
+            images = open_sources(("scenes:300" if self.quick else "scenes:1300",), self.limit, self.seed)
         training, held_out = split(images, self.held_out, self.seed)
         if held_out is None or len(held_out) < LEAST_IMAGES:
             there = 0 if held_out is None else len(held_out)
@@ -102,15 +106,6 @@ class BenchSAE(ImageOptions):
             plot.save_figure(result.plot(), folder / "metrics.png")
 
         return CommandResult(result.describe(), show, write)
-
-    def _drawn(self, model: str) -> Any:
-        """Scenes where the user named no images: enough to hold 40 % of them out."""
-        from apps.cli.common import OF_SCENES
-        from apps.images import open_sources
-
-        if model not in OF_SCENES:
-            return self.open_images(model)  # says what is missing
-        return open_sources(("scenes:300" if self.quick else "scenes:1300",), self.limit, self.seed)
 
     def _config(self, d: int) -> Any:
         from sae.architectures.base import ARCHITECTURES, config_from_dict
