@@ -30,10 +30,14 @@ from benchmarks._tables import header, row  # noqa: E402
 from circuits import plot  # noqa: E402
 from sae.data.activations import Sampling, collect  # noqa: E402
 from sae.data.vision_site import VisionSite  # noqa: E402
-from sae.evaluation.curve_detection import CurveComparison  # noqa: E402
-from sae.evaluation.curve_detection import compare as compare_curves  # noqa: E402
-from sae.evaluation.part_detection import MEASURES, Interval, Kind, PartComparison  # noqa: E402
-from sae.evaluation.part_detection import compare as compare_parts  # noqa: E402
+from sae.evaluation.curve_detection import CurveComparison, compare as compare_curves  # noqa: E402
+from sae.evaluation.part_detection import (  # noqa: E402
+    MEASURES,
+    Interval,
+    Kind,
+    PartComparison,
+    compare as compare_parts,  # noqa: E402
+)
 from zoo.images.sources import Images, open_images  # noqa: E402
 
 LAYERS = ("mixed3a", "mixed3b", "mixed4a")

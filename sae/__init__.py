@@ -10,94 +10,49 @@ other::
 
 from typing import TYPE_CHECKING
 
-from sae.errors import FormatError, SAEError, TrainingError
+from sae.errors import FormatError as FormatError, SAEError as SAEError, TrainingError as TrainingError
 from zoo.common.drawings import drawn_by
 from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sae import steering, superposition
-    from sae.architectures.base import SAE, SAEConfig, build, list_architectures, register
-    from sae.architectures.batchtopk import BatchTopK
-    from sae.architectures.gated import Gated
-    from sae.architectures.jumprelu import JumpReLU
-    from sae.architectures.matryoshka import Matryoshka
-    from sae.architectures.relu import ReLU
-    from sae.architectures.topk import TopK
-    from sae.data.activations import Activations, Sampling, SiteStream, collect
-    from sae.data.disk_shards import Shards, open_shards, store
-    from sae.data.site import Site
-    from sae.data.streams import RankShare, Stream, TensorStream
-    from sae.data.vision_site import VisionSite
-    from sae.evaluation import metrics
-    from sae.evaluation.evaluate import Evaluation, evaluate
-    from sae.evaluation.sweep_table import summary
-    from sae.evaluation.trust.metric_table import MetricTable, metric_table
-    from sae.formats import load, save
-    from sae.language import LanguageSite, open_texts, read_texts
-    from sae.steering import LatentEdit, Steering, When, steer
-    from sae.superposition.geometry import geometry
-    from sae.training import sweeps
-    from sae.training.reporting import Report, tensorboard, wandb
-    from sae.training.settings import TrainingSettings
-    from sae.training.sweeps import sweep
-    from sae.training.train import Run, Runs, train
+    from sae import steering as steering, superposition as superposition
+    from sae.architectures.base import (
+        SAE as SAE,
+        SAEConfig as SAEConfig,
+        build as build,
+        list_architectures as list_architectures,
+        register as register,
+    )
+    from sae.architectures.batchtopk import BatchTopK as BatchTopK
+    from sae.architectures.gated import Gated as Gated
+    from sae.architectures.jumprelu import JumpReLU as JumpReLU
+    from sae.architectures.matryoshka import Matryoshka as Matryoshka
+    from sae.architectures.relu import ReLU as ReLU
+    from sae.architectures.topk import TopK as TopK
+    from sae.data.activations import (
+        Activations as Activations,
+        Sampling as Sampling,
+        SiteStream as SiteStream,
+        collect as collect,
+    )
+    from sae.data.disk_shards import Shards as Shards, open_shards as open_shards, store as store
+    from sae.data.site import Site as Site
+    from sae.data.streams import RankShare as RankShare, Stream as Stream, TensorStream as TensorStream
+    from sae.data.vision_site import VisionSite as VisionSite
+    from sae.evaluation import metrics as metrics
+    from sae.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+    from sae.evaluation.sweep_table import summary as summary
+    from sae.evaluation.trust.metric_table import MetricTable as MetricTable, metric_table as metric_table
+    from sae.formats import load as load, save as save
+    from sae.language import LanguageSite as LanguageSite, open_texts as open_texts, read_texts as read_texts
+    from sae.steering import LatentEdit as LatentEdit, Steering as Steering, When as When, steer as steer
+    from sae.superposition.geometry import geometry as geometry
+    from sae.training import sweeps as sweeps
+    from sae.training.reporting import Report as Report, tensorboard as tensorboard, wandb as wandb
+    from sae.training.settings import TrainingSettings as TrainingSettings
+    from sae.training.sweeps import sweep as sweep
+    from sae.training.train import Run as Run, Runs as Runs, train as train
 else:
-    __getattr__, __dir__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)
 
 drawn_by("sae.evaluation.result_figures")
-
-__all__ = [
-    "SAE",
-    "Activations",
-    "BatchTopK",
-    "RankShare",
-    "Evaluation",
-    "FormatError",
-    "Gated",
-    "JumpReLU",
-    "LanguageSite",
-    "LatentEdit",
-    "Matryoshka",
-    "MetricTable",
-    "ReLU",
-    "Report",
-    "Run",
-    "Runs",
-    "SAEConfig",
-    "SAEError",
-    "Sampling",
-    "Shards",
-    "Site",
-    "SiteStream",
-    "Steering",
-    "Stream",
-    "TensorStream",
-    "TopK",
-    "TrainingError",
-    "TrainingSettings",
-    "VisionSite",
-    "When",
-    "build",
-    "collect",
-    "evaluate",
-    "geometry",
-    "list_architectures",
-    "load",
-    "metric_table",
-    "metrics",
-    "open_shards",
-    "open_texts",
-    "read_texts",
-    "register",
-    "save",
-    "steer",
-    "steering",
-    "store",
-    "summary",
-    "superposition",
-    "sweep",
-    "sweeps",
-    "tensorboard",
-    "train",
-    "wandb",
-]

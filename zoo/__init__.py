@@ -8,31 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.common.lazy import lazy_names
-from zoo.errors import CircuitsError, ImageError, ModelError, WeightsError
+from zoo.errors import (
+    CircuitsError as CircuitsError,
+    ImageError as ImageError,
+    ModelError as ModelError,
+    WeightsError as WeightsError,
+)
 
 if TYPE_CHECKING:
-    from zoo.cards import Card, WeightsFile, register
-    from zoo.images.manifest import export_scenes
-    from zoo.images.sources import Images, open_images
-    from zoo.inputs import InputSpec
-    from zoo.registry import Loaded, build, get_card, status
+    from zoo.cards import Card as Card, WeightsFile as WeightsFile, register as register
+    from zoo.images.manifest import export_scenes as export_scenes
+    from zoo.images.sources import Images as Images, open_images as open_images
+    from zoo.inputs import InputSpec as InputSpec
+    from zoo.registry import Loaded as Loaded, build as build, get_card as get_card, status as status
 else:
-    __getattr__, __dir__ = lazy_names(__name__)
-
-__all__ = [
-    "Card",
-    "CircuitsError",
-    "ImageError",
-    "Images",
-    "InputSpec",
-    "Loaded",
-    "ModelError",
-    "WeightsError",
-    "WeightsFile",
-    "build",
-    "export_scenes",
-    "get_card",
-    "open_images",
-    "register",
-    "status",
-]
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

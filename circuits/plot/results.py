@@ -24,8 +24,7 @@ from circuits.attribution.heatmaps import Heatmap
 from circuits.dataset.concept_search import Finding, Findings
 from circuits.dataset.labels.results import PartLabels
 from circuits.errors import CircuitsError
-from circuits.plot.activations import atlas as atlases
-from circuits.plot.activations import image as of_image
+from circuits.plot.activations import atlas as atlases, image as of_image
 from circuits.plot.activations.heatmap import heatmap_figure, overlay
 from circuits.plot.circuit.graph import circuit_graph
 from circuits.plot.circuit.kernels import kernel_grid

@@ -6,23 +6,16 @@ Angles are in degrees counter-clockwise in the image, 0 to the right. A line at 
 the right, like "("; a boundary at 0 has its fine, lit or first-colored side to the right.
 """
 
-from circuits.stimuli.base import Axis, Stimuli, StimuliError, gray
-from circuits.stimuli.contours import angle_to_curve, circles, curves, edges, lines
-from circuits.stimuli.hues import HUES
-from circuits.stimuli.textures import color_contrast, gratings, high_low
+from circuits.stimuli.base import Axis as Axis, Stimuli as Stimuli, StimuliError as StimuliError, gray as gray
+from circuits.stimuli.contours import (
+    angle_to_curve as angle_to_curve,
+    circles as circles,
+    curves as curves,
+    edges as edges,
+    lines as lines,
+)
+from circuits.stimuli.hues import HUES as HUES
+from circuits.stimuli.textures import color_contrast as color_contrast, gratings as gratings, high_low as high_low
+from zoo.common.lazy import public_names
 
-__all__ = [
-    "HUES",
-    "Axis",
-    "Stimuli",
-    "StimuliError",
-    "angle_to_curve",
-    "circles",
-    "color_contrast",
-    "curves",
-    "edges",
-    "gratings",
-    "gray",
-    "high_low",
-    "lines",
-]
+__all__ = public_names(__name__)

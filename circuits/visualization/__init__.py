@@ -8,8 +8,7 @@
 """
 
 from circuits.errors import VisualizationError
-from circuits.visualization import objectives, transforms
-from circuits.visualization import parametrizations as params
+from circuits.visualization import objectives, parametrizations as params, transforms
 from circuits.visualization.evidence import examine
 from circuits.visualization.lucent.render import render_vis
 from circuits.visualization.modes.caricature import (

@@ -28,8 +28,8 @@ from circuits.visualization.objectives import (
     diversity,
     of_unit,
     shape_of,
+    stack as stack_objectives,
 )
-from circuits.visualization.objectives import stack as stack_objectives
 from circuits.visualization.optimization import Ascent, ascend, exhausted, layer_names, untransformed
 from circuits.visualization.parametrizations import Factory, Fourier, Size, generator
 from circuits.visualization.result import Visualization, Visualizations

@@ -11,41 +11,19 @@ from typing import TYPE_CHECKING
 from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sae.steering.active_latents import ActiveLatent, Inspection, inspect
-    from sae.steering.apply import EqualStep, steer, steered
-    from sae.steering.bases import Channels
-    from sae.steering.edits import LatentEdit, Steering, When
+    from sae.steering.active_latents import ActiveLatent as ActiveLatent, Inspection as Inspection, inspect as inspect
+    from sae.steering.apply import EqualStep as EqualStep, steer as steer, steered as steered
+    from sae.steering.bases import Channels as Channels
+    from sae.steering.edits import LatentEdit as LatentEdit, Steering as Steering, When as When
     from sae.steering.latent_search import (
-        LatentFinding,
-        LatentFindings,
-        Similar,
-        chance_cosine,
-        search,
-        search_label,
-        similar,
+        LatentFinding as LatentFinding,
+        LatentFindings as LatentFindings,
+        Similar as Similar,
+        chance_cosine as chance_cosine,
+        search as search,
+        search_label as search_label,
+        similar as similar,
     )
-    from sae.steering.max_activations import Maxima, maxima
+    from sae.steering.max_activations import Maxima as Maxima, maxima as maxima
 else:
-    __getattr__, __dir__ = lazy_names(__name__)
-
-__all__ = [
-    "ActiveLatent",
-    "Channels",
-    "EqualStep",
-    "Inspection",
-    "LatentEdit",
-    "LatentFinding",
-    "LatentFindings",
-    "Maxima",
-    "Similar",
-    "Steering",
-    "When",
-    "chance_cosine",
-    "inspect",
-    "maxima",
-    "search",
-    "search_label",
-    "similar",
-    "steer",
-    "steered",
-]
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -28,8 +28,7 @@ from sae.seeding import CONTROL, generator
 from sae.steering.apply import EqualStep, LatentReader
 from sae.steering.bases import Dictionary, address_of, basis_at, check_latent
 from sae.steering.edits import LatentEdit, When
-from sae.steering.max_activations import Maxima, describe_inputs
-from sae.steering.max_activations import maxima as measured_maxima
+from sae.steering.max_activations import Maxima, describe_inputs, maxima as measured_maxima
 from sae.steering.outcome_metrics import CapabilityMetric, outcome_indices, outcome_names
 from sae.steering.side_effects import STEP, EditTemplate, Numbers, SideEffects, on_downstream, on_latents, on_outcomes
 from sae.steering.study_result import Curve, Study, sweet_spot

@@ -36,8 +36,7 @@ from sae.superposition.toy.feature_sampler import sample
 from sae.superposition.toy.results import REPRESENTED, Solution
 from sae.superposition.toy.toy_models import ToyError, ToyModel, decaying
 from sae.superposition.toy.train import train
-from sae.training.train import Run
-from sae.training.train import train as train_dictionaries
+from sae.training.train import Run, train as train_dictionaries
 from zoo.common.results import Result
 from zoo.progress import Progress, reporter
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package that imports its public names under `if TYPE_CHECKING:`.
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package that imports its public names under `if TYPE_CHECKING:`.
 
     They are read from the source of its `__init__`, so that each stands there once, where type checkers, editors and
     the documentation read it, too. Importing the package then imports none of them: what a user's script does not
@@ -18,10 +18,10 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
     the module under the name while it is being imported, and another thread would take that for the function.
 
     Args:
-        package: name of the package, which is being imported: `__getattr__, __dir__ = lazy_names(__name__)`.
+        package: name of the package, which is being imported: `__getattr__, __dir__, __all__ = lazy_names(__name__)`.
     """
     module = sys.modules[package]
-    homes = _homes(module.__spec__.loader.get_source(package))  # type: ignore[union-attr]
+    homes = _homes(_source(package), guarded=True)
 
     def get(name: str) -> Any:
         if name not in homes:
@@ -33,20 +33,33 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
         setattr(module, name, value)
         return value
 
-    return get, lambda: sorted({*vars(module), *homes})
+    return get, lambda: sorted({*vars(module), *homes}), public_names(package)
 
 
-def _homes(source: str) -> dict[str, tuple[str, str]]:
-    """Name -> the module that it is imported from, and what it is called there."""
-    guarded = (
-        node
-        for block in ast.parse(source).body
-        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
-        for node in block.body
-    )
+def public_names(package: str) -> list[str]:
+    """The names that a package re-exports: those which its `__init__` imports `as` themselves (PEP 484), sorted."""
+    source = _source(package)
+    return sorted({**_homes(source, guarded=False), **_homes(source, guarded=True)})
+
+
+def _source(package: str) -> str:
+    return str(sys.modules[package].__spec__.loader.get_source(package))  # type: ignore[union-attr]
+
+
+def _homes(source: str, *, guarded: bool) -> dict[str, tuple[str, str]]:
+    """Public name -> the module that it is imported from, and what it is called there."""
+    body = ast.parse(source).body
+    if guarded:
+        body = [
+            node
+            for block in body
+            if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+            for node in block.body
+        ]
     return {
-        alias.asname or alias.name: (node.module or "", alias.name)
-        for node in guarded
+        alias.asname: (node.module or "", alias.name)
+        for node in body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        if alias.asname
     }

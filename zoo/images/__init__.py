@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from zoo.images.sources import Images, open_images
+    from zoo.images.sources import Images as Images, open_images as open_images
 else:
-    __getattr__, __dir__ = lazy_names(__name__)
-
-__all__ = ["Images", "open_images"]
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from zoo.networks.language import LanguageModel, load_language
+    from zoo.networks.language import LanguageModel as LanguageModel, load_language as load_language
 else:
-    __getattr__, __dir__ = lazy_names(__name__)
-
-__all__ = ["LanguageModel", "load_language"]
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

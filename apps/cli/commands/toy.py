@@ -219,8 +219,7 @@ def _recovered(recovery: Recovery) -> Any:
 
 def _draw(entry: Experiment, trained: Any, attacked: Vulnerability | None, folder: Path) -> None:
     from circuits.plot import save_figure
-    from circuits.plot.superposition import charts
-    from circuits.plot.superposition import models as superposition
+    from circuits.plot.superposition import charts, models as superposition
     from sae.superposition import PLATEAUS, feature_dimensionality
 
     file = folder / f"{entry.name}.png"

@@ -62,8 +62,7 @@ def own_folder(store: Path, lm: LanguageModel) -> Path:
 
 def train(store: Path, progress: Progress) -> None:
     """Train that SAE, and label its latents with known features of the tales."""
-    from sae import TopK, save
-    from sae import train as trained
+    from sae import TopK, save, train as trained
     from sae.language import known_features
     from zoo import tales
 

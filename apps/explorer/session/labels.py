@@ -17,8 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from apps.explorer.server.security import checked_text
-from circuits.dataset.labels.results import FILE as PARTS_FILE
-from circuits.dataset.labels.results import read_labels
+from circuits.dataset.labels.results import FILE as PARTS_FILE, read_labels
 from circuits.dataset.scan_store import folder_of
 from circuits.errors import CircuitsError, shorten
 from circuits.network.address import Unit

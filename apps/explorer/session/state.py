@@ -21,8 +21,7 @@ from apps.explorer.server.background_work import Executor
 from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session import waiting
-from apps.explorer.session.labels import FILE as LABELS
-from apps.explorer.session.labels import Labels
+from apps.explorer.session.labels import FILE as LABELS, Labels
 from apps.explorer.session.ordering import most_selective
 from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan

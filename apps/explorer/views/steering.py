@@ -20,8 +20,7 @@ from apps.explorer.session import edit_links, state
 from apps.explorer.session.edit_links import Edits
 from apps.explorer.session.exports import Export
 from apps.explorer.session.state import Location
-from sae.steering import Maxima, Steering
-from sae.steering import steered as steer_by
+from sae.steering import Maxima, Steering, steered as steer_by
 
 PAGE = Entry(
     "Steering", ":material/tune:", "units steered or ablated on an image, and the effect on the classes", order=40

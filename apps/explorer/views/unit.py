@@ -9,8 +9,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose
 from apps.explorer.pages import Entry
-from apps.explorer.panes import charts, crops
-from apps.explorer.panes import unit as panes
+from apps.explorer.panes import charts, crops, unit as panes
 from apps.explorer.server.security import guarded, plain
 from apps.explorer.session import links, state
 from apps.explorer.session.exports import Export

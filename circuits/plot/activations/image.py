@@ -18,8 +18,7 @@ from circuits.attribution.attribute import Attribution
 from circuits.errors import CircuitsError
 from circuits.network.operations import Pair
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import amount, short
-from circuits.plot.drawing.wording import number as signed
+from circuits.plot.drawing.wording import amount, number as signed, short
 from circuits.plot.visualization.modes import draw_result
 
 MARGIN = 24

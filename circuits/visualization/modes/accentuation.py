@@ -13,8 +13,7 @@ from circuits.errors import AddressError, VisualizationError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.visualization.modes.checks import opened
-from circuits.visualization.objectives import Activations, Objective
-from circuits.visualization.objectives import stack as stack_objectives
+from circuits.visualization.objectives import Activations, Objective, stack as stack_objectives
 from circuits.visualization.optimization import ascend
 from circuits.visualization.parametrizations import Parametrization, Photograph
 from circuits.visualization.render import default_batch_size, jobs_of, visualizations

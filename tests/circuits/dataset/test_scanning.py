@@ -20,8 +20,7 @@ from torch.nn import functional as F
 
 import circuits
 from circuits import InputSpec
-from circuits.dataset import scan as scanning
-from circuits.dataset import scan_store
+from circuits.dataset import scan as scanning, scan_store
 from circuits.dataset.scan import scan
 from circuits.dataset.scan_results import Scan, read_scan
 from circuits.dataset.scan_store import StoreError

@@ -19,8 +19,7 @@ from circuits.common.examples import Example
 from circuits.errors import CircuitsError
 from circuits.plot.visualization import card
 from circuits.tracing.circuit import Circuit, Edge, Node, Rest
-from circuits.visualization.result import Evidence, Visualization
-from circuits.visualization.result import Path as Step
+from circuits.visualization.result import Evidence, Path as Step, Visualization
 from tests.circuits.plot.pages import HOSTILE, Page, check_safe, texts_of
 from zoo.images.sources import open_images
 from zoo.inputs import InputSpec

@@ -24,10 +24,7 @@ def theirs() -> Any:
     pytest.importorskip("lucent", reason="needs the extra `lucent`")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from lucent.optvis import objectives as o
-        from lucent.optvis import param as p
-        from lucent.optvis import render as r
-        from lucent.optvis import transform as t
+        from lucent.optvis import objectives as o, param as p, render as r, transform as t
 
     return o, p, r, t
 

@@ -18,9 +18,9 @@ from circuits.visualization import (
     examine,
     objectives,
     parametrizations,
+    render as rendering,
     visualize,
 )
-from circuits.visualization import render as rendering
 from circuits.visualization.transforms import standard
 from tests import nets
 

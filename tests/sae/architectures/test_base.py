@@ -13,8 +13,7 @@ import sae
 from circuits.errors import CircuitsError
 from sae.architectures.base import ARCHITECTURES, config_from_dict
 from tests import nets
-from tests.sae.planted import ARCHITECTURES as CONFIGS
-from tests.sae.planted import acts, name_of, scrambled
+from tests.sae.planted import ARCHITECTURES as CONFIGS, acts, name_of, scrambled
 
 every = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 

@@ -18,8 +18,7 @@ from sae.evaluation.evaluate import evaluate
 from sae.language import LanguageSite, TextUnit, open_texts, read_texts, site_paths, why_without_halves
 from zoo.errors import ModelError
 from zoo.networks.language import LanguageModel, load_language
-from zoo.tales.tokenizer import tokenizer as tales_tokenizer
-from zoo.tales.tokenizer import vocabulary
+from zoo.tales.tokenizer import tokenizer as tales_tokenizer, vocabulary
 
 transformers = pytest.importorskip("transformers")
 

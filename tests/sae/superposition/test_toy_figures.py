@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 import sae
 from circuits.errors import CircuitsError
 from circuits.plot import save_figure
-from circuits.plot.superposition import charts
-from circuits.plot.superposition import models as superposition
+from circuits.plot.superposition import charts, models as superposition
 from circuits.plot.superposition.recovery import recovery_figure
 from sae.superposition import (
     PLATEAUS,

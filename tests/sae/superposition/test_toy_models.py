@@ -10,8 +10,7 @@ import torch
 
 from circuits.errors import CircuitsError
 from sae.superposition import ToyError, ToyModel, decaying, density_schedule, grid, sample, train
-from sae.superposition.toy import batched_passes
-from sae.superposition.toy import train as training
+from sae.superposition.toy import batched_passes, train as training
 from sae.superposition.toy.batched_passes import STEP
 from sae.superposition.toy.feature_sampler import TRAINING
 from sae.superposition.toy.train import _initial, _passes, _Plan
