@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from zoo.errors import (
-    CircuitsError,
-    ImageError,
-    ModelError,
-    WeightsError,
-    did_you_mean,
-    in_shell,
-    nearest,
-    shorten,
+    CircuitsError as CircuitsError,
+    ImageError as ImageError,
+    ModelError as ModelError,
+    WeightsError as WeightsError,
+    did_you_mean as did_you_mean,
+    in_shell as in_shell,
+    nearest as nearest,
+    shorten as shorten,
 )
-
-__all__ = [
-    "AddressError",
-    "CaptureError",
-    "CircuitsError",
-    "ConstantError",
-    "EditError",
-    "GraphError",
-    "ImageError",
-    "ModelError",
-    "VisualizationError",
-    "WeightsError",
-    "did_you_mean",
-    "in_shell",
-    "nearest",
-    "shorten",
-]
 
 
 class AddressError(CircuitsError):

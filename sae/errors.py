@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.errors import CircuitsError, FileError, did_you_mean, shorten
-
-__all__ = ["CircuitsError", "FileError", "FormatError", "SAEError", "TrainingError", "did_you_mean", "shorten"]
+from zoo.errors import (
+    CircuitsError as CircuitsError,
+    FileError as FileError,
+    did_you_mean as did_you_mean,
+    shorten as shorten,
+)
 
 
 class SAEError(CircuitsError):

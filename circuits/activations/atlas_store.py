@@ -240,6 +240,3 @@ def _cell(data: Mapping[str, Any]) -> Cell:
     examples = tuple(map(read_example, data["examples"]))
     units, labels = (tuple((name, float(value)) for name, value in data[key]) for key in ("units", "labels"))
     return Cell(data["row"], data["column"], data["count"], examples, units, labels)
-
-
-__all__ = ["load_atlas", "save_atlas"]

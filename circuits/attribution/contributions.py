@@ -379,6 +379,3 @@ def _matching(model: Model, layer: str, deeper: str, shape: Sequence[int]) -> Ca
         return (cell + 0.5) / shape[axis] * 2 - 1
 
     return lambda p: (along(p[1], 1), along(p[0], 0))
-
-
-__all__ = ["Upstream", "checked_examples", "deeper_layer", "source_layer", "top_examples", "upstream"]

@@ -251,6 +251,3 @@ def _others(model: Model, images: Images, edits: Sequence[Edit], draws: int, see
             for change, unit in zip(edits, units, strict=True)
         ])  # fmt: skip
     return sampled
-
-
-__all__ = ["Accuracy", "accuracy", "class_labels"]

@@ -16,7 +16,7 @@ from weakref import finalize
 import torch
 from torch import Tensor, fx, nn
 
-from circuits.errors import CaptureError, ModelError, shorten
+from circuits.errors import CaptureError, ModelError
 from circuits.network.graph import name_calls
 from circuits.network.layer import Layer, Network
 from circuits.network.layers.axes import Layouts, grid_of
@@ -575,9 +575,3 @@ def capture(
         for name, values in acts.items():
             parts[name].append(values)
     return {name: torch.cat(values) for name, values in parts.items()}
-
-
-__all__ = [
-    "Recorder", "Stop", "capture", "editing", "forward", "frozen", "hooked", "probe", "read", "shorten", "stream",
-    "visit",
-]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, nearest, shorten
+from circuits.errors import AddressError, CaptureError, GraphError, ModelError, did_you_mean, shorten
 from circuits.network.address import Unit, of_class, split_class
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField
@@ -589,6 +589,3 @@ def _check_classes(model: Model) -> None:
     count = len(model.classes)
     if count and count != (scores := model.layers[model.logits].channels):
         raise ModelError(f"{model.name} has {scores} class scores ({model.logits}), but {count} names of classes")
-
-
-__all__ = ["Basis", "Layer", "Model", "best_device", "load", "nearest", "wrap"]

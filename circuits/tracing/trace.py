@@ -509,6 +509,3 @@ def _node(
         examples=examples(model, unit, dataset, top),
         label=class_of(model, unit),
     )
-
-
-__all__ = ["GraphError", "ablation_drops", "trace"]

@@ -11,16 +11,9 @@ from circuits.errors import VisualizationError
 from circuits.visualization import objectives, parametrizations as params, transforms
 from circuits.visualization.evidence import examine
 from circuits.visualization.lucent.render import render_vis
-from circuits.visualization.modes.caricature import (
-    Decomposed,
-    Spectrum,
-    Strip,
-    accentuate,
-    caricature_strip,
-    decomposed,
-    spectrum,
-    trajectory,
-)
+from circuits.visualization.modes.accentuation import accentuate
+from circuits.visualization.modes.caricature import Decomposed, Strip, caricature_strip, decomposed, trajectory
+from circuits.visualization.modes.spectrum import Spectrum, spectrum
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Evidence, Visualization, Visualizations
 from circuits.visualization.settings import RenderSettings

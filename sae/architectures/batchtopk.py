@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae.architectures import sparse_ops
 from sae.architectures.base import SAE, START, Losses, TensorNames, TrainingState, register
+from sae.architectures.kernels.sparse_pattern import Pattern
 from sae.architectures.topk import TopK, sparse_losses
 
 RATE = 0.01  # of the moving average of the threshold
@@ -58,7 +59,7 @@ class BatchTopKSAE(SAE):
         reconstruction = sparse_ops.decode(values, pattern, self.decoder) + self.decoder_bias
         return sparse_losses(self, x, target, values, pattern, reconstruction, state)
 
-    def select(self, x: Tensor) -> tuple[Tensor, sparse_ops.Pattern]:
+    def select(self, x: Tensor) -> tuple[Tensor, Pattern]:
         """The active latents of a batch of normalized inputs; in training they move the threshold."""
         values, pattern = sparse_ops.encode(
             x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.batch_topk(self.config.k)

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from sae.architectures.kernels import Path, Pattern, Select, path_of
 
-__all__ = ["Pattern", "Select", "batch_topk", "decode", "encode", "topk"]
-
 
 def topk(k: int) -> Select:
     """Select the k largest of every input; negative ones become zero."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from sae.architectures import sparse_ops
 from sae.architectures.base import SAE, START, Losses, Revive, SAEConfig, TrainingState, register
 from sae.architectures.dead_latents import auxiliary_loss
+from sae.architectures.kernels.sparse_pattern import Pattern
 from sae.checks import at_most_latents
 from sae.errors import SAEError
 
@@ -47,7 +48,7 @@ def active_counts(values: Tensor, indices: Tensor, latents: int) -> Tensor:
 
 
 def sparse_losses(
-    model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: sparse_ops.Pattern, reconstruction: Tensor,
+    model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: Pattern, reconstruction: Tensor,
     state: TrainingState = START, loss: Tensor | None = None,
 ) -> Losses:  # fmt: skip
     """Losses of an SAE that selects its latents: mean squared error (or `loss` instead of it) plus AuxK."""

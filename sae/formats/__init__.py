@@ -2,7 +2,5 @@
 
 from __future__ import annotations
 
-from sae.formats.registry import LAYOUTS, Layout, register_layout
-from sae.formats.save_load import load, save
-
-__all__ = ["LAYOUTS", "Layout", "load", "register_layout", "save"]
+from sae.formats.registry import LAYOUTS as LAYOUTS, Layout as Layout, register_layout as register_layout
+from sae.formats.save_load import load as load, save as save

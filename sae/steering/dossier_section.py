@@ -22,7 +22,7 @@ from zoo.images.sources import open_images
 if TYPE_CHECKING:  # a dossier without this section takes nothing of what trains and runs SAEs
     from sae.data.vision_site import VisionSite
     from sae.steering.bases import Dictionary
-    from sae.steering.study import Study
+    from sae.steering.study_result import Study
 
 NAME = "steering"
 IMAGES = 100

@@ -32,7 +32,7 @@ from sae.steering.max_activations import Maxima, describe_inputs, maxima as meas
 from sae.steering.outcome_metrics import CapabilityMetric, outcome_indices, outcome_names
 from sae.steering.side_effects import STEP, EditTemplate, Numbers, SideEffects, on_downstream, on_latents, on_outcomes
 from sae.steering.study_result import Curve, Study, sweet_spot
-from sae.steering.study_settings import FACTORS, Measure, StudySettings, Writing
+from sae.steering.study_settings import Measure, StudySettings, Writing
 from zoo.progress import Progress, reporter
 
 _FEW = 100
@@ -328,6 +328,3 @@ def _curve(name: str, values: Numbers, *, shape: tuple[int, int], random: int) -
     """A curve from the value of the unsteered network, then those of each latent and direction at all factors."""
     rows = values[1 : shape[0] * shape[1] + 1].reshape(shape)
     return Curve(name, float(values[0]), rows[0], rows[1 : 1 + random], rows[1 + random :])
-
-
-__all__ = ["FACTORS", "Curve", "Study", "StudySettings", "Writing", "study", "sweet_spot"]

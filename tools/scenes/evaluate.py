@@ -18,8 +18,10 @@ from torch.nn import functional as F
 
 from circuits.common.statistics import auc
 from zoo.networks.inceptionv1 import InceptionV1
-from zoo.scenes.generate import ADVERSARIAL, CLASSES, HELD_OUT_SEED, PARTS, Scene, adversarial, dataset
+from zoo.scenes.arrange import ADVERSARIAL
+from zoo.scenes.generate import CLASSES, HELD_OUT_SEED, Scene, adversarial, dataset
 from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, UNION_LAYER, centers, trunk
+from zoo.scenes.objects import PARTS
 
 CAR_PARTS = ("window", "car_body", "wheel")
 """The parts of a car, from top to bottom."""

@@ -54,8 +54,9 @@ from tqdm import tqdm
 from tools.scenes import evaluate
 from zoo.common.files import write_atomically
 from zoo.networks.inceptionv1 import InceptionV1
-from zoo.scenes.generate import CLASSES, PARTS, SIZE, Scene, draw
+from zoo.scenes.generate import CLASSES, SIZE, Scene, draw
 from zoo.scenes.network import INPUT, OBJECT_LAYER, PART_LAYER, SPEC, UNION_LAYER, centers, trunk
+from zoo.scenes.objects import PARTS
 
 log = logging.getLogger(__name__)
 

@@ -198,21 +198,3 @@ def _kind(dtype: str) -> str:
     if "complex" in dtype or "bool" in dtype:
         return dtype
     return "real" if "float" in dtype else "whole" if "int" in dtype else dtype
-
-
-__all__ = [
-    "DOCUMENT_BYTES",
-    "Count",
-    "Digest",
-    "Expected",
-    "LARGEST_WEIGHT",
-    "Positive",
-    "check_arrays",
-    "check_regular",
-    "fits",
-    "open_file",
-    "parse_json",
-    "read_bytes",
-    "read_json",
-    "read_text",
-]

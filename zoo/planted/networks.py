@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo.common.checks import whole_number
-from zoo.planted.program import MARKS, OUTPUTS, SIZE, Bits, Program, program
+from zoo.planted.program import MARKS, OUTPUTS, SIZE, Program, program
 
 SEEDS = 20
 """Networks: the first half is set by hand, the second half trained."""
@@ -207,6 +207,3 @@ def interchanged(module: PlantedCNN, images: Tensor, others: Tensor, masks: list
             return own
         x, y = own.relu(), (y @ weight.T + bias).relu()
     raise AssertionError("the scores are the last to read")
-
-
-__all__ = ["LAYERS", "SEEDS", "SIZE", "Bits", "PlantedCNN", "PlantedNetwork", "agreement", "planted"]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from zoo.errors import ImageError, did_you_mean, shorten
 from zoo.scenes.arrange import ADVERSARIAL, bounds, groups, rearrange
-from zoo.scenes.objects import OBJECTS, PARTS
+from zoo.scenes.objects import OBJECTS
 from zoo.scenes.parts import ERASE, KEEP, OVERSAMPLING, Canvas, Floats, Shape, blob, color, ellipse, stroke
 
 SIZE = 64
@@ -302,7 +302,3 @@ def adversarial(n: int, seed: int = 0, kind: str = "wheels_above") -> Iterator[S
         raise ImageError(f"no wrong arrangement {shorten(kind)!r}; known: {', '.join(ADVERSARIAL)}")
     for index in range(n):
         yield draw(scene_seed(seed, index), "car", kind)
-
-
-__all__ = ["ADVERSARIAL", "ARRANGEMENTS", "CLASSES", "PARTS", "SIZE", "Part", "Scene", "adversarial", "dataset", "draw",
-           "scene_seed"]  # fmt: skip

@@ -1,22 +1,13 @@
 """Tales: stories from a grammar whose features are known, and a small language model trained on them."""
 
-from zoo.tales.parsing import Parsed, mentions, parse, parses
-from zoo.tales.stories import EXPLANATIONS, FEATURES, SAME_WORD, STORY_WIDE, Story, labels_at, sample
-from zoo.tales.words import LANDMARKS, THE_LANDMARK, Landmark
-
-__all__ = [
-    "EXPLANATIONS",
-    "FEATURES",
-    "LANDMARKS",
-    "SAME_WORD",
-    "STORY_WIDE",
-    "THE_LANDMARK",
-    "Landmark",
-    "Parsed",
-    "Story",
-    "labels_at",
-    "mentions",
-    "parse",
-    "parses",
-    "sample",
-]
+from zoo.tales.parsing import Parsed as Parsed, mentions as mentions, parse as parse, parses as parses
+from zoo.tales.stories import (
+    EXPLANATIONS as EXPLANATIONS,
+    FEATURES as FEATURES,
+    SAME_WORD as SAME_WORD,
+    STORY_WIDE as STORY_WIDE,
+    Story as Story,
+    labels_at as labels_at,
+    sample as sample,
+)
+from zoo.tales.words import LANDMARKS as LANDMARKS, THE_LANDMARK as THE_LANDMARK, Landmark as Landmark

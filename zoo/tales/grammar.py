@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from zoo.tales.words import (
     ANIMALS,
-    BOYS,
     FRUITS,
     GIFTS,
-    GIRLS,
     LANDMARK_SHARE,
     LANDMARKS,
     MOODS,
@@ -250,6 +248,3 @@ def all_phrases(slot: str) -> tuple[str, ...]:
     if slot in ("is_thing", "thing_is"):
         return tuple(SLOTS[slot](Cast(things=tuple(things))))
     return tuple(SLOTS[slot](Cast()))
-
-
-__all__ = ["BOYS", "ENDINGS", "GIRLS", "LENGTHS", "MIDDLE", "OPENING", "SENTENCES", "SLOTS", "Sentence", "all_phrases"]

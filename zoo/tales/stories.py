@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import CircuitsError
-from zoo.tales.grammar import ENDINGS, GIRLS, LENGTHS, MIDDLE, OPENING, SLOTS, Sentence
+from zoo.tales.grammar import ENDINGS, LENGTHS, MIDDLE, OPENING, SLOTS, Sentence
 from zoo.tales.words import (
     ANIMALS,
     FRUITS,
+    GIRLS,
     LANDMARKS,
     MOODS,
     NUMBERS,

@@ -21,7 +21,7 @@ from apps.images import open_sources
 if TYPE_CHECKING:
     from sae.steering import LatentEdit
     from sae.steering.bases import Dictionary
-    from sae.steering.study import Study
+    from sae.steering.study_result import Study
 
 _TEXTS, _MANY = "tales:40@1", "tales:500@2"
 
@@ -192,7 +192,8 @@ class Steer(ImageOptions):
         name: str, able: Any, later: Any,
     ) -> CommandResult:  # fmt: skip
         from sae.steering import LatentEdit, When, maxima, steered
-        from sae.steering.study import FACTORS, study
+        from sae.steering.study import study
+        from sae.steering.study_settings import FACTORS
 
         elapsed = clock()
         when = tuple(map(When.parse, self.when))
@@ -236,7 +237,7 @@ class Steer(ImageOptions):
         """What the texts written are judged by, with `--says`."""
         if not self.says:
             return None
-        from sae.steering.study import Writing
+        from sae.steering.study_settings import Writing
         from zoo.tales import parses
 
         searched = self.says

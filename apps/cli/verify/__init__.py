@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-from apps.cli.verify.checks import SUITES, Check, Options, Suite
-
-__all__ = ["SUITES", "Check", "Suite", "Options"]
+from apps.cli.verify.checks import SUITES as SUITES, Check as Check, Options as Options, Suite as Suite

@@ -284,12 +284,3 @@ def _bar(
 def _plain_names(names: Sequence[str]) -> list[str]:
     """The first of several names of a class."""
     return [name.split(",")[0] for name in names]
-
-
-__all__ = [
-    "attribution_figure",
-    "dictionary_figure",
-    "grid_figure",
-    "groups_figure",
-    "spatial_figure",
-]

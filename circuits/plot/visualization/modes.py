@@ -15,7 +15,8 @@ from circuits.errors import CircuitsError, shorten
 from circuits.plot.drawing import canvas, crops, palette
 from circuits.plot.drawing.wording import amount, minus, short
 from circuits.plot.visualization.card import why_none
-from circuits.visualization.modes.caricature import SLIGHTLY, Decomposed, Spectrum, Strip
+from circuits.visualization.modes.caricature import Decomposed, Strip
+from circuits.visualization.modes.spectrum import SLIGHTLY, Spectrum
 from circuits.visualization.result import Visualization
 from zoo.images.sources import Source
 from zoo.inputs import InputSpec

@@ -7,18 +7,11 @@ Published unit numbers hold for one set of weights. In any other network the uni
         print(detector.unit, detector.score, detector.orientation)
 """
 
-from circuits.tuning.detectors.detector_types import KINDS
-from circuits.tuning.detectors.search import Detector, Detectors, find_detectors
-from circuits.tuning.detectors.sign_rule import SignRule, sign_rule
-from circuits.units.high_low_factors import FrequencyFactors, frequency_factors
-
-__all__ = [
-    "KINDS",
-    "Detector",
-    "Detectors",
-    "FrequencyFactors",
-    "SignRule",
-    "find_detectors",
-    "frequency_factors",
-    "sign_rule",
-]
+from circuits.tuning.detectors.detector_types import KINDS as KINDS
+from circuits.tuning.detectors.search import (
+    Detector as Detector,
+    Detectors as Detectors,
+    find_detectors as find_detectors,
+)
+from circuits.tuning.detectors.sign_rule import SignRule as SignRule, sign_rule as sign_rule
+from circuits.units.high_low_factors import FrequencyFactors as FrequencyFactors, frequency_factors as frequency_factors

@@ -187,6 +187,3 @@ def _wrapped(model: Model | nn.Module, preprocess: bool) -> Model:
     if not preprocess:
         spec = InputSpec(spec.size, spec.channels)
     return wrap(module, spec) if card is None else Model(module, spec, name=card.name, card=card)
-
-
-__all__ = ["hook_model", "render_vis"]

@@ -23,10 +23,8 @@ from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
 from circuits.network.model import Model
-from circuits.visualization.modes.accentuation import accentuate
 from circuits.visualization.modes.checks import opened, refuse
 from circuits.visualization.modes.shared_start import shared_start
-from circuits.visualization.modes.spectrum import SLIGHTLY, Spectrum, spectrum
 from circuits.visualization.objectives import Objective, caricature, direction
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
@@ -312,17 +310,3 @@ def log_spaced(steps: int, count: int) -> list[int]:
         ideal = round(steps ** (i / (count - 1)))
         chosen.append(max(ideal, chosen[-1] + 1 if chosen else 1))
     return chosen
-
-
-__all__ = [
-    "SLIGHTLY",
-    "Decomposed",
-    "Spectrum",
-    "Strip",
-    "accentuate",
-    "caricature_strip",
-    "decomposed",
-    "log_spaced",
-    "spectrum",
-    "trajectory",
-]

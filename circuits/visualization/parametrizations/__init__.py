@@ -4,32 +4,21 @@ A batch of images is one `Parametrization`, an `nn.Module` whose parameters all 
 dimension. An image depends on its own seed alone: on the CPU it has the same bits whatever batch it is in.
 """
 
-from circuits.visualization.parametrizations.base import Device, Factory, Parametrization, Size, frequencies, generator
-from circuits.visualization.parametrizations.color_statistics import (
-    NATURAL,
-    Colors,
-    measure_colors,
-    measure_spectrum,
+from circuits.visualization.parametrizations.base import (
+    Device as Device,
+    Factory as Factory,
+    Parametrization as Parametrization,
+    Size as Size,
+    frequencies as frequencies,
+    generator as generator,
 )
-from circuits.visualization.parametrizations.cppn import Cppn
-from circuits.visualization.parametrizations.fourier import Fourier, Photograph
-from circuits.visualization.parametrizations.maco import Maco
-from circuits.visualization.parametrizations.pixels import Pixels
-
-__all__ = [
-    "NATURAL",
-    "Colors",
-    "Cppn",
-    "Device",
-    "Factory",
-    "Fourier",
-    "Maco",
-    "Parametrization",
-    "Photograph",
-    "Pixels",
-    "Size",
-    "frequencies",
-    "generator",
-    "measure_colors",
-    "measure_spectrum",
-]
+from circuits.visualization.parametrizations.color_statistics import (
+    NATURAL as NATURAL,
+    Colors as Colors,
+    measure_colors as measure_colors,
+    measure_spectrum as measure_spectrum,
+)
+from circuits.visualization.parametrizations.cppn import Cppn as Cppn
+from circuits.visualization.parametrizations.fourier import Fourier as Fourier, Photograph as Photograph
+from circuits.visualization.parametrizations.maco import Maco as Maco
+from circuits.visualization.parametrizations.pixels import Pixels as Pixels

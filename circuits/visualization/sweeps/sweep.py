@@ -34,7 +34,6 @@ from circuits.visualization.sweeps.store import (
     SCHEMA,
     SWEEPS,
     Index,
-    file_name,
     read_index,
     with_pixels,
     write_files,
@@ -46,8 +45,6 @@ from zoo.common.settings import settings_of
 from zoo.common.stored import named, tidy
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
-
-__all__ = ["file_name", "read_sweep", "sweep"]
 
 log = logging.getLogger(__name__)
 

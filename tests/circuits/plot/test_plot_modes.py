@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from circuits import plot
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError
-from circuits.visualization.modes.caricature import Decomposed, Spectrum, Strip
+from circuits.visualization.modes.caricature import Decomposed, Strip
+from circuits.visualization.modes.spectrum import Spectrum
 from circuits.visualization.result import Visualization
 from tests.circuits.plot.pages import HOSTILE, texts_of
 from zoo.images.sources import open_images

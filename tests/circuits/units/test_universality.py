@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import circuits
+from circuits.common.untrained import untrained
 from circuits.errors import AddressError, CircuitsError
-from circuits.units.universality import RANDOM, SHUFFLED, match, match_responses, match_tuning, untrained
+from circuits.units.universality import RANDOM, SHUFFLED, match, match_responses, match_tuning
 from tests import nets
 from zoo.weights.loading import digest
 

@@ -22,7 +22,8 @@ from circuits.visualization import (
     spectrum,
     trajectory,
 )
-from circuits.visualization.modes.caricature import SLIGHTLY, log_spaced
+from circuits.visualization.modes.caricature import log_spaced
+from circuits.visualization.modes.spectrum import SLIGHTLY
 from tests import nets
 
 WEIGHTS = ((2.0, 0.0, 0.0), (0.0, 3.0, 4.0), (0.0, 0.0, -1.0))

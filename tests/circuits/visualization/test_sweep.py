@@ -24,7 +24,8 @@ from circuits.network.address import Unit
 from circuits.visualization import VisualizationError, parametrizations, visualize
 from circuits.visualization.result import Visualization
 from circuits.visualization.sweeps import sweep as sweeping
-from circuits.visualization.sweeps.sweep import file_name, read_sweep, sweep
+from circuits.visualization.sweeps.store import file_name
+from circuits.visualization.sweeps.sweep import read_sweep, sweep
 from tests import nets
 
 ROOT = Path(__file__).resolve().parents[3]

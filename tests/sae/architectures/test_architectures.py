@@ -12,6 +12,7 @@ import sae
 from sae.architectures import sparse_ops
 from sae.architectures.base import TrainingState
 from sae.architectures.jumprelu import Jump, Step
+from sae.architectures.kernels import Select
 from tests.sae.planted import acts, scrambled
 
 
@@ -74,7 +75,7 @@ def test_the_same_in_float32(config: sae.SAEConfig) -> None:
 
 
 @pytest.mark.parametrize("select", [sparse_ops.topk(3), sparse_ops.batch_topk(3)], ids=["topk", "batch"])
-def test_sparse_encode_and_decode_pass_gradcheck_also_for_inputs(select: sparse_ops.Select) -> None:
+def test_sparse_encode_and_decode_pass_gradcheck_also_for_inputs(select: Select) -> None:
     """With an input that asks for gradients, as in end-to-end training, and a target of another width (transcoder)."""
     g = torch.Generator().manual_seed(0)
     x, encoder = (torch.randn(n, 5, generator=g, dtype=torch.float64, requires_grad=True) for n in (6, 9))

@@ -29,6 +29,7 @@ from torch import Tensor
 
 import sae
 from sae.architectures import sparse_ops
+from sae.architectures.kernels import Select
 from sae.data.streams import TensorStream
 from sae.evaluation import metrics
 from sae.training.checkpoint import read_checkpoint
@@ -45,9 +46,7 @@ SETTINGS: dict[str, Any] = {"steps": 24, "batch_size": 64, "report_every": 4, "l
 @pytest.mark.parametrize(
     ("select", "k"), [(sparse_ops.topk(3), 3), (sparse_ops.batch_topk(3), 3)], ids=["topk", "batch"]
 )
-def test_ties_in_training_are_broken_alike_every_time_and_just_as_many_are_kept(
-    select: sparse_ops.Select, k: int
-) -> None:
+def test_ties_in_training_are_broken_alike_every_time_and_just_as_many_are_kept(select: Select, k: int) -> None:
     pre = torch.ones(20, 12)
     pre[:, 7:] = 0.5
     values, pattern = select(pre)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import sae
-from sae.steering.study import Study, Writing, study
+from sae.steering.study import study
+from sae.steering.study_result import Study
+from sae.steering.study_settings import Writing
 from zoo import tales
 
 pytest.importorskip("transformers")

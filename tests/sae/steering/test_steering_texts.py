@@ -159,7 +159,8 @@ def test_search_and_inspection_work_on_texts(stream: Any) -> None:
 
 
 def test_a_study_of_a_language_model_measures_loss_and_generated_texts(stream: Any) -> None:
-    from sae.steering.study import Writing, study
+    from sae.steering.study import study
+    from sae.steering.study_settings import Writing
 
     texts = "tales:6@1"
     writing = Writing(lambda text: float(len(text.split())), ("One day Anna",), name="words", max_new_tokens=4)
@@ -178,7 +179,8 @@ def test_a_study_of_a_language_model_measures_loss_and_generated_texts(stream: A
 
 
 def test_a_study_may_steer_some_tokens_of_every_text(stream: Any) -> None:
-    from sae.steering.study import Writing, study
+    from sae.steering.study import study
+    from sae.steering.study_settings import Writing
 
     texts = ["She was happy.", "Tom liked the red bridge of Fogport.", "Tom ran."]
     known = maxima(None, stream, texts)
@@ -228,7 +230,8 @@ def test_a_study_may_steer_some_tokens_of_every_text(stream: Any) -> None:
 
 
 def test_what_is_written_may_be_the_capability_and_the_loss_stands_beside_it(stream: Any) -> None:
-    from sae.steering.study import Writing, study
+    from sae.steering.study import study
+    from sae.steering.study_settings import Writing
     from zoo.tales import mentions, parses
 
     writing = Writing(

@@ -20,7 +20,8 @@ from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.steering import Channels, EqualStep, LatentEdit, When, maxima, search_label, steer, steered
 from sae.steering.side_effects import on_outcomes
-from sae.steering.study import Study, study, sweet_spot
+from sae.steering.study import study
+from sae.steering.study_result import Study, sweet_spot
 from sae.superposition import geometry
 from tests import nets
 from tests.sae.data.test_vision import trained

@@ -1,23 +1,12 @@
 """The parts of the unit page."""
 
 from apps.explorer.panes.unit import (
-    contributions,
-    examples,
-    feature_visualization,
-    label_form,
-    polysemanticity,
-    similar_units,
-    tuning,
-    weights,
+    contributions as contributions,
+    examples as examples,
+    feature_visualization as feature_visualization,
+    label_form as label_form,
+    polysemanticity as polysemanticity,
+    similar_units as similar_units,
+    tuning as tuning,
+    weights as weights,
 )
-
-__all__ = [
-    "contributions",
-    "examples",
-    "feature_visualization",
-    "label_form",
-    "polysemanticity",
-    "similar_units",
-    "tuning",
-    "weights",
-]

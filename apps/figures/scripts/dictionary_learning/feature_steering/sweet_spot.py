@@ -26,7 +26,8 @@ def draw(context: FigureContext) -> FigureResult:
     """Steer the latent that best separates dogs from other classes at all positions, beside random latents."""
     from circuits.plot import steering_figure
     from sae.steering import search
-    from sae.steering.study import study, sweet_spot
+    from sae.steering.study import study
+    from sae.steering.study_result import sweet_spot
 
     shared = trained(context)
     positive, negative = split(shared.training, dogs())
