@@ -3,6 +3,10 @@
 An SAE reconstructs an activation `x` as an offset plus a sum of few directions, `x = offset + latents @ write`. The
 latents are a nonlinear function of `(x - offset) @ read.T`. An SAE sees tensors `(N, d)` only: no model, no hook.
 
+A transcoder is the same with another target (Dunefsky et al. 2024, arXiv 2406.11944): it reads `x` and reconstructs
+the output `y` of the block that `x` goes into, `y = offset + latents @ write + skip @ (x - center)`; the linear skip is
+that of Paulo et al. 2025 (arXiv 2501.18823), and zero without it. Every architecture is one under `kind="transcoder"`.
+
 A new architecture is one module in this folder, or in a package that declares the entry point
 `vision_circuits.architectures`: a subclass of `SAEConfig` with its settings, and a subclass of `SAE` under `@register`
 that defines `activate` and `losses`.
@@ -26,6 +30,7 @@ from sae.seeding import INITIAL, generator
 from zoo.common.checks import number, one_of, whole_number
 from zoo.common.registries import Registry, import_modules
 
+Kind = Literal["sae", "transcoder", "skip-transcoder"]
 Revive = Literal["auxk", "resample", "none"]
 Frozen = Literal["encoder", "decoder", "near decoder"]
 NEAR = 0.8
@@ -55,6 +60,8 @@ class SAEConfig:
         frozen: what keeps its random start, so that the SAE is a control of trained ones (arXiv 2602.14111): the rows
             of the "encoder", of the "decoder", or the decoder softly ("near decoder"), each row within a cosine of
             `NEAR` of its start. Biases are trained. None of an SAE that is trained whole.
+        kind: what is reconstructed: the input ("sae"), or the second vector of each pair ("transcoder"), where a
+            linear map of the input may be added ("skip-transcoder").
     """
 
     architecture: ClassVar[str] = ""
@@ -68,6 +75,7 @@ class SAEConfig:
     aux_k: int | None = None
     aux_coefficient: float = 1 / 32
     frozen: Frozen | None = None
+    kind: Kind = "sae"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latents", whole("latents", self.latents))
@@ -84,18 +92,23 @@ class SAEConfig:
             one_of("frozen", self.frozen, get_args(Frozen), error=SAEError)
             if self.revive == "resample":
                 raise SAEError(f"frozen={self.frozen!r}: resampling would move the rows; use revive='auxk' or 'none'")
+        one_of("kind", self.kind, get_args(Kind), error=SAEError)
+        if self.kind != "sae" and self.revive == "resample":
+            raise SAEError("resampling writes what it reads, and a transcoder writes something else: revive='auxk'")
 
     @property
     def title(self) -> str:
         """Name of a run without a name of its own: the architecture and its main settings."""
         frozen = "" if self.frozen is None else f"-frozen-{self.frozen.replace(' ', '-')}"
-        return f"{self.architecture}{frozen}-{self.latents}"
+        kind = "" if self.kind == "sae" else f"-{self.kind}"
+        return f"{self.architecture}{kind}{frozen}-{self.latents}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON; `frozen` only of a control, so that files of others are what they were."""
+        """The configuration as JSON; `frozen` and `kind` only where they say something: files stay what they were."""
         values = {"architecture": self.architecture, **dataclasses.asdict(self)}
-        if self.frozen is None:
-            del values["frozen"]
+        for name, usual in (("frozen", None), ("kind", "sae")):
+            if values[name] == usual:
+                del values[name]
         return values
 
 
@@ -142,14 +155,16 @@ class SAE(nn.Module):
     """Base of all sparse autoencoders; a `circuits.Basis`, so that a latent is a unit (`layer~name:index`).
 
     Parameters belong to normalized inputs `(x - mean) * scale`. `read`, `write`, `offset`, `encode`, `decode` and
-    `forward` belong to raw inputs.
+    `forward` belong to raw inputs. Below, `d_out` is d, but for a transcoder.
 
     A subclass defines `activate` and `losses`, and, where they differ from the defaults, how it is written to files:
     `saelens`, `saelens_settings` and `tensor_names`.
 
     Attributes:
-        encoder, decoder: `(m, d)`, a latent per row. encoder_bias: `(m,)`; decoder_bias: `(d,)`.
+        encoder: `(m, d)`, decoder: `(m, d_out)`, a latent per row. encoder_bias: `(m,)`; decoder_bias: `(d_out,)`.
         mean, scale: `(d,)` and scalar by which inputs are normalized: buffers, saved with the SAE.
+        target_mean, target_scale: those of a transcoder's targets, `(d_out,)` and scalar; None of an SAE.
+        skip: `(d_out, d)` of a transcoder with a linear skip, else None.
         metadata: origin of the activations, JSON-ready; saved with the SAE.
 
     >>> s = build(TopK(latents=8, k=2), d=4)  # doctest: +SKIP
@@ -189,11 +204,37 @@ class SAE(nn.Module):
         self.scale: Tensor
         self.register_buffer("mean", rows.new_zeros(d))
         self.register_buffer("scale", rows.new_ones(()))
+        self.target_mean: Tensor | None = None
+        self.target_scale: Tensor | None = None
+        self.skip: Tensor | None = None
+
+    def _aim_at(self, d_out: int) -> None:
+        """Make a new SAE a transcoder, whose target has the width `d_out`."""
+        whole("d_out", d_out)
+        del self.target_mean, self.target_scale, self.skip
+        random = generator(self.config.seed, INITIAL, d_out)
+        rows = F.normalize(torch.randn(self.latents, d_out, generator=random, dtype=torch.float32))
+        self.decoder, self.decoder_bias = nn.Parameter(rows), nn.Parameter(rows.new_zeros(d_out))
+        self._start = rows.clone() if self.config.frozen == "near decoder" else None
+        self.register_buffer("target_mean", rows.new_zeros(d_out))
+        self.register_buffer("target_scale", rows.new_ones(()))
+        skip = self.config.kind == "skip-transcoder"
+        self.register_parameter("skip", nn.Parameter(rows.new_zeros(d_out, self.d)) if skip else None)
 
     @property
     def d(self) -> int:
         """Width of an input."""
         return self.encoder.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what is reconstructed: `d`, but for a transcoder."""
+        return self.decoder.shape[1]
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether it reconstructs another vector than it reads."""
+        return self.config.kind != "sae"
 
     @property
     def latents(self) -> int:
@@ -209,17 +250,34 @@ class SAE(nn.Module):
 
     @property
     def write(self) -> Tensor:
-        """Decoder directions `(m, d)` in raw activation space."""
-        return self.decoder / self.scale
+        """Decoder directions `(m, d_out)` in raw activation space."""
+        return self.decoder / (self.scale if self.target_scale is None else self.target_scale)
 
     @property
     def offset(self) -> Tensor:
-        """The reconstruction `(d,)` when no latent is active."""
-        return self.mean + self.decoder_bias / self.scale
+        """The reconstruction `(d_out,)` when no latent is active (of a transcoder with a skip: at `center`)."""
+        if self.target_mean is None or self.target_scale is None:
+            return self.mean + self.decoder_bias / self.scale
+        return self.target_mean + self.decoder_bias / self.target_scale
+
+    @property
+    def center(self) -> Tensor:
+        """What is taken off an input `(d,)` before it is read: an SAE's offset; of a transcoder the inputs' mean."""
+        return self.mean if self.transcodes else self.offset
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """Latents before their nonlinearity, `(N, m)`, of raw activations `(N, d)`."""
-        return F.linear(x - self.offset, self.read, self.encoder_bias)
+        return F.linear(x - self.center, self.read, self.encoder_bias)
+
+    def linear_part(self, acts: Tensor) -> Tensor | None:
+        """What a transcoder's skip adds to the reconstruction, `(N, d_out)`; None without a skip."""
+        if self.skip is None or self.target_scale is None:
+            return None
+        return F.linear(acts.to(self.skip.dtype) - self.center, self.skip * (self.scale / self.target_scale))
+
+    def _with_skip(self, acts: Tensor, reconstruction: Tensor) -> Tensor:
+        linear = self.linear_part(acts)
+        return reconstruction if linear is None else reconstruction + linear
 
     def activate(self, pre: Tensor) -> Tensor:
         """Latents `(N, m)` of pre-activations `(N, m)`, as at inference."""
@@ -251,23 +309,23 @@ class SAE(nn.Module):
         return values, indices
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw activations `(N, d)` of latents `(N, m)`."""
+        """Raw activations `(N, d_out)` of latents `(N, m)`; a transcoder's `linear_part` is not in them."""
         if latents.shape[-1] != self.latents:
             raise SAEError(f"decode takes (N, {self.latents}) latents; got {tuple(latents.shape)}")
         return latents @ self.write + self.offset
 
     def decode_sparse(self, values: Tensor, indices: Tensor) -> Tensor:
-        """Raw activations `(N, d)` of values and indices `(N, k)` as `encode_sparse` gives them."""
+        """`decode` of values and indices `(N, k)` as `encode_sparse` gives them."""
         return F.embedding_bag(indices, self.write, per_sample_weights=values, mode="sum") + self.offset
 
     def forward(self, acts: Tensor) -> Tensor:
-        """Reconstruction `(N, d)` of raw activations `(N, d)`."""
-        return self.decode(self.encode(acts))
+        """Reconstruction `(N, d_out)` of raw activations `(N, d)`."""
+        return self._with_skip(acts, self.decode(self.encode(acts)))
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions `(N, d)` of raw activations, and on how many of them each latent is active, `(m,)`."""
+        """Reconstructions `(N, d_out)` of raw activations, and on how many of them each latent is active, `(m,)`."""
         latents = self.encode(acts)
-        return self.decode(latents), (latents != 0).sum(dim=0)
+        return self._with_skip(acts, self.decode(latents)), (latents != 0).sum(dim=0)
 
     def checked(self, acts: Tensor) -> Tensor:
         """`acts` in the SAE's type, if they can be encoded."""
@@ -279,17 +337,34 @@ class SAE(nn.Module):
     def folded(self) -> Self:
         """An equal SAE for raw inputs, with mean and scale folded into its weights.
 
-        `encode`, `decode` and `forward` give the same bits; `metadata["input"]` keeps mean and scale.
+        `encode`, `decode` and `forward` give the same bits; of a transcoder `decode` does, and the rest is equal up to
+        rounding, since its mean moves into `encoder_bias`. `metadata["input"]` keeps mean and scale, `"target"` those
+        of a transcoder's targets.
         """
         same = copy.deepcopy(self).requires_grad_(False)
         same.encoder.copy_(self.read)
         same.decoder.copy_(self.write)
         same.decoder_bias.copy_(self.offset)
-        if bool((self.mean != 0).any()) or float(self.scale) != 1.0:
-            same.metadata["input"] = {"mean": self.mean.tolist(), "scale": float(self.scale), "folded": True}
-        same.mean.zero_()
-        same.scale.fill_(1.0)
+        if same.target_mean is not None and same.target_scale is not None:
+            by = self.read.double() @ self.mean.double()  # in double: behind a ReLU the mean is long
+            same._shift(-by)
+            if self.skip is not None and same.skip is not None:
+                same.skip.copy_(self.skip * (self.scale / same.target_scale))
+                same.decoder_bias.copy_(self.offset.double() - same.skip.double() @ self.mean.double())
+            same._forget("target", same.target_mean, same.target_scale)
+        same._forget("input", same.mean, same.scale)
         return same
+
+    def _shift(self, by: Tensor) -> None:
+        """Add a constant `(m,)` to what every latent reads, before its bias."""
+        self.encoder_bias.copy_(self.encoder_bias.double() + by)
+
+    def _forget(self, name: str, mean: Tensor, scale: Tensor) -> None:
+        """Set a normalization to none, after it was folded, and keep it in the metadata."""
+        if bool((mean != 0).any()) or float(scale) != 1.0:
+            self.metadata[name] = {"mean": mean.tolist(), "scale": float(scale), "folded": True}
+        mean.zero_()
+        scale.fill_(1.0)
 
     @torch.no_grad()
     def with_unit_decoder(self) -> Self:
@@ -317,10 +392,24 @@ class SAE(nn.Module):
         """Losses of one batch of normalized inputs.
 
         Args:
-            x: `(N, d)` inputs; target: `(N, d)` what is reconstructed (for an SAE, `x` itself).
+            x: `(N, d)` inputs; target: `(N, d_out)` what is reconstructed: for an SAE `x` itself, for a transcoder what
+                `remaining` leaves.
             state: step, dead latents and warm-up of the sparsity penalty.
         """
         raise NotImplementedError
+
+    @property
+    def input_bias(self) -> Tensor | None:
+        """What is taken off a normalized input `(d,)` before it is read: an SAE's decoder bias, nothing else."""
+        return None if self.transcodes else self.decoder_bias
+
+    def remaining(self, x: Tensor, target: Tensor) -> Tensor:
+        """What latents have to reconstruct of normalized pairs: the target, less the linear skip where there is one.
+
+        `|target - skip x - latents W - b|^2` is the error of the whole whichever side the skip stands on, so that no
+        architecture has to know of it.
+        """
+        return target if self.skip is None else target - F.linear(x, self.skip)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -358,7 +447,7 @@ class SAE(nn.Module):
         encoder, bias = (
             (self.encoder, self.encoder_bias) if rows is None else (self.encoder[rows], self.encoder_bias[rows])
         )
-        return F.linear(x - self.decoder_bias, encoder, bias)
+        return F.linear(x if self.input_bias is None else x - self.input_bias, encoder, bias)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(d={self.d}, {self.config})"
@@ -394,13 +483,26 @@ def list_architectures() -> dict[str, type[SAE]]:
     return dict(sorted(ARCHITECTURES.items()))
 
 
-def build(config: SAEConfig, d: int) -> SAE:
+def build(config: SAEConfig, d: int, d_out: int | None = None) -> SAE:
     """A new SAE of a configuration for inputs of width `d`.
+
+    Args:
+        config: its settings; d: width of inputs; d_out: of targets, for a transcoder (default: d).
+
+    Raises:
+        SAEError: another `d_out` than `d`, and it is no transcoder.
 
     >>> build(TopK(latents=8, k=2), d=4).read.shape  # doctest: +SKIP
     torch.Size([8, 4])
     """
-    return ARCHITECTURES[config.architecture](config, d)
+    sae = ARCHITECTURES[config.architecture](config, d)
+    if config.kind != "sae":
+        sae._aim_at(d if d_out is None else d_out)
+    elif d_out not in (None, d):
+        raise SAEError(
+            f"an SAE reconstructs what it reads, {d} wide, not {d_out}: kind='transcoder' has another target"
+        )
+    return sae
 
 
 def config_from_dict(data: Mapping[str, Any]) -> SAEConfig:

@@ -62,7 +62,7 @@ class BatchTopKSAE(SAE):
     def select(self, x: Tensor) -> tuple[Tensor, Pattern]:
         """The active latents of a batch of normalized inputs; in training they move the threshold."""
         values, pattern = sparse_ops.encode(
-            x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.batch_topk(self.config.k)
+            x, self.encoder, self.encoder_bias, self.input_bias, sparse_ops.batch_topk(self.config.k)
         )
         if self.training:
             self._update_threshold(values.detach())

@@ -23,11 +23,11 @@ def auxiliary_loss(model: SAE, x: Tensor, residual: Tensor, dead: Tensor) -> Ten
     Source: Gao et al. 2024, appendix A.2.
 
     Args:
-        model: the SAE; x: `(N, d)` normalized inputs; residual: `(N, d)`; dead: `(n,)` indices, at least one.
+        model: the SAE; x: `(N, d)` normalized inputs; residual: `(N, d_out)`; dead: `(n,)` indices, at least one.
     """
     residual = residual.detach()
     pre = torch.relu(model.dense_pre(x, dead))
-    aux_k = model.config.aux_k or default_aux_k(model.d)
+    aux_k = model.config.aux_k or default_aux_k(model.d_out)
     if len(dead) > aux_k:
         values, indices = pre.topk(aux_k, dim=1, sorted=False)
         pre = torch.zeros_like(pre).scatter(1, indices, values)

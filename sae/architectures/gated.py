@@ -59,13 +59,18 @@ class GatedSAE(SAE):
         opened = torch.relu(gate)
         reconstruction = latents @ self.decoder + self.decoder_bias
         # the step function of the gate passes no gradient, so the auxiliary task trains it: reconstruct from the gate's
-        # own ReLU. The decoder is a constant there, so that this task trains the gate alone
+        # own ReLU. The decoder is a constant there, so that this task trains the gate alone; so is the target, which a
+        # transcoder's skip moves
         through = opened @ self.decoder.detach() + self.decoder_bias.detach()
         return dense_losses(
             x, target, latents, reconstruction,
             l1=state.sparsity * self.config.l1 * opened.sum() / target.numel(),
-            gate=(target - through).square().mean(),
+            gate=(target.detach() - through).square().mean(),
         )  # fmt: skip
+
+    def _shift(self, by: Tensor) -> None:
+        super()._shift(by)
+        self.magnitude_bias.copy_(self.magnitude_bias.double() + by * self.magnitude_scale.double().exp())
 
     def _stretch(self, by: Tensor) -> None:
         super()._stretch(by)

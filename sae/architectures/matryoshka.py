@@ -69,10 +69,20 @@ class MatryoshkaSAE(BatchTopKSAE):
             loss = loss + (target - reconstruction).square().mean()
         return sparse_losses(self, x, target, values, pattern, reconstruction, state, loss / len(prefixes))
 
-    def prefix_errors(self, acts: Tensor) -> list[float]:
-        """Mean squared error over raw activations `(N, d)` of each nested dictionary, smallest first."""
+    def prefix_errors(self, acts: Tensor, target: Tensor | None = None) -> list[float]:
+        """Mean squared error of each nested dictionary, smallest first.
+
+        Args:
+            acts: raw activations `(N, d)`; target: `(N, d_out)` what a transcoder reconstructs of them.
+        """
+        if self.transcodes and target is None:
+            raise SAEError("a transcoder's errors are those of its targets: give target=, (N, d_out)")
         with torch.no_grad():
             latents, offset, write = self.encode(acts), self.offset, self.write
+            target = acts if target is None else target
+            linear = self.linear_part(acts)
+            target = target if linear is None else target - linear
             return [
-                float((acts - latents[:, :end] @ write[:end] - offset).square().mean()) for end in self.config.prefixes
+                float((target - latents[:, :end] @ write[:end] - offset).square().mean())
+                for end in self.config.prefixes
             ]

@@ -26,19 +26,19 @@ def batch_topk(k: int) -> Select:
 
 
 def encode(
-    x: Tensor, encoder: Tensor, encoder_bias: Tensor, decoder_bias: Tensor, select: Select
+    x: Tensor, encoder: Tensor, encoder_bias: Tensor, decoder_bias: Tensor | None, select: Select
 ) -> tuple[Tensor, Pattern]:
     """The active latents `(nnz,)` of `x` `(N, d)`, differentiable, and their pattern.
 
     The dense pre-activations are not saved for the backward pass. With g the gradients of the active latents and s
     their sum for each latent, `dL/d encoder = g.T @ x - s * decoder_bias` and `dL/d decoder_bias = -s @ encoder`:
-    `decoder_bias` is subtracted from `x` first.
+    `decoder_bias` is subtracted from `x` first; None of a transcoder, which subtracts nothing.
     """
     m, d = encoder.shape
     path = path_of(d, m, select.k, x.device)
     with torch.no_grad():
         with torch.autocast(x.device.type, enabled=False):  # the large product alone is of low precision
-            bias = encoder_bias - encoder @ decoder_bias
+            bias = encoder_bias if decoder_bias is None else encoder_bias - encoder @ decoder_bias
         values, pattern = path.select(x, encoder, bias, select)
         values = values.to(x.dtype)
     latents: Tensor = _Encode.apply(x, encoder, encoder_bias, decoder_bias, values, pattern, path)
@@ -55,7 +55,7 @@ def decode(values: Tensor, pattern: Pattern, decoder: Tensor) -> Tensor:
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, encoder: Tensor, encoder_bias: Tensor, decoder_bias: Tensor, values: Tensor,
+        ctx: Any, x: Tensor, encoder: Tensor, encoder_bias: Tensor, decoder_bias: Tensor | None, values: Tensor,
         pattern: Pattern, path: Path,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, encoder, decoder_bias, values)
@@ -69,9 +69,11 @@ class _Encode(torch.autograd.Function):
         path: Path = ctx.path
         grad = grads[0] * (values > 0)
         bias = path.latent_sums(grad, pattern)
-        weight = path.by_latent(grad, pattern, x).addr_(bias, decoder_bias, alpha=-1)
+        weight = path.by_latent(grad, pattern, x)
         to_x = path.by_input(grad, pattern, encoder) if ctx.needs_input_grad[0] else None
-        return to_x, weight, bias, -(bias @ encoder), None, None, None
+        if decoder_bias is None:
+            return to_x, weight, bias, None, None, None, None
+        return to_x, weight.addr_(bias, decoder_bias, alpha=-1), bias, -(bias @ encoder), None, None, None
 
 
 class _Decode(torch.autograd.Function):

@@ -109,15 +109,15 @@ class TopKSAE(SAE):
         return values, indices
 
     def forward(self, acts: Tensor) -> Tensor:
-        return self.decode_sparse(*self.encode_sparse(acts))
+        return self._with_skip(acts, self.decode_sparse(*self.encode_sparse(acts)))
 
     def reconstruct(self, acts: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = self.encode_sparse(acts)
-        return self.decode_sparse(values, indices), active_counts(values, indices, self.latents)
+        return self._with_skip(acts, self.decode_sparse(values, indices)), active_counts(values, indices, self.latents)
 
     def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         values, pattern = sparse_ops.encode(
-            x, self.encoder, self.encoder_bias, self.decoder_bias, sparse_ops.topk(self.config.k)
+            x, self.encoder, self.encoder_bias, self.input_bias, sparse_ops.topk(self.config.k)
         )
         reconstruction = sparse_ops.decode(values, pattern, self.decoder) + self.decoder_bias
         return sparse_losses(self, x, target, values, pattern, reconstruction, state)

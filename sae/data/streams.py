@@ -24,6 +24,9 @@ class Stream(Protocol):
     If several processes train together, each reads a stream of its own. A stream that would give all of them the same
     vectors has a method `share(rank, world)`, which is called before anything is read and selects the vectors of this
     rank (as in `TensorStream`), or is wrapped in `RankShare`.
+
+    A stream of pairs, for transcoders, has both side by side, `(n, d + d_out)`, and an attribute `widths`, which is
+    `(d, d_out)`.
     """
 
     def __iter__(self) -> Iterator[Tensor]: ...
@@ -55,6 +58,7 @@ class TensorStream:
         rank, world: give the `rank`-th of `world` parts of every `world * batch_size` vectors. By default `train` sets
             them, so that processes that train together see different vectors of one tensor; 0 and 1 if each has a
             tensor of its own.
+        target: `(n, d_out)`, what a transcoder reconstructs of each: batches are then `(batch_size, d + d_out)`.
 
     Raises:
         SAEError: no `(n, d)` float tensor, empty, or with values that are not finite; no such rank.
@@ -65,9 +69,15 @@ class TensorStream:
 
     def __init__(
         self, x: Tensor, batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True,
-        rank: int | None = None, world: int | None = None,
+        rank: int | None = None, world: int | None = None, target: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.x = check_activations(x).detach()
+        self.widths: tuple[int, int] | None = None
+        if target is not None:
+            if len(check_activations(target)) != len(x):
+                raise SAEError(f"{len(x)} vectors have {len(target)} targets: give one for each")
+            self.widths = (x.shape[1], target.shape[1])
+            self.x = torch.cat([self.x, target.detach().to(self.x)], dim=1)
         whole("batch_size", batch_size)
         if (rank is None) != (world is None):
             raise SAEError("give rank= and world= both, or neither")

@@ -13,6 +13,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from sae.errors import FormatError
+from sae.training.input_normalization import InputStatistics
 from zoo.common.reading import Count, Expected, Positive, check_arrays
 from zoo.common.stored import Stored
 
@@ -69,7 +70,7 @@ class Checkpoint:
     Attributes:
         settings: of the training; a resumed one must have the same.
         step: steps done; position: of the stream, after them.
-        counters: per SAE, JSON; tensors: per SAE; statistics: mean and bias of the inputs; scale, samples: theirs.
+        counters: per SAE, JSON; tensors: per SAE; statistics: of the inputs.
         reports: all so far, as JSON.
     """
 
@@ -78,9 +79,7 @@ class Checkpoint:
     position: Mapping[str, Any]
     counters: tuple[Mapping[str, Any], ...]
     tensors: tuple[Mapping[str, Tensor], ...]
-    statistics: Mapping[str, Tensor]
-    scale: float
-    samples: int
+    statistics: InputStatistics
     reports: tuple[Mapping[str, Any], ...]
 
 
@@ -90,7 +89,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         FileError: the disk does not take it; an older checkpoint stays.
     """
-    tensors = {f"statistics.{name}": value for name, value in checkpoint.statistics.items()}
+    tensors = {f"statistics.{name}": value for name, value in _tensors_of(checkpoint.statistics).items()}
     for index, state in enumerate(checkpoint.tensors):
         tensors |= {f"{index}.{name}": value for name, value in state.items()}
     # clones: tensors that share memory are refused
@@ -98,7 +97,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     head = {
         "schema": SCHEMA, "kind": KIND, "settings": dict(checkpoint.settings), "step": checkpoint.step,
         "position": dict(checkpoint.position), "counters": [dict(c) for c in checkpoint.counters],
-        "scale": checkpoint.scale, "samples": checkpoint.samples, "reports": [_written(r) for r in checkpoint.reports],
+        "scale": checkpoint.statistics.scale, "samples": checkpoint.statistics.samples,
+        "reports": [_written(r) for r in checkpoint.reports],
         "torch": str(torch.__version__),
     }  # fmt: skip
     _CHECKPOINTS.write_tensors(path, ready, head)
@@ -113,19 +113,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
     head = _CHECKPOINTS.check(path, _CHECKPOINTS.read_about(path))
     tensors = _CHECKPOINTS.read_tensors(path)
     with _CHECKPOINTS.parsing(path):
-        count, statistics = len(head["counters"]), _under(tensors, "statistics.")
-        check_arrays(statistics, {name: Expected("torch.float32", ("d",)) for name in ("mean", "bias")})
+        count = len(head["counters"])
         return Checkpoint(
             settings=head["settings"],
             step=head["step"],
             position=head["position"],
             counters=tuple(head["counters"]),
             tensors=tuple(_under(tensors, f"{index}.") for index in range(count)),
-            statistics=statistics,
-            scale=head["scale"],
-            samples=head["samples"],
+            statistics=_statistics(_under(tensors, "statistics."), head["scale"], head["samples"]),
             reports=tuple({**r, **{name: float(r[name]) for name in _MEASURED}} for r in head["reports"]),
         )
+
+
+def _tensors_of(statistics: InputStatistics) -> dict[str, Tensor]:
+    """Statistics as tensors; scale and number of the inputs stand in the head."""
+    tensors = {"mean": statistics.mean, "bias": statistics.bias}
+    if (target := statistics.target) is not None:
+        tensors |= {"target_mean": target.mean, "target_bias": target.bias, "target_scale": torch.tensor(target.scale)}
+    return tensors
+
+
+def _statistics(tensors: Mapping[str, Tensor], scale: float, samples: int) -> InputStatistics:
+    """What `_tensors_of` took apart."""
+    expected = {name: Expected("torch.float32", ("d",)) for name in ("mean", "bias")}
+    if "target_mean" in tensors:
+        expected |= {f"target_{name}": Expected("torch.float32", ("d_out",)) for name in ("mean", "bias")}
+        expected["target_scale"] = Expected("torch.float32", (), 0)
+    check_arrays(tensors, expected)
+    target = None
+    if "target_mean" in tensors:
+        target_scale = float(tensors["target_scale"])
+        target = InputStatistics(tensors["target_mean"], target_scale, tensors["target_bias"], samples)
+    return InputStatistics(tensors["mean"], scale, tensors["bias"], samples, target)
 
 
 def _written(report: Mapping[str, Any]) -> dict[str, Any]:

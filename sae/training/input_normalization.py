@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -26,19 +26,42 @@ class InputStatistics:
         mean: `(d,)`; scale: one over the root of the mean variance of a dimension.
         bias: `(d,)` initial decoder bias, in normalized inputs.
         samples: number of vectors that they are from.
+        target: those of a transcoder's targets, whose `bias` is then the initial one.
     """
 
     mean: Tensor
     scale: float
     bias: Tensor
     samples: int
+    target: InputStatistics | None = None
+
+    @property
+    def width(self) -> int:
+        """Width of a vector of the stream: of pairs, both."""
+        return len(self.mean) + (0 if self.target is None else len(self.target.mean))
+
+    def to(self, device: torch.device) -> InputStatistics:
+        """The same, with its tensors on a device."""
+        target = None if self.target is None else self.target.to(device)
+        return InputStatistics(self.mean.to(device), self.scale, self.bias.to(device), self.samples, target)
+
+    def normalized(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Inputs `(N, d)` of a batch of the stream, and targets where it has pairs, each normalized by its own."""
+        if self.target is None:
+            return (x - self.mean) * self.scale, None
+        d = len(self.mean)
+        return (x[:, :d] - self.mean) * self.scale, self.target.normalized(x[:, d:])[0]
 
     @torch.no_grad()
     def apply(self, sae: SAE) -> None:
         """Set mean, scale and decoder bias of an SAE."""
         sae.mean.copy_(self.mean)
         sae.scale.fill_(self.scale)
-        sae.decoder_bias.copy_(self.bias)
+        of_target = self.target or self
+        sae.decoder_bias.copy_(of_target.bias)
+        if sae.target_mean is not None and sae.target_scale is not None:
+            sae.target_mean.copy_(of_target.mean)
+            sae.target_scale.fill_(of_target.scale)
 
 
 MEDIAN_SAMPLES = 32_768
@@ -51,6 +74,7 @@ def input_statistics(
     samples: int = 65_536,
     normalize: bool = True,
     bias: Bias = "geometric_median",
+    widths: tuple[int, int] | None = None,
     ranks: Ranks = ALONE,
 ) -> InputStatistics:
     """Statistics of the first vectors of a stream; its position stays the same.
@@ -63,6 +87,7 @@ def input_statistics(
         samples: at least this many vectors, or all there are.
         normalize: False is mean 0 and scale 1.
         bias: the initial decoder bias: the geometric median of the vectors, their mean, or zero.
+        widths: of input and target, where the stream has pairs of them side by side.
         ranks: the processes, each of which reads its share of the vectors; all get the same statistics.
 
     Raises:
@@ -85,7 +110,12 @@ def input_statistics(
             raise TrainingError("the stream gave no activations")
         return torch.cat(parts)
 
-    return statistics_of(ranks.agreed(read), normalize=normalize, bias=bias, ranks=ranks)
+    x = ranks.agreed(read)
+    if widths is None:
+        return statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
+    inputs, targets = x[:, : widths[0]], x[:, widths[0] :]
+    of_target = statistics_of(targets, normalize=normalize, bias=bias, ranks=ranks)
+    return replace(statistics_of(inputs, normalize=normalize, bias="zeros", ranks=ranks), target=of_target)
 
 
 def statistics_of(

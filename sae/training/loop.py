@@ -45,7 +45,7 @@ class Loop:
         self.device, self.file, self.checkpoint_every = device, file, checkpoint_every
         self.reports, self.ranks = reports, ranks
         self.listeners: list[Callback] = []
-        self.mean = statistics.mean.to(device)
+        self.on_device = statistics.to(device)
         self.failure: Exception | None = None
 
     def run(self, step: int, progress: Callable[[int, int], object]) -> str:
@@ -53,13 +53,14 @@ class Loop:
         status, steps, size = "finished", self.settings.steps, self.settings.batch_size
         with deferred_interrupts() as interrupted:
             while step < steps:
-                x = self._read(step)
+                batch = self._read(step)
+                rows = 0 if batch is None else len(batch[0])
                 total = self.ranks.exchange(
-                    Message(len(x) if x is not None else 0, int(x is None), int(interrupted()), int(bool(self.failure)))
+                    Message(rows, int(batch is None), int(interrupted()), int(bool(self.failure)))
                 )
                 if total.failed:
                     self._fail(step)
-                if x is None or total.ended:
+                if batch is None or total.ended:
                     self._report()
                     self._write(step)
                     status = f"the stream ended after {step} of {steps} steps"
@@ -67,7 +68,7 @@ class Loop:
                     break
                 for trainer in self.trainers:
                     if trainer.collapse is None:
-                        trainer.learn(x, total.rows)
+                        trainer.learn(batch[0], total.rows, batch[1])
                 step += 1
                 self._alone(partial(progress, step * size, steps * size))
                 if step % self.settings.report_every == 0 or step == steps:
@@ -87,8 +88,10 @@ class Loop:
                 raise KeyboardInterrupt
         return status
 
-    def _read(self, step: int) -> Tensor | None:
-        """The next vectors, normalized; None where the stream has ended, or failed."""
+    def _read(self, step: int) -> tuple[Tensor, Tensor | None] | None:
+        """The next vectors, normalized, and their targets where there are pairs; None where the stream has ended, or
+        failed.
+        """
         try:
             batch = next(self.stream, None)
             if batch is None:
@@ -100,8 +103,8 @@ class Loop:
             self.failure = self.failure or error
             return None
 
-    def _normalized(self, batch: Tensor, step: int) -> Tensor:
-        width = len(self.mean)
+    def _normalized(self, batch: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        width = self.statistics.width
         if batch.ndim != 2 or batch.shape[1] != width or self.device.type == "cpu":
             try:
                 check_activations(batch, width)
@@ -109,7 +112,7 @@ class Loop:
                 raise _BadVectors(f"batch {step + 1} of the stream: {error}") from error
         # what the vectors were computed from is not trained
         x = batch.detach().to(self.device, non_blocking=True).float()
-        return (x - self.mean) * self.statistics.scale
+        return self.on_device.normalized(x)
 
     def _alone(self, work: Callable[[], object]) -> None:
         """Do the work of this rank alone; an error waits until the next exchange of messages."""
@@ -150,9 +153,7 @@ class Loop:
             position=positions[0] if self.ranks.world == 1 else {POSITIONS: positions},
             counters=tuple(t.counters() for t in self.trainers),
             tensors=tuple(t.tensors() for t in self.trainers),
-            statistics={"mean": self.statistics.mean, "bias": self.statistics.bias},
-            scale=self.statistics.scale,
-            samples=self.statistics.samples,
+            statistics=self.statistics,
             reports=tuple(r.describe() for r in self.reports),
         )
         file = self.file

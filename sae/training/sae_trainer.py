@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sae.architectures.base import SAE, Losses, SAEConfig, TrainingState, build
@@ -44,7 +45,8 @@ class SAETrainer:
     ) -> None:  # fmt: skip
         self.config, self.name, self.settings, self.device, self.ranks = config, name, settings, device, ranks
         self.schedule = settings.schedule
-        self.sae: SAE = build(config, len(statistics.mean))
+        target = statistics.target
+        self.sae: SAE = build(config, len(statistics.mean), None if target is None else len(target.mean))
         statistics.apply(self.sae)
         self.sae.to(device).train()
         self.optimizer = optimizer.adam(self.sae)
@@ -76,16 +78,18 @@ class SAETrainer:
         """Whether there were steps since the last report."""
         return float(self.totals[STEPS]) > 0
 
-    def learn(self, x: Tensor, together: int | None = None) -> None:
+    def learn(self, x: Tensor, together: int | None = None, target: Tensor | None = None) -> None:
         """One step on normalized inputs `(N, d)`. Nothing here waits for an accelerator.
 
         Args:
             x: this rank's inputs.
             together: how many inputs all ranks have in this step (default: these are all).
+            target: `(N, d_out)` what a transcoder reconstructs, normalized (default: the inputs).
         """
+        target = x if target is None else target
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             state = TrainingState(self.step, self.schedule.steps, self.schedule.sparsity(self.step), self.dead)
-            losses = self.sae.losses(x, x, state)
+            losses = self.sae.losses(x, self.sae.remaining(x, target), state)
         if self.device.type == "cpu" and not self.ranks.everywhere(math.isfinite(float(losses.total.detach()))):
             loss = float(losses.total.detach())
             value = f"{loss}" if not math.isfinite(loss) else "not finite on another rank"
@@ -94,7 +98,7 @@ class SAETrainer:
             return
         losses.total.backward()  # type: ignore[no-untyped-call]
         n = len(x) if together is None else together
-        squares = torch.linalg.vector_norm(x).square()
+        squares = torch.linalg.vector_norm(target).square()
         if self.ranks.world > 1:
             losses, squares = self._averaged(losses, squares, len(x) / n)
         optimizer.step(self.sae, self.optimizer, self.lr, self.settings.clip)
@@ -107,7 +111,7 @@ class SAETrainer:
     def _averaged(self, losses: Losses, squares: Tensor, share: float) -> tuple[Losses, Tensor]:
         """Average gradients and moving thresholds over the inputs of all ranks; returns losses and squares of all."""
         means = [p.grad for p in self.sae.parameters() if p.grad is not None]
-        means += [b for name, b in self.sae.named_buffers() if name not in ("mean", "scale")]
+        means += [b for name, b in self.sae.named_buffers() if name.removeprefix("target_") not in ("mean", "scale")]
         total, fired = losses.total.detach().clone(), losses.fired.clone()
         parts = {name: value.clone() for name, value in losses.parts.items()}
         for value in (*means, total, *parts.values()):
@@ -161,6 +165,8 @@ class SAETrainer:
         elif self.last is not None:
             x = self.last[0][:256]
             out = self.sae.decode(self.sae.activate(self.sae.dense_pre(x))) if len(x) > 1 else x
+            if self.sae.skip is not None:
+                out = out + F.linear(x, self.sae.skip)
             same = len(x) > 1 and float(out.float().std(dim=0).mean()) <= 1e-5 * float(x.std(dim=0).mean())
             if self.ranks.everywhere(same):
                 trouble = "every input gets the same reconstruction"

@@ -18,7 +18,7 @@ from sae.data.streams import Replayed, Stream, open_stream, share
 from sae.distributed import Message, Ranks, check_agreement, fingerprint, stream_attribute
 from sae.errors import FileError, SAEError, TrainingError, shorten
 from sae.training.checkpoint import Checkpoint, read_checkpoint
-from sae.training.input_normalization import InputStatistics, input_statistics
+from sae.training.input_normalization import input_statistics
 from sae.training.loop import POSITIONS, Loop
 from sae.training.reporting import Callback, Report, ReportFile
 from sae.training.sae_trainer import SAETrainer
@@ -92,14 +92,15 @@ def train(
     distributed: bool = True,
     **changes: Any,
 ) -> Runs:
-    """Train one or several SAEs on the same vectors; each is the same as if trained alone.
+    """Train one or several SAEs on the same vectors, or transcoders on the same pairs; each as if trained alone.
 
     Called by every process of a group, or under `torchrun`, the processes train together: each on vectors of its
     own, all with the same weights. Two of them with batches of B do what one does with batches of 2B, except that
     BatchTopK and Matryoshka select within each process' batch. Only the first one writes files and calls `callbacks`.
 
     Args:
-        stream: a tensor `(n, d)`, a `Stream`, or any iterable over such tensors.
+        stream: a tensor `(n, d)`, a `Stream`, or any iterable over such tensors; for transcoders a stream with
+            `widths`, such as `TensorStream(x, target=y)` or that of a pair of sites.
         configs: one configuration, or several.
         settings: settings of the training (default: those of `TrainingSettings`).
         device: where to train (default: the device of the stream's tensors); "cuda" is each process' own.
@@ -134,6 +135,7 @@ def train(
     with Ranks(distributed) as ranks:
         opened = ranks.agreed(lambda: _open(stream, options, file, resume, ranks))
         source, saved = opened.stream, opened.saved
+        widths = ranks.agreed(lambda: _widths(source, configs))
         size = ranks.exchange(Message(rows=opened.size)).rows
         resolved = ranks.agreed(lambda: options.resolved(size))
         stored = resolved.stored(configs)
@@ -142,10 +144,10 @@ def train(
         if saved is None:
             statistics = input_statistics(
                 source, samples=resolved.statistics_samples, normalize=resolved.normalize, bias=resolved.bias,
-                ranks=ranks,
+                widths=widths, ranks=ranks,
             )  # fmt: skip
         else:
-            statistics = InputStatistics(saved.statistics["mean"], saved.scale, saved.statistics["bias"], saved.samples)
+            statistics = saved.statistics
         if isinstance(source, Replayed):
             source.keeping = False
         target = ranks.device(torch.device(device) if device is not None else opened.device)
@@ -188,6 +190,27 @@ def train(
     if all(t.collapse for t in trainers):
         raise TrainingError("; ".join(f"{t.name}: {t.collapse}" for t in trainers), finished)
     return finished
+
+
+def _widths(stream: Stream, configs: Sequence[SAEConfig]) -> tuple[int, int] | None:
+    """Widths of input and target of a stream of pairs; None of one of plain vectors.
+
+    Raises:
+        SAEError: SAEs on pairs, or transcoders on plain vectors.
+    """
+    widths: tuple[int, int] | None = stream_attribute(stream, "widths")
+    for config in configs:
+        if config.kind == "sae" and widths is not None:
+            raise SAEError(
+                f"the stream has pairs of {widths[0]} and {widths[1]} channels, and {config.title} is an SAE: "
+                "say kind='transcoder'"
+            )
+        if config.kind != "sae" and widths is None:
+            raise SAEError(
+                f"{config.title} is a transcoder, and the stream has no targets: give sae.TensorStream(x, target=y), "
+                "or the stream of a pair of layers"
+            )
+    return widths
 
 
 def run_names(configs: Sequence[SAEConfig]) -> list[str]:
