@@ -11,6 +11,9 @@ import numpy as np
 from zoo.common.reading import Count
 from zoo.common.results import Result
 
+LEAST_SHARE = 0.1
+"""Of a response, kept by a mask, for another share to be put in relation to it."""
+
 
 @dataclass(frozen=True)
 class AblatedResponse:
@@ -67,8 +70,11 @@ class SizeComparison:
 
     @property
     def of_mask(self) -> float | None:
-        """The circuit's share over the mask's; None where the mask keeps nothing."""
-        return self.share / self.mask if self.mask > 0 else None
+        """The circuit's share over the mask's; None where the mask keeps too little to be a measure.
+
+        That is less than `LEAST_SHARE`, or a share whose interval covers zero: a ratio to it has no scale.
+        """
+        return self.share / self.mask if self.mask >= LEAST_SHARE and self.mask_low > 0 else None
 
 
 @dataclass(frozen=True)

@@ -349,7 +349,7 @@ ENOUGH = 0.9
 def mask_offer(circuit: Circuit) -> str:
     """That a learned mask chooses better parents, where its score has shown it; else empty."""
     p = None if circuit.score is None else circuit.score.comparison
-    if p is None or circuit.by == "mask" or p.mask <= 0 or p.share >= ENOUGH * p.mask:
+    if p is None or circuit.by == "mask" or p.of_mask is None or p.of_mask >= ENOUGH:
         return ""
     return f"By a learned mask as many units keep {minus(f'{p.mask:.2f}')} instead of {minus(f'{p.share:.2f}')}"
 
@@ -392,7 +392,7 @@ def comparison_sentence(score: Score) -> str:
     def share_text(share: float, low: float | None = None, high: float | None = None) -> str:
         return minus(f"{share:.2f}" if low is None else f"{share:.2f} ({low:.2f} to {high:.2f})")
 
-    of_mask = "" if p.of_mask is None else f": {minus(f'{100 * p.of_mask:.0f}')} % of the mask's share"
+    of_mask = "" if p.of_mask is None or p.share <= 0 else f": {100 * p.of_mask:.0f} % of the mask's share"
     enough = (
         f"the first {p.ranked_size} keep as much" if p.ranked_size is not None else "no number of them keeps as much"
     )

@@ -240,8 +240,13 @@ def test_a_score_beside_a_mask_is_measured_on_images_that_the_mask_did_not_see(p
     assert circuits.score(planted, circuit, images=images, random=2, mask=below, seed=3) == score
     worse = replace(beside, share=0.89 * beside.mask)
     assert "as many units keep" in mask_offer(replace(circuit, score=replace(score, comparison=worse)))
-    for good in (replace(beside, share=0.91 * beside.mask), None):
+    little = replace(beside, share=0.17, mask=0.01, mask_low=0.001, mask_high=0.02)
+    for good in (replace(beside, share=0.91 * beside.mask), None, replace(little, share=-0.2)):
         assert mask_offer(replace(circuit, score=replace(score, comparison=good))) == ""
+    # a mask that keeps next to nothing, or for all one knows nothing, is no measure; below zero there is no share of it
+    for unclear in (little, replace(beside, mask_low=-0.01), replace(beside, share=-0.2)):
+        assert "% of the mask's share" not in comparison_sentence(replace(score, comparison=unclear))
+    assert little.of_mask is None and "keep 0.17 (" in comparison_sentence(replace(score, comparison=little))
     assert mask_offer(replace(circuit, by="mask", score=replace(score, comparison=worse))) == ""
     with pytest.raises(CircuitsError, match="give 4, not 3"):
         circuits.score(planted, circuit, images=images[:3], random=1, mask=True)

@@ -207,10 +207,19 @@ def test_capability_falls_at_large_factors(wheels: Study) -> None:
     assert holds[low : high + 1].all() and not (high + 1 < len(holds) and holds[high + 1])
 
 
-def test_geometry_predicts_which_other_latents_change_and_that_of_random_latents_does_not(wheels: Study) -> None:
+def test_geometry_predicts_which_other_latents_change_and_that_of_random_latents_does_not(
+    parts: sae.SAE, wheels: Study
+) -> None:
     one = wheels.side_effects["latents"]
     assert one.correlation > 0.3 and one.correlation > np.nanmax(one.control) + 0.1
     assert len(one.units) + one.silent >= 95 - 1
+    read, write = parts.read.detach().double().numpy(), parts.write.detach().double().numpy()
+    columns = np.array([int(unit.rpartition(":")[2]) for unit in one.units])
+    for unit, correlation in zip(wheels.control, one.control, strict=True):
+        latent = int(unit.rpartition(":")[2])
+        rest = columns != latent  # its own step is no side effect
+        predicted = read[columns[rest]] @ write[latent]
+        assert correlation == pytest.approx(spearmanr(predicted, one.measured[rest]).statistic, abs=1e-9)
 
 
 def test_controls_are_the_rank_correlations_of_random_latents_over_the_other_outcomes() -> None:
