@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, Union, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ from zoo.images.decoding import MAX_BYTES, SUFFIXES, ArchiveImage, FileImage, La
 from zoo.images.manifest import Annotation
 from zoo.inputs import InputSpec
 from zoo.progress import Progress, reporter
+
+if TYPE_CHECKING:
+    from zoo.scenes.generate import Scene
 
 MAX_SCENES = 100_000
 _SCENES = re.compile(r"scenes:(?:pairs/(\w+/\w+(?:/\w+)?):)?(\d{1,9})(?:@(\d{1,9}))?")
@@ -259,12 +262,30 @@ def _scenes(count: int, seed: int, pair: str | None) -> Images:
     from zoo.scenes import generate, minimal_pairs
 
     if pair is None:
-        scenes, name = generate.dataset(count, seed), "scenes"
-    else:
-        name = f"scenes:pairs/{pair}"
-        kind, part, change = (*pair.split("/"), "")[:3]
-        both = minimal_pairs.pairs(count, kind, part, change or minimal_pairs.CHANGES[0], seed)
-        scenes = (p.changed if change else p.original for p in both)
+        return _of_scenes(generate.dataset(count, seed), "scenes", count, seed)
+    kind, part, change = (*pair.split("/"), "")[:3]
+    both = minimal_pairs.pairs(count, kind, part, change or minimal_pairs.CHANGES[0], seed)
+    return _of_scenes((p.changed if change else p.original for p in both), f"scenes:pairs/{pair}", count, seed)
+
+
+def scene_pairs(kind: str, part: str, change: str, count: int, seed: int) -> tuple[Images, Images]:
+    """Both sides of minimal pairs, drawn once: "scenes:pairs/KIND/PART:COUNT@SEED" and ".../KIND/PART/CHANGE:...".
+
+    Raises:
+        ImageError: no such class, part or change.
+    """
+    from zoo.scenes import minimal_pairs
+
+    both, name = list(minimal_pairs.pairs(count, kind, part, change, seed)), f"scenes:pairs/{kind}/{part}"
+    return (
+        _of_scenes([p.original for p in both], name, count, seed),
+        _of_scenes([p.changed for p in both], f"{name}/{change}", count, seed),
+    )
+
+
+def _of_scenes(scenes: Iterable[Scene], name: str, count: int, seed: int) -> Images:
+    from zoo.scenes import generate
+
     images, labels, annotations = [], [], []
     for index, scene in enumerate(scenes):
         images.append(MemoryImage(f"{name}@{seed}/{index:06d}", Image.fromarray(scene.image)))

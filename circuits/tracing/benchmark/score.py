@@ -190,7 +190,8 @@ def checked(task: Task, of: Ranked, scores: Scores) -> Tensor:
         scores = dict(zip(scores.units, scores.magnitudes, strict=True))
     if isinstance(scores, Mapping):
         full = {_whole_name(task, str(name)): value for name, value in scores.items()}
-        unknown, lacking = [n for n in full if n not in set(names)], [n for n in names if n not in full]
+        known = set(names)
+        unknown, lacking = [n for n in full if n not in known], [n for n in names if n not in full]
         if unknown:
             raise CircuitsError(f"{task.name}: {shorten(unknown[0])} is none of the {len(names)} {of}, as {names[0]}")
         if lacking:

@@ -21,7 +21,7 @@ from circuits.tracing.baselines import Counterfactual
 from circuits.tracing.rankings.ranking import Ranked
 from circuits.tracing.target import Target, target_of
 from zoo.common.checks import one_of, whole_number
-from zoo.images.sources import Images, open_images
+from zoo.images.sources import Images, scene_pairs
 from zoo.progress import Progress, reporter
 from zoo.scenes.generate import CLASSES
 from zoo.scenes.minimal_pairs import CHANGES, parts_of
@@ -60,7 +60,7 @@ class Task:
         held_out, held_out_against: others of another seed, on which circuits are tried.
         measure: of the target: its mean, or its explained variance where pairs are random.
         known: what the right units or edges are, where that is known.
-        exact: the magnitudes of exact patching, once they were computed.
+        exact: the magnitudes of exact patching, once they were computed; named: what `names` gives, likewise.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Task:
     measure: Measure = "mean"
     known: Known | None = None
     exact: dict[Ranked, Tensor] = field(default_factory=dict, repr=False)
+    named: dict[Ranked, list[str]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def explained(self) -> Target:
@@ -87,10 +88,14 @@ class Task:
 
     def names(self, of: Ranked) -> list[str]:
         """Addresses of all units, or names of all edges, in the order that arrays of scores have."""
-        name = self.model.name
-        if of == "edges":
-            return [step.edge(i, name) for step in self.steps for i in range(step.size)]
-        return [f"{name}/{layer}:{c}" for layer in self.layers for c in range(self.model.layers[layer].channels)]
+        if of not in self.named:
+            name, layers = self.model.name, self.model.layers
+            self.named[of] = (
+                [step.edge(i, name) for step in self.steps for i in range(step.size)]
+                if of == "edges"
+                else [f"{name}/{layer}:{c}" for layer in self.layers for c in range(layers[layer].channels)]
+            )
+        return list(self.named[of])
 
     @cached_property
     def by_layer(self) -> dict[str, Ablation]:
@@ -167,19 +172,17 @@ def tasks(
 
 
 def _task(model: Model, kind: str, part: str, change: str, pairs: int, seed: int) -> Task:
-    def drawn(source: str, at: int) -> Images:
-        return open_images(f"scenes:pairs/{source}:{pairs}@{at}")
-
-    before, after = f"{kind}/{part}", f"{kind}/{part}/{change}"
+    images, against = scene_pairs(kind, part, change, pairs, seed)
+    held_out, held_out_against = scene_pairs(kind, part, change, pairs, seed + 1)
     taught = taught_parts()[part] if model.name == "scenes" else None
     return Task(
-        name=after,
+        name=f"{kind}/{part}/{change}",
         model=model,
         target=f"{model.logits}:{CLASSES.index(kind)}",
         layers=LAYERS,
-        images=drawn(before, seed),
-        against=drawn(after, seed),
-        held_out=drawn(before, seed + 1),
-        held_out_against=drawn(after, seed + 1),
+        images=images,
+        against=against,
+        held_out=held_out,
+        held_out_against=held_out_against,
         known=None if taught is None else Known(frozenset([f"{model.name}/{PART_LAYER}:{taught}"]), PART_LAYER),
     )
