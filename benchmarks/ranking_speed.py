@@ -1,6 +1,7 @@
 """What rankings of 512 parents cost: CPU-seconds of each method for units of mixed4c on photographs.
 
-Beside it exact patching against a loop of single edits, and a size curve of two layers with random circuits.
+Beside it whole calls of `circuits.rank`, exact patching against a loop of single edits, and a size curve of two layers
+with random circuits.
 
 python benchmarks/ranking_speed.py --images ../shared/data/imagenet-sample --photographs 200
 python benchmarks/ranking_speed.py --only patching --units mixed4c:28 mixed4c:241 mixed4c:397 mixed4c:471
@@ -37,6 +38,18 @@ def methods(model: circuits.Model, images: Images, units: list[str]) -> None:
         for method in METHODS:
             began = process_time()
             unit_scores(ablation, method)
+            seconds.append(process_time() - began)
+        row(unit, *(f"{s:.1f}" for s in seconds))
+
+
+def calls(model: circuits.Model, images: Images, units: list[str]) -> None:
+    """CPU-seconds of a call of `circuits.rank` on all images, their activations and baselines included."""
+    header("unit", *METHODS)
+    for unit in units:
+        seconds = []
+        for method in METHODS:
+            began = process_time()
+            circuits.rank(model, unit, images=images, layers=["mixed4b"], method=method, share=1.0)
             seconds.append(process_time() - began)
         row(unit, *(f"{s:.1f}" for s in seconds))
 
@@ -81,7 +94,7 @@ def main() -> None:
     parser.add_argument("--images", default="../shared/data/imagenet-sample")
     parser.add_argument("--photographs", type=int, default=200)
     parser.add_argument("--units", nargs="*", default=["mixed4c:397", "mixed4c:241"])
-    parser.add_argument("--only", choices=("methods", "patching", "curve"))
+    parser.add_argument("--only", choices=("methods", "calls", "patching", "curve"))
     parser.add_argument("--nulls", type=int, default=50)
     options = parser.parse_args()
     model, photographs = circuits.load("googlenet-bvlc"), open_images(options.images)
@@ -89,6 +102,8 @@ def main() -> None:
     images = open_images(photographs.tensor(model.input, order.tolist()))  # decoded once
     if options.only in (None, "methods"):
         methods(model, images, options.units)
+    if options.only in (None, "calls"):
+        calls(model, images, options.units)
     if options.only in (None, "patching"):
         patching(model, images, options.units)
     if options.only in (None, "curve"):
