@@ -35,7 +35,7 @@ from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
 
 FOLDER = "circuits"
-RANDOM, STRONGEST, RANKED_ON = 50, 64, 200
+RANDOM, STRONGEST, RANKED_ON, MEASURED_ON = 50, 64, 200, 200
 RANDOM_CURVES = 10
 BASELINES = {
     "usual": "The usual",
@@ -80,6 +80,48 @@ def images_for_trace(at: Location, most: int, by: str) -> Images:
             others = [image for image in order if image not in top][: max(0, RANKED_ON - len(top))]
             return images.subset(sorted(top.union(others)))
     return spread_images(at, most)
+
+
+def images_in_python(at: Location, most: int, by: str) -> str:
+    """Python of `traced`, those of `images_for_trace`, from `scan` and its `images`."""
+    scan = at.scan
+    if scan is None or at.unit.space not in scan.layers or not scan.unit(at.unit.channel).top:
+        return f"traced = images.spread({most})\n"
+    code = f"top = {{example.image for example in scan.unit({at.unit.channel.short!r}).top[:{STRONGEST}]}}\n"
+    if by not in RANKED:
+        return code + "traced = images.subset(sorted(top))\n"
+    return code + (
+        "order = np.random.default_rng(0).permutation(len(images)).tolist()\n"
+        f"others = [image for image in order if image not in top][: max(0, {RANKED_ON} - len(top))]\n"
+        "traced = images.subset(sorted(top.union(others)))\n"
+    )
+
+
+def file_in_python(at: Location) -> str:
+    """Python of the circuit of `circuit_from_file`."""
+    name = links.param("file", 100)
+    path = "circuit.json" if name is None else str(at.folder / FOLDER / f"{checked_name(name)}.json")
+    return f"circuit = circuits.Circuit.load({path!r})\n"
+
+
+def measures_in_python(by: str) -> str:
+    """Python of what `show_score` and `show_sizes` measure of a circuit `by` some way, with all of its lines drawn."""
+    baseline = chosen_baseline() or "mean"
+    return (
+        f"some = images.spread({MEASURED_ON})\n"
+        f"options = dict(random={RANDOM}, baseline={baseline!r}, mask=len(some) > 3)\n"
+        "score = circuits.score(model, circuit, images=some, **options)\n"
+        "print(score.faithfulness, score.faithfulness_percentile)\n"
+        f"options = dict(layers=[circuit.layers[1]], method={_ranked_by(by)!r}, baseline={baseline!r})\n"
+        "ranking = circuits.rank(model, circuit.target, images=some, **options)\n"
+        f"curve = circuits.size_curve(model, ranking, random={RANDOM_CURVES})\n"
+        "print(curve.cmd.value, curve.cpr.value)\n"
+    )
+
+
+def _ranked_by(by: str) -> str:
+    """The method of `rank` for a way of `trace`."""
+    return by if by in METHODS else "gradient"
 
 
 def node_images(at: Location, circuit: Circuit, view: View) -> dict[str, tuple[str, ...]]:
@@ -150,7 +192,7 @@ def view_of(at: Location, circuit: Circuit, stored: View | None) -> View:
 def show_score(at: Location, circuit: Circuit) -> None:
     """Faithfulness and completeness of the circuit, beside random circuits of its size and a learned mask."""
     baseline = chosen_baseline() or "mean"
-    model, images = at.model, spread_images(at, 200)
+    model, images = at.model, spread_images(at, MEASURED_ON)
     unscored = replace(circuit, score=None)
     key = ("score", model.digest, images.name, tuple(sorted(n.unit for n in circuit.nodes)), circuit.target, baseline)
 
@@ -187,8 +229,8 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
     They are ranked as the circuit's parents are, by gradients where these look at peaks only.
     """
     baseline = chosen_baseline() or "mean"
-    model, images, layer = at.model, spread_images(at, 200), circuit.layers[1]
-    method: Any = circuit.by if circuit.by in METHODS else "gradient"
+    model, images, layer = at.model, spread_images(at, MEASURED_ON), circuit.layers[1]
+    method: Any = _ranked_by(circuit.by)
     key = ("sizes", model.digest, images.name, circuit.target, layer, method, baseline)
 
     def work(report: Any) -> tuple[SizeCurve, list[tuple[str, float]], ScreenFigure]:
@@ -207,7 +249,9 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
     st.caption(
         f"All units of {layer} are ranked by {curve.method} over all positions of half of the images, baseline "
         f"{curve.baseline}, and circuits of the first n are tried on the other half ({curve.n_images} images). "
-        f"First: {names}."
+        f"First: {names}. CPR {minus(f'{curve.cpr.value:.2f}')}"
+        + ("" if curve.percentile is None else f", above {curve.percentile:.0f} % of {RANDOM_CURVES} random curves")
+        + f" among the strongest; CMD {curve.cmd.value:.2f}."
     )
 
 

@@ -55,7 +55,8 @@ def main() -> None:
             "circuit", f"{at.unit.short}  {state.names_of(at).get(str(at.unit.channel), '')}",
             about=ABOUT if from_file is None else f"a circuit from a file: {links.param('file') or 'uploaded'}",
             view={"unit": str(at.unit)},
-            python=_python(at), export=None if circuit is None else _export(at, circuit, view),
+            python=_python(at, circuit if from_file else None),
+            export=None if circuit is None else _export(at, circuit, view),
             neighbors=page_frame.neighbors(at),
         )  # fmt: skip
     if circuit is None:
@@ -102,19 +103,21 @@ def _traced(at: Location) -> Circuit | None:
     )
 
 
-def _python(at: Location) -> str:
+def _python(at: Location, of_file: Circuit | None) -> str:
     depth, width, by = (st.session_state.get(k, d) for k, d in (("depth", "1"), ("width", "6"), ("by", "gradient")))
-    baseline = circuit_tools.chosen_baseline()
-    ablated = f", baseline={baseline!r}" if baseline else ""
+    options = {"depth": int(depth), "width": int(width), **circuit_tools.trace_options(by)}
+    if of_file is None:
+        circuit = (
+            f"{circuit_tools.images_in_python(at, MOST_IMAGES, by)}options = {options}\n"
+            f"circuit = circuits.trace(model, {at.unit.short!r}, images=traced, **options)\n"
+        )
+    else:
+        circuit = circuit_tools.file_in_python(at)
     return (
-        "import circuits\n\n"
-        f"{state.loading_code_of(at)}\n"
-        f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"
-        f"options = { {'depth': int(depth), 'width': int(width), **circuit_tools.trace_options(by)} }\n"
-        f"circuit = circuits.trace(model, {at.unit.short!r}, images=images, **options)\n"
-        f"score = circuits.score(model, circuit, images=images{ablated})\n"
-        "print(score.faithfulness, score.faithfulness_percentile)\n"
-        "figure = circuits.plot.circuit_graph(circuit, circuits.plot.crops(circuit, images, model.input))\n"
+        f"import circuits\nimport numpy as np\n\n{state.loading_code_of(at)}\n"
+        f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\nimages = scan.images()\n{circuit}"
+        "figure = circuits.plot.circuit_graph(circuit, circuits.plot.crops(circuit, images, model.input))\n\n"
+        + circuit_tools.measures_in_python(options["by"] if of_file is None else of_file.by)
     )
 
 

@@ -314,7 +314,16 @@ def test_the_circuit_page_counts_from_the_baseline_of_its_address(opened: Open) 
     at = opened("circuit", unit="scenes/mixed4a:11", baseline="zero", by="gradient", panel="score")
     assert not at.error and at.selectbox(key="baseline").value == "zero"
     assert "set to zero" in texts(at) and "% of the mask's share" in texts(at).replace("\\", "")
-    assert any("'baseline': 'zero'" in block.value and "baseline='zero')" in block.value for block in at.code)
+    scope: dict[str, Any] = {}
+    exec(next(block.value for block in at.code if "import circuits" in block.value), scope)
+    circuit, score, curve = (scope[name] for name in ("circuit", "score", "curve"))
+    assert score.baseline == curve.baseline == circuit.provenance["baseline"] == "zero" and circuit.by == "gradient"
+    drawn = {node["unit"] for node in graph_of(at)["nodes"]}
+    assert drawn == {node.unit for node in circuit.nodes}, "the Python traces the same circuit"
+    assert f"Faithfulness {minus(f'{score.faithfulness:.2f}')}" in texts(at), "and gives the same numbers"
+    at = opened("circuit", unit="scenes/mixed4a:11", baseline="zero", by="gradient", panel="sizes")
+    above = f"above {curve.percentile:.0f} % of 10 random curves among the strongest; CMD {curve.cmd.value:.2f}"
+    assert f"CPR {curve.cpr.value:.2f}, {above}" in texts(at)
     at = opened("circuit", unit="scenes/mixed4a:11", baseline="resample", by="integrated", panel="sizes")
     assert not at.error and "ranked by integrated" in texts(at) and "baseline resample" in texts(at)
     at = opened("circuit", unit="scenes/mixed4a:11", baseline="median")
