@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from circuits.network.layer import Layer as Layer
     from circuits.network.model import Model as Model, load as load, wrap as wrap
+    from circuits.plot.site.publish import Site as Site, publish as publish
     from circuits.tracing import baselines as baselines, benchmark as benchmark
     from circuits.tracing.baselines import Patch as Patch
     from circuits.tracing.circuit import Circuit as Circuit, Edge as Edge, Node as Node, diff as diff

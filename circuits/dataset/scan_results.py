@@ -186,6 +186,30 @@ class LayerScan:
         """Mean response of each unit where it is active, `(units,)`; zero for one that never does."""
         return np.asarray(self.arrays["total"] / np.maximum(self._firing, 1))
 
+    @cached_property
+    def selectivity(self) -> NDArray[np.float64]:
+        """Selectivity of each unit, `(units,)` in [0, 1].
+
+        With class labels: the largest share of one class among its top activating images. Without: 1 minus the ratio of
+        its mean activation where active to its maximum; near 1 for a unit that rarely comes close to its maximum.
+        """
+        images, values = self.arrays["top.image"], self.arrays["top.value"]
+        valid = (images != NO_IMAGE) & (values > 0)
+        if self.labels is None:
+            strongest = np.maximum(self.maximum.astype(np.float64), 1e-30)
+            return np.where(valid[:, 0], 1 - np.clip(self.mean_if_on / strongest, 0, 1), 0.0)
+        classes, codes = np.unique(np.asarray(self.labels), return_inverse=True)
+        counts = np.zeros((len(images), len(classes)))
+        rows, columns = np.nonzero(valid)
+        np.add.at(counts, (rows, codes[images[rows, columns]]), 1)
+        return np.asarray(counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1))
+
+    @property
+    def most_selective(self) -> int:
+        """The most selective unit among those that are active on at least ten images, or on as many as any unit is."""
+        often = self.active_images >= min(10, int(self.active_images.max(initial=0)))
+        return int(np.where(often, self.selectivity, -1.0).argmax())
+
     def unit(self, index: int) -> UnitScan:
         """One unit.
 

@@ -66,6 +66,7 @@ RUNS = {
     "attribute": f"netz/relu_2:4 {OWN} {PHOTOS} --source relu_1 --method grad*act",
     "visualize": f"netz/relu_2:4 {OWN} --steps 2 --retries 0",
     "explain": f"netz/relu_2:4 {OWN} {STORE}",
+    "publish": f"'Läden 1' --scan netz {OWN} --layers relu_2 --circuits relu_2:4",
     "tune": f"netz/relu_1 {OWN} --stimuli lines --orientations 4",
     "neighbors": f"netz/relu_1:1 {OWN}",
     "match": f"netz/relu_1 netz/relu_2 {OWN} --other-weights random {PHOTOS}",

@@ -257,6 +257,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "SemanticDictionary": lambda _: circuits.semantic_dictionary(model(), "mixed4a", "scenes:1", steps=1, size=16),
     "SignRule": lambda _: sign_rule(),
     "Similar": lambda _: sae.steering.similar(runs()[0].sae, 2),
+    "Site": lambda folder: circuits.publish(model(), scan(str(folder)), folder / "site", layers=["mixed4a"]),
     "SizeCurve": lambda _: circuits.size_curve(model(), ranking(), sizes=(1, 4), random=2),
     "SmallestCircuit": lambda _: circuits.smallest(
         model(), "mixed4a:11", images="scenes:12", layers="mixed3b", steps=3

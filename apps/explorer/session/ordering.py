@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.dataset.reservoir import NO_IMAGE
 from circuits.dataset.scan_results import LayerScan
 
 ORDERS = {
@@ -19,24 +18,6 @@ ORDERS = {
     "polysemanticity": "Polysemanticity",
     "similarity": "Similarity to a unit",
 }
-
-
-def selectivity(layer: LayerScan) -> NDArray[np.float64]:
-    """Selectivity of each unit, `(units,)` in [0, 1].
-
-    With class labels: the largest share of one class among its top activating images. Without: 1 minus the ratio of
-    its mean activation where active to its maximum; near 1 for a unit that rarely comes close to its maximum.
-    """
-    images, values = layer.arrays["top.image"], layer.arrays["top.value"]
-    valid = (images != NO_IMAGE) & (values > 0)
-    if layer.labels is None:
-        strongest = np.maximum(layer.maximum.astype(np.float64), 1e-30)
-        return np.where(valid[:, 0], 1 - np.clip(layer.mean_if_on / strongest, 0, 1), 0.0)
-    classes, codes = np.unique(np.asarray(layer.labels), return_inverse=True)
-    counts = np.zeros((len(images), len(classes)))
-    rows, columns = np.nonzero(valid)
-    np.add.at(counts, (rows, codes[images[rows, columns]]), 1)
-    return np.asarray(counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1))
 
 
 def order(
@@ -59,7 +40,7 @@ def order(
         values: NDArray[np.float64] = layer.density
         notes = [f"{100 * v:.2g} %" for v in values]
     elif by == "selectivity":
-        values = selectivity(layer)
+        values = layer.selectivity
         notes = [f"{100 * v:.0f} %" for v in values]
     elif by == "similarity" and similarity is not None:
         values = similarity.astype(np.float64)
@@ -77,9 +58,3 @@ def order(
     else:
         return list(units), [f"{100 * v:.2g} %" for v in layer.density]
     return np.argsort(-values, kind="stable").tolist(), notes
-
-
-def most_selective(layer: LayerScan) -> int:
-    """The most selective unit among those that are active on at least ten images, or on as many as any unit is."""
-    often = layer.active_images >= min(10, int(layer.active_images.max(initial=0)))
-    return int(np.where(often, selectivity(layer), -1.0).argmax())

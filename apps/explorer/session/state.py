@@ -22,7 +22,6 @@ from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session import waiting
 from apps.explorer.session.labels import FILE as LABELS, Labels
-from apps.explorer.session.ordering import most_selective
 from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_card, own_model_options
@@ -176,7 +175,7 @@ def _default_unit(model: Model, scan: Scan | None) -> Unit:
     layer = maps[-2] if len(maps) > 1 else maps[-1] if maps else model.trunk[-1]
     if scan is None or layer not in scan.layers:
         return Unit(layer, 0, model.name)
-    return Unit(layer, most_selective(scan.layer(layer)), model.name)
+    return Unit(layer, scan.layer(layer).most_selective, model.name)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from apps.explorer.panes.crops import decoded
 from apps.explorer.server.security import checked_text, guarded
 from apps.explorer.session import state
 from apps.explorer.session.exports import Export
-from apps.explorer.session.ordering import ORDERS, order, selectivity
+from apps.explorer.session.ordering import ORDERS, order
 from apps.explorer.session.state import Location
 from circuits.dataset.scan_results import LayerScan
 from circuits.errors import AddressError
@@ -120,7 +120,7 @@ def _export(at: Location, scanned: LayerScan, ranked: list[int], labels: dict[in
     def rows() -> list[dict[str, Any]]:
         names = {"density": "density", "fires_on": "active_images", "maximum": "maximum", "mean_if_on": "mean_if_on"}
         columns = {key: getattr(scanned, attribute) for key, attribute in names.items()}
-        columns["selectivity"] = selectivity(scanned)
+        columns["selectivity"] = scanned.selectivity
         return [
             {"unit": str(replace(at.unit, index=i)), "name": labels.get(i, "")}
             | {name: values[i].item() for name, values in columns.items()}

@@ -33,6 +33,9 @@ def trace_report(
     command: str,
     python: str,
     visualizations: Mapping[str, crops.Crop] | None = None,
+    *,
+    pages: Mapping[str, str] | None = None,
+    home: str = "",
 ) -> str:
     """A circuit as one self-contained HTML page, light and dark.
 
@@ -47,6 +50,7 @@ def trace_report(
         python: the Python that does.
         visualizations: unit address -> its visualization, as `pixels` gives it, before its crops in the graph and on
             its card; a unit without one is marked as dead.
+        pages: unit address -> link to a page of the unit; home: link to a page that this one belongs to.
     """
     target = circuit.node(circuit.target)
     cards = UnitCards(circuit, images, scales(circuit), visualizations)
@@ -64,6 +68,8 @@ def trace_report(
         panels=() if circuit.score is None else _panels(circuit.score),
         minimality=() if circuit.score is None else _minimality(circuit, circuit.score),
         cards=cards,
+        pages=pages or {},
+        home=home,
         command=command,
         python=python,
         provenance={**circuit.provenance, **scored},

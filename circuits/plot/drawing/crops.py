@@ -66,17 +66,21 @@ def exemplars(results: Iterable[Visualization], images: Images, spec: InputSpec,
     return _cut_all(examples, images, spec, "the evidence was", "gathered")
 
 
-def cut_examples(examples: Mapping[str, Sequence[Example]], images: Source, spec: InputSpec) -> dict[str, list[Crop]]:
+def cut_examples(
+    examples: Mapping[str, Sequence[Example]], images: Source, spec: InputSpec, *, limit: int | None = None
+) -> dict[str, list[Crop]]:
     """Cut the receptive fields of examples, as `crops` does: name -> crops, in the order given.
+
+    With `limit` those larger than so many pixels a side are made as small as that at once, which saves memory.
 
     Raises:
         CircuitsError: an example is of an image that is not at its position in `images`.
     """
-    return _cut_all(examples, open_images(images), spec, "the examples were", "found")
+    return _cut_all(examples, open_images(images), spec, "the examples were", "found", limit=limit)
 
 
 def _cut_all(
-    examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *verbs: str
+    examples: Mapping[str, Sequence[Example]], images: Images, spec: InputSpec, *verbs: str, limit: int | None = None
 ) -> dict[str, list[Crop]]:
     by_image: dict[int, list[tuple[str, int, Example]]] = {}
     results: dict[str, list[Crop]] = {}
@@ -89,7 +93,8 @@ def _cut_all(
         for index, image in zip(indices, batch.numpy(), strict=True):
             pixels = _rgb(image)
             for unit, slot, example in by_image[index]:
-                results[unit][slot] = cut(pixels, example.box)
+                crop = cut(pixels, example.box)
+                results[unit][slot] = crop if limit is None or len(crop) <= limit else resized(crop, limit)
     return results
 
 
