@@ -331,9 +331,9 @@ class _Writer:
     def _digest(self, layer: str) -> str:
         """Of all that a layer's pages show and the settings of the site do not name."""
         contents = self.contents
-        shown = {layer, *self._neighbors(layer)}
+        visible = {layer, *self._neighbors(layer)}
         parts = {
-            "names": [(u, n) for u, n in contents.names.items() if Unit.parse(u).space in shown],
+            "names": [(u, n) for u, n in contents.names.items() if Unit.parse(u).space in visible],
             "circuits": [
                 (u, [(n, contents.circuits[n]) for n in names])
                 for u, names in contents.in_circuits.items()
