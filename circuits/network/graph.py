@@ -231,7 +231,7 @@ class Graph:
             if any(i in forward for i in n.all_input_nodes):
                 forward.add(n)
         if target not in forward:
-            raise GraphError("no path leads from the source to the target")
+            raise GraphError(f"no path leads from {source.name} to {target.name}")
         backward = self.ancestors([target], stop=[source])
         return [n for n in self.nodes if n in forward and n in backward]
 

@@ -157,12 +157,12 @@ def _check_size(acts: Tensor, reference: Tensor) -> None:
         )
 
 
-def check_pairs(images: Tensor, others: Tensor, indices: Sequence[int]) -> None:
-    """Raises CircuitsError where an image, one of `indices`, is its own counterfactual."""
+def check_pairs(images: Tensor, others: Tensor, names: Sequence[str]) -> None:
+    """Raises CircuitsError where an image, one of `names`, is its own counterfactual."""
     same = (images == others).flatten(1).all(dim=1).nonzero().flatten().tolist()
     if same:
         raise CircuitsError(
-            f"image {indices[same[0]]} and its counterfactual are the same image: nothing is ablated there"
+            f"image {names[same[0]]} and its counterfactual are the same image: nothing is ablated there"
         )
 
 

@@ -293,7 +293,18 @@ class Circuit(Result):
         return graph
 
     def diff(self, other: Circuit) -> CircuitDiff:
-        """What `other` has and this has not, and the reverse; strengths of the edges both have."""
+        """What `other` has and this has not, and the reverse; strengths of the edges both have.
+
+        Raises:
+            CircuitsError: no circuit, or one of another model, whose units have other addresses.
+        """
+        if not isinstance(other, Circuit):
+            raise CircuitsError(f"diff takes two circuits, not a {type(other).__name__}; Circuit.load(path) reads one")
+        if self.model != other.model:
+            raise CircuitsError(
+                f"a circuit of {self.model} and one of {other.model} have no unit in common: addresses are compared; "
+                "circuits.match finds units that correspond"
+            )
         mine, theirs = {n.unit for n in self.nodes}, {n.unit for n in other.nodes}
         my_edges = {(e.source, e.target): e.strength for e in self.edges}
         their_edges = {(e.source, e.target): e.strength for e in other.edges}
@@ -349,7 +360,11 @@ class CircuitDiff(Result):
 
 
 def diff(first: Circuit, second: Circuit) -> CircuitDiff:
-    """What two circuits share and what only one of them has: two methods, two sets of images, two models' layers."""
+    """What two circuits of a model share and what only one of them has: of two methods, images, targets, or layers.
+
+    Raises:
+        CircuitsError: see `Circuit.diff`.
+    """
     return first.diff(second)
 
 

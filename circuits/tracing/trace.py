@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def trace(
     target: str | Unit,
     *,
     images: Any,
-    depth: int = 1,
+    depth: int | None = None,
     width: int = 6,
     by: By | None = None,
     baseline: str | Baseline | None = None,
@@ -83,7 +84,7 @@ def trace(
         model: the model.
         target: a channel, a neuron `@y,x`, a class score `logits:817`, or a latent of an attached basis.
         images: images in any form that `capture` takes; the target must be active on some of them.
-        depth: how many layers to go back.
+        depth: how many layers to go back (default: through all of `layers`, else 1).
         width: sources of each node, the strongest by size, whether they excite or inhibit.
         by: how the parents of each node are chosen. "gradient" (the default), "integrated", "patching" and "mask" rank
             by the scores of `circuits.rank`, over all positions of at most 200 of the images; the first three take each
@@ -122,6 +123,8 @@ def trace(
     >>> circuit = trace(load("scenes"), "mixed4a:0", images="scenes:50")  # doctest: +SKIP
     """
     unit = model.unit(target)
+    if depth is None:
+        depth = len(layers) if layers else 1
     for name, count in (("depth", depth), ("width", width), ("n_positions", n_positions)):
         whole_number(name, count)
     chain = _chain(model, unit, depth, layers)
@@ -200,6 +203,12 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
             raise AddressError("trace goes back through whole layers; name the layer, not one of its units")
         if any(model.layers[at.layer].part is not None for at in chosen):
             raise AddressError("trace goes back through whole layers; name the block, not one of its branches")
+        order = list(model.layers)
+        for after, at in pairwise([unit, *chosen] if model.graph is not None else []):  # else a gradient shows it
+            if order.index(at.layer) >= order.index(after.layer):
+                raise AddressError(
+                    f"{at.space} is not before {after.space}: a trace goes back through earlier layers, latest first"
+                )
         return [unit.layer, *[at.space for at in chosen]]
     chain = [unit.layer]
     for _ in range(depth):

@@ -72,10 +72,10 @@ class Trace(ImageOptions):
 
     address: tyro.conf.Positional[str]
     """The unit: model/layer:unit, with @y,x to look at one position only."""
-    depth: int = 1
-    """How many layers to go back."""
+    depth: int | None = None
+    """How many layers to go back; by default 1, or through all --layers."""
     layers: Many = ()
-    """Layer to go back through, the latest first; may be repeated, up to --depth of them. LAYER~NAME takes the latents
+    """Layer to go back through, the latest first; may be repeated. LAYER~NAME takes the latents
     of an SAE (--sae) instead of channels. By default the layers that every path crosses."""
     width: int = 6
     """How many parents a unit is given."""
@@ -172,7 +172,7 @@ class Trace(ImageOptions):
             "",
             loading_code(unit.rpartition("/")[0], self.weights),
             f"images = {self.images_code}",
-            f"options = dict(depth={self.depth}, width={self.width}{self._counted()})",
+            f"options = dict(depth={self.depth or len(self.layers) or 1}, width={self.width}{self._counted()})",
             f"circuit = circuits.trace(model, {unit!r}, images=images, **options)",
         ]
         if self.score:

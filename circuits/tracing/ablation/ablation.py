@@ -287,7 +287,7 @@ class Ablation(Measured):
             if pairs is not None:
                 other = next(pairs)[1]
                 if isinstance(self.baseline, Counterfactual):
-                    check_pairs(batch, other, indices)
+                    check_pairs(batch, other, [images.ids[i] for i in indices])
                 baselines = self._activations(other)
             acts, context = self.segment.begin(batch)
             yield Batch(acts, self._first.parts(acts), context, baselines)

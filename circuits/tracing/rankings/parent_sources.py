@@ -64,7 +64,8 @@ class ParentSources:
             paired = baseline.paired(images)
             self._pairs = None if paired is None else paired.subset(strongest).tensor(model.input).to(model.device)
             if self._pairs is not None and isinstance(baseline, Counterfactual):
-                check_pairs(images.subset(strongest).tensor(model.input).to(model.device), self._pairs, strongest)
+                traced = images.subset(strongest)
+                check_pairs(traced.tensor(model.input).to(model.device), self._pairs, traced.ids)
 
     def chosen(self, node: Unit, source: str, count: int, of: int) -> tuple[list[int], Tensor]:
         """The first `count` of the first `of` units of the source, and how much each of these moves the node."""

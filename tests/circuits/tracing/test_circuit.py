@@ -198,6 +198,10 @@ def test_a_difference_names_what_each_has_alone(planted: circuits.Model) -> None
     assert four.diff(three).only_first == (fourth,)
     other = circuits.trace(planted, f"objects:{nets.MIXTURE}", images=images)
     assert three.diff(other).edges_both == ()
+    with pytest.raises(CircuitsError, match="a circuit of planted and one of elsewhere have no unit in common"):
+        three.diff(replace(four, model="elsewhere"))
+    with pytest.raises(CircuitsError, match=r"two circuits, not a str; Circuit.load\(path\)"):
+        circuits.diff(three, "circuit.json")  # type: ignore[arg-type]
 
 
 def test_provenance_says_from_what_a_circuit_was_made(scored: Circuit, planted: circuits.Model) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import circuits
-from circuits.errors import CircuitsError, GraphError, ModelError
+from circuits.errors import AddressError, CircuitsError, GraphError, ModelError
 
 SPEC = circuits.InputSpec(size=24)
 
@@ -103,6 +105,11 @@ def test_attribution_and_ablation_need_no_kernels(kind: type[Gated], images: Ten
         assert edge.strength == pytest.approx(float(drop), rel=1e-3, abs=1e-5)
     deep = circuits.trace(model, target, images=images, layers=["relu", "a"], depth=2, by="attribution", width=2)
     assert {node.depth for node in deep.nodes} == {0, 1, 2} or len(deep.nodes) >= 3
+    options: dict[str, Any] = {"images": images, "by": "attribution", "width": 2}
+    assert circuits.trace(model, target, layers=["relu", "a"], **options) == deep, "through all layers that are named"
+    for layers, message in ((["a", "relu"], "relu is not before a"), (["relu", "relu"], "relu is not before relu")):
+        with pytest.raises(AddressError, match=f"{message}: a trace goes back through earlier layers"):
+            circuits.trace(model, target, layers=layers, **options)
 
 
 class Inline(nn.Module):

@@ -330,7 +330,7 @@ def test_a_patch_takes_the_baseline_of_its_own_images() -> None:
     ("message", "make"),
     [
         ("a counterfactual for each image: got 3 for 7 images", lambda i: baselines.Counterfactual(i[:3] / 2)),
-        ("image 5 and its counterfactual are the same image", lambda i: baselines.Counterfactual(
+        ("image tensor-000005 and its counterfactual are the same image", lambda i: baselines.Counterfactual(
             torch.cat([i[:5] / 2, i[5:6], i[6:] / 2]))),
         ("baseline='median': use one of 'mean'", lambda i: baselines.baseline_of("median")),
         ("needs the counterfactual images: against=images", lambda i: baselines.baseline_of("counterfactual")),

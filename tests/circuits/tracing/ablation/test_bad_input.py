@@ -77,7 +77,7 @@ VERBS: dict[str, Verb] = {f.__name__: f for f in (rank, size_curve, smallest, sc
     [
         ("a counterfactual for each image: got 5 for 8 images", OTHERS[:5]),
         ("image 0 is 10x10 pixels and its counterfactual 10x12: give pairs of one size", nets.pictures(8, (10, 12))),
-        ("image [0-9] and its counterfactual are the same image", PICTURES),
+        ("image tensor-00000[0-9] and its counterfactual are the same image", PICTURES),
     ],
 )
 def test_pairs_that_do_not_fit_are_refused(model: circuits.Model, verb: str, message: str, others: Tensor) -> None:
