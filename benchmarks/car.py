@@ -51,11 +51,11 @@ def parents(story: Story, cars: Images, labels: circuits.PartLabels, unit: str, 
     print(f"\nParents of {unit}, of {len(cars.spread(75))} photographs of cars:\n")
     circuit = circuits.trace(story.model, unit, images=cars.spread(75), width=width)
     names = labels.names()
-    exciting = sum(e.strength for e in circuit.edges if e.strength > 0)
-    header("parent", "contribution", "share of what excites", "best part", "AUC", "best control", "named")
+    whole = circuit.rest[0].total
+    header("parent", "contribution", "share of what all units add up to", "best part", "AUC", "best control", "named")
     for edge in circuit.into(circuit.target):
         best = labels.of(edge.source)[0]
-        share = f"{edge.strength / exciting:.2f}" if edge.strength > 0 else ""
+        share = f"{edge.strength / whole:.2f}" if whole > 0 else ""
         scores = (f"{best.auc:.3f}", f"{best.control:.3f}", names.get(edge.source, ""))
         row(edge.source, f"{edge.strength:+.2f}", share, best.part, *scores)
 

@@ -187,11 +187,11 @@ def _height(story: Story, unit: str, parts: Sequence[str]) -> Height | None:
 
 
 def _parents(circuit: Circuit, labels: PartLabels | None) -> list[dict[str, Any]]:
-    exciting = sum(edge.strength for edge in circuit.edges if edge.strength > 0)
+    whole = next(rest.total for rest in circuit.rest if rest.target == circuit.target)
     rows = []
     for edge in circuit.into(circuit.target):
         row: dict[str, Any] = {"unit": edge.source, "strength": edge.strength}
-        row["share"] = edge.strength / exciting if edge.strength > 0 else None
+        row["share"] = edge.strength / whole if whole > 0 else None  # of what all units of the layer add up to
         best = None if labels is None else labels.of(edge.source)[0]
         if labels is not None and best is not None:
             row |= {"part": best.part, "auc": best.auc, "control": best.control, "named": best.above_controls}
@@ -236,7 +236,10 @@ def result_of(
             visualizations = visualized(session, model, circuit, steps, seed) if steps else {}
             part = folder / name
             part.mkdir(parents=True, exist_ok=True)
-            python = _PYTHON.format(model=model.name, unit=circuit.target, width=WIDTH, layer=circuit.layers[1])
+            source = (photographs.cars.origin or {"sources": ["cars"]})["sources"][0]
+            python = _PYTHON.format(
+                model=model.name, unit=circuit.target, width=WIDTH, layer=circuit.layers[1], cars=source, traced=TRACED
+            )
             traced = photographs.cars.spread(TRACED)
             write_report(part, model, circuit, traced, session.invocation, python, visualizations if steps else None)
             # without any photograph: to be shown where these may not be
@@ -248,13 +251,17 @@ def result_of(
 
 _PYTHON = """\
 import circuits
+from zoo import open_images
 
 model = circuits.load("{model}")
-circuit = circuits.trace(model, "{unit}", images="cars", layers=["{layer}"], width={width})
+cars = open_images({cars!r}).spread({traced})
+circuit = circuits.trace(model, "{unit}", images=cars, layers=["{layer}"], width={width})
 """
 
 
 def _show(console: Console, model: Model, story: UnitStory) -> None:
+    from circuits.plot.drawing.wording import minus
+
     finding, unit = story.finding, story.circuit.target
     between = "" if finding.low is None else f" ({finding.low:.3f} to {finding.high:.3f})"
     branch = model.branch_of(model.unit(unit))
@@ -265,7 +272,7 @@ def _show(console: Console, model: Model, story: UnitStory) -> None:
         [
             short(row["unit"]),
             signed(row["strength"]),
-            "" if row["share"] is None else f"{100 * row['share']:.0f} %",
+            "" if row["share"] is None else minus(f"{100 * row['share']:.0f} %"),
             *(
                 [row["part"] if row["named"] else f"({row['part']})", f"{row['auc']:.3f}", f"{row['control']:.3f}"]
                 if named
@@ -274,7 +281,7 @@ def _show(console: Console, model: Model, story: UnitStory) -> None:
         ]
         for row in story.parents
     ]
-    columns = ["parent", "contributes", "of what excites", *(["part", "AUC by masks", "best control"] if named else [])]
+    columns = ["parent", "contributes", "of all units'", *(["part", "AUC by masks", "best control"] if named else [])]
     console.print(table(columns, rows, right=" rr rr"))
     show_score(console, story.circuit)
     if story.height is not None:

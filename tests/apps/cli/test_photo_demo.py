@@ -42,6 +42,9 @@ def test_drawn_cars_have_their_parts_named_and_used(stories: list[UnitStory]) ->
     assert {loss.part for loss in story.losses if loss.used} >= {"wheel"}, story.losses
     assert all(loss.elsewhere is not None for loss in story.losses)
     assert story.height is not None and story.height.lower > story.height.upper  # wheels below windows
+    rest = story.circuit.rest[0]
+    whole = sum(edge.strength for edge in story.circuit.edges) + rest.strength  # of all units, also those not traced
+    assert [row["share"] for row in story.parents] == pytest.approx([r["strength"] / whole for r in story.parents])
     score = story.circuit.score
     assert score is not None and score.comparison is not None and score.strong_faithfulness
     assert story.describe()["losses"][0]["used"] in (True, False)
