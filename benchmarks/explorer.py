@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--computed", help="only the computed views, of this unit: mixed4c:100")
+    parser.add_argument("--views", type=int, help="only memory: so many views of other units, one after the other")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or _new_store(Path(folder))
@@ -52,9 +54,13 @@ def main() -> int:
             rows = computed(store, f"{options.model}/{options.computed}")
             print("\n".join(["", "| | cold | warm | after a restart |", "|---|---|---|---|", *rows, ""]), flush=True)
             return 0
+        if options.views:
+            return serve(lambda: growth(options.model, store, options.views))
         rows = pages(options.model, store, options.units)
         print("\n".join(["", "| | first visit | again |", "|---|---|---|", *rows, ""]), flush=True)
-        return load(options.model, store, options.sessions, options.seconds) if options.sessions else 0
+        if not options.sessions:
+            return 0
+        return serve(lambda: _visit(options.model, store, options.sessions, options.seconds), _sentence)
 
 
 def _new_store(folder: Path) -> Path:
@@ -174,8 +180,8 @@ def _tell(what: str, spent: list[tuple[float, float]]) -> float:
 # -- many sessions ----------------------------------------------------------------------------------------------------
 
 
-def load(model: str, store: Path, sessions: int, seconds: float) -> int:
-    """Serve in the main thread, and be the visitors in another."""
+def serve(visit: Callable[[], dict[str, Any]], sentence: Callable[[dict[str, Any]], str] | None = None) -> int:
+    """Serve in the main thread, and visit in another; prints what the visits gave, as JSON and as a sentence."""
     from streamlit.web import bootstrap
 
     from apps.explorer.server.security import OPTIONS
@@ -183,14 +189,14 @@ def load(model: str, store: Path, sessions: int, seconds: float) -> int:
     flags = {name.replace(".", "_"): value for name, value in {**OPTIONS, "server.port": PORT}.items()}
     bootstrap.load_config_options(flags)
     result: dict[str, Any] = {}
-    visitors = threading.Thread(target=lambda: result.update(_visit(model, store, sessions, seconds)), daemon=True)
+    visitors = threading.Thread(target=lambda: result.update(visit()), daemon=True)
     visitors.start()
 
     def over() -> None:
         visitors.join()
         print(json.dumps(result, indent=1), flush=True)
-        if "memory MB" in result:
-            print(_sentence(result), flush=True)
+        if sentence is not None and "memory MB" in result:
+            print(sentence(result), flush=True)
         os._exit(0 if result.get("ok") else 1)  # the server has no other end
 
     threading.Thread(target=over, daemon=True).start()
@@ -255,6 +261,53 @@ def _views(model: str, store: Path) -> list[tuple[str, str]]:
     views += [("steering", f"unit={model}/{last[-2]}:{index}&edits={index}:scale:2") for index in range(3)]
     views += [("steering", f"unit={model}/{last[-1]}:{index}") for index in firing]
     return [(page, quote(query, safe="=&:/")) for page, query in views]
+
+
+def growth(model: str, store: Path, count: int) -> dict[str, Any]:
+    """Resident memory over many views, each of another unit, in a session for every ten."""
+
+    async def visits() -> list[int]:
+        memory: list[int] = []
+        for begin in range(0, count, 10):
+            async with Visitor() as visitor:
+                for view in views[begin : begin + 10]:
+                    answer = await _settled(visitor, *view)
+                    if answer["errors"] and not any("is active on none" in text for text in answer["errors"]):
+                        raise RuntimeError(f"{view}: {answer['errors']}")
+                    memory.append(_memory())
+                    if len(memory) % 10 == 0:
+                        print(f"{len(memory)} views: {memory[-1]} MB", file=sys.stderr, flush=True)
+        return memory
+
+    views = _many_views(model, store, count)
+    try:
+        memory = asyncio.run(visits())
+    except BaseException as error:  # reported, and the process ends
+        return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    most = max(memory)
+    return {"ok": True, "views": count, "memory MB": {"first view": memory[0], "most": most, "last": memory[-1]}}
+
+
+def _many_views(model: str, store: Path, count: int) -> list[tuple[str, str]]:
+    """Views of units sampled at random, of every page that computes something about one."""
+    from circuits.dataset.scan_results import read_scan
+
+    scan, generator = read_scan(store, model), random.Random(2)
+    layers = [name for name in scan.layers if name.startswith("mixed") and "_" not in name] or list(scan.layers)[-6:]
+    kinds = [
+        ("unit", ""), ("unit", "&examples=random"), ("unit", "&examples=bands&crop=heatmap"),
+        ("unit", "&section=contributions"), ("unit", "&section=similar"), ("unit", "&section=polysemanticity"),
+        ("layer", ""), ("circuit", "&by=weights"), ("image", ""), ("steering", ""),
+    ]  # fmt: skip
+    views = []
+    for number in range(count):
+        layer = generator.choice(layers)
+        firing = scan.layer(layer).active_images.nonzero()[0].tolist()
+        page, more = kinds[number % len(kinds)]
+        unit, image = generator.choice(firing), generator.randrange(scan.count)
+        more += f"&image={image}" if page == "image" else ""
+        views.append((page, quote(f"unit={model}/{layer}:{unit}{more}", safe="=&:/")))
+    return views
 
 
 def _hooks(model: Any) -> int:

@@ -244,3 +244,38 @@ def show_generations(at: LanguageLocation, generated: Generations, prompt: str) 
             summary = language_models.landmark_summary(at, texts)
             if summary:
                 st.caption(plain(summary))
+
+
+# -- the same in Python -----------------------------------------------------------------------------------------------
+
+
+def reading_code(at: LanguageLocation, text: str, latent: int) -> str:
+    """Python code that gives the activations of a latent on a text, and what is known of it on the page's texts."""
+    texts = language_models.texts_code(at)
+    code = (
+        f"{language_models.site_code(at)}\n"
+        f"vectors = next(iter(site.blocks([{text!r}]))).vectors\n"
+        f"print(s.encode(vectors)[:, {latent}])\n"
+    )
+    if texts is None or at.loaded is None:
+        return code
+    return code + (
+        f"\n{texts}\nfrom sae.language import activity, text_features\n\n"
+        f"active = activity(s, site, texts, name={at.loaded.name!r})\n"
+        f"feature = text_features(s, active, [{latent}], top={TOP})[0]\n"
+        "print(feature.density, feature.maximum, feature.mean)\n"
+    )
+
+
+def steering_code(at: LanguageLocation, edits: Edits, prompt_options: tuple[str, int, int, int]) -> str:
+    """Python code that gives the steered texts."""
+    prompt, tokens, seed, _ = prompt_options
+    texts = language_models.texts_code(at) or f"texts = [{prompt!r}]\n"
+    return (
+        f"{language_models.site_code(at)}\n{texts}\n"
+        "from sae import LatentEdit, When\nfrom sae.steering import maxima\n\n"
+        f"edits = {edit_links.as_python(edits)}\n"
+        "with sae.steer(site, s, edits, maxima=maxima(s, site, texts)):\n"
+        f"    for text in site.generate([{prompt!r}] * {TEXTS}, max_new_tokens={tokens}, seed={seed}):\n"
+        "        print(text.whole)\n"
+    )

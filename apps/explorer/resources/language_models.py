@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from apps.explorer.resources import saes
 from apps.explorer.resources.control_units import random_units
 from apps.explorer.resources.saes import LoadedSAE
-from apps.explorer.server.settings import Settings
+from apps.explorer.server.settings import Settings, settings
 from circuits.errors import CircuitsError, shorten
 from sae.architectures.base import SAE
 from sae.language import Activity, Continuation, LanguageSite, Texts, activity, open_texts
@@ -29,7 +29,7 @@ from zoo.progress import Progress, reporter
 
 FOLDER, NAMES, OWN = "language", "names.json", "own"
 SITE, TEXTS, READ = "layers.2.resid", "tales:3000@2", "tales:300@3"
-LATENTS, ACTIVE, STEPS, STORIES = 512, 4, 3000, 400
+LATENTS, ACTIVE, STEPS, STORIES, MOST_TEXTS = 512, 4, 3000, 400, 300
 DEFAULT_FEATURE = "landmark_due"
 """The feature of the tales whose latent is shown first: steering it makes the model name the landmark."""
 LABELED = 0.9
@@ -154,11 +154,15 @@ def location_of(lm: LanguageModel, sae: LoadedSAE | None) -> LanguageLocation:
     if sae is None:
         layers = int(getattr(lm.config, "num_hidden_layers", 2))
         return LanguageLocation(lm, LanguageSite(lm, f"layers.{layers // 2}.resid"), None, {})
+    return LanguageLocation(lm, LanguageSite(lm, sae.layer, **_feeding(lm, sae)), sae, _names(sae.folder))
+
+
+def _feeding(lm: LanguageModel, sae: LoadedSAE) -> dict[str, Any]:
+    """How texts are fed: as in the training of the SAE."""
     metadata = sae.sae.metadata
     context = metadata.get("context_size")
     is_length = isinstance(context, int) and not isinstance(context, bool) and 8 <= context <= lm.context
-    options: dict[str, Any] = {"bos": metadata.get("prepend_bos"), "context": context if is_length else None}
-    return LanguageLocation(lm, LanguageSite(lm, sae.layer, **options), sae, _names(sae.folder))
+    return {"bos": metadata.get("prepend_bos"), "context": context if is_length else None}
 
 
 def _names(folder: Path) -> Mapping[int, Mapping[str, Any]]:
@@ -183,7 +187,31 @@ def texts_of(at: LanguageLocation) -> Texts | None:
         texts: Texts = trained_on(at.loaded.folder, at.loaded.sae.metadata).data
     except (CircuitsError, UsageError):
         return None
-    return texts[:300]
+    return texts[:MOST_TEXTS]
+
+
+def site_code(at: LanguageLocation) -> str:
+    """Python that opens the model and its SAE, as `site` and `s`."""
+    source = available(settings()).get(at.lm.name, at.lm.name)
+    feeding = {} if at.loaded is None else _feeding(at.lm, at.loaded)
+    options = "".join(f", {name}={value!r}" for name, value in feeding.items() if value is not None)
+    return (
+        "import sae\nfrom zoo.networks.language import load_language\n\n"
+        f"site = sae.LanguageSite(load_language({source!r}), {at.site.site!r}{options})\n"
+        f"s = {'None' if at.loaded is None else f'sae.load({str(at.loaded.folder)!r})'}\n"
+    )
+
+
+def texts_code(at: LanguageLocation) -> str | None:
+    """Python that gives the texts of `texts_of`, as `texts`; None where there are none."""
+    if at.lm.name == TALES:
+        return f"from sae.language import open_texts\n\ntexts = open_texts({READ!r})\n"
+    if at.loaded is None or texts_of(at) is None:
+        return None
+    return (
+        "from pathlib import Path\nfrom apps.cli.sae_sites import trained_on\n\n"
+        f"texts = trained_on(Path({str(at.loaded.folder)!r}), s.metadata).data[:{MOST_TEXTS}]\n"
+    )
 
 
 # -- encoding ---------------------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ class RenamedScan(Scan):
 
     def __init__(self, scan: Scan, old: str, new: str) -> None:
         self.__dict__.update(scan.__dict__)
-        self._scan, self._old, self._new = scan, old, new
+        self._scan, self.old, self._new = scan, old, new
         self.layers = {new if name == old else name: count for name, count in scan.layers.items()}
 
     def layer(self, name: str) -> LayerScan:
         """Statistics and examples of a layer."""
-        return replace(self._scan.layer(self._old), name=name) if name == self._new else self._scan.layer(name)
+        return replace(self._scan.layer(self.old), name=name) if name == self._new else self._scan.layer(name)
 
     def samples(self, layer: str) -> Samples:
         """Activations at randomly sampled positions."""
-        return self._scan.samples(self._old if layer == self._new else layer)
+        return self._scan.samples(self.old if layer == self._new else layer)

@@ -110,13 +110,13 @@ def _python(at: Location, of_file: Circuit | None) -> str:
         circuit = (
             f"{circuit_tools.images_in_python(at, MOST_IMAGES, by)}options = {options}\n"
             f"circuit = circuits.trace(model, {at.unit.short!r}, images=traced, **options)\n"
+            "figure = circuits.plot.circuit_graph(circuit, circuits.plot.crops(circuit, traced, model.input))\n"
         )
     else:
-        circuit = circuit_tools.file_in_python(at)
+        circuit = f"{circuit_tools.file_in_python(at)}figure = circuits.plot.circuit_graph(circuit)\n"
     return (
         f"import circuits\nimport numpy as np\n\n{state.loading_code_of(at)}\n"
-        f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\nimages = scan.images()\n{circuit}"
-        "figure = circuits.plot.circuit_graph(circuit, circuits.plot.crops(circuit, images, model.input))\n\n"
+        f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\nimages = scan.images()\n{circuit}\n"
         + circuit_tools.measures_in_python(options["by"] if of_file is None else of_file.by)
     )
 

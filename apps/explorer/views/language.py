@@ -29,18 +29,18 @@ def main() -> None:
     """The page."""
     top = st.container()
     at: LanguageLocation | None = None
-    export = None
+    result: tuple[Export, str] | None = None
     with guarded():
         at = _opened()
         if at is not None:
             texts = language_models.texts_of(at)
             section = choose("Section", SECTIONS, "section")
-            export = _read(at, texts) if section == "read" else _steer(at, texts)
+            result = _read(at, texts) if section == "read" else _steer(at, texts)
     with top:
         page_frame.header(
             "language", "Language" if at is None else f"Language model {at.lm.name}",
             about="" if at is None else f"{at.count:,} {'channels' if at.loaded is None else 'latents'} of {at.space}",
-            python="" if at is None else _python(at), export=export,
+            python="" if result is None else result[1], export=None if result is None else result[0],
         )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def _opened() -> LanguageLocation | None:
     return None
 
 
-def _read(at: LanguageLocation, texts: Texts | None) -> Export | None:
+def _read(at: LanguageLocation, texts: Texts | None) -> tuple[Export, str] | None:
     if at.loaded is None:
         sae_training.show_command(at)
         return None
@@ -106,10 +106,10 @@ def _read(at: LanguageLocation, texts: Texts | None) -> Export | None:
     rows = [{"token": i, "word": token, "value": values[i]} for i, token in enumerate(encoded.tokens)]
     described = None if feature is None else feature.describe()
     data: Any = {"latent": f"{at.space}:{latent}", "tokens": rows, "feature": described}
-    return Export(f"{at.space}-{latent}", None, lambda: data, lambda: rows)
+    return Export(f"{at.space}-{latent}", None, lambda: data, lambda: rows), language.reading_code(at, text, latent)
 
 
-def _steer(at: LanguageLocation, texts: Texts | None) -> Export | None:
+def _steer(at: LanguageLocation, texts: Texts | None) -> tuple[Export, str] | None:
     prompt = language.prompt_of_address()
     edits = language.edits_of_address(at, prompt[0])
     with st.container(border=True):
@@ -128,22 +128,8 @@ def _steer(at: LanguageLocation, texts: Texts | None) -> Export | None:
     rows = [{"side": side, "text": text.whole} for side, group in sides.items() for text in group]
     steering = language_models.recipe(at, edits, top)
     data: Any = {"edits": edit_links.format_edits(edits), "steering": steering, "texts": rows}
-    return Export(f"steering-{at.space}", None, lambda: data, lambda: rows)
-
-
-def _python(at: LanguageLocation) -> str:
-    latent, texts = (
-        st.session_state.get("edit0-latent", 0),
-        language_models.READ if at.lm.name == TALES else "TEXTS.txt",
-    )
-    return (
-        "import sae\nfrom sae.steering import maxima\nfrom zoo.networks.language import load_language\n\n"
-        f"site = sae.LanguageSite(load_language({at.lm.name!r}), {at.site.site!r})\n"
-        f"s = {'None' if at.loaded is None else f'sae.load({str(at.loaded.folder)!r})'}\n"
-        f'edits = [sae.LatentEdit({latent}, "add", 0.5, unit="max")]\n'
-        f"with sae.steer(site, s, edits, maxima=maxima(s, site, {texts!r})):\n"
-        f"    print(site.generate([{language.PROMPT!r}])[0].whole)\n"
-    )
+    export = Export(f"steering-{at.space}", None, lambda: data, lambda: rows)
+    return export, language.steering_code(at, edits, prompt)
 
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import streamlit as st
@@ -38,16 +39,7 @@ def main() -> None:
     """The page."""
     at = page_frame.unit_location()
     scanned = at.scanned.unit(at.unit) if at.scan is not None and at.unit.space in at.scan.layers else None
-    label = state.names_of(at).get(str(at.unit.channel), "")
-    page_frame.header(
-        "unit",
-        f"{at.unit.short}  {label}",
-        about=_about(at, scanned),
-        view={"unit": str(at.unit)},
-        python=_python(at),
-        export=_export(at, scanned),
-        neighbors=page_frame.neighbors(at),
-    )
+    top = st.container()
     picked = None
     if scanned is None:
         with guarded():
@@ -73,6 +65,14 @@ def main() -> None:
     section = choose("Section", SECTIONS, "section")
     with guarded():
         _section(at, scanned, section)
+    label, python = state.names_of(at).get(str(at.unit.channel), ""), ""
+    with contextlib.suppress(CircuitsError):  # the section has shown it
+        python = panes.script.script(at, scanned, section)
+    with top:  # last, since the Python code is that of the section
+        page_frame.header(
+            "unit", f"{at.unit.short}  {label}", about=_about(at, scanned), view={"unit": str(at.unit)},
+            python=python, export=_export(at, scanned), neighbors=page_frame.neighbors(at),
+        )  # fmt: skip
 
 
 def _section(at: Location, scanned: UnitScan | None, section: str) -> None:
@@ -107,15 +107,6 @@ def _classes(scanned: UnitScan) -> None:
         counts = ", ".join(f"{label} {n}" for label, n in list(scanned.classes.items())[:6])
         total = sum(scanned.classes.values())
         st.caption(plain(f"Classes of its {total} top activating images: {counts}"))
-
-
-def _python(at: Location) -> str:
-    return (
-        "import circuits\n\n"
-        f"{state.loading_code_of(at)}\n"
-        f"scan = circuits.read_scan({str(at.settings.store)!r}, model.name)\n"
-        f"dossier = circuits.explain(model, {at.unit.channel.short!r}, scan)\n"
-    )
 
 
 def _export(at: Location, scanned: UnitScan | None) -> Export:

@@ -6,6 +6,7 @@ from apps.explorer.panes.unit import (
     feature_visualization as feature_visualization,
     label_form as label_form,
     polysemanticity as polysemanticity,
+    script as script,
     similar_units as similar_units,
     tuning as tuning,
     weights as weights,

@@ -79,7 +79,7 @@ def contributions_at(model: Model, unit: Unit, images: Images, image: int, posit
 def show(at: Location, scanned: UnitScan | None) -> None:
     """The image, of which a position can be clicked, and the contributions there."""
     images = state.images_of(at)
-    image, position = _position_of_address(at, scanned, len(images))
+    image, position = position_of_address(at, scanned, len(images))
     model, unit = at.model, at.unit.channel
     result = page_frame.background_result(
         ("contributions", model.digest, images.name, str(unit), image, position),
@@ -110,7 +110,7 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         waterfall(result.steps, thumbs, state.names_of(at), key="contributions")
 
 
-def _position_of_address(at: Location, scanned: UnitScan | None, count: int) -> tuple[int, tuple[int, int]]:
+def position_of_address(at: Location, scanned: UnitScan | None, count: int) -> tuple[int, tuple[int, int]]:
     """The image and the position of the address; by default those of the top activating image."""
     size = at.model.layers[at.unit.layer].size or (1, 1)
     top = scanned.top[0] if scanned is not None and scanned.top else None

@@ -13,6 +13,7 @@ from circuits.errors import CircuitsError
 from circuits.plot.drawing.wording import minus
 
 MEASURES = {"activations": "Similar activations", "weights": "Similar incoming weights"}
+MOST = 12
 
 
 def show(at: Location) -> None:
@@ -21,7 +22,7 @@ def show(at: Location) -> None:
     for by, title in MEASURES.items():
         st.markdown(f"##### {title}")
         try:
-            neighbors = state.similarity_in(at, by).neighbors(str(at.unit.channel), 12)
+            neighbors = state.similarity_in(at, by).neighbors(str(at.unit.channel), MOST)
         except CircuitsError as error:
             st.caption(plain(error))
             continue
@@ -35,3 +36,17 @@ def show(at: Location) -> None:
             for unit, value in neighbors.rows
         ]
         gallery(tiles, f"similar-{by}", size=96, label=title)
+
+
+def script(at: Location, unit: str) -> str:
+    """Python code that gives both lists, of a `model` and a `scan`."""
+    space = unit.rpartition(":")[0]
+    active = "np.maximum(samples.values, 0)" if state.compares_active_parts(at) else "samples.values"
+    return (
+        "\nimport numpy as np\nfrom circuits.units.similarity import by_weights, unit_names, unit_similarity\n\n"
+        f"name, samples = str(model.unit({unit!r})), scan.samples({space!r})\n"
+        f"values = {active}.T\n"
+        f"similarity = unit_similarity(values, unit_names(model, {space!r}), measure='activations', centered=True)\n"
+        f"print(similarity.neighbors(name, {MOST}).rows)\n"
+        f"print(by_weights(model, {space!r}).neighbors(name, {MOST}).rows)\n"
+    )

@@ -26,6 +26,12 @@ KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
+def chosen_kind() -> str:
+    """The kind of stimuli that the page shows."""
+    kind = str(st.session_state.get("stimuli"))
+    return kind if kind in KINDS else next(iter(KINDS))
+
+
 def show(at: Location) -> None:
     """Tuning curves of one kind of stimuli, and the position of the maximum."""
     kinds = [k for k in KINDS if k != "colors" or at.model.input.channels == 3]

@@ -21,6 +21,7 @@ from circuits.errors import CircuitsError
 from sae.language import LanguageSite, open_texts
 from sae.steering import LatentEdit, maxima
 from tests.apps.explorer.conftest import Open, texts
+from tests.apps.explorer.pages.test_python import elements, run_code
 from zoo.weights.loading import digest
 
 TEXT = "Tom liked the red bridge of Fogport."
@@ -105,6 +106,31 @@ def test_the_landmark_is_steered_where_a_place_is_due(
     )
     known = replace(reader, names={6: {"name": "red", "auc": 0.99}})
     assert language.edits_of_address(known, language.PROMPT) == (LatentEdit(6, "add", 0.5, "max"),)
+
+
+def test_the_python_of_a_text_gives_the_activations_and_the_statistics_of_the_page(
+    opened: Open, small: Path, reader: LanguageLocation
+) -> None:
+    latent = language_models.encode(reader, TEXT).at(3)[0][0]
+    at = opened("language", text=TEXT, latent=latent)
+    scope = run_code(at)
+    dense = scope["s"].encode(scope["vectors"])[:, latent].numpy()
+    assert dense.max() > 0
+    row = next(data["rows"][0] for data in elements(at) if data.get("label", "").startswith("the text"))
+    largest = max(float(scope["feature"].maximum), float(dense.max()))
+    assert np.allclose(row["shares"], np.clip(dense / largest, 0, 1), atol=1e-3)
+    feature = scope["feature"]
+    facts = f"active on {100 * feature.density:.3g} % of tokens, maximum {feature.maximum:.3g}, mean where active"
+    assert facts in texts(at).replace("\\", "")
+
+
+def test_the_python_of_steered_texts_writes_the_texts_of_the_page(opened: Open, small: Path, active: int) -> None:
+    prompt = "One day Anna walked to"
+    at = opened("language", section="steer", edits=f"{active}:add:2x", prompt=prompt, tokens=9, seed=4)
+    lines = run_code(at)["printed"].splitlines()
+    shown = texts(at).replace("\\", "")
+    steered = shown[shown.index("##### Steered") : shown.index("##### Random")]
+    assert len(lines) == language.TEXTS and all(line.removeprefix(prompt).strip() in steered for line in lines)
 
 
 def test_writing_is_the_librarys_and_an_empty_edit_changes_nothing(reader: LanguageLocation, active: int) -> None:
