@@ -95,7 +95,8 @@ def pickers(page: str) -> None:
         placeholder=_example(at),
         on_change=_open_typed,
         max_chars=400,
-        help="Any address: model/layer:unit. Branch names, dots and upper case are accepted.",
+        help="Any address: model/layer:unit. Branch names, dots and upper case are accepted. Other words are searched: "
+        "classes, labels and parts.",
     )
     if page in WITHOUT_PICKERS:
         return
@@ -136,6 +137,17 @@ def _open_typed() -> None:
         complete = "/" in typed or at is None
         st.session_state["go_to"] = typed if complete else f"{at}/{typed}"
         st.session_state["address_box"] = ""
+        if not complete and not _is_address(f"{at}/{typed}"):
+            st.session_state["search_for"] = typed
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text names a unit or a layer here, or is written as one that does: `mixed4x:11` is a wrong address."""
+    try:
+        state.locate(text)
+    except CircuitsError:
+        return ":" in text or "~" in text
+    return True
 
 
 def _last_model() -> str | None:
@@ -158,6 +170,9 @@ def _pick_unit(address: str) -> None:
 def follow_pickers(page: str) -> None:
     """Show the address of a picker or of the address box, on a page for such an address."""
     address = st.session_state.pop("go_to", None)
+    words = st.session_state.pop("search_for", None)
+    if words is not None:
+        links.go("search", unit=st.session_state.get("last_unit"), query=words)
     if address is None:
         return
     is_layer = ":" not in address.rpartition("/")[2]

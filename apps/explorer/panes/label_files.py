@@ -12,10 +12,7 @@ from apps.explorer.session.state import Location
 def show(at: Location) -> None:
     """Export of all labels of the store; import, where labels can be written."""
     with st.expander("All labels of this store, as a file"):
-        st.download_button(
-            "Export", lambda: state.to_json(at.labels.describe()).encode("utf-8"), "labels.json", "application/json",
-            key="labels-export", icon=":material/download:", on_click="ignore",
-        )  # fmt: skip
+        export(at)
         if not at.settings.allow_write:
             st.caption("To import labels: circuits explore --allow-write")
             return
@@ -26,3 +23,11 @@ def show(at: Location) -> None:
         if file is not None and st.button("Import", key="labels-merge", type="primary"):
             count = at.labels.merge(checked_json(file.getvalue()))
             st.success(f"{count:,} labels were new, or newer than those of the store.")
+
+
+def export(at: Location) -> None:
+    """The button that saves all labels of the store."""
+    st.download_button(
+        "Export labels", lambda: state.to_json(at.labels.describe()).encode("utf-8"), "labels.json", "application/json",
+        key="labels-export", icon=":material/download:", on_click="ignore",
+    )  # fmt: skip

@@ -17,6 +17,7 @@ import streamlit as st
 
 from apps.explorer.resources import rendered_units, thumbnails
 from apps.explorer.resources.renamed_scan import RenamedScan
+from apps.explorer.server import memory
 from apps.explorer.server.background_work import Executor
 from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
@@ -264,6 +265,7 @@ def images_of(at: Location) -> Images:
 @st.cache_resource(show_spinner=False)
 def executor() -> Executor:
     """The threads of the server's background work."""
+    memory.limit_arenas()
     return Executor(workers=2, present=waiting.present)
 
 

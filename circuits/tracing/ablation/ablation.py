@@ -26,7 +26,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
-from circuits.tracing.ablation.measured import Batch, Measure, Measured
+from circuits.tracing.ablation.measured import Batch, Measure, Measured, Span, spans_of
 from circuits.tracing.ablation.sources import (
     Channels,
     Latents,
@@ -433,8 +433,7 @@ class Ablation(Measured):
         graph, first = self.model.graph, self._first
         if graph is None or self._stored is None or not self.model.layers[pool].axes.plain:
             return None
-        key = (id(batch.acts), pool)
-        if key not in self._pool_maps:
+        if (id(batch.acts), pool) not in self._pool_maps:
             path = graph.between(self.model.node(first.layer), self.model.node(pool))
             if any(graph.ops[n].kind == "lrn" for n in path):
                 return None
@@ -490,21 +489,21 @@ class Ablation(Measured):
         out, ways = self.along(batch, amount, self.segment)
         return self.target.values(out), ways
 
-    def along(self, batch: Batch, amount: float | Tensor, segment: Segment) -> tuple[Any, _Ways]:
-        """What another segment from the layer gives, and leaves as in `part_way`."""
+    def _spans(self, batch: Batch) -> dict[str, Span]:
+        """Those of the one layer and its pools."""
+        (layer,) = self.layers
+        of_pool = partial(self._pool_of, layer, acts=batch.acts)
+        return spans_of(batch, layer, self.sources[layer], self.pools[layer], of_pool)
+
+    def along(
+        self, batch: Batch, amount: float | Tensor, segment: Segment, spans: Mapping[str, Span] | None = None
+    ) -> tuple[Any, _Ways]:
+        """What another segment from the layer gives, and leaves as in `part_way`; `spans` are those of the batch."""
         (layer,) = self.layers
         ways: _Ways = {}
-        source = self.sources[layer]
-        pools = self.pools[layer]
-        natural = {layer: batch.acts, **{pool: self._pool_of(layer, pool, batch.acts) for pool in pools}}
-        for name, acts in natural.items():
-            base = batch.baselines[name] if name == layer else batch.baselines[name][:, pools[name]]
-            moved = (batch.parts if name == layer else acts) - base
-            # activations themselves are mixed: zeros of latents and error would be so to rounding only, and a max pool
-            # passes its gradient to one of its zeros
-            start = source.acts(base) if name == layer else base
-            value = source.mixed(acts, base, amount) if isinstance(amount, Tensor) else start + amount * (acts - start)
-            ways[name] = (value.detach().requires_grad_(True), moved)
+        source, pools = self.sources[layer], self.pools[layer]
+        for name, span in (spans or self._spans(batch)).items():
+            ways[name] = (span.part_way(source, amount).detach().requires_grad_(True), span.moved)
         # a pool of these channels alone need not run before its values are replaced
         own = {n: self.model.layers[n] for n in pools if self.model.graph is not None}
         whole = [n for n, at in own.items() if at.axes.plain and pools[n] == slice(0, at.channels)]
@@ -550,15 +549,17 @@ class Ablation(Measured):
             batch = Batch(acts, parts, context, {**self._held, **own})
             total = torch.zeros((len(acts), source.width), device=acts.device, dtype=acts.dtype)
             below = torch.zeros_like(total)
+            spans = self._spans(batch)  # the same at every step: as large as the layer, they took half of the time
+            lower = {name: span.moved.clamp(max=0) for name, span in spans.items()}
             for k in range(steps):
-                out, ways = self.along(batch, (k + 0.5) / steps, segment)
+                out, ways = self.along(batch, (k + 0.5) / steps, segment, spans)
                 value = at_positions(out, positions).sum()
                 gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
                 for gradient, (name, (_, moved)) in zip(gradients, ways.items(), strict=True):
                     if gradient is not None:
                         total += self.products(name, gradient, moved).flatten(2).sum(dim=2) / steps
-                        below += self.products(name, gradient, moved.clamp(max=0)).flatten(2).sum(dim=2) / steps
-            nothing, _ = self.along(batch, 0.0, segment)
+                        below += self.products(name, gradient, lower[name]).flatten(2).sum(dim=2) / steps
+            nothing, _ = self.along(batch, 0.0, segment, spans)
         return total, below, at_positions(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:

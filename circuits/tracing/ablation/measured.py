@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from circuits.errors import CircuitsError
+from circuits.tracing.ablation.sources import Channels
 from circuits.tracing.target import Target
 
 Measure = Literal["explained variance", "mean"]
@@ -30,6 +31,45 @@ class Batch:
     parts: Tensor
     context: Any
     baselines: Mapping[str, Tensor]
+
+
+class Span(NamedTuple):
+    """From where to where some activations go.
+
+    Attributes:
+        acts: activations; base: the baseline; start: the activations there.
+        whole: from start to acts; moved: from the baseline to the activations, of parts.
+    """
+
+    acts: Tensor
+    base: Tensor
+    start: Tensor
+    whole: Tensor
+    moved: Tensor
+
+    def part_way(self, source: Channels, amount: float | Tensor) -> Tensor:
+        """Activations part of the way: of all units, or for each `(units,)`."""
+        if isinstance(amount, Tensor):
+            return source.mixed(self.acts, self.base, amount)
+        return (amount * self.whole).add_(self.start)
+
+
+def spans_of(
+    batch: Batch, layer: str, source: Channels, pools: Mapping[str, slice], of_pool: Callable[[str], Tensor]
+) -> dict[str, Span]:
+    """Those of a layer and of its pools; `of_pool` gives a pool's activations.
+
+    Activations themselves are mixed: zeros of latents and error would be so to rounding only, and a max pool passes its
+    gradient to one of its zeros.
+    """
+    base = batch.baselines[layer]
+    start = source.acts(base)
+    spans = {layer: Span(batch.acts, base, start, batch.acts - start, batch.parts - base)}
+    for pool, at in pools.items():
+        acts, base = of_pool(pool), batch.baselines[pool][:, at]
+        moved = acts - base
+        spans[pool] = Span(acts, base, base, moved, moved)
+    return spans
 
 
 class Measured:

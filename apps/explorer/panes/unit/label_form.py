@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from apps.explorer.panes import label_files
 from apps.explorer.server.security import plain
 from apps.explorer.session.labels import Label
 from apps.explorer.session.state import Location
@@ -44,3 +45,5 @@ def show(at: Location) -> None:
     if own is not None and st.button("Remove my label", key="remove-label", type="tertiary"):
         at.labels.remove(unit, author)
         st.rerun()
+    if labels:
+        label_files.export(at)
