@@ -70,6 +70,13 @@ if TYPE_CHECKING:
     from circuits.tracing.circuit_score import Score as Score
     from circuits.tracing.curves.size_curve import SizeCurve as SizeCurve, size_curve as size_curve
     from circuits.tracing.curves.smallest import SmallestCircuit as SmallestCircuit, smallest as smallest
+    from circuits.tracing.graphs.attribution_graph import (
+        AttributionGraph as AttributionGraph,
+        GraphEdge as GraphEdge,
+        GraphNode as GraphNode,
+    )
+    from circuits.tracing.graphs.check import GraphCheck as GraphCheck, check_graph as check_graph
+    from circuits.tracing.graphs.graph import graph as graph
     from circuits.tracing.rankings.ranking import Ranking as Ranking, rank as rank
     from circuits.tracing.score import score as score
     from circuits.tracing.trace import trace as trace

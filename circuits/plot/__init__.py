@@ -26,6 +26,10 @@ if TYPE_CHECKING:
         groups_figure as groups_figure,
         spatial_figure as spatial_figure,
     )
+    from circuits.plot.circuit.attribution_graph import (
+        attribution_graph_page as attribution_graph_page,
+        graph_check_figure as graph_check_figure,
+    )
     from circuits.plot.circuit.graph import circuit_graph as circuit_graph
     from circuits.plot.circuit.kernels import kernel_grid as kernel_grid, kernel_strip as kernel_strip
     from circuits.plot.circuit.report import trace_report as trace_report

@@ -26,6 +26,7 @@ from circuits.dataset.labels.results import PartLabels
 from circuits.errors import CircuitsError
 from circuits.plot.activations import atlas as atlases, image as of_image
 from circuits.plot.activations.heatmap import heatmap_figure, overlay
+from circuits.plot.circuit.attribution_graph import attribution_graph_page, graph_check_figure
 from circuits.plot.circuit.graph import circuit_graph
 from circuits.plot.circuit.kernels import kernel_grid
 from circuits.plot.circuit.report import trace_report
@@ -47,6 +48,8 @@ from circuits.plot.visualization.report import visualization_report, visualizati
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.circuit_score import Score
 from circuits.tracing.curves.size_curve import SizeCurve
+from circuits.tracing.graphs.attribution_graph import AttributionGraph
+from circuits.tracing.graphs.check import GraphCheck
 from circuits.tuning.curves import Tuning
 from circuits.tuning.detectors.sign_rule import SignRule
 from circuits.tuning.joint_tuning import JointTuning
@@ -71,6 +74,7 @@ def draws(kind: type, function: Callable[..., Figure]) -> None:
 
 for _kind, _function in (
     (Score, score_figure),
+    (GraphCheck, graph_check_figure),
     (Findings, auc_table),
     (ExpandedWeights, kernel_grid),
     (SignRule, sign_rule_scatter),
@@ -149,6 +153,11 @@ def _circuit(circuit: Circuit, given: Given, **options: Any) -> Figure:
 
 
 @figure_of.register
+def _attribution_graph(graph: AttributionGraph, given: Given, width: int = 5) -> Figure:
+    return _circuit(graph.circuit(width), given)
+
+
+@figure_of.register
 def _finding(finding: Finding, given: Given, **options: Any) -> Figure:
     return auc_table([finding], **options)
 
@@ -219,6 +228,14 @@ def _drawable(drawable: Drawable, given: Given) -> Figure:
 @page_of.register
 def _circuit_page(circuit: Circuit, given: Given, *, command: str = "", python: str = "", **options: Any) -> str:
     return trace_report(circuit, _crops(circuit, given), command, python, **options)
+
+
+@page_of.register
+def _attribution_graph_page(
+    graph: AttributionGraph, given: Given, *, command: str = "", python: str = "", width: int = 5, **options: Any
+) -> str:
+    images = _crops(graph.circuit(width), given)
+    return attribution_graph_page(graph, images, command, python, width=width, **options)
 
 
 @page_of.register

@@ -138,6 +138,11 @@ def toys() -> Any:
 
 
 @cached
+def attribution_graph() -> Any:
+    return circuits.graph(model(), "scenes:1", "car", layers=["mixed4a", "mixed4b"], width=4)
+
+
+@cached
 def ranking() -> Any:
     return circuits.rank(model(), "mixed4a:11", images="scenes:12", layers=["mixed3b"])
 
@@ -204,6 +209,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
         controls=False,
     ),
     "Attribution": lambda _: circuits.attribute(model(), "scenes:1", source="mixed3b", target="mixed4a:11"),
+    "AttributionGraph": lambda _: attribution_graph(),
     "BranchStructure": lambda _: circuits.branch_structure(model(), "mixed4a", shuffles=2, compare_untrained=False),
     "Circuit": lambda _: circuit(),
     "CircuitDiff": lambda _: circuits.diff(circuit(), circuit()),
@@ -225,6 +231,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "FrequencyFactors": lambda _: frequency_factors(),
     "Gate": lambda _: sae.language.Gate(3, "name", 0.5, 0.9, 0.2),
     "Geometry": lambda _: sae.geometry(vectors()[:20]),
+    "GraphCheck": lambda _: circuits.check_graph(model(), attribution_graph(), images="scenes:1", n=2),
     "Groups": lambda _: circuits.neuron_groups(model(), "mixed4a", "scenes:1", k=2, classes=2),
     "Heatmap": lambda _: circuits.heatmap(model(), "scenes:1", target="mixed4a:11", method="saliency"),
     "Inspection": lambda _: sae.steering.inspect(scene_sae()[1], scene_sae()[0], "scenes:2", top=3),

@@ -160,7 +160,9 @@ def kernel_effect(kernel: Any, sign: int | None = None, *, low: bool = False) ->
 
 
 def edge_effect(edge: Edge) -> str:
-    """`kernel_effect` of an edge of a circuit."""
+    """`kernel_effect` of an edge of a circuit; of one that is summed over positions its sign alone."""
+    if edge.stride == (0, 0) and edge.kernel.shape == (1, 1):
+        return "excites" if edge.sign > 0 else "inhibits"
     return kernel_effect(edge.kernel, edge.sign, low=edge.low)
 
 
