@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
-from apps.cli.output.console import show_next, table
+from apps.cli.output.console import show_next, stderr, table
 from apps.cli.registry import command
 
 STORE = Path("store")
@@ -34,6 +34,7 @@ class ScanImages(ImageOptions):
         circuits scan scenes --images scenes:500
         circuits scan googlenet-bvlc --images photos --store store
         circuits scan googlenet-bvlc --images shard-0.tar --layers mixed4c --layers mixed4d
+        circuits scan scenes --images scenes:500 --layers mixed4a --polysemantic
         torchrun --nproc-per-node 4 -m apps.cli scan googlenet-bvlc --images photos
     """
 
@@ -53,6 +54,10 @@ class ScanImages(ImageOptions):
     """Threads that decode images."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan again, whatever the store holds of this model."""
+    visualize: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also a feature visualization of every unit, for the explorer; its time is said before it begins."""
+    polysemantic: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also how polysemantic every unit is, for the explorer; its time is said before it begins."""
 
     def run(self, session: Session) -> CommandResult:
         """The layers, how many units each has, and how active they are."""
@@ -75,6 +80,7 @@ class ScanImages(ImageOptions):
                 replace=self.replace,
                 **reporting(report),
             )
+        prepared = self._prepare(session, model, result, images) if self.visualize or self.polysemantic else {}
         layers = [_row(name, result.layer(name)) for name in result.layers]
         units = sum(result.layers.values())
         new = result.seconds > 0
@@ -87,6 +93,7 @@ class ScanImages(ImageOptions):
             "made": new,
             "seconds": round(result.seconds, 2),
             "waited": round(result.waited, 2),
+            **prepared,
         }
 
         def show(console: Console) -> None:
@@ -114,6 +121,18 @@ class ScanImages(ImageOptions):
             show_next(console, self.follow_up("explain", f"{model.name}/{layer}:0", "--store", self.store))
 
         return CommandResult(document, show)
+
+    def _prepare(self, session: Session, model: Any, result: Any, images: Any) -> dict[str, Any]:
+        """Make what the explorer's pages of units show beyond the scan."""
+        from apps.explorer.resources.prepared import needs, prepare
+
+        layers = [name for name in result.layers if not self.layers or name in self.layers]
+        wanted = {"visualizations": self.visualize, "polysemanticity": self.polysemantic}
+        need = needs(model, result, images, layers, **wanted)
+        stderr().print(Text(str(need)))
+        with session.progress("preparing the pages of units") as report:
+            prepare(model, result, images, need, report)
+        return {"visualized": need.units[0], "clustered": need.units[1]}
 
 
 def _row(name: str, layer: Any) -> dict[str, Any]:

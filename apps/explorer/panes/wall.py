@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from apps.explorer import page_frame
 from apps.explorer.components.gallery import tile
-from apps.explorer.panes.unit.polysemanticity import LEAST, MOST
+from apps.explorer.panes.unit.polysemanticity import stored_rows
+from apps.explorer.resources import layer_polysemanticity
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
 from circuits.dataset.scan_results import LayerScan
-from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.plot.drawing import canvas, palette
 from circuits.plot.drawing.crops import Crop
@@ -36,15 +36,9 @@ def polysemanticity(at: Location, scanned: LayerScan) -> Mapping[int, float] | N
     Raises:
         CircuitsError: no unit has enough, or the layer's input is the image.
     """
-    if at.model.before(at.unit.layer) is None:
-        raise CircuitsError(f"the input of {at.unit.layer} is the image itself: no units contribute to it")
-    examples = {}
-    for index in range(len(scanned)):
-        top = scanned.unit(index).top[:MOST]
-        if len(top) >= LEAST:
-            examples[str(replace(at.unit, index=index))] = top
-    if not examples:
-        raise CircuitsError(f"no unit of {at.unit.space} has {LEAST} top activating images to cluster")
+    if known := stored_rows(at):
+        return {Unit.parse(unit).index or 0: row.score for unit, row in known.items()}
+    examples = layer_polysemanticity.examples_of(at.model, at.scanned, at.unit.space)
     model, images = at.model, state.images_of(at)
     rows = page_frame.background_result(
         ("layer polysemanticity", model.digest, at.scanned.manifest["digest"], str(at.unit)),

@@ -41,9 +41,7 @@ def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A server as `circuits explore` starts it, on a store of its own."""
     store = tmp_path_factory.mktemp("browser") / "store"
     shutil.copytree(made_store, store)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = Explore(store=store, port=port, allow_write=True)
     process = subprocess.Popen(
         command.command(), env=command.environment(), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
@@ -55,6 +53,13 @@ def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
+
+
+def free_port() -> int:
+    """A port that no server has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _answering(address: str) -> None:
@@ -444,9 +449,7 @@ def test_no_request_goes_to_another_machine(page: Any, server: str) -> None:
 def test_a_killed_server_leaves_store_and_labels_whole(browser: Any, made_store: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(made_store, store)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = Explore(store=store, port=port, allow_write=True)
     process = subprocess.Popen(command.command(), env=command.environment(), stdout=sys.stderr, stderr=sys.stderr)
     try:

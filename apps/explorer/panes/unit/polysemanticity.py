@@ -7,16 +7,32 @@ from typing import Any
 import streamlit as st
 
 from apps.explorer import page_frame
+from apps.explorer.resources import layer_polysemanticity
+from apps.explorer.resources.layer_polysemanticity import LEAST, MOST
+from apps.explorer.server.byte_cache import cached
 from apps.explorer.session import figures, state
 from apps.explorer.session.figures import screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot
-from circuits.dataset.scan_results import UnitScan
+from circuits.dataset.scan_results import Scan, UnitScan
 from circuits.errors import CircuitsError
+from circuits.network.model import Model
 from circuits.units.polysemanticity import polysemantic
 from zoo.progress import Progress
 
-LEAST, MOST = 12, 64
+
+@cached
+def _rows(_model: Model, _scan: Scan, weights: str, scan: str, layer: str, stamp: int) -> layer_polysemanticity.Rows:
+    return layer_polysemanticity.stored(_model, _scan, layer) or {}
+
+
+def stored_rows(at: Location) -> layer_polysemanticity.Rows:
+    """How polysemantic the units of the layer are, where the store has it: see `circuits scan --polysemantic`."""
+    scan, layer = at.scanned, at.unit.space
+    path = layer_polysemanticity.path_of(scan, layer)
+    if not path.is_file():
+        return {}
+    return _rows(at.model, scan, at.model.digest, scan.manifest["digest"], layer, path.stat().st_mtime_ns)
 
 
 def show(at: Location, scanned: UnitScan | None) -> None:
@@ -29,11 +45,16 @@ def show(at: Location, scanned: UnitScan | None) -> None:
         return
     model, unit, images, spec = at.model, str(at.unit.channel), state.images_of(at), at.scanned.input_spec
 
+    known = stored_rows(at).get(unit)
+
     def work(progress: Progress) -> Any:
-        rows = polysemantic(model, unit, images=images, examples={unit: scanned.top[:MOST]}).rows
-        if not rows:
-            raise CircuitsError("its examples could not be clustered")
-        return rows[0], screen_figure(lambda: plot.polysemantic_unit(rows[0], images, spec))
+        row = known
+        if row is None:
+            rows = polysemantic(model, unit, images=images, examples={unit: scanned.top[:MOST]}).rows
+            if not rows:
+                raise CircuitsError("its examples could not be clustered")
+            row = rows[0]
+        return row, screen_figure(lambda: plot.polysemantic_unit(row, images, spec))
 
     key = ("polysemanticity", model.digest, at.scanned.manifest["digest"], unit)
     result = page_frame.background_result(

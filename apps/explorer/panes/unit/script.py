@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from apps.explorer.panes.unit import contributions, polysemanticity, similar_units, tuning
+from apps.explorer.panes.unit import contributions, similar_units, tuning
+from apps.explorer.resources import layer_polysemanticity
 from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.session import state
 from apps.explorer.session.state import Location
@@ -44,7 +45,7 @@ def script(at: Location, scanned: UnitScan | None, section: str) -> str:
         return code + similar_units.script(at, unit)
     if section == "polysemanticity":
         return code + (
-            f"examples = {{str(model.unit({unit!r})): unit.top[:{polysemanticity.MOST}]}}\n"
+            f"examples = {{str(model.unit({unit!r})): unit.top[:{layer_polysemanticity.MOST}]}}\n"
             f"rows = circuits.polysemantic(model, {unit!r}, images=scan.images(), examples=examples).rows\n"
             "print(rows[0].score, rows[0].split, rows[0].clusters)\n"
         )

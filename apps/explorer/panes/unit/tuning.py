@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -38,18 +39,28 @@ def show(at: Location) -> None:
     kind = choose("Stimuli", {k: KINDS[k][0] for k in kinds}, "stimuli")
     model, unit = at.model, at.unit.channel
 
-    def work(progress: Progress) -> dict[str, Any]:
-        curves = tune(model, str(unit), stimuli=KINDS[kind][1]())
+    # the network runs on the stimuli as long for one unit as for all of its layer: the next unit's are there
+    layer = page_frame.background_result(
+        ("layer tuning", model.digest, at.unit.space, kind),
+        f"activations of {at.unit.space} on {KINDS[kind][0].lower()}",
+        lambda progress: tune(model, at.unit.space, stimuli=KINDS[kind][1](), progress=progress),
+        model=model,
+        folder=at.results,
+    )
+    if layer is None:
+        return
+
+    def draw(progress: Progress) -> dict[str, Any]:
+        index = layer.units.index(str(unit))
+        curves = replace(
+            layer, units=(str(unit),), responses=layer.responses[[index]], baseline=layer.baseline[[index]]
+        )
         row = curves.rows()[0]
         figure = screen_figure(lambda: plot.tuning_curves(curves)) if row.peak > 0 else None
         return {"figure": figure, "row": row.describe()}
 
     result = page_frame.background_result(
-        ("tune", model.digest, str(unit), kind),
-        f"activations on {KINDS[kind][0].lower()}",
-        work,
-        model=model,
-        folder=at.results,
+        ("tune", model.digest, str(unit), kind), "drawing its tuning curves", draw, folder=at.results
     )
     if result is None:
         return

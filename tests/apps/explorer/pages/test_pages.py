@@ -53,6 +53,16 @@ def test_a_bad_address_is_one_line_that_says_what_there_is(opened: Open, page: s
     assert len(at.error) == 1 and "has no layer" in at.error[0].value and "mixed4a" in at.error[0].value
 
 
+def test_the_address_box_opens_addresses_and_searches_other_words(opened: Open) -> None:
+    at = opened("unit", unit="scenes/mixed4a:11")
+    at.text_input(key="address_box").set_value("car").run()
+    assert not at.error and at.subheader[0].value == "Search car"
+    at.text_input(key="address_box").set_value("mixed3b:39").run()
+    assert at.subheader[0].value.startswith("mixed3b\\:39")
+    at.text_input(key="address_box").set_value("mixed9x:39").run()
+    assert len(at.error) == 1 and "has no layer" in at.error[0].value
+
+
 def test_any_alias_of_a_unit_opens_that_unit(opened: Open) -> None:
     for alias in ("mixed4a:11", "scenes/Mixed4A:11", "scenes/mixed4a_3x3:3"):
         at = opened("unit", unit=alias)

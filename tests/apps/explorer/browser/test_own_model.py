@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,9 +81,7 @@ def _sae(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
     """The server of `circuits explore`, started by the command itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = test_browser.free_port()
     sae = _sae(folder)
     command = ("explore", *MODEL, "--images", "photos", "--store", "store", "--sae", f"parts={sae}")
     process = subprocess.Popen(
