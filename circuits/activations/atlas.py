@@ -23,6 +23,7 @@ from circuits.network.basis import Directions
 from circuits.visualization.modes.checks import refuse
 from circuits.visualization.settings import RenderSettings
 from zoo.common.checks import number, whole_number
+from zoo.common.reading import Count
 from zoo.common.results import Result
 from zoo.common.settings import check_options, settings_of
 
@@ -115,9 +116,9 @@ class Cell:
             without `classes`.
     """
 
-    row: int
-    column: int
-    count: int
+    row: Count
+    column: Count
+    count: Count
     examples: tuple[Example, ...]
     units: tuple[tuple[str, float], ...]
     labels: tuple[tuple[str, float], ...] = ()

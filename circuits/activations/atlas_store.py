@@ -14,24 +14,14 @@ from torch import Tensor
 
 from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import NeighborSimilarity
-from circuits.common.examples import StoredExample, read_example
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
-from zoo.common.reading import Count, Expected, Positive
+from zoo.common.reading import Count, Expected, Positive, fits
 from zoo.common.stored import Stored, named, tidy
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"
 _STATUSES = ("ok", "dead", "not finite")
-
-
-class _Cell(TypedDict):
-    row: Count
-    column: Count
-    count: Count
-    examples: list[StoredExample]
-    units: list[tuple[str, float]]
-    labels: list[tuple[str, float]]
 
 
 class _Settings(TypedDict):
@@ -51,7 +41,7 @@ class _Document(TypedDict):
     layer: str
     grid: Annotated[int, Meta(ge=1, le=10_000)]
     channels: Annotated[int, Meta(ge=1, le=64)]
-    cells: list[_Cell]
+    cells: list[Cell]
     likeness: list[_Similarity]
     settings: _Settings
     provenance: dict[str, Any]
@@ -185,7 +175,7 @@ def _read(folder: Path) -> Atlas | None:
     data = with_current_keys(document)
     arrays = _ATLASES.read_tensors(folder / ARRAYS, expected=_ARRAYS, sizes={"cells": len(data["cells"])})
     with _ATLASES.parsing(path):
-        cells = tuple(_cell(c) for c in data["cells"])
+        cells: tuple[Cell, ...] = fits(data["cells"], tuple[Cell, ...])
         settings = dict(data["settings"])
         side, channels, grid = settings["size"], data["channels"], data["grid"]
         if len(cells) * channels * side * side > _MOST_VALUES:
@@ -234,9 +224,3 @@ def _similarity(data: Mapping[str, Any]) -> NeighborSimilarity:
     return NeighborSimilarity(
         str(data["what"]), data["neighbors"], data["random"], data["shuffled"], int(data["pairs"])
     )
-
-
-def _cell(data: Mapping[str, Any]) -> Cell:
-    examples = tuple(map(read_example, data["examples"]))
-    units, labels = (tuple((name, float(value)) for name, value in data[key]) for key in ("units", "labels"))
-    return Cell(data["row"], data["column"], data["count"], examples, units, labels)

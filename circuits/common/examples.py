@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 from zoo.common.reading import Count
 
@@ -19,24 +18,8 @@ class Example:
         box: `(top, left, bottom, right)` of the receptive field, in pixels of the model's input.
     """
 
-    image: int
-    id: str
-    position: tuple[int, int]
-    value: float
-    box: tuple[int, int, int, int]
-
-
-class StoredExample(TypedDict):
-    """An example as the JSON of circuits and atlases has it."""
-
     image: Count
     id: str
     position: tuple[Count, Count]
     value: float
     box: tuple[int, int, int, int]
-
-
-def read_example(entry: StoredExample) -> Example:
-    """The example that a document, which fits its shape, holds."""
-    (y, x), (top, left, bottom, right) = entry["position"], entry["box"]
-    return Example(entry["image"], entry["id"], (y, x), entry["value"], (top, left, bottom, right))

@@ -7,16 +7,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from circuits.common.examples import Example, StoredExample, read_example
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
-from circuits.tracing.circuit_score import Score, StoredScore, plain_values, read_score, score_json
+from circuits.tracing.circuit_score import Score, plain_values, score_json
 from zoo.common.files import write_text_atomically
-from zoo.common.reading import Count, fits, read_json
+from zoo.common.reading import Count, read_as, read_json
 from zoo.common.results import Result, remember
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Node:
 
     unit: str
     layer: str
-    index: int
+    index: Count
     role: str
-    depth: int
+    depth: Count
     activation: float
     examples: tuple[Example, ...] = ()
     label: str | None = None
@@ -66,7 +67,7 @@ class Edge:
 
     source: str
     target: str
-    sign: int
+    sign: Annotated[int, Meta(ge=-1, le=1)]
     weight: float
     strength: float
     kernel: NDArray[np.float32]
@@ -118,7 +119,7 @@ class Rest:
     """
 
     target: str
-    count: int
+    count: Count
     strength: float
     total: float
     bias: float
@@ -244,19 +245,13 @@ class Circuit(Result):
             schema = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
             raise CircuitsError(f"not a circuit of schema {SCHEMA} (found {shorten(schema)}); trace it again")
         try:
-            fits(data, _Document)
-            return cls(
-                target=data["target"],
-                model=data["model"],
-                by=data["by"],
-                layers=tuple(data["layers"]),
-                nodes=tuple(_read_node(n) for n in data["nodes"]),
-                edges=tuple(_read_edge(e) for e in data["edges"]),
-                rest=tuple(_read_rest(r) for r in data["rest"]),
-                score=None if data["score"] is None else read_score(data["score"]),
-                provenance=dict(data["provenance"]),
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            # files hold these, whatever they are where they are left out in Python
+            if not all({"offset", "stride"} <= e.keys() for e in data["edges"]) or any(
+                "examples" not in n for n in data["nodes"]
+            ):
+                raise ValueError("a node has no examples, or an edge no offset or stride")
+            return read_as({f.name: data[f.name] for f in fields(cls)}, cls, _kernel)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CircuitsError(f"the circuit document is incomplete or damaged: {shorten(error)}") from error
 
     def save(self, path: str | Path) -> Path:
@@ -368,63 +363,12 @@ def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     return first.diff(second)
 
 
-class _Node(TypedDict):
-    unit: str
-    layer: str
-    index: Count
-    role: str
-    depth: Count
-    activation: float
-    examples: list[StoredExample]
-    label: NotRequired[str | None]
-
-
-class _Edge(TypedDict):
-    source: str
-    target: str
-    sign: Literal[-1, 0, 1]
-    weight: float
-    strength: float
-    kernel: list[list[float]]
-    offset: tuple[int, int]
-    stride: tuple[int, int]
-    low: NotRequired[bool]
-
-
-class _Rest(TypedDict):
-    target: str
-    count: Count
-    strength: float
-    total: float
-    bias: float
-    remainder: float
-    pre_activation: float
-    folded: NotRequired[dict[str, float] | None]
-    error: NotRequired[float | None]
-
-
-class _Document(TypedDict):
-    target: str
-    model: str
-    by: str
-    layers: list[str]
-    nodes: list[_Node]
-    edges: list[_Edge]
-    rest: list[_Rest]
-    score: StoredScore | None
-    provenance: dict[str, Any]
-
-
 def _node_json(node: Node) -> dict[str, Any]:
     data = plain_values({f.name: getattr(node, f.name) for f in fields(node) if f.name not in ("examples", "label")})
     data["examples"] = [plain_values(vars(e)) for e in node.examples]
     if node.label is not None:
         data["label"] = node.label
     return dict(data)
-
-
-def _read_node(data: Mapping[str, Any]) -> Node:
-    return Node(**{**data, "examples": tuple(map(read_example, data["examples"]))})
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:
@@ -434,18 +378,13 @@ def _edge_json(edge: Edge) -> dict[str, Any]:
     return {**data, "low": True} if edge.low else data
 
 
-def _read_edge(data: Mapping[str, Any]) -> Edge:
-    kernel = np.asarray(data["kernel"], dtype=np.float32)
+def _kernel(_kind: Any, rows: Any) -> NDArray[np.float32]:
+    kernel = np.asarray(rows, dtype=np.float32)
     if kernel.ndim != 2:
         raise ValueError("a kernel is a table of numbers")
-    return Edge(**{**data, "kernel": kernel, "offset": tuple(data["offset"]), "stride": tuple(data["stride"])})
+    return kernel
 
 
 def _rest_json(rest: Rest) -> dict[str, Any]:
     values = {name: value for name, value in vars(rest).items() if value is not None}
     return values if rest.folded is None else {**values, "folded": vars(rest.folded)}
-
-
-def _read_rest(data: Mapping[str, Any]) -> Rest:
-    folded = data["folded"] if "folded" in data else None
-    return Rest(**{**data, "folded": None if folded is None else FoldedSum(**folded)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -106,8 +106,8 @@ class Score(Result):
     random_faithfulness: tuple[float, ...]
     random_completeness: tuple[float, ...]
     minimality: Mapping[str, float]
-    n_images: int
-    seed: int
+    n_images: Count
+    seed: Count
     strong_faithfulness: tuple[float, ...] = ()
     strong_completeness: tuple[float, ...] = ()
     matched_faithfulness: tuple[float, ...] = ()
@@ -152,27 +152,6 @@ class Score(Result):
         return len(self.random_faithfulness)
 
 
-class StoredScore(TypedDict):
-    """A score as files hold it."""
-
-    faithfulness: float
-    completeness: float
-    faithfulness_percentile: float
-    completeness_percentile: float
-    random_faithfulness: list[float]
-    random_completeness: list[float]
-    minimality: dict[str, float]
-    n_images: Count
-    seed: Count
-    strong_faithfulness: NotRequired[list[float]]
-    strong_completeness: NotRequired[list[float]]
-    matched_faithfulness: NotRequired[list[float]]
-    baseline: NotRequired[str]
-    ablated: NotRequired[dict[str, float] | None]
-    comparison: NotRequired[dict[str, float | None] | None]
-    errors_kept: NotRequired[bool]
-
-
 def plain_values(value: Any) -> Any:
     """Values as JSON has them; what it does not know, as text."""
     if isinstance(value, Mapping):
@@ -195,14 +174,3 @@ def score_json(score: Score) -> dict[str, Any]:
         later = ("strong_faithfulness", "strong_completeness", "matched_faithfulness", "baseline", "ablated")
         return {name: plain_values(value) for name, value in values.items() if name not in later}
     return dict(plain_values({**values, "ablated": vars(score.ablated)}))
-
-
-def read_score(data: Mapping[str, Any]) -> Score:
-    """What `score_json` wrote."""
-    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    ablated, comparison = data.get("ablated"), data.get("comparison")
-    parts = {
-        "ablated": None if ablated is None else AblatedResponse(**ablated),
-        "comparison": None if comparison is None else SizeComparison(**comparison),
-    }
-    return Score(**{**data, **lists, **parts})

@@ -21,7 +21,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
         package: name of the package, which is being imported: `__getattr__, __dir__, __all__ = lazy_names(__name__)`.
     """
     module = sys.modules[package]
-    homes = _homes(_source(package), guarded=True)
+    homes = _homes(_source(package))
 
     def get(name: str) -> Any:
         if name not in homes:
@@ -39,14 +39,14 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 def public_names(package: str) -> list[str]:
     """The names that a package re-exports: those which its `__init__` imports `as` themselves (PEP 484), sorted."""
     source = _source(package)
-    return sorted({**_homes(source, guarded=False), **_homes(source, guarded=True)})
+    return sorted({**_homes(source, guarded=False), **_homes(source)})
 
 
 def _source(package: str) -> str:
     return str(sys.modules[package].__spec__.loader.get_source(package))  # type: ignore[union-attr]
 
 
-def _homes(source: str, *, guarded: bool) -> dict[str, tuple[str, str]]:
+def _homes(source: str, *, guarded: bool = True) -> dict[str, tuple[str, str]]:
     """Public name -> the module that it is imported from, and what it is called there."""
     body = ast.parse(source).body
     if guarded:

@@ -11,15 +11,17 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from io import BufferedReader
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 DOCUMENT_BYTES = 1 << 28
 """Largest document that is read whole: 256 MB; the index of a sweep of ten thousand units takes 60."""
+
+T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 """A whole number of at least 0."""
@@ -117,8 +119,13 @@ def _finite(text: str) -> float:
     return value
 
 
-def fits(document: Any, kind: Any) -> None:
-    """Check a document against a type: a TypedDict, a list of one, `Count`; entries it does not name may be anything.
+def fits(document: Any, kind: Any, hook: Callable[[Any, Any], Any] | None = None) -> Any:
+    """A document as a type: a TypedDict, a list of one, `Count`; entries it does not name may be anything.
+
+    Args:
+        document: from JSON.
+        kind: what it must be.
+        hook: `(type, entry) -> value` for types that JSON has not, such as arrays.
 
     Raises:
         ValueError: an entry is missing, or of another type; the message says which.
@@ -128,11 +135,41 @@ def fits(document: Any, kind: Any) -> None:
     ValueError: Expected `str`, got `float` - at `$[...]`
     """
     try:
-        msgspec.convert(document, kind)
+        return msgspec.convert(document, kind, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_as(document: Any, kind: type[T], hook: Callable[[Any, Any], Any] | None = None) -> T:
+    """A document as a dataclass, whose fields may be dataclasses; unlike `fits`, refuses entries that no field has.
+
+    Raises:
+        ValueError: as `fits`.
+
+    >>> @dataclass
+    ... class Peak:
+    ...     unit: str
+    ...     value: float
+    >>> read_as({"unit": "a", "value": 1}, Peak)
+    Peak(unit='a', value=1.0)
+    """
+    value: T = fits(document, kind, hook)
+    _refuse_unknown(document, value)
+    return value
+
+
+def _refuse_unknown(document: Any, value: Any) -> None:
+    if isinstance(value, tuple):
+        for entry, part in zip(document, value, strict=True):
+            _refuse_unknown(entry, part)
+    elif is_dataclass(value):
+        names = {f.name for f in fields(value)}
+        if unknown := document.keys() - names:
+            raise ValueError(f"{type(value).__name__} has no {min(unknown)}")
+        for name in names & document.keys():
+            _refuse_unknown(document[name], getattr(value, name))
 
 
 @dataclass(frozen=True)
