@@ -22,14 +22,37 @@ from zoo.cards import CARDS
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+WITH_CODE = [g for g in GUIDES if BLOCK.search(g.read_text())]
+ENOUGH = {
+    r"(?<=\bscenes:)\d+": 50,
+    r"(?<=\btales:)\d+": 200,
+    r"(?<=\bsteps=)\d+": 30,
+    r"(?<=\brandom=)\d+": 5,
+    r"(?<=\bdraws=)\d+": 5,
+}
+"""Images, stories, steps and random circuits that are enough to see that a snippet runs."""
 
 
-@pytest.mark.parametrize("guide", [g for g in GUIDES if BLOCK.search(g.read_text())], ids=lambda g: g.name)
+@pytest.mark.parametrize("guide", WITH_CODE, ids=lambda g: g.name)
 def test_the_snippets_of_a_guide_run(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "\n\n".join(BLOCK.findall(guide.read_text()))
+    for what, most in ENOUGH.items():
+        code = re.sub(what, lambda number, most=most: str(min(int(number[0]), most)), code)
+    run_guide(guide, code, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", WITH_CODE, ids=lambda g: g.name)
+def test_the_snippets_of_a_guide_run_as_they_stand(
+    guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_guide(guide, "\n\n".join(BLOCK.findall(guide.read_text())), tmp_path, monkeypatch)
+
+
+def run_guide(guide: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for registry in (CARDS, ARCHITECTURES, LAYOUTS, RENDERERS, SECTIONS):  # what a guide registers is forgotten
         monkeypatch.setattr(registry, "_things", dict(registry.items()))
-    code = "\n\n".join(BLOCK.findall(guide.read_text()))
     # fx reads the source of nothing here, but classes defined in a snippet need a module name
     exec(compile(code, str(guide), "exec", dont_inherit=True), {"__name__": "guide"})
     shown = re.findall(r"\(images/gallery/(\S+)\)", guide.read_text())

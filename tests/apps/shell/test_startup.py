@@ -33,23 +33,35 @@ HEAVY = (
     "transformers",
     "pandas",
     "sae.training",
+    "streamlit",
+    "lucent",
+    "timm",
+    "tyro",
 )
 
 
-def imported(code: str) -> set[str]:
+def imported(code: str, *options: str) -> set[str]:
     """Which heavy packages a fresh process has imported after `code`."""
     report = f"\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + report], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return set(ran.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("package", ["zoo", "circuits", "sae", "zoo.errors", "apps.cli.main", "apps.cli.common"])
 def test_importing_a_package_imports_nothing_heavy(package: str) -> None:
-    assert imported(f"import {package}") == set()
+    assert imported(f"import {package}", "-W", "error") == set()
 
 
-def test_loading_a_network_needs_no_library_of_figures_or_statistics() -> None:
-    assert imported("import circuits; circuits.load('scenes')") <= {"torch", "numpy", "torchvision", "cv2"}
+def test_opening_images_and_loading_a_network_need_no_library_of_figures_or_statistics() -> None:
+    """Nor does the zoo need torchvision until a network of its is asked for."""
+    code = """
+import sys, zoo, zoo.registry, zoo.images.sources
+assert not {'torchvision', 'cv2', 'timm'} & set(sys.modules), sorted(sys.modules)
+import circuits; circuits.load('scenes')
+"""
+    assert imported(code) <= {"torch", "numpy", "torchvision", "cv2"}
 
 
 def test_explaining_a_unit_in_a_terminal_draws_nothing(tmp_path: Path) -> None:

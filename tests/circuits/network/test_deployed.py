@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.pool import Pool
 
 import pytest
 import torch
@@ -84,15 +86,19 @@ def _back(thing: object) -> object:
     return thing
 
 
-def _through_a_process(thing):
-    """Pickled, read in a new process, and back again."""
+@pytest.fixture(scope="module")
+def process() -> Iterator[Pool]:
+    """Another process, begun from nothing."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_back, (thing,))
+        yield pool
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, _through_a_process])
+@pytest.mark.parametrize("how", ["deepcopy", "through a process"])
 @pytest.mark.parametrize("kind", ["wrapped", "of the zoo"])
-def test_a_copy_is_the_same_network_of_its_own(copied, kind: str, images: Tensor) -> None:
+def test_a_copy_is_the_same_network_of_its_own(how: str, kind: str, images: Tensor, process: Pool) -> None:
+    def copied(model: Model) -> Model:  # pickled, read in the other process, and back again
+        return copy.deepcopy(model) if how == "deepcopy" else process.apply(_back, (model,))
+
     model = circuits.wrap(network(), input=SPEC) if kind == "wrapped" else circuits.load("scenes")
     layer = "3" if kind == "wrapped" else "mixed3b"
     width = model.layers[layer].channels
@@ -124,16 +130,15 @@ def _sum(model: Model, images: Tensor) -> float:
     return float(circuits.capture(model, images, at="3")["3"].double().sum())
 
 
-def test_a_spawned_worker_gets_the_model(images: Tensor) -> None:
+def test_a_spawned_worker_gets_the_model(images: Tensor, process: Pool) -> None:
     model = circuits.wrap(network(), input=SPEC)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_sum, (model, images)) == pytest.approx(_sum(model, images))
+    assert process.apply(_sum, (model, images)) == pytest.approx(_sum(model, images))
 
 
-def test_a_site_and_a_language_model_can_be_copied(images: Tensor) -> None:
+def test_a_site_and_a_language_model_can_be_copied(images: Tensor, process: Pool) -> None:
     site = copy.deepcopy(sae.VisionSite(circuits.wrap(network(), input=SPEC), "2"))
     assert next(iter(site.blocks(images))).acts.shape == (4, 16, 16, 8)
     pytest.importorskip("transformers")
     language = load_language("tales")
     assert copy.deepcopy(language).digest == language.digest
-    assert _through_a_process(language).ids("a dog") == language.ids("a dog")
+    assert process.apply(_back, (language,)).ids("a dog") == language.ids("a dog")

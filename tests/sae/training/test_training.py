@@ -29,7 +29,7 @@ def recover(seed: int, offset: float = 0.0, **options: object) -> tuple[float, s
     return metrics.mmcs(run.sae.write, directions), run
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_planted_features_are_recovered(seed: int) -> None:
     found, run = recover(seed)
     control = metrics.random_mmcs(128, features(seed))
@@ -37,7 +37,7 @@ def test_planted_features_are_recovered(seed: int) -> None:
     assert metrics.recovered(run.sae.write, features(seed)) >= 0.98
 
 
-@pytest.mark.parametrize("offset", [2.0, pytest.param(8.0, marks=pytest.mark.slow), 32.0])
+@pytest.mark.parametrize("offset", [*(pytest.param(mean, marks=pytest.mark.slow) for mean in (2.0, 8.0)), 32.0])
 def test_a_mean_however_long_changes_nothing(offset: float) -> None:
     found, run = recover(0, offset)
     assert abs(found - 0.9987) < 0.01
