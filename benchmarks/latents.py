@@ -28,12 +28,12 @@ import sae  # noqa: E402
 from apps.cli.sae_sites import split  # noqa: E402
 from benchmarks._tables import header, row  # noqa: E402
 from circuits import plot  # noqa: E402
+from circuits.common.statistics import Estimate  # noqa: E402
 from sae.data.activations import Sampling, collect  # noqa: E402
 from sae.data.vision_site import VisionSite  # noqa: E402
 from sae.evaluation.curve_detection import CurveComparison, compare as compare_curves  # noqa: E402
 from sae.evaluation.part_detection import (  # noqa: E402
     MEASURES,
-    Interval,
     Kind,
     PartComparison,
     compare as compare_parts,  # noqa: E402
@@ -111,7 +111,7 @@ def _several(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
-def _all(ones: Sequence[Interval]) -> str:
+def _all(ones: Sequence[Estimate]) -> str:
     """The mean difference, and the widest of the intervals' ends."""
     mean = sum(o.value for o in ones) / len(ones)
     return f"{mean:+.3f} [{min(o.low for o in ones):+.3f}, {max(o.high for o in ones):+.3f}]".replace("-", "−")

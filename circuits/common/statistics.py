@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from zoo.common.results import Result
 
 
 def auc(positive: Tensor, negative: Tensor) -> Tensor:
@@ -73,6 +76,24 @@ def bootstrap(positive: Tensor, negative: Tensor, *, draws: int, generator: torc
 def percentile_interval(resampled: Tensor) -> tuple[Tensor, Tensor]:
     """`(low, high)` between which the middle 95 % of resampled values `(draws, ...)` lie."""
     return resampled.quantile(0.025, dim=0), resampled.quantile(0.975, dim=0)
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A number, and its 95 % interval, of resampled images unless it says otherwise."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    @classmethod
+    def of(cls, value: Any, draws: Any) -> Estimate:
+        """A number with the interval of its draws `(draws,)`."""
+        low, high = percentile_interval(torch.as_tensor(draws))
+        return cls(float(value), float(low), float(high))
 
 
 def correlation(x: Any, y: Any, *, constant: float = 0.0) -> float:

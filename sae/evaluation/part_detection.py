@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits.common.provenance import provenance
-from circuits.common.statistics import percentile_interval
+from circuits.common.statistics import Estimate
 from circuits.dataset.part_labels import part_grid
 from circuits.network.model import Model
 from sae.architectures.base import SAE
@@ -45,15 +45,6 @@ _LABELS: dict[Kind, str] = {
     "linear": "random directions, linear",
 }
 _LEAST_POSITIONS = 5  # on a part, in each half
-
-
-@dataclass(frozen=True)
-class Interval(Result):
-    """A number, and its 95 % bootstrap interval over images."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,16 +134,16 @@ class PartComparison(Result):
         """Dictionaries of a kind."""
         return tuple(dictionary for dictionary in self.dictionaries if dictionary.kind == kind)
 
-    def mean(self, name: str, measure: Measure = "auc") -> Interval:
+    def mean(self, name: str, measure: Measure = "auc") -> Estimate:
         """Mean over parts of the best unit's score, with its interval over images."""
         dictionary = self[name]
-        return _interval(float(dictionary.best(measure).mean()), dictionary.bootstrap[measure].nanmean(dim=1))
+        return Estimate.of(dictionary.best(measure).mean(), dictionary.bootstrap[measure].nanmean(dim=1))
 
-    def difference(self, name: str, other: str = CHANNELS, measure: Measure = "auc") -> Interval:
+    def difference(self, name: str, other: str = CHANNELS, measure: Measure = "auc") -> Estimate:
         """Difference of two dictionaries' best scores on the same images, mean over parts, with its interval."""
         a, b = self[name], self[other]
         bootstrap = (a.bootstrap[measure] - b.bootstrap[measure]).nanmean(dim=1)
-        return _interval(float((a.best(measure) - b.best(measure)).mean()), bootstrap)
+        return Estimate.of((a.best(measure) - b.best(measure)).mean(), bootstrap)
 
     def wins(self, name: str, other: str = CHANNELS, measure: Measure = "auc") -> int:
         """Number of parts for which the best unit of one dictionary scores above that of another."""
@@ -332,11 +323,6 @@ def _scored(
     return ScoredDictionary(
         name, kind, of, maps.shape[-1], float((maps > 0).sum(-1).double().mean()), chosen_by, scores, bootstrap
     )
-
-
-def _interval(value: float, bootstrap: Tensor) -> Interval:
-    low, high = percentile_interval(bootstrap)
-    return Interval(value, float(low), float(high))
 
 
 def _enough(on: Tensor, present: Tensor) -> bool:

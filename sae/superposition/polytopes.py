@@ -169,22 +169,14 @@ def components(directions: Tensor, *, least: float = 0.15, least_norm: float = 0
 
     Directions no longer than `least_norm` (or 0) are left out.
     """
+    from scipy.sparse.csgraph import connected_components
+
     rows = directions_of(directions)
     lengths = rows.norm(dim=-1)
     indices = (lengths > max(least_norm, 0.0)).nonzero().flatten().tolist()
     unit = rows[indices] / lengths[indices, None]
-    near = ((unit @ unit.T).abs() > least).tolist()
-    unvisited, groups = set(range(len(indices))), []
-    while unvisited:
-        group, edge = [], [min(unvisited)]
-        unvisited.discard(edge[0])
-        while edge:
-            i = edge.pop()
-            group.append(i)
-            reached = [j for j in unvisited if near[i][j]]
-            unvisited.difference_update(reached)
-            edge.extend(reached)
-        groups.append(sorted(indices[i] for i in group))
+    count, labels = connected_components((unit @ unit.T).abs().numpy(force=True) > least, directed=False)
+    groups = [[i for i, own in zip(indices, labels, strict=True) if own == label] for label in range(count)]
     return sorted(groups, key=lambda g: (-len(g), g))
 
 

@@ -26,7 +26,9 @@ import sae.language
 import sae.steering
 import sae.superposition
 from apps.explorer.server.byte_cache import size_of
+from circuits.common.statistics import Estimate
 from circuits.errors import CircuitsError
+from zoo.common import result_files
 from zoo.common.results import Drawable, Listed, Result, Results
 
 PACKAGES = (
@@ -455,6 +457,10 @@ def test_a_class_of_another_package_is_not_made_from_a_file(tmp_path: Path) -> N
     with pytest.raises(CircuitsError, match="not a class of this package"):
         Mine(1.0).save(tmp_path / "mine")
     assert repr(Mine(1.0)).endswith("(value=1)") and isinstance(Mine(1.0).plot(), Figure)
+
+
+def test_a_class_that_moved_is_found_by_the_name_in_files_of_earlier_versions() -> None:
+    assert result_files._class("circuits.tracing.curves.size_curve:Estimate") is Estimate
 
 
 def test_a_part_of_a_list_is_of_its_type() -> None:

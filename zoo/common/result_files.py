@@ -19,7 +19,7 @@ from zoo.common.stored import Stored
 from zoo.errors import CircuitsError, shorten
 
 _PACKAGES = ("zoo", "circuits", "sae", "apps")
-_MOVED: Mapping[str, str] = {}
+_MOVED: Mapping[str, str] = {"circuits.tracing.curves.size_curve:Estimate": "circuits.common.statistics:Estimate"}
 """Class as a file names it -> where it is now."""
 
 FILES = Stored(

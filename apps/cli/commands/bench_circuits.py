@@ -14,8 +14,8 @@ from apps.cli.output.console import table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
+    from circuits.common.statistics import Estimate
     from circuits.tracing.benchmark import BenchmarkTable
-    from circuits.tracing.curves.size_curve import Estimate
 
 MEASURES = {
     "cmd": "CMD", "cpr": "CPR", "exact_auroc": "AUROC, exact", "exact_spearman": "Spearman, exact",

@@ -19,7 +19,8 @@ from apps.cli.output.console import signed, table
 if TYPE_CHECKING:
     import torch
 
-    from apps.cli.output.photo_story import Height, PartLoss, Share, Story
+    from apps.cli.output.photo_story import Height, PartLoss, Story
+    from circuits.common.statistics import Estimate
     from circuits.dataset.concept_search import Finding
     from circuits.dataset.labels.results import PartLabels
     from circuits.network.model import Model
@@ -319,7 +320,7 @@ def _show(console: Console, model: Model, story: UnitStory) -> None:
         console.print(table(columns, lost, right=" rrrr "))
 
 
-def _text(share: Share | None) -> str:
+def _text(share: Estimate | None) -> str:
     return "" if share is None else str(share)
 
 

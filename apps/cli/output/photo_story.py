@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.attribution.expanded_weights import expanded_weights
-from circuits.common.statistics import percentile_interval, rank_correlation
+from circuits.common.statistics import Estimate, rank_correlation
 from circuits.dataset.labels.shares import on_input, part_masks
 from circuits.network.hooks import capture
 from circuits.network.subnetwork import Segment, channel_pools
@@ -62,18 +62,6 @@ def without_vehicles(images: Images) -> Images:
 
 
 @dataclass(frozen=True)
-class Share(Result):
-    """A share, and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-@dataclass(frozen=True)
 class PartLoss(Result):
     """The share of a unit at its peak that is lost without a part, on photographs that show it.
 
@@ -87,10 +75,10 @@ class PartLoss(Result):
 
     part: str
     n_images: int
-    occluded: Share
-    elsewhere: Share | None
-    ablated: Share
-    control: Share
+    occluded: Estimate
+    elsewhere: Estimate | None
+    ablated: Estimate
+    control: Estimate
     agreement: float
     agreement_control: float
 
@@ -115,7 +103,7 @@ class Height(Result):
     lower: float
     upper: float
     difference: float
-    control: Share
+    control: Estimate
     p: float
 
 
@@ -166,12 +154,11 @@ class Story:
         near = [[v for v in order[max(0, r - 20) : r + 21].tolist() if v not in units] for r in rank.tolist()]
         return [some[int(torch.randint(len(some), (1,), generator=self.generator))] for some in near]
 
-    def mean(self, values: Tensor, over: Tensor | None = None) -> Share:
+    def mean(self, values: Tensor, over: Tensor | None = None) -> Estimate:
         """Mean of values over images, by the mean of `over`, with its bootstrap interval."""
         over = torch.ones_like(values) if over is None else over
         draws = torch.randint(len(values), (2000, len(values)), generator=self.generator)
-        low, high = percentile_interval(values[draws].mean(dim=1) / over[draws].mean(dim=1))
-        return Share(float(values.mean() / over.mean()), float(low), float(high))
+        return Estimate.of(values.mean() / over.mean(), values[draws].mean(dim=1) / over[draws].mean(dim=1))
 
     def kernels(self) -> Tensor:
         """Expanded weights between the layers times the sources' activity, `(T, S, h, w)`."""
@@ -190,9 +177,8 @@ class Story:
         """
         lower, upper = (self.tops[part] for part in parts)
         sets = torch.tensor([self.below(kernels, self.matched(lower), self.matched(upper)) for _ in range(KERNEL_SETS)])
-        low, high = percentile_interval(sets)
         difference = self.below(kernels, lower, upper)
-        control = Share(float(sets.mean()), float(low), float(high))
+        control = Estimate.of(sets.mean(), sets)
         ends = centroid(kernels[list(lower)]), centroid(kernels[list(upper)])
         return Height(unit, *ends, difference, control, float((sets >= difference).float().mean()))
 
@@ -306,7 +292,8 @@ def part_losses(
             continue
         own = drop(story.tops[part])
         null = torch.stack([drop(story.matched(story.tops[part])) for _ in range(SETS)])
-        low, high = percentile_interval(null[:, there].mean(dim=1) / before[there].mean())
+        lost_by_chance = null[:, there].mean(dim=1) / before[there].mean()
+        chance_lost = Estimate.of(null[:, there].mean() / before[there].mean(), lost_by_chance)
         share, chance = (lost(part) / before.clamp_min(1e-6))[there], (null / before.clamp_min(1e-6))[:, there]
         other = None
         if (key := elsewhere(part)) in occluded.visible and int((both := occluded.visible[key] & active).sum()) > 1:
@@ -318,7 +305,7 @@ def part_losses(
                 story.mean(lost(part)[there], before[there]),
                 other,
                 story.mean(own[there], before[there]),
-                Share(float(null[:, there].mean() / before[there].mean()), float(low), float(high)),
+                chance_lost,
                 rank_correlation(share, (own / before.clamp_min(1e-6))[there]),
                 float(np.median([rank_correlation(share, n) for n in chance])),
             )

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.common.statistics import auc, percentile_interval, rank_correlation
+from circuits.common.statistics import Estimate, auc, rank_correlation
 from circuits.errors import CircuitsError, shorten
 from circuits.tracing.ablation.channel_edits import responder
 from circuits.tracing.ablation.edge_ablation import ARROW, EdgeAblation
 from circuits.tracing.benchmark.tasks import Task, tasks
-from circuits.tracing.curves.size_curve import DRAWS, Estimate, areas, circuit_sizes
+from circuits.tracing.curves.size_curve import DRAWS, areas, circuit_sizes
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.ranking import Ranked, Ranking
 from circuits.tracing.rankings.unit_scores import RankMethod, unit_scores
@@ -88,8 +88,7 @@ class BenchmarkScore(Result):
         if not len(values):
             return None
         drawn = values[np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))].mean(axis=1)
-        low, high = percentile_interval(torch.from_numpy(drawn))
-        return Estimate(float(values.mean()), float(low), float(high))
+        return Estimate.of(values.mean(), drawn)
 
     @property
     def cmd(self) -> Estimate | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.common.provenance import provenance
-from circuits.common.statistics import percentile_interval
+from circuits.common.statistics import Estimate, percentile_interval
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
@@ -44,15 +44,6 @@ DRAWS = 1000
 Array = NDArray[np.float64]
 KINDS = ("strong", "matched", "any")
 """Of random circuits; edges have no "matched" ones."""
-
-
-@dataclass(frozen=True)
-class Estimate(Result):
-    """A value, and the 95 % interval of resampled images."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,9 +191,7 @@ def size_curve(
     resampled = _resampled_shares(ablation, responses, seed)
     low, high = (bound.tolist() for bound in percentile_interval(torch.from_numpy(resampled)))
     null_curves = {kind: NullCurves(kind, values, *areas(x, values)) for kind, values in nulls.items()}
-    cpr, cmd = (
-        _estimate(float(own[0]), draws) for own, draws in zip(areas(x, f[None]), areas(x, resampled), strict=True)
-    )
+    cpr, cmd = (Estimate.of(own[0], draws) for own, draws in zip(areas(x, f[None]), areas(x, resampled), strict=True))
     strong = null_curves.get("strong")
     return SizeCurve(
         target=ranking.target,
@@ -365,11 +354,6 @@ def _by_image(ablation: Ablation, response: Tensor) -> Array:
     return by_image
 
 
-def _estimate(value: float, draws: Array) -> Estimate:
-    low, high = percentile_interval(torch.from_numpy(draws))
-    return Estimate(value, float(low), float(high))
-
-
 def estimated_share(ablation: Ablation, response: Tensor, seed: int) -> Estimate:
     """The share of the measure that a response keeps, with its interval over images."""
-    return _estimate(ablation.share(response), _resampled_shares(ablation, [response], seed)[:, 0])
+    return Estimate.of(ablation.share(response), _resampled_shares(ablation, [response], seed)[:, 0])

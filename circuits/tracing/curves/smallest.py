@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from circuits.common.provenance import provenance
+from circuits.common.statistics import Estimate
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.channel_edits import responder
 from circuits.tracing.baselines import Baseline
-from circuits.tracing.curves.size_curve import Estimate, estimated_share
+from circuits.tracing.curves.size_curve import estimated_share
 from circuits.tracing.rankings.learned_mask import learn_mask
 from circuits.tracing.rankings.ranking import split_images
 from circuits.tracing.rankings.unit_scores import STEPS, RankMethod, unit_scores

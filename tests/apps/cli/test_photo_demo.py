@@ -12,7 +12,8 @@ from rich.console import Console
 import circuits
 from apps.cli.common import Session
 from apps.cli.output.photo_demo import Photographs, UnitStory, result_of, tell
-from apps.cli.output.photo_story import PartLoss, Share, Story, centroid, elsewhere, filled, occlusions, part_losses
+from apps.cli.output.photo_story import PartLoss, Story, centroid, elsewhere, filled, occlusions, part_losses
+from circuits.common.statistics import Estimate
 from tests.apps.terminal import Cli, is_refused
 from zoo.images.sources import Images, open_images
 
@@ -94,8 +95,8 @@ def test_the_centroid_of_weights_is_how_far_below_the_middle_they_lie() -> None:
 def test_a_part_is_used_where_both_losses_lie_above_their_controls(
     occlusion: tuple[float, float], ablation: tuple[float, float], used: bool
 ) -> None:
-    def share(ends: tuple[float, float]) -> Share:
-        return Share(sum(ends) / 2, *ends)
+    def share(ends: tuple[float, float]) -> Estimate:
+        return Estimate(sum(ends) / 2, *ends)
 
     assert PartLoss("wheel", 9, share(occlusion), share((0, 0.1)), share(ablation), share((0, 0.1)), 0, 0).used is used
 
