@@ -25,6 +25,8 @@ from apps.images import open_sources
 from zoo.errors import in_shell
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.network.address import Unit
     from circuits.network.model import Model
     from zoo.images.sources import Images
@@ -379,6 +381,18 @@ def document_text(command: str, document: Mapping[str, Any]) -> str:
 
     whole = plain({"schema": SCHEMA, "command": command, **document})
     return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def figures(**drawn: Callable[[], Figure]) -> Callable[[Path], None]:
+    """What writes each figure as NAME.png into the folder of `--out`; they are drawn only then."""
+
+    def write(folder: Path) -> None:
+        from circuits.plot import save_figure
+
+        for name, draw in drawn.items():
+            save_figure(draw(), folder / f"{name}.png")
+
+    return write
 
 
 def reporting(report: Report | None) -> dict[str, Any]:

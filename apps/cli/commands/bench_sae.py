@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, figures, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
@@ -100,12 +99,7 @@ class BenchSAE(ImageOptions):
         def show(console: Console) -> None:
             show_table(console, result)
 
-        def write(folder: Path) -> None:
-            from circuits import plot
-
-            plot.save_figure(result.plot(), folder / "metrics.png")
-
-        return CommandResult(result.describe(), show, write)
+        return CommandResult(result.describe(), show, figures(metrics=result.plot))
 
     def _config(self, d: int) -> Any:
         from sae.architectures.base import ARCHITECTURES, config_from_dict

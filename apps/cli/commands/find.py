@@ -12,7 +12,7 @@ from rich.text import Text
 
 from apps.cli.commands.label import show_units
 from apps.cli.commands.scan import STORE
-from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, options_for, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, figures, options_for, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, show_next, table
 from apps.cli.output.part_names import concept, stored_labels
@@ -63,6 +63,7 @@ class Find(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Units ranked by AUC."""
+        from circuits import plot
         from circuits.dataset.concept_search import find
 
         self.check_least("top")
@@ -134,13 +135,7 @@ class Find(ImageOptions):
 
         title = f"{self.concept or positive.name} in {model.name}"
         ranked: Any = findings.rows[: self.top]  # these have intervals
-
-        def write(folder: Path) -> None:
-            from circuits import plot
-
-            plot.save_figure(plot.auc_table(ranked, n=self.top, title=title), folder / "find.png")
-
-        return CommandResult(document, show, write)
+        return CommandResult(document, show, figures(find=lambda: plot.auc_table(ranked, n=self.top, title=title)))
 
     def _by_part(self, part: str) -> CommandResult:
         """The units that detect a part best, by the stored labels."""

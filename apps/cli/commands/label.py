@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.commands.scan import STORE
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, figures, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, show_next, table
 from apps.cli.registry import command
@@ -85,12 +85,7 @@ class LabelUnits(ImageOptions):
             console.print(Text(f"{named} units named; {len(images)} images, {seconds:.1f} s", style="dim"))
             show_next(console, self.follow_up("find", model.name, "--part", labels.parts[0], "--store", self.store))
 
-        def write(folder: Path) -> None:
-            from circuits import plot
-
-            plot.save_figure(plot.part_labels_figure(labels), folder / "labels.png")
-
-        return CommandResult(document, show, write)
+        return CommandResult(document, show, figures(labels=labels.plot))
 
 
 def parse_groups(options: tuple[str, ...]) -> dict[str, list[str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, check_known, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, check_known, figures, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
@@ -58,6 +57,7 @@ class MatchUnits(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """The matched pairs."""
+        from circuits import plot
         from circuits.errors import AddressError, shorten
         from circuits.network.address import Unit
         from circuits.network.model import load
@@ -88,13 +88,7 @@ class MatchUnits(ImageOptions):
                 **reporting(report),
             )
 
-        def write(folder: Path) -> None:
-            from circuits.plot.drawing.canvas import save_figure
-            from circuits.plot.units.comparison import match_matrix, match_table
-
-            save_figure(match_table(matches, n=self.top), folder / "pairs.png")
-            save_figure(match_matrix(matches), folder / "matrix.png")
-
+        write = figures(pairs=lambda: matches.plot(n=self.top), matrix=lambda: plot.match_matrix(matches))
         return CommandResult(matches.describe(), lambda console: _show_match(console, matches, self.top), write)
 
     def _open_images(self, first: str | None, second: str) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Session, figures, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import table
@@ -66,10 +65,4 @@ class ShowNeighbors(ImageOptions):
             text = f"{result.count} units compared; one pair in a hundred reaches {result.chance:.3f}"
             console.print(Text(text, style="dim"))
 
-        def write(folder: Path) -> None:
-            from circuits.plot.drawing.canvas import save_figure
-            from circuits.plot.units.comparison import neighbors_table
-
-            save_figure(neighbors_table(result), folder / "neighbors.png")
-
-        return CommandResult(result.describe(), show, write)
+        return CommandResult(result.describe(), show, figures(neighbors=result.plot))

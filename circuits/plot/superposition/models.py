@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,36 +28,11 @@ _REPRESENTED = 0.5
 _CROWD, _CROWD_LEAST = 24, 0.5  # in larger groups fewer pairs are joined, or lines cover each other
 
 
-class Solved(Protocol):
-    """A trained toy model, as `sae.superposition.Solution` is one."""
-
-    @property
-    def model(self) -> Any:
-        """Has `densities`, `correlated`, `exclusive`."""
-
-    @property
-    def weights(self) -> Any:
-        """`(m, n)`."""
-
-    @property
-    def gram(self) -> Any:
-        """`(n, n)`."""
-
-    @property
-    def bias(self) -> Any:
-        """`(n,)`."""
-
-    @property
-    def dimensionality(self) -> Any:
-        """`(n,)`."""
-
-    @property
-    def interference(self) -> Any:
-        """`(n,)`."""
-
-    @property
-    def dimensions_per_feature(self) -> float:
-        """`D*`."""
+Solved: TypeAlias = Any
+"""A trained toy model, as `sae.superposition.Solution` is one, on the floor above: its model, weights `(m, n)`, gram,
+bias, dimensionality, interference and dimensions_per_feature are drawn."""
+Shape: TypeAlias = Any
+"""A group of directions, as `sae.superposition.Polytope` is one: its name and members are drawn."""
 
 
 def as_array(values: Any) -> NDArray[np.float64]:
@@ -243,18 +218,6 @@ def _set_color(solution: Solved, feature: int) -> str:
 
 
 # -- solids ---------------------------------------------------------------------------------------
-
-
-class Shape(Protocol):
-    """A group of features, as `sae.superposition.Polytope` is one."""
-
-    @property
-    def name(self) -> str:
-        """Of the solid."""
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """The features."""
 
 
 def graph_figure(
