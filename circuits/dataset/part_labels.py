@@ -70,10 +70,11 @@ def part_grid(model: Model, layer: str, images: Any) -> PartGrid:
     _, base = _space(model, layer)
     dataset = open_images(images)
     names = part_names(dataset)
+    shown = [{part.name for part in annotation.parts} for annotation in dataset.annotations or ()]
     return PartGrid(
         tuple(names),
         torch.stack([_on_grid(dataset, i, names, model, base) for i in range(len(dataset))]),
-        torch.tensor([[_shows(dataset, i, name) for name in names] for i in range(len(dataset))], dtype=torch.bool),
+        torch.tensor([[name in parts for name in names] for parts in shown], dtype=torch.bool),
     )
 
 
@@ -148,11 +149,6 @@ def part_names(dataset: Images) -> list[str]:
     if dataset.annotations is None:
         raise CircuitsError(f"the images of {dataset.name} have no parts annotated; use scenes:500, for example")
     return sorted({part.name for annotation in dataset.annotations for part in annotation.parts})
-
-
-def _shows(dataset: Images, index: int, name: str) -> bool:
-    assert dataset.annotations is not None
-    return any(part.name == name for part in dataset.annotations[index].parts)
 
 
 def _on_grid(dataset: Images, index: int, names: Sequence[str], model: Model, layer: Layer) -> Tensor:

@@ -108,37 +108,8 @@ def _name(cast: Cast) -> Weights:
     return {cast.name: 1.0} if cast.name else equally(*NAMES)
 
 
-def _friend(cast: Cast) -> Weights:
-    return {cast.friend: 1.0} if cast.friend else equally(*(n for n in NAMES if n != cast.name))
-
-
 def _pronoun(girl: str, boy: str) -> Callable[[Cast], Weights]:
     return lambda cast: {girl if cast.girl else boy: 1.0}
-
-
-def _subject(cast: Cast) -> Weights:
-    return {"She" if cast.girl else "He": 0.6, cast.name: 0.4}
-
-
-def _speaker(cast: Cast) -> Weights:
-    # a friend who has not been named yet does not speak: naming one is left to the sentences about the friend
-    return {cast.name: 0.6, cast.friend: 0.4} if cast.friend else {cast.name: 1.0}
-
-
-def _thing(cast: Cast) -> Weights:
-    return equally(*cast.things)
-
-
-def _other_thing(cast: Cast) -> Weights:
-    return equally(*(t for t in cast.things if t != cast.last["thing"]))
-
-
-def _is_thing(cast: Cast) -> Weights:
-    return equally(*(f"is the {t}" if t == "fog" else f"are the {t}" for t in cast.things))
-
-
-def _thing_is(cast: Cast) -> Weights:
-    return equally(*(f"{t} is" if t == "fog" else f"{t} are" for t in cast.things))
 
 
 def _mood(which: int) -> Callable[[Cast], Weights]:
@@ -149,25 +120,9 @@ def _mood(which: int) -> Callable[[Cast], Weights]:
     return words
 
 
-def _other_mood_verb(cast: Cast) -> Weights:
-    return equally(*(v for v in MOODS[cast.mood][1] if v != cast.last["mood_verb"]))
-
-
 def counted(number: str, noun: str, plural: str) -> str:
     """`one dog`, `two dogs`."""
     return f"{number} {noun if number == 'one' else plural}"
-
-
-def _animals(cast: Cast) -> Weights:
-    return equally(*(counted(n, singular, plural) for n in NUMBERS for singular, plural in ANIMALS.items()))
-
-
-def _fruits(cast: Cast) -> Weights:
-    return equally(*(f"{n} {many}" for n in NUMBERS[2:] for many in FRUITS.values()))
-
-
-def _fewer(cast: Cast) -> Weights:
-    return equally(*NUMBERS[: NUMBERS.index(cast.last["fruits"].split()[0])])
 
 
 SLOTS: dict[str, Callable[[Cast], Weights]] = {
@@ -176,29 +131,30 @@ SLOTS: dict[str, Callable[[Cast], Weights]] = {
     "Name": _name,
     "went": _plain("went", "walked", "came", "ran"),
     "topic": _topic,
-    "She": _subject,
+    "She": lambda cast: {"She" if cast.girl else "He": 0.6, cast.name: 0.4},
     "she": _pronoun("she", "he"),
     "her": _pronoun("her", "him"),
-    "friend": _friend,
-    "speaker": _speaker,
-    "thing": _thing,
-    "thing2": _other_thing,
-    "is_thing": _is_thing,
-    "thing_is": _thing_is,
+    "friend": lambda cast: {cast.friend: 1.0} if cast.friend else equally(*(n for n in NAMES if n != cast.name)),
+    # a friend who has not been named yet does not speak: naming one is left to the sentences about the friend
+    "speaker": lambda cast: {cast.name: 0.6, cast.friend: 0.4} if cast.friend else {cast.name: 1.0},
+    "thing": lambda cast: equally(*cast.things),
+    "thing2": lambda cast: equally(*(t for t in cast.things if t != cast.last["thing"])),
+    "is_thing": lambda cast: equally(*(f"is the {t}" if t == "fog" else f"are the {t}" for t in cast.things)),
+    "thing_is": lambda cast: equally(*(f"{t} is" if t == "fog" else f"{t} are" for t in cast.things)),
     "shone": _plain("shone", "moved", "shook", "waited"),
     "near": _plain("near", "under", "behind", "beside"),
     "knew": _plain("knew", "liked", "watched", "remembered"),
     "like": _plain("like", "know", "love", "remember"),
     "sky": lambda cast: equally(*SKY[cast.time]),
     "rose": _plain("rose", "hung", "came"),
-    "animals": _animals,
-    "fruits": _fruits,
-    "fewer": _fewer,
+    "animals": _plain(*(counted(n, singular, plural) for n in NUMBERS for singular, plural in ANIMALS.items())),
+    "fruits": _plain(*(f"{n} {many}" for n in NUMBERS[2:] for many in FRUITS.values())),
+    "fewer": lambda cast: equally(*NUMBERS[: NUMBERS.index(cast.last["fruits"].split()[0])]),
     "see": _plain("see", "hear", "feed", "follow"),
     "animal": _plain(*ANIMALS),
     "mood_adjective": _mood(0),
     "mood_verb": _mood(1),
-    "mood_verb2": _other_mood_verb,
+    "mood_verb2": lambda cast: equally(*(v for v in MOODS[cast.mood][1] if v != cast.last["mood_verb"])),
     "cave": _plain("cave", "attic"),
     "game": _plain("game", "contest"),
     "found": _plain("found", "saw", "took"),

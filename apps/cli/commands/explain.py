@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,7 +97,7 @@ class Explain(ModelOptions):
                 f"scan = circuits.read_scan({str(self.store)!r}, model.name)\n"
                 f"dossier = explain(model, {unit.short!r}, scan, sections={sections!r})"
             )
-            page = dossier_page(dossier, scan, command=shlex.join(_arguments(session)), python=python, images=images)
+            page = dossier_page(dossier, scan, command=session.invocation, python=python, images=images)
             (folder / "index.html").write_text(page, encoding="utf-8")
 
         return CommandResult(document, show, write)
@@ -115,10 +114,6 @@ class Explain(ModelOptions):
             layers.append(unit.space)
         with session.progress(f"scanning {model.name}") as report:
             return scan(model, images, self.store, layers=layers, seed=self.seed, **reporting(report))
-
-
-def _arguments(session: Session) -> list[str]:
-    return shlex.split(session.invocation)
 
 
 def _show(console: Console, dossier: Dossier) -> None:

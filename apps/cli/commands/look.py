@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, figures, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, signed, table
@@ -61,6 +60,7 @@ class Look(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """The analysis of the image."""
+        from circuits import plot
         from circuits.activations.neuron_groups import neuron_groups
         from circuits.activations.semantic_dictionary import semantic_dictionary, single_image
         from circuits.activations.spatial_attribution import check_positions
@@ -111,9 +111,13 @@ class Look(ImageOptions):
             if self.out is None:
                 console.print(Text("--out DIR draws it, with an icon for each unit and group", style="dim"))
 
-        return CommandResult(
-            document, show, lambda folder: _write(folder, dictionary, groups, attributions, checks, grid)
-        )
+        drawn = {"dictionary": dictionary.plot, "groups": lambda: plot.groups_figure(groups, dictionary.image)}
+        if attributions:
+            options: dict[str, Any] = {"names": groups.names, "checks": checks}
+            drawn["attribution"] = lambda: plot.attribution_figure(attributions, dictionary.image, **options)
+        if grid is not None:
+            drawn["grid"] = grid.plot
+        return CommandResult(document, show, figures(**drawn))
 
     def _positions(self) -> list[tuple[int, int]] | None:
         positions = []
@@ -188,23 +192,3 @@ def _best(contributions: Any) -> tuple[str, Text]:
     flat = int(contributions.abs().flatten().argmax())
     width = contributions.shape[1]
     return f"{flat // width},{flat % width}", signed(float(contributions.flatten()[flat]))
-
-
-def _write(
-    folder: Path,
-    dictionary: SemanticDictionary,
-    groups: Groups,
-    attributions: list[Attribution],
-    checks: list[PositionCheck],
-    grid: ActivationGrid | None,
-) -> None:
-    from circuits.plot.activations.image import attribution_figure, dictionary_figure, grid_figure, groups_figure
-    from circuits.plot.drawing.canvas import save_figure
-
-    save_figure(dictionary_figure(dictionary), folder / "dictionary.png")
-    save_figure(groups_figure(groups, dictionary.image), folder / "groups.png")
-    if attributions:
-        figure = attribution_figure(attributions, dictionary.image, names=groups.names, checks=checks)
-        save_figure(figure, folder / "attribution.png")
-    if grid is not None:
-        save_figure(grid_figure(grid), folder / "grid.png")

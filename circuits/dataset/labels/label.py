@@ -108,8 +108,9 @@ def label(
     masks = {name: Halves.of(s.inside, s.area, halves, generator) for name, s in shares.items()}
     scores: dict[tuple[str, str | None], list[Scores]] = {}
     intervals: dict[str, list[Tensor]] = {space: [] for space in spaces}
-    networks = ((model, _blocks(model, spaces, dataset, generator)),
-                (blank := untrained(model, seed=seed), _untrained_blocks(blank, spaces, dataset)))  # fmt: skip
+    blank = untrained(model, seed=seed)
+    untrained_blocks = [block for space in spaces for block in _unit_blocks(blank, space, dataset, CONTROLS[1])]
+    networks = ((model, _blocks(model, spaces, dataset, generator)), (blank, untrained_blocks))
     total = sum(len(blocks) for _, blocks in networks)
     done = 0
     with reporter(progress, "layer") as report, torch.no_grad():
@@ -191,10 +192,6 @@ def _blocks(model: Model, spaces: Sequence[str], dataset: Images, generator: tor
             for columns in _columns(layer, layer.channels, len(dataset))
         ]
     return blocks
-
-
-def _untrained_blocks(blank: Model, spaces: Sequence[str], dataset: Images) -> list[_Block]:
-    return [block for space in spaces for block in _unit_blocks(blank, space, dataset, CONTROLS[1])]
 
 
 def _unit_blocks(model: Model, space: str, dataset: Images, control: str | None) -> list[_Block]:

@@ -185,7 +185,8 @@ def _columns(circuit: Circuit) -> list[_Column]:
     ranks: dict[str, float] = {}
     for c in range(max([len(used), *(k + 1 for k in rests_in)])):
         nodes = [n for n in circuit.nodes if column_of[n.unit] == c]
-        rows, tiles, tile = (2, 2, 78.0) if c == 0 else (1, 3, _tile(len(nodes)))
+        small = 62.0 if len(nodes) <= 6 else 54.0 if len(nodes) <= 10 else 46.0
+        rows, tiles, tile = (2, 2, 78.0) if c == 0 else (1, 3, small)
         most = max((len(out.get(n.unit, ())) for n in nodes), default=1)
         kernel = 44.0 if most <= 2 else 36.0 if most <= 4 else 28.0
         layer = nodes[0].layer if nodes else (circuit.layers[c] if c < len(circuit.layers) else "")
@@ -201,10 +202,6 @@ def _columns(circuit: Circuit) -> list[_Column]:
                 ranks[item.node.unit] = float(i)
         columns.append(column)
     return columns
-
-
-def _tile(count: int) -> float:
-    return 62.0 if count <= 6 else 54.0 if count <= 10 else 46.0
 
 
 def _node_item(node: Node, out: list[Edge], column: _Column, ranks: dict[str, float]) -> _Item:

@@ -50,7 +50,7 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
         if i in (0, 5):
             optimum = result.negative if i == 0 else result.positive
             draw_result(axes, optimum, x, top, side)
-            text = "" if why_none(optimum) else f"{_lowest(i)} {amount(optimum.peak)}"
+            text = "" if why_none(optimum) else f"{'peak' if i else 'lowest'} {amount(optimum.peak)}"
         else:
             examples = result.examples[list(cut)[i - 1]]
             _quilt(axes, list(cut.values())[i - 1], x, top, side)
@@ -58,10 +58,6 @@ def spectrum_strip(result: Spectrum, images: Source, spec: InputSpec) -> Figure:
         canvas.note(axes, x, top + side + 18, text, size=11, limit=28)
     _number_line(axes, result, MARGIN, top + side + 58, 6 * step - GAP)
     return figure
-
-
-def _lowest(i: int) -> str:
-    return "lowest" if i == 0 else "peak"
 
 
 def _range(values: Sequence[float]) -> str:

@@ -119,9 +119,9 @@ class Passes:
         """Go to the next batch, of which each chunk needs the first `counts` examples."""
         self._batch = batch = self.draws.next()
         self.counts = [min(self.size, -(-max(batch.counts[rows]) // STEP) * STEP) for rows in self.chunks]
-        empty = [
-            self.size - count for count, rows in zip(self.counts, self.chunks, strict=True) for _ in _indices(rows)
-        ]
+        empty = []
+        for count, rows in zip(self.counts, self.chunks, strict=True):
+            empty += [self.size - count] * (rows.stop - rows.start)
         self.nothing = torch.tensor(empty, device=self._device, dtype=self._dtype)
 
     def examples(self) -> Tensor:
@@ -265,10 +265,6 @@ def _runs_of_equal(flags: Sequence[bool]) -> list[slice]:
 def _shifted(rows: slice, by: slice) -> slice:
     """Rows of a chunk, counted from the first of all."""
     return slice(by.start + rows.start, by.start + rows.stop)
-
-
-def _indices(rows: slice) -> range:
-    return range(rows.start, rows.stop)
 
 
 def _gate(gradient: Tensor, output: Tensor) -> None:
