@@ -11,6 +11,8 @@ pytest.importorskip("ipykernel")
 notebooks = pytest.importorskip("tools.notebooks")
 
 ALL = sorted(notebooks.FOLDER.glob("*.ipynb"))
+QUICK = "curves"
+"""Which the quick suite runs; .ci/run runs the others, each of which starts a kernel."""
 
 
 def test_there_are_six_of_them_and_the_index_lists_each() -> None:
@@ -19,7 +21,8 @@ def test_there_are_six_of_them_and_the_index_lists_each() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*TCP without encryption")
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p if p.stem == QUICK else pytest.param(p, marks=pytest.mark.slow) for p in ALL],
+                         ids=lambda path: path.stem)  # fmt: skip
 def test_a_notebook_runs_and_gives_outputs_of_the_kinds_that_are_committed(path: Path) -> None:
     committed = nbformat.read(path, as_version=4)
     expected = list(notebooks.kinds(committed))

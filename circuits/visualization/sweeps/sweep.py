@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,7 @@ def sweep(
             def tick(step: int, total: int, before: int = before) -> None:
                 report(before + step, len(groups) * steps)
 
-            names = list(dict.fromkeys(job.name for job in group))
-            whole_batch = replace(plan.settings, batch_size=len(names))
-            for result in visualize(model, names, settings=whole_batch, progress=tick):
+            for result in _render_batch(model, plan, group, tick):
                 write_files(folder, result, model.input.channels)
                 results[result.unit, result.variant] = result
             index.results = [results[k] for k in map(_key, plan.jobs) if k in results]
@@ -234,6 +232,11 @@ def _try(model: Model, plan: _Plan) -> None:
         for job in plan.jobs:
             if not job.goal(lambda name: acts[names[name]]).requires_grad:
                 raise VisualizationError(f"{job.name} does not depend on the image: no gradient can reach it")
+
+
+def _render_batch(model: Model, plan: _Plan, group: list[Job], tick: Callable[[int, int], None]) -> list[Visualization]:
+    names = list(dict.fromkeys(job.name for job in group))
+    return visualize(model, names, settings=replace(plan.settings, batch_size=len(names)), progress=tick)
 
 
 def _examined(

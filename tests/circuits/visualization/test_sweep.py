@@ -183,7 +183,8 @@ from circuits.network.model import load
 from circuits.visualization.sweeps.sweep import sweep
 def tell(done, total):
     print(done, flush=True)
-sweep(load("scenes"), "mixed3a", sys.argv[1], steps=4, retries=0, redirect=4, batch_size=6, progress=tell)
+units = [f"mixed3a:{i}" for i in range(18)]
+sweep(load("scenes"), units, sys.argv[1], steps=4, retries=0, redirect=4, batch_size=6, progress=tell)
 """
 
 
@@ -195,7 +196,7 @@ def test_a_sweep_killed_half_way_goes_on_to_the_same_bytes(tmp_path: Path) -> No
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:  # somewhere in a batch, or as its files are written
-            if int(line) >= 14:
+            if int(line) >= 6:
                 break
         time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
@@ -203,9 +204,10 @@ def test_a_sweep_killed_half_way_goes_on_to_the_same_bytes(tmp_path: Path) -> No
     scenes = circuits.load("scenes")
     options: dict[str, Any] = {"steps": 4, "retries": 0, "redirect": 4, "batch_size": 6}
     stored = len(read_sweep(broken))
-    assert 0 < stored < scenes.layers["mixed3a"].channels and stored % 6 == 0
-    result = sweep(scenes, "mixed3a", broken, **options)
-    unbroken = sweep(scenes, "mixed3a", whole, **options)
+    assert 0 < stored < 18 and stored % 6 == 0
+    units = [f"mixed3a:{i}" for i in range(18)]
+    result = sweep(scenes, units, broken, **options)
+    unbroken = sweep(scenes, units, whole, **options)
     assert all(same(a, b) for a, b in zip(result, unbroken, strict=True))
     assert files(broken) == files(whole)
     assert not list(broken.glob("*.tmp")) and not list(broken.glob(".*.tmp"))

@@ -276,6 +276,7 @@ def test_triton_kernels_agree_with_the_reference() -> None:
     in_another_process("triton_kernels.py", {**os.environ, **interpret})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_triton_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

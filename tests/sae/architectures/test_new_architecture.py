@@ -139,6 +139,7 @@ def test_a_custom_file_without_its_class_or_with_other_tensors_is_refused(tmp_pa
         sae.load(folder)
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_it_to_the_command_line_and_to_the_tests(tmp_path: Path) -> None:
     """By its entry point alone, as `pip install` would leave it."""
     (tmp_path / "p_annealing.py").write_text(P_ANNEALING)
