@@ -201,7 +201,7 @@ def accuracy(
 def class_labels(model: Model, images: Images, labels: Sequence[int | str] | None = None) -> NDArray[np.int64]:
     """Index of the class score of each image, `(N,)`; -1 for a class that the model does not have.
 
-    Classes are told apart by their names where images and model have some: the same class may have another index.
+    Classes are compared by their names where images and model have some: the same class may have another index.
 
     Raises:
         CircuitsError: there are no labels, as many as there are no images, or indices outside the class scores.

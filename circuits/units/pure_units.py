@@ -1,10 +1,10 @@
 """Virtual pure units: a channel restricted to the parents of one cluster, and a causal check of the clusters.
 
-A channel that is fed by some of its inputs only is no direction of its own layer, so there are two ways to
-have it. As a *direction* in the layer of its parents (`attach_pure_units`) it has an address: it can be
-traced, visualized, edited and searched like any unit, and what is lost is where its parents lie to each
-other, since a direction reads one position. As an *edit* (`Keep`) it is exact: inside the context the channel
-itself is the pure unit, arrangement and all.
+A channel that reads some of its parents only is no direction of its own layer. There are two stand-ins. A *direction*
+in the layer of its parents (`attach_pure_units`) has an address: it is traced, visualized, edited and searched like
+any unit. It reads one position, so that the arrangement of the parents is lost. An *edit* (`Keep`) is exact: inside
+its context the channel itself is the pure unit, with the arrangement of its parents.
+
 Source: Dreyer et al., PURE: turning polysemantic neurons into pure features by identifying relevant
 circuits, 2024 (arXiv:2404.06453).
 """

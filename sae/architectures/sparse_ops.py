@@ -67,6 +67,7 @@ class _Encode(torch.autograd.Function):
         x, encoder, decoder_bias, values = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
         path: Path = ctx.path
+        # the ReLU of the selection: a latent that was selected at zero or below was set to zero, and passes nothing on
         grad = grads[0] * (values > 0)
         bias = path.latent_sums(grad, pattern)
         weight = path.by_latent(grad, pattern, x)
@@ -88,5 +89,7 @@ class _Decode(torch.autograd.Function):
         values, decoder = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
         path: Path = ctx.path
+        # out_i = sum_j value_ij decoder_j, so that dL/d value_ij = g_i . decoder_j, for the active latents j of input i
+        # alone, and dL/d decoder_j = sum_i value_ij g_i
         grad = grads[0].contiguous()
         return path.dots(pattern, grad, decoder), None, path.by_latent(values, pattern, grad), None

@@ -116,7 +116,8 @@ def show_table(console: Console, result: MetricTable) -> None:
     title = f"{result.model}: AUROC of trained against each control, {', '.join(result.layers)}"
     console.print(table(["metric", "trained", *controls], rows, title=title, right=" " + "r" * (1 + len(controls))))
     for control in controls:
-        console.print(Text.assemble((control, "bold"), f"  told by {', '.join(result.trusted(control)) or 'nothing'}"))
+        trusted = ", ".join(result.trusted(control)) or "nothing"
+        console.print(Text.assemble((control, "bold"), f"  separated by {trusted}"))
     console.print(Text(f"{result.seconds:.0f} s of CPU time", style="dim"))
 
 

@@ -136,7 +136,7 @@ class Demo(Command):
         return CommandResult(document, show, write)
 
     def _on_photographs(self, session: Session) -> CommandResult:
-        from apps.cli.output.photo_demo import open_photographs, result_of, tell
+        from apps.cli.output.photo_demo import car_stories, open_photographs, result_of
         from circuits.network.model import load
 
         self.check_least("units")
@@ -144,7 +144,7 @@ class Demo(Command):
             raise UsageError("--visualize takes steps from 1, and draws into the reports of --out DIR")
         photographs = open_photographs(self.cars, self.others, self.parts, self.seed)
         model = load(self.model, device=self.device)
-        stories = tell(session, model, photographs, store=self.store, units=self.units, seed=self.seed)
+        stories = car_stories(session, model, photographs, store=self.store, units=self.units, seed=self.seed)
         return result_of(session, model, photographs, stories, self.visualize, self.seed)
 
 

@@ -23,7 +23,7 @@ from apps.processes import child_environment, in_child
 Opened: TypeAlias = "tuple[str | None, dict[str, str]]"
 """The name of the model to open on, and variables that make it known to the server."""
 CRASHES = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")} - {0}
-"""Exit codes of a server that did not end by itself, and was not told to."""
+"""Exit codes of a server that crashed: that neither ended by itself nor was asked to."""
 ENOUGH = 20.0
 """Seconds after which a server that crashes is started again: it did run."""
 
@@ -152,7 +152,7 @@ class Explore(ModelChoice):
 
 
 def serve(command: list[str], environment: dict[str, str]) -> int:
-    """Run the server until it ends; being told to end is passed on to it.
+    """Run the server until it ends; a request to end is passed on to it.
 
     One that crashes after a while (out of memory, an error below Python) is started again, and pages connect to it by
     themselves.

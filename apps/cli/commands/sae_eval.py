@@ -55,7 +55,7 @@ class EvaluateSAE(OtherInputs):
     address: str | None = None
     """Where it reads, model/layer, if its file does not say."""
     labels: Literal["auto", "order", "none"] = "auto"
-    """The right classes: told by the images' names or manifest, in order (one image per class), or unknown."""
+    """The right classes: by the images' names or manifest, in order (one image per class), or unknown."""
 
     def run(self, session: Session) -> CommandResult:
         """The figures, on each set of images."""

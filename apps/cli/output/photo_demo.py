@@ -35,7 +35,7 @@ WIDTH, RANDOM, TRACED, OTHERS = 6, 20, 75, 300
 
 @dataclass(frozen=True)
 class Photographs:
-    """What the story is told on.
+    """The photographs of the demo.
 
     Attributes:
         cars, others: photographs of cars, and of other things.
@@ -93,7 +93,7 @@ def open_photographs(cars: Path | None, others: Path | None, parts: Path | None,
     return Photographs(open_images(of_cars), plain, annotated)
 
 
-def tell(
+def car_stories(
     session: Session,
     model: Model,
     photographs: Photographs,
@@ -209,7 +209,7 @@ def result_of(
     """What the command prints and writes.
 
     Args:
-        session, model, photographs, seed: as for `tell`.
+        session, model, photographs, seed: as for `car_stories`.
         stories: the units, the best first.
         steps: of the visualizations in the reports; 0 for none.
     """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 BATCH = 2
-"""Images in the pass: with one, an axis of the images could not be told from any other axis of length one."""
+"""Images in the pass: with one, the axis of the images would look like any other axis of length one."""
 
 
 @dataclass(eq=False)

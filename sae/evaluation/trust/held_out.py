@@ -74,7 +74,7 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, dictionary: Dictionary) -> dict[str, float]:
-        """Metric -> value of a dictionary, NaN of what cannot be told from these images; see `METRICS`."""
+        """Metric -> value of a dictionary, NaN where these images do not give it; see `METRICS`."""
         flat = self.maps.flatten(0, 2)
         latents = torch.cat([dictionary.encode(rows) for rows in torch.split(flat, _ROWS)])
         again = torch.cat([dictionary.decode(rows) for rows in torch.split(latents, _ROWS)])

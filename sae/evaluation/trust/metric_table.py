@@ -91,7 +91,7 @@ class MetricTable(Result):
         return [row.values[metric] for row in self.rows if row.kind == kind and row.layer == layer]
 
     def mean(self, metric: str, kind: str) -> float:
-        """Mean of a metric over layers and seeds, where it can be told; NaN where it cannot."""
+        """Mean of a metric over layers and seeds, of those that have it; NaN where none has."""
         values = [v for layer in self.layers for v in self.values(metric, kind, layer) if v == v]
         return sum(values) / len(values) if values else float("nan")
 
@@ -100,11 +100,11 @@ class MetricTable(Result):
 
         Args:
             metric: of `METRICS`; control: of `CONTROLS`.
-            layer: one layer (default: the mean over the layers in which it can be told, within each of which all seeds
+            layer: one layer (default: the mean over the layers that have it, within each of which all seeds
                 are compared with all).
 
         Returns:
-            NaN where the metric cannot be told of both.
+            NaN where one of the two does not have the metric.
         """
         one_of("control", control, CONTROLS, error=SAEError)
         if layer is None:
@@ -130,7 +130,7 @@ class MetricTable(Result):
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Everything as JSON; a value that cannot be told is null."""
+        """Everything as JSON; NaN is null."""
 
         def or_null(value: Any) -> Any:
             return None if isinstance(value, float) and value != value else value

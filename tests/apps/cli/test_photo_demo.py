@@ -11,7 +11,7 @@ from rich.console import Console
 
 import circuits
 from apps.cli.common import Session
-from apps.cli.output.photo_demo import Photographs, UnitStory, result_of, tell
+from apps.cli.output.photo_demo import Photographs, UnitStory, car_stories, result_of
 from apps.cli.output.photo_story import PartLoss, Story, centroid, elsewhere, filled, occlusions, part_losses
 from circuits.common.statistics import Estimate
 from tests.apps.terminal import Cli, is_refused
@@ -33,7 +33,7 @@ def photographs() -> Photographs:
 @pytest.fixture(scope="module")
 def stories(photographs: Photographs) -> list[UnitStory]:
     model = circuits.load("scenes")
-    return tell(Session("circuits demo"), model, photographs, layers=LAYERS, parts=PARTS, units=1)
+    return car_stories(Session("circuits demo"), model, photographs, layers=LAYERS, parts=PARTS, units=1)
 
 
 def test_drawn_cars_have_their_parts_named_and_used(stories: list[UnitStory]) -> None:
@@ -118,7 +118,7 @@ def test_without_outlines_parents_have_no_names(photographs: Photographs) -> Non
         return images.spread(16)
 
     bare = Photographs(few(photographs.cars), few(photographs.others), None)
-    (story,) = tell(Session("circuits demo"), circuits.load("scenes"), bare, layers=LAYERS, units=1)
+    (story,) = car_stories(Session("circuits demo"), circuits.load("scenes"), bare, layers=LAYERS, units=1)
     assert story.losses == [] and "part" not in story.parents[0] and story.circuit.score is not None
 
 

@@ -43,12 +43,12 @@ def _weights(weights: NeighborWeights, sheet: Sheet) -> Markup:
     digits = decimals([w.weight for w in weights.rows])
     rows = [
         (
-            thumb(wire.unit, sheet),
-            kernel_svg(wire.kernel, scale, _KERNEL, f"{short(wire.unit)} kernel"),
-            short(wire.unit),
-            f"{minus(f'{wire.weight:+.{digits}f}')}, {100 * wire.share:.2g} %",
-            kernel_effect(wire.kernel),
+            thumb(neighbor.unit, sheet),
+            kernel_svg(neighbor.kernel, scale, _KERNEL, f"{short(neighbor.unit)} kernel"),
+            short(neighbor.unit),
+            f"{minus(f'{neighbor.weight:+.{digits}f}')}, {100 * neighbor.share:.2g} %",
+            kernel_effect(neighbor.kernel),
         )
-        for wire in weights.rows
+        for neighbor in weights.rows
     ]
     return render("sections/weights.html", rows=rows)
