@@ -70,11 +70,11 @@ def part_grid(model: Model, layer: str, images: Any) -> PartGrid:
     _, base = _space(model, layer)
     dataset = open_images(images)
     names = part_names(dataset)
-    shown = [{part.name for part in annotation.parts} for annotation in dataset.annotations or ()]
+    parts_by_image = [{part.name for part in annotation.parts} for annotation in dataset.annotations or ()]
     return PartGrid(
         tuple(names),
         torch.stack([_on_grid(dataset, i, names, model, base) for i in range(len(dataset))]),
-        torch.tensor([[name in parts for name in names] for parts in shown], dtype=torch.bool),
+        torch.tensor([[name in parts for name in names] for parts in parts_by_image], dtype=torch.bool),
     )
 
 
