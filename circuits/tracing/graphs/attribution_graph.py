@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.common.examples import Example, StoredExample, read_example
+from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
 from circuits.tracing.circuit import Circuit, CircuitDiff, Edge, Node, Rest
 from zoo.common.checks import whole_number
-from zoo.common.reading import Count
+from zoo.common.reading import Count, read_as
 from zoo.common.results import Result, plain, remember
 from zoo.common.stored import Stored
 
@@ -78,14 +78,8 @@ class _StoredNode(TypedDict):
     activation: float
     influence: float
     count: Count
-    examples: list[StoredExample]
+    examples: list[Example]
     label: str | None
-
-
-class _StoredEdge(TypedDict):
-    source: str
-    target: str
-    weight: float
 
 
 class _Document(TypedDict):
@@ -93,7 +87,7 @@ class _Document(TypedDict):
     model: str
     layers: list[str]
     nodes: list[_StoredNode]
-    edges: list[_StoredEdge]
+    edges: list[GraphEdge]
     completeness: float
     replacement: float | None
     unexplained: float
@@ -341,9 +335,7 @@ class AttributionGraph(Result):
         if data is None:
             raise FILES.missing(path)
         with FILES.parsing(path):
-            nodes = tuple(
-                GraphNode(**{**node, "examples": tuple(map(read_example, node["examples"]))}) for node in data["nodes"]
-            )
+            nodes = tuple(read_as(node, GraphNode) for node in data["nodes"])
             index = {node.unit: i for i, node in enumerate(nodes)}
             weights = np.zeros((len(nodes), len(nodes)))
             for edge in data["edges"]:
