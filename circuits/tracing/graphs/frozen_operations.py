@@ -51,7 +51,6 @@ _POOLS: dict[Any, Any] = {
 }  # fmt: skip
 """Max pools, each with the function that also gives the places that it takes."""
 _PRODUCTS = ("mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__")
-_ATTENTION = F.multi_head_attention_forward
 
 
 class FrozenOperations(TorchFunctionMode):
@@ -116,7 +115,7 @@ class FrozenOperations(TorchFunctionMode):
             or func in _NORMS
             or func is F.local_response_norm
             or func in MAXIMUM_FUNCTIONS
-            or func in (F.scaled_dot_product_attention, _ATTENTION)
+            or func in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
         )
 
     def _step(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
@@ -139,11 +138,8 @@ class FrozenOperations(TorchFunctionMode):
             return _tangent(func, x, *rest)
         if func is F.local_response_norm or rectifies(func, args, kwargs):
             return _scaled(func, x, *rest)
-        if func is _ATTENTION:
-            raise GraphError(
-                "nn.MultiheadAttention is attention in one piece, whose pattern cannot be held: build the network with "
-                "an explicit softmax or F.scaled_dot_product_attention, or take layers after it"
-            )
+        if func is F.multi_head_attention_forward:
+            return _multi_head(args, kwargs)
         if isinstance(x, Tensor) and x.requires_grad:
             raise GraphError(
                 f"the network takes a maximum, or chooses by size, by {func.__name__}, which is not held at an image: "
@@ -242,6 +238,34 @@ def _attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
     if len(args) < 3:
         raise GraphError("scaled_dot_product_attention is held where query, key and value are given by position")
     return lambda _query, _key, value, *_: held @ value
+
+
+def _multi_head(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+    """`nn.MultiheadAttention`: what values are made of each token, moved by the pattern."""
+
+    def given(
+        query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any,
+        in_proj_bias: Any, bias_k: Any, bias_v: Any, add_zero_attn: bool, dropout_p: float, *output: Any,
+        use_separate_proj_weight: bool = False, static_k: Any = None, static_v: Any = None, **_: Any,
+    ) -> tuple[int, Any, Any, Any]:  # fmt: skip
+        unusual = (bias_k, bias_v, static_k, static_v)
+        if query.ndim != 3 or add_zero_attn or use_separate_proj_weight or any(v is not None for v in unusual):
+            raise GraphError("attention with biases of keys, projections apart, or without a batch is not held")
+        return num_heads, in_proj_weight.chunk(3)[2], in_proj_bias, output
+
+    heads, weight, bias, output = given(*args, **kwargs)
+    detached = [a.detach() if isinstance(a, Tensor) else a for a in args]
+    function: Any = F.multi_head_attention_forward
+    pattern: Tensor = function(*detached, **{**kwargs, "need_weights": True, "average_attn_weights": False})[1]
+    shift = None if bias is None else bias.chunk(3)[2]
+
+    def apply(_query: Tensor, _key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        tokens, images, width = value.shape
+        rows = F.linear(value, weight, shift).view(tokens, images, heads, width // heads).permute(1, 2, 0, 3)
+        mixed = (pattern @ rows).permute(2, 0, 1, 3).reshape(-1, images, width)
+        return F.linear(mixed, *output[:2]), pattern
+
+    return apply
 
 
 def _layer_norm(

@@ -144,10 +144,13 @@ def _sources(model: Model, target: Target, layers: Sequence[str] | str | None) -
     """
     if layers is None:
         assert target.layer is not None
-        names, order = [f"{layer}~{name}" for layer, name in model.bases], list(model.layers)
-        before = [n for n in model.trunk if order.index(n) < order.index(target.layer)]
-        layers = [n for n in names if order.index(n.partition("~")[0]) < order.index(target.layer)]
-        layers = layers or before[-DEFAULT_LAYERS:]
+        order = list(model.layers)
+        attached = [(layer, name) for layer, name in model.bases if order.index(layer) < order.index(target.layer)]
+        layers, at = [f"{layer}~{name}" for layer, name in attached], model.before(target.layer)
+        if not attached:
+            while at is not None and len(layers) < DEFAULT_LAYERS:
+                layers.append(at)
+                at = model.before(at)
     sources = [source_of(model, name) for name in source_layers(model, target, layers)]
     twice = [b.name for a, b in zip(sources, sources[1:], strict=False) if a.layer == b.layer]
     if twice:

@@ -167,6 +167,7 @@ class Everything(nn.Module):
         self.first = nn.Conv2d(8, 8, 3, padding=1)
         self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
         self.norm, self.qkv = nn.LayerNorm(8), nn.Linear(8, 24)
+        self.heads = nn.MultiheadAttention(8, 2, batch_first=True)
         self.last = nn.Linear(24, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,7 +178,8 @@ class Everything(nn.Module):
         tokens = self.norm(x.flatten(2).transpose(1, 2))
         q, k, v = self.qkv(tokens).chunk(3, dim=-1)
         pattern = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1)
-        mixed = pattern @ v + F.scaled_dot_product_attention(q, k, v)
+        tokens = tokens + self.heads(tokens, tokens, tokens, need_weights=False)[0]
+        mixed = tokens + pattern @ v + F.scaled_dot_product_attention(q, k, v)
         ends = [F.softplus(mixed).mean(1), torch.tanh(mixed).amax(1), F.adaptive_max_pool2d(x, 1).flatten(1)]
         return self.last(torch.cat(ends, 1))
 
