@@ -176,8 +176,12 @@ def follow_pickers(page: str) -> None:
     if address is None:
         return
     is_layer = ":" not in address.rpartition("/")[2]
-    if page in ("unit", "circuit", "layer", "image", "steering"):
-        same = page if page in ("image", "circuit", "steering") or is_layer == (page == "layer") else ""
+    if page in ("unit", "circuit", "layer", "image", "steering", "compare", "atlas"):
+        same = (
+            page
+            if page in ("image", "circuit", "steering", "compare", "atlas") or is_layer == (page == "layer")
+            else ""
+        )
     else:
         same = ""
     links.go(same or ("layer" if is_layer else "unit"), unit=address)
@@ -218,6 +222,8 @@ def header(
                     links.go(page, keep=("examples", "crop", "by", *links.TOUR), unit=unit)
         if page in ("unit", "circuit") and view and st.button("Steer", key="steer", type="tertiary"):
             links.go("steering", unit=view["unit"])
+        if page == "unit" and view and st.button("Compare", key="compare", type="tertiary"):
+            links.go("compare", unit=view["unit"])
         copy_link(links.path_of(page, st.query_params.to_dict() | (view or {})))
         if python:
             with st.popover("Python", icon=":material/code:"):

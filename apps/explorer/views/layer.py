@@ -12,8 +12,8 @@ from apps.explorer import page_frame
 from apps.explorer.components.choose import pick
 from apps.explorer.components.gallery import gallery
 from apps.explorer.pages import Entry
-from apps.explorer.panes import wall
 from apps.explorer.panes.crops import decoded
+from apps.explorer.panes.layer import wall
 from apps.explorer.server.security import checked_text, guarded
 from apps.explorer.session import state
 from apps.explorer.session.exports import Export

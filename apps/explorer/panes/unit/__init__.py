@@ -8,6 +8,7 @@ from apps.explorer.panes.unit import (
     polysemanticity as polysemanticity,
     script as script,
     similar_units as similar_units,
+    summary as summary,
     tuning as tuning,
     weights as weights,
 )
