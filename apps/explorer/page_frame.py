@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from apps.explorer import tours
+from apps.explorer import scan_tours, tours
 from apps.explorer.components.choose import follow
 from apps.explorer.components.copy_link import copy_link
 from apps.explorer.pages import PAGES
@@ -208,7 +208,7 @@ def header(
         neighbors: addresses of the units before and after, for "Previous" and "Next" (keys P and N).
     """
     st.set_page_config(page_title=_tab(page, title, view or {}))
-    tours.banner()
+    tours.banner(_scan_tours)
     left, right = st.columns([5, 6], vertical_alignment="bottom", gap="small")
     with left:
         st.subheader(plain(title, 120), anchor=False)
@@ -232,6 +232,11 @@ def header(
         if export is not None:
             with st.popover("Export", icon=":material/download:"):
                 exports.buttons(export)
+
+
+def _scan_tours() -> Mapping[str, tours.Tour]:
+    at = _located()
+    return {} if at is None else scan_tours.tours_of(at)
 
 
 def _tab(page: str, title: str, view: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -145,9 +145,14 @@ def start(tour: Tour, number: int = 1) -> None:
     links.go(step.page, **dict(step.params), tour=tour.name, step=number)
 
 
-def banner() -> None:
-    """The step of the tour that the address names; nothing without a tour."""
-    tour = TOURS.get(st.query_params.get("tour", ""))
+def banner(others: Callable[[], Mapping[str, Tour]]) -> None:
+    """The step of the tour that the address names; nothing without a tour.
+
+    Args:
+        others: gives the tours that are not in `TOURS`, by name.
+    """
+    name = st.query_params.get("tour", "")
+    tour = TOURS.get(name) or (others().get(name) if name else None)
     number_text = st.query_params.get("step", "1")
     if tour is None or not (
         number_text.isascii() and number_text.isdigit() and 1 <= int(number_text) <= len(tour.steps)

@@ -14,7 +14,35 @@ const unitLink = (row, kind, setTriggerValue) => {
     event.preventDefault();
     setTriggerValue("open", row.unit);
   };
+  preview(link, row.src, [row.unit, row.label || row.name]);
   return link;
+};
+// Under the pointer, or when the keyboard reaches it, a link of a unit shows its image large, with its address and label.
+const preview = (link, src, lines) => {
+  if (!src) return;
+  let card = null;
+  const hide = () => {
+    if (card) card.remove();
+    card = null;
+  };
+  const show = () => {
+    hide();
+    card = element("span", "unit-preview");
+    card.setAttribute("aria-hidden", "true");  // the link itself says the same
+    const image = loadedImage(src, "", "large");
+    card.append(image, ...lines.filter(Boolean).map((line) => element("span", "line", line)));
+    link.append(card);
+    const at = link.getBoundingClientRect(), side = 212;
+    const left = at.right + 8 + side <= innerWidth ? at.right + 8 : Math.max(4, at.left - side - 8);
+    card.style.left = left + "px";
+    card.style.top = Math.max(4, Math.min(at.top, innerHeight - card.offsetHeight - 4)) + "px";
+  };
+  link.addEventListener("pointerenter", (event) => { if (event.pointerType !== "touch") show(); });
+  link.addEventListener("pointerleave", hide);
+  link.addEventListener("focus", () => { if (link.matches(":focus-visible")) show(); });
+  link.addEventListener("blur", hide);
+  link.addEventListener("click", hide);
+  link.addEventListener("wheel", hide, { passive: true });
 };
 const loadedImage = (src, alt, kind) => {
   const image = element("img", kind);

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import streamlit as st
 
-from apps.explorer import page_frame, tours
+from apps.explorer import page_frame, scan_tours, tours
 from apps.explorer.components.gallery import gallery, tile
 from apps.explorer.pages import Entry
 from apps.explorer.server.security import guarded, plain
@@ -14,6 +16,8 @@ from circuits.dataset.scan_store import models_in
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 
+MOST = 3
+"""Models whose own tours are shown."""
 PAGE = Entry("Home", ":material/home:", "what is loaded, and three guided tours", order=0)
 
 
@@ -25,26 +29,36 @@ def main() -> None:
         python=f"import circuits\n\n{state.loading_code_of(at)}\nprint(list(model.layers))\n",
     )  # fmt: skip
     st.markdown("##### Guided tours")
-    for column, tour in zip(st.columns(len(tours.TOURS), gap="medium"), tours.TOURS.values(), strict=True):
-        with column, st.container(border=True, height="stretch", key=f"tour-{tour.name}"), guarded():
-            _tour(tour)
+    _tours(tours.TOURS.values(), "")
+    for name in [n for n in state.models(at.settings) if n not in {tour.model for tour in tours.TOURS.values()}][:MOST]:
+        with guarded():
+            own = scan_tours.tours_of(state.locate(str(state.default_unit_of(name))))
+            if own:
+                st.markdown(f"##### {plain(f'Tours of {name}, from its scan')}")
+                _tours(own.values(), f"{name}-")
     with guarded():
         _loaded(at)
     with guarded():
         _newest(at)
 
 
-def _tour(tour: tours.Tour) -> None:
+def _tours(those: Collection[tours.Tour], key: str) -> None:
+    for column, tour in zip(st.columns(max(3, len(those)), gap="medium"), those, strict=False):
+        with column, st.container(border=True, height="stretch", key=f"tour-{key}{tour.name}"), guarded():
+            _tour(tour, key)
+
+
+def _tour(tour: tours.Tour, key: str) -> None:
     at = state.locate(f"{tour.model}/{tour.icon}")
     image_column, text_column = st.columns([2, 5], vertical_alignment="center")
     with image_column:
         src = state.thumb_of(at, at.unit)
-        gallery([tile(str(at.unit), src, alt=at.unit.short)], f"tour-icon-{tour.name}", size=72, label=tour.title)
+        gallery([tile(str(at.unit), src, alt=at.unit.short)], f"tour-icon-{key}{tour.name}", size=72, label=tour.title)
     text_column.markdown(f"**{plain(tour.title)}**")
-    text_column.caption(plain(tour.about))
+    text_column.caption(plain(tour.about, 500))
     if at.scan is None:
         st.caption(plain(f"A tour of {tour.model}, which is not scanned yet. The command is below."))
-    elif st.button("Start", key=f"begin-{tour.name}", type="primary", width="stretch"):
+    elif st.button("Start", key=f"begin-{key}{tour.name}", type="primary", width="stretch"):
         tours.start(tour)
 
 

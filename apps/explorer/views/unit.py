@@ -90,6 +90,8 @@ def _section(at: Location, scanned: UnitScan | None, section: str) -> None:
         panes.polysemanticity.show(at, scanned)
     else:
         panes.label_form.show(at)
+        st.markdown("##### Collections")
+        panes.collect.show(at)
 
 
 def _about(at: Location, scanned: UnitScan | None) -> str:

@@ -16,7 +16,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     } else {
       box = element("div", kind);
     }
-    box.title = tile.alt;
+    if (tile.unit === null || !tile.src) box.title = tile.alt;  // the link of a unit has a preview
     box.append(tile.src ? loadedImage(tile.src, tile.alt, "image") : element("span", "image none", tile.alt));
     if (tile.name) box.append(element("span", "name", tile.name));
     if (tile.note) box.append(element("span", "note", tile.note));

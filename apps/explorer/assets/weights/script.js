@@ -3,7 +3,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     const box = element("div", "weight"), connection = element("div", "connection"), text = element("div", "text");
     const title = row.address + (row.label ? ": " + row.label : "");
     const other = unitLink(row, "", setTriggerValue), name = unitLink(row, "name", setTriggerValue);
-    other.title = name.title = title;
+    if (!row.src) other.title = name.title = title;  // else there is a preview
     other.append(unitImage(row.src, row.address));
     const own = unitImage(data.own, data.name, "own");
     const kernel = loadedImage(row.kernel, "kernel: " + row.effect, "kernel sharp");

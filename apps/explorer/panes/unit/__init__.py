@@ -1,6 +1,7 @@
 """The parts of the unit page."""
 
 from apps.explorer.panes.unit import (
+    collect as collect,
     contributions as contributions,
     examples as examples,
     feature_visualization as feature_visualization,

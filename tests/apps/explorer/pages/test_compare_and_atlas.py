@@ -60,7 +60,9 @@ def test_two_units_stand_side_by_side_and_a_click_compares_with_another(opened: 
 def atlas_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("atlases") / "mixed4a"
     model = circuits.load("scenes")
-    circuits.activation_atlas(model, "mixed4a", IMAGES, grid=3, steps=1, size=16, classes=2, controls=False, store=folder)
+    circuits.activation_atlas(
+        model, "mixed4a", IMAGES, grid=3, steps=1, size=16, classes=2, controls=False, store=folder
+    )
     return folder
 
 
