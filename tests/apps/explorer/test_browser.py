@@ -473,6 +473,9 @@ def test_a_killed_server_leaves_store_and_labels_whole(browser: Any, made_store:
     finally:
         process.kill()
         process.wait()
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('[data-testid=stApp]'), '::after').content.includes('does not answer')"
+    )
     assert Labels(store).names("scenes")["scenes/mixed3b:46"] == "window"
     from apps.explorer.server.jobs import Jobs
     from circuits.dataset.scan_results import read_scan

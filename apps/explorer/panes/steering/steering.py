@@ -29,7 +29,7 @@ from sae.steering import Maxima, inspect
 
 CHANGED, SUGGESTED = 6, 14
 OVER = {"this": "This image", "some": "24 images"}
-SOME, SIDE = 24, 250
+SOME, SIDE, MAP = 24, 250, 108
 
 
 def edits_of_address(at: Location, site: SteeringSite) -> Edits:
@@ -99,9 +99,11 @@ def _maps(site: SteeringSite, pixels: crops.Crop, latent: int, comparison: Compa
     titles = (f"{site.space}:{latent} before", "after", "change of all units")
     maps = (before / most, after / most, comparison.change / (float(comparison.change.max()) or 1.0))
     notes = (f"{before.max():.3g}", f"{after.max():.3g}", f"{100 * float(comparison.change.max()):.0f} %")
-    for column, title, values, note in zip(st.columns(3, gap="small"), titles, maps, notes, strict=True):
-        column.image(crop_panes.heatmap(pixels, values), width="stretch", alt=title)
-        column.caption(minus(f"{title}, maximum {note}"))
+    row = st.container(horizontal=True, gap="small")  # beside each other also on a phone, where columns are stacked
+    for title, values, note in zip(titles, maps, notes, strict=True):
+        with row.container(width=MAP, gap="small"):
+            st.image(crop_panes.heatmap(pixels, values), width="stretch", alt=title)
+            st.caption(minus(f"{title}, maximum {note}"))
 
 
 def suggested(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage, peaks: Maxima) -> None:
