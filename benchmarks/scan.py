@@ -11,6 +11,7 @@ import argparse
 import os
 import resource
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -51,9 +52,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as store:
                 circuits.scan(model, images, store, layers=layers, batch_size=BATCH)
 
-        seconds = in_turn({"plain forward": plain, "scan, decoding and writing included": ours}, options.rounds)
+        seconds = in_turn(
+            {"plain forward": plain, "scan, decoding and writing included": ours}, options.rounds, time.process_time
+        )
         name = "all layers" if layers is None else layers[0]
-        report(f"{name} on {len(images)} photographs, median of {options.rounds}", seconds, "plain forward")
+        report(
+            f"{name} on {len(images)} photographs, CPU-seconds, median of {options.rounds}", seconds, "plain forward"
+        )
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
 
 

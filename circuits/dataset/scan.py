@@ -61,7 +61,8 @@ logger = logging.getLogger(__name__)
 BATCHES = 8
 """Batches of a chunk."""
 _SAVE_EVERY = 10.0
-"""Seconds of work that a killed scan loses at most, besides the chunk it was in."""
+"""Seconds of work that a killed scan loses at most, besides the chunk it was in and what writes its result."""
+_PARTIAL_FILE = "rank-{}.safetensors"
 
 
 def scan(
@@ -126,10 +127,10 @@ def scan(
                 return Scan(folder)
             with ThreadPool() as pool:
                 work = _Work(model, dataset, sites, chosen, batch_size, workers, folder, identity, pool, progress)
-                waited = work.run(ranks)
+                waited, own = work.run(ranks)
             ranks.wait()
             if ranks.first:
-                _finish(model, folder, identity, sites, chosen, dataset)
+                _finish(model, folder, identity, sites, chosen, dataset, own)
             ranks.wait()
     return Scan(folder, waited=waited, seconds=time.perf_counter() - begun)
 
@@ -267,9 +268,13 @@ class _Work:
     pool: ThreadPool
     progress: Progress
 
-    def run(self, ranks: _Ranks) -> float:
-        """Measure the chunks that no process has measured yet; returns the seconds spent waiting for images."""
-        path = self.folder / PARTIAL / f"rank-{ranks.rank}.safetensors"
+    def run(self, ranks: _Ranks) -> tuple[float, dict[str, Tally]]:
+        """Measure the chunks that no process has measured yet.
+
+        Returns the seconds spent waiting for images, and the tallies of all that this process has measured. They are in
+        its file, too, where other processes share the scan.
+        """
+        path = self.folder / PARTIAL / _PARTIAL_FILE.format(ranks.rank)
         tallies = new_tallies(self.sites, self.plan)
         done = _resume(path, tallies)
         counted = {
@@ -290,10 +295,11 @@ class _Work:
                     waited, before = waited + seconds, before + count
                     report(before, total)
                 done.append(chunk)
-                if time.perf_counter() - saved > _SAVE_EVERY or chunk == remaining[-1]:
+                others_wait = ranks.world > 1 and chunk == remaining[-1]
+                if time.perf_counter() - saved > _SAVE_EVERY or others_wait:
                     _save(path, tallies, {"asked": self.identity, "done": sorted(done)})
                     saved = time.perf_counter()
-        return waited
+        return waited, tallies
 
     def _chunk(self, indices: range, tallies: dict[str, Tally]) -> Iterator[tuple[float, int]]:
         began = time.perf_counter()
@@ -346,15 +352,17 @@ def _finish(
     sites: Sequence[Site],
     plan: Plan,
     dataset: Images,
+    own: dict[str, Tally],
 ) -> None:
     """Put together what all processes counted, write it aside, and let it take the place of the scan before."""
     partial = sorted((folder / PARTIAL).glob("*.safetensors"))
+    others = [path for path in partial if path.name != _PARTIAL_FILE.format(0)]
     aside = folder / NEXT
     shutil.rmtree(aside, ignore_errors=True)
     files: dict[str, str] = {}
     for site in sites:
-        tally = new_tallies([site], plan)[site.name]
-        for path in partial:
+        tally = own[site.name]
+        for path in others:
             part = new_tallies([site], plan)[site.name]
             part.load(SCANS.read_tensors(path, prefix=f"{site.name}/", framework="numpy", expected=part.expected()))
             tally.merge(part)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import circuits
 from circuits import InputSpec
-from circuits.dataset import scan as scanning, scan_store
+from circuits.dataset import scan as scanning, scan_store, streaming_statistics
 from circuits.dataset.scan import scan
 from circuits.dataset.scan_results import Scan, read_scan
 from circuits.dataset.scan_store import StoreError
@@ -106,6 +106,24 @@ def test_histogram_counts_every_position_where_it_belongs(found: Scan, responses
     assert (np.diff(one.edges) > 0).all()
     counts, _ = np.histogram(responses[:, unit], bins=one.edges)
     np.testing.assert_array_equal(counts, one.counts)
+
+
+def test_maps_are_measured_in_parts_as_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = torch.Generator().manual_seed(0)
+    flat = torch.randint(-4, 5, (3, 5, 40), generator=random) * torch.tensor(0.75)  # many equal ones, and zeros
+    flat[1, 2], flat[0, 0, ::2] = -0.0, -1e-20
+    monkeypatch.setattr(streaming_statistics, "_CACHED", 90)
+    measured = streaming_statistics._measure_rows(flat)
+    values = flat.numpy()
+    for name, extreme in (("high", "max"), ("low", "min")):
+        np.testing.assert_array_equal(measured[name].numpy(), getattr(values, extreme)(axis=2))
+        np.testing.assert_array_equal(measured[f"{name}_at"].numpy(), getattr(values, f"arg{extreme}")(axis=2))
+    assert torch.equal(measured["sums"], flat.clamp_min(0).sum(dim=2))
+    ends = streaming_statistics.edges()
+    for unit in range(5):
+        for sign in range(2):
+            sizes = np.abs(values[:, unit][np.signbit(values[:, unit]) == sign])
+            np.testing.assert_array_equal(measured["counts"][unit, sign].numpy(), np.histogram(sizes, ends)[0])
 
 
 @pytest.mark.parametrize("unit", range(6))
@@ -252,7 +270,7 @@ def test_a_scan_killed_while_it_is_put_together_ends_with_the_same_bytes(
 _SCRIPT = """
 import sys, circuits
 from circuits.dataset import scan as scanning
-from circuits.dataset import scan_store
+from circuits.dataset import scan_store, streaming_statistics
 from circuits.dataset.streaming_statistics import Plan
 scanning._SAVE_EVERY = 0.0
 model = circuits.load("scenes")
@@ -424,6 +442,7 @@ def test_a_half_done_scan_is_not_continued_with_other_pictures(
     model: circuits.Model, pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(scanning, "_SAVE_EVERY", 0.0)
         patch.setattr(scanning, "_finish", lambda *a: (_ for _ in ()).throw(_Killed()))
         scan(model, pictures, tmp_path, plan=PLAN)
     with pytest.raises(StoreError, match="other images"):
