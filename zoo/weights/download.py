@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,23 +63,37 @@ class _InTime(http.client.HTTPConnection):
         with contextlib.suppress(OSError):
             handle.shutdown(socket.SHUT_RDWR)  # whoever waits for a byte of it wakes up
 
+    def connect(self) -> None:
+        """Connect, with a proxy's answer and TLS.
+
+        Raises:
+            TimeoutError: that took too long.
+        """
+        with self._in_time():
+            super().connect()
+
     def getresponse(self) -> http.client.HTTPResponse:
         """The answer, its headers read.
 
         Raises:
             TimeoutError: they did not come in time.
         """
-        late = TimeoutError(f"no answer within {self.timeout:g} seconds")
-        try:
+        with self._in_time():
             answer = super().getresponse()
+            if self._late:  # headers that break off count as whole there
+                answer.close()
+                raise ConnectionAbortedError
+        return answer
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Whatever breaks because the time is over is a time-out."""
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             if self._late:
-                raise late from error
+                raise TimeoutError(f"no answer within {self.timeout:g} seconds") from error
             raise
-        if self._late:  # headers that break off count as whole there
-            answer.close()
-            raise late
-        return answer
 
     def close(self) -> None:
         """Also the end of waiting: urllib closes a connection once the headers are there, or did not come."""
