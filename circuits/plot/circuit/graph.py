@@ -24,7 +24,7 @@ from circuits.plot.circuit.graph_layout import (
     layout,
 )
 from circuits.plot.drawing import canvas, crops, palette
-from circuits.plot.drawing.wording import number, short
+from circuits.plot.drawing.wording import counted, number, short
 from circuits.tracing.circuit import Circuit
 
 NO_CROPS: Mapping[str, list[crops.Crop]] = {}
@@ -124,7 +124,7 @@ def rest_text(placed: PlacedRest) -> str:
     count = placed.rest.count
     if count == 0 and placed.rest.error is not None:
         return "left over by the latents" if placed.box.width > 165 else "left over"
-    return "1 other unit" if count == 1 else f"{count} other units" if placed.box.width > 165 else f"{count} others"
+    return counted(count, "other unit") if count == 1 or placed.box.width > 165 else f"{count} others"
 
 
 def _legend(axes: Axes, placed: Layout) -> None:

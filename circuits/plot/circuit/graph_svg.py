@@ -13,7 +13,7 @@ from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.canvas import Box, fitted
 from circuits.plot.drawing.html_page import cropped, join, tag
 from circuits.plot.drawing.svg import anchor, numbers, sign_class
-from circuits.plot.drawing.wording import edge_effect, name_of, number, short
+from circuits.plot.drawing.wording import counted, edge_effect, name_of, number, short
 from circuits.tracing.circuit import Circuit
 
 
@@ -124,7 +124,7 @@ def _node(placed: PlacedNode, images: crops.Crops, visualization: crops.Crop | N
 def _rest(placed: PlacedRest) -> Markup:
     box, rest = placed.box, placed.rest
     y = box.middle + 4
-    about = f"{rest.count} units not shown add up to {rest.strength:+.4g}"
+    about = f"{counted(rest.count, 'unit')} not shown, with a sum of {rest.strength:+.4g}"
     if rest.count == 0 and rest.error is not None:
         about = f"what the latents do not reconstruct contributes {rest.strength:+.4g}"
     return tag(

@@ -13,7 +13,7 @@ from circuits.plot.circuit.graph_svg import graph_svg
 from circuits.plot.circuit.unit_cards import UnitCards, exact
 from circuits.plot.drawing import crops, html_page
 from circuits.plot.drawing.svg import anchor, diverging_bar, histogram_svg
-from circuits.plot.drawing.wording import circuit_reading, decimals, held_at, minus, name_of, short
+from circuits.plot.drawing.wording import circuit_reading, counted, decimals, held_at, minus, name_of, short
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.circuit_score import Score
 
@@ -82,7 +82,7 @@ def _facts(circuit: Circuit) -> list[tuple[str, Any]]:
     name = images.get("name", "") if isinstance(images, Mapping) else images
     return [
         ("model", circuit.model),
-        ("images", f"{name} ({count} images)" if name and count is not None else str(name)),
+        ("images", f"{name} ({counted(count, 'image')})" if name and count is not None else str(name)),
         ("layers", " ← ".join(circuit.layers)),
         ("ranked by", _RANKED.get(circuit.by, circuit.by)),
         *_counted_from(origin),
@@ -96,7 +96,7 @@ def _counted_from(origin: Mapping[str, Any]) -> list[tuple[str, str]]:
     baseline, ranked = origin.get("baseline"), origin.get("n_ranked")
     if baseline in (None, "zero"):
         return []
-    images = "" if ranked is None else f", of {ranked} images"
+    images = "" if ranked is None else f", of {counted(ranked, 'image')}"
     return [("counted from", f"{'mean of each unit' if baseline == 'mean' else baseline}{images}")]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from circuits.plot.drawing.wording import name_of
+from circuits.plot.drawing.wording import counted, name_of
 from circuits.tracing.circuit import Circuit, Edge, Rest
 
 
@@ -43,7 +43,7 @@ def bias_name(circuit: Circuit) -> str:
 def sum_steps(circuit: Circuit, rest: Rest) -> list[Step]:
     """The steps from nothing to the pre-activation of `rest.target`."""
     sources = [(name_of(circuit.node(edge.source)), edge.strength, edge) for edge in circuit.into(rest.target)]
-    others = "1 other unit" if rest.count == 1 else f"{rest.count} other units"
+    others = counted(rest.count, "other unit")
     terms = {bias_name(circuit): rest.bias, "remainder": rest.remainder}
     left_over = {} if rest.error is None else {"left over by the latents": rest.error}
     return running_steps(sources, others, rest.strength, rest.total, terms, rest.pre_activation, left_over)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuits.plot.drawing import palette
 from circuits.plot.drawing.crops import data_uri
 from circuits.plot.drawing.html_page import join, tag
-from circuits.plot.drawing.wording import minus, short
+from circuits.plot.drawing.wording import counted, minus, short
 
 CELLS = 81  # kernels up to this many weights are drawn cell by cell, each with its number
 
@@ -116,7 +116,9 @@ def histogram_svg(random: Sequence[float], value: float, text: str) -> Markup:
         if n:
             tall = n / most * (height - top)
             box = {"x": i * step + 0.5, "y": height - tall, "width": step - 1, "height": tall}
-            parts.append(tag("rect", tag("title", f"{n} random circuits"), class_="bar", **box))
+            beyond = minus(f" at {low:g} or below") if i == 0 and min(random) < low else ""
+            about = tag("title", counted(n, "random circuit") + beyond)
+            parts.append(tag("rect", about, class_="bar", **box))
     parts.append(tag("line", class_="axis", x1=0, x2=width, y1=height, y2=height))
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
         if low <= tick <= high:

@@ -213,7 +213,8 @@ def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """`1 unit`, `2 units`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
@@ -227,9 +228,9 @@ def circuit_reading(circuit: Circuit) -> str:
     source_layers = sorted({circuit.node(e.source).layer for e in edges})
     counts = []
     if plus:
-        counts.append(f"{_count(len(plus), 'unit')} that {'excites' if len(plus) == 1 else 'excite'} it")
+        counts.append(f"{counted(len(plus), 'unit')} that {'excites' if len(plus) == 1 else 'excite'} it")
     if minus:
-        counts.append(f"{_count(len(minus), 'unit')} that {'inhibits' if len(minus) == 1 else 'inhibit'} it")
+        counts.append(f"{counted(len(minus), 'unit')} that {'inhibits' if len(minus) == 1 else 'inhibit'} it")
     sentences = [f"{target} is shown with {_listed(counts)}, from {_listed(source_layers)}."]
     sentences += _by_position(circuit, plus, "Excited") + _by_position(circuit, minus, "Inhibited")
     sentences += _share(circuit) + sum_sentences(circuit) + _scores(circuit)
@@ -278,7 +279,7 @@ def sum_sentences(circuit: Circuit) -> list[str]:
     bent = [rest for rest in circuit.rest if rest.nonlinear >= MOSTLY]
     if bent:
         first = next((rest for rest in bent if rest.target == circuit.target), bent[0])
-        others = f" The same holds of {_count(len(bent) - 1, 'other unit')}." if len(bent) > 1 else ""
+        others = f" The same holds of {counted(len(bent) - 1, 'other unit')}." if len(bent) > 1 else ""
         sentences.append(
             f"Do not interpret the contributions to {short(first.target)}: what ReLUs and maxima in between change is "
             f"{number(first.remainder)} of its {number(first.pre_activation)}. Trace it through its bottlenecks "
@@ -303,7 +304,7 @@ def _ranked_warnings(circuit: Circuit) -> list[str]:
         if not rests:
             continue
         first = next((rest for rest in rests if rest.target == circuit.target), rests[0])
-        others = f" The same holds of {_count(len(rests) - 1, 'other unit')}." if len(rests) > 1 else ""
+        others = f" The same holds of {counted(len(rests) - 1, 'other unit')}." if len(rests) > 1 else ""
         if rests is bent and first.folded is not None:
             text = (
                 f"Do not interpret the kernels into {short(first.target)}: they pass ReLUs and maxima in between, "
@@ -332,7 +333,7 @@ def _scores(circuit: Circuit) -> list[str]:
     share = minus(f"{score.faithfulness:.2f}")
     text = (
         f"With every other unit of the source layers {held_at(score.baseline)}, the circuit retains {share} "
-        f"of the target's response (explained variance, {_count(score.n_images, 'image')})"
+        f"of the target's response (explained variance, {counted(score.n_images, 'image')})"
     )
     if score.n_random:
         chance = median(score.control_faithfulness)

@@ -407,6 +407,8 @@ def test_the_report_holds_command_code_sums_scores_and_origin() -> None:
         assert f"{edge.strength:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     assert "96 other units" in text and "ab" * 32 in text and "Faithfulness 0.81" in text
     assert "Above 100 % of 50 random circuits" in text
+    # the first bar holds what lies beyond the axis, too
+    assert "31 random circuits at \N{MINUS SIGN}1 or below" in text and not re.search(r"\b1 random circuits", text)
 
 
 def test_a_report_without_scores_says_so() -> None:

@@ -63,7 +63,8 @@ def _histogram(unit: UnitScan) -> Markup:
             continue
         kind = "on" if low + (i + 0.5) * step > 0 else "off"
         y, start, end = up(max(n, 1.4)), low + i * step, low + (i + 1) * step
-        about = tag("title", f"{number(start)} to {number(end)}: about {n:,.0f} positions")
+        positions = "1 position" if round(n) == 1 else f"{n:,.0f} positions"
+        about = tag("title", f"{number(start)} to {number(end)}: about {positions}")
         box = {"x": along(start) + 0.5, "y": y, "width": width / _BARS - 1, "height": bottom - y}
         parts.append(tag("rect", about, class_=f"bar {kind}", **box))
     parts.append(tag("line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom))
