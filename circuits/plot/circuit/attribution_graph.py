@@ -51,6 +51,7 @@ def attribution_graph_page(
         ],
         graph=graph_svg(circuit, images),
         scales=cards.scales,
+        scale_of="edges",
         score=None,
         pages={},
         home="",

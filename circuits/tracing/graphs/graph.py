@@ -310,7 +310,9 @@ class _Builder:
             others = int((layer.values != 0).sum()) - len(layer.chosen)
             nodes.append(table.node(layer.rest, f"{name}/{space}:rest", "rest", space, count=others))
             nodes.append(GraphNode(f"{name}/{space}:{ERROR}", "error", space, float(out[layer.error])))
-        label = class_of(self.model, self.target.name)
+        classes = [class_of(self.model, unit) for unit in self.target.units]
+        label = None if None in classes else " instead of ".join(str(name) for name in classes)
+        table.activations[-1] = table.values[-1]
         return [*nodes, table.node(-1, self.target.name, "target", str(self.target.layer), label=label)]
 
 

@@ -440,6 +440,19 @@ def test_a_kernel_of_the_report_tells_its_weights() -> None:
     assert data_uri(np.zeros((1, 1, 3), np.uint8)).startswith("data:image/")
 
 
+def test_the_stylesheet_leaves_boxes_of_graphs_their_size() -> None:
+    """A width or a height of a class overrides what an SVG rectangle of that class says of itself."""
+    source = Path(plot.__file__).with_name("templates") / "style.css"
+    style = re.sub(r"\{[^{}]*\{", "{", source.read_text(encoding="utf-8"))
+    sized = [
+        rule[1]
+        for rule in re.finditer(r"([^{}]+)\{([^}]*)\}", style)
+        if re.search(r"(?<![-\w])(width|height):", rule[2])
+    ]
+    drawn = ("tile", "frame", "head", "visualization", "image")
+    assert not [s for s in sized for name in drawn if re.search(rf"(^|,)\s*\.{name}\s*(,|$)", s.strip())]
+
+
 def test_a_size_curve_draws_each_ranking_beside_random_circuits(planted: circuits.Model) -> None:
     images = nets.clutter(12)
     curves = []

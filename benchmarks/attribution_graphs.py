@@ -1,0 +1,132 @@
+"""Attribution graphs of scenes: completeness, what silencing units does beside what they predict, node CMD of latents.
+
+Of images that no dictionary was trained on, each with the class that the network gives it: channels, dictionaries that
+are trained here, and untrained ones as the control of the scores. Then circuits of as many latents as channels on the
+tasks of the circuit benchmark. With --googlenet the CPU-seconds of a graph, with channels and with four dictionaries.
+
+python benchmarks/attribution_graphs.py --images 50
+python benchmarks/attribution_graphs.py --images 0 --tasks 0 --googlenet ../shared/data/cars
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from time import process_time
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script beside this one has the name of a package
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import circuits  # noqa: E402
+import sae  # noqa: E402
+from benchmarks._tables import header, row  # noqa: E402
+from circuits.common.statistics import rank_correlation  # noqa: E402
+from zoo.images.sources import open_images  # noqa: E402
+
+LAYERS = ["mixed3a", "mixed3b", "mixed4a", "mixed4b"]
+SIZES = (1, 2, 4, 8, 16, 32, 64, 136)
+"""Sizes of circuits: up to as many units as the three layers of a task have channels."""
+
+
+def attach(model: circuits.Model, k: int) -> None:
+    """Dictionaries "trained" and "untrained", with the same means and scales, at each layer."""
+    for layer in LAYERS:
+        began, site = process_time(), sae.VisionSite(model, layer)
+        config = sae.TopK(latents=8 * site.d, k=k)
+        trained = sae.train(site.stream("scenes:1500", batch_size=1024), config, steps=1500, lr=3e-3)[0].sae
+        untrained = sae.build(config, site.d)
+        with torch.no_grad():
+            for name in ("mean", "scale", "decoder_bias"):
+                getattr(untrained, name).copy_(getattr(trained, name))
+        site.attach("trained", trained)
+        site.attach("untrained", untrained)
+        fvu = sae.evaluate(trained, site, "scenes:60@7", controls=False).reconstruction.fvu
+        print(f"{layer}: {config.latents} latents, k {k}, FVU {fvu:.4f}, {process_time() - began:.0f} s", flush=True)
+
+
+def graphs(model: circuits.Model, count: int) -> None:
+    """Medians and quartiles over images, of each kind of units."""
+    images = open_images(f"scenes:{count}@11")
+    header("units", "completeness", "replacement", "rank correlation", "shuffled, size", "strong", "as active", "s")
+    for kind in ("channels", "trained", "untrained"):
+        layers = LAYERS if kind == "channels" else [f"{layer}~{kind}" for layer in LAYERS]
+        rows, seconds = [], 0.0
+        for i in range(count):
+            image = images.subset([i])
+            batch = next(iter(image.batches(model.input, batch_size=1)))[1]
+            began = process_time()
+            graph = circuits.graph(model, image, f"logits:{int(model(batch)[0].argmax())}", layers=layers)
+            seconds += process_time() - began
+            check = circuits.check_graph(model, graph, images=image, seed=i)
+            order = np.random.default_rng(i).permutation(len(check.units))
+            shuffled = abs(rank_correlation(np.array(check.predicted)[order], check.measured))
+            scores = (graph.completeness, graph.replacement, check.correlation, shuffled)
+            rows.append((*scores, check.strong_size, check.random_size))
+        low, middle, high = np.quantile(np.array(rows), [0.25, 0.5, 0.75], axis=0)
+        cells = [f"{m:.3f} ({a:.3f} to {b:.3f})" for a, m, b in zip(low, middle, high, strict=True)]
+        row(kind, *cells, f"{seconds / count:.2f}")
+
+
+def node_cmd(model: circuits.Model, count: int) -> None:
+    """CMD of circuits of up to 136 units on tasks of the benchmark, ranked by the gradient and at random."""
+    tasks = circuits.benchmark.tasks(pairs=24, model=model)[0][:count]
+    areas: dict[tuple[str, str], list[float]] = {}
+    for task in tasks:
+        for kind in ("channels", "latents"):
+            layers = list(task.layers) if kind == "channels" else [f"{layer}~trained" for layer in task.layers]
+            for method in ("gradient", "random"):
+                seen = {"images": task.images, "against": task.against, "share": 1.0}
+                ranking = circuits.rank(model, task.target, layers=layers, method=method, **seen)
+                curve = circuits.size_curve(
+                    model, ranking, images=task.held_out, against=task.held_out_against, sizes=SIZES, random=0
+                )
+                f = np.abs(1 - np.array([0.0, *curve.f]))
+                areas.setdefault((kind, method), []).append(float(np.trapezoid(f, np.array([0, *SIZES]) / SIZES[-1])))
+    header("units", "ranked by", "CMD")
+    rng = np.random.default_rng(0)
+    for (kind, method), values in areas.items():
+        means = [np.mean(rng.choice(values, len(values))) for _ in range(2000)]
+        low, high = np.quantile(means, [0.025, 0.975])
+        row(kind, method, f"{np.mean(values):.3f} ({low:.3f} to {high:.3f})")
+
+
+def googlenet(folder: Path) -> None:
+    """CPU-seconds of a graph of one photograph."""
+    model = circuits.load("googlenet-bvlc")
+    photographs = open_images(str(folder))
+    layers = ["mixed3b", "mixed4a", "mixed4c", "mixed4e"]
+    for layer in layers:  # how long it takes does not depend on how well they are trained
+        site = sae.VisionSite(model, layer)
+        vectors = sae.collect(site, photographs.subset(range(20))).vectors
+        site.attach("d", sae.train(vectors, sae.TopK(latents=4096, k=32), steps=20, batch_size=1024)[0].sae)
+    header("units", "CPU-seconds")
+    for names in (layers, [f"{layer}~d" for layer in layers]):
+        began = process_time()
+        circuits.graph(model, photographs.subset([0]), "sports car", layers=names)
+        row(names[0], f"{process_time() - began:.1f}")
+
+
+def main() -> None:
+    """All tables that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=50, help="scenes to explain; 0: none")
+    parser.add_argument("--tasks", type=int, default=31, help="tasks of the circuit benchmark; 0: none")
+    parser.add_argument("--googlenet", type=Path, help="folder of photographs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.images or options.tasks:
+        model = circuits.load("scenes")
+        attach(model, 8)
+        if options.images:
+            graphs(model, options.images)
+        if options.tasks:
+            node_cmd(model, options.tasks)
+    if options.googlenet is not None:
+        googlenet(options.googlenet)
+
+
+if __name__ == "__main__":
+    main()
