@@ -15,7 +15,7 @@ THEME: dict[str, Any] = {
     "theme.light.textColor": "#1D1C1A",
     "theme.light.borderColor": "#DDD8CF",
     "theme.light.linkColor": "#1F6FB2",
-    "theme.dark.primaryColor": "#857C6D",
+    "theme.dark.primaryColor": "#7A7163",
     "theme.dark.backgroundColor": "#151413",
     "theme.dark.secondaryBackgroundColor": "#23211E",
     "theme.dark.textColor": "#ECE8E1",

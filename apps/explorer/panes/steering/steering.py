@@ -29,7 +29,7 @@ from sae.steering import Maxima, inspect
 
 CHANGED, SUGGESTED = 6, 14
 OVER = {"this": "This image", "some": "24 images"}
-SOME, SIDE, MAP = 24, 250, 108
+SOME, SIDE, MAP = 24, 250, 74
 
 
 def edits_of_address(at: Location, site: SteeringSite) -> Edits:
@@ -99,7 +99,7 @@ def _maps(site: SteeringSite, pixels: crops.Crop, latent: int, comparison: Compa
     titles = (f"{site.space}:{latent} before", "after", "change of all units")
     maps = (before / most, after / most, comparison.change / (float(comparison.change.max()) or 1.0))
     notes = (f"{before.max():.3g}", f"{after.max():.3g}", f"{100 * float(comparison.change.max()):.0f} %")
-    row = st.container(horizontal=True, gap="small")  # beside each other also on a phone, where columns are stacked
+    row = st.container(horizontal=True, gap="xsmall")  # beside each other also on a phone, where columns are stacked
     for title, values, note in zip(titles, maps, notes, strict=True):
         with row.container(width=MAP, gap="small"):
             st.image(crop_panes.heatmap(pixels, values), width="stretch", alt=title)

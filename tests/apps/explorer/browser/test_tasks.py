@@ -26,13 +26,16 @@ class Visitor:
     """A page whose actions are counted."""
 
     def __init__(self, page: Any) -> None:
-        self.page, self.actions = page, 0
+        self.page, self.actions, self.settles = page, 0, True
 
     def do(self, action: Any) -> None:
         """One action, and what it makes the page do."""
         self.actions += 1
         action()
         quiet(self.page)
+        if self.settles:  # a reader waits for what is computed, too
+            self.page.wait_for_function("document.querySelectorAll('[data-testid=stProgress]').length === 0")
+            quiet(self.page)
 
     def click(self, *names: str, role: str = "button") -> None:
         """Click on what has a role and a name."""
@@ -132,7 +135,7 @@ def test_a_polysemantic_unit_is_found_without_guessing(visitor: Visitor, server:
 def test_a_channel_is_seen_as_its_latents(visitor: Visitor) -> None:
     visitor.menu("SAE")
     visitor.click("Channel decomposition", role="radio")
-    visitor.type("Channel of mixed3b (0 to 63)", "39", enter=True)
+    visitor.type("Channel of mixed3b (0 to 47)", "39", enter=True)
     visitor.page.get_by_text("top activating images.").first.wait_for()
 
 
@@ -167,6 +170,7 @@ def test_a_label_is_written_reloaded_and_exported(visitor: Visitor, server: str,
 
 def test_a_scan_is_started_stopped_and_resumed(visitor: Visitor) -> None:
     page = visitor.page
+    visitor.settles = False  # the bar of a job
     visitor.menu("Jobs")
     visitor.do(page.get_by_text("Replace the present scan").click)
     visitor.click("Start", "Stop")
