@@ -62,6 +62,7 @@ RUNS = {
     "trace": f"netz/relu_2:4 {OWN} {PHOTOS} --random 2",
     "score": f"'Spur ß' {OWN} {PHOTOS} --random 2",
     "rank": f"netz/relu_2:4 {OWN} {PHOTOS} --random 2",
+    "graph": f"netz {OWN} --images 'Fotos ü/Zäune/0.png' --layers relu_1 --layers relu_2 --width 3",
     "weights": f"netz/relu_2:4 {OWN} --source relu_1",
     "attribute": f"netz/relu_2:4 {OWN} {PHOTOS} --source relu_1 --method grad*act",
     "visualize": f"netz/relu_2:4 {OWN} --steps 2 --retries 0",

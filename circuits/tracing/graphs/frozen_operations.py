@@ -61,8 +61,8 @@ class FrozenOperations(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._steps: list[Step] = []
-        self._replay: Iterator[Step] | None = None
+        self._steps: list[tuple[Any, Step]] = []
+        self._replay: Iterator[tuple[Any, Step]] | None = None
         self._paused = False
         self._gates: list[Tensor] = []
 
@@ -92,10 +92,16 @@ class FrozenOperations(TorchFunctionMode):
         if self._paused or not self._is_step(func, args, kwargs):
             return func(*args, **kwargs)
         if self._replay is None:
-            self._steps.append(self._step(func, args, kwargs))
-            step = self._steps[-1]
+            step = self._step(func, args, kwargs)
+            self._steps.append((func, step))
         else:
-            step = next(self._replay)
+            recorded = next(self._replay, None)
+            if recorded is None or recorded[0] is not func:
+                raise GraphError(
+                    "the network takes another path where its layers are zero (an `if` on its activations): what its "
+                    "biases give on this one is not known"
+                )
+            step = recorded[1]
         x = args[0] if args else kwargs["input"]
         out = step(*(args or (x,)))
         if func in _SIGMOIDS:

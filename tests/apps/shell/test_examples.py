@@ -67,6 +67,7 @@ CHEAPER = {
     "score": "--random 2",
     "figures": "--jobs 1",
     "look": "--steps 1",
+    "graph": "--width 4",
 }
 """Command -> options that make it cheaper still."""
 

@@ -207,12 +207,14 @@ class Bent(nn.Module):
             x = x * torch.roll(x, 1, 1)
         elif self.kind == "division":
             x = x / (1 + x.sum(1, keepdim=True))
+        elif self.kind == "branch":
+            x = F.silu(x) if float(x.detach().mean()) > 0 else F.relu(x)
         elif self.kind == "maximum":
             x = x.flatten(2).max(-1).values[..., None, None]
         return self.last(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("kind", ["square", "product", "division", "maximum"])
+@pytest.mark.parametrize("kind", ["square", "product", "division", "branch", "maximum"])
 def test_what_has_no_linear_form_is_refused(kind: str) -> None:
     torch.manual_seed(0)
     model = circuits.wrap(Bent(kind).eval(), input=SPEC, name="bent")
