@@ -90,7 +90,8 @@ class Publish(ModelOptions):
                 site = publish(
                     model, scan, self.out,
                     layers=layers, images=images, labels=Labels(self.store).names(name), circuits=circuits,
-                    visualizations=_visualizations(scan, model), command=session.invocation, **reporting(report),
+                    visualizations=_visualizations(scan, model), polysemanticity=_polysemanticity(scan, model),
+                    command=session.invocation, **reporting(report),
                 )  # fmt: skip
         document: dict[str, Any] = {**site.describe(), "units": site.units, "unreadable_circuits": unreadable}
         write_text_atomically(self.out / "publish.json", document_text("publish", document))
@@ -184,3 +185,11 @@ def _visualizations(scan: Scan, model: Model) -> dict[str, list[Path]]:
         for unit, results in read_visualizations(sweeps(scan.folder), model.digest).items()
     }
     return {unit: paths for unit, paths in files.items() if paths}
+
+
+def _polysemanticity(scan: Scan, model: Model) -> dict[str, float]:
+    """Scores of the units of the layers that `circuits scan --polysemantic` has clustered."""
+    from apps.explorer.resources.layer_polysemanticity import stored
+
+    clustered = (stored(model, scan, layer) or {} for layer in scan.layers)
+    return {unit: row.score for rows in clustered for unit, row in rows.items()}

@@ -33,16 +33,13 @@ const preview = (link, src, lines) => {
     card.append(image, ...lines.filter(Boolean).map((line) => element("span", "line", line)));
     link.append(card);
     const at = link.getBoundingClientRect(), side = 212;
-    const left = at.right + 8 + side <= innerWidth ? at.right + 8 : Math.max(4, at.left - side - 8);
+    const left = at.right + 8 + side <= window.innerWidth ? at.right + 8 : Math.max(4, at.left - side - 8);
     card.style.left = left + "px";
-    card.style.top = Math.max(4, Math.min(at.top, innerHeight - card.offsetHeight - 4)) + "px";
+    card.style.top = Math.max(4, Math.min(at.top, window.innerHeight - card.offsetHeight - 4)) + "px";
   };
-  link.addEventListener("pointerenter", (event) => { if (event.pointerType !== "touch") show(); });
-  link.addEventListener("pointerleave", hide);
-  link.addEventListener("focus", () => { if (link.matches(":focus-visible")) show(); });
-  link.addEventListener("blur", hide);
-  link.addEventListener("click", hide);
-  link.addEventListener("wheel", hide, { passive: true });
+  link.onpointerenter = (event) => { if (event.pointerType !== "touch") show(); };
+  link.onfocus = () => { if (link.matches(":focus-visible")) show(); };
+  link.onpointerleave = link.onpointerdown = link.onblur = link.onwheel = hide;
 };
 const loadedImage = (src, alt, kind) => {
   const image = element("img", kind);

@@ -35,6 +35,7 @@ from zoo.common.reading import Count
 from zoo.common.results import Result
 from zoo.common.stored import Stored, named
 from zoo.images.sources import Images
+from zoo.networks.own import loading_code
 from zoo.progress import Progress, reporter
 
 INDEX, LAYER, HOME = "index.json", "layer.json", "index.html"
@@ -262,8 +263,7 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
 def _python(scan: Scan, out: Path) -> str:
     store = str(scan.folder.parent)
     return (
-        "import circuits\n\n"
-        f"model = circuits.load({scan.model!r})\n"
+        f"import circuits\n\n{loading_code(scan.model)}\n"
         f"circuits.publish(model, circuits.read_scan({store!r}, model.name), {out.name!r})\n"
     )
 

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node
 DOCUMENT = """
 class Node {
   constructor() { Object.assign(this, { className: "", children: [], dataset: {}, style: { setProperty() {} } }); }
-  get classList() { return { toggle: (name, on) => { if (on) this.className += " " + name; } }; }
+  get classList() {
+    return { toggle: (name, on) => { if (on) this.className += " " + name; }, add() {}, remove() {} };
+  }
+  remove() {}
   append(...nodes) { this.children.push(...nodes); }
   replaceChildren(...nodes) { this.children = nodes; }
   get attributes() { return (this.given ??= {}); }
@@ -24,6 +27,7 @@ class Node {
   getBoundingClientRect() { return { left: 0, top: 0, width: 100, height: 100 }; }
   get all() { return [this, ...this.children.flatMap((c) => c.all ?? [])]; }
 }
+globalThis.requestAnimationFrame = (act) => act();
 globalThis.document = { createElement: () => new Node(), createElementNS: () => new Node() };
 const changes = [];
 globalThis.window = { innerHeight: 800, location: { search: "", href: "http://localhost/circuit" },
@@ -198,3 +202,26 @@ def test_keys_and_wheel_zoom_and_pan_the_graph_and_the_address_keeps_it() -> Non
     first, nearer, again, left, back, wheel, target, address = sent
     assert first == again == back and len({first, nearer, left, wheel, target}) == 5
     assert "zoom=1" in address
+
+
+def test_a_link_of_a_unit_shows_its_image_large_under_the_pointer_but_not_under_a_finger() -> None:
+    tile = {"unit": "scenes/a:1", "href": "unit?unit=scenes/a:1", "src": "IMAGE", "alt": "a", "name": "wheel"}
+    data = {"tiles": [tile | {"note": "", "mark": "", "pick": None}], "size": 90, "label": ""}
+    over = 'const link = root.children[0]; link.onpointerenter({ pointerType: "%s" });'
+    _, texts = run("gallery", data, over % "mouse")
+    assert texts.count("IMAGE") == 2 and texts[-2:] == ["scenes/a:1", "wheel"]
+    _, texts = run("gallery", data, over % "touch")
+    assert texts.count("IMAGE") == 1
+
+
+def test_an_atlas_is_walked_with_the_arrow_keys_and_enter_picks() -> None:
+    cells = [
+        {"row": r, "column": c, "position": i, "scale": 1, "lines": [f"cell {r},{c}"], "about": "", "faint": False}
+        for i, (r, c) in enumerate(((0, 0), (0, 2), (1, 1), (2, 0)))
+    ]
+    data = {"cells": cells, "grid": 3, "sheet": "SHEET", "across": 2, "selected": [0, 0], "label": ""}
+    key = "const key = (name) => root.onkeydown({ key: name, target: root, preventDefault() {} });"
+    sent, texts = run("atlas_map", data, key + "key('ArrowDown'); key('ArrowUp'); key('ArrowRight'); key('Enter');")
+    assert sent == [["cell", [0, 2]]] and "cell 0,2" in texts
+    sent, _ = run("atlas_map", data, key + "key('ArrowDown'); key('+'); key('0'); key('Enter');")
+    assert sent == [["cell", [2, 0]]], "straight down before slanting"

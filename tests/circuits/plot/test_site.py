@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -214,3 +215,47 @@ def test_latents_of_an_attached_sae_have_pages(model: Model, scan: Scan, tmp_pat
     assert all(row.unit.partition("/")[2] in text for row in single.rows[:3])
     with pytest.raises(CircuitsError, match="--sae parts=FOLDER"):
         circuits.publish(circuits.load("scenes"), latents, tmp_path / "site")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_searches_sorts_and_previews_from_the_disk(site: Path, scan: Scan, scheme: str) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = next((p for p in (shutil.which("chromium"), shutil.which("google-chrome")) if p), None)
+    if chromium is None:
+        pytest.skip("needs chromium")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width in (420, 1280, 1920):
+            page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+            wrong: list[str] = []
+            page.on("console", lambda message, wrong=wrong: wrong.append(message.text))
+            page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            page.on("requestfailed", lambda request, wrong=wrong: wrong.append(request.url))
+            names = ("index.html", "layers/mixed4a/index.html", "layers/mixed4a/11.html", "circuits/car%20parts.html")
+            for name in names:
+                page.goto(f"{site.as_uri()}/{name}")
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
+            page.goto(f"{site.as_uri()}/layers/mixed3b/6.html")
+            page.fill("#search", "wheel")
+            page.wait_for_selector("#results a")
+            assert page.locator("#results a").get_attribute("href").endswith("layers/mixed3b/6.html")
+            page.fill("#search", "mixed4a:11")
+            assert page.locator("#results a .label").inner_text().startswith("<script>")
+            page.goto(f"{site.as_uri()}/layers/mixed4a/index.html#sort=density")
+            numbers = [int(t.partition(" ")[0][1:]) for t in page.locator("#wall a:visible").all_inner_texts()]
+            density = scan.layer("mixed4a").density
+            assert numbers == sorted(numbers, key=lambda i: (-round(density[i], 6), i)) and 0 < len(numbers) < 48
+            page.select_option("#sort", "polysemanticity")
+            assert page.url.endswith("#sort=polysemanticity")
+            assert page.locator("#wall a").first.inner_text()[:3] == ":11"
+            page.locator("#wall a:visible").first.hover()
+            assert page.locator(".preview").count() == 1
+            page.keyboard.press("/")
+            assert page.evaluate("document.activeElement.id") == "search"
+            page.goto(f"{site.as_uri()}/layers/mixed4a/11.html")
+            page.keyboard.press("n")
+            page.wait_for_url("**/12.html")
+            assert not wrong, wrong
+        browser.close()

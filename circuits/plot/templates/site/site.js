@@ -72,6 +72,29 @@
     if (link) link.click();
   });
 
+  var card = null;
+  function hide() { if (card) card.remove(); card = null; }
+  function preview(event) { // a unit's thumbnail, large, over a link to its page
+    hide();
+    var link = event.target.closest && event.target.closest("a"), image = link && link.querySelector("i.thumb");
+    if (!image || event.pointerType === "touch" || event.type === "focusin" && !link.matches(":focus-visible")) return;
+    var large = image.cloneNode(), style = getComputedStyle(image);
+    large.removeAttribute("role");
+    large.style.backgroundImage = style.backgroundImage;
+    large.style.backgroundSize = style.backgroundSize;
+    card = document.createElement("div");
+    card.className = "preview";
+    card.setAttribute("aria-hidden", "true"); // the link says the same
+    card.append(large, line(link.title || link.textContent.trim(), ""));
+    document.body.append(card);
+    var at = link.getBoundingClientRect(), right = at.right + 8 + card.offsetWidth <= innerWidth;
+    card.style.left = (right ? at.right + 8 : Math.max(4, at.left - card.offsetWidth - 8)) + "px";
+    card.style.top = Math.max(4, Math.min(at.top, innerHeight - card.offsetHeight - 4)) + "px";
+  }
+  ["pointerover", "focusin"].forEach(function (name) { document.addEventListener(name, preview); });
+  ["focusout", "click", "wheel"].forEach(function (name) { document.addEventListener(name, hide, { passive: true }); });
+  document.documentElement.addEventListener("pointerleave", hide);
+
   var wall = document.getElementById("wall");
   if (!wall) return;
   var tiles = Array.from(wall.children), sort = document.getElementById("sort");
