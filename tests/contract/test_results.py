@@ -61,7 +61,7 @@ def result_types() -> dict[str, type]:
     """Name -> class of what a public function returns."""
     types: dict[str, type] = {}
     for package in PACKAGES:
-        for name in package.__all__:
+        for name in getattr(package, "__all__", [*vars(package)]):  # a package that loads all of it lists nothing
             function = getattr(package, name)
             if inspect.isfunction(function):
                 types |= {kind.__name__: kind for kind in returned(inspect.unwrap(function))}
