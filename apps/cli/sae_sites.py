@@ -21,6 +21,10 @@ DEFAULTS = {"scenes": "scenes:500", "scenes-vit": "scenes:500", "scenes-labels":
 """Default inputs of models that come with a generator."""
 
 
+BETWEEN = ".."
+"""Stands between the two layers of a transcoder's address."""
+
+
 def is_language(name: str) -> bool:
     """Whether a model, or the model of an address, is a language model: `tales`, or `hf:` and a path or id."""
     return name.startswith("hf:") or name.partition("/")[0] == "tales"
@@ -40,10 +44,13 @@ def model_of(folder: Path, metadata: Mapping[str, Any]) -> str:
     return name
 
 
-def site_at(command: ModelOptions, address: str, *, named_by_user: bool = False) -> Site:
-    """The site at an address, `scenes/mixed3b` or `hf:PATH/layers.2.resid`.
+def site_at(
+    command: ModelOptions, address: str, *, named_by_user: bool = False, patch: int | Sequence[int] | None = None
+) -> Site:
+    """The site at an address, `scenes/mixed3b` or `hf:PATH/layers.2.resid`, or a pair, `scenes/mixed3b..mixed4a`.
 
-    The hub is asked for a language model only where the user named it: an SAE's file may name any.
+    The hub is asked for a language model only where the user named it: an SAE's file may name any. `patch` is the
+    size of the window of a pair of layers of a CNN.
     """
     if is_language(address):
         from circuits.network.model import best_device
@@ -60,8 +67,26 @@ def site_at(command: ModelOptions, address: str, *, named_by_user: bool = False)
         )
     from sae.data.vision_site import VisionSite
 
+    if BETWEEN in address:
+        from sae.data.vision_pair import VisionPair
+
+        first, target = split_pair(address)
+        model, unit = command.address_of(first)
+        return VisionPair(model, unit.short, target, patch=patch)
     model, unit = command.address_of(address)
     return VisionSite(model, unit.short)
+
+
+def split_pair(address: str) -> tuple[str, str]:
+    """The address of a pair's first layer, and the name of its second.
+
+    Raises:
+        UsageError: there are not two.
+    """
+    first, _, target = address.partition(BETWEEN)
+    if not first.rpartition("/")[2] or not target or BETWEEN in target or "/" in target:
+        raise UsageError(f"{address!r} is no pair of layers: write model/mixed4b..mixed4c")
+    return first, target
 
 
 @dataclass(frozen=True, kw_only=True)

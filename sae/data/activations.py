@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae.checks import whole
 from sae.data.shuffle_buffer import WindowStream
-from sae.data.site import Block, Site, chosen, digest_of
+from sae.data.site import Block, Site, chosen, digest_of, widths_of
 from sae.data.streams import DEFAULT_BATCH
 from sae.errors import SAEError
 from sae.seeding import SAMPLING, generator
@@ -234,6 +234,11 @@ class SiteStream(WindowStream):
         positions = max(math.prod(block.acts.shape[1:-1]) for block in some)  # texts are of different lengths
         each = min(positions, self.sampling.per_input or positions) * site.d * some[0].acts.element_size()
         self.windows = min(len(inputs), math.ceil(len(inputs) * each / memory))
+
+    @property
+    def widths(self) -> tuple[int, int] | None:
+        """Those of input and target, where the site is a pair."""
+        return widths_of(self.site)
 
     @property
     def digest(self) -> str:

@@ -56,8 +56,11 @@ class Block:
 class Site(Protocol):
     """A layer or stream of a network whose activations an SAE encodes and may replace.
 
+    A pair of sites, for transcoders, is a site whose vectors are those of both side by side. It has `widths`, those of
+    the two, and its functions get both and give the second.
+
     Attributes:
-        address: of the site, "scenes/mixed4a" or "hf:PATH/layers.2.resid".
+        address: of the site, "scenes/mixed4a" or "hf:PATH/layers.2.resid"; of a pair "scenes/mixed3b..mixed4a".
         d: width of its vectors.
         axes: names of the columns of `Block.positions`: ("image", "y", "x") or ("document", "token").
         metadata: model, digest of its weights, layer, ...: JSON, saved with the SAEs trained here.
@@ -128,9 +131,25 @@ def reconstructing(decoded: Function, *, keep_error: bool = False) -> Function:
         again = torch.cat([decoded(part) for part in torch.split(flat, ROWS)]).to(acts)
         if keep_error:
             again = flat.detach() + (again - again.detach())
-        return again.view_as(acts)
+        return again.view(*acts.shape[:-1], -1)
 
     return function
+
+
+def transcoding(decoded: Function, widths: tuple[int, int]) -> Function:
+    """The function that splices a transcoder into a network, of vectors of a pair of sites.
+
+    Args:
+        decoded: from vectors `(n, d)` that are read to what is written, `(n, d_out)`.
+        widths: `(d, d_out)`.
+    """
+    spliced = reconstructing(decoded)
+    return lambda acts: spliced(acts[..., : widths[0]])
+
+
+def target_of(function: Function, widths: tuple[int, int]) -> Function:
+    """A function of a layer's activations, at a pair of sites of which it is the second."""
+    return lambda acts: function(acts[..., widths[0] :])
 
 
 def constant(vector: Tensor) -> Function:
@@ -138,13 +157,25 @@ def constant(vector: Tensor) -> Function:
     return lambda acts: vector.to(acts).expand_as(acts)
 
 
+def widths_of(site: Site) -> tuple[int, int] | None:
+    """Widths of what is read and what is reconstructed at a pair of sites; None of one site."""
+    return getattr(site, "widths", None)
+
+
 def check_fits(sae: SAE, site: Site) -> None:
-    """Raise if an SAE cannot have been trained at this site.
+    """Raise if an SAE cannot have been trained at this site, or a transcoder at this pair of sites.
 
     Raises:
         SAEError: another width, or its metadata name another layer or other weights.
     """
-    if sae.d != site.d:
+    widths = widths_of(site)
+    if sae.transcodes != (widths is not None):
+        noun, place = ("transcoder", "one layer") if sae.transcodes else ("SAE", "a pair of layers")
+        raise SAEError(f"this is a {noun}; {site.address} is {place}".replace("a SAE", "an SAE"))
+    if widths is not None and (sae.d, sae.d_out) != widths:
+        reads = f"this transcoder reads {sae.d} channels and writes {sae.d_out}"
+        raise SAEError(f"{reads}; {site.address} has {widths[0]} and {widths[1]}")
+    if widths is None and sae.d != site.d:
         raise SAEError(f"this SAE reads {sae.d} channels; {site.address} has {site.d}")
     for key, label in (("layer", "layer"), ("weights_digest", "weights")):
         stated, own = sae.metadata.get(key), site.metadata.get(key)

@@ -127,8 +127,8 @@ class VisionSite:
         Raises:
             SAEError: while running, when the function gives another shape.
         """
-        base, channels = self._channels()
-        with editing(self.model, [(base, _on_channels(function, channels))]):
+        base, channels = self.channels()
+        with editing(self.model, [(base, on_channels(function, channels))]):
             yield
 
     def predictions(
@@ -139,15 +139,19 @@ class VisionSite:
         Images are decoded, and run up to this layer, once for all functions. See `sae.data.site.Site.predictions`.
         """
         images = self.open(inputs)
-        labels = None if images.labels is None else torch.from_numpy(class_labels(self.model, images))
-        base, channels = self._channels()
+        labels = self.labels(images)
+        base, channels = self.channels()
         rest = ClassScores(self.model, base)
-        functions = [None if way is None else _on_channels(way, channels) for way in ways]
+        functions = [None if way is None else on_channels(way, channels) for way in ways]
         for indices, batch in images.batches(self.model.input, batch_size=batch_size, progress=progress):
             with torch.no_grad():
                 acts, context = rest.begin(batch)
                 scores = [rest.scores(acts if f is None else f(acts), context) for f in functions]
             yield scores, None if labels is None else labels[indices]
+
+    def labels(self, images: Images) -> Tensor | None:
+        """Class of each image in the model's order, -1 where unknown; None where no image has one."""
+        return None if images.labels is None else torch.from_numpy(class_labels(self.model, images))
 
     def attach(self, name: str, sae: SAE) -> None:
         """Make the SAE's latents units of the model, `layer~name:index`.
@@ -158,11 +162,12 @@ class VisionSite:
             SAEError: it was trained on another layer or other weights, or has another width.
         """
         check_fits(sae, self)
-        base, channels = self._channels()
+        base, channels = self.channels()
         width = self.model.layers[base].channels
         self.model.attach(base, name, sae if self.layer.part is None else OnBranch(sae, channels, width))
 
-    def _channels(self) -> tuple[str, slice]:
+    def channels(self) -> tuple[str, slice]:
+        """The layer that the network computes, and which channels of it these are."""
         if self.layer.part is None:
             return self.layer.name, slice(None)
         base, start = self.layer.part
@@ -235,7 +240,9 @@ def _layout(maps: Tensor) -> torch.memory_format:
     return torch.contiguous_format if maps.is_contiguous() else torch.channels_last
 
 
-def _on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tensor]:
+def on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tensor]:
+    """A function of activations `(N, h, w, d)` as one of the maps `(N, C, h, w)` that hold them as some channels."""
+
     def apply(acts: Tensor) -> Tensor:
         maps = acts if acts.ndim == 4 else acts[:, :, None, None]
         before = maps[:, channels].movedim(1, -1)

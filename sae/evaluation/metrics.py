@@ -275,6 +275,7 @@ def reconstruction(
     batch_size: int = 4096,
     seed: int = 0,
     name: str | None = None,
+    widths: tuple[int, int] | None = None,
 ) -> Reconstruction:
     """How well an SAE reconstructs raw activations, beside channels and random directions at equal L0.
 
@@ -286,6 +287,8 @@ def reconstruction(
         batch_size: inputs at a time, of one tensor.
         seed: of the random dictionary.
         name: default the architecture's.
+        widths: of a transcoder's inputs and targets, which `acts` then has side by side, `(N, d + d_out)`. It has no
+            baselines here: those of `evaluate` see its block.
 
     Raises:
         SAEError: activations that cannot be encoded, empty or all the same.
@@ -295,12 +298,15 @@ def reconstruction(
     """
     from sae.evaluation.baselines import ChannelDictionary, RandomDictionary
 
+    if (widths is not None) != sae.transcodes or (widths is not None and widths != (sae.d, sae.d_out)):
+        raise SAEError(f"a transcoder is measured on pairs: widths= is (d, d_out), not {widths}, of {sae!r}")
+    baselines = baselines and widths is None
     if not isinstance(acts, Tensor) and iter(acts) is acts and baselines:
         raise SAEError("baselines read the activations twice: give a tensor or a list, or baselines=False")
     own = Tally(name or sae.config.title)
     for batch in _batches(acts, batch_size):
         with torch.no_grad():
-            own.add(batch, *sae.reconstruct(batch))
+            own.add(batch[:, -sae.d_out :], *sae.reconstruct(batch[:, : sae.d]))
     result = own.result(mean)
     if not baselines:
         return result

@@ -13,7 +13,9 @@ from sae.errors import FormatError, shorten
 from zoo.common.reading import LARGEST_WEIGHT
 
 Roles = TensorNames
-"""Parameter here -> name and axes in the file: "md" is `(m, d)`, "dm" its transpose; see also `NUMBERS` and `ANY`."""
+"""Parameter here -> name and axes in the file: "md" is `(m, d)`, "dm" its transpose; see also `NUMBERS` and `ANY`.
+
+Where a transcoder's target has another width than its input, that axis is "o"."""
 
 NUMBERS = ("", "g")
 """Axes of what is no weight: one number, or a list of sizes."""
@@ -48,6 +50,11 @@ def values_of(
     if len(shape) != 2 or 0 in shape:
         raise FormatError(f"{first} is {shape}, not ({', '.join(axes)})")
     size = dict(zip(axes, shape, strict=True))
+    for name, axes in roles.values():
+        value = tensors.get(name)
+        if len(axes) == 2 and value is not None and value.ndim == 2:
+            for axis, length in zip(axes, value.shape, strict=True):
+                size.setdefault(axis, length)
     values = {}
     for name, value in tensors.items():
         role, axes = roles_by_name[name]
@@ -74,18 +81,30 @@ def tensors_of(values: Mapping[str, Tensor], roles: Roles) -> dict[str, Tensor]:
     }
 
 
-def roles_of(cls: type[SAE], names: Iterable[str] = ()) -> Roles:
+def roles_of(cls: type[SAE], names: Iterable[str] = (), kind: str = "sae") -> Roles:
     """The tensors of a class's files: those it declares, and the others among `names` where no SAELens one exists."""
-    declared = {*cls.tensor_names, *(name for name, _ in cls.tensor_names.values())}
+    own = cls.tensor_names if kind == "sae" else transcoding(cls.tensor_names, skip=kind == "skip-transcoder")
+    declared = {*own, *(name for name, _ in own.values())}
     others = {} if cls.saelens else {name: (name, ANY) for name in names if name not in declared}
-    return {**cls.tensor_names, **others}
+    return {**own, **others}
+
+
+def transcoding(roles: Roles, *, skip: bool) -> Roles:
+    """The tensors of a transcoder's files, from those of the SAE: what is written has a width of its own."""
+    aimed = {
+        role: (name, axes.replace("d", "o") if role in ("decoder", "decoder_bias") else axes)
+        for role, (name, axes) in roles.items()
+    }
+    return {**aimed, "skip": ("W_skip", "od")} if skip else aimed
 
 
 def parameters_of(sae: SAE) -> dict[str, Tensor]:
     """The tensors of a folded SAE that its files hold; they share memory with the SAE's."""
     state = sae.state_dict()
-    others = () if sae.saelens else (n for n in state if n not in {*sae.tensor_names, "mean", "scale"})
-    return {name: state[name] for name in (*sae.tensor_names, *others)}
+    own = (*sae.tensor_names, *(name for name in ("skip",) if name in state))
+    normalization = {"mean", "scale", "target_mean", "target_scale"}
+    others = () if sae.saelens else (n for n in state if n not in {*own, *normalization})
+    return {name: state[name] for name in (*own, *others)}
 
 
 def subtracting(values: Mapping[str, Tensor], *, undo: bool = False) -> dict[str, Tensor]:
@@ -114,7 +133,7 @@ def assembled(config: SAEConfig, values: Mapping[str, Tensor]) -> SAE:
         raise FormatError(
             f"its metadata describe a {config.architecture} SAE of {config.latents} latents, not this one of {m}"
         )
-    sae = build(config, d)
+    sae = build(config, d, values["decoder"].shape[1])
     for name, parameter in parameters_of(sae).items():
         if name not in values or values[name].shape != parameter.shape:
             raise FormatError(

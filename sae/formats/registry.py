@@ -23,12 +23,14 @@ class Layout(ABC):
         name: the value of `format=`. description: which files it has, for messages.
         weights: the file that a folder must hold before another SAE may be written over it.
         density: whether densities of latents are written beside it, as `sparsity.safetensors`.
+        transcoders: whether transcoders can be written in it.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     weights: ClassVar[str] = ""
     density: ClassVar[bool] = False
+    transcoders: ClassVar[bool] = False
 
     @property
     def writable(self) -> bool:

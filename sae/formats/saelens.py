@@ -38,6 +38,12 @@ VERSION = "6.0.0"
 CUSTOM = "custom"
 """The architecture written for a class that SAELens does not have, and therefore refuses."""
 
+TRANSCODERS = {
+    "transcoder": ("standard", "transcoder"), "skip_transcoder": ("standard", "skip-transcoder"),
+    "jumprelu_transcoder": ("jumprelu", "transcoder"), "jumprelu_skip_transcoder": ("jumprelu", "skip-transcoder"),
+}  # fmt: skip
+"""SAELens's architectures of transcoders -> that of the SAE, and the kind here. There are none of the others."""
+
 BEFORE_SIX = {
     "model_name", "hook_name", "hook_layer", "hook_head_index", "prepend_bos", "neuronpedia_id", "context_size",
     "seqpos_slice", "dataset_path", "sae_lens_version", "sae_lens_training_version", "model_from_pretrained_kwargs",
@@ -47,23 +53,32 @@ BEFORE_SIX = {
 
 def to_saelens(sae: SAE) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors of a folded SAE, as its class declares them."""
-    name = sae.saelens or CUSTOM
+    name = _name_of(type(sae), sae.config.kind)
     config: dict[str, Any] = {
         "architecture": name,
         "d_in": sae.d,
         "d_sae": sae.latents,
         "dtype": str(sae.encoder.dtype).removeprefix("torch."),
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": not sae.transcodes,
         "normalize_activations": "none",
         "reshape_activations": "none",
         # without it, SAELens takes the file for one from before its version 6 and drops the metadata
         "metadata": {"sae_lens_version": VERSION, **sae.metadata},
     }
     config |= {setting: getattr(sae.config, setting) for setting in sae.saelens_settings}
+    if sae.transcodes:
+        config["d_out"] = sae.d_out
     if name == "topk":
         config["rescale_acts_by_decoder_norm"] = False
-    return config, tensors_of(parameters_of(sae), roles_of(type(sae), parameters_of(sae)))
+    return config, tensors_of(parameters_of(sae), roles_of(type(sae), parameters_of(sae), sae.config.kind))
+
+
+def _name_of(cls: type[SAE], kind: str) -> str:
+    """The architecture of SAELens that a class is at inference, as an SAE or a transcoder."""
+    if kind == "sae":
+        return cls.saelens or CUSTOM
+    return next((name for name, written in TRANSCODERS.items() if written == (cls.saelens, kind)), CUSTOM)
 
 
 def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
@@ -78,20 +93,24 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
     config = _modern(config)
     name, own = config.get("architecture", "standard"), own_config(config.get(OURS))
     cls = _class_of(name, own)
+    kind = own.kind if own is not None else TRANSCODERS.get(str(name), ("", "sae"))[1]
     for key, allowed in (("normalize_activations", ["none"]), ("reshape_activations", ["none", "hook_z"])):
         if (config.get(key) or "none") not in allowed:
             raise FormatError(
                 f"{key} is {shorten(config[key], 40)!r}: fold it into the weights with SAELens first (here: none)"
             )
     tensors, scaling = _without_scaling(config, tensors)
-    if name == "jumprelu" and "threshold" not in tensors and "log_threshold" in tensors:
+    if "jumprelu" in str(name) and "threshold" not in tensors and "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()  # training checkpoints of older versions
-    values = values_of(tensors, roles_of(cls, tensors), f"a {name} SAE")
+    values = values_of(tensors, roles_of(cls, tensors, kind), f"a {name} SAE" if kind == "sae" else f"a {name}")
     m, d = values["encoder"].shape
-    if (config.get("d_sae", m), config.get("d_in", d)) != (m, d):
-        stated = ", ".join(f"{name}={shorten(config.get(name), 20)}" for name in ("d_in", "d_sae"))
-        raise FormatError(f"cfg.json says {stated}; W_dec is ({m}, {d})")
-    if not config.get("apply_b_dec_to_input", True):
+    sizes = {"d_in": d, "d_sae": m} | ({} if kind == "sae" else {"d_out": values["decoder"].shape[1]})
+    if any(config.get(name, size) != size for name, size in sizes.items()):
+        stated = ", ".join(f"{name}={shorten(config.get(name), 20)}" for name in sizes)
+        raise FormatError(f"cfg.json says {stated}; W_dec is {tuple(values['decoder'].shape)}")
+    if kind != "sae" and config.get("apply_b_dec_to_input", False):
+        raise FormatError("apply_b_dec_to_input is set, but b_dec of a transcoder belongs to what it writes")
+    if kind == "sae" and not config.get("apply_b_dec_to_input", True):
         values = subtracting(values)
     if config.get("rescale_acts_by_decoder_norm", False):
         norms = values["decoder"].norm(dim=1)
@@ -102,7 +121,8 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
         values["decoder"] = values["decoder"] / norms[:, None]
     if scaling is not None:
         values["decoder"] = values["decoder"] * scaling[:, None]
-    sae = assembled(own or cls.Config(latents=m, **{s: config.get(s, 0) for s in cls.saelens_settings}), values)
+    settings = {setting: config.get(setting, 0) for setting in cls.saelens_settings}
+    sae = assembled(own or cls.Config(latents=m, kind=kind, **settings), values)  # type: ignore[arg-type]
     sae.metadata = dict(config.get("metadata", {}))
     _warn_of_changed_model(sae.metadata)
     return sae
@@ -160,12 +180,13 @@ def _class_of(name: Any, own: SAEConfig | None) -> type[SAE]:
     """The class of an SAE in a file: the one it was trained as here, else ours of the same name as SAELens's."""
     if own is not None:
         cls = ARCHITECTURES[own.architecture]
-        if (cls.saelens or CUSTOM) != name:
+        if _name_of(cls, own.kind) != name:
             raise mismatch(own)
         return cls
-    names = sorted({cls.saelens for cls in ARCHITECTURES.values() if cls.saelens})
+    names = sorted({cls.saelens for cls in ARCHITECTURES.values() if cls.saelens} | set(TRANSCODERS))
     if name not in names:
         raise FormatError(f"architecture {shorten(name, 40)!r} cannot be read; there are {', '.join(names)}")
+    name = TRANSCODERS.get(name, (name, ""))[0]
     return ARCHITECTURES["relu" if name == "standard" else name]
 
 
@@ -189,6 +210,7 @@ class SAELens(Layout):
     description = f"{FILES.config} with {FILES.weights}"
     weights = FILES.weights
     density = True
+    transcoders = True
 
     def detects(self, files: SavedFiles) -> bool:
         return files.has(FILES.weights)

@@ -56,6 +56,9 @@ def save(path: str | Path, sae: SAE | Run, *, format: str = "saelens", density: 
     model = sae.sae if isinstance(sae, Run) else sae
     if not isinstance(model, SAE):
         raise FormatError(f"save writes an SAE or a run; got {type(sae).__name__}")
+    if model.transcodes and layout.writable and not layout.transcoders:
+        able = ", ".join(name for name, other in LAYOUTS.items() if other.transcoders)
+        raise FormatError(f"{layout.name} has no place for transcoders; save as {able}")
     if density is not None and not layout.density:
         raise FormatError(f"{layout.name} has no place for densities; save without density=, or as saelens")
     check_folder(folder, layout)
@@ -93,7 +96,7 @@ def load(path: str | Path, *, format: str = "auto", k: int | None = None, device
 
     Args:
         path: the folder, or a file of it. Layouts: SAELens, dictionary_learning, sparsify, Gemma Scope, openai,
-            overcomplete.
+            overcomplete, circuit-tracer.
         format: "auto" detects the layout; or its name in `LAYOUTS`: "saelens", "dictionary_learning", "sparsify",
             "gemma_scope", "openai", ...
         k: active latents of an SAE of overcomplete, whose files do not say.

@@ -13,6 +13,7 @@ from sae.checks import check_activations
 from sae.data.streams import Stream, TensorStream
 from sae.distributed import ALONE, Message, Ranks
 from sae.errors import TrainingError
+from sae.training.linear_map import fit_linear_map
 from zoo.common.checks import one_of
 
 Bias = Literal["geometric_median", "mean", "zeros"]
@@ -27,6 +28,7 @@ class InputStatistics:
         bias: `(d,)` initial decoder bias, in normalized inputs.
         samples: number of vectors that they are from.
         target: those of a transcoder's targets, whose `bias` is then the initial one.
+        linear: `(d_out, d)` best linear map of normalized inputs to normalized targets, where a skip starts from it.
     """
 
     mean: Tensor
@@ -34,6 +36,7 @@ class InputStatistics:
     bias: Tensor
     samples: int
     target: InputStatistics | None = None
+    linear: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -47,10 +50,13 @@ class InputStatistics:
 
     def normalized(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Inputs `(N, d)` of a batch of the stream, and targets where it has pairs, each normalized by its own."""
-        if self.target is None:
-            return (x - self.mean) * self.scale, None
+        return ((x - self.mean) * self.scale, None) if self.target is None else self.pair(x)
+
+    def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`normalized` of a stream of pairs."""
+        assert self.target is not None
         d = len(self.mean)
-        return (x[:, :d] - self.mean) * self.scale, self.target.normalized(x[:, d:])[0]
+        return (x[:, :d] - self.mean) * self.scale, (x[:, d:] - self.target.mean) * self.target.scale
 
     @torch.no_grad()
     def apply(self, sae: SAE) -> None:
@@ -62,9 +68,14 @@ class InputStatistics:
         if sae.target_mean is not None and sae.target_scale is not None:
             sae.target_mean.copy_(of_target.mean)
             sae.target_scale.fill_(of_target.scale)
+        if sae.skip is not None and self.linear is not None:
+            sae.skip.copy_(self.linear)
 
 
 MEDIAN_SAMPLES = 32_768
+ROWS = 4096
+PAIR_BYTES = 2**30
+"""Of pairs in memory for their statistics: windows of maps are wide."""
 
 
 @torch.no_grad()
@@ -75,6 +86,7 @@ def input_statistics(
     normalize: bool = True,
     bias: Bias = "geometric_median",
     widths: tuple[int, int] | None = None,
+    linear: bool = False,
     ranks: Ranks = ALONE,
 ) -> InputStatistics:
     """Statistics of the first vectors of a stream; its position stays the same.
@@ -88,11 +100,14 @@ def input_statistics(
         normalize: False is mean 0 and scale 1.
         bias: the initial decoder bias: the geometric median of the vectors, their mean, or zero.
         widths: of input and target, where the stream has pairs of them side by side.
+        linear: fit the linear map between them, too.
         ranks: the processes, each of which reads its share of the vectors; all get the same statistics.
 
     Raises:
         TrainingError: no vectors, or all the same.
     """
+    if widths is not None:
+        samples = min(samples, max(ROWS, PAIR_BYTES // (4 * sum(widths))))
     share = -(-samples // ranks.world)
     if isinstance(stream, TensorStream):
         share = min(share, -(-len(stream.x) // stream.world))  # every vector once is enough
@@ -113,9 +128,30 @@ def input_statistics(
     x = ranks.agreed(read)
     if widths is None:
         return statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
-    inputs, targets = x[:, : widths[0]], x[:, widths[0] :]
-    of_target = statistics_of(targets, normalize=normalize, bias=bias, ranks=ranks)
-    return replace(statistics_of(inputs, normalize=normalize, bias="zeros", ranks=ranks), target=of_target)
+    return _of_pairs(x, widths, normalize, bias, linear, ranks)
+
+
+def _of_pairs(
+    x: Tensor, widths: tuple[int, int], normalize: bool, bias: Bias, linear: bool, ranks: Ranks
+) -> InputStatistics:
+    """Statistics of inputs and targets, each by itself; of inputs batch by batch, since windows of maps are wide."""
+    d = widths[0]
+    target = statistics_of(x[:, d:], normalize=normalize, bias=bias, ranks=ranks)
+    n = target.samples
+    parts = [part[:, :d] for part in torch.split(x, ROWS)]
+    mean = _mean(torch.stack([part.sum(dim=0, dtype=torch.float64) for part in parts]), n, ranks).float()
+    squares = torch.stack([(part - mean).square().sum(dtype=torch.float64) for part in parts]).sum()[None]
+    ranks.add([squares])
+    variance = float(squares) / n / d
+    if variance <= 1e-12 * float(mean.double().square().mean()) or variance == 0:
+        raise TrainingError(f"the {n} inputs are all the same: there is nothing to read")
+    scale = float(torch.tensor(variance**-0.5)) if normalize else 1.0
+    inputs = InputStatistics(mean if normalize else torch.zeros_like(mean), scale, torch.zeros_like(mean), n, target)
+    if not linear:
+        return inputs
+    pairs = (torch.cat(inputs.pair(part), dim=1) for part in torch.split(x, ROWS))
+    fitted = fit_linear_map(pairs, widths, about=torch.zeros(sum(widths)), ranks=ranks)
+    return replace(inputs, linear=fitted.weight.to(x.device))
 
 
 def statistics_of(

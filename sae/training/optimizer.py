@@ -12,8 +12,16 @@ EPSILON = 1e-8
 
 
 def adam(sae: SAE) -> torch.optim.Adam:
-    """Adam over all parameters of an SAE, in one fused kernel; its state is float32."""
-    return torch.optim.Adam(list(sae.parameters()), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+    """Adam over all parameters of an SAE, in one fused kernel; its state is float32.
+
+    A transcoder's window may be ten times as wide as its target. Adam moves every number by about the rate, so that a
+    row of its encoder would turn by the root of that more in a step than one of its decoder: its rate is less by as
+    much, and the skip's with it.
+    """
+    wide = [p for p in (sae.encoder, sae.skip) if isinstance(p, torch.nn.Parameter)] if sae.transcodes else []
+    usual = [p for p in sae.parameters() if all(p is not w for w in wide)]
+    groups = [{"params": usual, "factor": 1.0}, {"params": wide, "factor": min(1.0, (sae.d_out / sae.d) ** 0.5)}]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 
 
 @torch.no_grad()
@@ -42,7 +50,7 @@ def step(sae: SAE, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> 
     sae.drop_frozen_gradients()
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip / sae.d_out)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
     optimizer.step()
     sae.constrain()
     optimizer.zero_grad(set_to_none=True)

@@ -144,7 +144,7 @@ def train(
         if saved is None:
             statistics = input_statistics(
                 source, samples=resolved.statistics_samples, normalize=resolved.normalize, bias=resolved.bias,
-                widths=widths, ranks=ranks,
+                widths=widths, linear=any(c.kind == "skip-transcoder" for c in configs), ranks=ranks,
             )  # fmt: skip
         else:
             statistics = saved.statistics

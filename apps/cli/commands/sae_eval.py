@@ -25,8 +25,10 @@ from apps.cli.sae_sites import (
     split,
     trained_on,
 )
+from zoo.errors import CircuitsError
 
 if TYPE_CHECKING:
+    from sae.architectures.base import SAE
     from sae.data.site import Site
     from sae.evaluation.evaluate import Evaluation
     from zoo.images.sources import Images
@@ -43,6 +45,9 @@ class EvaluateSAE(OtherInputs):
     their place everywhere. Beside it stand the network as it is, the layer's mean, zero, and the layer's own channels
     and random directions with as many active.
 
+    A transcoder takes the place of the block between its two layers. Beside it stand the mean, zero, the linear map of
+    least squared error, fitted on what it was trained on, and with --output-sae an SAE of the block's output.
+
     By default on the images or texts it was trained on and, apart from them, on those held out.
 
     Example:
@@ -54,6 +59,8 @@ class EvaluateSAE(OtherInputs):
     """Folder of the SAE."""
     address: str | None = None
     """Where it reads, model/layer, if its file does not say."""
+    output_sae: Path | None = None
+    """Of a transcoder: folder of an SAE of its second layer, to compare with."""
     labels: Literal["auto", "order", "none"] = "auto"
     """The right classes: by the images' names or manifest, in order (one image per class), or unknown."""
 
@@ -64,11 +71,16 @@ class EvaluateSAE(OtherInputs):
 
         elapsed = clock()
         loaded = load(self.folder)
-        site = site_at(self, self._address(loaded.metadata), named_by_user=self.address is not None)
+        window = loaded.metadata.get("window")
+        patch = window["size"] if isinstance(window, dict) else None
+        site = site_at(self, self._address(loaded.metadata), named_by_user=self.address is not None, patch=patch)
+        beside = self._beside(loaded)
         evaluations: dict[str, Evaluation] = {}
         for name, (inputs, labels) in self._sets(loaded.metadata, site).items():
             with session.progress(f"evaluating on {name} {input_kind(site)}") as report:
-                evaluations[name] = evaluate(loaded, site, inputs, labels=labels, seed=self.seed, **reporting(report))
+                evaluations[name] = evaluate(
+                    loaded, site, inputs, labels=labels, seed=self.seed, **beside, **reporting(report)
+                )
         document = {
             "sae": str(self.folder), "site": site.address,
             "evaluations": {name: evaluation.describe() for name, evaluation in evaluations.items()},
@@ -80,6 +92,24 @@ class EvaluateSAE(OtherInputs):
             console.print(Text(f"{elapsed():.0f} s", style="dim"))
 
         return CommandResult(document, show)
+
+    def _beside(self, loaded: SAE) -> dict[str, Any]:
+        """What a transcoder is compared with: an SAE, and what the linear map is fitted on, if that is still there."""
+        from sae.formats import load
+
+        if not loaded.transcodes:
+            if self.output_sae is not None:
+                raise UsageError(f"--output-sae is compared with a transcoder; {self.folder} is an SAE")
+            return {}
+        about = loaded.metadata.get("data", {})
+        try:
+            data = trained_on(self.folder, loaded.metadata).data
+        except (CircuitsError, UsageError):
+            if not (self.images or self.text):
+                raise
+            return {"output_sae": load(self.output_sae) if self.output_sae else None}
+        training, _ = split(data, float(about["held_out"]), int(about["seed"]))
+        return {"training": training, "output_sae": load(self.output_sae) if self.output_sae else None}
 
     def _address(self, metadata: dict[str, Any]) -> str:
         """Where the SAE reads."""
@@ -156,11 +186,12 @@ def _show_evaluation(console: Console, name: str, evaluation: Evaluation) -> Non
             "classes, give a manifest of `circuits images`, or --labels order"
         )
     if evaluation.branches:
+        beside = "channels" if evaluation.own == "sae" else "linear"
         console.print(
             table(
-                ["branch", "FVU", "channels"],
+                ["branch", "FVU", beside],
                 [
-                    [b, f"{v['sae']:.3f}", f"{v.get('channels', float('nan')):.3f}"]
+                    [b, f"{v[evaluation.own]:.3f}", f"{v.get(beside, float('nan')):.3f}"]
                     for b, v in evaluation.branches.items()
                 ],
                 right=" rr",

@@ -18,7 +18,7 @@ from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, show_next
 from apps.cli.output.folder import Outputs
 from apps.cli.registry import command
-from apps.cli.sae_sites import input_kind, inputs_for, reconstructions_table, sampled, site_at, split
+from apps.cli.sae_sites import BETWEEN, input_kind, inputs_for, reconstructions_table, sampled, site_at, split
 
 if TYPE_CHECKING:
     from sae.architectures.base import SAEConfig
@@ -72,6 +72,7 @@ class TrainSAE(ModelOptions):
         circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
         circuits sae train googlenet-bvlc/mixed4c --images photos --latents 4096 --k 32 --out saes/mixed4c
         circuits sae train scenes/mixed3b --sweep k=4,8,16 seed=0,1 --out saes/sweep
+        circuits sae train scenes/mixed3b..mixed4a --kind skip-transcoder --latents 384 --k 16 --out saes/block
         circuits sae train hf:stories260K/layers.2.resid --text stories.txt --latents 1024 --k 16 --out saes/stories
     """
 
@@ -84,7 +85,8 @@ class TrainSAE(ModelOptions):
         return Outputs(tuple(f"{inner}{name}" for name in names), overwrite=self.overwrite or self.replace)
 
     address: tyro.conf.Positional[str]
-    """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ..."""
+    """The layer, or a branch of it: model/layer. Of a language model tales/layers.2.resid, hf:PATH/layers.2.mlp, ...
+    Of a transcoder two layers, model/mixed4b..mixed4c."""
     images: Many = ()
     """Images: a folder, an image, a manifest of `circuits images`, or scenes:500 (drawn on the fly).
     May be repeated. By default scenes:500 for the model `scenes`."""
@@ -94,6 +96,10 @@ class TrainSAE(ModelOptions):
     """At most so many images or texts, drawn at random with --seed."""
     architecture: str = "topk"
     """topk, batchtopk, matryoshka, jumprelu, relu, gated, or any other that a package registers with `sae.register`."""
+    kind: Literal["sae", "transcoder", "skip-transcoder"] = "sae"
+    """What is learned: sae, transcoder, or skip-transcoder (with a linear map beside the latents)."""
+    patch: int | None = None
+    """Of a transcoder of a CNN: positions along each side of the window that it reads; by default all that count."""
     latents: int = 4096
     """Number of latents."""
     k: int | None = None
@@ -141,7 +147,7 @@ class TrainSAE(ModelOptions):
         elapsed = clock()
         configs = self._configs()
         sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
-        site = site_at(self, self.address, named_by_user=True)
+        site = site_at(self, self.address, named_by_user=True, patch=self.patch)
         sources = self.images if self.text is None else (self.text,)
         inputs = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed)
         training, held_out = split(inputs.data, self.held_out, self.seed)
@@ -170,14 +176,17 @@ class TrainSAE(ModelOptions):
                 )  # fmt: skip
         seconds = elapsed()
         from sae.data.activations import collect
+        from sae.data.site import widths_of
         from sae.evaluation.metrics import reconstruction
 
+        widths = widths_of(site)
         reconstructions: dict[str, dict[str, Reconstruction]] = {}
         sets = {"training": training, **({} if held_out is None else {"held out": held_out})}
         vectors = {n: collect(site, some, sampling=sampled(site, some, self.seed)).vectors for n, some in sets.items()}
         for run, run_folder in zip(runs, folders, strict=True):
             reconstructions[run.name] = {
-                name: reconstruction(run.sae, split_vectors, seed=self.seed) for name, split_vectors in vectors.items()
+                name: reconstruction(run.sae, split_vectors, seed=self.seed, widths=widths)
+                for name, split_vectors in vectors.items()
             }
             if not finished:
                 save(run_folder, run, density=reconstructions[run.name]["training"].density)
@@ -206,13 +215,22 @@ class TrainSAE(ModelOptions):
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
                 console.print(reconstructions_table(reconstructions[run.name]))
             time = "was there already" if finished else f"{seconds:.0f} s"
-            console.print(Text(f"{time}; {site.d} channels, {len(training)} {input_kind(site)}", style="dim"))
+            width = f"{site.d}" if widths is None else f"{widths[0]} to {widths[1]}"
+            console.print(Text(f"{time}; {width} channels, {len(training)} {input_kind(site)}", style="dim"))
             show_next(console, self.follow_up("sae", "eval", folders[0]))
 
         return CommandResult(document, show)
 
     def _check(self) -> None:
-        self.check_least("latents", "steps", "batch_size", "per_input", "k")
+        self.check_least("latents", "steps", "batch_size", "per_input", "k", "patch")
+        if (self.kind != "sae") != (BETWEEN in self.address):
+            raise UsageError(
+                f"{self.address} is a pair of layers: say --kind transcoder or skip-transcoder"
+                if self.kind == "sae"
+                else f"--kind {self.kind} takes two layers, model/mixed4b..mixed4c, not {self.address}"
+            )
+        if self.patch is not None and self.kind == "sae":
+            raise UsageError("--patch is of a transcoder, which reads a window of a layer")
         if not 0 <= self.held_out < 1:
             raise UsageError(f"--held-out is a share from 0 to 1, not {self.held_out}")
         if self.memory <= 0:
@@ -327,7 +345,9 @@ class TrainSAE(ModelOptions):
         from sae.training.sweeps import parse, sweep
 
         kind = ARCHITECTURES[architecture].Config
-        settings: dict[str, Any] = {"architecture": architecture, "latents": self.latents, "seed": self.seed}
+        settings: dict[str, Any] = {
+            "architecture": architecture, "latents": self.latents, "seed": self.seed, "kind": self.kind,
+        }  # fmt: skip
         if self.k is not None or "k" in kind.__dataclass_fields__:
             settings["k"] = min(self.k or 32, self.latents) if self.k is None else self.k
         if self.penalty is not None:

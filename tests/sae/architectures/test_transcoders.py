@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 import sae
@@ -186,3 +188,77 @@ def test_what_is_no_transcoder_or_has_no_targets_is_refused() -> None:
     nested = sae.build(sae.Matryoshka(latents=24, k=3, kind="transcoder"), D, D_OUT)
     with pytest.raises(sae.SAEError, match="give target="):
         nested.prefix_errors(x)  # type: ignore[operator]
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def by_hand(tensors: dict[str, Tensor], x: Tensor, threshold: str = "threshold") -> Tensor:
+    """What the source of SAELens and of circuit-tracer computes, in plain PyTorch, of encoders `(m, d)`."""
+    pre = x @ tensors["W_enc"].T + tensors["b_enc"]
+    latents = pre.relu() * (pre > tensors[threshold]) if threshold in tensors else pre.relu()
+    out = latents @ tensors["W_dec"] + tensors["b_dec"]
+    return out + x @ tensors["W_skip"].T if "W_skip" in tensors else out
+
+
+WRITTEN = {
+    "relu": "transcoder", "jumprelu": "jumprelu_transcoder", "batchtopk": "jumprelu_transcoder",
+    "matryoshka": "jumprelu_transcoder", "topk": "custom", "gated": "custom",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("config", ARCHITECTURES, ids=name_of)
+def test_files_hold_the_transcoder_in_the_names_of_saelens_and_circuit_tracer(
+    config: sae.SAEConfig, kind: str, tmp_path: Path
+) -> None:
+    model, (x, _) = drawn(of_kind(config, kind)), pairs(60)
+    loaded = sae.load(sae.save(tmp_path / "native", model))
+    folded = model.folded()
+    assert loaded.config == model.config and torch.equal(loaded(x), folded(x))
+    assert torch.equal(loaded.encode(x), folded.encode(x)) and loaded.metadata["target"]["scale"] == pytest.approx(0.6)
+    about = json.loads((tmp_path / "native" / "cfg.json").read_text())
+    name = WRITTEN[config.architecture]
+    if kind == "skip-transcoder" and name != "custom":
+        name = name.replace("transcoder", "skip_transcoder")
+    assert about["architecture"] == name and about["apply_b_dec_to_input"] is False
+    assert (about["d_in"], about["d_sae"], about["d_out"]) == (D, 24, D_OUT)
+    if name == "custom":
+        with pytest.raises(sae.FormatError, match="transcoders of ReLU and JumpReLU"):
+            sae.save(tmp_path / "tracer", model, format="circuit_tracer")
+        return
+    tensors = load_file(tmp_path / "native" / "sae_weights.safetensors")
+    torch.testing.assert_close(by_hand({**tensors, "W_enc": tensors["W_enc"].T}, x), folded(x), rtol=1e-4, atol=1e-4)
+    del about["vision_circuits"]  # as SAELens writes it
+    (tmp_path / "native" / "cfg.json").write_text(json.dumps(about))
+    torch.testing.assert_close(sae.load(tmp_path / "native")(x), folded(x), rtol=0, atol=0)
+    model.metadata |= {"layer": "layers.3.mlp_in..layers.3.mlp", "model": "tales"}
+    sae.save(tmp_path / "tracer", model, format="circuit_tracer")
+    tensors = load_file(tmp_path / "tracer" / "layer_3.safetensors")
+    torch.testing.assert_close(by_hand(tensors, x, "activation_function.threshold"), folded(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sae.load(tmp_path / "tracer")(x), folded(x), rtol=0, atol=0)
+    hooks = json.loads((tmp_path / "tracer" / "config.yaml").read_text())
+    assert (hooks["feature_input_hook"], hooks["feature_output_hook"]) == ("mlp.hook_in", "mlp.hook_out")
+
+
+def test_files_that_would_mean_something_else_are_refused(tmp_path: Path) -> None:
+    model = drawn(sae.ReLU(latents=24, kind="skip-transcoder"))
+    with pytest.raises(sae.FormatError, match="dictionary_learning has no place for transcoders; save as"):
+        sae.save(tmp_path / "a", model, format="dictionary_learning")
+    folder = sae.save(tmp_path / "b", model)
+    about = json.loads((folder / "cfg.json").read_text())
+    del about["vision_circuits"]
+    for change, message in (
+        ({"architecture": "transcoder"}, "W_skip unknown"),
+        ({"d_out": 9}, "says d_in=12, d_sae=24, d_out=9"),
+        ({"apply_b_dec_to_input": True}, "b_dec of a transcoder belongs to what it writes"),
+        ({"architecture": "standard"}, "unknown|must be"),
+    ):
+        (folder / "cfg.json").write_text(json.dumps({**about, **change}))
+        with pytest.raises(sae.FormatError, match=message):
+            sae.load(folder)
+    two = sae.save(tmp_path / "c", model, format="circuit_tracer")
+    (two / "layer_1.safetensors").write_bytes((two / "layer_0.safetensors").read_bytes())
+    with pytest.raises(sae.FormatError, match="transcoders of 2 layers: name one file"):
+        sae.load(two)
+    assert sae.load(two / "layer_1.safetensors").metadata["source"]["layer"] == 1
