@@ -38,13 +38,19 @@ if TYPE_CHECKING:
     from sae.data.disk_shards import Shards as Shards, open_shards as open_shards, store as store
     from sae.data.site import Site as Site
     from sae.data.streams import RankShare as RankShare, Stream as Stream, TensorStream as TensorStream
+    from sae.data.vision_pair import VisionPair as VisionPair
     from sae.data.vision_site import VisionSite as VisionSite
     from sae.evaluation import metrics as metrics
     from sae.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from sae.evaluation.sweep_table import summary as summary
     from sae.evaluation.trust.metric_table import MetricTable as MetricTable, metric_table as metric_table
     from sae.formats import load as load, save as save
-    from sae.language import LanguageSite as LanguageSite, open_texts as open_texts, read_texts as read_texts
+    from sae.language import (
+        LanguagePair as LanguagePair,
+        LanguageSite as LanguageSite,
+        open_texts as open_texts,
+        read_texts as read_texts,
+    )
     from sae.steering import LatentEdit as LatentEdit, Steering as Steering, When as When, steer as steer
     from sae.superposition.geometry import geometry as geometry
     from sae.training import sweeps as sweeps

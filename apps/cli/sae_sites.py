@@ -57,6 +57,13 @@ def site_at(
         from sae.language import LanguageSite, TextUnit
         from zoo.networks.language import load_language
 
+        if BETWEEN in address:
+            from sae.language import LanguagePair
+
+            first, target = split_pair(address)
+            name, _, source = first.rpartition("/")
+            lm = load_language(name, device=best_device(command.device), hub=named_by_user)
+            return LanguagePair(lm, source, target)
         at = TextUnit.parse(address)
         if at.unit.model is None or at.unit.index is not None or at.unit.basis is not None:
             raise UsageError(

@@ -22,6 +22,7 @@ from sae.language.latent_examples import (
     text_features as text_features,
 )
 from sae.language.loss import TextLoss as TextLoss
+from sae.language.pair import LanguagePair as LanguagePair
 from sae.language.site import LanguageSite as LanguageSite
 from sae.language.text_attribution import (
     Cause as Cause,

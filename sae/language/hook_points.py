@@ -44,6 +44,23 @@ def site_paths(lm: LanguageModel) -> dict[str, str]:
     return paths
 
 
+def mlp_path(lm: LanguageModel, block: str) -> str:
+    """Path of the module that is the MLP of a block, `layers.N`: what goes into it is the site `layers.N.mlp_in`.
+
+    Raises:
+        SAEError: no such block, or no module of it is known to be its MLP.
+    """
+    path, blocks = _blocks(lm)
+    number = block.removeprefix("layers.")
+    if not (block.startswith("layers.") and number.isdecimal() and int(number) < len(blocks)):
+        raise SAEError(f"{lm.name} has no site {shorten(block)}.mlp_in: N of layers.N.mlp_in is 0 to {len(blocks) - 1}")
+    names = ("intermediate",) if _is_bert(blocks[int(number)]) else _MLP
+    name = next((n for n in names if hasattr(blocks[int(number)], n)), None)
+    if name is None:
+        raise SAEError(f"{lm.name}: no module of {block} is known to be its MLP; there are {', '.join(_MLP)}")
+    return f"{path}.{number}.{name}"
+
+
 def why_without_halves(lm: LanguageModel) -> str | None:
     """Why a language model has no sites `layers.N.attn` and `layers.N.mlp`; None where it has."""
     resolved = _resolved(lm, *_blocks(lm))

@@ -210,7 +210,7 @@ class LanguageSite:
         captured: list[Tensor] = []
 
         def keep(_module: nn.Module, _inputs: Any, out: Any) -> None:
-            captured.append(_tensor(out, self.site))
+            captured.append(tensor_of(out, self.site))
             raise Stop
 
         with torch.no_grad(), self.lm.lock, hooked(self._module(), keep):
@@ -263,7 +263,7 @@ class LanguageSite:
         def act(_module: nn.Module, _inputs: Any, out: Any) -> Any:
             feed = self.lm.feed
             once.runs(feed)
-            acts = _tensor(out, self.site)
+            acts = tensor_of(out, self.site)
             new = function(acts)
             if not isinstance(new, Tensor) or new.shape != acts.shape:
                 got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
@@ -378,7 +378,7 @@ class _Once:
         self.ran = False
 
 
-def _tensor(out: Any, site: str) -> Tensor:
+def tensor_of(out: Any, site: str) -> Tensor:
     """The activations in the output of a module: the output, or its first entry (attention returns its weights too)."""
     first = out[0] if isinstance(out, tuple) and out else out
     if not isinstance(first, Tensor) or first.ndim != 3:

@@ -92,6 +92,23 @@ def test_saes_that_saelens_made_mean_the_same_here(kind: str, subtract: bool, tm
     close(ours(x), theirs(x))
 
 
+@pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"])
+def test_transcoders_of_saelens_mean_the_same_here_and_ours_there(kind: str, tmp_path: Path) -> None:
+    lens, module = peer("sae_lens", "sae-lens"), peer("sae_lens.saes.transcoder", "sae-lens")
+    settings: dict[str, Any] = {"d_in": D, "d_sae": M, "d_out": 6, "apply_b_dec_to_input": False}
+    theirs = getattr(module, kind)(getattr(module, f"{kind}Config")(**settings))
+    draw(theirs)
+    theirs.save_model(tmp_path / "theirs")
+    ours, x = sae.load(tmp_path / "theirs").double(), inputs()
+    assert (ours.skip is not None) == ("Skip" in kind) and ours.d_out == 6
+    theirs = lens.SAE.load_from_disk(tmp_path / "theirs", dtype="float64")
+    close(ours.encode(x), theirs.encode(x))
+    close(ours(x), theirs(x))
+    again = lens.SAE.load_from_disk(sae.save(tmp_path / "ours", sae.load(tmp_path / "theirs")), dtype="float64")
+    assert type(again) is type(theirs)
+    close(again(x), ours(x))
+
+
 # -- dictionary_learning ------------------------------------------------------------------------------
 
 
