@@ -177,7 +177,7 @@ class ModelOptions(Command):
         check_known(name, getattr(self, "store", None))
         model = load(name, weights=self.weights, device=self.device)
         if self.sae:
-            from sae.data.vision_site import attach_folder
+            from sae.data.attach import attach_folder
 
             for name_given, folder in map(sae_option, self.sae):
                 attach_folder(model, folder, name_given)

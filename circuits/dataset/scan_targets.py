@@ -94,6 +94,14 @@ def _site(model: Model, name: str) -> Site:
         layer = model.layers[layer.part[0]]
     if unit.basis is not None:
         basis = model.basis(layer.name, unit.basis)
+        if layer.windows is not None:
+            source, window = model.layers[layer.windows[0]], layer.windows[1]
+            encode = latent_maps(basis.encode)
+            cut = source.part or (source.name, 0)
+            channels = slice(cut[1], cut[1] + source.channels)
+            return Site(
+                unit.space, layer, cut[0], len(basis.read), lambda maps: encode(window.of(maps[:, channels]))
+            )  # fmt: skip
         return Site(f"{layer.name}~{unit.basis}", layer, layer.name, len(basis.read), latent_maps(basis.encode))
     return Site(layer.name, layer, _before_relu(model, layer.name), layer.channels)
 

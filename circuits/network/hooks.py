@@ -332,16 +332,17 @@ def read(model: Network, images: Tensor, layers: Sequence[Layer], *, clone: bool
     positions. Keeps autograd's graph when gradients are on.
     `clone=False` is for callers that use the tensors before the forward goes on.
     """
-    bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in layers}
+    whole = [layer if layer.windows is None else model.layers[layer.windows[0]] for layer in layers]
+    bases = {layer.name: layer.name if layer.part is None else layer.part[0] for layer in whole}
     captured = outputs(model, images, list(bases.values()), clone=clone)
     result = {}
-    for layer in layers:
+    for layer in whole:
         acts = captured[bases[layer.name]]
         acts = model.layers[bases[layer.name]].axes.maps(acts)
         if layer.part is not None:
             acts = acts[:, layer.part[1] : layer.part[1] + layer.channels]
         result[layer.name] = acts
-    return result
+    return result | {at.name: at.windows[1].of(result[at.windows[0]]) for at in layers if at.windows is not None}
 
 
 def outputs(model: Network, images: Tensor, names: Sequence[str], *, clone: bool = True) -> dict[str, Tensor]:
@@ -460,7 +461,13 @@ def editing(model: Network, functions: Sequence[tuple[str, EditFunction]]) -> It
     A function takes and gives maps `(N, C, H, W)`, or vectors `(N, C)`, whatever the network's own layout.
 
     The model's lock is held, so that two threads cannot mix their edits.
+
+    Raises:
+        CaptureError: windows of a layer, which overlap, and are only read.
     """
+    if read_only := [name for name, _ in functions if model.layers[name].windows is not None]:
+        base = model.layers[read_only[0]].base
+        raise CaptureError(f"{model.name}/{read_only[0]} are windows of {base}, which overlap: edit {base} itself")
     with model.lock, ExitStack() as stack:
         before = list(model.node_edits)
         stack.callback(lambda: model.node_edits.__setitem__(slice(None), before))

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.layers.axes import Axes, plain_axes
+from circuits.network.layers.windows import Window
 from circuits.network.operations import Pair
 from zoo.inputs import InputSpec
 from zoo.networks.trial import Output
@@ -48,6 +49,7 @@ class Layer:
         part: `(layer, start)` when this is a range of channels of another layer (an inception branch).
         view: the layer whose other tokens these are: `block3` for its class token `block3.cls`.
         axes: how its tensor is brought to maps.
+        windows: the layer whose windows these are, and which: a layer that no module gives, and that is only read.
     """
 
     name: str
@@ -64,10 +66,13 @@ class Layer:
     part: tuple[str, int] | None = None
     view: str | None = None
     axes: Axes = plain_axes((1, 1))
+    windows: tuple[str, Window] | None = None
 
     @property
     def base(self) -> str:
-        """The layer that the network computes: of a branch, or of tokens, the one that they are of."""
+        """The layer that the network computes: of a branch, tokens or windows, the one that they are of."""
+        if self.windows is not None:
+            return self.windows[0]
         return self.part[0] if self.part is not None else self.view or self.name
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.layers.positions import position_on_maps, refuse_unless_images
 from circuits.network.layers.scores import behind_output_of_graph, layer_of_scores
 from circuits.network.layers.tracing import trace_graph
+from circuits.network.layers.windows import Window
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.cards import branches_of
@@ -39,6 +40,21 @@ if TYPE_CHECKING:
 
 
 _INPUT_ADVICE = 'Say how it is fed, such as --input \'{"size": [96, 128], "channels": 1}\', or in a card file beside it'
+
+
+class Layers(dict[str, Layer]):
+    """Name -> layer, in the order in which they run.
+
+    Attributes:
+        windows: name -> windows of one of these, which are found by `layers[name]` and listed nowhere.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer]) -> None:
+        super().__init__(layers)
+        self.windows: dict[str, Layer] = {}
+
+    def __missing__(self, name: str) -> Layer:
+        return self.windows[name]
 
 
 class Model(Drawable):
@@ -84,7 +100,7 @@ class Model(Drawable):
         self._digest = LiveDigest(module)
         example = self._example()
         self.graph = trace_graph(module, example, self.output)
-        self.layers = self._find_layers(example)
+        self.layers = Layers(self._find_layers(example))
         if self.graph is None:
             self._measure_fields()
         self._by_key: dict[str, list[str]] = {}
@@ -179,13 +195,14 @@ class Model(Drawable):
         options = {"card": self.card, "source": self.source, **self.options}
         model = Model(module, self.input, name=self.name, **options)
         model.bases.update(copy.deepcopy(self.bases, memo))
+        model.layers.windows.update(self.layers.windows)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_unedited()
         card = None if self.card is None else self.card.name
         options = {"source": self.source, **self.options}
-        return _rebuilt, (self.module, self.input, self.name, card, options, self.bases)
+        return _rebuilt, (self.module, self.input, self.name, card, options, self.bases, self.layers.windows)
 
     def _check_unedited(self) -> None:
         if self.node_edits:
@@ -221,7 +238,7 @@ class Model(Drawable):
         """
         if not isinstance(name, str):
             raise AddressError(f"the name of a layer is a string, got {type(name).__name__}")
-        if name in self.layers:
+        if name in self.layers or name in self.layers.windows:
             return self.layers[name]
         aliases = {} if self.card is None else self.card.aliases
         if name in aliases and aliases[name] in self.layers:
@@ -362,6 +379,8 @@ class Model(Drawable):
     def node(self, layer: str) -> fx.Node:
         """The graph node that holds a layer's output (for models with a graph)."""
         assert self.graph is not None
+        if self.layers[layer].windows is not None:
+            raise GraphError(f"{self.name}/{layer} are windows of {self.layers[layer].base}, and no layer of weights")
         node: fx.Node = self.graph.outputs[self.layers[layer].base]
         return node
 
@@ -378,6 +397,17 @@ class Model(Drawable):
         return next((n for n in names if self.layers[n].trunk), names[0])
 
     # -- bases ------------------------------------------------------------------------------------
+
+    def add_windows(self, name: str, source: Layer, target: Layer, window: Window) -> None:
+        """Make windows of a layer a layer by themselves, for bases that read them: at the positions of `target`.
+
+        It is found by its name, and in no list of layers.
+        """
+        field = self.receptive_field(Unit(target.base, target.part[1])) if target.part else target.receptive_field
+        self.layers.windows[name] = replace(
+            target, name=name, channels=window.size[0] * window.size[1] * source.channels, kind="windows",
+            receptive_field=field, trunk=False, path=None, part=None, view=None, windows=(source.name, window),
+        )  # fmt: skip
 
     def attach(self, layer: str, name: str, basis: Basis) -> None:
         """Make the latents of `basis` units of this model: `layer~name:index`.
@@ -452,10 +482,11 @@ class Model(Drawable):
 
 def _rebuilt(
     module: nn.Module, input: InputSpec, name: str, card: str | None, options: dict[str, Any],
-    bases: dict[tuple[str, str], Basis],
+    bases: dict[tuple[str, str], Basis], windows: dict[str, Layer],
 ) -> Model:  # fmt: skip
     model = Model(module, input, name=name, card=None if card is None else get_card(card), **options)
     model.bases.update(bases)
+    model.layers.windows.update(windows)
     return model
 
 

@@ -338,7 +338,7 @@ class SAE(nn.Module):
         """An equal SAE for raw inputs, with mean and scale folded into its weights.
 
         `encode`, `decode` and `forward` give the same bits; of a transcoder `decode` does, and the rest is equal up to
-        rounding, since its mean moves into `encoder_bias`. `metadata["input"]` keeps mean and scale, `"target"` those
+        rounding, since its mean moves into `encoder_bias`. `metadata["input"]` keeps mean and scale, `"output"` those
         of a transcoder's targets.
         """
         same = copy.deepcopy(self).requires_grad_(False)
@@ -351,7 +351,7 @@ class SAE(nn.Module):
             if self.skip is not None and same.skip is not None:
                 same.skip.copy_(self.skip * (self.scale / same.target_scale))
                 same.decoder_bias.copy_(self.offset.double() - same.skip.double() @ self.mean.double())
-            same._forget("target", same.target_mean, same.target_scale)
+            same._forget("output", same.target_mean, same.target_scale)
         same._forget("input", same.mean, same.scale)
         return same
 

@@ -17,11 +17,13 @@ from torch import Tensor
 from circuits.attribution.class_scores import ClassScores
 from circuits.network.hooks import editing, read, stream
 from circuits.network.layer import Layer
-from circuits.network.layers.windows import Window, window_between
+from circuits.network.layers.windows import Window
 from circuits.network.model import Model
+from sae.architectures.base import SAE
 from sae.data.activations import MEMORY, SiteStream
-from sae.data.site import Block, Function, chosen
+from sae.data.site import Block, Function, check_fits, chosen
 from sae.data.vision_site import VisionSite, on_channels
+from sae.data.windows import window_between
 from sae.errors import SAEError
 from zoo.images.sources import Images
 from zoo.progress import Progress
@@ -91,7 +93,7 @@ class VisionPair:
             **self.target.metadata,
             "hook_name": self.source.layer.name,
             "hook_name_out": self.target.layer.name,
-            "layer": self.address.rpartition("/")[2],
+            "layer": self.space,
             "source": self.source.layer.name,
             "target": self.target.layer.name,
             "window": {**window, "channels": self.source.d, "order": ["row", "column", "channel"]},
@@ -118,6 +120,23 @@ class VisionPair:
         names = [self.source.layer.name, self.target.layer.name]
         for _, acts in stream(self.model, inputs, names, batch_size=batch_size, progress=progress):
             yield acts[names[0]], acts[names[1]]
+
+    @property
+    def space(self) -> str:
+        """The layer that latents are units of in addresses, `source..target`: the windows that they read."""
+        return self.address.rpartition("/")[2]
+
+    def attach(self, name: str, sae: SAE) -> None:
+        """Make the latents of a transcoder units of the model, `source..target~name:index`, at the target's positions.
+
+        They are read, by scans for example; what edits a layer or follows weights refuses them.
+
+        Raises:
+            SAEError: it was trained on another pair or other weights, or has other widths.
+        """
+        check_fits(sae, self)
+        self.model.add_windows(self.space, self.source.layer, self.layer, self.window)
+        self.model.attach(self.space, name, sae)
 
     def _pairs(self, source: Tensor, target: Tensor) -> Tensor:
         """Maps `(N, C, h, w)` of both as pairs `(N, *grid, sum(widths))`."""

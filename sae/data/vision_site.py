@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from circuits.attribution.class_scores import ClassScores
 from circuits.dataset.accuracy import class_labels
 from circuits.dataset.scan_store import own_card_and_input
-from circuits.network.address import basis_name
 from circuits.network.hooks import editing, stream
 from circuits.network.layer import Layer
 from circuits.network.model import Model
@@ -22,7 +20,6 @@ from sae.architectures.base import SAE
 from sae.data.activations import SiteStream
 from sae.data.site import Block, Function, check_fits
 from sae.errors import SAEError
-from sae.formats import load
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -153,6 +150,11 @@ class VisionSite:
         """Class of each image in the model's order, -1 where unknown; None where no image has one."""
         return None if images.labels is None else torch.from_numpy(class_labels(self.model, images))
 
+    @property
+    def space(self) -> str:
+        """The layer that latents are units of in addresses: of a branch the whole layer."""
+        return self.channels()[0]
+
     def attach(self, name: str, sae: SAE) -> None:
         """Make the SAE's latents units of the model, `layer~name:index`.
 
@@ -172,31 +174,6 @@ class VisionSite:
             return self.layer.name, slice(None)
         base, start = self.layer.part
         return base, slice(start, start + self.layer.channels)
-
-
-def attach_folder(model: Model, folder: str | Path, name: str | None = None) -> tuple[VisionSite, str]:
-    """Make the latents of a saved SAE units of the model it was trained on.
-
-    Args:
-        model: the model.
-        folder: as `sae.save` wrote it; its metadata name the layer.
-        name: of the basis (default: the folder's, as `basis_name` makes it fit into an address).
-
-    Returns:
-        The site of the layer, and the name of the basis there.
-
-    Raises:
-        FormatError: no SAE there. SAEError: its metadata name no layer, or it was trained on other weights.
-    """
-    path = Path(folder).expanduser()
-    loaded = load(path, device=model.device)
-    layer = loaded.metadata.get("layer") or loaded.metadata.get("hook_name")
-    if not isinstance(layer, str):
-        raise SAEError(f"{path} does not say which layer it reads; attach it with VisionSite(model, LAYER).attach(...)")
-    site = VisionSite(model, layer)
-    basis = name or basis_name(path)
-    site.attach(basis, loaded)
-    return site, basis
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ class ShowFeatures(OtherInputs):
     def run(self, session: Session) -> CommandResult:
         """Latents and their examples; or channels decomposed."""
         self.check_least("latents", "examples")
-        from sae.data.vision_site import attach_folder
+        from sae.data.attach import attach_folder
         from sae.formats import load
         from zoo.images.sources import open_images
 
@@ -87,10 +87,11 @@ class ShowFeatures(OtherInputs):
             images = open_images(trained_on(self.folder, metadata).data, limit=self.limit, seed=self.seed)
         model = self.load(model_name)
         site, own = attach_folder(model, self.folder)
-        layer = site.layer.name if site.layer.part is None else site.layer.part[0]
         if self.channel:
-            return self._dissected(session, model, layer, own, images)
-        space = f"{layer}~{own}"
+            if loaded.transcodes:
+                raise UsageError("--channel decomposes a channel by the SAE of its layer; this is a transcoder")
+            return self._dissected(session, model, site.space, own, images)
+        space = f"{site.space}~{own}"
         scanned = self._scan(session, model, space, images)
         return self._result(session, model, space, scanned, images, elapsed)
 
@@ -302,7 +303,7 @@ def _ids(examples: Sequence[Example]) -> str:
 
 def _python(model: str, weights: str | None, folder: Path, space: str) -> str:
     return (
-        "import circuits\nfrom sae.data.vision_site import attach_folder\n\n"
+        "import circuits\nfrom sae.data.attach import attach_folder\n\n"
         f"{loading_code(model, weights)}\n"
         f"attach_folder(model, {str(folder)!r})\n"
         f"scan = circuits.scan(model, IMAGES, {str(folder / 'scan')!r}, layers=[{shlex.quote(space)!r}])"

@@ -194,7 +194,7 @@ def attached(name: str, saes: tuple[tuple[str, Path], ...] = (), weights: str | 
     model, refused = load(name, weights=weights), {}
     model.check_images("the explorer")
     for label, folder in saes:
-        from sae.data.vision_site import attach_folder
+        from sae.data.attach import attach_folder
         from sae.formats import load as load_sae
 
         try:

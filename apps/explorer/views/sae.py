@@ -117,7 +117,7 @@ def _python(at: Location, chosen: LoadedSAE | None) -> str:
     channel = st.session_state.get("channel_number", 0)
     return (
         "import circuits\n"
-        "from sae.data.vision_site import attach_folder\n\n"
+        "from sae.data.attach import attach_folder\n\n"
         f"model = circuits.load({chosen.model!r})\n"
         f"site, name = attach_folder(model, {str(chosen.folder)!r}, {chosen.name!r})\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"

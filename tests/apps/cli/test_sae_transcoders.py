@@ -11,7 +11,9 @@ from tests.apps.terminal import Cli, is_refused
 def test_the_command_line_trains_and_evaluates_a_transcoder(cli: Cli, tmp_path: Path) -> None:
     options = ("--images", "scenes:24", "--latents", "32", "--k", "4", "--steps", "6", "--batch-size", "256", "--json")
     pair = ("sae", "train", "scenes/mixed3b..mixed4a", "--kind", "skip-transcoder", "--patch", "3")
-    trained = cli(*pair, *options, "--out", str(tmp_path / "block")).json
+    ran = cli(*pair, *options, "--out", str(tmp_path / "block"))
+    assert ran.code == 0, ran.err
+    trained = ran.json
     assert trained["site"] == "scenes/mixed3b..mixed4a" and trained["runs"][0]["config"]["kind"] == "skip-transcoder"
     again = cli(*pair, *options, "--out", str(tmp_path / "block")).json
     assert not again["made"] and again["runs"][0]["reconstruction"] == trained["runs"][0]["reconstruction"]

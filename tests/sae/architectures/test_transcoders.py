@@ -216,7 +216,7 @@ def test_files_hold_the_transcoder_in_the_names_of_saelens_and_circuit_tracer(
     loaded = sae.load(sae.save(tmp_path / "native", model))
     folded = model.folded()
     assert loaded.config == model.config and torch.equal(loaded(x), folded(x))
-    assert torch.equal(loaded.encode(x), folded.encode(x)) and loaded.metadata["target"]["scale"] == pytest.approx(0.6)
+    assert torch.equal(loaded.encode(x), folded.encode(x)) and loaded.metadata["output"]["scale"] == pytest.approx(0.6)
     about = json.loads((tmp_path / "native" / "cfg.json").read_text())
     name = WRITTEN[config.architecture]
     if kind == "skip-transcoder" and name != "custom":

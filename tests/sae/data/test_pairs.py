@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import circuits
 import sae
 from circuits.errors import GraphError
 from circuits.network.hooks import read
-from circuits.network.layers.windows import window_between
 from sae.data.activations import Sampling, SiteStream
+from sae.data.attach import attach_folder
+from sae.data.windows import window_between
 from sae.training.linear_map import fit_linear_map
 from zoo.inputs import InputSpec
 
@@ -122,7 +124,7 @@ def test_a_convolution_is_its_transcoder_and_stands_in_for_itself(model: circuit
         x = by_hand.relu(by_hand.wide(torch.zeros(12, 5, 11, 11)))
         x = by_hand.mix(torch.cat([by_hand.pool(by_hand.dilated(x)), by_hand.pool(by_hand.narrow(x))], dim=1))
         torch.testing.assert_close(zeroed, by_hand.head(x.mean(dim=(2, 3))))
-    tops = zeroed.log_softmax(1), model(images).log_softmax(1)
+        tops = zeroed.log_softmax(1), model(images).log_softmax(1)
     kl = F.kl_div(tops[0], tops[1], reduction="batchmean", log_target=True)
     assert found.ways["zero"].kl == pytest.approx(float(kl), rel=1e-4)
     with pytest.raises(sae.SAEError, match="this is an SAE; blocks/first..strided is a pair of layers"):
@@ -176,3 +178,34 @@ def test_an_mlp_of_a_language_model_is_replaced_by_its_transcoder() -> None:
     for source, message in (("layers.9.mlp_in", "N of layers.N.mlp_in is 0 to"), ("layers.1.mlp", "two sites")):
         with pytest.raises(sae.SAEError, match=message):
             LanguagePair(lm, source, "layers.1.mlp")
+
+
+def test_latents_of_a_transcoder_are_units_at_the_positions_of_its_target(tmp_path: Path) -> None:
+    scenes = circuits.load("scenes")
+    pair = sae.VisionPair(scenes, "conv2d0", "conv2d1")  # of half the size
+    model = sae.build(sae.TopK(latents=16, k=4, kind="transcoder"), *pair.widths)
+    model.metadata = dict(pair.metadata)
+    site, name = attach_folder(scenes, sae.save(tmp_path / "block", model))
+    assert site.space == "conv2d0..conv2d1" and name == "block"
+    space = f"{site.space}~{name}"
+    scan = circuits.scan(scenes, "scenes:6", tmp_path / "scan", layers=[space])
+    windows = [block.acts[..., : pair.widths[0]].flatten(0, 2) for block in pair.blocks("scenes:6")]
+    latents = model.encode(torch.cat(windows))
+    by_image = latents.detach().view(6, 16, 16, 16).movedim(-1, 1)
+    unit = scan.unit(f"{space}:3")
+    assert unit.maximum == pytest.approx(float(by_image[:, 3].max()), rel=1e-5)
+    assert unit.density == pytest.approx(float((by_image[:, 3] > 0).double().mean()))
+    top = unit.top[0]
+    y, x = top.position
+    assert float(by_image[top.image, 3, y, x]) == pytest.approx(unit.maximum, rel=1e-5)
+    field = scenes.receptive_field(scenes.unit(f"{space}:3"))
+    assert field == scenes.layers["conv2d1"].receptive_field and site.space not in scenes.layers
+    pooled = circuits.capture(scenes, "scenes:6", at=[site.space])[site.space]
+    assert torch.equal(model.encode(pooled.movedim(1, -1).flatten(0, 2)), latents)
+    with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
+        circuits.expanded_weights(scenes, source="conv2d0", target=f"{space}:3")
+    edits = [circuits.Ablate(f"{space}:3")]
+    with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"), circuits.edit(scenes, edits):
+        pass
+    again = copy.deepcopy(scenes)
+    assert again.unit(f"{space}:3").space == space

@@ -15,8 +15,9 @@ import circuits
 import sae
 from circuits.errors import AddressError
 from sae.data.activations import Sampling, collect
+from sae.data.attach import attach_folder
 from sae.data.site import Site, constant, reconstructing
-from sae.data.vision_site import VisionSite, attach_folder
+from sae.data.vision_site import VisionSite
 from sae.errors import FormatError, SAEError
 from sae.evaluation.evaluate import evaluate
 from zoo.images.sources import open_images

@@ -207,7 +207,7 @@ def script(at: Location, site: SteeringSite, edits: Edits, image: SelectedImage 
     index = 0 if image is None or image.index is None else image.index
     return (
         "import circuits\nfrom sae import LatentEdit, VisionSite, When, steer\nfrom sae.steering import maxima\n"
-        f"{'from sae.data.vision_site import attach_folder' + chr(10) if attach else ''}\n"
+        f"{'from sae.data.attach import attach_folder' + chr(10) if attach else ''}\n"
         f"{state.loading_code_of(at)}\n{attach}"
         f"site, units = VisionSite(model, {site.vision.layer.name!r}), {basis}\n"
         f"images = circuits.read_scan({str(at.settings.store)!r}, model.name).images()\n"

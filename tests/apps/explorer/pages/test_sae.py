@@ -14,7 +14,8 @@ from streamlit.testing.v1 import AppTest
 import circuits
 import sae
 from apps.explorer.resources import saes as dictionaries
-from sae.data.vision_site import VisionSite, attach_folder
+from sae.data.attach import attach_folder
+from sae.data.vision_site import VisionSite
 from sae.formats.saelens import write_density
 from tests.apps.explorer.conftest import Open, texts
 from tests.apps.explorer.pages.test_pages import check_names
