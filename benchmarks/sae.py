@@ -2,6 +2,7 @@
 
     python benchmarks/sae.py                        # 196,000 vectors of GoogLeNet mixed4c, one and two threads
     python benchmarks/sae.py --paths                # dense against sparse by m / k: what the rule on the CPU rests on
+    python benchmarks/sae.py --transcoders          # a transcoder's step beside an SAE's of the same sizes
     python benchmarks/sae.py --device cuda          # larger shapes on a GPU, against what its memory and units allow
 
 The vectors are all positions of `mixed4c` on the photographs in `$CIRCUITS_DATA/imagenet-sample`; a tenth of the
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +33,7 @@ from torch import Tensor  # noqa: E402
 import circuits  # noqa: E402
 import sae  # noqa: E402
 from sae.architectures import kernels  # noqa: E402
+from sae.architectures.base import Kind  # noqa: E402
 from sae.data.streams import TensorStream  # noqa: E402
 from sae.training.input_normalization import statistics_of  # noqa: E402
 from sae.training.sae_trainer import SAETrainer  # noqa: E402
@@ -157,15 +160,41 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
         print(line)
 
 
-def trainer_of(shape: Shape, precision: Precision = "float32") -> tuple[SAETrainer, Tensor]:
-    """An SAE in training, and a batch of noise."""
+def trainer_of(shape: Shape, precision: Precision = "float32", kind: Kind = "sae") -> tuple[SAETrainer, Tensor]:
+    """An SAE or a transcoder in training, and a batch of noise."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(shape.batch, shape.d, generator=g)
     settings = TrainingSettings(
         steps=10**6, warmup=0, decay=0.0, lr=shape.lr, dead_after=10**12, precision=precision
     ).resolved(shape.batch)
     device = torch.device(shape.device)
-    return SAETrainer(sae.TopK(latents=shape.m, k=shape.k), "sae", statistics_of(x), settings, device), x.to(device)
+    statistics = statistics_of(x)
+    if kind != "sae":
+        statistics = replace(statistics, target=statistics)
+    config = sae.TopK(latents=shape.m, k=shape.k, kind=kind)
+    return SAETrainer(config, "sae", statistics, settings, device), x.to(device)
+
+
+def transcoders(threads: int, rounds: int) -> None:
+    """Steps of SAEs and transcoders of the same sizes, in turn."""
+    torch.set_num_threads(threads)
+    print(f"CPU seconds per step, batch 2048, {threads} thread(s), median of {rounds}\n")
+    kinds: tuple[Kind, ...] = ("sae", "transcoder", "skip-transcoder")
+    lines = []
+    for d, m, k in ((512, 2048, 64), (512, 4096, 32)):
+        clocks = {kind: Clock("cpu") for kind in kinds}
+        trainers = {kind: trainer_of(Shape(d, m, k, 2048, rounds, 1e-3), kind=kind) for kind in kinds}
+        target = torch.randn(2048, d, generator=torch.Generator().manual_seed(1))
+        for _ in range(rounds + WARMUP):
+            for kind, (trainer, x) in trainers.items():
+                y = None if kind == "sae" else target
+                clocks[kind](lambda trainer=trainer, x=x, y=y: trainer.learn(x, target=y))  # type: ignore[misc]
+        own = {kind: clock.seconds[1] for kind, clock in clocks.items()}
+        ratios = "; ".join(f"{own[kind] / own['sae']:.2f}" for kind in kinds[1:])
+        lines.append(
+            f"{d}; {m}; {k}; {own['sae']:.4f}; {own['transcoder']:.4f}; {own['skip-transcoder']:.4f}; {ratios}"
+        )
+    table("d; m; k; SAE; transcoder; with skip; transcoder / SAE; with skip / SAE", *lines)
 
 
 def paths(threads: int, rounds: int) -> None:
@@ -233,10 +262,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--speed", action="store_true", help="leave out how well they reconstruct")
+    parser.add_argument("--transcoders", action="store_true", help="SAEs against transcoders instead")
     parser.add_argument("--paths", action="store_true", help="dense against sparse on the CPU instead")
     options = parser.parse_args()
     if options.device != "cpu":
         gpu(options.device, options.steps)
+        return
+    if options.transcoders:
+        transcoders(options.threads[0], 20 if options.steps == 120 else options.steps)
         return
     if options.paths:
         paths(options.threads[0], 20 if options.steps == 120 else options.steps)

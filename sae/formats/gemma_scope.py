@@ -47,7 +47,7 @@ def from_gemma_scope(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     if "affine_skip_connection" in lower or config.get("hf_hook_point_in") != config.get(
         "hf_hook_point_out", config.get("hf_hook_point_in")
     ):
-        raise FormatError("it is a transcoder: it predicts another layer than it reads, which no SAE here does")
+        raise FormatError("it is a transcoder: those of Gemma Scope are not read in its own layout")
     scaling = lower.pop("scaling_factor", None)
     if scaling is not None and not bool((scaling == 1).all()):
         raise FormatError("its scaling_factor is not 1, and nothing says what it scales")

@@ -31,9 +31,9 @@ def from_sparsify(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> S
         FormatError: a transcoder, a skip connection, or another activation than TopK; tensors that do not fit.
     """
     if config.get("transcode"):
-        raise FormatError("it is a transcoder: it predicts another layer than it reads, which no SAE here does")
+        raise FormatError("it is a transcoder: those of sparsify are not read, those of SAELens are")
     if config.get("skip_connection") or "W_skip" in tensors:
-        raise FormatError("it has a skip connection (W_skip), which no SAE here has")
+        raise FormatError("it has a skip connection (W_skip): those of sparsify are not read")
     activation = config.get("activation", "topk")
     if activation != "topk":
         raise FormatError(f"activation {shorten(activation, 40)!r} cannot be read; there is topk")
