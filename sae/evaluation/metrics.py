@@ -306,7 +306,11 @@ def reconstruction(
     own = Tally(name or sae.config.title)
     for batch in _batches(acts, batch_size):
         with torch.no_grad():
-            own.add(batch[:, -sae.d_out :], *sae.reconstruct(batch[:, : sae.d]))
+            if widths is None:
+                own.add(batch, *sae.reconstruct(batch))
+            else:
+                x, y = torch.split(batch, list(widths), dim=1)
+                own.add(y, *sae.reconstruct(x))
     result = own.result(mean)
     if not baselines:
         return result

@@ -127,6 +127,9 @@ def test_a_convolution_is_its_transcoder_and_stands_in_for_itself(model: circuit
         tops = zeroed.log_softmax(1), model(images).log_softmax(1)
     kl = F.kl_div(tops[0], tops[1], reduction="batchmean", log_target=True)
     assert found.ways["zero"].kl == pytest.approx(float(kl), rel=1e-4)
+    wide = torch.randn(20, 70, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(sae.SAEError, match="reads 64 channels; the activations have 70"):
+        sae.metrics.reconstruction(sae.build(sae.TopK(latents=4, k=1), 64), wide)
     with pytest.raises(sae.SAEError, match="this is an SAE; blocks/first..strided is a pair of layers"):
         sae.evaluate(sae.build(sae.TopK(latents=4, k=1), 64), pair, images)
 
