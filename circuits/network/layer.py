@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -82,6 +82,28 @@ class Layer:
     def stride(self) -> int | None:
         """Input pixels between neighboring positions (vertically), or None without a receptive field."""
         return None if self.receptive_field is None else self.receptive_field.stride[0]
+
+
+class Layers(dict[str, Layer]):
+    """Name -> layer, in the order in which they run.
+
+    Attributes:
+        windows: name -> windows of one of these, which are found by `layers[name]` and listed nowhere.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer]) -> None:
+        super().__init__(layers)
+        self.windows: dict[str, Layer] = {}
+
+    def add_windows(self, name: str, source: Layer, target: Layer, window: Window) -> None:
+        """Windows of `source` as a layer that is found by its name, and in no list of layers."""
+        self.windows[name] = replace(
+            target, name=name, channels=window.size[0] * window.size[1] * source.channels, kind="windows", trunk=False,
+            path=None, part=None, view=None, windows=(source.name, window),
+        )  # fmt: skip
+
+    def __missing__(self, name: str) -> Layer:
+        return self.windows[name]
 
 
 class Network(Protocol):

@@ -18,12 +18,11 @@ from circuits.network.address import Unit, of_class, split_class
 from circuits.network.basis import Basis
 from circuits.network.graph import ReceptiveField
 from circuits.network.hooks import behind_output, check_mode, crossed, forward, frozen, probe, read
-from circuits.network.layer import Layer
+from circuits.network.layer import Layer, Layers
 from circuits.network.layers.find import layers_of_graph, layers_of_hooks
 from circuits.network.layers.positions import position_on_maps, refuse_unless_images
 from circuits.network.layers.scores import behind_output_of_graph, layer_of_scores
 from circuits.network.layers.tracing import trace_graph
-from circuits.network.layers.windows import Window
 from circuits.network.linearized import receptive_fields
 from circuits.network.operations import shape_of
 from zoo.cards import branches_of
@@ -40,21 +39,6 @@ if TYPE_CHECKING:
 
 
 _INPUT_ADVICE = 'Say how it is fed, such as --input \'{"size": [96, 128], "channels": 1}\', or in a card file beside it'
-
-
-class Layers(dict[str, Layer]):
-    """Name -> layer, in the order in which they run.
-
-    Attributes:
-        windows: name -> windows of one of these, which are found by `layers[name]` and listed nowhere.
-    """
-
-    def __init__(self, layers: Mapping[str, Layer]) -> None:
-        super().__init__(layers)
-        self.windows: dict[str, Layer] = {}
-
-    def __missing__(self, name: str) -> Layer:
-        return self.windows[name]
 
 
 class Model(Drawable):
@@ -379,9 +363,10 @@ class Model(Drawable):
     def node(self, layer: str) -> fx.Node:
         """The graph node that holds a layer's output (for models with a graph)."""
         assert self.graph is not None
-        if self.layers[layer].windows is not None:
-            raise GraphError(f"{self.name}/{layer} are windows of {self.layers[layer].base}, and no layer of weights")
-        node: fx.Node = self.graph.outputs[self.layers[layer].base]
+        at = self.layers[layer]
+        if at.windows is not None:
+            raise GraphError(f"{self.name}/{layer} are windows of {at.base}, and no layer of weights")
+        node: fx.Node = self.graph.outputs[at.base]
         return node
 
     def name_of(self, node: fx.Node) -> str:
@@ -397,17 +382,6 @@ class Model(Drawable):
         return next((n for n in names if self.layers[n].trunk), names[0])
 
     # -- bases ------------------------------------------------------------------------------------
-
-    def add_windows(self, name: str, source: Layer, target: Layer, window: Window) -> None:
-        """Make windows of a layer a layer by themselves, for bases that read them: at the positions of `target`.
-
-        It is found by its name, and in no list of layers.
-        """
-        field = self.receptive_field(Unit(target.base, target.part[1])) if target.part else target.receptive_field
-        self.layers.windows[name] = replace(
-            target, name=name, channels=window.size[0] * window.size[1] * source.channels, kind="windows",
-            receptive_field=field, trunk=False, path=None, part=None, view=None, windows=(source.name, window),
-        )  # fmt: skip
 
     def attach(self, layer: str, name: str, basis: Basis) -> None:
         """Make the latents of `basis` units of this model: `layer~name:index`.

@@ -170,8 +170,8 @@ def check_fits(sae: SAE, site: Site) -> None:
     """
     widths = widths_of(site)
     if sae.transcodes != (widths is not None):
-        noun, place = ("transcoder", "one layer") if sae.transcodes else ("SAE", "a pair of layers")
-        raise SAEError(f"this is a {noun}; {site.address} is {place}".replace("a SAE", "an SAE"))
+        mixed = ("a transcoder", "one layer") if sae.transcodes else ("an SAE", "a pair of layers")
+        raise SAEError(f"this is {mixed[0]}; {site.address} is {mixed[1]}")
     if widths is not None and (sae.d, sae.d_out) != widths:
         reads = f"this transcoder reads {sae.d} channels and writes {sae.d_out}"
         raise SAEError(f"{reads}; {site.address} has {widths[0]} and {widths[1]}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from sae.architectures.base import SAE
 from sae.data.activations import MEMORY, SiteStream
 from sae.data.site import Block, Function, check_fits, chosen
 from sae.data.vision_site import VisionSite, on_channels
-from sae.data.windows import window_between
+from sae.data.windows import field_of, window_between
 from sae.errors import SAEError
 from zoo.images.sources import Images
 from zoo.progress import Progress
@@ -135,7 +136,8 @@ class VisionPair:
             SAEError: it was trained on another pair or other weights, or has other widths.
         """
         check_fits(sae, self)
-        self.model.add_windows(self.space, self.source.layer, self.layer, self.window)
+        seen = replace(self.layer, receptive_field=field_of(self.model, self.layer.name))
+        self.model.layers.add_windows(self.space, self.source.layer, seen, self.window)
         self.model.attach(self.space, name, sae)
 
     def _pairs(self, source: Tensor, target: Tensor) -> Tensor:
@@ -214,16 +216,16 @@ class PairStream(SiteStream):
         indices = self._split(len(self.inputs), epoch, window)
         if not indices:
             return super().load(epoch, window)
-        maps, targets, places, first = [], [], [], 0
+        maps, targets, sampled, first = [], [], [], 0
         some = chosen(self.inputs, indices)
         for source, target in self.site.maps(some, batch_size=self.forward_batch, progress=self.progress):
             vectors, positions = self.sampling.pick(Block(target.movedim(1, -1), first), indices, epoch)
             positions[:, 0] = torch.searchsorted(torch.tensor(indices), positions[:, 0].contiguous())
             maps.append(self.site.window.padded(source).movedim(1, -1).to(self.device or source.device))
             targets.append(vectors.to(self.device or vectors.device))
-            places.append(positions)
+            sampled.append(positions)
             first += len(target)
-        return _CutWindows(torch.cat(maps), torch.cat(targets), torch.cat(places), self.site.window)
+        return _CutWindows(torch.cat(maps), torch.cat(targets), torch.cat(sampled), self.site.window)
 
 
 class _CutWindows:

@@ -35,7 +35,7 @@ def window_between(model: Model, source: str, target: str, patch: int | Sequence
         if grids[0] != grids[1] or any(side not in (None, 1) for side in sides):
             raise GraphError(f"{name}: one is a vector and the other a map, so that no position has a window")
         return Window((1, 1), (1, 1), (0, 0), grids[1])
-    fields = [_field(model, layer.name) for layer in (first, last)]
+    fields = [field_of(model, layer.name) for layer in (first, last)]
     before, after = fields
     if before is None or after is None:
         unknown = first.name if before is None else last.name
@@ -66,7 +66,7 @@ def window_between(model: Model, source: str, target: str, patch: int | Sequence
     return Window((sizes[0], sizes[1]), (strides[0], strides[1]), (offsets[0], offsets[1]), grids[1])
 
 
-def _field(model: Model, name: str) -> ReceptiveField | None:
+def field_of(model: Model, name: str) -> ReceptiveField | None:
     """The receptive field of a layer, or of the channels of a branch."""
     layer = model.layers[name]
     if layer.part is None or model.graph is None:

@@ -54,7 +54,7 @@ class Moments:
 
     def __init__(self, about: Tensor, d: int) -> None:
         self.d, self.samples, self.about = d, 0, about.float().cpu()
-        self.sums = torch.zeros(len(about), dtype=torch.float64)
+        self.totals = torch.zeros(len(about), dtype=torch.float64)
         self.squares = torch.zeros(d, d, dtype=torch.float64)
         self.products = torch.zeros(d, len(about) - d, dtype=torch.float64)
 
@@ -63,14 +63,14 @@ class Moments:
         centered = pairs.float().cpu() - self.about
         x, y = centered[:, : self.d], centered[:, self.d :]
         self.samples += len(pairs)
-        self.sums += centered.sum(dim=0, dtype=torch.float64)
+        self.totals += centered.sum(dim=0, dtype=torch.float64)
         self.squares += x.T @ x
         self.products += x.T @ y
 
     def share(self, ranks: Ranks) -> None:
         """Make them those of all ranks' pairs together, which must be about the same vector."""
         self.samples = ranks.exchange(Message(rows=self.samples)).rows
-        ranks.add([self.sums, self.squares, self.products])
+        ranks.add([self.totals, self.squares, self.products])
 
     def solve(self, penalty: float) -> LinearMap:
         """The map of least squared error plus `penalty * mean variance * |weight|^2`.
@@ -79,7 +79,7 @@ class Moments:
             SAEError: fewer than two pairs, or inputs that are all the same.
         """
         n = self.samples
-        mean = self.sums / max(1, n)
+        mean = self.totals / max(1, n)
         x, y = mean[: self.d], mean[self.d :]
         covariance = self.squares / max(1, n) - torch.outer(x, x)
         variance = float(covariance.diagonal().mean())
