@@ -8,16 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuits.dataset.scan_results import LayerScan
+from circuits.plot.site import pages
 
-ORDERS = {
-    "number": "Number",
-    "density": "Activation density",
-    "selectivity": "Selectivity",
-    "maximum": "Largest activation",
-    "label": "Label",
-    "polysemanticity": "Polysemanticity",
-    "similarity": "Similarity to a unit",
-}
+ORDERS = {**pages.ORDERS, "similarity": "Similarity to a unit"}
 
 
 def order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -183,6 +184,9 @@ def publish(
     for name, template in (("style.css", "style.css"), ("site.js", "site/site.js")):
         text = resources.files("circuits.plot").joinpath("templates", template).read_text(encoding="utf-8")
         write_text_atomically(out / name, text)
+    for left in (out / "layers").iterdir():  # by an earlier site of other layers, whose files were set aside
+        with contextlib.suppress(OSError):
+            left.rmdir()  # of no folder that has a file
     page = home_page(contents, walls, command=command, python=_python(scan, out), facts=_facts(contents))
     write_text_atomically(out / HOME, page)
     size = sum(path.stat().st_size for pattern in FILES for path in out.glob(pattern))
