@@ -20,7 +20,8 @@ class Dense:
         return values.to(x.dtype), pattern
 
     def by_input(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
-        return _matrix(values, pattern) @ table
+        # under autocast the product is of low precision, its result as on the other paths: gradients meet the weights
+        return (_matrix(values, pattern) @ table).to(values.dtype)
 
     def by_latent(self, values: Tensor, pattern: Pattern, table: Tensor) -> Tensor:
         return _matrix(values, pattern).T @ table

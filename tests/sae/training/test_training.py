@@ -137,6 +137,7 @@ def test_bfloat16_products_leave_master_weights_and_thresholds_in_float32() -> N
     x = sparse_sums(features(n=20, d=10), 4000)
     for config in (
         sae.TopK(latents=24, k=3),
+        sae.TopK(latents=24, k=12),  # by the dense path
         sae.BatchTopK(latents=24, k=3),
         sae.JumpReLU(latents=24, coefficient=1.0),
     ):
