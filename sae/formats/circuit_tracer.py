@@ -50,6 +50,8 @@ class CircuitTracer(Layout):
 
     def read(self, files: SavedFiles) -> SAE:
         names = sorted(name for name in files.names if _FILE.fullmatch(name))
+        if not names:
+            raise FormatError("there is no layer_N.safetensors")
         if len(names) > 1:
             raise FormatError(f"it holds the transcoders of {len(names)} layers: name one file, such as {names[0]}")
         tensors = read_safetensors(files.folder / names[0])

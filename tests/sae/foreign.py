@@ -191,10 +191,18 @@ def write_openai(folder: Path) -> Path:
     return put_dictionary(folder, None, openai(), "8.pt") / "8.pt"
 
 
+def write_circuit_tracer(folder: Path) -> Path:
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"W_enc": (M, D), "W_dec": (M, D), "b_enc": (M,), "b_dec": (D,), "W_skip": (D, D)}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return put(folder, None, tensors, "layer_3.safetensors") / "layer_3.safetensors"
+
+
 WRITERS = {
     "saelens": write_saelens,
     "dictionary_learning": write_dictionary,
     "sparsify": write_sparsify,
     "gemma_scope": write_gemma,
     "openai": write_openai,
+    "circuit_tracer": write_circuit_tracer,
 }

@@ -344,9 +344,9 @@ def test_files_of_two_layouts_in_one_folder_are_not_guessed_between(tmp_path: Pa
 
 def test_formats_that_are_not_there_or_not_written_are_named(tmp_path: Path) -> None:
     model = scrambled(ARCHITECTURES[0])
-    with pytest.raises(sae.FormatError, match="no format 'sparsfy'. Nearest: sparsify, .* There are: saelens, dict"):
+    with pytest.raises(sae.FormatError, match="no format 'sparsfy'. Nearest: sparsify, .* There are: saelens, "):
         sae.load(write_sparsify(tmp_path / "f"), format="sparsfy")
-    with pytest.raises(sae.FormatError, match="sparsify is only read, not written; write one of saelens, dictionary_l"):
+    with pytest.raises(sae.FormatError, match="sparsify is only read, not written; write one of saelens, .*diction"):
         sae.save(tmp_path / "x", model, format="sparsify")
     with pytest.raises(sae.FormatError, match="no place for densities"):
         sae.save(tmp_path / "x", model, format="dictionary_learning", density=torch.zeros(24))

@@ -187,7 +187,8 @@ def test_foreign_and_damaged_folders_say_what_is_wrong(tmp_path: Path) -> None:
     nan = {**tensors, "b_dec": tensors["b_dec"] * torch.nan}
     other = {"architecture": "topk", "latents": 9, "k": 2}
     cases: list[tuple[Any, dict[str, Tensor], str]] = [
-        ({**config, "architecture": "transcoder"}, tensors, "architecture 'transcoder' cannot be read"),
+        ({**config, "architecture": "crosscoder"}, tensors, "architecture 'crosscoder' cannot be read"),
+        ({**config, "architecture": "transcoder"}, tensors, "b_dec of a transcoder belongs to what it writes"),
         ({**config, "architecture": ["x"]}, tensors, "cannot be read"),
         ({**config, "normalize_activations": "layer_norm"}, tensors, "normalize_activations is 'layer_norm'"),
         ({**config, "d_in": 7}, tensors, "d_in=7"),
