@@ -33,6 +33,7 @@ from circuits.network.operations import (
     shape_of,
     title,
     weight_of,
+    writes_in_place,
 )
 from zoo.networks.pooling import with_channels_together
 from zoo.networks.trial import Output, outputs_of, selected
@@ -434,7 +435,7 @@ class Graph:
             return _OUT_OF_PLACE[n.target](*args)
         if kwargs.get("inplace"):
             kwargs = {**kwargs, "inplace": False}
-        if _in_place(op, n) and args:
+        if args and in_place(n, op.module):
             args = (args[0].clone(), *args[1:])  # type: ignore[union-attr]
         run = getattr(self._interpreter, n.op)
         if op.kind == "maxpool" and args:
@@ -450,11 +451,11 @@ _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
 }
 
 
-def _in_place(op: Op, n: fx.Node) -> bool:
-    if op.module is not None:
-        return bool(getattr(op.module, "inplace", False))
-    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
-    return n.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
+def in_place(n: fx.Node, module: nn.Module | None) -> bool:
+    """Whether a node writes into its first argument."""
+    if n.op == "call_module":
+        return bool(getattr(module, "inplace", False))
+    return n.op in ("call_method", "call_function") and writes_in_place(n.target, n.args, dict(n.kwargs))
 
 
 def _fill_with_zeros(values: list[Any], nodes: tuple[fx.Node, ...]) -> list[Any]:

@@ -7,9 +7,11 @@ composition of kernels (graph.py, kernel_composition.py) know only `Op` kinds.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -112,6 +114,26 @@ def rectifies(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
         and _is_zero(argument(1, "threshold"))
         and _is_zero(argument(2, "value"))
     )
+
+
+def writes_in_place(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of a function, or of the tensor's method of a name, writes into its first argument."""
+    name = function if isinstance(function, str) else getattr(function, "__name__", "")
+    if name in _WRITING or (name.endswith("_") and not name.endswith("__")):
+        return True
+    at = _position_of_inplace(function)
+    return bool(kwargs.get("inplace", at is not None and len(args) > at and args[at]))
+
+
+_WRITING = frozenset(f"{mark}{name}{mark}" for mark in ("", "__") for name in ("iadd", "isub", "imul", "itruediv"))
+
+
+@cache
+def _position_of_inplace(function: Any) -> int | None:
+    try:
+        return list(inspect.signature(function).parameters).index("inplace")
+    except (TypeError, ValueError):  # a name, a builtin without a signature, or no such argument
+        return None
 
 
 def _is_zero(value: Any) -> bool:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from circuits.network.graph import Graph
+from circuits.errors import GraphError
+from circuits.network.graph import Graph, in_place
 from circuits.network.layers.tracking import labeled, labels_of, tracking
 from circuits.network.operations import shape_of
 from zoo.networks.pooling import MaxPool2d
@@ -82,9 +83,18 @@ class _Tracer(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    """Runs the graph once and writes the shape of every tensor into its node."""
+    """Runs the graph once, writes the shape of every tensor into its node, and finds what is overwritten.
+
+    Attributes:
+        overwritten: nodes whose tensor another one writes into, and that one, where it is read again after that.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.overwritten: list[tuple[fx.Node, fx.Node]] = []
 
     def run_node(self, n: fx.Node) -> Any:
+        self._find_overwritten(n)
         out = super().run_node(n)
         if isinstance(out, Tensor):
             n.meta["shape"] = tuple(out.shape)
@@ -97,6 +107,48 @@ class _Shapes(fx.Interpreter):
             isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out)
         )
         return out
+
+    def _find_overwritten(self, n: fx.Node) -> None:
+        """Raises: GraphError: a part of a tensor is overwritten that is read again after that."""
+        written = n.args[0] if n.args else None
+        leaf = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        if not isinstance(written, fx.Node) or not in_place(n, leaf):
+            return
+        x, later = self.env[written], set(_after(n))
+        if not isinstance(x, Tensor):
+            return
+        for other, held in self.env.items():
+            if not later.intersection(other.users):
+                continue
+            for tensor in (t for t in tree_leaves(held) if isinstance(t, Tensor)):
+                if tensor is x or _region(tensor) == _region(x) and tensor.stride() == x.stride():
+                    self.overwritten.append((other, n))
+                elif _overlap(tensor, x):
+                    raise GraphError(f"{n.name} writes into a part of {other.name}, which is read again after that")
+
+    def rewire(self) -> None:
+        """Let what reads an overwritten tensor read what was written: partial runs overwrite nothing."""
+        for old, new in self.overwritten:
+            later = set(_after(new))
+            old.replace_all_uses_with(new, delete_user_cb=later.__contains__)
+
+
+def _after(node: fx.Node) -> Iterator[fx.Node]:
+    """The nodes after one, in order."""
+    while (node := node.next).op != "root":
+        yield node
+
+
+def _region(x: Tensor) -> tuple[int, int, int]:
+    """Storage of a tensor, its first element there, and the one after its last."""
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    first = int(x.storage_offset())
+    return x.untyped_storage().data_ptr(), first, first + int(last) + 1
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    (of_a, first_a, end_a), (of_b, first_b, end_b) = _region(a), _region(b)
+    return of_a == of_b and first_a < end_b and first_b < end_a
 
 
 class _Axes(fx.Interpreter):
@@ -121,11 +173,13 @@ def trace_graph(module: nn.Module, example: Tensor, output: Output = None) -> Gr
                 return None
         with torch.no_grad():
             runnable = fx.GraphModule(module, graph)
-            if not _same(_Shapes(runnable).run(example), module(example)):
+            shapes = _Shapes(runnable)
+            if not _same(shapes.run(example), module(example)):
                 logger.info(
                     "torch.fx sees another branch of %s than it runs; falling back on hooks", type(module).__name__
                 )
                 return None
+            shapes.rewire()
             if any(_moves_axes(n, runnable) for n in graph.nodes):
                 with tracking():
                     _Axes(runnable).run(labeled(example))

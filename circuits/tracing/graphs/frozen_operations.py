@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from circuits.errors import GraphError
-from circuits.network.operations import MAXIMUM_FUNCTIONS, rectifies
+from circuits.network.operations import MAXIMUM_FUNCTIONS, rectifies, writes_in_place
 
 Step = Callable[..., Any]
 """What a call computes of its arguments, with all that depends on the image held."""
@@ -106,7 +106,7 @@ class FrozenOperations(TorchFunctionMode):
         out = step(*(args or (x,)))
         if func in _SIGMOIDS:
             self._gates.append(out)  # held, so that no other tensor takes its place in memory
-        if isinstance(out, Tensor) and _in_place(func, args, kwargs):
+        if isinstance(out, Tensor) and writes_in_place(func, args, kwargs):
             return x.copy_(out)
         return out
 
@@ -166,13 +166,6 @@ class FrozenOperations(TorchFunctionMode):
         held = int(gates[1]) if gates[0] != gates[1] else int(sizes[1] < sizes[0])
         gate = factors[held].detach()
         return lambda *a: a[1 - held] * gate
-
-
-def _in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    name = func.__name__
-    if name.endswith("_") and not name.endswith("__") or name == "__imul__":
-        return True
-    return bool(kwargs.get("inplace")) or (func is F.relu and len(args) > 1 and args[1] is True)
 
 
 def _affine(slope: Tensor, constant: Tensor) -> Step:

@@ -59,6 +59,55 @@ def test_functional_in_place_rectifiers_and_sums_are_captured_before_and_after(u
         torch.testing.assert_close(acts["fc"][:, :, 0, 0], module(images))
 
 
+class Overwriting(nn.Module):
+    """Reads what an activation wrote into, by its old name, once more."""
+
+    def __init__(self, activation: Callable[[Tensor], object], *, part: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.activation, self.part = activation, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        y = self.b(x)
+        self.activation(x[:, 1:3] if self.part else x)
+        y = y + x
+        return self.fc(y.sum((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.ReLU(True),
+        nn.Hardtanh(0.0, 0.5, True),
+        torch.relu_,
+        lambda x: F.leaky_relu(x, 0.1, True),
+        lambda x: x.sigmoid_(),
+    ],
+)
+def test_what_is_overwritten_is_read_as_it_was_written(activation: Callable[[Tensor], object]) -> None:
+    module = nets.randomized(Overwriting(activation))
+    model, images = nets.wrap(module), nets.pictures(2)
+    assert model.graph is not None
+    with torch.no_grad():
+        a, scores = module.a(images), module(images)
+        b, y = module.b(a), a.clone()
+        activation(y)
+    acts = circuits.capture(model, images, ["a", "add", "fc"])  # a sum among them: through the graph
+    torch.testing.assert_close(acts["a"], a)
+    torch.testing.assert_close(acts["add"], b + y)
+    torch.testing.assert_close(acts["fc"][:, :, 0, 0], scores)
+    explained = circuits.graph(model, images, "fc:0", layers=["a", "add"])
+    assert explained.nodes[-1].value == pytest.approx(float(scores[:, 0].mean()), rel=1e-5)
+
+
+def test_a_part_that_is_overwritten_is_left_to_hooks() -> None:
+    module = nets.randomized(Overwriting(torch.relu_, part=True))
+    model, images = nets.wrap(module), nets.pictures(2)
+    assert model.graph is None
+    torch.testing.assert_close(circuits.capture(model, images, "fc")["fc"][:, :, 0, 0], module(images).detach())
+
+
 def test_hooks_and_graph_give_the_same_activations(unchanged: Watch) -> None:
     inner = nets.randomized(nets.Functional())
     traced, untraced = nets.wrap(inner), nets.wrap(nets.Undecided(inner))
