@@ -127,7 +127,8 @@ def _show(console: Console, dossier: Dossier) -> None:
         f"active at {100 * responses.density:.3g} % of positions, "
         f"on {responses.active_images} of {responses.images} images"
     )
-    console.print(f"{active}; strongest {responses.maximum:.4g}, mean where active {responses.mean_if_on:.4g}")
+    mean = f", mean where active {responses.mean_if_on:.4g}" if responses.active_images else ""
+    console.print(f"{active}; strongest {responses.maximum:.4g}{mean}")
     if responses.top:
         rows = [[e.id, f"{e.value:.4g}", "{},{}".format(*e.position)] for e in responses.top[:10]]
         console.print(table(["top activating images", "response", "at"], rows, right=" rr"))

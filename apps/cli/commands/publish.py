@@ -70,21 +70,22 @@ class Publish(ModelOptions):
         """Write the site."""
         from apps.explorer.session.labels import Labels
         from circuits.dataset.scan_results import read_scan
-        from circuits.plot.site.publish import publish
+        from circuits.plot.drawing.wording import counted
+        from circuits.plot.site.publish import publish, scanned_layers
         from zoo.common.files import write_text_atomically
 
         if self.out is None:
             raise UsageError("a site is written into a folder: --out DIR")
         elapsed = clock()
         name = self._model_name()
+        scan = read_scan(self.store, name)  # before the weights are read: it may be damaged, or not there
         check_known(name, self.store)
-        scan = read_scan(self.store, name)  # before the weights are read: it may be damaged
         model = self.load(name)
         images = open_sources(self.images, None, self.seed) if self.images else None
-        layers = list(self.layers) or None
+        layers = scanned_layers(model, scan, list(self.layers) or None)
         with resumable(self.out):
             if self.visualize:
-                self._visualize(session, model, scan)
+                self._visualize(session, model, scan, layers)
             circuits, unreadable = self._circuits(session, model, scan, images)
             with session.progress(f"publishing {name}, unit") as report:
                 site = publish(
@@ -105,7 +106,8 @@ class Publish(ModelOptions):
             console.print(table(["layer", "units", ""], rows, right=" r"))
             for circuit, reason in unreadable.items():
                 console.print(f"circuit {circuit} is left out: {reason}", markup=False, highlight=False)
-            summary = f"{site.units:,} units, {len(site.circuits)} circuits, {site.bytes / 1e6:.1f} MB, {seconds:.1f} s"
+            pages = f"{counted(site.units, 'unit')}, {counted(len(site.circuits), 'circuit')}"
+            summary = f"{pages}, {site.bytes / 1e6:.1f} MB, {seconds:.1f} s"
             console.print(Text(summary, style="dim"))
             console.print(Text(f"written: {page}", style="dim"))
 
@@ -130,6 +132,7 @@ class Publish(ModelOptions):
 
         from apps.explorer.server.security import checked_name
         from apps.explorer.session.circuit_views import read_document
+        from circuits.dataset.scan_targets import as_scanned
         from circuits.errors import CircuitsError
         from circuits.tracing.trace import trace
         from zoo.common.reading import read_json
@@ -148,6 +151,7 @@ class Publish(ModelOptions):
         opened = scan.images(images, check=False) if self.circuits else None
         for address in self.circuits:
             unit = model.unit(address if "/" in address else f"{model.name}/{address}").channel
+            unit = as_scanned(model, unit, scan.layers)
             top = [e.image for e in scan.unit(unit).top[:64]] if unit.space in scan.layers else []
             if not top:
                 raise UsageError(f"--circuits {address}: no scanned image activates it, so there is nothing to trace")
@@ -159,14 +163,12 @@ class Publish(ModelOptions):
                 circuits[unit.short.replace(":", "-")] = trace(model, unit, images=subset, **reporting(report))
         return circuits, unreadable
 
-    def _visualize(self, session: Session, model: Model, scan: Scan) -> None:
+    def _visualize(self, session: Session, model: Model, scan: Scan, layers: list[str]) -> None:
         from apps.explorer.resources.rendered_units import FOLDER
         from circuits.visualization.sweeps.sweep import sweep
 
         there = _visualizations(scan, model)
-        for layer in self.layers or scan.layers:
-            if layer not in scan.layers:
-                continue  # `publish` says what there is
+        for layer in layers:
             folder, active = scan.folder / FOLDER / f"{layer}.published", scan.layer(layer).active_images
             units = [f"{model.name}/{layer}:{i}" for i in active.nonzero()[0].tolist()]
             # those of the layer's own sweep are named again, so that it is resumed as it was begun

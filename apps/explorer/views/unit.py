@@ -100,7 +100,8 @@ def _about(at: Location, scanned: UnitScan | None) -> str:
     if scanned is not None:
         parts.append(f"active at {100 * scanned.density:.3g} % of positions")
         parts.append(f"on {scanned.active_images:,} of {scanned.images:,} images")
-        parts.append(f"maximum {number(scanned.maximum)}, mean where active {number(scanned.mean_if_on)}")
+        mean = f", mean where active {number(scanned.mean_if_on)}" if scanned.active_images else ""
+        parts.append(f"maximum {number(scanned.maximum)}{mean}")
     return "; ".join(parts)
 
 

@@ -214,8 +214,8 @@ def _listed(items: list[str]) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """`1 unit`, `2 units`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """`1 unit`, `2,000 units`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def circuit_reading(circuit: Circuit) -> str:

@@ -18,7 +18,7 @@ from circuits.plot.drawing import html_page, palette
 from circuits.plot.drawing.crops import data_uri
 from circuits.plot.drawing.html_page import tag
 from circuits.plot.drawing.svg import spread
-from circuits.plot.drawing.wording import decimals, kernel_effect, minus, number, short
+from circuits.plot.drawing.wording import counted, decimals, kernel_effect, minus, number, short
 from circuits.plot.site.tiles import Tiles, sheet_of
 from circuits.units.dossier.neighbor_weights import NeighborWeights
 
@@ -121,7 +121,7 @@ def unit_page(
         rows = [(tiles.at(first + i), example) for i, example in enumerate(examples)] if tiles is not None else []
         groups.append((title, rows))
         first += len(examples)
-    wires = [(title, _wires(contents, side, sheets, root)) for title, side in weights.items()]
+    rows_of_weights = [(title, _weight_rows(contents, side, sheets, root)) for title, side in weights.items()]
     label = contents.names.get(scanned.unit, "")
     return site_page(
         "unit.html",
@@ -143,7 +143,7 @@ def unit_page(
         classes=_classes(scanned),
         visualizations=contents.visualizations.get(scanned.unit, ()),
         circuits=[contents.circuit(name, root) for name in contents.in_circuits.get(scanned.unit, ())],
-        wires=wires,
+        weights=rows_of_weights,
         sheets=sheets.style if tiles is None else tiles.background(".own", f"{index}.webp") + sheets.style,
     )
 
@@ -157,7 +157,7 @@ def _facts(contents: Contents, scanned: UnitScan, at: Unit) -> list[tuple[str, s
         ("active at", f"{100 * scanned.density:.3g} % of positions"),
         ("on", f"{scanned.active_images:,} of {scanned.images:,} images"),
         ("maximum", number(scanned.maximum)),
-        ("mean where active", number(scanned.mean_if_on)),
+        ("mean where active", number(scanned.mean_if_on) if scanned.active_images else ""),
         ("receptive field", "the whole image" if field_ is None else "{} x {} pixels".format(*field_.size)),
         ("map", "" if layer.size is None else "{} x {}".format(*layer.size)),
         ("polysemanticity", "" if score is None else f"{score:.2f}"),
@@ -171,13 +171,13 @@ def _classes(scanned: UnitScan) -> str:
     return f"Classes of its {sum(scanned.classes.values())} top activating images: {counts}"
 
 
-def _wires(contents: Contents, weights: NeighborWeights | str, sheets: _Sheets, root: str) -> Any:
+def _weight_rows(contents: Contents, weights: NeighborWeights | str, sheets: _Sheets, root: str) -> Any:
     if isinstance(weights, str):
         return weights, []
     scale = palette.shared_scale(row.kernel for row in weights.rows)
     digits = decimals([row.weight for row in weights.rows])
     start = "" if weights.start == weights.layer else f", at {weights.start}"
-    strongest = f"The {len(weights.rows)} strongest of {weights.count:,} kernels"
+    strongest = f"The {len(weights.rows)} strongest of {counted(weights.count, 'kernel')}"
     about = (
         f"{strongest} from {weights.layer}{start}; shares are of the squared weights."
         if weights.direction == "in"
@@ -202,23 +202,21 @@ def _wires(contents: Contents, weights: NeighborWeights | str, sheets: _Sheets, 
 def histogram(scanned: UnitScan) -> Markup:
     """The activation histogram as one path: activations to the right, positions up, in a logarithmic scale."""
     counts, low, high = spread(scanned.edges, scanned.counts, _BARS)
-    most = math.log10(max(float(counts.max()), 10.0))
-    step, bottom = 13, _HEIGHT + 4
+    most = math.log1p(max(float(counts.max()), 9.0))
+    step = 13
     parts: dict[str, list[str]] = {"on": [], "off": []}
     for i, n in enumerate(counts.tolist()):
-        if n >= 0.5:  # a bar of a single position is still seen
-            up = round(max(2.0, math.log10(max(n, 1.0)) / most * _HEIGHT))
+        if n >= 0.5:
+            up = round(math.log1p(n) / most * _HEIGHT)  # of 1 + n: class scores have one position an image
             kind = "on" if low + (i + 0.5) * (high - low) / _BARS > 0 else "off"
-            parts[kind].append(f"M{i * step} {bottom}v-{up}h{step - 1}v{up}z")
+            parts[kind].append(f"M{i * step} {_HEIGHT}v-{up}h{step - 1}v{up}z")
     drawn = [tag("path", class_=f"bar {kind}", d="".join(path)) for kind, path in parts.items() if path]
-    ends = [
-        tag("text", text, x=x, y=bottom + 16, class_=css)
-        for text, x, css in ((number(low), 0, ""), (number(high), _BARS * step, "side"))
-    ]
-    most_text = f"at most {float(counts.max()):,.0f} positions in a bar, logarithmic"
+    # beside the drawing, which shrinks on a small screen
+    ends = tag("p", tag("span", number(low)), tag("span", number(high)), class_="note ends")
+    most_text = f"at most {counted(round(float(counts.max())), 'position')} in a bar, logarithmic"
     title = tag("title", f"Activation histogram of {short(scanned.unit)}: {most_text}")
-    view = f"0 0 {_BARS * step} {bottom + 20}"
-    return tag("svg", title, *drawn, *ends, class_="spread", role="img", viewBox=view)
+    view = f"0 0 {_BARS * step} {_HEIGHT}"
+    return tag("svg", title, *drawn, class_="spread", role="img", viewBox=view) + ends
 
 
 # -- walls ------------------------------------------------------------------------------------------------------------
@@ -312,7 +310,7 @@ def home_page(
         ]
 
     layers = [
-        (layer, quote(layer), f"{len(rows):,}", sum(row["dead"] for row in rows), best(layer))
+        (layer, quote(layer), counted(len(rows), "unit"), sum(row["dead"] for row in rows), best(layer))
         for layer, rows in walls.items()
     ]  # fmt: skip
     return site_page(

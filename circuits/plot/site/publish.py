@@ -19,7 +19,8 @@ from PIL import Image
 from circuits.common.examples import Example
 from circuits.dataset.scan_results import Scan, UnitScan
 from circuits.dataset.scan_store import StoreError
-from circuits.errors import CircuitsError, did_you_mean, shorten
+from circuits.dataset.scan_targets import as_scanned
+from circuits.errors import AddressError, CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.plot.circuit.report import trace_report
@@ -137,7 +138,7 @@ def publish(
 
     Raises:
         StoreError: the scan is of other weights, or its images are not there any more. AddressError: no such layer.
-        CircuitsError: the folder has a site of another scan or of other settings, or cannot be written.
+        CircuitsError: the folder has a site of another scan or of other settings, has the scan, or cannot be written.
 
     >>> site = publish(load("scenes"), read_scan("store", "scenes"), "site")  # doctest: +SKIP
     """
@@ -145,12 +146,14 @@ def publish(
         whole_number(name, locals()[name], least=least)
     if scan.manifest["weights"] != model.digest:
         raise StoreError(f"the scan in {named(scan.folder)} is of other weights of {model.name}: scan again")
-    counts = {name: scan.layers[name] for name in _checked_layers(scan, layers)}
+    counts = {name: scan.layers[name] for name in scanned_layers(model, scan, layers)}
     circuits = dict(circuits or {})
     for name in circuits:
         if not name.strip("._-~ ") or not all(c.isalnum() or c in "._-~ " for c in name):
             raise CircuitsError(f"a circuit's page cannot be called {shorten(name)!r}: use letters, digits, . _ - ~")
     out = Path(folder)
+    if out.resolve() in (scan.folder.resolve(), scan.folder.resolve().parent):
+        raise CircuitsError(f"{named(out)} holds the scan: give the site a folder of its own")
     settings = {
         "model": model.name, "weights": model.digest, "scan": scan.manifest["digest"], "layers": list(counts),
         "top": top, "random": random, "kernels": weights,
@@ -193,8 +196,15 @@ def publish(
     return Site(str(out), model.name, counts, tuple(written), tuple(contents.circuits), size)
 
 
-def _checked_layers(scan: Scan, layers: Sequence[str] | None) -> list[str]:
-    requested = list(scan.layers) if layers is None else list(dict.fromkeys(layers))
+def scanned_layers(model: Model, scan: Scan, layers: Sequence[str] | None) -> list[str]:
+    """Layers of a model, `logits` among them, by the names that a scan has for them; by default all of the scan.
+
+    Raises:
+        CircuitsError: the scan has no such layer.
+    """
+    if layers is None:
+        return list(scan.layers)
+    requested = list(dict.fromkeys(_scanned_name(model, scan, name) for name in layers))
     for name in requested:
         if name not in scan.layers:
             raise CircuitsError(
@@ -202,6 +212,13 @@ def _checked_layers(scan: Scan, layers: Sequence[str] | None) -> list[str]:
                 f"It has {shorten(', '.join(scan.layers), 300)}"
             )
     return requested
+
+
+def _scanned_name(model: Model, scan: Scan, name: str) -> str:
+    layer, _, basis = name.partition("~")
+    with contextlib.suppress(AddressError):
+        return as_scanned(model, Unit(model.layer(layer).name, None, model.name, basis or None), scan.layers).space
+    return name
 
 
 def _check_attached(model: Model, layer: str) -> None:
@@ -399,7 +416,7 @@ class _Writer:
             name = self.contents.address(layer, 0).rpartition("/")[2]
             reason = str(error).replace(name, layer)
             while True:
-                yield reason[:1].upper() + reason[1:] + "."
+                yield (reason if reason.startswith(layer) else reason[:1].upper() + reason[1:]) + "."
 
     def _draw(self, folder: Path, unit: str) -> None:
         for name, path in zip(

@@ -69,7 +69,7 @@ def _facts(dossier: Dossier) -> list[tuple[str, Any]]:
         ("active at", f"{100 * scan.density:.3g} % of positions"),
         ("on", f"{scan.active_images:,} of {scan.images:,} images"),
         ("maximum", number(scan.maximum)),
-        ("mean where active", number(scan.mean_if_on)),
+        ("mean where active", number(scan.mean_if_on) if scan.active_images else ""),
         ("receptive field", "the whole image" if field is None else f"{field[0]} x {field[1]} pixels"),
         ("map", f"{size[0]} x {size[1]}"),
     ]

@@ -193,7 +193,9 @@ VIEWS = {  # a page, and changes of its view
     "steering": "image=2&edits=39:scale:2",
     "superposition": "n=4&m=2",
     "search": "search=address&pattern=mixed3b:1*",
-    "sae": "", "language": "", "jobs": "", "home": "",
+    "compare": "with=mixed3b:46",
+    "collections": "units=mixed3b:39,mixed4a:11",
+    "atlas": "", "sae": "", "language": "", "jobs": "", "home": "",
 }  # fmt: skip
 
 

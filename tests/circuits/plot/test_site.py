@@ -18,6 +18,7 @@ from circuits.dataset.scan_results import Scan
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.plot.drawing import crops
+from circuits.plot.site.pages import histogram
 from circuits.plot.site.tiles import sheet_of
 from circuits.units.dossier.neighbor_weights import layer_neighbor_weights, neighbor_weights
 from tests.circuits.plot.pages import HOSTILE, Page
@@ -172,6 +173,16 @@ def test_a_page_shows_the_numbers_of_the_scan(site: Path, scan: Scan, model: Mod
     wall = (site / "layers/mixed4a/index.html").read_text("utf-8")
     dead = int((scan.layer("mixed4a").active_images == 0).sum())
     assert wall.count('class="dead-unit"') == dead > 0
+    never = int((scan.layer("mixed4a").active_images == 0).argmax())
+    assert "mean where active" in text
+    assert "mean where active" not in (site / f"layers/mixed4a/{never}.html").read_text("utf-8")
+    score = histogram(scan.unit("scenes/softmax_pre:0"))  # one position an image: few in a bar
+    heights = [int(h) for h in re.findall(r"v-(\d+)", score)]
+    assert (
+        heights
+        and min(heights) >= 20
+        and "softmax_pre is read by no" in (site / "layers/softmax_pre/0.html").read_text()
+    )
 
 
 def test_a_stopped_call_is_resumed_and_ends_in_the_same_bytes(model: Model, scan: Scan, tmp_path: Path) -> None:
@@ -197,6 +208,12 @@ def test_a_stopped_call_is_resumed_and_ends_in_the_same_bytes(model: Model, scan
     assert "edges" in (tmp_path / "site/layers/conv2d1/3.html").read_text()
     with pytest.raises(CircuitsError, match=r"holds a site with top 10, not 4: .*--replace"):
         circuits.publish(model, scan, tmp_path / "site", layers=SMALL, top=4)
+    again = circuits.publish(
+        model, scan, tmp_path / "site", layers=["conv2d1", "logits"], labels={"scenes/conv2d1:3": "edges"}
+    )
+    assert again.written == (), "logits is the layer of class scores"
+    with pytest.raises(CircuitsError, match="holds the scan"):
+        circuits.publish(model, scan, scan.folder)
     with pytest.raises(CircuitsError, match="no layer 'mixed4x'"):
         circuits.publish(model, scan, tmp_path / "other", layers=["mixed4x"])
     with pytest.raises(CircuitsError, match="other weights"):

@@ -49,7 +49,7 @@
         results.append(link);
       }
     });
-    var about = count > most ? count + " units match; the first " + most + " are shown." : count + " units match.";
+    var about = count === 1 ? "1 unit matches." : count + " units match" + (count > most ? "; the first " + most + " are shown." : ".");
     results.prepend(line(about, "note about"));
   }
   function load() {
@@ -116,7 +116,7 @@
       count += hide ? 0 : 1;
     });
     wall.replaceChildren.apply(wall, ordered);
-    document.getElementById("count").textContent = count + " of " + tiles.length + " units";
+    document.getElementById("count").textContent = count + " of " + tiles.length + (tiles.length === 1 ? " unit" : " units");
     var state = new URLSearchParams();
     if (by !== "number") state.set("sort", by);
     if (filter.value) state.set("filter", filter.value);
