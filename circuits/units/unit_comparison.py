@@ -115,7 +115,7 @@ def _same_positions(a: Samples, b: Samples) -> bool:
 def _standardized(scan: Scan, samples: Samples, unit: Unit) -> NDArray[np.float64]:
     """Activations `(samples, units)` of mean 0 and length 1: their inner products are correlations."""
     values = samples.values.astype(np.float64)
-    if scan.layer(unit.space).size != (1, 1):  # a class score has no ReLU
+    if scan.layer(unit.space).signed:  # read before its ReLU; elsewhere what is below zero is an activation, too
         values = np.maximum(values, 0)
     values = values - values.mean(axis=0)
     lengths = np.linalg.norm(values, axis=0)

@@ -251,7 +251,8 @@ def show_sizes(at: Location, circuit: Circuit) -> None:
         f"{curve.baseline}, and circuits of the first n are tried on the other half ({curve.n_images} images). "
         f"First: {names}. CPR {minus(f'{curve.cpr.value:.2f}')}"
         + ("" if curve.percentile is None else f", above {curve.percentile:.0f} % of {RANDOM_CURVES} random curves")
-        + f" among the strongest; CMD {curve.cmd.value:.2f}."
+        + f" among the strongest: the area under the curve. CMD {curve.cmd.value:.2f}: "
+        "the area between the curve and 1, where circuits keep all; less is better."
     )
 
 

@@ -354,19 +354,14 @@ def _similarity(
     if by == "weights" or _scan is None:
         return by_weights(_model, layer)
     samples = _scan.samples(layer)
-    activations = np.maximum(samples.values, 0) if _active_parts(_model, layer) else samples.values
+    activations = np.maximum(samples.values, 0) if _scan.layer(layer).signed else samples.values
     measure = f"activations at {len(activations)} positions of the images"
     return unit_similarity(activations.T, unit_names(_model, layer), measure=measure, centered=True)
 
 
-def _active_parts(model: Model, layer: str) -> bool:
-    """Whether units are compared by what is above zero: of maps, not of single values such as class scores."""
-    return model.layers[layer.partition("~")[0]].size is not None
-
-
 def compares_active_parts(at: Location) -> bool:
-    """Whether the units of this layer are compared by what is above zero of their activations."""
-    return _active_parts(at.model, at.unit.space)
+    """Whether the units of this layer are compared by what is above zero: where they were read before their ReLU."""
+    return at.scan is not None and at.unit.space in at.scan.layers and at.scan.layer(at.unit.space).signed
 
 
 def similarity_in(at: Location, by: str) -> UnitSimilarity:

@@ -95,7 +95,7 @@ def _show(at: Location, name: str, atlas: Atlas) -> None:
         links.change(cell=f"{picked[0]},{picked[1]}")
         st.rerun()
     rows = [(SIMILARITIES.get(r.quantity, r.quantity), r.neighbors, r.random, r.shuffled) for r in atlas.similarity]
-    st.caption(plain("; ".join(
+    st.caption(plain("How similar neighbors are, beside pairs taken at random: " + "; ".join(
         f"{what}: {near:.2f} (any two {any_two:.2f}" + (")" if shuffled is None else f", shuffled {shuffled:.2f})")
         for what, near, any_two, shuffled in rows
     )))  # fmt: skip

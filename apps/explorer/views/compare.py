@@ -35,7 +35,8 @@ def main() -> None:
     view = {"unit": str(at.unit)} | ({} if other is None else {"with": str(other.unit)})
     with top:
         page_frame.header(
-            "compare", title, about="the same images, side by side", view=view,
+            "compare", title, view=view,
+            about="two units, side by side" if comparison is None else "the same images, side by side",
             python="" if other is None else _python(at, other),
             export=None if comparison is None else _export(comparison),
         )  # fmt: skip

@@ -78,11 +78,20 @@ def _results(best: Trained, figures: dict[str, ScreenFigure]) -> None:
     solution = best[0]
     columns = st.columns(4)
     columns[0].metric("Represented features", f"{solution.represented} of {solution.model.features}")
-    columns[1].metric("Dimensions per feature", f"{solution.dimensions_per_feature:.2f}")
+    columns[1].metric(
+        "Dimensions per feature", f"{solution.dimensions_per_feature:.2f}",
+        help="Hidden dimensions divided by the squared length of all directions: 1 without superposition, 0.5 where "
+        "all features share a dimension with an opposite one.",
+    )  # fmt: skip
     columns[2].metric("Loss", f"{solution.loss:.2g}")
     counted = Counter(shape.name for shape in solution.polytopes)
     shapes = ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.most_common(3))
-    columns[3].metric("Polytopes", shapes or "none")
+    columns[3].metric(
+        "Polytopes", shapes or "none",
+        help="What the directions of features that interfere form, by the angles between them: a pair of opposite ones "
+        "(digon) in one dimension, a triangle or a pentagon in two, a tetrahedron in three. A feature with a dimension "
+        "of its own is dedicated.",
+    )  # fmt: skip
     available = {name: title for name, title in FIGURES.items() if name in figures}
     chosen = choose("Figure", available, "figure")
     show(figures[chosen], f"{FIGURES[chosen]} of the trained model", 720)

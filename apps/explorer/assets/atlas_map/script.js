@@ -21,6 +21,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     return box;
   };
   const place = () => {
+    view.fitted = false;
     board.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
   };
   const least = () => Math.min(root.clientWidth, root.clientHeight) / side;
@@ -29,6 +30,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     view.x = (root.clientWidth - side * view.scale) / 2;
     view.y = (root.clientHeight - side * view.scale) / 2;
     place();
+    view.fitted = true;
   };
   const zoom = (by, x = root.clientWidth / 2, y = root.clientHeight / 2) => {
     const scale = Math.min(8, Math.max(least() * 0.8, view.scale * by));
@@ -141,5 +143,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
     keys.append(button);
   }
   root.replaceChildren(board, preview, keys);
-  if (view.scale) place(); else requestAnimationFrame(fit);
+  root.resized?.disconnect();
+  root.resized = new ResizeObserver(() => { if (view.fitted) fit(); });  // a phone that is turned shows all, too
+  root.resized.observe(root);
+  if (view.scale && !view.fitted) place(); else requestAnimationFrame(fit);
 }

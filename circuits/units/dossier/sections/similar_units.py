@@ -39,7 +39,7 @@ def similar_units(subject: Subject) -> Finding:
     by: dict[str, Neighbors] = {}
     values = subject.scan.samples(layer).values
     if len(values) > 2:
-        rectified = np.maximum(values, 0) if model.layers[unit.layer].size is not None else values
+        rectified = np.maximum(values, 0) if subject.layer_scan.signed else values
         measure = f"responses at {len(values)} positions of the images"
         names = unit_names(model, layer)
         similarity = unit_similarity(rectified.T, names, measure=measure, centered=True, seed=subject.seed)

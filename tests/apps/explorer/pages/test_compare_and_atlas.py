@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import circuits
 from circuits.dataset.scan_results import read_scan
@@ -41,6 +42,17 @@ def test_the_correlation_is_that_of_the_activations_at_the_sampled_positions(mad
     elsewhere = circuits.scan(copy, "scenes:9@5", tmp_path / "elsewhere", layers=["mixed4a"])
     with pytest.raises(CircuitsError, match="scan both on the same images"):
         compare_units(scan, "scenes/mixed4a:11", elsewhere, "scenes/mixed4a:11")
+
+
+def test_what_is_below_zero_counts_where_no_relu_follows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.Conv2d(6, 4, 3), torch.nn.Flatten())
+    model = circuits.wrap(net.eval(), input=circuits.InputSpec(size=16), name="linear")
+    scan = circuits.scan(model, "scenes:30", tmp_path, layers=["0"])
+    values = scan.samples("0").values
+    right = np.corrcoef(values[:, 1], values[:, 4])[0, 1]
+    assert (values[:, [1, 4]] < 0).any(), "what a ReLU would have taken away"
+    assert compare_units(scan, "linear/0:1", scan, "linear/0:4").correlation == pytest.approx(right, abs=1e-6)
 
 
 def test_two_units_stand_side_by_side_and_a_click_compares_with_another(opened: Open) -> None:
