@@ -42,7 +42,9 @@ def main() -> None:
         out = f"{at.folder}/{atlases.FOLDER}/{at.unit.space}"
         st.caption(plain(f"The store has no atlas of {at.model.name} yet. Make one:"))
         st.code(
-            at.command("atlas", f"{at.model.name}/{at.unit.space}", "--images", "FOLDER", "--out", out), language="sh"
+            at.command("atlas", f"{at.model.name}/{at.unit.space}", "--images", "FOLDER", "--out", out),
+            language="sh",
+            wrap_lines=True,
         )
     if atlas is not None:
         with guarded():
