@@ -78,8 +78,7 @@ def spatial_attribution(
     torch.Size([16, 16, 16, 16])
     """
     begin, end = _whole_layer(model, source), _whole_layer(model, target)
-    names = list(model.layers)
-    if names.index(begin.name) >= names.index(end.name):
+    if model.layers.position(begin.name) >= model.layers.position(end.name):
         raise CircuitsError(f"{end.name} does not come after {begin.name}: name the earlier layer as source")
     images = single_image(image)
     segment = Segment(model, begin.name, [model.resolve(Unit(end.name, i)) for i in range(end.channels)])

@@ -94,18 +94,30 @@ def chosen_classes(
                 total += read(model, batch, [logits])[logits.name].flatten(2).mean(2).sum(0).double().cpu()
         order: list[int] = total.argsort(descending=True, stable=True)[:classes].tolist()
         return order
-    return [_class_index(model, label, logits.channels) for label in classes]
+    return [class_index(model, label) for label in classes]
 
 
-def _class_index(model: Model, label: int | str, count: int) -> int:
+def class_index(model: Model, label: int | str) -> int:
+    """The index of a class by its name, in any case, or its number.
+
+    Raises:
+        CircuitsError: no class, or more than one, has that name or number. ModelError: the model has no class scores.
+    """
+    count = model.layer("logits").channels
     if isinstance(label, int) and not isinstance(label, bool) or (isinstance(label, str) and label.isdigit()):
         if not 0 <= int(label) < count:
             raise CircuitsError(f"{model.name} has classes 0 to {count - 1}; got {label}")
         return int(label)
-    names = [name.casefold() for name in model.classes]
-    if isinstance(label, str) and label.casefold() in names:
-        return names.index(label.casefold())
-    hint = did_you_mean(str(label), model.classes) if names else " It does not name its classes: give a number."
+    wanted = label.casefold() if isinstance(label, str) else None
+    named = [i for i, name in enumerate(model.classes) if name.casefold() == wanted]
+    if len(named) > 1:  # ImageNet has a crane that flies and one that lifts
+        numbers = " and ".join(map(str, named))
+        raise CircuitsError(
+            f"{model.name} has classes {numbers} named {shorten(label)!r}: give the number ({model.logits}:{named[0]})"
+        )
+    if named:
+        return named[0]
+    hint = did_you_mean(str(label), model.classes) if model.classes else " It does not name its classes: give a number."
     raise CircuitsError(f"{model.name} has no class {shorten(label)!r}.{hint}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
+from circuits.errors import CaptureError
 from circuits.network.graph import Graph, ReceptiveField
 from circuits.network.layers.axes import Axes, plain_axes
 from circuits.network.layers.windows import Window
@@ -104,6 +105,17 @@ class Layers(dict[str, Layer]):
 
     def __missing__(self, name: str) -> Layer:
         return self.windows[name]
+
+    def position(self, name: str) -> int:
+        """The place of a layer in the order in which they run.
+
+        Raises:
+            CaptureError: windows of a layer, which overlap: they are only read.
+        """
+        if name in self.windows:
+            base = self.windows[name].base
+            raise CaptureError(f"{name} are windows of {base}, which overlap and are only read: take {base} itself")
+        return list(self).index(name)
 
 
 class Network(Protocol):

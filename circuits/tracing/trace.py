@@ -203,9 +203,8 @@ def _chain(model: Model, unit: Unit, depth: int, layers: Sequence[str] | None) -
             raise AddressError("trace goes back through whole layers; name the layer, not one of its units")
         if any(model.layers[at.layer].part is not None for at in chosen):
             raise AddressError("trace goes back through whole layers; name the block, not one of its branches")
-        order = list(model.layers)
         for after, at in pairwise([unit, *chosen] if model.graph is not None else []):  # else a gradient shows it
-            if order.index(at.layer) >= order.index(after.layer):
+            if model.layers.position(at.layer) >= model.layers.position(after.layer):
                 raise AddressError(
                     f"{at.space} is not before {after.space}: a trace goes back through earlier layers, latest first"
                 )

@@ -56,11 +56,11 @@ def examine(
     addressed = [u for u in units if u is not None]
     if not addressed:
         return Visualizations(results)
-    names = list(model.layers)
+    position = model.layers.position
     own = {u.layer for u in addressed}
-    deepest = max(names.index(layer) for layer in own)
-    path = [n for n in model.trunk if names.index(n) <= deepest]
-    layers = sorted({*path, *own}, key=names.index)
+    deepest = max(map(position, own))
+    path = [n for n in model.trunk if position(n) <= deepest]
+    layers = sorted({*path, *own}, key=position)
     peaks = layer_peaks(model, source, layers[::-1], batch_size=batch_size, progress=progress)
     special = {
         u: layer_peaks(model, source, [u.layer], u, batch_size=batch_size, progress=progress)
@@ -69,7 +69,7 @@ def examine(
     }
 
     def examined(result: Visualization, unit: Unit) -> Visualization:
-        upto = [n for n in layers if names.index(n) <= names.index(unit.layer) and (n in path or n == unit.layer)]
+        upto = [n for n in layers if position(n) <= position(unit.layer) and (n in path or n == unit.layer)]
         return replace(result, evidence=_evidence(model, result, unit, special.get(unit, peaks), peaks, upto, top))
 
     pairs = zip(results, units, strict=True)

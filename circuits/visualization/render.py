@@ -222,7 +222,8 @@ def default_size(model: Model, jobs: Sequence[Job]) -> tuple[int, int]:
 def default_batch_size(model: Model, jobs: Sequence[Job], show: Size) -> int:
     """Images that can be optimized at once in the available memory."""
     names = list(model.layers)
-    deepest = max((names.index(n) for j in jobs for n in layer_names(model, j.goal).values()), default=0)
+    read = {n if n in names else model.layers[n].base for j in jobs for n in layer_names(model, j.goal).values()}
+    deepest = max(map(names.index, read), default=0)
     area = show[0] * show[1] / (model.input.hw[0] * model.input.hw[1])
     outputs = [model.layers[n] for n in names[: deepest + 1] if model.layers[n].base == n]
     values = area * sum(layer.channels * math.prod(layer.size or (1, 1)) for layer in outputs)

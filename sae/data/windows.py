@@ -24,7 +24,9 @@ def window_between(model: Model, source: str, target: str, patch: int | Sequence
     """
     first, last = model.layer(source), model.layer(target)
     name = f"{model.name}/{first.name}..{last.name}"
-    sides = [None, None] if patch is None else [patch, patch] if isinstance(patch, int) else list(patch)
+    sides = list(patch) if isinstance(patch, Sequence) else [patch, patch]
+    if len(sides) != 2:
+        raise GraphError(f"patch={patch} is positions along each side, or rows and columns")
     for side in sides:
         if side is not None:
             whole_number("patch", side, error=GraphError)

@@ -24,7 +24,7 @@ from sae.data.site import (
     transcoding,
     widths_of,
 )
-from sae.errors import SAEError
+from sae.errors import SAEError, shorten
 from sae.evaluation.baselines import ChannelDictionary, RandomDictionary
 from sae.evaluation.metrics import Reconstruction, Tally, reconstruction
 from sae.training.linear_map import LinearMap, fit_linear_map
@@ -168,6 +168,8 @@ def evaluate(
     widths = widths_of(site)
     if widths is None and (training is not None or output_sae is not None):
         raise SAEError("training= and output_sae= are of a transcoder, at a pair of sites; this is an SAE")
+    if output_sae is not None:
+        _check_output(output_sae, site)
     inputs = opened(site, inputs)
     if sampling is not None and sampling.rule != "uniform":
         raise SAEError(
@@ -260,10 +262,6 @@ def _of_block(
         given[LINEAR] = lambda both: (linear(both[:, :d]), none)
         ways[LINEAR] = transcoding(linear, widths)
     if output_sae is not None:
-        if output_sae.transcodes or output_sae.d != widths[1]:
-            raise SAEError(
-                f"output_sae= is an SAE of the {widths[1]} channels that the block gives, not {output_sae!r}"
-            )
         given[SPLICED] = lambda both: output_sae.reconstruct(both[:, d:])
         ways[SPLICED] = target_of(reconstructing(output_sae), widths)
     results = {}
@@ -273,6 +271,19 @@ def _of_block(
             tally.add(batch[:, d:], *function(batch))
         results[name] = tally.result()
     return replace(reconstruction(sae, pairs, widths=widths), baselines=results), ways
+
+
+def _check_output(output_sae: SAE, site: Site) -> None:
+    """Raises: SAEError: not an SAE of what the block gives."""
+    target, widths = site.metadata.get("target"), widths_of(site)
+    assert widths is not None
+    if output_sae.transcodes or output_sae.d != widths[1]:
+        kind = "a transcoder" if output_sae.transcodes else f"an SAE of {output_sae.d}"
+        raise SAEError(f"output_sae= is an SAE of the {widths[1]} channels that the block gives, not {kind}")
+    for key, own in (("layer", target), ("weights_digest", site.metadata.get("weights_digest"))):
+        stated = output_sae.metadata.get(key)
+        if None not in (stated, own) and stated != own:
+            raise SAEError(f"output_sae= was trained on {shorten(stated, 20)}; the block gives {shorten(own, 20)}")
 
 
 def _linear_map(site: Site, training: Any, widths: tuple[int, int], batch_size: int, seed: int) -> LinearMap:

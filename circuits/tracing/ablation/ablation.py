@@ -90,8 +90,7 @@ class Ablation(Measured):
         if target.of_predictions and self.measure != "mean":
             raise CircuitsError("a divergence of predictions is 0 where nothing is ablated: its measure is 'mean'")
         one_of("measure", self.measure, ("explained variance", "mean"))
-        order = list(model.layers)
-        named = sorted((source_of(model, name) for name in layers), key=lambda source: order.index(source.layer))
+        named = sorted((source_of(model, name) for name in layers), key=lambda s: model.layers.position(s.layer))
         self.sources = {source.name: source for source in named}
         self.layers = list(self.sources)
         self.segment = target.segment(model, self._first.layer)

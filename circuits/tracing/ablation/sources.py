@@ -174,12 +174,13 @@ def source_of(model: Model, name: str) -> Channels:
     """The units of a layer, `mixed3b`, or of a dictionary attached to one, `mixed3b~p`.
 
     Raises:
-        AddressError: there is no such layer or basis. CircuitsError: a branch, or one unit.
+        AddressError: there is no such layer or basis. CircuitsError: a branch, one unit, or windows of a layer.
     """
-    at = model.resolve(name) if "~" in name else Unit(model.layer(name).name)
+    at = Unit(model.layer(name).name) if isinstance(name, str) and "~" not in name else model.resolve(name)
     if at.index is not None:
         raise CircuitsError(f"name a whole layer; {at.short} is one unit of {at.space}")
     layer = model.layers[at.layer]
+    model.layers.position(layer.name)
     if layer.part is not None:
         raise CircuitsError(f"name the whole layer {layer.part[0]}; {at.layer} is channels of it")
     if at.basis is None:

@@ -88,16 +88,23 @@ def check_graph(
         batch_size: images at a time.
 
     Raises:
-        CircuitsError: the graph is of another model, of positions, or has fewer than three units.
+        CircuitsError: the graph is of another model, other weights or images, of positions, or has fewer than three
+            units.
     """
     whole_number("n", n)
+    whole_number("seed", seed, least=0)
     if graph.model != model.name:
         raise CircuitsError(f"the graph is of {graph.model}, the model is {model.name}")
+    dataset = open_images(images)
+    made_of = graph.provenance
+    if made_of.get("weights", model.digest) != model.digest:
+        raise CircuitsError(f"the graph is of other weights of {model.name}: make it again")
+    if made_of.get("images_digest", dataset.digest) != dataset.digest:
+        raise CircuitsError(f"the graph is of {made_of.get('images')}, not of {dataset.name}: give its own images")
     if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
         raise CircuitsError("a graph of positions is not checked: make it without positions=True")
     target = target_of(model, graph.target)
     sources = [source_of(model, name) for name in graph.layers]
-    dataset = open_images(images)
     strong = {
         name: [_index(node.unit) for node in graph.strongest() if node.layer == name][:n] for name in graph.layers
     }

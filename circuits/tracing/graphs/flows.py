@@ -9,6 +9,7 @@ given (it has no sources), and the offset counts among the biases.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -251,13 +252,17 @@ def check_sums(flows: Mapping[str, Incoming]) -> float:
     """The largest difference between what paths bring and what the frozen network computes, as a share of its size.
 
     Raises:
-        GraphError: something on a path has no form that can be held at an image.
+        GraphError: something on a path is not finite, or has no form that can be held at an image.
     """
     worst = 0.0
     for name, flow in flows.items():
         size = sum(float(v.abs().sum()) for v in (*flow.given.values(), flow.image))
         size += sum(abs(v) for v in flow.errors.values()) + abs(flow.bias)
         off = abs(flow.unexplained) / size if size else 0.0
+        if not math.isfinite(off):
+            raise GraphError(
+                f"what gives {name} is not finite on these images: weights or activations are NaN or infinite"
+            )
         if not off < TOLERANCE:
             raise GraphError(
                 f"on the way to {name} lies something that has no linear form at an image (a division by it, a power, "

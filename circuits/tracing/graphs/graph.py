@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.attribution.class_scores import class_of
+from circuits.attribution.class_scores import class_index, class_of
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import examples as as_examples
@@ -23,7 +23,7 @@ from circuits.tracing.graphs.attribution_graph import AttributionGraph, GraphNod
 from circuits.tracing.graphs.flows import INPUT, Cut, Flows, Incoming, check_sums
 from circuits.tracing.graphs.influence import graph_scores, influence
 from circuits.tracing.rankings.ranking import source_layers
-from circuits.tracing.target import Target, TargetLike, target_of
+from circuits.tracing.target import PREDICTIONS, Target, TargetLike, target_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.results import remembers
@@ -124,12 +124,19 @@ def graph(
 
 
 def _named(model: Model, target: TargetLike) -> TargetLike:
-    """The target with class names as addresses of their scores."""
-    names = {name.casefold(): i for i, name in enumerate(model.classes)}
+    """The target with class names as addresses of their scores.
+
+    Raises:
+        CircuitsError: no class, or more than one, has that name.
+    """
+    names = {name.casefold() for name in model.classes}
 
     def address(part: Any) -> Any:
-        index = names.get(part.casefold()) if isinstance(part, str) else None
-        return part if index is None else f"{model.logits}:{index}"
+        if not isinstance(part, str) or part.isdigit():
+            return part
+        no_address = ":" not in part and part not in model.layers and part != PREDICTIONS
+        named = part.casefold() in names or (names and no_address)
+        return f"{model.logits}:{class_index(model, part)}" if named else part
 
     if isinstance(target, tuple) and len(target) == 2:
         return address(target[0]), address(target[1])
@@ -144,8 +151,8 @@ def _sources(model: Model, target: Target, layers: Sequence[str] | str | None) -
     """
     if layers is None:
         assert target.layer is not None
-        order = list(model.layers)
-        attached = [(layer, name) for layer, name in model.bases if order.index(layer) < order.index(target.layer)]
+        position, windows = model.layers.position, model.layers.windows  # which are only read
+        attached = [b for b in model.bases if b[0] not in windows and position(b[0]) < position(target.layer)]
         layers, at = [f"{layer}~{name}" for layer, name in attached], model.before(target.layer)
         if not attached:
             while at is not None and len(layers) < DEFAULT_LAYERS:

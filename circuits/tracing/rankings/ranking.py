@@ -253,13 +253,12 @@ def source_layers(model: Model, target: Target, layers: str | Sequence[str] | No
     named = [layers] if isinstance(layers, str) else layers
     if not named:
         raise AddressError("name at least one source layer, for example layers=['mixed3b']")
-    order = list(model.layers)
     sources = [source_of(model, name) for name in named]
-    last = target.layer or model.logits
-    late = [source.name for source in sources if order.index(source.layer) >= order.index(last)]
+    position, last = model.layers.position, target.layer or model.logits
+    late = [source.name for source in sources if position(source.layer) >= position(last)]
     if late:
         raise AddressError(f"{late[0]} is not before {last}: a circuit of {target.name} is of units of earlier layers")
-    return [s.name for s in sorted({s.name: s for s in sources}.values(), key=lambda s: order.index(s.layer))]
+    return [s.name for s in sorted({s.name: s for s in sources}.values(), key=lambda s: position(s.layer))]
 
 
 def split_images(

@@ -95,6 +95,9 @@ def test_pairs_without_a_window_are_refused(model: circuits.Model) -> None:
             sae.VisionPair(model, source, target)
     with pytest.raises(GraphError, match="2 positions have no middle in a window of 5; give 3"):
         sae.VisionPair(model, "strided", "relu", patch=(1, 2))
+    for patch in (2.5, (3,), (1, 3, 1), "3"):
+        with pytest.raises(GraphError, match="patch="):
+            sae.VisionPair(model, "strided", "relu", patch=patch)  # type: ignore[arg-type]
     assert sae.VisionPair(model, "strided", "relu", patch=(1, 3)).window.offset == (0, -1)
 
 
@@ -132,6 +135,10 @@ def test_a_convolution_is_its_transcoder_and_stands_in_for_itself(model: circuit
         sae.metrics.reconstruction(sae.build(sae.TopK(latents=4, k=1), 64), wide)
     with pytest.raises(sae.SAEError, match="this is an SAE; blocks/first..strided is a pair of layers"):
         sae.evaluate(sae.build(sae.TopK(latents=4, k=1), 64), pair, images)
+    other = sae.build(sae.TopK(latents=4, k=1), 5)
+    other.metadata = {"layer": "first"}
+    with pytest.raises(sae.SAEError, match="output_sae= was trained on first; the block gives strided"):
+        sae.evaluate(as_transcoder(pair, conv.weight, conv.bias), pair, images, output_sae=other)
 
 
 def test_streams_cut_the_windows_that_blocks_give(model: circuits.Model) -> None:
@@ -207,6 +214,14 @@ def test_latents_of_a_transcoder_are_units_at_the_positions_of_its_target(tmp_pa
     assert torch.equal(model.encode(pooled.movedim(1, -1).flatten(0, 2)), latents)
     with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
         circuits.expanded_weights(scenes, source="conv2d0", target=f"{space}:3")
+    assert space not in circuits.graph(scenes, "scenes:1", "car").layers  # of those attached, the layers
+    for explained, layers in (("logits:0", [space]), (f"{space}:3", ["conv2d0"])):
+        with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
+            circuits.graph(scenes, "scenes:1", explained, layers=layers)
+        with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
+            circuits.trace(scenes, explained, images="scenes:1", layers=layers)
+    seen = circuits.visualize(scenes, f"{space}:3", steps=1, seed=0)
+    assert seen[0].unit == f"scenes/{space}:3"
     edits = [circuits.Ablate(f"{space}:3")]
     with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"), circuits.edit(scenes, edits):
         pass

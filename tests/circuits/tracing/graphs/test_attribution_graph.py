@@ -233,9 +233,17 @@ def test_targets_and_layers_that_are_refused() -> None:
         ("lion", {}),
         ("cat", {"keep": 0.0}),
         ("detectors:1", {}),
+        ("cat", {"layers": [3]}),
     ):
         with pytest.raises(CircuitsError):
             circuits.graph(model, black, target, **options)
+    two = circuits.wrap(TwoPaths().eval(), input=SPEC, name="cranes", classes=["crane", "Crane"])
+    with pytest.raises(CircuitsError, match="classes 0 and 1 named 'crane'"):
+        circuits.graph(two, black, "crane")
+    with torch.no_grad():
+        next(model.module.parameters()).fill_(float("nan"))
+    with pytest.raises(GraphError, match="not finite"):
+        circuits.graph(model, black, "cat")
 
 
 def test_influence_and_scores_are_those_of_the_formula() -> None:
@@ -262,3 +270,9 @@ def test_silencing_a_unit_changes_a_linear_network_by_what_the_graph_predicts() 
     assert check.correlation == pytest.approx(1.0) and sum(check.strong) * 2 == len(check.units)
     again = circuits.check_graph(model, graph, images=images, n=4)
     assert again.describe() == check.describe()
+    with pytest.raises(CircuitsError, match="give its own images"):
+        circuits.check_graph(model, graph, images=images[:2])
+    with torch.no_grad():
+        net[0].weight.mul_(2)
+    with pytest.raises(CircuitsError, match="other weights"):
+        circuits.check_graph(circuits.wrap(net, input=SPEC, name="linear"), graph, images=images)
