@@ -243,9 +243,9 @@ def result_of(
             )
             traced = photographs.cars.spread(TRACED)
             write_report(part, model, circuit, traced, session.invocation, python, visualizations if steps else None)
-            # without any photograph: to be shown where these may not be
-            figure = plot.circuit_graph(circuit, {unit: [pixels] for unit, pixels in visualizations.items()})
-            plot.save_figure(figure, folder / f"{name}.png")
+            if visualizations:  # without any photograph: to be shown where these may not be
+                figure = plot.circuit_graph(circuit, {unit: [pixels] for unit, pixels in visualizations.items()})
+                plot.save_figure(figure, folder / f"{name}.png")
 
     return CommandResult({"model": model.name, "units": [story.describe() for story in stories]}, show, write)
 

@@ -110,7 +110,9 @@ def test_the_report_and_the_verdict(photographs: Photographs, stories: list[Unit
     assert result.write is not None
     result.write(tmp_path)
     name = stories[0].circuit.target.rpartition("/")[2].replace(":", "-")
-    assert (tmp_path / f"{name}.png").is_file() and (tmp_path / name / "index.html").is_file()
+    assert (tmp_path / name / "circuit.png").is_file() and (tmp_path / name / "index.html").is_file()
+    # a picture of nothing but empty boxes is none
+    assert not (tmp_path / f"{name}.png").exists()
 
 
 def test_without_outlines_parents_have_no_names(photographs: Photographs) -> None:
