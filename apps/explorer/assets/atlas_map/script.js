@@ -144,7 +144,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
   }
   root.replaceChildren(board, preview, keys);
   root.resized?.disconnect();
-  root.resized = new ResizeObserver(() => { if (view.fitted) fit(); });  // a phone that is turned shows all, too
-  root.resized.observe(root);
+  if (globalThis.ResizeObserver) {  // a phone that is turned shows all, too
+    (root.resized = new ResizeObserver(() => { if (view.fitted) fit(); })).observe(root);
+  }
   if (view.scale && !view.fitted) place(); else requestAnimationFrame(fit);
 }
