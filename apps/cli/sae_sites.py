@@ -60,6 +60,8 @@ def site_at(
         if BETWEEN in address:
             from sae.language import LanguagePair
 
+            if patch is not None:
+                raise UsageError("--patch is of a pair of layers of a CNN: an MLP reads one token at a time")
             first, target = split_pair(address)
             name, _, source = first.rpartition("/")
             lm = load_language(name, device=best_device(command.device), hub=named_by_user)

@@ -266,3 +266,6 @@ def test_the_command_line_trains_and_evaluates_a_transcoder(cli: Cli, tmp_path: 
     ):
         refused = cli("sae", "train", address, "--kind", kind, "--out", str(tmp_path / "x"))
         assert is_refused(refused) and message in refused.err, refused.err
+    mlp = ("sae", "train", "tales/layers.1.mlp_in..layers.1.mlp", "--kind", "transcoder", "--patch", "3")
+    refused = cli(*mlp, "--out", str(tmp_path / "x"))
+    assert is_refused(refused) and "one token at a time" in refused.err
