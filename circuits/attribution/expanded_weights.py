@@ -24,9 +24,9 @@ from circuits.errors import AddressError, CaptureError, GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import editing, frozen, outputs, read
-from circuits.network.layers.axes import Axes, plain_axes
+from circuits.network.layers.axes import Axes, as_maps, plain_axes
 from circuits.network.layers.readings import PATTERN
-from circuits.network.linearized import as_map, linearized, measured_kernels
+from circuits.network.linearized import linearized, measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of, title
 from circuits.network.responses import peaks, read_directions, respond
@@ -333,7 +333,7 @@ def _differentiate_whole(
             out = ends[1].maps(graph.run({begin: ends[0].write(leaf, whole)}, [end], linear=True)[end])
         except (RuntimeError, TypeError, AttributeError) as error:  # one of the other inputs of a function is missing
             raise GraphError(f"what lies between {title(begin)} and {title(end)} has no linear form") from error
-        return measured_kernels(leaf, out, directions, channels.tolist(), as_map)
+        return measured_kernels(leaf, out, directions, channels.tolist(), as_maps)
 
 
 def _path(

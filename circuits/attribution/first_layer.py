@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen
-from circuits.network.linearized import as_map, measured_kernels
+from circuits.network.layers.axes import as_maps
+from circuits.network.linearized import measured_kernels
 from circuits.network.model import Model
 from circuits.network.operations import is_torchs_own, pair, weight_of
 from zoo.networks.own import command_line
@@ -61,7 +62,7 @@ def _kernels(conv: nn.Conv2d) -> Tensor:
     )
     with frozen(conv), torch.enable_grad():
         out = conv(image)
-        kernels, _, _ = measured_kernels(image, out, None, range(out.shape[1]), as_map)
+        kernels, _, _ = measured_kernels(image, out, None, range(out.shape[1]), as_maps)
     return kernels[:, :, :: pair(conv.dilation)[0], :: pair(conv.dilation)[1]]
 
 

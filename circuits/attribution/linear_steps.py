@@ -25,6 +25,7 @@ from circuits.attribution.kernel_composition import compose
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import shape_of, title
 
@@ -177,12 +178,7 @@ class LinearSteps:
         feeds = {node: torch.zeros_like(values[node][:1]) for node in step.reads}
         with self.model.lock, torch.no_grad():
             out = self._graph.run(feeds, [step.end], linear=True)[step.end]
-        return maps(out)[0, step.channel]
-
-
-def maps(values: Tensor) -> Tensor:
-    """Maps `(N, C, h, w)` of a node's value; of vectors `(N, C, 1, 1)`."""
-    return values if values.ndim == 4 else values[:, :, None, None]
+        return as_maps(out)[0, step.channel]
 
 
 def _own(graph: Graph, node: fx.Node, channel: int) -> tuple[fx.Node, int]:

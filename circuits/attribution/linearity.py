@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits.errors import GraphError
-from circuits.network.linearized import as_map
+from circuits.network.layers.axes import as_maps
 from circuits.network.operations import Pair
 
 TOLERANCE = 1e-4
@@ -62,7 +62,7 @@ class LinearPath:
     def __init__(self, acts: Tensor, evaluate: Callable[[Tensor], Tensor], culprit: Callable[[Tensor], str]) -> None:
         self.points, self.culprit = probes(acts), culprit
         with torch.no_grad():
-            out = as_map(evaluate(self.points))
+            out = as_maps(evaluate(self.points))
         self.middle = out.shape[2] // 2, out.shape[3] // 2
         self.responses = out[:, :, self.middle[0], self.middle[1]]
 

@@ -162,6 +162,11 @@ def basis_name(folder: str | Path) -> str:
     return re.sub(r"[^\w.\-]+", "-", name).strip("-").lstrip(".") or "sae"
 
 
+def is_address_of(text: str, unit: str) -> bool:
+    """Whether `text` names a unit that is given by its full address: with or without the model's name."""
+    return text in (unit, unit.rpartition("/")[2])
+
+
 def split_class(text: str) -> tuple[str, str | None]:
     """`logits:truck` as `("logits", "truck")`, where a layer is followed by a name; else the address, and None.
 

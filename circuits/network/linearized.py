@@ -160,11 +160,6 @@ def _stride(begin: Tensor, end: Tensor, position: Pair, axis: int, to_maps: Call
     return strides.pop() if strides else max(1, round(size / count))
 
 
-def as_map(acts: Tensor) -> Tensor:
-    """A vector layer `(N, C)` as a map `(N, C, 1, 1)`; a map as it is."""
-    return acts if acts.ndim == 4 else acts[:, :, None, None]
-
-
 def _crop(kernels: Tensor) -> tuple[Tensor, Pair]:
     """The smallest window that holds every non-zero weight, and its corner."""
     used = kernels.abs().amax(dim=(0, 1))

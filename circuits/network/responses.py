@@ -12,6 +12,7 @@ from circuits.errors import AddressError
 from circuits.network.address import Unit
 from circuits.network.basis import latent_maps
 from circuits.network.hooks import read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from zoo.images.sources import open_images
@@ -86,7 +87,7 @@ class ActivationMeans:
         """A function of the layer's activations that takes them in and returns them as they are."""
 
         def take(acts: Tensor) -> Tensor:
-            maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+            maps = as_maps(acts)
             self._totals[name] = self._totals.get(name, 0) + maps.sum(dim=(0, 2, 3)).cpu().double()
             if self._per_position:
                 self._maps[name] = self._maps.get(name, 0) + maps.double().sum(dim=0, keepdim=True)

@@ -27,6 +27,7 @@ from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.graph import Graph
 from circuits.network.hooks import EditFunction, check_images, editing, forward, graph_edits, read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import MAXIMUM_FUNCTIONS, Pair, pair, shape_of, tap_positions, weight_of
 from circuits.network.responses import read_directions, respond
@@ -277,7 +278,7 @@ class Segment:
                 piece = part.rectify(ready.pop(0))
             else:
                 piece = part.take_by_taps(values[part.node]) if by_taps else part.take(values[part.node])
-            pieces.append(piece if piece.ndim == 4 else piece[:, :, None, None])
+            pieces.append(as_maps(piece))
             order += part.slots
         # parts come branch by branch; the argsort of their places restores the order that was asked for
         joined = torch.cat(pieces, dim=1)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, fx
 
 from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weights
-from circuits.attribution.linear_steps import LinearStep, LinearSteps, maps
+from circuits.attribution.linear_steps import LinearStep, LinearSteps
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import check_images, graph_edits
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.subnetwork import Segment
@@ -136,7 +137,7 @@ class _Steps:
         step = self.steps.of(node)
         values = self._read([step.end, *step.reads])
         inputs = self._inputs[node] = [self._input(node, step, at, positions) for at in step.reads]
-        mean = _mean_at(maps(values[step.end])[:, step.channel], positions)
+        mean = _mean_at(as_maps(values[step.end])[:, step.channel], positions)
         bias = _mean_at(self.steps.bias(step, values).expand(len(positions), -1, -1), positions)
         bias += sum(i.standing for i in inputs)
         strengths = {
@@ -158,7 +159,7 @@ class _Steps:
         """Where a parent acts on a node on each image, on the parent's own grid."""
         source = self._strongest_input(node, parent)
         own = self._read([self.model.node(parent.layer)])[self.model.node(parent.layer)]
-        return acting_positions(source.weights, 0, parent.index or 0, source.acts, maps(own), positions)
+        return acting_positions(source.weights, 0, parent.index or 0, source.acts, as_maps(own), positions)
 
     def _read(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, Tensor]:
         graph = self.model.graph
@@ -172,7 +173,7 @@ class _Steps:
         return {n: self._values[n] for n in nodes}
 
     def _input(self, node: Unit, step: LinearStep, at: fx.Node, positions: list[Pair]) -> _Input:
-        layer, acts = step.reads[at], maps(self._values[at])
+        layer, acts = step.reads[at], as_maps(self._values[at])
         weights = self.steps.kernels(step, at, node)
         base = self.baseline.values(node, layer, self.model.name_of(at), acts)
         moved = acts if base is None else acts - base
@@ -201,7 +202,7 @@ class _Steps:
         except GraphError:
             return None
         at = self.model.node(weights.start)
-        acts = maps(self._read([at])[at])
+        acts = as_maps(self._read([at])[at])
         total = float(_products(weights, positions, acts).double().sum(dim=1).mean())
         bias = Segment(self.model, weights.start, node, pre=True).bias((acts.shape[2], acts.shape[3]))
         standing = 0.0 if bias is None else _mean_at(bias.expand(len(positions), -1, -1), positions)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
+from circuits.network.address import is_address_of
 from circuits.tracing.circuit_score import Score, plain_values, score_json
 from zoo.common.files import write_text_atomically
 from zoo.common.reading import Count, read_as, read_json
@@ -198,7 +199,7 @@ class Circuit(Result):
             CircuitsError: the circuit has no such node.
         """
         for node in self.nodes:
-            if unit in (node.unit, node.unit.rpartition("/")[2]):
+            if is_address_of(unit, node.unit):
                 return node
         raise CircuitsError(f"the circuit of {self.target} has no node {shorten(unit)!r}")
 

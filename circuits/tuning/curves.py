@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from circuits.errors import AddressError, did_you_mean, shorten
+from circuits.network.address import is_address_of
 from circuits.stimuli.base import Axis, axis_of
 from circuits.tuning.circular_statistics import half_width, vector_mean
 from zoo.common.checks import one_of
@@ -117,7 +118,7 @@ class Tuning(Result):
             AddressError: its tuning was not measured.
         """
         for i, address in enumerate(self.units):
-            if unit in (address, address.rpartition("/")[2]):
+            if is_address_of(unit, address):
                 return i
         hint = did_you_mean(unit, self.units) if len(self.units) < 2000 else ""
         raise AddressError(f"the tuning of {shorten(unit)!r} was not measured.{hint}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError, shorten
-from circuits.network.address import Unit
+from circuits.network.address import Unit, is_address_of
 from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.stimuli.base import Axis, angles
@@ -76,7 +76,7 @@ class JointTuning(Result):
             CircuitsError: it was not read.
         """
         for i, address in enumerate(self.units):
-            if unit in (address, address.rpartition("/")[2]):
+            if is_address_of(unit, address):
                 return Curve(address, self.angles, self.mean[i], {"examples": len(self.examples)})
         raise CircuitsError(f"{shorten(unit)} was not read; read were {', '.join(self.units[:8])}")
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuits.errors import VisualizationError
+from circuits.network.layers.axes import as_maps
 from zoo.common.checks import number, whole_number
 
 if TYPE_CHECKING:
@@ -234,11 +235,6 @@ class Foreign(Objective):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise VisualizationError("an objective of your own gives one number (a loss, as in Lucent), as a tensor")
         return (-loss.reshape(())).expand(n)
-
-
-def as_maps(acts: Tensor) -> Tensor:
-    """`(N, C, H, W)`, also of a vector layer."""
-    return acts if acts.ndim == 4 else acts[:, :, None, None]
 
 
 def at_position(acts: Tensor, at: str | Tensor, layer: str) -> Tensor:

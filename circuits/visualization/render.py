@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from circuits.errors import VisualizationError, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.visualization.objectives import (
     Activations,
     Objective,
     OfObjective,
     Reading,
-    as_maps,
     as_objective,
     diversity,
     of_unit,

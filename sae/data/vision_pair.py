@@ -18,6 +18,7 @@ from torch import Tensor
 from circuits.attribution.class_scores import ClassScores
 from circuits.network.hooks import editing, read, stream
 from circuits.network.layer import Layer
+from circuits.network.layers.axes import as_maps
 from circuits.network.layers.windows import Window
 from circuits.network.model import Model
 from sae.architectures.base import SAE
@@ -158,7 +159,7 @@ class VisionPair:
         held: list[Tensor] = []
 
         def keep(maps: Tensor) -> Tensor:
-            held[:] = [maps if maps.ndim == 4 else maps[:, :, None, None]]
+            held[:] = [as_maps(maps)]
             return maps
 
         def of_target(acts: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ class VisionPair:
             with torch.no_grad():
                 maps = read(self.model, batch, [source])[source.name]
                 acts, context = rest.begin(batch)
-                pairs = self._pairs(maps, (acts if acts.ndim == 4 else acts[:, :, None, None])[:, channels])
+                pairs = self._pairs(maps, as_maps(acts)[:, channels])
                 scores = [
                     rest.scores(acts if way is None else on_channels(_ready(way, pairs), channels)(acts), context)
                     for way in ways

@@ -15,6 +15,7 @@ from circuits.dataset.accuracy import class_labels
 from circuits.dataset.scan_store import own_card_and_input
 from circuits.network.hooks import editing, stream
 from circuits.network.layer import Layer
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from sae.architectures.base import SAE
 from sae.data.activations import SiteStream
@@ -221,7 +222,7 @@ def on_channels(function: Function, channels: slice) -> Callable[[Tensor], Tenso
     """A function of activations `(N, h, w, d)` as one of the maps `(N, C, h, w)` that hold them as some channels."""
 
     def apply(acts: Tensor) -> Tensor:
-        maps = acts if acts.ndim == 4 else acts[:, :, None, None]
+        maps = as_maps(acts)
         before = maps[:, channels].movedim(1, -1)
         after = function(before)
         if after.shape != before.shape:

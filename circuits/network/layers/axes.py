@@ -91,7 +91,7 @@ class Axes:
             CaptureError: it has not the axes that the layer had when the model was made.
         """
         if self.plain:
-            return x if x.ndim == 4 else x[:, :, None, None]
+            return as_maps(x)
         part = self._taken(x)
         sizes = self._split(part)
         c, h, _ = self.counts
@@ -174,3 +174,8 @@ def plain_axes(shape: tuple[int, ...]) -> Axes:
     if len(shape) == 4:
         return Axes("channels-first", shape[1], (shape[2], shape[3]))
     return Axes("vector", shape[1], None)
+
+
+def as_maps(acts: Tensor) -> Tensor:
+    """Channels-first activations as maps `(N, C, h, w)`: of a vector layer `(N, C)` maps of one position."""
+    return acts if acts.ndim == 4 else acts[:, :, None, None]

@@ -22,6 +22,7 @@ from torch import Tensor, fx
 from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
@@ -33,7 +34,6 @@ from circuits.tracing.ablation.sources import (
     at_positions,
     composed,
     hold,
-    maps_of,
     pooled,
     source_of,
     with_channels,
@@ -265,7 +265,7 @@ class Ablation(Measured):
             return means.tap(name)
 
         def take(acts: Tensor) -> Tensor:
-            self._take(name, source.parts(maps_of(acts)), means, activity)
+            self._take(name, source.parts(as_maps(acts)), means, activity)
             return acts
 
         return take
@@ -298,7 +298,7 @@ class Ablation(Measured):
 
         def store(source: Channels) -> Callable[[Tensor], Tensor]:
             def keep(values: Tensor) -> Tensor:
-                parts[source.name] = source.parts(maps_of(values))
+                parts[source.name] = source.parts(as_maps(values))
                 return values
 
             return keep

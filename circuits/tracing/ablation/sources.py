@@ -23,6 +23,7 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.basis import latent_maps
 from circuits.network.hooks import frozen, graph_edits
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.operations import Pair, shape_of
 from circuits.network.subnetwork import then
@@ -149,8 +150,8 @@ class Latents(Channels):
         still, stays = self.acts(base), natural[: self.latents].nonzero().flatten()
 
         def replace(acts: Tensor) -> Tensor:
-            own = self.parts(maps_of(acts)) if parts is None else parts
-            new = still.expand_as(maps_of(acts))
+            own = self.parts(as_maps(acts)) if parts is None else parts
+            new = still.expand_as(as_maps(acts))
             if len(stays):  # only what is not ablated is decoded
                 moved = own[:, stays] - base[:, stays]
                 new = new + F.conv2d(moved, self.write[stays].T[:, :, None, None])
@@ -161,7 +162,7 @@ class Latents(Channels):
         return replace
 
     def mixed(self, acts: Tensor, base: Tensor, weights: Tensor, parts: Tensor | None = None) -> Tensor:
-        own = self.parts(maps_of(acts)) if parts is None else parts
+        own = self.parts(as_maps(acts)) if parts is None else parts
         return self.acts(base + self.by_part(weights).view(1, -1, 1, 1) * (own - base)).view_as(acts)
 
     def address(self, index: int) -> str:
@@ -237,11 +238,6 @@ def hold(base: Tensor, natural: Tensor, at: slice | None = None) -> Callable[[Te
         return torch.where(stays.view(-1, acts.shape[1], *[1] * (acts.ndim - 2)), acts, values)
 
     return replace
-
-
-def maps_of(acts: Tensor) -> Tensor:
-    """Activations `(N, C)` or `(N, C, h, w)` as maps."""
-    return acts if acts.ndim == 4 else acts[:, :, None, None]
 
 
 def with_channels(values: Tensor, at: slice, acts: Tensor) -> Tensor:

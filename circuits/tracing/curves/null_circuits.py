@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from circuits.network.hooks import frozen
+from circuits.network.layers.axes import as_maps
 from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
-from circuits.tracing.ablation.sources import maps_of
 
 STRONG = 2
 """Strong units: so many times as many as the circuit has in a layer, or the `LEAST` strongest that act at all."""
@@ -43,7 +43,7 @@ def strengths(ablation: Ablation) -> dict[str, Tensor]:
             for (name, acts), gradient in zip(passed.items(), gradients, strict=True):
                 if gradient is not None:
                     source = ablation.sources[name]
-                    parts = batch.parts if source is first else source.parts(maps_of(acts.detach()))
+                    parts = batch.parts if source is first else source.parts(as_maps(acts.detach()))
                     products = source.by_unit(gradient.detach().view(len(parts), -1, *parts.shape[2:]), parts)
                     totals[name] += products.abs().flatten(2).sum(dim=(0, 2)).cpu().float()
     return totals

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from circuits.common.examples import Example
 from circuits.errors import CircuitsError, shorten
+from circuits.network.address import is_address_of
 from circuits.tracing.circuit import Circuit, CircuitDiff, Edge, Node, Rest
 from zoo.common.checks import whole_number
 from zoo.common.reading import Count, read_as
@@ -160,7 +161,7 @@ class AttributionGraph(Result):
             CircuitsError: the graph has no such node.
         """
         for node in self.nodes:
-            if unit in (node.unit, node.unit.rpartition("/")[2]):
+            if is_address_of(unit, node.unit):
                 return node
         raise CircuitsError(f"the graph of {self.target} has no node {shorten(unit)!r}")
 

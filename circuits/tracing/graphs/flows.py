@@ -21,7 +21,7 @@ from circuits.attribution.attribute import pick
 from circuits.errors import GraphError
 from circuits.network.address import Unit
 from circuits.network.hooks import editing, frozen, read
-from circuits.network.linearized import as_map
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.responses import peaks, respond
 from circuits.tracing.ablation.sources import Channels, Latents
@@ -162,7 +162,7 @@ class Flows:
 
         def silence(name: str) -> Callable[[Tensor], Tensor]:
             def replace(acts: Tensor) -> Tensor:
-                alone[name] = as_map(acts).clone()
+                alone[name] = as_maps(acts).clone()
                 return torch.zeros_like(acts)
 
             return replace
@@ -204,8 +204,8 @@ class Flows:
             if gradient is None:
                 continue
             arrives = arrives + (gradient * cut.leaf.detach()).double().sum()
-            slopes[name] = cut.slopes(as_map(gradient))
-            errors[name], offset = cut.left_over(as_map(gradient))
+            slopes[name] = cut.slopes(as_maps(gradient))
+            errors[name], offset = cut.left_over(as_maps(gradient))
             offsets += offset
         given = {name: slope * self.cuts[name].acts for name, slope in slopes.items()}
         # the sum of the paths, and what the frozen network computes: two ways to the same number
@@ -229,7 +229,7 @@ class Flows:
 
 
 def _cut(source: Channels, x: Tensor, leaf: Tensor, alone: Tensor) -> Cut:
-    x = as_map(x)
+    x = as_maps(x)
     acts = x.detach()
     error = None
     if isinstance(source, Latents):

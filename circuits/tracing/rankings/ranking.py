@@ -34,6 +34,7 @@ import torch
 
 from circuits.common.provenance import provenance
 from circuits.errors import AddressError, CircuitsError
+from circuits.network.address import is_address_of
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.edge_ablation import chain
@@ -107,7 +108,7 @@ class Ranking(Result):
             CircuitsError: it is not ranked here.
         """
         for address, value in zip(self.units, self.scores, strict=True):
-            if unit in (address, address.rpartition("/")[2]):
+            if is_address_of(unit, address):
                 return value
         raise CircuitsError(f"{unit} is not among the {self.of} of {', '.join(self.layers)}")
 

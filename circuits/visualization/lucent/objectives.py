@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from circuits.errors import VisualizationError
+from circuits.network.layers.axes import as_maps
 from circuits.visualization import objectives as ours
 from circuits.visualization.objectives import Activations
 from zoo.common.checks import whole_number
@@ -247,7 +248,7 @@ def localgroup_weight(
 
 def _weighted(layer: str, weight: Tensor | None, part: Callable[[Tensor], Tensor], batch: int | None) -> Loss:
     def loss(T: Activations) -> Tensor:
-        acts = part(ours.as_maps(T(layer)))
+        acts = part(as_maps(T(layer)))
         if weight is None:
             return -acts.mean()
         if weight.numel() != acts.shape[1]:
@@ -273,7 +274,7 @@ def direction_neuron(
 
 def _cosine(layer: str, direction: Tensor, at: str | Tensor, batch: int | None) -> Loss:
     def loss(T: Activations) -> Tensor:
-        acts = ours.at_position(ours.as_maps(T(layer)), at, layer)
+        acts = ours.at_position(as_maps(T(layer)), at, layer)
         along = direction.to(acts).view(1, -1, 1, 1)
         return -torch.nn.functional.cosine_similarity(along, acts, dim=1).mean()
 
@@ -292,7 +293,7 @@ def channel_interpolate(layer1: str, n_channel1: int, layer2: str, n_channel2: i
     """From one channel at the first image of the batch to another at the last; the sum over the batch."""
 
     def loss(T: Activations) -> Tensor:
-        first, second = ours.as_maps(T(layer1)), ours.as_maps(T(layer2))
+        first, second = as_maps(T(layer1)), as_maps(T(layer2))
         if len(first) < 2:
             raise VisualizationError("channel_interpolate needs a batch of at least 2 images")
         share = torch.linspace(0, 1, len(first), device=first.device, dtype=first.dtype)

@@ -15,9 +15,10 @@ from circuits.dataset.peak_positions import examples
 from circuits.errors import VisualizationError
 from circuits.network.address import Unit
 from circuits.network.hooks import read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.visualization.modes.checks import refuse
-from circuits.visualization.objectives import Reading, as_maps, of_unit
+from circuits.visualization.objectives import Reading, of_unit
 from circuits.visualization.parametrizations import generator
 from circuits.visualization.render import visualize
 from circuits.visualization.result import Visualization
