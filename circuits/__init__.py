@@ -76,7 +76,9 @@ if TYPE_CHECKING:
         GraphNode as GraphNode,
     )
     from circuits.tracing.graphs.check import GraphCheck as GraphCheck, check_graph as check_graph
+    from circuits.tracing.graphs.effect import NodeEffect as NodeEffect, node_effect as node_effect
     from circuits.tracing.graphs.graph import graph as graph
+    from circuits.tracing.graphs.groups import GraphGroups as GraphGroups, graph_groups as graph_groups
     from circuits.tracing.rankings.ranking import Ranking as Ranking, rank as rank
     from circuits.tracing.score import score as score
     from circuits.tracing.trace import trace as trace

@@ -28,6 +28,7 @@ from circuits.plot.activations import atlas as atlases, image as of_image
 from circuits.plot.activations.heatmap import heatmap_figure, overlay
 from circuits.plot.circuit.attribution_graph import attribution_graph_page, graph_check_figure
 from circuits.plot.circuit.graph import circuit_graph
+from circuits.plot.circuit.graph_effects import effect_figure, groups_figure
 from circuits.plot.circuit.kernels import kernel_grid
 from circuits.plot.circuit.report import trace_report
 from circuits.plot.circuit.size_curve import size_curve_figure
@@ -50,6 +51,8 @@ from circuits.tracing.circuit_score import Score
 from circuits.tracing.curves.size_curve import SizeCurve
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
 from circuits.tracing.graphs.check import GraphCheck
+from circuits.tracing.graphs.effect import NodeEffect
+from circuits.tracing.graphs.groups import GraphGroups
 from circuits.tuning.curves import Tuning
 from circuits.tuning.detectors.sign_rule import SignRule
 from circuits.tuning.joint_tuning import JointTuning
@@ -75,6 +78,8 @@ def draws(kind: type, function: Callable[..., Figure]) -> None:
 for _kind, _function in (
     (Score, score_figure),
     (GraphCheck, graph_check_figure),
+    (NodeEffect, effect_figure),
+    (GraphGroups, groups_figure),
     (Findings, auc_table),
     (ExpandedWeights, kernel_grid),
     (SignRule, sign_rule_scatter),

@@ -234,6 +234,9 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "Gate": lambda _: sae.language.Gate(3, "name", 0.5, 0.9, 0.2),
     "Geometry": lambda _: sae.geometry(vectors()[:20]),
     "GraphCheck": lambda _: circuits.check_graph(model(), attribution_graph(), images="scenes:1", n=2),
+    "GraphGroups": lambda _: circuits.graph_groups(
+        model(), attribution_graph(), images="scenes:1", threshold=0.2, random=2
+    ),
     "Groups": lambda _: circuits.neuron_groups(model(), "mixed4a", "scenes:1", k=2, classes=2),
     "Heatmap": lambda _: circuits.heatmap(model(), "scenes:1", target="mixed4a:11", method="saliency"),
     "Inspection": lambda _: sae.steering.inspect(scene_sae()[1], scene_sae()[0], "scenes:2", top=3),
@@ -247,6 +250,9 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "Model": lambda _: model(),
     "NeighborWeights": lambda _: circuits.units.dossier.neighbor_weights(model(), "mixed4a:11"),
     "Neighbors": lambda _: circuits.neighbors(model(), "mixed4a:11"),
+    "NodeEffect": lambda _: circuits.node_effect(
+        model(), attribution_graph(), attribution_graph().strongest()[0].unit, images="scenes:1", random=2
+    ),
     "PartLabels": lambda _: labels(),
     "PhaseDiagram": lambda _: sae.superposition.phase_diagram(
         importances=(0.5, 1.0), densities=(1.0, 0.1), seeds=1, steps=5, batch=32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,8 +21,10 @@ from apps.images import open_sources
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from circuits.network.model import Model
     from circuits.tracing.graphs.attribution_graph import AttributionGraph
     from circuits.tracing.graphs.check import GraphCheck
+    from circuits.tracing.graphs.groups import GraphGroups
 
 
 @command(group="Analysis", order=22, summary="why this prediction: an attribution graph from the class to the image")
@@ -37,7 +40,7 @@ class MakeGraph(ImageOptions):
 
     Example:
         circuits graph scenes --images scenes:1 --target car --out why
-        circuits graph scenes --images scenes:1 --target car --instead bus
+        circuits graph scenes --images scenes:1 --target car --instead bus --groups --compare scenes:24
         circuits graph googlenet-bvlc --images dog.jpg --layers mixed3b --layers mixed4c --json
         circuits graph scenes --images car.jpg --sae parts --layers mixed3b~parts
     """
@@ -57,6 +60,11 @@ class MakeGraph(ImageOptions):
     """The fewest of these units with this share of their influence are left."""
     check: bool = True
     """Do not silence units."""
+    groups: bool = False
+    """Propose groups of units of a layer that are active in the same places and have the same edges; each is silenced
+    as a whole, and so are as many other units that are as active."""
+    compare: Many = ()
+    """Images on which activations are compared for --groups, a folder or scenes:24. By default those of --images."""
     top: int = 5
     """Units of each layer to print, and sources of each unit to draw."""
 
@@ -67,6 +75,7 @@ class MakeGraph(ImageOptions):
         from circuits.attribution.class_scores import chosen_classes
         from circuits.tracing.graphs.check import check_graph
         from circuits.tracing.graphs.graph import graph
+        from circuits.tracing.graphs.groups import graph_groups
 
         self.check_least("width", "top")
         elapsed = clock()
@@ -75,30 +84,56 @@ class MakeGraph(ImageOptions):
             raise UsageError(f"{model.name} needs an image to explain: --images IMAGE")
         images = self.open_images(model.name) if self.images else open_sources(("scenes:1",), None, 0)
         first = self.target or f"{model.logits}:{chosen_classes(model, 1, images)[0]}"
+        if self.target is None and self.instead is not None:
+            self._check_instead(model, int(first.rpartition(":")[2]), images.name)
         target = first if self.instead is None else (first, self.instead)
         options = {"layers": list(self.layers) or None, "width": self.width, "keep": self.keep}
         with session.progress("explaining") as report:
             result = graph(model, images, target, **options, **reporting(report))  # type: ignore[arg-type]
         check = check_graph(model, result, images=images, seed=self.seed) if self.check else None
+        others = open_sources(self.compare, None, self.seed) if self.compare else None
+        groups = graph_groups(model, result, images=images, compare=others, seed=self.seed) if self.groups else None
         seconds = elapsed()
 
         def show(console: Console) -> None:
-            _show(console, result, check, self.top)
+            _show(console, result, check, groups, self.top)
             console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
             python = self._python(model.name, target)
-            result.report(folder / "index.html", check=check, width=self.top, command=session.invocation, python=python)
+            result.report(
+                folder / "index.html", check=check, groups=groups, width=self.top, command=session.invocation,
+                python=python,
+            )  # fmt: skip
             result.save(folder / "graph.json")
             text = json.dumps(result.to_circuit_tracer(), indent=1, allow_nan=False, ensure_ascii=False)
             (folder / "circuit-tracer.json").write_text(text, encoding="utf-8")
 
-        document = {"graph": result.to_json(), "check": None if check is None else check.describe()}
+        document = {
+            "graph": result.to_json(),
+            "check": None if check is None else check.describe(),
+            "groups": None if groups is None else groups.describe(),
+        }
         return CommandResult(document, show, write, named="")
+
+    def _check_instead(self, model: Model, highest: int, images: str) -> None:
+        """Refuse the class that is explained already, where none was named."""
+        from circuits.attribution.class_scores import class_of
+
+        if self.instead in (
+            f"{model.logits}:{highest}",
+            f"logits:{highest}",
+            class_of(model, f"{model.logits}:{highest}"),
+        ):
+            raise UsageError(
+                f"{self.instead} itself has the highest score on {images}: name what it is compared with, "
+                f"--target {shlex.quote(str(self.instead))} --instead CLASS"
+            )
 
     def _python(self, model: str, target: str | tuple[str, str]) -> str:
         layers = f", layers={list(self.layers)!r}" if self.layers else ""
         images = self.images_code if self.images else "open_images('scenes:1')"
+        compare = f", compare=open_images({list(self.compare)!r}, seed={self.seed})" if self.compare else ""
         return "\n".join(
             [
                 "import circuits",
@@ -108,14 +143,21 @@ class MakeGraph(ImageOptions):
                 f"images = {images}",
                 f"graph = circuits.graph(model, images, {target!r}{layers}, width={self.width}, keep={self.keep})",
                 f"check = circuits.check_graph(model, graph, images=images, seed={self.seed})",
-                f"graph.report('index.html', check=check, width={self.top})",
+                *(
+                    [f"groups = circuits.graph_groups(model, graph, images=images{compare}, seed={self.seed})"]
+                    * self.groups
+                ),
+                f"graph.report('index.html', check=check{', groups=groups' * self.groups}, width={self.top})",
                 "",
             ]
         )
 
 
-def _show(console: Console, graph: AttributionGraph, check: GraphCheck | None, top: int) -> None:
+def _show(
+    console: Console, graph: AttributionGraph, check: GraphCheck | None, groups: GraphGroups | None, top: int
+) -> None:
     from circuits.plot.circuit.attribution_graph import check_reading
+    from circuits.plot.circuit.graph_effects import group_rows, groups_reading
 
     target = graph.nodes[-1]
     heading = f"{target.label} ({short(target.unit)})" if target.label else short(target.unit)
@@ -129,3 +171,8 @@ def _show(console: Console, graph: AttributionGraph, check: GraphCheck | None, t
     console.print(Text(f"{scores}, not explained {graph.unexplained:.0e}", style="dim"))
     if check is not None:
         console.print(check_reading(check))
+    if groups is not None:
+        console.print(groups_reading(groups))
+        rows = [list(row) for row in group_rows(groups)]
+        heads = ["units", "correlation", "random", "edges", "predicted", "measured", "others"]
+        console.print(table(heads, rows, right=" rrrrrr"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from circuits.plot.circuit.graph_effects import group_rows, groups_reading
 from circuits.plot.circuit.graph_layout import scales
 from circuits.plot.circuit.graph_svg import graph_svg
 from circuits.plot.circuit.unit_cards import UnitCards
@@ -13,6 +14,7 @@ from circuits.plot.drawing.wording import minus, number, short, titled
 from circuits.plot.superposition.charts import head, plain
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
 from circuits.tracing.graphs.check import GraphCheck
+from circuits.tracing.graphs.groups import GraphGroups
 
 
 def attribution_graph_page(
@@ -22,6 +24,7 @@ def attribution_graph_page(
     python: str = "",
     *,
     check: GraphCheck | None = None,
+    groups: GraphGroups | None = None,
     width: int = 5,
 ) -> str:
     """A graph as one self-contained HTML page, light and dark: drawn by layers, its scores, and a card for each unit.
@@ -30,7 +33,7 @@ def attribution_graph_page(
         graph: of `circuits.graph`.
         images: unit address -> crops, as `crops` cuts them of `graph.circuit(width)`.
         command: the shell command that makes the page again; python: the Python that does.
-        check: of `circuits.check_graph`.
+        check: of `circuits.check_graph`; groups: of `circuits.graph_groups`.
         width: how many sources of each unit are drawn, the strongest.
     """
     circuit = graph.circuit(width)
@@ -64,6 +67,8 @@ def attribution_graph_page(
         check=check,
         check_reading="" if check is None else check_reading(check),
         checked=() if check is None else _checked(check),
+        groups_reading="" if groups is None else groups_reading(groups),
+        groups=() if groups is None else group_rows(groups),
         command=command,
         python=python,
         provenance=origin,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,27 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from circuits.attribution.attribute import pick
 from circuits.common.provenance import provenance
 from circuits.common.statistics import percentile_interval, rank_correlation
 from circuits.errors import CircuitsError
-from circuits.network.address import Unit
 from circuits.network.model import Model
-from circuits.network.responses import peaks
-from circuits.tracing.ablation.sources import Channels, Latents, source_of
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
-from circuits.tracing.graphs.flows import Flows
-from circuits.tracing.target import Target, target_of
+from circuits.tracing.graphs.silencing import as_active, changes, index_of, opened, values
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import Result, remembers
-from zoo.images.sources import Images, open_images
 
 DRAWS = 1000
-NEAREST = 4
-"""Units of the nearest activity among which one is sampled."""
-_RUNS = 64
-"""Images times silenced units in one run."""
 
 
 @dataclass(frozen=True)
@@ -93,31 +83,21 @@ def check_graph(
     """
     whole_number("n", n)
     whole_number("seed", seed, least=0)
-    if graph.model != model.name:
-        raise CircuitsError(f"the graph is of {graph.model}, the model is {model.name}")
-    dataset = open_images(images)
-    made_of = graph.provenance
-    if made_of.get("weights", model.digest) != model.digest:
-        raise CircuitsError(f"the graph is of other weights of {model.name}: make it again")
-    if made_of.get("images_digest", dataset.digest) != dataset.digest:
-        raise CircuitsError(f"the graph is of {made_of.get('images')}, not of {dataset.name}: give its own images")
-    if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
-        raise CircuitsError("a graph of positions is not checked: make it without positions=True")
-    target = target_of(model, graph.target)
-    sources = [source_of(model, name) for name in graph.layers]
+    of = opened(model, graph, images)
     strong = {
-        name: [_index(node.unit) for node in graph.strongest() if node.layer == name][:n] for name in graph.layers
+        name: [index_of(unit.unit) for unit in graph.strongest() if unit.layer == name][:n] for name in of.sources
     }
-    values, activity = _values(model, target, sources, dataset, batch_size)
+    given, activity = values(model, of, batch_size)
     rng = np.random.default_rng(seed)
     rows = []
-    for source in sources:
-        own = strong[source.name]
-        units = own + _as_active(activity[source.name], own, rng)
-        changes = _measured(model, target, source, units, dataset, batch_size)
-        for i, (unit, change) in enumerate(zip(units, changes, strict=True)):
-            predicted, active = -float(values[source.name][unit]), float(activity[source.name][unit])
-            rows.append((source.name, source.address(unit), i < len(own), predicted, change, active))
+    for name, source in of.sources.items():
+        own = strong[name]
+        units = own + as_active(activity[name], own, rng)
+        for i, (unit, change) in enumerate(
+            zip(units, changes(model, of, name, [[u] for u in units], batch_size), strict=True)
+        ):
+            predicted, active = -float(given[name][unit]), float(activity[name][unit])
+            rows.append((name, source.address(unit), i < len(own), predicted, change, active))
     if len(rows) < 3:
         raise CircuitsError("the graph has fewer than three units: nothing can be compared")
     layer, addresses, is_strong, predictions, measured, activations = (np.array(c) for c in zip(*rows, strict=True))
@@ -128,70 +108,9 @@ def check_graph(
         tuple(measured.tolist()), tuple(activations.tolist()), rank_correlation(predictions, measured), low, high,
         _shuffled(predictions, measured, layer, rng), rank_correlation(activations, sizes),
         float(np.median(sizes[is_strong])), float(np.median(sizes[~is_strong])) if (~is_strong).any() else float("nan"),
-        len(dataset), seed,
-        provenance=provenance(weights=model.digest, images=dataset.name, images_digest=dataset.digest, seed=seed),
+        len(of.images), seed,
+        provenance=provenance(weights=model.digest, images=of.images.name, images_digest=of.images.digest, seed=seed),
     )  # fmt: skip
-
-
-def _index(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
-def _values(
-    model: Model, target: Target, sources: Sequence[Channels], images: Images, batch_size: int
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-    """What each unit gives the target, and how active it is, `(units,)` of each layer, means over images."""
-    values = {source.name: np.zeros(0) for source in sources}
-    activity = dict(values)
-    for _, batch in images.batches(model.input, batch_size=batch_size):
-        flows = Flows(model, target, sources, batch.to(model.device))
-        slopes = flows.derivatives()[0]
-        for name, cut in flows.cuts.items():
-            for table, entries in ((values, slopes[name] * cut.acts), (activity, cut.acts.abs())):
-                zero = entries.new_zeros(cut.n_units, dtype=torch.float64)
-                pooled = (zero.index_add_(0, cut.units, entries.double()) / len(images)).cpu().numpy()
-                table[name] = table[name] + pooled if len(table[name]) else pooled
-    return values, activity
-
-
-def _as_active(activity: NDArray[np.float64], units: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """For each unit another one, sampled at random among the `NEAREST` whose activity is nearest; none twice."""
-    left = [u for u in np.flatnonzero(activity > 0).tolist() if u not in set(units)]
-    chosen: list[int] = []
-    for unit in units:
-        near = sorted(left, key=lambda u: abs(float(activity[u] - activity[unit])))[:NEAREST]
-        if near:
-            chosen.append(int(rng.choice(near)))
-            left.remove(chosen[-1])
-    return chosen
-
-
-@torch.no_grad()
-def _measured(
-    model: Model, target: Target, source: Channels, units: Sequence[int], images: Images, batch_size: int
-) -> list[float]:
-    """Change of the target, mean over images, when each of some units of a layer is silenced alone."""
-    segment = target.segment(model, source.layer)
-    changes = np.zeros(len(units))
-    for _, batch in images.batches(model.input, batch_size=batch_size):
-        acts, context = segment.begin(batch)
-        response = target.values(segment.respond(acts, context))
-        positions, n = peaks(response, Unit("target", 0)), len(acts)
-        before = pick(response, positions)
-        parts = source.parts(acts)
-        for first in range(0, len(units), max(1, _RUNS // n)):
-            some = units[first : first + max(1, _RUNS // n)]
-            if isinstance(source, Latents):
-                silenced = source.without_each(some, acts, parts, torch.zeros_like(parts)).flatten(0, 1)
-            else:
-                silenced = acts.repeat(len(some), 1, 1, 1)
-                for k, unit in enumerate(some):
-                    silenced[k * n : (k + 1) * n, unit] = 0.0
-            out = segment.respond(silenced, segment.picked(context, list(range(n)) * len(some), n))
-            after = pick(target.values(out), positions * len(some))
-            lost = (after.view(len(some), n) - before).double().sum(dim=1)
-            changes[first : first + len(some)] += lost.cpu().numpy()
-    return [float(change) for change in changes / len(images)]
 
 
 def _interval(x: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> tuple[float, float]:

@@ -16,6 +16,7 @@ def test_a_prediction_is_explained_checked_and_written(cli: Cli, tmp_path: Path)
         "car",
         "--instead",
         "bus",
+        "--groups",
         *options,
         "--out",
         str(out),

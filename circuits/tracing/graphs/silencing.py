@@ -1,0 +1,131 @@
+"""Units of a graph are silenced, or scaled, in the network itself, and its target is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.attribution.attribute import pick
+from circuits.errors import CircuitsError
+from circuits.network.address import Unit
+from circuits.network.model import Model
+from circuits.network.responses import peaks
+from circuits.tracing.ablation.sources import Channels, Latents, source_of
+from circuits.tracing.graphs.attribution_graph import AttributionGraph
+from circuits.tracing.graphs.flows import Flows
+from circuits.tracing.target import Target, target_of
+from zoo.images.sources import Images, open_images
+
+NEAREST = 4
+"""Units of the nearest activity among which one is sampled."""
+Numbers = NDArray[np.float64]
+_RUNS = 64
+"""Images times silenced sets of units in one run."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A graph with what it is of: its target, the units of its layers, and its images."""
+
+    target: Target
+    sources: dict[str, Channels]
+    images: Images
+
+
+def opened(model: Model, graph: AttributionGraph, images: Any) -> Opened:
+    """What a graph is of, where model and images are its own.
+
+    Raises:
+        CircuitsError: the graph is of another model, other weights or images, or of positions.
+    """
+    if graph.model != model.name:
+        raise CircuitsError(f"the graph is of {graph.model}, the model is {model.name}")
+    dataset = open_images(images)
+    made_of = graph.provenance
+    if made_of.get("weights", model.digest) != model.digest:
+        raise CircuitsError(f"the graph is of other weights of {model.name}: make it again")
+    if made_of.get("images_digest", dataset.digest) != dataset.digest:
+        raise CircuitsError(f"the graph is of {made_of.get('images')}, not of {dataset.name}: give its own images")
+    if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
+        raise CircuitsError("the units of a graph of positions are not silenced: make it without positions=True")
+    sources = {name: source_of(model, name) for name in graph.layers}
+    return Opened(target_of(model, graph.target), sources, dataset)
+
+
+def index_of(address: str) -> int:
+    """The number of a unit in its layer or dictionary."""
+    return int(address.rpartition(":")[2])
+
+
+def values(model: Model, of: Opened, batch_size: int) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
+    """What each unit gives the target, and how active it is, `(units,)` of each layer, means over images."""
+    values = {name: np.zeros(0) for name in of.sources}
+    activity = dict(values)
+    for _, batch in of.images.batches(model.input, batch_size=batch_size):
+        flows = Flows(model, of.target, list(of.sources.values()), batch.to(model.device))
+        slopes = flows.derivatives()[0]
+        for name, cut in flows.cuts.items():
+            for table, entries in ((values, slopes[name] * cut.acts), (activity, cut.acts.abs())):
+                zero = entries.new_zeros(cut.n_units, dtype=torch.float64)
+                pooled = (zero.index_add_(0, cut.units, entries.double()) / len(of.images)).cpu().numpy()
+                table[name] = table[name] + pooled if len(table[name]) else pooled
+    return values, activity
+
+
+def as_active(activity: Numbers, units: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """For each unit another one, sampled at random among the `NEAREST` whose activity is nearest; none twice."""
+    left = [u for u in np.flatnonzero(activity > 0).tolist() if u not in set(units)]
+    chosen: list[int] = []
+    for unit in units:
+        near = sorted(left, key=lambda u: abs(float(activity[u] - activity[unit])))[:NEAREST]
+        if near:
+            chosen.append(int(rng.choice(near)))
+            left.remove(chosen[-1])
+    return chosen
+
+
+@torch.no_grad()
+def changes(
+    model: Model, of: Opened, layer: str, sets: Sequence[Sequence[int]], batch_size: int, factor: float = 0.0
+) -> list[float]:
+    """Change of the target, mean over images, when each of some sets of units of a layer alone is scaled.
+
+    Args:
+        model: the model; of: the graph; layer: of the graph.
+        sets: numbers of units, which are scaled together.
+        factor: of their activations, 0 to silence them; of a latent, of what it writes.
+    """
+    source = of.sources[layer]
+    segment = of.target.segment(model, source.layer)
+    total = np.zeros(len(sets))
+    for _, batch in of.images.batches(model.input, batch_size=batch_size):
+        acts, context = segment.begin(batch)
+        response = of.target.values(segment.respond(acts, context))
+        positions, n = peaks(response, Unit("target", 0)), len(acts)
+        before = pick(response, positions)
+        parts = source.parts(acts)
+        for first in range(0, len(sets), max(1, _RUNS // n)):
+            some = sets[first : first + max(1, _RUNS // n)]
+            moved = torch.cat([scaled(source, acts, parts, units, factor) for units in some])
+            out = segment.respond(moved, segment.picked(context, list(range(n)) * len(some), n))
+            after = pick(of.target.values(out), positions * len(some))
+            gained = (after.view(len(some), n) - before).double().sum(dim=1)
+            total[first : first + len(some)] += gained.cpu().numpy()
+    return [float(change) for change in total / len(of.images)]
+
+
+def scaled(source: Channels, acts: Tensor, parts: Tensor, units: Sequence[int], factor: float) -> Tensor:
+    """Activations `(N, C, h, w)` with some units times a factor; `parts` are theirs."""
+    if isinstance(source, Latents):
+        for change in source.without_each(units, torch.zeros_like(acts), parts, factor * parts):
+            acts = acts + change
+        return acts
+    moved = acts.clone()
+    moved[:, list(units)] *= factor
+    return moved
