@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from circuits.attribution.heatmaps import Heatmap as Heatmap, heatmap as heatmap
     from circuits.common.untrained import untrained as untrained
     from circuits.dataset.accuracy import Accuracy as Accuracy, accuracy as accuracy
+    from circuits.dataset.audit.audit import audit as audit
+    from circuits.dataset.audit.results import Audit as Audit, ClassAudit as ClassAudit, Suspect as Suspect
     from circuits.dataset.concept_search import (
         Finding as Finding,
         Findings as Findings,

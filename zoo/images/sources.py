@@ -141,6 +141,10 @@ class Images(Sequence[Image.Image]):
             self._digest = total.hexdigest()
         return self._digest
 
+    def contents(self) -> list[bytes]:
+        """SHA-256 of the contents of each image: those of copies are the same, whatever they are called."""
+        return [image.digest() for image in self._images]
+
     def label_name(self, index: int) -> str:
         """The class of an image, by its name where that is known; "unlabeled" without one."""
         label = -1 if self.labels is None else self.labels[index]

@@ -63,7 +63,7 @@ def part_shares(model: Model, layer: Layer, images: Images, parts: Sequence[str]
     for i in range(len(images)):
         for name, mask in part_masks(images, i).items():
             if name in parts:
-                inside[i, parts.index(name)] = torch.from_numpy(_pixels(on_input(mask, model.input), rows, columns))
+                inside[i, parts.index(name)] = torch.from_numpy(cell_sums(on_input(mask, model.input), rows, columns))
     return PartShares(inside, torch.from_numpy(area.ravel()))
 
 
@@ -122,7 +122,7 @@ def cell_edges(layer: Layer, axis: int, length: int) -> npt.NDArray[np.float64]:
     return edges
 
 
-def _pixels(
+def cell_sums(
     mask: npt.NDArray[np.float32], rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """The sum of a mask over each cell, flat: differences of its running sums, straight between pixels."""

@@ -162,6 +162,20 @@ def search(
     return _prune(share_of, circuit, keep)
 
 
+def ranked_circuit(train: Ablation, numbers: Mapping[str, torch.Tensor], keep: float) -> Members:
+    """The circuit of the fewest first units of a ranking that keeps enough: by bisection, then pruned.
+
+    Args:
+        train: on the images to find it on; numbers: layer -> what its units are ordered by `(C,)`; keep: as `smallest`.
+    """
+    respond = responder(train)
+
+    def share_of(members: Members) -> float:
+        return train.share(respond(members))
+
+    return _prune(share_of, _largest(numbers, _enough(numbers, share_of, keep)), keep)[0]
+
+
 def _by_masks(train: Ablation, share_of: ShareOf, keep: float, steps: int, seed: int) -> Members:
     """The smallest circuit of two masks that keeps enough: for all sizes, and for the size that this one comes to."""
     numbers = learn_mask(train, steps=steps, seed=seed, start=_start(train))

@@ -1,0 +1,246 @@
+"""What an audit gives: the suspects of each class, each with where it looks and what its removal changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from circuits.common.examples import Example
+from circuits.common.statistics import Estimate
+from zoo.common.results import HIDDEN, Result
+
+Verdict = Literal["shortcut", "possible", "no"]
+"""A proven shortcut; one whose place nobody vouches for, without masks and groups; not a shortcut."""
+
+
+@dataclass(frozen=True)
+class Effect(Result):
+    """What an edit of one unit changes on held-out images, beside the same edit of units of equal activity.
+
+    Attributes:
+        change: with the interval of resampled images.
+        controls: of each control.
+    """
+
+    change: Estimate
+    controls: tuple[float, ...]
+
+    described = ("limit", "beyond")
+
+    @property
+    def limit(self) -> float:
+        """The control's 95 %: the change in the same direction that a twentieth of them exceeds."""
+        sign = -1.0 if self.change.value < 0 else 1.0
+        return sign * float(np.quantile(sign * np.array(self.controls), 0.95))
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the change exceeds the control's 95 %, and its interval excludes no change."""
+        if self.change.low <= 0 <= self.change.high:
+            return False
+        return abs(self.change.value) > max(0.0, self.limit * (-1 if self.change.value < 0 else 1))
+
+
+@dataclass(frozen=True)
+class Split(Result):
+    """Held-out images that have a unit's cue, by its activation, against those that do not.
+
+    Attributes:
+        threshold: of the unit's peak activation, halfway between the median images of the class and of the others.
+        n_with, n_without: images of the class on either side.
+        with_cue, without_cue: the class's accuracy on them; None without images.
+        removed_with, removed_without: the same with the unit removed.
+        n_elsewhere: images of other classes that have it.
+        elsewhere, nowhere: share of the other classes' images that the network calls the class: with it, without it.
+    """
+
+    threshold: float
+    n_with: int
+    n_without: int
+    with_cue: float | None
+    without_cue: float | None
+    removed_with: float | None
+    removed_without: float | None
+    n_elsewhere: int
+    elsewhere: float | None
+    nowhere: float | None
+
+
+@dataclass(frozen=True)
+class Suspect(Result):
+    """A unit that a class leans on.
+
+    Attributes:
+        unit: address; class_index, class_name: of the class.
+        verdict: "shortcut" is proven; "possible" where only its place is not known by masks or groups; else "no".
+        reason: of the verdict, in words.
+        suspicion: `share` x `off`, what the audit ranks by.
+        share: of what the layer's units give the class's log odds beyond what they give them on other classes' images;
+            of all that give something, in sum 1.
+        off: how far off the object its evidence is, 0 to 1: `off_object` where there are masks, else the mean of
+            `border` and `1 - agreement`.
+        off_object: share of its activation that it takes from pixels off the object (`pixels`); None without masks.
+        attribution_off: share of its positive activation x gradient at positions off the mask; None without masks.
+            Positions of deep layers are no pixels: this one is shown, and not ranked by.
+        border: mean distance from the center of the pixels that it takes its activation from, 0 there, 1 at the border;
+            evenly spread 0.62. None with masks.
+        agreement: cosine of where on the images that is and where it is for the class's other units, 0 to 1. None with
+            masks.
+        density: share of the other classes' images that have it (see `Split`).
+        removal: change of the class's accuracy with the unit at its mean over images of other classes (a latent of a
+            dictionary: at zero).
+        insertion: change of the share of other classes' images that are called the class, with the unit as it is on
+            images of the class where it is most active.
+        split: images that have it against those that do not.
+        accuracies: class -> its accuracy on the held-out images at hand, and that with the unit removed.
+        group, group_auc: of all images of the class, the group that its peak activation tells apart best, and how well.
+        label: what it detects, where the model's labels or masks say so.
+        with_images, without_images, elsewhere_images: held-out images of the class where it is most and least active,
+            and of other classes where it is most active.
+    """
+
+    unit: str
+    class_index: int
+    class_name: str
+    verdict: Verdict
+    reason: str
+    suspicion: float
+    share: float
+    off: float
+    off_object: Estimate | None
+    attribution_off: float | None
+    border: float | None
+    agreement: float | None
+    density: float
+    removal: Effect
+    insertion: Effect
+    split: Split
+    accuracies: Mapping[str, tuple[float, float]]
+    group: str | None = None
+    group_auc: Estimate | None = None
+    label: str = ""
+    with_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
+    without_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
+    elsewhere_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
+
+    @property
+    def others_change(self) -> float:
+        """Change of the mean accuracy of the other classes with the unit removed."""
+        rest = [after - before for name, (before, after) in self.accuracies.items() if name != self.class_name]
+        return float(np.mean(rest))
+
+    def scalars(self) -> dict[str, Any]:
+        return {
+            "unit": self.unit,
+            "class": self.class_name,
+            "verdict": self.verdict,
+            "suspicion": self.suspicion,
+            "share": self.share,
+            "off": self.off,
+            "off_object": None if self.off_object is None else self.off_object.value,
+            "attribution_off": self.attribution_off,
+            "border": self.border,
+            "agreement": self.agreement,
+            "density": self.density,
+            "removal": self.removal.change.value,
+            "removal_limit": self.removal.limit,
+            "insertion": self.insertion.change.value,
+            "insertion_limit": self.insertion.limit,
+            "others_change": self.others_change,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class ClassAudit(Result):
+    """What one class leans on.
+
+    Attributes:
+        class_index, class_name: which; n_images, n_held_out: its images to find on and to judge on.
+        accuracy: on those to judge on; called: share of the other classes' images that are called it.
+        units: layer -> the smallest set of units, by rank, that keeps `keep` of what the layer gives the class's log
+            odds beyond what it gives them on other images.
+        n_units: layer -> of how many.
+        suspects: the most suspicious of these units.
+    """
+
+    class_index: int
+    class_name: str
+    n_images: int
+    n_held_out: int
+    accuracy: Estimate
+    called: Estimate
+    units: Mapping[str, tuple[str, ...]]
+    n_units: Mapping[str, int]
+    suspects: tuple[Suspect, ...]
+
+
+@dataclass(frozen=True)
+class GroupAccuracy(Result):
+    """Accuracy on the held-out images of one group of a class."""
+
+    class_name: str
+    group: str
+    n_images: int
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class Audit(Result):
+    """What a classifier leans on, class by class, and which of it lies off the object.
+
+    Attributes:
+        model, images: of which; layers: whose units were looked at.
+        accuracy: mean over classes of their accuracy, on all of the images; chance: 1 / number of classes.
+        classes: that were audited; omitted: name -> why not.
+        groups: accuracy of each group, worst first; empty without groups.
+        masks: whether the objects' masks were known.
+        keep: of the smallest sets. random: controls of an effect. seed: of the split and the samples.
+    """
+
+    model: str
+    images: str
+    layers: tuple[str, ...]
+    accuracy: float
+    chance: float
+    classes: tuple[ClassAudit, ...]
+    omitted: Mapping[str, str]
+    groups: tuple[GroupAccuracy, ...]
+    masks: bool
+    keep: float
+    random: int
+    seed: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    described = ("claimed_units",)
+
+    @property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """The suspects of all classes: proven shortcuts, then possible ones, then others; most suspicious first."""
+        order = {"shortcut": 0, "possible": 1, "no": 2}
+        every = [s for c in self.classes for s in c.suspects]
+        return tuple(sorted(every, key=lambda s: (order[s.verdict], -s.suspicion)))
+
+    @property
+    def claimed(self) -> tuple[Suspect, ...]:
+        """Proven shortcuts."""
+        return tuple(s for s in self.suspects if s.verdict == "shortcut")
+
+    @property
+    def claimed_units(self) -> tuple[str, ...]:
+        """Their addresses."""
+        return tuple(s.unit for s in self.claimed)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table`: one for each suspect."""
+        return [suspect.scalars() for suspect in self.suspects]
+
+    def __repr__(self) -> str:
+        counts = {v: sum(s.verdict == v for s in self.suspects) for v in ("shortcut", "possible", "no")}
+        return (
+            f"Audit({self.model} on {self.images}: {len(self.classes)} classes, accuracy {self.accuracy:.2f}; "
+            f"{counts['shortcut']} shortcuts, {counts['possible']} possible, {counts['no']} others looked at)"
+        )

@@ -1,0 +1,46 @@
+"""When a suspect is called a shortcut, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from circuits.dataset.audit.results import Suspect, Verdict
+
+MAJORITY = 0.5
+"""More of the evidence lies off the object than on it."""
+
+
+def judged(suspect: Suspect) -> Suspect:
+    """A suspect with its verdict and the reason."""
+    verdict, reason = _verdict(suspect)
+    return replace(suspect, verdict=verdict, reason=reason)
+
+
+def _verdict(s: Suspect) -> tuple[Verdict, str]:
+    effect = _effect(s)
+    separates = s.group_auc is not None and s.group_auc.low > MAJORITY
+    if s.off_object is not None and s.off_object.low <= MAJORITY and not separates:
+        return "no", f"not a shortcut because {_percent(1 - s.off_object.value)} of its evidence lies on the object"
+    if s.off_object is None and not separates and s.off <= MAJORITY:
+        return "no", "not a shortcut because its evidence lies in the middle and where that of the other units does"
+    if not effect:
+        return "no", "not a shortcut because nothing changes more than with other units that are as active"
+    if s.off_object is not None and s.off_object.low > MAJORITY:
+        return "shortcut", f"{_percent(s.off_object.value)} of its evidence lies off the object, and {effect}"
+    if separates:
+        return "shortcut", f"it tells the group {s.group} apart (AUC {s.group_auc.value:.2f}), and {effect}"  # type: ignore[union-attr]
+    return "possible", f"{effect}; whether its evidence lies on the object is not known without masks or groups"
+
+
+def _effect(s: Suspect) -> str:
+    """The effects that exceed the control's 95 %, in words; empty without."""
+    words = []
+    if s.removal.beyond and s.removal.change.value < 0:
+        words.append(f"without it {_percent(-s.removal.change.value)} of the images of {s.class_name} are lost")
+    if s.insertion.beyond and s.insertion.change.value > 0:
+        words.append(f"with it {_percent(s.insertion.change.value)} more images of other classes are called so")
+    return " and ".join(words)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
