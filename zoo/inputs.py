@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.common.checks import whole_number
 from zoo.errors import ModelError
 
 
@@ -22,6 +23,10 @@ def _number(value: Any) -> float:
     if isinstance(value, bool | str):
         raise ModelError(f"input mean and std are numbers, got {value!r}")
     return value if isinstance(value, int | float) else float(value)  # numbers of NumPy and of torch
+
+
+def _pixels(name: str, value: Any) -> int:
+    return whole_number(name, value, most=2**20, error=ModelError)  # beyond, the number is a mistake, not a size
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,15 @@ class InputSpec:
             given: Any = getattr(self, name)
             values = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
             object.__setattr__(self, name, tuple(map(_number, values)))
-        if not isinstance(self.size, int) and not 1 <= len(self.size) <= 3:
-            raise ModelError(f"input size is (H, W), (T,) of sequences or (D, H, W) of volumes; got {self.size}")
-        if min((self.size,) if isinstance(self.size, int) else self.size) < 1:
-            raise ModelError(f"input size must be at least 1 pixel, got {self.size}")
-        if self.channels < 1:
-            raise ModelError(f"input channels must be at least 1, got {self.channels}")
+        if not isinstance(self.size, Iterable):
+            object.__setattr__(self, "size", _pixels("input size", self.size))
+        elif isinstance(self.size, str) or not 1 <= len(sizes := tuple(self.size)) <= 3:
+            raise ModelError(f"input size is (H, W), (T,) of sequences or (D, H, W) of volumes; got {self.size!r}")
+        else:
+            object.__setattr__(self, "size", tuple(_pixels("each input size", size) for size in sizes))
+        object.__setattr__(self, "channels", _pixels("input channels", self.channels))
+        if math.prod(self.shape) > 2**28:
+            raise ModelError(f"an input of {' x '.join(map(str, self.native_shape))} numbers takes over 1 GiB an image")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise ModelError(f"input {name} has {len(values)} values for {self.channels} channels")

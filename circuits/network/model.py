@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -70,6 +70,8 @@ class Model(Drawable):
         output: Output = None,
         axes: Mapping[str, str] | None = None,
     ) -> None:
+        if axes is not None and not isinstance(axes, Mapping):
+            raise ModelError(f"axes is a dictionary, layer -> its axes, as {{'blocks.0': 'n h w c'}}; got {axes!r}")
         self.name = Unit("x", model=name).model or name
         self.module = module
         self.input = input
@@ -80,7 +82,7 @@ class Model(Drawable):
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
-        self._classes = list(classes)
+        self._classes = _class_names(classes)
         self._digest = LiveDigest(module)
         example = self._example()
         self.graph = trace_graph(module, example, self.output)
@@ -581,12 +583,27 @@ def wrap(
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
     module = _inner(module)
     check_mode(module, type(module).__name__)
+    if input is not None and not isinstance(input, InputSpec):
+        raise ModelError(
+            "input says how the network is fed, as circuits.InputSpec(size=224, channels=3, mean=..., std=...); "
+            f"got {type(input).__name__}"
+        )
     card = origin(module) if input is None else None
     spec = input or (InputSpec() if card is None else card.input)
     check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)", output)
     model = Model(module, spec, name=name, source="wrapped module", classes=classes, output=output, axes=axes)
     _check_classes(model)
     return model
+
+
+def _class_names(classes: Sequence[str]) -> list[str]:
+    """A list of texts; a text alone is no list of its letters, nor are the keys of a dictionary names."""
+    if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
+        raise ModelError(f"classes is a list of names, in the order of the class scores; got {type(classes).__name__}")
+    names = list(classes)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ModelError(f"each name of a class is a text, got {wrong[0]!r}; give [str(name) for name in classes]")
+    return names
 
 
 def _check_classes(model: Model) -> None:

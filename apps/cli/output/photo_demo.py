@@ -179,10 +179,15 @@ def _scored(
 
 
 def _height(story: Story, unit: str, parts: Sequence[str]) -> Height | None:
-    """Where kernels from the units of the first two parts lie; None where the unit's kernels have no positions."""
+    """Where kernels from the units of the first two parts lie; None where they lie the same upside down.
+
+    Kernels of one position do, and those of a unit behind a max pool, which weigh all positions of its window alike.
+    """
     index = story.model.unit(unit).index
     kernels: torch.Tensor = story.kernels()[index]
-    if kernels.shape[1] == 1 or not set(parts[:2]) <= set(story.tops) or not (kernels != 0).any(dim=(0, 2)).sum() > 1:
+    rows = kernels.sum(dim=2)
+    upright = float((rows - rows.flip(1)).abs().max()) > 1e-5 * float(rows.abs().max())
+    if not upright or not set(parts[:2]) <= set(story.tops):
         return None
     return story.height(unit, kernels, (parts[0], parts[1]))
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import nn
 
 import circuits
 from apps.cli.common import Session
+from apps.cli.output import photo_demo
 from apps.cli.output.photo_demo import Photographs, UnitStory, car_stories, result_of
 from apps.cli.output.photo_story import PartLoss, Story, centroid, elsewhere, filled, occlusions, part_losses
 from circuits.common.statistics import Estimate
+from tests import nets
 from tests.apps.terminal import Cli, is_refused
 from zoo.images.sources import Images, open_images
 
@@ -134,3 +138,44 @@ def test_what_is_missing_is_named_in_one_line(cli: Cli, monkeypatch: pytest.Monk
     ran = cli("demo", "googlenet-bvlc", "--cars", tmp_path, "--others", tmp_path)
     assert is_refused(ran) and "bvlc_googlenet" in ran.err
     assert is_refused(cli("demo", "scenes", "--cars", tmp_path))
+
+
+class _Branches(nn.Module):
+    """A unit behind a 3x3 convolution, and one behind a max pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.conv = nn.Conv2d(4, 1, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.mixed = nn.Conv2d(4, 1, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return torch.cat([self.conv(x), self.mixed(self.pool(x))], dim=1).relu()
+
+
+def test_a_unit_behind_a_pool_has_no_height_and_one_behind_a_convolution_has() -> None:
+    module = _Branches().eval()
+    with torch.no_grad():
+        module.conv.weight.zero_()
+        module.conv.weight[0, 0, 2, 1] = 2.0  # unit 0 excites it from below, unit 1 from above
+        module.conv.weight[0, 1, 0, 1] = 1.0
+        module.mixed.weight.fill_(1.0)
+    model = nets.wrap(module, 8)
+    target = model.trunk[-1]
+    some: Any = None
+    story = Story(
+        model=model,
+        source="relu",
+        target=target,
+        others=some,
+        annotated=some,
+        activity=torch.ones(4),
+        tops={"wheel": [0], "glass": [1]},
+        generator=torch.Generator().manual_seed(0),
+    )
+    height = photo_demo._height(story, f"{target}:0", ["wheel", "glass"])
+    assert height is not None
+    assert (height.lower, height.upper, height.difference) == pytest.approx((1, -1, 2))
+    assert photo_demo._height(story, f"{target}:1", ["wheel", "glass"]) is None

@@ -149,6 +149,29 @@ def test_wrapping_takes_what_runs_on_one_picture_and_says_why_not() -> None:
         circuits.wrap(nn.Conv2d(3, 4, 1).eval(), circuits.InputSpec(size=8), name="a  b")
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"input": torch.zeros(1, 3, 8, 8)}, "input says how the network is fed, as .*; got Tensor"),
+        ({"input": (3, 8, 8)}, "got tuple"),
+        ({"classes": "abcd"}, "list of names.*got str"),
+        ({"classes": {0: "a", 1: "b", 2: "c", 3: "d"}}, "list of names.*got dict"),
+        ({"classes": [1, 2, 3, 4]}, "each name of a class is a text, got 1"),
+        ({"axes": "n h w c"}, "axes is a dictionary"),
+    ],
+)
+def test_options_of_another_kind_are_refused_in_words(options: dict[str, object], reason: str) -> None:
+    network = nn.Conv2d(3, 4, 1).eval()
+    with pytest.raises(ModelError, match=reason):
+        circuits.wrap(network, **{"input": circuits.InputSpec(size=8), **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", ["64", 64.5, True, 0, (8, "8"), (), (1, 2, 3, 4), 10**9, (2**17, 2**17)])
+def test_a_size_is_whole_numbers_that_fit_into_memory(size: object) -> None:
+    with pytest.raises(ModelError, match="input"):
+        circuits.InputSpec(size=size)  # type: ignore[arg-type]
+
+
 def test_a_network_with_two_outputs_is_looked_into_like_any_other() -> None:
     model = nets.wrap(nets.TwoOutputs(), 8)
     images = nets.pictures(2, 8)
