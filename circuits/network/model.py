@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import Drawable
 from zoo.inputs import InputSpec
 from zoo.networks.own import command_line
-from zoo.networks.trial import Output, check_runs
+from zoo.networks.trial import Output, check_runs, class_names
 from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
 
@@ -82,7 +82,7 @@ class Model(Drawable):
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
-        self._classes = _class_names(classes)
+        self._classes = class_names(classes)
         self._digest = LiveDigest(module)
         example = self._example()
         self.graph = trace_graph(module, example, self.output)
@@ -583,27 +583,12 @@ def wrap(
         raise ModelError(f"wrap takes a torch.nn.Module, got {type(module).__name__}")
     module = _inner(module)
     check_mode(module, type(module).__name__)
-    if input is not None and not isinstance(input, InputSpec):
-        raise ModelError(
-            "input says how the network is fed, as circuits.InputSpec(size=224, channels=3, mean=..., std=...); "
-            f"got {type(input).__name__}"
-        )
     card = origin(module) if input is None else None
-    spec = input or (InputSpec() if card is None else card.input)
+    spec = (InputSpec() if card is None else card.input) if input is None else input
     check_runs(module, spec, "Give input=InputSpec(size=..., channels=...)", output)
     model = Model(module, spec, name=name, source="wrapped module", classes=classes, output=output, axes=axes)
     _check_classes(model)
     return model
-
-
-def _class_names(classes: Sequence[str]) -> list[str]:
-    """A list of texts; a text alone is no list of its letters, nor are the keys of a dictionary names."""
-    if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
-        raise ModelError(f"classes is a list of names, in the order of the class scores; got {type(classes).__name__}")
-    names = list(classes)
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise ModelError(f"each name of a class is a text, got {wrong[0]!r}; give [str(name) for name in classes]")
-    return names
 
 
 def _check_classes(model: Model) -> None:

@@ -24,8 +24,8 @@ def whole_number(
     good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not good or value < least or (most is not None and value > most):  # type: ignore[operator]
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        shown = repr(value) if isinstance(value, str) else value  # 3 is fine where "3" is not
-        raise error(f"{name}={shorten(shown)} must be a whole number {bounds}")
+        quoted = repr(value) if isinstance(value, str) else value  # 3 is fine where "3" is not
+        raise error(f"{name}={shorten(quoted)} must be a whole number {bounds}")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 

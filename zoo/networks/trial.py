@@ -6,7 +6,7 @@ them the network is analyzed for: "out", 0, or "heads.1" for one inside of anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,8 +67,13 @@ def check_runs(module: nn.Module, spec: InputSpec, advice: str, output: Output =
         output: which of its outputs is meant.
 
     Raises:
-        ModelError: it fails, changes, is random, computes with the whole batch, or has no such output.
+        ModelError: `spec` is none; it fails, changes, is random, computes with the whole batch, or has no such output.
     """
+    if not isinstance(spec, InputSpec):
+        raise ModelError(
+            "input says how the network is fed, as circuits.InputSpec(size=224, channels=3, mean=..., std=...); "
+            f"got {type(spec).__name__}"
+        )
     kind = type(module).__name__
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(1))
     image = torch.rand((1, *spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
@@ -157,3 +162,13 @@ def _same(first: Tensor, second: Tensor, tolerance: float = 0.0) -> bool:
     scale = float(first.nan_to_num(0, 0, 0).abs().max()) if first.numel() else 0.0
     tolerance = max(tolerance, 100 * torch.finfo(first.dtype).eps)
     return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+def class_names(classes: Sequence[str]) -> list[str]:
+    """A list of texts; a text alone is no list of its letters, nor are the keys of a dictionary names."""
+    if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
+        raise ModelError(f"classes is a list of names, in the order of the class scores; got {type(classes).__name__}")
+    names = list(classes)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ModelError(f"each name of a class is a text, got {wrong[0]!r}; give [str(name) for name in classes]")
+    return names
