@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any, TypeVar
 
+from apps import memory
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -91,6 +93,7 @@ def _begin(threads: int, begin: Callable[..., None] | None, arguments: tuple[Any
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its processes
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    memory.reuse()
     torch.set_num_threads(threads)
     if begin is not None:
         begin(*arguments)

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from apps import memory
 from apps.cli.errors import UsageError
 
 _OURS = ("zoo", "circuits", "sae", "apps")
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Read when torch is loaded. OpenMP's threads spin while they wait for each other, and where other programs
         # want the cores too they spin for whole time slices: measured 40 times slower on a small net, two threads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        memory.reuse()
     debug = "--debug" in arguments or os.environ.get("CIRCUITS_DEBUG", "0") not in ("", "0")
     with _logging(debug):
         return _run(arguments, debug)

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as NotYe
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from apps.explorer.server import memory
+from apps import memory
 from apps.explorer.server.byte_cache import size_of
 from circuits.errors import CircuitsError
 from zoo.progress import Progress, stoppable

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
+from apps import memory
 from apps.explorer.server.process_lock import FOLDER, lock_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class ProgressFile:
 
 def main(store: Path, identity: str) -> int:
     """Run a job; 0 where it is done."""
+    memory.reuse()
     folder = store / FOLDER / identity
     try:
         with lock_of(folder, 5):  # before any heavy import, so that the job counts as running
