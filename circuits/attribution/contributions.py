@@ -9,8 +9,7 @@ gradient x activation of the unit's value before its ReLU, summed over positions
 This is exact where the network is piecewise linear without biases in between, as weight x activation is; of the
 nonlinearities it takes the slopes on this image. One gradient serves many units and images: each example is a row of a
 batch, rows do not interact, so the gradient of the sum of one value per row holds every row's own. A row is only the
-window of the source map that the target position reads (`support`), which is moved inwards at the border of the map,
-so that padding stays padding.
+window of the source map that the target position reads (`SourceWindow`).
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.attribution.kernel_composition import support
+from circuits.attribution.kernel_composition import SourceWindow, source_window
 from circuits.common.examples import Example
 from circuits.dataset.peak_positions import examples as as_examples
-from circuits.errors import AddressError, CircuitsError, GraphError, shorten
+from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
 from circuits.network.hooks import frozen, read
 from circuits.network.layer import Layer
@@ -228,19 +227,6 @@ def checked_examples(examples: Sequence[Example], dataset: Images, unit: str) ->
     return examples
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The part of the source map that one target position reads, of one size everywhere."""
-
-    offset: Pair
-    size: Pair
-
-    def corner(self, position: Pair, shape: Sequence[int]) -> Pair:
-        # moved inwards at the border, so that what the network pads there is padded here too
-        top, left = (min(max(0, position[a] + self.offset[a]), shape[a] - self.size[a]) for a in range(2))
-        return top, left
-
-
 @dataclass
 class _Reader:
     """The second pass: contributions of parents, and the deeper layer, at the examples of all units."""
@@ -251,7 +237,7 @@ class _Reader:
     deeper: str | None
     segment: Segment = field(init=False)
     start: Layer = field(init=False)
-    window: _Window | None = field(init=False)
+    window: SourceWindow | None = field(init=False)
 
     def __post_init__(self) -> None:
         model, unit = self.model, self.units[0]
@@ -263,22 +249,7 @@ class _Reader:
         channels = sorted({u.index or 0 for u in self.units})
         read_channels = range(model.layers[unit.layer].channels) if unit.basis is not None else channels
         self.segment = Segment(model, name, [Unit(unit.layer, c) for c in read_channels], pre=unit.basis is None)
-        self.window = self._window()
-
-    def _window(self) -> _Window | None:
-        graph, size = self.model.graph, self.start.size
-        if graph is None or size is None or self.model.node_edits or self.segment.bypassed:
-            return None
-        try:
-            offset, span, stride = support(
-                graph, self.model.node(self.start.name), self.model.node(self.units[0].layer)
-            )
-        except GraphError:
-            return None
-        # with a stride the window would have to lie on its grid; whole maps then
-        if stride != (1, 1):
-            return None
-        return _Window(offset, (min(span[0], size[0]), min(span[1], size[1])))
+        self.window = source_window(self.segment)
 
     def read(
         self, examples: Sequence[tuple[Example, ...]], dataset: Images, batch_size: int, progress: Progress
@@ -324,10 +295,7 @@ class _Reader:
             fed, at = maps[image_of], positions
             side = self.segment.picked(context, image_of, len(maps))
         else:
-            (h, w), shape = self.window.size, maps.shape[2:]
-            corners = [self.window.corner(p, shape) for p in positions]
-            rows = [maps[i, :, y : y + h, x : x + w] for i, (y, x) in zip(image_of, corners, strict=True)]
-            fed, at = torch.stack(rows), [(p[0] - c[0], p[1] - c[1]) for p, c in zip(positions, corners, strict=True)]
+            fed, at = self.window.crops(maps, positions, images=image_of), [self.window.within(p) for p in positions]
             side = {}
         units = [self.units[k] for _, k, _ in jobs]
         with frozen(self.model.module), torch.enable_grad():

@@ -19,7 +19,7 @@ offset, which `_sum` aligns on a common window.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,14 @@ from torch import Tensor, fx
 
 from circuits.errors import GraphError
 from circuits.network.graph import Graph
-from circuits.network.operations import Op, Pair, shape_of, title
+from circuits.network.model import Model
+from circuits.network.operations import Op, Pair, conv_padding, pair, shape_of, title
+from circuits.network.subnetwork import Segment
+
+Span = tuple[Pair, Pair, Pair]
+"""`(offset, size, stride)` of what a position reads."""
+POINT: Span = ((0, 0), (1, 1), (1, 1))
+"""Of a position itself."""
 
 
 @dataclass(frozen=True)
@@ -271,17 +278,20 @@ def _sum(parts: list[Kernel], count: int, indices: list[Tensor], rows: Tensor, l
     return Kernel(rows, total, None, (top, left), parts[0].stride, parts[0].width)
 
 
-def support(graph: Graph, source: fx.Node, target: fx.Node) -> tuple[Pair, Pair, Pair]:
+def support(graph: Graph, source: fx.Node, target: fx.Node, span: Span = POINT) -> Span:
     """`(offset, size, stride)` of what one target position reads at the source, without any weights.
+
+    Args:
+        graph, source, target: from where to where; span: of the target, instead of one of its positions.
 
     Raises:
         GraphError: as `compose`.
     """
-    spans: dict[fx.Node, tuple[Pair, Pair, Pair]] = {}
+    spans: dict[fx.Node, Span] = {}
     shape = shape_of(target)
     if shape is None or len(shape) != 4:
         raise GraphError("a vector reads the whole map")
-    spans[target] = ((0, 0), (1, 1), (1, 1))
+    spans[target] = span
     path = graph.between(source, target)
     inside = set(path)
     for n in reversed(path):
@@ -292,27 +302,141 @@ def support(graph: Graph, source: fx.Node, target: fx.Node) -> tuple[Pair, Pair,
     return spans[source]
 
 
-def _span(op: Op, node: fx.Node, span: tuple[Pair, Pair, Pair]) -> tuple[Pair, Pair, Pair]:
-    offset, size, stride = span
+def _span(op: Op, node: fx.Node, span: Span) -> Span:
     if op.kind in ("cat", "add", "affine") or op.skipped:
         return span
     if op.kind == "pad":
         left, _, top, _ = op.params["padding"]
-        return (offset[0] - top, offset[1] - left), size, stride
+        return (span[0][0] - top, span[0][1] - left), span[1], span[2]
     if op.kind in ("conv", "maxpool", "avgpool"):
         kernel, s, p = op.params["kernel"], op.params["stride"], op.params["padding"]
         d = op.params.get("dilation", (1, 1))
     else:
         raise GraphError(f"the path passes through {title(node)!r}, which has no exact linear form")
+    return _span_of_window(span, kernel, s, p, d)
+
+
+def _span_of_window(span: Span, kernel: Pair, s: Pair, p: Pair, d: Pair) -> Span:
+    offset, size, stride = span
     # n neighboring positions read (n - 1) s + d (k - 1) + 1 positions below (Araujo et al., Distill 2019)
     new_size = tuple((size[a] - 1) * s[a] + d[a] * (kernel[a] - 1) + 1 for a in range(2))
     new_offset = tuple(offset[a] * s[a] - p[a] for a in range(2))
     return (new_offset[0], new_offset[1]), (new_size[0], new_size[1]), (stride[0] * s[0], stride[1] * s[1])
 
 
-def _join(a: tuple[Pair, Pair, Pair] | None, b: tuple[Pair, Pair, Pair]) -> tuple[Pair, Pair, Pair]:
+def _join(a: Span | None, b: Span) -> Span:
     if a is None:
         return b
     low = (min(a[0][0], b[0][0]), min(a[0][1], b[0][1]))
     high = (max(a[0][0] + a[1][0], b[0][0] + b[1][0]), max(a[0][1] + a[1][1], b[0][1] + b[1][1]))
     return low, (high[0] - low[0], high[1] - low[1]), b[2]
+
+
+@dataclass(frozen=True)
+class SourceWindow:
+    """The part of a source map that one position of some targets reads, of one size for all positions.
+
+    It begins on the grid of the strides, and at the border of the map it is moved inwards: what the network pads there
+    is padded here too. Elsewhere a run on the window alone pads what lies beyond, but no target reads that.
+
+    Attributes:
+        back: strides from the target position to where its window begins, away from the border.
+        stride: see `Kernel`.
+        shape: `(h, w)` of the map; size: of the window, smaller by whole strides.
+    """
+
+    back: Pair
+    stride: Pair
+    shape: Pair
+    size: Pair
+
+    def corner(self, position: Pair) -> Pair:
+        """Where the window of a target position begins."""
+        y, x = (
+            min(max(0, at - self.back[a]) * self.stride[a], self.shape[a] - self.size[a])
+            for a, at in enumerate(position)
+        )
+        return y, x
+
+    def within(self, position: Pair) -> Pair:
+        """A target position, counted from where its window begins."""
+        y, x = self.corner(position)
+        return position[0] - y // self.stride[0], position[1] - x // self.stride[1]
+
+    def crops(
+        self,
+        maps: Tensor,
+        positions: Sequence[Pair],
+        stride: Pair = (1, 1),
+        images: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The windows of target positions on maps `(N, C, h, w)`.
+
+        Args:
+            maps: of the source, or of a layer between the two whose positions are `stride` of the source apart; of one
+                position, what is the same everywhere.
+            positions: of the target.
+            stride: divides the window's own.
+            images: of which image each position is (default: one an image, in order).
+        """
+        rows = range(len(positions)) if images is None else images
+        if len(maps) == 1:
+            rows = [0] * len(positions)
+        if maps.shape[2:] == (1, 1) != self.shape:
+            return maps if len(maps) == 1 else maps[list(rows)]
+        h, w = (maps.shape[2 + a] - (self.shape[a] - self.size[a]) // stride[a] for a in range(2))
+        corners = [(y // stride[0], x // stride[1]) for y, x in map(self.corner, positions)]
+        return torch.stack([maps[i, :, y : y + h, x : x + w] for i, (y, x) in zip(rows, corners, strict=True)])
+
+
+def source_window(segment: Segment) -> SourceWindow | None:
+    """What a position of a segment's targets reads of its start; None where that is not known, or is the whole map."""
+    model, graph = segment.model, segment.model.graph
+    layer = model.layers[segment.start]
+    if graph is None or layer.size is None or not layer.axes.plain or model.node_edits or segment.bypassed:
+        return None
+    begin, span = model.node(segment.start), None
+    try:
+        for node, conv in segment.reads:
+            last = POINT
+            if conv is not None:
+                kernel, s, d = (pair(v) for v in (conv.kernel_size, conv.stride, conv.dilation))
+                before, _ = conv_padding(conv.padding, conv.kernel_size, conv.dilation)
+                last = _span_of_window(POINT, kernel, s, before, d)
+            here = last if node is begin else support(graph, begin, node, last)
+            if (span is not None and span[2] != here[2]) or any(
+                _differs_by_position(graph, n) for n in (() if node is begin else graph.between(begin, node))
+            ):
+                return None
+            span = _join(span, here)
+    except GraphError:
+        return None
+    assert span is not None
+    offset, reads, stride = span
+    # strides from the target position back to the window, which begins on their grid, and not after the position
+    back = [max(0, -(offset[a] // stride[a])) for a in range(2)]
+    needed = [back[a] * stride[a] + offset[a] + reads[a] for a in range(2)]
+    cut = [max(0, layer.size[a] - needed[a]) // stride[a] * stride[a] for a in range(2)]
+    if cut == [0, 0]:
+        return None
+    size = layer.size[0] - cut[0], layer.size[1] - cut[1]
+    return SourceWindow((back[0], back[1]), stride, layer.size, size)
+
+
+def stride_between(model: Model, source: str, target: str) -> Pair:
+    """How many positions of a layer lie between two of a later one.
+
+    Raises:
+        GraphError: see `compose`.
+    """
+    graph = model.graph
+    if graph is None:
+        raise GraphError("torch.fx cannot trace this network: its strides are not known")
+    return support(graph, model.node(source), model.node(target))[2]
+
+
+def _differs_by_position(graph: Graph, node: fx.Node) -> bool:
+    """Whether a node takes in a constant map, as an embedding of positions: what it gives then is not of a window."""
+    op = graph.ops[node]
+    shapes = [shape_of(n) for n in op.weights] if op.kind not in ("conv", "relu") else []
+    return any(max(shape[-2:], default=1) > 1 for shape in shapes if shape is not None)

@@ -193,6 +193,11 @@ class Segment:
         """Whether the targets also depend on something that does not go through `start`."""
         return self._graph is None or bool(self._side)
 
+    @property
+    def reads(self) -> list[tuple[fx.Node, nn.Conv2d | None]]:
+        """Nodes that the targets are computed from, and the convolution of which only their channels run in between."""
+        return [(part.node, part.conv) for part in self._parts] or [(self._end, None)]
+
     def _side_inputs(self, end: fx.Node) -> list[fx.Node]:
         assert self._graph is not None
         try:

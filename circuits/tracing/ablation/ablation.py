@@ -21,17 +21,14 @@ from torch import Tensor, fx
 
 from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
-from circuits.network.hooks import frozen, read
 from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
-from circuits.network.operations import Pair
 from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
 from circuits.tracing.ablation.measured import Batch, Measure, Measured, Span, spans_of
 from circuits.tracing.ablation.sources import (
     Channels,
     Latents,
-    at_positions,
     composed,
     hold,
     pooled,
@@ -101,6 +98,7 @@ class Ablation(Measured):
         # what a pass over the images gave at the first layer, batch by batch, where there was one
         self._known = None if self.segment.bypassed or self._paired is not None else acts
         self._stored: list[Batch] | None = None
+        self._one_of_many = False
         self._held: dict[str, Tensor] = {}
         self._pool_maps: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}  # the activations are held: ids are unique
         self.clean, self.means = self._measure()
@@ -122,11 +120,35 @@ class Ablation(Measured):
                 measure=self.measure, batch_size=self._batch_size,
             )  # fmt: skip
         other.pools = other._pools()
-        other._held = {}
         other._check_layers()
-        other.clean, other.means = other._measure()
+        other._one_of_many = other._keeps_held()
+        if not other._one_of_many:
+            other._held = {}
+            other.clean, other.means = other._measure()
         other._finish(constant)
         return other
+
+    def _keeps_held(self) -> bool:
+        """Take over what another target with these layers and images held; whether that is all that this one needs.
+
+        A trace asks for many targets, so that each is to cost little: with all ablated, one image is run.
+        """
+        crosses = self.segment.crosses
+        if self.model.graph is None or not all(crosses(source.layer) for source in self.sources.values()):
+            return False
+        ran = {
+            layer: {p: at for p, at in pools.items() if self.segment.crosses(p)} for layer, pools in self.pools.items()
+        }
+        if any(name not in self._held for layer in self.layers for name in (layer, *ran[layer])):
+            return False
+        self.pools, clean = ran, []
+        with torch.no_grad():
+            for batch in self._stored if self._stored is not None else self._begin(self.images, self._paired):
+                pools = {n: self._natural_pool(batch, n) for n in ran[self.layers[0]]}
+                fed = {self.model.node(n): maps for n, maps in pools.items() if maps is not None}
+                clean.append(self.target.values(self.segment.respond(batch.acts, {**batch.context, **fed})))
+        self.clean = torch.cat(clean)
+        return True
 
     def _finish(self, constant: bool = False) -> None:
         self._cut: Tensor | None = None
@@ -351,10 +373,26 @@ class Ablation(Measured):
 
     def _respond(self, varying: UnitsByLayer) -> Tensor:
         masks = {name: self._mask(name, varying.get(name, set())) for name in self.layers}
+        if not any(varying.values()) and self._paired is None and not self.segment.bypassed:
+            return self._response_to_baseline(masks)
         narrow = self._narrow(varying)
         rows = []
         for batch in self.batches():
             rows.append(self.ablated(batch, masks) if narrow is None else self._ablated_narrow(batch, masks, narrow))
+        return torch.cat(rows)
+
+    def _response_to_baseline(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """The response with every unit ablated, where no image has a baseline of its own: all respond as one does."""
+        if self._one_of_many:
+            batch = next(self.batches())
+            first = replace(batch, acts=batch.acts[:1], parts=batch.parts[:1])
+            return self.ablated(first, masks).repeat(len(self.images), 1, 1)
+        by_size: dict[int, Tensor] = {}  # a batch of another size is rounded otherwise
+        rows = []
+        for batch in self.batches():
+            if len(batch.acts) not in by_size:
+                by_size[len(batch.acts)] = self.ablated(batch, masks)
+            rows.append(by_size[len(batch.acts)])
         return torch.cat(rows)
 
     @torch.no_grad()
@@ -429,16 +467,18 @@ class Ablation(Measured):
 
     def _natural_pool(self, batch: Batch, pool: str) -> Tensor | None:
         """A max pool of the first layer's activations; None where channels are normalized among others before it."""
-        graph, first = self.model.graph, self._first
-        if graph is None or self._stored is None or not self.model.layers[pool].axes.plain:
+        graph, first, at = self.model.graph, self._first, self.model.layers[pool]
+        if graph is None or self._stored is None or not at.axes.plain:
+            return None
+        if self.pools[first.name][pool] != slice(0, at.channels):  # other channels are pooled with these
             return None
         if (id(batch.acts), pool) not in self._pool_maps:
             path = graph.between(self.model.node(first.layer), self.model.node(pool))
             if any(graph.ops[n].kind == "lrn" for n in path):
                 return None
-        return self._pool_of(first.name, pool, batch.acts)
+        return self.pool_of(first.name, pool, batch.acts)
 
-    def _pool_of(self, layer: str, pool: str, acts: Tensor) -> Tensor:
+    def pool_of(self, layer: str, pool: str, acts: Tensor) -> Tensor:
         """`_pooled`, which is asked for with the same activations for every target and step."""
         if (id(acts), pool) not in self._pool_maps:
             if not self.stored or len(self._pool_maps) > 2 * self.n_batches:
@@ -454,6 +494,10 @@ class Ablation(Measured):
         (layer,) = self.layers
         edits = self.holds(batch, layer, self._mask(layer, set()))
         return self.segment.values(batch.acts, nodes), self.segment.values(batch.acts, nodes, edits)
+
+    def held_values(self) -> dict[str, Tensor]:
+        """What stands in for all images: layer, or pool -> `(1, K, h or 1, w or 1)`."""
+        return dict(self._held)
 
     @torch.no_grad()
     def held(self, start: str) -> Tensor:
@@ -491,7 +535,7 @@ class Ablation(Measured):
     def _spans(self, batch: Batch) -> dict[str, Span]:
         """Those of the one layer and its pools."""
         (layer,) = self.layers
-        of_pool = partial(self._pool_of, layer, acts=batch.acts)
+        of_pool = partial(self.pool_of, layer, acts=batch.acts)
         return spans_of(batch, layer, self.sources[layer], self.pools[layer], of_pool)
 
     def along(
@@ -514,52 +558,6 @@ class Ablation(Measured):
         """What a gradient makes of a change at a layer or pool, for each of its units `(n, units, h, w)`."""
         source = self.sources.get(name)
         return gradient * moved if source is None else source.by_unit(gradient, moved)
-
-    def contributions(
-        self,
-        segment: Segment,
-        images: Tensor,
-        others: Tensor | None,
-        positions: Sequence[Pair],
-        steps: int,
-        begun: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrated gradients of a segment's first target at a position of each image, from the baseline.
-
-        Args:
-            segment: from the one source layer to the target, which need not be this one's.
-            images: `(N, channels, H, W)`; others: the images that stand in for them, where the baseline has such.
-            positions: `(y, x)` on each image; steps: midpoints between baseline and activations.
-            begun: activations of the layer on the images, where they are known.
-
-        Returns:
-            Contribution of each unit `(N, units)`; the part of it from positions where the unit is below the baseline;
-            and the target with all of them at the baseline `(N,)`: with the contributions in sum the target as it is,
-            up to the number of steps.
-        """
-        (layer,) = self.layers
-        with torch.no_grad():
-            source = self.sources[layer]
-            at = self.model.layers[source.layer]
-            own = {} if others is None else {layer: source.parts(read(self.model, others, [at])[at.name])}
-            acts, context = segment.begin(images) if begun is None or segment.bypassed else (begun, {})
-            parts = source.parts(acts)
-        with frozen(self.model.module), torch.enable_grad():
-            batch = Batch(acts, parts, context, {**self._held, **own})
-            total = torch.zeros((len(acts), source.width), device=acts.device, dtype=acts.dtype)
-            below = torch.zeros_like(total)
-            spans = self._spans(batch)  # the same at every step: as large as the layer, they took half of the time
-            lower = {name: span.moved.clamp(max=0) for name, span in spans.items()}
-            for k in range(steps):
-                out, ways = self.along(batch, (k + 0.5) / steps, segment, spans)
-                value = at_positions(out, positions).sum()
-                gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
-                for gradient, (name, (_, moved)) in zip(gradients, ways.items(), strict=True):
-                    if gradient is not None:
-                        total += self.products(name, gradient, moved).flatten(2).sum(dim=2) / steps
-                        below += self.products(name, gradient, lower[name]).flatten(2).sum(dim=2) / steps
-            nothing, _ = self.along(batch, 0.0, segment, spans)
-        return total, below, at_positions(nothing, positions).detach()
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.

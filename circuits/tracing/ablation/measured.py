@@ -51,6 +51,8 @@ class Span(NamedTuple):
         """Activations part of the way: of all units, or for each `(units,)`."""
         if isinstance(amount, Tensor):
             return source.mixed(self.acts, self.base, amount)
+        if amount == 1:
+            return self.acts
         return (amount * self.whole).add_(self.start)
 
 
@@ -64,7 +66,9 @@ def spans_of(
     """
     base = batch.baselines[layer]
     start = source.acts(base)
-    spans = {layer: Span(batch.acts, base, start, batch.acts - start, batch.parts - base)}
+    whole = batch.acts - start
+    moved = whole if batch.parts is batch.acts and start is base else batch.parts - base
+    spans = {layer: Span(batch.acts, base, start, whole, moved)}
     for pool, at in pools.items():
         acts, base = of_pool(pool), batch.baselines[pool][:, at]
         moved = acts - base

@@ -16,6 +16,7 @@ from circuits.network.model import Model
 from circuits.network.operations import Pair
 from circuits.network.subnetwork import Segment
 from circuits.tracing.ablation.ablation import Ablation
+from circuits.tracing.ablation.position_contributions import contributions_at
 from circuits.tracing.ablation.sources import Latents, source_of
 from circuits.tracing.baselines import Baseline, Counterfactual, Zero, check_pairs
 from circuits.tracing.rankings.gain import gain_order
@@ -105,10 +106,10 @@ class ParentSources:
     def contributions(
         self, node: Unit, source: str, batch: Tensor, positions: list[Pair], begun: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrated gradients of a node before its ReLU at its positions: see `Ablation.contributions`."""
+        """Integrated gradients of a node before its ReLU at its positions: see `contributions_at`."""
         ablation = self._ablation(node, source)
         segment = Segment(self.model, ablation.sources[source].layer, node, pre=True)
-        return ablation.contributions(segment, batch, self._pairs, positions, STEPS["integrated"], begun)
+        return contributions_at(ablation, segment, batch, self._pairs, positions, STEPS["integrated"], begun)
 
     @torch.no_grad()
     def values(self, node: Unit, source: str, start: str, acts: Tensor) -> Tensor | None:

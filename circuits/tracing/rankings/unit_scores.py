@@ -73,7 +73,9 @@ def by_gradients(
     ablation: Ablation,
     amounts: Sequence[float | Tensor],
     cotangent: Callable[[Tensor, slice], Tensor],
-    second: Callable[[Tensor], Tensor] = lambda contributions: contributions.pow(2).flatten(2).sum(dim=(0, 2)),
+    second: Callable[[Tensor], Tensor] = lambda contributions: (
+        torch.linalg.vector_norm(contributions.flatten(2), dim=2).square().sum(dim=0)
+    ),
 ) -> tuple[Tensor, Tensor]:
     """Gradient x (activation - baseline) with units at some amounts between baseline and activation, as a mean.
 
@@ -101,8 +103,9 @@ def by_gradients(
                 for (name, (_, moved)), g, h in zip(ways.items(), weighted, plain, strict=True):
                     if g is not None and h is not None:
                         products = ablation.products(name, g, moved)
-                        signed += products.flatten(2).sum(dim=(0, 2)).double().cpu() / len(amounts)
-                        step = ablation.products(name, h, moved) / len(amounts)
+                        signed += products.sum(dim=(2, 3)).sum(dim=0).double().cpu() / len(amounts)
+                        step = ablation.products(name, h, moved)
+                        step = step if len(amounts) == 1 else step / len(amounts)
                         whole[name] = whole[name] + step if name in whole else step
             for contributions in whole.values():
                 squares = squares + second(contributions).double().cpu()
